@@ -1,0 +1,7 @@
+//! Steadfast: a resilient front door for Ethereum nodes.
+//!
+//! `docs/ARCHITECTURE.md` is the map of the floors: a module imports only from the floors below it.
+
+pub mod devnet;
+pub mod domain;
+pub mod net;

@@ -1,0 +1,85 @@
+//! The world: the only floor that opens sockets.
+//!
+//! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
+//! simulated network.
+
+pub mod tcp;
+
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A boxed future, for the object-safe traits of this floor.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A byte stream: a TCP or TLS connection, or a simulated one.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// An open connection, whatever carries it.
+pub type BoxIo = Box<dyn Io>;
+
+/// Where to connect to: a host name or address literal, and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Host name, IPv4 address, or IPv6 address without brackets.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Opens plain connections. TLS is laid over them by the caller.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to `to`. The caller bounds it in time; dropping the future gives up.
+    fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, io::Result<BoxIo>>;
+}
+
+/// Opens listening sockets.
+pub trait Listen: Send + Sync + 'static {
+    /// Binds `addr`; port 0 picks a free one.
+    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
+}
+
+/// One listening socket.
+pub trait Accept: Send + 'static {
+    /// The address that was bound, with the real port.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// Waits for the next connection. Cancel-safe. An error concerns one connection or passing exhaustion: the socket goes on.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>>;
+}
+
+/// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to another thread first.
+pub struct Incoming(Box<dyn FnOnce() -> io::Result<BoxIo> + Send>);
+
+impl Incoming {
+    /// Wraps what opens the stream on the runtime that calls [`Incoming::open`].
+    pub fn new(open: impl FnOnce() -> io::Result<BoxIo> + Send + 'static) -> Self {
+        Self(Box::new(open))
+    }
+
+    /// Ties the connection to the current runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot register the socket.
+    pub fn open(self) -> io::Result<BoxIo> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Incoming")
+    }
+}

@@ -1,1 +1,10 @@
-//! Values of the field: no I/O, no tokio.
+//! Floor 0, words: the values of the field. No I/O, no tokio.
+
+pub mod answer;
+pub mod block;
+pub mod hex;
+pub mod json;
+pub mod method;
+pub mod refusal;
+pub mod rpc;
+pub mod verdict;

@@ -1,0 +1,75 @@
+//! Hexadecimal quantities and bytes as the execution API writes them, and the hash that names things.
+
+use sha3::{Digest, Keccak256};
+
+/// Reads a quantity such as `0x1b4` (leading zeros tolerated, as some nodes write them).
+pub fn quantity(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("0x").filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// Reads bytes such as `0x00ff`.
+pub fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("0x")?.as_bytes();
+    let nibble = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
+}
+
+/// Writes bytes with the prefix `0x`.
+pub fn encode(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(2 + bytes.len() * 2);
+    text.push_str("0x");
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+/// Keccak-256, which names transactions, blocks and topics.
+pub fn keccak256(bytes: &[u8]) -> [u8; 32] {
+    Keccak256::digest(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_strictly_but_for_leading_zeros() {
+        for (text, expected) in [
+            ("0x0", Some(0)),
+            ("0x1b4", Some(0x1b4)),
+            ("0x00ff", Some(255)),
+            ("0xffffffffffffffff", Some(u64::MAX)),
+            ("0x10000000000000000", None),
+            ("0x", None),
+            ("0x+1", None),
+            ("1b4", None),
+            ("0xg", None),
+            ("", None),
+        ] {
+            assert_eq!(quantity(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_survive_the_round_trip() {
+        assert_eq!(bytes("0x00FFab"), Some(vec![0, 255, 0xab]));
+        assert_eq!(encode(&[0, 255, 0xab]), "0x00ffab");
+        assert_eq!(bytes("0x"), Some(Vec::new()));
+        for bad in ["0x0", "00", "0xzz", ""] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn keccak_is_the_one_that_ethereum_uses() {
+        let empty = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
+        assert_eq!(encode(&keccak256(b"")), empty);
+    }
+}

@@ -1,0 +1,356 @@
+//! A validating JSON scanner that borrows: it finds where values begin and end and builds nothing.
+//!
+//! It accepts exactly what RFC 8259 allows, nested at most [`MAX_DEPTH`] deep, and it does not recurse. Input must be valid UTF-8;
+//! the callers that take bytes from outside check that first, once for the whole body.
+
+use std::borrow::Cow;
+
+/// How deep arrays and objects may nest. A real call needs fewer than ten levels.
+pub const MAX_DEPTH: u32 = 128;
+
+/// Why a text is not JSON, and at which byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {at}")]
+pub struct Malformed {
+    /// What was wrong.
+    pub what: &'static str,
+    /// Offset from the start of the text, in bytes.
+    pub at: usize,
+}
+
+/// A cursor over JSON text.
+#[derive(Clone, Debug)]
+pub struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+/// The inside of a scanned string, quotes excluded and escapes left as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Str<'a> {
+    /// The bytes between the quotes.
+    pub raw: &'a [u8],
+    /// Whether a backslash occurs in it.
+    pub escaped: bool,
+}
+
+impl<'a> Str<'a> {
+    /// The text that the string stands for, or `None` where an escape names half of a surrogate pair.
+    pub fn decode(&self) -> Option<Cow<'a, str>> {
+        let text = std::str::from_utf8(self.raw).ok()?;
+        if !self.escaped {
+            return Some(Cow::Borrowed(text));
+        }
+        serde_json::from_str::<String>(&format!("\"{text}\"")).ok().map(Cow::Owned)
+    }
+}
+
+impl<'a> Scanner<'a> {
+    /// Starts at the first byte of `text`.
+    pub fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The offset of the next byte.
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// The next byte, not consumed.
+    pub fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// Whether all of the text has been consumed. A [`Malformed`] at the end may only mean that more bytes are to come.
+    pub fn is_at_end(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    /// Consumes white space.
+    pub fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Consumes `byte` if it is next.
+    pub fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Consumes `byte`.
+    ///
+    /// # Errors
+    /// When something else is next.
+    pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Malformed> {
+        if self.take(byte) { Ok(()) } else { Err(self.malformed(what)) }
+    }
+
+    /// Consumes white space to the end of the text.
+    ///
+    /// # Errors
+    /// When anything else follows.
+    pub fn end(&mut self) -> Result<(), Malformed> {
+        self.space();
+        if self.is_at_end() { Ok(()) } else { Err(self.malformed("trailing characters")) }
+    }
+
+    /// Consumes a string.
+    ///
+    /// # Errors
+    /// When no well-formed string is next.
+    pub fn string(&mut self) -> Result<Str<'a>, Malformed> {
+        self.expect(b'"', "expected a string")?;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.at = skip_plain(self.text, self.at);
+            match self.peek() {
+                Some(b'"') => {
+                    let raw = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok(Str { raw, escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return Err(self.malformed("control character in a string")),
+                None => return Err(self.malformed("unterminated string")),
+            }
+        }
+    }
+
+    /// Consumes one value of any kind and returns its bytes.
+    ///
+    /// # Errors
+    /// When the value is malformed or nests deeper than [`MAX_DEPTH`].
+    pub fn value(&mut self) -> Result<&'a [u8], Malformed> {
+        let start = self.at;
+        // One bit for each open container, innermost lowest: set for an object.
+        let mut objects: u128 = 0;
+        let mut depth: u32 = 0;
+        'value: loop {
+            self.space();
+            match self.peek() {
+                Some(open @ (b'{' | b'[')) => {
+                    if depth == MAX_DEPTH {
+                        return Err(self.malformed("nested too deep"));
+                    }
+                    self.at += 1;
+                    self.space();
+                    let object = open == b'{';
+                    if !self.take(open + 2) {
+                        depth += 1;
+                        objects = objects << 1 | u128::from(object);
+                        if object {
+                            self.key()?;
+                        }
+                        continue 'value;
+                    }
+                }
+                Some(b'"') => {
+                    self.string()?;
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.literal(b"true")?,
+                Some(b'f') => self.literal(b"false")?,
+                Some(b'n') => self.literal(b"null")?,
+                _ => return Err(self.malformed("expected a value")),
+            }
+            // A value has just ended: close what it completes, or go on to its next sibling.
+            while depth > 0 {
+                self.space();
+                let object = objects & 1 == 1;
+                if self.take(b',') {
+                    if object {
+                        self.space();
+                        self.key()?;
+                    }
+                    continue 'value;
+                }
+                self.expect(if object { b'}' } else { b']' }, "expected a comma or a closing bracket")?;
+                depth -= 1;
+                objects >>= 1;
+            }
+            return Ok(&self.text[start..self.at]);
+        }
+    }
+
+    /// Consumes a key and its colon.
+    fn key(&mut self) -> Result<Str<'a>, Malformed> {
+        let key = self.string()?;
+        self.space();
+        self.expect(b':', "expected a colon")?;
+        Ok(key)
+    }
+
+    /// Steps to the next member of the object whose opening brace has been consumed: its key, with the cursor at its value.
+    /// `first` tells whether it would be the first one. `None` when the object is closed.
+    ///
+    /// # Errors
+    /// When neither a member nor the closing brace is next.
+    pub fn member(&mut self, first: bool) -> Result<Option<Str<'a>>, Malformed> {
+        self.space();
+        if self.take(b'}') {
+            return Ok(None);
+        }
+        if !first {
+            self.expect(b',', "expected a comma or a closing brace")?;
+            self.space();
+        }
+        let key = self.key()?;
+        self.space();
+        Ok(Some(key))
+    }
+
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let Some(&kind) = self.text.get(self.at + 1) else {
+            self.at = self.text.len();
+            return Err(self.malformed("unterminated string"));
+        };
+        let length = match kind {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+            b'u' => 6,
+            _ => return Err(self.malformed("unknown escape")),
+        };
+        let Some(escape) = self.text.get(self.at..self.at + length) else {
+            self.at = self.text.len();
+            return Err(self.malformed("unterminated string"));
+        };
+        if !escape[2..].iter().all(u8::is_ascii_hexdigit) {
+            return Err(self.malformed("malformed unicode escape"));
+        }
+        self.at += length;
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Malformed> {
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            if !self.take(b'+') {
+                self.take(b'-');
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.malformed("expected a digit")) } else { Ok(()) }
+    }
+
+    fn literal(&mut self, word: &'static [u8]) -> Result<(), Malformed> {
+        if self.text[self.at..].starts_with(word) {
+            self.at += word.len();
+            return Ok(());
+        }
+        if word.starts_with(&self.text[self.at..]) {
+            self.at = self.text.len();
+        }
+        Err(self.malformed("expected a value"))
+    }
+
+    fn malformed(&self, what: &'static str) -> Malformed {
+        Malformed { what, at: self.at }
+    }
+}
+
+/// The offset of the first byte at or after `from` that is a quote, a backslash or a control character, eight bytes a step.
+fn skip_plain(text: &[u8], from: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // The high bit of each byte that is below `limit` (at most 0x80); a borrow can only flag bytes above a true one.
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
+    let mut at = from;
+    while let Some(chunk) = text.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("a chunk of eight"));
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let stops = below(word, 0x20) | quote | backslash;
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while text.get(at).is_some_and(|&b| b >= 0x20 && b != b'"' && b != b'\\') {
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn accepts(text: &str) -> bool {
+        let mut scanner = Scanner::new(text.as_bytes());
+        scanner.space();
+        scanner.value().is_ok() && scanner.end().is_ok()
+    }
+
+    /// `serde_json` as the referee: values as raw slices, so that numbers of any size count as numbers.
+    fn is_json(text: &str) -> bool {
+        serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
+    }
+
+    #[test]
+    fn odd_texts_are_judged_as_the_standard_does() {
+        let cases = [
+            "", " ", "{}", "[]", "[[]]", "[{}]", "{\"a\":[]}", "[1,]", "{\"a\":1,}", "{,}", "[,]", "{\"a\"}", "{\"a\":}", "{1:2}", "01",
+            "-", "-0", "-01", "1.", ".5", "1e", "1e+", "1E-9", "+1", "123456789012345678901234567890", "1.5e400", "nul", "null", "nulll",
+            "tru", "truefalse", "\"", "\"\\\"", "\"\\", "\"\\u12\"", "\"\\u12G4\"", "\"\\uD800\"", "\"\\x\"", "\"\n\"", "\"\u{7f}\"", "\"é😀\"",
+            "\"}{][,:\"", "[1 2]", "{\"a\":1 \"b\":2}", "[1}", "{]", "]", "\u{feff}{}", "{}x", " \t\r\n{} \n", "\u{b}{}", "NaN", "'a'", "[true,false,null]",
+        ];
+        for text in cases {
+            assert_eq!(accepts(text), is_json(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_without_recursion() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(accepts(&nested(MAX_DEPTH as usize)));
+        assert!(!accepts(&nested(MAX_DEPTH as usize + 1)));
+        assert!(!accepts(&"[".repeat(10_000_000)));
+        let objects = "{\"a\":".repeat(64) + "[[1]]" + &"}".repeat(64);
+        assert!(accepts(&objects));
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_scanner_accepts_is_what_serde_accepts(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u a\u{1}é]{0,24}") {
+            prop_assert_eq!(accepts(&text), is_json(&text), "{:?}", text);
+        }
+
+        #[test]
+        fn mutated_json_is_judged_as_serde_does(at in 0usize..90, byte in 0x20u8..0x7f) {
+            let mut text = br#"{"jsonrpc":"2.0","id":[1,{"a":-1.5e+3}],"method":"eth_\u0063all","params":[true,null,"x\n"]}"#.to_vec();
+            let at = at % text.len();
+            text[at] = byte;
+            let text = String::from_utf8(text).unwrap();
+            prop_assert_eq!(accepts(&text), is_json(&text), "{}", text);
+        }
+
+        #[test]
+        fn plain_runs_end_at_the_first_special_byte(text in proptest::collection::vec(any::<u8>(), 0..64), from in 0usize..64) {
+            let from = from.min(text.len());
+            let expected = text[from..].iter().position(|&b| b < 0x20 || b == b'"' || b == b'\\').map_or(text.len(), |n| n + from);
+            prop_assert_eq!(skip_plain(&text, from), expected);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The method table: what a call may do to the world, which decides whether it may be sent twice.
+
+/// What sending a call twice would mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// No effect: may be repeated on any node.
+    Read,
+    /// Idempotent by its hash: may be sent again, and 'already known' is then success.
+    RawTransaction,
+    /// May have an effect: never sent again once its bytes may have reached a node.
+    Unsafe,
+    /// Means something only on the node that it is sent to, such as polling a filter: one node, no second try.
+    NodeLocal,
+    /// Opens or closes a subscription, which needs a connection that can carry notifications.
+    Subscription,
+}
+
+/// Where an answer tells how far the chain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tells {
+    /// Nowhere.
+    Nothing,
+    /// The result is a block number.
+    Number,
+    /// The result is a block, which has a `number`.
+    Block,
+    /// The result lies in a block, whose `blockNumber` it has.
+    Inclusion,
+}
+
+/// What is known of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Method {
+    /// The name for labels: that of the table, or `other`.
+    pub label: &'static str,
+    /// What sending it twice would mean.
+    pub class: Class,
+    /// Where its answer tells how far the chain has come.
+    pub tells: Tells,
+}
+
+use Class::{NodeLocal, RawTransaction, Read, Subscription, Unsafe};
+use Tells::{Block, Inclusion, Nothing, Number};
+
+/// Sorted by name, for binary search.
+const TABLE: &[(&str, Class, Tells)] = &[
+    ("debug_getBadBlocks", Read, Nothing),
+    ("debug_getRawBlock", Read, Nothing),
+    ("debug_getRawHeader", Read, Nothing),
+    ("debug_getRawReceipts", Read, Nothing),
+    ("debug_getRawTransaction", Read, Nothing),
+    ("debug_storageRangeAt", Read, Nothing),
+    ("debug_traceBlockByHash", Read, Nothing),
+    ("debug_traceBlockByNumber", Read, Nothing),
+    ("debug_traceCall", Read, Nothing),
+    ("debug_traceTransaction", Read, Nothing),
+    ("eth_accounts", Read, Nothing),
+    ("eth_blobBaseFee", Read, Nothing),
+    ("eth_blockNumber", Read, Number),
+    ("eth_call", Read, Nothing),
+    ("eth_callMany", Read, Nothing),
+    ("eth_chainId", Read, Nothing),
+    ("eth_coinbase", Read, Nothing),
+    ("eth_config", Read, Nothing),
+    ("eth_createAccessList", Read, Nothing),
+    ("eth_estimateGas", Read, Nothing),
+    ("eth_feeHistory", Read, Nothing),
+    ("eth_gasPrice", Read, Nothing),
+    ("eth_getBalance", Read, Nothing),
+    ("eth_getBlockByHash", Read, Block),
+    ("eth_getBlockByNumber", Read, Block),
+    ("eth_getBlockReceipts", Read, Inclusion),
+    ("eth_getBlockTransactionCountByHash", Read, Nothing),
+    ("eth_getBlockTransactionCountByNumber", Read, Nothing),
+    ("eth_getCode", Read, Nothing),
+    ("eth_getFilterChanges", NodeLocal, Nothing),
+    ("eth_getFilterLogs", NodeLocal, Nothing),
+    ("eth_getHeaderByHash", Read, Block),
+    ("eth_getHeaderByNumber", Read, Block),
+    ("eth_getLogs", Read, Nothing),
+    ("eth_getProof", Read, Nothing),
+    ("eth_getStorageAt", Read, Nothing),
+    ("eth_getStorageValues", Read, Nothing),
+    ("eth_getTransactionByBlockHashAndIndex", Read, Inclusion),
+    ("eth_getTransactionByBlockNumberAndIndex", Read, Inclusion),
+    ("eth_getTransactionByHash", Read, Inclusion),
+    ("eth_getTransactionCount", Read, Nothing),
+    ("eth_getTransactionReceipt", Read, Inclusion),
+    ("eth_getUncleByBlockHashAndIndex", Read, Nothing),
+    ("eth_getUncleByBlockNumberAndIndex", Read, Nothing),
+    ("eth_getUncleCountByBlockHash", Read, Nothing),
+    ("eth_getUncleCountByBlockNumber", Read, Nothing),
+    ("eth_hashrate", Read, Nothing),
+    ("eth_maxPriorityFeePerGas", Read, Nothing),
+    ("eth_mining", Read, Nothing),
+    ("eth_newBlockFilter", NodeLocal, Nothing),
+    ("eth_newFilter", NodeLocal, Nothing),
+    ("eth_newPendingTransactionFilter", NodeLocal, Nothing),
+    ("eth_protocolVersion", Read, Nothing),
+    ("eth_sendBundle", Unsafe, Nothing),
+    ("eth_sendPrivateTransaction", Unsafe, Nothing),
+    ("eth_sendRawTransaction", RawTransaction, Nothing),
+    ("eth_sendRawTransactionConditional", Unsafe, Nothing),
+    ("eth_sendRawTransactionSync", Unsafe, Nothing),
+    ("eth_sendTransaction", Unsafe, Nothing),
+    ("eth_sign", Unsafe, Nothing),
+    ("eth_signTransaction", Unsafe, Nothing),
+    ("eth_signTypedData", Unsafe, Nothing),
+    ("eth_signTypedData_v4", Unsafe, Nothing),
+    ("eth_simulateV1", Read, Nothing),
+    ("eth_submitHashrate", Unsafe, Nothing),
+    ("eth_submitWork", Unsafe, Nothing),
+    ("eth_subscribe", Subscription, Nothing),
+    ("eth_syncing", Read, Nothing),
+    ("eth_uninstallFilter", NodeLocal, Nothing),
+    ("eth_unsubscribe", Subscription, Nothing),
+    ("net_listening", Read, Nothing),
+    ("net_peerCount", Read, Nothing),
+    ("net_version", Read, Nothing),
+    ("rpc_modules", Read, Nothing),
+    ("trace_block", Read, Nothing),
+    ("trace_call", Read, Nothing),
+    ("trace_callMany", Read, Nothing),
+    ("trace_filter", Read, Nothing),
+    ("trace_get", Read, Nothing),
+    ("trace_rawTransaction", Read, Nothing),
+    ("trace_replayBlockTransactions", Read, Nothing),
+    ("trace_replayTransaction", Read, Nothing),
+    ("trace_transaction", Read, Nothing),
+    ("txpool_content", Read, Nothing),
+    ("txpool_contentFrom", Read, Nothing),
+    ("txpool_inspect", Read, Nothing),
+    ("txpool_status", Read, Nothing),
+    ("web3_clientVersion", Read, Nothing),
+    ("web3_sha3", Read, Nothing),
+];
+
+impl Method {
+    /// Looks `name` up. What the table does not know is a read only if its name says so, and unsafe otherwise.
+    pub fn of(name: &str) -> Self {
+        if let Ok(at) = TABLE.binary_search_by(|(known, ..)| (*known).cmp(name)) {
+            let (label, class, tells) = TABLE[at];
+            return Self { label, class, tells };
+        }
+        let class = if name.ends_with("_subscribe") || name.ends_with("_unsubscribe") {
+            Subscription
+        } else if name.starts_with("eth_get") || name.ends_with("_call") || name.starts_with("debug_trace") {
+            Read
+        } else {
+            Unsafe
+        };
+        Self { label: "other", class, tells: Nothing }
+    }
+
+    /// Whether the call may be sent again, to this node or another, when its answer was lost.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.class, Read | RawTransaction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_each_name_stands_once() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(TABLE.iter().all(|(name, ..)| Method::of(name).label == *name));
+    }
+
+    #[test]
+    fn unknown_methods_are_reads_only_if_their_name_says_so() {
+        for (name, class) in [
+            ("eth_getSomethingNew", Read),
+            ("bor_call", Read),
+            ("debug_traceEverything", Read),
+            ("debug_setHead", Unsafe),
+            ("get_eth", Unsafe),
+            ("eth_sendSomething", Unsafe),
+            ("ETH_CALL", Unsafe),
+            ("admin_subscribe", Subscription),
+            ("", Unsafe),
+        ] {
+            assert_eq!(Method::of(name), Method { label: "other", class, tells: Nothing }, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_reads_and_raw_transactions_may_be_sent_twice() {
+        for (name, expected) in [
+            ("eth_call", true),
+            ("eth_sendRawTransaction", true),
+            ("eth_sendTransaction", false),
+            ("eth_getFilterChanges", false),
+            ("eth_sign", false),
+            ("eth_subscribe", false),
+        ] {
+            assert_eq!(Method::of(name).is_repeatable(), expected, "{name}");
+        }
+    }
+}

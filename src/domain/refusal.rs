@@ -1,0 +1,115 @@
+//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are the doors' business.
+
+use std::fmt::Write as _;
+
+/// Why a call gets no node's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The body is not JSON; says why.
+    NotJson(String),
+    /// It is JSON and no request; says why.
+    NotARequest(&'static str),
+    /// The method is on the block list.
+    Blocked(String),
+    /// Subscriptions need a connection that can carry notifications.
+    NeedsWebSocket,
+    /// No node could serve inside the hold time, or none that the call could go to is left.
+    NoNode,
+    /// The call's deadline passed.
+    Deadline,
+    /// The call may have had its effect, and no answer came.
+    OutcomeUnknown,
+    /// The proxy is going down.
+    ShuttingDown,
+    /// A limit of the configuration; the key's name and its value.
+    Limit {
+        /// The configuration key that sets it.
+        name: &'static str,
+        /// Its value, in the key's unit (calls or bytes).
+        limit: usize,
+    },
+}
+
+impl Refusal {
+    /// The JSON-RPC error code.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::NotJson(_) => -32700,
+            Self::NotARequest(_) => -32600,
+            Self::Blocked(_) | Self::NeedsWebSocket => -32601,
+            Self::NoNode | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => -32002,
+            Self::Limit { .. } => -32005,
+        }
+    }
+
+    /// The word for programs, in `data.reason` where the error has data.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotJson(_) => "parse_error",
+            Self::NotARequest(_) => "invalid_request",
+            Self::Blocked(_) => "blocked_method",
+            Self::NeedsWebSocket => "needs_websocket",
+            Self::NoNode => "no_node",
+            Self::Deadline => "deadline",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::ShuttingDown => "shutting_down",
+            Self::Limit { name, .. } => name,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::NotJson(why) => format!("parse error: {why}"),
+            Self::NotARequest(why) => format!("invalid request: {why}"),
+            Self::Blocked(method) => format!("the method {method} is not allowed here"),
+            Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
+            Self::NoNode => "no node can serve this call now".into(),
+            Self::Deadline => "no answer inside the call's deadline".into(),
+            Self::OutcomeUnknown => {
+                "the connection to the node was lost after the call was sent: it may or may not have taken effect".into()
+            }
+            Self::ShuttingDown => "the proxy is shutting down".into(),
+            Self::Limit { name, limit } => format!("limit exceeded: {name} is {limit}"),
+        }
+    }
+
+    /// The response body, answering `id` (`null` where there is none to answer).
+    pub fn body(&self, id: Option<&[u8]>) -> Vec<u8> {
+        let message = serde_json::Value::String(self.message());
+        let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
+        body.extend_from_slice(id.unwrap_or(b"null"));
+        let mut rest = format!(r#","error":{{"code":{},"message":{message}"#, self.code());
+        if matches!(self.code(), -32002 | -32005) {
+            let _ = write!(rest, r#","data":{{"reason":"{}"}}"#, self.reason());
+        }
+        rest.push_str("}}");
+        body.extend_from_slice(rest.as_bytes());
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_is_a_response_with_the_id_as_it_came() {
+        for (refusal, code, reason) in [
+            (Refusal::NotJson("a \"quote\"".into()), -32700, None),
+            (Refusal::NotARequest("x"), -32600, None),
+            (Refusal::Blocked("admin_\n".into()), -32601, None),
+            (Refusal::NoNode, -32002, Some("no_node")),
+            (Refusal::Deadline, -32002, Some("deadline")),
+            (Refusal::OutcomeUnknown, -32002, Some("outcome_unknown")),
+            (Refusal::ShuttingDown, -32002, Some("shutting_down")),
+            (Refusal::Limit { name: "max_batch", limit: 5 }, -32005, Some("max_batch")),
+        ] {
+            let body = refusal.body(Some(b"1.50"));
+            assert!(body.starts_with(br#"{"jsonrpc":"2.0","id":1.50,"error":"#));
+            let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(json["error"]["code"], code);
+            assert_eq!(json["error"]["data"]["reason"].as_str(), reason);
+        }
+        assert!(Refusal::NoNode.body(None).starts_with(br#"{"jsonrpc":"2.0","id":null,"#));
+    }
+}

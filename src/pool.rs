@@ -1,0 +1,3 @@
+//! Floor 3, knowledge.
+
+pub mod head;

@@ -3,7 +3,11 @@
 //! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
 //! simulated network.
 
+pub mod exchange;
 pub mod tcp;
+pub mod tls;
+pub mod upstream;
+pub mod wire;
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 

@@ -1,3 +1,5 @@
 //! Floor 3, knowledge.
 
 pub mod head;
+
+pub mod health;

@@ -1,0 +1,179 @@
+//! One HTTP/1.1 connection to a node, and one exchange on it: write a request, read the response's head, stream its body.
+//!
+//! The caller's own task drives the connection; no task of its own stands behind it, so an exchange costs no wake-up between tasks
+//! and ends when the caller drops it.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::{
+    BoxIo,
+    wire::{Head, NotHttp},
+};
+
+/// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored one.
+const FLATTEN: usize = 4 * 1024;
+/// What a read asks for at first, and while a long body comes.
+const SMALL_READ: usize = 8 * 1024;
+const LARGE_READ: usize = 64 * 1024;
+
+/// An open connection between exchanges.
+pub struct Conn {
+    io: BoxIo,
+    read: BytesMut,
+    write: Vec<u8>,
+    /// Whether it has carried an exchange before.
+    pub reused: bool,
+}
+
+/// Why an exchange has no response.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The connection was lost; `started` tells whether a byte of the response had come.
+    #[error("connection lost: {error}")]
+    Lost {
+        /// The system's word on it.
+        error: io::Error,
+        /// Whether the response had begun.
+        started: bool,
+    },
+    /// What came is no HTTP.
+    #[error(transparent)]
+    NotHttp(#[from] NotHttp),
+}
+
+impl Conn {
+    /// Takes a fresh connection.
+    pub fn new(io: BoxIo) -> Self {
+        Self { io, read: BytesMut::new(), write: Vec::new(), reused: false }
+    }
+
+    /// Whether the peer has left the idle connection alone: it neither closed it nor sent anything.
+    pub fn is_quiet(&mut self) -> bool {
+        if !self.read.is_empty() {
+            return false;
+        }
+        let mut byte = [0u8; 1];
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        Pin::new(&mut self.io).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+
+    /// Sends a request and waits for the head of the response. `head` writes the request's head, blank line included.
+    ///
+    /// # Errors
+    /// When the connection is lost or the peer does not speak HTTP. Bytes of the request may have arrived.
+    pub async fn send(&mut self, head: impl FnOnce(&mut Vec<u8>), body: &[u8], to_head: bool) -> Result<Head, Broken> {
+        self.write.clear();
+        head(&mut self.write);
+        let flat = body.len() <= FLATTEN;
+        if flat {
+            self.write.extend_from_slice(body);
+        }
+        let rest = if flat { &[][..] } else { body };
+        let (mut sent, mut lost) = (0, None);
+        poll_fn(|context| self.poll_send(context, rest, &mut sent, &mut lost, to_head)).await
+    }
+
+    /// Writes and reads at once: a node may answer, and even hang up, before it has read all of a long request.
+    fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        rest: &[u8],
+        sent: &mut usize,
+        lost: &mut Option<io::Error>,
+        to_head: bool,
+    ) -> Poll<Result<Head, Broken>> {
+        let total = self.write.len() + rest.len();
+        while *sent < total && lost.is_none() {
+            let wrote = if *sent < self.write.len() && !rest.is_empty() {
+                let slices = [io::IoSlice::new(&self.write[*sent..]), io::IoSlice::new(rest)];
+                Pin::new(&mut self.io).poll_write_vectored(context, &slices)
+            } else if *sent < self.write.len() {
+                Pin::new(&mut self.io).poll_write(context, &self.write[*sent..])
+            } else {
+                Pin::new(&mut self.io).poll_write(context, &rest[*sent - self.write.len()..])
+            };
+            match wrote {
+                Poll::Ready(Ok(0)) => *lost = Some(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => *sent += count,
+                Poll::Ready(Err(error)) => *lost = Some(error),
+                Poll::Pending => break,
+            }
+        }
+        if lost.is_none() {
+            match Pin::new(&mut self.io).poll_flush(context) {
+                Poll::Ready(Err(error)) => *lost = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        loop {
+            match self.poll_fill(context, SMALL_READ) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => {
+                    let error = lost.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    return Poll::Ready(Err(Broken::Lost { error, started: !self.read.is_empty() }));
+                }
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Broken::Lost { error, started: !self.read.is_empty() }));
+                }
+                Poll::Pending => match lost.take() {
+                    Some(error) => return Poll::Ready(Err(Broken::Lost { error, started: false })),
+                    None => return Poll::Pending,
+                },
+            }
+            if let Some(mut head) = Head::read(&mut self.read, to_head)? {
+                // A request that was not taken whole leaves the connection in the middle of it.
+                head.keep_alive &= *sent == total && lost.is_none();
+                return Poll::Ready(Ok(head));
+            }
+        }
+    }
+
+    /// Waits for the next piece of the body. `None` when it is complete.
+    ///
+    /// # Errors
+    /// When the connection is lost before the body's end, or a chunk is malformed.
+    pub fn poll_body(&mut self, context: &mut Context<'_>, head: &mut Head) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            match head.framing.take(&mut self.read) {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(None) if head.framing.is_done() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+            let wanted = head.framing.remaining().map_or(LARGE_READ, |left| usize::try_from(left).unwrap_or(LARGE_READ));
+            match ready!(self.poll_fill(context, wanted.clamp(SMALL_READ, LARGE_READ))) {
+                Ok(true) => {}
+                Ok(false) if head.framing == super::wire::Framing::UntilClose => return Poll::Ready(None),
+                Ok(false) => {
+                    let error = io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Some(Err(Broken::Lost { error, started: true })));
+                }
+                Err(error) => return Poll::Ready(Some(Err(Broken::Lost { error, started: true }))),
+            }
+        }
+    }
+
+    /// Makes the connection ready for its next exchange, if it can have one.
+    pub fn recycle(mut self, head: &Head) -> Option<Self> {
+        self.reused = true;
+        (head.keep_alive && head.framing.is_done() && self.read.is_empty()).then_some(self)
+    }
+
+    /// Reads what there is, up to `wanted` bytes. `false` at the end of the stream.
+    fn poll_fill(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<bool>> {
+        if self.read.capacity() - self.read.len() < wanted {
+            self.read.reserve(wanted);
+        }
+        let read = std::pin::pin!(self.io.read_buf(&mut self.read));
+        let count = ready!(read.poll(context))?;
+        Poll::Ready(Ok(count > 0))
+    }
+}

@@ -1,0 +1,294 @@
+//! One node's HTTP side: how to reach it, and the idle connections to it.
+
+use std::{
+    cell::Cell,
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    BoxIo, Dial, Endpoint,
+    exchange::{Broken, Conn},
+    tls::Tls,
+    wire::Head,
+};
+
+/// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a closed one is noticed when it is taken.
+const KEEP_IDLE: Duration = Duration::from_secs(60);
+/// How many idle connections each worker keeps to a node.
+const MAX_IDLE: usize = 256;
+
+thread_local! {
+    /// Which shard of idle connections this thread uses: a connection is best used by the runtime that opened it.
+    static SHARD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Chooses this thread's shard; workers count from 1, everything else shares 0.
+pub fn set_worker(index: usize) {
+    SHARD.set(index);
+}
+
+/// What to connect to, and what every request to it carries.
+pub struct Target {
+    /// Host and port.
+    pub endpoint: Endpoint,
+    /// TLS, if the node is reached by `https`.
+    pub tls: Option<Tls>,
+    /// Path and query of the node's URL, `/` at least.
+    pub path: String,
+    /// Headers for every request: name and value. May hold secrets.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// A node as an HTTP server.
+pub struct Upstream {
+    target: Target,
+    dial: Arc<dyn Dial>,
+    connect_timeout: Duration,
+    /// The head of a JSON-RPC request up to the length of the body.
+    post: Vec<u8>,
+    idle: Box<[Mutex<Vec<(Conn, Instant)>>]>,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({})", self.target.endpoint)
+    }
+}
+
+/// Why a request has no response, and so whether it may be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection: nothing was sent.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// No connection in time: nothing was sent.
+    #[error("no connection within {0:?}")]
+    ConnectTimeout(Duration),
+    /// The exchange broke: the request may have had its effect.
+    #[error("{broken}")]
+    Broken {
+        /// How.
+        broken: Broken,
+        /// Whether it was on a connection kept from earlier, which the node may just have been closing.
+        reused: bool,
+    },
+}
+
+impl Error {
+    /// Whether a byte of the request may have reached the node.
+    pub fn may_have_arrived(&self) -> bool {
+        matches!(self, Self::Broken { .. })
+    }
+
+    /// Whether it may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Broken { broken: Broken::Lost { started: false, .. }, reused: true })
+    }
+}
+
+/// A JSON-RPC request to a node.
+#[derive(Clone, Copy)]
+pub struct Post<'a> {
+    /// Headers beside the node's own, each a complete line with its line end.
+    pub headers: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+    /// Whether to open a connection for it, because an idle one may just be closing.
+    pub fresh: bool,
+}
+
+/// A response whose head has come.
+pub struct Response {
+    /// Status and fields.
+    pub head: Head,
+    conn: Option<Conn>,
+    upstream: Arc<Upstream>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({})", self.head.status)
+    }
+}
+
+impl Upstream {
+    /// Prepares to talk to `target` for `workers` workers. A connection has `connect_timeout` to come about, TLS included.
+    pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration, workers: usize) -> Arc<Self> {
+        let default_port = if target.tls.is_some() { 443 } else { 80 };
+        let host = match target.endpoint.port {
+            port if port == default_port => target.endpoint.to_string().rsplit_once(':').map(|(h, _)| h.to_owned()),
+            _ => None,
+        };
+        let host = host.unwrap_or_else(|| target.endpoint.to_string());
+        let mut post = format!(
+            "POST {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: steadfast/{}\r\ncontent-type: application/json\r\n",
+            target.path,
+            env!("CARGO_PKG_VERSION"),
+        )
+        .into_bytes();
+        for (name, value) in &target.headers {
+            post.extend_from_slice(name.as_bytes());
+            post.extend_from_slice(b": ");
+            post.extend_from_slice(value);
+            post.extend_from_slice(b"\r\n");
+        }
+        post.extend_from_slice(b"content-length: ");
+        let idle = (0..=workers).map(|_| Mutex::default()).collect();
+        Arc::new(Self { target, dial, connect_timeout, post, idle })
+    }
+
+    /// Sends a JSON-RPC request and waits for the response's head. The caller bounds it in time.
+    ///
+    /// # Errors
+    /// Tells whether the request may have arrived.
+    pub async fn post(self: &Arc<Self>, post: Post<'_>) -> Result<Response, Error> {
+        let idle = if post.fresh { None } else { self.take_idle() };
+        let conn = match idle {
+            Some(conn) => conn,
+            None => Conn::new(self.connect().await?),
+        };
+        self.exchange(conn, post).await
+    }
+
+    async fn exchange(self: &Arc<Self>, mut conn: Conn, post: Post<'_>) -> Result<Response, Error> {
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(&self.post);
+            push_decimal(out, post.body.len());
+            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(post.headers);
+            out.extend_from_slice(b"\r\n");
+        };
+        let reused = conn.reused;
+        let head = conn.send(write, post.body, false).await.map_err(|broken| Error::Broken { broken, reused })?;
+        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Both kinds say that nothing was sent.
+    async fn connect(&self) -> Result<BoxIo, Error> {
+        let connect = async {
+            let io = self.dial.dial(&self.target.endpoint).await?;
+            match &self.target.tls {
+                Some(tls) => tls.wrap(io).await,
+                None => Ok(io),
+            }
+        };
+        match timeout(self.connect_timeout, connect).await {
+            Ok(connected) => connected.map_err(Error::Connect),
+            Err(_) => Err(Error::ConnectTimeout(self.connect_timeout)),
+        }
+    }
+
+    fn take_idle(&self) -> Option<Conn> {
+        loop {
+            let (mut conn, _) = self.shard().pop()?;
+            if conn.is_quiet() {
+                return Some(conn);
+            }
+        }
+    }
+
+    fn give_back(&self, conn: Conn) {
+        let mut idle = self.shard();
+        if idle.len() < MAX_IDLE {
+            idle.push((conn, Instant::now()));
+        }
+    }
+
+    /// Closes connections that nobody has used for a while.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for shard in &self.idle {
+            let mut idle = lock(shard);
+            // The oldest lie at the bottom.
+            let stale = idle.iter().take_while(|(_, since)| now.saturating_duration_since(*since) > KEEP_IDLE).count();
+            idle.drain(..stale);
+        }
+    }
+
+    /// Closes every idle connection, as when the node is out.
+    pub fn disconnect(&self) {
+        for shard in &self.idle {
+            lock(shard).clear();
+        }
+    }
+
+    fn shard(&self) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
+        lock(&self.idle[SHARD.get().min(self.idle.len() - 1)])
+    }
+}
+
+/// A list of connections is whole at every moment, so a panic elsewhere cannot have spoilt it.
+fn lock(shard: &Mutex<Vec<(Conn, Instant)>>) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
+}
+
+impl Response {
+    /// Waits for the next piece of the body. When the last has come, the connection is free for the next request.
+    ///
+    /// # Errors
+    /// When the body cannot be had whole.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Some(conn) = &mut self.conn else { return Poll::Ready(None) };
+        let next = conn.poll_body(context, &mut self.head);
+        let over = match &next {
+            Poll::Ready(None | Some(Err(_))) => true,
+            Poll::Ready(Some(Ok(_))) => self.head.framing.is_done(),
+            Poll::Pending => false,
+        };
+        if over && let Some(conn) = self.conn.take() {
+            if let Some(conn) = conn.recycle(&self.head) {
+                self.upstream.give_back(conn);
+            }
+        }
+        next
+    }
+
+    /// Whether all of the body has been taken.
+    pub fn is_done(&self) -> bool {
+        self.conn.is_none()
+    }
+}
+
+impl futures_util::Stream for Response {
+    type Item = Result<Bytes, Broken>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Response::poll_next(self.get_mut(), context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_written_in_decimal() {
+        for number in [0, 7, 10, 65_536, usize::MAX] {
+            let mut out = b"x".to_vec();
+            push_decimal(&mut out, number);
+            assert_eq!(out, format!("x{number}").into_bytes());
+        }
+    }
+}

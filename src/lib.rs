@@ -2,6 +2,7 @@
 //!
 //! `docs/ARCHITECTURE.md` is the map of the floors: a module imports only from the floors below it.
 
+pub mod config;
 pub mod devnet;
 pub mod domain;
 pub mod net;

@@ -1,0 +1,164 @@
+//! Settings: what an operator wrote, checked as a whole before anything starts.
+//!
+//! The file is TOML; `docs/CONFIG.md` describes every key. A [`Config`] that exists is right: its fields are types that cannot hold
+//! what the rules forbid, or were checked against each other. Everything that is wrong is reported at once, by [`Errors`], with the
+//! place and never with a value, since any value may be a secret.
+//!
+//! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials, listens or resolves a name.
+
+mod base64;
+mod ca_file;
+mod calls;
+mod flags;
+mod header;
+mod health;
+mod interpolate;
+mod log;
+mod method;
+mod name;
+mod network;
+mod node;
+mod origin;
+mod problem;
+mod reader;
+mod reading;
+mod root;
+mod secret;
+mod suggest;
+mod units;
+mod url;
+mod ws;
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::Path,
+    time::Duration,
+};
+
+use self::root::read;
+
+pub use self::{
+    ca_file::CaFile,
+    calls::{Calls, Policy},
+    flags::Flags,
+    health::Health,
+    log::{Log, LogFilter, LogFormat},
+    method::MethodPattern,
+    name::{NetworkName, NodeName},
+    network::Network,
+    node::{Node, Tier},
+    origin::{Cors, Origin, Origins},
+    problem::{Errors, Invalid, Problem},
+    secret::Secret,
+    url::{Scheme, Url},
+    ws::Ws,
+};
+
+/// All settings of one running proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect. Port 0: a free one.
+    pub listen: SocketAddr,
+    /// Threads that serve; `None`: as many as the machine has cores.
+    pub workers: Option<NonZeroUsize>,
+    /// The operator's side.
+    pub admin: Admin,
+    /// How long a shutdown waits for what is in flight.
+    pub shutdown_grace: Duration,
+    /// How nodes are probed.
+    pub health: Health,
+    /// Deadlines, retries and limits of calls.
+    pub calls: Calls,
+    /// Which web pages may read answers.
+    pub cors: Cors,
+    /// Limits of clients' WebSocket connections.
+    pub ws: Ws,
+    /// The networks: the default one first if there is one, then the others by name. At least one, each with at least one node.
+    pub networks: Vec<Network>,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `[admin]`: the operator's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where metrics, status and the dashboard are. Port 0: a free one.
+    pub listen: SocketAddr,
+}
+
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8545);
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+
+/// A commented configuration: what `steadfast init` writes. A `#` without a space after it stands before a setting, which then has
+/// its default.
+pub fn example() -> &'static str {
+    include_str!("config/example.toml")
+}
+
+/// Looks up a variable in the process's environment: the `env` of everyday use. A value that is not UTF-8 counts as not set.
+pub fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Config {
+    /// Reads the file at `path`; `flags` may override its addresses. Relative paths in the file start at the file's folder.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(path: &Path, flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Errors> {
+        let fail = |problems| Errors { file: Some(path.to_owned()), problems };
+        let whole = |line, message| fail(vec![Problem { path: String::new(), line, message }]);
+        let bytes = fs::read(path).map_err(|error| whole(None, format!("cannot be read: {error}")))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            whole(Some(1 + before.iter().filter(|b| **b == b'\n').count()), "is not UTF-8".into())
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        read(Some(text), folder, flags, env).map_err(fail)
+    }
+
+    /// Reads the text of a file. Relative paths in it start at the working directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Errors> {
+        let config = read(Some(text), Path::new(""), &Flags::default(), env);
+        config.map_err(|problems| Errors { file: None, problems })
+    }
+
+    /// Takes nodes and addresses from the flags, and defaults for everything else.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_flags(flags: &Flags) -> Result<Self, Errors> {
+        let config = read(None, Path::new(""), flags, &|_| None);
+        config.map_err(|problems| Errors { file: None, problems })
+    }
+
+    /// The settings that differ in `new` and that a reload cannot apply, by their keys.
+    pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
+        // Without `..`: whoever adds a setting decides here.
+        let Self {
+            listen,
+            workers,
+            admin: Admin { listen: admin_listen },
+            shutdown_grace: _,
+            health: _,
+            calls: _,
+            cors: _,
+            ws: _,
+            networks: _,
+            log,
+        } = self;
+        let changes = [
+            ("listen", *listen != new.listen),
+            ("admin.listen", *admin_listen != new.admin.listen),
+            ("workers", *workers != new.workers),
+            ("log", *log != new.log),
+        ];
+        changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! `[calls]`: deadlines, retries and limits of calls.
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use http::HeaderName;
+
+use super::{header, method::MethodPattern, reader::Reader};
+
+const MIB: usize = 1 << 20;
+
+/// Method namespaces that a node keeps for its operator, and that a proxy would make public.
+const BLOCKED: [&str; 6] = ["admin_*", "personal_*", "miner_*", "engine_*", "clique_*", "les_*"];
+
+/// Which of several equally good nodes gets a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The first good node in the order of the file.
+    #[default]
+    First,
+    /// The one with the fewest calls in flight.
+    Spread,
+}
+
+/// Deadlines, retries and limits of calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// The whole call: all attempts, and the time for which it is held.
+    pub timeout: Duration,
+    /// One attempt at one node; not longer than `timeout`.
+    pub attempt_timeout: Duration,
+    /// Attempts of one call at most, the first included.
+    pub attempts: NonZeroU32,
+    /// How long a call waits when no node can serve; not longer than `timeout`; zero: not at all.
+    pub hold: Duration,
+    /// Calls that wait at once, at most.
+    pub max_held: NonZeroUsize,
+    /// Bytes of the bodies of the calls that wait at once, at most; not less than `max_body`.
+    pub max_held_bytes: usize,
+    /// Bytes of one request body, at most.
+    pub max_body: usize,
+    /// Calls in one batch, at most.
+    pub max_batch: NonZeroUsize,
+    /// Which of several equally good nodes gets a call.
+    pub policy: Policy,
+    /// Methods that are refused; see [`Calls::blocks`].
+    pub blocked: Vec<MethodPattern>,
+    /// Exceptions to `blocked`.
+    pub allowed: Vec<MethodPattern>,
+    /// Client headers that go to every node, beside `x-request-id` and `traceparent`, which always do.
+    pub forward_headers: Vec<HeaderName>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            attempt_timeout: Duration::from_secs(10),
+            attempts: const { NonZeroU32::new(3).expect("not zero") },
+            hold: Duration::from_secs(10),
+            max_held: const { NonZeroUsize::new(10_000).expect("not zero") },
+            max_held_bytes: 64 * MIB,
+            max_body: 10 * MIB,
+            max_batch: const { NonZeroUsize::new(1_000).expect("not zero") },
+            policy: Policy::default(),
+            blocked: BLOCKED.map(|text| text.parse().expect("the table holds patterns")).to_vec(),
+            allowed: Vec::new(),
+            forward_headers: Vec::new(),
+        }
+    }
+}
+
+impl Calls {
+    /// Whether `method` is refused. `blocked` is matched without regard to case, because some nodes look methods up so; `allowed`
+    /// exactly.
+    pub fn blocks(&self, method: &str) -> bool {
+        self.blocked.iter().any(|pattern| pattern.matches_any_case(method))
+            && !self.allowed.iter().any(|pattern| pattern.matches(method))
+    }
+
+    pub(super) fn read(mut r: Reader<'_>) -> Self {
+        let default = Self::default();
+        let timeout = r.duration("timeout", default.timeout);
+        let max_body = r.size("max_body", default.max_body);
+        let calls = Self {
+            timeout,
+            // A short `timeout` alone is a whole setting: it takes these two with it.
+            attempt_timeout: r.duration("attempt_timeout", default.attempt_timeout.min(timeout)),
+            attempts: r.positive("attempts", default.attempts),
+            hold: r.duration_or_zero("hold", default.hold.min(timeout)),
+            max_held: r.count("max_held", default.max_held),
+            max_held_bytes: r.size("max_held_bytes", default.max_held_bytes.max(max_body)),
+            max_body,
+            max_batch: r.count("max_batch", default.max_batch),
+            policy: r.choice("policy", &[("first", Policy::First), ("spread", Policy::Spread)], default.policy),
+            blocked: r.list("blocked", str::parse).unwrap_or(default.blocked),
+            allowed: r.list("allowed", str::parse).unwrap_or(default.allowed),
+            forward_headers: r.list("forward_headers", header::name).unwrap_or(default.forward_headers),
+        };
+        r.check(calls.attempt_timeout <= timeout, "attempt_timeout", &["timeout"], "must not be longer than `timeout`");
+        r.check(calls.hold <= timeout, "hold", &["timeout"], "must not be longer than `timeout`");
+        r.check(
+            calls.max_held_bytes >= max_body,
+            "max_held_bytes",
+            &["max_body"],
+            "must not be less than `max_body`: a call of that size could never wait",
+        );
+        calls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_namespaces_are_blocked_in_any_case_and_exceptions_are_exact() {
+        let calls = Calls { allowed: vec!["admin_peers".parse().unwrap()], ..Calls::default() };
+        for method in
+            ["admin_addPeer", "ADMIN_addPeer", "Personal_sign", "engine_newPayloadV4", "admin_peersX", "Admin_Peers"]
+        {
+            assert!(calls.blocks(method), "{method}");
+        }
+        for method in ["admin_peers", "eth_call", "administer", "admin", "", "xadmin_addPeer"] {
+            assert!(!calls.blocks(method), "{method}");
+        }
+        assert!(!Calls { blocked: vec![], ..calls }.blocks("admin_addPeer"));
+    }
+}

@@ -1,0 +1,83 @@
+//! What the command line says instead of a file, or on top of it.
+
+use super::{
+    name::NetworkName,
+    network::{Network, all_different},
+    node::{Layer, Node, Tier, http_url},
+    problem::Invalid,
+    reading::Reading,
+    url::Url,
+};
+
+/// Flags of `steadfast run`, as they were typed. No `Debug`: the URLs may hold keys.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--el`: each value the `http(s)` URL, the `ws(s)` URL, or both with a comma between, of one primary execution node.
+    pub el: Vec<String>,
+    /// `--el-backup`: likewise, backups.
+    pub el_backup: Vec<String>,
+    /// `--cl`: each value the URL of one primary consensus node.
+    pub cl: Vec<String>,
+    /// `--cl-backup`: likewise, backups.
+    pub cl_backup: Vec<String>,
+    /// `--listen`: IP address and port for clients.
+    pub listen: Option<String>,
+    /// `--admin-listen`: IP address and port for the operator.
+    pub admin_listen: Option<String>,
+}
+
+impl Flags {
+    /// Records that nodes come from one place only.
+    pub(super) fn check_beside_a_file(&self, reading: &Reading<'_>) {
+        let Self { el, el_backup, cl, cl_backup, listen: _, admin_listen: _ } = self;
+        for (flag, values) in [("--el", el), ("--el-backup", el_backup), ("--cl", cl), ("--cl-backup", cl_backup)] {
+            if !values.is_empty() {
+                reading.fail(flag, "cannot be given together with a file: write the node into the file");
+            }
+        }
+    }
+
+    /// The network that the flags describe, if they name any node.
+    pub(super) fn network(&self, reading: &Reading<'_>) -> Option<Network> {
+        let Self { el, el_backup, cl, cl_backup, listen: _, admin_listen: _ } = self;
+        let nodes = |layer, flags: [(&str, Tier, &[String]); 2]| {
+            let mut nodes = Vec::new();
+            for (flag, tier, values) in flags {
+                for (position, value) in values.iter().enumerate() {
+                    let path = format!("{flag}[{position}]");
+                    match urls(layer, value) {
+                        Ok((http, ws)) => {
+                            let name = Node::default_name(layer, tier, position);
+                            nodes.push((path, Node { name, tier, http, ws, headers: Vec::new(), ca_file: None }));
+                        }
+                        Err(wrong) => reading.fail(&path, wrong.to_string()),
+                    }
+                }
+            }
+            all_different(reading, nodes)
+        };
+        let network = Network {
+            name: NetworkName::default_network(),
+            chain_id: None,
+            el: nodes(Layer::El, [("--el", Tier::Primary, el), ("--el-backup", Tier::Backup, el_backup)]),
+            cl: nodes(Layer::Cl, [("--cl", Tier::Primary, cl), ("--cl-backup", Tier::Backup, cl_backup)]),
+        };
+        let values = [el, el_backup, cl, cl_backup];
+        values.iter().any(|values| !values.is_empty()).then_some(network)
+    }
+}
+
+/// The URLs of one node.
+fn urls(layer: Layer, value: &str) -> Result<(Option<Url>, Option<Url>), Invalid> {
+    let (mut http, mut ws) = (None, None);
+    for text in value.split(',') {
+        let url = if layer == Layer::Cl { http_url(text.trim())? } else { text.trim().parse()? };
+        let place = if url.scheme().is_websocket() { &mut ws } else { &mut http };
+        if place.replace(url).is_some() {
+            return Err(Invalid(
+                "has two URLs of one kind: a value is one node, so repeat the flag for each further node",
+            ));
+        }
+    }
+    Ok((http, ws))
+}

@@ -1,0 +1,68 @@
+//! `[health]`: how nodes are probed, and when they go out and come back.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::reader::Reader;
+
+/// How nodes are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// From the start of one probe of a node to the start of its next.
+    pub interval: Duration,
+    /// Deadline of one probe.
+    pub timeout: Duration,
+    /// Consecutive failures that take a node out.
+    pub fall: NonZeroU32,
+    /// Consecutive good probes that bring it back.
+    pub rise: NonZeroU32,
+    /// Blocks that an execution node may be behind the pool's head.
+    pub max_lag_blocks: u64,
+    /// Slots that a consensus node may be behind the pool's head.
+    pub max_lag_slots: u64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            fall: const { NonZeroU32::new(3).expect("not zero") },
+            rise: const { NonZeroU32::new(2).expect("not zero") },
+            max_lag_blocks: 5,
+            max_lag_slots: 3,
+        }
+    }
+}
+
+impl Health {
+    pub(super) fn read(mut r: Reader<'_>) -> Self {
+        let default = Self::default();
+        let health = Self {
+            interval: r.duration("interval", default.interval),
+            timeout: r.duration("timeout", default.timeout),
+            fall: r.positive("fall", default.fall),
+            rise: r.positive("rise", default.rise),
+            max_lag_blocks: r.number("max_lag_blocks", default.max_lag_blocks),
+            max_lag_slots: r.number("max_lag_slots", default.max_lag_slots),
+        };
+        r.check(
+            health.interval >= Duration::from_millis(10),
+            "interval",
+            &[],
+            "must not be shorter than 10ms: the probes would be the nodes' main load",
+        );
+        r.check(
+            health.interval <= Duration::from_secs(60 * 60),
+            "interval",
+            &[],
+            "must not be longer than 1h: until the next probe a node's recovery is not seen",
+        );
+        r.check(
+            health.timeout <= Duration::from_secs(60),
+            "timeout",
+            &[],
+            "must not be longer than 1m: so long would a hanging node pass for a good one",
+        );
+        health
+    }
+}

@@ -1,0 +1,93 @@
+//! `[log]`: what is written to standard error, and how.
+
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{problem::Invalid, reader::Reader};
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// What is logged.
+    pub filter: LogFilter,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: LogFilter("info".into()) }
+    }
+}
+
+impl Log {
+    pub(super) fn read(mut r: Reader<'_>) -> Self {
+        let default = Self::default();
+        Self {
+            format: r.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)], default.format),
+            filter: r.parse("filter", str::parse).unwrap_or(default.filter),
+        }
+    }
+}
+
+/// Checked `tracing` directives: a level, or levels by module (`info,steadfast::pool=debug`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(Box<str>);
+
+impl LogFilter {
+    /// The directives as they were written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The filter that `tracing` wants.
+    pub fn to_env_filter(&self) -> EnvFilter {
+        EnvFilter::builder().parse_lossy(&self.0)
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        // The field syntax of directives is left out: a bare word would be taken for a module's name and silently log nothing.
+        let directive_is_good = |directive: &str| {
+            let level = directive.rsplit('=').next().unwrap_or_default().to_ascii_lowercase();
+            ["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str())
+        };
+        if text.split(',').all(directive_is_good) && EnvFilter::builder().parse(text).is_ok() {
+            Ok(Self(text.into()))
+        } else {
+            Err(Invalid(
+                "must be off, error, warn, info, debug or trace, or such levels by module: \"info,steadfast::pool=debug\"",
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_filter_names_levels() {
+        for text in ["info", "WARN", "off", "info,steadfast::pool=debug", "steadfast=trace"] {
+            assert_eq!(text.parse::<LogFilter>().unwrap().as_str(), text);
+        }
+        for text in ["", "loud", "steadfast", "info,", "a=b=c", "[=info"] {
+            assert!(text.parse::<LogFilter>().is_err(), "{text}");
+        }
+        assert_eq!(Log::default().filter.to_env_filter().to_string(), "info");
+    }
+}

@@ -1,0 +1,145 @@
+//! One node.
+
+use std::fmt;
+
+use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+
+use super::{
+    ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
+};
+
+/// Which half of Ethereum a node speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// Execution: JSON-RPC.
+    El,
+    /// Consensus: the beacon API.
+    Cl,
+}
+
+impl Layer {
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::El => "el",
+            Self::Cl => "cl",
+        }
+    }
+}
+
+/// Whose turn a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Used while it is well.
+    Primary,
+    /// Used when no primary is well.
+    Backup,
+}
+
+impl Tier {
+    /// As it is written in the file and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Unique among the nodes of its network and layer.
+    pub name: NodeName,
+    /// Whose turn it is.
+    pub tier: Tier,
+    /// `http` or `https`. A consensus node always has it, an execution node has this or `ws`.
+    pub http: Option<Url>,
+    /// `ws` or `wss`; execution nodes only.
+    pub ws: Option<Url>,
+    /// Headers that go with every request and handshake, no name twice.
+    pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
+    /// Authorities that are trusted for this node's TLS.
+    pub ca_file: Option<CaFile>,
+}
+
+impl Node {
+    /// The name of a node that was given none: `el-1`, `el-backup-1`, `cl-1`, by its position in its tier.
+    pub(super) fn default_name(layer: Layer, tier: Tier, position: usize) -> NodeName {
+        let name = match tier {
+            Tier::Primary => format!("{}-{}", layer.key(), position + 1),
+            Tier::Backup => format!("{}-backup-{}", layer.key(), position + 1),
+        };
+        name.parse().expect("layer, tier and number make a name")
+    }
+
+    pub(super) fn read(mut r: Reader<'_>, layer: Layer, tier: Tier, position: usize) -> Self {
+        let folder = r.reading().folder();
+        let node = Self {
+            name: r.parse("name", str::parse).unwrap_or_else(|| Self::default_name(layer, tier, position)),
+            tier,
+            http: r.parse("http", http_url),
+            ws: match layer {
+                Layer::El => r.parse("ws", ws_url),
+                Layer::Cl => None,
+            },
+            headers: headers(&mut r),
+            ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
+        };
+        let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
+        match layer {
+            Layer::El if node.http.is_none() && node.ws.is_none() && clean("http") && clean("ws") => {
+                r.reading().fail(r.path(), "needs `http`, `ws` or both");
+            }
+            Layer::Cl if node.http.is_none() && clean("http") => r.reading().fail(r.path(), "needs `http`"),
+            _ => {}
+        }
+        let urls = || node.http.iter().chain(&node.ws);
+        r.check(
+            urls().all(|url| url.basic_auth().is_none()) || node.headers.iter().all(|(name, _)| name != AUTHORIZATION),
+            "headers",
+            &[],
+            "sets Authorization, and so does the user in the node's URL: only one of them can be sent",
+        );
+        r.check(
+            node.ca_file.is_none() || urls().any(|url| url.scheme().is_tls()),
+            "ca_file",
+            &["http", "ws"],
+            "has no use: neither of the node's URLs is https or wss",
+        );
+        node
+    }
+}
+
+/// An `http` or `https` URL.
+pub(super) fn http_url(text: &str) -> Result<Url, Invalid> {
+    let url: Url = text.parse()?;
+    if url.scheme().is_websocket() { Err(Invalid("must begin with http:// or https://")) } else { Ok(url) }
+}
+
+/// A `ws` or `wss` URL.
+fn ws_url(text: &str) -> Result<Url, Invalid> {
+    let url: Url = text.parse()?;
+    if url.scheme().is_websocket() { Ok(url) } else { Err(Invalid("must begin with ws:// or wss://")) }
+}
+
+fn headers(r: &mut Reader<'_>) -> Vec<(HeaderName, Secret<HeaderValue>)> {
+    let mut headers: Vec<(HeaderName, Secret<HeaderValue>)> = Vec::new();
+    for (name, path, value) in r.strings("headers") {
+        let reading = r.reading();
+        let name = header::name(&name).map_err(|wrong| reading.fail(&path, wrong.to_string()));
+        let value = header::value(&value).map_err(|wrong| reading.fail(&path, wrong.to_string()));
+        let (Ok(name), Ok(value)) = (name, value) else { continue };
+        if headers.iter().any(|(other, _)| *other == name) {
+            reading.fail(&path, "is there already: header names are the same in upper and lower case");
+        } else {
+            headers.push((name, value));
+        }
+    }
+    headers
+}

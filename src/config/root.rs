@@ -1,0 +1,132 @@
+//! The top level of the file, and the rules that hold between its sections.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::Path,
+};
+
+use toml::de::DeTable;
+
+use super::{
+    ADMIN_LISTEN, Admin, Calls, Config, Cors, Flags, Health, LISTEN, Log, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    problem::Invalid,
+    reader::Reader,
+    reading::{Env, Finished, Reading},
+};
+
+/// Reads `text`, or the flags alone when there is none.
+pub(super) fn read(text: Option<&str>, folder: &Path, flags: &Flags, env: &Env<'_>) -> Result<Config, Vec<Problem>> {
+    read_and_list_keys(text, folder, flags, env).0
+}
+
+/// [`read`], and every key that it asked for: the example and the docs are held against them.
+pub(super) fn read_and_list_keys(
+    text: Option<&str>,
+    folder: &Path,
+    flags: &Flags,
+    env: &Env<'_>,
+) -> (Result<Config, Vec<Problem>>, Vec<String>) {
+    let source = text.unwrap_or_default();
+    let (table, errors) = DeTable::parse_recoverable(source);
+    if !errors.is_empty() {
+        return (Err(errors.iter().map(|error| syntax(source, error)).collect()), Vec::new());
+    }
+    let table = table.into_inner();
+    let reading = Reading::new(source, &table, folder, env);
+    let mut root = Reader::root(&reading, table);
+    let networks = if text.is_some() {
+        flags.check_beside_a_file(&reading);
+        Network::read_all(&mut root)
+    } else {
+        flags.network(&reading).into_iter().collect()
+    };
+    let config = Config {
+        listen: root.parse("listen", address).unwrap_or(LISTEN),
+        workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
+        admin: Admin { listen: admin_listen(&mut root) },
+        shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
+        health: Health::read(root.section("health")),
+        calls: Calls::read(root.section("calls")),
+        cors: Cors::read(root.section("cors")),
+        ws: Ws::read(root.section("ws")),
+        log: Log::read(root.section("log")),
+        networks,
+    };
+    drop(root);
+    let config = override_and_check(config, flags, &reading, text.is_some());
+    let Finished { problems, asked } = reading.finish();
+    (if problems.is_empty() { Ok(config) } else { Err(problems) }, asked.into_iter().collect())
+}
+
+/// `127.0.0.1:8545`, `[::]:8545`.
+fn address(text: &str) -> Result<SocketAddr, Invalid> {
+    text.parse().map_err(|_| Invalid("must be an IP address and a port, such as \"127.0.0.1:8545\" or \"[::]:8545\""))
+}
+
+fn admin_listen(root: &mut Reader<'_>) -> SocketAddr {
+    root.section("admin").parse("listen", address).unwrap_or(ADMIN_LISTEN)
+}
+
+fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, has_file: bool) -> Config {
+    let place = |key: &'static str, flag: &'static str, value: &Option<String>, target: &mut SocketAddr| {
+        let Some(value) = value else { return key };
+        match address(value) {
+            Ok(address) => *target = address,
+            Err(wrong) => reading.fail(flag, wrong.to_string()),
+        }
+        flag
+    };
+    let listen = place("listen", "--listen", &flags.listen, &mut config.listen);
+    let admin_listen = place("admin.listen", "--admin-listen", &flags.admin_listen, &mut config.admin.listen);
+    reading.check(
+        !overlap(config.listen, config.admin.listen),
+        admin_listen,
+        &[listen],
+        "must not be the address that clients connect to (`listen`): give it a port of its own",
+    );
+    for (own, place) in [(config.listen, listen), (config.admin.listen, admin_listen)] {
+        let nodes = config.networks.iter().flat_map(|network| network.el.iter().chain(&network.cl));
+        let loops = nodes.flat_map(|node| node.http.iter().chain(&node.ws)).any(|url| leads_to(url, own));
+        reading.check(!loops, place, &[], "is the address of one of the nodes too: Steadfast would call itself");
+    }
+    if config.networks.is_empty() {
+        let nodes = ["el", "cl", "networks", "--el", "--el-backup", "--cl", "--cl-backup"];
+        let message = if has_file {
+            "names no node: it needs at least one [[el.primary]] or [[cl.primary]]"
+        } else {
+            "needs the URL of at least one node (or --cl, or a file)"
+        };
+        reading.check(false, if has_file { "" } else { "--el" }, &nodes, message);
+    }
+    config
+}
+
+/// Whether two sockets cannot be bound at once.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// Whether `url` is this machine's `own` address, as far as can be told without asking a name server.
+fn leads_to(url: &Url, own: SocketAddr) -> bool {
+    if own.port() == 0 || url.port() != own.port() {
+        return false;
+    }
+    match url.host().parse::<IpAddr>() {
+        Ok(ip) => ip == own.ip() || (own.ip().is_unspecified() && ip.is_loopback()),
+        Err(_) => &**url.host() == "localhost" && (own.ip().is_loopback() || own.ip().is_unspecified()),
+    }
+}
+
+/// The parser's words without its picture of the line, which may show a secret.
+fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| 1 + before.matches('\n').count());
+    let column = before.map(|before| 1 + before.rsplit('\n').next().unwrap_or(before).chars().count());
+    let column = column.map(|column| format!(" at column {column}")).unwrap_or_default();
+    Problem {
+        path: String::new(),
+        line,
+        message: format!("is not TOML{column}: {}", error.message().replace('\n', " ")),
+    }
+}

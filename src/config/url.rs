@@ -1,0 +1,274 @@
+//! The address of a node, whose secrets stay inside.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use http::{HeaderValue, uri::PathAndQuery};
+
+use super::{base64, problem::Invalid, secret::Secret};
+
+/// Path segments that are shown; every other one may be a key.
+const SHOWN_SEGMENTS: [&str; 9] = ["v1", "v2", "v3", "rpc", "eth", "ws", "ext", "bc", "mainnet"];
+
+/// How a node is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP in the clear.
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// WebSocket in the clear.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
+}
+
+impl Scheme {
+    /// As it is written before `://`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Whether TLS is laid over the connection.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Wss)
+    }
+
+    /// Whether it is `ws` or `wss`.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    fn default_port(self) -> u16 {
+        if self.is_tls() { 443 } else { 80 }
+    }
+}
+
+/// A checked `http`, `https`, `ws` or `wss` address. `Debug` and `Display` are redacted: scheme, host and port are shown, of the path
+/// only well-known segments, of the query and the user information nothing.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Url {
+    scheme: Scheme,
+    host: Arc<str>,
+    port: u16,
+    target: Secret<PathAndQuery>,
+    basic_auth: Option<Secret<HeaderValue>>,
+}
+
+impl Url {
+    /// Scheme.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Host name in lower case, IPv4 address, or IPv6 address without brackets.
+    pub fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    /// TCP port: the one written, or the scheme's own.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Path and query for the request line, as they were written. Begins with `/`.
+    pub fn target(&self) -> &Secret<PathAndQuery> {
+        &self.target
+    }
+
+    /// The `Authorization` header that the URL's user and password ask for.
+    pub fn basic_auth(&self) -> Option<&Secret<HeaderValue>> {
+        self.basic_auth.as_ref()
+    }
+
+    /// Value of the `Host` header: IPv6 in brackets, the port only when it is not the scheme's own.
+    pub fn authority(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        let host = &self.host;
+        if self.port == self.scheme.default_port() {
+            format!("{open}{host}{close}")
+        } else {
+            format!("{open}{host}{close}:{}", self.port)
+        }
+    }
+
+    /// The request target of `request` under this URL: `/eth/v1/node/syncing` under `https://cl.example/key?a=b` is
+    /// `/key/eth/v1/node/syncing?a=b`; when both have a query, this URL's comes first.
+    ///
+    /// # Errors
+    /// When the two together are longer than a request target may be (64 KiB).
+    pub fn join(&self, request: &PathAndQuery) -> Result<PathAndQuery, Invalid> {
+        let own = self.target.expose();
+        let mut joined = format!("{}{}", own.path().trim_end_matches('/'), request.path());
+        for (separator, query) in ['?', '&'].into_iter().zip([own.query(), request.query()].into_iter().flatten()) {
+            joined.push(separator);
+            joined.push_str(query);
+        }
+        PathAndQuery::try_from(joined).map_err(|_| Invalid("is too long"))
+    }
+}
+
+impl FromStr for Url {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.bytes().any(|b| b.is_ascii_control()) {
+            return Err(Invalid(
+                "has a line break or control character in it (a secret read from a file often ends in one)",
+            ));
+        }
+        if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('\\') {
+            return Err(Invalid("has a space, a backslash or a non-ASCII character in it: write it percent-encoded"));
+        }
+        if text.contains('#') {
+            return Err(Invalid(
+                "has a `#` in it: a fragment means nothing to a node (write %23 if it belongs to a key)",
+            ));
+        }
+        if !percent_encoding_is_whole(text) {
+            return Err(Invalid("has a `%` that is not followed by two hexadecimal digits"));
+        }
+        let (scheme, rest) =
+            text.split_once("://").ok_or(Invalid("must begin with http://, https://, ws:// or wss://"))?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "ws" => Scheme::Ws,
+            "wss" => Scheme::Wss,
+            _ => return Err(Invalid("must begin with http://, https://, ws:// or wss://")),
+        };
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if target.contains('@') {
+            return Err(Invalid(
+                "has a bare `@` after its host: write %40 (and %2F for a `/`, %3F for a `?` in a password)",
+            ));
+        }
+        let (user, host_and_port) = match authority.rsplit_once('@') {
+            Some((user, rest)) => (Some(user), rest),
+            None => (None, authority),
+        };
+        let (host, port) = split_port(host_and_port)?;
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Ok(Self {
+            scheme,
+            host: parse_host(host)?.into(),
+            port: port.map_or(Ok(scheme.default_port()), parse_port)?,
+            target: Secret::new(
+                PathAndQuery::try_from(target).map_err(|_| Invalid("has a path or query that no request can carry"))?,
+            ),
+            basic_auth: user.map(basic_auth).transpose()?,
+        })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = if self.basic_auth.is_some() { "***@" } else { "" };
+        write!(f, "{}://{user}{}", self.scheme.as_str(), self.authority())?;
+        let target = self.target.expose();
+        if target.path() != "/" {
+            for segment in target.path().split('/').skip(1) {
+                let shown = segment.is_empty() || SHOWN_SEGMENTS.contains(&segment);
+                write!(f, "/{}", if shown { segment } else { "***" })?;
+            }
+        }
+        if target.query().is_some() {
+            f.write_str("?***")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+fn percent_encoding_is_whole(text: &str) -> bool {
+    text.split('%').skip(1).all(|after| {
+        let mut digits = after.bytes();
+        (0..2).all(|_| digits.next().is_some_and(|b| b.is_ascii_hexdigit()))
+    })
+}
+
+/// Splits `host:port` or `[v6]:port`; the brackets stay with the host.
+fn split_port(text: &str) -> Result<(&str, Option<&str>), Invalid> {
+    let end_of_host = if text.starts_with('[') {
+        text.find(']').ok_or(Invalid("has an IPv6 address without its closing `]`"))? + 1
+    } else {
+        text.find(':').unwrap_or(text.len())
+    };
+    let (host, rest) = text.split_at(end_of_host);
+    match rest.strip_prefix(':') {
+        Some(port) if port.contains(':') => Err(Invalid("needs brackets around its IPv6 address: http://[::1]:8545")),
+        Some(port) => Ok((host, Some(port))),
+        None if rest.is_empty() => Ok((host, None)),
+        None => Err(Invalid("has something other than a port after its `]`")),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, Invalid> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ => Err(Invalid("needs a port from 1 to 65535 after its `:`")),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, Invalid> {
+    if let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr =
+            inside.parse().map_err(|_| Invalid("has brackets around what is not an IPv6 address"))?;
+        return Ok(address.to_string());
+    }
+    if text.is_empty() {
+        return Err(Invalid("has no host"));
+    }
+    let label_is_good = |label: &str| {
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.len() > 253 || !name.split('.').all(label_is_good) {
+        return Err(Invalid("has a host that is neither a name nor an address"));
+    }
+    let last_is_a_number = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    if last_is_a_number && !matches!(text.parse(), Ok(IpAddr::V4(_))) {
+        return Err(Invalid("has a host that looks like an IPv4 address and is none"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// Builds `Basic …` from `user:password`, each percent-decoded.
+fn basic_auth(user_info: &str) -> Result<Secret<HeaderValue>, Invalid> {
+    let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+    let user = percent_decode(user);
+    if user.contains(&b':') {
+        return Err(Invalid("has a user name with a `:` in it, which Basic authentication cannot carry"));
+    }
+    let pair = [user.as_slice(), b":", percent_decode(password).as_slice()].concat();
+    let mut value = HeaderValue::try_from(format!("Basic {}", base64::encode(&pair)))
+        .map_err(|_| Invalid("has a user or password that no header can carry"))?;
+    value.set_sensitive(true);
+    Ok(Secret::new(value))
+}
+
+/// Decodes `%XX`; the caller has checked that each `%` has its two digits.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).unwrap_or(0) as u8;
+        decoded.push(if byte == b'%' { digit() << 4 | digit() } else { byte });
+    }
+    decoded
+}

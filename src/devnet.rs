@@ -1,1 +1,199 @@
-//! The pretend network.
+//! The pretend network: one chain, execution and consensus nodes that speak the real protocols over real frames, faults to switch
+//! at any time, and a record of what each node was asked.
+//!
+//! It serves newcomers (`steadfast dev`), tests, BDD scenarios and the simulation alike, so it listens only through [`Listen`],
+//! tells time only by tokio, and draws all that is random from one seed.
+
+mod author;
+mod block;
+mod bloom;
+mod chain;
+mod cl;
+mod clock;
+mod el;
+mod eth;
+mod fault;
+mod filter;
+mod gate;
+mod hash;
+mod hex;
+mod http;
+mod node;
+mod params;
+mod record;
+mod rlp;
+mod rpc;
+mod serve;
+mod transaction;
+mod view;
+mod ws;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+pub use self::{
+    block::Block,
+    bloom::Bloom,
+    chain::{Chain, ChainError, KEPT_BLOCKS, Reorg},
+    fault::{Fault, FaultError, is_probe},
+    hash::{Address, Hash},
+    node::{Kind, Node},
+    record::{Request, Transport},
+    transaction::{Log, Mined, Transaction},
+    view::Snapshot,
+};
+use crate::net::Listen;
+
+/// What network to pretend.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many execution nodes.
+    pub execution: usize,
+    /// How many consensus nodes.
+    pub consensus: usize,
+    /// Time between blocks; none: blocks come only when asked for.
+    pub block_time: Option<Duration>,
+    /// The chain's id.
+    pub chain_id: u64,
+    /// All that is random comes from it.
+    pub seed: u64,
+    /// Unix time of block 0; none: as if the first blocks had come at block time (1 s if none), the last of them now.
+    pub genesis_timestamp: Option<u64>,
+    /// Blocks that there are at the start, besides genesis.
+    pub initial_blocks: u64,
+    /// Where the nodes listen.
+    pub listen_ip: IpAddr,
+    /// The first node's port, the others follow, execution nodes first; 0: free ones.
+    pub ports: u16,
+    /// Where the control server listens; none: nowhere.
+    pub control: Option<SocketAddr>,
+    /// Unix time now; none: the system's.
+    pub now_unix: Option<u64>,
+    /// Execution nodes give out small subscription ids, `0x1`, as Besu does; see also [`Node::set_small_ids`].
+    pub small_ids: bool,
+    /// Bytes of a consensus node's debug state.
+    pub state_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            execution: 2,
+            consensus: 0,
+            block_time: None,
+            chain_id: 1337,
+            seed: 1,
+            genesis_timestamp: None,
+            initial_blocks: 10,
+            listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ports: 0,
+            control: None,
+            now_unix: None,
+            small_ids: false,
+            state_bytes: 4 << 20,
+        }
+    }
+}
+
+/// A running pretend network. Dropping it stops everything.
+pub struct Devnet {
+    chain: Arc<Chain>,
+    execution: Vec<Arc<Node>>,
+    consensus: Vec<Arc<Node>>,
+    control: Option<SocketAddr>,
+    _tasks: JoinSet<()>,
+}
+
+impl Devnet {
+    /// Binds all ports and starts the nodes on the current runtime.
+    ///
+    /// # Errors
+    /// When a port cannot be bound.
+    pub async fn start(options: Options, listen: Arc<dyn Listen>) -> io::Result<Self> {
+        let clock = options.now_unix.map_or_else(clock::Clock::system, clock::Clock::fixed);
+        let spacing = options.block_time.unwrap_or(Duration::from_secs(1));
+        let Options { chain_id, seed, initial_blocks, genesis_timestamp, .. } = options;
+        let chain = Chain::new(chain_id, seed, clock, initial_blocks, spacing, genesis_timestamp);
+        let settings = node::Settings {
+            small_ids: options.small_ids,
+            seconds_per_slot: spacing.as_secs().max(1),
+            state_bytes: options.state_bytes,
+        };
+        let mut tasks = JoinSet::new();
+        let mut port = options.ports;
+        let mut nodes = [Vec::new(), Vec::new()];
+        let kinds = [(Kind::Execution, "el", options.execution), (Kind::Consensus, "cl", options.consensus)];
+        for (list, (kind, prefix, count)) in nodes.iter_mut().zip(kinds) {
+            for i in 1..=count {
+                let accept = listen.bind(SocketAddr::new(options.listen_ip, port)).await?;
+                if port != 0 {
+                    port = port.checked_add(1).ok_or(io::ErrorKind::AddrNotAvailable)?;
+                }
+                let name = format!("{prefix}-{i}");
+                let node = Node::new(name, kind, accept.local_addr(), chain.clone(), settings, seed);
+                let node = Arc::new(node);
+                tasks.spawn(serve::run(node.clone(), listen.clone(), accept));
+                list.push(node);
+            }
+        }
+        let [execution, consensus] = nodes;
+        let control = options.control;
+        if let Some(time) = options.block_time.filter(|time| !time.is_zero()) {
+            tasks.spawn(mine(chain.clone(), time));
+        }
+        Ok(Self { chain, execution, consensus, control, _tasks: tasks })
+    }
+
+    /// The execution node `index`, from 0.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn el(&self, index: usize) -> &Arc<Node> {
+        &self.execution[index]
+    }
+
+    /// The consensus node `index`, from 0.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn cl(&self, index: usize) -> &Arc<Node> {
+        &self.consensus[index]
+    }
+
+    /// All nodes, execution first.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.execution.iter().chain(&self.consensus)
+    }
+
+    /// The chain that they share.
+    #[must_use]
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// Where the control server listens.
+    #[must_use]
+    pub fn control_addr(&self) -> Option<SocketAddr> {
+        self.control
+    }
+}
+
+async fn mine(chain: Arc<Chain>, time: Duration) {
+    let mut ticks = interval_at(Instant::now() + time, time);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        chain.mine(1);
+    }
+}

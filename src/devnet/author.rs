@@ -1,0 +1,133 @@
+//! Fills blocks: pretend ERC-20 traffic of three contracts, the same for the same seed.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::{
+    hash::{Address, Hash},
+    transaction::{Log, Mined, Transaction},
+};
+
+/// How many accounts the pretend traffic moves tokens between.
+const ACCOUNTS: u64 = 16;
+
+/// Writes the contents of blocks.
+pub(super) struct Author {
+    seed: u64,
+    chain_id: u64,
+    contracts: [Address; 3],
+    accounts: Vec<Address>,
+    transfer: Hash,
+    approval: Hash,
+}
+
+impl Author {
+    pub(super) fn new(seed: u64, chain_id: u64) -> Self {
+        let account = |purpose: &str, n: u64| Hash::derived(purpose, &n.to_be_bytes()).address();
+        Self {
+            seed,
+            chain_id,
+            contracts: [0, 1, 2].map(|n| account("contract", n)),
+            accounts: (0..ACCOUNTS).map(|n| account("account", n)).collect(),
+            transfer: Hash::of(b"Transfer(address,address,uint256)"),
+            approval: Hash::of(b"Approval(address,address,uint256)"),
+        }
+    }
+
+    pub(super) fn contracts(&self) -> &[Address] {
+        &self.contracts
+    }
+
+    /// Sets a block apart from every other block of every branch.
+    pub(super) fn salt(&self, number: u64, branch: u64) -> Hash {
+        Hash::derived("block", &[self.seed, self.chain_id, number, branch].map(u64::to_be_bytes).concat())
+    }
+
+    /// The block's contents: its filler, then what was `waiting`.
+    pub(super) fn fill(&self, salt: Hash, waiting: Vec<Arc<Transaction>>) -> Vec<Mined> {
+        let mut rng = Rng::with_seed(salt.seed());
+        let filler: Vec<_> = (0..rng.u64(2..=4)).map(|i| Arc::new(self.draw(&mut rng, salt, i))).collect();
+        let (mut first_log, mut cumulative_gas) = (0, 0);
+        let mined = filler.into_iter().chain(waiting).map(|transaction| {
+            let logs = self.logs(&transaction);
+            let gas = 21_000 + 15_000 * u64::try_from(logs.len()).unwrap_or(0);
+            cumulative_gas += gas;
+            first_log += logs.len();
+            Mined { first_log: first_log - logs.len(), transaction, logs, gas, cumulative_gas }
+        });
+        mined.collect()
+    }
+
+    /// A transaction that somebody sent in as `raw` bytes.
+    pub(super) fn raw(&self, raw: Vec<u8>) -> Transaction {
+        let hash = Hash::of(&raw);
+        let mut rng = Rng::with_seed(hash.seed());
+        Transaction {
+            hash,
+            from: Hash::derived("sender", &hash.0).address(),
+            to: self.contract(&mut rng),
+            nonce: rng.u64(0..1000),
+            value: 0,
+            input: raw,
+            submitted: true,
+            chain_id: self.chain_id,
+        }
+    }
+
+    /// A transaction made by an unlocked account: each is new, however equal the calls.
+    pub(super) fn unlocked(&self, count: u64, from: Address, to: Address, value: u64, input: Vec<u8>) -> Transaction {
+        let unique = [self.seed, count].map(u64::to_be_bytes).concat();
+        let hash = Hash::derived("unlocked", &[&unique[..], &from.0, &to.0, &input].concat());
+        Transaction { hash, from, to, nonce: count, value, input, submitted: true, chain_id: self.chain_id }
+    }
+
+    /// The account that `eth_accounts` lists first.
+    pub(super) fn account(&self, index: usize) -> Address {
+        self.accounts[index % self.accounts.len()]
+    }
+
+    fn draw(&self, rng: &mut Rng, salt: Hash, index: u64) -> Transaction {
+        let mut input = vec![0xa9, 0x05, 0x9c, 0xbb];
+        let to = self.account(rng.usize(..));
+        input.extend_from_slice(&to.topic().0);
+        input.extend_from_slice(&amount(rng));
+        Transaction {
+            hash: Hash::derived("transaction", &[&salt.0[..], &index.to_be_bytes()].concat()),
+            from: self.account(rng.usize(..)),
+            to: self.contract(rng),
+            nonce: rng.u64(0..1000),
+            value: 0,
+            input,
+            submitted: false,
+            chain_id: self.chain_id,
+        }
+    }
+
+    /// A transfer, and for every third transaction an approval of another contract too. Drawn from the transaction, so that it
+    /// leaves the same logs in whichever block it ends up.
+    fn logs(&self, transaction: &Transaction) -> Vec<Log> {
+        let mut rng = Rng::with_seed(transaction.hash.seed());
+        let address = if self.contracts.contains(&transaction.to) { transaction.to } else { self.contract(&mut rng) };
+        let mut event = |address, signature| Log {
+            address,
+            topics: vec![signature, transaction.from.topic(), self.account(rng.usize(..)).topic()],
+            data: amount(&mut rng).to_vec(),
+        };
+        let mut logs = vec![event(address, self.transfer)];
+        if transaction.hash.0[31].is_multiple_of(3) {
+            logs.push(event(self.contracts[usize::from(transaction.hash.0[30]) % 3], self.approval));
+        }
+        logs
+    }
+
+    fn contract(&self, rng: &mut Rng) -> Address {
+        self.contracts[rng.usize(..self.contracts.len())]
+    }
+}
+
+fn amount(rng: &mut Rng) -> [u8; 32] {
+    let mut out = [0; 32];
+    out[24..].copy_from_slice(&rng.u64(1..1_000_000_000).to_be_bytes());
+    out
+}

@@ -1,0 +1,276 @@
+//! A block of the pretend chain: header, transactions and logs, and how each is written as JSON.
+//!
+//! The hash is keccak over the header's RLP, as nodes compute it, so forks differ and a child names its parent truly. The roots of
+//! state, transactions and receipts are pretend: hashes of what they stand for, not tries.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    bloom::Bloom,
+    hash::{Address, Hash},
+    hex::{self, quantity},
+    rlp,
+    transaction::{Log, Mined},
+};
+
+const EMPTY_UNCLES: &str = "0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347";
+const EMPTY_TRIE: &str = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421";
+const EMPTY_REQUESTS: &str = "0xe3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const GAS_LIMIT: u64 = 30_000_000;
+/// Also the pretend gas price of every transaction.
+pub(super) const BASE_FEE: u64 = 1_000_000_000;
+const EXTRA: &[u8] = b"steadfast devnet";
+
+/// One block, never changed once made.
+pub struct Block {
+    /// Height; the genesis block is 0.
+    pub number: u64,
+    /// Keccak of the header.
+    pub hash: Hash,
+    /// Hash of the block before this one.
+    pub parent_hash: Hash,
+    /// Unix seconds; never less than the parent's.
+    pub timestamp: u64,
+    /// Addresses and topics of all its logs.
+    pub bloom: Bloom,
+    /// Its transactions with what they did, in order.
+    pub transactions: Vec<Mined>,
+    /// When it was made, counted over all branches: a view knows only blocks up to its own moment.
+    pub(super) made: u64,
+    miner: Address,
+    state_root: Hash,
+    gas_used: u64,
+    texts: Texts,
+}
+
+/// JSON that many clients ask for, written once.
+#[derive(Default)]
+struct Texts {
+    head: OnceLock<Arc<str>>,
+    hashes: OnceLock<Arc<str>>,
+    full: OnceLock<Arc<str>>,
+}
+
+impl Block {
+    /// Seals a block on `parent` (none for genesis).
+    pub(super) fn seal(
+        parent: Option<&Block>,
+        salt: Hash,
+        timestamp: u64,
+        made: u64,
+        transactions: Vec<Mined>,
+    ) -> Block {
+        let mut bloom = Bloom::default();
+        for log in transactions.iter().flat_map(|mined| &mined.logs) {
+            bloom.insert(&log.address.0);
+            log.topics.iter().for_each(|topic| bloom.insert(&topic.0));
+        }
+        let parent_hash = parent.map_or(Hash::default(), |p| p.hash);
+        let mut block = Block {
+            number: parent.map_or(0, |p| p.number + 1),
+            hash: Hash::default(),
+            parent_hash,
+            timestamp,
+            bloom,
+            gas_used: transactions.last().map_or(0, |mined| mined.cumulative_gas),
+            transactions,
+            made,
+            miner: Hash::derived("miner", &salt.0).address(),
+            state_root: Hash::derived("state", &[parent_hash.0, salt.0].concat()),
+            texts: Texts::default(),
+        };
+        block.hash = Hash::of(&block.header_rlp());
+        block
+    }
+
+    /// Every log of the block with the transaction it belongs to, in order. The first number is the transaction's index, the
+    /// second the log's in the block.
+    pub fn logs(&self) -> impl DoubleEndedIterator<Item = (usize, usize, &Log)> {
+        self.transactions
+            .iter()
+            .enumerate()
+            .flat_map(|(tx, mined)| mined.logs.iter().enumerate().map(move |(i, log)| (tx, mined.first_log + i, log)))
+    }
+
+    /// The header as `newHeads` pushes it.
+    pub(super) fn head_json(&self) -> Arc<str> {
+        self.texts.head.get_or_init(|| Value::Object(self.header()).to_string().into()).clone()
+    }
+
+    /// The block as `eth_getBlockBy…` answers it.
+    pub(super) fn json(&self, full: bool) -> Arc<str> {
+        let cell = if full { &self.texts.full } else { &self.texts.hashes };
+        cell.get_or_init(|| Value::Object(self.body(full)).to_string().into()).clone()
+    }
+
+    /// A log of this block as nodes write it.
+    pub(super) fn log_json(&self, (tx, index, log): (usize, usize, &Log), removed: bool) -> Value {
+        json!({
+            "address": log.address.to_string(),
+            "topics": log.topics.iter().map(Hash::to_string).collect::<Vec<_>>(),
+            "data": hex::encode(&log.data),
+            "blockNumber": quantity(self.number),
+            "blockHash": self.hash.to_string(),
+            "blockTimestamp": quantity(self.timestamp),
+            "transactionHash": self.transactions[tx].transaction.hash.to_string(),
+            "transactionIndex": index_json(tx),
+            "logIndex": index_json(index),
+            "removed": removed,
+        })
+    }
+
+    /// The receipt of the block's transaction at `index`.
+    pub(super) fn receipt_json(&self, index: usize) -> Value {
+        let mined = &self.transactions[index];
+        let mut bloom = Bloom::default();
+        for log in &mined.logs {
+            bloom.insert(&log.address.0);
+            log.topics.iter().for_each(|topic| bloom.insert(&topic.0));
+        }
+        let logs = mined.logs.iter().enumerate();
+        json!({
+            "transactionHash": mined.transaction.hash.to_string(),
+            "transactionIndex": index_json(index),
+            "blockHash": self.hash.to_string(),
+            "blockNumber": quantity(self.number),
+            "from": mined.transaction.from.to_string(),
+            "to": mined.transaction.to.to_string(),
+            "contractAddress": null,
+            "cumulativeGasUsed": quantity(mined.cumulative_gas),
+            "gasUsed": quantity(mined.gas),
+            "effectiveGasPrice": quantity(BASE_FEE),
+            "logs": logs.map(|(i, log)| self.log_json((index, mined.first_log + i, log), false)).collect::<Vec<_>>(),
+            "logsBloom": hex::encode(&bloom.0),
+            "status": "0x1",
+            "type": "0x2",
+        })
+    }
+
+    /// The block's transaction at `index`, with its place in the chain.
+    pub(super) fn transaction_json(&self, index: usize) -> Value {
+        self.transactions[index].transaction.json(Some((self.hash, self.number, index)))
+    }
+
+    fn header(&self) -> Map<String, Value> {
+        let mut header = Map::new();
+        let mut set = |key: &str, value: String| header.insert(key.to_owned(), Value::String(value));
+        set("number", quantity(self.number));
+        set("hash", self.hash.to_string());
+        set("parentHash", self.parent_hash.to_string());
+        set("nonce", "0x0000000000000000".to_owned());
+        set("sha3Uncles", EMPTY_UNCLES.to_owned());
+        set("logsBloom", hex::encode(&self.bloom.0));
+        set("transactionsRoot", self.transactions_root().to_string());
+        set("stateRoot", self.state_root.to_string());
+        set("receiptsRoot", self.receipts_root().to_string());
+        set("miner", self.miner.to_string());
+        set("difficulty", "0x0".to_owned());
+        set("extraData", hex::encode(EXTRA));
+        set("gasLimit", quantity(GAS_LIMIT));
+        set("gasUsed", quantity(self.gas_used));
+        set("timestamp", quantity(self.timestamp));
+        set("mixHash", self.randao().to_string());
+        set("baseFeePerGas", quantity(BASE_FEE));
+        set("withdrawalsRoot", EMPTY_TRIE.to_owned());
+        set("blobGasUsed", "0x0".to_owned());
+        set("excessBlobGas", "0x0".to_owned());
+        set("parentBeaconBlockRoot", self.parent_beacon_root().to_string());
+        set("requestsHash", EMPTY_REQUESTS.to_owned());
+        header
+    }
+
+    fn body(&self, full: bool) -> Map<String, Value> {
+        let mut body = self.header();
+        let transactions = self.transactions.iter().enumerate().map(|(i, mined)| {
+            if full { self.transaction_json(i) } else { Value::String(mined.transaction.hash.to_string()) }
+        });
+        body.insert("transactions".to_owned(), transactions.collect());
+        body.insert("uncles".to_owned(), json!([]));
+        body.insert("withdrawals".to_owned(), json!([]));
+        let bytes = self.transactions.iter().map(|mined| mined.transaction.input.len() + 120).sum::<usize>();
+        body.insert("size".to_owned(), Value::String(format!("0x{:x}", 620 + bytes)));
+        body
+    }
+
+    fn header_rlp(&self) -> Vec<u8> {
+        let constant = |text| Hash::parse(text).unwrap_or_default().0;
+        let mut list = rlp::List::default();
+        list.bytes(&self.parent_hash.0).bytes(&constant(EMPTY_UNCLES)).bytes(&self.miner.0).bytes(&self.state_root.0);
+        list.bytes(&self.transactions_root().0).bytes(&self.receipts_root().0).bytes(&self.bloom.0);
+        list.number(0).number(self.number).number(GAS_LIMIT).number(self.gas_used).number(self.timestamp);
+        list.bytes(EXTRA).bytes(&self.randao().0).bytes(&[0; 8]).number(BASE_FEE).bytes(&constant(EMPTY_TRIE));
+        list.number(0).number(0).bytes(&self.parent_beacon_root().0).bytes(&constant(EMPTY_REQUESTS));
+        list.finish()
+    }
+
+    fn transactions_root(&self) -> Hash {
+        self.root("transactions")
+    }
+
+    fn receipts_root(&self) -> Hash {
+        self.root("receipts")
+    }
+
+    fn root(&self, of: &str) -> Hash {
+        let hashes: Vec<u8> = self.transactions.iter().flat_map(|mined| mined.transaction.hash.0).collect();
+        if hashes.is_empty() { Hash::parse(EMPTY_TRIE).unwrap_or_default() } else { Hash::derived(of, &hashes) }
+    }
+
+    fn randao(&self) -> Hash {
+        Hash::derived("randao", &self.parent_hash.0)
+    }
+
+    /// Root of the consensus block that carried the parent.
+    fn parent_beacon_root(&self) -> Hash {
+        beacon_root(self.parent_hash)
+    }
+}
+
+/// Root of the consensus block that carries the execution block `hash`.
+pub(super) fn beacon_root(hash: Hash) -> Hash {
+    Hash::derived("beacon block", &hash.0)
+}
+
+fn index_json(index: usize) -> String {
+    format!("0x{index:x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_depends_on_the_parent_the_time_and_the_branch() {
+        let salt = |n: u8| Hash::of(&[n]);
+        let genesis = Block::seal(None, salt(0), 100, 0, Vec::new());
+        let other_genesis = Block::seal(None, salt(0), 101, 0, Vec::new());
+        let hashes = [
+            genesis.hash,
+            other_genesis.hash,
+            Block::seal(Some(&genesis), salt(1), 112, 1, Vec::new()).hash,
+            Block::seal(Some(&genesis), salt(2), 112, 1, Vec::new()).hash,
+            Block::seal(Some(&genesis), salt(1), 113, 1, Vec::new()).hash,
+            Block::seal(Some(&other_genesis), salt(1), 112, 1, Vec::new()).hash,
+        ];
+        for (i, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[..i].contains(hash), "block {i} repeats a hash");
+        }
+    }
+
+    #[test]
+    fn a_header_has_every_field_of_a_merged_client_and_no_body() {
+        let block = Block::seal(None, Hash::default(), 1, 0, Vec::new());
+        let head: Value = serde_json::from_str(&block.head_json()).unwrap();
+        let fields = "baseFeePerGas blobGasUsed difficulty excessBlobGas extraData gasLimit gasUsed hash logsBloom miner \
+                      mixHash nonce number parentBeaconBlockRoot parentHash receiptsRoot requestsHash sha3Uncles stateRoot \
+                      timestamp transactionsRoot withdrawalsRoot";
+        let keys: Vec<&str> = head.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, fields.split_whitespace().collect::<Vec<_>>());
+        let body: Value = serde_json::from_str(&block.json(false)).unwrap();
+        for key in ["transactions", "uncles", "withdrawals", "size"] {
+            assert!(body.get(key).is_some(), "{key}");
+        }
+    }
+}

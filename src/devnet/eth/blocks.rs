@@ -1,0 +1,134 @@
+//! Blocks, transactions, receipts and logs.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        block::Block,
+        filter::LogFilter,
+        hex::quantity,
+        params::{At, Params},
+        rpc::{Answer, RpcError},
+    },
+    Context, Outcome,
+};
+
+impl Context<'_> {
+    pub(super) fn block(&self, method: &str, params: &Params) -> Outcome {
+        let at = self.at(method, params)?;
+        let full = params.flag(1)?;
+        let Some(block) = self.find(at) else { return Ok(Value::Null.into()) };
+        let json = block.json(full);
+        let lie = if at == At::Latest { self.faults.lie() } else { 0 };
+        Ok(Answer::Json(with_number(json, block.number, lie)))
+    }
+
+    pub(super) fn transaction_count_of_block(&self, method: &str, params: &Params) -> Outcome {
+        let at = self.at(method, params)?;
+        Ok(self.find(at).map_or(Value::Null, |block| json!(format!("0x{:x}", block.transactions.len()))).into())
+    }
+
+    pub(super) fn block_receipts(&self, params: &Params) -> Outcome {
+        params.text(0).or_else(|error| if params.value(0).is_object() { Ok("") } else { Err(error) })?;
+        let Some(block) = self.find(params.at(0)?) else { return Ok(Value::Null.into()) };
+        Ok((0..block.transactions.len()).map(|i| block.receipt_json(i)).collect::<Value>().into())
+    }
+
+    pub(super) fn transaction(&self, params: &Params) -> Outcome {
+        let hash = params.hash(0)?;
+        let places = self.node.chain.places(hash);
+        let json = match places.iter().find(|(block, _)| self.view.is_canonical(block)) {
+            Some((block, index)) => block.transaction_json(*index),
+            None => {
+                // Mined only where this node does not see it: for this node it still waits.
+                let elsewhere = places.first().map(|(block, index)| block.transactions[*index].transaction.clone());
+                let waiting = self.node.chain.waiting(hash).or(elsewhere.filter(|tx| tx.submitted));
+                waiting.map_or(Value::Null, |transaction| transaction.json(None))
+            }
+        };
+        Ok(json.into())
+    }
+
+    pub(super) fn receipt(&self, params: &Params) -> Outcome {
+        let places = self.node.chain.places(params.hash(0)?);
+        let place = places.iter().find(|(block, _)| self.view.is_canonical(block));
+        Ok(place.map_or(Value::Null, |(block, index)| block.receipt_json(*index)).into())
+    }
+
+    pub(super) fn logs(&self, params: &Params) -> Outcome {
+        let wish = params.value(0);
+        if !wish.is_object() {
+            return Err(RpcError::params("missing value for required argument 0"));
+        }
+        let filter = LogFilter::parse(wish)?;
+        if !wish["blockHash"].is_null() {
+            if !wish["fromBlock"].is_null() || !wish["toBlock"].is_null() {
+                return Err(RpcError::params(
+                    "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other",
+                ));
+            }
+            let at = At::parse(&wish["blockHash"]).filter(|at| matches!(at, At::Hash(_)));
+            let at = at.ok_or_else(|| RpcError::params("invalid block hash"))?;
+            let block = self.find(at).ok_or_else(|| RpcError::new(-32000, "unknown block"))?;
+            return Ok(Value::Array(filter.logs(&block, false)).into());
+        }
+        let end = |key: &str| {
+            let at = At::parse(&wish[key]).filter(|at| !matches!(at, At::Hash(_)));
+            let at = at.ok_or_else(|| RpcError::params(format!("invalid {key}")))?;
+            // A number above the head names no block; the range just ends at the head.
+            Ok(if let At::Number(number) = at { number } else { self.find(at).map_or(0, |block| block.number) })
+        };
+        let (from, to) = (end("fromBlock")?, end("toBlock")?);
+        if from > to {
+            return Err(RpcError::params("invalid block range params"));
+        }
+        let range = from.max(self.view.base())..=to.min(self.view.head().number);
+        let blocks = range.filter_map(|number| self.view.block(number));
+        Ok(blocks.flat_map(|block| filter.logs(block, false)).collect::<Value>().into())
+    }
+
+    pub(super) fn new_filter(&self, method: &str, params: &Params) -> Outcome {
+        let logs = if method == "eth_newFilter" { Some(LogFilter::parse(params.value(0))?) } else { None };
+        let id = self.node.new_id();
+        self.node.with_filters(|filters| filters.add(id.clone(), logs, self.view.clone()));
+        Ok(json!(id).into())
+    }
+
+    pub(super) fn filter_changes(&self, params: &Params) -> Outcome {
+        let id = params.text(0)?;
+        let changes = self.node.with_filters(|filters| filters.changes(id, self.view.clone()));
+        changes.map(Answer::from).ok_or_else(|| RpcError::new(-32000, "filter not found"))
+    }
+
+    pub(super) fn uninstall_filter(&self, params: &Params) -> Outcome {
+        let id = params.text(0)?;
+        Ok(json!(self.node.with_filters(|filters| filters.remove(id))).into())
+    }
+
+    pub(super) fn find(&self, at: At) -> Option<Arc<Block>> {
+        at.find(&self.node.chain, &self.view)
+    }
+
+    /// The first argument of `…ByNumber` or `…ByHash`, which must be there.
+    fn at(&self, method: &str, params: &Params) -> Result<At, RpcError> {
+        if method.ends_with("ByHash") {
+            return params.hash(0).map(At::Hash);
+        }
+        params.text(0)?;
+        match params.at(0)? {
+            At::Hash(_) => Err(RpcError::params("invalid argument 0: hex number > 64 bits")),
+            at => Ok(at),
+        }
+    }
+}
+
+/// The block or header with its number raised by `lie`.
+pub(in super::super) fn with_number(json: Arc<str>, number: u64, lie: u64) -> Arc<str> {
+    if lie == 0 {
+        return json;
+    }
+    let truth = format!(r#""number":"{}""#, quantity(number));
+    json.replace(&truth, &format!(r#""number":"{}""#, quantity(number + lie))).into()
+}

@@ -1,0 +1,130 @@
+//! Accounts, calls, fees, and transactions sent.
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        block::{BASE_FEE, Block},
+        chain::ChainError,
+        hash::{Address, Hash},
+        hex::{self, quantity},
+        params::{Params, number},
+        rpc::RpcError,
+    },
+    Context, Outcome,
+};
+
+/// Calls to this address revert.
+const REVERTS: &str = "0x000000000000000000000000000000000000dead";
+/// `Error(string)` with "dead", as a reverting contract returns it.
+const REVERT_DATA: &str = "0x08c379a0\
+    0000000000000000000000000000000000000000000000000000000000000020\
+    0000000000000000000000000000000000000000000000000000000000000004\
+    6465616400000000000000000000000000000000000000000000000000000000";
+const MOST_FEE_BLOCKS: u64 = 1024;
+
+impl Context<'_> {
+    pub(super) fn account(&self, method: &str, params: &Params) -> Outcome {
+        let address = params.address(0)?;
+        let (slot, at) = if method == "eth_getStorageAt" { (params.text(1)?, 2) } else { ("", 1) };
+        let block = self.state(params, at)?;
+        let code = self.node.chain.contracts().contains(&address);
+        let value = match method {
+            "eth_getBalance" => {
+                json!(format!("0x{:x}{:08x}", 0xde0b_u64, Hash::derived("balance", &address.0).seed() >> 32))
+            }
+            "eth_getCode" => json!(if code { "0x6080604052600080fd" } else { "0x" }),
+            "eth_getStorageAt" => json!(Hash::derived(slot, &[&address.0[..], &block.hash.0].concat()).to_string()),
+            _ => {
+                let mined = (self.view.base()..=block.number).filter_map(|number| self.view.block(number));
+                let mined =
+                    mined.flat_map(|block| &block.transactions).filter(|mined| mined.transaction.from == address);
+                let pending = params.value(1) == "pending";
+                let waiting = if pending { self.node.chain.waiting_from(address) } else { 0 };
+                json!(format!("0x{:x}", mined.count() + waiting))
+            }
+        };
+        Ok(value.into())
+    }
+
+    /// Answers the same bytes for the same call at the same block.
+    pub(super) fn call(&self, method: &str, params: &Params) -> Outcome {
+        let call = params.value(0);
+        if !call.is_object() {
+            return Err(RpcError::params("missing value for required argument 0"));
+        }
+        let block = self.state(params, 1)?;
+        let to = call["to"].as_str().unwrap_or_default().to_ascii_lowercase();
+        if to == REVERTS {
+            let data = Some(json!(REVERT_DATA));
+            return Err(RpcError { data, ..RpcError::new(3, "execution reverted: dead") });
+        }
+        if method == "eth_estimateGas" {
+            return Ok(json!("0x5208").into());
+        }
+        let input = if call["input"].is_null() { &call["data"] } else { &call["input"] };
+        let seen = format!("{to}{input}");
+        Ok(json!(Hash::derived("call", &[seen.as_bytes(), &block.hash.0].concat()).to_string()).into())
+    }
+
+    pub(super) fn fees(&self, method: &str, params: &Params) -> Outcome {
+        match method {
+            "eth_gasPrice" => return Ok(json!(quantity(BASE_FEE)).into()),
+            "eth_maxPriorityFeePerGas" => return Ok(json!("0x0").into()),
+            _ => {}
+        }
+        let newest = self.find(params.at(1)?).ok_or_else(|| RpcError::new(-32000, "request beyond head block"))?;
+        let count = params.number(0)?.min(MOST_FEE_BLOCKS).min(newest.number + 1);
+        let blocks = usize::try_from(count).unwrap_or(0);
+        let mut answer = json!({
+            "oldestBlock": quantity((newest.number + 1).saturating_sub(count)),
+            "baseFeePerGas": vec![quantity(BASE_FEE); blocks + 1],
+            "gasUsedRatio": vec![0.5; blocks],
+            "baseFeePerBlobGas": vec!["0x1"; blocks + 1],
+            "blobGasUsedRatio": vec![0.0; blocks],
+        });
+        if let Value::Array(percentiles) = params.value(2) {
+            answer["reward"] = json!(vec![vec!["0x0"; percentiles.len()]; blocks]);
+        }
+        Ok(answer.into())
+    }
+
+    pub(super) fn send_raw(&self, params: &Params) -> Outcome {
+        let hash = self.node.chain.submit(params.bytes(0)?).map_err(refused)?;
+        self.node.sent_raw(hash);
+        Ok(json!(hash.to_string()).into())
+    }
+
+    pub(super) fn send_unlocked(&self, params: &Params) -> Outcome {
+        let wish = params.value(0);
+        if !wish.is_object() {
+            return Err(RpcError::params("missing value for required argument 0"));
+        }
+        let address = |key: &str| match &wish[key] {
+            Value::Null => Ok(Address::default()),
+            value => value.as_str().and_then(Address::parse).ok_or_else(|| RpcError::params(format!("invalid {key}"))),
+        };
+        let input = if wish["input"].is_null() { &wish["data"] } else { &wish["input"] };
+        let input = match input {
+            Value::Null => Vec::new(),
+            value => value.as_str().and_then(hex::decode).ok_or_else(|| RpcError::params("invalid input"))?,
+        };
+        let value = number(&wish["value"]).unwrap_or(0);
+        let hash = self.node.chain.send_unlocked(address("from")?, address("to")?, value, input).map_err(refused)?;
+        Ok(json!(hash.to_string()).into())
+    }
+
+    /// The block whose state is asked for, if this node has it.
+    fn state(&self, params: &Params, index: usize) -> Result<std::sync::Arc<Block>, RpcError> {
+        let at = params.at(index)?;
+        let block = self.find(at).ok_or_else(|| RpcError::new(-32000, "header not found"))?;
+        if block.number < self.view.base() {
+            return Err(RpcError::new(-32000, format!("missing trie node {} (path )", block.hash)));
+        }
+        Ok(block)
+    }
+}
+
+fn refused(error: ChainError) -> RpcError {
+    RpcError::new(-32000, error.to_string())
+}

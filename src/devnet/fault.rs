@@ -1,0 +1,315 @@
+//! What can be wrong with a node.
+
+use std::{mem::discriminant, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::view::View;
+
+/// One thing that is wrong with a node; several can be at once. In JSON: `{"fault":"lag","blocks":10}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// The socket is closed and connections are refused; open ones are dropped.
+    Down,
+    /// Connections are accepted and requests read, and nothing is ever answered. When it ends, connections that were owed
+    /// something are dropped, the others go on.
+    Hang,
+    /// WebSocket and event streams stay open and answer calls, but push no events; those are lost, not late.
+    Mute,
+    /// The node is so many blocks behind the tip.
+    Lag {
+        /// Blocks behind.
+        blocks: u64,
+    },
+    /// The node's head stays where it was when the fault was set.
+    Freeze,
+    /// The node reports a head that is so many blocks above its true one.
+    Lie {
+        /// Blocks above.
+        blocks: u64,
+    },
+    /// Every answer is delayed.
+    Slow {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// The node says that it is syncing.
+    Syncing,
+    /// The node is of another network.
+    WrongChain {
+        /// The chain id that it tells.
+        chain_id: u64,
+    },
+    /// HTTP 500 with a body that is not JSON, whatever is asked; open WebSockets are closed with 1011.
+    Failing,
+    /// A JSON-RPC error, whatever is called.
+    RpcError {
+        /// The error's code.
+        code: i64,
+        /// The error's message.
+        message: String,
+    },
+    /// Answers that are not JSON.
+    Garbage,
+    /// HTTP 429 with `Retry-After`; over an open WebSocket, error -32005.
+    RateLimited,
+    /// Requests are executed, then the connection is dropped without one byte of answer.
+    CutAnswer {
+        /// Methods it applies to; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
+    /// The connection is dropped in the middle of each answer's body.
+    CutMidBody,
+    /// Consensus: the head is not verified by an execution node.
+    Optimistic,
+    /// Consensus: the execution node is offline.
+    ElOffline,
+}
+
+/// Why a fault could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FaultError(String);
+
+impl Fault {
+    /// Lags by `blocks`.
+    #[must_use]
+    pub fn lag(blocks: u64) -> Self {
+        Self::Lag { blocks }
+    }
+
+    /// Lies by `blocks`.
+    #[must_use]
+    pub fn lie(blocks: u64) -> Self {
+        Self::Lie { blocks }
+    }
+
+    /// Delays answers by `ms` milliseconds.
+    #[must_use]
+    pub fn slow(ms: u64) -> Self {
+        Self::Slow { ms }
+    }
+
+    /// Tells another chain id.
+    #[must_use]
+    pub fn wrong_chain(chain_id: u64) -> Self {
+        Self::WrongChain { chain_id }
+    }
+
+    /// Answers every call with this error.
+    #[must_use]
+    pub fn rpc_error(code: i64, message: &str) -> Self {
+        Self::RpcError { code, message: message.to_owned() }
+    }
+
+    /// Loses the answers to `methods`, or to all but probes if there are none.
+    #[must_use]
+    pub fn cut_answer(methods: &[&str]) -> Self {
+        Self::CutAnswer { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+    }
+
+    /// Reads `{"fault":"lag","blocks":10}`.
+    ///
+    /// # Errors
+    /// Says what is wrong with the text.
+    pub fn from_json(text: &[u8]) -> Result<Self, FaultError> {
+        serde_json::from_slice(text).map_err(|error| FaultError(error.to_string()))
+    }
+
+    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    pub fn from_words(name: &str, argument: Option<&str>) -> Result<Self, FaultError> {
+        let name = name.replace('-', "_");
+        let number = |what: &str| {
+            let text = argument.ok_or_else(|| FaultError(format!("{name} needs a number of {what}: {name}/10")))?;
+            text.parse::<u64>().map_err(|_| FaultError(format!("{text:?} is not a number of {what}")))
+        };
+        let fault = match name.as_str() {
+            "lag" => Self::lag(number("blocks")?),
+            "lie" => Self::lie(number("blocks")?),
+            "slow" => Self::slow(number("milliseconds")?),
+            "wrong_chain" => Self::wrong_chain(number("the chain")?),
+            "rpc_error" => {
+                let code = argument.map_or(Ok(-32000), str::parse);
+                let code = code.map_err(|_| FaultError(format!("{argument:?} is not an error code")))?;
+                Self::rpc_error(code, "error by order of the devnet")
+            }
+            "cut_answer" => Self::cut_answer(&argument.map_or_else(Vec::new, |list| list.split(',').collect())),
+            _ if argument.is_some() => return Err(FaultError(format!("{name} takes no argument"))),
+            _ => return Self::from_json(serde_json::json!({ "fault": name }).to_string().as_bytes()),
+        };
+        Ok(fault)
+    }
+
+    /// The fault's name, as JSON and the control routes have it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value["fault"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Whether a request is one of those by which a proxy watches a node: they get through [`Fault::CutAnswer`].
+#[must_use]
+pub fn is_probe(method: &str, params: &str) -> bool {
+    match method {
+        "eth_chainId" | "eth_syncing" | "eth_blockNumber" | "net_version" | "web3_clientVersion" => true,
+        "eth_subscribe" | "eth_unsubscribe" => true,
+        "eth_getBlockByNumber" => params.contains("\"latest\""),
+        _ => ["node/", "config/spec", "beacon/headers", "beacon/genesis", "events"]
+            .iter()
+            .any(|path| method.strip_prefix("GET /eth/v1/").is_some_and(|rest| rest.starts_with(path))),
+    }
+}
+
+/// All that is wrong with a node at one moment.
+#[derive(Clone, Default)]
+pub(super) struct Faults {
+    list: Vec<Fault>,
+    /// What the node saw when [`Fault::Freeze`] was set.
+    frozen: Option<View>,
+}
+
+impl Faults {
+    pub(super) fn list(&self) -> &[Fault] {
+        &self.list
+    }
+
+    /// Adds a fault, in the place of one of its kind. `view` is the node's present one.
+    pub(super) fn set(&mut self, fault: Fault, view: View) {
+        if fault == Fault::Freeze {
+            self.frozen = Some(view);
+        }
+        self.list.retain(|other| discriminant(other) != discriminant(&fault));
+        self.list.push(fault);
+    }
+
+    /// Takes the fault of this name away, if it is there.
+    pub(super) fn unset(&mut self, name: &str) {
+        self.list.retain(|fault| fault.name() != name);
+        if !self.has(&Fault::Freeze) {
+            self.frozen = None;
+        }
+    }
+
+    pub(super) fn has(&self, fault: &Fault) -> bool {
+        self.list.contains(fault)
+    }
+
+    pub(super) fn none(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn frozen(&self) -> Option<&View> {
+        self.frozen.as_ref()
+    }
+
+    pub(super) fn hang(&self) -> bool {
+        self.has(&Fault::Hang)
+    }
+
+    pub(super) fn down(&self) -> bool {
+        self.has(&Fault::Down)
+    }
+
+    pub(super) fn mute(&self) -> bool {
+        self.has(&Fault::Mute)
+    }
+
+    pub(super) fn lag(&self) -> u64 {
+        self.find(|fault| if let Fault::Lag { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
+    }
+
+    pub(super) fn lie(&self) -> u64 {
+        self.find(|fault| if let Fault::Lie { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
+    }
+
+    pub(super) fn slow(&self) -> Duration {
+        let ms = self.find(|fault| if let Fault::Slow { ms } = fault { Some(*ms) } else { None });
+        Duration::from_millis(ms.unwrap_or(0))
+    }
+
+    pub(super) fn chain_id(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::WrongChain { chain_id } = fault { Some(*chain_id) } else { None })
+    }
+
+    pub(super) fn rpc_error(&self) -> Option<(i64, &str)> {
+        self.find(|fault| match fault {
+            Fault::RpcError { code, message } => Some((*code, message.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Whether requests are turned away before they are looked at.
+    pub(super) fn refuses(&self) -> bool {
+        [Fault::Failing, Fault::Garbage, Fault::RateLimited].iter().any(|fault| self.has(fault))
+            || self.rpc_error().is_some()
+    }
+
+    pub(super) fn cuts(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::CutAnswer { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| {
+            if named.is_empty() { !is_probe(method, params) } else { named.iter().any(|name| name == method) }
+        })
+    }
+
+    fn find<'a, T: 'a>(&'a self, pick: impl Fn(&'a Fault) -> Option<T>) -> Option<T> {
+        self.list.iter().find_map(pick)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_json_and_from_words() {
+        let cases = [
+            (r#"{"fault":"down"}"#, "down", None, Fault::Down),
+            (r#"{"fault":"lag","blocks":10}"#, "lag", Some("10"), Fault::lag(10)),
+            (r#"{"fault":"wrong_chain","chain_id":5}"#, "wrong-chain", Some("5"), Fault::wrong_chain(5)),
+            (r#"{"fault":"cut_answer"}"#, "cut_answer", None, Fault::cut_answer(&[])),
+            (
+                r#"{"fault":"cut_answer","methods":["a","b"]}"#,
+                "cut-answer",
+                Some("a,b"),
+                Fault::cut_answer(&["a", "b"]),
+            ),
+            (r#"{"fault":"cut_mid_body"}"#, "cut-mid-body", None, Fault::CutMidBody),
+            (r#"{"fault":"el_offline"}"#, "el-offline", None, Fault::ElOffline),
+        ];
+        for (json, name, argument, fault) in cases {
+            assert_eq!(Fault::from_json(json.as_bytes()).as_ref(), Ok(&fault), "{json}");
+            assert_eq!(Fault::from_words(name, argument).as_ref(), Ok(&fault), "{name}");
+            assert_eq!(fault.name(), name.replace('-', "_"));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for json in ["", "{}", r#"{"fault":"sad"}"#, r#"{"fault":"lag"}"#, r#"{"fault":"lag","blocks":1,"x":1}"#] {
+            assert!(Fault::from_json(json.as_bytes()).is_err(), "{json}");
+        }
+        for (name, argument) in [("sad", None), ("lag", None), ("lag", Some("x")), ("down", Some("1"))] {
+            assert!(Fault::from_words(name, argument).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn answers_are_cut_for_the_named_methods_or_for_all_but_probes() {
+        let cut = |fault: Fault| Faults { list: vec![fault], frozen: None };
+        let all = cut(Fault::cut_answer(&[]));
+        assert!(all.cuts("eth_call", "[]"));
+        assert!(all.cuts("eth_getBlockByNumber", r#"["0x1",false]"#));
+        assert!(!all.cuts("eth_getBlockByNumber", r#"["latest",false]"#));
+        assert!(!all.cuts("GET /eth/v1/node/syncing", ""));
+        assert!(all.cuts("POST /eth/v2/beacon/blocks", ""));
+        let one = cut(Fault::cut_answer(&["eth_chainId"]));
+        assert!(one.cuts("eth_chainId", "[]"));
+        assert!(!one.cuts("eth_call", "[]"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Which logs a caller wants, and the filters that a node keeps for callers who poll.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    block::Block,
+    hash::{Address, Hash},
+    rpc::RpcError,
+    transaction::Log,
+    view::{Change, View},
+};
+
+/// Filters that one node keeps; the oldest go first.
+const KEPT_FILTERS: usize = 1000;
+
+/// Addresses and topics of the logs that are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogFilter {
+    /// Any of these; of all contracts if empty.
+    addresses: Vec<Address>,
+    /// For each position any of these; whatever if empty.
+    topics: Vec<Vec<Hash>>,
+}
+
+impl LogFilter {
+    /// Reads `address` and `topics` of the object.
+    pub(super) fn parse(value: &Value) -> Result<Self, RpcError> {
+        if !matches!(value, Value::Object(_) | Value::Null) {
+            return Err(RpcError::params("invalid filter: not an object"));
+        }
+        let addresses = alternatives(&value["address"], Address::parse);
+        let topics = match &value["topics"] {
+            Value::Null => Some(Vec::new()),
+            Value::Array(list) if list.len() <= 4 => {
+                list.iter().map(|topic| alternatives(topic, Hash::parse)).collect()
+            }
+            _ => None,
+        };
+        Ok(Self {
+            addresses: addresses.ok_or_else(|| RpcError::params("invalid filter: address"))?,
+            topics: topics.ok_or_else(|| RpcError::params("invalid filter: topics"))?,
+        })
+    }
+
+    pub(super) fn matches(&self, log: &Log) -> bool {
+        (self.addresses.is_empty() || self.addresses.contains(&log.address))
+            && self.topics.len() <= log.topics.len()
+            && self.topics.iter().zip(&log.topics).all(|(wanted, topic)| wanted.is_empty() || wanted.contains(topic))
+    }
+
+    /// The block's matching logs as JSON, in order.
+    pub(super) fn logs(&self, block: &Block, removed: bool) -> Vec<Value> {
+        let logs = block.logs().filter(|(_, _, log)| self.matches(log));
+        logs.map(|placed| block.log_json(placed, removed)).collect()
+    }
+
+    /// What a subscriber hears of a change: lost logs newest first, then the new ones.
+    pub(super) fn news(&self, change: &Change) -> Vec<Value> {
+        let lost = change.removed.iter().flat_map(|block| self.logs(block, true).into_iter().rev());
+        lost.chain(change.added.iter().flat_map(|block| self.logs(block, false))).collect()
+    }
+}
+
+/// One value or a list of them; null or an empty list is no wish.
+fn alternatives<T>(value: &Value, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::String(text) => Some(vec![parse(text)?]),
+        Value::Array(list) => list.iter().map(|item| parse(item.as_str()?)).collect(),
+        _ => None,
+    }
+}
+
+/// The filters of one node.
+#[derive(Default)]
+pub(super) struct Filters {
+    by_id: BTreeMap<String, Filter>,
+    age: Vec<String>,
+}
+
+struct Filter {
+    seen: View,
+    /// None: block hashes are wanted.
+    logs: Option<LogFilter>,
+}
+
+impl Filters {
+    pub(super) fn add(&mut self, id: String, logs: Option<LogFilter>, seen: View) {
+        if self.age.len() >= KEPT_FILTERS {
+            self.by_id.remove(&self.age.remove(0));
+        }
+        self.age.push(id.clone());
+        self.by_id.insert(id, Filter { seen, logs });
+    }
+
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        self.age.retain(|other| other != id);
+        self.by_id.remove(id).is_some()
+    }
+
+    /// What happened since the last time, or nothing if there is no such filter.
+    pub(super) fn changes(&mut self, id: &str, now: View) -> Option<Value> {
+        let filter = self.by_id.get_mut(id)?;
+        let change = filter.seen.advance(now);
+        Some(match &filter.logs {
+            Some(logs) => logs.news(&change).into(),
+            None => change.added.iter().map(|block| Value::String(block.hash.to_string())).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn logs_match_by_address_and_by_topic_position() {
+        let word = |n: u8| Hash([n; 32]);
+        let home = Address([1; 20]);
+        let log = Log { address: home, topics: vec![word(1), word(2)], data: Vec::new() };
+        let (a, b, c) = (word(1).to_string(), word(2).to_string(), word(3).to_string());
+        let cases = [
+            (json!({}), true),
+            (json!(null), true),
+            (json!({"address": home.to_string()}), true),
+            (json!({"address": [Address([2; 20]).to_string(), home.to_string()]}), true),
+            (json!({"address": Address([2; 20]).to_string()}), false),
+            (json!({"address": []}), true),
+            (json!({"topics": []}), true),
+            (json!({"topics": [a]}), true),
+            (json!({"topics": [b]}), false),
+            (json!({"topics": [null, b]}), true),
+            (json!({"topics": [null, a]}), false),
+            (json!({"topics": [[c, a], [b]]}), true),
+            (json!({"topics": [[], []]}), true),
+            (json!({"topics": [a, b, null]}), false),
+            (json!({"address": Address([2; 20]).to_string(), "topics": [a]}), false),
+        ];
+        for (filter, expected) in cases {
+            assert_eq!(LogFilter::parse(&filter).unwrap().matches(&log), expected, "{filter}");
+        }
+        for filter in [json!(1), json!({"address": 1}), json!({"address": "0x1"}), json!({"topics": "x"})] {
+            assert_eq!(LogFilter::parse(&filter).unwrap_err().code, -32602, "{filter}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! HTTP answers, and how faults spoil them.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+
+use super::{
+    fault::{Fault, Faults},
+    node::Dropped,
+};
+
+/// Largest request body that is read.
+pub(super) const MOST_BODY: usize = 64 << 20;
+/// Until the first half of a cut body has surely left.
+const CUT_PAUSE: Duration = Duration::from_millis(5);
+
+/// The body of an answer. Its error drops the connection.
+pub(super) type Body = UnsyncBoxBody<Bytes, Dropped>;
+
+/// An answer with a whole body.
+pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync();
+    with_body(status, content_type, body)
+}
+
+/// An answer in JSON.
+pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    answer(status, "application/json", body)
+}
+
+/// An answer whose body comes in pieces.
+pub(super) fn streamed(
+    content_type: &'static str,
+    pieces: impl Stream<Item = Result<Bytes, Dropped>> + Send + 'static,
+) -> Response<Body> {
+    use futures_util::StreamExt;
+    with_body(StatusCode::OK, content_type, BodyExt::boxed_unsync(StreamBody::new(pieces.map(|p| p.map(Frame::data)))))
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// The answer of a node that does not even look at the request, if it is such a node.
+pub(super) fn refusal(faults: &Faults) -> Option<Response<Body>> {
+    if faults.has(&Fault::Failing) {
+        let page = "<html><body><h1>500 Internal Server Error</h1></body></html>";
+        return Some(answer(StatusCode::INTERNAL_SERVER_ERROR, "text/html", page));
+    }
+    if faults.has(&Fault::RateLimited) {
+        let mut response = answer(StatusCode::TOO_MANY_REQUESTS, "text/plain", "Too Many Requests");
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        return Some(response);
+    }
+    faults.has(&Fault::Garbage).then(|| json(StatusCode::OK, GARBAGE))
+}
+
+/// What a node that answers garbage answers.
+pub(super) const GARBAGE: &str = "<!-- this is not JSON {";
+
+/// The answer with its body cut in half: the head promises all of it, then the connection is dropped.
+pub(super) async fn cut(response: Response<Body>) -> Response<Body> {
+    let (mut head, mut body) = response.into_parts();
+    let mut start = Vec::new();
+    // Streams need not end: their first piece is enough.
+    let streamed = http_body::Body::size_hint(&body).exact().is_none();
+    while let Some(Ok(frame)) = body.frame().await {
+        start.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if streamed {
+            break;
+        }
+    }
+    if !streamed {
+        head.headers.insert(header::CONTENT_LENGTH, start.len().into());
+    }
+    start.truncate(start.len().div_ceil(2));
+    let pieces = stream::unfold(Some(Bytes::from(start)), |start| async move {
+        match start {
+            Some(start) => Some((Ok(Frame::data(start)), None)),
+            None => {
+                tokio::time::sleep(CUT_PAUSE).await;
+                Some((Err(Dropped), None))
+            }
+        }
+    });
+    Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(pieces)))
+}
+
+/// Reads a request's body; none if it is too large or the connection broke.
+pub(super) async fn read(body: Incoming) -> Option<Bytes> {
+    http_body_util::Limited::new(body, MOST_BODY).collect().await.ok().map(http_body_util::Collected::to_bytes)
+}
+
+/// Headers to record.
+pub(super) fn shared(headers: &HeaderMap) -> Arc<HeaderMap> {
+    Arc::new(headers.clone())
+}

@@ -1,0 +1,295 @@
+//! One pretend node: a name, a view of the chain, faults, and what it was asked.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    chain::Chain,
+    fault::{Fault, Faults},
+    filter::Filters,
+    hash::Hash,
+    record::{Records, Request},
+    view::View,
+};
+
+/// Which side of Ethereum a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON-RPC over HTTP and WebSocket.
+    Execution,
+    /// The beacon API.
+    Consensus,
+}
+
+/// A pretend node. Faults work at once, also on connections that are open and requests that wait.
+pub struct Node {
+    name: String,
+    kind: Kind,
+    addr: SocketAddr,
+    pub(super) chain: Arc<Chain>,
+    pub(super) settings: Settings,
+    pub(super) records: Arc<Records>,
+    faults: watch::Sender<Arc<Faults>>,
+    listening: watch::Sender<bool>,
+    own: Mutex<Own>,
+}
+
+/// What the node is told at the start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) small_ids: bool,
+    pub(super) seconds_per_slot: u64,
+    pub(super) state_bytes: u64,
+}
+
+/// What is this node's alone, and not the chain's.
+struct Own {
+    rng: Rng,
+    next_id: u64,
+    small_ids: bool,
+    filters: Filters,
+    raw: Vec<Hash>,
+}
+
+/// The connection is to be dropped without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("dropped by a fault")]
+pub(super) struct Dropped;
+
+impl Node {
+    pub(super) fn new(
+        name: String,
+        kind: Kind,
+        addr: SocketAddr,
+        chain: Arc<Chain>,
+        settings: Settings,
+        seed: u64,
+    ) -> Self {
+        let own = Own {
+            rng: Rng::with_seed(Hash::derived(&name, &seed.to_be_bytes()).seed()),
+            next_id: 0,
+            small_ids: settings.small_ids,
+            filters: Filters::default(),
+            raw: Vec::new(),
+        };
+        Self {
+            name,
+            kind,
+            addr,
+            chain,
+            settings,
+            records: Arc::default(),
+            faults: watch::Sender::default(),
+            listening: watch::Sender::new(true),
+            own: Mutex::new(own),
+        }
+    }
+
+    /// `el-1`, `cl-2`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Execution or consensus.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it listens, also while it is down.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://127.0.0.1:8545`
+    #[must_use]
+    pub fn http_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// `ws://127.0.0.1:8545`, the same port.
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}", self.addr)
+    }
+
+    /// Switches a fault on, in the place of one of its kind. Listening sockets follow shortly: see [`Node::settled`].
+    pub fn set_fault(&self, fault: Fault) {
+        let view = self.view();
+        self.faults.send_modify(|faults| Arc::make_mut(faults).set(fault, view));
+    }
+
+    /// Switches the fault of this name off.
+    pub fn clear_fault(&self, name: &str) {
+        self.faults.send_modify(|faults| Arc::make_mut(faults).unset(name));
+    }
+
+    /// Switches all faults off.
+    pub fn clear_faults(&self) {
+        self.faults.send_replace(Arc::default());
+    }
+
+    /// What is wrong now.
+    #[must_use]
+    pub fn active_faults(&self) -> Vec<Fault> {
+        self.faults.borrow().list().to_vec()
+    }
+
+    /// Waits until the listening socket is as the faults want it: closed if the node is down, open if not.
+    pub async fn settled(&self) {
+        let mut listening = self.listening.subscribe();
+        // The sender lives in self: the wait cannot fail.
+        let _ = listening.wait_for(|open| *open != self.faults.borrow().down()).await;
+    }
+
+    /// The newest block number that the node reports, lies included.
+    #[must_use]
+    pub fn head_number(&self) -> u64 {
+        let faults = self.faults();
+        self.view_under(&faults).head().number + faults.lie()
+    }
+
+    /// The latest requests, oldest first. At most ten thousand are kept.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.records.requests()
+    }
+
+    /// How often a method was asked for since the start or the last [`Node::clear_records`].
+    #[must_use]
+    pub fn count(&self, method: &str) -> u64 {
+        self.records.count(method)
+    }
+
+    /// All methods with how often they were asked for.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.records.counts()
+    }
+
+    /// Forgets the requests and their counts.
+    pub fn clear_records(&self) {
+        self.records.clear();
+    }
+
+    /// Connections that are open now, WebSockets included.
+    #[must_use]
+    pub fn connections_open(&self) -> u64 {
+        self.records.connections().0
+    }
+
+    /// Connections ever accepted.
+    #[must_use]
+    pub fn connections_total(&self) -> u64 {
+        self.records.connections().1
+    }
+
+    /// WebSockets that are open now.
+    #[must_use]
+    pub fn websockets_open(&self) -> u64 {
+        self.records.websockets()
+    }
+
+    /// Subscriptions over WebSocket, or event streams, that are alive now.
+    #[must_use]
+    pub fn subscriptions(&self) -> u64 {
+        self.records.subscriptions()
+    }
+
+    /// Hashes of the raw transactions that this node was sent and accepted, in order.
+    #[must_use]
+    pub fn raw_transactions(&self) -> Vec<Hash> {
+        self.own().raw.clone()
+    }
+
+    /// Gives out subscription ids as Besu does, `0x1`, `0x2`, instead of random ones.
+    pub fn set_small_ids(&self, small: bool) {
+        self.own().small_ids = small;
+    }
+
+    pub(super) fn sent_raw(&self, hash: Hash) {
+        self.own().raw.push(hash);
+    }
+
+    pub(super) fn new_id(&self) -> String {
+        let mut own = self.own();
+        if own.small_ids {
+            own.next_id += 1;
+            format!("0x{:x}", own.next_id)
+        } else {
+            format!("0x{:x}", own.rng.u128(1 << 64..))
+        }
+    }
+
+    pub(super) fn with_filters<T>(&self, act: impl FnOnce(&mut Filters) -> T) -> T {
+        act(&mut self.own().filters)
+    }
+
+    pub(super) fn faults(&self) -> Arc<Faults> {
+        self.faults.borrow().clone()
+    }
+
+    pub(super) fn watch_faults(&self) -> watch::Receiver<Arc<Faults>> {
+        self.faults.subscribe()
+    }
+
+    pub(super) fn set_listening(&self, open: bool) {
+        self.listening.send_replace(open);
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.view_under(&self.faults())
+    }
+
+    pub(super) fn view_under(&self, faults: &Faults) -> View {
+        match faults.frozen() {
+            Some(frozen) => frozen.back(faults.lag()),
+            None => View::new(self.chain.snapshot(), faults.lag()),
+        }
+    }
+
+    /// Waits for as long as the node would take to answer a request that has just come, `extra` being its own wish. Answers the
+    /// faults under which to answer it. A change of faults counts for requests that wait already.
+    pub(super) async fn admit(&self, extra: Duration) -> Result<Arc<Faults>, Dropped> {
+        let faults = self.faults();
+        if faults.none() && extra.is_zero() {
+            return Ok(faults);
+        }
+        let mut changes = self.watch_faults();
+        let arrived = Instant::now();
+        loop {
+            let faults = changes.borrow_and_update().clone();
+            if faults.hang() {
+                let _ = changes.wait_for(|faults| !faults.hang()).await;
+                return Err(Dropped);
+            }
+            let wait = faults.slow() + if faults.refuses() { Duration::ZERO } else { extra };
+            let until = arrived + wait;
+            if Instant::now() >= until {
+                return Ok(faults);
+            }
+            // Both arms may be dropped and made again without loss.
+            tokio::select! {
+                biased;
+                _ = changes.changed() => {}
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,87 @@
+//! A node's listening socket and its connections. When the node goes down, both are dropped; when it is up again, it listens on
+//! the same port.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tracing::{debug, warn};
+
+use super::{
+    cl, el,
+    fault::Faults,
+    gate::Gate,
+    node::{Kind, Node},
+};
+use crate::net::{Accept, Incoming, Listen};
+
+/// Between two attempts to bind the node's port again.
+const BIND_PAUSE: Duration = Duration::from_millis(20);
+
+/// Serves `node` for ever, through its ups and downs. Connections end with this future.
+pub(super) async fn run(node: Arc<Node>, listen: Arc<dyn Listen>, first: Box<dyn Accept>) {
+    let mut faults = node.watch_faults();
+    let mut socket = Some(first);
+    loop {
+        if let Some(socket) = socket.take() {
+            node.set_listening(true);
+            accept_until_down(&node, socket).await;
+            node.set_listening(false);
+        }
+        if faults.wait_for(|faults| !faults.down()).await.is_err() {
+            return;
+        }
+        match listen.bind(node.addr()).await {
+            Ok(bound) => socket = Some(bound),
+            Err(error) => {
+                warn!(node = node.name(), %error, "cannot listen again yet");
+                sleep(BIND_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Returns when the node is down, with the socket closed and all its connections dropped.
+async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
+    let mut faults = node.watch_faults();
+    let mut connections = JoinSet::new();
+    loop {
+        // All arms are cancel-safe. The first ends the loop, so it cannot starve the others.
+        tokio::select! {
+            biased;
+            () = went_down(&mut faults) => break,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    warn!(node = node.name(), %error, "a connection's task failed");
+                }
+            }
+            accepted = socket.accept() => match accepted {
+                Ok((incoming, _)) => _ = connections.spawn(connection(node.clone(), incoming)),
+                Err(error) => {
+                    debug!(node = node.name(), %error, "accept");
+                    sleep(BIND_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(socket);
+    connections.shutdown().await;
+}
+
+async fn went_down(faults: &mut watch::Receiver<Arc<Faults>>) {
+    // The node holds the sender: the wait cannot fail.
+    let _ = faults.wait_for(|faults| faults.down()).await;
+}
+
+async fn connection(node: Arc<Node>, incoming: Incoming) {
+    let io = match incoming.open() {
+        Ok(io) => io,
+        Err(error) => return debug!(node = node.name(), %error, "open"),
+    };
+    let records = node.records.clone();
+    let _counted = records.connection();
+    let io = Gate::new(io, &node);
+    match node.kind() {
+        Kind::Execution => el::serve(node, io).await,
+        Kind::Consensus => cl::serve(node, io).await,
+    }
+}

@@ -1,0 +1,130 @@
+//! What one node sees of the chain: a moment of it, up to some head.
+//!
+//! A [`Snapshot`] never changes, so a lagging node is a lower head on the present snapshot, and a frozen one keeps an old snapshot.
+//! Events are the difference of two views, so whoever watches snapshots may skip some and still announces every block.
+
+use std::sync::Arc;
+
+use super::block::Block;
+
+/// The canonical chain at one moment.
+pub struct Snapshot {
+    /// Canonical blocks without a gap, oldest first; never empty.
+    pub(super) blocks: Vec<Arc<Block>>,
+    pub(super) genesis: Arc<Block>,
+    /// How many blocks had been made by then, on all branches.
+    pub(super) made: u64,
+}
+
+impl Snapshot {
+    /// The newest block.
+    #[must_use]
+    pub fn head(&self) -> &Arc<Block> {
+        self.blocks.last().unwrap_or(&self.genesis)
+    }
+
+    /// The canonical block at `number`, unless pruned or not yet made.
+    #[must_use]
+    pub fn block(&self, number: u64) -> Option<&Arc<Block>> {
+        if number == 0 {
+            return Some(&self.genesis);
+        }
+        let index = number.checked_sub(self.base())?;
+        self.blocks.get(usize::try_from(index).ok()?)
+    }
+
+    /// Number of the oldest block kept, besides genesis.
+    pub(super) fn base(&self) -> u64 {
+        self.blocks.first().map_or(0, |block| block.number)
+    }
+}
+
+/// A node's chain: a snapshot up to a head.
+#[derive(Clone)]
+pub(super) struct View {
+    snapshot: Arc<Snapshot>,
+    head: u64,
+}
+
+/// From one view to a later one.
+#[derive(Default)]
+pub(super) struct Change {
+    /// Blocks that left the canonical chain, newest first.
+    pub(super) removed: Vec<Arc<Block>>,
+    /// Blocks that joined it, oldest first.
+    pub(super) added: Vec<Arc<Block>>,
+}
+
+impl View {
+    /// The view that is `behind` blocks short of the snapshot's tip.
+    pub(super) fn new(snapshot: Arc<Snapshot>, behind: u64) -> Self {
+        let head = snapshot.head().number.saturating_sub(behind).max(snapshot.base());
+        Self { snapshot, head }
+    }
+
+    /// The same view, `blocks` further back.
+    pub(super) fn back(&self, blocks: u64) -> Self {
+        let head = self.head.saturating_sub(blocks).max(self.base());
+        Self { snapshot: self.snapshot.clone(), head }
+    }
+
+    pub(super) fn head(&self) -> &Arc<Block> {
+        self.block(self.head).unwrap_or(&self.snapshot.genesis)
+    }
+
+    /// The oldest number that is kept.
+    pub(super) fn base(&self) -> u64 {
+        self.snapshot.base()
+    }
+
+    pub(super) fn block(&self, number: u64) -> Option<&Arc<Block>> {
+        if number > self.head { None } else { self.snapshot.block(number) }
+    }
+
+    /// Whether the node has ever seen this block, canonical or not.
+    pub(super) fn knows(&self, block: &Block) -> bool {
+        block.number <= self.head && block.made <= self.snapshot.made
+    }
+
+    pub(super) fn is_canonical(&self, block: &Block) -> bool {
+        self.block(block.number).is_some_and(|ours| ours.hash == block.hash)
+    }
+
+    /// Moves to `next` and says what changed. A `next` that is only further back on the same chain is no news: the view stays.
+    pub(super) fn advance(&mut self, next: View) -> Change {
+        if Arc::ptr_eq(&self.snapshot, &next.snapshot) && self.head >= next.head {
+            return Change::default();
+        }
+        let mut common = self.head.min(next.head);
+        let same = |number| match (self.block(number), next.block(number)) {
+            (Some(ours), Some(theirs)) => ours.hash == theirs.hash,
+            // Pruned on one side: nothing below can be compared.
+            _ => true,
+        };
+        while common > 0 && !same(common) {
+            common -= 1;
+        }
+        if common == next.head {
+            return Change::default();
+        }
+        let change = Change {
+            removed: (common + 1..=self.head).rev().filter_map(|n| self.block(n).cloned()).collect(),
+            added: (common + 1..=next.head).filter_map(|n| next.block(n).cloned()).collect(),
+        };
+        *self = next;
+        change
+    }
+
+    /// First block of the epoch that is `behind` epochs before the head's, as a real chain's checkpoints lie.
+    pub(super) fn checkpoint(&self, behind: u64) -> &Arc<Block> {
+        let epoch = (self.head / SLOTS_PER_EPOCH).saturating_sub(behind);
+        self.block(epoch * SLOTS_PER_EPOCH).unwrap_or(&self.snapshot.genesis)
+    }
+}
+
+/// Short epochs, so that finality moves in a test's lifetime.
+pub(super) const SLOTS_PER_EPOCH: u64 = 8;
+/// The justified checkpoint, execution's `safe`, lies so many epochs back.
+pub(super) const JUSTIFIED: u64 = 1;
+/// The finalized checkpoint lies so many epochs back.
+pub(super) const FINALIZED: u64 = 2;

@@ -1,0 +1,232 @@
+//! A WebSocket of an execution node: calls and subscriptions.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt, stream::FuturesUnordered};
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{broadcast, watch},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Bytes,
+        protocol::{
+            CloseFrame, Message as Frame, Role, WebSocketConfig,
+            frame::{
+                Frame as RawFrame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+
+use super::{
+    el,
+    eth::{Context, Subscriptions},
+    fault::{Fault, Faults},
+    hash::Hash,
+    http::GARBAGE,
+    node::{Dropped, Node},
+    record::Transport,
+    rpc::{Message, RpcError},
+    view::Snapshot,
+};
+
+/// Largest message and frame that is read.
+const MOST_MESSAGE: usize = 64 << 20;
+/// The library's default of 128 KiB is too much for thousands of clients.
+const READ_BUFFER: usize = 8 << 10;
+
+/// Why a session ends.
+enum End {
+    /// The socket is to be dropped as it is.
+    Drop,
+    /// The client went away or broke the protocol.
+    Lost,
+}
+
+impl From<tungstenite::Error> for End {
+    fn from(_: tungstenite::Error) -> Self {
+        Self::Lost
+    }
+}
+
+struct Session<S> {
+    node: Arc<Node>,
+    socket: WebSocketStream<S>,
+    headers: Arc<HeaderMap>,
+    faults: watch::Receiver<Arc<Faults>>,
+    chain: watch::Receiver<Arc<Snapshot>>,
+    pending: broadcast::Receiver<Hash>,
+    subscriptions: Subscriptions,
+}
+
+/// Serves one WebSocket until it ends.
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(node: Arc<Node>, io: S, headers: Arc<HeaderMap>) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(READ_BUFFER)
+        .max_message_size(Some(MOST_MESSAGE))
+        .max_frame_size(Some(MOST_MESSAGE));
+    let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    let records = node.records.clone();
+    let _counted = records.websocket();
+    let session = Session {
+        faults: node.watch_faults(),
+        chain: node.chain.watch(),
+        pending: node.chain.pending(),
+        node,
+        socket,
+        headers,
+        subscriptions: Subscriptions::default(),
+    };
+    session.run().await;
+}
+
+/// What a session waits for.
+enum Input {
+    Frame(Option<Result<Frame, tungstenite::Error>>),
+    /// A call that had to wait may be answered now.
+    Ready(Message, Result<Arc<Faults>, Dropped>),
+    Faults,
+    Chain,
+    Pending(Hash),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
+    async fn run(mut self) {
+        let mut waiting = FuturesUnordered::new();
+        // A hanging node answers and pushes nothing. Whoever is owed something then is dropped when the hang ends.
+        let mut owed = false;
+        loop {
+            let faults = self.faults.borrow_and_update().clone();
+            if owed && !faults.hang() {
+                return;
+            }
+            let input = self.next(&mut waiting, faults.hang()).await;
+            let ended = match input {
+                Input::Frame(None | Some(Err(_) | Ok(Frame::Close(_)))) => return self.finish().await,
+                Input::Frame(Some(Ok(frame))) => {
+                    let text = match &frame {
+                        Frame::Text(text) => text.as_bytes(),
+                        Frame::Binary(bytes) => bytes,
+                        // The library answers pings.
+                        _ => continue,
+                    };
+                    let message = Message::parse(text);
+                    el::record(&self.node, Transport::Ws, &message, &self.headers);
+                    owed |= faults.hang();
+                    let wish = el::sleep_wish(&message);
+                    if faults.hang() || !faults.slow().is_zero() || !wish.is_zero() {
+                        waiting.push(admit(self.node.clone(), message, wish));
+                        Ok(())
+                    } else {
+                        self.answer(&faults, &message).await
+                    }
+                }
+                Input::Ready(_, Err(Dropped)) => return,
+                Input::Ready(message, Ok(faults)) => self.answer(&faults, &message).await,
+                Input::Faults => {
+                    let faults = self.faults.borrow().clone();
+                    owed |= faults.hang() && !waiting.is_empty();
+                    if faults.hang() { Ok(()) } else { self.push(&faults).await }
+                }
+                Input::Chain => self.push(&faults).await,
+                Input::Pending(hash) => {
+                    let news = self.subscriptions.pending(&self.node, hash, &faults);
+                    self.send(news).await
+                }
+            };
+            match ended {
+                Ok(()) => {}
+                Err(End::Drop) => return,
+                Err(End::Lost) => return self.finish().await,
+            }
+        }
+    }
+
+    /// All arms are cancel-safe. Calls come before pushes, so that what was asked first is answered first; none of the arms
+    /// stays ready for ever without the client's doing.
+    async fn next<F>(&mut self, waiting: &mut FuturesUnordered<F>, hang: bool) -> Input
+    where
+        F: Future<Output = (Message, Result<Arc<Faults>, Dropped>)>,
+    {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.faults.changed() => return Input::Faults,
+                Some((message, faults)) = waiting.next(), if !waiting.is_empty() => return Input::Ready(message, faults),
+                _ = self.chain.changed(), if !hang => return Input::Chain,
+                // Whoever listens too slowly misses some, as with a real node.
+                pending = self.pending.recv(), if !hang => if let Ok(hash) = pending { return Input::Pending(hash) },
+                frame = self.socket.next() => return Input::Frame(frame),
+            }
+        }
+    }
+
+    async fn answer(&mut self, faults: &Faults, message: &Message) -> Result<(), End> {
+        if faults.has(&Fault::Failing) {
+            return self.fail().await;
+        }
+        if faults.has(&Fault::Garbage) {
+            return self.send(vec![GARBAGE.to_owned()]).await;
+        }
+        let text = if faults.has(&Fault::RateLimited) {
+            message.answer(|_| RpcError::new(-32005, "rate limited").into())
+        } else {
+            let mut context = Context::new(&self.node, faults, Some(&mut self.subscriptions));
+            message.answer(|call| el::held(context.answer(call)))
+        };
+        if el::cuts(faults, message) {
+            return Err(End::Drop);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        if faults.has(&Fault::CutMidBody) {
+            let mut half = text.into_bytes();
+            half.truncate(half.len().div_ceil(2));
+            let frame = RawFrame::message(Bytes::from(half), OpCode::Data(Data::Text), false);
+            self.socket.send(Frame::Frame(frame)).await?;
+            return Err(End::Drop);
+        }
+        self.send(vec![text]).await
+    }
+
+    async fn push(&mut self, faults: &Faults) -> Result<(), End> {
+        if faults.has(&Fault::Failing) {
+            return self.fail().await;
+        }
+        let news = self.subscriptions.news(&self.node, faults);
+        self.send(news).await
+    }
+
+    async fn send(&mut self, texts: Vec<String>) -> Result<(), End> {
+        if texts.is_empty() {
+            return Ok(());
+        }
+        for text in texts {
+            self.socket.feed(Frame::text(text)).await?;
+        }
+        Ok(self.socket.flush().await?)
+    }
+
+    async fn fail(&mut self) -> Result<(), End> {
+        let close = CloseFrame { code: CloseCode::Error, reason: "internal error".into() };
+        self.socket.send(Frame::Close(Some(close))).await?;
+        Err(End::Lost)
+    }
+
+    /// Lets the closing handshake finish, but not for ever.
+    async fn finish(mut self) {
+        let rest = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    }
+}
+
+async fn admit(node: Arc<Node>, message: Message, wish: Duration) -> (Message, Result<Arc<Faults>, Dropped>) {
+    let faults = node.admit(wish).await;
+    (message, faults)
+}

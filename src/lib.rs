@@ -5,5 +5,6 @@
 pub mod config;
 pub mod devnet;
 pub mod domain;
+pub mod metrics;
 pub mod net;
 pub mod pool;

@@ -158,9 +158,16 @@ impl<'a> NodeError<'a> {
 
     /// Whether a node says that it holds this very transaction already.
     pub fn is_already_known(&self) -> bool {
-        ["already known", "known transaction", "alreadyknown", "already imported", "already in mempool", "already exists"]
-            .iter()
-            .any(|words| self.says(words))
+        [
+            "already known",
+            "known transaction",
+            "alreadyknown",
+            "already imported",
+            "already in mempool",
+            "already exists",
+        ]
+        .iter()
+        .any(|words| self.says(words))
     }
 
     /// Whether a node says that the sender's nonce is used up, as it does of a transaction that is already in a block.
@@ -182,12 +189,17 @@ mod tests {
     fn a_result_is_told_before_its_end() {
         assert_eq!(peek(br#"{"jsonrpc":"2.0","id":1,"result":"0x"#), Answer::Result { id: Some(22..23), value: 33 });
         assert_eq!(peek(br#"{"jsonrpc":"2.0","result":{"id":1},"id":2}"#), Answer::Result { id: None, value: 26 });
-        assert_eq!(peek(br#" { "error" : null , "id" : "a\"b" , "result" : null }"#), Answer::Result { id: Some(27..33), value: 47 });
+        assert_eq!(
+            peek(br#" { "error" : null , "id" : "a\"b" , "result" : null }"#),
+            Answer::Result { id: Some(27..33), value: 47 }
+        );
     }
 
     #[test]
     fn every_prefix_of_a_response_is_incomplete_or_right() {
-        for text in [r#"{"jsonrpc":"2.0","id":12,"result":"0x1"}"#, r#" {"id":1.5e3,"error":{"code":-1,"message":"x"}}"#] {
+        for text in
+            [r#"{"jsonrpc":"2.0","id":12,"result":"0x1"}"#, r#" {"id":1.5e3,"error":{"code":-1,"message":"x"}}"#]
+        {
             let whole = peek(text.as_bytes());
             for end in 0..text.len() {
                 let seen = peek(&text.as_bytes()[..end]);
@@ -243,8 +255,12 @@ mod tests {
 
     #[test]
     fn an_error_is_read_whole() {
-        let error = NodeError::read(br#"{"id":1,"error":{"code":3,"message":"execution \"reverted\"","data":"0x08"}}"#).unwrap();
-        assert_eq!((error.code, error.message.as_ref(), error.data.unwrap().get()), (3, "execution \"reverted\"", "\"0x08\""));
+        let error = NodeError::read(br#"{"id":1,"error":{"code":3,"message":"execution \"reverted\"","data":"0x08"}}"#)
+            .unwrap();
+        assert_eq!(
+            (error.code, error.message.as_ref(), error.data.unwrap().get()),
+            (3, "execution \"reverted\"", "\"0x08\"")
+        );
         assert!(NodeError::read(br#"{"id":1,"error":"text"}"#).is_none());
         let known = |message: &'static str| NodeError { code: -32000, message: message.into(), data: None };
         assert!(known("already known").is_already_known());

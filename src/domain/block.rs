@@ -32,7 +32,8 @@ impl BlockRef {
             timestamp: String,
         }
         let header: Header = serde_json::from_str(json).map_err(|error| format!("not a block: {error}"))?;
-        let number = |name: &str, text: &str| hex::quantity(text).ok_or_else(|| format!("not a block: {name} is no quantity"));
+        let number =
+            |name: &str, text: &str| hex::quantity(text).ok_or_else(|| format!("not a block: {name} is no quantity"));
         let hash = |name: &str, text: String| match hex::bytes(&text) {
             Some(bytes) if bytes.len() == 32 => Ok(text),
             _ => Err(format!("not a block: {name} is no hash")),
@@ -54,7 +55,10 @@ mod tests {
     fn a_block_is_read_or_the_wrong_field_is_named() {
         let hash = format!("0x{}", "ab".repeat(32));
         let json = |number: &str, hash: &str| {
-            format!(r#"{{"number":"{number}","hash":"{hash}","parentHash":"0x{}","timestamp":"0x65","extra":[]}}"#, "00".repeat(32))
+            format!(
+                r#"{{"number":"{number}","hash":"{hash}","parentHash":"0x{}","timestamp":"0x65","extra":[]}}"#,
+                "00".repeat(32)
+            )
         };
         let block = BlockRef::read(&json("0x10", &hash)).unwrap();
         assert_eq!((block.number, block.timestamp, block.hash), (16, 0x65, hash.clone()));

@@ -33,6 +33,8 @@ pub enum Tells {
 pub struct Method {
     /// The name for labels: that of the table, or `other`.
     pub label: &'static str,
+    /// Its place in the table, up to [`Method::COUNT`], which stands for `other`.
+    pub place: usize,
     /// What sending it twice would mean.
     pub class: Class,
     /// Where its answer tells how far the chain has come.
@@ -136,11 +138,14 @@ const TABLE: &[(&str, Class, Tells)] = &[
 ];
 
 impl Method {
+    /// How many methods the table knows.
+    pub const COUNT: usize = TABLE.len();
+
     /// Looks `name` up. What the table does not know is a read only if its name says so, and unsafe otherwise.
     pub fn of(name: &str) -> Self {
         if let Ok(at) = TABLE.binary_search_by(|(known, ..)| (*known).cmp(name)) {
             let (label, class, tells) = TABLE[at];
-            return Self { label, class, tells };
+            return Self { label, place: at, class, tells };
         }
         let class = if name.ends_with("_subscribe") || name.ends_with("_unsubscribe") {
             Subscription
@@ -149,7 +154,7 @@ impl Method {
         } else {
             Unsafe
         };
-        Self { label: "other", class, tells: Nothing }
+        Self { label: "other", place: Self::COUNT, class, tells: Nothing }
     }
 
     /// Whether the call may be sent again, to this node or another, when its answer was lost.
@@ -181,7 +186,11 @@ mod tests {
             ("admin_subscribe", Subscription),
             ("", Unsafe),
         ] {
-            assert_eq!(Method::of(name), Method { label: "other", class, tells: Nothing }, "{name}");
+            assert_eq!(
+                Method::of(name),
+                Method { label: "other", place: Method::COUNT, class, tells: Nothing },
+                "{name}"
+            );
         }
     }
 

@@ -66,7 +66,8 @@ impl Refusal {
             Self::NoNode => "no node can serve this call now".into(),
             Self::Deadline => "no answer inside the call's deadline".into(),
             Self::OutcomeUnknown => {
-                "the connection to the node was lost after the call was sent: it may or may not have taken effect".into()
+                "the connection to the node was lost after the call was sent: it may or may not have taken effect"
+                    .into()
             }
             Self::ShuttingDown => "the proxy is shutting down".into(),
             Self::Limit { name, limit } => format!("limit exceeded: {name} is {limit}"),

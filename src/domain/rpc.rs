@@ -199,7 +199,8 @@ mod tests {
     #[test]
     fn ids_and_params_are_found_byte_for_byte() {
         for id in ["1", "-0", "1.50e400", "123456789012345678901234567890", "\"a\\u0041\\\"}\"", "null", "\"\""] {
-            let text = format!(r#" {{ "id" : {id} ,"params":[ {{"to":"}}{{" }} ], "method":"eth_call","jsonrpc":"2.0" }} "#);
+            let text =
+                format!(r#" {{ "id" : {id} ,"params":[ {{"to":"}}{{" }} ], "method":"eth_call","jsonrpc":"2.0" }} "#);
             let request = single(&text).unwrap();
             assert_eq!(request.id, Some(id.as_bytes()));
             assert_eq!(request.params, Some(&br#"[ {"to":"}{" } ]"#[..]));
@@ -260,7 +261,8 @@ mod tests {
     fn a_batch_keeps_its_order_and_may_mix_anything() {
         let text = r#"[ {"id":1,"method":"a"} , 5, {"method":"b"},{"id":null,"method":"c"} ]"#;
         let Ok(Body::Batch(entries)) = peek(text.as_bytes(), 10) else { panic!("not a batch") };
-        let seen: Vec<_> = entries.iter().map(|e| e.as_ref().map(|r| (r.method.as_ref(), r.id)).map_err(|e| e.why)).collect();
+        let seen: Vec<_> =
+            entries.iter().map(|e| e.as_ref().map(|r| (r.method.as_ref(), r.id)).map_err(|e| e.why)).collect();
         let expected =
             [Ok(("a", Some(&b"1"[..]))), Err("a request is an object"), Ok(("b", None)), Ok(("c", Some(&b"null"[..])))];
         assert_eq!(seen, expected);

@@ -69,14 +69,19 @@ impl Verdict {
     /// Whether it answers at all, so that it may serve when no node is usable. A node on another chain never may: its answers
     /// would be wrong, not old.
     pub fn answers(self) -> bool {
-        !matches!(self, Self::WrongChain | Self::Down(_))
+        match self {
+            Self::Up | Self::Lagging(_) | Self::Stalled | Self::Syncing | Self::Suspect => true,
+            Self::Down(why) => why == Down::Proving,
+            Self::WrongChain => false,
+        }
     }
 
     /// How bad it is, for choosing the least bad node.
     pub fn badness(self) -> u64 {
         match self {
             Self::Up => 0,
-            Self::Lagging(blocks) => 1 + blocks.min(1 << 32),
+            Self::Down(Down::Proving) => 1,
+            Self::Lagging(blocks) => 2 + blocks.min(1 << 32),
             Self::Stalled => 1 << 33,
             Self::Syncing => 1 << 34,
             Self::Suspect => 1 << 35,

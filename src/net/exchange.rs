@@ -148,7 +148,8 @@ impl Conn {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
-            let wanted = head.framing.remaining().map_or(LARGE_READ, |left| usize::try_from(left).unwrap_or(LARGE_READ));
+            let wanted =
+                head.framing.remaining().map_or(LARGE_READ, |left| usize::try_from(left).unwrap_or(LARGE_READ));
             match ready!(self.poll_fill(context, wanted.clamp(SMALL_READ, LARGE_READ))) {
                 Ok(true) => {}
                 Ok(false) if head.framing == super::wire::Framing::UntilClose => return Poll::Ready(None),

@@ -1,13 +1,13 @@
 //! TLS to nodes: rustls with the platform's roots, or with a CA file of the node's own beside them.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
 use tokio_rustls::{
     TlsConnector,
     rustls::{
         ClientConfig, RootCertStore,
         crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
+        pki_types::{CertificateDer, ServerName},
     },
 };
 
@@ -21,25 +21,16 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Prepares TLS to `host`, trusting the platform's roots and the certificates in `ca_file` (PEM).
+    /// Prepares TLS to `host`, trusting the platform's roots and the `extra` authorities.
     ///
     /// # Errors
-    /// When the file cannot be read, holds no certificate, or `host` cannot be named in one.
-    pub fn new(host: &str, ca_file: Option<&Path>) -> io::Result<Self> {
+    /// When an authority's certificate means nothing, or `host` cannot be named in one.
+    pub fn new(host: &str, extra: &[CertificateDer<'static>]) -> io::Result<Self> {
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = ca_file {
-            let unreadable = |error| invalid(format!("{}: {error}", path.display()));
-            let mut found = false;
-            for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-                let certificate = certificate.map_err(unreadable)?;
-                roots.add(certificate).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
-                found = true;
-            }
-            if !found {
-                return Err(invalid(format!("{}: no certificate in it", path.display())));
-            }
+        for certificate in extra {
+            roots.add(certificate.clone()).map_err(|error| invalid(format!("a certificate of ca_file: {error}")))?;
         }
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -72,7 +72,9 @@ impl Head {
                     for option in value.split(|&b| b == b',') {
                         match option.trim_ascii() {
                             o if o.eq_ignore_ascii_case(b"close") => keep_alive = false,
-                            o if o.eq_ignore_ascii_case(b"keep-alive") && response.version == Some(0) => keep_alive = true,
+                            o if o.eq_ignore_ascii_case(b"keep-alive") && response.version == Some(0) => {
+                                keep_alive = true
+                            }
                             _ => {}
                         }
                     }
@@ -218,14 +220,20 @@ mod tests {
     fn bodies_come_out_the_same_however_the_bytes_are_cut() {
         let cases: [(&str, (u16, bool, &str, bool)); 8] = [
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", (200, true, "hello", true)),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: foo, Close\r\n\r\nhello", (200, false, "hello", true)),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: foo, Close\r\n\r\nhello",
+                (200, false, "hello", true),
+            ),
             ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", (200, false, "ok", true)),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nT: 1\r\n\r\n",
                 (200, true, "hello", true),
             ),
             ("HTTP/1.1 200 OK\r\n\r\nhello", (200, false, "hello", false)),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\n\r\nHTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n", (503, true, "", true)),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\n\r\nHTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n",
+                (503, true, "", true),
+            ),
             ("HTTP/1.1 204 No\r\n\r\n", (204, true, "", true)),
             ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", (200, true, "hello", false)),
         ];

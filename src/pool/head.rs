@@ -21,7 +21,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::Duration};
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -208,7 +209,14 @@ impl Memory {
         (leader.number, false)
     }
 
-    fn arbitrate(&mut self, leader: Report, second: Report, contradicted: bool, near: u64, now: Instant) -> (u64, bool) {
+    fn arbitrate(
+        &mut self,
+        leader: Report,
+        second: Report,
+        contradicted: bool,
+        near: u64,
+        now: Instant,
+    ) -> (u64, bool) {
         let lead = leader.number - second.number;
         if self.is_settling(now) {
             let seconds = leader.timestamp.saturating_sub(second.timestamp);
@@ -407,7 +415,11 @@ mod tests {
 
     /// What the liar says next: a number of its own, the truth and something, or nothing (it is gone).
     fn lies() -> impl Strategy<Value = Option<(bool, i64, u64)>> {
-        let claim = (any::<bool>(), prop_oneof![-200i64..200, -20i64..20, any::<i64>()], prop_oneof![Just(UNIX), UNIX - 100..UNIX + 200]);
+        let claim = (
+            any::<bool>(),
+            prop_oneof![-200i64..200, -20i64..20, any::<i64>()],
+            prop_oneof![Just(UNIX), UNIX - 100..UNIX + 200],
+        );
         proptest::option::weighted(0.9, claim)
     }
 

@@ -132,6 +132,15 @@ impl Health {
         };
     }
 
+    /// How many more good probes in a row bring the node back now.
+    pub fn missing(&self, now: Instant) -> u32 {
+        match self.state {
+            State::Down { successes, .. } => self.required(now).saturating_sub(successes),
+            State::New { .. } => 1,
+            State::Up { .. } => 0,
+        }
+    }
+
     /// How many good probes in a row bring the node back now: twice as many for each outage that came soon after another.
     pub fn required(&self, now: Instant) -> u32 {
         let recent = self.outages.iter().filter(|&&at| now.saturating_duration_since(at) < FLAP_WINDOW).count();
@@ -150,11 +159,12 @@ mod tests {
 
     /// How many good probes it takes.
     fn probes_to_return(health: &mut Health, now: Instant) -> u32 {
-        (1..1000).find(|_| {
-            health.good(now);
-            health.down().is_none()
-        })
-        .unwrap()
+        (1..1000)
+            .find(|_| {
+                health.good(now);
+                health.down().is_none()
+            })
+            .unwrap()
     }
 
     #[test]

@@ -1,0 +1,406 @@
+//! The instruments. All carry the prefix `steadfast_`; every label takes its values from a bounded set.
+//!
+//! What calls move is counted through handles that are looked up once, since a call must not allocate for its labels. What is known
+//! of nodes is written at the moment of a scrape from the pools' snapshots, so that a gauge cannot disagree with the status or
+//! outlive its node.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use prometric::{
+    Counter, Gauge, Histogram,
+    prometheus::{
+        self, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    },
+};
+use prometric_derive::metrics;
+
+use crate::domain::method::Method;
+
+/// Seconds, from a local node's tens of microseconds to a long trace.
+const BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+#[metrics(scope = "steadfast")]
+struct Plain {
+    /// Times that the active node changed, by the reason for leaving the one before.
+    #[metric(labels = ["network", "layer", "reason"])]
+    switches_total: Counter,
+    /// Duration of probes in seconds, failed ones included.
+    #[metric(labels = ["node"], buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])]
+    probe_duration_seconds: Histogram,
+    /// Calls that wait now because no node can serve.
+    #[metric(labels = ["network"])]
+    held_calls: Gauge,
+    /// Client HTTP connections open now.
+    #[metric]
+    http_connections: Gauge,
+    /// Client HTTP connections ever opened.
+    #[metric]
+    http_connections_total: Counter,
+    /// Reloads of the configuration, by outcome.
+    #[metric(labels = ["outcome"])]
+    reloads_total: Counter,
+    /// The version that runs; always 1.
+    #[metric(labels = ["version"])]
+    build_info: Gauge,
+}
+
+/// How a call ended, for its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// With a result.
+    Result,
+    /// With an error that a node returned.
+    NodeError,
+    /// With an error of the proxy's own, but for those that have an outcome of their own.
+    Refused,
+    /// No node could serve.
+    NoNode,
+    /// The deadline passed.
+    Deadline,
+    /// It may have had its effect, and no answer came.
+    OutcomeUnknown,
+    /// The client left before the answer.
+    Gone,
+}
+
+impl CallOutcome {
+    const ALL: [Self; 7] =
+        [Self::Result, Self::NodeError, Self::Refused, Self::NoNode, Self::Deadline, Self::OutcomeUnknown, Self::Gone];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Result => "result",
+            Self::NodeError => "node_error",
+            Self::Refused => "refused",
+            Self::NoNode => "no_node",
+            Self::Deadline => "deadline",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Gone => "client_gone",
+        }
+    }
+}
+
+/// How an attempt at a node ended, for its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// With an answer that goes back to the client.
+    Answered,
+    /// With an answer that speaks of the node, not of the call.
+    NodeFault,
+    /// No connection.
+    Unreachable,
+    /// The connection was lost.
+    Dropped,
+    /// No answer in time.
+    Timeout,
+    /// Given up because the node was found to be out, or the client left.
+    Abandoned,
+}
+
+impl AttemptOutcome {
+    const ALL: [Self; 6] =
+        [Self::Answered, Self::NodeFault, Self::Unreachable, Self::Dropped, Self::Timeout, Self::Abandoned];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NodeFault => "node_fault",
+            Self::Unreachable => "unreachable",
+            Self::Dropped => "dropped",
+            Self::Timeout => "timeout",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Everything that is measured.
+pub struct Metrics {
+    registry: Registry,
+    plain: Plain,
+    calls: IntCounterVec,
+    call_duration: HistogramVec,
+    attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
+    facts: Mutex<Facts>,
+}
+
+/// The gauges that are written anew at every scrape.
+pub struct Facts {
+    /// Whether calls may go to the node: 1 or 0.
+    pub node_usable: IntGaugeVec,
+    /// The node's head.
+    pub node_head: IntGaugeVec,
+    /// Blocks that the node is behind the pool's head.
+    pub node_lag: IntGaugeVec,
+    /// 1 for the verdict on the node, 0 for every other.
+    pub node_verdict: IntGaugeVec,
+    /// Calls at the node now.
+    pub node_in_flight: IntGaugeVec,
+    /// The pool's head.
+    pub pool_head: IntGaugeVec,
+    /// 1 for the node that calls go to first, 0 for the others.
+    pub active_node: IntGaugeVec,
+    /// Whether calls go to a backup, or to a node that the rules find unusable: 1 or 0.
+    pub failover_active: IntGaugeVec,
+}
+
+impl Facts {
+    fn new() -> Self {
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(format!("steadfast_{name}"), help), labels).expect("the names are constants")
+        };
+        Self {
+            node_usable: gauge(
+                "node_usable",
+                "Whether calls may go to the node",
+                &["network", "node", "layer", "tier"],
+            ),
+            node_head: gauge("node_head", "The node's head", &["network", "node", "layer"]),
+            node_lag: gauge("node_lag", "Blocks the node is behind the pool's head", &["network", "node", "layer"]),
+            node_verdict: gauge(
+                "node_verdict",
+                "1 for the verdict on the node, 0 for every other",
+                &["network", "node", "layer", "verdict"],
+            ),
+            node_in_flight: gauge("node_in_flight", "Calls at the node now", &["network", "node", "layer"]),
+            pool_head: gauge("pool_head", "The pool's head", &["network", "layer"]),
+            active_node: gauge("active_node", "1 for the node that calls go to first", &["network", "layer", "node"]),
+            failover_active: gauge(
+                "failover_active",
+                "Whether calls go to a backup or to a node that the rules find unusable",
+                &["network", "layer"],
+            ),
+        }
+    }
+
+    fn all(&self) -> [&IntGaugeVec; 8] {
+        let Self {
+            node_usable,
+            node_head,
+            node_lag,
+            node_verdict,
+            node_in_flight,
+            pool_head,
+            active_node,
+            failover_active,
+        } = self;
+        [node_usable, node_head, node_lag, node_verdict, node_in_flight, pool_head, active_node, failover_active]
+    }
+}
+
+impl Metrics {
+    /// Instruments with a registry of their own.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let plain = Plain::builder().with_registry(&registry).build();
+        plain.build_info(env!("CARGO_PKG_VERSION")).set(1_u64);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("the names are constants");
+            register(&registry, counter)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            register(&registry, HistogramVec::new(options, labels).expect("the names are constants"))
+        };
+        let facts = Facts::new();
+        for gauge in facts.all() {
+            register(&registry, gauge.clone());
+        }
+        Self {
+            calls: counter("steadfast_calls_total", "Calls answered", &["network", "layer", "method", "outcome"]),
+            call_duration: histogram(
+                "steadfast_call_duration_seconds",
+                "From a call's arrival to the head of its answer, in seconds",
+                &["network", "layer"],
+            ),
+            attempts: counter("steadfast_attempts_total", "Attempts at nodes", &["node", "outcome"]),
+            attempt_duration: histogram(
+                "steadfast_attempt_duration_seconds",
+                "From an attempt's start to the beginning of its answer, in seconds",
+                &["node"],
+            ),
+            facts: Mutex::new(facts),
+            plain,
+            registry,
+        }
+    }
+
+    /// The handles for the calls of one side of a network.
+    pub fn calls(&self, network: &str, layer: &str) -> CallMetrics {
+        CallMetrics {
+            network: network.into(),
+            layer: layer.into(),
+            total: self.calls.clone(),
+            duration: self.call_duration.with_label_values(&[network, layer]),
+            cells: (0..=Method::COUNT).map(|_| [const { OnceLock::new() }; CallOutcome::ALL.len()]).collect(),
+        }
+    }
+
+    /// The handles for the attempts at one node.
+    pub fn node(&self, node: &str) -> NodeMetrics {
+        NodeMetrics {
+            total: AttemptOutcome::ALL.map(|outcome| self.attempts.with_label_values(&[node, outcome.as_str()])),
+            duration: self.attempt_duration.with_label_values(&[node]),
+        }
+    }
+
+    /// The active node of a side changed.
+    pub fn switched(&self, network: &str, layer: &str, reason: &str) {
+        self.plain.switches_total(network, layer, reason).inc();
+    }
+
+    /// A probe took that long.
+    pub fn probed(&self, node: &str, seconds: f64) {
+        self.plain.probe_duration_seconds(node).observe(seconds);
+    }
+
+    /// A reload of the configuration was applied or refused.
+    pub fn reloaded(&self, applied: bool) {
+        self.plain.reloads_total(if applied { "applied" } else { "refused" }).inc();
+    }
+
+    /// Counts a call as waiting for as long as the guard lives.
+    pub fn hold(&self, network: &str) -> impl Drop + use<> {
+        Guard::new(self.plain.held_calls.clone(), vec![network.to_owned()])
+    }
+
+    /// Counts a client connection as open for as long as the guard lives.
+    pub fn connection(&self) -> impl Drop + use<> {
+        self.plain.http_connections_total().inc();
+        Guard::new(self.plain.http_connections.clone(), Vec::new())
+    }
+
+    /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.
+    pub fn render(&self, fill: impl FnOnce(&Facts)) -> Vec<u8> {
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        for gauge in facts.all() {
+            gauge.reset();
+        }
+        fill(&facts);
+        let mut text = Vec::new();
+        // Writing to memory does not fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+    collector
+}
+
+/// A gauge that is one higher for as long as this lives.
+struct Guard {
+    gauge: Gauge,
+    labels: Vec<String>,
+}
+
+impl Guard {
+    fn new(gauge: Gauge, labels: Vec<String>) -> Self {
+        let guard = Self { gauge, labels };
+        guard.gauge.inc(&guard.labels());
+        guard
+    }
+
+    fn labels(&self) -> Vec<&str> {
+        self.labels.iter().map(String::as_str).collect()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.gauge.dec(&self.labels());
+    }
+}
+
+/// The calls of one side of a network, counted without looking labels up.
+pub struct CallMetrics {
+    network: String,
+    layer: String,
+    total: IntCounterVec,
+    duration: prometheus::Histogram,
+    /// By the method's place in the table and the outcome; made at first use, so that only what happened shows.
+    cells: Box<[[OnceLock<IntCounter>; CallOutcome::ALL.len()]]>,
+}
+
+impl CallMetrics {
+    /// A call ended so, after that many seconds.
+    pub fn ended(&self, method: &Method, outcome: CallOutcome, seconds: f64) {
+        let make = || self.total.with_label_values(&[&self.network, &self.layer, method.label, outcome.as_str()]);
+        self.cells[method.place][outcome as usize].get_or_init(make).inc();
+        self.duration.observe(seconds);
+    }
+}
+
+/// The attempts at one node, counted without looking labels up.
+pub struct NodeMetrics {
+    total: [IntCounter; AttemptOutcome::ALL.len()],
+    duration: prometheus::Histogram,
+}
+
+impl NodeMetrics {
+    /// An attempt ended so, after that many seconds.
+    pub fn ended(&self, outcome: AttemptOutcome, seconds: f64) {
+        self.total[outcome as usize].inc();
+        self.duration.observe(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics, fill: impl FnOnce(&Facts)) -> String {
+        String::from_utf8(metrics.render(fill)).unwrap()
+    }
+
+    #[test]
+    fn outcomes_stand_at_their_own_place() {
+        for (place, outcome) in CallOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place);
+        }
+        for (place, outcome) in AttemptOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place);
+        }
+    }
+
+    #[test]
+    fn calls_are_counted_by_method_and_outcome() {
+        let metrics = Metrics::new();
+        let calls = metrics.calls("default", "el");
+        calls.ended(&Method::of("eth_call"), CallOutcome::Result, 0.002);
+        calls.ended(&Method::of("eth_call"), CallOutcome::Result, 0.002);
+        calls.ended(&Method::of("my_secret_method"), CallOutcome::NoNode, 0.002);
+        metrics.node("geth-1").ended(AttemptOutcome::Timeout, 1.0);
+        let text = text(&metrics, |_| {});
+        for line in [
+            r#"steadfast_calls_total{layer="el",method="eth_call",network="default",outcome="result"} 2"#,
+            r#"steadfast_calls_total{layer="el",method="other",network="default",outcome="no_node"} 1"#,
+            r#"steadfast_attempts_total{node="geth-1",outcome="timeout"} 1"#,
+            r#"steadfast_call_duration_seconds_count{layer="el",network="default"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("my_secret_method"));
+    }
+
+    #[test]
+    fn gauges_follow_their_guards_and_facts_are_gone_when_not_written() {
+        let metrics = Metrics::new();
+        let guard = metrics.hold("default");
+        assert!(text(&metrics, |facts| facts.pool_head.with_label_values(&["default", "el"]).set(7)).contains("} 7"));
+        let held = |n: u8| format!("steadfast_held_calls{{network=\"default\"}} {n}\n");
+        assert!(text(&metrics, |_| {}).contains(&held(1)));
+        drop(guard);
+        let text = text(&metrics, |_| {});
+        assert!(text.contains(&held(0)));
+        assert!(!text.contains("pool_head{"));
+    }
+}

@@ -1,0 +1,195 @@
+//! One node as the pool holds it: how to reach it, and what its traffic tells.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    config::{Node as Settings, Tier},
+    metrics::{Metrics, NodeMetrics},
+    net::{
+        Dial, Endpoint,
+        tls::Tls,
+        upstream::{Target, Upstream},
+    },
+};
+
+/// A node of a pool.
+pub struct Node {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Whose turn it is.
+    pub tier: Tier,
+    /// Its HTTP side; `None` for a node that has only a WebSocket.
+    pub upstream: Option<Arc<Upstream>>,
+    /// Where its attempts are counted.
+    pub metrics: NodeMetrics,
+    /// What its answers to calls tell.
+    pub traffic: Traffic,
+    /// The URL without its secrets.
+    pub url: String,
+    /// Rung when the node goes out.
+    pub(super) out: Notify,
+    /// Rung to have it probed now.
+    pub(super) poke: Notify,
+    secrets: Vec<String>,
+}
+
+impl Node {
+    /// Prepares a node for `workers` workers. A connection must come about within `patience`.
+    ///
+    /// # Errors
+    /// When its TLS cannot be set up; the text names no secret.
+    pub fn new(
+        settings: &Settings,
+        label: &str,
+        dial: &Arc<dyn Dial>,
+        patience: Duration,
+        workers: usize,
+        metrics: &Metrics,
+    ) -> Result<Self, String> {
+        let mut secrets = Vec::new();
+        let mut upstream = None;
+        if let Some(url) = &settings.http {
+            let mut headers: Vec<(String, Vec<u8>)> = settings
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.expose().as_bytes().to_vec()))
+                .collect();
+            if let Some(basic) = url.basic_auth() {
+                headers.push(("authorization".into(), basic.expose().as_bytes().to_vec()));
+            }
+            secrets.extend(headers.iter().filter_map(|(_, value)| String::from_utf8(value.clone()).ok()));
+            let path = url.target().expose().as_str();
+            secrets.extend(path.split(['/', '?', '&', '=']).filter(|part| part.len() >= 8).map(str::to_owned));
+            let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
+            let tls = match url.scheme().is_tls() {
+                true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
+                false => None,
+            };
+            let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
+            let target = Target { endpoint, tls, path: path.to_owned(), headers };
+            upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
+        }
+        let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
+        Ok(Self {
+            name: settings.name.as_str().into(),
+            tier: settings.tier,
+            upstream,
+            metrics: metrics.node(label),
+            traffic: Traffic::new(),
+            url,
+            out: Notify::new(),
+            poke: Notify::new(),
+            secrets,
+        })
+    }
+
+    /// Completes when the node goes out; calls that wait on it and may be repeated then move on.
+    pub fn goes_out(&self) -> tokio::sync::futures::Notified<'_> {
+        self.out.notified()
+    }
+
+    /// `text` for people: short, on one line, and without what the configuration keeps secret.
+    pub fn redact(&self, text: &str) -> String {
+        let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        for secret in &self.secrets {
+            text = text.replace(secret.as_str(), "***");
+        }
+        text
+    }
+}
+
+/// What is seen of a node's answers as calls pass, in numbers that cost a call next to nothing.
+pub struct Traffic {
+    epoch: Instant,
+    owed: AtomicUsize,
+    /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
+    quiet_since: AtomicU64,
+    failures: AtomicU32,
+    /// The highest block that an answer of this node showed a client.
+    told: AtomicU64,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            owed: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// Calls that wait on the node now.
+    pub fn in_flight(&self) -> usize {
+        self.owed.load(Relaxed)
+    }
+
+    /// The node owes an answer from `now` until the guard is dropped.
+    pub fn owes(&self, now: Instant) -> Owed<'_> {
+        if self.owed.fetch_add(1, Relaxed) == 0 {
+            self.touch(now);
+        }
+        Owed(self)
+    }
+
+    /// The node sent something.
+    pub fn touch(&self, now: Instant) {
+        self.quiet_since.store(self.millis(now), Relaxed);
+    }
+
+    /// For how long the node has owed answers without sending a byte.
+    pub fn silence(&self, now: Instant) -> Duration {
+        if self.in_flight() == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.millis(now).saturating_sub(self.quiet_since.load(Relaxed)))
+    }
+
+    /// A call was answered as it should be.
+    pub fn answered(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+        }
+    }
+
+    /// A call failed; returns how many have in a row.
+    pub fn failed(&self) -> u32 {
+        self.failures.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// The highest block that this node showed a client; 0 before any.
+    pub fn told(&self) -> u64 {
+        self.told.load(Relaxed)
+    }
+
+    pub(super) fn tell(&self, height: u64) {
+        self.told.fetch_max(height, Relaxed);
+    }
+
+    /// The node itself says that it is lower now.
+    pub(super) fn lower(&self, height: u64) {
+        self.told.fetch_min(height, Relaxed);
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// An answer that a node owes.
+pub struct Owed<'a>(&'a Traffic);
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,92 @@
+//! What is known of a pool's nodes at one moment.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    config::Tier,
+    domain::{block::BlockRef, verdict::Verdict},
+};
+
+/// The pool at one moment; never changed, only replaced.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// In the order of the configuration: primaries, then backups.
+    pub nodes: Vec<Facts>,
+    /// The pool's head by the head rule.
+    pub head: Option<u64>,
+    /// The node that calls go to first, by its index.
+    pub active: Option<usize>,
+    /// The chain that the nodes are held to.
+    pub chain_id: Option<u64>,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Whose turn it is.
+    pub tier: Tier,
+    /// What the rules make of it.
+    pub verdict: Verdict,
+    /// Whether the operator took it out.
+    pub cordoned: bool,
+    /// Its latest head.
+    pub head: Option<BlockRef>,
+    /// Blocks behind the pool's head.
+    pub lag: Option<u64>,
+    /// The chain that it says it serves.
+    pub chain_id: Option<u64>,
+    /// How long its last good probe took.
+    pub latency: Option<Duration>,
+    /// What went wrong last, without secrets, and when.
+    pub last_error: Option<(String, Instant)>,
+    /// Good probes in a row that it still needs; 0 while it is in.
+    pub proving: u32,
+}
+
+/// A node's place in the order of choice: the least is the best. Compared field by field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// How bad the verdict is; 0 is usable.
+    pub badness: u64,
+    /// How many blocks it is below the highest that clients have been shown.
+    pub below_served: u64,
+    /// Primary before backup.
+    pub tier: Tier,
+}
+
+impl Facts {
+    /// Where the node stands in the order; `None` when it may not serve at all. `told` is the highest block that it showed a client
+    /// itself, which its last probe may not have seen, and `served` the highest that any did.
+    pub fn rank(&self, told: u64, served: u64) -> Option<Rank> {
+        let serves = !self.cordoned && self.verdict.answers();
+        let height = self.head.as_ref().map_or(0, |head| head.number).max(told);
+        serves.then(|| Rank {
+            badness: self.verdict.badness(),
+            below_served: served.saturating_sub(height),
+            tier: self.tier,
+        })
+    }
+}
+
+impl Snapshot {
+    /// Whether any node may serve.
+    pub fn serves(&self) -> bool {
+        self.nodes.iter().any(|node| node.rank(0, 0).is_some())
+    }
+
+    /// Whether calls go to a node that the rules find unusable, because there is none better.
+    pub fn is_degraded(&self) -> bool {
+        self.active.is_some_and(|active| !self.nodes[active].verdict.is_usable())
+    }
+
+    /// Whether calls go to a node that is not a well primary though the pool has primaries.
+    pub fn is_failed_over(&self) -> bool {
+        let has_primary = self.nodes.iter().any(|node| node.tier == Tier::Primary);
+        match self.active {
+            Some(active) => self.is_degraded() || (has_primary && self.nodes[active].tier != Tier::Primary),
+            None => false,
+        }
+    }
+}

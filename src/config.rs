@@ -25,6 +25,8 @@ mod reading;
 mod root;
 mod secret;
 mod suggest;
+#[cfg(test)]
+mod tests;
 mod units;
 mod url;
 mod ws;

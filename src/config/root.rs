@@ -70,7 +70,7 @@ fn admin_listen(root: &mut Reader<'_>) -> SocketAddr {
 
 fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, has_file: bool) -> Config {
     let place = |key: &'static str, flag: &'static str, value: &Option<String>, target: &mut SocketAddr| {
-        let Some(value) = value else { return key };
+        let Some(value) = value else { return if has_file { key } else { flag } };
         match address(value) {
             Ok(address) => *target = address,
             Err(wrong) => reading.fail(flag, wrong.to_string()),

@@ -272,3 +272,150 @@ fn percent_decode(text: &str) -> Vec<u8> {
     }
     decoded
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn the_parts_of_a_url_are_found() {
+        for (text, scheme, host, port, authority, target) in [
+            ("http://a", Scheme::Http, "a", 80, "a", "/"),
+            ("https://a", Scheme::Https, "a", 443, "a", "/"),
+            ("ws://a", Scheme::Ws, "a", 80, "a", "/"),
+            ("wss://a/", Scheme::Wss, "a", 443, "a", "/"),
+            ("HTTP://Geth_1.Example.:08545", Scheme::Http, "geth_1.example.", 8545, "geth_1.example.:8545", "/"),
+            ("https://a:443/x", Scheme::Https, "a", 443, "a", "/x"),
+            ("http://a:443/x", Scheme::Http, "a", 443, "a:443", "/x"),
+            ("http://127.0.0.1:8545?k=v", Scheme::Http, "127.0.0.1", 8545, "127.0.0.1:8545", "/?k=v"),
+            ("http://[::1]", Scheme::Http, "::1", 80, "[::1]", "/"),
+            ("ws://[0:0:0:0:0:0:0:1]:8546/a//b/?c?d&e=%2F", Scheme::Ws, "::1", 8546, "[::1]:8546", "/a//b/?c?d&e=%2F"),
+            ("http://u:p@a:1/%41%2f", Scheme::Http, "a", 1, "a:1", "/%41%2f"),
+        ] {
+            let url = url(text);
+            assert_eq!(url.scheme(), scheme, "{text}");
+            assert_eq!(&**url.host(), host, "{text}");
+            assert_eq!(url.port(), port, "{text}");
+            assert_eq!(url.authority(), authority, "{text}");
+            assert_eq!(url.target().expose().as_str(), target, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_url_is_refused_with_a_reason_and_without_the_text() {
+        for (text, reason) in [
+            ("", "must begin with"),
+            ("s3cret", "must begin with"),
+            ("s3cret:8545", "must begin with"),
+            ("ftp://s3cret", "must begin with"),
+            ("://s3cret", "must begin with"),
+            ("http:/s3cret", "must begin with"),
+            ("http://", "has no host"),
+            ("http:///s3cret", "has no host"),
+            ("http://?s3cret", "has no host"),
+            ("http://s3cret@", "has no host"),
+            ("http://:8545", "has no host"),
+            ("http://a:", "needs a port"),
+            ("http://a:0", "needs a port"),
+            ("http://a:65536", "needs a port"),
+            ("http://a:+80", "needs a port"),
+            ("http://a:s3cret", "needs a port"),
+            ("http://::1", "needs brackets"),
+            ("http://::1:8545", "needs brackets"),
+            ("http://a:s3cret:b", "needs brackets"),
+            ("http://[::1", "without its closing"),
+            ("http://[::1]s3cret", "other than a port"),
+            ("http://[s3cret]", "not an IPv6 address"),
+            ("http://[127.0.0.1]", "not an IPv6 address"),
+            ("http://[fe80::1%25eth0]", "not an IPv6 address"),
+            ("http://a..b", "neither a name nor an address"),
+            ("http://.", "neither a name nor an address"),
+            ("http://s3cret%41", "neither a name nor an address"),
+            ("http://a,s3cret", "neither a name nor an address"),
+            ("http://*.s3cret", "neither a name nor an address"),
+            ("http://256.0.0.1", "looks like an IPv4 address"),
+            ("http://127.1", "looks like an IPv4 address"),
+            ("http://a/#s3cret", "has a `#`"),
+            ("http://a/s3cret\n", "line break"),
+            ("http://a/\0s3cret", "control character"),
+            ("http://a/se cret", "has a space"),
+            ("http://a/sécret", "non-ASCII"),
+            ("http://a\\s3cret", "a backslash"),
+            ("http://a/%s3cret", "has a `%`"),
+            ("http://a/s3cret%4", "has a `%`"),
+            ("http://u:pass/s3cret@a/", "bare `@`"),
+            ("http://u:pass?s3cret@a/", "bare `@`"),
+            ("http://u%3As3cret:p@a/", "user name"),
+        ] {
+            let error = text.parse::<Url>().expect_err(text).to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+            assert!(!error.contains("s3cret"), "{text}: {error}");
+        }
+        assert!(format!("http://{}", "a".repeat(64)).parse::<Url>().is_err());
+        assert!(format!("http://a/{}", "a".repeat(70_000)).parse::<Url>().is_err());
+    }
+
+    #[test]
+    fn only_what_cannot_be_a_key_is_shown() {
+        for (text, shown) in [
+            ("http://a", "http://a"),
+            ("http://a/", "http://a"),
+            ("http://a:8545/", "http://a:8545"),
+            ("https://eth.example/v2/s3cret", "https://eth.example/v2/***"),
+            ("https://eth.example/v2/s3cret/", "https://eth.example/v2/***/"),
+            ("https://a/ext/bc/C/rpc?key=s3cret", "https://a/ext/bc/***/rpc?***"),
+            ("https://s3cret@a:1/mainnet", "https://***@a:1/mainnet"),
+            ("https://u:s3cret@a", "https://***@a"),
+            ("https://:@a", "https://***@a"),
+            ("https://a?", "https://a?***"),
+            ("wss://[::1]:8546/V1/ws", "wss://[::1]:8546/***/ws"),
+        ] {
+            assert_eq!(url(text).to_string(), shown, "{text}");
+            assert_eq!(format!("{:?}", url(text)), format!("\"{shown}\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn user_and_password_become_basic_authentication() {
+        for (text, header) in [
+            ("http://Aladdin:open%20sesame@a", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+            ("http://user@a", "Basic dXNlcjo="),
+            ("http://:key@a", "Basic OmtleQ=="),
+            ("http://u:a:b@a", "Basic dTphOmI="),
+            ("http://u:%C3%A9%40@a", "Basic dTrDqUA="),
+        ] {
+            let url = url(text);
+            let auth = url.basic_auth().unwrap().expose();
+            assert_eq!(auth, header, "{text}");
+            assert!(auth.is_sensitive());
+        }
+        assert_eq!(url("http://a").basic_auth(), None);
+    }
+
+    #[test]
+    fn a_request_is_joined_below_the_urls_own_path() {
+        for (base, request, joined) in [
+            ("http://a", "/eth/v1/node/syncing", "/eth/v1/node/syncing"),
+            ("http://a/key", "/eth/v1/events?topics=head", "/key/eth/v1/events?topics=head"),
+            ("http://a/key/", "/x", "/key/x"),
+            ("http://a/key?a=b", "/x", "/key/x?a=b"),
+            ("http://a/?a=b", "/x?c=d", "/x?a=b&c=d"),
+        ] {
+            let request = PathAndQuery::from_static(request);
+            assert_eq!(url(base).join(&request).unwrap().as_str(), joined, "{base}");
+        }
+        let long = PathAndQuery::try_from(format!("/{}", "a".repeat(40_000))).unwrap();
+        assert!(url(&format!("http://a{long}")).join(&long).is_err());
+    }
+
+    #[test]
+    fn urls_that_differ_in_secrets_only_are_different() {
+        assert_eq!(url("http://A:80"), url("http://a/"));
+        assert_ne!(url("http://a/k1"), url("http://a/k2"));
+        assert_ne!(url("http://u:1@a"), url("http://u:2@a"));
+    }
+}

@@ -1,0 +1,138 @@
+//! The example and the docs, held against the keys that the reader asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{root::read_and_list_keys, *};
+
+const DOCS: &str = include_str!("../../docs/CONFIG.md");
+
+fn any_variable(_: &str) -> Option<String> {
+    Some("s3cret".into())
+}
+
+/// The example with every setting in force.
+fn example_in_full() -> String {
+    let setting = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    example().lines().map(|line| setting(line) + "\n").collect()
+}
+
+/// A folder with a `ca.pem` in it.
+fn folder_with_a_certificate() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config"))
+}
+
+fn read_example_in_full() -> (Config, Vec<String>) {
+    let folder = folder_with_a_certificate();
+    let (config, keys) = read_and_list_keys(Some(&example_in_full()), folder, &Flags::default(), &any_variable);
+    (config.unwrap_or_else(|problems| panic!("{problems:#?}")), keys)
+}
+
+/// The keys that hold values, without those of tables; a node's keys, whatever its layer and tier, as `node.http`.
+fn settings(keys: &[String]) -> Vec<String> {
+    let is_a_table = |key: &str| {
+        let inside = |other: &String| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
+        key.ends_with(".primary") || key.ends_with(".backup") || keys.iter().any(inside)
+    };
+    let settings: BTreeSet<String> = keys
+        .iter()
+        .filter(|key| !is_a_table(key))
+        .map(|key| key.split_once("[].").map_or_else(|| key.clone(), |(_, key)| format!("node.{key}")))
+        .collect();
+    settings.into_iter().collect()
+}
+
+/// What the full example sets: each setting, named as by [`settings`], with its value as it is written.
+fn written_in_the_example() -> BTreeMap<String, String> {
+    let mut table = String::new();
+    let mut written = BTreeMap::new();
+    for line in example_in_full().lines() {
+        if let Some(list) = line.strip_prefix("[[") {
+            assert!(list.ends_with("]]"), "{line}");
+            table = "node.".into();
+        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            table = format!("{}.", name.replace("networks.base", "networks.<name>"));
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            written.insert(format!("{table}{key}"), value.to_owned());
+        }
+    }
+    written
+}
+
+#[test]
+fn the_example_is_the_defaults_and_its_nodes() {
+    let config = Config::parse(example(), &|_| None).unwrap();
+    let defaults = Config::from_flags(&Flags {
+        el: vec!["http://127.0.0.1:18545,ws://127.0.0.1:18546".into()],
+        cl: vec!["http://127.0.0.1:5052".into()],
+        ..Flags::default()
+    })
+    .unwrap();
+    let mut expected = defaults;
+    expected.networks[0].el[0].name = "geth-1".parse().unwrap();
+    expected.networks[0].cl[0].name = "lighthouse-1".parse().unwrap();
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn every_setting_that_the_example_comments_out_shows_its_default() {
+    let (full, _) = read_example_in_full();
+    let bare = Config::parse(example(), &|_| None).unwrap();
+    assert_eq!(full.workers, NonZeroUsize::new(4));
+    assert_eq!(full.networks[0].chain_id, Some(1));
+    assert_eq!(full.networks.len(), 2);
+    assert_eq!(full.networks[0].el[1].ca_file.as_ref().unwrap().certificates.len(), 1);
+    assert_eq!(Config { workers: None, networks: bare.networks.clone(), ..full }, bare);
+}
+
+#[test]
+fn every_key_that_is_read_is_in_the_example() {
+    let (_, keys) = read_example_in_full();
+    let written: Vec<String> = written_in_the_example().into_keys().collect();
+    assert_eq!(settings(&keys), written);
+}
+
+#[test]
+fn every_key_that_is_read_is_in_the_docs_with_its_default() {
+    let (_, keys) = read_example_in_full();
+    let written = written_in_the_example();
+    for setting in settings(&keys) {
+        let no_default = ["workers", "chain_id", "networks.<name>.chain_id"].contains(&setting.as_str());
+        let row = match setting.strip_prefix("node.") {
+            Some(key) => format!("| `{key}` | "),
+            None if no_default => format!("| `{setting}` | "),
+            None => format!("| `{setting}` | `{}` | ", written[&setting]),
+        };
+        assert!(DOCS.contains(&row), "docs/CONFIG.md lacks {row}");
+    }
+}
+
+#[test]
+fn every_key_in_the_docs_is_read() {
+    let (_, keys) = read_example_in_full();
+    let settings = settings(&keys);
+    let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    for (key, _) in rows.filter(|(key, _)| !key.starts_with("--")) {
+        let known =
+            [key.to_owned(), format!("node.{key}")].iter().any(|key| settings.contains(key) || keys.contains(key));
+        assert!(known, "docs/CONFIG.md describes {key}, which nothing reads");
+    }
+}
+
+#[test]
+fn every_example_in_the_docs_is_read_without_an_error() {
+    let folder = folder_with_a_certificate();
+    let mut seen = 0;
+    for block in DOCS.split("```toml\n").skip(1) {
+        let (block, _) = block.split_once("```").unwrap();
+        let block = block.replace("internal-ca.pem", "ca.pem");
+        let nodes = if block.contains("[[") { "" } else { "[[el.primary]]\nhttp = \"http://127.0.0.1:18545\"\n" };
+        let text = format!("{block}\n{nodes}");
+        let (config, _) = read_and_list_keys(Some(&text), folder, &Flags::default(), &any_variable);
+        assert!(config.is_ok(), "{text}\n{config:#?}");
+        seen += 1;
+    }
+    assert!(seen >= 9, "only {seen} examples were found");
+}

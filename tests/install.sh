@@ -37,6 +37,7 @@ anvil() {
 wanted=$(sed -n 's|.*"@foundry-rs/anvil": "\([0-9.]*\)".*|\1|p' package.json)
 [[ -n $wanted ]] || fail "package.json names no version of anvil"
 if ! anvil 2>/dev/null | grep -qF "$wanted"; then
-    npm ci --ignore-scripts --no-audit --no-fund
+    # Not `npm ci`: it refuses a lock file that does not name the builds for every other platform.
+    npm install --no-save --ignore-scripts --no-audit --no-fund
 fi
 anvil | grep -F "$wanted" || fail "anvil $wanted did not come, or does not start on this machine ($(uname -sm))"

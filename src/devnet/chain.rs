@@ -41,6 +41,7 @@ struct State {
     /// All blocks of all branches, by height, so that they can be pruned from the bottom.
     by_number: BTreeMap<u64, Vec<Arc<Block>>>,
     by_hash: HashMap<Hash, Arc<Block>>,
+    by_root: HashMap<Hash, Arc<Block>>,
     /// Every block, of whatever branch, that holds the transaction, with its index there.
     by_transaction: HashMap<Hash, Vec<(Arc<Block>, usize)>>,
     made: u64,
@@ -238,6 +239,11 @@ impl Chain {
         self.state().by_hash.get(&hash).cloned()
     }
 
+    /// A block of any branch by the root of its consensus block.
+    pub(super) fn block_by_root(&self, root: Hash) -> Option<Arc<Block>> {
+        self.state().by_root.get(&root).cloned()
+    }
+
     /// Where a transaction is, on all branches.
     pub(super) fn places(&self, transaction: Hash) -> Vec<(Arc<Block>, usize)> {
         self.state().by_transaction.get(&transaction).cloned().unwrap_or_default()
@@ -296,6 +302,7 @@ impl State {
     fn index(&mut self, block: &Arc<Block>) {
         self.by_number.entry(block.number).or_default().push(block.clone());
         self.by_hash.insert(block.hash, block.clone());
+        self.by_root.insert(block.root, block.clone());
         for (i, mined) in block.transactions.iter().enumerate() {
             self.by_transaction.entry(mined.transaction.hash).or_default().push((block.clone(), i));
         }
@@ -305,6 +312,7 @@ impl State {
         while let Some(entry) = self.by_number.first_entry().filter(|entry| *entry.key() < base) {
             for block in entry.remove() {
                 self.by_hash.remove(&block.hash);
+                self.by_root.remove(&block.root);
                 for mined in &block.transactions {
                     let hash = mined.transaction.hash;
                     if let Some(places) = self.by_transaction.get_mut(&hash) {

@@ -68,6 +68,15 @@ impl View {
         Self { snapshot: self.snapshot.clone(), head }
     }
 
+    /// The same view as of an earlier head.
+    pub(super) fn at(&self, head: u64) -> Self {
+        Self { snapshot: self.snapshot.clone(), head: head.min(self.head) }
+    }
+
+    pub(super) fn genesis(&self) -> &Arc<Block> {
+        &self.snapshot.genesis
+    }
+
     pub(super) fn head(&self) -> &Arc<Block> {
         self.block(self.head).unwrap_or(&self.snapshot.genesis)
     }

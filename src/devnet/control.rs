@@ -48,6 +48,7 @@ pub(super) async fn run(control: Arc<Control>, mut socket: Box<dyn Accept>) {
     loop {
         // Both arms are cancel-safe.
         tokio::select! {
+            biased;
             Some(_) = connections.join_next() => {}
             accepted = socket.accept() => match accepted {
                 Ok((incoming, _)) => {

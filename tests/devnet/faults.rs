@@ -225,3 +225,28 @@ async fn a_cut_body_breaks_off_half_way() {
     ws.send(1, "eth_chainId", json!([])).await;
     assert!(timeout(SOON, ws.0.next()).await.unwrap().is_none_or(|message| message.is_err()));
 }
+
+#[tokio::test]
+async fn what_was_half_said_when_the_hang_began_is_never_finished() {
+    let net = devnet().await;
+    let node = net.el(0);
+    let mut pinged = Ws::open(node).await;
+    let body = json!({"id": 1, "method": "dev_blob", "params": [1_u64 << 30]}).to_string();
+    let mut blob = post(node, body).await.unwrap();
+    blob.chunk().await.unwrap();
+    node.set_fault(Fault::Hang);
+    pinged.0.send(Message::Ping("x".into())).await.unwrap();
+    // What had left the node before the hang still comes.
+    while timeout(SILENCE, blob.chunk()).await.is_ok() {}
+    assert!(pinged.is_silent().await);
+    node.clear_faults();
+    let rest = timeout(SOON, async { while let Ok(Some(_)) = blob.chunk().await {} }).await;
+    assert!(rest.is_ok(), "the connection goes on");
+    assert!(pinged.is_dropped().await, "a pong was owed");
+    let open = async {
+        while node.connections_open() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, open).await.unwrap();
+}

@@ -10,6 +10,7 @@ mod bloom;
 mod chain;
 mod cl;
 mod clock;
+mod control;
 mod el;
 mod eth;
 mod fault;
@@ -146,7 +147,13 @@ impl Devnet {
             }
         }
         let [execution, consensus] = nodes;
-        let control = options.control;
+        let mut control = None;
+        if let Some(addr) = options.control {
+            let accept = listen.bind(addr).await?;
+            control = Some(accept.local_addr());
+            let nodes = execution.iter().chain(&consensus).cloned().collect();
+            tasks.spawn(control::run(Arc::new(control::Control { chain: chain.clone(), nodes }), accept));
+        }
         if let Some(time) = options.block_time.filter(|time| !time.is_zero()) {
             tasks.spawn(mine(chain.clone(), time));
         }

@@ -1,5 +1,285 @@
-//! Floor 3, knowledge.
+//! Floor 3, knowledge: what is known of the nodes of one side of a network, published as snapshots.
+//!
+//! Every node is probed by a task of its own, so a hanging one delays no other. One task, the pool's mind, takes what probes and
+//! calls find, in order, and publishes a new [`Snapshot`] each time. Readers never wait.
 
+pub mod board;
 pub mod head;
-
 pub mod health;
+pub mod node;
+pub mod probe;
+pub mod snapshot;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use self::{
+    board::{Board, Effect, Input, Trouble},
+    health::Fault,
+    node::Node,
+    snapshot::Snapshot,
+};
+use crate::{
+    config::Health,
+    domain::verdict::{Layer, Verdict},
+    metrics::Metrics,
+};
+
+/// A node that owes answers and has been silent for this long is probed at once, and has as long again to answer.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How often silence is looked for.
+const WATCH: Duration = Duration::from_millis(100);
+/// The least time between two probes of a node.
+const PROBE_GAP: Duration = Duration::from_millis(20);
+/// How many findings may wait for the pool's mind. More come only from a flood of failing calls, which all say the same.
+const INBOX: usize = 1024;
+
+/// The wall clock: seconds since the Unix epoch.
+pub type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The nodes of one side of a network.
+pub struct Pool {
+    /// The network's name.
+    pub network: Arc<str>,
+    /// Which side.
+    pub layer: Layer,
+    /// The nodes, primaries first, in the order of the configuration.
+    pub nodes: Box<[Node]>,
+    settings: Health,
+    snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<()>,
+    /// The highest block that clients have been shown.
+    served: AtomicU64,
+    inbox: mpsc::Sender<Input>,
+}
+
+/// The tasks behind a pool; they end when this is dropped.
+pub struct Running {
+    _tasks: JoinSet<()>,
+}
+
+impl Pool {
+    /// Starts to probe `nodes` and to keep account of them.
+    pub fn start(
+        network: &str,
+        layer: Layer,
+        nodes: Vec<Node>,
+        settings: &Health,
+        expected_chain: Option<u64>,
+        metrics: Arc<Metrics>,
+        wall: Wall,
+    ) -> (Arc<Self>, Running) {
+        let (inbox, findings) = mpsc::channel(INBOX);
+        let board = Board::new(nodes.len(), settings, expected_chain);
+        let pool = Arc::new(Self {
+            network: network.into(),
+            layer,
+            snapshot: ArcSwap::from_pointee(board.snapshot(&nodes, Instant::now())),
+            nodes: nodes.into(),
+            settings: settings.clone(),
+            changed: watch::Sender::new(()),
+            served: AtomicU64::new(0),
+            inbox,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(think(pool.clone(), board, findings, metrics.clone(), wall));
+        for node in 0..pool.nodes.len() {
+            tasks.spawn(keep_probing(pool.clone(), node, metrics.clone()));
+        }
+        tasks.spawn(watch_silence(pool.clone()));
+        (pool, Running { _tasks: tasks })
+    }
+
+    /// What is known now.
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Hears of every new snapshot from now on.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The highest block that clients have been shown.
+    pub fn served(&self) -> u64 {
+        self.served.load(Relaxed)
+    }
+
+    /// `node` showed a client the block at `height`. Believed within the limit of what is known, so that a lying node cannot raise it.
+    pub fn shown(&self, node: usize, height: u64) {
+        let snapshot = self.snapshot();
+        let believed = snapshot.head.unwrap_or(0).saturating_add(self.settings.max_lag_blocks);
+        if height <= believed && snapshot.nodes[node].verdict != Verdict::Suspect {
+            self.nodes[node].traffic.tell(height);
+            self.served.fetch_max(height, Relaxed);
+        }
+    }
+
+    /// A call failed in a way that speaks of the node. A refused or lost connection has it probed at once; a run of failures takes it
+    /// out.
+    pub fn call_failed(&self, node: usize, trouble: Trouble) {
+        let run = self.nodes[node].traffic.failed();
+        let input = match trouble.fault {
+            Fault::Silent => return,
+            _ if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() => {
+                self.nodes[node].traffic.answered();
+                Input::Out(node, trouble)
+            }
+            Fault::Failing => return,
+            Fault::Unreachable | Fault::Dropped => Input::CallFailed(node, trouble),
+        };
+        // A full inbox is full of the same news.
+        let _ = self.inbox.try_send(input);
+    }
+
+    /// The operator takes a node out, or lets it back in. `false` when there is none of that name.
+    pub async fn cordon(&self, name: &str, cordoned: bool) -> bool {
+        let Some(node) = self.nodes.iter().position(|node| *node.name == *name) else { return false };
+        self.inbox.send(Input::Cordon(node, cordoned)).await.is_ok()
+    }
+
+    fn perform(&self, effect: Effect, metrics: &Metrics) {
+        let name = |node: usize| &*self.nodes[node].name;
+        match effect {
+            Effect::WentOut(node) => {
+                self.nodes[node].out.notify_waiters();
+                if let Some(upstream) = &self.nodes[node].upstream {
+                    upstream.disconnect();
+                }
+            }
+            Effect::Poke(node) => self.nodes[node].poke.notify_one(),
+            Effect::Verdict { node, from, to } => {
+                let network = &*self.network;
+                let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());
+                match (to, why) {
+                    (Verdict::Up, _) => info!(network, node = name(node), was = %from, "node is up"),
+                    (_, Some(why)) if matches!(to, Verdict::Down(_)) => {
+                        warn!(network, node = name(node), was = %from, verdict = %to, why, "node is not usable");
+                    }
+                    _ => warn!(network, node = name(node), was = %from, verdict = %to, "node is not usable"),
+                }
+            }
+            Effect::Switched { from, to, reason } => {
+                metrics.switched(&self.network, self.layer.as_str(), reason);
+                let (from, to) = (from.map_or("none", name), to.map_or("none", name));
+                info!(network = &*self.network, from, to, reason, "calls go elsewhere");
+            }
+        }
+    }
+}
+
+/// The pool's mind.
+async fn think(
+    pool: Arc<Pool>,
+    mut board: Board,
+    mut findings: mpsc::Receiver<Input>,
+    metrics: Arc<Metrics>,
+    wall: Wall,
+) {
+    // The pool holds a sender of its own, so this ends by being dropped.
+    while let Some(input) = findings.recv().await {
+        let now = Instant::now();
+        if let Some(height) = board.forget_served(now) {
+            pool.served.store(height, Relaxed);
+        }
+        let effects = board.step(input, &pool.nodes, pool.served(), now, wall());
+        if let Some(height) = board.active_height() {
+            pool.served.fetch_max(height, Relaxed);
+        }
+        pool.snapshot.store(Arc::new(board.snapshot(&pool.nodes, now)));
+        for effect in effects {
+            pool.perform(effect, &metrics);
+        }
+        pool.changed.send_replace(());
+    }
+}
+
+/// Probes one node for ever, each probe under its deadline.
+async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
+    let node = &pool.nodes[index];
+    let mut knows_chain = false;
+    loop {
+        let started = Instant::now();
+        let outcome = match timeout(pool.settings.timeout, probe::probe(node, !knows_chain)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let text = format!("no answer to a probe within {:?}", pool.settings.timeout);
+                Err(Trouble { fault: Fault::Silent, text })
+            }
+        };
+        metrics.probed(&node.name, started.elapsed().as_secs_f64());
+        // Whatever answers after an outage may be another node under the same address.
+        knows_chain = outcome.is_ok();
+        if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
+            return;
+        }
+        if let Some(upstream) = &node.upstream {
+            upstream.sweep();
+        }
+        sleep_until(Instant::now() + PROBE_GAP).await;
+        // Both arms are cancel-safe.
+        tokio::select! {
+            () = sleep_until(started + pool.settings.interval) => {}
+            () = node.poke.notified() => {}
+        }
+    }
+}
+
+/// Looks for nodes that owe answers and send nothing, and puts each to the test.
+async fn watch_silence(pool: Arc<Pool>) {
+    let mut tests: JoinSet<(usize, Option<Input>)> = JoinSet::new();
+    let mut under_test = vec![false; pool.nodes.len()];
+    let mut ticks = interval(WATCH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Both arms are cancel-safe; an empty set is not a closed channel but nothing to wait for.
+        tokio::select! {
+            biased;
+            Some(done) = tests.join_next(), if !tests.is_empty() => {
+                let Ok((node, finding)) = done else { continue };
+                under_test[node] = false;
+                if let Some(finding) = finding && pool.inbox.send(finding).await.is_err() {
+                    return;
+                }
+            }
+            now = ticks.tick() => {
+                for (index, node) in pool.nodes.iter().enumerate() {
+                    let verdict = pool.snapshot().nodes[index].verdict;
+                    if !under_test[index] && verdict.answers() && node.traffic.silence(now) > SILENCE {
+                        under_test[index] = true;
+                        let pool = pool.clone();
+                        tests.spawn(async move { (index, put_to_the_test(&pool, index).await) });
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn put_to_the_test(pool: &Pool, index: usize) -> Option<Input> {
+    let node = &pool.nodes[index];
+    match timeout(SILENCE, probe::probe(node, false)).await {
+        Ok(Ok(_)) => {
+            node.traffic.touch(Instant::now());
+            None
+        }
+        Ok(Err(trouble)) => Some(Input::Probed(index, Err(trouble))),
+        Err(_) => {
+            let text = format!("owes answers, and has been silent for {:?}", SILENCE * 2);
+            Some(Input::Out(index, Trouble { fault: Fault::Silent, text }))
+        }
+    }
+}

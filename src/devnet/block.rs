@@ -39,6 +39,8 @@ pub struct Block {
     pub transactions: Vec<Mined>,
     /// When it was made, counted over all branches: a view knows only blocks up to its own moment.
     pub(super) made: u64,
+    /// Root of the consensus block that carries this one.
+    pub(super) root: Hash,
     miner: Address,
     state_root: Hash,
     gas_used: u64,
@@ -77,11 +79,13 @@ impl Block {
             gas_used: transactions.last().map_or(0, |mined| mined.cumulative_gas),
             transactions,
             made,
+            root: Hash::default(),
             miner: Hash::derived("miner", &salt.0).address(),
             state_root: Hash::derived("state", &[parent_hash.0, salt.0].concat()),
             texts: Texts::default(),
         };
         block.hash = Hash::of(&block.header_rlp());
+        block.root = beacon_root(block.hash);
         block
     }
 
@@ -151,6 +155,11 @@ impl Block {
     /// The block's transaction at `index`, with its place in the chain.
     pub(super) fn transaction_json(&self, index: usize) -> Value {
         self.transactions[index].transaction.json(Some((self.hash, self.number, index)))
+    }
+
+    /// Root of the consensus state after this block.
+    pub(super) fn beacon_state_root(&self) -> Hash {
+        Hash::derived("beacon state", &self.hash.0)
     }
 
     fn header(&self) -> Map<String, Value> {
@@ -223,13 +232,13 @@ impl Block {
     }
 
     /// Root of the consensus block that carried the parent.
-    fn parent_beacon_root(&self) -> Hash {
+    pub(super) fn parent_beacon_root(&self) -> Hash {
         beacon_root(self.parent_hash)
     }
 }
 
 /// Root of the consensus block that carries the execution block `hash`.
-pub(super) fn beacon_root(hash: Hash) -> Hash {
+fn beacon_root(hash: Hash) -> Hash {
     Hash::derived("beacon block", &hash.0)
 }
 

@@ -1,8 +1,242 @@
 //! A consensus node's port: the beacon API over REST, and its events.
+//!
+//! Every execution block has a slot of the same number; roots are derived from its hash. What validators need is left out.
 
-use std::sync::Arc;
+mod blocks;
+mod events;
 
-use super::{gate::Gate, node::Node};
+use std::{sync::Arc, time::Duration};
+
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use self::blocks::BlockId;
+use super::{
+    fault::{Fault, Faults},
+    gate::Gate,
+    hash::Hash,
+    http::{self as answers, Body},
+    node::{Dropped, Node},
+    record::Transport,
+    rpc,
+    view::{FINALIZED, JUSTIFIED, SLOTS_PER_EPOCH, View},
+};
+
+/// The fork that all blocks are of.
+const FORK: &str = "electra";
+/// How far behind a syncing node says it is, at least.
+const SYNC_DISTANCE: u64 = 64;
+
+/// An error as the beacon API has it.
+struct Problem(StatusCode, String);
+
+type Outcome = Result<Response<Body>, Problem>;
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(_node: Arc<Node>, _io: Gate) {}
+pub(super) async fn serve(node: Arc<Node>, io: Gate) {
+    let service = service_fn(|request| handle(node.clone(), request));
+    let mut server = http1::Builder::new();
+    server.header_read_timeout(None);
+    // A client that goes away, and a fault that drops the connection, are no errors here.
+    let _ = server.serve_connection(TokioIo::new(io), service).await;
+}
+
+async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    let query = head.uri.query().unwrap_or_default();
+    let called = format!("{} {path}", head.method);
+    let body = answers::read(body).await;
+    node.records.add(Transport::Http, &called, query, &answers::shared(&head.headers));
+    let faults = node.admit(Duration::ZERO).await?;
+    if let Some(refusal) = answers::refusal(&faults) {
+        return Ok(refusal);
+    }
+    let api = Api { view: node.view_under(&faults), node: &node, faults: &faults };
+    let outcome = match (body, faults.rpc_error()) {
+        (None, _) => Err(Problem(StatusCode::PAYLOAD_TOO_LARGE, "body too large".to_owned())),
+        (_, Some((code, message))) => {
+            let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+            let status = status.filter(|status| status.as_u16() >= 400);
+            Err(Problem(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message.to_owned()))
+        }
+        (Some(_), None) => api.route(&head.method, path, query, &head.headers),
+    };
+    if faults.cuts(&called, query) {
+        return Err(Dropped);
+    }
+    let response = outcome.unwrap_or_else(|Problem(status, message)| {
+        answers::json(status, json!({"code": status.as_u16(), "message": message}).to_string())
+    });
+    // An event stream's body comes when it comes: there is nothing to halve.
+    let whole = path != "/eth/v1/events";
+    if whole && faults.has(&Fault::CutMidBody) { Ok(answers::cut(response).await) } else { Ok(response) }
+}
+
+/// What a request is answered with: the node, how it is and what it sees at this moment.
+struct Api<'a> {
+    node: &'a Arc<Node>,
+    faults: &'a Faults,
+    view: View,
+}
+
+impl Api<'_> {
+    fn route(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Outcome {
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let wants_bytes = headers
+            .get(header::ACCEPT)
+            .is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.starts_with("application/octet-stream")));
+        match (method.as_str(), segments.as_slice()) {
+            ("GET", ["eth", "v1", "node", "version"]) => {
+                Ok(data(json!({"version": format!("SteadfastDevnet/v1/{}", self.node.name())})))
+            }
+            ("GET", ["eth", "v1", "node", "identity"]) => Ok(self.identity()),
+            ("GET", ["eth", "v1", "node", "syncing"]) => Ok(data(self.sync_status())),
+            ("GET", ["eth", "v1", "node", "health"]) => {
+                let partial = self.faults.has(&Fault::Syncing) || self.faults.has(&Fault::Optimistic);
+                let status = if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+                Ok(answers::json(status, ""))
+            }
+            ("GET", ["eth", "v1", "beacon", "genesis"]) => Ok(self.genesis()),
+            ("GET", ["eth", "v1", "config", "spec"]) => Ok(self.spec()),
+            ("GET", ["eth", "v1", "beacon", "headers"]) => self.headers(query),
+            ("GET", ["eth", "v1", "beacon", "headers", id]) => self.header(id),
+            ("GET", ["eth", "v1", "beacon", "blocks", id, "root"]) => self.block_root(id),
+            ("GET", ["eth", "v2", "beacon", "blocks", id]) => self.block(id, wants_bytes),
+            ("POST", ["eth", "v1" | "v2", "beacon", "blocks" | "blinded_blocks"]) => self.publish(headers),
+            ("GET", ["eth", "v1", "beacon", "states", id, "finality_checkpoints"]) => self.checkpoints(id),
+            ("GET", ["eth", "v2", "debug", "beacon", "states", id]) => self.state(id),
+            ("GET", ["eth", "v1", "events"]) => self.events(query),
+            _ => Err(Problem(StatusCode::NOT_FOUND, "Not Found".to_owned())),
+        }
+    }
+
+    fn identity(&self) -> Response<Body> {
+        let id = Hash::derived("peer", self.node.name().as_bytes()).to_string();
+        data(json!({
+            "peer_id": format!("16Uiu2{}", &id[2..42]),
+            "enr": "enr:-devnet",
+            "p2p_addresses": [],
+            "discovery_addresses": [],
+            "metadata": {"seq_number": "1", "attnets": "0x0000000000000000", "syncnets": "0x00"},
+        }))
+    }
+
+    fn sync_status(&self) -> Value {
+        let head = self.view.head().number;
+        let behind = self.node.chain.head().number.saturating_sub(head);
+        let syncing = self.faults.has(&Fault::Syncing);
+        let distance = match (syncing, self.faults.lie()) {
+            (true, _) => behind.max(SYNC_DISTANCE),
+            (false, 0) => behind,
+            (false, _) => 0,
+        };
+        json!({
+            "head_slot": (head + self.faults.lie()).to_string(),
+            "sync_distance": distance.to_string(),
+            "is_syncing": syncing,
+            "is_optimistic": self.faults.has(&Fault::Optimistic),
+            "el_offline": self.faults.has(&Fault::ElOffline),
+        })
+    }
+
+    fn genesis(&self) -> Response<Body> {
+        let chain_id = self.chain_id();
+        data(json!({
+            "genesis_time": self.view.genesis().timestamp.to_string(),
+            "genesis_validators_root": Hash::derived("validators", &chain_id.to_be_bytes()).to_string(),
+            "genesis_fork_version": "0x10000038",
+        }))
+    }
+
+    fn spec(&self) -> Response<Body> {
+        let chain_id = self.chain_id().to_string();
+        data(json!({
+            "CONFIG_NAME": "devnet",
+            "PRESET_BASE": "minimal",
+            "SECONDS_PER_SLOT": self.node.settings.seconds_per_slot.to_string(),
+            "SLOTS_PER_EPOCH": SLOTS_PER_EPOCH.to_string(),
+            "DEPOSIT_CHAIN_ID": chain_id,
+            "DEPOSIT_NETWORK_ID": chain_id,
+            "DEPOSIT_CONTRACT_ADDRESS": "0x4242424242424242424242424242424242424242",
+            "GENESIS_FORK_VERSION": "0x10000038",
+            "ELECTRA_FORK_EPOCH": "0",
+        }))
+    }
+
+    fn chain_id(&self) -> u64 {
+        self.faults.chain_id().unwrap_or_else(|| self.node.chain.id())
+    }
+
+    fn checkpoints(&self, id: &str) -> Outcome {
+        let at = self.view.at(self.find_state(id)?.number);
+        let checkpoint = |behind: u64| {
+            let block = at.checkpoint(behind);
+            json!({"epoch": (block.number / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
+        };
+        Ok(self.described(
+            None,
+            json!({
+                "previous_justified": checkpoint(FINALIZED),
+                "current_justified": checkpoint(JUSTIFIED),
+                "finalized": checkpoint(FINALIZED),
+            }),
+        ))
+    }
+
+    fn state(&self, id: &str) -> Outcome {
+        self.find_state(id)?;
+        let pieces = rpc::blob(self.node.settings.state_bytes).map(Ok);
+        Ok(with_fork(answers::streamed("application/octet-stream", stream::iter(pieces))))
+    }
+
+    fn publish(&self, headers: &HeaderMap) -> Outcome {
+        if self.faults.has(&Fault::Syncing) {
+            return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "beacon node is currently syncing".to_owned()));
+        }
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
+        if !["application/json", "application/octet-stream"].iter().any(|known| kind.starts_with(known)) {
+            return Err(Problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("unsupported content type {kind}")));
+        }
+        if !headers.contains_key(CONSENSUS_VERSION) {
+            return Err(Problem(StatusCode::BAD_REQUEST, "missing Eth-Consensus-Version header".to_owned()));
+        }
+        Ok(answers::json(StatusCode::OK, ""))
+    }
+
+    /// An answer about a block or state of `slot`, or about what is as new as the head.
+    fn described(&self, slot: Option<u64>, about: Value) -> Response<Body> {
+        let finalized = slot.is_some_and(|slot| slot <= self.view.checkpoint(FINALIZED).number);
+        let optimistic = self.faults.has(&Fault::Optimistic);
+        let body = json!({"execution_optimistic": optimistic, "finalized": finalized, "data": about});
+        answers::json(StatusCode::OK, body.to_string())
+    }
+
+    fn find_state(&self, id: &str) -> Result<Arc<super::Block>, Problem> {
+        let id =
+            BlockId::parse(id).ok_or_else(|| Problem(StatusCode::BAD_REQUEST, format!("Invalid state ID: {id}")))?;
+        let found = match id {
+            BlockId::Root(root) => (self.view.base()..=self.view.head().number)
+                .rev()
+                .filter_map(|slot| self.view.block(slot))
+                .find(|block| block.beacon_state_root() == root)
+                .cloned(),
+            id => id.find(&self.node.chain, &self.view),
+        };
+        found.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "State not found".to_owned()))
+    }
+}
+
+const CONSENSUS_VERSION: &str = "eth-consensus-version";
+
+fn data(about: Value) -> Response<Body> {
+    answers::json(StatusCode::OK, json!({"data": about}).to_string())
+}
+
+fn with_fork(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONSENSUS_VERSION, HeaderValue::from_static(FORK));
+    response
+}

@@ -125,7 +125,8 @@ impl Node {
         format!("ws://{}", self.addr)
     }
 
-    /// Switches a fault on, in the place of one of its kind. Listening sockets follow shortly: see [`Node::settled`].
+    /// Switches a fault on, in the place of one of its kind. The socket follows [`Fault::Down`] shortly: see [`Node::settled`];
+    /// a `Down` that is cleared before that may pass unnoticed.
     pub fn set_fault(&self, fault: Fault) {
         let view = self.view();
         self.faults.send_modify(|faults| Arc::make_mut(faults).set(fault, view));
@@ -149,9 +150,15 @@ impl Node {
 
     /// Waits until the listening socket is as the faults want it: closed if the node is down, open if not.
     pub async fn settled(&self) {
-        let mut listening = self.listening.subscribe();
-        // The sender lives in self: the wait cannot fail.
-        let _ = listening.wait_for(|open| *open != self.faults.borrow().down()).await;
+        let (mut listening, mut faults) = (self.listening.subscribe(), self.watch_faults());
+        while *listening.borrow_and_update() == faults.borrow_and_update().down() {
+            // Both arms are cancel-safe, and the senders live in self: they cannot fail.
+            tokio::select! {
+                biased;
+                _ = faults.changed() => {}
+                _ = listening.changed() => {}
+            }
+        }
     }
 
     /// The newest block number that the node reports, lies included.

@@ -11,7 +11,7 @@ use std::{
 use http::HeaderMap;
 use tokio::time::Instant;
 
-/// Requests kept, newest first to stay.
+/// Requests kept; the oldest go first.
 const KEPT: usize = 10_000;
 /// Bytes of params kept over all requests.
 const KEPT_BYTES: usize = 16 << 20;

@@ -68,6 +68,15 @@ impl View {
         Self { snapshot: self.snapshot.clone(), head }
     }
 
+    /// The same view as of an earlier head.
+    pub(super) fn at(&self, head: u64) -> Self {
+        Self { snapshot: self.snapshot.clone(), head: head.min(self.head) }
+    }
+
+    pub(super) fn genesis(&self) -> &Arc<Block> {
+        &self.snapshot.genesis
+    }
+
     pub(super) fn head(&self) -> &Arc<Block> {
         self.block(self.head).unwrap_or(&self.snapshot.genesis)
     }
@@ -128,3 +137,42 @@ pub(super) const SLOTS_PER_EPOCH: u64 = 8;
 pub(super) const JUSTIFIED: u64 = 1;
 /// The finalized checkpoint lies so many epochs back.
 pub(super) const FINALIZED: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::{chain::Chain, clock::Clock},
+        *,
+    };
+
+    /// The numbers of the blocks that a view of `chain` loses and gains when it moves on from `view`.
+    fn step(view: &mut View, chain: &Chain, behind: u64) -> (Vec<u64>, Vec<u64>) {
+        let change = view.advance(View::new(chain.snapshot(), behind));
+        let numbers = |blocks: &[Arc<Block>]| blocks.iter().map(|block| block.number).collect();
+        (numbers(&change.removed), numbers(&change.added))
+    }
+
+    #[tokio::test]
+    async fn a_view_moves_only_to_what_is_new_and_misses_nothing() {
+        let chain = Chain::new(1, 1, Clock::fixed(1000), 10, Duration::from_secs(1), None);
+        let mut view = View::new(chain.snapshot(), 0);
+        let nothing = (vec![], vec![]);
+        assert_eq!(step(&mut view, &chain, 0), nothing);
+        assert_eq!(step(&mut view, &chain, 5), nothing, "further back on the same snapshot");
+        chain.mine(2);
+        assert_eq!(step(&mut view, &chain, 5), nothing, "further back on a later snapshot");
+        assert_eq!(step(&mut view, &chain, 1), (vec![], vec![11]));
+        assert_eq!(step(&mut view, &chain, 0), (vec![], vec![12]));
+        chain.reorg(3).unwrap();
+        chain.reorg(1).unwrap();
+        assert_eq!(step(&mut view, &chain, 0), (vec![12, 11, 10], vec![10, 11, 12, 13, 14]), "two reorgs at once");
+        chain.reorg_to(4, 1).unwrap();
+        assert_eq!(step(&mut view, &chain, 0), (vec![14, 13, 12, 11], vec![11]), "to a shorter branch");
+        chain.reorg_to(1, 0).unwrap();
+        assert_eq!(step(&mut view, &chain, 0), nothing, "only blocks gone: no news until there are others");
+        chain.mine(1);
+        assert_eq!(step(&mut view, &chain, 0), (vec![11], vec![11]));
+    }
+}

@@ -36,6 +36,8 @@ use super::{
 
 /// Largest message and frame that is read.
 const MOST_MESSAGE: usize = 64 << 20;
+/// Calls that wait on one socket; with more it is not read until some are answered.
+const MOST_WAITING: usize = 10_000;
 /// The library's default of 128 KiB is too much for thousands of clients.
 const READ_BUFFER: usize = 8 << 10;
 
@@ -98,13 +100,12 @@ enum Input {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn run(mut self) {
         let mut waiting = FuturesUnordered::new();
-        // A hanging node answers and pushes nothing. Whoever is owed something then is dropped when the hang ends.
-        let mut owed = false;
         loop {
             let faults = self.faults.borrow_and_update().clone();
-            if owed && !faults.hang() {
-                return;
+            if faults.has(&Fault::Failing) && !faults.hang() {
+                return self.fail().await;
             }
+            // A hanging node answers and pushes nothing. Its calls wait, and drop the socket when the hang ends.
             let input = self.next(&mut waiting, faults.hang()).await;
             let ended = match input {
                 Input::Frame(None | Some(Err(_) | Ok(Frame::Close(_)))) => return self.finish().await,
@@ -117,7 +118,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     };
                     let message = Message::parse(text);
                     el::record(&self.node, Transport::Ws, &message, &self.headers);
-                    owed |= faults.hang();
                     let wish = el::sleep_wish(&message);
                     if faults.hang() || !faults.slow().is_zero() || !wish.is_zero() {
                         waiting.push(admit(self.node.clone(), message, wish));
@@ -130,8 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 Input::Ready(message, Ok(faults)) => self.answer(&faults, &message).await,
                 Input::Faults => {
                     let faults = self.faults.borrow().clone();
-                    owed |= faults.hang() && !waiting.is_empty();
-                    if faults.hang() { Ok(()) } else { self.push(&faults).await }
+                    if faults.hang() || faults.has(&Fault::Failing) { Ok(()) } else { self.push(&faults).await }
                 }
                 Input::Chain => self.push(&faults).await,
                 Input::Pending(hash) => {
@@ -161,15 +160,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 _ = self.chain.changed(), if !hang => return Input::Chain,
                 // Whoever listens too slowly misses some, as with a real node.
                 pending = self.pending.recv(), if !hang => if let Ok(hash) = pending { return Input::Pending(hash) },
-                frame = self.socket.next() => return Input::Frame(frame),
+                frame = self.socket.next(), if waiting.len() < MOST_WAITING => return Input::Frame(frame),
             }
         }
     }
 
     async fn answer(&mut self, faults: &Faults, message: &Message) -> Result<(), End> {
-        if faults.has(&Fault::Failing) {
-            return self.fail().await;
-        }
         if faults.has(&Fault::Garbage) {
             return self.send(vec![GARBAGE.to_owned()]).await;
         }
@@ -196,9 +192,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     async fn push(&mut self, faults: &Faults) -> Result<(), End> {
-        if faults.has(&Fault::Failing) {
-            return self.fail().await;
-        }
         let news = self.subscriptions.news(&self.node, faults);
         self.send(news).await
     }
@@ -213,10 +206,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         Ok(self.socket.flush().await?)
     }
 
-    async fn fail(&mut self) -> Result<(), End> {
+    async fn fail(mut self) {
         let close = CloseFrame { code: CloseCode::Error, reason: "internal error".into() };
-        self.socket.send(Frame::Close(Some(close))).await?;
-        Err(End::Lost)
+        if self.socket.send(Frame::Close(Some(close))).await.is_ok() {
+            self.finish().await;
+        }
     }
 
     /// Lets the closing handshake finish, but not for ever.

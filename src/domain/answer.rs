@@ -84,6 +84,23 @@ pub fn trailing_id(tail: &[u8]) -> Option<Range<usize>> {
     (key_is_whole && start < body.len()).then_some(start..body.len())
 }
 
+/// Where the id stands among the members of a complete response, wherever it is.
+pub fn id(text: &[u8]) -> Option<Range<usize>> {
+    let mut scanner = Scanner::new(text);
+    scanner.space();
+    scanner.take(b'{').then_some(())?;
+    let mut first = true;
+    while let Ok(Some(key)) = scanner.member(first) {
+        first = false;
+        let start = scanner.offset();
+        scanner.value().ok()?;
+        if key.raw == b"id" {
+            return Some(start..scanner.offset());
+        }
+    }
+    None
+}
+
 fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|&&b| b == b'\\').count() % 2 == 1
 }
@@ -232,6 +249,18 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(trailing_id(text.as_bytes()).map(|r| &text[r]), id, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_found_wherever_it_is() {
+        for (text, place) in [
+            (r#"{"result":{"id":5},"id":12,"jsonrpc":"2.0"}"#, Some("12")),
+            (r#" { "id" : null , "error" : {} }"#, Some("null")),
+            (r#"{"result":{"id":5}}"#, None),
+            ("[]", None),
+        ] {
+            assert_eq!(id(text.as_bytes()).map(|place| &text[place]), place, "{text}");
         }
     }
 

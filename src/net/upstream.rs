@@ -46,6 +46,9 @@ pub struct Target {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+/// The idle connections of one worker, each with the moment it became idle.
+type Shard = Mutex<Vec<(Conn, Instant)>>;
+
 /// A node as an HTTP server.
 pub struct Upstream {
     target: Target,
@@ -53,7 +56,7 @@ pub struct Upstream {
     connect_timeout: Duration,
     /// The head of a JSON-RPC request up to the length of the body.
     post: Vec<u8>,
-    idle: Box<[Mutex<Vec<(Conn, Instant)>>]>,
+    idle: Box<[Shard]>,
 }
 
 impl fmt::Debug for Upstream {
@@ -228,7 +231,7 @@ impl Upstream {
 }
 
 /// A list of connections is whole at every moment, so a panic elsewhere cannot have spoilt it.
-fn lock(shard: &Mutex<Vec<(Conn, Instant)>>) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
+fn lock(shard: &Shard) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -257,10 +260,9 @@ impl Response {
             Poll::Ready(Some(Ok(_))) => self.head.framing.is_done(),
             Poll::Pending => false,
         };
-        if over && let Some(conn) = self.conn.take() {
-            if let Some(conn) = conn.recycle(&self.head) {
-                self.upstream.give_back(conn);
-            }
+        let spent = if over { self.conn.take() } else { None };
+        if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
+            self.upstream.give_back(conn);
         }
         next
     }

@@ -1,0 +1,168 @@
+//! The control server: faults, mining and reorganisations by HTTP, made to be typed.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /` | lists chain and nodes |
+//! | `GET /nodes/el-1` | one node |
+//! | `GET /nodes/el-1/requests` | counts by method |
+//! | `POST /nodes/el-1/faults` | sets `{"fault":"lag","blocks":10}` |
+//! | `DELETE /nodes/el-1/faults`, `POST /nodes/el-1/up` | clears all faults |
+//! | `DELETE /nodes/el-1/faults/lag` | clears one |
+//! | `POST /nodes/el-1/down`, `POST /nodes/el-1/lag/10` | sets one |
+//! | `POST /mine`, `POST /mine/3` | mines |
+//! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::timeout};
+use tracing::debug;
+
+use super::{
+    chain::{Chain, KEPT_BLOCKS},
+    fault::Fault,
+    http::{self as answers, Body},
+    node::{Kind, Node},
+};
+use crate::net::Accept;
+
+/// How long a change of faults waits for the node's socket to follow.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What can be controlled.
+pub(super) struct Control {
+    pub(super) chain: Arc<Chain>,
+    pub(super) nodes: Vec<Arc<Node>>,
+}
+
+/// Why a request cannot be served.
+struct Refusal(StatusCode, String);
+
+/// Serves for ever. Connections end with this future.
+pub(super) async fn run(control: Arc<Control>, mut socket: Box<dyn Accept>) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            Some(_) = connections.join_next() => {}
+            accepted = socket.accept() => match accepted {
+                Ok((incoming, _)) => {
+                    let control = control.clone();
+                    connections.spawn(async move {
+                        let Ok(io) = incoming.open() else { return };
+                        let service = service_fn(|request| control.handle(request));
+                        let mut server = http1::Builder::new();
+                        server.header_read_timeout(None);
+                        // A client that goes away is no error here.
+                        let _ = server.serve_connection(TokioIo::new(io), service).await;
+                    });
+                }
+                Err(error) => {
+                    debug!(%error, "accept");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            },
+        }
+    }
+}
+
+impl Control {
+    async fn handle(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let (head, body) = request.into_parts();
+        let body = answers::read(body).await.unwrap_or_default();
+        let path: Vec<&str> = head.uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        let (status, value) = match self.route(head.method.as_str(), &path, &body).await {
+            Ok(value) => (StatusCode::OK, value),
+            Err(Refusal(status, message)) => (status, json!({"error": message})),
+        };
+        Ok(answers::json(status, format!("{value:#}\n")))
+    }
+
+    async fn route(&self, method: &str, path: &[&str], body: &Bytes) -> Result<Value, Refusal> {
+        let bad = |error: &dyn std::fmt::Display| Refusal(StatusCode::BAD_REQUEST, error.to_string());
+        match (method, path) {
+            ("GET", []) => Ok(self.describe()),
+            ("POST", ["mine", count @ ..]) if count.len() <= 1 => {
+                let count = count.first().map_or(Ok(1), |text| number(text))?;
+                if count > KEPT_BLOCKS as u64 {
+                    return Err(bad(&format!("at most {KEPT_BLOCKS} blocks at once")));
+                }
+                let head = self.chain.mine(count);
+                Ok(json!({"head": head.number, "hash": head.hash.to_string()}))
+            }
+            ("POST", ["reorg", depth, length @ ..]) if length.len() <= 1 => {
+                let depth = number(depth)?;
+                let length = length.first().map_or(Ok(depth.saturating_add(1)), |text| number(text))?;
+                if length > KEPT_BLOCKS as u64 {
+                    return Err(bad(&format!("at most {KEPT_BLOCKS} blocks at once")));
+                }
+                let reorg = self.chain.reorg_to(depth, length).map_err(|error| bad(&error))?;
+                let hashes =
+                    |blocks: &[Arc<super::Block>]| -> Vec<_> { blocks.iter().map(|b| b.hash.to_string()).collect() };
+                let head = self.chain.head().number;
+                Ok(json!({"head": head, "removed": hashes(&reorg.removed), "added": hashes(&reorg.added)}))
+            }
+            (_, ["nodes", name, rest @ ..]) => {
+                let node = self.nodes.iter().find(|node| node.name() == *name);
+                let node = node.ok_or_else(|| {
+                    let names: Vec<&str> = self.nodes.iter().map(|node| node.name()).collect();
+                    Refusal(StatusCode::NOT_FOUND, format!("no node {name:?}: there are {}", names.join(", ")))
+                })?;
+                match (method, rest) {
+                    ("GET", []) => return Ok(describe(node)),
+                    ("GET", ["requests"]) => return Ok(json!(node.counts())),
+                    ("POST", ["faults"]) => node.set_fault(Fault::from_json(body).map_err(|error| bad(&error))?),
+                    ("DELETE", ["faults"]) | ("POST", ["up"]) => node.clear_faults(),
+                    ("DELETE", ["faults", fault]) => node.clear_fault(&fault.replace('-', "_")),
+                    ("POST", [fault, argument @ ..]) if argument.len() <= 1 => {
+                        let fault = Fault::from_words(fault, argument.first().copied());
+                        node.set_fault(fault.map_err(|error| bad(&error))?);
+                    }
+                    _ => return Err(unknown(method, path)),
+                }
+                // The answer comes when the change is felt; a port that cannot be bound again must not hold it for ever.
+                let _ = timeout(SETTLE, node.settled()).await;
+                Ok(describe(node))
+            }
+            _ => Err(unknown(method, path)),
+        }
+    }
+
+    fn describe(&self) -> Value {
+        let head = self.chain.head();
+        json!({
+            "chain": {"id": self.chain.id(), "head": head.number, "hash": head.hash.to_string(), "mempool": self.chain.mempool().len()},
+            "nodes": self.nodes.iter().map(|node| describe(node)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn describe(node: &Node) -> Value {
+    let mut about = json!({
+        "name": node.name(),
+        "kind": if node.kind() == Kind::Execution { "execution" } else { "consensus" },
+        "http": node.http_url(),
+        "head": node.head_number(),
+        "faults": node.active_faults(),
+        "connections": {"open": node.connections_open(), "total": node.connections_total()},
+        "subscriptions": node.subscriptions(),
+        "requests": node.counts().values().sum::<u64>(),
+    });
+    if node.kind() == Kind::Execution {
+        about["ws"] = json!(node.ws_url());
+    }
+    about
+}
+
+fn number(text: &str) -> Result<u64, Refusal> {
+    text.parse().map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("{text:?} is not a number of blocks")))
+}
+
+fn unknown(method: &str, path: &[&str]) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, format!("no {method} /{}: GET / lists what there is", path.join("/")))
+}

@@ -1,0 +1,116 @@
+//! Asking a node how it is.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::{
+    board::{Probe, Trouble},
+    health::Fault,
+    node::Node,
+};
+use crate::{
+    domain::{answer::NodeError, block::BlockRef, hex},
+    net::{
+        exchange::Broken,
+        upstream::{Error, Post, Upstream},
+    },
+};
+
+/// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// Asks for the latest block and whether the node is syncing, and for the chain id if `chain` says so. The caller bounds it in time.
+pub async fn probe(node: &Node, chain: bool) -> Result<Probe, Trouble> {
+    let Some(upstream) = &node.upstream else {
+        let text = "has only a WebSocket URL, which this version cannot use".to_owned();
+        return Err(Trouble { fault: Fault::Failing, text });
+    };
+    let started = Instant::now();
+    let block = async {
+        let text = ask(node, upstream, "eth_getBlockByNumber", r#"["latest",false]"#).await??;
+        let block = BlockRef::read(&text).map_err(|why| failing(node, &format!("eth_getBlockByNumber: {why}")))?;
+        Ok((block, started.elapsed()))
+    };
+    let syncing = async {
+        match ask(node, upstream, "eth_syncing", "[]").await? {
+            Ok(text) => Ok(text.trim_start().starts_with('{') || text.trim() == "true"),
+            // A provider that does not offer the method does not sync either.
+            Err(error) if error.text.contains("-32601") => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let chain_id = async {
+        if !chain {
+            return Ok(None);
+        }
+        let text = ask(node, upstream, "eth_chainId", "[]").await??;
+        let id = serde_json::from_str::<String>(&text).ok().and_then(|text| hex::quantity(&text));
+        id.map(Some).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
+    };
+    let ((block, latency), syncing, chain_id) = tokio::try_join!(block, syncing, chain_id)?;
+    Ok(Probe { block, syncing, chain_id, latency })
+}
+
+fn failing(node: &Node, text: &str) -> Trouble {
+    Trouble { fault: Fault::Failing, text: node.redact(text) }
+}
+
+/// One call: the result's text, or the error that the node returned; the outer error is one of transport.
+async fn ask(
+    node: &Node,
+    upstream: &Arc<Upstream>,
+    method: &str,
+    params: &str,
+) -> Result<Result<String, Trouble>, Trouble> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<NodeError<'a>>,
+    }
+    let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+    let mut post = Post { headers: &[], body: request.as_bytes(), fresh: false };
+    let mut outcome = upstream.post(post).await;
+    if outcome.as_ref().is_err_and(Error::is_stale) {
+        post.fresh = true;
+        outcome = upstream.post(post).await;
+    }
+    let mut response = outcome.map_err(|error| trouble(node, &error))?;
+    let mut body = Vec::new();
+    while let Some(piece) = response.next().await {
+        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ANSWER {
+            return Err(failing(node, &format!("{method}: the answer is longer than {MAX_ANSWER} bytes")));
+        }
+    }
+    if response.head.status != 200 {
+        return Err(failing(node, &format!("{method}: HTTP status {}", response.head.status)));
+    }
+    let answer: Answer<'_> = serde_json::from_slice(&body)
+        .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
+    Ok(match answer {
+        Answer { error: Some(error), .. } => {
+            Err(failing(node, &format!("{method}: error {}: {}", error.code, error.message)))
+        }
+        Answer { result: Some(result), .. } => Ok(result.get().to_owned()),
+        // `Option` reads a null result as none.
+        Answer { .. } => Ok("null".to_owned()),
+    })
+}
+
+/// What a failed exchange says of a node.
+pub fn trouble(node: &Node, error: &Error) -> Trouble {
+    let fault = match error {
+        Error::Connect(_) => Fault::Unreachable,
+        Error::ConnectTimeout(_) => Fault::Silent,
+        Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
+        Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
+    };
+    Trouble { fault, text: node.redact(&error.to_string()) }
+}

@@ -1,0 +1,156 @@
+//! Floor 4, choice: which node a call goes to next. Pure: everything it weighs is handed to it.
+
+use crate::{config::Policy, domain::method::Class, pool::snapshot::Snapshot};
+
+/// What a node's traffic shows at the moment of choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Calls that wait on it.
+    pub in_flight: usize,
+    /// The highest block that it showed a client.
+    pub told: u64,
+}
+
+/// The best node for a call, leaving out those in `tried`; `None` when there is none left.
+///
+/// Usable before unusable (the least bad first), those that have reached `served`, the highest block that clients were shown, before
+/// those that have not, primary before backup; then `policy`. Calls that mean something only on one node always take the first.
+pub fn next(
+    snapshot: &Snapshot,
+    load: impl Fn(usize) -> Load,
+    served: u64,
+    policy: Policy,
+    class: Class,
+    tried: &[usize],
+) -> Option<usize> {
+    let spread = policy == Policy::Spread && class != Class::NodeLocal;
+    (0..snapshot.nodes.len())
+        .filter(|node| !tried.contains(node))
+        .filter_map(|node| {
+            let load = load(node);
+            let rank = snapshot.nodes[node].rank(load.told, served)?;
+            Some((rank, if spread { load.in_flight } else { 0 }, node))
+        })
+        .min()
+        .map(|(.., node)| node)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        config::Tier,
+        domain::{
+            block::BlockRef,
+            verdict::{Down, Verdict},
+        },
+        pool::snapshot::Facts,
+    };
+
+    fn facts(verdict: Verdict, tier: Tier, number: u64, cordoned: bool) -> Facts {
+        let head = Some(BlockRef { number, hash: String::new(), parent: String::new(), timestamp: 0 });
+        Facts { tier, verdict, cordoned, head, lag: None, chain_id: None, latency: None, last_error: None, proving: 0 }
+    }
+
+    fn order(nodes: &[Facts], served: u64, policy: Policy, loads: &[Load]) -> Vec<usize> {
+        let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
+        let load = |node: usize| loads.get(node).copied().unwrap_or_default();
+        let mut tried = Vec::new();
+        while let Some(node) = next(&snapshot, load, served, policy, Class::Read, &tried) {
+            tried.push(node);
+        }
+        tried
+    }
+
+    use Tier::{Backup, Primary};
+    use Verdict::{Lagging, Stalled, Syncing, Up, WrongChain};
+
+    #[test]
+    fn usable_before_unusable_primary_before_backup() {
+        let nodes = [
+            facts(Syncing, Primary, 100, false),
+            facts(Up, Backup, 100, false),
+            facts(Lagging(9), Primary, 91, false),
+            facts(Up, Primary, 100, false),
+            facts(WrongChain, Primary, 100, false),
+            facts(Verdict::Down(Down::Silent), Primary, 100, false),
+            facts(Up, Primary, 100, true),
+            facts(Verdict::Down(Down::Proving), Backup, 100, false),
+        ];
+        assert_eq!(order(&nodes, 100, Policy::First, &[]), [3, 1, 7, 2, 0]);
+    }
+
+    #[test]
+    fn the_chain_does_not_go_backwards_while_another_usable_node_has_reached_what_was_served() {
+        let nodes = [facts(Up, Primary, 99, false), facts(Up, Primary, 98, false), facts(Up, Backup, 100, false)];
+        assert_eq!(order(&nodes, 100, Policy::First, &[]), [2, 0, 1]);
+        assert_eq!(order(&nodes, 98, Policy::First, &[]), [0, 1, 2]);
+        // It is better off than its last probe knew.
+        let told = Load { told: 100, ..Load::default() };
+        assert_eq!(order(&nodes, 100, Policy::First, &[told]), [0, 2, 1]);
+        // A usable node that is behind is better than an unusable one that is not.
+        let nodes = [facts(Up, Primary, 99, false), facts(Stalled, Primary, 100, false)];
+        assert_eq!(order(&nodes, 100, Policy::First, &[]), [0, 1]);
+    }
+
+    #[test]
+    fn spread_takes_the_least_busy_of_equals_and_node_local_calls_do_not_spread() {
+        let nodes = [facts(Up, Primary, 1, false), facts(Up, Primary, 1, false), facts(Up, Backup, 1, false)];
+        let loads = [Load { in_flight: 3, told: 0 }, Load { in_flight: 1, told: 0 }, Load::default()];
+        assert_eq!(order(&nodes, 1, Policy::Spread, &loads), [1, 0, 2]);
+        assert_eq!(order(&nodes, 1, Policy::First, &loads), [0, 1, 2]);
+        let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
+        assert_eq!(next(&snapshot, |n| loads[n], 1, Policy::Spread, Class::NodeLocal, &[]), Some(0));
+    }
+
+    fn any_facts() -> impl Strategy<Value = Facts> {
+        let verdict = prop_oneof![
+            4 => Just(Up),
+            1 => (6u64..50).prop_map(Lagging),
+            1 => Just(Stalled),
+            1 => Just(Syncing),
+            1 => Just(Verdict::Suspect),
+            1 => Just(WrongChain),
+            1 => Just(Verdict::Down(Down::Silent)),
+        ];
+        (verdict, any::<bool>(), 90u64..110, proptest::bool::weighted(0.1))
+            .prop_map(|(verdict, primary, head, cordoned)| facts(verdict, if primary { Primary } else { Backup }, head, cordoned))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_plan_names_each_node_that_may_serve_once_and_the_better_first(
+            nodes in proptest::collection::vec(any_facts(), 0..8),
+            served in 90u64..110,
+            spread in any::<bool>(),
+            busy in proptest::collection::vec(0usize..5, 8),
+        ) {
+            let policy = if spread { Policy::Spread } else { Policy::First };
+            let loads: Vec<Load> = busy.iter().map(|&in_flight| Load { in_flight, told: 0 }).collect();
+            let plan = order(&nodes, served, policy, &loads);
+            let mut named = plan.clone();
+            named.sort_unstable();
+            let may: Vec<usize> = (0..nodes.len()).filter(|&n| !nodes[n].cordoned && nodes[n].verdict.answers()).collect();
+            prop_assert_eq!(named, may);
+            for pair in plan.windows(2) {
+                let (a, b) = (&nodes[pair[0]], &nodes[pair[1]]);
+                prop_assert!(a.verdict.badness() <= b.verdict.badness());
+                let number = |facts: &Facts| facts.head.as_ref().unwrap().number;
+                if a.verdict.is_usable() && b.verdict.is_usable() {
+                    prop_assert!(number(a) >= served || number(b) < served);
+                    if number(a) >= served && number(b) >= served {
+                        prop_assert!(a.tier <= b.tier);
+                        if a.tier == b.tier {
+                            let busy = loads[pair[0]].in_flight.cmp(&loads[pair[1]].in_flight);
+                            prop_assert!(if spread { busy.is_le() } else { pair[0] < pair[1] });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,41 +1,41 @@
 //! A source file as the floors see it: the paths that it names, each made absolute.
 
 /// One source file.
-pub struct Source {
+pub(crate) struct Source {
     /// Its path from the package's root.
-    pub path: String,
+    pub(crate) path: String,
     /// How many lines it has.
-    pub lines: usize,
+    pub(crate) lines: usize,
     /// Every path named in it, `use` trees taken apart. Plain local names are among them.
-    pub references: Vec<Reference>,
+    pub(crate) references: Vec<Reference>,
     /// What puts modules where this reading does not look.
-    pub unreadable: Vec<Unreadable>,
+    pub(crate) unreadable: Vec<Unreadable>,
     module: Vec<String>,
 }
 
 /// A path that is named somewhere.
-pub struct Reference {
+pub(crate) struct Reference {
     /// The line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Absolute if it is of this crate (`crate::pool::Pool`), else as written.
-    pub path: String,
+    pub(crate) path: String,
     /// The module in which it stands, from the crate's root.
-    pub from: Vec<String>,
+    pub(crate) from: Vec<String>,
     /// Whether that is a module named `tests`.
-    pub in_tests: bool,
+    pub(crate) in_tests: bool,
 }
 
 /// Something that this reading cannot follow.
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     /// The line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What it is.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
 }
 
 impl Source {
     /// Reads the file at `path` with the content `text`.
-    pub fn read(path: &str, text: &str) -> Self {
+    pub(crate) fn read(path: &str, text: &str) -> Self {
         let stem = path.strip_prefix("src/").and_then(|path| path.strip_suffix(".rs")).unwrap_or(path);
         let mut module: Vec<String> = stem.split('/').map(str::to_owned).collect();
         if module.last().is_some_and(|last| last == "mod") || module == ["lib"] {
@@ -53,7 +53,7 @@ impl Source {
     }
 
     /// The top-level module; none for the crate's root.
-    pub fn top(&self) -> Option<&str> {
+    pub(crate) fn top(&self) -> Option<&str> {
         self.module.first().map(String::as_str)
     }
 

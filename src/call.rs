@@ -10,7 +10,6 @@ pub mod hold;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::{
@@ -26,6 +25,7 @@ use crate::{
         method::{Class, Method},
         refusal::Refusal,
         rpc::Request,
+        transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
     pool::Pool,
@@ -46,6 +46,7 @@ pub struct Calls {
 
 /// What becomes of a call.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every call")]
 pub enum Outcome {
     /// A node's answer, with the client's id.
     Answered(Answer),
@@ -176,61 +177,127 @@ struct Course<'a> {
     pause: Duration,
 }
 
-impl Course<'_> {
+impl<'a> Course<'a> {
     async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Refusal> {
-        let mut turn = None;
         loop {
-            let Some(node) = self.next_node(&mut turn).await? else { return self.give_up() };
+            let Some((node, turn)) = self.next_node().await? else { return self.give_up() };
             // Whoever waits behind us comes next as soon as we set out.
-            drop(turn.take());
-            let attempt = Attempt {
-                node: &self.calls.pool.nodes[node],
-                body: self.request.raw,
-                headers: self.headers,
-                repeatable: self.method.is_repeatable(),
-                limit: self.attempt_limit(),
-            };
-            match attempt.run(alarm).await {
+            drop(turn);
+            let (sent, again) = self.attempt(node).run(alarm).await;
+            self.may_have_arrived |= again;
+            let trouble = match sent {
                 Sent::Answered(answer) => {
                     if let Some(height) = answer.height(self.method.tells) {
                         self.calls.pool.shown(node, height);
                     }
                     return Ok(answer);
                 }
-                Sent::OfTheCaller(answer) => return self.of_the_caller(node, answer, alarm).await,
+                Sent::OfTheCaller(answer) => return Ok(self.settle(node, answer, alarm).await),
                 Sent::OfTheNode(answer, trouble) => {
-                    if let Some(trouble) = trouble {
-                        self.calls.pool.call_failed(node, trouble);
-                    }
                     self.best = self.best.take().or(answer);
-                    self.attempts += 1;
-                }
-                Sent::Nothing(trouble) => self.calls.pool.call_failed(node, trouble),
-                Sent::Lost(trouble) => {
-                    if let Some(trouble) = trouble {
-                        self.calls.pool.call_failed(node, trouble);
-                    }
                     self.may_have_arrived = true;
                     self.attempts += 1;
+                    trouble
                 }
+                Sent::Nothing(trouble) => Some(trouble),
+                Sent::Lost(trouble) => {
+                    self.may_have_arrived = true;
+                    self.attempts += 1;
+                    trouble
+                }
+            };
+            if let Some(trouble) = trouble {
+                self.calls.pool.call_failed(node, trouble);
             }
             if self.may_have_arrived && !self.method.is_repeatable() {
-                return Err(Refusal::OutcomeUnknown);
-            }
-            if Instant::now() >= self.deadline {
-                return self.give_up();
+                return self.best.take().ok_or(Refusal::OutcomeUnknown);
             }
             self.tried.push(node);
         }
     }
 
-    /// The node to try next, waiting for one if need be. `None` when the call has had all its attempts.
-    async fn next_node<'t>(&mut self, turn: &mut Option<Turn<'t>>) -> Result<Option<usize>, Refusal>
-    where
-        Self: 't,
-    {
-        let _ = &turn;
-        unreachable!()
+    fn attempt(&self, node: usize) -> Attempt<'a> {
+        let repeatable = self.method.is_repeatable();
+        let limit = Instant::now() + self.calls.settings.attempt_timeout;
+        Attempt {
+            node: &self.calls.pool.nodes[node],
+            body: self.request.raw,
+            headers: self.headers,
+            repeatable,
+            // What cannot be tried elsewhere may take all the time there is.
+            limit: if repeatable { limit.min(self.deadline) } else { self.deadline },
+        }
+    }
+
+    /// The node to try next, and a turn in the queue if the call had to wait. `None` when it has had all its chances.
+    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Refusal> {
+        let Calls { pool, hold, settings, .. } = self.calls;
+        loop {
+            let now = Instant::now();
+            if self.attempts >= settings.attempts.get() || now >= self.deadline {
+                return Ok(None);
+            }
+            let mut turn = None;
+            if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
+                turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now)).await?);
+            }
+            let load = |node: usize| {
+                let traffic = &pool.nodes[node].traffic;
+                Load { in_flight: traffic.in_flight(), told: traffic.told() }
+            };
+            let class = self.method.class;
+            let node = route::next(&pool.snapshot(), load, pool.served(), settings.policy, class, &self.tried);
+            if let Some(node) = node {
+                return Ok(Some((node, turn)));
+            }
+            drop(turn);
+            // Every node has failed it. An answer that one gave is better than waiting for another.
+            let until = self.hold_until(now);
+            if self.best.is_some() || now >= until {
+                return Ok(None);
+            }
+            hold.pause(self.pause.min(until - now), self.request.raw.len()).await?;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.tried.clear();
+        }
+    }
+
+    fn hold_until(&mut self, now: Instant) -> Instant {
+        let since = *self.held_since.get_or_insert(now);
+        (since + self.calls.settings.hold).min(self.deadline)
+    }
+
+    /// An error that speaks of the call goes back as it is, but for one: of a transaction that an earlier attempt of ours may have
+    /// brought to a node, 'already known' is the good news, and so is 'nonce too low' when the node has that very transaction.
+    async fn settle(&self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Answer {
+        if self.method.class != Class::RawTransaction || !self.may_have_arrived {
+            return answer;
+        }
+        let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
+            return answer;
+        };
+        let hash = hex::encode(&hash);
+        let (known, used) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_nonce_too_low()));
+        if known || (used && self.is_there(node, &hash, alarm).await) {
+            return Answer::made(format!(r#"{{"jsonrpc":"2.0","id":null,"result":"{hash}"}}"#).into_bytes());
+        }
+        answer
+    }
+
+    /// Whether the node has the transaction, in a block or waiting.
+    async fn is_there(&self, node: usize, hash: &str, alarm: &mut Alarm) -> bool {
+        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
+        let attempt = Attempt {
+            node: &self.calls.pool.nodes[node],
+            body: ask.as_bytes(),
+            headers: &[],
+            repeatable: true,
+            limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
+        };
+        match attempt.run(alarm).await.0 {
+            Sent::Answered(answer) => answer.shows(hash),
+            _ => false,
+        }
     }
 
     fn give_up(&mut self) -> Result<Answer, Refusal> {

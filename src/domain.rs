@@ -7,4 +7,5 @@ pub mod json;
 pub mod method;
 pub mod refusal;
 pub mod rpc;
+pub mod transaction;
 pub mod verdict;

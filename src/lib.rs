@@ -2,9 +2,11 @@
 //!
 //! `docs/ARCHITECTURE.md` is the map of the floors: a module imports only from the floors below it.
 
+pub mod call;
 pub mod config;
 pub mod devnet;
 pub mod domain;
 pub mod metrics;
 pub mod net;
 pub mod pool;
+pub mod route;

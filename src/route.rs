@@ -115,8 +115,9 @@ mod tests {
             1 => Just(WrongChain),
             1 => Just(Verdict::Down(Down::Silent)),
         ];
-        (verdict, any::<bool>(), 90u64..110, proptest::bool::weighted(0.1))
-            .prop_map(|(verdict, primary, head, cordoned)| facts(verdict, if primary { Primary } else { Backup }, head, cordoned))
+        (verdict, any::<bool>(), 90u64..110, proptest::bool::weighted(0.1)).prop_map(
+            |(verdict, primary, head, cordoned)| facts(verdict, if primary { Primary } else { Backup }, head, cordoned),
+        )
     }
 
     proptest! {
@@ -146,7 +147,8 @@ mod tests {
                         prop_assert!(a.tier <= b.tier);
                         if a.tier == b.tier {
                             let busy = loads[pair[0]].in_flight.cmp(&loads[pair[1]].in_flight);
-                            prop_assert!(if spread { busy.is_le() } else { pair[0] < pair[1] });
+                            let in_order = if spread { busy.is_le() } else { pair[0] < pair[1] };
+                            prop_assert!(in_order);
                         }
                     }
                 }

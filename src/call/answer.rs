@@ -80,7 +80,9 @@ impl Pieces {
     fn join(&mut self, limit: usize) -> &Bytes {
         if self.first.len() < limit && !self.more.is_empty() {
             let mut joined = BytesMut::from(&self.first[..]);
-            while joined.len() < limit && let Some(piece) = self.more.pop_front() {
+            while joined.len() < limit
+                && let Some(piece) = self.more.pop_front()
+            {
                 joined.extend_from_slice(&piece);
             }
             self.first = joined.freeze();
@@ -198,6 +200,11 @@ impl Answer {
         let value = text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', value)?;
         hex::quantity(std::str::from_utf8(&value[..end]).ok()?)
+    }
+
+    /// Whether `words` occur in what is in memory.
+    pub fn shows(&self, words: &str) -> bool {
+        memchr::memmem::find(&self.pieces.first, words.as_bytes()).is_some()
     }
 
     /// Bytes in all, where that is known.

@@ -227,7 +227,9 @@ impl Board {
         let reason = match from {
             None => "start",
             Some(from) if self.known[from].cordoned => "cordoned",
-            Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => "failback",
+            Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
+                "failback"
+            }
             Some(from) if self.known[from].verdict.is_usable() => "behind",
             Some(from) => self.known[from].verdict.as_str(),
         };

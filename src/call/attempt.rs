@@ -1,0 +1,131 @@
+//! One attempt at one node: what came of it, and whom that speaks of.
+
+use tokio::time::Instant;
+
+use super::{
+    alarm::Alarm,
+    answer::{Answer, Kind},
+};
+use crate::{
+    domain::answer::Blame,
+    metrics::AttemptOutcome,
+    net::upstream::{Error, Post},
+    pool::{board::Trouble, health::Fault, node::Node, probe::trouble},
+};
+
+/// An attempt to be made.
+pub(super) struct Attempt<'a> {
+    pub(super) node: &'a Node,
+    pub(super) body: &'a [u8],
+    /// Lines to send along.
+    pub(super) headers: &'a [u8],
+    /// Whether the call may be sent twice.
+    pub(super) repeatable: bool,
+    pub(super) limit: Instant,
+}
+
+/// What came of an attempt.
+pub(super) enum Sent {
+    /// A result.
+    Answered(Answer),
+    /// An error that speaks of the call.
+    OfTheCaller(Answer),
+    /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
+    OfTheNode(Option<Answer>, Option<Trouble>),
+    /// No byte of the call left.
+    Nothing(Trouble),
+    /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
+    Lost(Option<Trouble>),
+}
+
+/// Counts an attempt, also one that is dropped.
+struct Count<'a> {
+    node: &'a Node,
+    started: Instant,
+    outcome: AttemptOutcome,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.node.metrics.ended(self.outcome, self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Attempt<'_> {
+    /// Makes the attempt. The flag tells that it took two goes at the node, the first of which may have arrived.
+    pub(super) async fn run(&self, alarm: &mut Alarm) -> (Sent, bool) {
+        let started = Instant::now();
+        let mut count = Count { node: self.node, started, outcome: AttemptOutcome::Abandoned };
+        let _owed = self.node.traffic.owes(started);
+        let mut again = false;
+        // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
+        let sent = tokio::select! {
+            biased;
+            sent = self.exchange(&mut again) => {
+                count.outcome = match &sent {
+                    Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
+                    Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
+                    Sent::Nothing(_) => AttemptOutcome::Unreachable,
+                    Sent::Lost(_) => AttemptOutcome::Dropped,
+                };
+                sent
+            }
+            () = self.node.goes_out(), if self.repeatable => Sent::Lost(None),
+            () = alarm.at(self.limit) => {
+                count.outcome = AttemptOutcome::Timeout;
+                Sent::Lost(None)
+            }
+        };
+        (sent, again)
+    }
+
+    async fn exchange(&self, again: &mut bool) -> Sent {
+        let Some(upstream) = &self.node.upstream else {
+            return Sent::Nothing(Trouble { fault: Fault::Unreachable, text: "has no HTTP URL".into() });
+        };
+        let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
+        let mut outcome = upstream.post(post).await;
+        if self.repeatable && outcome.as_ref().is_err_and(Error::is_stale) {
+            *again = true;
+            post.fresh = true;
+            outcome = upstream.post(post).await;
+        }
+        let response = match outcome {
+            Ok(response) => response,
+            Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
+            Err(error) => return Sent::Nothing(trouble(self.node, &error)),
+        };
+        let heard = || self.node.traffic.touch(Instant::now());
+        match Answer::read(response, heard).await {
+            Ok(answer) => self.classify(answer),
+            Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken, reused: false }))),
+        }
+    }
+
+    fn classify(&self, mut answer: Answer) -> Sent {
+        let status = answer.status;
+        // What a gateway or a provider says of itself and not of the call.
+        let of_the_node = matches!(status, 300..=399 | 401 | 403 | 404 | 407 | 408 | 429 | 500..);
+        let failing = |what: &str| {
+            Some(Trouble {
+                fault: Fault::Failing,
+                text: format!("a call was answered with HTTP status {status}{what}"),
+            })
+        };
+        match answer.kind {
+            Kind::Alien => Sent::OfTheNode(None, failing(" and no JSON-RPC response")),
+            _ if of_the_node => Sent::OfTheNode(Some(answer), failing("")),
+            Kind::Result => {
+                self.node.traffic.answered();
+                Sent::Answered(answer)
+            }
+            Kind::Error => {
+                self.node.traffic.answered();
+                match answer.error().map_or(Blame::Caller, |error| error.blame()) {
+                    Blame::Caller => Sent::OfTheCaller(answer),
+                    Blame::Node => Sent::OfTheNode(Some(answer), None),
+                }
+            }
+        }
+    }
+}

@@ -269,7 +269,7 @@ impl<'a> Course<'a> {
 
     /// An error that speaks of the call goes back as it is, but for one: of a transaction that an earlier attempt of ours may have
     /// brought to a node, 'already known' is the good news, and so is 'nonce too low' when the node has that very transaction.
-    async fn settle(&self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Answer {
+    async fn settle(&mut self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Answer {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
             return answer;
         }
@@ -285,7 +285,7 @@ impl<'a> Course<'a> {
     }
 
     /// Whether the node has the transaction, in a block or waiting.
-    async fn is_there(&self, node: usize, hash: &str, alarm: &mut Alarm) -> bool {
+    async fn is_there(&mut self, node: usize, hash: &str, alarm: &mut Alarm) -> bool {
         let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
         let attempt = Attempt {
             node: &self.calls.pool.nodes[node],

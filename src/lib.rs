@@ -2,10 +2,13 @@
 //!
 //! `docs/ARCHITECTURE.md` is the map of the floors: a module imports only from the floors below it.
 
+pub mod app;
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod devnet;
 pub mod domain;
+pub mod door;
 pub mod metrics;
 pub mod net;
 pub mod pool;

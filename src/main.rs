@@ -1,3 +1,7 @@
 //! The binary: exit codes only.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    steadfast::cli::main()
+}

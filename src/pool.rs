@@ -68,7 +68,17 @@ pub struct Pool {
 
 /// The tasks behind a pool; they end when this is dropped.
 pub struct Running {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits for a task to end, which none does by itself: the text says how it came about.
+    pub async fn broken(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "a task ended".to_owned(),
+        }
+    }
 }
 
 impl Pool {
@@ -100,7 +110,20 @@ impl Pool {
             tasks.spawn(keep_probing(pool.clone(), node, metrics.clone()));
         }
         tasks.spawn(watch_silence(pool.clone()));
-        (pool, Running { _tasks: tasks })
+        (pool, Running { tasks })
+    }
+
+    /// Takes over what an earlier pool of the same network had shown its clients, and which nodes the operator had taken out.
+    pub async fn inherit(&self, earlier: &Self) {
+        self.served.fetch_max(earlier.served(), Relaxed);
+        let cordoned: Vec<_> = {
+            let snapshot = earlier.snapshot();
+            let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
+            nodes.filter(|(_, known)| known.cordoned).map(|(node, _)| node.name.clone()).collect()
+        };
+        for name in cordoned {
+            self.cordon(&name, true).await;
+        }
     }
 
     /// What is known now.

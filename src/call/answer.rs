@@ -217,9 +217,9 @@ impl Answer {
         }
     }
 
-    /// All of it, if it is in memory in one piece, as most are.
-    pub fn whole(&self) -> Option<&Bytes> {
-        (self.rest.is_none() && self.pieces.more.is_empty()).then_some(&self.pieces.first)
+    /// All of it, the first piece and those behind it, if it is in memory.
+    pub fn in_memory(&self) -> Option<(&Bytes, &VecDeque<Bytes>)> {
+        self.rest.is_none().then_some((&self.pieces.first, &self.pieces.more))
     }
 
     /// The next piece.

@@ -22,7 +22,7 @@ use super::{
 const FLATTEN: usize = 4 * 1024;
 /// What a read asks for at first, and while a long body comes.
 const SMALL_READ: usize = 8 * 1024;
-const LARGE_READ: usize = 64 * 1024;
+const LARGE_READ: usize = 128 * 1024;
 
 /// An open connection between exchanges.
 pub struct Conn {

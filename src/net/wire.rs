@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn bodies_come_out_the_same_however_the_bytes_are_cut() {
-        let cases: [(&str, (u16, bool, &str, bool)); 8] = [
+        type Read = (u16, bool, &'static str, bool);
+        let cases: [(&str, Read); 8] = [
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", (200, true, "hello", true)),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: foo, Close\r\n\r\nhello",

@@ -1,0 +1,240 @@
+//! Builds the proxy from its settings, wires the floors, and takes it down again. The only module that sees them all.
+
+mod build;
+mod worker;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use self::{build::Parts, worker::Crew};
+use crate::{
+    config::Config,
+    door::{
+        admin::{Admin, Reload},
+        http::Service,
+        site::Site,
+    },
+    metrics::Metrics,
+    net::{Accept, Dial, Listen, tcp::Tcp},
+    pool::Wall,
+};
+
+/// How long to wait after a failure to accept, such as running out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the settings come from when they are read anew.
+pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// What the proxy needs of the world around it.
+#[derive(Clone)]
+pub struct World {
+    /// How it connects.
+    pub dial: Arc<dyn Dial>,
+    /// How it listens.
+    pub listen: Arc<dyn Listen>,
+    /// What time it is.
+    pub wall: Wall,
+    /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the runtime that starts it.
+    pub threads: Option<usize>,
+}
+
+impl World {
+    /// The operating system's network and clock. `threads` serve clients.
+    pub fn real(threads: usize) -> Self {
+        Self { dial: Arc::new(Tcp), listen: Arc::new(Tcp), wall: Arc::new(unix_seconds), threads: Some(threads) }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock comes in")]
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {addr}: {error}")]
+    Listen {
+        /// The key that names it.
+        key: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// A node cannot be set up.
+    #[error("{0}")]
+    Node(String),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A running proxy. Dropping it ends it at once; [`App::shutdown`] lets calls finish.
+pub struct App {
+    addr: SocketAddr,
+    admin_addr: SocketAddr,
+    grace: Duration,
+    shared: Arc<Shared>,
+    closing: watch::Sender<bool>,
+    crew: Crew,
+    reload: mpsc::Sender<Reload>,
+    acceptor: JoinSet<()>,
+    background: JoinSet<()>,
+}
+
+/// What a reload needs.
+struct Shared {
+    site: Arc<ArcSwap<Site>>,
+    metrics: Arc<Metrics>,
+    world: World,
+    broken: Arc<watch::Sender<bool>>,
+}
+
+impl App {
+    /// Starts to listen, to probe and to serve. Settings are read anew from `source`, if there is one.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on or a node cannot be set up; nothing runs then.
+    pub async fn start(config: Config, world: World, source: Option<Source>) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let bind = async |key, addr| {
+            let bound = world.listen.bind(addr).await;
+            bound.map_err(|error| StartError::Listen { key, addr, error })
+        };
+        let listener = bind("listen", config.listen).await?;
+        let admin_listener = bind("admin.listen", config.admin.listen).await?;
+        let (addr, admin_addr) = (listener.local_addr(), admin_listener.local_addr());
+        let broken = Arc::new(watch::Sender::new(false));
+        let grace = config.shutdown_grace;
+        let (site, parts) = build::build(config, &world, &metrics, &broken).map_err(StartError::Node)?;
+        let site = Arc::new(ArcSwap::from_pointee(site));
+        let closing = watch::Sender::new(false);
+        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe());
+        let crew = Crew::start(world.threads, &service).map_err(StartError::Thread)?;
+        let (reload, reloads) = mpsc::channel(8);
+        let admin = Admin::new(site.clone(), metrics.clone(), closing.subscribe(), broken.subscribe(), reload.clone());
+        let shared = Arc::new(Shared { site, metrics, world, broken });
+        let mut acceptor = JoinSet::new();
+        acceptor.spawn(accept(listener, crew.hands()));
+        let mut background = JoinSet::new();
+        background.spawn(accept_admin(admin_listener, admin));
+        background.spawn(keep_reloading(shared.clone(), parts, source, reloads));
+        Ok(Self { addr, admin_addr, grace, shared, closing, crew, reload, acceptor, background })
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where the operator connects.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Reads the settings anew and applies them, or changes nothing.
+    ///
+    /// # Errors
+    /// Says why nothing was changed.
+    pub async fn reload(&self) -> Result<String, String> {
+        let (answer, outcome) = oneshot::channel();
+        let gone = || "the proxy is shutting down".to_owned();
+        self.reload.send(answer).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    /// Stops accepting, lets what is in flight finish for as long as the grace time lasts, and ends.
+    pub async fn shutdown(mut self) {
+        self.closing.send_replace(true);
+        self.acceptor.shutdown().await;
+        let last_call = self.grace.mul_f64(0.9);
+        let done = self.crew.finish();
+        tokio::pin!(done);
+        if timeout(last_call, &mut done).await.is_err() {
+            // What still waits for a node is told so while there is time to tell it.
+            for network in &self.shared.site.load().networks {
+                network.calls.iter().for_each(|calls| calls.close());
+            }
+            if timeout(self.grace - last_call, &mut done).await.is_err() {
+                warn!("the grace time is over; some connections are cut");
+            }
+        }
+        self.background.shutdown().await;
+    }
+}
+
+async fn accept(mut listener: Box<dyn Accept>, hands: worker::Hands) {
+    loop {
+        match listener.accept().await {
+            Ok((incoming, peer)) => hands.give(incoming, peer).await,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept_admin(mut listener: Box<dyn Accept>, admin: Admin) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Both arms are cancel-safe.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted.and_then(|(incoming, _)| incoming.open()) {
+            Ok(io) => {
+                connections.spawn(admin.clone().serve(io));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept an admin connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Owns what runs by the settings, and changes it when asked.
+async fn keep_reloading(
+    shared: Arc<Shared>,
+    mut parts: Parts,
+    source: Option<Source>,
+    mut reloads: mpsc::Receiver<Reload>,
+) {
+    while let Some(answer) = reloads.recv().await {
+        let outcome = match &source {
+            Some(source) => shared.reload(&mut parts, source).await,
+            None => Err("the settings came from flags: there is no file to read anew".to_owned()),
+        };
+        shared.metrics.reloaded(outcome.is_ok());
+        match &outcome {
+            Ok(changed) => info!(changed, "configuration reloaded"),
+            Err(why) => error!(why, "configuration not reloaded; nothing was changed"),
+        }
+        // Whoever asked may have left.
+        let _ = answer.send(outcome);
+    }
+}
+
+impl Shared {
+    async fn reload(&self, parts: &mut Parts, source: &Source) -> Result<String, String> {
+        let config = source()?;
+        let needing_restart = parts.config().changes_needing_restart(&config);
+        if !needing_restart.is_empty() {
+            return Err(format!("cannot be changed while running: {}", needing_restart.join(", ")));
+        }
+        let changed = parts.replace(config, &self.world, &self.metrics, &self.broken).await?;
+        self.site.store(Arc::new(parts.site()));
+        Ok(changed)
+    }
+}

@@ -1,0 +1,166 @@
+//! From settings to what serves them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tracing::{error, warn};
+
+use super::World;
+use crate::{
+    call::Calls,
+    config::{self, Config},
+    domain::verdict::Layer,
+    door::site::{Served, Site},
+    metrics::Metrics,
+    pool::{Pool, node::Node},
+};
+
+/// How long a connection to a node may take to come about. A node that is there answers at once; one that is not is known by its
+/// silence.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// The networks that run, and the settings that they run by.
+pub(super) struct Parts {
+    config: Config,
+    networks: Vec<Part>,
+}
+
+struct Part {
+    settings: config::Network,
+    served: Arc<str>,
+    calls: Option<Arc<Calls>>,
+    /// Watches over the pool's tasks, and ends them with itself.
+    _watch: JoinSet<()>,
+}
+
+/// Builds everything anew.
+pub(super) fn build(
+    config: Config,
+    world: &World,
+    metrics: &Arc<Metrics>,
+    broken: &Arc<watch::Sender<bool>>,
+) -> Result<(Site, Parts), String> {
+    let networks = config.networks.iter().map(|network| Part::build(network, &config, world, metrics, broken));
+    let networks = networks.collect::<Result<_, _>>()?;
+    let parts = Parts { config, networks };
+    Ok((parts.site(), parts))
+}
+
+impl Parts {
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn site(&self) -> Site {
+        let served = |part: &Part| Served {
+            name: part.served.clone(),
+            is_default: part.settings.name.is_default(),
+            calls: part.calls.clone(),
+        };
+        Site {
+            networks: self.networks.iter().map(served).collect(),
+            origins: self.config.cors.origins.clone(),
+            forward: self.config.calls.forward_headers.clone(),
+            max_body: self.config.calls.max_body,
+        }
+    }
+
+    /// Changes to `config`: networks that are the same go on as they are, others are built anew and take over when their nodes are
+    /// known. Tells what changed.
+    pub(super) async fn replace(
+        &mut self,
+        config: Config,
+        world: &World,
+        metrics: &Arc<Metrics>,
+        broken: &Arc<watch::Sender<bool>>,
+    ) -> Result<String, String> {
+        let same_rules = self.config.health == config.health && self.config.calls == config.calls;
+        let kept =
+            |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
+        // Everything that can fail comes first.
+        let mut fresh = Vec::new();
+        for network in &config.networks {
+            fresh.push(match kept(network) {
+                Some(_) => None,
+                None => Some(Part::build(network, &config, world, metrics, broken)?),
+            });
+        }
+        let changed: Vec<String> = fresh.iter().flatten().map(|part| format!("network {}", part.served)).collect();
+        let gone = self.networks.iter().filter(|part| !config.networks.iter().any(|n| n.name == part.settings.name));
+        let gone: Vec<String> = gone.map(|part| format!("network {} removed", part.served)).collect();
+        let others = self.config != config;
+        for part in fresh.iter().flatten() {
+            let earlier = self.networks.iter().find(|earlier| earlier.settings.name == part.settings.name);
+            if let (Some(calls), Some(earlier)) = (&part.calls, earlier.and_then(|earlier| earlier.calls.as_ref())) {
+                calls.pool().inherit(earlier.pool()).await;
+            }
+            part.settle(config.health.timeout).await;
+        }
+        let mut networks = Vec::new();
+        for (part, network) in fresh.into_iter().zip(&config.networks) {
+            networks.push(match (part, self.networks.iter().position(|part| part.settings == *network)) {
+                (Some(part), _) => part,
+                (None, Some(place)) => self.networks.swap_remove(place),
+                (None, None) => return Err("a network was lost while reloading".to_owned()),
+            });
+        }
+        *self = Self { config, networks };
+        Ok(match (changed.is_empty() && gone.is_empty(), others) {
+            (true, false) => "nothing had changed".to_owned(),
+            (true, true) => "settings".to_owned(),
+            (false, _) => [changed, gone].concat().join(", "),
+        })
+    }
+}
+
+impl Part {
+    fn build(
+        settings: &config::Network,
+        config: &Config,
+        world: &World,
+        metrics: &Arc<Metrics>,
+        broken: &Arc<watch::Sender<bool>>,
+    ) -> Result<Self, String> {
+        let name: Arc<str> = settings.name.as_str().into();
+        let mut watch = JoinSet::new();
+        if !settings.cl.is_empty() {
+            warn!(network = &*name, "consensus nodes are configured, and this version does not serve the beacon API");
+        }
+        let mut calls = None;
+        if !settings.el.is_empty() {
+            let mut nodes = Vec::new();
+            for node in &settings.el {
+                let label = match settings.name.is_default() {
+                    true => node.name.as_str().to_owned(),
+                    false => format!("{name}/{}", node.name),
+                };
+                if node.http.is_none() {
+                    warn!(network = &*name, node = %node.name, "has only a WebSocket URL, which this version cannot use");
+                }
+                let patience = CONNECT.min(config.calls.attempt_timeout);
+                let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics);
+                nodes.push(built.map_err(|why| format!("network {name}, node {}: {why}", node.name))?);
+            }
+            let wall = world.wall.clone();
+            let (pool, mut running) =
+                Pool::start(&name, Layer::El, nodes, &config.health, settings.chain_id, metrics.clone(), wall);
+            let (network, broken) = (name.clone(), broken.clone());
+            watch.spawn(async move {
+                let how = running.broken().await;
+                error!(network = &*network, how, "nodes are no longer watched");
+                broken.send_replace(true);
+            });
+            calls = Some(Arc::new(Calls::new(pool, &config.calls, metrics)));
+        }
+        Ok(Self { settings: settings.clone(), served: name, calls, _watch: watch })
+    }
+
+    /// Waits until a node may serve, but no longer than `patience`.
+    async fn settle(&self, patience: Duration) {
+        let Some(calls) = &self.calls else { return };
+        let mut changes = calls.pool().subscribe();
+        let served = async { while !calls.pool().snapshot().serves() && changes.changed().await.is_ok() {} };
+        // Nodes that are down now may come later, like at any start.
+        let _ = timeout(patience, served).await;
+    }
+}

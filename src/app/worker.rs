@@ -1,0 +1,135 @@
+//! The threads that serve clients: one runtime each, so that a call's two connections live on one core and no task moves.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tracing::{debug, error};
+
+use crate::{
+    door::http::Service,
+    net::{Incoming, upstream},
+};
+
+/// Connections that may wait for a worker to take them up.
+const BACKLOG: usize = 1024;
+
+/// All workers. Dropping it ends them and cuts their connections.
+pub(super) struct Crew {
+    hands: Vec<Hand>,
+    done: Vec<oneshot::Receiver<()>>,
+    /// Each worker ends at once when its sender is gone.
+    stops: Vec<oneshot::Sender<()>>,
+}
+
+/// Gives accepted connections to workers.
+pub(super) struct Hands(Vec<Hand>);
+
+#[derive(Clone)]
+struct Hand {
+    connections: mpsc::Sender<(Incoming, SocketAddr)>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Crew {
+    /// Starts `threads` workers, or one on this runtime.
+    pub(super) fn start(threads: Option<usize>, service: &Service) -> io::Result<Self> {
+        let mut crew = Self { hands: Vec::new(), done: Vec::new(), stops: Vec::new() };
+        for index in 1..=threads.unwrap_or(1).max(1) {
+            let (connections, accepted) = mpsc::channel(BACKLOG);
+            let (finished, done) = oneshot::channel();
+            let (stop, stopped) = oneshot::channel();
+            let open = Arc::new(AtomicUsize::new(0));
+            let work = work(accepted, stopped, open.clone(), service.clone());
+            let work = async move {
+                work.await;
+                // Nobody may be waiting for it.
+                let _ = finished.send(());
+            };
+            if threads.is_some() {
+                let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+                thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                    upstream::set_worker(index);
+                    runtime.block_on(work);
+                })?;
+            } else {
+                tokio::spawn(work);
+            }
+            crew.hands.push(Hand { connections, open });
+            crew.done.push(done);
+            crew.stops.push(stop);
+        }
+        Ok(crew)
+    }
+
+    /// What the acceptor gives connections to.
+    pub(super) fn hands(&self) -> Hands {
+        Hands(self.hands.clone())
+    }
+
+    /// Waits until every connection has ended. No further ones are taken once the acceptor's hands are gone too.
+    pub(super) async fn finish(&mut self) {
+        self.hands.clear();
+        for done in &mut self.done {
+            // A worker that is gone has no connections either.
+            let _ = done.await;
+        }
+    }
+}
+
+impl Hands {
+    /// Gives a connection to the worker that has the fewest.
+    pub(super) async fn give(&self, incoming: Incoming, peer: SocketAddr) {
+        let Some(hand) = self.0.iter().min_by_key(|hand| hand.open.load(Relaxed)) else { return };
+        hand.open.fetch_add(1, Relaxed);
+        if hand.connections.send((incoming, peer)).await.is_err() {
+            error!("a worker is gone");
+        }
+    }
+}
+
+async fn work(
+    mut accepted: mpsc::Receiver<(Incoming, SocketAddr)>,
+    mut stopped: oneshot::Receiver<()>,
+    open: Arc<AtomicUsize>,
+    service: Service,
+) {
+    let mut connections = JoinSet::new();
+    let mut accepting = true;
+    while accepting || !connections.is_empty() {
+        // All arms are cancel-safe. A connection that has ended is dealt with before another is taken.
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                open.fetch_sub(1, Relaxed);
+                if let Err(error) = ended {
+                    error!(%error, "a connection's task panicked");
+                }
+            }
+            given = accepted.recv(), if accepting => match given {
+                None => accepting = false,
+                Some((incoming, peer)) => match incoming.open() {
+                    Ok(io) => {
+                        connections.spawn(service.clone().serve(io, peer));
+                    }
+                    Err(error) => {
+                        open.fetch_sub(1, Relaxed);
+                        debug!(%error, "a connection was lost before it was served");
+                    }
+                },
+            },
+        }
+    }
+}

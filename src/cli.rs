@@ -1,0 +1,134 @@
+//! The command line.
+
+mod check;
+mod dev;
+mod init;
+mod run;
+mod status;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Errors, Flags, process_env};
+
+/// One address in front of a pool of Ethereum nodes: calls are answered while nodes die and return.
+#[derive(Parser)]
+#[command(name = "steadfast", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy.
+    ///
+    /// Nodes come from a file, or from flags:
+    ///
+    ///   steadfast run --el http://127.0.0.1:8546 --el-backup https://eth.example/v2/KEY
+    ///
+    /// Without either, ./steadfast.toml is read. SIGTERM and Ctrl-C let calls finish; SIGHUP reads the file anew.
+    #[command(verbatim_doc_comment)]
+    Run(Settings),
+    /// Run the proxy in front of a pretend network, with nothing else to install.
+    ///
+    /// Starts a pretend chain with execution nodes, and the proxy in front of them, all in this process; prints where to
+    /// point a wallet and how to kill a node.
+    Dev(dev::Dev),
+    /// Read the settings, ask every node how it is, and print a table.
+    ///
+    /// Exits with 1 if a setting is wrong or a node is not well, so that a deployment can stop there.
+    Check(Settings),
+    /// Print the nodes of a running proxy as it sees them.
+    ///
+    /// Exits with 1 if the proxy cannot be reached or is not ready.
+    Status(status::Status),
+    /// Write a commented configuration file to start from.
+    Init(init::Init),
+}
+
+/// Where the settings come from.
+#[derive(Args, Clone)]
+struct Settings {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A primary execution node: its http(s) URL; repeat the flag for more nodes.
+    #[arg(long, value_name = "URL[,WS_URL]")]
+    el: Vec<String>,
+    /// A backup execution node, used while no primary is well.
+    #[arg(long, value_name = "URL[,WS_URL]")]
+    el_backup: Vec<String>,
+    /// A primary consensus node (read and checked; not served by this version).
+    #[arg(long, value_name = "URL")]
+    cl: Vec<String>,
+    /// A backup consensus node (read and checked; not served by this version).
+    #[arg(long, value_name = "URL")]
+    cl_backup: Vec<String>,
+    /// Where clients connect [default: 127.0.0.1:8545].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where metrics, status and switches are [default: 127.0.0.1:9090].
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<String>,
+}
+
+impl Settings {
+    /// The file that is read, if one is.
+    fn file(&self) -> Option<PathBuf> {
+        let names_nodes = [&self.el, &self.el_backup, &self.cl, &self.cl_backup].iter().any(|nodes| !nodes.is_empty());
+        match &self.config {
+            Some(path) => Some(path.clone()),
+            None if names_nodes => None,
+            None => Some(PathBuf::from("steadfast.toml")),
+        }
+    }
+
+    fn read(&self) -> Result<Config, Errors> {
+        let flags = Flags {
+            el: self.el.clone(),
+            el_backup: self.el_backup.clone(),
+            cl: self.cl.clone(),
+            cl_backup: self.cl_backup.clone(),
+            listen: self.listen.clone(),
+            admin_listen: self.admin_listen.clone(),
+        };
+        match self.file() {
+            Some(path) => Config::load(&path, &flags, &process_env),
+            None => Config::from_flags(&flags),
+        }
+    }
+
+    /// Reads the settings, or says all that is wrong with them and what to do.
+    fn read_or_complain(&self) -> Result<Config, ExitCode> {
+        self.read().map_err(|errors| {
+            eprintln!("{errors}");
+            if self.config.is_none() && self.file().is_some_and(|path| !path.exists()) {
+                eprintln!("name nodes with --el, a file with --config, or write one with `steadfast init`");
+            }
+            ExitCode::from(2)
+        })
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(settings) => run::run(&settings),
+        Command::Dev(dev) => dev::run(&dev),
+        Command::Check(settings) => check::run(&settings),
+        Command::Status(status) => status::run(&status),
+        Command::Init(init) => init::run(&init),
+    }
+}
+
+/// Blocks on `work` on this thread.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map(|runtime| runtime.block_on(work)).map_err(|error| {
+        eprintln!("cannot start: {error}");
+        ExitCode::FAILURE
+    })
+}

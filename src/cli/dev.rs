@@ -1,0 +1,102 @@
+//! `steadfast dev`: the newcomer's first minute.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{block_on, run};
+use crate::{
+    app::{App, World},
+    config::{Config, Flags, Log},
+    devnet::{Devnet, Options},
+    net::tcp::Tcp,
+};
+
+/// The pretend network and the proxy in front of it.
+#[derive(Args)]
+pub(super) struct Dev {
+    /// Execution nodes, the first of which is the primary.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    nodes: u8,
+    /// Seconds between blocks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    block_time: u64,
+    /// Where clients connect.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8545")]
+    listen: SocketAddr,
+    /// Where metrics, status and switches are.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+    admin_listen: SocketAddr,
+    /// Where nodes are killed and brought back.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9191")]
+    control: SocketAddr,
+}
+
+pub(super) fn run(dev: &Dev) -> ExitCode {
+    run::start_log(&Log::default());
+    let served = block_on(async {
+        let options = Options {
+            execution: usize::from(dev.nodes),
+            block_time: Some(Duration::from_secs(dev.block_time)),
+            listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            control: Some(dev.control),
+            ..Options::default()
+        };
+        let devnet = Devnet::start(options, Arc::new(Tcp)).await.map_err(|error| format!("the devnet: {error}"))?;
+        let urls: Vec<String> = (0..usize::from(dev.nodes)).map(|node| devnet.el(node).http_url()).collect();
+        let flags = Flags {
+            el: urls[..1].to_vec(),
+            el_backup: urls[1..].to_vec(),
+            listen: Some(dev.listen.to_string()),
+            admin_listen: Some(dev.admin_listen.to_string()),
+            ..Flags::default()
+        };
+        let config = Config::from_flags(&flags).map_err(|errors| errors.to_string())?;
+        let threads = available_parallelism().map_or(1, |threads| threads.get());
+        let app = App::start(config, World::real(threads), None).await.map_err(|error| error.to_string())?;
+        introduce(&devnet, &app);
+        run::until_told(&app).await.map_err(|error| format!("cannot listen for signals: {error}"))?;
+        app.shutdown().await;
+        drop(devnet);
+        Ok::<_, String>(())
+    });
+    match served {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(code) => code,
+    }
+}
+
+fn introduce(devnet: &Devnet, app: &App) {
+    let control = devnet.control_addr().map_or_else(String::new, |addr| format!("http://{addr}"));
+    let chain = devnet.chain().id();
+    let (addr, admin) = (app.addr(), app.admin_addr());
+    println!(
+        "A pretend network (chain id {chain}) with the proxy in front of it.
+
+  point a wallet or a script at   http://{addr}
+  see what the proxy sees         steadfast status --watch --admin http://{admin}
+                                  http://{admin}/status   http://{admin}/metrics
+
+  call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'
+  kill the primary                curl -X POST {control}/nodes/el-1/down
+  bring it back                   curl -X POST {control}/nodes/el-1/up
+  other faults                    hang  mute  lag/10  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing
+  mine, reorganise                curl -X POST {control}/mine/3     curl -X POST {control}/reorg/2
+
+The nodes themselves:"
+    );
+    for node in devnet.nodes() {
+        println!("  {:<8} {}", node.name(), node.http_url());
+    }
+    println!("\nCtrl-C ends it.");
+}

@@ -1,0 +1,67 @@
+//! `steadfast run`.
+
+use std::{process::ExitCode, sync::Arc, thread::available_parallelism};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::fmt;
+
+use super::{Settings, block_on};
+use crate::{
+    app::{App, Source, World},
+    config::{Log, LogFormat},
+};
+
+pub(super) fn run(settings: &Settings) -> ExitCode {
+    let config = match settings.read_or_complain() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    start_log(&config.log);
+    let threads = config.workers.or_else(|| available_parallelism().ok()).map_or(1, |threads| threads.get());
+    let again = settings.clone();
+    let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
+    let served = block_on(async {
+        let app = App::start(config, World::real(threads), source).await.map_err(|error| error.to_string())?;
+        info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
+        let reason = until_told(&app).await.map_err(|error| format!("cannot listen for signals: {error}"))?;
+        info!(reason, "shutting down: letting calls finish");
+        app.shutdown().await;
+        Ok::<_, String>(())
+    });
+    match served {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(code) => code,
+    }
+}
+
+/// Waits for a signal to end; reloads when told to in the meantime.
+pub(super) async fn until_told(app: &App) -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        // All arms are cancel-safe.
+        tokio::select! {
+            _ = terminate.recv() => return Ok("SIGTERM"),
+            _ = interrupt.recv() => return Ok("SIGINT"),
+            _ = hangup.recv() => {
+                // The outcome is logged where the reload is done.
+                let _ = app.reload().await;
+            }
+        }
+    }
+}
+
+/// Logs to standard error from here on, panics included.
+pub(super) fn start_log(log: &Log) {
+    let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,245 @@
+//! The operator's side: status, metrics, probes of the proxy itself, and the switches for nodes.
+//!
+//! It listens on an address of its own, the loopback by default, and asks for no password: whoever reaches it may use it.
+
+mod status;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    domain::verdict::Verdict,
+    door::site::Site,
+    metrics::{Facts, Metrics},
+    net::BoxIo,
+    pool::Pool,
+};
+
+/// How long a client of the admin side may leave its connection idle.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A request to read the configuration anew; the answer is what was changed, or why nothing was.
+pub type Reload = oneshot::Sender<Result<String, String>>;
+
+/// The operator's side of a running proxy.
+#[derive(Clone)]
+pub struct Admin {
+    site: Arc<ArcSwap<Site>>,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    /// Whether the operator asked for no more traffic.
+    draining: Arc<watch::Sender<bool>>,
+    closing: watch::Receiver<bool>,
+    /// Turns true when a task that all depends on has ended.
+    broken: watch::Receiver<bool>,
+    reload: mpsc::Sender<Reload>,
+}
+
+impl Admin {
+    /// The side for what `site` holds. Reloads are asked for through `reload`.
+    pub fn new(
+        site: Arc<ArcSwap<Site>>,
+        metrics: Arc<Metrics>,
+        closing: watch::Receiver<bool>,
+        broken: watch::Receiver<bool>,
+        reload: mpsc::Sender<Reload>,
+    ) -> Self {
+        let draining = Arc::new(watch::Sender::new(false));
+        Self { site, metrics, started: Instant::now(), draining, closing, broken, reload }
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve(self, io: BoxIo) {
+        let respond = service_fn(|request| async { Ok::<_, Infallible>(self.respond(request).await) });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .serve_connection(TokioIo::new(io), respond);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "admin connection ended");
+        }
+    }
+
+    /// Whether new traffic is welcome.
+    fn is_ready(&self) -> bool {
+        !*self.closing.borrow() && !*self.draining.borrow() && self.site.load().is_ready()
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if request.method() == Method::GET || request.method() == Method::HEAD {
+            return match path {
+                "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
+                "/status" => json_reply(StatusCode::OK, &self.status()),
+                "/metrics" => self.metrics(),
+                "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
+                "/livez" => text(StatusCode::OK, "ok\n"),
+                "/readyz" if self.is_ready() => text(StatusCode::OK, "ok\n"),
+                "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+                _ => unknown(path),
+            };
+        }
+        if request.method() != Method::POST {
+            return failure(StatusCode::METHOD_NOT_ALLOWED, "GET and POST are what there is");
+        }
+        if is_foreign(&request) {
+            return failure(StatusCode::FORBIDDEN, "a web page of another origin may not do this");
+        }
+        match path {
+            "/drain" | "/undrain" => {
+                self.draining.send_replace(path == "/drain");
+                json_reply(StatusCode::OK, &json!({ "draining": path == "/drain" }))
+            }
+            "/reload" => self.ask_for_reload().await,
+            _ => match path.strip_prefix("/nodes/").and_then(|rest| rest.rsplit_once('/')) {
+                Some((node, "cordon")) => self.cordon(node, true).await,
+                Some((node, "uncordon")) => self.cordon(node, false).await,
+                _ => unknown(path),
+            },
+        }
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let networks: Vec<_> = self.site.load().networks.iter().map(status::network).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "ready": self.is_ready(),
+            "draining": *self.draining.borrow(),
+            "networks": networks,
+        })
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let site = self.site.load_full();
+        let body = self.metrics.render(|facts| {
+            for calls in site.networks.iter().filter_map(|network| network.calls.as_ref()) {
+                fill(facts, calls.pool());
+            }
+        });
+        let mut response = Response::new(Full::new(body.into()));
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    async fn ask_for_reload(&self) -> Response<Full<Bytes>> {
+        let (answer, outcome) = oneshot::channel();
+        if self.reload.send(answer).await.is_err() {
+            return failure(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down");
+        }
+        match outcome.await {
+            Ok(Ok(changed)) => json_reply(StatusCode::OK, &json!({ "reloaded": changed })),
+            Ok(Err(why)) => failure(StatusCode::UNPROCESSABLE_ENTITY, &why),
+            Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down"),
+        }
+    }
+
+    /// `node` is a name, or `network/name` where a name alone would not do.
+    async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
+        let (network, name) = node.rsplit_once('/').map_or((None, node), |(network, name)| (Some(network), name));
+        let site = self.site.load_full();
+        let pools: Vec<_> = site
+            .networks
+            .iter()
+            .filter(|served| network.is_none_or(|wanted| *served.name == *wanted))
+            .filter_map(|served| served.calls.as_ref().map(|calls| calls.pool()))
+            .filter(|pool| pool.nodes.iter().any(|node| *node.name == *name))
+            .collect();
+        match pools[..] {
+            [] => failure(StatusCode::NOT_FOUND, &format!("there is no node {node}")),
+            [pool] => {
+                pool.cordon(name, cordoned).await;
+                json_reply(StatusCode::OK, &json!({ "node": name, "network": &*pool.network, "cordoned": cordoned }))
+            }
+            _ => {
+                let names: Vec<_> = pools.iter().map(|pool| format!("{}/{name}", pool.network)).collect();
+                let why = format!("several networks have a node {name}: say which, as one of {}", names.join(", "));
+                failure(StatusCode::CONFLICT, &why)
+            }
+        }
+    }
+}
+
+const PATHS: [&str; 9] = [
+    "GET /status",
+    "GET /metrics",
+    "GET /livez",
+    "GET /readyz",
+    "POST /nodes/<name>/cordon",
+    "POST /nodes/<name>/uncordon",
+    "POST /drain",
+    "POST /undrain",
+    "POST /reload",
+];
+
+fn fill(facts: &Facts, pool: &Pool) {
+    let (network, layer) = (&*pool.network, pool.layer.as_str());
+    let snapshot = pool.snapshot();
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    for (index, (node, known)) in pool.nodes.iter().zip(&snapshot.nodes).enumerate() {
+        let name = &*node.name;
+        let usable = known.verdict.is_usable() && !known.cordoned;
+        facts.node_usable.with_label_values(&[network, name, layer, node.tier.as_str()]).set(i64::from(usable));
+        if let Some(head) = &known.head {
+            facts.node_head.with_label_values(&[network, name, layer]).set(number(head.number));
+        }
+        if let Some(lag) = known.lag {
+            facts.node_lag.with_label_values(&[network, name, layer]).set(number(lag));
+        }
+        for word in Verdict::WORDS {
+            let is = i64::from(known.verdict.as_str() == word);
+            facts.node_verdict.with_label_values(&[network, name, layer, word]).set(is);
+        }
+        facts.node_in_flight.with_label_values(&[network, name, layer]).set(number(node.traffic.in_flight() as u64));
+        let active = i64::from(snapshot.active == Some(index));
+        facts.active_node.with_label_values(&[network, layer, name]).set(active);
+    }
+    if let Some(head) = snapshot.head {
+        facts.pool_head.with_label_values(&[network, layer]).set(number(head));
+    }
+    facts.failover_active.with_label_values(&[network, layer]).set(i64::from(snapshot.is_failed_over()));
+}
+
+/// Whether a web page of another origin sent the request: browsers always say where a POST comes from.
+fn is_foreign(request: &Request<Incoming>) -> bool {
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    match (header(header::ORIGIN), header(header::HOST)) {
+        (None, _) => false,
+        (Some(origin), Some(host)) => origin.strip_prefix(b"http://") != Some(host),
+        (Some(_), None) => true,
+    }
+}
+
+fn unknown(path: &str) -> Response<Full<Bytes>> {
+    failure(StatusCode::NOT_FOUND, &format!("there is nothing at {path}; GET / lists what there is"))
+}
+
+fn failure(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    json_reply(status, &json!({ "error": why }))
+}
+
+fn json_reply(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = text(status, &format!("{value:#}\n"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

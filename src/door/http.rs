@@ -1,0 +1,102 @@
+//! Calls over HTTP/1.1.
+//!
+//! A connection begins in the [`lane`], which serves plain calls in one future with one buffer. The first request of another shape
+//! hands it over to hyper (in [`other`]) for good. Both ask the same [`Service`].
+
+mod batch;
+mod lane;
+mod other;
+mod reply;
+mod stall;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::{sync::watch, time::Instant};
+
+use self::{
+    batch::Batch,
+    lane::{Lane, Left},
+    reply::Reply,
+};
+use crate::{
+    call::{Calls, Outcome, alarm::Alarm},
+    domain::{
+        refusal::Refusal,
+        rpc::{self, Body},
+    },
+    door::site::Site,
+    metrics::Metrics,
+    net::BoxIo,
+};
+
+/// How long a client may leave its connection idle.
+const IDLE: Duration = Duration::from_secs(120);
+/// How long a request's head, and each further piece of its body, may take to come.
+const ARRIVAL: Duration = Duration::from_secs(20);
+/// How long a client may take none of its answer, and a node may send none of it once it has begun.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Serves clients' connections.
+#[derive(Clone)]
+pub struct Service {
+    site: Arc<ArcSwap<Site>>,
+    metrics: Arc<Metrics>,
+    /// Turns true when the proxy goes down: no connection takes another request then.
+    closing: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// A service for what `site` holds, until `closing` turns true.
+    pub fn new(site: Arc<ArcSwap<Site>>, metrics: Arc<Metrics>, closing: watch::Receiver<bool>) -> Self {
+        Self { site, metrics, closing }
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve(self, io: BoxIo, peer: SocketAddr) {
+        let _open = self.metrics.connection();
+        let left = Lane::new(io, &self).run().await;
+        let outcome = match left {
+            Ok(Left::Closed) => Ok(()),
+            Ok(Left::Other { io, read }) => other::serve(io, read, &self).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%peer, error, "client connection ended");
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+}
+
+/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along.
+async fn answer(calls: &Arc<Calls>, body: Bytes, headers: &[u8], arrived: Instant, alarm: &mut Alarm) -> Reply {
+    let max_batch = calls.settings().max_batch.get();
+    match rpc::peek(&body, max_batch) {
+        Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
+        Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
+        Ok(Body::Single(Ok(request))) => match (calls.run(&request, headers, arrived, alarm).await, request.id) {
+            (_, None) => Reply::empty(),
+            (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
+            (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),
+        },
+        Ok(Body::Batch(entries)) if entries.is_empty() => {
+            Reply::refused(&Refusal::NotARequest("the batch is empty"), None)
+        }
+        Ok(Body::Batch(entries)) if entries.len() > max_batch => {
+            Reply::refused(&Refusal::Limit { name: "max_batch", limit: max_batch }, None)
+        }
+        Ok(Body::Batch(entries)) => {
+            let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
+            let batch = Batch::new(calls, &body, &entries, headers, arrived);
+            if answers {
+                return Reply::batch(batch);
+            }
+            batch.run_out().await;
+            Reply::empty()
+        }
+    }
+}

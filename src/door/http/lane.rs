@@ -1,0 +1,287 @@
+//! The fast lane: plain calls, without a server library in between, which would cost as much as all the rest of a call.
+//!
+//! Most of what comes has one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no `Upgrade`, no `Origin`. The lane serves that
+//! shape. It needs to be right only about what it keeps; what it is not sure of, malformed requests included, it hands over.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    ops::Range,
+    pin::pin,
+    sync::Arc,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
+
+use super::{ARRIVAL, IDLE, STALL, Service, answer, reply::Reply};
+use crate::{
+    call::{Calls, alarm::Alarm},
+    door::site::Site,
+    net::BoxIo,
+};
+
+/// Up to this size an answer is copied behind its head, for one plain write is cheaper than a vectored one.
+const FLATTEN: u64 = 16 * 1024;
+/// A longer head is hyper's to refuse.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+
+/// A client's connection in the lane.
+pub(super) struct Lane<'a> {
+    io: BoxIo,
+    read: BytesMut,
+    write: BytesMut,
+    /// Header lines of the request to send along.
+    pass: Vec<u8>,
+    alarm: Alarm,
+    service: &'a Service,
+}
+
+/// How a connection leaves the lane.
+pub(super) enum Left {
+    /// It is over.
+    Closed,
+    /// Its next request, of which `read` is the beginning, has another shape.
+    Other {
+        /// The connection.
+        io: BoxIo,
+        /// What was read and belongs before what the connection still holds.
+        read: Bytes,
+    },
+}
+
+enum Parsed {
+    /// At least this many bytes are needed.
+    Partial(usize),
+    Other,
+    Call {
+        body: Range<usize>,
+        keep_alive: bool,
+        calls: Arc<Calls>,
+    },
+}
+
+impl<'a> Lane<'a> {
+    pub(super) fn new(io: BoxIo, service: &'a Service) -> Self {
+        let (read, write) = (BytesMut::new(), BytesMut::new());
+        Self { io, read, write, pass: Vec::new(), alarm: Alarm::default(), service }
+    }
+
+    /// Serves plain calls until the connection ends or something else comes.
+    pub(super) async fn run(mut self) -> io::Result<Left> {
+        let mut closing = self.service.closing.clone();
+        let mut closing = pin!(closing.wait_for(|closing| *closing));
+        loop {
+            let mut needed = 0;
+            let mut due = Instant::now() + IDLE;
+            let (body, mut keep_alive, calls, arrived) = loop {
+                if !self.read.is_empty() && self.read.len() >= needed {
+                    match self.parse(&self.service.site.load()) {
+                        Parsed::Partial(length) => {
+                            // A head has one deadline for all of it, a body one for each piece.
+                            if needed == 0 || length > self.read.len() + 1 {
+                                due = Instant::now() + ARRIVAL;
+                            }
+                            needed = length;
+                        }
+                        Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
+                        Parsed::Call { body, keep_alive, calls } => {
+                            self.read.advance(body.start);
+                            break (self.read.split_to(body.len()).freeze(), keep_alive, calls, Instant::now());
+                        }
+                    }
+                } else if needed > 0 {
+                    due = Instant::now() + ARRIVAL;
+                }
+                self.read.reserve(needed.saturating_sub(self.read.len()).max(2048));
+                // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
+                tokio::select! {
+                    biased;
+                    count = self.io.read_buf(&mut self.read) => if count? == 0 {
+                        return Ok(Left::Closed);
+                    },
+                    _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
+                    () = self.alarm.at(due) => return Ok(Left::Closed),
+                }
+            };
+            let reply = answer(&calls, body, &self.pass, arrived, &mut self.alarm).await;
+            keep_alive &= !self.service.is_closing();
+            self.reply(reply, keep_alive).await?;
+            if !keep_alive {
+                self.io.shutdown().await?;
+                return Ok(Left::Closed);
+            }
+        }
+    }
+
+    /// Looks at what has come; the headers to send along are noted in passing.
+    fn parse(&mut self, site: &Site) -> Parsed {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        let head = match request.parse(&self.read) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) if self.read.len() < MAX_HEAD => return Parsed::Partial(self.read.len() + 1),
+            _ => return Parsed::Other,
+        };
+        let (Some("POST"), Some(path), Some(1)) = (request.method, request.path, request.version) else {
+            return Parsed::Other;
+        };
+        let Some(calls) = site.calls(path) else { return Parsed::Other };
+        self.pass.clear();
+        let (mut length, mut keep_alive, mut has_host) = (None, true, false);
+        for header in request.headers.iter() {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            match header.name.len() {
+                4 if is("host") => has_host = true,
+                14 if is("content-length") => {
+                    let digits =
+                        std::str::from_utf8(header.value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+                    match digits.and_then(|digits| digits.parse::<usize>().ok()) {
+                        Some(bytes) if length.is_none() && bytes <= site.max_body => length = Some(bytes),
+                        _ => return Parsed::Other,
+                    }
+                }
+                6 if is("expect") || is("origin") => return Parsed::Other,
+                7 if is("upgrade") => return Parsed::Other,
+                17 if is("transfer-encoding") => return Parsed::Other,
+                10 if is("connection") => match header.value {
+                    value if value.eq_ignore_ascii_case(b"close") => keep_alive = false,
+                    value if value.eq_ignore_ascii_case(b"keep-alive") => {}
+                    _ => return Parsed::Other,
+                },
+                _ if site.forwards(header.name) => {
+                    for part in [header.name.as_bytes(), b": ", header.value, b"\r\n"] {
+                        self.pass.extend_from_slice(part);
+                    }
+                }
+                _ => {}
+            }
+        }
+        match length {
+            Some(length) if !has_host || length == 0 => Parsed::Other,
+            Some(length) if self.read.len() < head + length => Parsed::Partial(head + length),
+            Some(length) => Parsed::Call { body: head..head + length, keep_alive, calls: calls.clone() },
+            None => Parsed::Other,
+        }
+    }
+
+    /// Writes a reply, each write and each wait for more of it bounded in time.
+    ///
+    /// # Errors
+    /// When either side breaks off or stalls. The connection must be closed then, since what the client got is not whole.
+    async fn reply(&mut self, mut reply: Reply, keep_alive: bool) -> io::Result<()> {
+        let length = reply.body.length();
+        self.head(&reply, length, keep_alive);
+        if let Some(pieces) = reply.body.in_memory() {
+            if length.is_some_and(|length| length <= FLATTEN) {
+                pieces.for_each(|piece| self.write.put_slice(piece));
+                return self.write_out([]).await;
+            }
+            return self.write_out(pieces.map(Bytes::as_ref)).await;
+        }
+        loop {
+            let due = Instant::now() + STALL;
+            // Both arms are cancel-safe.
+            let piece = tokio::select! {
+                biased;
+                piece = poll_fn(|context| reply.body.poll_piece(context)) => piece.transpose().map_err(io::Error::other)?,
+                () = self.alarm.at(due) => return Err(io::ErrorKind::TimedOut.into()),
+            };
+            match (piece, length) {
+                (Some(piece), Some(_)) => self.write_out([&piece[..]]).await?,
+                (Some(piece), None) => {
+                    self.write.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    self.write_out([&piece[..], b"\r\n"]).await?;
+                }
+                (None, Some(_)) => return Ok(()),
+                (None, None) => {
+                    self.write.put_slice(b"0\r\n\r\n");
+                    return self.write_out([]).await;
+                }
+            }
+        }
+    }
+
+    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
+    async fn write_out<'b>(&mut self, more: impl IntoIterator<Item = &'b [u8]>) -> io::Result<()> {
+        let mut gathered = std::mem::take(&mut self.write);
+        let mut pieces =
+            std::iter::once(&gathered[..]).chain(more.into_iter().map(shorten)).filter(|piece| !piece.is_empty());
+        loop {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = slices.iter_mut().zip(&mut pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
+            let mut left = &mut slices[..count];
+            if left.is_empty() {
+                break;
+            }
+            while !left.is_empty() {
+                let due = Instant::now() + STALL;
+                // Both arms are cancel-safe: what was written is counted.
+                let count = tokio::select! {
+                    biased;
+                    count = poll_fn(|context| match &*left {
+                        [one] => Pin::new(&mut self.io).poll_write(context, one),
+                        many => Pin::new(&mut self.io).poll_write_vectored(context, many),
+                    }) => count?,
+                    () = self.alarm.at(due) => return Err(io::ErrorKind::TimedOut.into()),
+                };
+                if count == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                IoSlice::advance_slices(&mut left, count);
+            }
+        }
+        gathered.clear();
+        self.write = gathered;
+        // A TLS or simulated stream may keep something back.
+        self.io.flush().await
+    }
+
+    fn head(&mut self, reply: &Reply, length: Option<u64>, keep_alive: bool) {
+        let out = &mut self.write;
+        out.clear();
+        out.reserve(512);
+        if reply.status == 200 {
+            out.put_slice(b"HTTP/1.1 200 OK\r\n");
+        } else {
+            let reason = http::StatusCode::from_u16(reply.status).ok().and_then(|status| status.canonical_reason());
+            out.put_slice(format!("HTTP/1.1 {} {}\r\n", reply.status, reason.unwrap_or("")).as_bytes());
+        }
+        out.put_slice(b"content-type: application/json\r\n");
+        if reply.is_passing_trouble() {
+            out.put_slice(b"retry-after: 1\r\n");
+        }
+        match length {
+            Some(length) => {
+                out.put_slice(b"content-length: ");
+                put_decimal(out, length);
+                out.put_slice(b"\r\n");
+            }
+            None => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        out.put_slice(if keep_alive { b"\r\n" } else { b"connection: close\r\n\r\n" });
+    }
+}
+
+/// Lets a piece that lives long stand beside one that does not.
+fn shorten<'short, 'long: 'short>(piece: &'long [u8]) -> &'short [u8] {
+    piece
+}
+
+fn put_decimal(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+}

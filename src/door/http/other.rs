@@ -1,0 +1,205 @@
+//! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`), bodies in chunks, and all that is
+//! malformed or too long.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioTimer;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    ARRIVAL, IDLE, STALL, Service, answer,
+    reply::{Content, Reply},
+    stall::Stall,
+};
+use crate::{
+    call::alarm::Alarm,
+    domain::refusal::Refusal,
+    door::site::Site,
+    net::{BoxIo, exchange::Broken},
+};
+
+/// Serves the connection from here to its end.
+pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<(), hyper::Error> {
+    let respond = service_fn(|request| async {
+        let site = service.site.load_full();
+        Ok::<_, Infallible>(respond(&site, request).await)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(Stall::new(io, read, STALL), respond);
+    let mut connection = std::pin::pin!(connection);
+    let mut closing = service.closing.clone();
+    // Both arms are cancel-safe; after the second, the first goes on alone.
+    tokio::select! {
+        biased;
+        outcome = connection.as_mut() => return outcome,
+        _ = closing.wait_for(|closing| *closing) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn respond(site: &Site, request: Request<Incoming>) -> Response<Streamed> {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = origin.as_ref().filter(|origin| site.origins.allow(origin.as_bytes())).cloned();
+    let mut response = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/health") => health(site),
+        (_, path) if site.calls(path).is_none() => plain(StatusCode::NOT_FOUND, "no such network\n"),
+        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request),
+        (&Method::POST, _) if origin.is_some() && allowed.is_none() && !is_json(request.headers()) => {
+            // Any web page could have sent it without asking first.
+            plain(StatusCode::FORBIDDEN, "a web page of this origin may not call here; see cors.origins\n")
+        }
+        (&Method::POST, _) => call(site, request).await,
+        _ => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            response
+        }
+    };
+    if let Some(origin) = allowed {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+    }
+    response
+}
+
+async fn call(site: &Site, request: Request<Incoming>) -> Response<Streamed> {
+    let arrived = Instant::now();
+    let Some(calls) = site.calls(request.uri().path()).cloned() else {
+        return plain(StatusCode::NOT_FOUND, "no such network\n");
+    };
+    let headers = forwarded(site, request.headers());
+    match collect(request.into_body(), site.max_body).await {
+        Ok(body) => {
+            let reply = answer(&calls, body, &headers, arrived, &mut Alarm::default()).await;
+            framed(reply)
+        }
+        Err(Unread::TooLong) => {
+            let mut response = framed(Reply::refused(&Refusal::Limit { name: "max_body", limit: site.max_body }, None));
+            // The rest of the body is not waited for.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+        Err(Unread::Lost) => plain(StatusCode::BAD_REQUEST, "the body did not come whole\n"),
+        Err(Unread::Late) => plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+    }
+}
+
+enum Unread {
+    TooLong,
+    Lost,
+    Late,
+}
+
+async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Unread::TooLong);
+    }
+    let mut whole = BytesMut::new();
+    while let Some(frame) = timeout(ARRIVAL, body.frame()).await.map_err(|_| Unread::Late)? {
+        let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
+        if whole.len() + piece.len() > limit {
+            return Err(Unread::TooLong);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// The lines to send along: neither hop-by-hop ones nor those that `Connection` names.
+fn forwarded(site: &Site, headers: &HeaderMap) -> Vec<u8> {
+    let named = |name: &str| {
+        headers.get_all(header::CONNECTION).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|&b| b == b',')
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+        })
+    };
+    let mut lines = Vec::new();
+    for (name, value) in headers.iter().filter(|(name, _)| site.forwards(name.as_str()) && !named(name.as_str())) {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    kind.split(|&b| b == b';').next().is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+}
+
+fn preflight(request: &Request<Incoming>) -> Response<Streamed> {
+    let mut response = plain(StatusCode::NO_CONTENT, "");
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    if let Some(asked) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+    response
+}
+
+fn health(site: &Site) -> Response<Streamed> {
+    if site.is_ready() {
+        plain(StatusCode::OK, "ok\n")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "a network has no node that can serve\n")
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
+    let mut response = Response::new(Streamed(Content::Ready(Bytes::from_static(text.as_bytes()))));
+    *response.status_mut() = status;
+    if !text.is_empty() {
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    response
+}
+
+fn framed(reply: Reply) -> Response<Streamed> {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
+    let later = reply.is_passing_trouble();
+    let mut response = Response::new(Streamed(reply.body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if later {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A reply's content as hyper wants it.
+struct Streamed(Content);
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.0.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.length() == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,78 @@
+//! What is behind the doors: the networks and the rules that a reload replaces as a whole.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::{call::Calls, config::Origins};
+
+/// One network as clients see it.
+pub struct Served {
+    /// Its name, which is also its path; the default one is at `/`.
+    pub name: Arc<str>,
+    /// Whether it is the default one.
+    pub is_default: bool,
+    /// The calls to its execution nodes; `None` if it has none.
+    pub calls: Option<Arc<Calls>>,
+}
+
+/// What is behind the door: replaced as a whole by a reload.
+pub struct Site {
+    /// The networks.
+    pub networks: Vec<Served>,
+    /// Which web pages may read answers.
+    pub origins: Origins,
+    /// Client headers that are sent along, in lower case, beside those that always are.
+    pub forward: Vec<HeaderName>,
+    /// Bytes of a request's body at most.
+    pub max_body: usize,
+}
+
+impl Site {
+    /// The calls of the network at `path`, if there is one.
+    pub fn calls(&self, path: &str) -> Option<&Arc<Calls>> {
+        let path = path.split('?').next().unwrap_or(path);
+        let path = path.strip_prefix('/')?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let served = match path {
+            "" | "el" => self.networks.iter().find(|network| network.is_default),
+            _ => {
+                let name = path.strip_suffix("/el").unwrap_or(path);
+                self.networks.iter().find(|network| !network.is_default && *network.name == *name)
+            }
+        };
+        served.and_then(|network| network.calls.as_ref())
+    }
+
+    /// Whether every network has a node that may serve.
+    pub fn is_ready(&self) -> bool {
+        self.networks.iter().filter_map(|network| network.calls.as_ref()).all(|calls| calls.pool().snapshot().serves())
+    }
+
+    /// Whether a client's header of this name is sent along.
+    pub fn forwards(&self, name: &str) -> bool {
+        ["x-request-id", "traceparent", "tracestate"].iter().any(|always| name.eq_ignore_ascii_case(always))
+            || self.forward.iter().any(|other| name.eq_ignore_ascii_case(other.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trace_headers_go_along_and_others_only_if_configured() {
+        let forward = vec![HeaderName::from_static("authorization")];
+        let site = Site { networks: vec![], origins: Origins::None, forward, max_body: 0 };
+        for (name, goes) in [
+            ("X-Request-Id", true),
+            ("traceparent", true),
+            ("tracestate", true),
+            ("Authorization", true),
+            ("cookie", false),
+            ("x-api-key", false),
+        ] {
+            assert_eq!(site.forwards(name), goes, "{name}");
+        }
+    }
+}

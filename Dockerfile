@@ -1,0 +1,23 @@
+# syntax=docker/dockerfile:1
+
+# The builder's Debian release is the runtime's: a binary linked against a newer glibc would not start there.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+# Dependencies and earlier builds live in cache mounts, which are not part of any layer: hence the copy in the same step.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin steadfast \
+    && cp target/release/steadfast /steadfast
+
+# No shell and no package manager; the `nonroot` user (65532); system certificates for nodes behind https.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /steadfast /steadfast
+COPY LICENSE-APACHE LICENSE-MIT /licenses/
+USER nonroot
+# Clients; and the admin listener, which is on loopback unless `--admin-listen` or the configuration says otherwise.
+EXPOSE 8545 9090
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["/steadfast", "status", "--ready"]
+ENTRYPOINT ["/steadfast"]
+# Nodes come as flags (`docker run … run --listen 0.0.0.0:8545 --el URL`) or in the mounted file.
+CMD ["run", "--config", "/etc/steadfast/steadfast.toml", "--listen", "0.0.0.0:8545"]

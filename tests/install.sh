@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs what the tests need beside a Rust toolchain. What is there already is left alone, so running it again costs nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/real"
+
+fail() {
+    printf 'tests/install.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+missing=()
+for tool in curl npm python3; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+done
+if ((${#missing[@]})); then
+    command -v apt-get >/dev/null || fail "${missing[*]} must be installed, and this is not a Debian to get them from"
+    root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || fail "installing ${missing[*]} needs root or sudo"
+        root=(sudo)
+    fi
+    "${root[@]}" apt-get update -q
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends ca-certificates "${missing[@]}"
+fi
+
+# The binary itself is one of the packages, so no package's script has to run.
+anvil() {
+    local found
+    for found in node_modules/@foundry-rs/anvil-*/bin/anvil; do
+        if [[ -x $found ]]; then
+            "$found" --version
+            return
+        fi
+    done
+    return 1
+}
+wanted=$(sed -n 's|.*"@foundry-rs/anvil": "\([0-9.]*\)".*|\1|p' package.json)
+[[ -n $wanted ]] || fail "package.json names no version of anvil"
+if ! anvil 2>/dev/null | grep -qF "$wanted"; then
+    # Not `npm ci`: it refuses a lock file that does not name the builds for every other platform.
+    npm install --no-save --ignore-scripts --no-audit --no-fund
+fi
+anvil | grep -F "$wanted" || fail "anvil $wanted did not come, or does not start on this machine ($(uname -sm))"

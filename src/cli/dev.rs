@@ -71,7 +71,7 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
 /// The proxy's settings as a file would have them: the first node is the primary, the others are backups.
 fn settings(dev: &Dev, devnet: &Devnet) -> String {
     let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
-    for (place, node) in devnet.nodes().iter().enumerate() {
+    for (place, node) in devnet.nodes().enumerate() {
         let tier = if place == 0 { "primary" } else { "backup" };
         let (name, url) = (node.name(), node.http_url());
         text.push_str(&format!("[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n"));

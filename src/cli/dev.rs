@@ -13,7 +13,7 @@ use clap::Args;
 use super::{block_on, run};
 use crate::{
     app::{App, World},
-    config::{Config, Flags, Log},
+    config::{Config, Log},
     devnet::{Devnet, Options},
     net::tcp::Tcp,
 };
@@ -49,15 +49,7 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(Tcp)).await.map_err(|error| format!("the devnet: {error}"))?;
-        let urls: Vec<String> = (0..usize::from(dev.nodes)).map(|node| devnet.el(node).http_url()).collect();
-        let flags = Flags {
-            el: urls[..1].to_vec(),
-            el_backup: urls[1..].to_vec(),
-            listen: Some(dev.listen.to_string()),
-            admin_listen: Some(dev.admin_listen.to_string()),
-            ..Flags::default()
-        };
-        let config = Config::from_flags(&flags).map_err(|errors| errors.to_string())?;
+        let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());
         let app = App::start(config, World::real(threads), None).await.map_err(|error| error.to_string())?;
         introduce(&devnet, &app);
@@ -74,6 +66,17 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         }
         Err(code) => code,
     }
+}
+
+/// The proxy's settings as a file would have them: the first node is the primary, the others are backups.
+fn settings(dev: &Dev, devnet: &Devnet) -> String {
+    let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
+    for (place, node) in devnet.nodes().enumerate() {
+        let tier = if place == 0 { "primary" } else { "backup" };
+        let (name, url) = (node.name(), node.http_url());
+        text.push_str(&format!("[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n"));
+    }
+    text
 }
 
 fn introduce(devnet: &Devnet, app: &App) {

@@ -1,6 +1,6 @@
 //! `steadfast run`.
 
-use std::{process::ExitCode, sync::Arc, thread::available_parallelism};
+use std::{io::IsTerminal, process::ExitCode, sync::Arc, thread::available_parallelism};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -57,9 +57,10 @@ pub(super) async fn until_told(app: &App) -> std::io::Result<&'static str> {
     }
 }
 
-/// Logs to standard error from here on, panics included.
+/// Logs to standard error from here on.
 pub(super) fn start_log(log: &Log) {
-    let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = fmt().with_env_filter(log.filter.to_env_filter()).with_writer(std::io::stderr).with_ansi(colours);
     match log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -3,6 +3,8 @@
 //! A client of our own, because a whole call costs less here than a general client's share of it (`docs/PERFORMANCE.md`), and
 //! because only the owner of the connection can tell whether a byte of a request may have reached the node.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 /// The longest response head accepted, in bytes.
@@ -37,9 +39,10 @@ impl Head {
     /// When the bytes cannot become a response.
     pub fn read(buffer: &mut BytesMut, to_head: bool) -> Result<Option<Self>, NotHttp> {
         loop {
-            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-            let mut response = httparse::Response::new(&mut headers);
-            let length = match response.parse(buffer) {
+            let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+            let mut response = httparse::Response::new(&mut []);
+            let parser = httparse::ParserConfig::default();
+            let length = match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut headers) {
                 Ok(httparse::Status::Complete(length)) => length,
                 Ok(httparse::Status::Partial) if buffer.len() > MAX_HEAD => return Err(NotHttp("head too long")),
                 Ok(httparse::Status::Partial) => return Ok(None),

@@ -6,6 +6,7 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     ops::Range,
     pin::pin,
     sync::Arc,
@@ -120,9 +121,9 @@ impl<'a> Lane<'a> {
 
     /// Looks at what has come; the headers to send along are noted in passing.
     fn parse(&mut self, site: &Site) -> Parsed {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let head = match request.parse(&self.read) {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let head = match request.parse_with_uninit_headers(&self.read, &mut headers) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if self.read.len() < MAX_HEAD => return Parsed::Partial(self.read.len() + 1),
             _ => return Parsed::Other,

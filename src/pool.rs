@@ -243,7 +243,7 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
                 Err(Trouble { fault: Fault::Silent, text })
             }
         };
-        metrics.probed(&node.name, started.elapsed().as_secs_f64());
+        metrics.probed(&node.label, started.elapsed().as_secs_f64());
         // Whatever answers after an outage may be another node under the same address.
         knows_chain = outcome.is_ok();
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {

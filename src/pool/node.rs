@@ -24,6 +24,8 @@ use crate::{
 pub struct Node {
     /// Its name in the configuration.
     pub name: Arc<str>,
+    /// Its name for metrics that have no network label: with the network before it, but for the default one.
+    pub label: String,
     /// Whose turn it is.
     pub tier: Tier,
     /// Its HTTP side; `None` for a node that has only a WebSocket.
@@ -80,6 +82,7 @@ impl Node {
         let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
+            label: label.to_owned(),
             tier: settings.tier,
             upstream,
             metrics: metrics.node(label),

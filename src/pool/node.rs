@@ -76,7 +76,7 @@ impl Node {
                 false => None,
             };
             let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-            let target = Target { endpoint, tls, path: path.to_owned(), headers };
+            let target = Target { endpoint, tls, url: url.clone(), headers };
             upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
         }
         let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();

@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod answer;
 mod attempt;
 pub mod hold;
+pub mod rest;
 
 use std::{sync::Arc, time::Duration};
 

@@ -6,6 +6,7 @@ pub mod hex;
 pub mod json;
 pub mod method;
 pub mod refusal;
+pub mod rest;
 pub mod rpc;
 pub mod transaction;
 pub mod verdict;

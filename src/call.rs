@@ -199,7 +199,7 @@ impl<'a> Course<'a> {
                     self.attempts += 1;
                     trouble
                 }
-                Sent::Nothing(trouble) => Some(trouble),
+                Sent::Nothing(trouble) => trouble,
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;

@@ -13,7 +13,10 @@ pub mod snapshot;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -177,7 +180,9 @@ impl Pool {
     fn perform(&self, effect: Effect, metrics: &Metrics) {
         let name = |node: usize| &*self.nodes[node].name;
         match effect {
+            Effect::CameBack(_) => {}
             Effect::WentOut(node) => {
+                self.nodes[node].is_out.store(true, Release);
                 self.nodes[node].out.notify_waiters();
                 if let Some(upstream) = &self.nodes[node].upstream {
                     upstream.disconnect();
@@ -221,6 +226,12 @@ async fn think(
         let effects = board.step(input, &pool.nodes, pool.served(), now, wall());
         if let Some(height) = board.active_height() {
             pool.served.fetch_max(height, Relaxed);
+        }
+        // A node that is back may be chosen as soon as the snapshot says so.
+        for effect in &effects {
+            if let Effect::CameBack(node) = effect {
+                pool.nodes[*node].is_out.store(false, Release);
+            }
         }
         pool.snapshot.store(Arc::new(board.snapshot(&pool.nodes, now)));
         for effect in effects {

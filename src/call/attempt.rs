@@ -32,8 +32,8 @@ pub(super) enum Sent {
     OfTheCaller(Answer),
     /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
-    /// No byte of the call left.
-    Nothing(Trouble),
+    /// No byte of the call left; with evidence against the node, if it is any.
+    Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
 }
@@ -56,6 +56,11 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, alarm: &mut Alarm) -> (Sent, bool) {
         let started = Instant::now();
         let mut count = Count { node: self.node, started, outcome: AttemptOutcome::Abandoned };
+        let goes_out = self.node.goes_out();
+        if self.repeatable && self.node.is_out() {
+            // It went out after it was chosen.
+            return (Sent::Nothing(None), false);
+        }
         let _owed = self.node.traffic.owes(started);
         let mut again = false;
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
@@ -70,7 +75,7 @@ impl Attempt<'_> {
                 };
                 sent
             }
-            () = self.node.goes_out(), if self.repeatable => Sent::Lost(None),
+            () = goes_out, if self.repeatable => Sent::Lost(None),
             () = alarm.at(self.limit) => {
                 count.outcome = AttemptOutcome::Timeout;
                 Sent::Lost(None)
@@ -81,7 +86,7 @@ impl Attempt<'_> {
 
     async fn exchange(&self, again: &mut bool) -> Sent {
         let Some(upstream) = &self.node.upstream else {
-            return Sent::Nothing(Trouble { fault: Fault::Unreachable, text: "has no HTTP URL".into() });
+            return Sent::Nothing(None);
         };
         let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
         let mut outcome = upstream.post(post).await;
@@ -93,7 +98,7 @@ impl Attempt<'_> {
         let response = match outcome {
             Ok(response) => response,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
-            Err(error) => return Sent::Nothing(trouble(self.node, &error)),
+            Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
         };
         let heard = || self.node.traffic.touch(Instant::now());
         match Answer::read(response, heard).await {

@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -38,6 +41,8 @@ pub struct Node {
     pub url: String,
     /// Rung when the node goes out.
     pub(super) out: Notify,
+    /// Whether it is out: set before the bell is rung.
+    pub(super) is_out: AtomicBool,
     /// Rung to have it probed now.
     pub(super) poke: Notify,
     secrets: Vec<String>,
@@ -89,6 +94,7 @@ impl Node {
             traffic: Traffic::new(),
             url,
             out: Notify::new(),
+            is_out: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
         })
@@ -97,6 +103,11 @@ impl Node {
     /// Completes when the node goes out; calls that wait on it and may be repeated then move on.
     pub fn goes_out(&self) -> tokio::sync::futures::Notified<'_> {
         self.out.notified()
+    }
+
+    /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in which the news could be missed.
+    pub fn is_out(&self) -> bool {
+        self.is_out.load(Acquire)
     }
 
     /// `text` for people: short, on one line, and without what the configuration keeps secret.

@@ -154,18 +154,21 @@ impl Pool {
         }
     }
 
-    /// A call failed in a way that speaks of the node. A refused or lost connection has it probed at once; a run of failures takes it
-    /// out.
+    /// Has `node` probed now.
+    pub fn doubt(&self, node: usize) {
+        self.nodes[node].poke.notify_one();
+    }
+
+    /// A call failed in a way that speaks of the node. A refused connection has it probed at once; a run of failures takes it out.
     pub fn call_failed(&self, node: usize, trouble: Trouble) {
         let run = self.nodes[node].traffic.failed();
-        let input = match trouble.fault {
-            Fault::Silent => return,
-            _ if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() => {
-                self.nodes[node].traffic.answered();
-                Input::Out(node, trouble)
-            }
-            Fault::Failing => return,
-            Fault::Unreachable | Fault::Dropped => Input::CallFailed(node, trouble),
+        let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
+            self.nodes[node].traffic.answered();
+            Input::Out(node, trouble)
+        } else if trouble.fault == Fault::Unreachable {
+            Input::CallFailed(node, trouble)
+        } else {
+            return;
         };
         // A full inbox is full of the same news.
         let _ = self.inbox.try_send(input);

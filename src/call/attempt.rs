@@ -21,6 +21,8 @@ pub(super) struct Attempt<'a> {
     pub(super) headers: &'a [u8],
     /// Whether the call may be sent twice.
     pub(super) repeatable: bool,
+    /// Whether it has an id. Of one that has none, any answer is that it was taken; nodes send an empty one.
+    pub(super) wants_answer: bool,
     pub(super) limit: Instant,
 }
 
@@ -32,6 +34,8 @@ pub(super) enum Sent {
     OfTheCaller(Answer),
     /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
+    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it may be the call's doing or the node's.
+    Rejected(u16, Trouble),
     /// No byte of the call left; with evidence against the node, if it is any.
     Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
@@ -69,7 +73,7 @@ impl Attempt<'_> {
             sent = self.exchange(&mut again) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
-                    Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
+                    Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
                     Sent::Nothing(_) => AttemptOutcome::Unreachable,
                     Sent::Lost(_) => AttemptOutcome::Dropped,
                 };
@@ -112,14 +116,17 @@ impl Attempt<'_> {
         // What a gateway or a provider says of itself and not of the call.
         let of_the_node = matches!(status, 300..=399 | 401 | 403 | 404 | 407 | 408 | 429 | 500..);
         let failing = |what: &str| {
-            Some(Trouble {
-                fault: Fault::Failing,
-                text: format!("a call was answered with HTTP status {status}{what}"),
-            })
+            let text = format!("a call was answered with HTTP status {status}{what}");
+            Trouble { fault: Fault::Failing, text }
         };
         match answer.kind {
-            Kind::Alien => Sent::OfTheNode(None, failing(" and no JSON-RPC response")),
-            _ if of_the_node => Sent::OfTheNode(Some(answer), failing("")),
+            _ if !self.wants_answer && status < 300 => {
+                self.node.traffic.answered();
+                Sent::Answered(answer)
+            }
+            Kind::Alien if (400..500).contains(&status) && !of_the_node => Sent::Rejected(status, failing("")),
+            Kind::Alien => Sent::OfTheNode(None, Some(failing(" and no JSON-RPC response"))),
+            _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
             Kind::Result => {
                 self.node.traffic.answered();
                 Sent::Answered(answer)

@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// Words of an `Authorization` header that are no secret.
+const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
+
 /// A node of a pool.
 pub struct Node {
     /// Its name in the configuration.
@@ -72,9 +75,8 @@ impl Node {
             if let Some(basic) = url.basic_auth() {
                 headers.push(("authorization".into(), basic.expose().as_bytes().to_vec()));
             }
-            secrets.extend(headers.iter().filter_map(|(_, value)| String::from_utf8(value.clone()).ok()));
+            secrets.extend(url.secrets());
             let path = url.target().expose().as_str();
-            secrets.extend(path.split(['/', '?', '&', '=']).filter(|part| part.len() >= 8).map(str::to_owned));
             let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
@@ -84,6 +86,17 @@ impl Node {
             let target = Target { endpoint, tls, path: path.to_owned(), headers };
             upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
         }
+        secrets.extend(settings.ws.iter().flat_map(|url| url.secrets()));
+        let values = upstream.iter().flat_map(|upstream| upstream.header_values());
+        secrets.extend(values.flat_map(|value| {
+            let value = String::from_utf8_lossy(value).into_owned();
+            let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+            words.into_iter().chain([value])
+        }));
+        // Shorter ones would take half of every message with them, and are no secret worth the name.
+        secrets.retain(|secret| secret.len() >= 4 && !SCHEMES.contains(&secret.as_str()));
+        // What holds another secret is hidden before it.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
@@ -112,11 +125,11 @@ impl Node {
 
     /// `text` for people: short, on one line, and without what the configuration keeps secret.
     pub fn redact(&self, text: &str) -> String {
-        let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        let mut text = text.to_owned();
         for secret in &self.secrets {
             text = text.replace(secret.as_str(), "***");
         }
-        text
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
     }
 }
 

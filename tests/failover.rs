@@ -11,7 +11,15 @@ use std::{
     time::Duration,
 };
 
-use common::{SOON, client::call, devnet, origin::Origin, origin::Reply, proxy::Proxy, until};
+use common::{
+    SOON,
+    client::call,
+    devnet,
+    origin::Origin,
+    origin::Reply,
+    proxy::{Proxy, nodes},
+    until,
+};
 use steadfast::devnet::{Devnet, Fault, Node, Options};
 use tokio::{
     task::JoinSet,
@@ -115,7 +123,8 @@ async fn no_call_fails_while_the_primary_is_cut_and_traffic_is_back_within_three
     let cut = settle(net.el(0), Some(Fault::Down)).await;
     sleep(Duration::from_millis(1500)).await;
     let back = settle(net.el(0), None).await;
-    until("the primary serves again", async || net.el(0).count(WHO) > 0 && proxy.side().await["active"] == "el-1").await;
+    until("the primary serves again", async || net.el(0).count(WHO) > 0 && proxy.side().await["active"] == "el-1")
+        .await;
     sleep(Duration::from_millis(500)).await;
     let calls = crowd.stop().await;
 
@@ -152,23 +161,38 @@ async fn a_hanging_primary_costs_no_call_four_seconds_and_none_anything_once_it_
     assert!(later.iter().all(|call| call.took < Duration::from_secs(1)), "{:?}", later.iter().max_by_key(|c| c.took));
 }
 
+/// Probes come faster than by default here, so that more of them fit into a test; what is judged is the same.
+const OFTEN: &str = "health.interval = \"200ms\"\n";
+
+async fn before_a_fast_chain(settled: bool) -> (Devnet, Proxy) {
+    let net = two_nodes(Some(Duration::from_millis(100))).await;
+    let proxy = Proxy::start(&[OFTEN, &nodes([net.el(0).http_url().as_str(), &net.el(1).http_url()])].concat()).await;
+    for node in ["el-1", "el-2"] {
+        proxy.until_node(node, "up").await;
+    }
+    if settled {
+        probed(net.el(0), 8).await;
+    }
+    (net, proxy)
+}
+
 #[tokio::test]
 async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it_lies_nor_when_it_is_gone() {
-    let net = two_nodes(Some(Duration::from_millis(500))).await;
-    let proxy = before(&net).await;
+    let (net, proxy) = before_a_fast_chain(true).await;
     let crowd = Crowd::start(&proxy).await;
-    for blocks in [1_000_000, 1000, 7] {
-        settle(net.el(1), Some(Fault::lie(blocks))).await;
-        proxy.until_node("el-2", "suspect").await;
-        assert_eq!(proxy.node("el-1").await["usable"], true);
-        settle(net.el(1), None).await;
-        proxy.until_node("el-2", "up").await;
+    for blocks in [1_000_000, 1000, 20] {
+        net.el(1).set_fault(Fault::lie(blocks));
+        probed(net.el(1), 4).await;
+        let side = proxy.side().await;
+        assert_eq!((&side["active"], &side["nodes"][0]["usable"]), (&"el-1".into(), &true.into()), "{side}");
+        net.el(1).clear_faults();
+        probed(net.el(1), 3).await;
     }
-    settle(net.el(1), Some(Fault::lie(1000))).await;
-    proxy.until_node("el-2", "suspect").await;
+    net.el(1).set_fault(Fault::lie(1000));
+    probed(net.el(1), 4).await;
     settle(net.el(1), Some(Fault::Down)).await;
     proxy.until_node("el-2", "down").await;
-    sleep(Duration::from_millis(1500)).await;
+    sleep(Duration::from_millis(1000)).await;
     let calls = crowd.stop().await;
     assert!(calls.iter().all(|call| call.node == "el-1"));
     assert_eq!(net.el(1).count(WHO), 0);
@@ -178,19 +202,64 @@ async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it
 }
 
 #[tokio::test]
+async fn a_node_that_begins_to_lie_right_after_the_start_evicts_nobody() {
+    let mut lies = JoinSet::new();
+    for blocks in [20, 1000] {
+        lies.spawn(async move {
+            let net = two_nodes(Some(Duration::from_millis(500))).await;
+            let proxy = before(&net).await;
+            // They have agreed: the honest one was there first.
+            probed(net.el(0), 1).await;
+            let crowd = Crowd::start(&proxy).await;
+            net.el(1).set_fault(Fault::lie(blocks));
+            probed(net.el(1), 3).await;
+            let side = proxy.side().await;
+            assert!(crowd.stop().await.iter().all(|call| call.node == "el-1"), "{blocks}: {side}");
+        });
+    }
+    lies.join_all().await;
+}
+
+#[tokio::test]
 async fn a_liar_that_comes_after_the_honest_node_evicts_nobody() {
     let net = two_nodes(Some(Duration::from_millis(500))).await;
     settle(net.el(1), Some(Fault::Down)).await;
     let proxy = Proxy::over([net.el(0).http_url().as_str(), &net.el(1).http_url()], "").await;
     proxy.until_node("el-1", "up").await;
     let crowd = Crowd::start(&proxy).await;
-    sleep(Duration::from_millis(1200)).await;
+    probed(net.el(0), 1).await;
     net.el(1).set_fault(Fault::lie(500));
     net.el(1).clear_fault("down");
-    proxy.until_node("el-2", "suspect").await;
-    sleep(Duration::from_millis(1200)).await;
-    assert!(crowd.stop().await.iter().all(|call| call.node == "el-1"));
+    probed(net.el(1), 4).await;
+    let side = proxy.side().await;
+    assert!(crowd.stop().await.iter().all(|call| call.node == "el-1"), "{side}");
     assert_eq!(net.el(1).count(WHO), 0);
+}
+
+#[tokio::test]
+async fn a_node_is_suspect_for_as_long_as_it_lies_and_loses_its_calls_to_an_honest_one() {
+    for liar in [0, 1] {
+        let (net, proxy) = before_a_fast_chain(true).await;
+        let name = net.el(liar).name();
+        net.el(liar).set_fault(Fault::lie(100_000));
+        probed(net.el(liar), 3).await;
+        let crowd = Crowd::start(&proxy).await;
+        for _ in 0..15 {
+            let node = proxy.node(name).await;
+            assert_eq!(node["verdict"], "suspect", "{node}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(crowd.stop().await.iter().all(|call| call.node != name));
+        net.el(liar).clear_faults();
+        proxy.until_node(name, "up").await;
+        assert!(proxy.post(call(1, WHO, "[]")).await.text().contains("el-1"));
+    }
+}
+
+/// Waits until the proxy has probed the node `times` more.
+async fn probed(node: &Node, times: u64) {
+    let goal = node.count("eth_syncing") + times + 1;
+    until("the node is probed", async || node.count("eth_syncing") >= goal).await;
 }
 
 /// A transaction, as raw bytes that the pretend chain takes, and its hash.

@@ -1,5 +1,10 @@
 //! What the tests of the promises share: a proxy over given nodes, a client that speaks raw HTTP, a node that does as it is told.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part, and a helper that cannot go on fails")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test uses its part, and a helper that cannot go on fails"
+)]
 
 pub mod client;
 pub mod origin;

@@ -53,7 +53,9 @@ impl Proxy {
     /// What the operator's side answers.
     pub async fn admin(&self, request: &str) -> Response {
         let mut client = Client::connect(self.app.admin_addr()).await;
-        client.send(format!("{request} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")).await;
+        client
+            .send(format!("{request} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+            .await;
         client.response().await
     }
 
@@ -84,7 +86,10 @@ impl Proxy {
 
 /// Settings of primaries at these URLs.
 pub fn nodes<'a>(urls: impl IntoIterator<Item = &'a str>) -> String {
-    urls.into_iter().enumerate().map(|(i, url)| format!("[[el.primary]]\nname = \"el-{}\"\nhttp = \"{url}\"\n", i + 1)).collect()
+    urls.into_iter()
+        .enumerate()
+        .map(|(i, url)| format!("[[el.primary]]\nname = \"el-{}\"\nhttp = \"{url}\"\n", i + 1))
+        .collect()
 }
 
 /// The settings with free ports.

@@ -203,21 +203,18 @@ async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it
 
 #[tokio::test]
 async fn a_node_that_begins_to_lie_right_after_the_start_evicts_nobody() {
-    let mut lies = JoinSet::new();
-    for blocks in [20, 1000] {
-        lies.spawn(async move {
-            let net = two_nodes(Some(Duration::from_millis(500))).await;
-            let proxy = before(&net).await;
-            // They have agreed: the honest one was there first.
-            probed(net.el(0), 1).await;
-            let crowd = Crowd::start(&proxy).await;
-            net.el(1).set_fault(Fault::lie(blocks));
-            probed(net.el(1), 3).await;
-            let side = proxy.side().await;
-            assert!(crowd.stop().await.iter().all(|call| call.node == "el-1"), "{blocks}: {side}");
-        });
-    }
-    lies.join_all().await;
+    let lies = async |blocks| {
+        let net = two_nodes(Some(Duration::from_millis(500))).await;
+        let proxy = before(&net).await;
+        // They have agreed: the honest one was there first.
+        probed(net.el(0), 1).await;
+        let crowd = Crowd::start(&proxy).await;
+        net.el(1).set_fault(Fault::lie(blocks));
+        probed(net.el(1), 3).await;
+        let side = proxy.side().await;
+        assert!(crowd.stop().await.iter().all(|call| call.node == "el-1"), "{blocks}: {side}");
+    };
+    tokio::join!(lies(20), lies(1000));
 }
 
 #[tokio::test]

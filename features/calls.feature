@@ -131,3 +131,13 @@ Feature: Calls pass as they are, or are refused for a reason
     And the client gets error -32700
     When a client calls eth_chainId
     Then the client gets a result
+
+  Scenario: Calls that want no answer are made once, and do not speak against the node
+    Given the proxy runs
+    And geth has been asked for net_version 0 times
+    When a client sends 10 calls without an id, one after the other
+    Then geth has been asked for net_version 10 times
+    And provider has been asked for net_version 0 times
+    And geth is found up, and never unusable, for 200 ms
+    When a client calls web3_clientVersion
+    Then the client is answered by geth

@@ -42,8 +42,8 @@ Feature: Settings are right as a whole, or nothing is changed
       """
     Then it ends at once with exit code 2
     And it has said all of this:
-      | key                    | words   |
-      | el.primary[0].weight   | unknown |
+      | key                    | words              |
+      | el.primary[0].weight   | is not a known key |
     And no node has heard of it
 
   Scenario: A reload with mistakes changes nothing
@@ -118,16 +118,33 @@ Feature: Settings are right as a whole, or nothing is changed
       | <key>           | <value> |
       | calls.max_batch | 5       |
     Then the reload is refused, and every mistake named:
-      | <key> |
+      | <named> |
     When a client sends a batch of 5 calls
     Then the client gets error -32005 for the reason max_batch
 
     Examples:
-      | key          | value         |
-      | listen       | "127.0.0.1:1" |
-      | admin.listen | "127.0.0.1:1" |
-      | workers      | 7             |
-      | log.filter   | "debug"       |
+      | key          | value         | named        |
+      | listen       | "127.0.0.1:1" | listen       |
+      | admin.listen | "127.0.0.1:1" | admin.listen |
+      | workers      | 7             | workers      |
+      | log.filter   | "debug"       | log          |
+
+  Scenario: A new grace time counts at the next shutdown, or the reload is refused
+    Given a primary geth
+    And the settings:
+      | shutdown_grace  | "60s" |
+      | health.interval | "30s" |
+      | health.timeout  | "30s" |
+    And the proxy runs as a process of its own
+    When a client calls eth_chainId
+    Then the client gets a result
+    When the operator changes the settings and reloads:
+      | shutdown_grace | "1s" |
+    Then the reload is applied
+    When geth hangs
+    And a call has reached geth, which owes the answer
+    And the operator sends SIGTERM
+    Then the process ends with exit code 0 within 2500 ms of the signal
 
   Scenario: A cordon outlives a reload
     Given a primary geth

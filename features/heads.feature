@@ -66,6 +66,27 @@ Feature: One node's word about the head is not the truth
       | 5000       |
       | 1000000000 |
 
+  Scenario Outline: A liar among two that were watched for a while, <blocks> blocks too high, takes no call either
+    Given a primary geth
+    And a backup provider
+    And a block every 250 ms
+    And the proxy runs
+    And clients call without pause
+    Then no client is shown a lower block than before until the chain is at 18
+    When provider claims a head <blocks> blocks too high
+    Then geth is found up, and never unusable, for 2500 ms
+    When provider is well again
+    Then provider is found up
+    And the pool's head is the chain's
+    And every call was answered by geth
+
+    Examples:
+      | blocks     |
+      | 6          |
+      | 20         |
+      | 500        |
+      | 1000000000 |
+
   Scenario: A liar that was found out, and that goes down, leaves nothing behind
     Given a primary geth
     And a backup provider

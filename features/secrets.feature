@@ -45,4 +45,4 @@ Feature: No secret is ever shown
       | bad queryKey0002           | 3       | wrong password passWord0004             |
       | Bearer tokenKey0005        | 3       | userName0003:passWord0004               |
       | invalid token tokenKey0005 | 3       | dXNlck5hbWUwMDAzOnBhc3NXb3JkMDAwNA==    |
-      | plainKey0006               | 258     | x                                       |
+      | plainKey0006plainKey0006   | 252     | x                                       |

@@ -25,7 +25,10 @@ mod world;
 
 use std::{
     process::ExitCode,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use cucumber::{World as _, event::ScenarioFinished, writer::Stats as _};
@@ -33,7 +36,8 @@ use cucumber::{World as _, event::ScenarioFinished, writer::Stats as _};
 use crate::world::Proxy;
 
 static PASSED: AtomicUsize = AtomicUsize::new(0);
-static FAILED: AtomicUsize = AtomicUsize::new(0);
+/// The names of the scenarios that failed.
+static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 // One thread for the pretend nodes and the clients: what reaches a node first is then recorded first.
 #[tokio::main(flavor = "current_thread")]
@@ -41,9 +45,13 @@ async fn main() -> ExitCode {
     let outcome = Proxy::cucumber()
         .max_concurrent_scenarios(4)
         .retry_options(|_, _, _, _| None)
-        .after(|_, _, scenario, outcome, proxy| {
+        .after(|feature, _, scenario, outcome, proxy| {
             let good = matches!(outcome, ScenarioFinished::StepPassed) && !scenario.steps.is_empty();
-            if good { &PASSED } else { &FAILED }.fetch_add(1, Relaxed);
+            if good {
+                PASSED.fetch_add(1, Relaxed);
+            } else {
+                FAILED.lock().unwrap().push(format!("{}: {}", feature.name, scenario.name));
+            }
             Box::pin(async move {
                 if let Some(proxy) = proxy {
                     proxy.end().await;
@@ -54,7 +62,11 @@ async fn main() -> ExitCode {
         .run(concat!(env!("CARGO_MANIFEST_DIR"), "/features"))
         .await;
     let passed = PASSED.load(Relaxed);
-    let failed = FAILED.load(Relaxed) + outcome.parsing_errors() + outcome.hook_errors();
+    let failures = FAILED.lock().unwrap();
+    for name in failures.iter() {
+        println!("failed: {name}");
+    }
+    let failed = failures.len() + outcome.parsing_errors() + outcome.hook_errors();
     // What the writer saw and the count did not is a failure too.
     let failed = failed.max(usize::from(outcome.execution_has_failed() || passed == 0));
     println!("{passed} passed, {failed} failed");

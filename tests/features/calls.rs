@@ -32,6 +32,14 @@ async fn calls(proxy: &mut Proxy, method: String) {
     proxy.last = Some(proxy.call(&method, &json!([])).await);
 }
 
+#[when(expr = "a client sends {int} calls without an id, one after the other")]
+async fn without_id(proxy: &mut Proxy, count: usize) {
+    for _ in 0..count {
+        let reply = proxy.post(r#"{"jsonrpc":"2.0","method":"net_version"}"#).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, ""));
+    }
+}
+
 #[when(expr = "a client sends a body of {int} bytes")]
 async fn long_body(proxy: &mut Proxy, bytes: usize) {
     proxy.last = Some(proxy.post(padded(bytes)).await);

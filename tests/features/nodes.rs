@@ -92,9 +92,12 @@ async fn lies(proxy: &mut Proxy, name: String, blocks: u64) {
     befalls(proxy, &name, Fault::lie(blocks)).await;
 }
 
-#[when(expr = "{word} says that it serves chain {int}")]
+#[when(expr = "{word} returns as a node of chain {int}")]
 async fn other_chain(proxy: &mut Proxy, name: String, chain: u64) {
-    befalls(proxy, &name, Fault::wrong_chain(chain)).await;
+    let node = proxy.node(&name);
+    node.set_fault(Fault::wrong_chain(chain));
+    node.clear_fault("down");
+    timeout(SOON, node.settled()).await.expect("the node listens");
 }
 
 #[given(expr = "{word} answers {int} ms late")]
@@ -290,10 +293,25 @@ async fn agree(proxy: &Proxy) {
 async fn forwards(proxy: &mut Proxy, times: usize) {
     let mut highest = 0;
     for _ in 0..times {
-        let reply = proxy.call("eth_blockNumber", &json!([])).await.json();
-        let text = reply["result"].as_str().unwrap_or_else(|| panic!("no block: {reply}"));
-        let number = u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
-        assert!(number >= highest, "from {highest} to {number}: {:#}", proxy.status().await);
-        highest = number;
+        shown(proxy, &mut highest).await;
     }
+}
+
+#[then(expr = "no client is shown a lower block than before until the chain is at {int}")]
+async fn forwards_until(proxy: &mut Proxy, height: u64) {
+    let mut highest = 0;
+    let until = Instant::now() + SOON;
+    while highest < height {
+        assert!(Instant::now() < until, "the chain is at {highest}, not at {height}");
+        shown(proxy, &mut highest).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn shown(proxy: &Proxy, highest: &mut u64) {
+    let reply = proxy.call("eth_blockNumber", &json!([])).await.json();
+    let text = reply["result"].as_str().unwrap_or_else(|| panic!("no block: {reply}"));
+    let number = u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+    assert!(number >= *highest, "from {highest} to {number}: {:#}", proxy.status().await);
+    *highest = number;
 }

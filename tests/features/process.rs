@@ -20,6 +20,7 @@ use crate::world::{Proxy, SOON, eventually};
 /// A running `steadfast`; killed when dropped.
 pub struct Process {
     child: Child,
+    file: PathBuf,
     /// All that it has written.
     pub log: Arc<Mutex<String>>,
     ended: Option<ExitStatus>,
@@ -51,7 +52,12 @@ impl Process {
                 log.push('\n');
             }
         });
-        Self { child, log, ended: None, told: None }
+        Self { child, file: path, log, ended: None, told: None }
+    }
+
+    /// Changes its file to hold `text`.
+    pub fn rewrite(&self, text: &str) {
+        std::fs::write(&self.file, text).unwrap();
     }
 
     pub fn log(&self) -> String {
@@ -76,6 +82,7 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
     }
 }
 

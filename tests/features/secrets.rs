@@ -11,7 +11,7 @@ const SECRETS: [&str; 6] = ["pathKey0001", "queryKey0002", "userName0003", "pass
 #[given(expr = "a primary {word} whose URL and headers hold secrets")]
 async fn secretive(proxy: &mut Proxy, name: String) {
     let url = "http://{addr}/v2/pathKey0001?apikey=queryKey0002".to_owned();
-    let more = r#"headers = { Authorization = "Bearer tokenKey0005", X-Api-Key = "plainKey0006" }"#.to_owned();
+    let more = r#"headers = { Authorization = "Bearer tokenKey0005", X-Api-Key = "plainKey0006plainKey0006" }"#.to_owned();
     proxy.nodes.push(Named { name, tier: "primary", url, more });
 }
 

@@ -133,6 +133,9 @@ impl Proxy {
             text += &format!("[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n{more}\n");
         }
         self.file.lock().unwrap().clone_from(&text);
+        if let Some(process) = &self.process {
+            process.rewrite(&text);
+        }
         text
     }
 
@@ -232,7 +235,8 @@ pub fn who(names: &[String], reply: &Reply) -> Result<String, String> {
     let json: Value = serde_json::from_str(&reply.body).map_err(|error| format!("{error}: {reply:?}"))?;
     let version = json["result"].as_str().ok_or_else(|| format!("no result: {reply:?}"))?;
     let number: usize = version.rsplit("el-").next().unwrap().parse().map_err(|_| format!("no node: {reply:?}"))?;
-    Ok(names[number - 1].clone())
+    // A node that came by a reload has no name here.
+    Ok(names.get(number - 1).cloned().unwrap_or_else(|| format!("el-{number}")))
 }
 
 /// Looks until there is something to see.

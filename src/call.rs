@@ -28,7 +28,7 @@ use crate::{
         transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::Pool,
+    pool::{Pool, board::Trouble},
     route::{self, Load},
 };
 
@@ -143,6 +143,8 @@ impl Calls {
             attempts: 0,
             may_have_arrived: false,
             best: None,
+            rejected: None,
+            charges: Vec::new(),
             held_since: None,
             pause: FIRST_PAUSE,
         };
@@ -173,6 +175,10 @@ struct Course<'a> {
     may_have_arrived: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
+    /// The HTTP status with which a node would not take the call.
+    rejected: Option<u16>,
+    /// What nodes did with the call, to be held against them if another does better.
+    charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
     pause: Duration,
 }
@@ -185,34 +191,60 @@ impl<'a> Course<'a> {
             drop(turn);
             let (sent, again) = self.attempt(node).run(alarm).await;
             self.may_have_arrived |= again;
-            let trouble = match sent {
+            match sent {
                 Sent::Answered(answer) => {
+                    self.charge(node);
                     if let Some(height) = answer.height(self.method.tells) {
                         self.calls.pool.shown(node, height);
                     }
                     return Ok(answer);
                 }
-                Sent::OfTheCaller(answer) => return Ok(self.settle(node, answer, alarm).await),
+                Sent::OfTheCaller(answer) => {
+                    self.charge(node);
+                    return Ok(self.settle(node, answer, alarm).await);
+                }
                 Sent::OfTheNode(answer, trouble) => {
                     self.best = self.best.take().or(answer);
                     self.may_have_arrived = true;
                     self.attempts += 1;
-                    trouble
+                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
                 }
-                Sent::Nothing(trouble) => Some(trouble),
+                Sent::Rejected(status, trouble) => {
+                    self.rejected = Some(status);
+                    self.attempts += 1;
+                    self.charges.push((node, trouble));
+                    if !self.method.is_repeatable() {
+                        return self.give_up();
+                    }
+                }
+                Sent::Nothing(trouble) => {
+                    if let Some(trouble) = trouble {
+                        self.calls.pool.call_failed(node, trouble);
+                    }
+                }
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;
-                    trouble
+                    if let Some(trouble) = trouble {
+                        self.calls.pool.doubt(node);
+                        self.charges.push((node, trouble));
+                    }
                 }
-            };
-            if let Some(trouble) = trouble {
-                self.calls.pool.call_failed(node, trouble);
             }
             if self.may_have_arrived && !self.method.is_repeatable() {
                 return self.best.take().ok_or(Refusal::OutcomeUnknown);
             }
             self.tried.push(node);
+        }
+    }
+
+    /// `node` answered the call well, so what others did with it speaks of them. Before that, it might have been the call's doing:
+    /// no client can talk nodes down with a call that none of them likes.
+    fn charge(&mut self, node: usize) {
+        for (other, trouble) in self.charges.drain(..) {
+            if other != node {
+                self.calls.pool.call_failed(other, trouble);
+            }
         }
     }
 
@@ -223,6 +255,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
             headers: self.headers,
+            wants_answer: self.request.id.is_some(),
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
             limit: if repeatable { limit.min(self.deadline) } else { self.deadline },
@@ -291,6 +324,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: ask.as_bytes(),
             headers: &[],
+            wants_answer: true,
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };
@@ -303,6 +337,9 @@ impl<'a> Course<'a> {
     fn give_up(&mut self) -> Result<Answer, Refusal> {
         if let Some(best) = self.best.take() {
             return Ok(best);
+        }
+        if let Some(status) = self.rejected {
+            return Err(Refusal::Rejected(status));
         }
         Err(match (self.method.class, self.may_have_arrived) {
             // A read has no outcome to be unsure of.

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tracing::{error, warn};
 
 use super::World;
@@ -23,6 +27,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 pub(super) struct Parts {
     config: Config,
     networks: Vec<Part>,
+    /// What was replaced and may still have calls.
+    retired: JoinSet<()>,
 }
 
 struct Part {
@@ -40,10 +46,19 @@ pub(super) fn build(
     metrics: &Arc<Metrics>,
     broken: &Arc<watch::Sender<bool>>,
 ) -> Result<(Site, Parts), String> {
+    check(&config)?;
     let networks = config.networks.iter().map(|network| Part::build(network, &config, world, metrics, broken));
-    let networks = networks.collect::<Result<_, _>>()?;
-    let parts = Parts { config, networks };
+    let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
+    let parts = Parts { config, networks, retired: JoinSet::new() };
     Ok((parts.site(), parts))
+}
+
+/// What the settings allow and this version does not serve.
+fn check(config: &Config) -> Result<(), String> {
+    match config.networks.iter().any(|network| !network.el.is_empty()) {
+        true => Ok(()),
+        false => Err("there are no execution nodes, and this version does not serve consensus nodes".to_owned()),
+    }
 }
 
 impl Parts {
@@ -62,6 +77,7 @@ impl Parts {
             origins: self.config.cors.origins.clone(),
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
+            shutdown_grace: self.config.shutdown_grace,
         }
     }
 
@@ -78,6 +94,7 @@ impl Parts {
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
         // Everything that can fail comes first.
+        check(&config)?;
         let mut fresh = Vec::new();
         for network in &config.networks {
             fresh.push(match kept(network) {
@@ -104,7 +121,15 @@ impl Parts {
                 (None, None) => return Err("a network was lost while reloading".to_owned()),
             });
         }
-        *self = Self { config, networks };
+        // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
+        let longest = self.config.calls.timeout;
+        let replaced = std::mem::replace(self, Self { config, networks, retired: JoinSet::new() });
+        self.retired = replaced.retired;
+        while self.retired.try_join_next().is_some() {}
+        self.retired.spawn(async move {
+            sleep(longest).await;
+            drop(replaced.networks);
+        });
         Ok(match (changed.is_empty() && gone.is_empty(), others) {
             (true, false) => "nothing had changed".to_owned(),
             (true, true) => "settings".to_owned(),

@@ -82,10 +82,14 @@ pub enum Standing {
 pub struct Memory {
     /// When the first report came.
     since: Option<Instant>,
+    /// Whether there is somebody to believe: two nodes have agreed, or one was heard again while there was no other.
+    settled: bool,
     /// Where the line starts: a height, and when it was credible.
     line: Option<(u64, Instant)>,
     /// For each node, the line of its own: where its head was last at or below it.
     tracks: BTreeMap<usize, (u64, Instant)>,
+    /// Since when the nodes that leap do so.
+    leaps: BTreeMap<usize, Instant>,
     /// The latest rises of the credible head, oldest first.
     rises: VecDeque<(Instant, u64)>,
 }
@@ -121,13 +125,16 @@ impl Memory {
         self.line.map(|line| self.risen(line, now, 1.0))
     }
 
-    /// Whether `report` leaps from what its node said before; a newcomer is measured by the pool's line.
-    fn leaps(&self, report: Report, near: u64, now: Instant) -> bool {
-        self.tracks
-            .get(&report.node)
-            .copied()
-            .or(self.line)
-            .is_some_and(|track| report.number > self.risen(track, now, 2.0).saturating_add(SLACK + near))
+    /// Since when the node has been where it cannot have come from what it said before; a newcomer is measured by the pool's line.
+    /// What it says while it leaps moves nothing, so a lie that keeps pace with the chain stays one.
+    fn leaps(&mut self, report: Report, near: u64, now: Instant) -> Option<Instant> {
+        let track = self.tracks.get(&report.node).copied().or(self.line);
+        let leaps = track.is_some_and(|track| report.number > self.risen(track, now, 2.0).saturating_add(SLACK + near));
+        if !leaps {
+            self.leaps.remove(&report.node);
+            return None;
+        }
+        Some(*self.leaps.entry(report.node).or_insert(now))
     }
 
     /// Follows a node's own line: down at once, up no faster than the pace.
@@ -170,8 +177,8 @@ pub fn judge(memory: &Memory, reports: &[Report], near: u64, now: Instant, unix:
     let (head, implausible) = match second {
         Some(second) if leader.number - second.number <= near => memory.agree(leader, second, now),
         Some(second) => {
-            let contradicted = ranked[1..].iter().any(|&n| reports[n].heard > leader.moved);
-            memory.arbitrate(leader, second, contradicted, near, now)
+            let others_heard = ranked[1..].iter().map(|&n| reports[n].heard).max().unwrap_or(now);
+            memory.arbitrate(leader, second, others_heard, near, now)
         }
         None => memory.trust(leader, near, now),
     };
@@ -202,10 +209,13 @@ pub fn judge(memory: &Memory, reports: &[Report], near: u64, now: Instant, unix:
 impl Memory {
     fn agree(&mut self, leader: Report, second: Report, now: Instant) -> (u64, bool) {
         self.since.get_or_insert(now);
+        self.settled = true;
         self.rise(second.number, second.moved);
         self.line = Some((second.number, now));
         self.tracks.insert(leader.node, (leader.number, now));
         self.tracks.insert(second.node, (second.number, now));
+        self.leaps.remove(&leader.node);
+        self.leaps.remove(&second.node);
         (leader.number, false)
     }
 
@@ -213,7 +223,7 @@ impl Memory {
         &mut self,
         leader: Report,
         second: Report,
-        contradicted: bool,
+        others_heard: Instant,
         near: u64,
         now: Instant,
     ) -> (u64, bool) {
@@ -226,7 +236,7 @@ impl Memory {
             self.tracks.insert(credible.node, (credible.number, now));
             return (credible.number, lead > explained);
         }
-        let implausible = contradicted && self.leaps(leader, near, now);
+        let implausible = self.leaps(leader, near, now).is_some_and(|since| others_heard > since);
         let line = self.line(now).unwrap_or(second.number);
         let keeps_up = second.number.saturating_add(near) >= line.min(leader.number);
         if keeps_up && self.line.is_none_or(|(number, _)| number < second.number) {
@@ -236,7 +246,7 @@ impl Memory {
             self.line = Some((leader.number, now));
         }
         let reach = self.line(now).unwrap_or(second.number).saturating_add(SLACK);
-        if !implausible {
+        if !self.leaps.contains_key(&leader.node) {
             self.track(leader, now);
         }
         self.track(second, now);
@@ -244,8 +254,10 @@ impl Memory {
     }
 
     fn trust(&mut self, only: Report, near: u64, now: Instant) -> (u64, bool) {
+        let first = *self.since.get_or_insert(now);
         let settling = self.is_settling(now);
-        if !settling && self.leaps(only, near, now) {
+        self.settled |= only.heard > first;
+        if !settling && self.leaps(only, near, now).is_some() {
             return (self.line(now).unwrap_or(only.number).min(only.number), true);
         }
         self.rise(only.number, only.moved);
@@ -257,7 +269,7 @@ impl Memory {
     }
 
     fn is_settling(&mut self, now: Instant) -> bool {
-        now - *self.since.get_or_insert(now) <= SETTLING && self.rises.len() < LEARNT_AFTER
+        !self.settled && now - *self.since.get_or_insert(now) <= SETTLING
     }
 }
 
@@ -364,6 +376,52 @@ mod tests {
         bench.report(0.0, 1, u64::MAX, UNIX);
         bench.report(0.1, 0, 100, UNIX);
         assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Implausible)));
+    }
+
+    #[test]
+    fn a_lie_that_moves_with_the_chain_stays_a_lie() {
+        let mut bench = settled(20);
+        bench.report(21.0, 1, 1_000_121, UNIX + 21);
+        for n in 21..200 {
+            bench.report(n as f64 + 0.1, 0, 100 + n, UNIX + n);
+            assert_eq!(
+                (bench.standing(0), bench.standing(1)),
+                (Some(Standing::Fit), Some(Standing::Implausible)),
+                "{n}"
+            );
+            bench.report(n as f64 + 0.2, 1, 1_000_100 + n, UNIX + n);
+            assert_eq!(
+                (bench.standing(0), bench.standing(1)),
+                (Some(Standing::Fit), Some(Standing::Implausible)),
+                "{n}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lie_right_after_the_start_evicts_nobody_who_was_there() {
+        for lead in [20, 1000, 1 << 40] {
+            let mut bench = Bench::new(2);
+            bench.report(0.0, 0, 100, UNIX);
+            bench.report(0.01, 1, 100, UNIX);
+            bench.report(1.0, 1, 100 + lead, UNIX);
+            bench.report(1.01, 0, 101, UNIX + 1);
+            assert_eq!(
+                (bench.standing(0), bench.standing(1)),
+                (Some(Standing::Fit), Some(Standing::Implausible)),
+                "{lead}"
+            );
+            let mut bench = Bench::new(2);
+            bench.report(0.0, 0, 100, UNIX);
+            bench.report(1.0, 0, 100, UNIX);
+            bench.report(2.0, 1, 100 + lead, UNIX);
+            bench.report(2.1, 0, 101, UNIX + 1);
+            assert_eq!(
+                (bench.standing(0), bench.standing(1)),
+                (Some(Standing::Fit), Some(Standing::Implausible)),
+                "{lead}"
+            );
+        }
     }
 
     #[test]

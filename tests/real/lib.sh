@@ -280,14 +280,15 @@ start_calling() {
 
 # Each answer is a line of its own: how curl fared, the HTTP status, the answer.
 call_on() {
-    local client=$1 n=0 answer status
+    local client=$1 n=0 id answer status
     trap - EXIT INT TERM
     while [[ ! -e $work/enough ]]; do
         n=$((n + 1))
+        id='"client '$client', call '$n'"'
         status=0
         answer=$(curl -s --max-time 15 -w ' %{http_code}' -H 'content-type: application/json' \
-            --data-binary '{"jsonrpc":"2.0","id":'"$client.$n"',"method":"eth_blockNumber","params":[]}' "$front") || status=$?
-        if [[ $status == 0 && $answer =~ ^'{"jsonrpc":"2.0","id":'"$client.$n"',"result":"0x'([0-9a-f]+)'"} 200'$ ]]; then
+            --data-binary '{"jsonrpc":"2.0","id":'"$id"',"method":"eth_blockNumber","params":[]}' "$front") || status=$?
+        if [[ $status == 0 && $answer =~ ^'{"jsonrpc":"2.0","id":'"$id"',"result":"0x'([0-9a-f]+)'"} 200'$ ]]; then
             printf 'good %d\n' "$((16#${BASH_REMATCH[1]}))"
         else
             printf 'bad curl=%d %s\n' "$status" "$answer"

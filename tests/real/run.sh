@@ -42,10 +42,17 @@ is "it is no failover" "$(status failover)" false
 is "the status shows the chain's head" "$(status head)" 8
 is "calls go to the first node" "$(tag)" "$tag_a"
 
-for id in '"a string"' '"with \"quotes\" and \u00e9"' 7 -3 1.50 2e3 123456789012345678901234567890 null; do
+for id in '"a string"' '"with \"quotes\" and \u00e9"' 7 -3 0 null; do
     is "the id $id comes back byte for byte" \
         "$(post "$front" '{"jsonrpc":"2.0","id":'"$id"',"method":"eth_chainId","params":[]}')" \
         '{"jsonrpc":"2.0","id":'"$id"',"result":"0x539"}'
+done
+# Asked directly, this node answers such calls with another id: null, or the number in another form.
+for id in 1.50 2e3 -0 123456789012345678901234567890; do
+    body='{"jsonrpc":"2.0","id":'$id',"method":"eth_chainId","params":[]}'
+    direct=$(post "$a" "$body")
+    is "the id $id comes back byte for byte, and the rest is the node's own" \
+        "$(post "$front" "$body")" '{"jsonrpc":"2.0","id":'"$id,${direct#*,*,}"
 done
 
 for call in '"eth_getBlockByNumber","params":["0x8",true]' '"eth_getLogs","params":[{}]' '"eth_nonsense","params":[]' \
@@ -59,9 +66,9 @@ is "a batch is answered in its order" \
         {"jsonrpc":"2.0","id":3,"method":"personal_sign","params":["0x61","'"${accounts[0]}"'"]},
         {"jsonrpc":"2.0","method":"eth_chainId"},
         17,
-        {"jsonrpc":"2.0","id":1.0,"method":"eth_blockNumber"},
+        {"jsonrpc":"2.0","id":-1,"method":"eth_blockNumber"},
         {"jsonrpc":"2.0","id":3,"method":"net_version"}]' | outline)" \
-    '"z" "0x539"; 3 -32601; null -32600; 1.0 "0x8"; 3 "1337"'
+    '"z" "0x539"; 3 -32601; null -32600; -1 "0x8"; 3 "1337"'
 
 sign='{"jsonrpc":"2.0","id":5,"method":"personal_sign","params":["0x61","'${accounts[0]}'"]}'
 contains "the node would sign for anyone" "$(post "$a" "$sign")" '"result":"0x'

@@ -15,7 +15,10 @@ pub mod snapshot;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -156,18 +159,21 @@ impl Pool {
         }
     }
 
-    /// A call failed in a way that speaks of the node. A refused or lost connection has it probed at once; a run of failures takes it
-    /// out.
+    /// Has `node` probed now.
+    pub fn doubt(&self, node: usize) {
+        self.nodes[node].poke.notify_one();
+    }
+
+    /// A call failed in a way that speaks of the node. A refused connection has it probed at once; a run of failures takes it out.
     pub fn call_failed(&self, node: usize, trouble: Trouble) {
         let run = self.nodes[node].traffic.failed();
-        let input = match trouble.fault {
-            Fault::Silent => return,
-            _ if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() => {
-                self.nodes[node].traffic.answered();
-                Input::Out(node, trouble)
-            }
-            Fault::Failing => return,
-            Fault::Unreachable | Fault::Dropped => Input::CallFailed(node, trouble),
+        let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
+            self.nodes[node].traffic.answered();
+            Input::Out(node, trouble)
+        } else if trouble.fault == Fault::Unreachable {
+            Input::CallFailed(node, trouble)
+        } else {
+            return;
         };
         // A full inbox is full of the same news.
         let _ = self.inbox.try_send(input);
@@ -182,7 +188,9 @@ impl Pool {
     fn perform(&self, effect: Effect, metrics: &Metrics) {
         let name = |node: usize| &*self.nodes[node].name;
         match effect {
+            Effect::CameBack(_) => {}
             Effect::WentOut(node) => {
+                self.nodes[node].is_out.store(true, Release);
                 self.nodes[node].out.notify_waiters();
                 if let Some(upstream) = &self.nodes[node].upstream {
                     upstream.disconnect();
@@ -226,6 +234,12 @@ async fn think(
         let effects = board.step(input, &pool.nodes, pool.served(), now, wall());
         if let Some(height) = board.active_height() {
             pool.served.fetch_max(height, Relaxed);
+        }
+        // A node that is back may be chosen as soon as the snapshot says so.
+        for effect in &effects {
+            if let Effect::CameBack(node) = effect {
+                pool.nodes[*node].is_out.store(false, Release);
+            }
         }
         pool.snapshot.store(Arc::new(board.snapshot(&pool.nodes, now)));
         for effect in effects {

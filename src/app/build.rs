@@ -71,6 +71,7 @@ impl Parts {
             origins: self.config.cors.origins.clone(),
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
+            shutdown_grace: self.config.shutdown_grace,
         }
     }
 
@@ -115,6 +116,12 @@ impl Parts {
                 (None, Some(place)) => self.networks.swap_remove(place),
                 (None, None) => return Err("a network was lost while reloading".to_owned()),
             });
+        }
+        for earlier in &self.networks {
+            let successor = networks.iter().find(|part: &&Part| part.settings.name == earlier.settings.name);
+            if let (Some(calls), Some(next)) = (&earlier.calls, successor.and_then(|part| part.calls.clone())) {
+                calls.move_to(next);
+            }
         }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let longest = self.config.calls.timeout;

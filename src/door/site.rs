@@ -1,6 +1,6 @@
 //! What is behind the doors: the networks and the rules that a reload replaces as a whole.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -35,6 +35,8 @@ pub struct Site {
     pub forward: Vec<HeaderName>,
     /// Bytes of a request's body at most.
     pub max_body: usize,
+    /// How long a shutdown waits for what is in flight.
+    pub shutdown_grace: Duration,
 }
 
 impl Site {
@@ -72,7 +74,8 @@ mod tests {
     #[test]
     fn trace_headers_go_along_and_others_only_if_configured() {
         let forward = vec![HeaderName::from_static("authorization")];
-        let site = Site { networks: vec![], origins: Origins::None, forward, max_body: 0 };
+        let site =
+            Site { networks: vec![], origins: Origins::None, forward, max_body: 0, shutdown_grace: Duration::ZERO };
         for (name, goes) in [
             ("X-Request-Id", true),
             ("traceparent", true),

@@ -101,7 +101,7 @@ impl Error {
 /// A JSON-RPC request to a node.
 #[derive(Clone, Copy)]
 pub struct Post<'a> {
-    /// Headers beside the node's own, each a complete line with its line end.
+    /// Headers beside the node's own, each a complete line with its line end. Where both name one, the node's own goes.
     pub headers: &'a [u8],
     /// The body.
     pub body: &'a [u8],
@@ -147,6 +147,11 @@ impl Upstream {
         Arc::new(Self { target, dial, connect_timeout, post, common, idle })
     }
 
+    /// The values of the headers that every request carries. They may be secrets.
+    pub fn header_values(&self) -> impl Iterator<Item = &[u8]> {
+        self.target.headers.iter().map(|(_, value)| &value[..])
+    }
+
     /// Sends a JSON-RPC request and waits for the response's head. The caller bounds it in time.
     ///
     /// # Errors
@@ -185,12 +190,26 @@ impl Upstream {
             out.extend_from_slice(&self.post);
             push_decimal(out, post.body.len());
             out.extend_from_slice(b"\r\n");
-            out.extend_from_slice(post.headers);
+            if self.target.headers.is_empty() {
+                out.extend_from_slice(post.headers);
+            } else {
+                self.add_others(out, post.headers);
+            }
             out.extend_from_slice(b"\r\n");
         };
         let reused = conn.reused;
         let head = conn.send(write, post.body, false).await.map_err(|broken| Error::Broken { broken, reused })?;
         Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+    }
+
+    /// Adds those header lines whose names the node has no value of its own for.
+    fn add_others(&self, out: &mut Vec<u8>, lines: &[u8]) {
+        for line in lines.split_inclusive(|&b| b == b'\n') {
+            let name = line.split(|&b| b == b':').next().unwrap_or(line);
+            if !self.target.headers.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)) {
+                out.extend_from_slice(line);
+            }
+        }
     }
 
     /// Opens a connection.

@@ -63,6 +63,8 @@ pub enum Input {
 pub enum Effect {
     /// The node went out: calls that wait on it move on, and its idle connections are of no use.
     WentOut(usize),
+    /// The node answers again.
+    CameBack(usize),
     /// The node should be probed now.
     Poke(usize),
     /// The verdict on a node changed.
@@ -209,8 +211,10 @@ impl Board {
             let to = verdict.unwrap_or(Verdict::Down(Down::Unknown));
             let from = std::mem::replace(&mut known.verdict, to);
             if from != to {
-                if from.answers() && !to.answers() {
-                    effects.push(Effect::WentOut(node));
+                match (from.answers(), to.answers()) {
+                    (true, false) => effects.push(Effect::WentOut(node)),
+                    (false, true) => effects.push(Effect::CameBack(node)),
+                    _ => {}
                 }
                 effects.push(Effect::Verdict { node, from, to });
             }

@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::{config::Calls, domain::refusal::Refusal, metrics::Metrics, pool::Pool};
 
-/// The queue of one network.
-pub struct Hold {
+/// The queue of one side of a network, whose calls are `To`'s.
+pub struct Hold<To> {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     /// The turn: whoever holds the one permit is first in the queue. Waiters get it in the order in which they asked.
@@ -25,26 +25,47 @@ pub struct Hold {
     bytes: AtomicUsize,
     max_calls: usize,
     max_bytes: usize,
-    closed: watch::Sender<bool>,
+    fate: watch::Sender<Fate<To>>,
+}
+
+/// What has become of the queue.
+enum Fate<To> {
+    Open,
+    Closed,
+    Moved(Arc<To>),
+}
+
+/// How a call leaves the queue without a turn.
+pub enum Left<To> {
+    /// With an error.
+    Refused(Refusal),
+    /// A reload replaced the nodes: it goes on there.
+    Moved(Arc<To>),
+}
+
+impl<To> From<Refusal> for Left<To> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// A place at the head of the queue; the next call's turn comes when it is dropped.
 pub struct Turn<'a>(#[expect(dead_code, reason = "held for its drop")] SemaphorePermit<'a>);
 
 /// A call's share of the queue's bounds.
-struct Place<'a> {
-    hold: &'a Hold,
+struct Place<'a, To> {
+    hold: &'a Hold<To>,
     bytes: usize,
 }
 
-impl Drop for Place<'_> {
+impl<To> Drop for Place<'_, To> {
     fn drop(&mut self) {
         self.hold.calls.fetch_sub(1, Relaxed);
         self.hold.bytes.fetch_sub(self.bytes, Relaxed);
     }
 }
 
-impl Hold {
+impl<To> Hold<To> {
     /// An empty queue for the calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Calls, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -55,7 +76,7 @@ impl Hold {
             bytes: AtomicUsize::new(0),
             max_calls: settings.max_held.get(),
             max_bytes: settings.max_held_bytes,
-            closed: watch::Sender::new(false),
+            fate: watch::Sender::new(Fate::Open),
         }
     }
 
@@ -67,11 +88,10 @@ impl Hold {
     /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory.
     ///
     /// # Errors
-    /// When the queue is full, `until` passes, or the proxy shuts down.
-    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Refusal> {
+    /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
+    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
-        let mut closed = self.closed.subscribe();
         let wait = async {
             // A semaphore that is never closed.
             let turn = self.turn.acquire().await.map_err(|_| Refusal::ShuttingDown)?;
@@ -86,30 +106,47 @@ impl Hold {
         // All arms are cancel-safe: a waiter that leaves gives up its place only.
         tokio::select! {
             biased;
-            outcome = timeout_at(until, wait) => outcome.unwrap_or(Err(Refusal::NoNode)),
-            _ = closed.wait_for(|closed| *closed) => Err(Refusal::ShuttingDown),
+            outcome = timeout_at(until, wait) => Ok(outcome.unwrap_or(Err(Refusal::NoNode))?),
+            left = self.ended() => Err(left),
         }
     }
 
     /// Waits a little, or until something is new, after every node that seemed to serve did not.
-    pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// When the queue is full, the proxy shuts down, or the queue has moved.
+    pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
         let mut changes = self.pool.subscribe();
-        // Both arms are cancel-safe.
+        // All arms are cancel-safe.
         tokio::select! {
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(length) => {}
+            _ = changes.changed() => Ok(()),
+            () = tokio::time::sleep(length) => Ok(()),
+            left = self.ended() => Err(left),
         }
-        Ok(())
     }
 
     /// Answers all that wait, and all that would, with 'shutting down'.
     pub fn close(&self) {
-        self.closed.send_replace(true);
+        self.fate.send_replace(Fate::Closed);
     }
 
-    fn enter(&self, bytes: usize) -> Result<Place<'_>, Refusal> {
+    /// Sends all that wait, and all that would, to the nodes that have taken the place of these.
+    pub fn move_to(&self, calls: Arc<To>) {
+        self.fate.send_replace(Fate::Moved(calls));
+    }
+
+    /// Completes when there is no waiting here any more.
+    async fn ended(&self) -> Left<To> {
+        let mut fate = self.fate.subscribe();
+        match fate.wait_for(|fate| !matches!(fate, Fate::Open)).await.as_deref() {
+            Ok(Fate::Moved(calls)) => Left::Moved(calls.clone()),
+            _ => Left::Refused(Refusal::ShuttingDown),
+        }
+    }
+
+    fn enter(&self, bytes: usize) -> Result<Place<'_, To>, Refusal> {
         let place = Place { hold: self, bytes };
         let calls = self.calls.fetch_add(1, Relaxed) + 1;
         let total = self.bytes.fetch_add(bytes, Relaxed) + bytes;

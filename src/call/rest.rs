@@ -25,7 +25,7 @@ use self::{
     sticky::Sticky,
     upload::Upload,
 };
-use super::hold::{Hold, Turn};
+use super::hold::{Hold, Left, Turn};
 use crate::{
     config::Calls as Settings,
     domain::{
@@ -34,7 +34,7 @@ use crate::{
         rest::{Class, Route},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::Pool,
+    pool::{Pool, board::Trouble},
     route::{self, Load},
 };
 
@@ -49,7 +49,7 @@ pub struct Rest {
     pool: Arc<Pool>,
     settings: Settings,
     metrics: CallMetrics,
-    hold: Hold,
+    hold: Hold<Rest>,
     sticky: Sticky,
     /// What goes on when its client has its answer; it ends with this.
     background: Mutex<JoinSet<()>>,
@@ -107,6 +107,11 @@ impl Rest {
         self.hold.close();
     }
 
+    /// Lets the requests that wait for a node go on at the nodes that have taken their place.
+    pub fn move_to(&self, next: Arc<Self>) {
+        self.hold.move_to(next);
+    }
+
     /// Keeps to the node that `earlier` kept to, if it is among these.
     pub fn inherit(&self, earlier: &Self) {
         self.sticky.inherit(&self.pool, &earlier.sticky, &earlier.pool);
@@ -135,22 +140,34 @@ impl Rest {
         if request.route.class != Class::Once {
             upload.keep(MAX_KEPT).await.map_err(Failure::Unsent)?;
         }
-        if request.route.class == Class::Everywhere
-            && let Some(answer) = self.everywhere(request, upload).await?
-        {
-            return Ok(answer);
+        let mut moved: Option<Arc<Self>> = None;
+        loop {
+            let rest = moved.as_deref().unwrap_or(self);
+            if request.route.class == Class::Everywhere
+                && let Some(answer) = rest.everywhere(request, upload).await?
+            {
+                return Ok(answer);
+            }
+            let mut course = Course {
+                rest,
+                request,
+                tried: Vec::new(),
+                attempts: 0,
+                was_late: false,
+                best: None,
+                charges: Vec::new(),
+                held_since: None,
+                pause: FIRST_PAUSE,
+            };
+            match course.run(upload).await {
+                Ok(answer) => return Ok(answer),
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Moved(next)) => {
+                    drop(course);
+                    moved = Some(next);
+                }
+            }
         }
-        let mut course = Course {
-            rest: self,
-            request,
-            tried: Vec::new(),
-            attempts: 0,
-            was_late: false,
-            best: None,
-            held_since: None,
-            pause: FIRST_PAUSE,
-        };
-        course.run(upload).await
     }
 
     /// The best node but for those in `tried`.
@@ -181,22 +198,50 @@ struct Course<'a> {
     was_late: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
+    /// What nodes did with the request, to be held against them if another does better.
+    charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
     pause: Duration,
 }
 
+/// How a request's course ends without an answer.
+enum Stop {
+    Failed(Failure),
+    /// A reload replaced the nodes while it waited: it goes on there.
+    Moved(Arc<Rest>),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(failure: E) -> Self {
+        Self::Failed(failure.into())
+    }
+}
+
+impl Stop {
+    fn left(left: Left<Rest>) -> Self {
+        match left {
+            Left::Refused(refusal) => refusal.into(),
+            Left::Moved(next) => Self::Moved(next),
+        }
+    }
+}
+
 impl<'a> Course<'a> {
-    async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Failure> {
+    async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
         let route = &self.request.route;
         loop {
-            let Some((node, turn)) = self.next_node(upload).await? else { return self.give_up() };
+            let Some((node, turn)) = self.next_node(upload).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             match attempt(&self.rest.pool, node, self.request, upload).await {
-                Sent::Answered(answer) => return Ok(answer),
-                Sent::Unsent(error) => return Err(Failure::Unsent(error)),
-                Sent::OfTheNode(answer) => {
+                Sent::Answered(answer) => {
+                    self.charge(node);
+                    return Ok(answer);
+                }
+                Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
+                Sent::OfTheNode(answer, trouble) => {
                     self.best = self.best.take().or(Some(answer));
+                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
                     self.attempts += 1;
                 }
                 Sent::Nothing(_) => {}
@@ -207,14 +252,21 @@ impl<'a> Course<'a> {
                 }
             }
             if !upload.is_there() {
-                return self.give_up();
+                return Ok(self.give_up()?);
             }
             self.tried.push(node);
         }
     }
 
+    /// `node` did better than those that could not serve the request.
+    fn charge(&mut self, node: usize) {
+        for (other, trouble) in self.charges.drain(..).filter(|(other, _)| *other != node) {
+            self.rest.pool.call_failed(other, trouble);
+        }
+    }
+
     /// The node to try next, and a turn in the queue if the request had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self, upload: &Upload) -> Result<Option<(usize, Option<Turn<'a>>)>, Refusal> {
+    async fn next_node(&mut self, upload: &Upload) -> Result<Option<(usize, Option<Turn<'a>>)>, Stop> {
         let Rest { pool, hold, settings, .. } = self.rest;
         loop {
             let now = Instant::now();
@@ -223,7 +275,7 @@ impl<'a> Course<'a> {
             }
             let mut turn = None;
             if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
-                turn = Some(hold.wait(upload.weight(), self.hold_until(now)).await?);
+                turn = Some(hold.wait(upload.weight(), self.hold_until(now)).await.map_err(Stop::left)?);
             }
             if let Some(node) = self.rest.choose(&self.request.route, &self.tried) {
                 return Ok(Some((node, turn)));
@@ -234,7 +286,7 @@ impl<'a> Course<'a> {
             if self.best.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.min(until - now), upload.weight()).await?;
+            hold.pause(self.pause.min(until - now), upload.weight()).await.map_err(Stop::left)?;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             self.tried.clear();
         }

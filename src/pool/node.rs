@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -19,6 +22,9 @@ use crate::{
         upstream::{Target, Upstream},
     },
 };
+
+/// Words of an `Authorization` header that are no secret.
+const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
 
 /// A node of a pool.
 pub struct Node {
@@ -36,8 +42,12 @@ pub struct Node {
     pub traffic: Traffic,
     /// The URL without its secrets.
     pub url: String,
+    /// The name that it shares with the node of the other layer that it works with.
+    pub pair: Option<Arc<str>>,
     /// Rung when the node goes out.
     pub(super) out: Notify,
+    /// Whether it is out: set before the bell is rung.
+    pub(super) is_out: AtomicBool,
     /// Rung to have it probed now.
     pub(super) poke: Notify,
     secrets: Vec<String>,
@@ -67,9 +77,7 @@ impl Node {
             if let Some(basic) = url.basic_auth() {
                 headers.push(("authorization".into(), basic.expose().as_bytes().to_vec()));
             }
-            secrets.extend(headers.iter().filter_map(|(_, value)| String::from_utf8(value.clone()).ok()));
-            let path = url.target().expose().as_str();
-            secrets.extend(path.split(['/', '?', '&', '=']).filter(|part| part.len() >= 8).map(str::to_owned));
+            secrets.extend(url.secrets());
             let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
@@ -79,6 +87,17 @@ impl Node {
             let target = Target { endpoint, tls, url: url.clone(), headers };
             upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
         }
+        secrets.extend(settings.ws.iter().flat_map(|url| url.secrets()));
+        let values = upstream.iter().flat_map(|upstream| upstream.header_values());
+        secrets.extend(values.flat_map(|value| {
+            let value = String::from_utf8_lossy(value).into_owned();
+            let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+            words.into_iter().chain([value])
+        }));
+        // Shorter ones would take half of every message with them, and are no secret worth the name.
+        secrets.retain(|secret| secret.len() >= 4 && !SCHEMES.contains(&secret.as_str()));
+        // What holds another secret is hidden before it.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
@@ -88,7 +107,9 @@ impl Node {
             metrics: metrics.node(label),
             traffic: Traffic::new(),
             url,
+            pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
+            is_out: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
         })
@@ -99,13 +120,18 @@ impl Node {
         self.out.notified()
     }
 
+    /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in which the news could be missed.
+    pub fn is_out(&self) -> bool {
+        self.is_out.load(Acquire)
+    }
+
     /// `text` for people: short, on one line, and without what the configuration keeps secret.
     pub fn redact(&self, text: &str) -> String {
-        let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        let mut text = text.to_owned();
         for secret in &self.secrets {
             text = text.replace(secret.as_str(), "***");
         }
-        text
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
     }
 }
 

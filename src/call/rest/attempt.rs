@@ -42,8 +42,9 @@ pub struct Request {
 pub(super) enum Sent {
     /// An answer for the client.
     Answered(Answer),
-    /// An answer that speaks of the node: another may have a better one. The request had no effect.
-    OfTheNode(Answer),
+    /// An answer that speaks of the node: another may have a better one, and the node may be to blame then. The request had no
+    /// effect.
+    OfTheNode(Answer, Option<Trouble>),
     /// No byte of the request left.
     Nothing(Trouble),
     /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
@@ -86,7 +87,7 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
         sent = exchange(pool, index, request, upload) => {
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
-                Sent::OfTheNode(_) => AttemptOutcome::NodeFault,
+                Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
                 Sent::Nothing(_) => AttemptOutcome::Unreachable,
                 Sent::Lost(_) => AttemptOutcome::Dropped,
                 Sent::Late => AttemptOutcome::Timeout,
@@ -149,13 +150,6 @@ async fn ask(node: &Node, request: &Request, upload: &mut Upload, fresh: bool) -
 
 fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sent {
     let status = answer.status;
-    if status >= 500 && !answer.is_json() {
-        // Not the node's own words: of what stands before it, or of a node that is not well.
-        let text = format!("a request was answered with HTTP status {status}");
-        pool.call_failed(index, Trouble { fault: Fault::Failing, text });
-    } else {
-        pool.nodes[index].traffic.answered();
-    }
     let of_the_node = match request.route.class {
         // Refused for who we are: unless the client said who it is, another node may know us.
         Class::Read | Class::Everywhere => match status {
@@ -167,5 +161,14 @@ fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sen
         Class::Publish => matches!(status, 429 | 503),
         Class::Once => false,
     };
-    if of_the_node { Sent::OfTheNode(answer) } else { Sent::Answered(answer) }
+    if !of_the_node {
+        pool.nodes[index].traffic.answered();
+        return Sent::Answered(answer);
+    }
+    // In the API's own form it is the node that speaks, of this request; otherwise what stands before it, or a node that is not well.
+    let trouble = (status >= 500 && !answer.is_json()).then(|| Trouble {
+        fault: Fault::Failing,
+        text: format!("a request was answered with HTTP status {status}, which another node could answer"),
+    });
+    Sent::OfTheNode(answer, trouble)
 }

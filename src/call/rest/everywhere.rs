@@ -54,7 +54,7 @@ impl Rest {
             match sent {
                 Sent::Answered(answer) if answer.status < 300 => return Ok(Some(answer)),
                 Sent::Answered(answer) => of_the_caller = of_the_caller.or(Some(answer)),
-                Sent::OfTheNode(answer) => of_a_node = of_a_node.or(Some(answer)),
+                Sent::OfTheNode(answer, _) => of_a_node = of_a_node.or(Some(answer)),
                 Sent::Nothing(_) | Sent::Lost(_) | Sent::Late | Sent::Unsent(_) => {}
             }
         }

@@ -144,7 +144,8 @@ impl Rest {
         loop {
             let rest = moved.as_deref().unwrap_or(self);
             if request.route.class == Class::Everywhere
-                && let Some(answer) = rest.everywhere(request, upload).await?
+                && let Some(body) = upload.in_memory().cloned()
+                && let Some(answer) = rest.everywhere(request, &body).await?
             {
                 return Ok(answer);
             }
@@ -230,7 +231,7 @@ impl<'a> Course<'a> {
     async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
         let route = &self.request.route;
         loop {
-            let Some((node, turn)) = self.next_node(upload).await? else { return Ok(self.give_up()?) };
+            let Some((node, turn)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             match attempt(&self.rest.pool, node, self.request, upload).await {
@@ -265,8 +266,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The node to try next, and a turn in the queue if the request had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self, upload: &Upload) -> Result<Option<(usize, Option<Turn<'a>>)>, Stop> {
+    /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the queue if the request had to wait. `None` when it has had all its chances.
+    async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>)>, Stop> {
         let Rest { pool, hold, settings, .. } = self.rest;
         loop {
             let now = Instant::now();
@@ -275,7 +276,7 @@ impl<'a> Course<'a> {
             }
             let mut turn = None;
             if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
-                turn = Some(hold.wait(upload.weight(), self.hold_until(now)).await.map_err(Stop::left)?);
+                turn = Some(hold.wait(weight, self.hold_until(now)).await.map_err(Stop::left)?);
             }
             if let Some(node) = self.rest.choose(&self.request.route, &self.tried) {
                 return Ok(Some((node, turn)));
@@ -286,7 +287,7 @@ impl<'a> Course<'a> {
             if self.best.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.min(until - now), upload.weight()).await.map_err(Stop::left)?;
+            hold.pause(self.pause.min(until - now), weight).await.map_err(Stop::left)?;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             self.tried.clear();
         }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, sticky::is_usable, upload::Upload};
@@ -15,10 +16,8 @@ use crate::domain::refusal::Refusal;
 const TELLING: Duration = Duration::from_secs(30);
 
 impl Rest {
-    /// Tells all usable nodes. `None` when it has to take the way of other requests: no node is usable, the body is too long to be
-    /// kept, or no node answered.
-    pub(super) async fn everywhere(&self, request: &Request, upload: &Upload) -> Result<Option<Answer>, Failure> {
-        let Some(body) = upload.in_memory() else { return Ok(None) };
+    /// Tells all usable nodes. `None` when it has to take the way of other requests: no node is usable, or none answered.
+    pub(super) async fn everywhere(&self, request: &Request, body: &Bytes) -> Result<Option<Answer>, Failure> {
         let usable = {
             let snapshot = self.pool.snapshot();
             (0..self.pool.nodes.len()).filter(|&node| is_usable(&snapshot, node)).collect::<Vec<_>>()

@@ -92,6 +92,8 @@ pub struct Memory {
     leaps: BTreeMap<usize, Instant>,
     /// The latest rises of the credible head, oldest first.
     rises: VecDeque<(Instant, u64)>,
+    /// The pace that the chain has by its own rules, if it has one: slots come by the clock.
+    known_pace: Option<f64>,
 }
 
 /// The outcome of a judgement.
@@ -104,14 +106,20 @@ pub struct Judgement {
 }
 
 impl Memory {
-    /// Blocks a second, as seen.
+    /// Blocks a second, as seen, but not fewer than are known to come.
     pub fn pace(&self) -> f64 {
-        let (Some(first), Some(last)) = (self.rises.front(), self.rises.back()) else { return UNLEARNT_PACE };
+        let unlearnt = self.known_pace.unwrap_or(UNLEARNT_PACE);
+        let (Some(first), Some(last)) = (self.rises.front(), self.rises.back()) else { return unlearnt };
         let seconds = (last.0 - first.0).as_secs_f64();
         if self.rises.len() < LEARNT_AFTER || seconds <= 0.0 {
-            return UNLEARNT_PACE;
+            return unlearnt;
         }
-        ((last.1 - first.1) as f64 / seconds).clamp(SLOWEST_PACE, FASTEST_PACE)
+        ((last.1 - first.1) as f64 / seconds).max(self.known_pace.unwrap_or(0.0)).clamp(SLOWEST_PACE, FASTEST_PACE)
+    }
+
+    /// Slots of this length are as fast as the chain is.
+    pub fn know_slot(&mut self, slot: Duration) {
+        self.known_pace = Some(1.0 / slot.as_secs_f64());
     }
 
     /// How high a line that starts `from` there is at `now`, if it rises at `factor` times the pace.

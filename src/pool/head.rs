@@ -14,8 +14,8 @@
 //! 5. With three nodes or more, lag is measured against the highest head that two nodes have reached: one leader alone makes
 //!    nobody lag. With two, it is measured against what counts. A node that lags beyond the limit, or is left behind by the head that
 //!    counts, and has stood still for several block times, is *stalled*.
-//! 6. While the very first reports settle there is no line to measure by; then a lead is implausible that the blocks' own
-//!    timestamps cannot explain.
+//! 6. While the very first reports contradict each other there is no line to measure by; then a lead counts if the other's block is
+//!    old by the clock, or as far as the blocks' own timestamps explain it, and is implausible far beyond that.
 //!
 //! So a liar's head never gets further ahead of an honest node that keeps pace than the limit allows, and nothing of it stays when
 //! it leaves: every judgement starts from the reports of the nodes that answer now.
@@ -41,7 +41,7 @@ const RISES: usize = 32;
 const LEARNT_AFTER: usize = 4;
 /// How long the first reports may contradict each other before the one that came first has a say.
 const SETTLING: Duration = Duration::from_secs(5);
-/// A lead that needs no explanation while the reports settle, in blocks.
+/// A lead that is no proof of a lie while the reports settle, in blocks.
 const EARLY_LEAD: u64 = 1024;
 /// How many blocks a believed leader may be ahead of the chain's pace.
 const SLACK: u64 = 1;
@@ -149,7 +149,7 @@ impl Memory {
     fn track(&mut self, report: Report, now: Instant) {
         let on_track = self.tracks.get(&report.node).is_none_or(|&track| report.number <= self.risen(track, now));
         if on_track {
-            self.tracks.insert(report.node, (report.number, now));
+            self.tracks.insert(report.node, (report.number, report.moved));
         }
     }
 
@@ -186,7 +186,7 @@ pub fn judge(memory: &Memory, reports: &[Report], near: u64, now: Instant, unix:
         Some(second) if leader.number - second.number <= near => memory.agree(leader, second, now),
         Some(second) => {
             let others_heard = ranked[1..].iter().map(|&n| reports[n].heard).max().unwrap_or(now);
-            memory.arbitrate(leader, second, others_heard, near, now)
+            memory.arbitrate(leader, second, others_heard, near, now, unix)
         }
         None => memory.trust(leader, near, now),
     };
@@ -198,12 +198,14 @@ pub fn judge(memory: &Memory, reports: &[Report], near: u64, now: Instant, unix:
     let stall = Duration::from_secs_f64(STALL_BLOCKS / memory.pace()).max(SHORTEST_STALL);
     for &n in &ranked {
         let report = reports[n];
+        // Reports are of different age: in the meantime it may have gone on at the pace.
+        let number = memory.risen((report.number, report.heard), now);
         let stands_still = now.saturating_duration_since(report.moved) > stall;
         standings[n] = if n == top && implausible {
             Standing::Implausible
-        } else if stands_still && head.saturating_sub(report.number) > near {
+        } else if stands_still && head.saturating_sub(number) > near {
             Standing::Stalled
-        } else if measure.saturating_sub(report.number) > near {
+        } else if measure.saturating_sub(number) > near {
             Standing::Lagging(measure - report.number)
         } else {
             Standing::Fit
@@ -220,8 +222,8 @@ impl Memory {
         self.settled = true;
         self.rise(second.number, second.moved);
         self.line = Some((second.number, now));
-        self.tracks.insert(leader.node, (leader.number, now));
-        self.tracks.insert(second.node, (second.number, now));
+        self.tracks.insert(leader.node, (leader.number, leader.moved));
+        self.tracks.insert(second.node, (second.number, second.moved));
         self.leaps.remove(&leader.node);
         self.leaps.remove(&second.node);
         (leader.number, false)
@@ -234,15 +236,18 @@ impl Memory {
         others_heard: Instant,
         near: u64,
         now: Instant,
+        unix: u64,
     ) -> (u64, bool) {
         let lead = leader.number - second.number;
         if self.is_settling(now) {
-            let seconds = leader.timestamp.saturating_sub(second.timestamp);
-            let explained = seconds.saturating_mul(FASTEST_PACE as u64).saturating_add(near.max(EARLY_LEAD));
-            let credible = if lead > explained { second } else { leader };
+            let newer = leader.timestamp.min(unix).saturating_sub(second.timestamp);
+            let age = unix.saturating_sub(second.timestamp);
+            // An old block has had time to be left behind by any number; a fresh one only by what the timestamps tell.
+            let explained = if age > FUTURE { age.saturating_mul(FASTEST_PACE as u64) } else { newer };
+            let credible = if lead > explained.saturating_add(near) { second } else { leader };
             self.line = Some((credible.number, now));
-            self.tracks.insert(credible.node, (credible.number, now));
-            return (credible.number, lead > explained);
+            self.tracks.insert(credible.node, (credible.number, credible.moved));
+            return (credible.number, lead > explained.saturating_add(near.max(EARLY_LEAD)));
         }
         let implausible = self.leaps(leader, near, now).is_some_and(|since| others_heard > since);
         let line = self.line(now).unwrap_or(second.number);

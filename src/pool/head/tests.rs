@@ -82,11 +82,52 @@ fn a_node_that_falls_back_beyond_the_limit_lags_at_once() {
 #[test]
 fn a_node_that_was_always_behind_lags_from_the_start() {
     let mut bench = Bench::new(2);
-    bench.report(0.0, 0, 100, UNIX);
+    bench.report(0.0, 0, 100, UNIX - 120);
     bench.report(0.1, 1, 110, UNIX);
-    bench.report(1.0, 0, 100, UNIX);
+    bench.report(1.0, 0, 100, UNIX - 120);
     assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Lagging(10)), Some(Standing::Fit)));
     assert_eq!(bench.last.head, Some(110));
+}
+
+#[test]
+fn a_liar_at_the_start_evicts_nobody_whose_block_is_fresh() {
+    for lead in [6, 20, 1000, 1 << 40] {
+        let mut bench = Bench::new(2);
+        for n in 0..120u64 {
+            bench.report(n as f64, 0, 100 + n, UNIX + n);
+            bench.report(n as f64 + 0.4, 1, 100 + n + lead, UNIX + n);
+            assert_eq!(bench.standing(0), Some(Standing::Fit), "{lead} at {n}");
+        }
+    }
+}
+
+#[test]
+fn whoever_recovers_first_from_a_common_halt_is_no_liar() {
+    let mut bench = Bench::new(2);
+    let block = |seconds: u64| 1000 + seconds / 12;
+    for seconds in 0..3000u64 {
+        // Both stand still for half an hour; node 0 comes back at once, node 1 five minutes later.
+        let seen = |back: u64| if (600..back).contains(&seconds) { block(600) } else { block(seconds) };
+        bench.report(seconds as f64, 0, seen(2400), UNIX + seconds);
+        bench.report(seconds as f64 + 0.1, 1, seen(2700), UNIX + seconds);
+        assert_eq!(bench.standing(0), Some(Standing::Fit), "{seconds}");
+    }
+    assert_eq!(bench.standing(1), Some(Standing::Fit));
+}
+
+#[test]
+fn nodes_in_step_do_not_lag_between_their_probes() {
+    let mut bench = Bench::new(3);
+    for round in 0..100u64 {
+        for node in 0..3 {
+            // Ten blocks a probe, twice the limit.
+            let seconds = round as f64 * 5.0 + node as f64 * 0.05;
+            bench.report(seconds, node, 1000 + (seconds * 2.0) as u64, UNIX + seconds as u64);
+            for other in 0..3.min(if round > 8 { 3 } else { 0 }) {
+                assert_eq!(bench.standing(other), Some(Standing::Fit), "{other} at {seconds}");
+            }
+        }
+    }
 }
 
 #[test]

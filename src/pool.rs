@@ -166,6 +166,9 @@ impl Pool {
 
     /// A call failed in a way that speaks of the node. A refused connection has it probed at once; a run of failures takes it out.
     pub fn call_failed(&self, node: usize, trouble: Trouble) {
+        if trouble.fault == Fault::Ours {
+            return;
+        }
         let run = self.nodes[node].traffic.failed();
         let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
             self.nodes[node].traffic.answered();

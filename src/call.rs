@@ -35,7 +35,7 @@ use crate::{
 
 /// How long a call pauses when every node that seemed to serve failed it; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The calls to one network's execution nodes.
 pub struct Calls {
@@ -151,6 +151,7 @@ impl Calls {
                 deadline: arrived + self.settings.timeout,
                 tried: Vec::new(),
                 attempts: 0,
+                lost: 0,
                 may_have_arrived,
                 best: None,
                 rejected: None,
@@ -185,8 +186,10 @@ struct Course<'a> {
     deadline: Instant,
     /// The nodes that failed it since it last waited.
     tried: Vec<usize>,
-    /// Attempts that reached a node.
+    /// Attempts of this round that reached a node.
     attempts: u32,
+    /// Attempts of all rounds whose connection or answer was lost: it may be the call that does that to nodes.
+    lost: u32,
     /// Whether some node may have it although it gave no answer.
     may_have_arrived: bool,
     /// The best answer that a node gave, though it speaks of the node.
@@ -241,6 +244,7 @@ impl<'a> Course<'a> {
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;
+                    self.lost += 1;
                     if let Some(trouble) = trouble {
                         self.calls.pool.doubt(node);
                         self.charges.push((node, trouble));
@@ -283,7 +287,7 @@ impl<'a> Course<'a> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
-            if self.attempts >= settings.attempts.get() || now >= self.deadline {
+            if self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             let mut turn = None;
@@ -296,18 +300,19 @@ impl<'a> Course<'a> {
             };
             let class = self.method.class;
             let node = route::next(&pool.snapshot(), load, pool.served(), settings.policy, class, &self.tried);
-            if let Some(node) = node {
-                return Ok(Some((node, turn)));
+            match node {
+                Some(node) if self.attempts < settings.attempts.get() => return Ok(Some((node, turn))),
+                _ => drop(turn),
             }
-            drop(turn);
-            // Every node has failed it. An answer that one gave is better than waiting for another.
+            // The round is over. What a node said of the call is better than waiting for another to say it.
             let until = self.hold_until(now);
-            if self.best.is_some() || now >= until {
+            if self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
             hold.pause(self.pause.min(until - now), self.request.raw.len()).await?;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             self.tried.clear();
+            self.attempts = 0;
         }
     }
 

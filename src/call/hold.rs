@@ -111,17 +111,15 @@ impl<To> Hold<To> {
         }
     }
 
-    /// Waits a little, or until something is new, after every node that seemed to serve did not.
+    /// Waits a little, after every node that seemed to serve did not.
     ///
     /// # Errors
     /// When the queue is full, the proxy shuts down, or the queue has moved.
     pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
-        let mut changes = self.pool.subscribe();
-        // All arms are cancel-safe.
+        // Both arms are cancel-safe.
         tokio::select! {
-            _ = changes.changed() => Ok(()),
             () = tokio::time::sleep(length) => Ok(()),
             left = self.ended() => Err(left),
         }

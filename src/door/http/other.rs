@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -59,7 +59,7 @@ async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> 
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") => health(&site),
         (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => preflight(&request, "GET, HEAD, POST, DELETE"),
-        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed(Content::Piped(piped))),
+        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
         (_, path) if site.calls(path).is_none() => plain(StatusCode::NOT_FOUND, "no such network\n"),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, "POST"),
         (&Method::POST, _) if origin.is_some() && allowed.is_none() && !is_json(request.headers()) => {
@@ -172,7 +172,7 @@ fn health(site: &Site) -> Response<Streamed> {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
-    let mut response = Response::new(Streamed(Content::Ready(Bytes::from_static(text.as_bytes()))));
+    let mut response = Response::new(Streamed::new(Content::Ready(Bytes::from_static(text.as_bytes()))));
     *response.status_mut() = status;
     if !text.is_empty() {
         let kind = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -184,7 +184,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
 fn framed(reply: Reply) -> Response<Streamed> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
     let later = reply.is_passing_trouble();
-    let mut response = Response::new(Streamed(reply.body));
+    let mut response = Response::new(Streamed::new(reply.body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if later {
@@ -193,22 +193,38 @@ fn framed(reply: Reply) -> Response<Streamed> {
     response
 }
 
-/// A reply's content as hyper wants it.
-struct Streamed(Content);
+/// A reply's content as hyper wants it, with a deadline on each further piece.
+struct Streamed {
+    content: Content,
+    alarm: Alarm,
+    due: Option<Instant>,
+}
+
+impl Streamed {
+    fn new(content: Content) -> Self {
+        Self { content, alarm: Alarm::default(), due: None }
+    }
+}
 
 impl Body for Streamed {
     type Data = Bytes;
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.0.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        if let Poll::Ready(piece) = self.content.poll_piece(context) {
+            self.due = None;
+            return Poll::Ready(piece.map(|piece| piece.map(Frame::data)));
+        }
+        let due = *self.due.get_or_insert_with(|| Instant::now() + STALL);
+        ready!(std::pin::pin!(self.alarm.at(due)).poll(context));
+        Poll::Ready(Some(Err(Broken::Lost { error: std::io::ErrorKind::TimedOut.into(), started: true })))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.length() == Some(0)
+        self.content.length() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.content.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

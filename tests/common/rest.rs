@@ -40,7 +40,7 @@ impl Asked {
     }
 
     fn is_probe(&self) -> bool {
-        self.header("user-agent").iter().any(|agent| agent.starts_with("steadfast/"))
+        self.method == "GET" && self.header("user-agent").iter().any(|agent| agent.starts_with("steadfast/"))
     }
 }
 

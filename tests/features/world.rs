@@ -73,6 +73,8 @@ pub struct Proxy {
     /// Calls that were sent and have not been looked at since, in their order.
     pub waiting: Vec<JoinHandle<Reply>>,
     pub traffic: Option<Traffic>,
+    /// The highest block that a client was shown.
+    pub highest: u64,
     /// When the last change was made to a node.
     pub since: Instant,
     /// Addresses where the proxy was.
@@ -108,6 +110,7 @@ impl Proxy {
             reloaded: None,
             waiting: Vec::new(),
             traffic: None,
+            highest: 0,
             since: Instant::now(),
             known: None,
         }

@@ -16,7 +16,7 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Attempt, Sent},
-    hold::{Hold, Turn},
+    hold::{Hold, Left, Turn},
 };
 use crate::{
     config::Calls as Settings,
@@ -98,6 +98,11 @@ impl Calls {
         &self.settings
     }
 
+    /// Lets the calls that wait for a node go on at the nodes that have taken their place.
+    pub fn move_to(&self, calls: Arc<Self>) {
+        self.hold.move_to(calls);
+    }
+
     /// Gives up on the calls that wait for a node.
     pub fn close(&self) {
         self.hold.close();
@@ -133,29 +138,39 @@ impl Calls {
         if method.class == Class::Subscription {
             return Outcome::Refused(Refusal::NeedsWebSocket);
         }
-        let mut course = Course {
-            calls: self,
-            request,
-            method,
-            headers,
-            deadline: arrived + self.settings.timeout,
-            tried: Vec::new(),
-            attempts: 0,
-            may_have_arrived: false,
-            best: None,
-            rejected: None,
-            charges: Vec::new(),
-            held_since: None,
-            pause: FIRST_PAUSE,
-        };
-        match course.run(alarm).await {
-            Ok(mut answer) => {
-                if let Some(id) = request.id {
-                    answer.set_id(id);
+        let mut moved: Option<Arc<Self>> = None;
+        let mut may_have_arrived = false;
+        loop {
+            let calls = moved.as_deref().unwrap_or(self);
+            let mut course = Course {
+                calls,
+                request,
+                method,
+                headers,
+                deadline: arrived + self.settings.timeout,
+                tried: Vec::new(),
+                attempts: 0,
+                may_have_arrived,
+                best: None,
+                rejected: None,
+                charges: Vec::new(),
+                held_since: None,
+                pause: FIRST_PAUSE,
+            };
+            match course.run(alarm).await {
+                Ok(mut answer) => {
+                    if let Some(id) = request.id {
+                        answer.set_id(id);
+                    }
+                    return Outcome::Answered(answer);
                 }
-                Outcome::Answered(answer)
+                Err(Left::Refused(refusal)) => return Outcome::Refused(refusal),
+                Err(Left::Moved(next)) => {
+                    may_have_arrived = course.may_have_arrived;
+                    drop(course);
+                    moved = Some(next);
+                }
             }
-            Err(refusal) => Outcome::Refused(refusal),
         }
     }
 }
@@ -184,9 +199,9 @@ struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Refusal> {
+    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left> {
         loop {
-            let Some((node, turn)) = self.next_node().await? else { return self.give_up() };
+            let Some((node, turn)) = self.next_node().await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             let (sent, again) = self.attempt(node).run(alarm).await;
@@ -214,7 +229,7 @@ impl<'a> Course<'a> {
                     self.attempts += 1;
                     self.charges.push((node, trouble));
                     if !self.method.is_repeatable() {
-                        return self.give_up();
+                        return Ok(self.give_up()?);
                     }
                 }
                 Sent::Nothing(trouble) => {
@@ -232,7 +247,7 @@ impl<'a> Course<'a> {
                 }
             }
             if self.may_have_arrived && !self.method.is_repeatable() {
-                return self.best.take().ok_or(Refusal::OutcomeUnknown);
+                return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
         }
@@ -263,7 +278,7 @@ impl<'a> Course<'a> {
     }
 
     /// The node to try next, and a turn in the queue if the call had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Refusal> {
+    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();

@@ -121,6 +121,12 @@ impl Parts {
                 (None, None) => return Err("a network was lost while reloading".to_owned()),
             });
         }
+        for earlier in &self.networks {
+            let successor = networks.iter().find(|part: &&Part| part.settings.name == earlier.settings.name);
+            if let (Some(calls), Some(next)) = (&earlier.calls, successor.and_then(|part| part.calls.clone())) {
+                calls.move_to(next);
+            }
+        }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let longest = self.config.calls.timeout;
         let replaced = std::mem::replace(self, Self { config, networks, retired: JoinSet::new() });

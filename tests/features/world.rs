@@ -23,7 +23,7 @@ use tokio::{
 use crate::{process::Process, traffic::Traffic};
 
 /// Long enough for anything that is to come soon.
-pub const SOON: Duration = Duration::from_secs(8);
+pub const SOON: Duration = Duration::from_secs(15);
 /// Between two looks at what is to come.
 const LOOK: Duration = Duration::from_millis(20);
 

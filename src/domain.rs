@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod block;
 pub mod hex;
+pub mod id_splice;
 pub mod json;
 pub mod method;
 pub mod refusal;

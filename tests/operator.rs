@@ -171,7 +171,7 @@ async fn one_client_more_than_there_is_room_for_is_closed_and_counted_and_places
 async fn what_a_node_echoes_of_its_secrets_is_not_shown() {
     // In an Authorization header without its scheme, decoded from a URL, in short, and across the end of a long text.
     let secrets = ["T0pSecretToken", "us3r-name", "p4ss/word", "k3y-in-path", "q1z9", "x-h3ader-value"];
-    for long in [0, 285, 290, 295, 299] {
+    for long in std::iter::once(0).chain((230..=252).step_by(2)) {
         for secret in secrets {
             let net = Net::default();
             let origin = well(&net).await;

@@ -144,7 +144,7 @@ fn starting() -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_outlasts_nodes_that_are_being_started_behind_their_gateways() {
-    for (count, for_all) in [(1, true), (1, false), (2, true), (2, false)] {
+    for (count, for_all) in [(1, true), (1, false), (2, true), (2, false), (4, true), (4, false)] {
         let net = Net::default();
         let dawn = Instant::now();
         let mut origins = Vec::new();

@@ -9,6 +9,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use common::{
 };
 use tokio::{
     io::AsyncWriteExt,
+    task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 
@@ -266,7 +268,9 @@ struct Process {
 
 impl Process {
     fn start(settings: &str) -> Self {
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("operator-{}.toml", std::process::id()));
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("operator-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&file, settings).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
             .args(["run", "--config"])
@@ -309,9 +313,10 @@ async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_en
         format!("{top}{}", nodes([url]))
     };
     let (first, second) = (settings(origin.url()), settings(&silent_url));
-    let waited = tokio::task::spawn_blocking(move || {
+    let waited = spawn_blocking(move || {
         let mut process = Process::start(&first);
         process.until_it_says("steadfast is running");
+        std::thread::sleep(Duration::from_millis(300));
         std::fs::write(&process.file, second).unwrap();
         process.signal("HUP");
         process
@@ -329,4 +334,20 @@ async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_en
     .await;
     assert!(told.elapsed() < Duration::from_secs(5), "only after {:?}", told.elapsed());
     assert!(status.unwrap().success(), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_says_that_it_runs_hears_signals_from_then_on() {
+    let origin = Origin::echo().await;
+    let settings = format!("listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{}", nodes([origin.url()]));
+    let ends = spawn_blocking(move || {
+        for start in 1..=20 {
+            let mut process = Process::start(&settings);
+            process.until_it_says("steadfast is running");
+            process.signal("TERM");
+            let status = process.child.wait().unwrap();
+            assert!(status.success(), "start {start}: {status:?}");
+        }
+    });
+    timeout(common::SOON * 3, ends).await.expect("it ends").unwrap();
 }

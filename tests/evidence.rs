@@ -18,6 +18,7 @@ use common::{
     sim::{Net, Proxy},
     until,
 };
+use steadfast::pool::head::{Memory, Report, Standing, judge};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -264,5 +265,64 @@ async fn asking_for_what_is_in_the_pending_block_moves_nobody_either() {
         ("eth_getBlockByNumber", r#"["\u0070ending",false]"#),
     ] {
         assert_eq!(strays(method, params).await, (0, 0.0), "{method}{params}");
+    }
+}
+
+/// Judges what nodes say of a chain of a block every twelve seconds, from the very first report on.
+struct Bench {
+    memory: Memory,
+    reports: Vec<Report>,
+    start: Instant,
+}
+
+/// Unix time of the start.
+const DAWN: u64 = 1_800_000_000;
+
+impl Bench {
+    fn new() -> Self {
+        Self { memory: Memory::default(), reports: Vec::new(), start: Instant::now() }
+    }
+
+    /// The node says `number`, a block stamped so many seconds after the start; how it and those before it stand then.
+    fn hears(&mut self, millis: u64, node: usize, number: u64, stamped: i64) -> Vec<Standing> {
+        let now = self.start + Duration::from_millis(millis);
+        let moved = match self.reports.iter().find(|report| report.node == node) {
+            Some(earlier) if earlier.number == number => earlier.moved,
+            _ => now,
+        };
+        self.reports.retain(|report| report.node != node);
+        let timestamp = DAWN.checked_add_signed(stamped).unwrap();
+        self.reports.push(Report { node, number, timestamp, moved, heard: now });
+        self.reports.sort_by_key(|report| report.node);
+        let (memory, judgement) = judge(&self.memory, &self.reports, 5, now, DAWN + millis / 1000);
+        self.memory = memory;
+        judgement.standings
+    }
+}
+
+#[tokio::test]
+async fn a_node_alone_that_recovers_from_a_halt_is_believed() {
+    let mut bench = Bench::new();
+    for seconds in 0..3000_u64 {
+        let block = if (600..2400).contains(&seconds) { 600 / 12 } else { seconds / 12 };
+        let standings = bench.hears(seconds * 1000, 0, 1000 + block, (block * 12).cast_signed());
+        assert!(!matches!(standings[0], Standing::Implausible), "at {seconds}: {standings:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lead_at_the_start_does_not_count_against_a_block_as_old_as_blocks_get() {
+    // The first block heard is up to a block time old, and a liar copies its timestamp.
+    for age in [1, 5, 11, 30, 55] {
+        for lead in [6, 20, 1000] {
+            let mut bench = Bench::new();
+            for seconds in 0..240_u64 {
+                let block = (seconds + age) / 12;
+                let stamped = (block * 12).cast_signed() - age.cast_signed() - if age > 12 { 12 } else { 0 };
+                bench.hears(seconds * 1000, 0, 1000 + block, stamped);
+                let standings = bench.hears(seconds * 1000 + 400, 1, 1000 + lead + block, stamped);
+                assert!(matches!(standings[0], Standing::Fit), "age {age}, lead {lead}, at {seconds}: {standings:?}");
+            }
+        }
     }
 }

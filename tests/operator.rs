@@ -316,12 +316,13 @@ async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_en
     let waited = spawn_blocking(move || {
         let mut process = Process::start(&first);
         process.until_it_says("steadfast is running");
-        std::thread::sleep(Duration::from_millis(300));
-        std::fs::write(&process.file, second).unwrap();
-        process.signal("HUP");
         process
     });
     let mut process = timeout(common::SOON, waited).await.unwrap().unwrap();
+    // It listens for signals a moment later only.
+    sleep(Duration::from_millis(300)).await;
+    std::fs::write(&process.file, second).unwrap();
+    process.signal("HUP");
     // The reload is under way once its node is being probed.
     let _probe = timeout(common::SOON, silent.accept()).await.expect("the reload probes the new node").unwrap();
     let told = Instant::now();

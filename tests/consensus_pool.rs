@@ -157,9 +157,10 @@ async fn a_node_within_the_limit_stays() {
 #[tokio::test]
 async fn the_clock_tells_who_is_behind_where_the_majority_does_not() {
     let devnet = consensus(3).await;
+    let proxy = before(&devnet, 3).await;
+    until_well(&proxy, &["cl-1", "cl-2", "cl-3"]).await;
     devnet.cl(0).set_fault(Fault::lag(10));
     devnet.cl(1).set_fault(Fault::lag(9));
-    let proxy = before(&devnet, 3).await;
     until_node(&proxy, "cl-1", "lagging").await;
     until_node(&proxy, "cl-2", "lagging").await;
     until_active(&proxy, "cl-3").await;

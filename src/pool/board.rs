@@ -354,3 +354,6 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use crate::{
     config::Calls as Settings,
     domain::{
         hex,
-        method::{Class, Method},
+        method::{Class, Method, Tells},
         refusal::Refusal,
         rpc::Request,
         transaction,
@@ -212,7 +212,7 @@ impl<'a> Course<'a> {
             match sent {
                 Sent::Answered(answer) => {
                     self.charge(node);
-                    if let Some(height) = answer.height(self.method.tells) {
+                    if let Some(height) = answer.height(self.tells()) {
                         self.calls.pool.shown(node, height);
                     }
                     return Ok(answer);
@@ -254,6 +254,14 @@ impl<'a> Course<'a> {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
+        }
+    }
+
+    /// Where the answer tells a height. A pending block is one that nobody has yet.
+    fn tells(&self) -> Tells {
+        match self.method.tells {
+            Tells::Block if self.request.param(0) == Some(b"\"pending\"") => Tells::Nothing,
+            tells => tells,
         }
     }
 
@@ -355,6 +363,10 @@ impl<'a> Course<'a> {
     }
 
     fn give_up(&mut self) -> Result<Answer, Refusal> {
+        if self.method.class == Class::RawTransaction && self.lost > 0 {
+            // What another node said of itself is no word on the one that may have it.
+            return Err(Refusal::OutcomeUnknown);
+        }
         if let Some(best) = self.best.take() {
             return Ok(best);
         }

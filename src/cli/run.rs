@@ -49,10 +49,7 @@ pub(super) async fn until_told(app: &App) -> std::io::Result<&'static str> {
         tokio::select! {
             _ = terminate.recv() => return Ok("SIGTERM"),
             _ = interrupt.recv() => return Ok("SIGINT"),
-            _ = hangup.recv() => {
-                // The outcome is logged where the reload is done.
-                let _ = app.reload().await;
-            }
+            _ = hangup.recv() => app.ask_for_reload(),
         }
     }
 }

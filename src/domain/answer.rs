@@ -141,7 +141,10 @@ impl<'a> NodeError<'a> {
 
     /// Whom the error speaks of: internal errors, limits and missing state are the node's, all else the caller's.
     pub fn blame(&self) -> Blame {
-        const OF_THE_NODE: [&str; 19] = [
+        const OF_THE_NODE: [&str; 22] = [
+            "txpool is full",
+            "transaction pool is full",
+            "mempool is full",
             "missing trie node",
             "header not found",
             "header for hash not found",
@@ -163,7 +166,7 @@ impl<'a> NodeError<'a> {
             "request timed out",
         ];
         // Some nodes report a revert as an internal error; the data of a revert is the contract's word to the caller.
-        if self.says("revert") {
+        if self.says("revert") || self.is_already_known() {
             return Blame::Caller;
         }
         match self.code {
@@ -271,6 +274,8 @@ mod tests {
             (-32603, "execution reverted: nope", Blame::Caller),
             (3, "execution reverted", Blame::Caller),
             (-32005, "limit exceeded", Blame::Node),
+            (-32603, "already known", Blame::Caller),
+            (-32000, "txpool is full", Blame::Node),
             (-32000, "missing trie node 12ab (path )", Blame::Node),
             (-32000, "Header Not Found", Blame::Node),
             (-32000, "insufficient funds for gas * price + value", Blame::Caller),

@@ -242,7 +242,6 @@ async fn connection(io: BoxStream, number: usize, shared: Arc<Shared>) {
     let mut read = Vec::new();
     for turn in 0.. {
         let Some(seen) = request(&mut io, &mut read, &shared, number, turn).await else { return };
-        // As recorded examples may hold the very bytes of a probe, scripts see those too: see `probe`.
         let reply = match probe(&seen, shared.head.load(SeqCst)) {
             Some(reply) => reply,
             None => {

@@ -202,13 +202,9 @@ impl<'a> Lane<'a> {
             return self.write_out(pieces.map(Bytes::as_ref)).await;
         }
         loop {
-            let due = Instant::now() + STALL;
-            // Both arms are cancel-safe.
-            let piece = tokio::select! {
-                biased;
-                piece = poll_fn(|context| reply.body.poll_piece(context)) => piece.transpose().map_err(io::Error::other)?,
-                () = self.alarm.at(due) => return Err(io::ErrorKind::TimedOut.into()),
-            };
+            let mut due = None;
+            let piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut due)).await;
+            let piece = piece.transpose().map_err(io::Error::other)?;
             match (piece, length) {
                 (Some(piece), Some(_)) => self.write_out([&piece[..]]).await?,
                 (Some(piece), None) => {

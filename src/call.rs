@@ -204,7 +204,12 @@ struct Course<'a> {
 impl<'a> Course<'a> {
     async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left> {
         loop {
-            let Some((node, turn)) = self.next_node().await? else { return Ok(self.give_up()?) };
+            let (node, turn) = match self.next_node().await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(self.give_up(None)?),
+                Err(Left::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
+                Err(moved) => return Err(moved),
+            };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             let (sent, again) = self.attempt(node).run(alarm).await;
@@ -232,7 +237,7 @@ impl<'a> Course<'a> {
                     self.attempts += 1;
                     self.charges.push((node, trouble));
                     if !self.method.is_repeatable() {
-                        return Ok(self.give_up()?);
+                        return Ok(self.give_up(None)?);
                     }
                 }
                 Sent::Nothing(trouble) => {
@@ -362,7 +367,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn give_up(&mut self) -> Result<Answer, Refusal> {
+    /// What the client gets when there is no more to try: what nodes said comes before the `refusal` of the queue.
+    fn give_up(&mut self, refusal: Option<Refusal>) -> Result<Answer, Refusal> {
         if self.method.class == Class::RawTransaction && self.lost > 0 {
             // What another node said of itself is no word on the one that may have it.
             return Err(Refusal::OutcomeUnknown);
@@ -370,14 +376,13 @@ impl<'a> Course<'a> {
         if let Some(best) = self.best.take() {
             return Ok(best);
         }
-        if let Some(status) = self.rejected {
-            return Err(Refusal::Rejected(status));
-        }
-        Err(match (self.method.class, self.may_have_arrived) {
+        Err(match (self.rejected, refusal) {
+            (Some(status), _) => Refusal::Rejected(status),
             // A read has no outcome to be unsure of.
-            (Class::RawTransaction, true) => Refusal::OutcomeUnknown,
-            _ if Instant::now() >= self.deadline => Refusal::Deadline,
-            _ => Refusal::NoNode,
+            _ if self.method.class == Class::RawTransaction && self.may_have_arrived => Refusal::OutcomeUnknown,
+            (None, Some(refusal)) => refusal,
+            (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
+            (None, None) => Refusal::NoNode,
         })
     }
 }

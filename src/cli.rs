@@ -135,3 +135,15 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
     runtime.shutdown_background();
     Ok(done)
 }
+
+/// The exit code of a proxy that has run, or has said why it could not.
+fn conclude(served: Result<Result<(), String>, ExitCode>) -> ExitCode {
+    match served {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(code) => code,
+    }
+}

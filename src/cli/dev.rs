@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 
-use super::{block_on, run};
+use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
     config::{Config, Log},
@@ -58,14 +58,7 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         drop(devnet);
         Ok::<_, String>(())
     });
-    match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(why)) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-        Err(code) => code,
-    }
+    conclude(served)
 }
 
 /// The proxy's settings as a file would have them: the first node is the primary, the others are backups.

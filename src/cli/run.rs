@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::fmt;
 
-use super::{Settings, block_on};
+use super::{Settings, block_on, conclude};
 use crate::{
     app::{App, Source, World},
     config::{Log, LogFormat},
@@ -29,14 +29,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         app.shutdown().await;
         Ok::<_, String>(())
     });
-    match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(why)) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-        Err(code) => code,
-    }
+    conclude(served)
 }
 
 /// Waits for a signal to end; reloads when told to in the meantime.

@@ -5,7 +5,8 @@
 //! 1. A head whose block is stamped in the future does not count, unless every head is (then it is our clock that is doubtful).
 //! 2. When the best two heads are near each other, the best one counts: the two nodes agree.
 //! 3. Otherwise the memory decides: a *line* that starts at what was last agreed on, or said by the only node there was, and
-//!    rises at the chain's own pace. The leader's head counts as far as the line reaches. The line follows the lower node while
+//!    rises at the chain's own pace: that which was seen, or that of its slots. The leader's head counts as far as the line reaches. The line
+//!    follows the lower node while
 //!    that one keeps up with it, and lets it go when it falls behind; it never rises faster than the pace, however often a node
 //!    claims a little more.
 //! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace (or at the fastest of any

@@ -4,9 +4,11 @@
 //! calls find, in order, and publishes a new [`Snapshot`] each time. Readers never wait.
 
 pub mod board;
+pub mod clock;
 pub mod head;
 pub mod health;
 pub mod node;
+pub mod pair;
 pub mod probe;
 pub mod snapshot;
 
@@ -37,7 +39,10 @@ use self::{
 };
 use crate::{
     config::Health,
-    domain::verdict::{Layer, Verdict},
+    domain::{
+        chain::Chain,
+        verdict::{Layer, Verdict},
+    },
     metrics::Metrics,
 };
 
@@ -96,7 +101,7 @@ impl Pool {
         wall: Wall,
     ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
-        let board = Board::new(nodes.len(), settings, expected_chain);
+        let board = Board::new(nodes.len(), layer, settings, expected_chain);
         let pool = Arc::new(Self {
             network: network.into(),
             layer,
@@ -147,7 +152,7 @@ impl Pool {
     /// `node` showed a client the block at `height`. Believed within the limit of what is known, so that a lying node cannot raise it.
     pub fn shown(&self, node: usize, height: u64) {
         let snapshot = self.snapshot();
-        let believed = snapshot.head.unwrap_or(0).saturating_add(self.settings.max_lag_blocks);
+        let believed = snapshot.head.unwrap_or(0).saturating_add(board::near(self.layer, &self.settings));
         if height <= believed && snapshot.nodes[node].verdict != Verdict::Suspect {
             self.nodes[node].traffic.tell(height);
             self.served.fetch_max(height, Relaxed);
@@ -196,20 +201,20 @@ impl Pool {
             }
             Effect::Poke(node) => self.nodes[node].poke.notify_one(),
             Effect::Verdict { node, from, to } => {
-                let network = &*self.network;
+                let (network, layer) = (&*self.network, self.layer.as_str());
                 let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());
                 match (to, why) {
-                    (Verdict::Up, _) => info!(network, node = name(node), was = %from, "node is up"),
+                    (Verdict::Up, _) => info!(network, layer, node = name(node), was = %from, "node is up"),
                     (_, Some(why)) if matches!(to, Verdict::Down(_)) => {
-                        warn!(network, node = name(node), was = %from, verdict = %to, why, "node is not usable");
+                        warn!(network, layer, node = name(node), was = %from, verdict = %to, why, "node is not usable");
                     }
-                    _ => warn!(network, node = name(node), was = %from, verdict = %to, "node is not usable"),
+                    _ => warn!(network, layer, node = name(node), was = %from, verdict = %to, "node is not usable"),
                 }
             }
             Effect::Switched { from, to, reason } => {
                 metrics.switched(&self.network, self.layer.as_str(), reason);
                 let (from, to) = (from.map_or("none", name), to.map_or("none", name));
-                info!(network = &*self.network, from, to, reason, "calls go elsewhere");
+                info!(network = &*self.network, layer = self.layer.as_str(), from, to, reason, "calls go elsewhere");
             }
         }
     }
@@ -250,10 +255,10 @@ async fn think(
 /// Probes one node for ever, each probe under its deadline.
 async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     let node = &pool.nodes[index];
-    let mut knows_chain = false;
+    let mut chain: Option<Chain> = None;
     loop {
         let started = Instant::now();
-        let outcome = match timeout(pool.settings.timeout, probe::probe(node, !knows_chain)).await {
+        let outcome = match timeout(pool.settings.timeout, probe::probe(node, pool.layer, chain.as_ref())).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let text = format!("no answer to a probe within {:?}", pool.settings.timeout);
@@ -262,7 +267,7 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
         };
         metrics.probed(&node.label, started.elapsed().as_secs_f64());
         // Whatever answers after an outage may be another node under the same address.
-        knows_chain = outcome.is_ok();
+        chain = outcome.as_ref().ok().map(|probe| probe.chain.clone());
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
             return;
         }
@@ -311,7 +316,8 @@ async fn watch_silence(pool: Arc<Pool>) {
 
 async fn put_to_the_test(pool: &Pool, index: usize) -> Option<Input> {
     let node = &pool.nodes[index];
-    match timeout(SILENCE, probe::probe(node, false)).await {
+    let chain = pool.snapshot().nodes[index].chain.clone();
+    match timeout(SILENCE, probe::probe(node, pool.layer, chain.as_ref())).await {
         Ok(Ok(_)) => {
             node.traffic.touch(Instant::now());
             None

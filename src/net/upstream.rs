@@ -56,6 +56,8 @@ pub struct Upstream {
     connect_timeout: Duration,
     /// The head of a JSON-RPC request up to the length of the body.
     post: Vec<u8>,
+    /// The lines of every request's head: `host`, `user-agent` and the node's own.
+    common: Vec<u8>,
     idle: Box<[Shard]>,
 }
 
@@ -130,21 +132,19 @@ impl Upstream {
             _ => None,
         };
         let host = host.unwrap_or_else(|| target.endpoint.to_string());
-        let mut post = format!(
-            "POST {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: steadfast/{}\r\ncontent-type: application/json\r\n",
-            target.path,
-            env!("CARGO_PKG_VERSION"),
-        )
-        .into_bytes();
+        let mut common =
+            format!("host: {host}\r\nuser-agent: steadfast/{}\r\n", env!("CARGO_PKG_VERSION")).into_bytes();
         for (name, value) in &target.headers {
-            post.extend_from_slice(name.as_bytes());
-            post.extend_from_slice(b": ");
-            post.extend_from_slice(value);
-            post.extend_from_slice(b"\r\n");
+            common.extend_from_slice(name.as_bytes());
+            common.extend_from_slice(b": ");
+            common.extend_from_slice(value);
+            common.extend_from_slice(b"\r\n");
         }
-        post.extend_from_slice(b"content-length: ");
+        let mut post = format!("POST {} HTTP/1.1\r\n", target.path).into_bytes();
+        post.extend_from_slice(&common);
+        post.extend_from_slice(b"content-type: application/json\r\ncontent-length: ");
         let idle = (0..=workers).map(|_| Mutex::default()).collect();
-        Arc::new(Self { target, dial, connect_timeout, post, idle })
+        Arc::new(Self { target, dial, connect_timeout, post, common, idle })
     }
 
     /// The values of the headers that every request carries. They may be secrets.
@@ -163,6 +163,26 @@ impl Upstream {
             None => Conn::new(self.connect().await?),
         };
         self.exchange(conn, post).await
+    }
+
+    /// Asks for `target`, a whole request target, and waits for the response's head. `fresh`: over a new connection. The caller
+    /// bounds it in time.
+    ///
+    /// # Errors
+    /// A GET may be asked again whatever they say.
+    pub async fn get(self: &Arc<Self>, target: &str, fresh: bool) -> Result<Response, Error> {
+        let mut conn = match if fresh { None } else { self.take_idle() } {
+            Some(conn) => conn,
+            None => Conn::new(self.connect().await?),
+        };
+        let write = |out: &mut Vec<u8>| {
+            for part in [b"GET ", target.as_bytes(), b" HTTP/1.1\r\n", &self.common, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        };
+        let reused = conn.reused;
+        let head = conn.send(write, &[], false).await.map_err(|broken| Error::Broken { broken, reused })?;
+        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
     }
 
     async fn exchange(self: &Arc<Self>, mut conn: Conn, post: Post<'_>) -> Result<Response, Error> {

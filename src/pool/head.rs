@@ -5,7 +5,8 @@
 //! 1. A head whose block is stamped in the future does not count, unless every head is (then it is our clock that is doubtful).
 //! 2. When the best two heads are near each other, the best one counts: the two nodes agree.
 //! 3. Otherwise the memory decides: a *line* that starts at what was last agreed on, or said by the only node there was, and
-//!    rises at the chain's own pace. The leader's head counts as far as the line reaches. The line follows the lower node while
+//!    rises at the chain's own pace: that which was seen, or that of its slots. The leader's head counts as far as the line reaches. The line
+//!    follows the lower node while
 //!    that one keeps up with it, and lets it go when it falls behind; it never rises faster than the pace, however often a node
 //!    claims a little more.
 //! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace (or at the fastest of any
@@ -93,6 +94,8 @@ pub struct Memory {
     leaps: BTreeMap<usize, Instant>,
     /// The latest rises of the credible head, oldest first.
     rises: VecDeque<(Instant, u64)>,
+    /// The pace that the chain has by its own rules, if it has one: slots come by the clock.
+    known_pace: Option<f64>,
 }
 
 /// The outcome of a judgement.
@@ -105,12 +108,23 @@ pub struct Judgement {
 }
 
 impl Memory {
-    /// Blocks a second, as seen; `None` before enough has been.
+    /// Blocks a second: as seen, but not fewer than are known to come; `None` before anything is known.
     fn learnt_pace(&self) -> Option<f64> {
-        let (first, last) = (self.rises.front()?, self.rises.back()?);
-        let seconds = (last.0 - first.0).as_secs_f64();
-        let learnt = self.rises.len() >= LEARNT_AFTER && seconds > 0.0;
-        learnt.then(|| ((last.1 - first.1) as f64 / seconds).clamp(SLOWEST_PACE, FASTEST_PACE))
+        let seen = || {
+            let (first, last) = (self.rises.front()?, self.rises.back()?);
+            let seconds = (last.0 - first.0).as_secs_f64();
+            let learnt = self.rises.len() >= LEARNT_AFTER && seconds > 0.0;
+            learnt.then(|| ((last.1 - first.1) as f64 / seconds).clamp(SLOWEST_PACE, FASTEST_PACE))
+        };
+        match (seen(), self.known_pace) {
+            (Some(seen), Some(known)) => Some(seen.max(known)),
+            (seen, known) => seen.or(known),
+        }
+    }
+
+    /// The chain has slots of this length.
+    pub fn know_slot(&mut self, slot: Duration) {
+        self.known_pace = Some(slot.as_secs_f64().recip().clamp(SLOWEST_PACE, FASTEST_PACE));
     }
 
     /// Blocks a second to reckon with.

@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    config::{Node as Settings, Tier},
+    config::{Node as Settings, Tier, Url},
     metrics::{Metrics, NodeMetrics},
     net::{
         Dial, Endpoint,
@@ -42,6 +43,8 @@ pub struct Node {
     pub traffic: Traffic,
     /// The URL without its secrets.
     pub url: String,
+    /// The name that it shares with the node of the other layer that it works with.
+    pub pair: Option<Arc<str>>,
     /// Rung when the node goes out.
     pub(super) out: Notify,
     /// Whether it is out: set before the bell is rung.
@@ -49,6 +52,7 @@ pub struct Node {
     /// Rung to have it probed now.
     pub(super) poke: Notify,
     secrets: Vec<String>,
+    http: Option<Url>,
 }
 
 impl Node {
@@ -106,11 +110,22 @@ impl Node {
             metrics: metrics.node(label),
             traffic: Traffic::new(),
             url,
+            pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
             is_out: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
+            http: settings.http.clone(),
         })
+    }
+
+    /// The request target for `request` below the node's HTTP URL.
+    ///
+    /// # Errors
+    /// When the two together are too long, or the node has no HTTP side.
+    pub fn target(&self, request: &PathAndQuery) -> Result<PathAndQuery, String> {
+        let Some(url) = &self.http else { return Err("has no HTTP side".to_owned()) };
+        url.join(request).map_err(|wrong| format!("the request target {wrong}"))
     }
 
     /// Completes when the node goes out; calls that wait on it and may be repeated then move on.

@@ -302,3 +302,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn where_slots_come_by_the_clock_a_liar_leads_no_faster_than_they_do() {
+    let mut bench = Bench::new(2);
+    bench.memory.know_slot(Duration::from_secs(12));
+    for second in 0..60 {
+        let slot = 100 + second / 12;
+        bench.report(second as f64, 0, slot, UNIX);
+        bench.report(second as f64 + 0.1, 1, if second < 8 { slot } else { slot + 50 }, UNIX);
+        bench.report(second as f64 + 0.2, 0, slot, UNIX);
+        assert_eq!(bench.standing(0), Some(Standing::Fit), "{second}");
+        let liar = if second < 8 { Standing::Fit } else { Standing::Implausible };
+        assert_eq!(bench.standing(1), Some(liar), "{second}");
+    }
+}

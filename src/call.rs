@@ -152,6 +152,7 @@ impl Calls {
                 attempts: 0,
                 lost: 0,
                 may_have_arrived,
+                unsure: may_have_arrived,
                 best: None,
                 rejected: None,
                 charges: Vec::new(),
@@ -189,8 +190,10 @@ struct Course<'a> {
     attempts: u32,
     /// Attempts of all rounds whose connection or answer was lost: it may be the call that does that to nodes.
     lost: u32,
-    /// Whether some node may have it although it gave no answer.
+    /// Whether some node may have it.
     may_have_arrived: bool,
+    /// Whether some node may have it and did not say what became of it.
+    unsure: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
     /// The HTTP status with which a node would not take the call.
@@ -214,6 +217,7 @@ impl<'a> Course<'a> {
             drop(turn);
             let (sent, again) = self.attempt(node).run(alarm).await;
             self.may_have_arrived |= again;
+            self.unsure |= again;
             match sent {
                 Sent::Answered(answer) => {
                     self.charge(node);
@@ -224,9 +228,10 @@ impl<'a> Course<'a> {
                 }
                 Sent::OfTheCaller(answer) => {
                     self.charge(node);
-                    return Ok(self.settle(node, answer, alarm).await);
+                    return Ok(self.settle(node, answer, alarm).await?);
                 }
                 Sent::OfTheNode(answer, trouble) => {
+                    self.unsure |= answer.is_none();
                     self.best = self.best.take().or(answer);
                     self.may_have_arrived = true;
                     self.attempts += 1;
@@ -242,13 +247,14 @@ impl<'a> Course<'a> {
                 }
                 Sent::Nothing(trouble) => {
                     if let Some(trouble) = trouble {
-                        self.calls.pool.call_failed(node, trouble);
+                        self.calls.pool.call_failed(node, self.method.place, trouble);
                     }
                 }
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;
                     self.lost += 1;
+                    self.unsure = true;
                     if let Some(trouble) = trouble {
                         self.calls.pool.doubt(node);
                         self.charges.push((node, trouble));
@@ -265,7 +271,9 @@ impl<'a> Course<'a> {
     /// Where the answer tells a height. A pending block is one that nobody has yet.
     fn tells(&self) -> Tells {
         match self.method.tells {
-            Tells::Block if self.request.param(0) == Some(b"\"pending\"") => Tells::Nothing,
+            Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
+                Tells::Nothing
+            }
             tells => tells,
         }
     }
@@ -275,7 +283,7 @@ impl<'a> Course<'a> {
     fn charge(&mut self, node: usize) {
         for (other, trouble) in self.charges.drain(..) {
             if other != node {
-                self.calls.pool.call_failed(other, trouble);
+                self.calls.pool.call_failed(other, self.method.place, trouble);
             }
         }
     }
@@ -287,6 +295,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
             headers: self.headers,
+            place: self.method.place,
             wants_answer: self.request.id.is_some(),
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
@@ -333,21 +342,22 @@ impl<'a> Course<'a> {
         (since + self.calls.settings.hold).min(self.deadline)
     }
 
-    /// An error that speaks of the call goes back as it is, but for one: of a transaction that an earlier attempt of ours may have
-    /// brought to a node, 'already known' is the good news, and so is 'nonce too low' when the node has that very transaction.
-    async fn settle(&mut self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Answer {
+    /// An error that speaks of the call goes back as it is, but not that of a transaction which an earlier attempt of ours may have
+    /// brought to a node: 'already known' is then the good news, and of any other error only what speaks of its very bytes is the
+    /// last word, for what one node's pool does not take another's may have taken.
+    async fn settle(&mut self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Result<Answer, Refusal> {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
-            return answer;
+            return Ok(answer);
         }
         let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
-            return answer;
+            return Ok(answer);
         };
         let hash = hex::encode(&hash);
-        let (known, used) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_nonce_too_low()));
-        if known || (used && self.is_there(node, &hash, alarm).await) {
-            return Answer::made(format!(r#"{{"jsonrpc":"2.0","id":null,"result":"{hash}"}}"#).into_bytes());
+        let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
+        if known || (!malformed && self.is_there(node, &hash, alarm).await) {
+            return Ok(Answer::made(format!(r#"{{"jsonrpc":"2.0","id":null,"result":"{hash}"}}"#).into_bytes()));
         }
-        answer
+        if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
     }
 
     /// Whether the node has the transaction, in a block or waiting.
@@ -357,6 +367,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: ask.as_bytes(),
             headers: &[],
+            place: Method::of("eth_getTransactionByHash").place,
             wants_answer: true,
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
@@ -369,7 +380,7 @@ impl<'a> Course<'a> {
 
     /// What the client gets when there is no more to try: what nodes said comes before the `refusal` of the queue.
     fn give_up(&mut self, refusal: Option<Refusal>) -> Result<Answer, Refusal> {
-        if self.method.class == Class::RawTransaction && self.lost > 0 {
+        if self.method.class == Class::RawTransaction && self.unsure {
             // What another node said of itself is no word on the one that may have it.
             return Err(Refusal::OutcomeUnknown);
         }

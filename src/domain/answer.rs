@@ -190,9 +190,20 @@ impl<'a> NodeError<'a> {
         .any(|words| self.says(words))
     }
 
-    /// Whether a node says that the sender's nonce is used up, as it does of a transaction that is already in a block.
-    pub fn is_nonce_too_low(&self) -> bool {
-        ["nonce too low", "nonce_too_low", "oldnonce", "nonce is too low"].iter().any(|words| self.says(words))
+    /// Whether a node refuses a transaction for its very bytes, as every node would.
+    pub fn is_of_the_bytes(&self) -> bool {
+        const OF_THE_BYTES: [&str; 9] = [
+            "rlp",
+            "decod",
+            "invalid sender",
+            "invalid signature",
+            "invalid chain id",
+            "invalid argument",
+            "intrinsic gas too low",
+            "transaction type not supported",
+            "oversized data",
+        ];
+        self.code == -32602 || OF_THE_BYTES.iter().any(|words| self.says(words))
     }
 
     /// Whether the message holds `words`, which are in lower case.
@@ -299,6 +310,7 @@ mod tests {
         let known = |message: &'static str| NodeError { code: -32000, message: message.into(), data: None };
         assert!(known("already known").is_already_known());
         assert!(known("ALREADY_EXISTS: already known").is_already_known());
-        assert!(known("nonce too low: next nonce 5, tx nonce 3").is_nonce_too_low());
+        assert!(known("rlp: value size exceeds available input length").is_of_the_bytes());
+        assert!(!known("nonce too low: next nonce 5, tx nonce 3").is_of_the_bytes());
     }
 }

@@ -144,7 +144,7 @@ Feature: Settings are right as a whole, or nothing is changed
     When geth hangs
     And a call has reached geth, which owes the answer
     And the operator sends SIGTERM
-    Then the process ends with exit code 0 within 2500 ms of the signal
+    Then the process ends with exit code 0 within 4000 ms of the signal
 
   Scenario: A cordon outlives a reload
     Given a primary geth

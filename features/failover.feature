@@ -80,7 +80,8 @@ Feature: Calls are answered while nodes die and return
     And a backup fresh
     And the proxy runs
     When stale falls 2 blocks behind
-    Then stale is found up
+    Then stale is known to be behind
+    And stale is found up
     And no client is shown a lower block than before, 5 times
     When geth goes down
     Then calls go to fresh
@@ -93,15 +94,22 @@ Feature: Calls are answered while nodes die and return
   Scenario: Heads as clients see them never fall through failover and failback
     Given a primary geth
     And a primary besu
+    And a backup provider
     And a block every 60 ms
     And the settings:
       | health.interval | "50ms" |
     And the proxy runs
     When besu falls 2 blocks behind
-    Then no client is shown a lower block than before, 100 times
-    When besu is well again
-    And geth falls 3 blocks behind
-    Then no client is shown a lower block than before, 100 times
+    Then besu is known to be behind
+    And no client is shown a lower block than before, 60 times
+    When geth goes down
+    Then no client is shown a lower block than before, 150 times
+    When geth is well again
+    Then no client is shown a lower block than before, 150 times
+    And calls go to geth
+    When provider goes down
+    Then no client is shown a lower block than before, 60 times
+    And calls go to geth
 
   Scenario: An error that speaks of the node goes to another node, one that speaks of the call does not
     Given a primary geth

@@ -22,16 +22,23 @@ Feature: A node that is not well is left, and taken again when it has proved its
     And calls go to geth
     And every call was answered
 
-  Scenario: A node that stands still while the chain moves is left
-    Given a block every 150 ms
+  Scenario Outline: A node that stands still while the chain moves is left: a block every <pace> ms, watched to block <seen>
+    Given a block every <pace> ms
     And the proxy runs
-    And clients call without pause
+    Then no client is shown a lower block than before until the chain is at <seen>
+    Given clients call without pause
     When geth stops following the chain
     Then geth is found stalled
     And calls go to provider
     When geth is well again
     Then calls go to geth
     And every call was answered
+
+    Examples:
+      | pace | seen |
+      | 250  | 10   |
+      | 150  | 20   |
+      | 400  | 16   |
 
   Scenario Outline: A node that <fails> is left without one failed call, and taken again
     Given the proxy runs

@@ -31,7 +31,7 @@ Feature: When no node serves, calls wait in order
     Then the client gets HTTP status 503
     And the client gets error -32002 for the reason no_node
     And the client is told to come back later
-    And the answer took from 550 to 2500 ms
+    And the answer took from 550 to 4000 ms
     When geth is well again
     Then calls go to geth
 
@@ -76,6 +76,6 @@ Feature: When no node serves, calls wait in order
     And a client calls eth_gasPrice
     Then the client gets HTTP status 504
     And the client gets error -32002 for the reason deadline
-    And the answer took from 650 to 2000 ms
+    And the answer took from 650 to 4000 ms
     When geth is well again
     Then calls go to geth

@@ -26,7 +26,7 @@ Feature: The proxy goes down without dropping a call
     When 2 calls come, one after the other
     And the operator sends SIGTERM
     Then every call that waited gets error -32002 for the reason shutting_down
-    And the process ends with exit code 0 within 2500 ms of the signal
+    And the process ends with exit code 0 within 4000 ms of the signal
 
   Scenario: A node that never answers does not hold the proxy up beyond its grace time
     Given a primary geth
@@ -40,4 +40,4 @@ Feature: The proxy goes down without dropping a call
     When geth hangs
     And a call has reached geth, which owes the answer
     And the operator sends SIGTERM
-    Then the process ends with exit code 0 within 2500 ms of the signal
+    Then the process ends with exit code 0 within 4000 ms of the signal

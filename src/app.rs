@@ -120,10 +120,17 @@ impl App {
         let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer);
         let crew = Crew::start(world.threads, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
-        let admin = Admin::new(site.clone(), metrics.clone(), closing.subscribe(), broken.subscribe(), reload.clone());
+        let admin = Admin::new(
+            admin_addr,
+            site.clone(),
+            metrics.clone(),
+            closing.subscribe(),
+            broken.subscribe(),
+            reload.clone(),
+        );
         let shared = Arc::new(Shared { site, metrics, world, broken });
         let mut acceptor = JoinSet::new();
-        acceptor.spawn(accept(listener, crew.hands()));
+        acceptor.spawn(accept(listener, crew.hands(), shared.clone()));
         let mut background = JoinSet::new();
         background.spawn(accept_admin(admin_listener, admin));
         background.spawn(keep_reloading(shared.clone(), parts, source, reloads));
@@ -138,6 +145,14 @@ impl App {
     /// Where the operator connects.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// Has the settings read anew, without waiting for it; the outcome is logged.
+    pub fn ask_for_reload(&self) {
+        let (answer, _) = oneshot::channel();
+        if self.reload.try_send(answer).is_err() {
+            warn!("too many reloads are waiting already");
+        }
     }
 
     /// Reads the settings anew and applies them, or changes nothing.
@@ -173,10 +188,22 @@ impl App {
     }
 }
 
-async fn accept(mut listener: Box<dyn Accept>, hands: worker::Hands) {
+async fn accept(mut listener: Box<dyn Accept>, hands: worker::Hands, shared: Arc<Shared>) {
+    let mut is_full = false;
     loop {
         match listener.accept().await {
-            Ok((incoming, peer)) => hands.give(incoming, peer).await,
+            Ok((incoming, peer)) => {
+                let limit = shared.site.load().max_connections;
+                let was_full = std::mem::replace(&mut is_full, hands.open() >= limit);
+                if is_full {
+                    shared.metrics.connection_refused();
+                    if !was_full {
+                        warn!(limit, "max_connections is reached; further connections are closed");
+                    }
+                    continue;
+                }
+                hands.give(incoming, peer).await;
+            }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;

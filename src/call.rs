@@ -23,7 +23,7 @@ use crate::{
     config::Calls as Settings,
     domain::{
         hex,
-        method::{Class, Method},
+        method::{Class, Method, Tells},
         refusal::Refusal,
         rpc::Request,
         transaction,
@@ -153,6 +153,7 @@ impl Calls {
                 attempts: 0,
                 lost: 0,
                 may_have_arrived,
+                unsure: may_have_arrived,
                 best: None,
                 rejected: None,
                 charges: Vec::new(),
@@ -190,8 +191,10 @@ struct Course<'a> {
     attempts: u32,
     /// Attempts of all rounds whose connection or answer was lost: it may be the call that does that to nodes.
     lost: u32,
-    /// Whether some node may have it although it gave no answer.
+    /// Whether some node may have it.
     may_have_arrived: bool,
+    /// Whether some node may have it and did not say what became of it.
+    unsure: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
     /// The HTTP status with which a node would not take the call.
@@ -205,24 +208,31 @@ struct Course<'a> {
 impl<'a> Course<'a> {
     async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
         loop {
-            let Some((node, turn)) = self.next_node().await? else { return Ok(self.give_up()?) };
+            let (node, turn) = match self.next_node().await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(self.give_up(None)?),
+                Err(Left::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
+                Err(moved) => return Err(moved),
+            };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             let (sent, again) = self.attempt(node).run(alarm).await;
             self.may_have_arrived |= again;
+            self.unsure |= again;
             match sent {
                 Sent::Answered(answer) => {
                     self.charge(node);
-                    if let Some(height) = answer.height(self.method.tells) {
+                    if let Some(height) = answer.height(self.tells()) {
                         self.calls.pool.shown(node, height);
                     }
                     return Ok(answer);
                 }
                 Sent::OfTheCaller(answer) => {
                     self.charge(node);
-                    return Ok(self.settle(node, answer, alarm).await);
+                    return Ok(self.settle(node, answer, alarm).await?);
                 }
                 Sent::OfTheNode(answer, trouble) => {
+                    self.unsure |= answer.is_none();
                     self.best = self.best.take().or(answer);
                     self.may_have_arrived = true;
                     self.attempts += 1;
@@ -233,18 +243,19 @@ impl<'a> Course<'a> {
                     self.attempts += 1;
                     self.charges.push((node, trouble));
                     if !self.method.is_repeatable() {
-                        return Ok(self.give_up()?);
+                        return Ok(self.give_up(None)?);
                     }
                 }
                 Sent::Nothing(trouble) => {
                     if let Some(trouble) = trouble {
-                        self.calls.pool.call_failed(node, trouble);
+                        self.calls.pool.call_failed(node, self.method.place, trouble);
                     }
                 }
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;
                     self.lost += 1;
+                    self.unsure = true;
                     if let Some(trouble) = trouble {
                         self.calls.pool.doubt(node);
                         self.charges.push((node, trouble));
@@ -258,12 +269,22 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// Where the answer tells a height. A pending block is one that nobody has yet.
+    fn tells(&self) -> Tells {
+        match self.method.tells {
+            Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
+                Tells::Nothing
+            }
+            tells => tells,
+        }
+    }
+
     /// `node` answered the call well, so what others did with it speaks of them. Before that, it might have been the call's doing:
     /// no client can talk nodes down with a call that none of them likes.
     fn charge(&mut self, node: usize) {
         for (other, trouble) in self.charges.drain(..) {
             if other != node {
-                self.calls.pool.call_failed(other, trouble);
+                self.calls.pool.call_failed(other, self.method.place, trouble);
             }
         }
     }
@@ -275,6 +296,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
             headers: self.headers,
+            place: self.method.place,
             wants_answer: self.request.id.is_some(),
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
@@ -321,21 +343,22 @@ impl<'a> Course<'a> {
         (since + self.calls.settings.hold).min(self.deadline)
     }
 
-    /// An error that speaks of the call goes back as it is, but for one: of a transaction that an earlier attempt of ours may have
-    /// brought to a node, 'already known' is the good news, and so is 'nonce too low' when the node has that very transaction.
-    async fn settle(&mut self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Answer {
+    /// An error that speaks of the call goes back as it is, but not that of a transaction which an earlier attempt of ours may have
+    /// brought to a node: 'already known' is then the good news, and of any other error only what speaks of its very bytes is the
+    /// last word, for what one node's pool does not take another's may have taken.
+    async fn settle(&mut self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Result<Answer, Refusal> {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
-            return answer;
+            return Ok(answer);
         }
         let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
-            return answer;
+            return Ok(answer);
         };
         let hash = hex::encode(&hash);
-        let (known, used) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_nonce_too_low()));
-        if known || (used && self.is_there(node, &hash, alarm).await) {
-            return Answer::made(format!(r#"{{"jsonrpc":"2.0","id":null,"result":"{hash}"}}"#).into_bytes());
+        let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
+        if known || (!malformed && self.is_there(node, &hash, alarm).await) {
+            return Ok(Answer::made(format!(r#"{{"jsonrpc":"2.0","id":null,"result":"{hash}"}}"#).into_bytes()));
         }
-        answer
+        if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
     }
 
     /// Whether the node has the transaction, in a block or waiting.
@@ -345,6 +368,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: ask.as_bytes(),
             headers: &[],
+            place: Method::of("eth_getTransactionByHash").place,
             wants_answer: true,
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
@@ -355,18 +379,22 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn give_up(&mut self) -> Result<Answer, Refusal> {
+    /// What the client gets when there is no more to try: what nodes said comes before the `refusal` of the queue.
+    fn give_up(&mut self, refusal: Option<Refusal>) -> Result<Answer, Refusal> {
+        if self.method.class == Class::RawTransaction && self.unsure {
+            // What another node said of itself is no word on the one that may have it.
+            return Err(Refusal::OutcomeUnknown);
+        }
         if let Some(best) = self.best.take() {
             return Ok(best);
         }
-        if let Some(status) = self.rejected {
-            return Err(Refusal::Rejected(status));
-        }
-        Err(match (self.method.class, self.may_have_arrived) {
+        Err(match (self.rejected, refusal) {
+            (Some(status), _) => Refusal::Rejected(status),
             // A read has no outcome to be unsure of.
-            (Class::RawTransaction, true) => Refusal::OutcomeUnknown,
-            _ if Instant::now() >= self.deadline => Refusal::Deadline,
-            _ => Refusal::NoNode,
+            _ if self.method.class == Class::RawTransaction && self.may_have_arrived => Refusal::OutcomeUnknown,
+            (None, Some(refusal)) => refusal,
+            (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
+            (None, None) => Refusal::NoNode,
         })
     }
 }

@@ -126,9 +126,24 @@ pub fn main() -> ExitCode {
 
 /// Blocks on `work` on this thread.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map(|runtime| runtime.block_on(work)).map_err(|error| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         eprintln!("cannot start: {error}");
         ExitCode::FAILURE
-    })
+    })?;
+    let done = runtime.block_on(work);
+    // A name that is still being looked up, which the system does not let go of, is not waited for.
+    runtime.shutdown_background();
+    Ok(done)
+}
+
+/// The exit code of a proxy that has run, or has said why it could not.
+fn conclude(served: Result<Result<(), String>, ExitCode>) -> ExitCode {
+    match served {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(code) => code,
+    }
 }

@@ -65,6 +65,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Threads that serve; `None`: as many as the machine has cores.
     pub workers: Option<NonZeroUsize>,
+    /// Client connections open at once, at most.
+    pub max_connections: NonZeroUsize,
     /// The operator's side.
     pub admin: Admin,
     /// How long a shutdown waits for what is in flight.
@@ -92,6 +94,7 @@ pub struct Admin {
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8545);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
 /// A commented configuration: what `steadfast init` writes. A `#` without a space after it stands before a setting, which then has
@@ -147,6 +150,7 @@ impl Config {
             listen,
             workers,
             admin: Admin { listen: admin_listen },
+            max_connections: _,
             shutdown_grace: _,
             health: _,
             calls: _,

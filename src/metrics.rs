@@ -37,6 +37,9 @@ struct Plain {
     /// Client HTTP connections ever opened.
     #[metric]
     http_connections_total: Counter,
+    /// Client HTTP connections closed at once, because max_connections was reached.
+    #[metric]
+    http_connections_refused_total: Counter,
     /// Reloads of the configuration, by outcome.
     #[metric(labels = ["outcome"])]
     reloads_total: Counter,
@@ -271,6 +274,11 @@ impl Metrics {
     pub fn connection(&self) -> impl Drop + use<> {
         self.plain.http_connections_total().inc();
         Guard::new(self.plain.http_connections.clone(), Vec::new())
+    }
+
+    /// A client connection was one too many.
+    pub fn connection_refused(&self) {
+        self.plain.http_connections_refused_total().inc();
     }
 
     /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.

@@ -164,14 +164,15 @@ impl Pool {
         self.nodes[node].poke.notify_one();
     }
 
-    /// A call failed in a way that speaks of the node. A refused connection has it probed at once; a run of failures takes it out.
-    pub fn call_failed(&self, node: usize, trouble: Trouble) {
+    /// A call of the method at `place` in the table failed in a way that speaks of the node. A refused connection has it probed at once;
+    /// a run of failures takes it out.
+    pub fn call_failed(&self, node: usize, place: usize, trouble: Trouble) {
         if trouble.fault == Fault::Ours {
             return;
         }
-        let run = self.nodes[node].traffic.failed();
+        let run = self.nodes[node].traffic.failed(place);
         let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
-            self.nodes[node].traffic.answered();
+            self.nodes[node].traffic.answered(place);
             Input::Out(node, trouble)
         } else if trouble.fault == Fault::Unreachable {
             Input::CallFailed(node, trouble)

@@ -157,9 +157,10 @@ async fn a_node_within_the_limit_stays() {
 #[tokio::test]
 async fn the_clock_tells_who_is_behind_where_the_majority_does_not() {
     let devnet = consensus(3).await;
+    let proxy = before(&devnet, 3).await;
+    until_well(&proxy, &["cl-1", "cl-2", "cl-3"]).await;
     devnet.cl(0).set_fault(Fault::lag(10));
     devnet.cl(1).set_fault(Fault::lag(9));
-    let proxy = before(&devnet, 3).await;
     until_node(&proxy, "cl-1", "lagging").await;
     until_node(&proxy, "cl-2", "lagging").await;
     until_active(&proxy, "cl-3").await;
@@ -374,6 +375,12 @@ async fn a_node_is_taken_out_by_the_operator_though_the_other_side_has_one_of_it
     until_active(&proxy, "a").await;
     assert_eq!(proxy.admin("POST /nodes/default/b/cordon").await.status, 200);
     assert_eq!(proxy.admin("POST /nodes/c/cordon").await.status, 404);
+    // Where a metric names nothing but the node, the two are told apart.
+    let metrics = proxy.admin("GET /metrics").await.text();
+    for name in ["a", "cl/a", "b"] {
+        let line = format!("steadfast_probe_duration_seconds_count{{node=\"{name}\"}}");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]
@@ -424,4 +431,52 @@ async fn a_pair_that_has_lost_itself_is_marked_on_both_sides() {
     told("heads_disagree".into()).await;
     devnet.cl(0).clear_faults();
     told(Value::Null).await;
+}
+
+/// What the binary prints, and whether it says that all is well.
+async fn run(arguments: &[&str]) -> (String, bool) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.success())
+}
+
+/// The line on `node`.
+fn line<'a>(text: &'a str, node: &str) -> &'a str {
+    text.lines().find(|line| line.contains(node)).unwrap_or_else(|| panic!("no {node} in {text}"))
+}
+
+#[tokio::test]
+async fn check_and_status_tell_how_consensus_nodes_are() {
+    let devnet = consensus(2).await;
+    let urls = [0, 1].map(|place| devnet.cl(place).http_url());
+    let check = ["check", "--cl", &urls[0], "--cl-backup", &urls[1]];
+    let (text, well) = run(&check).await;
+    assert!(well, "{text}");
+    for cell in [" cl cl-1 ", " 1337 ", " 100 ", " well"] {
+        assert!(line(&text, "cl-1").contains(cell), "{cell} in {text}");
+    }
+    for (fault, said) in [
+        (Fault::Optimistic, "optimistic"),
+        (Fault::ElOffline, "its execution node is offline"),
+        (Fault::lag(4), "4 slots behind the best"),
+        (Fault::wrong_chain(5), "on chain 5, genesis 0x"),
+        (Fault::Failing, "HTTP status 500"),
+    ] {
+        devnet.cl(1).set_fault(fault);
+        let (text, well) = run(&check).await;
+        assert!(!well && line(&text, "cl-backup-1").contains(said), "{said} in {text}");
+        assert!(line(&text, "cl cl-1").contains(" well"), "{text}");
+        devnet.cl(1).clear_faults();
+    }
+
+    let proxy = before(&devnet, 2).await;
+    until_well(&proxy, &["cl-1", "cl-2"]).await;
+    devnet.cl(1).set_fault(Fault::ElOffline);
+    until_node(&proxy, "cl-2", "el_offline").await;
+    let admin = format!("http://{}", proxy.app.admin_addr());
+    let (text, ready) = run(&["status", "--admin", &admin]).await;
+    assert!(ready, "{text}");
+    assert!(line(&text, "cl-1").starts_with('>') && line(&text, "cl-1").contains(" up"), "{text}");
+    assert!(line(&text, "cl cl-2").contains("its execution node is offline"), "{text}");
 }

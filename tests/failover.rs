@@ -15,8 +15,7 @@ use common::{
     SOON,
     client::call,
     devnet,
-    origin::Origin,
-    origin::Reply,
+    origin::{Origin, Reply, response},
     proxy::{Proxy, nodes},
     until,
 };
@@ -315,6 +314,58 @@ async fn a_raw_transaction_that_was_mined_before_the_second_attempt_is_a_success
     let answer = proxy.post(call("\"x\"", "eth_sendRawTransaction", &format!("[\"{raw}\"]"))).await.text();
     assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":"x","result":"{hash}"}}"#));
     assert!(sends.load(SeqCst));
+}
+
+/// What a client gets for a transaction that one node takes and answers by `first`, when another then says this error of it.
+async fn said_after(first: fn() -> Reply, code: i64, message: &'static str) -> serde_json::Value {
+    let first = Origin::start(move |_| first()).await;
+    let second = Origin::start(move |seen| match seen.method().as_str() {
+        "eth_getTransactionByHash" => Reply::result(seen, "null"),
+        _ => Reply::error(seen, code, message),
+    })
+    .await;
+    let proxy = Proxy::over([first.url(), second.url()], "").await;
+    proxy.until_node("el-2", "up").await;
+    let answer = proxy.post(call(1, "eth_sendRawTransaction", "[\"0x02c28080\"]")).await.json();
+    assert_eq!((first.seen().is_empty(), second.count("eth_sendRawTransaction")), (false, 1), "{message}");
+    answer
+}
+
+#[tokio::test]
+async fn after_a_lost_answer_no_nodes_trouble_is_the_last_word_on_a_raw_transaction() {
+    for (code, message) in [(-32005, "rate limit"), (-32000, "txpool is full"), (-32603, "internal error")] {
+        let answer = said_after(|| Reply::Last(Vec::new()), code, message).await;
+        assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{message}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_lost_answer_already_known_is_a_success_whatever_its_code() {
+    let hash = steadfast::domain::hex::encode(&steadfast::domain::hex::keccak256(&[2, 0xc2, 0x80, 0x80]));
+    for code in [-32603, -32000, -32010] {
+        let answer = said_after(|| Reply::Last(Vec::new()), code, "already known").await;
+        assert_eq!(answer["result"], *hash, "{code}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_gateways_timeout_no_nodes_trouble_is_the_last_word_on_a_raw_transaction() {
+    let timeout = || Reply::Bytes(response("504 Gateway Timeout", "", "<html>"));
+    for (code, message) in [(-32005, "rate limit"), (-32000, "txpool is full")] {
+        let answer = said_after(timeout, code, message).await;
+        assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{message}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_lost_answer_one_nodes_own_limits_are_not_the_last_word_on_a_raw_transaction() {
+    for message in [
+        "transaction underpriced: gas tip cap 1, minimum needed 1000000",
+        "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)",
+    ] {
+        let answer = said_after(|| Reply::Last(Vec::new()), -32000, message).await;
+        assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{message}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ impl Parts {
             origins: self.config.cors.origins.clone(),
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
+            max_connections: self.config.max_connections.get(),
             shutdown_grace: self.config.shutdown_grace,
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Attempt<'a> {
     pub(super) body: &'a [u8],
     /// Lines to send along.
     pub(super) headers: &'a [u8],
+    /// The method's place in the table.
+    pub(super) place: usize,
     /// Whether the call may be sent twice.
     pub(super) repeatable: bool,
     /// Whether it has an id. Of one that has none, any answer is that it was taken; nodes send an empty one.
@@ -122,18 +124,18 @@ impl Attempt<'_> {
         };
         match answer.kind {
             _ if !self.wants_answer && status < 300 => {
-                self.node.traffic.answered();
+                self.node.traffic.answered(self.place);
                 Sent::Answered(answer)
             }
             Kind::Alien if (400..500).contains(&status) && !of_the_node => Sent::Rejected(status, failing("")),
             Kind::Alien => Sent::OfTheNode(None, Some(failing(" and no JSON-RPC response"))),
             _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
             Kind::Result => {
-                self.node.traffic.answered();
+                self.node.traffic.answered(self.place);
                 Sent::Answered(answer)
             }
             Kind::Error => {
-                self.node.traffic.answered();
+                self.node.traffic.answered(self.place);
                 match answer.error().map_or(Blame::Caller, |error| error.blame()) {
                     Blame::Caller => Sent::OfTheCaller(answer),
                     Blame::Node => Sent::OfTheNode(Some(answer), None),

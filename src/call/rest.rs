@@ -262,7 +262,7 @@ impl<'a> Course<'a> {
     /// `node` did better than those that could not serve the request.
     fn charge(&mut self, node: usize) {
         for (other, trouble) in self.charges.drain(..).filter(|(other, _)| *other != node) {
-            self.rest.pool.call_failed(other, trouble);
+            self.rest.pool.call_failed(other, self.request.route.place, trouble);
         }
     }
 

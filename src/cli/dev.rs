@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 
-use super::{block_on, run};
+use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
     config::{Config, Log},
@@ -41,6 +41,7 @@ pub(super) struct Dev {
 pub(super) fn run(dev: &Dev) -> ExitCode {
     run::start_log(&Log::default());
     let served = block_on(async {
+        let signals = run::Signals::listen()?;
         let options = Options {
             execution: usize::from(dev.nodes),
             block_time: Some(Duration::from_secs(dev.block_time)),
@@ -53,19 +54,12 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         let threads = available_parallelism().map_or(1, |threads| threads.get());
         let app = App::start(config, World::real(threads), None).await.map_err(|error| error.to_string())?;
         introduce(&devnet, &app);
-        run::until_told(&app).await.map_err(|error| format!("cannot listen for signals: {error}"))?;
+        signals.until_told(&app).await;
         app.shutdown().await;
         drop(devnet);
         Ok::<_, String>(())
     });
-    match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(why)) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-        Err(code) => code,
-    }
+    conclude(served)
 }
 
 /// The proxy's settings as a file would have them: the first node is the primary, the others are backups.

@@ -2,11 +2,11 @@
 
 use std::{io::IsTerminal, process::ExitCode, sync::Arc, thread::available_parallelism};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::fmt;
 
-use super::{Settings, block_on};
+use super::{Settings, block_on, conclude};
 use crate::{
     app::{App, Source, World},
     config::{Log, LogFormat},
@@ -22,36 +22,42 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let again = settings.clone();
     let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
     let served = block_on(async {
+        let signals = Signals::listen()?;
         let app = App::start(config, World::real(threads), source).await.map_err(|error| error.to_string())?;
         info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
-        let reason = until_told(&app).await.map_err(|error| format!("cannot listen for signals: {error}"))?;
+        let reason = signals.until_told(&app).await;
         info!(reason, "shutting down: letting calls finish");
         app.shutdown().await;
         Ok::<_, String>(())
     });
-    match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(why)) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-        Err(code) => code,
-    }
+    conclude(served)
 }
 
-/// Waits for a signal to end; reloads when told to in the meantime.
-pub(super) async fn until_told(app: &App) -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        // All arms are cancel-safe.
-        tokio::select! {
-            _ = terminate.recv() => return Ok("SIGTERM"),
-            _ = interrupt.recv() => return Ok("SIGINT"),
-            _ = hangup.recv() => {
-                // The outcome is logged where the reload is done.
-                let _ = app.reload().await;
+/// The signals that tell the process what to do, heard from the moment that this exists.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to end; reloads when told to in the meantime.
+    pub(super) async fn until_told(mut self, app: &App) -> &'static str {
+        loop {
+            // All arms are cancel-safe.
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => app.ask_for_reload(),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `steadfast status`: the nodes of a running proxy as it sees them.
 
-use std::{process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde::Deserialize;
@@ -114,6 +114,8 @@ async fn fetch(admin: &str) -> Result<Report, String> {
     let url = format!("{}/status", admin.trim_end_matches('/'));
     let unreachable = |error: reqwest::Error| {
         let error = error.without_url();
+        let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+        let error = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         format!(
             "{admin} does not answer as a proxy's admin side: {error}\nis it running, and is this its admin.listen?"
         )

@@ -31,7 +31,7 @@ pub struct Calls {
     pub timeout: Duration,
     /// One attempt at one node; not longer than `timeout`.
     pub attempt_timeout: Duration,
-    /// Attempts of one call at most, the first included.
+    /// Attempts of one call at most before it waits, the first included.
     pub attempts: NonZeroU32,
     /// How long a call waits when no node can serve; not longer than `timeout`; zero: not at all.
     pub hold: Duration,

@@ -9,7 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Admin, Calls, Config, Cors, Flags, Health, LISTEN, Log, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    ADMIN_LISTEN, Admin, Calls, Config, Cors, Flags, Health, LISTEN, Log, MAX_CONNECTIONS, Network, Problem,
+    SHUTDOWN_GRACE, Url, Ws,
     problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
@@ -44,6 +45,7 @@ pub(super) fn read_and_list_keys(
     let config = Config {
         listen: root.parse("listen", address).unwrap_or(LISTEN),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
+        max_connections: root.count("max_connections", MAX_CONNECTIONS),
         admin: Admin { listen: admin_listen(&mut root) },
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),

@@ -1,25 +1,6 @@
-//! The `0x` notation of JSON-RPC: bytes, and quantities without leading zeros.
+//! The `0x` notation of JSON-RPC as the pretend chain writes it.
 
-/// `0x` and two digits a byte.
-pub(super) fn encode(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(2 + bytes.len() * 2);
-    out.push_str("0x");
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    out
-}
-
-/// The bytes of `0x…` with an even number of digits, in either case.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?.as_bytes();
-    if digits.len() % 2 != 0 {
-        return None;
-    }
-    digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
-}
+pub(super) use crate::domain::hex::{bytes as decode, encode, quantity as decode_quantity};
 
 /// Exactly `N` bytes.
 pub(super) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -29,20 +10,6 @@ pub(super) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// A number as JSON-RPC writes it: `0x0`, `0xff`.
 pub(super) fn quantity(number: u64) -> String {
     format!("0x{number:x}")
-}
-
-/// The number in a JSON-RPC quantity.
-pub(super) fn decode_quantity(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x")?;
-    // `from_str_radix` would take a sign.
-    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u64::from_str_radix(digits, 16).ok()
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok())
 }
 
 #[cfg(test)]

@@ -141,7 +141,10 @@ impl<'a> NodeError<'a> {
 
     /// Whom the error speaks of: internal errors, limits and missing state are the node's, all else the caller's.
     pub fn blame(&self) -> Blame {
-        const OF_THE_NODE: [&str; 19] = [
+        const OF_THE_NODE: [&str; 22] = [
+            "txpool is full",
+            "transaction pool is full",
+            "mempool is full",
             "missing trie node",
             "header not found",
             "header for hash not found",
@@ -163,7 +166,7 @@ impl<'a> NodeError<'a> {
             "request timed out",
         ];
         // Some nodes report a revert as an internal error; the data of a revert is the contract's word to the caller.
-        if self.says("revert") {
+        if self.says("revert") || self.is_already_known() {
             return Blame::Caller;
         }
         match self.code {
@@ -187,9 +190,20 @@ impl<'a> NodeError<'a> {
         .any(|words| self.says(words))
     }
 
-    /// Whether a node says that the sender's nonce is used up, as it does of a transaction that is already in a block.
-    pub fn is_nonce_too_low(&self) -> bool {
-        ["nonce too low", "nonce_too_low", "oldnonce", "nonce is too low"].iter().any(|words| self.says(words))
+    /// Whether a node refuses a transaction for its very bytes, as every node would.
+    pub fn is_of_the_bytes(&self) -> bool {
+        const OF_THE_BYTES: [&str; 9] = [
+            "rlp",
+            "decod",
+            "invalid sender",
+            "invalid signature",
+            "invalid chain id",
+            "invalid argument",
+            "intrinsic gas too low",
+            "transaction type not supported",
+            "oversized data",
+        ];
+        self.code == -32602 || OF_THE_BYTES.iter().any(|words| self.says(words))
     }
 
     /// Whether the message holds `words`, which are in lower case.
@@ -271,6 +285,8 @@ mod tests {
             (-32603, "execution reverted: nope", Blame::Caller),
             (3, "execution reverted", Blame::Caller),
             (-32005, "limit exceeded", Blame::Node),
+            (-32603, "already known", Blame::Caller),
+            (-32000, "txpool is full", Blame::Node),
             (-32000, "missing trie node 12ab (path )", Blame::Node),
             (-32000, "Header Not Found", Blame::Node),
             (-32000, "insufficient funds for gas * price + value", Blame::Caller),
@@ -294,6 +310,7 @@ mod tests {
         let known = |message: &'static str| NodeError { code: -32000, message: message.into(), data: None };
         assert!(known("already known").is_already_known());
         assert!(known("ALREADY_EXISTS: already known").is_already_known());
-        assert!(known("nonce too low: next nonce 5, tx nonce 3").is_nonce_too_low());
+        assert!(known("rlp: value size exceeds available input length").is_of_the_bytes());
+        assert!(!known("nonce too low: next nonce 5, tx nonce 3").is_of_the_bytes());
     }
 }

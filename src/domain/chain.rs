@@ -1,6 +1,6 @@
 //! Which chain a node serves.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -29,6 +29,25 @@ pub struct Beacon {
 }
 
 impl Chain {
+    /// The time from block to block by the chain's own rules, where they are known.
+    pub fn block_time(&self) -> Option<Duration> {
+        if let Some(beacon) = &self.beacon {
+            return Some(Duration::from_millis(beacon.slot_millis));
+        }
+        let millis = match self.id {
+            // Ethereum and its public test networks.
+            1 | 17_000 | 560_048 | 11_155_111 => 12_000,
+            // Gnosis and Chiado.
+            100 | 10_200 => 5_000,
+            // The OP stack's usual time (OP, Base, Unichain), Polygon.
+            10 | 130 | 137 | 8_453 => 2_000,
+            // Arbitrum One and Nova.
+            42_161 | 42_170 => 250,
+            _ => return None,
+        };
+        Some(Duration::from_millis(millis))
+    }
+
     /// Reads the answers to `/eth/v1/beacon/genesis` and `/eth/v1/config/spec`.
     ///
     /// # Errors

@@ -4,11 +4,16 @@
 
 mod status;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,6 +40,7 @@ pub type Reload = oneshot::Sender<Result<String, String>>;
 /// The operator's side of a running proxy.
 #[derive(Clone)]
 pub struct Admin {
+    addr: SocketAddr,
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
     started: Instant,
@@ -47,8 +53,9 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The side for what `site` holds. Reloads are asked for through `reload`.
+    /// The side for what `site` holds, listening at `addr`. Reloads are asked for through `reload`.
     pub fn new(
+        addr: SocketAddr,
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
@@ -56,7 +63,7 @@ impl Admin {
         reload: mpsc::Sender<Reload>,
     ) -> Self {
         let draining = Arc::new(watch::Sender::new(false));
-        Self { site, metrics, started: Instant::now(), draining, closing, broken, reload }
+        Self { addr, site, metrics, started: Instant::now(), draining, closing, broken, reload }
     }
 
     /// Serves one connection to its end.
@@ -78,6 +85,10 @@ impl Admin {
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
+        if self.addr.ip().is_loopback() && !names_this_machine(&request) {
+            // A web page whose name was made to point here asks as that name.
+            return failure(StatusCode::FORBIDDEN, "ask by address or as localhost");
+        }
         if request.method() == Method::GET || request.method() == Method::HEAD {
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
@@ -213,6 +224,15 @@ fn fill(facts: &Facts, pool: &Pool) {
         facts.pool_head.with_label_values(&[network, layer]).set(number(head));
     }
     facts.failover_active.with_label_values(&[network, layer]).set(i64::from(snapshot.is_failed_over()));
+}
+
+/// Whether the request is to an address or to `localhost`, not to any other name.
+fn names_this_machine(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(Ok(authority)) = host.map(str::parse::<Authority>) else { return host.is_none() };
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
 }
 
 /// Whether a web page of another origin sent the request: browsers always say where a POST comes from.

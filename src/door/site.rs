@@ -39,6 +39,8 @@ pub struct Site {
     pub forward: Vec<HeaderName>,
     /// Bytes of a request's body at most.
     pub max_body: usize,
+    /// Client connections open at once, at most.
+    pub max_connections: usize,
     /// How long a shutdown waits for what is in flight.
     pub shutdown_grace: Duration,
 }
@@ -95,8 +97,14 @@ mod tests {
     #[test]
     fn trace_headers_go_along_and_others_only_if_configured() {
         let forward = vec![HeaderName::from_static("authorization")];
-        let site =
-            Site { networks: vec![], origins: Origins::None, forward, max_body: 0, shutdown_grace: Duration::ZERO };
+        let site = Site {
+            networks: vec![],
+            origins: Origins::None,
+            forward,
+            max_body: 0,
+            max_connections: 1,
+            shutdown_grace: Duration::ZERO,
+        };
         for (name, goes) in [
             ("X-Request-Id", true),
             ("traceparent", true),
@@ -117,6 +125,7 @@ mod tests {
             origins: Origins::None,
             forward: vec![],
             max_body: 0,
+            max_connections: 1,
             shutdown_grace: Duration::ZERO,
         };
         let found = |path| site.beacon(path).map(|(network, path)| (network.map(|network| &*network.name), path));

@@ -191,8 +191,8 @@ impl Board {
         };
         let reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
-        if let Some(beacon) = chain.and_then(|chain| chain.beacon.as_ref()) {
-            self.memory.know_slot(Duration::from_millis(beacon.slot_millis));
+        if let Some(time) = chain.and_then(|chain| chain.block_time()) {
+            self.memory.know_slot(time);
         }
         let (memory, judgement) = head::judge(&self.memory, &reports, self.near, now, unix);
         self.memory = memory;
@@ -354,3 +354,6 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

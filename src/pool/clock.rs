@@ -5,7 +5,8 @@
 //! head is believed, is beyond the limit ahead of it and not late by the same clock, and the node was asked since that one got there.
 //!
 //! So when all are late nobody lags for it: slots were missed, the chain stands still, or a clock is wrong. It tells a node that
-//! is behind from the first probe on, where the head rule has to see the chain move.
+//! is behind at once, and in a majority too, where the head rule has to see the chain move. It does not overrule that rule: a head
+//! that is not believed stays so, though the clock would bear it out.
 
 use tokio::time::Instant;
 

@@ -5,7 +5,8 @@
 //! 1. A head whose block is stamped in the future does not count, unless every head is (then it is our clock that is doubtful).
 //! 2. When the best two heads are near each other, the best one counts: the two nodes agree.
 //! 3. Otherwise the memory decides: a *line* that starts at what was last agreed on, or said by the only node there was, and
-//!    rises at the chain's own pace. The leader's head counts as far as the line reaches. The line follows the lower node while
+//!    rises at the chain's own pace: that which was seen, or that of its slots. The leader's head counts as far as the line reaches. The line
+//!    follows the lower node while
 //!    that one keeps up with it, and lets it go when it falls behind; it never rises faster than the pace, however often a node
 //!    claims a little more.
 //! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace (or at the fastest of any
@@ -14,7 +15,7 @@
 //! 5. With three nodes or more, lag is measured against the highest head that two nodes have reached: one leader alone makes
 //!    nobody lag. With two, it is measured against what counts. A node that lags beyond the limit, or is left behind by the head that
 //!    counts, and has stood still for several block times, is *stalled*.
-//! 6. While the very first reports contradict each other there is no line to measure by; then a lead counts if the other's block is
+//! 6. While the very first reports contradict each other, and no pace is known, there is no line to measure by; then a lead counts if the other's block is
 //!    old by the clock, or as far as the blocks' own timestamps explain it, and is implausible far beyond that.
 //!
 //! So a liar's head never gets further ahead of an honest node that keeps pace than the limit allows, and nothing of it stays when
@@ -252,13 +253,15 @@ impl Memory {
         unix: u64,
     ) -> (u64, bool) {
         let lead = leader.number - second.number;
-        if self.is_settling(now) {
+        let age = unix.saturating_sub(second.timestamp);
+        let unknown = !self.settled && self.learnt_pace().is_none() && age <= FUTURE;
+        if unknown || self.is_settling(now) {
             let newer = leader.timestamp.min(unix).saturating_sub(second.timestamp);
-            let age = unix.saturating_sub(second.timestamp);
             // An old block has had time to be left behind by any number; a fresh one only by what the timestamps tell.
             let explained = if age > FUTURE { age.saturating_mul(FASTEST_PACE as u64) } else { newer };
             let credible = if lead > explained.saturating_add(near) { second } else { leader };
             self.line = Some((credible.number, now));
+            self.rise(credible.number, credible.moved);
             self.tracks.insert(credible.node, (credible.number, credible.moved));
             return (credible.number, lead > explained.saturating_add(near.max(EARLY_LEAD)));
         }

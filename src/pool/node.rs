@@ -15,6 +15,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     config::{Node as Settings, Tier},
+    domain::method::Method,
     metrics::{Metrics, NodeMetrics},
     net::{
         Dial, Endpoint,
@@ -141,7 +142,8 @@ pub struct Traffic {
     owed: AtomicUsize,
     /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
     quiet_since: AtomicU64,
-    failures: AtomicU32,
+    /// Failed calls in a row, by the method's place in the table: a node may be stuck on one and answer all others.
+    failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
     told: AtomicU64,
 }
@@ -152,7 +154,7 @@ impl Traffic {
             epoch: Instant::now(),
             owed: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
+            failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
             told: AtomicU64::new(0),
         }
     }
@@ -183,16 +185,16 @@ impl Traffic {
         Duration::from_millis(self.millis(now).saturating_sub(self.quiet_since.load(Relaxed)))
     }
 
-    /// A call was answered as it should be.
-    pub fn answered(&self) {
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
+    /// A call of the method at `place` was answered as it should be.
+    pub fn answered(&self, place: usize) {
+        if self.failures[place].load(Relaxed) != 0 {
+            self.failures[place].store(0, Relaxed);
         }
     }
 
-    /// A call failed; returns how many have in a row.
-    pub fn failed(&self) -> u32 {
-        self.failures.fetch_add(1, Relaxed).saturating_add(1)
+    /// A call of the method at `place` failed; returns how many have in a row.
+    pub fn failed(&self, place: usize) -> u32 {
+        self.failures[place].fetch_add(1, Relaxed).saturating_add(1)
     }
 
     /// The highest block that this node showed a client; 0 before any.

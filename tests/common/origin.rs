@@ -10,11 +10,15 @@ use std::{
 };
 
 use serde_json::{Value, value::RawValue};
+use steadfast::net::{Accept, Listen, tcp::Tcp};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    sync::Notify,
     task::JoinSet,
+    time::{Duration, sleep},
 };
+
+use super::sim::Net;
 
 /// A stream of either kind, plain or TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -120,9 +124,13 @@ pub struct Origin {
 struct Shared {
     script: Box<Script>,
     wrap: Option<Box<Wrap>>,
+    /// What everything is answered with, probes too.
+    ailment: Mutex<Option<Vec<u8>>>,
+    mute: AtomicBool,
+    hang_up: Notify,
     seen: Mutex<Vec<Seen>>,
     bytes: Mutex<Vec<u8>>,
-    head: AtomicU64,
+    head: Arc<AtomicU64>,
     opened: AtomicUsize,
     open: AtomicUsize,
     panicked: AtomicBool,
@@ -141,14 +149,30 @@ impl Origin {
 
     /// A node whose connections go through `wrap` first, such as a TLS handshake.
     pub async fn wrapped(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static, wrap: Option<Box<Wrap>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::listening(&Tcp, script, wrap).await
+    }
+
+    /// A node on a network of memory.
+    pub async fn within(net: &Net, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listening(net, script, None).await
+    }
+
+    async fn listening(
+        net: &dyn Listen,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        wrap: Option<Box<Wrap>>,
+    ) -> Self {
+        let listener = net.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let port = listener.local_addr().port();
         let shared = Arc::new(Shared {
             script: Box::new(script),
             wrap,
+            ailment: Mutex::default(),
+            mute: AtomicBool::new(false),
+            hang_up: Notify::new(),
             seen: Mutex::default(),
             bytes: Mutex::default(),
-            head: AtomicU64::new(100),
+            head: Arc::new(AtomicU64::new(100)),
             opened: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
@@ -185,6 +209,31 @@ impl Origin {
         self.shared.head.store(height, SeqCst);
     }
 
+    /// The height that it tells probes.
+    pub fn head(&self) -> Arc<AtomicU64> {
+        self.shared.head.clone()
+    }
+
+    /// From now on everything is answered with these bytes, probes too; `None`: with nothing amiss again.
+    pub fn ail(&self, bytes: Option<Vec<u8>>) {
+        *self.shared.ailment.lock().unwrap() = bytes;
+    }
+
+    /// From now on nothing is answered, not even probes.
+    pub fn mute(&self) {
+        self.shared.mute.store(true, SeqCst);
+    }
+
+    /// Closes the connections that are idle now.
+    pub fn hang_up(&self) {
+        self.shared.hang_up.notify_waiters();
+    }
+
+    /// How often `method` was asked for.
+    pub fn count(&self, method: &str) -> usize {
+        self.methods().iter().filter(|seen| *seen == method).count()
+    }
+
     pub fn opened(&self) -> usize {
         self.shared.opened.load(SeqCst)
     }
@@ -202,7 +251,18 @@ impl Drop for Origin {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+/// A chain that these nodes follow in step, a block every two seconds; it stands still when the task is dropped.
+pub fn chain<'a>(origins: impl IntoIterator<Item = &'a Origin>) -> JoinSet<()> {
+    let heads: Vec<_> = origins.into_iter().map(Origin::head).collect();
+    JoinSet::from_iter([async move {
+        loop {
+            sleep(Duration::from_secs(2)).await;
+            heads.iter().for_each(|head| _ = head.fetch_add(1, SeqCst));
+        }
+    }])
+}
+
+async fn accept(mut listener: Box<dyn Accept>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -212,8 +272,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 }
             }
             accepted = listener.accept() => {
-                let (io, _) = accepted.unwrap();
-                io.set_nodelay(true).unwrap();
+                let io = accepted.unwrap().0.open().unwrap();
                 let number = shared.opened.fetch_add(1, SeqCst);
                 connections.spawn(connection(Box::new(io), number, shared.clone()));
             }
@@ -241,9 +300,16 @@ async fn connection(io: BoxStream, number: usize, shared: Arc<Shared>) {
     };
     let mut read = Vec::new();
     for turn in 0.. {
-        let Some(seen) = request(&mut io, &mut read, &shared, number, turn).await else { return };
-        // As recorded examples may hold the very bytes of a probe, scripts see those too: see `probe`.
-        let reply = match probe(&seen, shared.head.load(SeqCst)) {
+        let seen = tokio::select! {
+            seen = request(&mut io, &mut read, &shared, number, turn) => seen,
+            () = shared.hang_up.notified() => return,
+        };
+        let Some(seen) = seen else { return };
+        if shared.mute.load(SeqCst) {
+            return std::future::pending().await;
+        }
+        let ailment = shared.ailment.lock().unwrap().clone().map(Reply::Bytes);
+        let reply = match ailment.or_else(|| probe(&seen, shared.head.load(SeqCst))) {
             Some(reply) => reply,
             None => {
                 shared.seen.lock().unwrap().push(seen.clone());

@@ -54,7 +54,7 @@ impl Proxy {
     pub async fn admin(&self, request: &str) -> Response {
         let mut client = Client::connect(self.app.admin_addr()).await;
         client
-            .send(format!("{request} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+            .send(format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
             .await;
         client.response().await
     }

@@ -1,1 +1,199 @@
-//! later
+//! A network that is only memory: what listens and what dials meet in it, and time is whatever the runtime says.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value;
+use steadfast::{
+    app::{App, Source, World},
+    net::{Accept, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen},
+};
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::mpsc,
+};
+
+use super::{
+    client::{Client, Response},
+    proxy, until,
+};
+
+/// Bytes on their way in each direction of a connection.
+const PIPE: usize = 64 * 1024;
+
+/// The network. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Net(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    listening: BTreeMap<u16, mpsc::Sender<DuplexStream>>,
+    last_port: u16,
+    dialled: u64,
+    /// Our own system's error for every dial.
+    exhausted: Option<i32>,
+}
+
+impl Net {
+    /// Connects to what listens on `port`.
+    pub async fn connect(&self, port: u16) -> io::Result<DuplexStream> {
+        let backlog = {
+            let mut state = self.0.lock().unwrap();
+            state.dialled += 1;
+            state.listening.get(&port).cloned()
+        };
+        let (near, far) = duplex(PIPE);
+        let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
+        backlog.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(near)
+    }
+
+    /// From now on no dial comes about for want of something here, with this error number of the system; `None`: all is there.
+    pub fn exhaust(&self, errno: Option<i32>) {
+        self.0.lock().unwrap().exhausted = errno;
+    }
+
+    /// Connections that were ever tried.
+    pub fn dialled(&self) -> u64 {
+        self.0.lock().unwrap().dialled
+    }
+}
+
+impl Dial for Net {
+    fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, io::Result<BoxIo>> {
+        Box::pin(async move {
+            let exhausted = self.0.lock().unwrap().exhausted;
+            if let Some(errno) = exhausted {
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+            Ok(Box::new(self.connect(to.port).await?) as BoxIo)
+        })
+    }
+}
+
+impl Listen for Net {
+    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>> {
+        Box::pin(async move {
+            let mut state = self.0.lock().unwrap();
+            let port = if addr.port() == 0 {
+                state.last_port += 1;
+                10_000 + state.last_port
+            } else {
+                addr.port()
+            };
+            if state.listening.contains_key(&port) {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            let (backlog, accepted) = mpsc::channel(128);
+            state.listening.insert(port, backlog);
+            let addr = SocketAddr::new(addr.ip(), port);
+            Ok(Box::new(Socket { addr, accepted, net: self.clone() }) as Box<dyn Accept>)
+        })
+    }
+}
+
+struct Socket {
+    addr: SocketAddr,
+    accepted: mpsc::Receiver<DuplexStream>,
+    net: Net,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.net.0.lock().unwrap().listening.remove(&self.addr.port());
+    }
+}
+
+impl Accept for Socket {
+    fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>> {
+        Box::pin(async move {
+            // The network itself holds the sender.
+            let stream = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
+            let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+            Ok((Incoming::new(move || Ok(Box::new(stream) as BoxIo)), peer))
+        })
+    }
+}
+
+/// A proxy on a network of memory, with everything on the test's own runtime.
+pub struct Proxy {
+    pub app: App,
+    net: Net,
+    settings: Arc<Mutex<String>>,
+}
+
+impl Proxy {
+    /// Starts with `settings` (TOML, without addresses), and waits for nothing.
+    pub async fn launch(net: &Net, settings: &str) -> Self {
+        let world =
+            World { dial: Arc::new(net.clone()), listen: Arc::new(net.clone()), threads: None, ..World::real(1) };
+        let settings = Arc::new(Mutex::new(settings.to_owned()));
+        let read = settings.clone();
+        let source: Source = Arc::new(move || Ok(proxy::config(&read.lock().unwrap())));
+        let app = App::start(source().unwrap(), world, Some(source)).await.unwrap();
+        Self { app, net: net.clone(), settings }
+    }
+
+    /// A proxy before primaries `el-1`, `el-2`, … at these URLs, all of them up, with `more` settings behind.
+    pub async fn over<'a>(net: &Net, urls: impl IntoIterator<Item = &'a str>, more: &str) -> Self {
+        let proxy = Self::launch(net, &[proxy::nodes(urls), more.to_owned()].concat()).await;
+        until("every node is up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;
+        proxy
+    }
+
+    /// Changes the settings and has them read anew.
+    pub async fn reload(&self, settings: &str) {
+        settings.clone_into(&mut self.settings.lock().unwrap());
+        self.app.reload().await.unwrap();
+    }
+
+    pub async fn client(&self) -> Client<DuplexStream> {
+        Client::over(self.net.connect(self.app.addr().port()).await.unwrap())
+    }
+
+    /// One call on a connection of its own.
+    pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
+        self.client().await.post(body).await
+    }
+
+    async fn admin(&self, path: &str) -> Response {
+        let mut client = Client::over(self.net.connect(self.app.admin_addr().port()).await.unwrap());
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
+        client.response().await
+    }
+
+    /// The execution side of the first network in `/status`.
+    pub async fn side(&self) -> Value {
+        self.admin("/status").await.json()["networks"][0]["el"].take()
+    }
+
+    /// The nodes' verdicts in their order.
+    pub async fn verdicts(&self) -> Vec<String> {
+        let side = self.side().await;
+        let nodes = side["nodes"].as_array().unwrap().iter();
+        nodes.map(|node| node["verdict"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Calls that wait on nodes now, over all nodes.
+    pub async fn in_flight(&self) -> u64 {
+        let side = self.side().await;
+        side["nodes"].as_array().unwrap().iter().map(|node| node["in_flight"].as_u64().unwrap()).sum()
+    }
+
+    /// The sum of the metric's values with these words among its labels; 0 before its first use.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let text = self.admin("/metrics").await.text();
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(labels)
+        });
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}

@@ -176,6 +176,17 @@ async fn stays(proxy: &mut Proxy, name: String, verdict: String, millis: u64) {
     }
 }
 
+#[then(expr = "{word} is known to be behind")]
+async fn behind(proxy: &mut Proxy, name: String) {
+    let proxy = &*proxy;
+    eventually(&format!("{name} is known to be behind"), SOON, async || {
+        let node = proxy.status_of(&name).await;
+        // One block may only mean that the others were probed later.
+        if node["lag"].as_u64().is_some_and(|lag| lag > 1) { Ok(()) } else { Err(format!("{node:#}")) }
+    })
+    .await;
+}
+
 #[then(expr = "{word} is found down: {string}")]
 async fn found_down(proxy: &mut Proxy, name: String, reason: String) {
     let proxy = &*proxy;
@@ -295,27 +306,26 @@ async fn agree(proxy: &Proxy) {
 
 #[then(expr = "no client is shown a lower block than before, {int} times")]
 async fn forwards(proxy: &mut Proxy, times: usize) {
-    let mut highest = 0;
     for _ in 0..times {
-        shown(proxy, &mut highest).await;
+        shown(proxy).await;
     }
 }
 
 #[then(expr = "no client is shown a lower block than before until the chain is at {int}")]
 async fn forwards_until(proxy: &mut Proxy, height: u64) {
-    let mut highest = 0;
     let until = Instant::now() + SOON;
-    while highest < height {
-        assert!(Instant::now() < until, "the chain is at {highest}, not at {height}");
-        shown(proxy, &mut highest).await;
+    while proxy.highest < height {
+        assert!(Instant::now() < until, "the chain is at {}, not at {height}", proxy.highest);
+        shown(proxy).await;
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn shown(proxy: &Proxy, highest: &mut u64) {
+async fn shown(proxy: &mut Proxy) {
+    let highest = proxy.highest;
     let reply = proxy.call("eth_blockNumber", &json!([])).await.json();
     let text = reply["result"].as_str().unwrap_or_else(|| panic!("no block: {reply}"));
     let number = u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
-    assert!(number >= *highest, "from {highest} to {number}: {:#}", proxy.status().await);
-    *highest = number;
+    assert!(number >= highest, "from {highest} to {number}: {:#}", proxy.status().await);
+    proxy.highest = number;
 }

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{process::Process, traffic::Traffic};
 
 /// Long enough for anything that is to come soon.
-pub const SOON: Duration = Duration::from_secs(8);
+pub const SOON: Duration = Duration::from_secs(15);
 /// Between two looks at what is to come.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -73,6 +73,8 @@ pub struct Proxy {
     /// Calls that were sent and have not been looked at since, in their order.
     pub waiting: Vec<JoinHandle<Reply>>,
     pub traffic: Option<Traffic>,
+    /// The highest block that a client was shown.
+    pub highest: u64,
     /// When the last change was made to a node.
     pub since: Instant,
     /// Addresses where the proxy was.
@@ -108,6 +110,7 @@ impl Proxy {
             reloaded: None,
             waiting: Vec::new(),
             traffic: None,
+            highest: 0,
             since: Instant::now(),
             known: None,
         }

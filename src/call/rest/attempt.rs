@@ -45,8 +45,8 @@ pub(super) enum Sent {
     /// An answer that speaks of the node: another may have a better one, and the node may be to blame then. The request had no
     /// effect.
     OfTheNode(Answer, Option<Trouble>),
-    /// No byte of the request left.
-    Nothing(Trouble),
+    /// No byte of the request left; with evidence against the node, if it is any.
+    Nothing(Option<Trouble>),
     /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
     /// It was not answered in time.
@@ -73,10 +73,15 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
     let node = &pool.nodes[index];
     let started = Instant::now();
     let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
-    let _owed = node.traffic.owes(started);
     let repeatable = request.route.is_repeatable();
+    let goes_out = node.goes_out();
+    if node.is_out() {
+        // It went out after it was chosen.
+        return Sent::Nothing(None);
+    }
+    let _owed = node.traffic.owes(started);
     let out = async {
-        node.goes_out().await;
+        goes_out.await;
         if !repeatable {
             sleep(LAST_HOPE).await;
         }
@@ -98,8 +103,8 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
         () = out => Sent::Lost(None),
     };
     drop(count);
-    if let Sent::Nothing(trouble) | Sent::Lost(Some(trouble)) = &sent {
-        pool.call_failed(index, trouble.clone());
+    if let Sent::Nothing(Some(trouble)) | Sent::Lost(Some(trouble)) = &sent {
+        pool.call_failed(index, request.route.place, trouble.clone());
     }
     sent
 }
@@ -120,10 +125,10 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
         None => return Sent::Late,
         Some(Ok(response)) => response,
         Some(Err(error)) if error.may_have_arrived() => return Sent::Lost(Some(trouble(node, &error))),
-        Some(Err(error)) => return Sent::Nothing(trouble(node, &error)),
+        Some(Err(error)) => return Sent::Nothing(Some(trouble(node, &error))),
     };
     node.traffic.touch(Instant::now());
-    match Answer::read(response, pool, index).await {
+    match Answer::read(response, pool, index, request.route.place).await {
         Ok(answer) => classify(pool, index, request, answer),
         Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken, reused: false }))),
     }
@@ -162,7 +167,7 @@ fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sen
         Class::Once => false,
     };
     if !of_the_node {
-        pool.nodes[index].traffic.answered();
+        pool.nodes[index].traffic.answered(request.route.place);
         return Sent::Answered(answer);
     }
     // In the API's own form it is the node that speaks, of this request; otherwise what stands before it, or a node that is not well.

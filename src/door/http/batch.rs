@@ -67,6 +67,11 @@ impl Batch {
         Self { entries: Box::pin(entries), current: None, before: "[", over: false }
     }
 
+    /// Whether the next piece is a node's to send, not that of a call still under way.
+    pub(super) fn awaits_node(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// Runs a batch that nobody waits for to its end.
     pub(super) async fn run_out(mut self) {
         while self.entries.next().await.is_some() {}

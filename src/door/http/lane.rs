@@ -201,14 +201,18 @@ impl<'a> Lane<'a> {
             }
             return self.write_out(pieces.map(Bytes::as_ref)).await;
         }
+        let mut due = None;
         loop {
-            let due = Instant::now() + STALL;
-            // Both arms are cancel-safe.
+            // A batch goes on running here, and its client may leave. Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
-                piece = poll_fn(|context| reply.body.poll_piece(context)) => piece.transpose().map_err(io::Error::other)?,
-                () = self.alarm.at(due) => return Err(io::ErrorKind::TimedOut.into()),
+                piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut due)) => piece,
+                count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD => match count? {
+                    0 => return Err(io::ErrorKind::ConnectionAborted.into()),
+                    _ => continue,
+                },
             };
+            let piece = piece.transpose().map_err(io::Error::other)?;
             match (piece, length) {
                 (Some(piece), Some(_)) => self.write_out([&piece[..]]).await?,
                 (Some(piece), None) => {

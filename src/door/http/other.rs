@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -211,13 +211,8 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Poll::Ready(piece) = self.content.poll_piece(context) {
-            self.due = None;
-            return Poll::Ready(piece.map(|piece| piece.map(Frame::data)));
-        }
-        let due = *self.due.get_or_insert_with(|| Instant::now() + STALL);
-        ready!(std::pin::pin!(self.alarm.at(due)).poll(context));
-        Poll::Ready(Some(Err(Broken::Lost { error: std::io::ErrorKind::TimedOut.into(), started: true })))
+        let Self { content, alarm, due } = &mut *self;
+        content.poll_in_time(context, alarm, due).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

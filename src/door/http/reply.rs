@@ -1,16 +1,18 @@
 //! What goes back to a client, before it is framed.
 
 use std::{
-    pin::Pin,
-    task::{Context, Poll},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::time::Instant;
 
-use super::batch::Batch;
+use super::{STALL, batch::Batch};
 use crate::{
-    call::answer::Answer,
+    call::{alarm::Alarm, answer::Answer},
     domain::refusal::Refusal,
     door::{self, Piped},
     net::exchange::Broken,
@@ -79,7 +81,28 @@ impl Content {
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
-    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+    /// The next piece, within `STALL` if it is a node's to send; the calls of a batch have deadlines of their own. `due` is when that
+    /// time is up, kept from poll to poll.
+    pub(super) fn poll_in_time(
+        &mut self,
+        context: &mut Context<'_>,
+        alarm: &mut Alarm,
+        due: &mut Option<Instant>,
+    ) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Poll::Ready(piece) = self.poll_piece(context) {
+            *due = None;
+            return Poll::Ready(piece);
+        }
+        if matches!(self, Self::Batch(batch) if !batch.awaits_node()) {
+            *due = None;
+            return Poll::Pending;
+        }
+        let due = *due.get_or_insert_with(|| Instant::now() + STALL);
+        ready!(pin!(alarm.at(due)).poll(context));
+        Poll::Ready(Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true })))
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         match self {
             Self::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Ready(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),

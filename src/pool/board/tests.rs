@@ -1,0 +1,165 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::{config::Config, domain::chain::Beacon, metrics::Metrics, net::tcp::Tcp};
+
+const GENESIS: u64 = 1_000;
+const SLOT: u64 = 12;
+
+/// Consensus nodes on a bench: each is asked every second, and says what the bench says.
+struct Bench {
+    board: Board,
+    nodes: Vec<Node>,
+    start: Instant,
+    seconds: u64,
+}
+
+impl Bench {
+    fn new(nodes: usize, chain: Option<u64>) -> Self {
+        let text: String = (0..nodes).map(|n| format!("[[cl.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
+        let config = Config::parse(&text, &|_| None).unwrap();
+        let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Metrics::new());
+        let node = |node| Node::new(node, "", &dial, Duration::from_secs(1), 0, &metrics).unwrap();
+        let nodes: Vec<Node> = config.networks[0].cl.iter().map(node).collect();
+        let board = Board::new(nodes.len(), Layer::Cl, &config.health, chain);
+        Self { board, nodes, start: Instant::now(), seconds: 0 }
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = self.start + Duration::from_secs(self.seconds);
+        // The first slots are long past.
+        let unix = GENESIS + 100 * SLOT + self.seconds;
+        self.board.step(input, &self.nodes, 0, now, unix);
+    }
+
+    /// One round, a second later: what each node answers.
+    fn round(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
+        self.seconds += 1;
+        for (node, answer) in answers.iter().enumerate() {
+            self.step(Input::Probed(node, answer.clone()));
+        }
+        self.board.known.iter().map(|known| known.verdict).collect()
+    }
+
+    /// As many rounds as it takes to prove oneself and to be asked since the others were, of the same.
+    fn settled(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
+        self.round(answers);
+        self.round(answers);
+        self.round(answers)
+    }
+}
+
+fn chain(id: u64, genesis: &str) -> Chain {
+    let genesis_validators_root = genesis.to_owned();
+    let beacon =
+        Beacon { genesis_validators_root, genesis_time: GENESIS, slot_millis: SLOT * 1000, slots_per_epoch: 32 };
+    Chain { id, beacon: Some(Arc::new(beacon)) }
+}
+
+fn at(slot: u64) -> Probe {
+    let block = BlockRef { number: slot, hash: String::new(), parent: String::new(), timestamp: GENESIS + slot * SLOT };
+    Probe { block, condition: Condition::default(), chain: chain(1, "0xaa"), latency: Duration::ZERO }
+}
+
+fn says(condition: Condition) -> Probe {
+    Probe { condition, ..at(100) }
+}
+
+fn on(id: u64, genesis: &str) -> Result<Probe, Trouble> {
+    Ok(Probe { chain: chain(id, genesis), ..at(100) })
+}
+
+fn trouble(fault: Fault) -> Result<Probe, Trouble> {
+    Err(Trouble { fault, text: String::new() })
+}
+
+use Verdict::{ElOffline, Lagging, Optimistic, Suspect, Syncing, Up, WrongChain};
+
+#[test]
+fn what_consensus_nodes_say_becomes_verdicts() {
+    let condition = Condition::default;
+    for (answers, verdicts) in [
+        (vec![at(100), at(100)], vec![Up, Up]),
+        (vec![says(Condition { syncing: true, ..condition() }), at(100)], vec![Syncing, Up]),
+        (vec![says(Condition { optimistic: true, ..condition() }), at(100)], vec![Optimistic, Up]),
+        (vec![says(Condition { el_offline: true, ..condition() }), at(100)], vec![ElOffline, Up]),
+        // Three slots are the limit for slots, five blocks that for blocks.
+        (vec![at(97), at(100)], vec![Up, Up]),
+        (vec![at(96), at(100)], vec![Lagging(4), Up]),
+        // All behind the clock.
+        (vec![at(50), at(49), at(50)], vec![Up, Up, Up]),
+        // By its own word.
+        (
+            vec![Probe { condition: Condition { sync_distance: 6, ..condition() }, ..at(96) }, at(100), at(96)],
+            vec![Lagging(4), Up, Up],
+        ),
+        (
+            vec![Probe { condition: Condition { sync_distance: 5, ..condition() }, ..at(96) }, at(100), at(96)],
+            vec![Up, Up, Up],
+        ),
+        // More than a minute into the future.
+        (vec![at(100), at(106)], vec![Up, Suspect]),
+        // Alone, it is as good as it says.
+        (vec![at(10)], vec![Up]),
+        (vec![says(Condition { optimistic: true, ..condition() })], vec![Optimistic]),
+    ] {
+        let mut bench = Bench::new(answers.len(), None);
+        let said: Vec<_> = answers.iter().cloned().map(Ok).collect();
+        assert_eq!(bench.settled(&said), verdicts, "{answers:?}");
+    }
+}
+
+#[test]
+fn nodes_that_fall_behind_the_clock_lag_though_they_are_the_majority() {
+    for (slot, verdict) in [(94, Lagging(6)), (95, Up)] {
+        let mut bench = Bench::new(3, None);
+        assert_eq!(bench.settled(&[Ok(at(100)), Ok(at(100)), Ok(at(100))]), [Up, Up, Up]);
+        assert_eq!(bench.settled(&[Ok(at(slot)), Ok(at(slot)), Ok(at(100))]), [verdict, verdict, Up]);
+        assert_eq!(bench.settled(&[Ok(at(100)), Ok(at(100)), Ok(at(100))]), [Up, Up, Up]);
+    }
+}
+
+#[test]
+fn the_chain_is_the_one_that_most_serve_of_those_that_the_operator_wants() {
+    for (expected, answers, verdicts, prevails) in [
+        (None, vec![on(1, "a"), on(1, "a"), on(1, "b")], vec![Up, Up, WrongChain], "a"),
+        (None, vec![on(1, "b"), on(1, "a"), on(1, "a")], vec![WrongChain, Up, Up], "a"),
+        (None, vec![on(2, "a"), on(1, "a"), on(1, "a")], vec![WrongChain, Up, Up], "a"),
+        // Among equals, the first.
+        (None, vec![on(1, "b"), on(1, "a")], vec![Up, WrongChain], "b"),
+        (Some(1), vec![on(2, "b"), on(2, "b"), on(1, "a")], vec![WrongChain, WrongChain, Up], "a"),
+        (Some(1), vec![on(1, "b"), on(1, "a"), on(1, "a")], vec![WrongChain, Up, Up], "a"),
+    ] {
+        let mut bench = Bench::new(answers.len(), expected);
+        assert_eq!(bench.settled(&answers), verdicts, "{answers:?}");
+        let chain = bench.board.snapshot(&bench.nodes, bench.start).chain.unwrap();
+        assert_eq!(chain.beacon.unwrap().genesis_validators_root, prevails);
+    }
+    let mut bench = Bench::new(1, Some(1));
+    assert_eq!(bench.settled(&[on(2, "b")]), [WrongChain]);
+    assert_eq!(bench.board.snapshot(&bench.nodes, bench.start).chain, Some(Chain::from(1)));
+}
+
+#[test]
+fn the_chain_stays_the_one_before_when_a_node_changes_sides() {
+    let mut bench = Bench::new(2, None);
+    assert_eq!(bench.settled(&[on(1, "a"), on(1, "a")]), [Up, Up]);
+    assert_eq!(bench.settled(&[on(1, "b"), on(1, "a")]), [WrongChain, Up]);
+    assert_eq!(bench.settled(&[on(1, "a"), on(1, "a")]), [Up, Up]);
+}
+
+#[test]
+fn a_syncing_node_that_proves_itself_has_no_head_to_measure_others_by() {
+    let mut bench = Bench::new(2, None);
+    bench.settled(&[Ok(at(100)), Ok(at(100))]);
+    let silent = trouble(Fault::Silent);
+    bench.round(&[Ok(at(100)), silent.clone()]);
+    bench.round(&[Ok(at(100)), silent.clone()]);
+    assert_eq!(bench.round(&[Ok(at(100)), silent]), [Up, Verdict::Down(Down::Silent)]);
+    let syncing = |slot| Ok(Probe { condition: Condition { syncing: true, ..Condition::default() }, ..at(slot) });
+    assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Verdict::Down(Down::Proving)]);
+    assert_eq!(bench.board.head, Some(100));
+    assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Syncing]);
+    assert_eq!(bench.round(&[Ok(at(100)), Ok(at(101))]), [Up, Up]);
+    assert_eq!(bench.board.head, Some(101));
+}

@@ -1,0 +1,354 @@
+//! What the operator does to a running proxy: reloads, limits, secrets, and the side that only he may use.
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod common;
+
+use std::{
+    future::pending,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
+
+use common::{
+    client::{Client, call, post, with_headers},
+    origin::{Origin, Reply, chain, ok},
+    proxy::{self, nodes},
+    sim::{Net, Proxy},
+    until,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
+};
+
+fn answer(id: impl std::fmt::Display, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+}
+
+async fn well(net: &Net) -> Origin {
+    Origin::within(net, |seen| Reply::result(seen, "\"well\"")).await
+}
+
+/// A node that answers probes, and calls never.
+async fn stuck(net: &Net) -> Origin {
+    Origin::within(net, |_| Reply::act(async |_io| pending().await)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_goes_on_at_the_nodes_that_a_reload_brings() {
+    for method in ["eth_call", "eth_sendTransaction"] {
+        for headers in ["", "Origin: https://page.example\r\n"] {
+            for batch in [false, true] {
+                let net = Net::default();
+                let good = well(&net).await;
+                let proxy = Proxy::launch(&net, &nodes(["http://127.0.0.1:1"])).await;
+                let single = call(1, method, "[]");
+                let body = if batch { format!("[{single}]") } else { single };
+                let mut client = proxy.client().await;
+                client.send(with_headers("/", headers, body.as_bytes())).await;
+                until("it waits", async || proxy.metric("steadfast_held_calls", "").await >= 1.0).await;
+                sleep(Duration::from_secs(1)).await;
+                proxy.reload(&nodes([good.url()])).await;
+                let reloaded = Instant::now();
+                let text = client.response().await.text();
+                let expected = answer(1, "\"well\"");
+                assert_eq!(text, if batch { format!("[{expected}]") } else { expected }, "{method}, {headers:?}");
+                assert!(reloaded.elapsed() < Duration::from_millis(100), "{:?}", reloaded.elapsed());
+                assert_eq!(good.methods(), [method]);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_at_a_node_that_hangs_is_saved_as_soon_after_a_reload_as_before_it() {
+    // The node that hangs is replaced, or stays; the one that saves is there already, or comes.
+    for (before, after) in [(vec![0, 1], vec![1]), (vec![0, 1], vec![1, 0]), (vec![0], vec![1]), (vec![0], vec![0, 1])]
+    {
+        let net = Net::default();
+        let origins = [stuck(&net).await, well(&net).await];
+        let _chain = chain(&origins);
+        let settings = |of: &[usize]| nodes(of.iter().map(|node| origins[*node].url()));
+        let proxy = Proxy::launch(&net, &settings(&before)).await;
+        until("all are up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;
+        let mut client = proxy.client().await;
+        let asked = Instant::now();
+        client.send(post("/", call(1, "eth_call", "[]").as_bytes())).await;
+        until("it is on its way", async || origins[0].seen().len() == 1).await;
+        origins[0].mute();
+        sleep(Duration::from_millis(200)).await;
+        proxy.reload(&settings(&after)).await;
+        let text = client.response().await.text();
+        let took = asked.elapsed();
+        assert_eq!(text, answer(1, "\"well\""), "{before:?} to {after:?}");
+        assert!(took < Duration::from_secs(4), "{before:?} to {after:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_under_way_at_a_node_that_a_reload_removes_gets_its_answer_and_is_sent_once() {
+    for method in ["eth_call", "eth_sendTransaction"] {
+        let net = Net::default();
+        let slow = Origin::within(&net, |seen| {
+            let bytes = ok(answer(seen.id(), "\"slow\""));
+            Reply::act(async move |mut io| {
+                sleep(Duration::from_secs(7)).await;
+                io.write_all(&bytes).await.ok()?;
+                Some(io)
+            })
+        })
+        .await;
+        let good = well(&net).await;
+        let proxy = Proxy::over(&net, [slow.url()], "").await;
+        let mut client = proxy.client().await;
+        client.send(post("/", call(1, method, "[{}]").as_bytes())).await;
+        until("it is on its way", async || slow.seen().len() == 1).await;
+        proxy.reload(&nodes([good.url()])).await;
+        assert_eq!(proxy.post(call(2, method, "[{}]")).await.text(), answer(2, "\"well\""));
+        assert_eq!(client.response().await.text(), answer(1, "\"slow\""), "{method}");
+        assert_eq!((slow.seen().len(), good.seen().len()), (1, 1), "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_as_long_as_the_settings_that_were_last_read_say() {
+    let net = Net::default();
+    let origin = stuck(&net).await;
+    let proxy = Proxy::over(&net, [origin.url()], "").await;
+    let mut client = proxy.client().await;
+    client.send(post("/", call(1, "eth_sendTransaction", "[{}]").as_bytes())).await;
+    until("it is on its way", async || origin.seen().len() == 1).await;
+    proxy.reload(&format!("shutdown_grace = \"2s\"\n{}", nodes([origin.url()]))).await;
+    let told = Instant::now();
+    proxy.app.shutdown().await;
+    let took = told.elapsed();
+    assert!((Duration::from_millis(1900)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_more_than_there_is_room_for_is_closed_and_counted_and_places_become_free_again() {
+    const REFUSED: &str = "steadfast_http_connections_refused_total";
+    let net = Net::default();
+    let origin = well(&net).await;
+    let settings = format!("max_connections = 3\n{}", nodes([origin.url()]));
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let mut clients = Vec::new();
+    for id in 0..3 {
+        let mut client = proxy.client().await;
+        // One of them leaves the plain lane.
+        let headers = if id == 1 { "Origin: https://page.example\r\n" } else { "" };
+        client.send(with_headers("/", headers, call(id, "eth_call", "[]").as_bytes())).await;
+        assert_eq!(client.response().await.text(), answer(id, "\"well\""));
+        clients.push(client);
+    }
+    for count in 1..=2 {
+        assert!(proxy.client().await.is_closed().await, "one more was let in");
+        let refused = proxy.metric(REFUSED, "").await;
+        assert!((refused - f64::from(count)).abs() < 0.5, "{refused}");
+    }
+    // Those who are there are served on.
+    for (id, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.post(call(id, "eth_call", "[]")).await.text(), answer(id, "\"well\""));
+    }
+    for leaves in [1, 0] {
+        drop(clients.remove(leaves));
+        sleep(Duration::from_millis(100)).await;
+        let mut next = proxy.client().await;
+        assert_eq!(next.post(call(9, "eth_call", "[]")).await.text(), answer(9, "\"well\""));
+        clients.push(next);
+        assert!(proxy.client().await.is_closed().await);
+    }
+    // The limit can be raised while the proxy runs.
+    proxy.reload(&settings.replace("max_connections = 3", "max_connections = 4")).await;
+    assert_eq!(proxy.post(call(9, "eth_call", "[]")).await.text(), answer(9, "\"well\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_echoes_of_its_secrets_is_not_shown() {
+    // In an Authorization header without its scheme, decoded from a URL, in short, and across the end of a long text.
+    let secrets = ["T0pSecretToken", "us3r-name", "p4ss/word", "k3y-in-path", "q1z9", "x-h3ader-value"];
+    for long in std::iter::once(0).chain((230..=252).step_by(2)) {
+        for secret in secrets {
+            let net = Net::default();
+            let origin = well(&net).await;
+            let words = format!("{}invalid credential {secret}!", "w".repeat(long));
+            let error = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":-32000,"message":"{words}"}}}}"#);
+            origin.ail(Some(ok(&error)));
+            let port = origin.port();
+            let nodes = format!(
+                "[[el.primary]]\nname = \"a\"\nhttp = \"http://us3r-name:p4ss%2Fword@127.0.0.1:{port}/v3/k3y-in-path?q=q1z9\"\n\
+                 headers = {{ X-Key = \"x-h3ader-value\" }}\n\
+                 [[el.backup]]\nname = \"b\"\nhttp = \"http://127.0.0.1:{port}\"\n\
+                 headers = {{ Authorization = \"Bearer T0pSecretToken\" }}\n"
+            );
+            let proxy = Proxy::launch(&net, &nodes).await;
+            until("both are down for it", async || {
+                let side = proxy.side().await;
+                side["nodes"].as_array().unwrap().iter().all(|node| node["last_error"].is_object())
+            })
+            .await;
+            let side = proxy.side().await;
+            let node = &side["nodes"][usize::from(secret == secrets[0])];
+            let message = node["last_error"]["message"].as_str().unwrap();
+            // A piece of it would do to recognise it.
+            assert!(!message.contains(&secret[..4]), "{long}: {message}");
+            assert!(long > 0 || message.contains("invalid credential ***"), "{message}");
+            assert!(!node["url"].as_str().unwrap().contains(secret), "{node}");
+        }
+    }
+}
+
+/// The status of the operator's side's answer to a GET with this `Host` line, or without one.
+async fn asked_as(addr: SocketAddr, method: &str, host: Option<&str>) -> u16 {
+    let mut client = Client::connect(addr).await;
+    let (version, host) = host.map_or(("1.0", String::new()), |host| ("1.1", format!("Host: {host}\r\n")));
+    client.send(format!("{method} HTTP/{version}\r\n{host}Content-Length: 0\r\nConnection: close\r\n\r\n")).await;
+    client.response().await.status
+}
+
+#[tokio::test]
+async fn the_operators_side_on_loopback_answers_to_addresses_and_localhost_and_to_no_other_name() {
+    let origin = Origin::echo().await;
+    let proxy = proxy::Proxy::over([origin.url()], "").await;
+    let addr = proxy.app.admin_addr();
+    let port = addr.port();
+    for method in ["GET /status", "GET /metrics", "POST /undrain", "POST /nodes/el-1/uncordon"] {
+        for host in ["127.0.0.1", "localhost", "LocalHost", "[::1]", "10.1.2.3"] {
+            for host in [host.to_owned(), format!("{host}:{port}")] {
+                assert_eq!(asked_as(addr, method, Some(&host)).await, 200, "{method} as {host}");
+            }
+        }
+        assert_eq!(asked_as(addr, method, None).await, 200, "{method}");
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "evil-localhost",
+            "127.0.0.1.evil.example",
+            "127.0.0.1@evil.example",
+            "localhost:1@evil.example",
+            "1.2.3",
+            "127.1.evil",
+        ] {
+            for host in [host.to_owned(), format!("{host}:{port}")] {
+                let status = asked_as(addr, method, Some(&host)).await;
+                assert!(matches!(status, 400 | 403), "{method} as {host}: {status}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_a_name_that_was_made_to_point_here_can_drain_nothing() {
+    let origin = Origin::echo().await;
+    let proxy = proxy::Proxy::over([origin.url()], "").await;
+    let addr = proxy.app.admin_addr();
+    for host in ["evil.example", "localhost"] {
+        let host = format!("{host}:{}", addr.port());
+        let mut client = Client::connect(addr).await;
+        let fields = format!("Host: {host}\r\nOrigin: http://{host}\r\nContent-Length: 0\r\n");
+        client.send(format!("POST /drain HTTP/1.1\r\n{fields}\r\n")).await;
+        let expected = if host.starts_with("evil") { 403 } else { 200 };
+        assert_eq!(client.response().await.status, expected, "{host}");
+        assert_eq!(proxy.admin("GET /readyz").await.status, if expected == 403 { 200 } else { 503 });
+    }
+}
+
+/// The binary with a file; killed when dropped.
+struct Process {
+    child: Child,
+    file: PathBuf,
+    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Process {
+    fn start(settings: &str) -> Self {
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("operator-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&file, settings).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, file, log }
+    }
+
+    /// Waits for a line of the log with these words.
+    fn until_it_says(&mut self, words: &str) {
+        assert!(self.log.by_ref().map_while(Result::ok).any(|line| line.contains(words)), "it ended without {words:?}");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_ending() {
+    let origin = Origin::echo().await;
+    // Takes connections, and says nothing on them.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    let settings = |url: &str| {
+        let top = "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nhealth.timeout = \"30s\"\n";
+        format!("{top}{}", nodes([url]))
+    };
+    let (first, second) = (settings(origin.url()), settings(&silent_url));
+    let waited = spawn_blocking(move || {
+        let mut process = Process::start(&first);
+        process.until_it_says("steadfast is running");
+        process
+    });
+    let mut process = timeout(common::SOON, waited).await.unwrap().unwrap();
+    // It listens for signals a moment later only.
+    sleep(Duration::from_millis(300)).await;
+    std::fs::write(&process.file, second).unwrap();
+    process.signal("HUP");
+    // The reload is under way once its node is being probed.
+    let _probe = timeout(common::SOON, silent.accept()).await.expect("the reload probes the new node").unwrap();
+    let told = Instant::now();
+    process.signal("TERM");
+    let mut status = None;
+    until("it ends", async || {
+        status = process.child.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert!(told.elapsed() < Duration::from_secs(5), "only after {:?}", told.elapsed());
+    assert!(status.unwrap().success(), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_says_that_it_runs_hears_signals_from_then_on() {
+    let origin = Origin::echo().await;
+    let settings = format!("listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{}", nodes([origin.url()]));
+    let ends = spawn_blocking(move || {
+        for start in 1..=20 {
+            let mut process = Process::start(&settings);
+            process.until_it_says("steadfast is running");
+            process.signal("TERM");
+            let status = process.child.wait().unwrap();
+            assert!(status.success(), "start {start}: {status:?}");
+        }
+    });
+    timeout(common::SOON * 3, ends).await.expect("it ends").unwrap();
+}

@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod answer;
 mod attempt;
 pub mod hold;
+pub mod rest;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +42,7 @@ pub struct Calls {
     pool: Arc<Pool>,
     settings: Settings,
     metrics: CallMetrics,
-    hold: Hold,
+    hold: Hold<Calls>,
 }
 
 /// What becomes of a call.
@@ -205,7 +206,7 @@ struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left> {
+    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
         loop {
             let (node, turn) = match self.next_node().await {
                 Ok(Some(next)) => next,
@@ -304,7 +305,7 @@ impl<'a> Course<'a> {
     }
 
     /// The node to try next, and a turn in the queue if the call had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left> {
+    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left<Calls>> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();

@@ -8,6 +8,7 @@ pub mod id_splice;
 pub mod json;
 pub mod method;
 pub mod refusal;
+pub mod rest;
 pub mod rpc;
 pub mod transaction;
 pub mod verdict;

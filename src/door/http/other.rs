@@ -1,9 +1,10 @@
 //! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`), bodies in chunks, and all that is
-//! malformed or too long.
+//! malformed or too long. Requests to the beacon API go on to the door that answers them.
 
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
-    door::site::Site,
+    door::{Guest, site::Site},
     net::{BoxIo, exchange::Broken},
 };
 
@@ -34,7 +35,7 @@ use crate::{
 pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<(), hyper::Error> {
     let respond = service_fn(|request| async {
         let site = service.site.load_full();
-        Ok::<_, Infallible>(respond(&site, request).await)
+        Ok::<_, Infallible>(respond(site, request, service.beacon).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -51,18 +52,21 @@ pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<(
     connection.await
 }
 
-async fn respond(site: &Site, request: Request<Incoming>) -> Response<Streamed> {
+async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> Response<Streamed> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = origin.as_ref().filter(|origin| site.origins.allow(origin.as_bytes())).cloned();
+    let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => health(site),
+        (&Method::GET | &Method::HEAD, "/health") => health(&site),
+        (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => preflight(&request, "GET, HEAD, POST, DELETE"),
+        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
         (_, path) if site.calls(path).is_none() => plain(StatusCode::NOT_FOUND, "no such network\n"),
-        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request),
+        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, "POST"),
         (&Method::POST, _) if origin.is_some() && allowed.is_none() && !is_json(request.headers()) => {
             // Any web page could have sent it without asking first.
             plain(StatusCode::FORBIDDEN, "a web page of this origin may not call here; see cors.origins\n")
         }
-        (&Method::POST, _) => call(site, request).await,
+        (&Method::POST, _) => call(&site, request).await,
         _ => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -70,8 +74,13 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Response<Streamed> 
         }
     };
     if let Some(origin) = allowed {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        if is_beacon {
+            // The version of a block's fork, for one, stands in a header only.
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        }
     }
     response
 }
@@ -143,10 +152,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(|&b| b == b';').next().is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
 }
 
-fn preflight(request: &Request<Incoming>) -> Response<Streamed> {
+fn preflight(request: &Request<Incoming>, methods: &'static str) -> Response<Streamed> {
     let mut response = plain(StatusCode::NO_CONTENT, "");
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
     if let Some(asked) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());

@@ -14,7 +14,7 @@ use super::{STALL, batch::Batch};
 use crate::{
     call::{alarm::Alarm, answer::Answer},
     domain::refusal::Refusal,
-    door,
+    door::{self, Piped},
     net::exchange::Broken,
 };
 
@@ -32,6 +32,8 @@ pub(super) enum Content {
     Answer(Answer),
     /// Many of them, in brackets.
     Batch(Batch),
+    /// What another door made.
+    Piped(Piped),
 }
 
 impl Reply {
@@ -65,6 +67,7 @@ impl Content {
             Self::Ready(bytes) => Some(bytes.len() as u64),
             Self::Answer(answer) => answer.length(),
             Self::Batch(_) => None,
+            Self::Piped(piped) => piped.length(),
         }
     }
 
@@ -73,7 +76,7 @@ impl Content {
         let (first, more) = match self {
             Self::Ready(bytes) => (bytes, None),
             Self::Answer(answer) => answer.in_memory().map(|(first, more)| (first, Some(more)))?,
-            Self::Batch(_) => return None,
+            Self::Batch(_) | Self::Piped(_) => return None,
         };
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
@@ -105,6 +108,7 @@ impl Content {
             Self::Ready(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Self::Answer(answer) => answer.poll_piece(context),
             Self::Batch(batch) => Pin::new(batch).poll_next(context),
+            Self::Piped(piped) => piped.poll_piece(context),
         }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{error, warn};
 
@@ -23,6 +23,11 @@ use crate::{
 /// How long a connection to a node may take to come about. A node that is there answers at once; one that is not is known by its
 /// silence.
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long replaced nodes are watched at most, for requests that began with them: states may take that long.
+const LONGEST_RETIREMENT: Duration = Duration::from_secs(15 * 60);
+/// How often it is looked whether any is left.
+const RETIREMENT_ROUND: Duration = Duration::from_secs(1);
 
 /// The networks that run, and the settings that they run by.
 pub(super) struct Parts {
@@ -129,12 +134,14 @@ impl Parts {
             }
         }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
-        let longest = self.config.calls.timeout;
         let replaced = std::mem::replace(self, Self { config, networks, retired: JoinSet::new() });
         self.retired = replaced.retired;
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {
-            sleep(longest).await;
+            let until = Instant::now() + LONGEST_RETIREMENT;
+            while Instant::now() < until && replaced.networks.iter().any(Part::is_used) {
+                sleep(RETIREMENT_ROUND).await;
+            }
             drop(replaced.networks);
         });
         Ok(match (changed.is_empty() && gone.is_empty(), others) {
@@ -146,6 +153,12 @@ impl Parts {
 }
 
 impl Part {
+    /// Whether a call or request of an earlier configuration is still under way.
+    fn is_used(&self) -> bool {
+        self.calls.as_ref().is_some_and(|calls| Arc::strong_count(calls) > 1)
+            || self.beacon.as_ref().is_some_and(|beacon| Arc::strong_count(beacon) > 1)
+    }
+
     fn build(
         settings: &config::Network,
         config: &Config,

@@ -126,8 +126,14 @@ fn check(site: &Site, request: &Request<Incoming>) -> Result<(), Problem> {
 /// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
 /// path, and what lies beside that is not for clients.
 fn climbs(path: &str) -> bool {
-    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
-    plain.split(['/', '\\']).any(|step| matches!(step, "." | ".."))
+    let mut plain = path.to_ascii_lowercase();
+    // Some decode more than once.
+    while plain.contains("%25") {
+        plain = plain.replace("%25", "%");
+    }
+    let plain = plain.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
+    // And some take what follows a semicolon for a parameter of the step.
+    plain.split(['/', '\\']).any(|step| matches!(step.split(';').next(), Some("." | "..")))
 }
 
 fn upload(body: Incoming) -> Upload {
@@ -165,11 +171,13 @@ mod tests {
             "/eth/v1/..%2fx",
             "/eth/v1/x%2F..%5cx",
             "/eth/v1/x\\..\\x",
+            "/eth/v1/..;/x",
+            "/eth/v1/%252e%252E/x",
         ] {
             assert!(climbs(path), "{path}");
         }
         for path in
-            ["/eth/v1/node/version", "/eth/v1/a..b/...", "/eth/v1/beacon/headers/0x..", "/eth/v1//x", "/eth/v1/%252e"]
+            ["/eth/v1/node/version", "/eth/v1/a..b/...", "/eth/v1/beacon/headers/0x..", "/eth/v1//x", "/eth/v1/%252"]
         {
             assert!(!climbs(path), "{path}");
         }

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How long the head of an answer may take: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
+/// How long the head of an answer may take where the work may be long: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
 /// by its silence to probes.
 const HEAD: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take nothing of a body that it is sent.
@@ -51,12 +51,12 @@ pub(super) enum Sent {
     /// An answer that speaks of the node: another may have a better one, and the node may be to blame then. The request had no
     /// effect.
     OfTheNode(Answer, Option<Trouble>),
-    /// No byte of the request left.
-    Nothing(Trouble),
+    /// No byte of the request left; with evidence against the node, if it is any.
+    Nothing(Option<Trouble>),
     /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
     /// It was not answered in time.
-    Late,
+    Late(Trouble),
     /// The client did not send the whole of it.
     Unsent(io::Error),
 }
@@ -75,14 +75,27 @@ impl Drop for Count<'_> {
 }
 
 /// Sends `request` to one node of `pool`, and notes what that shows of the node.
-pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload) -> Sent {
+///
+/// A request whose work is not long must be answered within `patience`.
+pub(super) async fn attempt(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
+    let goes_out = node.goes_out();
+    if node.is_out() {
+        // It went out after it was chosen.
+        return Sent::Nothing(None);
+    }
     let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
     let _owed = node.traffic.owes(started);
     let repeatable = request.route.is_repeatable();
     let out = async {
-        node.goes_out().await;
+        goes_out.await;
         if !repeatable {
             sleep(LAST_HOPE).await;
         }
@@ -90,13 +103,13 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
     // Both arms are cancel-safe: an exchange given up closes its connection.
     let sent = tokio::select! {
         biased;
-        sent = exchange(pool, index, request, upload) => {
+        sent = exchange(pool, index, request, upload, patience) => {
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
                 Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
                 Sent::Nothing(_) => AttemptOutcome::Unreachable,
                 Sent::Lost(_) => AttemptOutcome::Dropped,
-                Sent::Late => AttemptOutcome::Timeout,
+                Sent::Late(_) => AttemptOutcome::Timeout,
                 Sent::Unsent(_) => AttemptOutcome::Abandoned,
             };
             sent
@@ -105,7 +118,7 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
     };
     drop(count);
     match &sent {
-        Sent::Nothing(trouble) => pool.call_failed(index, REST, trouble.clone()),
+        Sent::Nothing(Some(trouble)) => pool.call_failed(index, REST, trouble.clone()),
         // It may have been the request that did it.
         Sent::Lost(Some(_)) => pool.doubt(index),
         _ => {}
@@ -113,23 +126,27 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
     sent
 }
 
-async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload) -> Sent {
+async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload, patience: Duration) -> Sent {
     let node = &pool.nodes[index];
-    let mut outcome = ask(node, request, upload, !request.route.is_repeatable()).await;
+    let limit = if request.route.is_long() { HEAD } else { patience };
+    let mut outcome = ask(node, request, upload, !request.route.is_repeatable(), limit).await;
     if outcome.as_ref().is_some_and(|outcome| outcome.as_ref().is_err_and(Error::is_stale))
         && request.route.is_repeatable()
         && upload.is_there()
     {
-        outcome = ask(node, request, upload, true).await;
+        outcome = ask(node, request, upload, true, limit).await;
     }
     if let Some(error) = upload.failure() {
         return Sent::Unsent(error);
     }
     let response = match outcome {
-        None => return Sent::Late,
+        None => {
+            let text = format!("no answer to a request within {limit:?}");
+            return Sent::Late(Trouble { fault: Fault::Silent, text });
+        }
         Some(Ok(response)) => response,
         Some(Err(error)) if error.may_have_arrived() => return Sent::Lost(Some(trouble(node, &error))),
-        Some(Err(error)) => return Sent::Nothing(trouble(node, &error)),
+        Some(Err(error)) => return Sent::Nothing(Some(trouble(node, &error))),
     };
     node.traffic.touch(Instant::now());
     match Answer::read(response, pool, index).await {
@@ -139,12 +156,18 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
 }
 
 /// Sends it and waits for the head of the response; `None` when that took too long.
-async fn ask(node: &Node, request: &Request, upload: &mut Upload, fresh: bool) -> Option<Result<Response, Error>> {
+async fn ask(
+    node: &Node,
+    request: &Request,
+    upload: &mut Upload,
+    fresh: bool,
+    limit: Duration,
+) -> Option<Result<Response, Error>> {
     let Some(upstream) = &node.upstream else {
         return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
     };
     let body = upload.body();
-    let patience = Patience { idle: IDLE, head: HEAD };
+    let patience = Patience { idle: IDLE, head: limit };
     let is_streamed = matches!(body, Body::Streamed { .. });
     let head = Upstreamed {
         method: &request.method,
@@ -154,7 +177,7 @@ async fn ask(node: &Node, request: &Request, upload: &mut Upload, fresh: bool) -
     };
     let asked = upstream.request(head, body, patience);
     // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
-    if is_streamed { Some(asked.await) } else { timeout(HEAD, asked).await.ok() }
+    if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
 fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sent {

@@ -19,15 +19,17 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 /// A client's credentials: nodes have several owners, and who would get them is a matter of which node serves today.
-const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
+const CREDENTIALS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "x-auth-token"];
 
 /// A client's headers as nodes get them. Credentials are left out, but for those that `is_configured` names.
 pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool) -> HeaderMap {
     passing(client, |name| {
         // Which page asks is our matter, as is what it may see.
         let of_the_page = name == "origin" || name.starts_with("access-control-");
+        // Who the client is, a node would have to take the client's word for.
+        let of_the_client = matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-");
         let secret = CREDENTIALS.contains(&name);
-        !of_the_page && (!secret || is_configured(name))
+        !of_the_page && !of_the_client && (!secret || is_configured(name))
     })
 }
 

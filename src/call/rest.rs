@@ -34,7 +34,7 @@ use crate::{
         rest::{Class, Route},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, board::Trouble, node::REST},
+    pool::{Pool, board::Trouble},
     route::{self, Load},
 };
 
@@ -264,7 +264,7 @@ impl<'a> Course<'a> {
     /// `node` did better than those that could not serve the request.
     fn charge(&mut self, node: usize) {
         for (other, trouble) in self.charges.drain(..).filter(|(other, _)| *other != node) {
-            self.rest.pool.call_failed(other, REST, trouble);
+            self.rest.pool.call_failed(other, self.request.route.place, trouble);
         }
     }
 

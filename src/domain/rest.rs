@@ -27,6 +27,9 @@ pub struct Route {
     pub is_duty: bool,
 }
 
+// What is kept of each method has room for each group, too.
+const _: () = assert!(Route::GROUPS.len() <= super::method::Method::COUNT);
+
 impl Route {
     /// The groups of routes.
     pub const GROUPS: [&'static str; 14] = [

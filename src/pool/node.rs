@@ -27,9 +27,6 @@ use crate::{
 /// Words of an `Authorization` header that are no secret.
 const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
 
-/// The place at which requests to the beacon API are counted, which have no method.
-pub const REST: usize = Method::COUNT;
-
 /// A node of a pool.
 pub struct Node {
     /// Its name in the configuration.
@@ -145,7 +142,7 @@ pub struct Traffic {
     owed: AtomicUsize,
     /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
     quiet_since: AtomicU64,
-    /// Failed calls in a row, by the method's place in the table: a node may be stuck on one and answer all others.
+    /// Failed calls in a row, by the method's place in its table, or the group's of a request: a node may be stuck on one and answer all others.
     failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
     told: AtomicU64,

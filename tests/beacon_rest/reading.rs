@@ -117,6 +117,19 @@ async fn a_request_that_no_node_could_answer_is_tried_again_while_there_is_time(
 }
 
 #[tokio::test]
+async fn a_connection_that_the_node_had_closed_is_no_attempt_at_it() {
+    let node = Node::start(|exchange: Exchange| async {
+        if exchange.asked.turn > 0 { None } else { exchange.reply(json("200 OK", "\"well\"")).await }
+    })
+    .await;
+    let proxy = over(&[&node], "[calls]\nattempts = 1\n").await;
+    for _ in 0..20 {
+        assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"well\"");
+    }
+    assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
+}
+
+#[tokio::test]
 async fn a_node_that_falls_silent_loses_the_requests_that_wait_on_it_to_another() {
     let (first, second) = (Node::start(Exchange::hang).await, well().await);
     let proxy = over(&[&first, &second], "").await;

@@ -14,13 +14,7 @@ use crate::{
         request::{Body, Request as Upstreamed},
         upstream::{Error, Response},
     },
-    pool::{
-        Pool,
-        board::Trouble,
-        health::Fault,
-        node::{Node, REST},
-        probe::trouble,
-    },
+    pool::{Pool, board::Trouble, health::Fault, node::Node, probe::trouble},
 };
 
 /// How long the head of an answer may take where the work may be long: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
@@ -86,14 +80,14 @@ pub(super) async fn attempt(
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
+    let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
+    let repeatable = request.route.is_repeatable();
     let goes_out = node.goes_out();
     if node.is_out() {
         // It went out after it was chosen.
         return Sent::Nothing(None);
     }
-    let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
     let _owed = node.traffic.owes(started);
-    let repeatable = request.route.is_repeatable();
     let out = async {
         goes_out.await;
         if !repeatable {
@@ -118,7 +112,7 @@ pub(super) async fn attempt(
     };
     drop(count);
     match &sent {
-        Sent::Nothing(Some(trouble)) => pool.call_failed(index, REST, trouble.clone()),
+        Sent::Nothing(Some(trouble)) => pool.call_failed(index, request.route.place, trouble.clone()),
         // It may have been the request that did it.
         Sent::Lost(Some(_)) => pool.doubt(index),
         _ => {}
@@ -196,7 +190,7 @@ fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sen
         Class::Once => false,
     };
     if !of_the_node {
-        pool.nodes[index].traffic.answered(REST);
+        pool.nodes[index].traffic.answered(request.route.place);
         return Sent::Answered(answer);
     }
     // In the API's own form it is the node that speaks, of this request; otherwise what stands before it, or a node that is not well.

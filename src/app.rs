@@ -82,7 +82,6 @@ pub enum StartError {
 pub struct App {
     addr: SocketAddr,
     admin_addr: SocketAddr,
-    grace: Duration,
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
     crew: Crew,
@@ -114,7 +113,6 @@ impl App {
         let admin_listener = bind("admin.listen", config.admin.listen).await?;
         let (addr, admin_addr) = (listener.local_addr(), admin_listener.local_addr());
         let broken = Arc::new(watch::Sender::new(false));
-        let grace = config.shutdown_grace;
         let (site, parts) = build::build(config, &world, &metrics, &broken).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(site));
         let closing = watch::Sender::new(false);
@@ -128,7 +126,7 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(accept_admin(admin_listener, admin));
         background.spawn(keep_reloading(shared.clone(), parts, source, reloads));
-        Ok(Self { addr, admin_addr, grace, shared, closing, crew, reload, acceptor, background })
+        Ok(Self { addr, admin_addr, shared, closing, crew, reload, acceptor, background })
     }
 
     /// Where clients connect.
@@ -156,7 +154,8 @@ impl App {
     pub async fn shutdown(mut self) {
         self.closing.send_replace(true);
         self.acceptor.shutdown().await;
-        let last_call = self.grace.mul_f64(0.9);
+        let grace = self.shared.site.load().shutdown_grace;
+        let last_call = grace.mul_f64(0.9);
         let done = self.crew.finish();
         tokio::pin!(done);
         if timeout(last_call, &mut done).await.is_err() {
@@ -164,7 +163,7 @@ impl App {
             for network in &self.shared.site.load().networks {
                 network.calls.iter().for_each(|calls| calls.close());
             }
-            if timeout(self.grace - last_call, &mut done).await.is_err() {
+            if timeout(grace - last_call, &mut done).await.is_err() {
                 warn!("the grace time is over; some connections are cut");
             }
         }

@@ -16,7 +16,7 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Attempt, Sent},
-    hold::{Hold, Turn},
+    hold::{Hold, Left, Turn},
 };
 use crate::{
     config::Calls as Settings,
@@ -28,7 +28,7 @@ use crate::{
         transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::Pool,
+    pool::{Pool, board::Trouble},
     route::{self, Load},
 };
 
@@ -98,6 +98,11 @@ impl Calls {
         &self.settings
     }
 
+    /// Lets the calls that wait for a node go on at the nodes that have taken their place.
+    pub fn move_to(&self, calls: Arc<Self>) {
+        self.hold.move_to(calls);
+    }
+
     /// Gives up on the calls that wait for a node.
     pub fn close(&self) {
         self.hold.close();
@@ -133,27 +138,39 @@ impl Calls {
         if method.class == Class::Subscription {
             return Outcome::Refused(Refusal::NeedsWebSocket);
         }
-        let mut course = Course {
-            calls: self,
-            request,
-            method,
-            headers,
-            deadline: arrived + self.settings.timeout,
-            tried: Vec::new(),
-            attempts: 0,
-            may_have_arrived: false,
-            best: None,
-            held_since: None,
-            pause: FIRST_PAUSE,
-        };
-        match course.run(alarm).await {
-            Ok(mut answer) => {
-                if let Some(id) = request.id {
-                    answer.set_id(id);
+        let mut moved: Option<Arc<Self>> = None;
+        let mut may_have_arrived = false;
+        loop {
+            let calls = moved.as_deref().unwrap_or(self);
+            let mut course = Course {
+                calls,
+                request,
+                method,
+                headers,
+                deadline: arrived + self.settings.timeout,
+                tried: Vec::new(),
+                attempts: 0,
+                may_have_arrived,
+                best: None,
+                rejected: None,
+                charges: Vec::new(),
+                held_since: None,
+                pause: FIRST_PAUSE,
+            };
+            match course.run(alarm).await {
+                Ok(mut answer) => {
+                    if let Some(id) = request.id {
+                        answer.set_id(id);
+                    }
+                    return Outcome::Answered(answer);
                 }
-                Outcome::Answered(answer)
+                Err(Left::Refused(refusal)) => return Outcome::Refused(refusal),
+                Err(Left::Moved(next)) => {
+                    may_have_arrived = course.may_have_arrived;
+                    drop(course);
+                    moved = Some(next);
+                }
             }
-            Err(refusal) => Outcome::Refused(refusal),
         }
     }
 }
@@ -173,46 +190,76 @@ struct Course<'a> {
     may_have_arrived: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
+    /// The HTTP status with which a node would not take the call.
+    rejected: Option<u16>,
+    /// What nodes did with the call, to be held against them if another does better.
+    charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
     pause: Duration,
 }
 
 impl<'a> Course<'a> {
-    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Refusal> {
+    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left> {
         loop {
-            let Some((node, turn)) = self.next_node().await? else { return self.give_up() };
+            let Some((node, turn)) = self.next_node().await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             let (sent, again) = self.attempt(node).run(alarm).await;
             self.may_have_arrived |= again;
-            let trouble = match sent {
+            match sent {
                 Sent::Answered(answer) => {
+                    self.charge(node);
                     if let Some(height) = answer.height(self.method.tells) {
                         self.calls.pool.shown(node, height);
                     }
                     return Ok(answer);
                 }
-                Sent::OfTheCaller(answer) => return Ok(self.settle(node, answer, alarm).await),
+                Sent::OfTheCaller(answer) => {
+                    self.charge(node);
+                    return Ok(self.settle(node, answer, alarm).await);
+                }
                 Sent::OfTheNode(answer, trouble) => {
                     self.best = self.best.take().or(answer);
                     self.may_have_arrived = true;
                     self.attempts += 1;
-                    trouble
+                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
                 }
-                Sent::Nothing(trouble) => Some(trouble),
+                Sent::Rejected(status, trouble) => {
+                    self.rejected = Some(status);
+                    self.attempts += 1;
+                    self.charges.push((node, trouble));
+                    if !self.method.is_repeatable() {
+                        return Ok(self.give_up()?);
+                    }
+                }
+                Sent::Nothing(trouble) => {
+                    if let Some(trouble) = trouble {
+                        self.calls.pool.call_failed(node, trouble);
+                    }
+                }
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;
-                    trouble
+                    if let Some(trouble) = trouble {
+                        self.calls.pool.doubt(node);
+                        self.charges.push((node, trouble));
+                    }
                 }
-            };
-            if let Some(trouble) = trouble {
-                self.calls.pool.call_failed(node, trouble);
             }
             if self.may_have_arrived && !self.method.is_repeatable() {
-                return self.best.take().ok_or(Refusal::OutcomeUnknown);
+                return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
+        }
+    }
+
+    /// `node` answered the call well, so what others did with it speaks of them. Before that, it might have been the call's doing:
+    /// no client can talk nodes down with a call that none of them likes.
+    fn charge(&mut self, node: usize) {
+        for (other, trouble) in self.charges.drain(..) {
+            if other != node {
+                self.calls.pool.call_failed(other, trouble);
+            }
         }
     }
 
@@ -223,6 +270,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
             headers: self.headers,
+            wants_answer: self.request.id.is_some(),
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
             limit: if repeatable { limit.min(self.deadline) } else { self.deadline },
@@ -230,7 +278,7 @@ impl<'a> Course<'a> {
     }
 
     /// The node to try next, and a turn in the queue if the call had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Refusal> {
+    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
@@ -291,6 +339,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: ask.as_bytes(),
             headers: &[],
+            wants_answer: true,
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };
@@ -303,6 +352,9 @@ impl<'a> Course<'a> {
     fn give_up(&mut self) -> Result<Answer, Refusal> {
         if let Some(best) = self.best.take() {
             return Ok(best);
+        }
+        if let Some(status) = self.rejected {
+            return Err(Refusal::Rejected(status));
         }
         Err(match (self.method.class, self.may_have_arrived) {
             // A read has no outcome to be unsure of.

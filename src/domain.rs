@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod block;
+pub mod chain;
 pub mod hex;
 pub mod json;
 pub mod method;

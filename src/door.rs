@@ -13,6 +13,7 @@ pub fn status(refusal: &Refusal) -> u16 {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
         Refusal::NoNode | Refusal::ShuttingDown => 503,
+        Refusal::Rejected(status) => *status,
         Refusal::Deadline => 504,
         Refusal::Limit { name: "max_body" | "max_batch", .. } => 413,
         Refusal::Limit { .. } => 503,

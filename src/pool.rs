@@ -4,16 +4,21 @@
 //! calls find, in order, and publishes a new [`Snapshot`] each time. Readers never wait.
 
 pub mod board;
+pub mod clock;
 pub mod head;
 pub mod health;
 pub mod node;
+pub mod pair;
 pub mod probe;
 pub mod snapshot;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -34,7 +39,10 @@ use self::{
 };
 use crate::{
     config::Health,
-    domain::verdict::{Layer, Verdict},
+    domain::{
+        chain::Chain,
+        verdict::{Layer, Verdict},
+    },
     metrics::Metrics,
 };
 
@@ -93,7 +101,7 @@ impl Pool {
         wall: Wall,
     ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
-        let board = Board::new(nodes.len(), settings, expected_chain);
+        let board = Board::new(nodes.len(), layer, settings, expected_chain);
         let pool = Arc::new(Self {
             network: network.into(),
             layer,
@@ -144,25 +152,28 @@ impl Pool {
     /// `node` showed a client the block at `height`. Believed within the limit of what is known, so that a lying node cannot raise it.
     pub fn shown(&self, node: usize, height: u64) {
         let snapshot = self.snapshot();
-        let believed = snapshot.head.unwrap_or(0).saturating_add(self.settings.max_lag_blocks);
+        let believed = snapshot.head.unwrap_or(0).saturating_add(board::near(self.layer, &self.settings));
         if height <= believed && snapshot.nodes[node].verdict != Verdict::Suspect {
             self.nodes[node].traffic.tell(height);
             self.served.fetch_max(height, Relaxed);
         }
     }
 
-    /// A call failed in a way that speaks of the node. A refused or lost connection has it probed at once; a run of failures takes it
-    /// out.
+    /// Has `node` probed now.
+    pub fn doubt(&self, node: usize) {
+        self.nodes[node].poke.notify_one();
+    }
+
+    /// A call failed in a way that speaks of the node. A refused connection has it probed at once; a run of failures takes it out.
     pub fn call_failed(&self, node: usize, trouble: Trouble) {
         let run = self.nodes[node].traffic.failed();
-        let input = match trouble.fault {
-            Fault::Silent => return,
-            _ if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() => {
-                self.nodes[node].traffic.answered();
-                Input::Out(node, trouble)
-            }
-            Fault::Failing => return,
-            Fault::Unreachable | Fault::Dropped => Input::CallFailed(node, trouble),
+        let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
+            self.nodes[node].traffic.answered();
+            Input::Out(node, trouble)
+        } else if trouble.fault == Fault::Unreachable {
+            Input::CallFailed(node, trouble)
+        } else {
+            return;
         };
         // A full inbox is full of the same news.
         let _ = self.inbox.try_send(input);
@@ -177,7 +188,9 @@ impl Pool {
     fn perform(&self, effect: Effect, metrics: &Metrics) {
         let name = |node: usize| &*self.nodes[node].name;
         match effect {
+            Effect::CameBack(_) => {}
             Effect::WentOut(node) => {
+                self.nodes[node].is_out.store(true, Release);
                 self.nodes[node].out.notify_waiters();
                 if let Some(upstream) = &self.nodes[node].upstream {
                     upstream.disconnect();
@@ -222,6 +235,12 @@ async fn think(
         if let Some(height) = board.active_height() {
             pool.served.fetch_max(height, Relaxed);
         }
+        // A node that is back may be chosen as soon as the snapshot says so.
+        for effect in &effects {
+            if let Effect::CameBack(node) = effect {
+                pool.nodes[*node].is_out.store(false, Release);
+            }
+        }
         pool.snapshot.store(Arc::new(board.snapshot(&pool.nodes, now)));
         for effect in effects {
             pool.perform(effect, &metrics);
@@ -233,10 +252,10 @@ async fn think(
 /// Probes one node for ever, each probe under its deadline.
 async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     let node = &pool.nodes[index];
-    let mut knows_chain = false;
+    let mut chain: Option<Chain> = None;
     loop {
         let started = Instant::now();
-        let outcome = match timeout(pool.settings.timeout, probe::probe(node, !knows_chain)).await {
+        let outcome = match timeout(pool.settings.timeout, probe::probe(node, pool.layer, chain.as_ref())).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let text = format!("no answer to a probe within {:?}", pool.settings.timeout);
@@ -245,7 +264,7 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
         };
         metrics.probed(&node.label, started.elapsed().as_secs_f64());
         // Whatever answers after an outage may be another node under the same address.
-        knows_chain = outcome.is_ok();
+        chain = outcome.as_ref().ok().map(|probe| probe.chain.clone());
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
             return;
         }
@@ -294,7 +313,8 @@ async fn watch_silence(pool: Arc<Pool>) {
 
 async fn put_to_the_test(pool: &Pool, index: usize) -> Option<Input> {
     let node = &pool.nodes[index];
-    match timeout(SILENCE, probe::probe(node, false)).await {
+    let chain = pool.snapshot().nodes[index].chain.clone();
+    match timeout(SILENCE, probe::probe(node, pool.layer, chain.as_ref())).await {
         Ok(Ok(_)) => {
             node.traffic.touch(Instant::now());
             None

@@ -44,14 +44,25 @@ mod tests {
         config::Tier,
         domain::{
             block::BlockRef,
-            verdict::{Down, Verdict},
+            verdict::{Condition, Down, Verdict},
         },
         pool::snapshot::Facts,
     };
 
     fn facts(verdict: Verdict, tier: Tier, number: u64, cordoned: bool) -> Facts {
         let head = Some(BlockRef { number, hash: String::new(), parent: String::new(), timestamp: 0 });
-        Facts { tier, verdict, cordoned, head, lag: None, chain_id: None, latency: None, last_error: None, proving: 0 }
+        Facts {
+            tier,
+            verdict,
+            cordoned,
+            head,
+            condition: Condition::default(),
+            lag: None,
+            chain: None,
+            latency: None,
+            last_error: None,
+            proving: 0,
+        }
     }
 
     fn order(nodes: &[Facts], served: u64, policy: Policy, loads: &[Load]) -> Vec<usize> {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -35,7 +36,8 @@ struct Part {
     settings: config::Network,
     served: Arc<str>,
     calls: Option<Arc<Calls>>,
-    /// Watches over the pool's tasks, and ends them with itself.
+    consensus: Option<Arc<Pool>>,
+    /// Watches over the pools' tasks, and ends them with itself.
     _watch: JoinSet<()>,
 }
 
@@ -46,19 +48,10 @@ pub(super) fn build(
     metrics: &Arc<Metrics>,
     broken: &Arc<watch::Sender<bool>>,
 ) -> Result<(Site, Parts), String> {
-    check(&config)?;
     let networks = config.networks.iter().map(|network| Part::build(network, &config, world, metrics, broken));
     let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
     let parts = Parts { config, networks, retired: JoinSet::new() };
     Ok((parts.site(), parts))
-}
-
-/// What the settings allow and this version does not serve.
-fn check(config: &Config) -> Result<(), String> {
-    match config.networks.iter().any(|network| !network.el.is_empty()) {
-        true => Ok(()),
-        false => Err("there are no execution nodes, and this version does not serve consensus nodes".to_owned()),
-    }
 }
 
 impl Parts {
@@ -71,12 +64,14 @@ impl Parts {
             name: part.served.clone(),
             is_default: part.settings.name.is_default(),
             calls: part.calls.clone(),
+            beacon: part.consensus.clone(),
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
             origins: self.config.cors.origins.clone(),
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
+            shutdown_grace: self.config.shutdown_grace,
         }
     }
 
@@ -93,7 +88,6 @@ impl Parts {
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
         // Everything that can fail comes first.
-        check(&config)?;
         let mut fresh = Vec::new();
         for network in &config.networks {
             fresh.push(match kept(network) {
@@ -107,8 +101,11 @@ impl Parts {
         let others = self.config != config;
         for part in fresh.iter().flatten() {
             let earlier = self.networks.iter().find(|earlier| earlier.settings.name == part.settings.name);
-            if let (Some(calls), Some(earlier)) = (&part.calls, earlier.and_then(|earlier| earlier.calls.as_ref())) {
-                calls.pool().inherit(earlier.pool()).await;
+            for pool in part.pools() {
+                let of_the_same_side = |earlier: &&Arc<Pool>| earlier.layer == pool.layer;
+                if let Some(earlier) = earlier.into_iter().flat_map(Part::pools).find(of_the_same_side) {
+                    pool.inherit(earlier).await;
+                }
             }
             part.settle(config.health.timeout).await;
         }
@@ -119,6 +116,12 @@ impl Parts {
                 (None, Some(place)) => self.networks.swap_remove(place),
                 (None, None) => return Err("a network was lost while reloading".to_owned()),
             });
+        }
+        for earlier in &self.networks {
+            let successor = networks.iter().find(|part: &&Part| part.settings.name == earlier.settings.name);
+            if let (Some(calls), Some(next)) = (&earlier.calls, successor.and_then(|part| part.calls.clone())) {
+                calls.move_to(next);
+            }
         }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let longest = self.config.calls.timeout;
@@ -147,44 +150,58 @@ impl Part {
     ) -> Result<Self, String> {
         let name: Arc<str> = settings.name.as_str().into();
         let mut watch = JoinSet::new();
-        if !settings.cl.is_empty() {
-            warn!(network = &*name, "consensus nodes are configured, and this version does not serve the beacon API");
-        }
-        let mut calls = None;
-        if !settings.el.is_empty() {
-            let mut nodes = Vec::new();
-            for node in &settings.el {
-                let label = match settings.name.is_default() {
-                    true => node.name.as_str().to_owned(),
-                    false => format!("{name}/{}", node.name),
-                };
+        let mut start = |layer, nodes: &[config::Node]| -> Result<Option<Arc<Pool>>, String> {
+            if nodes.is_empty() {
+                return Ok(None);
+            }
+            let build = |node: &config::Node| {
                 if node.http.is_none() {
                     warn!(network = &*name, node = %node.name, "has only a WebSocket URL, which this version cannot use");
                 }
                 let patience = CONNECT.min(config.calls.attempt_timeout);
+                let label = label(settings, layer, node);
                 let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics);
-                nodes.push(built.map_err(|why| format!("network {name}, node {}: {why}", node.name))?);
-            }
+                built.map_err(|why| format!("network {name}, node {}: {why}", node.name))
+            };
+            let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;
             let wall = world.wall.clone();
             let (pool, mut running) =
-                Pool::start(&name, Layer::El, nodes, &config.health, settings.chain_id, metrics.clone(), wall);
+                Pool::start(&name, layer, nodes, &config.health, settings.chain_id, metrics.clone(), wall);
             let (network, broken) = (name.clone(), broken.clone());
             watch.spawn(async move {
                 let how = running.broken().await;
                 error!(network = &*network, how, "nodes are no longer watched");
                 broken.send_replace(true);
             });
-            calls = Some(Arc::new(Calls::new(pool, &config.calls, metrics)));
+            Ok(Some(pool))
+        };
+        let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
+        let consensus = start(Layer::Cl, &settings.cl)?;
+        if consensus.is_some() {
+            warn!(network = &*name, "consensus nodes are watched, and this version does not serve the beacon API");
         }
-        Ok(Self { settings: settings.clone(), served: name, calls, _watch: watch })
+        Ok(Self { settings: settings.clone(), served: name, calls, consensus, _watch: watch })
     }
 
-    /// Waits until a node may serve, but no longer than `patience`.
+    fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.calls.iter().map(|calls| calls.pool()).chain(&self.consensus)
+    }
+
+    /// Waits until a node of each side may serve, but no longer than `patience`.
     async fn settle(&self, patience: Duration) {
-        let Some(calls) = &self.calls else { return };
-        let mut changes = calls.pool().subscribe();
-        let served = async { while !calls.pool().snapshot().serves() && changes.changed().await.is_ok() {} };
+        let served = join_all(self.pools().map(|pool| async {
+            let mut changes = pool.subscribe();
+            while !pool.snapshot().serves() && changes.changed().await.is_ok() {}
+        }));
         // Nodes that are down now may come later, like at any start.
         let _ = timeout(patience, served).await;
     }
+}
+
+/// A node's name where only the name tells it from others: with its network before it, but for the default one, and with its side if
+/// the other one has a node of the same name.
+fn label(network: &config::Network, layer: Layer, node: &config::Node) -> String {
+    let clashes = layer == Layer::Cl && network.el.iter().any(|other| other.name == node.name);
+    let name = if clashes { format!("cl/{}", node.name) } else { node.name.to_string() };
+    if network.name.is_default() { name } else { format!("{}/{name}", network.name) }
 }

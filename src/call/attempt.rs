@@ -21,6 +21,8 @@ pub(super) struct Attempt<'a> {
     pub(super) headers: &'a [u8],
     /// Whether the call may be sent twice.
     pub(super) repeatable: bool,
+    /// Whether it has an id. Of one that has none, any answer is that it was taken; nodes send an empty one.
+    pub(super) wants_answer: bool,
     pub(super) limit: Instant,
 }
 
@@ -32,8 +34,10 @@ pub(super) enum Sent {
     OfTheCaller(Answer),
     /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
-    /// No byte of the call left.
-    Nothing(Trouble),
+    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it may be the call's doing or the node's.
+    Rejected(u16, Trouble),
+    /// No byte of the call left; with evidence against the node, if it is any.
+    Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
 }
@@ -56,6 +60,11 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, alarm: &mut Alarm) -> (Sent, bool) {
         let started = Instant::now();
         let mut count = Count { node: self.node, started, outcome: AttemptOutcome::Abandoned };
+        let goes_out = self.node.goes_out();
+        if self.repeatable && self.node.is_out() {
+            // It went out after it was chosen.
+            return (Sent::Nothing(None), false);
+        }
         let _owed = self.node.traffic.owes(started);
         let mut again = false;
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
@@ -64,13 +73,13 @@ impl Attempt<'_> {
             sent = self.exchange(&mut again) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
-                    Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
+                    Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
                     Sent::Nothing(_) => AttemptOutcome::Unreachable,
                     Sent::Lost(_) => AttemptOutcome::Dropped,
                 };
                 sent
             }
-            () = self.node.goes_out(), if self.repeatable => Sent::Lost(None),
+            () = goes_out, if self.repeatable => Sent::Lost(None),
             () = alarm.at(self.limit) => {
                 count.outcome = AttemptOutcome::Timeout;
                 Sent::Lost(None)
@@ -81,7 +90,7 @@ impl Attempt<'_> {
 
     async fn exchange(&self, again: &mut bool) -> Sent {
         let Some(upstream) = &self.node.upstream else {
-            return Sent::Nothing(Trouble { fault: Fault::Unreachable, text: "has no HTTP URL".into() });
+            return Sent::Nothing(None);
         };
         let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
         let mut outcome = upstream.post(post).await;
@@ -93,7 +102,7 @@ impl Attempt<'_> {
         let response = match outcome {
             Ok(response) => response,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
-            Err(error) => return Sent::Nothing(trouble(self.node, &error)),
+            Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
         };
         let heard = || self.node.traffic.touch(Instant::now());
         match Answer::read(response, heard).await {
@@ -107,14 +116,17 @@ impl Attempt<'_> {
         // What a gateway or a provider says of itself and not of the call.
         let of_the_node = matches!(status, 300..=399 | 401 | 403 | 404 | 407 | 408 | 429 | 500..);
         let failing = |what: &str| {
-            Some(Trouble {
-                fault: Fault::Failing,
-                text: format!("a call was answered with HTTP status {status}{what}"),
-            })
+            let text = format!("a call was answered with HTTP status {status}{what}");
+            Trouble { fault: Fault::Failing, text }
         };
         match answer.kind {
-            Kind::Alien => Sent::OfTheNode(None, failing(" and no JSON-RPC response")),
-            _ if of_the_node => Sent::OfTheNode(Some(answer), failing("")),
+            _ if !self.wants_answer && status < 300 => {
+                self.node.traffic.answered();
+                Sent::Answered(answer)
+            }
+            Kind::Alien if (400..500).contains(&status) && !of_the_node => Sent::Rejected(status, failing("")),
+            Kind::Alien => Sent::OfTheNode(None, Some(failing(" and no JSON-RPC response"))),
+            _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
             Kind::Result => {
                 self.node.traffic.answered();
                 Sent::Answered(answer)

@@ -25,7 +25,30 @@ pub struct Hold {
     bytes: AtomicUsize,
     max_calls: usize,
     max_bytes: usize,
-    closed: watch::Sender<bool>,
+    fate: watch::Sender<Fate>,
+}
+
+/// What has become of the queue.
+#[derive(Clone, Default)]
+enum Fate {
+    #[default]
+    Open,
+    Closed,
+    Moved(Arc<super::Calls>),
+}
+
+/// How a call leaves the queue without a turn.
+pub enum Left {
+    /// With an error.
+    Refused(Refusal),
+    /// A reload replaced the nodes: it goes on there.
+    Moved(Arc<super::Calls>),
+}
+
+impl From<Refusal> for Left {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// A place at the head of the queue; the next call's turn comes when it is dropped.
@@ -55,7 +78,7 @@ impl Hold {
             bytes: AtomicUsize::new(0),
             max_calls: settings.max_held.get(),
             max_bytes: settings.max_held_bytes,
-            closed: watch::Sender::new(false),
+            fate: watch::Sender::default(),
         }
     }
 
@@ -67,11 +90,10 @@ impl Hold {
     /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory.
     ///
     /// # Errors
-    /// When the queue is full, `until` passes, or the proxy shuts down.
-    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Refusal> {
+    /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
+    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Left> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
-        let mut closed = self.closed.subscribe();
         let wait = async {
             // A semaphore that is never closed.
             let turn = self.turn.acquire().await.map_err(|_| Refusal::ShuttingDown)?;
@@ -86,27 +108,44 @@ impl Hold {
         // All arms are cancel-safe: a waiter that leaves gives up its place only.
         tokio::select! {
             biased;
-            outcome = timeout_at(until, wait) => outcome.unwrap_or(Err(Refusal::NoNode)),
-            _ = closed.wait_for(|closed| *closed) => Err(Refusal::ShuttingDown),
+            outcome = timeout_at(until, wait) => Ok(outcome.unwrap_or(Err(Refusal::NoNode))?),
+            left = self.ended() => Err(left),
         }
     }
 
     /// Waits a little, or until something is new, after every node that seemed to serve did not.
-    pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// When the queue is full, the proxy shuts down, or the queue has moved.
+    pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Left> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
         let mut changes = self.pool.subscribe();
-        // Both arms are cancel-safe.
+        // All arms are cancel-safe.
         tokio::select! {
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(length) => {}
+            _ = changes.changed() => Ok(()),
+            () = tokio::time::sleep(length) => Ok(()),
+            left = self.ended() => Err(left),
         }
-        Ok(())
     }
 
     /// Answers all that wait, and all that would, with 'shutting down'.
     pub fn close(&self) {
-        self.closed.send_replace(true);
+        self.fate.send_replace(Fate::Closed);
+    }
+
+    /// Sends all that wait, and all that would, to the nodes that have taken the place of these.
+    pub fn move_to(&self, calls: Arc<super::Calls>) {
+        self.fate.send_replace(Fate::Moved(calls));
+    }
+
+    /// Completes when there is no waiting here any more.
+    async fn ended(&self) -> Left {
+        let mut fate = self.fate.subscribe();
+        match fate.wait_for(|fate| !matches!(fate, Fate::Open)).await.as_deref() {
+            Ok(Fate::Moved(calls)) => Left::Moved(calls.clone()),
+            _ => Left::Refused(Refusal::ShuttingDown),
+        }
     }
 
     fn enter(&self, bytes: usize) -> Result<Place<'_>, Refusal> {

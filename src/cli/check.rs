@@ -5,15 +5,21 @@ use std::{process::ExitCode, sync::Arc};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{Settings, block_on, table::table};
+use super::{block_on, table::table};
 use crate::{
     app::World,
-    config::{Config, Network},
+    config::{Config, Network, Node as Settings},
+    domain::{chain::Chain, verdict::Layer},
     metrics::Metrics,
-    pool::{board::Probe, node::Node, probe::probe},
+    pool::{
+        board::{Probe, near},
+        clock,
+        node::Node,
+        probe::probe,
+    },
 };
 
-pub(super) fn run(settings: &Settings) -> ExitCode {
+pub(super) fn run(settings: &super::Settings) -> ExitCode {
     let config = match settings.read_or_complain() {
         Ok(config) => config,
         Err(code) => return code,
@@ -45,11 +51,24 @@ async fn check(config: &Config) -> bool {
 }
 
 async fn check_network(network: &Network, config: &Config, world: &World, metrics: &Metrics) -> Vec<Line> {
-    let probes = network.el.iter().map(|settings| async move {
+    let sides = [(Layer::El, &network.el), (Layer::Cl, &network.cl)];
+    let lines = join_all(sides.map(|(layer, nodes)| check_side(network, layer, nodes, config, world, metrics))).await;
+    lines.into_iter().flatten().collect()
+}
+
+async fn check_side(
+    network: &Network,
+    layer: Layer,
+    nodes: &[Settings],
+    config: &Config,
+    world: &World,
+    metrics: &Metrics,
+) -> Vec<Line> {
+    let probes = nodes.iter().map(|settings| async move {
         let node = Node::new(settings, settings.name.as_str(), &world.dial, config.health.timeout, 0, metrics);
         let outcome = match &node {
             Err(why) => Err(why.clone()),
-            Ok(node) => match timeout(config.health.timeout, probe(node, true)).await {
+            Ok(node) => match timeout(config.health.timeout, probe(node, layer, None)).await {
                 Ok(outcome) => outcome.map_err(|trouble| trouble.text),
                 Err(_) => Err(format!("no answer within {:?}", config.health.timeout)),
             },
@@ -57,51 +76,64 @@ async fn check_network(network: &Network, config: &Config, world: &World, metric
         (settings, outcome)
     });
     let outcomes = join_all(probes).await;
-    let best = outcomes.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.block.number)).max();
-    let first = outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().ok()?.chain_id);
-    let chain = network.chain_id.or(first);
-    let mut lines: Vec<Line> = outcomes
-        .iter()
-        .map(|(node, outcome)| {
-            let url = node.http.as_ref().or(node.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
-            let name = format!("el {}", node.name);
-            let mut cells = vec![network.name.to_string(), name, node.tier.to_string(), url];
-            let state = match outcome {
-                Ok(probe) => {
-                    cells.push(probe.chain_id.map_or_else(String::new, |id| id.to_string()));
-                    cells.push(probe.block.number.to_string());
-                    cells.push(format!("{:.1} ms", probe.latency.as_secs_f64() * 1000.0));
-                    state(probe, chain, best, config.health.max_lag_blocks)
-                }
-                Err(why) => {
-                    cells.extend([String::new(), String::new(), String::new()]);
-                    Err(why.clone())
-                }
-            };
-            let well = state.is_ok();
-            cells.push(state.map_or_else(|why| why, |()| "well".to_owned()));
-            Line { cells, well }
-        })
-        .collect();
-    lines.extend(network.cl.iter().map(|node| {
-        let url = node.http.as_ref().map(ToString::to_string).unwrap_or_default();
-        let mut cells = vec![network.name.to_string(), format!("cl {}", node.name), node.tier.to_string(), url];
-        cells.extend([String::new(), String::new(), String::new()]);
-        cells.push("consensus nodes are not served by this version".to_owned());
-        Line { cells, well: false }
-    }));
-    lines
+    let known = || outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
+    let others = Others {
+        best: known().map(|probe| probe.block.number).max().unwrap_or(0),
+        chain: known().map(|probe| &probe.chain).find(|chain| network.chain_id.is_none_or(|id| chain.id == id)),
+        expected: network.chain_id,
+        near: near(layer, &config.health),
+        unit: if layer == Layer::El { "blocks" } else { "slots" },
+    };
+    let line = |(node, outcome): &(&Settings, Result<Probe, String>)| {
+        let url = node.http.as_ref().or(node.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
+        let name = format!("{} {}", layer.as_str(), node.name);
+        let mut cells = vec![network.name.to_string(), name, node.tier.to_string(), url];
+        let state = match outcome {
+            Ok(probe) => {
+                cells.push(probe.chain.id.to_string());
+                cells.push(probe.block.number.to_string());
+                cells.push(format!("{:.1} ms", probe.latency.as_secs_f64() * 1000.0));
+                others.state(probe)
+            }
+            Err(why) => {
+                cells.extend([String::new(), String::new(), String::new()]);
+                Err(why.clone())
+            }
+        };
+        let well = state.is_ok();
+        cells.push(state.map_or_else(|why| why, |()| "well".to_owned()));
+        Line { cells, well }
+    };
+    outcomes.iter().map(line).collect()
 }
 
-/// What is wrong with a node that answers, beside the others.
-fn state(probe: &Probe, chain: Option<u64>, best: Option<u64>, near: u64) -> Result<(), String> {
-    match (chain, probe.chain_id) {
-        (Some(expected), Some(id)) if id != expected => return Err(format!("on chain {id}, not {expected}")),
-        _ => {}
+/// What a node is compared with: the nodes of its side, and the settings.
+struct Others<'a> {
+    best: u64,
+    chain: Option<&'a Chain>,
+    expected: Option<u64>,
+    near: u64,
+    unit: &'static str,
+}
+
+impl Others<'_> {
+    /// What is wrong with a node that answers.
+    fn state(&self, probe: &Probe) -> Result<(), String> {
+        match (self.expected, self.chain) {
+            (Some(expected), _) if probe.chain.id != expected => {
+                return Err(format!("on chain {}, not {expected}", probe.chain.id));
+            }
+            (_, Some(chain)) if probe.chain != *chain => return Err(format!("on chain {}, not {chain}", probe.chain)),
+            _ => {}
+        }
+        if let Some(verdict) = probe.condition.verdict() {
+            return Err(verdict.to_string());
+        }
+        let (lag, unit) = (self.best.saturating_sub(probe.block.number), self.unit);
+        match probe.condition.sync_distance {
+            _ if lag > self.near => Err(format!("{lag} {unit} behind the best")),
+            distance if clock::is_late(distance, self.near) => Err(format!("{distance} {unit} behind by its own word")),
+            _ => Ok(()),
+        }
     }
-    if probe.syncing {
-        return Err("syncing".to_owned());
-    }
-    let lag = best.unwrap_or(0).saturating_sub(probe.block.number);
-    if lag > near { Err(format!("{lag} blocks behind the best")) } else { Ok(()) }
 }

@@ -36,6 +36,15 @@ struct Report {
 struct Network {
     name: String,
     el: Option<Side>,
+    cl: Option<Side>,
+}
+
+impl Network {
+    /// Its name with each side that it has.
+    fn sides(&self) -> impl Iterator<Item = (&str, &'static str, &Side)> {
+        let sides = [("el", &self.el), ("cl", &self.cl)];
+        sides.into_iter().filter_map(|(layer, side)| Some((&*self.name, layer, side.as_ref()?)))
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,6 +66,13 @@ struct Node {
     latency_ms: Option<f64>,
     in_flight: usize,
     last_error: Option<LastError>,
+    pair: Option<Pair>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    name: String,
+    fault: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -116,32 +132,39 @@ fn render(report: &Report) -> String {
     let mut text = format!("steadfast {}: {state}\n\n", report.version);
     let head = ["", "NETWORK", "NODE", "TIER", "URL", "HEAD", "LAG", "LATENCY", "CALLS", "STATE", "LAST ERROR"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (network, side) in report.networks.iter().filter_map(|network| Some((network, network.el.as_ref()?))) {
+    for (network, layer, side) in report.networks.iter().flat_map(Network::sides) {
         for node in &side.nodes {
             let is_active = side.active.as_ref() == Some(&node.name);
             let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
             let error = node.last_error.as_ref();
             rows.push(vec![
                 if is_active { ">".to_owned() } else { String::new() },
-                network.name.clone(),
-                node.name.clone(),
+                network.to_owned(),
+                format!("{layer} {}", node.name),
                 node.tier.clone(),
                 node.url.clone(),
                 number(node.head),
                 number(node.lag),
                 node.latency_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
                 node.in_flight.to_string(),
-                if node.cordoned { format!("cordoned ({})", node.reason) } else { node.reason.clone() },
+                state_of(node),
                 error.map_or_else(String::new, |error| format!("{} ({} s ago)", error.message, error.seconds_ago)),
             ]);
         }
         if side.degraded {
             text.push_str(&format!(
-                "network {}: no node is usable by the rules; the least bad one serves\n",
-                network.name
+                "network {network}, {layer}: no node is usable by the rules; the least bad one serves\n"
             ));
         }
     }
     text.push_str(&table(&rows));
     text
+}
+
+fn state_of(node: &Node) -> String {
+    let state = if node.cordoned { format!("cordoned ({})", node.reason) } else { node.reason.clone() };
+    match &node.pair {
+        Some(Pair { name, fault: Some(fault) }) => format!("{state}; pair {name}: {fault}"),
+        _ => state,
+    }
 }

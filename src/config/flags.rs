@@ -48,7 +48,8 @@ impl Flags {
                     match urls(layer, value) {
                         Ok((http, ws)) => {
                             let name = Node::default_name(layer, tier, position);
-                            nodes.push((path, Node { name, tier, http, ws, headers: Vec::new(), ca_file: None }));
+                            let node = Node { name, tier, http, ws, headers: Vec::new(), ca_file: None, pair: None };
+                            nodes.push((path, node));
                         }
                         Err(wrong) => reading.fail(&path, wrong.to_string()),
                     }

@@ -56,12 +56,10 @@ impl Network {
     }
 
     fn read(r: &mut Reader<'_>, name: NetworkName) -> Self {
-        Self {
-            name,
-            chain_id: r.integer("chain_id", 1..=u64::MAX),
-            el: read_layer(r, Layer::El),
-            cl: read_layer(r, Layer::Cl),
-        }
+        let chain_id = r.integer("chain_id", 1..=u64::MAX);
+        let (el, cl) = (read_layer(r, Layer::El), read_layer(r, Layer::Cl));
+        all_paired(r.reading(), &el, &cl);
+        Self { name, chain_id, el: all_different(r.reading(), el), cl: all_different(r.reading(), cl) }
     }
 
     fn has_nodes(&self) -> bool {
@@ -69,7 +67,7 @@ impl Network {
     }
 }
 
-fn read_layer(r: &mut Reader<'_>, layer: Layer) -> Vec<Node> {
+fn read_layer(r: &mut Reader<'_>, layer: Layer) -> Vec<(String, Node)> {
     let mut section = r.section(layer.key());
     let mut nodes = Vec::new();
     for (key, tier) in [("primary", Tier::Primary), ("backup", Tier::Backup)] {
@@ -77,7 +75,34 @@ fn read_layer(r: &mut Reader<'_>, layer: Layer) -> Vec<Node> {
             nodes.push((r.path().to_owned(), Node::read(r, layer, tier, position)));
         }
     }
-    all_different(r.reading(), nodes)
+    nodes
+}
+
+/// A pair is one execution node and one consensus node of a network.
+fn all_paired(reading: &Reading<'_>, el: &[(String, Node)], cl: &[(String, Node)]) {
+    // A name that could not be read may be the one that is looked for.
+    let all_read = |nodes: &[(String, Node)]| nodes.iter().all(|(path, _)| reading.is_clean(&join(path, "pair")));
+    let (el_read, cl_read) = (all_read(el), all_read(cl));
+    for (layer, other, other_read, missing) in
+        [(el, cl, cl_read, "no consensus node"), (cl, el, el_read, "no execution node")]
+    {
+        let mut first = BTreeMap::new();
+        for (path, node) in layer {
+            let Some(pair) = &node.pair else { continue };
+            if let Some(first) = first.get(pair) {
+                reading.fail(
+                    &join(path, "pair"),
+                    format!("is the pair of `{first}` already: a pair has one node of each layer"),
+                );
+                continue;
+            }
+            first.insert(pair, path);
+            let has_other = other.iter().any(|(_, other)| other.pair.as_ref() == Some(pair));
+            if !has_other && other_read {
+                reading.fail(&join(path, "pair"), format!("{missing} of this network has the same"));
+            }
+        }
+    }
 }
 
 /// The nodes of one layer without their paths; two with one name or one URL are a problem.

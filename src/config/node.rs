@@ -66,6 +66,8 @@ pub struct Node {
     pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
     /// Authorities that are trusted for this node's TLS.
     pub ca_file: Option<CaFile>,
+    /// The name that it shares with the one node of the other layer that it works with.
+    pub pair: Option<NodeName>,
 }
 
 impl Node {
@@ -90,6 +92,7 @@ impl Node {
             },
             headers: headers(&mut r),
             ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
+            pair: r.parse("pair", str::parse),
         };
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
         match layer {

@@ -62,6 +62,7 @@ pub struct Url {
     port: u16,
     target: Secret<PathAndQuery>,
     basic_auth: Option<Secret<HeaderValue>>,
+    user_info: Secret<Box<str>>,
 }
 
 impl Url {
@@ -88,6 +89,21 @@ impl Url {
     /// The `Authorization` header that the URL's user and password ask for.
     pub fn basic_auth(&self) -> Option<&Secret<HeaderValue>> {
         self.basic_auth.as_ref()
+    }
+
+    /// Every part that `Display` does not show, for whoever must keep them out of other people's words: user and password, as written
+    /// and decoded, path segments, and values of the query.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = String> {
+        let target = self.target.expose();
+        let segments = target.path().split('/').filter(|segment| !SHOWN_SEGMENTS.contains(segment));
+        let values =
+            target.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').map_or(pair, |p| p.1));
+        let user_info = self.user_info.expose();
+        let user = std::iter::once(&**user_info).chain(user_info.split(':'));
+        let written: Vec<String> = segments.chain(values).chain(user).map(str::to_owned).collect();
+        let decoded: Vec<String> =
+            written.iter().map(|text| String::from_utf8_lossy(&percent_decode(text)).into_owned()).collect();
+        written.into_iter().chain(decoded)
     }
 
     /// Value of the `Host` header: IPv6 in brackets, the port only when it is not the scheme's own.
@@ -166,6 +182,7 @@ impl FromStr for Url {
                 PathAndQuery::try_from(target).map_err(|_| Invalid("has a path or query that no request can carry"))?,
             ),
             basic_auth: user.map(basic_auth).transpose()?,
+            user_info: Secret::new(user.unwrap_or_default().into()),
         })
     }
 }

@@ -2,18 +2,18 @@
 
 use serde::Deserialize;
 
-use super::hex;
+use super::{chain::Beacon, hex};
 
 /// The place of a block in its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRef {
     /// Height; for a consensus node, the slot.
     pub number: u64,
-    /// Hash as the node wrote it, `0x`-hex.
+    /// Hash (for a consensus node, the root) as the node wrote it, `0x`-hex.
     pub hash: String,
     /// Hash of the block before it.
     pub parent: String,
-    /// Seconds since the Unix epoch, from the header.
+    /// Seconds since the Unix epoch, from the header; for a consensus node, when the slot began.
     pub timestamp: u64,
 }
 
@@ -45,6 +45,48 @@ impl BlockRef {
             parent: hash("parentHash", header.parent_hash)?,
         })
     }
+
+    /// Reads the answer to `/eth/v1/beacon/headers/<id>` of the chain `beacon`: the block, and whether it is known only
+    /// optimistically.
+    ///
+    /// # Errors
+    /// Names the field that is missing or malformed.
+    pub fn read_beacon(json: &[u8], beacon: &Beacon) -> Result<(Self, bool), String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            execution_optimistic: bool,
+            data: Data,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            root: String,
+            header: Header,
+        }
+        #[derive(Deserialize)]
+        struct Header {
+            message: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            slot: String,
+            parent_root: String,
+        }
+        let answer: Answer = serde_json::from_slice(json).map_err(|error| format!("not a header: {error}"))?;
+        let Data { root, header: Header { message } } = answer.data;
+        let check = |name: &str, text: String| match hex::bytes(&text) {
+            Some(bytes) if bytes.len() == 32 => Ok(text),
+            _ => Err(format!("not a header: {name} is no root")),
+        };
+        let slot: u64 = message.slot.parse().map_err(|_| "not a header: slot is no number".to_owned())?;
+        let block = Self {
+            number: slot,
+            hash: check("root", root)?,
+            parent: check("parent_root", message.parent_root)?,
+            timestamp: beacon.start_of(slot),
+        };
+        Ok((block, answer.execution_optimistic))
+    }
 }
 
 #[cfg(test)]
@@ -66,5 +108,28 @@ mod tests {
         assert!(BlockRef::read(&json("0x10", "0xab")).unwrap_err().contains("hash"));
         assert!(BlockRef::read("null").is_err());
         assert!(BlockRef::read("{}").unwrap_err().contains("number"));
+    }
+    #[test]
+    fn a_beacon_header_is_read_or_the_wrong_field_is_named() {
+        let beacon = Beacon {
+            genesis_validators_root: String::new(),
+            genesis_time: 1000,
+            slot_millis: 12_000,
+            slots_per_epoch: 32,
+        };
+        let root = format!("0x{}", "ab".repeat(32));
+        let json = |optimistic: &str, slot: &str, root: &str, parent: &str| {
+            format!(
+                r#"{{{optimistic}"finalized":false,"data":{{"root":"{root}","canonical":true,"header":{{"message":{{"slot":"{slot}","proposer_index":"1","parent_root":"{parent}"}},"signature":"0x"}}}}}}"#
+            )
+        };
+        let read = |json: String| BlockRef::read_beacon(json.as_bytes(), &beacon);
+        let (block, optimistic) = read(json(r#""execution_optimistic":true,"#, "10", &root, &root)).unwrap();
+        assert_eq!((block.number, block.timestamp, block.hash, optimistic), (10, 1120, root.clone(), true));
+        assert!(!read(json("", "10", &root, &root)).unwrap().1);
+        assert!(read(json("", "0x10", &root, &root)).unwrap_err().contains("slot"));
+        assert!(read(json("", "10", "0xab", &root)).unwrap_err().contains("root"));
+        assert!(read(json("", "10", &root, "ab")).unwrap_err().contains("parent_root"));
+        assert!(read("{}".to_owned()).is_err());
     }
 }

@@ -15,6 +15,8 @@ pub enum Refusal {
     NeedsWebSocket,
     /// No node could serve inside the hold time, or none that the call could go to is left.
     NoNode,
+    /// No node would take it: the HTTP status that the last one gave instead of a JSON-RPC answer.
+    Rejected(u16),
     /// The call's deadline passed.
     Deadline,
     /// The call may have had its effect, and no answer came.
@@ -37,7 +39,7 @@ impl Refusal {
             Self::NotJson(_) => -32700,
             Self::NotARequest(_) => -32600,
             Self::Blocked(_) | Self::NeedsWebSocket => -32601,
-            Self::NoNode | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => -32002,
+            Self::NoNode | Self::Rejected(_) | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => -32002,
             Self::Limit { .. } => -32005,
         }
     }
@@ -50,6 +52,7 @@ impl Refusal {
             Self::Blocked(_) => "blocked_method",
             Self::NeedsWebSocket => "needs_websocket",
             Self::NoNode => "no_node",
+            Self::Rejected(_) => "rejected",
             Self::Deadline => "deadline",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::ShuttingDown => "shutting_down",
@@ -64,6 +67,7 @@ impl Refusal {
             Self::Blocked(method) => format!("the method {method} is not allowed here"),
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
             Self::NoNode => "no node can serve this call now".into(),
+            Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),
             Self::Deadline => "no answer inside the call's deadline".into(),
             Self::OutcomeUnknown => {
                 "the connection to the node was lost after the call was sent: it may or may not have taken effect"
@@ -100,6 +104,7 @@ mod tests {
             (Refusal::NotARequest("x"), -32600, None),
             (Refusal::Blocked("admin_\n".into()), -32601, None),
             (Refusal::NoNode, -32002, Some("no_node")),
+            (Refusal::Rejected(413), -32002, Some("rejected")),
             (Refusal::Deadline, -32002, Some("deadline")),
             (Refusal::OutcomeUnknown, -32002, Some("outcome_unknown")),
             (Refusal::ShuttingDown, -32002, Some("shutting_down")),

@@ -47,6 +47,10 @@ pub enum Verdict {
     Lagging(u64),
     /// Its head has stood still while the chain moved.
     Stalled,
+    /// A consensus node whose head no execution node has verified.
+    Optimistic,
+    /// A consensus node that has lost its execution node.
+    ElOffline,
     /// Says of itself that it is syncing.
     Syncing,
     /// Reports a head that no other node and no pace of the chain bears out.
@@ -59,7 +63,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every word that [`Verdict::as_str`] can return.
-    pub const WORDS: [&'static str; 7] = ["up", "lagging", "stalled", "syncing", "suspect", "wrong_chain", "down"];
+    pub const WORDS: [&'static str; 9] =
+        ["up", "lagging", "stalled", "optimistic", "el_offline", "syncing", "suspect", "wrong_chain", "down"];
 
     /// Whether calls may go to it while nothing better is said.
     pub fn is_usable(self) -> bool {
@@ -71,20 +76,23 @@ impl Verdict {
     pub fn answers(self) -> bool {
         match self {
             Self::Up | Self::Lagging(_) | Self::Stalled | Self::Syncing | Self::Suspect => true,
+            Self::Optimistic | Self::ElOffline => true,
             Self::Down(why) => why == Down::Proving,
             Self::WrongChain => false,
         }
     }
 
-    /// How bad it is, for choosing the least bad node.
+    /// How bad it is, for choosing the least bad node: old but true is better than new and unverified.
     pub fn badness(self) -> u64 {
         match self {
             Self::Up => 0,
             Self::Down(Down::Proving) => 1,
             Self::Lagging(blocks) => 2 + blocks.min(1 << 32),
             Self::Stalled => 1 << 33,
-            Self::Syncing => 1 << 34,
-            Self::Suspect => 1 << 35,
+            Self::Optimistic => 1 << 34,
+            Self::ElOffline => 1 << 35,
+            Self::Syncing => 1 << 36,
+            Self::Suspect => 1 << 37,
             Self::WrongChain | Self::Down(_) => u64::MAX,
         }
     }
@@ -95,10 +103,37 @@ impl Verdict {
             Self::Up => "up",
             Self::Lagging(_) => "lagging",
             Self::Stalled => "stalled",
+            Self::Optimistic => "optimistic",
+            Self::ElOffline => "el_offline",
             Self::Syncing => "syncing",
             Self::Suspect => "suspect",
             Self::WrongChain => "wrong_chain",
             Self::Down(_) => "down",
+        }
+    }
+}
+
+/// What a node says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// It is syncing.
+    pub syncing: bool,
+    /// Its head is not verified by an execution node. Consensus only, like all that follows.
+    pub optimistic: bool,
+    /// It cannot reach its execution node.
+    pub el_offline: bool,
+    /// Slots that it still has to process, by its own clock; 0 for an execution node.
+    pub sync_distance: u64,
+}
+
+impl Condition {
+    /// What is wrong with the node by its own word: the worst of it.
+    pub fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self { syncing: true, .. } => Some(Verdict::Syncing),
+            Self { el_offline: true, .. } => Some(Verdict::ElOffline),
+            Self { optimistic: true, .. } => Some(Verdict::Optimistic),
+            _ => None,
         }
     }
 }
@@ -120,7 +155,45 @@ impl fmt::Display for Verdict {
                 }
             ),
             Self::WrongChain => f.write_str("on another chain"),
+            Self::ElOffline => f.write_str("its execution node is offline"),
             other => f.write_str(other.as_str()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Verdict; 10] = [
+        Verdict::Up,
+        Verdict::Down(Down::Proving),
+        Verdict::Lagging(u64::MAX),
+        Verdict::Stalled,
+        Verdict::Optimistic,
+        Verdict::ElOffline,
+        Verdict::Syncing,
+        Verdict::Suspect,
+        Verdict::WrongChain,
+        Verdict::Down(Down::Silent),
+    ];
+
+    #[test]
+    fn verdicts_are_listed_from_good_to_bad_and_each_has_its_word() {
+        assert!(ALL.windows(2).all(|pair| pair[0].badness() <= pair[1].badness()));
+        for verdict in ALL {
+            assert!(Verdict::WORDS.contains(&verdict.as_str()), "{verdict}");
+            assert_eq!(verdict.answers(), verdict.badness() != u64::MAX, "{verdict}");
+            assert_eq!(verdict.is_usable(), verdict.badness() == 0, "{verdict}");
+        }
+    }
+
+    #[test]
+    fn of_several_troubles_that_a_node_admits_the_worst_is_its_verdict() {
+        let says = |syncing, optimistic, el_offline| Condition { syncing, optimistic, el_offline, sync_distance: 9 };
+        assert_eq!(says(false, false, false).verdict(), None);
+        assert_eq!(says(false, true, false).verdict(), Some(Verdict::Optimistic));
+        assert_eq!(says(false, true, true).verdict(), Some(Verdict::ElOffline));
+        assert_eq!(says(true, true, true).verdict(), Some(Verdict::Syncing));
     }
 }

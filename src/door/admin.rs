@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     domain::verdict::Verdict,
-    door::site::Site,
+    door::site::{Served, Site},
     metrics::{Facts, Metrics},
     net::BoxIo,
     pool::Pool,
@@ -124,9 +124,7 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
         let body = self.metrics.render(|facts| {
-            for calls in site.networks.iter().filter_map(|network| network.calls.as_ref()) {
-                fill(facts, calls.pool());
-            }
+            site.networks.iter().flat_map(Served::pools).for_each(|pool| fill(facts, pool));
         });
         let mut response = Response::new(Full::new(body.into()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -146,26 +144,31 @@ impl Admin {
         }
     }
 
-    /// `node` is a name, or `network/name` where a name alone would not do.
+    /// `node` is a name, with the network, the side (`el`, `cl`) or both before it where the name alone would not do.
     async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
-        let (network, name) = node.rsplit_once('/').map_or((None, node), |(network, name)| (Some(network), name));
+        let full = |pool: &Pool, name: &str| format!("{}/{}/{name}", pool.network, pool.layer.as_str());
+        let is_meant = |pool: &Pool, name: &str| {
+            let full = full(pool, name);
+            let (network, side) = full.split_once('/').unwrap_or_default();
+            node == name || node == full || node == side || node.strip_prefix(network) == Some(&format!("/{name}"))
+        };
         let site = self.site.load_full();
-        let pools: Vec<_> = site
-            .networks
-            .iter()
-            .filter(|served| network.is_none_or(|wanted| *served.name == *wanted))
-            .filter_map(|served| served.calls.as_ref().map(|calls| calls.pool()))
-            .filter(|pool| pool.nodes.iter().any(|node| *node.name == *name))
+        let all = site.networks.iter().flat_map(Served::pools);
+        let meant: Vec<_> = all
+            .flat_map(|pool| pool.nodes.iter().map(move |node| (pool, &*node.name)))
+            .filter(|(pool, name)| is_meant(pool, name))
             .collect();
-        match pools[..] {
+        match meant[..] {
             [] => failure(StatusCode::NOT_FOUND, &format!("there is no node {node}")),
-            [pool] => {
+            [(pool, name)] => {
                 pool.cordon(name, cordoned).await;
-                json_reply(StatusCode::OK, &json!({ "node": name, "network": &*pool.network, "cordoned": cordoned }))
+                let (network, layer) = (&*pool.network, pool.layer.as_str());
+                let done = json!({ "node": name, "network": network, "layer": layer, "cordoned": cordoned });
+                json_reply(StatusCode::OK, &done)
             }
             _ => {
-                let names: Vec<_> = pools.iter().map(|pool| format!("{}/{name}", pool.network)).collect();
-                let why = format!("several networks have a node {name}: say which, as one of {}", names.join(", "));
+                let names: Vec<_> = meant.iter().map(|(pool, name)| full(pool, name)).collect();
+                let why = format!("several nodes are called {node}: say which, as one of {}", names.join(", "));
                 failure(StatusCode::CONFLICT, &why)
             }
         }

@@ -1,10 +1,10 @@
 //! What is behind the doors: the networks and the rules that a reload replaces as a whole.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use crate::{call::Calls, config::Origins};
+use crate::{call::Calls, config::Origins, pool::Pool};
 
 /// One network as clients see it.
 pub struct Served {
@@ -14,6 +14,15 @@ pub struct Served {
     pub is_default: bool,
     /// The calls to its execution nodes; `None` if it has none.
     pub calls: Option<Arc<Calls>>,
+    /// Its consensus nodes; `None` if it has none.
+    pub beacon: Option<Arc<Pool>>,
+}
+
+impl Served {
+    /// What is known of its nodes, execution before consensus.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.calls.iter().map(|calls| calls.pool()).chain(&self.beacon)
+    }
 }
 
 /// What is behind the door: replaced as a whole by a reload.
@@ -26,6 +35,8 @@ pub struct Site {
     pub forward: Vec<HeaderName>,
     /// Bytes of a request's body at most.
     pub max_body: usize,
+    /// How long a shutdown waits for what is in flight.
+    pub shutdown_grace: Duration,
 }
 
 impl Site {
@@ -44,9 +55,9 @@ impl Site {
         served.and_then(|network| network.calls.as_ref())
     }
 
-    /// Whether every network has a node that may serve.
+    /// Whether every side of every network has a node that may serve.
     pub fn is_ready(&self) -> bool {
-        self.networks.iter().filter_map(|network| network.calls.as_ref()).all(|calls| calls.pool().snapshot().serves())
+        self.networks.iter().flat_map(Served::pools).all(|pool| pool.snapshot().serves())
     }
 
     /// Whether a client's header of this name is sent along.
@@ -63,7 +74,8 @@ mod tests {
     #[test]
     fn trace_headers_go_along_and_others_only_if_configured() {
         let forward = vec![HeaderName::from_static("authorization")];
-        let site = Site { networks: vec![], origins: Origins::None, forward, max_body: 0 };
+        let site =
+            Site { networks: vec![], origins: Origins::None, forward, max_body: 0, shutdown_grace: Duration::ZERO };
         for (name, goes) in [
             ("X-Request-Id", true),
             ("traceparent", true),

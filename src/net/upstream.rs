@@ -56,6 +56,8 @@ pub struct Upstream {
     connect_timeout: Duration,
     /// The head of a JSON-RPC request up to the length of the body.
     post: Vec<u8>,
+    /// The lines of every request's head: `host`, `user-agent` and the node's own.
+    common: Vec<u8>,
     idle: Box<[Shard]>,
 }
 
@@ -99,7 +101,7 @@ impl Error {
 /// A JSON-RPC request to a node.
 #[derive(Clone, Copy)]
 pub struct Post<'a> {
-    /// Headers beside the node's own, each a complete line with its line end.
+    /// Headers beside the node's own, each a complete line with its line end. Where both name one, the node's own goes.
     pub headers: &'a [u8],
     /// The body.
     pub body: &'a [u8],
@@ -130,21 +132,24 @@ impl Upstream {
             _ => None,
         };
         let host = host.unwrap_or_else(|| target.endpoint.to_string());
-        let mut post = format!(
-            "POST {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: steadfast/{}\r\ncontent-type: application/json\r\n",
-            target.path,
-            env!("CARGO_PKG_VERSION"),
-        )
-        .into_bytes();
+        let mut common =
+            format!("host: {host}\r\nuser-agent: steadfast/{}\r\n", env!("CARGO_PKG_VERSION")).into_bytes();
         for (name, value) in &target.headers {
-            post.extend_from_slice(name.as_bytes());
-            post.extend_from_slice(b": ");
-            post.extend_from_slice(value);
-            post.extend_from_slice(b"\r\n");
+            common.extend_from_slice(name.as_bytes());
+            common.extend_from_slice(b": ");
+            common.extend_from_slice(value);
+            common.extend_from_slice(b"\r\n");
         }
-        post.extend_from_slice(b"content-length: ");
+        let mut post = format!("POST {} HTTP/1.1\r\n", target.path).into_bytes();
+        post.extend_from_slice(&common);
+        post.extend_from_slice(b"content-type: application/json\r\ncontent-length: ");
         let idle = (0..=workers).map(|_| Mutex::default()).collect();
-        Arc::new(Self { target, dial, connect_timeout, post, idle })
+        Arc::new(Self { target, dial, connect_timeout, post, common, idle })
+    }
+
+    /// The values of the headers that every request carries. They may be secrets.
+    pub fn header_values(&self) -> impl Iterator<Item = &[u8]> {
+        self.target.headers.iter().map(|(_, value)| &value[..])
     }
 
     /// Sends a JSON-RPC request and waits for the response's head. The caller bounds it in time.
@@ -160,17 +165,51 @@ impl Upstream {
         self.exchange(conn, post).await
     }
 
+    /// Asks for `target`, a whole request target, and waits for the response's head. `fresh`: over a new connection. The caller
+    /// bounds it in time.
+    ///
+    /// # Errors
+    /// A GET may be asked again whatever they say.
+    pub async fn get(self: &Arc<Self>, target: &str, fresh: bool) -> Result<Response, Error> {
+        let mut conn = match if fresh { None } else { self.take_idle() } {
+            Some(conn) => conn,
+            None => Conn::new(self.connect().await?),
+        };
+        let write = |out: &mut Vec<u8>| {
+            for part in [b"GET ", target.as_bytes(), b" HTTP/1.1\r\n", &self.common, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        };
+        let reused = conn.reused;
+        let head = conn.send(write, &[], false).await.map_err(|broken| Error::Broken { broken, reused })?;
+        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+    }
+
     async fn exchange(self: &Arc<Self>, mut conn: Conn, post: Post<'_>) -> Result<Response, Error> {
         let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(&self.post);
             push_decimal(out, post.body.len());
             out.extend_from_slice(b"\r\n");
-            out.extend_from_slice(post.headers);
+            if self.target.headers.is_empty() {
+                out.extend_from_slice(post.headers);
+            } else {
+                self.add_others(out, post.headers);
+            }
             out.extend_from_slice(b"\r\n");
         };
         let reused = conn.reused;
         let head = conn.send(write, post.body, false).await.map_err(|broken| Error::Broken { broken, reused })?;
         Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+    }
+
+    /// Adds those header lines whose names the node has no value of its own for.
+    fn add_others(&self, out: &mut Vec<u8>, lines: &[u8]) {
+        for line in lines.split_inclusive(|&b| b == b'\n') {
+            let name = line.split(|&b| b == b':').next().unwrap_or(line);
+            if !self.target.headers.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)) {
+                out.extend_from_slice(line);
+            }
+        }
     }
 
     /// Opens a connection.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    clock,
     head::{self, Memory, Report, Standing},
     health::{Fault, Health},
     node::Node,
@@ -14,7 +15,8 @@ use crate::{
     config::Health as Settings,
     domain::{
         block::BlockRef,
-        verdict::{Down, Verdict},
+        chain::Chain,
+        verdict::{Condition, Down, Layer, Verdict},
     },
 };
 
@@ -26,10 +28,10 @@ const KEEP_SERVED: Duration = Duration::from_secs(60);
 pub struct Probe {
     /// The latest block.
     pub block: BlockRef,
-    /// Whether the node says that it is syncing.
-    pub syncing: bool,
-    /// The chain id, when it was asked.
-    pub chain_id: Option<u64>,
+    /// What the node says of itself.
+    pub condition: Condition,
+    /// The chain that it serves, as it said when it was last asked.
+    pub chain: Chain,
     /// How long the node took.
     pub latency: Duration,
 }
@@ -61,6 +63,8 @@ pub enum Input {
 pub enum Effect {
     /// The node went out: calls that wait on it move on, and its idle connections are of no use.
     WentOut(usize),
+    /// The node answers again.
+    CameBack(usize),
     /// The node should be probed now.
     Poke(usize),
     /// The verdict on a node changed.
@@ -83,12 +87,20 @@ pub enum Effect {
     },
 }
 
+/// How many blocks (slots) a node of `layer` may be behind.
+pub fn near(layer: Layer, settings: &Settings) -> u64 {
+    match layer {
+        Layer::El => settings.max_lag_blocks,
+        Layer::Cl => settings.max_lag_slots,
+    }
+}
+
 struct Known {
     health: Health,
-    chain_id: Option<u64>,
+    chain: Option<Chain>,
     report: Option<Report>,
     block: Option<BlockRef>,
-    syncing: bool,
+    condition: Condition,
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
     cordoned: bool,
@@ -99,7 +111,7 @@ struct Known {
 pub struct Board {
     near: u64,
     expected_chain: Option<u64>,
-    chain: Option<u64>,
+    chain: Option<Chain>,
     known: Vec<Known>,
     memory: Memory,
     head: Option<u64>,
@@ -108,23 +120,23 @@ pub struct Board {
 }
 
 impl Board {
-    /// A board for `nodes` nodes. `expected_chain` is the chain id that the operator named, if any.
-    pub fn new(nodes: usize, settings: &Settings, expected_chain: Option<u64>) -> Self {
+    /// A board for `nodes` nodes of `layer`. `expected_chain` is the chain id that the operator named, if any.
+    pub fn new(nodes: usize, layer: Layer, settings: &Settings, expected_chain: Option<u64>) -> Self {
         let known = || Known {
             health: Health::new(settings.fall.get(), settings.rise.get()),
-            chain_id: None,
+            chain: None,
             report: None,
             block: None,
-            syncing: false,
+            condition: Condition::default(),
             latency: None,
             last_error: None,
             cordoned: false,
             verdict: Verdict::Down(Down::Unknown),
         };
         Self {
-            near: settings.max_lag_blocks,
+            near: near(layer, settings),
             expected_chain,
-            chain: expected_chain,
+            chain: None,
             known: (0..nodes).map(|_| known()).collect(),
             memory: Memory::default(),
             head: None,
@@ -166,12 +178,15 @@ impl Board {
 
     /// Gives every node its verdict.
     fn judge(&mut self, now: Instant, unix: u64, effects: &mut Vec<Effect>) {
-        self.chain = self.expected_chain.or_else(|| self.prevailing_chain());
-        let mut verdicts: Vec<Option<Verdict>> = self.known.iter().map(|known| known.own_verdict(self.chain)).collect();
+        self.chain = self.prevailing_chain();
+        let chain = self.chain.as_ref();
+        let mut verdicts: Vec<Option<Verdict>> = self.known.iter().map(|known| known.own_verdict(chain)).collect();
         // A node that is proving itself has a head worth knowing.
         let counts = |known: &Known, verdict: &Option<Verdict>| match verdict {
             None => known.report,
-            Some(Verdict::Down(Down::Proving)) if !known.is_off(self.chain) && !known.syncing => known.report,
+            Some(Verdict::Down(Down::Proving)) if !known.is_off(chain) && known.condition.verdict().is_none() => {
+                known.report
+            }
             Some(_) => None,
         };
         let reports: Vec<Report> =
@@ -181,11 +196,12 @@ impl Board {
         if judgement.head.is_some() {
             self.head = judgement.head;
         }
+        let by_the_clock = self.by_the_clock(&reports, &judgement.standings, unix);
         let alone = self.known.len() == 1;
-        for (report, standing) in reports.iter().zip(judgement.standings) {
+        for ((report, standing), late) in reports.iter().zip(judgement.standings).zip(by_the_clock) {
             verdicts[report.node].get_or_insert(match standing {
                 _ if alone => Verdict::Up,
-                Standing::Fit => Verdict::Up,
+                Standing::Fit => late.map_or(Verdict::Up, Verdict::Lagging),
                 Standing::Lagging(blocks) => Verdict::Lagging(blocks),
                 Standing::Stalled => Verdict::Stalled,
                 Standing::Implausible => Verdict::Suspect,
@@ -195,23 +211,44 @@ impl Board {
             let to = verdict.unwrap_or(Verdict::Down(Down::Unknown));
             let from = std::mem::replace(&mut known.verdict, to);
             if from != to {
-                if from.answers() && !to.answers() {
-                    effects.push(Effect::WentOut(node));
+                match (from.answers(), to.answers()) {
+                    (true, false) => effects.push(Effect::WentOut(node)),
+                    (false, true) => effects.push(Effect::CameBack(node)),
+                    _ => {}
                 }
                 effects.push(Effect::Verdict { node, from, to });
             }
         }
     }
 
-    /// The chain that most nodes serve; among equals the one before, then the first in the order of the configuration.
-    fn prevailing_chain(&self) -> Option<u64> {
-        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
-        for id in self.known.iter().filter_map(|known| known.chain_id) {
-            *votes.entry(id).or_default() += 1;
+    /// By how many slots each node lags by the clock, beyond the limit. Execution nodes have no slots.
+    fn by_the_clock(&self, reports: &[Report], standings: &[Standing], unix: u64) -> Vec<Option<u64>> {
+        let Some(beacon) = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref()) else {
+            return vec![None; reports.len()];
+        };
+        let place = |(report, standing): (&Report, &Standing)| clock::Place {
+            slot: report.number,
+            heard: report.heard,
+            moved: report.moved,
+            sync_distance: self.known[report.node].condition.sync_distance,
+            credible: *standing == Standing::Fit,
+        };
+        let places: Vec<_> = reports.iter().zip(standings).map(place).collect();
+        clock::late(&places, self.near, beacon.slot_at(unix))
+    }
+
+    /// The chain that most nodes serve, of those that the operator wants; among equals the one before, then the first in the order
+    /// of the configuration.
+    fn prevailing_chain(&self) -> Option<Chain> {
+        let wanted = |chain: &&Chain| self.expected_chain.is_none_or(|id| chain.id == id);
+        let told = || self.known.iter().filter_map(|known| known.chain.as_ref()).filter(wanted);
+        let mut votes: BTreeMap<&Chain, usize> = BTreeMap::new();
+        for chain in told() {
+            *votes.entry(chain).or_default() += 1;
         }
         let most = votes.values().copied().max()?;
-        let leads = |id: &u64| votes.get(id) == Some(&most);
-        self.chain.filter(leads).or_else(|| self.known.iter().filter_map(|known| known.chain_id).find(leads))
+        let leads = |chain: &&Chain| votes.get(chain) == Some(&most);
+        self.chain.as_ref().filter(leads).or_else(|| told().find(leads)).cloned()
     }
 
     fn choose(&mut self, nodes: &[Node], served: u64, now: Instant, effects: &mut Vec<Effect>) {
@@ -259,7 +296,7 @@ impl Board {
             nodes: self.known.iter().zip(nodes).map(facts).collect(),
             head: self.head,
             active: self.active,
-            chain_id: self.chain,
+            chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
         }
     }
 }
@@ -271,8 +308,8 @@ impl Known {
         let moved = self.report.filter(|report| report.number == number).map_or(now, |report| report.moved);
         self.report = Some(Report { node, number, timestamp: probe.block.timestamp, heard: now, moved });
         self.block = Some(probe.block);
-        self.syncing = probe.syncing;
-        self.chain_id = probe.chain_id.or(self.chain_id);
+        self.condition = probe.condition;
+        self.chain = Some(probe.chain);
         self.latency = Some(probe.latency);
     }
 
@@ -281,18 +318,17 @@ impl Known {
         self.last_error = Some((trouble.text, now));
     }
 
-    fn is_off(&self, chain: Option<u64>) -> bool {
-        self.chain_id.is_some() && self.chain_id != chain
+    fn is_off(&self, chain: Option<&Chain>) -> bool {
+        self.chain.is_some() && self.chain.as_ref() != chain
     }
 
     /// The verdict that needs no comparison of heads.
-    fn own_verdict(&self, chain: Option<u64>) -> Option<Verdict> {
+    fn own_verdict(&self, chain: Option<&Chain>) -> Option<Verdict> {
         match self.health.down() {
             Some(Down::Proving) if self.is_off(chain) => Some(Verdict::WrongChain),
             Some(why) => Some(Verdict::Down(why)),
             None if self.is_off(chain) => Some(Verdict::WrongChain),
-            None if self.syncing => Some(Verdict::Syncing),
-            None => None,
+            None => self.condition.verdict(),
         }
     }
 
@@ -306,8 +342,9 @@ impl Known {
             verdict: self.verdict,
             cordoned: self.cordoned,
             head: self.block.clone(),
+            condition: self.condition,
             lag: None,
-            chain_id: self.chain_id,
+            chain: self.chain.clone(),
             latency: self.latency,
             last_error: self.last_error.clone(),
             proving,

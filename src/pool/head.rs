@@ -82,6 +82,8 @@ pub enum Standing {
 pub struct Memory {
     /// When the first report came.
     since: Option<Instant>,
+    /// Whether there is somebody to believe: two nodes have agreed, or one was heard again while there was no other.
+    settled: bool,
     /// Where the line starts: a height, and when it was credible.
     line: Option<(u64, Instant)>,
     /// For each node, the line of its own: where its head was last at or below it.
@@ -207,6 +209,7 @@ pub fn judge(memory: &Memory, reports: &[Report], near: u64, now: Instant, unix:
 impl Memory {
     fn agree(&mut self, leader: Report, second: Report, now: Instant) -> (u64, bool) {
         self.since.get_or_insert(now);
+        self.settled = true;
         self.rise(second.number, second.moved);
         self.line = Some((second.number, now));
         self.tracks.insert(leader.node, (leader.number, now));
@@ -251,7 +254,9 @@ impl Memory {
     }
 
     fn trust(&mut self, only: Report, near: u64, now: Instant) -> (u64, bool) {
+        let first = *self.since.get_or_insert(now);
         let settling = self.is_settling(now);
+        self.settled |= only.heard > first;
         if !settling && self.leaps(only, near, now).is_some() {
             return (self.line(now).unwrap_or(only.number).min(only.number), true);
         }
@@ -264,7 +269,7 @@ impl Memory {
     }
 
     fn is_settling(&mut self, now: Instant) -> bool {
-        now - *self.since.get_or_insert(now) <= SETTLING && self.rises.len() < LEARNT_AFTER
+        !self.settled && now - *self.since.get_or_insert(now) <= SETTLING
     }
 }
 
@@ -389,6 +394,32 @@ mod tests {
                 (bench.standing(0), bench.standing(1)),
                 (Some(Standing::Fit), Some(Standing::Implausible)),
                 "{n}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lie_right_after_the_start_evicts_nobody_who_was_there() {
+        for lead in [20, 1000, 1 << 40] {
+            let mut bench = Bench::new(2);
+            bench.report(0.0, 0, 100, UNIX);
+            bench.report(0.01, 1, 100, UNIX);
+            bench.report(1.0, 1, 100 + lead, UNIX);
+            bench.report(1.01, 0, 101, UNIX + 1);
+            assert_eq!(
+                (bench.standing(0), bench.standing(1)),
+                (Some(Standing::Fit), Some(Standing::Implausible)),
+                "{lead}"
+            );
+            let mut bench = Bench::new(2);
+            bench.report(0.0, 0, 100, UNIX);
+            bench.report(1.0, 0, 100, UNIX);
+            bench.report(2.0, 1, 100 + lead, UNIX);
+            bench.report(2.1, 0, 101, UNIX + 1);
+            assert_eq!(
+                (bench.standing(0), bench.standing(1)),
+                (Some(Standing::Fit), Some(Standing::Implausible)),
+                "{lead}"
             );
         }
     }

@@ -3,15 +3,19 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    config::{Node as Settings, Tier},
+    config::{Node as Settings, Tier, Url},
     metrics::{Metrics, NodeMetrics},
     net::{
         Dial, Endpoint,
@@ -19,6 +23,9 @@ use crate::{
         upstream::{Target, Upstream},
     },
 };
+
+/// Words of an `Authorization` header that are no secret.
+const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
 
 /// A node of a pool.
 pub struct Node {
@@ -36,11 +43,16 @@ pub struct Node {
     pub traffic: Traffic,
     /// The URL without its secrets.
     pub url: String,
+    /// The name that it shares with the node of the other layer that it works with.
+    pub pair: Option<Arc<str>>,
     /// Rung when the node goes out.
     pub(super) out: Notify,
+    /// Whether it is out: set before the bell is rung.
+    pub(super) is_out: AtomicBool,
     /// Rung to have it probed now.
     pub(super) poke: Notify,
     secrets: Vec<String>,
+    http: Option<Url>,
 }
 
 impl Node {
@@ -67,9 +79,8 @@ impl Node {
             if let Some(basic) = url.basic_auth() {
                 headers.push(("authorization".into(), basic.expose().as_bytes().to_vec()));
             }
-            secrets.extend(headers.iter().filter_map(|(_, value)| String::from_utf8(value.clone()).ok()));
+            secrets.extend(url.secrets());
             let path = url.target().expose().as_str();
-            secrets.extend(path.split(['/', '?', '&', '=']).filter(|part| part.len() >= 8).map(str::to_owned));
             let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
@@ -79,6 +90,17 @@ impl Node {
             let target = Target { endpoint, tls, path: path.to_owned(), headers };
             upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
         }
+        secrets.extend(settings.ws.iter().flat_map(|url| url.secrets()));
+        let values = upstream.iter().flat_map(|upstream| upstream.header_values());
+        secrets.extend(values.flat_map(|value| {
+            let value = String::from_utf8_lossy(value).into_owned();
+            let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+            words.into_iter().chain([value])
+        }));
+        // Shorter ones would take half of every message with them, and are no secret worth the name.
+        secrets.retain(|secret| secret.len() >= 4 && !SCHEMES.contains(&secret.as_str()));
+        // What holds another secret is hidden before it.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
@@ -88,10 +110,22 @@ impl Node {
             metrics: metrics.node(label),
             traffic: Traffic::new(),
             url,
+            pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
+            is_out: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
+            http: settings.http.clone(),
         })
+    }
+
+    /// The request target for `request` below the node's HTTP URL.
+    ///
+    /// # Errors
+    /// When the two together are too long, or the node has no HTTP side.
+    pub fn target(&self, request: &PathAndQuery) -> Result<PathAndQuery, String> {
+        let Some(url) = &self.http else { return Err("has no HTTP side".to_owned()) };
+        url.join(request).map_err(|wrong| format!("the request target {wrong}"))
     }
 
     /// Completes when the node goes out; calls that wait on it and may be repeated then move on.
@@ -99,13 +133,18 @@ impl Node {
         self.out.notified()
     }
 
+    /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in which the news could be missed.
+    pub fn is_out(&self) -> bool {
+        self.is_out.load(Acquire)
+    }
+
     /// `text` for people: short, on one line, and without what the configuration keeps secret.
     pub fn redact(&self, text: &str) -> String {
-        let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        let mut text = text.to_owned();
         for secret in &self.secrets {
             text = text.replace(secret.as_str(), "***");
         }
-        text
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Asking a node how it is.
 
+mod beacon;
+
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -13,22 +15,36 @@ use super::{
     node::Node,
 };
 use crate::{
-    domain::{answer::NodeError, block::BlockRef, hex},
+    domain::{
+        answer::NodeError,
+        block::BlockRef,
+        chain::Chain,
+        hex,
+        verdict::{Condition, Layer},
+    },
     net::{
         exchange::Broken,
-        upstream::{Error, Post, Upstream},
+        upstream::{Error, Post, Response, Upstream},
     },
 };
 
 /// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// Asks for the latest block and whether the node is syncing, and for the chain id if `chain` says so. The caller bounds it in time.
-pub async fn probe(node: &Node, chain: bool) -> Result<Probe, Trouble> {
+/// Asks a node of `layer` for its head and how it is, and, unless its chain is `known`, which one it serves. The caller bounds it
+/// in time.
+pub async fn probe(node: &Node, layer: Layer, known: Option<&Chain>) -> Result<Probe, Trouble> {
     let Some(upstream) = &node.upstream else {
         let text = "has only a WebSocket URL, which this version cannot use".to_owned();
         return Err(Trouble { fault: Fault::Failing, text });
     };
+    match layer {
+        Layer::El => probe_execution(node, upstream, known).await,
+        Layer::Cl => beacon::probe(node, upstream, known).await,
+    }
+}
+
+async fn probe_execution(node: &Node, upstream: &Arc<Upstream>, known: Option<&Chain>) -> Result<Probe, Trouble> {
     let started = Instant::now();
     let block = async {
         let text = ask(node, upstream, "eth_getBlockByNumber", r#"["latest",false]"#).await??;
@@ -43,16 +59,16 @@ pub async fn probe(node: &Node, chain: bool) -> Result<Probe, Trouble> {
             Err(error) => Err(error),
         }
     };
-    let chain_id = async {
-        if !chain {
-            return Ok(None);
+    let chain = async {
+        if let Some(chain) = known {
+            return Ok(chain.clone());
         }
         let text = ask(node, upstream, "eth_chainId", "[]").await??;
         let id = serde_json::from_str::<String>(&text).ok().and_then(|text| hex::quantity(&text));
-        id.map(Some).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
+        id.map(Chain::from).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
     };
-    let ((block, latency), syncing, chain_id) = tokio::try_join!(block, syncing, chain_id)?;
-    Ok(Probe { block, syncing, chain_id, latency })
+    let ((block, latency), syncing, chain) = tokio::try_join!(block, syncing, chain)?;
+    Ok(Probe { block, condition: Condition { syncing, ..Condition::default() }, chain, latency })
 }
 
 fn failing(node: &Node, text: &str) -> Trouble {
@@ -80,17 +96,11 @@ async fn ask(
         post.fresh = true;
         outcome = upstream.post(post).await;
     }
-    let mut response = outcome.map_err(|error| trouble(node, &error))?;
-    let mut body = Vec::new();
-    while let Some(piece) = response.next().await {
-        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
-        body.extend_from_slice(&piece);
-        if body.len() > MAX_ANSWER {
-            return Err(failing(node, &format!("{method}: the answer is longer than {MAX_ANSWER} bytes")));
-        }
-    }
-    if response.head.status != 200 {
-        return Err(failing(node, &format!("{method}: HTTP status {}", response.head.status)));
+    let response = outcome.map_err(|error| trouble(node, &error))?;
+    let status = response.head.status;
+    let body = read(node, method, response).await?;
+    if status != 200 {
+        return Err(failing(node, &format!("{method}: HTTP status {status}")));
     }
     let answer: Answer<'_> = serde_json::from_slice(&body)
         .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
@@ -102,6 +112,19 @@ async fn ask(
         // `Option` reads a null result as none.
         Answer { .. } => Ok("null".to_owned()),
     })
+}
+
+/// The whole body of the answer to `asked`.
+async fn read(node: &Node, asked: &str, mut response: Response) -> Result<Vec<u8>, Trouble> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.next().await {
+        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ANSWER {
+            return Err(failing(node, &format!("{asked}: the answer is longer than {MAX_ANSWER} bytes")));
+        }
+    }
+    Ok(body)
 }
 
 /// What a failed exchange says of a node.

@@ -6,7 +6,11 @@ use tokio::time::Instant;
 
 use crate::{
     config::Tier,
-    domain::{block::BlockRef, verdict::Verdict},
+    domain::{
+        block::BlockRef,
+        chain::Chain,
+        verdict::{Condition, Verdict},
+    },
 };
 
 /// The pool at one moment; never changed, only replaced.
@@ -19,7 +23,7 @@ pub struct Snapshot {
     /// The node that calls go to first, by its index.
     pub active: Option<usize>,
     /// The chain that the nodes are held to.
-    pub chain_id: Option<u64>,
+    pub chain: Option<Chain>,
 }
 
 /// What is known of one node.
@@ -33,10 +37,12 @@ pub struct Facts {
     pub cordoned: bool,
     /// Its latest head.
     pub head: Option<BlockRef>,
-    /// Blocks behind the pool's head.
+    /// What it last said of itself.
+    pub condition: Condition,
+    /// Blocks (slots) behind the pool's head.
     pub lag: Option<u64>,
     /// The chain that it says it serves.
-    pub chain_id: Option<u64>,
+    pub chain: Option<Chain>,
     /// How long its last good probe took.
     pub latency: Option<Duration>,
     /// What went wrong last, without secrets, and when.

@@ -2,16 +2,33 @@
 
 use serde_json::{Value, json};
 
-use crate::{door::site::Served, pool::Pool};
+use crate::{
+    domain::{
+        chain::Chain,
+        verdict::{Condition, Layer},
+    },
+    door::site::Served,
+    pool::{
+        Pool,
+        pair::{PairFault, fault},
+    },
+};
 
 pub(super) fn network(served: &Served) -> Value {
+    let (el, cl) = (served.calls.as_ref().map(|calls| &**calls.pool()), served.beacon.as_deref());
+    // Both sides tell the same of a pair.
+    let pair = |name: &str| {
+        let fault = el.zip(cl).and_then(|(el, cl)| fault(name, el, cl));
+        json!({ "name": name, "fault": fault.map(PairFault::as_str) })
+    };
     json!({
         "name": &*served.name,
-        "el": served.calls.as_ref().map(|calls| side(calls.pool())),
+        "el": el.map(|pool| side(pool, pair)),
+        "cl": cl.map(|pool| side(pool, pair)),
     })
 }
 
-fn side(pool: &Pool) -> Value {
+fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
     let snapshot = pool.snapshot();
     let nodes: Vec<Value> = pool
         .nodes
@@ -26,10 +43,13 @@ fn side(pool: &Pool) -> Value {
                 "reason": known.verdict.to_string(),
                 "usable": known.verdict.is_usable() && !known.cordoned,
                 "cordoned": known.cordoned,
-                "chain_id": known.chain_id,
+                "chain_id": known.chain.as_ref().map(|chain| chain.id),
+                "genesis_validators_root": genesis(known.chain.as_ref()),
                 "head": known.head.as_ref().map(|head| head.number),
                 "head_hash": known.head.as_ref().map(|head| head.hash.clone()),
                 "lag": known.lag,
+                "sync": (pool.layer == Layer::Cl && known.head.is_some()).then(|| sync(known.condition)),
+                "pair": node.pair.as_deref().map(&pair),
                 "latency_ms": known.latency.map(|latency| latency.as_secs_f64() * 1000.0),
                 "in_flight": node.traffic.in_flight(),
                 "good_probes_needed": known.proving,
@@ -41,12 +61,27 @@ fn side(pool: &Pool) -> Value {
         })
         .collect();
     json!({
-        "chain_id": snapshot.chain_id,
+        "chain_id": snapshot.chain.as_ref().map(|chain| chain.id),
+        "genesis_validators_root": genesis(snapshot.chain.as_ref()),
         "head": snapshot.head,
         "served_head": pool.served(),
         "active": snapshot.active.map(|active| &*pool.nodes[active].name),
         "degraded": snapshot.is_degraded(),
         "failover": snapshot.is_failed_over(),
         "nodes": nodes,
+    })
+}
+
+fn genesis(chain: Option<&Chain>) -> Option<&str> {
+    chain.and_then(|chain| chain.beacon.as_ref()).map(|beacon| &*beacon.genesis_validators_root)
+}
+
+/// What a consensus node said of itself when it last answered.
+fn sync(condition: Condition) -> Value {
+    json!({
+        "is_syncing": condition.syncing,
+        "is_optimistic": condition.optimistic,
+        "el_offline": condition.el_offline,
+        "sync_distance": condition.sync_distance,
     })
 }

@@ -1,0 +1,111 @@
+//! Asking a consensus node how it is.
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{failing, read, trouble};
+use crate::{
+    domain::{block::BlockRef, chain::Chain, verdict::Condition},
+    net::upstream::{Error, Upstream},
+    pool::{
+        board::{Probe, Trouble},
+        node::Node,
+    },
+};
+
+/// What the node says of itself beyond its words: by the status of its health route.
+const PARTIAL_CONTENT: u16 = 206;
+
+/// Asks for the head, how the node is, and, unless its chain is `known`, which chain it serves.
+pub(super) async fn probe(node: &Node, upstream: &Arc<Upstream>, known: Option<&Chain>) -> Result<Probe, Trouble> {
+    let started = Instant::now();
+    let head = async {
+        let answer = get(node, upstream, "/eth/v1/beacon/headers/head").await?;
+        Ok((answer, started.elapsed()))
+    };
+    let chain = async {
+        match known {
+            Some(chain) => Ok(chain.clone()),
+            None => ask_chain(node, upstream).await,
+        }
+    };
+    let condition = ask_condition(node, upstream);
+    let ((head, latency), chain, mut condition) = tokio::try_join!(head, chain, condition)?;
+    let Some(beacon) = &chain.beacon else {
+        return Err(failing(node, "the genesis of its chain is not known"));
+    };
+    let (block, optimistic) = BlockRef::read_beacon(&head, beacon)
+        .map_err(|why| failing(node, &format!("/eth/v1/beacon/headers/head: {why}")))?;
+    condition.optimistic |= optimistic;
+    Ok(Probe { block, condition, chain, latency })
+}
+
+/// What the node says of itself. When its words are all well, the status of its health route has the last one: nodes have called
+/// themselves synced while that was 206 (syncing, optimistic or without an execution node) or 503 (not well).
+async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Condition, Trouble> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Syncing,
+    }
+    #[derive(Deserialize)]
+    struct Syncing {
+        sync_distance: String,
+        is_syncing: bool,
+        // Not all of these were there from the beginning of the API.
+        #[serde(default)]
+        is_optimistic: bool,
+        #[serde(default)]
+        el_offline: bool,
+    }
+    const SYNCING: &str = "/eth/v1/node/syncing";
+    const HEALTH: &str = "/eth/v1/node/health";
+    let (answer, (health, _)) = tokio::try_join!(get(node, upstream, SYNCING), ask(node, upstream, HEALTH))?;
+    let Answer { data } =
+        serde_json::from_slice(&answer).map_err(|error| failing(node, &format!("{SYNCING}: {error}")))?;
+    let distance = data.sync_distance.parse();
+    let mut condition = Condition {
+        syncing: data.is_syncing,
+        optimistic: data.is_optimistic,
+        el_offline: data.el_offline,
+        sync_distance: distance.map_err(|_| failing(node, &format!("{SYNCING}: sync_distance is no number")))?,
+    };
+    if condition.verdict().is_none() {
+        match health {
+            PARTIAL_CONTENT => condition.syncing = true,
+            500.. => return Err(failing(node, &format!("{HEALTH}: HTTP status {health}"))),
+            // Well, or a provider that does not offer the route.
+            _ => {}
+        }
+    }
+    Ok(condition)
+}
+
+async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Trouble> {
+    let genesis = get(node, upstream, "/eth/v1/beacon/genesis");
+    let spec = get(node, upstream, "/eth/v1/config/spec");
+    let (genesis, spec) = tokio::try_join!(genesis, spec)?;
+    Chain::read_beacon(&genesis, &spec).map_err(|why| failing(node, &why))
+}
+
+/// The body of an answer that must be 200.
+async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Vec<u8>, Trouble> {
+    match ask(node, upstream, path).await? {
+        (200, body) => Ok(body),
+        (status, _) => Err(failing(node, &format!("{path}: HTTP status {status}"))),
+    }
+}
+
+/// Status and body of the answer at `path` below the node's URL.
+async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<(u16, Vec<u8>), Trouble> {
+    let target = node.target(&PathAndQuery::from_static(path)).map_err(|why| failing(node, &why))?;
+    let mut outcome = upstream.get(target.as_str(), false).await;
+    if outcome.as_ref().is_err_and(Error::is_stale) {
+        outcome = upstream.get(target.as_str(), true).await;
+    }
+    let response = outcome.map_err(|error| trouble(node, &error))?;
+    let status = response.head.status;
+    Ok((status, read(node, path, response).await?))
+}

@@ -1,0 +1,37 @@
+//! What the tests of the promises share: a proxy over given nodes, a client that speaks raw HTTP, a node that does as it is told.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test uses its part, and a helper that cannot go on fails"
+)]
+
+pub mod client;
+pub mod origin;
+pub mod proxy;
+pub mod sim;
+
+use std::time::Duration;
+
+use steadfast::{
+    devnet::{Devnet, Options},
+    net::tcp::Tcp,
+};
+use tokio::time::{Instant, sleep};
+
+/// Long enough for anything that is to come, on a busy machine too.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// A pretend network on loopback.
+pub async fn devnet(options: Options) -> Devnet {
+    Devnet::start(options, std::sync::Arc::new(Tcp)).await.unwrap()
+}
+
+/// Waits until `check` holds.
+pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !check().await {
+        assert!(start.elapsed() < SOON, "still not so after {SOON:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,135 @@
+//! The execution API's own examples, as its specification records them, through the proxy byte for byte.
+//!
+//! They are not part of the project: where the folder beside it is missing, these tests say so and pass, unless
+//! `STEADFAST_REQUIRE_SHARED=1` demands it.
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use common::{
+    origin::{Origin, Reply},
+    proxy::Proxy,
+};
+use tokio::task::JoinSet;
+
+/// A recorded request and its recorded response.
+type Example = (String, String);
+
+/// All examples, if they are there.
+fn examples() -> Option<Vec<Example>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/execution-apis");
+    if !folder.is_dir() {
+        let required = std::env::var("STEADFAST_REQUIRE_SHARED").is_ok_and(|value| value == "1");
+        assert!(!required, "{} is missing", folder.display());
+        println!("left out: {} is missing", folder.display());
+        return None;
+    }
+    let mut examples = BTreeMap::new();
+    for file in files(&folder) {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut request = None;
+        for line in text.lines().filter(|line| !line.starts_with("//") && !line.is_empty()) {
+            if let Some(text) = line.strip_prefix(">> ") {
+                request = Some(text.to_owned());
+            } else if let Some(text) = line.strip_prefix("<< ") {
+                let request = request.take().unwrap_or_else(|| panic!("{}: nothing was asked", file.display()));
+                // Some requests are recorded twice; the answers must agree, or the origin could not tell them apart.
+                let before = examples.insert(request.clone(), text.to_owned());
+                assert!(before.is_none_or(|before| before == text), "{}: {request}", file.display());
+            } else {
+                panic!("{}: {line}", file.display());
+            }
+        }
+    }
+    assert!(examples.len() > 100, "only {} examples", examples.len());
+    Some(examples.into_iter().collect())
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "io") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// A node that knows exactly these requests.
+async fn origin(examples: &[Example]) -> Origin {
+    let known: BTreeMap<Vec<u8>, String> =
+        examples.iter().map(|(request, response)| (request.clone().into_bytes(), response.clone())).collect();
+    Origin::start(move |seen| {
+        let response = known.get(&seen.body);
+        Reply::body(response.unwrap_or_else(|| panic!("changed on its way: {}", String::from_utf8_lossy(&seen.body))))
+    })
+    .await
+}
+
+fn assert_same(got: &[u8], expected: &str, request: &str) {
+    let request: String = request.chars().take(300).collect();
+    assert!(got == expected.as_bytes(), "{request}\n{}", String::from_utf8_lossy(&got[..got.len().min(300)]));
+}
+
+#[tokio::test]
+async fn recorded_examples_come_through_one_by_one() {
+    let Some(examples) = examples() else { return };
+    let origin = origin(&examples).await;
+    let proxy = Proxy::over([origin.url()], "").await;
+    let mut client = proxy.client().await;
+    for (request, response) in &examples {
+        assert_same(&client.post(request).await.body, response, request);
+    }
+    assert_eq!(origin.seen().len(), examples.len());
+}
+
+#[tokio::test]
+async fn recorded_examples_come_through_in_batches_of_twenty() {
+    let Some(examples) = examples() else { return };
+    let origin = origin(&examples).await;
+    let proxy = Proxy::over([origin.url()], "").await;
+    let mut client = proxy.client().await;
+    for batch in examples.chunks(20) {
+        let join = |pick: fn(&Example) -> &String, comma: &str| {
+            batch.iter().map(|example| pick(example).as_str()).collect::<Vec<_>>().join(comma)
+        };
+        // White space between requests is nobody's business.
+        let request = format!("[ {} ]", join(|example| &example.0, " ,\n"));
+        let response = format!("[{}]", join(|example| &example.1, ","));
+        assert_same(&client.post(&request).await.body, &response, &request);
+    }
+    assert_eq!(origin.seen().len(), examples.len());
+}
+
+#[tokio::test]
+async fn recorded_examples_come_through_sixteen_at_a_time() {
+    const AT_A_TIME: usize = 16;
+    let Some(examples) = examples() else { return };
+    let origin = origin(&examples).await;
+    let proxy = Proxy::over([origin.url()], "").await;
+    let mut clients = JoinSet::new();
+    for number in 0..AT_A_TIME {
+        let mut client = proxy.client().await;
+        // Each begins elsewhere, so that different answers travel side by side.
+        let mut own = examples.clone();
+        own.rotate_left(number * examples.len() / AT_A_TIME);
+        clients.spawn(async move {
+            for (request, response) in &own {
+                assert_same(&client.post(request).await.body, response, request);
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(origin.seen().len(), AT_A_TIME * examples.len());
+}

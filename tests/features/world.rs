@@ -1,0 +1,252 @@
+//! What a scenario lives in: a pretend network, a proxy in front of it, and what its clients have seen.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use steadfast::{
+    app::{App, World as Around},
+    config::Config,
+    devnet::{Devnet, Node, Options},
+    net::tcp::Tcp,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{process::Process, traffic::Traffic};
+
+/// Long enough for anything that is to come soon.
+pub const SOON: Duration = Duration::from_secs(8);
+/// Between two looks at what is to come.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A node as the operator configures it.
+#[derive(Clone)]
+pub struct Named {
+    pub name: String,
+    pub tier: &'static str,
+    /// Its URL, `{addr}` standing for host and port.
+    pub url: String,
+    /// Lines to add to its table.
+    pub more: String,
+}
+
+/// What a client got.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub retry_after: bool,
+    pub body: String,
+    pub took: Duration,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+    }
+}
+
+/// One scenario's world.
+#[derive(cucumber::World)]
+#[world(init = Self::new)]
+pub struct Proxy {
+    pub nodes: Vec<Named>,
+    pub settings: BTreeMap<String, String>,
+    pub block_time: Option<Duration>,
+    pub net: Option<Devnet>,
+    pub app: Option<App>,
+    pub process: Option<Process>,
+    /// The configuration file, as it is read at the next reload.
+    pub file: Arc<Mutex<String>>,
+    pub client: reqwest::Client,
+    /// The last call's reply.
+    pub last: Option<Reply>,
+    /// The last refusal of a reload, or what it changed.
+    pub reloaded: Option<Result<String, String>>,
+    /// Calls that were sent and have not been looked at since, in their order.
+    pub waiting: Vec<JoinHandle<Reply>>,
+    pub traffic: Option<Traffic>,
+    /// When the last change was made to a node.
+    pub since: Instant,
+    /// Addresses where the proxy was.
+    pub known: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<_> = self.net.iter().flat_map(Devnet::nodes).map(|node| node.active_faults()).collect();
+        write!(f, "{}\nfaults: {faults:?}\nlast reply: {:?}", self.file.lock().unwrap(), self.last)
+    }
+}
+
+impl Proxy {
+    fn new() -> Self {
+        // Probes fast enough for a test. Where the defaults matter, a scenario says so.
+        let settings = [
+            ("listen", r#""127.0.0.1:0""#),
+            ("admin.listen", r#""127.0.0.1:0""#),
+            ("health.interval", r#""100ms""#),
+            ("health.timeout", r#""300ms""#),
+        ];
+        Self {
+            nodes: Vec::new(),
+            settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            block_time: None,
+            net: None,
+            app: None,
+            process: None,
+            file: Arc::default(),
+            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap(),
+            last: None,
+            reloaded: None,
+            waiting: Vec::new(),
+            traffic: None,
+            since: Instant::now(),
+            known: None,
+        }
+    }
+
+    /// The pretend network, with a pretend node for each node of the configuration and one to spare.
+    pub async fn devnet(&mut self) -> &Devnet {
+        if self.net.is_none() {
+            let execution = self.nodes.len() + 1;
+            let options = Options { execution, block_time: self.block_time, ..Options::default() };
+            self.net = Some(Devnet::start(options, Arc::new(Tcp)).await.unwrap());
+        }
+        self.net.as_ref().unwrap()
+    }
+
+    /// Writes the configuration file from the settings and the nodes.
+    pub async fn write_file(&mut self) -> String {
+        self.devnet().await;
+        let mut text: String = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        for node in &self.nodes {
+            let url = node.url.replace("{addr}", &self.node(&node.name).addr().to_string());
+            let Named { name, tier, more, .. } = node;
+            text += &format!("[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n{more}\n");
+        }
+        self.file.lock().unwrap().clone_from(&text);
+        if let Some(process) = &self.process {
+            process.rewrite(&text);
+        }
+        text
+    }
+
+    /// Starts the proxy in this process.
+    pub async fn start(&mut self) {
+        let text = self.write_file().await;
+        let config = Config::parse(&text, &|_| None).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let file = self.file.clone();
+        let source = move || Config::parse(&file.lock().unwrap(), &|_| None).map_err(|errors| errors.to_string());
+        let app = App::start(config, Around::real(1), Some(Arc::new(source))).await.unwrap();
+        self.known = Some((app.addr(), app.admin_addr()));
+        self.app = Some(app);
+    }
+
+    pub async fn end(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            waiting.abort();
+        }
+        self.traffic = None;
+        self.app = None;
+        self.process = None;
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.known.expect("the proxy runs").0
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.known.expect("the proxy runs").1
+    }
+
+    /// The pretend node behind the operator's name.
+    pub fn node(&self, name: &str) -> &Arc<Node> {
+        let net = self.net.as_ref().expect("the network runs");
+        let place = self.nodes.iter().position(|node| node.name == name);
+        net.el(place.unwrap_or_else(|| panic!("no node {name} was given")))
+    }
+
+    /// Sends a body to the proxy and waits for the reply.
+    pub fn post(&self, body: impl Into<reqwest::Body>) -> impl Future<Output = Reply> + Send + 'static {
+        let request = self.client.post(format!("http://{}", self.addr())).body(body);
+        async move {
+            let started = Instant::now();
+            let response = request.send().await.unwrap_or_else(|error| panic!("no response: {error:?}"));
+            let status = response.status().as_u16();
+            let retry_after = response.headers().contains_key("retry-after");
+            let body = response.text().await.unwrap_or_else(|error| panic!("no whole body: {error:?}"));
+            Reply { status, retry_after, body, took: started.elapsed() }
+        }
+    }
+
+    /// Makes a call.
+    pub fn call(&self, method: &str, params: &Value) -> impl Future<Output = Reply> + Send + 'static {
+        self.post(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string())
+    }
+
+    /// The operator's name of the node that answers now. Fails unless the call is answered.
+    pub async fn who(&self) -> String {
+        let reply = self.call("web3_clientVersion", &json!([])).await;
+        self.who_answered(&reply).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    pub fn who_answered(&self, reply: &Reply) -> Result<String, String> {
+        let names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
+        who(&names, reply)
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("http://{}{path}", self.admin())).send().await;
+        let response = response.unwrap_or_else(|error| panic!("GET {path}: {error:?}"));
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// What the status says of the execution side.
+    pub async fn status(&self) -> Value {
+        let (_, text) = self.get("/status").await;
+        serde_json::from_str::<Value>(&text).unwrap()["networks"][0]["el"].clone()
+    }
+
+    /// What the status says of one node.
+    pub async fn status_of(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let nodes = status["nodes"].as_array().unwrap_or_else(|| panic!("no nodes: {status:#}"));
+        let node = nodes.iter().find(|node| node["name"] == name);
+        node.cloned().unwrap_or_else(|| panic!("no {name} in the status: {status:#}"))
+    }
+
+    /// The value of a metric without its labels, or with those that `line` names.
+    pub async fn metric(&self, line: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await;
+        text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
+    }
+}
+
+/// The node that gave `reply`, by the operator's `names`.
+pub fn who(names: &[String], reply: &Reply) -> Result<String, String> {
+    let json: Value = serde_json::from_str(&reply.body).map_err(|error| format!("{error}: {reply:?}"))?;
+    let version = json["result"].as_str().ok_or_else(|| format!("no result: {reply:?}"))?;
+    let number: usize = version.rsplit("el-").next().unwrap().parse().map_err(|_| format!("no node: {reply:?}"))?;
+    // A node that came by a reload has no name here.
+    Ok(names.get(number - 1).cloned().unwrap_or_else(|| format!("el-{number}")))
+}
+
+/// Looks until there is something to see.
+pub async fn eventually<T>(what: &str, patience: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        match look().await {
+            Ok(seen) => return seen,
+            Err(why) if Instant::now() > deadline => panic!("{what}: not within {patience:?}: {why}"),
+            Err(_) => sleep(LOOK).await,
+        }
+    }
+}

@@ -216,25 +216,6 @@ pub fn read_finalized(body: &[u8]) -> Option<Checkpoint> {
     Some(Checkpoint { epoch: epoch.0, root })
 }
 
-/// Reads slots per epoch and milliseconds per slot from the answer of `/eth/v1/config/spec`.
-pub fn read_spec(body: &[u8]) -> Option<(u64, u64)> {
-    #[derive(Deserialize)]
-    struct Answer {
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-    struct Data {
-        slots_per_epoch: Decimal,
-        seconds_per_slot: Option<Decimal>,
-        slot_duration_ms: Option<Decimal>,
-    }
-    let Data { slots_per_epoch, seconds_per_slot, slot_duration_ms } =
-        serde_json::from_slice::<Answer>(body).ok()?.data;
-    let slot = slot_duration_ms.map(|ms| ms.0).or(seconds_per_slot.map(|seconds| seconds.0.saturating_mul(1000)))?;
-    (slots_per_epoch.0 > 0 && slot > 0).then_some((slots_per_epoch.0, slot))
-}
-
 /// A `block` event made up from a header.
 pub fn block_event(root: Root, header: &Header) -> Bytes {
     let Header { slot, optimistic, .. } = header;
@@ -346,14 +327,5 @@ mod tests {
         assert_eq!(read("head", json!({"slot": 7, "block": a.to_string()})), None);
         assert_eq!(read("block", json!({"slot": "7", "block": "0x12"})), None);
         assert_eq!(read("attestation", json!({})), None);
-    }
-
-    #[test]
-    fn the_spec_gives_the_length_of_slots_and_epochs() {
-        let read = |data: Value| read_spec(json!({ "data": data }).to_string().as_bytes());
-        assert_eq!(read(json!({"SLOTS_PER_EPOCH": "32", "SECONDS_PER_SLOT": "12", "X": [1]})), Some((32, 12_000)));
-        assert_eq!(read(json!({"SLOTS_PER_EPOCH": "8", "SLOT_DURATION_MS": "6000"})), Some((8, 6_000)));
-        assert_eq!(read(json!({"SLOTS_PER_EPOCH": "0", "SECONDS_PER_SLOT": "12"})), None);
-        assert_eq!(read(json!({"SLOTS_PER_EPOCH": "32"})), None);
     }
 }

@@ -54,9 +54,11 @@ pub enum Question {
     Header(Root),
     /// The finalized checkpoint as of this state, or of the head's.
     Finalized(Option<Root>),
-    /// What the duties of this epoch depend on.
+    /// What the duties of a head at this block depend on.
     Duties {
-        /// The epoch.
+        /// The block's root. The answer holds only if it is of the node's canonical chain.
+        root: Root,
+        /// Its epoch.
         epoch: u64,
     },
 }
@@ -228,7 +230,7 @@ impl Stitcher {
             Some(Said::Block { slot, root }) => Work::Block { slot, root, event: raw },
             Some(Said::Head { slot, root, duties }) => {
                 if let Some(duties) = duties {
-                    self.chain.learn_duties(root, slot, duties);
+                    self.chain.hear_duties(root, slot, duties);
                 }
                 Work::Head { slot, root, event: Some(raw) }
             }
@@ -262,7 +264,7 @@ impl Stitcher {
             (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
                 self.chain.insert(root, header);
             }
-            (Question::Duties { epoch }, Some(Answer::Duties(duties))) => self.chain.learn_epoch(epoch, duties),
+            (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
             (Question::Finalized(_), Some(Answer::Finalized(checkpoint))) => {
                 self.work.pop_front();
                 self.work.push_front(Work::MissedFinality(checkpoint));
@@ -322,9 +324,9 @@ impl Stitcher {
             },
             Work::LearnDuties => {
                 if let Some(tip) = self.tip
-                    && let Err(Unknown::Duties { epoch }) = self.chain.duties(tip.what)
+                    && let Err(unknown) = self.chain.duties(tip.what)
                 {
-                    return Progress::Needs(Question::Duties { epoch });
+                    return Progress::Needs(unknown.into());
                 }
             }
         }
@@ -477,7 +479,7 @@ impl From<Unknown> for Question {
     fn from(unknown: Unknown) -> Self {
         match unknown {
             Unknown::Header(root) => Self::Header(root),
-            Unknown::Duties { epoch } => Self::Duties { epoch },
+            Unknown::Duties { root, epoch } => Self::Duties { root, epoch },
         }
     }
 }

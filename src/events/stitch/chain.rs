@@ -1,20 +1,17 @@
 //! The window of blocks that a stitcher remembers, and the ways between them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::{
     super::beacon::{Duties, Header, Root},
     MAX_GAP, WINDOW,
 };
 
-/// Epochs of which a node's word on duties is kept.
-const EPOCHS: usize = 8;
-
 /// What is missing to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
     Header(Root),
-    Duties { epoch: u64 },
+    Duties { root: Root, epoch: u64 },
 }
 
 /// The way from one head to another.
@@ -39,10 +36,8 @@ pub(super) struct Chain {
     headers: HashMap<Root, Header>,
     /// Blocks whose `block` event was told, with their slots.
     told: HashMap<Root, u64>,
-    /// What nodes said with their heads, with the heads' slots.
+    /// What nodes said with their heads or when asked, with the heads' slots.
     duties: HashMap<Root, (u64, Duties)>,
-    /// What a node said of an epoch when asked.
-    epochs: BTreeMap<u64, Duties>,
     /// What clients hear begins after this slot.
     floor: u64,
 }
@@ -54,7 +49,6 @@ impl Chain {
             headers: HashMap::new(),
             told: HashMap::new(),
             duties: HashMap::new(),
-            epochs: BTreeMap::new(),
             floor: 0,
         }
     }
@@ -79,14 +73,15 @@ impl Chain {
         self.told.insert(root, slot);
     }
 
-    pub(super) fn learn_duties(&mut self, root: Root, slot: u64, duties: Duties) {
+    /// A node says it with a head.
+    pub(super) fn hear_duties(&mut self, root: Root, slot: u64, duties: Duties) {
         self.duties.insert(root, (slot, duties));
     }
 
-    pub(super) fn learn_epoch(&mut self, epoch: u64, duties: Duties) {
-        self.epochs.insert(epoch, duties);
-        while self.epochs.len() > EPOCHS {
-            self.epochs.pop_first();
+    /// A node says it of a known block when asked.
+    pub(super) fn learn_duties(&mut self, root: Root, duties: Duties) {
+        if let Some(slot) = self.slot(root) {
+            self.duties.insert(root, (slot, duties));
         }
     }
 
@@ -157,8 +152,8 @@ impl Chain {
         }
     }
 
-    /// What the duties of a head at `root` depend on: what a node said with that head, or with an earlier one of its chain, or when
-    /// asked.
+    /// What the duties of a head at `root` depend on: what a node said of that head or of an earlier one of its chain, or what the
+    /// headers show.
     pub(super) fn duties(&self, root: Root) -> Result<Duties, Unknown> {
         let epoch = self.epoch(self.known(root)?.slot);
         let (mut current, mut at) = (None, root);
@@ -178,9 +173,7 @@ impl Chain {
                 _ => at = header.parent,
             }
         }
-        let before = epoch.checked_sub(1).and_then(|before| self.epochs.get(&before));
-        let joined = current.zip(before).map(|(current, said)| Duties { previous: said.current, current });
-        joined.or_else(|| self.epochs.get(&epoch).copied()).ok_or(Unknown::Duties { epoch })
+        Err(Unknown::Duties { root, epoch })
     }
 
     fn slot(&self, root: Root) -> Option<u64> {
@@ -230,20 +223,16 @@ mod tests {
         // Epochs: 2 holds slots 8 to 11, 3 holds 12 to 15, 4 holds 16 to 19.
         let mut chain = chain(&[(1, 9, 0), (2, 11, 1), (3, 13, 2), (4, 14, 3), (5, 17, 4), (6, 22, 5)]);
         let said = Duties { previous: root(70), current: root(71) };
-        assert_eq!(chain.duties(root(2)), Err(Unknown::Duties { epoch: 2 }));
-        chain.learn_duties(root(1), 9, said);
+        assert_eq!(chain.duties(root(2)), Err(Unknown::Duties { root: root(2), epoch: 2 }));
+        chain.learn_duties(root(1), said);
         assert_eq!(chain.duties(root(1)), Ok(said));
         assert_eq!(chain.duties(root(2)), Ok(said), "the same epoch");
         assert_eq!(chain.duties(root(4)), Ok(Duties { previous: root(71), current: root(2) }), "the next epoch");
         assert_eq!(chain.duties(root(5)), Ok(Duties { previous: root(2), current: root(4) }), "two epochs on");
         assert_eq!(chain.duties(root(6)), Ok(Duties { previous: root(4), current: root(5) }));
         chain.duties.clear();
-        assert_eq!(chain.duties(root(4)), Err(Unknown::Duties { epoch: 3 }));
+        assert_eq!(chain.duties(root(4)), Err(Unknown::Duties { root: root(4), epoch: 3 }));
         assert_eq!(chain.duties(root(6)), Ok(Duties { previous: root(4), current: root(5) }), "from headers alone");
-        chain.learn_epoch(3, said);
-        assert_eq!(chain.duties(root(4)), Ok(said));
-        chain.learn_epoch(2, said);
-        assert_eq!(chain.duties(root(4)), Ok(Duties { previous: root(71), current: root(2) }));
     }
 
     #[test]

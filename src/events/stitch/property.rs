@@ -184,12 +184,13 @@ impl World {
                 let root = state.map_or(Some(head), |state| of(state).map(|(root, _)| *root));
                 root.map(|root| Answer::Finalized(self.tree.finalized(root)))
             }
-            // Of the node's own chain, as nodes answer.
-            Question::Duties { epoch } => {
-                let at = self.tree.line(head).find(|at| self.tree.blocks[at].slot / SLOTS == epoch);
-                at.map(|at| Answer::Duties(self.tree.duties(at)))
+            // Of its own chain only, as nodes answer.
+            Question::Duties { root, .. } => {
+                let is_canonical = self.tree.line(head).any(|at| at == root);
+                is_canonical.then(|| Answer::Duties(self.tree.duties(root)))
             }
         };
+        self.unanswered += u32::from(answer.is_none());
         self.give(Input::Answered(question, answer));
     }
 

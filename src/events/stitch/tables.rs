@@ -48,7 +48,7 @@ impl Node {
             Question::Finalized(_) => {
                 Some(Answer::Finalized(Checkpoint { epoch: self.finalized, root: root(self.finalized * SLOTS + 1) }))
             }
-            Question::Duties { epoch } => {
+            Question::Duties { epoch, .. } => {
                 Some(Answer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) }))
             }
         }

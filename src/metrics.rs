@@ -37,6 +37,24 @@ struct Plain {
     /// Client HTTP connections ever opened.
     #[metric]
     http_connections_total: Counter,
+    /// Event streams of the beacon API open now.
+    #[metric]
+    sse_streams: Gauge,
+    /// Events told to clients, each counted for every client, by topic.
+    #[metric(labels = ["kind"])]
+    notifications_total: Counter,
+    /// Blocks that no stream had told and that were made up from their headers.
+    #[metric(labels = ["network"])]
+    backfilled_blocks_total: Counter,
+    /// Reorganisations told to clients of events.
+    #[metric(labels = ["network"])]
+    reorgs_total: Counter,
+    /// Gaps in a network's events that could not be filled.
+    #[metric(labels = ["network"])]
+    gaps_skipped_total: Counter,
+    /// Clients cut off because they did not take what was sent to them.
+    #[metric]
+    slow_clients_closed_total: Counter,
     /// Reloads of the configuration, by outcome.
     #[metric(labels = ["outcome"])]
     reloads_total: Counter,
@@ -269,6 +287,36 @@ impl Metrics {
     pub fn connection(&self) -> impl Drop + use<> {
         self.plain.http_connections_total().inc();
         Guard::new(self.plain.http_connections.clone(), Vec::new())
+    }
+
+    /// Counts a client's event stream as open for as long as the guard lives.
+    pub fn sse_stream(&self) -> impl Drop + Send + use<> {
+        Guard::new(self.plain.sse_streams.clone(), Vec::new())
+    }
+
+    /// `count` clients were told an event.
+    pub fn notified(&self, kind: &str, count: u64) {
+        self.plain.notifications_total(kind).inc_by(count);
+    }
+
+    /// A missed block was made up.
+    pub fn backfilled(&self, network: &str) {
+        self.plain.backfilled_blocks_total(network).inc();
+    }
+
+    /// A reorganisation was told.
+    pub fn reorged(&self, network: &str) {
+        self.plain.reorgs_total(network).inc();
+    }
+
+    /// A gap was skipped.
+    pub fn gap_skipped(&self, network: &str) {
+        self.plain.gaps_skipped_total(network).inc();
+    }
+
+    /// A slow client was cut off.
+    pub fn slow_client_closed(&self) {
+        self.plain.slow_clients_closed_total().inc();
     }
 
     /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.

@@ -178,10 +178,20 @@ pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
     }
     let Answer { execution_optimistic, data } = serde_json::from_slice(body).ok()?;
     let Message { slot, parent_root, state_root } = data.header.message;
-    Some((
-        data.root,
-        Header { slot: slot.0, parent: parent_root, state: state_root, optimistic: execution_optimistic },
-    ))
+    Some((data.root, Header { slot: slot.0, parent: parent_root, state: state_root, optimistic: execution_optimistic }))
+}
+
+/// Whether the answer of `/eth/v1/beacon/headers/{id}` says that the block is of the node's chain.
+pub fn is_canonical(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        canonical: bool,
+    }
+    serde_json::from_slice::<Answer>(body).is_ok_and(|answer| answer.data.canonical)
 }
 
 /// Reads the answer of `/eth/v1/beacon/blocks/{id}/root`.
@@ -293,10 +303,7 @@ mod tests {
             "old_head_state": root(7).to_string(), "new_head_state": root(2).to_string(), "epoch": "2",
             "execution_optimistic": true,
         });
-        assert_eq!(
-            data(&reorg_event((root(6), &old), (root(3), &header), 2, 2)),
-            ("chain_reorg".to_owned(), expected)
-        );
+        assert_eq!(data(&reorg_event((root(6), &old), (root(3), &header), 2, 2)), ("chain_reorg".to_owned(), expected));
         let expected = json!({
             "block": root(8).to_string(), "state": root(2).to_string(), "epoch": "1", "execution_optimistic": true,
         });

@@ -155,6 +155,8 @@ pub struct Stitcher {
     chain: Chain,
     tip: Option<Last<Root>>,
     finalized: Option<Last<u64>>,
+    /// Whether to ask what is final when the next head is told: an epoch has begun since, or the last time brought no answer.
+    asks_finality: bool,
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
     reorg: Option<(Root, Bytes)>,
     seen: Seen,
@@ -171,6 +173,7 @@ impl Stitcher {
             chain: Chain::new(slots_per_epoch),
             tip: None,
             finalized: None,
+            asks_finality: false,
             reorg: None,
             seen: Seen::default(),
             work: VecDeque::new(),
@@ -190,7 +193,7 @@ impl Stitcher {
         match input {
             Input::Opened => {
                 // What the stream before said and could not bear out, this one will say itself.
-                self.work.clear();
+                self.clear();
                 self.work.extend([Work::Catch, Work::Finality(None), Work::LearnDuties]);
                 self.waiting = None;
                 self.reorg = None;
@@ -286,13 +289,18 @@ impl Stitcher {
                 }
             }
             Some(Work::Catch) => self.broken("it does not tell its head"),
-            // Finality comes again with the next epoch.
+            Some(Work::Finality(_) | Work::MissedFinality(_)) => self.asks_finality = true,
             _ => {}
         }
     }
 
-    fn broken(&mut self, why: &'static str) {
+    fn clear(&mut self) {
+        self.asks_finality |= self.work.iter().any(|work| matches!(work, Work::Finality(Some(_))));
         self.work.clear();
+    }
+
+    fn broken(&mut self, why: &'static str) {
+        self.clear();
         self.waiting = None;
         self.effects.push(Effect::Broken(why));
     }
@@ -386,8 +394,7 @@ impl Stitcher {
         let event = event.filter(|_| is_last);
         let is_made_up = event.is_none();
         // The event itself may have told what its duties depend on; what is made up must know it.
-        if is_made_up && let Err(unknown) = self.chain.duties(next)
-        {
+        if is_made_up && let Err(unknown) = self.chain.duties(next) {
             return Progress::Needs(unknown.into());
         }
         if fork != tip.what {
@@ -405,9 +412,13 @@ impl Stitcher {
             self.tell("head", event);
         }
         self.arrived(next, true);
-        if transition && is_made_up {
+        // With the first block of an epoch comes the node's own word, if it was the node that told it. One block later it is late.
+        if (transition && is_made_up) || (self.asks_finality && !transition) {
             let state = self.chain.header(next).map(|header| header.state);
             self.work.push_front(Work::Finality(state));
+            self.asks_finality = false;
+        } else {
+            self.asks_finality |= transition;
         }
         if is_last {
             self.reorg = None;
@@ -451,9 +462,8 @@ impl Stitcher {
         let (Some(before), Some(after)) = (self.chain.header(old), self.chain.header(new)) else { return };
         let depth = before.slot.saturating_sub(self.chain.header(fork).map_or(0, |header| header.slot));
         let own = self.reorg.take().filter(|(said, _)| *said == old).map(|(_, event)| event);
-        let event = own.unwrap_or_else(|| {
-            beacon::reorg_event((old, before), (new, after), depth, self.chain.epoch(after.slot))
-        });
+        let event = own
+            .unwrap_or_else(|| beacon::reorg_event((old, before), (new, after), depth, self.chain.epoch(after.slot)));
         self.effects.push(Effect::Reorged(depth));
         self.tell("chain_reorg", event);
     }

@@ -67,8 +67,12 @@ async fn befalls(proxy: &mut Proxy, name: &str, fault: Fault) {
     timeout(SOON, node.settled()).await.expect("the fault is felt");
 }
 
-#[given(regex = r"^(\S+) (goes down|hangs|answers with garbage|answers with HTTP 500|answers with HTTP 429|starts to sync)$")]
-#[when(regex = r"^(\S+) (goes down|hangs|answers with garbage|answers with HTTP 500|answers with HTTP 429|starts to sync)$")]
+#[given(
+    regex = r"^(\S+) (goes down|hangs|answers with garbage|answers with HTTP 500|answers with HTTP 429|starts to sync)$"
+)]
+#[when(
+    regex = r"^(\S+) (goes down|hangs|answers with garbage|answers with HTTP 500|answers with HTTP 429|starts to sync)$"
+)]
 async fn fails(proxy: &mut Proxy, name: String, how: String) {
     let fault = match how.as_str() {
         "goes down" => Fault::Down,

@@ -6,12 +6,14 @@ use tokio::time::timeout;
 
 use crate::world::{Named, Proxy, SOON, eventually};
 
-const SECRETS: [&str; 6] = ["pathKey0001", "queryKey0002", "userName0003", "passWord0004", "tokenKey0005", "plainKey0006"];
+const SECRETS: [&str; 6] =
+    ["pathKey0001", "queryKey0002", "userName0003", "passWord0004", "tokenKey0005", "plainKey0006"];
 
 #[given(expr = "a primary {word} whose URL and headers hold secrets")]
 async fn secretive(proxy: &mut Proxy, name: String) {
     let url = "http://{addr}/v2/pathKey0001?apikey=queryKey0002".to_owned();
-    let more = r#"headers = { Authorization = "Bearer tokenKey0005", X-Api-Key = "plainKey0006plainKey0006" }"#.to_owned();
+    let more =
+        r#"headers = { Authorization = "Bearer tokenKey0005", X-Api-Key = "plainKey0006plainKey0006" }"#.to_owned();
     proxy.nodes.push(Named { name, tier: "primary", url, more });
 }
 

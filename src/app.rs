@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     door::{
         admin::{Admin, Reload},
+        beacon,
         http::Service,
         site::Site,
     },
@@ -116,7 +117,7 @@ impl App {
         let (site, parts) = build::build(config, &world, &metrics, &broken).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(site));
         let closing = watch::Sender::new(false);
-        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe());
+        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer);
         let crew = Crew::start(world.threads, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(site.clone(), metrics.clone(), closing.subscribe(), broken.subscribe(), reload.clone());
@@ -162,6 +163,7 @@ impl App {
             // What still waits for a node is told so while there is time to tell it.
             for network in &self.shared.site.load().networks {
                 network.calls.iter().for_each(|calls| calls.close());
+                network.beacon.iter().for_each(|rest| rest.close());
             }
             if timeout(grace - last_call, &mut done).await.is_err() {
                 warn!("the grace time is over; some connections are cut");

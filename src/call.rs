@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod answer;
 mod attempt;
 pub mod hold;
+pub mod rest;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,14 +35,14 @@ use crate::{
 
 /// How long a call pauses when every node that seemed to serve failed it; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The calls to one network's execution nodes.
 pub struct Calls {
     pool: Arc<Pool>,
     settings: Settings,
     metrics: CallMetrics,
-    hold: Hold,
+    hold: Hold<Calls>,
 }
 
 /// What becomes of a call.
@@ -150,6 +151,7 @@ impl Calls {
                 deadline: arrived + self.settings.timeout,
                 tried: Vec::new(),
                 attempts: 0,
+                lost: 0,
                 may_have_arrived,
                 best: None,
                 rejected: None,
@@ -184,8 +186,10 @@ struct Course<'a> {
     deadline: Instant,
     /// The nodes that failed it since it last waited.
     tried: Vec<usize>,
-    /// Attempts that reached a node.
+    /// Attempts of this round that reached a node.
     attempts: u32,
+    /// Attempts of all rounds whose connection or answer was lost: it may be the call that does that to nodes.
+    lost: u32,
     /// Whether some node may have it although it gave no answer.
     may_have_arrived: bool,
     /// The best answer that a node gave, though it speaks of the node.
@@ -199,7 +203,7 @@ struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left> {
+    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
         loop {
             let Some((node, turn)) = self.next_node().await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
@@ -240,6 +244,7 @@ impl<'a> Course<'a> {
                 Sent::Lost(trouble) => {
                     self.may_have_arrived = true;
                     self.attempts += 1;
+                    self.lost += 1;
                     if let Some(trouble) = trouble {
                         self.calls.pool.doubt(node);
                         self.charges.push((node, trouble));
@@ -278,11 +283,11 @@ impl<'a> Course<'a> {
     }
 
     /// The node to try next, and a turn in the queue if the call had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left> {
+    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left<Calls>> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
-            if self.attempts >= settings.attempts.get() || now >= self.deadline {
+            if self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             let mut turn = None;
@@ -295,18 +300,19 @@ impl<'a> Course<'a> {
             };
             let class = self.method.class;
             let node = route::next(&pool.snapshot(), load, pool.served(), settings.policy, class, &self.tried);
-            if let Some(node) = node {
-                return Ok(Some((node, turn)));
+            match node {
+                Some(node) if self.attempts < settings.attempts.get() => return Ok(Some((node, turn))),
+                _ => drop(turn),
             }
-            drop(turn);
-            // Every node has failed it. An answer that one gave is better than waiting for another.
+            // The round is over. What a node said of the call is better than waiting for another to say it.
             let until = self.hold_until(now);
-            if self.best.is_some() || now >= until {
+            if self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
             hold.pause(self.pause.min(until - now), self.request.raw.len()).await?;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             self.tried.clear();
+            self.attempts = 0;
         }
     }
 

@@ -1,10 +1,59 @@
 //! Floor 7, doors: framing and limits, and the one place that turns refusals into HTTP responses.
 
 pub mod admin;
+pub mod beacon;
 pub mod http;
 pub mod site;
 
-use crate::domain::refusal::Refusal;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+use futures_util::Stream;
+use hyper::body::Incoming;
+
+use self::site::Site;
+use crate::{
+    domain::refusal::Refusal,
+    net::{BoxFuture, exchange::Broken},
+};
+
+/// A door without a port of its own: it answers requests on connections that another door holds. Doors do not know each other; `app`
+/// gives the one to the other.
+pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
+
+/// The body of a guest's response, as it comes.
+pub struct Piped {
+    pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
+    length: Option<u64>,
+}
+
+impl Piped {
+    /// A body that comes piece by piece, `length` bytes in all where that is known.
+    pub fn new(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: Option<u64>) -> Self {
+        Self { pieces: Box::pin(pieces), length }
+    }
+
+    /// A body in memory.
+    pub fn whole(body: Bytes) -> Self {
+        let length = body.len() as u64;
+        Self::new(futures_util::stream::iter((length > 0).then_some(Ok(body))), Some(length))
+    }
+
+    /// Bytes in all, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The next piece.
+    pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        self.pieces.as_mut().poll_next(context)
+    }
+}
 
 /// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown outcome: some clients repeat a
 /// request by themselves on a 5xx, and that one must not be sent twice.

@@ -14,7 +14,7 @@ use prometric::{
 };
 use prometric_derive::metrics;
 
-use crate::domain::method::Method;
+use crate::domain::{method::Method, rest::Route};
 
 /// Seconds, from a local node's tens of microseconds to a long trace.
 const BUCKETS: [f64; 14] =
@@ -251,7 +251,9 @@ impl Metrics {
             layer: layer.into(),
             total: self.calls.clone(),
             duration: self.call_duration.with_label_values(&[network, layer]),
-            cells: (0..=Method::COUNT).map(|_| [const { OnceLock::new() }; CallOutcome::ALL.len()]).collect(),
+            cells: (0..(Method::COUNT + 1).max(Route::GROUPS.len()))
+                .map(|_| [const { OnceLock::new() }; CallOutcome::ALL.len()])
+                .collect(),
         }
     }
 
@@ -374,15 +376,24 @@ pub struct CallMetrics {
     layer: String,
     total: IntCounterVec,
     duration: prometheus::Histogram,
-    /// By the method's place in the table and the outcome; made at first use, so that only what happened shows.
+    /// By the place of the method, or of the route's group, in its table and the outcome; made at first use, so that only what happened shows.
     cells: Box<[[OnceLock<IntCounter>; CallOutcome::ALL.len()]]>,
 }
 
 impl CallMetrics {
     /// A call ended so, after that many seconds.
     pub fn ended(&self, method: &Method, outcome: CallOutcome, seconds: f64) {
-        let make = || self.total.with_label_values(&[&self.network, &self.layer, method.label, outcome.as_str()]);
-        self.cells[method.place][outcome as usize].get_or_init(make).inc();
+        self.count(method.label, method.place, outcome, seconds);
+    }
+
+    /// A request to the beacon API ended so, after that many seconds. The method is the group of its route.
+    pub fn rest_ended(&self, route: &Route, outcome: CallOutcome, seconds: f64) {
+        self.count(route.group, route.place, outcome, seconds);
+    }
+
+    fn count(&self, label: &str, place: usize, outcome: CallOutcome, seconds: f64) {
+        let make = || self.total.with_label_values(&[&self.network, &self.layer, label, outcome.as_str()]);
+        self.cells[place][outcome as usize].get_or_init(make).inc();
         self.duration.observe(seconds);
     }
 }

@@ -4,6 +4,8 @@
 //! simulated network.
 
 pub mod exchange;
+pub mod outgoing;
+pub mod request;
 pub mod tcp;
 pub mod tls;
 pub mod upstream;

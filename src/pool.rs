@@ -166,6 +166,9 @@ impl Pool {
 
     /// A call failed in a way that speaks of the node. A refused connection has it probed at once; a run of failures takes it out.
     pub fn call_failed(&self, node: usize, trouble: Trouble) {
+        if trouble.fault == Fault::Ours {
+            return;
+        }
         let run = self.nodes[node].traffic.failed();
         let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
             self.nodes[node].traffic.answered();
@@ -198,20 +201,20 @@ impl Pool {
             }
             Effect::Poke(node) => self.nodes[node].poke.notify_one(),
             Effect::Verdict { node, from, to } => {
-                let network = &*self.network;
+                let (network, layer) = (&*self.network, self.layer.as_str());
                 let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());
                 match (to, why) {
-                    (Verdict::Up, _) => info!(network, node = name(node), was = %from, "node is up"),
+                    (Verdict::Up, _) => info!(network, layer, node = name(node), was = %from, "node is up"),
                     (_, Some(why)) if matches!(to, Verdict::Down(_)) => {
-                        warn!(network, node = name(node), was = %from, verdict = %to, why, "node is not usable");
+                        warn!(network, layer, node = name(node), was = %from, verdict = %to, why, "node is not usable");
                     }
-                    _ => warn!(network, node = name(node), was = %from, verdict = %to, "node is not usable"),
+                    _ => warn!(network, layer, node = name(node), was = %from, verdict = %to, "node is not usable"),
                 }
             }
             Effect::Switched { from, to, reason } => {
                 metrics.switched(&self.network, self.layer.as_str(), reason);
                 let (from, to) = (from.map_or("none", name), to.map_or("none", name));
-                info!(network = &*self.network, from, to, reason, "calls go elsewhere");
+                info!(network = &*self.network, layer = self.layer.as_str(), from, to, reason, "calls go elsewhere");
             }
         }
     }

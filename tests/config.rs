@@ -105,6 +105,46 @@ fn nodes_without_a_name_are_numbered_and_backups_follow_primaries() {
 }
 
 #[test]
+fn a_pair_is_one_execution_and_one_consensus_node_of_a_network() {
+    let node =
+        |place: &str, url: &str, pair: &str| format!("[[{place}]]\nhttp = \"http://{url}\"\npair = \"{pair}\"\n");
+    let text = [
+        node("el.primary", "a", "one"),
+        node("el.backup", "b", "two"),
+        node("cl.primary", "a", "two"),
+        node("cl.primary", "b", "one"),
+        node("networks.base.el.primary", "a", "one"),
+        node("networks.base.cl.primary", "a", "one"),
+    ];
+    let config = parse(&text.concat());
+    let pairs = |nodes: &[steadfast::config::Node]| -> Vec<String> {
+        nodes.iter().map(|node| node.pair.as_ref().unwrap().to_string()).collect()
+    };
+    assert_eq!(pairs(&config.networks[0].el), ["one", "two"]);
+    assert_eq!(pairs(&config.networks[0].cl), ["two", "one"]);
+
+    // All that is wrong at once; and each only once.
+    let text = [
+        node("el.primary", "a", "one"),
+        node("el.backup", "b", "one"),
+        node("cl.primary", "a", "two"),
+        node("networks.base.el.primary", "a", "two"),
+    ];
+    assert_eq!(
+        problems(&text.concat()),
+        [
+            "3: el.primary[0].pair: no consensus node of this network has the same",
+            "6: el.backup[0].pair: is the pair of `el.primary[0]` already: a pair has one node of each layer",
+            "9: cl.primary[0].pair: no execution node of this network has the same",
+            "12: networks.base.el.primary[0].pair: no consensus node of this network has the same",
+        ]
+    );
+    // A name that cannot be read may be the one that is missed.
+    let text = [node("el.primary", "a", "one"), node("cl.primary", "a", "?")];
+    assert_eq!(problems(&text.concat()).len(), 1);
+}
+
+#[test]
 fn a_short_timeout_alone_shortens_what_depends_on_it() {
     let config = parse("[calls]\ntimeout = \"4s\"\nmax_body = \"1GiB\"\n[[cl.primary]]\nhttp = \"http://a\"");
     assert_eq!(config.calls.attempt_timeout, Duration::from_secs(4));
@@ -180,6 +220,15 @@ fn each_rule_is_enforced_at_its_key() {
         (
             "[[el.backup]]\nhttp = \"http://b\"\nname = \"el-1\"",
             "3: el.backup[0].name: is the name of `el.primary[0]` already",
+        ),
+        ("[[el.backup]]\nhttp = \"http://b\"\npair = \"a b\"", "3: el.backup[0].pair: must be 1 to 64 letters"),
+        (
+            "[[el.backup]]\nhttp = \"http://b\"\npair = \"a\"",
+            "3: el.backup[0].pair: no consensus node of this network has the same",
+        ),
+        (
+            "[[cl.primary]]\nhttp = \"http://b\"\npair = \"a\"",
+            "3: cl.primary[0].pair: no execution node of this network has the same",
         ),
         ("[[el.backup]]\nhttp = \"http://a:1/\"", "2: el.backup[0].http: is a URL of `el.primary[0]` already"),
         (

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::World;
 use crate::{
-    call::Calls,
+    call::{Calls, rest::Rest},
     config::{self, Config},
     domain::verdict::Layer,
     door::site::{Served, Site},
@@ -36,7 +36,7 @@ struct Part {
     settings: config::Network,
     served: Arc<str>,
     calls: Option<Arc<Calls>>,
-    consensus: Option<Arc<Pool>>,
+    beacon: Option<Arc<Rest>>,
     /// Watches over the pools' tasks, and ends them with itself.
     _watch: JoinSet<()>,
 }
@@ -64,7 +64,7 @@ impl Parts {
             name: part.served.clone(),
             is_default: part.settings.name.is_default(),
             calls: part.calls.clone(),
-            beacon: part.consensus.clone(),
+            beacon: part.beacon.clone(),
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
@@ -122,6 +122,10 @@ impl Parts {
             if let (Some(calls), Some(next)) = (&earlier.calls, successor.and_then(|part| part.calls.clone())) {
                 calls.move_to(next);
             }
+            if let (Some(rest), Some(next)) = (&earlier.beacon, successor.and_then(|part| part.beacon.clone())) {
+                next.inherit(rest);
+                rest.move_to(next);
+            }
         }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let longest = self.config.calls.timeout;
@@ -176,15 +180,12 @@ impl Part {
             Ok(Some(pool))
         };
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
-        let consensus = start(Layer::Cl, &settings.cl)?;
-        if consensus.is_some() {
-            warn!(network = &*name, "consensus nodes are watched, and this version does not serve the beacon API");
-        }
-        Ok(Self { settings: settings.clone(), served: name, calls, consensus, _watch: watch })
+        let beacon = start(Layer::Cl, &settings.cl)?.map(|pool| Arc::new(Rest::new(pool, &config.calls, metrics)));
+        Ok(Self { settings: settings.clone(), served: name, calls, beacon, _watch: watch })
     }
 
     fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.calls.iter().map(|calls| calls.pool()).chain(&self.consensus)
+        self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|rest| rest.pool()))
     }
 
     /// Waits until a node of each side may serve, but no longer than `patience`.

@@ -15,9 +15,11 @@ use crate::{
     domain::{
         answer::{self, NodeError},
         hex,
+        id_splice::IdSplice,
+        json,
         method::Tells,
     },
-    net::{exchange::Broken, upstream::Response},
+    net::{exchange::Broken, upstream::Response, wire::Framing},
 };
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
@@ -29,8 +31,6 @@ const MAX_LOOK: usize = 64 * 1024;
 const MAX_ERROR: usize = 1024 * 1024;
 /// How far a result is searched for the height that it shows.
 const MAX_HEIGHT_LOOK: usize = 4096;
-/// The last bytes of a long answer that are kept back, because an id in them may have to be put right.
-const TAIL: usize = 1024;
 
 /// What kind of answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub struct Answer {
     rest: Option<Response>,
     /// Where in the first piece the id stands, if it came before the result.
     id: Option<Range<usize>>,
-    /// What is still to be checked, or put right, at the end of the stream.
-    tail: Option<Tail>,
+    /// Puts the id right as the answer passes, if it comes behind a result that is too long to keep.
+    splice: Option<IdSplice>,
 }
 
 /// The bytes that are in memory. Most answers are one piece.
@@ -110,13 +110,6 @@ impl Pieces {
     }
 }
 
-/// The check of an id that comes after the result of an answer too long to keep.
-#[derive(Debug)]
-struct Tail {
-    id: Bytes,
-    kept: Bytes,
-}
-
 impl Answer {
     /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short. `heard` is called as bytes come.
     ///
@@ -132,6 +125,10 @@ impl Answer {
             match piece {
                 Some(piece) => pieces.push(piece?),
                 None => ended = true,
+            }
+            if ended && response.head.framing == Framing::UntilClose && !json::is_whole(pieces.join(usize::MAX)) {
+                // Nothing else tells such an answer's end from the node's.
+                return Err(Broken::Lost { error: std::io::ErrorKind::UnexpectedEof.into(), started: true });
             }
             ended |= response.is_done();
             if kind.is_none() {
@@ -155,14 +152,14 @@ impl Answer {
             }
         }
         let rest = (!ended).then_some(response);
-        Ok(Self { status, kind: kind.unwrap_or(Kind::Alien), pieces, rest, id, tail: None })
+        Ok(Self { status, kind: kind.unwrap_or(Kind::Alien), pieces, rest, id, splice: None })
     }
 
     /// An answer of our own making, in a node's stead.
     pub fn made(body: Vec<u8>) -> Self {
         let mut pieces = Pieces::default();
         pieces.push(body.into());
-        Self { status: 200, kind: Kind::Result, pieces, rest: None, id: None, tail: None }
+        Self { status: 200, kind: Kind::Result, pieces, rest: None, id: None, splice: None }
     }
 
     /// Sees to it that the answer carries `id`, byte for byte: some nodes write a number or a string in their own way.
@@ -172,7 +169,7 @@ impl Answer {
                 self.pieces.splice(place, id);
             }
         } else if self.rest.is_some() {
-            self.tail = Some(Tail { id: Bytes::copy_from_slice(id), kept: Bytes::new() });
+            self.splice = Some(IdSplice::new(id));
         } else {
             let text = self.pieces.join(usize::MAX);
             let place = answer::trailing_id(text).or_else(|| answer::id(text));
@@ -212,7 +209,7 @@ impl Answer {
         let ready = self.pieces.length as u64;
         match &self.rest {
             None => Some(ready),
-            Some(_) if self.tail.is_some() => None,
+            Some(_) if self.splice.is_some() => None,
             Some(rest) => rest.head.framing.remaining().map(|left| ready + left),
         }
     }
@@ -236,47 +233,12 @@ impl Answer {
                     },
                 },
             };
-            let Some(tail) = &mut self.tail else { return Poll::Ready(piece.map(Ok)) };
-            match piece {
-                Some(piece) => {
-                    if let Some(piece) = tail.pass(piece) {
-                        return Poll::Ready(Some(Ok(piece)));
-                    }
-                }
-                None => {
-                    let last = tail.end();
-                    self.tail = None;
-                    return Poll::Ready((!last.is_empty()).then_some(Ok(last)));
-                }
+            let Some(splice) = &mut self.splice else { return Poll::Ready(piece.map(Ok)) };
+            // A piece may be nothing but the node's id.
+            match piece.map(|piece| splice.pass(piece)) {
+                Some(piece) if piece.is_empty() => {}
+                piece => return Poll::Ready(piece.map(Ok)),
             }
-        }
-    }
-}
-
-impl Tail {
-    /// Takes the next piece and gives out what is surely not of the answer's end.
-    fn pass(&mut self, piece: Bytes) -> Option<Bytes> {
-        if piece.len() >= TAIL {
-            let before = std::mem::replace(&mut self.kept, piece);
-            return (!before.is_empty()).then_some(before);
-        }
-        let mut joined = BytesMut::from(&self.kept[..]);
-        joined.extend_from_slice(&piece);
-        let mut joined = joined.freeze();
-        let sure = joined.len().saturating_sub(TAIL);
-        let out = joined.split_to(sure);
-        self.kept = joined;
-        (!out.is_empty()).then_some(out)
-    }
-
-    /// The end, its id put right.
-    fn end(&mut self) -> Bytes {
-        let kept = std::mem::take(&mut self.kept);
-        match answer::trailing_id(&kept) {
-            Some(place) if kept[place.clone()] != self.id => {
-                [&kept[..place.start], &self.id, &kept[place.end..]].concat().into()
-            }
-            _ => kept,
         }
     }
 }

@@ -82,7 +82,8 @@ impl Attempt<'_> {
             () = goes_out, if self.repeatable => Sent::Lost(None),
             () = alarm.at(self.limit) => {
                 count.outcome = AttemptOutcome::Timeout;
-                Sent::Lost(None)
+                let text = format!("no answer to a call within {:?}", self.limit - started);
+                Sent::Lost(Some(Trouble { fault: Fault::Silent, text }))
             }
         };
         (sent, again)

@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::{config::Calls, domain::refusal::Refusal, metrics::Metrics, pool::Pool};
 
-/// The queue of one network.
-pub struct Hold {
+/// The queue of one side of a network, whose calls are `To`'s.
+pub struct Hold<To> {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     /// The turn: whoever holds the one permit is first in the queue. Waiters get it in the order in which they asked.
@@ -25,27 +25,25 @@ pub struct Hold {
     bytes: AtomicUsize,
     max_calls: usize,
     max_bytes: usize,
-    fate: watch::Sender<Fate>,
+    fate: watch::Sender<Fate<To>>,
 }
 
 /// What has become of the queue.
-#[derive(Clone, Default)]
-enum Fate {
-    #[default]
+enum Fate<To> {
     Open,
     Closed,
-    Moved(Arc<super::Calls>),
+    Moved(Arc<To>),
 }
 
 /// How a call leaves the queue without a turn.
-pub enum Left {
+pub enum Left<To> {
     /// With an error.
     Refused(Refusal),
     /// A reload replaced the nodes: it goes on there.
-    Moved(Arc<super::Calls>),
+    Moved(Arc<To>),
 }
 
-impl From<Refusal> for Left {
+impl<To> From<Refusal> for Left<To> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
@@ -55,19 +53,19 @@ impl From<Refusal> for Left {
 pub struct Turn<'a>(#[expect(dead_code, reason = "held for its drop")] SemaphorePermit<'a>);
 
 /// A call's share of the queue's bounds.
-struct Place<'a> {
-    hold: &'a Hold,
+struct Place<'a, To> {
+    hold: &'a Hold<To>,
     bytes: usize,
 }
 
-impl Drop for Place<'_> {
+impl<To> Drop for Place<'_, To> {
     fn drop(&mut self) {
         self.hold.calls.fetch_sub(1, Relaxed);
         self.hold.bytes.fetch_sub(self.bytes, Relaxed);
     }
 }
 
-impl Hold {
+impl<To> Hold<To> {
     /// An empty queue for the calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Calls, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -78,7 +76,7 @@ impl Hold {
             bytes: AtomicUsize::new(0),
             max_calls: settings.max_held.get(),
             max_bytes: settings.max_held_bytes,
-            fate: watch::Sender::default(),
+            fate: watch::Sender::new(Fate::Open),
         }
     }
 
@@ -91,7 +89,7 @@ impl Hold {
     ///
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
-    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Left> {
+    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
         let wait = async {
@@ -113,17 +111,15 @@ impl Hold {
         }
     }
 
-    /// Waits a little, or until something is new, after every node that seemed to serve did not.
+    /// Waits a little, after every node that seemed to serve did not.
     ///
     /// # Errors
     /// When the queue is full, the proxy shuts down, or the queue has moved.
-    pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Left> {
+    pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
-        let mut changes = self.pool.subscribe();
-        // All arms are cancel-safe.
+        // Both arms are cancel-safe.
         tokio::select! {
-            _ = changes.changed() => Ok(()),
             () = tokio::time::sleep(length) => Ok(()),
             left = self.ended() => Err(left),
         }
@@ -135,12 +131,12 @@ impl Hold {
     }
 
     /// Sends all that wait, and all that would, to the nodes that have taken the place of these.
-    pub fn move_to(&self, calls: Arc<super::Calls>) {
+    pub fn move_to(&self, calls: Arc<To>) {
         self.fate.send_replace(Fate::Moved(calls));
     }
 
     /// Completes when there is no waiting here any more.
-    async fn ended(&self) -> Left {
+    async fn ended(&self) -> Left<To> {
         let mut fate = self.fate.subscribe();
         match fate.wait_for(|fate| !matches!(fate, Fate::Open)).await.as_deref() {
             Ok(Fate::Moved(calls)) => Left::Moved(calls.clone()),
@@ -148,7 +144,7 @@ impl Hold {
         }
     }
 
-    fn enter(&self, bytes: usize) -> Result<Place<'_>, Refusal> {
+    fn enter(&self, bytes: usize) -> Result<Place<'_, To>, Refusal> {
         let place = Place { hold: self, bytes };
         let calls = self.calls.fetch_add(1, Relaxed) + 1;
         let total = self.bytes.fetch_add(bytes, Relaxed) + bytes;

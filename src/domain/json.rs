@@ -268,6 +268,13 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Whether `text` is one complete value.
+pub fn is_whole(text: &[u8]) -> bool {
+    let mut scanner = Scanner::new(text);
+    scanner.space();
+    scanner.value().is_ok() && scanner.end().is_ok()
+}
+
 /// The offset of the first byte at or after `from` that is a quote, a backslash or a control character, eight bytes a step.
 fn skip_plain(text: &[u8], from: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;

@@ -60,7 +60,8 @@ impl Refusal {
         }
     }
 
-    fn message(&self) -> String {
+    /// The error in words.
+    pub fn message(&self) -> String {
         match self {
             Self::NotJson(why) => format!("parse error: {why}"),
             Self::NotARequest(why) => format!("invalid request: {why}"),

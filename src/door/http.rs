@@ -26,7 +26,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body},
     },
-    door::site::Site,
+    door::{Guest, site::Site},
     metrics::Metrics,
     net::BoxIo,
 };
@@ -45,12 +45,14 @@ pub struct Service {
     metrics: Arc<Metrics>,
     /// Turns true when the proxy goes down: no connection takes another request then.
     closing: watch::Receiver<bool>,
+    /// Whose the requests to the beacon API are.
+    beacon: Guest,
 }
 
 impl Service {
-    /// A service for what `site` holds, until `closing` turns true.
-    pub fn new(site: Arc<ArcSwap<Site>>, metrics: Arc<Metrics>, closing: watch::Receiver<bool>) -> Self {
-        Self { site, metrics, closing }
+    /// A service for what `site` holds, until `closing` turns true. Requests to the beacon API go to `beacon`.
+    pub fn new(site: Arc<ArcSwap<Site>>, metrics: Arc<Metrics>, closing: watch::Receiver<bool>, beacon: Guest) -> Self {
+        Self { site, metrics, closing, beacon }
     }
 
     /// Serves one connection to its end.

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use crate::{call::Calls, config::Origins, pool::Pool};
+use crate::{
+    call::{Calls, rest::Rest},
+    config::Origins,
+    pool::Pool,
+};
 
 /// One network as clients see it.
 pub struct Served {
@@ -14,14 +18,14 @@ pub struct Served {
     pub is_default: bool,
     /// The calls to its execution nodes; `None` if it has none.
     pub calls: Option<Arc<Calls>>,
-    /// Its consensus nodes; `None` if it has none.
-    pub beacon: Option<Arc<Pool>>,
+    /// The requests to its consensus nodes; `None` if it has none.
+    pub beacon: Option<Arc<Rest>>,
 }
 
 impl Served {
     /// What is known of its nodes, execution before consensus.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.calls.iter().map(|calls| calls.pool()).chain(&self.beacon)
+        self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|rest| rest.pool()))
     }
 }
 
@@ -55,6 +59,16 @@ impl Site {
         served.and_then(|network| network.calls.as_ref())
     }
 
+    /// For a path of the beacon API: the network, if there is one of that name, and the path from `/eth/` on.
+    pub fn beacon<'p>(&self, path: &'p str) -> Option<(Option<&Served>, &'p str)> {
+        if let Some(path) = beacon_path(path) {
+            return Some((self.networks.iter().find(|network| network.is_default), path));
+        }
+        let name = path.strip_prefix('/')?.split('/').next()?;
+        let path = beacon_path(&path[1 + name.len()..])?;
+        Some((self.networks.iter().find(|network| !network.is_default && *network.name == *name), path))
+    }
+
     /// Whether every side of every network has a node that may serve.
     pub fn is_ready(&self) -> bool {
         self.networks.iter().flat_map(Served::pools).all(|pool| pool.snapshot().serves())
@@ -65,6 +79,13 @@ impl Site {
         ["x-request-id", "traceparent", "tracestate"].iter().any(|always| name.eq_ignore_ascii_case(always))
             || self.forward.iter().any(|other| name.eq_ignore_ascii_case(other.as_str()))
     }
+}
+
+/// `/eth/v1/…`, also below `/cl`, from `/eth/` on.
+fn beacon_path(path: &str) -> Option<&str> {
+    let path = path.strip_prefix("/cl").unwrap_or(path);
+    let version = path.strip_prefix("/eth/v")?.split_once('/')?.0;
+    (!version.is_empty() && version.bytes().all(|b| b.is_ascii_digit())).then_some(path)
 }
 
 #[cfg(test)]
@@ -85,6 +106,34 @@ mod tests {
             ("x-api-key", false),
         ] {
             assert_eq!(site.forwards(name), goes, "{name}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_beacon_api_are_told_from_others() {
+        let served = |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None };
+        let site = Site {
+            networks: vec![served("default", true), served("holesky", false)],
+            origins: Origins::None,
+            forward: vec![],
+            max_body: 0,
+            shutdown_grace: Duration::ZERO,
+        };
+        let found = |path| site.beacon(path).map(|(network, path)| (network.map(|network| &*network.name), path));
+        for (path, network, below) in [
+            ("/eth/v1/node/version", Some("default"), "/eth/v1/node/version"),
+            ("/cl/eth/v4/x", Some("default"), "/eth/v4/x"),
+            ("/holesky/eth/v1/x", Some("holesky"), "/eth/v1/x"),
+            ("/holesky/cl/eth/v12/", Some("holesky"), "/eth/v12/"),
+            ("/unknown/eth/v1/x", None, "/eth/v1/x"),
+            ("/default/eth/v1/x", None, "/eth/v1/x"),
+        ] {
+            assert_eq!(found(path), Some((network, below)), "{path}");
+        }
+        for path in
+            ["/", "/eth", "/eth/v1", "/eth/v/x", "/eth/vx/x", "/cl", "/cl/metrics", "/holesky", "/a/b/eth/v1/x", ""]
+        {
+            assert_eq!(found(path), None, "{path}");
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::{
     BoxIo,
+    outgoing::{Outgoing, Patience, Pieces},
     wire::{Head, NotHttp},
 };
 
@@ -113,6 +114,52 @@ impl Conn {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
+        self.poll_head(context, *sent == total, lost, to_head)
+    }
+
+    /// Sends a request whose body comes piece by piece, and waits for the head of the response. A node that answers before it has
+    /// the whole request is not sent the rest.
+    ///
+    /// # Errors
+    /// As [`Conn::send`], and when the body's pieces end in an error.
+    pub async fn stream(
+        &mut self,
+        head: impl FnOnce(&mut Vec<u8>),
+        pieces: Pieces<'_>,
+        chunked: bool,
+        patience: Patience,
+        to_head: bool,
+    ) -> Result<Head, Broken> {
+        let mut front = Vec::new();
+        head(&mut front);
+        let mut outgoing = Outgoing::new(front, pieces, chunked, patience);
+        let mut lost = None;
+        poll_fn(|context| {
+            let mut whole = false;
+            if lost.is_none() {
+                match outgoing.poll_write(context, &mut self.io) {
+                    Poll::Ready(Ok(())) => whole = true,
+                    Poll::Ready(Err(error)) => lost = Some(error),
+                    Poll::Pending => {}
+                }
+            }
+            if let Poll::Ready(outcome) = self.poll_head(context, whole, &mut lost, to_head) {
+                return Poll::Ready(outcome);
+            }
+            ready!(outgoing.poll_overdue(context));
+            Poll::Ready(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: !self.read.is_empty() }))
+        })
+        .await
+    }
+
+    /// Waits for the head of the response. `whole` tells that the request has left whole, `lost` why it cannot.
+    fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+        whole: bool,
+        lost: &mut Option<io::Error>,
+        to_head: bool,
+    ) -> Poll<Result<Head, Broken>> {
         loop {
             match self.poll_fill(context, SMALL_READ) {
                 Poll::Ready(Ok(true)) => {}
@@ -130,7 +177,7 @@ impl Conn {
             }
             if let Some(mut head) = Head::read(&mut self.read, to_head)? {
                 // A request that was not taken whole leaves the connection in the middle of it.
-                head.keep_alive &= *sent == total && lost.is_none();
+                head.keep_alive &= whole && lost.is_none();
                 return Poll::Ready(Ok(head));
             }
         }

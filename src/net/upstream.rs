@@ -10,14 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, Method, uri::PathAndQuery};
 use tokio::time::{Instant, timeout};
 
 use super::{
     BoxIo, Dial, Endpoint,
     exchange::{Broken, Conn},
+    outgoing::Patience,
+    request::{Body, Request},
     tls::Tls,
     wire::Head,
 };
+use crate::config::Url;
 
 /// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a closed one is noticed when it is taken.
 const KEEP_IDLE: Duration = Duration::from_secs(60);
@@ -40,8 +44,8 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// TLS, if the node is reached by `https`.
     pub tls: Option<Tls>,
-    /// Path and query of the node's URL, `/` at least.
-    pub path: String,
+    /// The node's URL, below whose path requests go. May hold secrets.
+    pub url: Url,
     /// Headers for every request: name and value. May hold secrets.
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -54,10 +58,10 @@ pub struct Upstream {
     target: Target,
     dial: Arc<dyn Dial>,
     connect_timeout: Duration,
+    /// Value of the `Host` header.
+    host: String,
     /// The head of a JSON-RPC request up to the length of the body.
     post: Vec<u8>,
-    /// The lines of every request's head: `host`, `user-agent` and the node's own.
-    common: Vec<u8>,
     idle: Box<[Shard]>,
 }
 
@@ -126,12 +130,7 @@ impl fmt::Debug for Response {
 impl Upstream {
     /// Prepares to talk to `target` for `workers` workers. A connection has `connect_timeout` to come about, TLS included.
     pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration, workers: usize) -> Arc<Self> {
-        let default_port = if target.tls.is_some() { 443 } else { 80 };
-        let host = match target.endpoint.port {
-            port if port == default_port => target.endpoint.to_string().rsplit_once(':').map(|(h, _)| h.to_owned()),
-            _ => None,
-        };
-        let host = host.unwrap_or_else(|| target.endpoint.to_string());
+        let host = target.url.authority();
         let mut common =
             format!("host: {host}\r\nuser-agent: steadfast/{}\r\n", env!("CARGO_PKG_VERSION")).into_bytes();
         for (name, value) in &target.headers {
@@ -140,11 +139,11 @@ impl Upstream {
             common.extend_from_slice(value);
             common.extend_from_slice(b"\r\n");
         }
-        let mut post = format!("POST {} HTTP/1.1\r\n", target.path).into_bytes();
+        let mut post = format!("POST {} HTTP/1.1\r\n", target.url.target().expose()).into_bytes();
         post.extend_from_slice(&common);
         post.extend_from_slice(b"content-type: application/json\r\ncontent-length: ");
         let idle = (0..=workers).map(|_| Mutex::default()).collect();
-        Arc::new(Self { target, dial, connect_timeout, post, common, idle })
+        Arc::new(Self { target, dial, connect_timeout, host, post, idle })
     }
 
     /// The values of the headers that every request carries. They may be secrets.
@@ -165,24 +164,16 @@ impl Upstream {
         self.exchange(conn, post).await
     }
 
-    /// Asks for `target`, a whole request target, and waits for the response's head. `fresh`: over a new connection. The caller
-    /// bounds it in time.
+    /// Asks for what is at `target`, below the node's own URL, and waits for the response's head. `fresh`: over a new connection.
+    /// The caller bounds it in time.
     ///
     /// # Errors
     /// A GET may be asked again whatever they say.
-    pub async fn get(self: &Arc<Self>, target: &str, fresh: bool) -> Result<Response, Error> {
-        let mut conn = match if fresh { None } else { self.take_idle() } {
-            Some(conn) => conn,
-            None => Conn::new(self.connect().await?),
-        };
-        let write = |out: &mut Vec<u8>| {
-            for part in [b"GET ", target.as_bytes(), b" HTTP/1.1\r\n", &self.common, b"\r\n"] {
-                out.extend_from_slice(part);
-            }
-        };
-        let reused = conn.reused;
-        let head = conn.send(write, &[], false).await.map_err(|broken| Error::Broken { broken, reused })?;
-        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+    pub async fn get(self: &Arc<Self>, target: &PathAndQuery, fresh: bool) -> Result<Response, Error> {
+        let request = Request { method: &Method::GET, target, headers: &HeaderMap::new(), fresh };
+        // Nothing is streamed.
+        let patience = Patience { idle: Duration::ZERO, head: Duration::ZERO };
+        self.request(request, Body::Whole(&[]), patience).await
     }
 
     async fn exchange(self: &Arc<Self>, mut conn: Conn, post: Post<'_>) -> Result<Response, Error> {
@@ -199,6 +190,36 @@ impl Upstream {
         };
         let reused = conn.reused;
         let head = conn.send(write, post.body, false).await.map_err(|broken| Error::Broken { broken, reused })?;
+        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+    }
+
+    /// Sends a request of any kind and waits for the response's head. The caller bounds it in time; `patience` is for a body that
+    /// is streamed, of which only the exchange knows how far it has come.
+    ///
+    /// # Errors
+    /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a streamed body.
+    pub async fn request(
+        self: &Arc<Self>,
+        request: Request<'_>,
+        body: Body<'_>,
+        patience: Patience,
+    ) -> Result<Response, Error> {
+        let own = &self.target;
+        let joined = own.url.join(request.target).map_err(|_| Error::Connect(io::ErrorKind::InvalidInput.into()))?;
+        let idle = if request.fresh { None } else { self.take_idle() };
+        let mut conn = match idle {
+            Some(conn) => conn,
+            None => Conn::new(self.connect().await?),
+        };
+        let reused = conn.reused;
+        let to_head = request.method == Method::HEAD;
+        let framing = body.framing();
+        let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
+        let head = match body {
+            Body::Whole(body) => conn.send(write, body, to_head).await,
+            Body::Streamed { pieces, length } => conn.stream(write, pieces, length.is_none(), patience, to_head).await,
+        };
+        let head = head.map_err(|broken| Error::Broken { broken, reused })?;
         Ok(Response { head, conn: Some(conn), upstream: self.clone() })
     }
 

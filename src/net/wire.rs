@@ -95,6 +95,15 @@ impl Head {
         }
     }
 
+    /// All header lines: name and value, in their order.
+    pub fn each_header(&self, mut take: impl FnMut(&str, &[u8])) {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        if response.parse(&self.raw).is_ok() {
+            response.headers.iter().for_each(|header| take(header.name, header.value));
+        }
+    }
+
     /// The value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<Vec<u8>> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -274,5 +283,8 @@ mod tests {
         assert!(head.framing.is_done());
         assert_eq!(head.header("retry-after").as_deref(), Some(&b"7"[..]));
         assert_eq!(head.header("x"), None);
+        let mut all = Vec::new();
+        head.each_header(|name, value| all.push((name.to_owned(), value.to_vec())));
+        assert_eq!(all, [("Content-Length".into(), b"5".to_vec()), ("Retry-After".into(), b"7".to_vec())]);
     }
 }

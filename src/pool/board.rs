@@ -191,6 +191,9 @@ impl Board {
         };
         let reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
+        if let Some(beacon) = chain.and_then(|chain| chain.beacon.as_ref()) {
+            self.memory.know_slot(Duration::from_millis(beacon.slot_millis));
+        }
         let (memory, judgement) = head::judge(&self.memory, &reports, self.near, now, unix);
         self.memory = memory;
         if judgement.head.is_some() {

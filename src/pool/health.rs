@@ -25,25 +25,17 @@ pub enum Fault {
     Silent,
     /// The answer was an error or made no sense.
     Failing,
+    /// We ourselves ran out of something, such as file descriptors: it says nothing of the node.
+    Ours,
 }
 
 impl Fault {
-    /// The word for labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Dropped => "dropped",
-            Self::Silent => "silent",
-            Self::Failing => "failing",
-        }
-    }
-
     fn down(self) -> Down {
         match self {
             Self::Unreachable => Down::Unreachable,
             Self::Dropped => Down::Dropped,
             Self::Silent => Down::Silent,
-            Self::Failing => Down::Failing,
+            Self::Failing | Self::Ours => Down::Failing,
         }
     }
 }
@@ -101,6 +93,9 @@ impl Health {
 
     /// A probe or a call failed.
     pub fn bad(&mut self, fault: Fault, now: Instant) {
+        if fault == Fault::Ours {
+            return;
+        }
         match self.state {
             State::New { failures, .. } => {
                 self.state = State::New { failures: failures.saturating_add(1), why: fault.down() };

@@ -11,11 +11,10 @@ use std::{
     time::Duration,
 };
 
-use http::uri::PathAndQuery;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    config::{Node as Settings, Tier, Url},
+    config::{Node as Settings, Tier},
     metrics::{Metrics, NodeMetrics},
     net::{
         Dial, Endpoint,
@@ -52,7 +51,6 @@ pub struct Node {
     /// Rung to have it probed now.
     pub(super) poke: Notify,
     secrets: Vec<String>,
-    http: Option<Url>,
 }
 
 impl Node {
@@ -80,14 +78,13 @@ impl Node {
                 headers.push(("authorization".into(), basic.expose().as_bytes().to_vec()));
             }
             secrets.extend(url.secrets());
-            let path = url.target().expose().as_str();
             let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
             };
             let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-            let target = Target { endpoint, tls, path: path.to_owned(), headers };
+            let target = Target { endpoint, tls, url: url.clone(), headers };
             upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
         }
         secrets.extend(settings.ws.iter().flat_map(|url| url.secrets()));
@@ -115,17 +112,7 @@ impl Node {
             is_out: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
-            http: settings.http.clone(),
         })
-    }
-
-    /// The request target for `request` below the node's HTTP URL.
-    ///
-    /// # Errors
-    /// When the two together are too long, or the node has no HTTP side.
-    pub fn target(&self, request: &PathAndQuery) -> Result<PathAndQuery, String> {
-        let Some(url) = &self.http else { return Err("has no HTTP side".to_owned()) };
-        url.join(request).map_err(|wrong| format!("the request target {wrong}"))
     }
 
     /// Completes when the node goes out; calls that wait on it and may be repeated then move on.

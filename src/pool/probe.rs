@@ -130,10 +130,32 @@ async fn read(node: &Node, asked: &str, mut response: Response) -> Result<Vec<u8
 /// What a failed exchange says of a node.
 pub fn trouble(node: &Node, error: &Error) -> Trouble {
     let fault = match error {
+        Error::Connect(error) if is_ours(error) => Fault::Ours,
         Error::Connect(_) => Fault::Unreachable,
         Error::ConnectTimeout(_) => Fault::Silent,
         Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };
     Trouble { fault, text: node.redact(&error.to_string()) }
+}
+
+/// Whether a connection failed because this machine ran out of something: descriptors, ports, buffers or memory.
+fn is_ours(error: &std::io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = if cfg!(target_os = "linux") { 105 } else { 55 };
+    matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::OutOfMemory)
+        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_held_against_a_node() {
+        for (code, ours) in [(24, true), (23, true), (111, false), (113, false)] {
+            assert_eq!(is_ours(&std::io::Error::from_raw_os_error(code)), ours, "{code}");
+        }
+    }
 }

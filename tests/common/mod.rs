@@ -9,6 +9,7 @@
 pub mod client;
 pub mod origin;
 pub mod proxy;
+pub mod rest;
 pub mod sim;
 
 use std::time::Duration;

@@ -15,7 +15,8 @@ use crate::{
 };
 
 pub(super) fn network(served: &Served) -> Value {
-    let (el, cl) = (served.calls.as_ref().map(|calls| &**calls.pool()), served.beacon.as_deref());
+    let (el, cl) =
+        (served.calls.as_ref().map(|calls| &**calls.pool()), served.beacon.as_ref().map(|rest| &**rest.pool()));
     // Both sides tell the same of a pair.
     let pair = |name: &str| {
         let fault = el.zip(cl).and_then(|(el, cl)| fault(name, el, cl));

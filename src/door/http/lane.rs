@@ -30,6 +30,8 @@ const FLATTEN: u64 = 16 * 1024;
 /// A longer head is hyper's to refuse.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
+/// How much of further requests is read while one is answered.
+const MAX_AHEAD: usize = 64 * 1024;
 
 /// A client's connection in the lane.
 pub(super) struct Lane<'a> {
@@ -109,7 +111,22 @@ impl<'a> Lane<'a> {
                     () = self.alarm.at(due) => return Ok(Left::Closed),
                 }
             };
-            let reply = answer(&calls, body, &self.pass, arrived, &mut self.alarm).await;
+            // A client that leaves takes its call with it: one that still waits for a node is then not sent.
+            let Self { io, read, alarm, pass, .. } = &mut self;
+            let reply = {
+                let mut reply = pin!(answer(&calls, body, pass, arrived, alarm));
+                loop {
+                    // Both arms are cancel-safe. What comes meanwhile is the next request's.
+                    tokio::select! {
+                        biased;
+                        reply = &mut reply => break reply,
+                        count = io.read_buf(read), if read.len() < MAX_AHEAD => match count {
+                            Ok(0) | Err(_) => return Ok(Left::Closed),
+                            Ok(_) => {}
+                        },
+                    }
+                }
+            };
             keep_alive &= !self.service.is_closing();
             self.reply(reply, keep_alive).await?;
             if !keep_alive {

@@ -1,10 +1,11 @@
 //! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`), bodies in chunks, and all that is
-//! malformed or too long.
+//! malformed or too long. Requests to the beacon API go on to the door that answers them.
 
 use std::{
     convert::Infallible,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
-    door::site::Site,
+    door::{Guest, site::Site},
     net::{BoxIo, exchange::Broken},
 };
 
@@ -34,7 +35,7 @@ use crate::{
 pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<(), hyper::Error> {
     let respond = service_fn(|request| async {
         let site = service.site.load_full();
-        Ok::<_, Infallible>(respond(&site, request).await)
+        Ok::<_, Infallible>(respond(site, request, service.beacon).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -51,18 +52,21 @@ pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<(
     connection.await
 }
 
-async fn respond(site: &Site, request: Request<Incoming>) -> Response<Streamed> {
+async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> Response<Streamed> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = origin.as_ref().filter(|origin| site.origins.allow(origin.as_bytes())).cloned();
+    let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => health(site),
+        (&Method::GET | &Method::HEAD, "/health") => health(&site),
+        (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => preflight(&request, "GET, HEAD, POST, DELETE"),
+        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
         (_, path) if site.calls(path).is_none() => plain(StatusCode::NOT_FOUND, "no such network\n"),
-        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request),
+        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, "POST"),
         (&Method::POST, _) if origin.is_some() && allowed.is_none() && !is_json(request.headers()) => {
             // Any web page could have sent it without asking first.
             plain(StatusCode::FORBIDDEN, "a web page of this origin may not call here; see cors.origins\n")
         }
-        (&Method::POST, _) => call(site, request).await,
+        (&Method::POST, _) => call(&site, request).await,
         _ => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -70,8 +74,13 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Response<Streamed> 
         }
     };
     if let Some(origin) = allowed {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        if is_beacon {
+            // The version of a block's fork, for one, stands in a header only.
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        }
     }
     response
 }
@@ -143,10 +152,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(|&b| b == b';').next().is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
 }
 
-fn preflight(request: &Request<Incoming>) -> Response<Streamed> {
+fn preflight(request: &Request<Incoming>, methods: &'static str) -> Response<Streamed> {
     let mut response = plain(StatusCode::NO_CONTENT, "");
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
     if let Some(asked) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
@@ -163,7 +172,7 @@ fn health(site: &Site) -> Response<Streamed> {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
-    let mut response = Response::new(Streamed(Content::Ready(Bytes::from_static(text.as_bytes()))));
+    let mut response = Response::new(Streamed::new(Content::Ready(Bytes::from_static(text.as_bytes()))));
     *response.status_mut() = status;
     if !text.is_empty() {
         let kind = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -175,7 +184,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
 fn framed(reply: Reply) -> Response<Streamed> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
     let later = reply.is_passing_trouble();
-    let mut response = Response::new(Streamed(reply.body));
+    let mut response = Response::new(Streamed::new(reply.body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if later {
@@ -184,22 +193,38 @@ fn framed(reply: Reply) -> Response<Streamed> {
     response
 }
 
-/// A reply's content as hyper wants it.
-struct Streamed(Content);
+/// A reply's content as hyper wants it, with a deadline on each further piece.
+struct Streamed {
+    content: Content,
+    alarm: Alarm,
+    due: Option<Instant>,
+}
+
+impl Streamed {
+    fn new(content: Content) -> Self {
+        Self { content, alarm: Alarm::default(), due: None }
+    }
+}
 
 impl Body for Streamed {
     type Data = Bytes;
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.0.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        if let Poll::Ready(piece) = self.content.poll_piece(context) {
+            self.due = None;
+            return Poll::Ready(piece.map(|piece| piece.map(Frame::data)));
+        }
+        let due = *self.due.get_or_insert_with(|| Instant::now() + STALL);
+        ready!(std::pin::pin!(self.alarm.at(due)).poll(context));
+        Poll::Ready(Some(Err(Broken::Lost { error: std::io::ErrorKind::TimedOut.into(), started: true })))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.length() == Some(0)
+        self.content.length() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.content.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

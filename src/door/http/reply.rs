@@ -9,7 +9,12 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::batch::Batch;
-use crate::{call::answer::Answer, domain::refusal::Refusal, door, net::exchange::Broken};
+use crate::{
+    call::answer::Answer,
+    domain::refusal::Refusal,
+    door::{self, Piped},
+    net::exchange::Broken,
+};
 
 /// A response: its status and its body, which is JSON.
 pub(super) struct Reply {
@@ -25,6 +30,8 @@ pub(super) enum Content {
     Answer(Answer),
     /// Many of them, in brackets.
     Batch(Batch),
+    /// What another door made.
+    Piped(Piped),
 }
 
 impl Reply {
@@ -58,6 +65,7 @@ impl Content {
             Self::Ready(bytes) => Some(bytes.len() as u64),
             Self::Answer(answer) => answer.length(),
             Self::Batch(_) => None,
+            Self::Piped(piped) => piped.length(),
         }
     }
 
@@ -66,7 +74,7 @@ impl Content {
         let (first, more) = match self {
             Self::Ready(bytes) => (bytes, None),
             Self::Answer(answer) => answer.in_memory().map(|(first, more)| (first, Some(more)))?,
-            Self::Batch(_) => return None,
+            Self::Batch(_) | Self::Piped(_) => return None,
         };
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
@@ -77,6 +85,7 @@ impl Content {
             Self::Ready(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Self::Answer(answer) => answer.poll_piece(context),
             Self::Batch(batch) => Pin::new(batch).poll_next(context),
+            Self::Piped(piped) => piped.poll_piece(context),
         }
     }
 }

@@ -100,10 +100,10 @@ async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
 
 /// Status and body of the answer at `path` below the node's URL.
 async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<(u16, Vec<u8>), Trouble> {
-    let target = node.target(&PathAndQuery::from_static(path)).map_err(|why| failing(node, &why))?;
-    let mut outcome = upstream.get(target.as_str(), false).await;
+    let target = PathAndQuery::from_static(path);
+    let mut outcome = upstream.get(&target, false).await;
     if outcome.as_ref().is_err_and(Error::is_stale) {
-        outcome = upstream.get(target.as_str(), true).await;
+        outcome = upstream.get(&target, true).await;
     }
     let response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;

@@ -1,0 +1,307 @@
+//! One request to the beacon API, from the choice of a node to the beginning of its answer.
+//!
+//! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a node is waited for as long as it
+//! is alive, and what streams may not stand still. What may be sent twice, and to whom a request goes, is decided here, by its
+//! [`Route`](crate::domain::rest::Route).
+
+pub mod answer;
+mod attempt;
+mod everywhere;
+mod sticky;
+pub mod upload;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::Instant};
+
+pub use self::attempt::Request;
+use self::{
+    answer::Answer,
+    attempt::{Sent, attempt},
+    sticky::Sticky,
+    upload::Upload,
+};
+use super::hold::{Hold, Left, Turn};
+use crate::{
+    config::Calls as Settings,
+    domain::{
+        method::Class as CallClass,
+        refusal::Refusal,
+        rest::{Class, Route},
+    },
+    metrics::{CallMetrics, CallOutcome, Metrics},
+    pool::{Pool, board::Trouble},
+    route::{self, Load},
+};
+
+/// The longest body that is kept to be sent again. A longer one is passed on once.
+const MAX_KEPT: usize = 16 << 20;
+/// How long a request pauses when every node that seemed to serve failed it; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The requests to one network's consensus nodes.
+pub struct Rest {
+    pool: Arc<Pool>,
+    settings: Settings,
+    metrics: CallMetrics,
+    hold: Hold<Rest>,
+    sticky: Sticky,
+    /// What goes on when its client has its answer; it ends with this.
+    background: Mutex<JoinSet<()>>,
+}
+
+/// Why a request gets no node's answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// An error of the proxy's own.
+    Refused(Refusal),
+    /// The client did not send the whole of it.
+    Unsent(io::Error),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Counts a request that its client abandons.
+struct Ending<'a> {
+    rest: &'a Rest,
+    route: Route,
+    arrived: Instant,
+    outcome: CallOutcome,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.rest.metrics.rest_ended(&self.route, self.outcome, self.arrived.elapsed().as_secs_f64());
+    }
+}
+
+impl Rest {
+    /// Prepares requests to `pool`.
+    pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            metrics: metrics.calls(&pool.network, pool.layer.as_str()),
+            hold: Hold::new(pool.clone(), settings, metrics.clone()),
+            settings: settings.clone(),
+            sticky: Sticky::default(),
+            background: Mutex::default(),
+            pool,
+        }
+    }
+
+    /// Where the requests go.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Gives up on the requests that wait for a node.
+    pub fn close(&self) {
+        self.hold.close();
+    }
+
+    /// Lets the requests that wait for a node go on at the nodes that have taken their place.
+    pub fn move_to(&self, next: Arc<Self>) {
+        self.hold.move_to(next);
+    }
+
+    /// Keeps to the node that `earlier` kept to, if it is among these.
+    pub fn inherit(&self, earlier: &Self) {
+        self.sticky.inherit(&self.pool, &earlier.sticky, &earlier.pool);
+    }
+
+    /// Runs one request up to the beginning of its answer.
+    ///
+    /// # Errors
+    /// When there is no node's answer to give.
+    pub async fn run(&self, request: &Request, upload: &mut Upload, arrived: Instant) -> Result<Answer, Failure> {
+        let mut ending = Ending { rest: self, route: request.route, arrived, outcome: CallOutcome::Gone };
+        let outcome = self.exchange(request, upload).await;
+        ending.outcome = match &outcome {
+            Ok(answer) if answer.status < 400 => CallOutcome::Result,
+            Ok(_) => CallOutcome::NodeError,
+            Err(Failure::Refused(Refusal::NoNode)) => CallOutcome::NoNode,
+            Err(Failure::Refused(Refusal::Deadline)) => CallOutcome::Deadline,
+            Err(Failure::Refused(Refusal::OutcomeUnknown)) => CallOutcome::OutcomeUnknown,
+            Err(Failure::Refused(_)) => CallOutcome::Refused,
+            Err(Failure::Unsent(_)) => CallOutcome::Gone,
+        };
+        outcome
+    }
+
+    async fn exchange(&self, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
+        if request.route.class != Class::Once {
+            upload.keep(MAX_KEPT).await.map_err(Failure::Unsent)?;
+        }
+        let mut moved: Option<Arc<Self>> = None;
+        loop {
+            let rest = moved.as_deref().unwrap_or(self);
+            if request.route.class == Class::Everywhere
+                && let Some(body) = upload.in_memory().cloned()
+                && let Some(answer) = rest.everywhere(request, &body).await?
+            {
+                return Ok(answer);
+            }
+            let mut course = Course {
+                rest,
+                request,
+                tried: Vec::new(),
+                attempts: 0,
+                was_late: false,
+                best: None,
+                charges: Vec::new(),
+                held_since: None,
+                pause: FIRST_PAUSE,
+            };
+            match course.run(upload).await {
+                Ok(answer) => return Ok(answer),
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Moved(next)) => {
+                    drop(course);
+                    moved = Some(next);
+                }
+            }
+        }
+    }
+
+    /// The best node but for those in `tried`.
+    fn choose(&self, route: &Route, tried: &[usize]) -> Option<usize> {
+        let load = |node: usize| {
+            let traffic = &self.pool.nodes[node].traffic;
+            Load { in_flight: traffic.in_flight(), told: traffic.told() }
+        };
+        let next = |tried: &[usize], class| {
+            route::next(&self.pool.snapshot(), load, self.pool.served(), self.settings.policy, class, tried)
+        };
+        if !route.is_duty {
+            return next(tried, CallClass::Read);
+        }
+        let kept = self.sticky.node(&self.pool, || next(&[], CallClass::NodeLocal));
+        kept.filter(|node| !tried.contains(node)).or_else(|| next(tried, CallClass::NodeLocal))
+    }
+}
+
+/// One request under way.
+struct Course<'a> {
+    rest: &'a Rest,
+    request: &'a Request,
+    /// The nodes that failed it since it last waited.
+    tried: Vec<usize>,
+    /// Attempts that reached a node.
+    attempts: u32,
+    was_late: bool,
+    /// The best answer that a node gave, though it speaks of the node.
+    best: Option<Answer>,
+    /// What nodes did with the request, to be held against them if another does better.
+    charges: Vec<(usize, Trouble)>,
+    held_since: Option<Instant>,
+    pause: Duration,
+}
+
+/// How a request's course ends without an answer.
+enum Stop {
+    Failed(Failure),
+    /// A reload replaced the nodes while it waited: it goes on there.
+    Moved(Arc<Rest>),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(failure: E) -> Self {
+        Self::Failed(failure.into())
+    }
+}
+
+impl Stop {
+    fn left(left: Left<Rest>) -> Self {
+        match left {
+            Left::Refused(refusal) => refusal.into(),
+            Left::Moved(next) => Self::Moved(next),
+        }
+    }
+}
+
+impl<'a> Course<'a> {
+    async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
+        let route = &self.request.route;
+        loop {
+            let Some((node, turn)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
+            // Whoever waits behind us comes next as soon as we set out.
+            drop(turn);
+            match attempt(&self.rest.pool, node, self.request, upload).await {
+                Sent::Answered(answer) => {
+                    self.charge(node);
+                    return Ok(answer);
+                }
+                Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
+                Sent::OfTheNode(answer, trouble) => {
+                    self.best = self.best.take().or(Some(answer));
+                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
+                    self.attempts += 1;
+                }
+                Sent::Nothing(_) => {}
+                Sent::Lost(_) | Sent::Late if !route.is_repeatable() => return Err(Refusal::OutcomeUnknown.into()),
+                late @ (Sent::Lost(_) | Sent::Late) => {
+                    self.was_late |= matches!(late, Sent::Late);
+                    self.attempts += 1;
+                }
+            }
+            if !upload.is_there() {
+                return Ok(self.give_up()?);
+            }
+            self.tried.push(node);
+        }
+    }
+
+    /// `node` did better than those that could not serve the request.
+    fn charge(&mut self, node: usize) {
+        for (other, trouble) in self.charges.drain(..).filter(|(other, _)| *other != node) {
+            self.rest.pool.call_failed(other, trouble);
+        }
+    }
+
+    /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the queue if the request had to wait. `None` when it has had all its chances.
+    async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>)>, Stop> {
+        let Rest { pool, hold, settings, .. } = self.rest;
+        loop {
+            let now = Instant::now();
+            if self.attempts >= settings.attempts.get() {
+                return Ok(None);
+            }
+            let mut turn = None;
+            if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
+                turn = Some(hold.wait(weight, self.hold_until(now)).await.map_err(Stop::left)?);
+            }
+            if let Some(node) = self.rest.choose(&self.request.route, &self.tried) {
+                return Ok(Some((node, turn)));
+            }
+            drop(turn);
+            // Every node has failed it. An answer that one gave is better than waiting for another.
+            let until = self.hold_until(now);
+            if self.best.is_some() || now >= until {
+                return Ok(None);
+            }
+            hold.pause(self.pause.min(until - now), weight).await.map_err(Stop::left)?;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.tried.clear();
+        }
+    }
+
+    fn hold_until(&mut self, now: Instant) -> Instant {
+        *self.held_since.get_or_insert(now) + self.rest.settings.hold
+    }
+
+    fn give_up(&mut self) -> Result<Answer, Failure> {
+        match self.best.take() {
+            Some(best) => Ok(best),
+            None if self.was_late => Err(Refusal::Deadline.into()),
+            None => Err(Refusal::NoNode.into()),
+        }
+    }
+}

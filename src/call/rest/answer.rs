@@ -1,0 +1,165 @@
+//! A consensus node's answer to one request: its head, the beginning of its body that was waited for, and the rest that is not.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::{
+    net::{
+        exchange::Broken,
+        upstream::{Error, Response},
+    },
+    pool::{Pool, probe::trouble},
+};
+
+/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
+/// of it is made good by another.
+const HELD_BACK: u64 = 256 * 1024;
+/// How long that is tried for an answer that does not say how long it is: it may be a long one.
+const GLANCE: Duration = Duration::from_millis(20);
+/// How long a node may send nothing in the middle of an answer.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A node's answer.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// All of its headers, those of the connection included.
+    pub headers: HeaderMap,
+    /// Bytes of the body, where that is known.
+    length: Option<u64>,
+    pieces: VecDeque<Bytes>,
+    rest: Option<Response>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whose answer it is.
+    source: (Arc<Pool>, usize),
+}
+
+impl Answer {
+    /// Takes the response of a node of `pool`, and so much of its body as is waited for.
+    ///
+    /// # Errors
+    /// When the connection is lost meanwhile.
+    pub(super) async fn read(response: Response, pool: &Arc<Pool>, node: usize) -> Result<Self, Broken> {
+        let status = response.head.status;
+        let mut headers = HeaderMap::new();
+        response.head.each_header(|name, value| {
+            // The parser let nothing else through.
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+                headers.append(name, value);
+            }
+        });
+        let length = response.head.framing.remaining();
+        let mut answer = Self {
+            status,
+            headers,
+            length,
+            pieces: VecDeque::new(),
+            rest: Some(response),
+            timer: None,
+            source: (pool.clone(), node),
+        };
+        if length.is_some_and(|length| length > HELD_BACK) || answer.is_event_stream() {
+            return Ok(answer);
+        }
+        answer.hold_back().await?;
+        Ok(answer)
+    }
+
+    async fn hold_back(&mut self) -> Result<(), Broken> {
+        let mut glance = std::pin::pin!(sleep(GLANCE));
+        let mut held = 0;
+        while held < HELD_BACK {
+            // Both arms are cancel-safe.
+            let piece = tokio::select! {
+                biased;
+                piece = poll_fn(|context| self.poll_rest(context)) => piece.transpose()?,
+                () = &mut glance, if self.length.is_none() => return Ok(()),
+            };
+            let Some(piece) = piece else {
+                self.length = Some(held);
+                return Ok(());
+            };
+            held += piece.len() as u64;
+            self.pieces.push_back(piece);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the body, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Whether it is in the API's own form, and so speaks of the request rather than of what stands before the node.
+    pub(super) fn is_json(&self) -> bool {
+        self.is_of_kind(b"application/json")
+    }
+
+    fn is_event_stream(&self) -> bool {
+        self.is_of_kind(b"text/event-stream")
+    }
+
+    fn is_of_kind(&self, kind: &[u8]) -> bool {
+        let value = self.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        value.split(|&b| b == b';').next().is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(kind))
+    }
+
+    /// The next piece of what has not come yet, each within its time.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let (pool, node) = &self.source;
+        let next = match rest.poll_next(context) {
+            Poll::Ready(next) => {
+                self.timer = None;
+                next
+            }
+            Poll::Pending => {
+                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(IDLE)));
+                ready!(timer.as_mut().poll(context));
+                Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }))
+            }
+        };
+        match &next {
+            Some(Ok(_)) => pool.nodes[*node].traffic.touch(Instant::now()),
+            None => self.rest = None,
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(next)
+    }
+}
+
+/// The body.
+impl Stream for Answer {
+    type Item = Result<Bytes, Broken>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(piece) = self.pieces.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        let next = ready!(self.poll_rest(context));
+        match next {
+            Some(Err(broken)) => {
+                // Too late for another node, not too late to know.
+                let error = Error::Broken { broken, reused: false };
+                let (pool, node) = &self.source;
+                pool.call_failed(*node, trouble(&pool.nodes[*node], &error));
+                let Error::Broken { broken, .. } = error else { return Poll::Ready(None) };
+                self.rest = None;
+                Poll::Ready(Some(Err(broken)))
+            }
+            other => Poll::Ready(other),
+        }
+    }
+}

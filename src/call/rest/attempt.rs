@@ -1,0 +1,174 @@
+//! One attempt at one consensus node: what came of it, and whom that speaks of.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, header, uri::PathAndQuery};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{answer::Answer, upload::Upload};
+use crate::{
+    domain::rest::{Class, Route},
+    metrics::AttemptOutcome,
+    net::{
+        outgoing::Patience,
+        request::{Body, Request as Upstreamed},
+        upstream::{Error, Response},
+    },
+    pool::{Pool, board::Trouble, health::Fault, node::Node, probe::trouble},
+};
+
+/// How long the head of an answer may take: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
+/// by its silence to probes.
+const HEAD: Duration = Duration::from_secs(15 * 60);
+/// How long a node may take nothing of a body that it is sent.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a node that went out is still waited for, when the request must not go to another.
+const LAST_HOPE: Duration = Duration::from_secs(10);
+
+/// A request to the beacon API, but for its body.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What is known of it.
+    pub route: Route,
+    /// Its method.
+    pub method: Method,
+    /// Path, from `/eth/` on, and query.
+    pub target: PathAndQuery,
+    /// The headers that nodes get.
+    pub headers: HeaderMap,
+}
+
+/// What came of an attempt.
+pub(super) enum Sent {
+    /// An answer for the client.
+    Answered(Answer),
+    /// An answer that speaks of the node: another may have a better one, and the node may be to blame then. The request had no
+    /// effect.
+    OfTheNode(Answer, Option<Trouble>),
+    /// No byte of the request left.
+    Nothing(Trouble),
+    /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
+    Lost(Option<Trouble>),
+    /// It was not answered in time.
+    Late,
+    /// The client did not send the whole of it.
+    Unsent(io::Error),
+}
+
+/// Counts an attempt, also one that is dropped.
+struct Count<'a> {
+    node: &'a Node,
+    started: Instant,
+    outcome: AttemptOutcome,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.node.metrics.ended(self.outcome, self.started.elapsed().as_secs_f64());
+    }
+}
+
+/// Sends `request` to one node of `pool`, and notes what that shows of the node.
+pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload) -> Sent {
+    let node = &pool.nodes[index];
+    let started = Instant::now();
+    let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
+    let _owed = node.traffic.owes(started);
+    let repeatable = request.route.is_repeatable();
+    let out = async {
+        node.goes_out().await;
+        if !repeatable {
+            sleep(LAST_HOPE).await;
+        }
+    };
+    // Both arms are cancel-safe: an exchange given up closes its connection.
+    let sent = tokio::select! {
+        biased;
+        sent = exchange(pool, index, request, upload) => {
+            count.outcome = match &sent {
+                Sent::Answered(_) => AttemptOutcome::Answered,
+                Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
+                Sent::Nothing(_) => AttemptOutcome::Unreachable,
+                Sent::Lost(_) => AttemptOutcome::Dropped,
+                Sent::Late => AttemptOutcome::Timeout,
+                Sent::Unsent(_) => AttemptOutcome::Abandoned,
+            };
+            sent
+        }
+        () = out => Sent::Lost(None),
+    };
+    drop(count);
+    if let Sent::Nothing(trouble) | Sent::Lost(Some(trouble)) = &sent {
+        pool.call_failed(index, trouble.clone());
+    }
+    sent
+}
+
+async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload) -> Sent {
+    let node = &pool.nodes[index];
+    let mut outcome = ask(node, request, upload, !request.route.is_repeatable()).await;
+    if outcome.as_ref().is_some_and(|outcome| outcome.as_ref().is_err_and(Error::is_stale))
+        && request.route.is_repeatable()
+        && upload.is_there()
+    {
+        outcome = ask(node, request, upload, true).await;
+    }
+    if let Some(error) = upload.failure() {
+        return Sent::Unsent(error);
+    }
+    let response = match outcome {
+        None => return Sent::Late,
+        Some(Ok(response)) => response,
+        Some(Err(error)) if error.may_have_arrived() => return Sent::Lost(Some(trouble(node, &error))),
+        Some(Err(error)) => return Sent::Nothing(trouble(node, &error)),
+    };
+    node.traffic.touch(Instant::now());
+    match Answer::read(response, pool, index).await {
+        Ok(answer) => classify(pool, index, request, answer),
+        Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken, reused: false }))),
+    }
+}
+
+/// Sends it and waits for the head of the response; `None` when that took too long.
+async fn ask(node: &Node, request: &Request, upload: &mut Upload, fresh: bool) -> Option<Result<Response, Error>> {
+    let Some(upstream) = &node.upstream else {
+        return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
+    };
+    let body = upload.body();
+    let patience = Patience { idle: IDLE, head: HEAD };
+    let is_streamed = matches!(body, Body::Streamed { .. });
+    let head = Upstreamed {
+        method: &request.method,
+        target: &request.target,
+        headers: &request.headers,
+        fresh: fresh || is_streamed,
+    };
+    let asked = upstream.request(head, body, patience);
+    // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
+    if is_streamed { Some(asked.await) } else { timeout(HEAD, asked).await.ok() }
+}
+
+fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sent {
+    let status = answer.status;
+    let of_the_node = match request.route.class {
+        // Refused for who we are: unless the client said who it is, another node may know us.
+        Class::Read | Class::Everywhere => match status {
+            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
+            408 | 429 | 500.. => true,
+            _ => false,
+        },
+        // 'I cannot now': it was not done. What another status says of what was done is for the client to judge.
+        Class::Publish => matches!(status, 429 | 503),
+        Class::Once => false,
+    };
+    if !of_the_node {
+        pool.nodes[index].traffic.answered();
+        return Sent::Answered(answer);
+    }
+    // In the API's own form it is the node that speaks, of this request; otherwise what stands before it, or a node that is not well.
+    let trouble = (status >= 500 && !answer.is_json()).then(|| Trouble {
+        fault: Fault::Failing,
+        text: format!("a request was answered with HTTP status {status}, which another node could answer"),
+    });
+    Sent::OfTheNode(answer, trouble)
+}

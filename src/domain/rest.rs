@@ -1,0 +1,144 @@
+//! The beacon API's routes: what a request may do to the world, which decides where it goes and whether it may be sent twice.
+
+/// What sending a request twice would mean, and to whom it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only say what is asked.
+    Read,
+    /// Hands something to the network through one node. A node that says it is not able to has not done it, and another may; when no
+    /// answer came, it may have been done.
+    Publish,
+    /// Tells nodes something that each must know for itself: goes to all of them.
+    Everywhere,
+    /// May have an effect: never sent again once its bytes may have reached a node.
+    Once,
+}
+
+/// What is known of a request by its method and path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The group of routes for labels, one of [`Route::GROUPS`].
+    pub group: &'static str,
+    /// The group's place among [`Route::GROUPS`].
+    pub place: usize,
+    /// What sending it twice would mean.
+    pub class: Class,
+    /// Whether it belongs to a validator's duties, which stay on one node: only that one knows what it was told before.
+    pub is_duty: bool,
+}
+
+impl Route {
+    /// The groups of routes.
+    pub const GROUPS: [&'static str; 14] = [
+        "node",
+        "headers",
+        "blocks",
+        "blobs",
+        "states",
+        "rewards",
+        "pool",
+        "light_client",
+        "beacon",
+        "validator",
+        "config",
+        "events",
+        "debug",
+        "other",
+    ];
+
+    /// What a request of that method, for a path that begins with `/eth/v…/`, is.
+    pub fn of(method: &str, path: &str) -> Self {
+        let mut steps = path.trim_matches('/').split('/').skip(2);
+        let area = steps.next().unwrap_or_default();
+        let (what, more, last) = (steps.next().unwrap_or_default(), steps.next(), steps.last());
+        let group = match (area, what) {
+            ("beacon", "headers") => "headers",
+            ("beacon", "blocks" | "blinded_blocks") => "blocks",
+            ("beacon", "blobs" | "blob_sidecars") => "blobs",
+            ("beacon", "states") => "states",
+            ("beacon", "rewards") => "rewards",
+            ("beacon", "pool") => "pool",
+            ("beacon", "light_client") => "light_client",
+            ("node" | "beacon" | "validator" | "config" | "events" | "debug", _) => area,
+            _ => "other",
+        };
+        let class = match (method, area, what) {
+            ("GET" | "HEAD" | "OPTIONS", ..) => Class::Read,
+            ("POST", "beacon", "blocks" | "blinded_blocks" | "pool") => Class::Publish,
+            ("POST", "beacon", "execution_payload_bids" | "execution_payload_envelopes") => Class::Publish,
+            ("POST", "beacon", "rewards") => Class::Read,
+            ("POST", "beacon", "states") => match last {
+                Some("validators" | "validator_balances" | "validator_identities") => Class::Read,
+                _ => Class::Once,
+            },
+            ("POST", "validator", "duties" | "liveness") => Class::Read,
+            ("POST", "validator", "aggregate_and_proofs" | "contribution_and_proofs") => Class::Publish,
+            (
+                "POST",
+                "validator",
+                "beacon_committee_subscriptions"
+                | "sync_committee_subscriptions"
+                | "prepare_beacon_proposer"
+                | "register_validator",
+            ) if more.is_none() => Class::Everywhere,
+            _ => Class::Once,
+        };
+        // The list ends in `other`.
+        let place = Self::GROUPS.iter().position(|name| *name == group).unwrap_or(Self::GROUPS.len() - 1);
+        Self { group: Self::GROUPS[place], place, class, is_duty: area == "validator" }
+    }
+
+    /// Whether it may be sent again although a node may have it already.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.class, Class::Read | Class::Everywhere)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_known_by_its_method_and_path() {
+        for (method, path, group, class) in [
+            ("GET", "/eth/v1/node/syncing", "node", Class::Read),
+            ("HEAD", "/eth/v1/node/health", "node", Class::Read),
+            ("GET", "/eth/v1/beacon/headers/head", "headers", Class::Read),
+            ("GET", "/eth/v1/beacon/genesis", "beacon", Class::Read),
+            ("GET", "/eth/v2/debug/beacon/states/head", "debug", Class::Read),
+            ("GET", "/eth/v1/beacon/states/head/validators", "states", Class::Read),
+            ("POST", "/eth/v1/beacon/states/head/validators", "states", Class::Read),
+            ("POST", "/eth/v1/beacon/states/head/validator_balances/", "states", Class::Read),
+            ("POST", "/eth/v1/beacon/states/head/something_new", "states", Class::Once),
+            ("POST", "/eth/v2/beacon/blocks", "blocks", Class::Publish),
+            ("POST", "/eth/v1/beacon/blinded_blocks", "blocks", Class::Publish),
+            ("POST", "/eth/v2/beacon/pool/attestations", "pool", Class::Publish),
+            ("DELETE", "/eth/v2/beacon/pool/attestations", "pool", Class::Once),
+            ("POST", "/eth/v1/beacon/rewards/attestations/1", "rewards", Class::Read),
+            ("POST", "/eth/v1/validator/duties/attester/1", "validator", Class::Read),
+            ("POST", "/eth/v2/validator/aggregate_and_proofs", "validator", Class::Publish),
+            ("POST", "/eth/v1/validator/beacon_committee_subscriptions", "validator", Class::Everywhere),
+            ("POST", "/eth/v2/validator/register_validator/", "validator", Class::Everywhere),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", "validator", Class::Once),
+            ("POST", "/eth/v1/validator/prepare_beacon_proposer/more", "validator", Class::Once),
+            ("PATCH", "/eth/v1/config/spec", "config", Class::Once),
+            ("GET", "/eth/v1/events", "events", Class::Read),
+            ("GET", "/eth/v9/my_secret/thing", "other", Class::Read),
+            ("GET", "/eth/v1/", "other", Class::Read),
+        ] {
+            let route = Route::of(method, path);
+            assert_eq!((route.group, route.class), (group, class), "{method} {path}");
+            assert_eq!(Route::GROUPS[route.place], route.group);
+            assert_eq!(route.is_duty, group == "validator", "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_tells_nodes_or_asks_them_may_be_repeated_and_what_does_something_may_not() {
+        let repeatable = |method, path| Route::of(method, path).is_repeatable();
+        assert!(repeatable("GET", "/eth/v1/node/syncing"));
+        assert!(repeatable("POST", "/eth/v1/validator/register_validator"));
+        assert!(!repeatable("POST", "/eth/v2/beacon/blocks"));
+        assert!(!repeatable("PUT", "/eth/v1/node/syncing"));
+    }
+}

@@ -1,0 +1,177 @@
+//! The beacon API, on the port whose connections [`super::http`] holds: requests come from there, as a [`super::Guest`] gets them.
+//!
+//! Bodies stream both ways and are not looked at; SSZ and JSON pass as they are. Errors of our own have the API's form.
+
+mod headers;
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::Instant;
+
+use super::Piped;
+use crate::{
+    call::rest::{self, Failure, Rest, answer::Answer, upload::Upload},
+    domain::{refusal::Refusal, rest::Route},
+    door::site::{Served, Site},
+    net::BoxFuture,
+};
+
+/// The longest path with its query, in bytes. What comes before it in a node's URL must fit into a request target, too.
+const MAX_TARGET: usize = 60_000;
+
+/// Answers one request.
+pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {
+    Box::pin(async move { respond(&site, request).await.unwrap_or_else(Problem::response) })
+}
+
+/// An error of our own.
+struct Problem(StatusCode, String);
+
+impl Problem {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self(status, message.into())
+    }
+
+    fn response(self) -> Response<Piped> {
+        let Self(status, message) = self;
+        let body = serde_json::json!({ "code": status.as_u16(), "message": message }).to_string();
+        let mut response = Response::new(Piped::whole(body.into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            // A client has to hear that it failed, and publishing is not repeated without need.
+            Failure::Refused(Refusal::OutcomeUnknown) => {
+                Self::new(StatusCode::BAD_GATEWAY, Refusal::OutcomeUnknown.message())
+            }
+            Failure::Refused(refusal) => Self::new(status(&refusal), refusal.message()),
+            Failure::Unsent(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")
+            }
+            Failure::Unsent(_) => Self::new(StatusCode::BAD_REQUEST, "the body did not come whole"),
+        }
+    }
+}
+
+fn status(refusal: &Refusal) -> StatusCode {
+    StatusCode::from_u16(super::status(refusal)).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Piped>, Problem> {
+    let arrived = Instant::now();
+    let path = request.uri().path();
+    let (network, path) = site.beacon(path).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such route"))?;
+    check(site, &request)?;
+    let network = network.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such network"))?;
+    let rest = network.beacon.as_ref();
+    let rest = rest
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"))?;
+    let route = Route::of(request.method().as_str(), path);
+    if route.group == "events" {
+        return events(network, rest);
+    }
+    let target = match request.uri().query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    let target = target.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
+    let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
+    let (head, body) = request.into_parts();
+    let mut upload = upload(body);
+    let asked = rest::Request { route, method: head.method, target, headers };
+    let answer = rest.run(&asked, &mut upload, arrived).await?;
+    Ok(pass_on(answer, &asked.method))
+}
+
+/// The place for event streams: they are no node's answer passed on, since they outlive nodes.
+fn events(_network: &Served, _rest: &Arc<Rest>) -> Result<Response<Piped>, Problem> {
+    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "this version of Steadfast does not serve event streams"))
+}
+
+/// What no node should see.
+fn check(site: &Site, request: &Request<Incoming>) -> Result<(), Problem> {
+    let (method, uri) = (request.method(), request.uri());
+    if matches!(*method, Method::TRACE | Method::CONNECT) {
+        // A trace would show the client the headers that only the node may see.
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here")));
+    }
+    if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        let message = format!("the path is longer than {MAX_TARGET} bytes");
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, message));
+    }
+    if climbs(uri.path()) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the path must not have `.` or `..` in it"));
+    }
+    if *method == Method::POST && headers::may_be_forged(request.headers(), &site.origins) {
+        let message = "a web page of this origin may not call here; see cors.origins";
+        return Err(Problem::new(StatusCode::FORBIDDEN, message));
+    }
+    Ok(())
+}
+
+/// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
+/// path, and what lies beside that is not for clients.
+fn climbs(path: &str) -> bool {
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    plain.split(['/', '\\']).any(|step| matches!(step, "." | ".."))
+}
+
+fn upload(body: Incoming) -> Upload {
+    if body.is_end_stream() {
+        return Upload::whole(Bytes::new());
+    }
+    let length = body.size_hint().exact();
+    Upload::streamed(Box::pin(body.into_data_stream().map_err(io::Error::other)), length)
+}
+
+fn pass_on(answer: Answer, method: &Method) -> Response<Piped> {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    // These have no body and may still tell how long it would be.
+    let tells_length = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    let headers = headers::for_client(&answer.headers, tells_length);
+    let length = answer.length();
+    let mut response = Response::new(Piped::new(answer, length));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_leads_out_of_the_api_is_known() {
+        for path in [
+            "/eth/v1/../../admin",
+            "/eth/v1/..",
+            "/eth/v1/./node",
+            "/eth/v1/%2e%2E/x",
+            "/eth/v1/.%2e/x",
+            "/eth/v1/..%2fx",
+            "/eth/v1/x%2F..%5cx",
+            "/eth/v1/x\\..\\x",
+        ] {
+            assert!(climbs(path), "{path}");
+        }
+        for path in
+            ["/eth/v1/node/version", "/eth/v1/a..b/...", "/eth/v1/beacon/headers/0x..", "/eth/v1//x", "/eth/v1/%252e"]
+        {
+            assert!(!climbs(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Which headers pass: all that are end-to-end, but for what one side must not have of the other.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::config::Origins;
+
+/// Headers of one connection or of the message's framing, which each side writes for itself.
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// A client's credentials: nodes have several owners, and who would get them is a matter of which node serves today.
+const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
+
+/// A client's headers as nodes get them. Credentials are left out, but for those that `is_configured` names.
+pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool) -> HeaderMap {
+    passing(client, |name| {
+        // Which page asks is our matter, as is what it may see.
+        let of_the_page = name == "origin" || name.starts_with("access-control-");
+        let secret = CREDENTIALS.contains(&name);
+        !of_the_page && (!secret || is_configured(name))
+    })
+}
+
+/// A node's headers as a client gets them. `tells_length`: also the length, of a body that is not there.
+pub(super) fn for_client(node: &HeaderMap, tells_length: bool) -> HeaderMap {
+    let mut headers = passing(node, |name| name != "set-cookie" && !name.starts_with("access-control-"));
+    if tells_length && let Some(length) = node.get(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, length.clone());
+    }
+    headers
+}
+
+/// Whether any web page could have sent this without asking first: it is from one that is not allowed, and of a kind that browsers
+/// send unasked.
+pub(super) fn may_be_forged(headers: &HeaderMap, origins: &Origins) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+    let asks_first = [&b"application/json"[..], b"application/octet-stream"];
+    !origins.allow(origin.as_bytes()) && !asks_first.iter().any(|asks| kind.eq_ignore_ascii_case(asks))
+}
+
+/// The end-to-end headers that may pass, in their order.
+fn passing(headers: &HeaderMap, may_pass: impl Fn(&str) -> bool) -> HeaderMap {
+    let named: Vec<&[u8]> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    let passes = |name: &HeaderName| {
+        let name = name.as_str();
+        !HOP_BY_HOP.contains(&name)
+            && !name.starts_with("proxy-")
+            && !named.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+            && may_pass(name)
+    };
+    headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_node_gets_what_is_meant_for_it() {
+        let client = map(&[
+            ("accept", "application/octet-stream;q=1,application/json;q=0.9"),
+            ("eth-consensus-version", "electra"),
+            ("eth-x", "1"),
+            ("eth-x", "2"),
+            ("content-type", "application/octet-stream"),
+            ("content-encoding", "gzip"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("authorization", "Bearer a"),
+            ("cookie", "a=b"),
+            ("proxy-authorization", "b"),
+            ("proxy-connection", "keep-alive"),
+            ("origin", "https://app.example"),
+            ("host", "proxy"),
+            ("expect", "100-continue"),
+        ]);
+        let mut expected = map(&[
+            ("accept", "application/octet-stream;q=1,application/json;q=0.9"),
+            ("eth-consensus-version", "electra"),
+            ("eth-x", "1"),
+            ("eth-x", "2"),
+            ("content-type", "application/octet-stream"),
+            ("content-encoding", "gzip"),
+        ]);
+        assert_eq!(for_nodes(&client, |_| false), expected);
+        expected.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        assert_eq!(for_nodes(&client, |name| name == "authorization"), expected);
+    }
+
+    #[test]
+    fn a_client_gets_what_the_node_says_of_the_answer() {
+        let node = map(&[
+            ("eth-consensus-version", "electra"),
+            ("content-type", "application/octet-stream"),
+            ("content-length", "5"),
+            ("etag", "\"1\""),
+            ("vary", "accept"),
+            ("set-cookie", "a=b"),
+            ("access-control-allow-origin", "*"),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+        ]);
+        let expected = [
+            ("eth-consensus-version", "electra"),
+            ("content-type", "application/octet-stream"),
+            ("etag", "\"1\""),
+            ("vary", "accept"),
+        ];
+        assert_eq!(for_client(&node, false), map(&expected));
+        assert_eq!(for_client(&node, true), map(&[&expected[..], &[("content-length", "5")]].concat()));
+    }
+
+    #[test]
+    fn what_browsers_send_unasked_is_known() {
+        let origins = Origins::List(vec!["https://app.example".parse().unwrap()]);
+        let forged = |headers: &[(&'static str, &'static str)]| may_be_forged(&map(headers), &origins);
+        assert!(forged(&[("origin", "https://evil.example"), ("content-type", "text/plain")]));
+        assert!(forged(&[("origin", "https://evil.example")]));
+        assert!(!forged(&[("origin", "https://evil.example"), ("content-type", "application/JSON; charset=utf-8")]));
+        assert!(!forged(&[("origin", "https://app.example"), ("content-type", "text/plain")]));
+        assert!(!forged(&[("content-type", "text/plain")]));
+    }
+}

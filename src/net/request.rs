@@ -1,0 +1,140 @@
+//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::upstream::Post`].
+
+use std::pin::Pin;
+
+use http::{HeaderMap, Method, header, uri::PathAndQuery};
+
+use super::outgoing::Pieces;
+
+/// A request to a node, but for its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Path and query below the node's own URL.
+    pub target: &'a PathAndQuery,
+    /// End-to-end headers. The node's own, where it has some of the same name, take their place; those of the message's framing must
+    /// not be among them.
+    pub headers: &'a HeaderMap,
+    /// Whether to open a connection for it, because an idle one may just be closing.
+    pub fresh: bool,
+}
+
+/// A request's body.
+pub enum Body<'a> {
+    /// In memory, or empty.
+    Whole(&'a [u8]),
+    /// Coming piece by piece.
+    Streamed {
+        /// The pieces.
+        pieces: Pieces<'a>,
+        /// Bytes in all, where that is known; in chunks otherwise.
+        length: Option<u64>,
+    },
+}
+
+/// How a body is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+impl Body<'_> {
+    pub(super) fn framing(&self) -> Framing {
+        match self {
+            Self::Whole(body) => Framing::Length(body.len() as u64),
+            Self::Streamed { length: Some(length), .. } => Framing::Length(*length),
+            Self::Streamed { length: None, .. } => Framing::Chunked,
+        }
+    }
+
+    /// The same body for a shorter while.
+    pub fn reborrow(&mut self) -> Body<'_> {
+        match self {
+            Self::Whole(body) => Body::Whole(body),
+            Self::Streamed { pieces, length } => Body::Streamed { pieces: Pin::as_mut(pieces), length: *length },
+        }
+    }
+}
+
+impl Request<'_> {
+    /// Writes the head, blank line included, with the headers of a node's `own` in the place of the client's.
+    pub(super) fn write_head(
+        &self,
+        out: &mut Vec<u8>,
+        target: &PathAndQuery,
+        host: &str,
+        own: &[(String, Vec<u8>)],
+        framing: Framing,
+    ) {
+        let names = |name: &str| own.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+        put(&[self.method.as_str().as_bytes(), b" ", target.as_str().as_bytes(), b" HTTP/1.1\r\nhost: "]);
+        put(&[host.as_bytes(), b"\r\n"]);
+        if !self.headers.contains_key(header::USER_AGENT) && !names("user-agent") {
+            put(&[b"user-agent: steadfast/", env!("CARGO_PKG_VERSION").as_bytes(), b"\r\n"]);
+        }
+        for (name, value) in own {
+            put(&[name.as_bytes(), b": ", value, b"\r\n"]);
+        }
+        for (name, value) in self.headers.iter().filter(|(name, _)| !names(name.as_str())) {
+            put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        }
+        let has_body = matches!(*self.method, Method::POST | Method::PUT | Method::PATCH);
+        match framing {
+            Framing::Length(0) if !has_body => {}
+            Framing::Length(length) => put(&[b"content-length: ", length.to_string().as_bytes(), b"\r\n"]),
+            Framing::Chunked => put(&[b"transfer-encoding: chunked\r\n"]),
+        }
+        put(&[b"\r\n"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn head(method: Method, headers: &[(&'static str, &'static str)], framing: Framing) -> String {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        let target = PathAndQuery::from_static("/key/eth/v1/x?a=b");
+        let request = Request { method: &method, target: &target, headers: &map, fresh: false };
+        let own = [("Authorization".to_owned(), b"Bearer own".to_vec())];
+        let mut out = Vec::new();
+        request.write_head(&mut out, &target, "node:5052", &own, framing);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_node_gets_its_own_headers_in_the_place_of_the_clients() {
+        let headers = [("accept", "a"), ("accept", "b"), ("authorization", "theirs"), ("user-agent", "vc/1")];
+        assert_eq!(
+            head(Method::GET, &headers, Framing::Length(0)),
+            "GET /key/eth/v1/x?a=b HTTP/1.1\r\nhost: node:5052\r\nAuthorization: Bearer own\r\naccept: a\r\naccept: b\r\n\
+             user-agent: vc/1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_body_is_announced_and_so_is_an_empty_one_where_one_is_expected() {
+        for (method, framing, line) in [
+            (Method::POST, Framing::Length(7), Some("content-length: 7\r\n\r\n")),
+            (Method::POST, Framing::Length(0), Some("content-length: 0\r\n\r\n")),
+            (Method::GET, Framing::Length(3), Some("content-length: 3\r\n\r\n")),
+            (Method::DELETE, Framing::Length(0), None),
+            (Method::PUT, Framing::Chunked, Some("transfer-encoding: chunked\r\n\r\n")),
+        ] {
+            let head = head(method.clone(), &[], framing);
+            match line {
+                Some(line) => assert!(head.ends_with(line), "{head}"),
+                None => assert!(!head.contains("length") && !head.contains("encoding"), "{head}"),
+            }
+            assert!(head.contains("\r\nuser-agent: steadfast/"));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The beacon API through the proxy: what passes, what is repeated and what is not, and what of it streams.
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod common;
+
+#[path = "beacon_rest/duties.rs"]
+mod duties;
+#[path = "beacon_rest/own.rs"]
+mod own;
+#[path = "beacon_rest/passing.rs"]
+mod passing;
+#[path = "beacon_rest/publishing.rs"]
+mod publishing;
+#[path = "beacon_rest/reading.rs"]
+mod reading;
+#[path = "beacon_rest/streaming.rs"]
+mod streaming;

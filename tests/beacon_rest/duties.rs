@@ -1,0 +1,115 @@
+//! What validators ask stays on one node, and what they tell goes to all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::common::{
+    rest::{Exchange, Node, ask, json, over, request, send, until_verdict},
+    until,
+};
+
+const DATA: &str = "/eth/v1/validator/attestation_data?slot=1&committee_index=0";
+const HEAD: &str = "/eth/v1/beacon/headers/head";
+const SUBSCRIBE: &str = "/eth/v1/validator/beacon_committee_subscriptions";
+
+#[tokio::test]
+async fn duties_stay_on_their_node_for_as_long_as_it_is_usable() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    let served = async |path: &str| ask(&proxy, "GET", path).await.text();
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
+    a.set_syncing(true);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    // Others go home; duties do not.
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"a\""));
+    b.set_syncing(true);
+    until_verdict(&proxy, "cl-2", "syncing").await;
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
+}
+
+#[tokio::test]
+async fn a_subscription_decides_where_duties_stay() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    a.set_syncing(true);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    assert_eq!(send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await.text(), "\"b\"");
+    assert_eq!(a.count(), 0, "a node that is not usable is told");
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+}
+
+#[tokio::test]
+async fn one_failed_duty_is_made_good_elsewhere_and_the_next_is_at_home_again() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let failing = fails.clone();
+    let a = Node::start(move |exchange: Exchange| {
+        let fails = failing.swap(false, SeqCst);
+        async move { if fails { None } else { exchange.reply(json("200 OK", "\"a\"")).await } }
+    })
+    .await;
+    let b = Node::always(json("200 OK", "\"b\"")).await;
+    let proxy = over(&[&a, &b], "").await;
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"a\"");
+}
+
+#[tokio::test]
+async fn what_all_nodes_must_know_all_are_told_and_the_first_good_answer_is_returned() {
+    for path in [
+        SUBSCRIBE,
+        "/eth/v1/validator/sync_committee_subscriptions",
+        "/eth/v1/validator/prepare_beacon_proposer",
+        "/eth/v1/validator/register_validator",
+    ] {
+        let bad = Node::always(json("500 Internal Server Error", "\"bad\"")).await;
+        let good = Node::always(json("200 OK", "\"good\"")).await;
+        let slow = Node::start(|mut exchange: Exchange| async move {
+            exchange.body().await;
+            sleep(Duration::from_millis(700)).await;
+            let whole = exchange.send(json("200 OK", "\"slow\"")).await;
+            assert!(whole, "the client's answer cut the others off");
+            Some(exchange)
+        })
+        .await;
+        let proxy = over(&[&bad, &slow, &good], "").await;
+        let started = Instant::now();
+        let fields = "content-type: application/json\r\n";
+        let answer = send(&proxy, request("POST", path, fields, "[{\"validator_index\":\"1\"}]")).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "\"good\""), "{path}");
+        assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+        for node in [&bad, &slow, &good] {
+            until("every node has the body", async || {
+                node.asked().iter().any(|asked| asked.body == b"[{\"validator_index\":\"1\"}]")
+            })
+            .await;
+            assert_eq!(node.count(), 1);
+            assert_eq!(node.asked()[0].header("content-type"), ["application/json"]);
+        }
+        until("the slow one was waited for", async || {
+            let line = r#"steadfast_attempts_total{node="cl-2",outcome="answered"} 1"#;
+            proxy.admin("GET /metrics").await.text().contains(line)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn when_none_takes_what_it_is_told_the_client_hears_why() {
+    let node = |status, text| Node::always(json(status, text));
+    let (a, b) = (node("500 Oops", "\"of the node\"").await, node("400 Bad Request", "\"of the request\"").await);
+    let proxy = over(&[&a, &b], "").await;
+    let answer = send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await;
+    assert_eq!((answer.status, &*answer.text()), (400, "\"of the request\""));
+}

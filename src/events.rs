@@ -48,6 +48,7 @@ pub enum Refused {
 /// The events of one network.
 pub struct Events {
     audience: Arc<Audience>,
+    pools: watch::Sender<Arc<Pool>>,
     state: watch::Receiver<State>,
     hold: Duration,
 }
@@ -72,9 +73,15 @@ impl Events {
     pub fn start(pool: Arc<Pool>, settings: &Settings, metrics: Arc<Metrics>) -> (Arc<Self>, Running) {
         let audience = Audience::new(pool.network.clone(), settings.max_waiting, metrics.clone());
         let (sender, state) = watch::channel(State::default());
+        let (pools, of_hub) = watch::channel(pool);
         let mut task = JoinSet::new();
-        task.spawn(hub::run(pool, audience.clone(), sender, metrics, settings.seed));
-        (Arc::new(Self { audience, state, hold: settings.hold }), Running { task })
+        task.spawn(hub::run(of_hub, audience.clone(), sender, metrics, settings.seed));
+        (Arc::new(Self { audience, pools, state, hold: settings.hold }), Running { task })
+    }
+
+    /// From now on events come from another pool of the same network. Clients' streams go on.
+    pub fn move_to(&self, pool: Arc<Pool>) {
+        self.pools.send_replace(pool);
     }
 
     /// A stream of these topics from now on. It waits until a node tells them, but no longer than clients are held.

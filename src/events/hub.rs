@@ -45,13 +45,16 @@ const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Status and body of a node's answer to a topic that it does not know.
+type Refusal = (u16, Bytes);
+
 /// What newcomers go by.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// The topics that the present stream carries; empty while there is none.
     pub(super) open: Names,
     /// Topics that the present node does not know, with status and body of what it said.
-    pub(super) refused: BTreeMap<String, (u16, Bytes)>,
+    pub(super) refused: BTreeMap<String, Refusal>,
 }
 
 pub(super) struct Hub {
@@ -69,7 +72,7 @@ pub(super) struct Hub {
     /// Answers, with the stream for which was asked.
     questions: JoinSet<(u64, Question, Option<Answer>)>,
     /// Topics that are tried one by one, and what the node said to them.
-    trials: JoinSet<(usize, String, Option<(u16, Bytes)>)>,
+    trials: JoinSet<(usize, String, Option<Refusal>)>,
     /// What is tried, and what the node said to all of it.
     suspects: Option<(usize, Vec<String>, u16, Bytes)>,
     refused: BTreeMap<(usize, String), (Instant, u16, Bytes)>,
@@ -82,6 +85,8 @@ pub(super) struct Hub {
 
 struct Stream {
     id: u64,
+    /// The pool that the node is of: an earlier one than the hub's, while a reload takes effect.
+    pool: Arc<Pool>,
     node: usize,
     topics: Names,
     running: bool,
@@ -91,6 +96,16 @@ struct Stream {
     /// What it said before it was gone over to.
     early: Vec<Event>,
     task: AbortHandle,
+}
+
+impl Stream {
+    fn is_of(&self, pool: &Arc<Pool>, node: usize) -> bool {
+        self.node == node && Arc::ptr_eq(&self.pool, pool)
+    }
+
+    fn name(&self) -> &str {
+        &self.pool.nodes[self.node].name
+    }
 }
 
 impl Drop for Stream {
@@ -110,7 +125,7 @@ impl Drop for Closing {
 
 /// Runs the hub for ever.
 pub(super) async fn run(
-    pool: Arc<Pool>,
+    mut pools: watch::Receiver<Arc<Pool>>,
     audience: Arc<Audience>,
     state: watch::Sender<State>,
     metrics: Arc<Metrics>,
@@ -118,6 +133,7 @@ pub(super) async fn run(
 ) {
     let _closing = Closing(audience.clone());
     let (news, mut heard) = mpsc::channel(BACKLOG);
+    let pool = pools.borrow_and_update().clone();
     let mut changes = pool.subscribe();
     let mut hub = Hub {
         pool,
@@ -161,6 +177,17 @@ pub(super) async fn run(
                 }
             }
             () = audience.changed.notified() => {}
+            moved = pools.changed() => {
+                if moved.is_err() {
+                    return;
+                }
+                hub.pool = pools.borrow_and_update().clone();
+                changes = hub.pool.subscribe();
+                // What was learnt of nodes was learnt of others.
+                hub.avoided.forget();
+                hub.refused.clear();
+                hub.suspects = None;
+            }
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
@@ -178,10 +205,6 @@ impl Hub {
         &self.pool.network
     }
 
-    fn name(&self, node: usize) -> &str {
-        &self.pool.nodes[node].name
-    }
-
     /// Sees to it that there is the stream that there should be.
     fn steer(&mut self, now: Instant) {
         let Some(wanted) = self.audience.wanted() else { return self.rest(now) };
@@ -196,17 +219,14 @@ impl Hub {
         self.judge(now);
         self.watch_silence(now);
         let target = self.avoided.choose(&self.pool, now);
-        let target = target.or(self.current.as_ref().map(|current| current.node));
-        let Some(node) = target else {
-            self.publish();
-            return;
-        };
+        let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
+        let Some(node) = target.or(ours.map(|current| current.node)) else { return self.publish() };
         let mut topics: Names = wanted;
         topics.extend(topics::CHAIN.map(str::to_owned));
         topics.retain(|topic| !self.refused.contains_key(&(node, topic.clone())));
         if self.fits(node, &topics, now) {
             self.next = None;
-        } else if self.next.as_ref().is_none_or(|next| next.node != node || next.topics != topics)
+        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics)
             && self.trials.is_empty()
         {
             self.open(node, topics);
@@ -227,7 +247,7 @@ impl Hub {
     /// Whether the current stream is the right one.
     fn fits(&mut self, node: usize, topics: &Names, now: Instant) -> bool {
         let Some(current) = &self.current else { return false };
-        if current.node != node || !topics.is_subset(&current.topics) {
+        if !current.is_of(&self.pool, node) || !topics.is_subset(&current.topics) {
             return false;
         }
         if current.topics.len() == topics.len() {
@@ -242,22 +262,24 @@ impl Hub {
         let id = self.opened;
         let task = self.streams.spawn(node::stream(self.pool.clone(), node, topics.clone(), id, self.news.clone()));
         let slot = self.pool.snapshot().head.unwrap_or(0);
-        self.next = Some(Stream { id, node, topics, running: false, behind: None, slot, early: Vec::new(), task });
+        let pool = self.pool.clone();
+        self.next =
+            Some(Stream { id, pool, node, topics, running: false, behind: None, slot, early: Vec::new(), task });
     }
 
     /// Goes over to the next stream if that is good, or at least better than what there is.
     fn go_over(&mut self, has_proved_itself: bool) {
         let Some(next) = self.next.take_if(|next| next.running) else { return };
         let old_is_good = self.current.as_ref().is_some_and(|current| {
-            current.node != next.node && self.pool.snapshot().nodes[current.node].verdict.is_usable()
+            !current.is_of(&next.pool, next.node) && current.pool.snapshot().nodes[current.node].verdict.is_usable()
         });
         if old_is_good && !has_proved_itself {
             self.next = Some(next);
             return;
         }
-        let from = self.current.as_ref().map_or("none", |current| self.name(current.node));
-        if self.current.as_ref().is_none_or(|current| current.node != next.node) {
-            info!(network = self.network(), from, to = self.name(next.node), "events come from another node");
+        if self.current.as_ref().is_none_or(|current| !current.is_of(&next.pool, next.node)) {
+            let from = self.current.as_ref().map_or("none", Stream::name);
+            info!(network = self.network(), from, to = next.name(), "events come from another node");
         }
         self.excess = None;
         let mut stream = next;
@@ -317,7 +339,7 @@ impl Hub {
         let unsure: Vec<String> = next.topics.iter().filter(|topic| !is_ours(topic)).cloned().collect();
         if unsure.is_empty() {
             let text = "it does not know the topics of the chain".to_owned();
-            return self.shun(next.node, Trouble { fault: Fault::Failing, text });
+            return self.shun(&next, Trouble { fault: Fault::Failing, text });
         }
         if unsure.len() > 1 {
             for topic in unsure.clone() {
@@ -340,7 +362,7 @@ impl Hub {
     fn lost(&mut self, is_next: bool, trouble: Trouble) {
         let stream = if is_next { self.next.take() } else { self.current.take() };
         if let Some(stream) = stream {
-            self.shun(stream.node, trouble);
+            self.shun(&stream, trouble);
         }
         if !is_next {
             self.questions.abort_all();
@@ -349,11 +371,13 @@ impl Hub {
     }
 
     /// The node is not asked for events for a while, and the pool is told why.
-    fn shun(&mut self, node: usize, trouble: Trouble) {
-        warn!(network = self.network(), node = self.name(node), why = trouble.text, "a stream of events is lost");
-        self.avoided.add(node, PAUSE, Instant::now());
-        self.pool.call_failed(node, trouble);
-        self.pool.doubt(node);
+    fn shun(&mut self, stream: &Stream, trouble: Trouble) {
+        warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
+        if Arc::ptr_eq(&stream.pool, &self.pool) {
+            self.avoided.add(stream.node, PAUSE, Instant::now());
+            self.pool.call_failed(stream.node, trouble);
+            self.pool.doubt(stream.node);
+        }
     }
 
     /// A stream that tells no head while the pool moves is lost, whatever its connection says.
@@ -394,9 +418,9 @@ impl Hub {
         match effect {
             Effect::Tell { topic, bytes } => self.audience.tell(&topic, &bytes),
             Effect::Reached(slot) => {
-                if let Some(node) = self.current.as_ref().map(|current| current.node) {
-                    self.pool.shown(node, slot);
-                    self.avoided.forgive(node);
+                if let Some(current) = self.current.as_ref().filter(|stream| Arc::ptr_eq(&stream.pool, &self.pool)) {
+                    self.pool.shown(current.node, slot);
+                    self.avoided.forgive(current.node);
                 }
             }
             Effect::Ask(question) => self.ask(question),
@@ -417,13 +441,14 @@ impl Hub {
         let Some(current) = &self.current else { return };
         let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
         let slots_per_epoch = beacon.map_or(32, |beacon| beacon.slots_per_epoch);
-        let (pool, node, id) = (self.pool.clone(), current.node, current.id);
+        let (pool, node, id) = (current.pool.clone(), current.node, current.id);
         self.questions.spawn(async move { (id, question, node::ask(pool, node, question, slots_per_epoch).await) });
     }
 
     fn publish(&self) {
         let open = self.current.as_ref().map(|current| current.topics.clone()).unwrap_or_default();
-        let node = self.current.as_ref().map(|current| current.node);
+        let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
+        let node = ours.map(|current| current.node);
         let of_node = self.refused.iter().filter(|((at, _), _)| Some(*at) == node);
         let refused: BTreeMap<_, _> =
             of_node.map(|((_, topic), (_, status, body))| (topic.clone(), (*status, body.clone()))).collect();

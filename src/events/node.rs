@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, header, uri::PathAndQuery};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -17,7 +17,11 @@ use super::{
     topics::Names,
 };
 use crate::{
-    net::upstream::{Error, Response},
+    net::{
+        outgoing::Patience,
+        request::{Body, Request},
+        upstream::{Error, Response},
+    },
     pool::{Pool, board::Trouble, health::Fault, probe::trouble},
 };
 
@@ -69,7 +73,7 @@ pub(super) async fn refuses(pool: Arc<Pool>, node: usize, topic: String) -> Opti
 
 async fn open(pool: &Pool, node: usize, topics: &[&str]) -> Result<Result<Response, (u16, Bytes)>, Trouble> {
     let path = format!("/eth/v1/events?topics={}", topics.join(","));
-    let response = get(pool, node, &path).await?;
+    let response = get(pool, node, &path, "text/event-stream").await?;
     let kind = response.head.header("content-type").unwrap_or_default();
     match response.head.status {
         200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => Ok(Ok(response)),
@@ -168,7 +172,7 @@ impl Asked<'_> {
 
     /// The body of an answer of 200.
     async fn fetch(&self, path: &str) -> Option<Bytes> {
-        let response = get(self.pool, self.node, path).await.ok()?;
+        let response = get(self.pool, self.node, path, "application/json").await.ok()?;
         let status = response.head.status;
         let body = body(self.pool, self.node, response).await.ok()?;
         (status == 200).then_some(body)
@@ -191,15 +195,18 @@ async fn body(pool: &Pool, node: usize, mut response: Response) -> Result<Bytes,
     Ok(whole.into())
 }
 
-async fn get(pool: &Pool, node: usize, path: &str) -> Result<Response, Trouble> {
+async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Result<Response, Trouble> {
     let asked = &pool.nodes[node];
     let Some(upstream) = &asked.upstream else { return Err(failing(pool, node, "it has no HTTP side")) };
-    let path = PathAndQuery::try_from(path).map_err(|error| failing(pool, node, &error.to_string()))?;
-    let target = asked.target(&path).map_err(|why| failing(pool, node, &why))?;
+    let target = PathAndQuery::try_from(path).map_err(|error| failing(pool, node, &error.to_string()))?;
+    let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+    let request = |fresh| Request { method: &Method::GET, target: &target, headers: &headers, fresh };
+    // Nothing is streamed to the node.
+    let patience = Patience { idle: PATIENCE, head: PATIENCE };
     let exchange = async {
-        let mut outcome = upstream.get(target.as_str(), false).await;
+        let mut outcome = upstream.request(request(false), Body::Whole(&[]), patience).await;
         if outcome.as_ref().is_err_and(Error::is_stale) {
-            outcome = upstream.get(target.as_str(), true).await;
+            outcome = upstream.request(request(true), Body::Whole(&[]), patience).await;
         }
         outcome.map_err(|error| trouble(asked, &error))
     };

@@ -37,6 +37,11 @@ impl Avoided {
         self.nodes.remove(&node);
     }
 
+    /// All nodes are others now.
+    pub(super) fn forget(&mut self) {
+        self.nodes.clear();
+    }
+
     /// The node that serves the calls, or the best other one if that is to be avoided; `None` if all are.
     pub(super) fn choose(&self, pool: &Pool, now: Instant) -> Option<usize> {
         let snapshot = pool.snapshot();

@@ -5,18 +5,19 @@
 //! and silent for ever.
 
 mod choice;
+mod stream;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
     sync::{mpsc, watch},
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
-use self::choice::Avoided;
+use self::{choice::Avoided, stream::Stream};
 use super::{
     audience::Audience,
     beacon::Said,
@@ -81,37 +82,6 @@ pub(super) struct Hub {
     empty: Option<Instant>,
     /// Since when the stream carries topics that nobody wants.
     excess: Option<Instant>,
-}
-
-struct Stream {
-    id: u64,
-    /// The pool that the node is of: an earlier one than the hub's, while a reload takes effect.
-    pool: Arc<Pool>,
-    node: usize,
-    topics: Names,
-    running: bool,
-    /// Since when the pool has been ahead of the last head that it told.
-    behind: Option<Instant>,
-    slot: u64,
-    /// What it said before it was gone over to.
-    early: Vec<Event>,
-    task: AbortHandle,
-}
-
-impl Stream {
-    fn is_of(&self, pool: &Arc<Pool>, node: usize) -> bool {
-        self.node == node && Arc::ptr_eq(&self.pool, pool)
-    }
-
-    fn name(&self) -> &str {
-        &self.pool.nodes[self.node].name
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// However the hub ends, its clients' streams end with it.
@@ -240,8 +210,8 @@ impl Hub {
         if now.saturating_duration_since(since) >= LINGER && self.stitcher.is_some() {
             (self.current, self.next, self.stitcher, self.excess) = (None, None, None, None);
             self.questions.abort_all();
-            self.publish();
         }
+        self.publish();
     }
 
     /// Whether the current stream is the right one.
@@ -417,7 +387,7 @@ impl Hub {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Tell { topic, bytes } => self.audience.tell(&topic, &bytes),
-            Effect::Reached(slot) => {
+            Effect::Shows(slot) => {
                 if let Some(current) = self.current.as_ref().filter(|stream| Arc::ptr_eq(&stream.pool, &self.pool)) {
                     self.pool.shown(current.node, slot);
                     self.avoided.forgive(current.node);

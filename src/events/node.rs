@@ -27,6 +27,8 @@ use crate::{
 
 /// How long a node may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take over a question, for which clients wait.
+const THINKING: Duration = Duration::from_secs(2);
 /// How often a header that was just announced is asked for, and the pause between: not every node serves at once what it tells.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -114,6 +116,10 @@ async fn read(
 /// Asks a node; `None` if there is no answer to be had.
 pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Option<Answer> {
     let asked = Asked { pool: &pool, node, slots_per_epoch };
+    timeout(THINKING, answer(&asked, question)).await.ok()?
+}
+
+async fn answer(asked: &Asked<'_>, question: Question) -> Option<Answer> {
     match question {
         Question::Head => asked.header("head").await,
         Question::Header(root) => {

@@ -13,14 +13,16 @@
 //! A gap that is too long, or that no node can fill, is skipped: the next head is told, and clients see a slot that does not follow.
 
 mod chain;
+mod terms;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use self::chain::{Chain, Road, Unknown};
+use self::chain::{Chain, Road};
+pub use self::terms::{Answer, Effect, Input, Question};
 use super::{
-    beacon::{self, Checkpoint, Duties, Header, Root, Said},
+    beacon::{self, Checkpoint, Header, Root, Said},
     seen::Seen,
     sse::Event,
 };
@@ -33,75 +35,6 @@ pub const MAX_GAP: u64 = 128;
 const ATTEMPTS: u32 = 3;
 /// Statements that may wait for a question to be answered.
 const MAX_WAITING: usize = 4096;
-
-/// What the stitcher is told.
-#[derive(Debug)]
-pub enum Input {
-    /// From here on, events and answers are another stream's.
-    Opened,
-    /// The stream's next event.
-    Event(Event),
-    /// The answer to the question asked last, `None` if it cannot be had.
-    Answered(Question, Option<Answer>),
-}
-
-/// What the node of the present stream is to be asked. At most one question is open at any time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// The header of its head.
-    Head,
-    /// The header of the block with this root.
-    Header(Root),
-    /// The finalized checkpoint as of this state, or of the head's.
-    Finalized(Option<Root>),
-    /// What the duties of a head at this block depend on.
-    Duties {
-        /// The block's root. The answer holds only if it is of the node's canonical chain.
-        root: Root,
-        /// Its epoch.
-        epoch: u64,
-    },
-}
-
-/// What the node answers.
-#[derive(Clone, Copy, Debug)]
-pub enum Answer {
-    /// To a question for a header.
-    Header(Root, Header),
-    /// To the question for finality.
-    Finalized(Checkpoint),
-    /// To the question for duties.
-    Duties(Duties),
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Clients that want the topic are told.
-    Tell {
-        /// The topic.
-        topic: String,
-        /// The event as it goes over the wire.
-        bytes: Bytes,
-    },
-    /// The head told last is at this slot.
-    Reached(u64),
-    /// The node is asked.
-    Ask(Question),
-    /// The head left its branch, this many slots back.
-    Reorged(u64),
-    /// A block that no stream had told was made up.
-    Filled,
-    /// Clients miss what lay between these slots.
-    Skipped {
-        /// The last slot told.
-        from: u64,
-        /// The slot told next.
-        to: u64,
-    },
-    /// The stream's node cannot bear out what it says: another stream is needed.
-    Broken(&'static str),
-}
 
 /// What waits to be told, in the order in which it was said.
 #[derive(Debug)]
@@ -409,7 +342,7 @@ impl Stitcher {
             Some(beacon::head_event(next, header, transition, duties))
         });
         if let Some(event) = event {
-            self.tell("head", event);
+            self.tell_head(next, event);
         }
         self.arrived(next, true);
         // With the first block of an epoch comes the node's own word, if it was the node that told it. One block later it is late.
@@ -432,7 +365,7 @@ impl Stitcher {
     /// What clients hear begins here.
     fn begin(&mut self, root: Root, event: Option<&Bytes>) {
         if let Some(event) = event {
-            self.tell("head", event.clone());
+            self.tell_head(root, event.clone());
         }
         self.chain.begin(root);
         self.arrived(root, event.is_some());
@@ -453,9 +386,6 @@ impl Stitcher {
     fn arrived(&mut self, root: Root, told: bool) {
         self.tip = Some(Last { what: root, told });
         self.chain.forget_before(root);
-        if told && let Some(slot) = self.slot() {
-            self.effects.push(Effect::Reached(slot));
-        }
     }
 
     fn tell_reorg(&mut self, old: Root, new: Root, fork: Root) {
@@ -477,20 +407,19 @@ impl Stitcher {
 
     fn tell_block(&mut self, root: Root, slot: u64, event: Bytes) {
         self.chain.tell(root, slot);
+        self.effects.push(Effect::Shows(slot));
         self.tell("block", event);
+    }
+
+    fn tell_head(&mut self, root: Root, event: Bytes) {
+        if let Some(header) = self.chain.header(root) {
+            self.effects.push(Effect::Shows(header.slot));
+        }
+        self.tell("head", event);
     }
 
     fn tell(&mut self, topic: &str, bytes: Bytes) {
         self.effects.push(Effect::Tell { topic: topic.to_owned(), bytes });
-    }
-}
-
-impl From<Unknown> for Question {
-    fn from(unknown: Unknown) -> Self {
-        match unknown {
-            Unknown::Header(root) => Self::Header(root),
-            Unknown::Duties { root, epoch } => Self::Duties { root, epoch },
-        }
     }
 }
 

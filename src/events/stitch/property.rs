@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::beacon::Duties, *};
 
 const SLOTS: u64 = 4;
 const NODES: usize = 3;
@@ -159,7 +159,7 @@ impl World {
                     self.client.chain.clear();
                     self.client.reorg = false;
                 }
-                Effect::Reached(_) | Effect::Reorged(_) | Effect::Filled => {}
+                Effect::Shows(_) | Effect::Reorged(_) | Effect::Filled => {}
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{super::beacon::Duties, *};
 
 /// Epochs of four slots.
 const SLOTS: u64 = 4;
@@ -89,7 +89,7 @@ impl Stage {
                     Effect::Tell { topic, bytes } => self.heard.push(short(&topic, &bytes)),
                     Effect::Skipped { from, to } => self.heard.push(format!("skipped {from} to {to}")),
                     Effect::Broken(_) => self.heard.push("broken".to_owned()),
-                    Effect::Reached(_) | Effect::Reorged(_) | Effect::Filled => {}
+                    Effect::Shows(_) | Effect::Reorged(_) | Effect::Filled => {}
                 }
             }
         }

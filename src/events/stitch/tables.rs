@@ -175,6 +175,14 @@ fn a_head_that_the_stream_told_before_its_node_was_asked_is_the_first() {
     assert_eq!(stage.stitcher.step(Input::Event(event("head", &head))), []);
     stage.give(&node, Input::Answered(Question::Head, node.answer(Question::Head)));
     assert_eq!(stage.heard(), ["head 6"]);
+    // The node went on in the meantime: what the stream told comes first all the same.
+    let mut stage = Stage::new();
+    let later = Node::line(7);
+    stage.stitcher.step(Input::Opened);
+    stage.stitcher.step(Input::Event(event("head", &head)));
+    stage.give(&later, Input::Answered(Question::Head, later.answer(Question::Head)));
+    stage.head(&later, 7);
+    assert_eq!(stage.heard(), ["head 6", "block* 7", "head 7"]);
     // The same if the answer comes first.
     let mut stage = Stage::opened(&node);
     stage.head(&node, 6);
@@ -274,6 +282,30 @@ fn a_checkpoint_is_told_once_and_made_up_if_it_was_missed() {
 }
 
 #[test]
+fn what_is_final_is_asked_again_when_a_switch_left_the_question_open() {
+    let mut stage = Stage::opened(&Node { finalized: 1, ..Node::line(11) });
+    let (mut inputs, node) = (VecDeque::from([Input::Opened]), Node { finalized: 2, ..Node::line(12) });
+    // The node tells of the first block of the epoch, and not of what it made final.
+    while let Some(input) = inputs.pop_front() {
+        for effect in stage.stitcher.step(input) {
+            match effect {
+                Effect::Ask(Question::Finalized(Some(_))) => {}
+                Effect::Ask(question) => inputs.push_back(Input::Answered(question, node.answer(question))),
+                _ => {}
+            }
+        }
+    }
+    // The next one is behind, and catches up without a word of it.
+    let mut behind = Node { finalized: 1, ..Node::line(13) };
+    behind.head = 11;
+    stage.open(&behind);
+    assert_eq!(stage.heard(), [""; 0]);
+    behind.finalized = 2;
+    stage.head(&behind, 13);
+    assert_eq!(stage.heard(), ["block* 13", "head 13", "final* 2"]);
+}
+
+#[test]
 fn a_gap_that_cannot_be_filled_breaks_the_stream_and_is_skipped_in_the_end() {
     let mut stage = Stage::opened(&Node::line(5));
     let mut node = Node::line(9);
@@ -346,6 +378,7 @@ fn old_answers_and_floods_do_no_harm() {
     stage.give(&node, Input::Answered(Question::Head, None));
     let slots = |n: u64| format!(r#"{{"slot":"6","block":"{}"}}"#, root(n));
     assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
+    assert_eq!(stage.stitcher.step(Input::Answered(Question::Header(root(5)), None)), [], "nobody asks that now");
     let mut effects = (0..MAX_WAITING as u64).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &slots(n)))));
     assert!(effects.any(|effect| matches!(effect, Effect::Broken(_))));
 }

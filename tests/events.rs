@@ -174,6 +174,42 @@ async fn every_slot_once_and_in_order_through_a_cut_a_hang_a_silence_and_the_ret
     assert!(epochs.len() >= 2 && epochs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{epochs:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_comes_back_mute_is_not_gone_back_to() {
+    let block_time = Some(Duration::from_secs(1));
+    let stage = Stage::new(Options { consensus: 2, block_time, ..Options::default() }).await;
+    let mut client = stage.client("head,block").await;
+    stage.net.cl(0).set_fault(Fault::Down);
+    client.hears(1).await;
+    stage.until_at(1).await;
+    stage.net.cl(0).set_fault(Fault::Mute);
+    stage.net.cl(0).clear_fault("down");
+    until("calls go home", async || stage.pool.snapshot().active == Some(0)).await;
+    client.hears(1).await;
+    for _ in 0..6 {
+        let pause = client.hears(1).await;
+        assert!(pause < Duration::from_millis(1800), "{pause:?}");
+        assert_eq!(stage.net.cl(1).subscriptions(), 1, "the stream that tells heads is not left");
+    }
+    assert!(stage.net.cl(0).count("GET /eth/v1/events") >= 2, "it was tried");
+    is_whole(&stage, &client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_misses_one_head_is_kept() {
+    let block_time = Some(Duration::from_secs(1));
+    let stage = Stage::new(Options { consensus: 2, block_time, ..Options::default() }).await;
+    let mut client = stage.client("head,block").await;
+    client.hears(1).await;
+    stage.net.cl(0).set_fault(Fault::Mute);
+    sleep(Duration::from_millis(1300)).await;
+    stage.net.cl(0).clear_faults();
+    client.hears(5).await;
+    is_whole(&stage, &client);
+    assert_eq!(stage.net.cl(0).count("GET /eth/v1/events"), 1);
+    assert_eq!(stage.net.cl(1).count("GET /eth/v1/events"), 0);
+}
+
 #[tokio::test]
 async fn a_reorganisation_that_falls_into_a_switch_is_told_once() {
     let stage = Stage::new(Options { consensus: 2, ..Options::default() }).await;

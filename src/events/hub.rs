@@ -39,8 +39,6 @@ const TICK: Duration = Duration::from_millis(50);
 const FORGET: Duration = Duration::from_secs(60);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
-/// Events of the chain that a new stream may tell before it is gone over to.
-const MAX_EARLY: usize = 1024;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
@@ -233,8 +231,7 @@ impl Hub {
         let task = self.streams.spawn(node::stream(self.pool.clone(), node, topics.clone(), id, self.news.clone()));
         let slot = self.pool.snapshot().head.unwrap_or(0);
         let pool = self.pool.clone();
-        self.next =
-            Some(Stream { id, pool, node, topics, running: false, behind: None, slot, early: Vec::new(), task });
+        self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, task });
     }
 
     /// Goes over to the next stream if that is good, or at least better than what there is.
@@ -252,14 +249,10 @@ impl Hub {
             info!(network = self.network(), from, to = next.name(), "events come from another node");
         }
         self.excess = None;
-        let mut stream = next;
-        let early = std::mem::take(&mut stream.early);
-        self.current = Some(stream);
+        self.current = Some(next);
         self.questions.abort_all();
+        // What it told of the chain so far need not be kept: its head is asked for, and the way there filled.
         self.step(Input::Opened);
-        for event in early {
-            self.step(Input::Event(event));
-        }
     }
 
     fn hear(&mut self, id: u64, news: News) {
@@ -291,12 +284,7 @@ impl Hub {
         }
         // What passes through is told at once, whichever stream has it first.
         if !is_next || said.is_none() {
-            return self.step(Input::Event(event));
-        }
-        stream.early.push(event);
-        if stream.early.len() > MAX_EARLY {
-            let trouble = Trouble { fault: Fault::Failing, text: "its events tell no head".to_owned() };
-            self.lost(true, trouble);
+            self.step(Input::Event(event));
         } else if is_head {
             self.go_over(true);
         }

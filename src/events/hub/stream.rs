@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::super::{sse::Event, topics::Names};
+use super::super::topics::Names;
 use crate::pool::Pool;
 
 /// A stream that is being opened or read. Dropping it ends it.
@@ -18,8 +18,6 @@ pub(super) struct Stream {
     /// Since when the pool has been ahead of the last head that it told.
     pub(super) behind: Option<Instant>,
     pub(super) slot: u64,
-    /// What it said before it was gone over to.
-    pub(super) early: Vec<Event>,
     pub(super) task: AbortHandle,
 }
 

@@ -185,8 +185,7 @@ async fn a_primary_that_comes_back_mute_is_not_gone_back_to() {
     stage.net.cl(0).set_fault(Fault::Mute);
     stage.net.cl(0).clear_fault("down");
     until("calls go home", async || stage.pool.snapshot().active == Some(0)).await;
-    client.hears(1).await;
-    for _ in 0..6 {
+    for _ in 0..7 {
         let pause = client.hears(1).await;
         assert!(pause < Duration::from_millis(1800), "{pause:?}");
         assert_eq!(stage.net.cl(1).subscriptions(), 1, "the stream that tells heads is not left");
@@ -196,15 +195,17 @@ async fn a_primary_that_comes_back_mute_is_not_gone_back_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_misses_one_head_is_kept() {
+async fn a_stream_that_misses_a_head_now_and_then_is_kept() {
     let block_time = Some(Duration::from_secs(1));
     let stage = Stage::new(Options { consensus: 2, block_time, ..Options::default() }).await;
     let mut client = stage.client("head,block").await;
     client.hears(1).await;
-    stage.net.cl(0).set_fault(Fault::Mute);
-    sleep(Duration::from_millis(1300)).await;
-    stage.net.cl(0).clear_faults();
-    client.hears(5).await;
+    for _ in 0..2 {
+        stage.net.cl(0).set_fault(Fault::Mute);
+        sleep(Duration::from_millis(1300)).await;
+        stage.net.cl(0).clear_faults();
+        client.hears(4).await;
+    }
     is_whole(&stage, &client);
     assert_eq!(stage.net.cl(0).count("GET /eth/v1/events"), 1);
     assert_eq!(stage.net.cl(1).count("GET /eth/v1/events"), 0);
@@ -284,7 +285,7 @@ async fn until_none(stage: &Stage) {
 async fn a_topic_that_the_node_does_not_know_is_refused_in_its_words_and_disturbs_nobody() {
     let stage = Stage::new(Options { consensus: 1, ..Options::default() }).await;
     let mut client = stage.client("head").await;
-    for topics in ["topics=weather_forecast", "topics=head,attestation,weather_forecast"] {
+    for topics in ["topics=head,attestation,weather_forecast", "topics=weather_forecast"] {
         let refused = stage.events.subscribe(topics::parse(topics).unwrap()).await.err().unwrap();
         let Refused::Topic(status, body) = refused else { panic!("{refused:?}") };
         let body: Value = serde_json::from_slice(&body).unwrap();

@@ -8,8 +8,10 @@ root=$(dirname "$here")
 . "$here/install.sh"
 export PATH="$PATH:/usr/sbin:/sbin"
 
+measure=measure.py
+case " $* " in *" --state "*) measure=state.py ;; esac
 case " $* " in
-*" --help "* | *" -h "*) exec python3 "$here/measure.py" --help ;;
+*" --help "* | *" -h "*) exec python3 "$here/$measure" --help ;;
 esac
 
 install_tools
@@ -21,4 +23,4 @@ if [ -z "${STEADFAST_BIN:-}" ]; then
 fi
 export STEADFAST_BIN
 export ORIGIN_BIN=$target/release/examples/bench_origin
-exec python3 "$here/measure.py" "$@"
+exec python3 "$here/$measure" "$@"

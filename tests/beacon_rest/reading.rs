@@ -86,6 +86,50 @@ async fn when_all_fail_the_client_has_a_nodes_own_words() {
 }
 
 #[tokio::test]
+async fn only_what_another_node_does_better_is_held_against_a_node_and_its_own_words_never() {
+    let page = "<html>Bad Gateway</html>";
+    for (answer, verdict) in [
+        (json("500 Internal Server Error", r#"{"code":500,"message":"no such state here"}"#), "up"),
+        (response("502 Bad Gateway", "content-type: text/html\r\n", page), "down"),
+    ] {
+        let (first, second) = (Node::always(answer).await, well().await);
+        let proxy = over(&[&first, &second], "[health]\nfall = 3\ninterval = \"60s\"\n").await;
+        for _ in 0..6 {
+            assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"well\"");
+        }
+        until_verdict(&proxy, "cl-1", verdict).await;
+        assert_eq!(first.count(), if verdict == "up" { 6 } else { 3 });
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_no_node_could_answer_is_tried_again_while_there_is_time() {
+    let node = Node::start({
+        let drops = std::sync::atomic::AtomicUsize::new(0);
+        move |exchange: Exchange| {
+            let drop = drops.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+            async move { if drop { None } else { exchange.reply(json("200 OK", "\"at last\"")).await } }
+        }
+    })
+    .await;
+    let proxy = over(&[&node], "").await;
+    assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"at last\"");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_node_had_closed_is_no_attempt_at_it() {
+    let node = Node::start(|exchange: Exchange| async {
+        if exchange.asked.turn > 0 { None } else { exchange.reply(json("200 OK", "\"well\"")).await }
+    })
+    .await;
+    let proxy = over(&[&node], "[calls]\nattempts = 1\n").await;
+    for _ in 0..20 {
+        assert_eq!(ask(&proxy, "GET", PATH).await.text(), "\"well\"");
+    }
+    assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
+}
+
+#[tokio::test]
 async fn a_node_that_falls_silent_loses_the_requests_that_wait_on_it_to_another() {
     let (first, second) = (Node::start(Exchange::hang).await, well().await);
     let proxy = over(&[&first, &second], "").await;
@@ -180,6 +224,8 @@ async fn requests_wait_while_no_node_serves_and_go_when_one_does() {
         let answer = client.response().await;
         assert_eq!((answer.status, &*answer.text()), (200, "\"back\""));
     }
-    let asked: Vec<(String, Vec<u8>)> = node.asked().into_iter().map(|asked| (asked.method, asked.body)).collect();
+    let mut asked: Vec<(String, Vec<u8>)> = node.asked().into_iter().map(|asked| (asked.method, asked.body)).collect();
+    // Each on a connection of its own.
+    asked.sort();
     assert_eq!(asked, [("GET".to_owned(), vec![]), ("POST".to_owned(), b"a block".to_vec())]);
 }

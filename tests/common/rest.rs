@@ -30,6 +30,8 @@ pub struct Asked {
     pub head: String,
     /// The body, as far as the script has read it.
     pub body: Vec<u8>,
+    /// The how manieth request on its connection it is, from 0; probes count.
+    pub turn: usize,
 }
 
 impl Asked {
@@ -40,7 +42,7 @@ impl Asked {
     }
 
     fn is_probe(&self) -> bool {
-        self.header("user-agent").iter().any(|agent| agent.starts_with("steadfast/"))
+        self.method == "GET" && self.header("user-agent").iter().any(|agent| agent.starts_with("steadfast/"))
     }
 }
 
@@ -241,9 +243,9 @@ impl Node {
 }
 
 async fn connection(io: TcpStream, shared: &Arc<Shared>) {
-    let asked = Asked { method: String::new(), target: String::new(), head: String::new(), body: Vec::new() };
+    let asked = Asked { method: String::new(), target: String::new(), head: String::new(), body: Vec::new(), turn: 0 };
     let mut exchange = Exchange { asked, io, read: Vec::new(), left: Left::Nothing, shared: shared.clone(), place: 0 };
-    loop {
+    for turn in 0.. {
         let end = loop {
             if let Some(end) = exchange.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
@@ -256,7 +258,7 @@ async fn connection(io: TcpStream, shared: &Arc<Shared>) {
         let head = String::from_utf8(std::mem::replace(&mut exchange.read, rest)).unwrap().trim_end().to_owned();
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
-        exchange.asked = Asked { method, target, head, body: Vec::new() };
+        exchange.asked = Asked { method, target, head, body: Vec::new(), turn };
         let length = exchange.asked.header("content-length").first().map(|length| length.parse().unwrap());
         exchange.left = match length {
             Some(0) => Left::Nothing,

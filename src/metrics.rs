@@ -28,15 +28,6 @@ struct Plain {
     /// Duration of probes in seconds, failed ones included.
     #[metric(labels = ["node"], buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])]
     probe_duration_seconds: Histogram,
-    /// Calls that wait now because no node can serve.
-    #[metric(labels = ["network"])]
-    held_calls: Gauge,
-    /// Client HTTP connections open now.
-    #[metric]
-    http_connections: Gauge,
-    /// Client HTTP connections ever opened.
-    #[metric]
-    http_connections_total: Counter,
     /// Event streams of the beacon API open now.
     #[metric]
     sse_streams: Gauge,
@@ -55,6 +46,15 @@ struct Plain {
     /// Clients cut off because they did not take what was sent to them.
     #[metric]
     slow_clients_closed_total: Counter,
+    /// Calls that wait now because no node can serve.
+    #[metric(labels = ["network"])]
+    held_calls: Gauge,
+    /// Client HTTP connections open now.
+    #[metric]
+    http_connections: Gauge,
+    /// Client HTTP connections ever opened.
+    #[metric]
+    http_connections_total: Counter,
     /// Reloads of the configuration, by outcome.
     #[metric(labels = ["outcome"])]
     reloads_total: Counter,
@@ -275,22 +275,6 @@ impl Metrics {
         self.plain.probe_duration_seconds(node).observe(seconds);
     }
 
-    /// A reload of the configuration was applied or refused.
-    pub fn reloaded(&self, applied: bool) {
-        self.plain.reloads_total(if applied { "applied" } else { "refused" }).inc();
-    }
-
-    /// Counts a call as waiting for as long as the guard lives.
-    pub fn hold(&self, network: &str) -> impl Drop + use<> {
-        Guard::new(self.plain.held_calls.clone(), vec![network.to_owned()])
-    }
-
-    /// Counts a client connection as open for as long as the guard lives.
-    pub fn connection(&self) -> impl Drop + use<> {
-        self.plain.http_connections_total().inc();
-        Guard::new(self.plain.http_connections.clone(), Vec::new())
-    }
-
     /// Counts a client's event stream as open for as long as the guard lives.
     pub fn sse_stream(&self) -> impl Drop + Send + use<> {
         Guard::new(self.plain.sse_streams.clone(), Vec::new())
@@ -319,6 +303,22 @@ impl Metrics {
     /// A slow client was cut off.
     pub fn slow_client_closed(&self) {
         self.plain.slow_clients_closed_total().inc();
+    }
+
+    /// A reload of the configuration was applied or refused.
+    pub fn reloaded(&self, applied: bool) {
+        self.plain.reloads_total(if applied { "applied" } else { "refused" }).inc();
+    }
+
+    /// Counts a call as waiting for as long as the guard lives.
+    pub fn hold(&self, network: &str) -> impl Drop + use<> {
+        Guard::new(self.plain.held_calls.clone(), vec![network.to_owned()])
+    }
+
+    /// Counts a client connection as open for as long as the guard lives.
+    pub fn connection(&self) -> impl Drop + use<> {
+        self.plain.http_connections_total().inc();
+        Guard::new(self.plain.http_connections.clone(), Vec::new())
     }
 
     /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.

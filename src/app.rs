@@ -170,6 +170,10 @@ impl App {
     pub async fn shutdown(mut self) {
         self.closing.send_replace(true);
         self.acceptor.shutdown().await;
+        // Streams of events would never finish by themselves.
+        for network in &self.shared.site.load().networks {
+            network.events.iter().for_each(|events| events.close());
+        }
         let grace = self.shared.site.load().shutdown_grace;
         let last_call = grace.mul_f64(0.9);
         let done = self.crew.finish();

@@ -9,6 +9,7 @@ pub mod config;
 pub mod devnet;
 pub mod domain;
 pub mod door;
+pub mod events;
 pub mod metrics;
 pub mod net;
 pub mod pool;

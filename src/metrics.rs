@@ -28,6 +28,24 @@ struct Plain {
     /// Duration of probes in seconds, failed ones included.
     #[metric(labels = ["node"], buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])]
     probe_duration_seconds: Histogram,
+    /// Event streams of the beacon API open now.
+    #[metric]
+    sse_streams: Gauge,
+    /// Events told to clients, each counted for every client, by topic.
+    #[metric(labels = ["kind"])]
+    notifications_total: Counter,
+    /// Blocks that no stream had told and that were made up from their headers.
+    #[metric(labels = ["network"])]
+    backfilled_blocks_total: Counter,
+    /// Reorganisations told to clients of events.
+    #[metric(labels = ["network"])]
+    reorgs_total: Counter,
+    /// Gaps in a network's events that could not be filled.
+    #[metric(labels = ["network"])]
+    gaps_skipped_total: Counter,
+    /// Clients cut off because they did not take what was sent to them.
+    #[metric]
+    slow_clients_closed_total: Counter,
     /// Calls that wait now because no node can serve.
     #[metric(labels = ["network"])]
     held_calls: Gauge,
@@ -258,6 +276,36 @@ impl Metrics {
     /// A probe took that long.
     pub fn probed(&self, node: &str, seconds: f64) {
         self.plain.probe_duration_seconds(node).observe(seconds);
+    }
+
+    /// Counts a client's event stream as open for as long as the guard lives.
+    pub fn sse_stream(&self) -> impl Drop + Send + use<> {
+        Guard::new(self.plain.sse_streams.clone(), Vec::new())
+    }
+
+    /// `count` clients were told an event.
+    pub fn notified(&self, kind: &str, count: u64) {
+        self.plain.notifications_total(kind).inc_by(count);
+    }
+
+    /// A missed block was made up.
+    pub fn backfilled(&self, network: &str) {
+        self.plain.backfilled_blocks_total(network).inc();
+    }
+
+    /// A reorganisation was told.
+    pub fn reorged(&self, network: &str) {
+        self.plain.reorgs_total(network).inc();
+    }
+
+    /// A gap was skipped.
+    pub fn gap_skipped(&self, network: &str) {
+        self.plain.gaps_skipped_total(network).inc();
+    }
+
+    /// A slow client was cut off.
+    pub fn slow_client_closed(&self) {
+        self.plain.slow_clients_closed_total().inc();
     }
 
     /// A reload of the configuration was applied or refused.

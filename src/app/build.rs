@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{error, warn};
 
@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config},
     domain::verdict::Layer,
     door::site::{Served, Site},
+    events::{self, Events},
     metrics::Metrics,
     pool::{Pool, node::Node},
 };
@@ -23,6 +24,13 @@ use crate::{
 /// How long a connection to a node may take to come about. A node that is there answers at once; one that is not is known by its
 /// silence.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Bytes of events that may wait for one client: some seconds of every attestation there is.
+const MAX_EVENTS: usize = 4 << 20;
+
+/// How long replaced nodes are watched at most, for requests that began with them: states may take that long.
+const LONGEST_RETIREMENT: Duration = Duration::from_secs(15 * 60);
+/// How often it is looked whether any is left.
+const RETIREMENT_ROUND: Duration = Duration::from_secs(1);
 
 /// The networks that run, and the settings that they run by.
 pub(super) struct Parts {
@@ -37,7 +45,14 @@ struct Part {
     served: Arc<str>,
     calls: Option<Arc<Calls>>,
     beacon: Option<Arc<Rest>>,
+    events: Option<Told>,
     /// Watches over the pools' tasks, and ends them with itself.
+    _watch: JoinSet<()>,
+}
+
+/// A network's events, which outlive what a reload replaces.
+struct Told {
+    events: Arc<Events>,
     _watch: JoinSet<()>,
 }
 
@@ -65,6 +80,7 @@ impl Parts {
             is_default: part.settings.name.is_default(),
             calls: part.calls.clone(),
             beacon: part.beacon.clone(),
+            events: part.events.as_ref().map(|told| told.events.clone()),
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
@@ -128,13 +144,25 @@ impl Parts {
                 rest.move_to(next);
             }
         }
+        for earlier in &mut self.networks {
+            let successor = networks.iter_mut().find(|part| part.settings.name == earlier.settings.name);
+            if let Some(next) = successor
+                && let Some(rest) = &next.beacon
+                && let Some(told) = earlier.events.take()
+            {
+                told.events.move_to(rest.pool().clone());
+                next.events = Some(told);
+            }
+        }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
-        let longest = self.config.calls.timeout;
         let replaced = std::mem::replace(self, Self { config, networks, retired: JoinSet::new() });
         self.retired = replaced.retired;
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {
-            sleep(longest).await;
+            let until = Instant::now() + LONGEST_RETIREMENT;
+            while Instant::now() < until && replaced.networks.iter().any(Part::is_used) {
+                sleep(RETIREMENT_ROUND).await;
+            }
             drop(replaced.networks);
         });
         Ok(match (changed.is_empty() && gone.is_empty(), others) {
@@ -146,6 +174,12 @@ impl Parts {
 }
 
 impl Part {
+    /// Whether a call or request of an earlier configuration is still under way.
+    fn is_used(&self) -> bool {
+        self.calls.as_ref().is_some_and(|calls| Arc::strong_count(calls) > 1)
+            || self.beacon.as_ref().is_some_and(|beacon| Arc::strong_count(beacon) > 1)
+    }
+
     fn build(
         settings: &config::Network,
         config: &Config,
@@ -182,7 +216,8 @@ impl Part {
         };
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
         let beacon = start(Layer::Cl, &settings.cl)?.map(|pool| Arc::new(Rest::new(pool, &config.calls, metrics)));
-        Ok(Self { settings: settings.clone(), served: name, calls, beacon, _watch: watch })
+        let events = beacon.as_ref().map(|rest| Told::start(rest.pool(), config, world, metrics, broken));
+        Ok(Self { settings: settings.clone(), served: name, calls, beacon, events, _watch: watch })
     }
 
     fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
@@ -197,6 +232,27 @@ impl Part {
         }));
         // Nodes that are down now may come later, like at any start.
         let _ = timeout(patience, served).await;
+    }
+}
+
+impl Told {
+    fn start(
+        pool: &Arc<Pool>,
+        config: &Config,
+        world: &World,
+        metrics: &Arc<Metrics>,
+        broken: &Arc<watch::Sender<bool>>,
+    ) -> Self {
+        let settings = events::Settings { max_waiting: MAX_EVENTS, hold: config.calls.hold, seed: (world.wall)() };
+        let (events, mut running) = Events::start(pool.clone(), &settings, metrics.clone());
+        let mut watch = JoinSet::new();
+        let (network, broken) = (pool.network.clone(), broken.clone());
+        watch.spawn(async move {
+            let how = running.broken().await;
+            error!(network = &*network, how, "events are no longer told");
+            broken.send_replace(true);
+        });
+        Self { events, _watch: watch }
     }
 }
 

@@ -234,7 +234,7 @@ impl<'a> Course<'a> {
             let Some((node, turn)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
-            match attempt(&self.rest.pool, node, self.request, upload).await {
+            match attempt(&self.rest.pool, node, self.request, upload, self.rest.settings.attempt_timeout).await {
                 Sent::Answered(answer) => {
                     self.charge(node);
                     return Ok(answer);
@@ -246,9 +246,11 @@ impl<'a> Course<'a> {
                     self.attempts += 1;
                 }
                 Sent::Nothing(_) => {}
-                Sent::Lost(_) | Sent::Late if !route.is_repeatable() => return Err(Refusal::OutcomeUnknown.into()),
-                late @ (Sent::Lost(_) | Sent::Late) => {
-                    self.was_late |= matches!(late, Sent::Late);
+                Sent::Lost(_) | Sent::Late(_) if !route.is_repeatable() => return Err(Refusal::OutcomeUnknown.into()),
+                Sent::Lost(_) => self.attempts += 1,
+                Sent::Late(trouble) => {
+                    self.was_late = true;
+                    self.charges.push((node, trouble));
                     self.attempts += 1;
                 }
             }

@@ -23,6 +23,11 @@ pub const KEPT_BLOCKS: usize = 4096;
 const MEMPOOL_LIMIT: usize = 100_000;
 /// Announcements of waiting transactions that a slow listener may be behind.
 const PENDING_BACKLOG: usize = 4096;
+/// Consensus operations that a slow listener may be behind.
+const OPERATIONS_BACKLOG: usize = 1024;
+
+/// An operation that somebody submitted to a consensus node: its topic, and what is told of it.
+pub(super) type Operation = (&'static str, Arc<serde_json::Value>);
 
 /// The pretend chain.
 pub struct Chain {
@@ -33,6 +38,7 @@ pub struct Chain {
     /// Both the present chain and the news of it.
     tip: watch::Sender<Arc<Snapshot>>,
     pending: broadcast::Sender<Hash>,
+    operations: broadcast::Sender<Operation>,
 }
 
 #[derive(Default)]
@@ -102,7 +108,8 @@ impl Chain {
         let snapshot = Snapshot { blocks, genesis: first, made: state.made };
         let tip = watch::Sender::new(Arc::new(snapshot));
         let pending = broadcast::Sender::new(PENDING_BACKLOG);
-        Arc::new(Self { id, author, clock, state: Mutex::new(state), tip, pending })
+        let operations = broadcast::Sender::new(OPERATIONS_BACKLOG);
+        Arc::new(Self { id, author, clock, state: Mutex::new(state), tip, pending, operations })
     }
 
     /// The chain's id.
@@ -260,6 +267,17 @@ impl Chain {
     /// Announces each transaction that enters the mempool.
     pub(super) fn pending(&self) -> broadcast::Receiver<Hash> {
         self.pending.subscribe()
+    }
+
+    /// Spreads a consensus operation to all nodes.
+    pub(super) fn spread(&self, operation: Operation) {
+        // Nobody listening is no error.
+        let _ = self.operations.send(operation);
+    }
+
+    /// Announces each consensus operation that is submitted.
+    pub(super) fn operations(&self) -> broadcast::Receiver<Operation> {
+        self.operations.subscribe()
     }
 
     fn enqueue(&self, state: &mut State, transaction: Arc<Transaction>) -> Result<(), ChainError> {

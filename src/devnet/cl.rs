@@ -1,12 +1,15 @@
 //! A consensus node's port: the beacon API over REST, and its events.
 //!
-//! Every execution block has a slot of the same number; roots are derived from its hash. What validators need is left out.
+//! Every execution block has a slot of the same number; roots are derived from its hash.
 
 mod blocks;
 mod events;
+mod topics;
+mod validator;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -50,7 +53,8 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
     let query = head.uri.query().unwrap_or_default();
     let called = format!("{} {path}", head.method);
     let body = answers::read(body).await;
-    node.records.add(Transport::Http, &called, query, &answers::shared(&head.headers));
+    let kept = body.clone().unwrap_or_default();
+    node.records.add_with_body(Transport::Http, &called, query, &answers::shared(&head.headers), kept);
     let faults = node.admit(Duration::ZERO).await?;
     if let Some(refusal) = answers::refusal(&faults) {
         return Ok(refusal);
@@ -60,10 +64,10 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
         (None, _) => Err(Problem(StatusCode::PAYLOAD_TOO_LARGE, "body too large".to_owned())),
         (_, Some((code, message))) => {
             let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
-            let status = status.filter(|status| status.as_u16() >= 400);
+            let status = status.filter(|status| status.as_u16() >= 200);
             Err(Problem(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message.to_owned()))
         }
-        (Some(_), None) => api.route(&head.method, path, query, &head.headers),
+        (Some(body), None) => api.route(&head.method, path, query, &head.headers, &body),
     };
     if faults.cuts(&called, query) {
         return Err(Dropped);
@@ -84,7 +88,7 @@ struct Api<'a> {
 }
 
 impl Api<'_> {
-    fn route(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Outcome {
+    fn route(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap, body: &Bytes) -> Outcome {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let wants_bytes = headers
             .get(header::ACCEPT)
@@ -110,7 +114,14 @@ impl Api<'_> {
             ("GET", ["eth", "v1", "beacon", "states", id, "finality_checkpoints"]) => self.checkpoints(id),
             ("GET", ["eth", "v2", "debug", "beacon", "states", id]) => self.state(id),
             ("GET", ["eth", "v1", "events"]) => self.events(query),
-            _ => Err(Problem(StatusCode::NOT_FOUND, "Not Found".to_owned())),
+            ("GET" | "POST", ["eth", "v1", "beacon", "states", id, "validators"]) => self.validators(id, query),
+            (method, ["eth", "v1" | "v2", "beacon", "pool", name]) => {
+                self.pool(method, name, body).unwrap_or_else(not_found)
+            }
+            (method, ["eth", version, "validator", path @ ..]) => {
+                self.validator(method, version, path, query, body).unwrap_or_else(not_found)
+            }
+            _ => not_found(),
         }
     }
 
@@ -228,6 +239,10 @@ impl Api<'_> {
         };
         found.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "State not found".to_owned()))
     }
+}
+
+fn not_found() -> Outcome {
+    Err(Problem(StatusCode::NOT_FOUND, "Not Found".to_owned()))
 }
 
 const CONSENSUS_VERSION: &str = "eth-consensus-version";

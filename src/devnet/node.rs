@@ -1,7 +1,7 @@
 //! One pretend node: a name, a view of the chain, faults, and what it was asked.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,6 +21,9 @@ use super::{
     record::{Records, Request},
     view::View,
 };
+
+/// Slots that a consensus node listens to at most.
+const LISTENED: usize = 1024;
 
 /// Which side of Ethereum a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,8 @@ struct Own {
     small_ids: bool,
     filters: Filters,
     raw: Vec<Hash>,
+    /// Slots whose attestations the node was asked to listen to.
+    listens: BTreeSet<u64>,
 }
 
 /// The connection is to be dropped without an answer.
@@ -81,6 +86,7 @@ impl Node {
             small_ids: settings.small_ids,
             filters: Filters::default(),
             raw: Vec::new(),
+            listens: BTreeSet::new(),
         };
         Self {
             name,
@@ -228,6 +234,19 @@ impl Node {
 
     pub(super) fn sent_raw(&self, hash: Hash) {
         self.own().raw.push(hash);
+    }
+
+    /// A validator will want to aggregate what is attested at `slot`.
+    pub(super) fn listen_at(&self, slot: u64) {
+        let mut own = self.own();
+        own.listens.insert(slot);
+        if own.listens.len() > LISTENED {
+            own.listens.pop_first();
+        }
+    }
+
+    pub(super) fn listens_at(&self, slot: u64) -> bool {
+        self.own().listens.contains(&slot)
     }
 
     pub(super) fn new_id(&self) -> String {

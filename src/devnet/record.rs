@@ -8,12 +8,13 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
 
 /// Requests kept; the oldest go first.
 const KEPT: usize = 10_000;
-/// Bytes of params kept over all requests.
+/// Bytes of params and bodies kept over all requests.
 const KEPT_BYTES: usize = 16 << 20;
 /// Different methods counted; any further one is counted as `other`.
 const COUNTED: usize = 1000;
@@ -36,6 +37,8 @@ pub struct Request {
     pub method: String,
     /// The params' bytes, empty if none; on consensus nodes the query.
     pub params: String,
+    /// The request's body; kept only by consensus nodes.
+    pub body: Bytes,
     /// Headers of the HTTP request, or of the one that opened the WebSocket.
     pub headers: Arc<HeaderMap>,
     /// When it came.
@@ -61,10 +64,22 @@ struct Kept {
 
 impl Records {
     pub(super) fn add(&self, transport: Transport, method: &str, params: &str, headers: &Arc<HeaderMap>) {
+        self.add_with_body(transport, method, params, headers, Bytes::new());
+    }
+
+    pub(super) fn add_with_body(
+        &self,
+        transport: Transport,
+        method: &str,
+        params: &str,
+        headers: &Arc<HeaderMap>,
+        body: Bytes,
+    ) {
         let request = Request {
             transport,
             method: method.to_owned(),
             params: params.to_owned(),
+            body,
             headers: headers.clone(),
             at: Instant::now(),
         };
@@ -74,11 +89,11 @@ impl Records {
             Some(count) => *count += 1,
             None => _ = kept.counts.insert(counted.to_owned(), 1),
         }
-        kept.bytes += request.params.len();
+        kept.bytes += request.params.len() + request.body.len();
         kept.ring.push_back(request);
         while kept.ring.len() > KEPT || kept.bytes > KEPT_BYTES {
             let Some(oldest) = kept.ring.pop_front() else { break };
-            kept.bytes -= oldest.params.len();
+            kept.bytes -= oldest.params.len() + oldest.body.len();
         }
     }
 

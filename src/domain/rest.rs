@@ -88,7 +88,16 @@ impl Route {
         };
         // The list ends in `other`.
         let place = Self::GROUPS.iter().position(|name| *name == group).unwrap_or(Self::GROUPS.len() - 1);
-        Self { group: Self::GROUPS[place], place, class, is_duty: area == "validator" }
+        // What was made on the node of the duties is published there: only that one has the payload behind a blinded block.
+        let publishes = matches!((method, area), ("POST", "beacon"))
+            && matches!(what, "blocks" | "blinded_blocks" | "execution_payload_envelopes");
+        Self { group: Self::GROUPS[place], place, class, is_duty: area == "validator" || publishes }
+    }
+
+    /// Whether a node that is well may work on it for minutes before the first byte of its answer.
+    pub fn is_long(&self) -> bool {
+        matches!(self.group, "debug" | "states" | "rewards" | "blocks" | "blobs" | "light_client")
+            && self.class == Class::Read
     }
 
     /// Whether it may be sent again although a node may have it already.
@@ -132,7 +141,8 @@ mod tests {
             let route = Route::of(method, path);
             assert_eq!((route.group, route.class), (group, class), "{method} {path}");
             assert_eq!(Route::GROUPS[route.place], route.group);
-            assert_eq!(route.is_duty, group == "validator", "{method} {path}");
+            let publishes_a_block = method == "POST" && group == "blocks";
+            assert_eq!(route.is_duty, group == "validator" || publishes_a_block, "{method} {path}");
         }
     }
 

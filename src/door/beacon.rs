@@ -2,6 +2,7 @@
 //!
 //! Bodies stream both ways and are not looked at; SSZ and JSON pass as they are. Errors of our own have the API's form.
 
+mod events;
 mod headers;
 
 use std::{io, sync::Arc};
@@ -15,9 +16,9 @@ use tokio::time::Instant;
 
 use super::Piped;
 use crate::{
-    call::rest::{self, Failure, Rest, answer::Answer, upload::Upload},
+    call::rest::{self, Failure, answer::Answer, upload::Upload},
     domain::{refusal::Refusal, rest::Route},
-    door::site::{Served, Site},
+    door::site::Site,
     net::BoxFuture,
 };
 
@@ -82,7 +83,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"))?;
     let route = Route::of(request.method().as_str(), path);
     if route.group == "events" {
-        return events(network, rest);
+        return events::answer(network, &request).await;
     }
     let target = match request.uri().query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
@@ -95,11 +96,6 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let asked = rest::Request { route, method: head.method, target, headers };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     Ok(pass_on(answer, &asked.method))
-}
-
-/// The place for event streams: they are no node's answer passed on, since they outlive nodes.
-fn events(_network: &Served, _rest: &Arc<Rest>) -> Result<Response<Piped>, Problem> {
-    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "this version of Steadfast does not serve event streams"))
 }
 
 /// What no node should see.
@@ -126,8 +122,14 @@ fn check(site: &Site, request: &Request<Incoming>) -> Result<(), Problem> {
 /// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
 /// path, and what lies beside that is not for clients.
 fn climbs(path: &str) -> bool {
-    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
-    plain.split(['/', '\\']).any(|step| matches!(step, "." | ".."))
+    let mut plain = path.to_ascii_lowercase();
+    // Some decode more than once.
+    while plain.contains("%25") {
+        plain = plain.replace("%25", "%");
+    }
+    let plain = plain.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
+    // And some take what follows a semicolon for a parameter of the step.
+    plain.split(['/', '\\']).any(|step| matches!(step.split(';').next(), Some("." | "..")))
 }
 
 fn upload(body: Incoming) -> Upload {
@@ -165,11 +167,13 @@ mod tests {
             "/eth/v1/..%2fx",
             "/eth/v1/x%2F..%5cx",
             "/eth/v1/x\\..\\x",
+            "/eth/v1/..;/x",
+            "/eth/v1/%252e%252E/x",
         ] {
             assert!(climbs(path), "{path}");
         }
         for path in
-            ["/eth/v1/node/version", "/eth/v1/a..b/...", "/eth/v1/beacon/headers/0x..", "/eth/v1//x", "/eth/v1/%252e"]
+            ["/eth/v1/node/version", "/eth/v1/a..b/...", "/eth/v1/beacon/headers/0x..", "/eth/v1//x", "/eth/v1/%252"]
         {
             assert!(!climbs(path), "{path}");
         }

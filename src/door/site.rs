@@ -7,6 +7,7 @@ use http::HeaderName;
 use crate::{
     call::{Calls, rest::Rest},
     config::Origins,
+    events::Events,
     pool::Pool,
 };
 
@@ -20,6 +21,8 @@ pub struct Served {
     pub calls: Option<Arc<Calls>>,
     /// The requests to its consensus nodes; `None` if it has none.
     pub beacon: Option<Arc<Rest>>,
+    /// The events of its consensus nodes; `None` if it has none.
+    pub events: Option<Arc<Events>>,
 }
 
 impl Served {
@@ -119,7 +122,8 @@ mod tests {
 
     #[test]
     fn paths_of_the_beacon_api_are_told_from_others() {
-        let served = |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None };
+        let served =
+            |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None, events: None };
         let site = Site {
             networks: vec![served("default", true), served("holesky", false)],
             origins: Origins::None,

@@ -142,7 +142,7 @@ pub struct Traffic {
     owed: AtomicUsize,
     /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
     quiet_since: AtomicU64,
-    /// Failed calls in a row, by the method's place in the table: a node may be stuck on one and answer all others.
+    /// Failed calls in a row, by the method's place in its table, or the group's of a request: a node may be stuck on one and answer all others.
     failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
     told: AtomicU64,

@@ -28,7 +28,7 @@ async fn errors_have_the_form_of_the_api() {
         ("POST", "/dead/eth/v1/validator/register_validator", 503, "no node can serve"),
         ("GET", "/unknown/eth/v1/node/version", 404, "no such network"),
         ("GET", "/bare/eth/v1/node/version", 404, "no consensus nodes"),
-        ("GET", "/eth/v1/events?topics=head", 501, "event streams"),
+        ("GET", "/eth/v1/events", 400, "topics"),
         ("TRACE", "/eth/v1/node/version", 405, "TRACE"),
         ("GET", "/eth/v1/../../metrics", 400, ".."),
         ("GET", "/eth/v1/%2e%2E/metrics", 400, ".."),

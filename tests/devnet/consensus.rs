@@ -209,3 +209,116 @@ async fn a_mute_stream_stays_open_and_a_hanging_one_goes_silent() {
     node.set_fault(Fault::Down);
     assert!(timeout(SOON, events.answer.chunk()).await.unwrap().is_err(), "the stream breaks off");
 }
+
+#[tokio::test]
+async fn every_topic_of_the_api_is_told_alike_by_all_nodes() {
+    let net = network().await;
+    let description = [
+        "head",
+        "head_v2",
+        "block",
+        "block_gossip",
+        "attestation",
+        "single_attestation",
+        "contribution_and_proof",
+        "light_client_finality_update",
+        "light_client_optimistic_update",
+        "payload_attributes",
+        "data_column_sidecar",
+        "execution_payload",
+        "execution_payload_gossip",
+        "execution_payload_available",
+        "execution_payload_bid",
+        "payload_attestation_message",
+        "fast_confirmation",
+        "proposer_preferences",
+        "blob_sidecar",
+    ];
+    let topics = description.join(",");
+    let (mut one, mut other) = (Events::open(net.cl(0), &topics).await, Events::open(net.cl(1), &topics).await);
+    net.chain().mine(1);
+    let mut told = Vec::new();
+    for _ in description {
+        let event = one.next().await;
+        assert_eq!(other.next().await, event);
+        told.push(event.0);
+    }
+    told.sort_unstable();
+    let mut expected = description.map(str::to_owned);
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn heads_tell_what_duties_depend_on() {
+    let net = network().await;
+    let mut heads = Events::open(net.cl(0), "head").await;
+    net.chain().mine(3);
+    for (slot, previous, current) in [("31", 15, 23), ("32", 23, 31), ("33", 23, 31)] {
+        let head = heads.next().await.1;
+        assert_eq!(head["slot"], slot);
+        for (key, depends_on) in [("previous_duty_dependent_root", previous), ("current_duty_dependent_root", current)]
+        {
+            let root = data(net.cl(0), &format!("/eth/v1/beacon/blocks/{depends_on}/root")).await;
+            assert_eq!(head[key], root["root"], "{slot}: {key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operation_is_told_by_all_nodes_and_its_body_is_recorded() {
+    let net = network().await;
+    let mut events = Events::open(net.cl(1), "voluntary_exit,bls_to_execution_change").await;
+    let post = async |name: &str, body: &Value| {
+        let url = format!("{}/eth/v1/beacon/pool/{name}", net.cl(0).http_url());
+        http().post(url).json(body).send().await.unwrap().status().as_u16()
+    };
+    let exit = json!({"message": {"epoch": "1", "validator_index": "1"}, "signature": "0x00"});
+    let change = json!({"message": {"validator_index": "1"}, "signature": "0x00"});
+    assert_eq!(post("voluntary_exits", &exit).await, 200);
+    assert_eq!(post("bls_to_execution_changes", &json!([change])).await, 200);
+    assert_eq!(events.next().await, ("voluntary_exit".to_owned(), exit.clone()));
+    assert_eq!(events.next().await, ("bls_to_execution_change".to_owned(), change));
+    assert_eq!(post("rumours", &exit).await, 404);
+    let request = net.cl(0).requests().remove(0);
+    assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap(), exit);
+}
+
+#[tokio::test]
+async fn validators_get_their_duties_and_only_who_listens_can_aggregate() {
+    let net = network().await;
+    let node = net.cl(0);
+    let post = async |path: &str, body: Value| {
+        let answer = http().post(format!("{}{path}", node.http_url())).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap_or_default())
+    };
+    let proposers: Value = get(node, "/eth/v1/validator/duties/proposer/3").await.json().await.unwrap();
+    assert_eq!(proposers["data"].as_array().unwrap().len(), 8);
+    assert_eq!(proposers["dependent_root"], data(node, "/eth/v1/beacon/blocks/23/root").await["root"]);
+    let (_, attesters) = post("/eth/v1/validator/duties/attester/3", json!(["5"])).await;
+    assert_eq!(attesters["data"][0]["slot"], "29");
+    assert_eq!(attesters["dependent_root"], data(node, "/eth/v1/beacon/blocks/15/root").await["root"]);
+    assert_eq!(post("/eth/v1/validator/duties/attester/9", json!(["5"])).await.0, 400);
+    let to_sign = data(node, "/eth/v1/validator/attestation_data?slot=30&committee_index=0").await;
+    assert_eq!(to_sign["beacon_block_root"], data(node, "/eth/v1/beacon/headers/head").await["root"]);
+    let aggregate = format!(
+        "/eth/v2/validator/aggregate_attestation?slot=30&committee_index=0&attestation_data_root=0x{}",
+        "00".repeat(32)
+    );
+    assert_eq!(get(node, &aggregate).await.status(), 404, "nobody told it to listen");
+    let wish = json!([{"validator_index": "5", "committee_index": "0", "committees_at_slot": "1", "slot": "30", "is_aggregator": true}]);
+    assert_eq!(post("/eth/v1/validator/beacon_committee_subscriptions", wish).await.0, 200);
+    assert_eq!(data(node, &aggregate).await["data"], to_sign);
+    assert_eq!(get(net.cl(1), &aggregate).await.status(), 404);
+    for path in ["sync_committee_subscriptions", "prepare_beacon_proposer", "register_validator"] {
+        assert_eq!(post(&format!("/eth/v1/validator/{path}"), json!([])).await.0, 200);
+        assert_eq!(post(&format!("/eth/v1/validator/{path}"), json!({})).await.0, 400);
+    }
+    let block = get(node, "/eth/v3/validator/blocks/31?randao_reveal=0x00").await;
+    assert_eq!(block.headers()["eth-execution-payload-blinded"], "false");
+    assert_eq!(block.json::<Value>().await.unwrap()["data"]["block"]["slot"], "31");
+    assert_eq!(data(node, "/eth/v1/beacon/states/head/validators?id=3").await[0]["index"], "3");
+    node.set_fault(Fault::Syncing);
+    assert_eq!(get(node, "/eth/v1/validator/duties/proposer/3").await.status(), 503);
+}

@@ -16,11 +16,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    net::{
-        exchange::Broken,
-        upstream::{Error, Response},
-    },
-    pool::{Pool, probe::trouble},
+    net::{exchange::Broken, upstream::Response},
+    pool::Pool,
 };
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
@@ -42,8 +39,8 @@ pub struct Answer {
     pieces: VecDeque<Bytes>,
     rest: Option<Response>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whose answer it is, and the place of the route's group.
-    source: (Arc<Pool>, usize, usize),
+    /// Whose answer it is.
+    source: (Arc<Pool>, usize),
 }
 
 impl Answer {
@@ -51,7 +48,7 @@ impl Answer {
     ///
     /// # Errors
     /// When the connection is lost meanwhile.
-    pub(super) async fn read(response: Response, pool: &Arc<Pool>, node: usize, place: usize) -> Result<Self, Broken> {
+    pub(super) async fn read(response: Response, pool: &Arc<Pool>, node: usize) -> Result<Self, Broken> {
         let status = response.head.status;
         let mut headers = HeaderMap::new();
         response.head.each_header(|name, value| {
@@ -68,7 +65,7 @@ impl Answer {
             pieces: VecDeque::new(),
             rest: Some(response),
             timer: None,
-            source: (pool.clone(), node, place),
+            source: (pool.clone(), node),
         };
         if length.is_some_and(|length| length > HELD_BACK) || answer.is_event_stream() {
             return Ok(answer);
@@ -119,7 +116,7 @@ impl Answer {
     /// The next piece of what has not come yet, each within its time.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let (pool, node, _) = &self.source;
+        let (pool, node) = &self.source;
         let next = match rest.poll_next(context) {
             Poll::Ready(next) => {
                 self.timer = None;
@@ -151,11 +148,9 @@ impl Stream for Answer {
         let next = ready!(self.poll_rest(context));
         match next {
             Some(Err(broken)) => {
-                // Too late for another node, not too late to know.
-                let error = Error::Broken { broken, reused: false };
-                let (pool, node, place) = &self.source;
-                pool.call_failed(*node, *place, trouble(&pool.nodes[*node], &error));
-                let Error::Broken { broken, .. } = error else { return Poll::Ready(None) };
+                // Too late for another node, not too late to look after this one.
+                let (pool, node) = &self.source;
+                pool.doubt(*node);
                 self.rest = None;
                 Poll::Ready(Some(Err(broken)))
             }

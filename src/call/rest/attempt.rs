@@ -17,7 +17,7 @@ use crate::{
     pool::{Pool, board::Trouble, health::Fault, node::Node, probe::trouble},
 };
 
-/// How long the head of an answer may take: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
+/// How long the head of an answer may take where the work may be long: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
 /// by its silence to probes.
 const HEAD: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take nothing of a body that it is sent.
@@ -50,7 +50,7 @@ pub(super) enum Sent {
     /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
     /// It was not answered in time.
-    Late,
+    Late(Trouble),
     /// The client did not send the whole of it.
     Unsent(io::Error),
 }
@@ -69,7 +69,15 @@ impl Drop for Count<'_> {
 }
 
 /// Sends `request` to one node of `pool`, and notes what that shows of the node.
-pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload) -> Sent {
+///
+/// A request whose work is not long must be answered within `patience`.
+pub(super) async fn attempt(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
     let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
@@ -89,13 +97,13 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
     // Both arms are cancel-safe: an exchange given up closes its connection.
     let sent = tokio::select! {
         biased;
-        sent = exchange(pool, index, request, upload) => {
+        sent = exchange(pool, index, request, upload, patience) => {
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
                 Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
                 Sent::Nothing(_) => AttemptOutcome::Unreachable,
                 Sent::Lost(_) => AttemptOutcome::Dropped,
-                Sent::Late => AttemptOutcome::Timeout,
+                Sent::Late(_) => AttemptOutcome::Timeout,
                 Sent::Unsent(_) => AttemptOutcome::Abandoned,
             };
             sent
@@ -103,44 +111,57 @@ pub(super) async fn attempt(pool: &Arc<Pool>, index: usize, request: &Request, u
         () = out => Sent::Lost(None),
     };
     drop(count);
-    if let Sent::Nothing(Some(trouble)) | Sent::Lost(Some(trouble)) = &sent {
-        pool.call_failed(index, request.route.place, trouble.clone());
+    match &sent {
+        Sent::Nothing(Some(trouble)) => pool.call_failed(index, request.route.place, trouble.clone()),
+        // It may have been the request that did it.
+        Sent::Lost(Some(_)) => pool.doubt(index),
+        _ => {}
     }
     sent
 }
 
-async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload) -> Sent {
+async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload, patience: Duration) -> Sent {
     let node = &pool.nodes[index];
-    let mut outcome = ask(node, request, upload, !request.route.is_repeatable()).await;
+    let limit = if request.route.is_long() { HEAD } else { patience };
+    let mut outcome = ask(node, request, upload, !request.route.is_repeatable(), limit).await;
     if outcome.as_ref().is_some_and(|outcome| outcome.as_ref().is_err_and(Error::is_stale))
         && request.route.is_repeatable()
         && upload.is_there()
     {
-        outcome = ask(node, request, upload, true).await;
+        outcome = ask(node, request, upload, true, limit).await;
     }
     if let Some(error) = upload.failure() {
         return Sent::Unsent(error);
     }
     let response = match outcome {
-        None => return Sent::Late,
+        None => {
+            let text = format!("no answer to a request within {limit:?}");
+            return Sent::Late(Trouble { fault: Fault::Silent, text });
+        }
         Some(Ok(response)) => response,
         Some(Err(error)) if error.may_have_arrived() => return Sent::Lost(Some(trouble(node, &error))),
         Some(Err(error)) => return Sent::Nothing(Some(trouble(node, &error))),
     };
     node.traffic.touch(Instant::now());
-    match Answer::read(response, pool, index, request.route.place).await {
+    match Answer::read(response, pool, index).await {
         Ok(answer) => classify(pool, index, request, answer),
         Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken, reused: false }))),
     }
 }
 
 /// Sends it and waits for the head of the response; `None` when that took too long.
-async fn ask(node: &Node, request: &Request, upload: &mut Upload, fresh: bool) -> Option<Result<Response, Error>> {
+async fn ask(
+    node: &Node,
+    request: &Request,
+    upload: &mut Upload,
+    fresh: bool,
+    limit: Duration,
+) -> Option<Result<Response, Error>> {
     let Some(upstream) = &node.upstream else {
         return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
     };
     let body = upload.body();
-    let patience = Patience { idle: IDLE, head: HEAD };
+    let patience = Patience { idle: IDLE, head: limit };
     let is_streamed = matches!(body, Body::Streamed { .. });
     let head = Upstreamed {
         method: &request.method,
@@ -150,7 +171,7 @@ async fn ask(node: &Node, request: &Request, upload: &mut Upload, fresh: bool) -
     };
     let asked = upstream.request(head, body, patience);
     // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
-    if is_streamed { Some(asked.await) } else { timeout(HEAD, asked).await.ok() }
+    if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
 fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sent {
@@ -158,6 +179,8 @@ fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sen
     let of_the_node = match request.route.class {
         // Refused for who we are: unless the client said who it is, another node may know us.
         Class::Read | Class::Everywhere => match status {
+            // It points elsewhere, with its own idea of where it is; a client knows only us.
+            300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
             408 | 429 | 500.. => true,
             _ => false,

@@ -40,7 +40,7 @@ impl Rest {
                 let (pool, request, answers) = (self.pool.clone(), request.clone(), answers.clone());
                 let mut upload = Upload::whole(body.clone());
                 background.spawn(async move {
-                    if let Ok(sent) = timeout(TELLING, attempt(&pool, node, &request, &mut upload)).await {
+                    if let Ok(sent) = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await {
                         // The client may have its answer already.
                         let _ = answers.send(sent).await;
                     }
@@ -54,7 +54,7 @@ impl Rest {
                 Sent::Answered(answer) if answer.status < 300 => return Ok(Some(answer)),
                 Sent::Answered(answer) => of_the_caller = of_the_caller.or(Some(answer)),
                 Sent::OfTheNode(answer, _) => of_a_node = of_a_node.or(Some(answer)),
-                Sent::Nothing(_) | Sent::Lost(_) | Sent::Late | Sent::Unsent(_) => {}
+                Sent::Nothing(_) | Sent::Lost(_) | Sent::Late(_) | Sent::Unsent(_) => {}
             }
         }
         Ok(of_the_caller.or(of_a_node))

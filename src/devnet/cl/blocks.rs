@@ -132,7 +132,7 @@ impl Api<'_> {
         })
     }
 
-    fn message(&self, block: &Block, lie: u64) -> Value {
+    pub(super) fn message(&self, block: &Block, lie: u64) -> Value {
         let parent = if block.number == 0 { Hash::default() } else { block.parent_beacon_root() };
         json!({
             "slot": (block.number + lie).to_string(),
@@ -142,7 +142,7 @@ impl Api<'_> {
         })
     }
 
-    fn body(&self, block: &Block) -> Value {
+    pub(super) fn body(&self, block: &Block) -> Value {
         let execution: Value = serde_json::from_str(&block.json(false)).unwrap_or_default();
         json!({
             "randao_reveal": hex::encode(&[0xbb; SIGNATURE_BYTES]),

@@ -6,47 +6,26 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
-    sync::watch,
+    sync::{broadcast, watch},
     time::{Interval, MissedTickBehavior, interval},
 };
 
 use super::{
     super::{
+        chain::Operation,
         fault::{Fault, Faults},
         http as answers,
         node::{Dropped, Node},
         record::SubscriptionGauge,
-        view::{FINALIZED, SLOTS_PER_EPOCH, Snapshot, View},
+        view::{FINALIZED, Snapshot, View},
     },
-    Api, Outcome, Problem,
+    Api, Outcome, Problem, topics,
 };
 
 /// Between two comments that keep the stream alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// Topics of the beacon API; only the first four ever happen here.
-const TOPICS: [&str; 18] = [
-    "head",
-    "block",
-    "finalized_checkpoint",
-    "chain_reorg",
-    "block_gossip",
-    "attestation",
-    "single_attestation",
-    "voluntary_exit",
-    "bls_to_execution_change",
-    "proposer_slashing",
-    "attester_slashing",
-    "contribution_and_proof",
-    "light_client_finality_update",
-    "light_client_optimistic_update",
-    "payload_attributes",
-    "blob_sidecar",
-    "data_column_sidecar",
-    "inclusion_list",
-];
 
 struct Stream {
     node: Arc<Node>,
@@ -57,6 +36,7 @@ struct Stream {
     chain: watch::Receiver<Arc<Snapshot>>,
     comments: Interval,
     queue: VecDeque<Bytes>,
+    operations: broadcast::Receiver<Operation>,
     _counted: SubscriptionGauge,
 }
 
@@ -66,7 +46,7 @@ impl Api<'_> {
         let lists = query.split('&').filter_map(|pair| pair.strip_prefix("topics="));
         let lists: Vec<String> = lists.map(|list| list.replace("%2C", ",").replace("%2c", ",")).collect();
         let topics: Vec<String> = lists.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
-        if let Some(unknown) = topics.iter().find(|topic| !TOPICS.contains(&topic.as_str())) {
+        if let Some(unknown) = topics.iter().find(|topic| !topics::TOPICS.contains(&topic.as_str())) {
             return Err(bad(format!("Invalid topic: {unknown}")));
         }
         if topics.is_empty() {
@@ -83,6 +63,7 @@ impl Api<'_> {
             chain: self.node.chain.watch(),
             comments,
             queue: VecDeque::new(),
+            operations: self.node.chain.operations(),
             _counted: self.node.records.subscription(),
             node: self.node.clone(),
         };
@@ -105,6 +86,16 @@ impl Stream {
                 biased;
                 _ = self.faults.changed() => {}
                 _ = self.chain.changed() => {}
+                submitted = self.operations.recv() => {
+                    // A listener that is too far behind has missed some, as on a network.
+                    if let Ok((topic, about)) = submitted
+                        && !self.faults.borrow().mute()
+                        && self.topics.iter().any(|wanted| *wanted == topic)
+                    {
+                        self.queue.push_back(encode(topic, &about));
+                    }
+                    continue;
+                }
                 _ = self.comments.tick() => self.queue.push_back(Bytes::from_static(b":\n\n")),
             }
             if self.faults.borrow().has(&Fault::Failing) {
@@ -123,52 +114,17 @@ impl Stream {
         let old = self.seen.head().clone();
         let change = self.seen.advance(self.node.view_under(&faults));
         let Some(new) = change.added.last() else { return };
-        let optimistic = faults.has(&Fault::Optimistic);
         let mut events = Vec::new();
         if !change.removed.is_empty() {
-            events.push((
-                "chain_reorg",
-                json!({
-                    "slot": new.number.to_string(),
-                    "depth": change.removed.len().to_string(),
-                    "old_head_block": old.root.to_string(),
-                    "new_head_block": new.root.to_string(),
-                    "old_head_state": old.beacon_state_root().to_string(),
-                    "new_head_state": new.beacon_state_root().to_string(),
-                    "epoch": (new.number / SLOTS_PER_EPOCH).to_string(),
-                    "execution_optimistic": optimistic,
-                }),
-            ));
+            events.push(("chain_reorg", topics::reorg(&old, new, change.removed.len(), &faults)));
         }
         for block in &change.added {
-            let slot = (block.number + faults.lie()).to_string();
-            let root = block.root.to_string();
-            events.push(("block", json!({"slot": slot, "block": root, "execution_optimistic": optimistic})));
-            events.push((
-                "head",
-                json!({
-                    "slot": slot,
-                    "block": root,
-                    "state": block.beacon_state_root().to_string(),
-                    "epoch_transition": block.number % SLOTS_PER_EPOCH == 0,
-                    "previous_duty_dependent_root": self.seen.checkpoint(1).root.to_string(),
-                    "current_duty_dependent_root": self.seen.checkpoint(0).root.to_string(),
-                    "execution_optimistic": optimistic,
-                }),
-            ));
+            events.extend(topics::of_block(&self.seen.at(block.number), &faults));
         }
-        let finalized = self.seen.checkpoint(FINALIZED);
-        if finalized.number > self.finalized {
-            self.finalized = finalized.number;
-            events.push((
-                "finalized_checkpoint",
-                json!({
-                    "block": finalized.root.to_string(),
-                    "state": finalized.beacon_state_root().to_string(),
-                    "epoch": (finalized.number / SLOTS_PER_EPOCH).to_string(),
-                    "execution_optimistic": optimistic,
-                }),
-            ));
+        let finalized = self.seen.checkpoint(FINALIZED).number;
+        if finalized > self.finalized {
+            self.finalized = finalized;
+            events.push(("finalized_checkpoint", topics::finalized(&self.seen, &faults)));
         }
         if !faults.mute() {
             let wanted = events.iter().filter(|(topic, _)| self.topics.iter().any(|wanted| wanted == topic));

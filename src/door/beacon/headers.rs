@@ -19,21 +19,28 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 /// A client's credentials: nodes have several owners, and who would get them is a matter of which node serves today.
-const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
+const CREDENTIALS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "x-auth-token"];
 
 /// A client's headers as nodes get them. Credentials are left out, but for those that `is_configured` names.
 pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool) -> HeaderMap {
     passing(client, |name| {
         // Which page asks is our matter, as is what it may see.
         let of_the_page = name == "origin" || name.starts_with("access-control-");
+        // Who the client is, a node would have to take the client's word for.
+        let of_the_client = matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-");
         let secret = CREDENTIALS.contains(&name);
-        !of_the_page && (!secret || is_configured(name))
+        !of_the_page && !of_the_client && (!secret || is_configured(name))
     })
 }
 
+/// Where a node sees itself: with the path of its own URL, which may hold a key, and of no use to a client.
+const WHEREABOUTS: [&str; 4] = ["location", "content-location", "refresh", "link"];
+
 /// A node's headers as a client gets them. `tells_length`: also the length, of a body that is not there.
 pub(super) fn for_client(node: &HeaderMap, tells_length: bool) -> HeaderMap {
-    let mut headers = passing(node, |name| name != "set-cookie" && !name.starts_with("access-control-"));
+    let mut headers = passing(node, |name| {
+        name != "set-cookie" && !name.starts_with("access-control-") && !WHEREABOUTS.contains(&name)
+    });
     if tells_length && let Some(length) = node.get(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, length.clone());
     }
@@ -120,6 +127,8 @@ mod tests {
             ("etag", "\"1\""),
             ("vary", "accept"),
             ("set-cookie", "a=b"),
+            ("location", "/v2/KEY/eth/v1/node/version"),
+            ("content-location", "/v2/KEY/x"),
             ("access-control-allow-origin", "*"),
             ("connection", "keep-alive"),
             ("keep-alive", "timeout=5"),

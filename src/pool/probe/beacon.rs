@@ -75,7 +75,7 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
     if condition.verdict().is_none() {
         match health {
             PARTIAL_CONTENT => condition.syncing = true,
-            500.. => return Err(failing(node, &format!("{HEALTH}: HTTP status {health}"))),
+            500 | 502..=504 => return Err(failing(node, &format!("{HEALTH}: HTTP status {health}"))),
             // Well, or a provider that does not offer the route.
             _ => {}
         }

@@ -1,0 +1,272 @@
+//! What validators ask of a node: duties, data to sign, subscriptions, and the pools that take what they signed.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        fault::Fault,
+        hash::Hash,
+        hex, http as answers,
+        view::{SLOTS_PER_EPOCH, View},
+    },
+    Api, FORK, Outcome, Problem, data, topics, with_fork,
+};
+
+/// Validators that there are.
+const VALIDATORS: u64 = 64;
+
+impl Api<'_> {
+    /// Routes below `/eth/v<version>/validator`; none if there is no such route.
+    pub(super) fn validator(
+        &self,
+        method: &str,
+        version: &str,
+        path: &[&str],
+        query: &str,
+        body: &Bytes,
+    ) -> Option<Outcome> {
+        let wish = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        Some(match (method, version, path) {
+            ("GET", "v1" | "v2", ["duties", "proposer", epoch]) => self.proposer_duties(epoch),
+            ("POST", "v1", ["duties", "attester", epoch]) => self.attester_duties(epoch, body),
+            ("POST", "v1", ["duties", "sync", epoch]) => self.sync_duties(epoch, body),
+            ("GET", "v1", ["attestation_data"]) => self.attestation_data(wish("slot"), wish("committee_index")),
+            ("GET", "v1" | "v2", ["aggregate_attestation"]) => {
+                self.aggregate(wish("slot"), wish("attestation_data_root"))
+            }
+            ("GET", "v1", ["sync_committee_contribution"]) => {
+                self.contribution(wish("slot"), wish("subcommittee_index"), wish("beacon_block_root"))
+            }
+            ("GET", "v2" | "v3", ["blocks", slot]) => self.produce(slot),
+            ("POST", "v1", ["beacon_committee_subscriptions"]) => self.subscribe(body),
+            ("POST", "v1", ["sync_committee_subscriptions" | "prepare_beacon_proposer" | "register_validator"]) => {
+                list(body).map(|_| done())
+            }
+            ("POST", "v1" | "v2", ["aggregate_and_proofs"]) | ("POST", "v1", ["contribution_and_proofs"]) => {
+                list(body).map(|_| done())
+            }
+            ("POST", "v1", ["liveness", epoch]) => self.liveness(epoch, body),
+            _ => return None,
+        })
+    }
+
+    /// Routes below `/eth/v<version>/beacon/pool`.
+    pub(super) fn pool(&self, method: &str, name: &str, body: &Bytes) -> Option<Outcome> {
+        let topic = match name {
+            "voluntary_exits" => Some("voluntary_exit"),
+            "proposer_slashings" => Some("proposer_slashing"),
+            "attester_slashings" => Some("attester_slashing"),
+            "bls_to_execution_changes" => Some("bls_to_execution_change"),
+            "attestations" | "sync_committees" => None,
+            _ => return None,
+        };
+        Some(match method {
+            "GET" => Ok(with_fork(data(json!([])))),
+            "POST" => parse(body).map(|submitted| {
+                let operations = match submitted {
+                    Value::Array(list) => list,
+                    one => vec![one],
+                };
+                for (topic, operation) in operations.into_iter().filter_map(|operation| Some((topic?, operation))) {
+                    self.node.chain.spread((topic, operation.into()));
+                }
+                done()
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Validators as of a state: those that are named by index or key, or all.
+    pub(super) fn validators(&self, state: &str, query: &str) -> Outcome {
+        self.find_state(state)?;
+        let ids: Vec<&str> =
+            query.split('&').filter_map(|pair| pair.strip_prefix("id=")).flat_map(|ids| ids.split(',')).collect();
+        let all = (0..VALIDATORS).map(validator);
+        let named = all.filter(|one| {
+            ids.is_empty() || ids.iter().any(|id| one["index"] == *id || one["validator"]["pubkey"] == *id)
+        });
+        Ok(self.described(None, named.collect()))
+    }
+
+    fn proposer_duties(&self, epoch: &str) -> Outcome {
+        let epoch = self.epoch(epoch)?;
+        let duties = (epoch * SLOTS_PER_EPOCH..(epoch + 1) * SLOTS_PER_EPOCH).map(|slot| {
+            json!({"pubkey": pubkey(slot % VALIDATORS), "validator_index": (slot % VALIDATORS).to_string(), "slot": slot.to_string()})
+        });
+        Ok(self.dependent(epoch, duties.collect()))
+    }
+
+    fn attester_duties(&self, epoch: &str, body: &Bytes) -> Outcome {
+        let epoch = self.epoch(epoch)?;
+        let duties = indices(body)?.into_iter().map(|index| {
+            json!({
+                "pubkey": pubkey(index), "validator_index": index.to_string(), "committee_index": "0",
+                "committee_length": "8", "committees_at_slot": "1",
+                "validator_committee_index": (index % 8).to_string(),
+                "slot": (epoch * SLOTS_PER_EPOCH + index % SLOTS_PER_EPOCH).to_string(),
+            })
+        });
+        Ok(self.dependent(epoch.saturating_sub(1), duties.collect()))
+    }
+
+    fn sync_duties(&self, epoch: &str, body: &Bytes) -> Outcome {
+        self.epoch(epoch)?;
+        let duties = indices(body)?.into_iter().map(|index| {
+            json!({
+                "pubkey": pubkey(index), "validator_index": index.to_string(),
+                "validator_sync_committee_indices": [(index % 32).to_string()],
+            })
+        });
+        let optimistic = self.faults.has(&Fault::Optimistic);
+        let duties: Value = duties.collect();
+        let answer = json!({"execution_optimistic": optimistic, "data": duties});
+        Ok(answers::json(StatusCode::OK, answer.to_string()))
+    }
+
+    /// Duties that change when the last block before `epoch` does.
+    fn dependent(&self, epoch: u64, duties: Value) -> http::Response<super::Body> {
+        let body = json!({
+            "dependent_root": topics::last_before(&self.view, epoch).to_string(),
+            "execution_optimistic": self.faults.has(&Fault::Optimistic),
+            "data": duties,
+        });
+        answers::json(StatusCode::OK, body.to_string())
+    }
+
+    fn attestation_data(&self, slot: Option<&str>, index: Option<&str>) -> Outcome {
+        self.must_be_synced()?;
+        let slot = number(slot, "slot")?;
+        Ok(data(topics::attestation_data(&self.at(slot), slot, index.unwrap_or("0"))))
+    }
+
+    /// Only who has been told to listen to a slot's attestations has any to aggregate.
+    fn aggregate(&self, slot: Option<&str>, root: Option<&str>) -> Outcome {
+        let slot = number(slot, "slot")?;
+        if root.and_then(Hash::parse).is_none() {
+            return Err(bad("Invalid attestation_data_root"));
+        }
+        if !self.node.listens_at(slot) {
+            return Err(Problem(StatusCode::NOT_FOUND, "No matching attestations found".to_owned()));
+        }
+        let view = self.at(slot);
+        let aggregate = json!({
+            "aggregation_bits": "0xff03",
+            "data": topics::attestation_data(&view, slot, "0"),
+            "signature": topics::signature("aggregate", view.head()),
+            "committee_bits": "0x0000000000000001",
+        });
+        let answer = json!({"version": FORK, "data": aggregate});
+        Ok(with_fork(answers::json(StatusCode::OK, answer.to_string())))
+    }
+
+    fn contribution(&self, slot: Option<&str>, index: Option<&str>, root: Option<&str>) -> Outcome {
+        let slot = number(slot, "slot")?;
+        let index = number(index, "subcommittee_index")?;
+        let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid beacon_block_root"))?;
+        Ok(data(json!({
+            "slot": slot.to_string(), "beacon_block_root": root.to_string(), "subcommittee_index": index.to_string(),
+            "aggregation_bits": "0xff", "signature": topics::signature("contribution", self.view.head()),
+        })))
+    }
+
+    fn produce(&self, slot: &str) -> Outcome {
+        self.must_be_synced()?;
+        let slot = number(Some(slot), "slot")?;
+        let mut message = self.message(self.view.head(), 0);
+        message["slot"] = json!(slot.to_string());
+        message["proposer_index"] = json!((slot % VALIDATORS).to_string());
+        message["parent_root"] = json!(self.view.head().root.to_string());
+        message["body"] = self.body(self.view.head());
+        let answer = json!({
+            "version": FORK, "execution_payload_blinded": false, "execution_payload_value": "12345",
+            "consensus_block_value": "12345", "data": {"block": message, "kzg_proofs": [], "blobs": []},
+        });
+        let mut response = with_fork(answers::json(StatusCode::OK, answer.to_string()));
+        for (name, value) in [
+            ("eth-execution-payload-blinded", "false"),
+            ("eth-execution-payload-value", "12345"),
+            ("eth-consensus-block-value", "12345"),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        Ok(response)
+    }
+
+    fn subscribe(&self, body: &Bytes) -> Outcome {
+        for wish in list(body)? {
+            let slot = wish["slot"].as_str().and_then(|slot| slot.parse().ok());
+            self.node.listen_at(slot.ok_or_else(|| bad("Invalid slot"))?);
+        }
+        Ok(done())
+    }
+
+    fn liveness(&self, epoch: &str, body: &Bytes) -> Outcome {
+        self.epoch(epoch)?;
+        let lives = indices(body)?.into_iter().map(|index| json!({"index": index.to_string(), "is_live": true}));
+        Ok(data(lives.collect()))
+    }
+
+    fn epoch(&self, text: &str) -> Result<u64, Problem> {
+        self.must_be_synced()?;
+        let epoch = number(Some(text), "epoch")?;
+        let newest = self.view.head().number / SLOTS_PER_EPOCH + 1;
+        if epoch > newest { Err(bad(&format!("epoch {epoch} is after the next one"))) } else { Ok(epoch) }
+    }
+
+    fn must_be_synced(&self) -> Result<(), Problem> {
+        match self.faults.has(&Fault::Syncing) {
+            true => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "beacon node is currently syncing".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// The view as of `slot`.
+    fn at(&self, slot: u64) -> View {
+        self.view.at(slot)
+    }
+}
+
+fn validator(index: u64) -> Value {
+    json!({
+        "index": index.to_string(), "balance": "32000000000", "status": "active_ongoing",
+        "validator": {
+            "pubkey": pubkey(index), "withdrawal_credentials": Hash::derived("withdrawal", &index.to_be_bytes()).to_string(),
+            "effective_balance": "32000000000", "slashed": false, "activation_eligibility_epoch": "0",
+            "activation_epoch": "0", "exit_epoch": u64::MAX.to_string(), "withdrawable_epoch": u64::MAX.to_string(),
+        },
+    })
+}
+
+fn pubkey(index: u64) -> String {
+    let one = Hash::derived("pubkey", &index.to_be_bytes()).0;
+    hex::encode(&[&one[..], &one[..16]].concat())
+}
+
+fn done() -> http::Response<super::Body> {
+    answers::json(StatusCode::OK, "")
+}
+
+fn bad(why: &str) -> Problem {
+    Problem(StatusCode::BAD_REQUEST, why.to_owned())
+}
+
+fn number(text: Option<&str>, what: &str) -> Result<u64, Problem> {
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| bad(&format!("Invalid {what}")))
+}
+
+fn parse(body: &Bytes) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| bad(&format!("body is not JSON: {error}")))
+}
+
+fn list(body: &Bytes) -> Result<Vec<Value>, Problem> {
+    match parse(body)? {
+        Value::Array(list) => Ok(list),
+        _ => Err(bad("body is not a list")),
+    }
+}
+
+fn indices(body: &Bytes) -> Result<Vec<u64>, Problem> {
+    list(body)?.iter().map(|index| number(index.as_str(), "validator index")).collect()
+}

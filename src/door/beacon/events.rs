@@ -1,0 +1,45 @@
+//! `/eth/v1/events`: a client's stream is no node's answer passed on, since it outlives nodes.
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+
+use super::{Piped, Problem};
+use crate::{
+    door::site::Served,
+    events::{HEADERS, Refused, topics},
+};
+
+/// Opens a stream, which lasts for as long as the client wants it.
+pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
+    if *request.method() != Method::GET {
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events are asked for by GET"));
+    }
+    let Some(events) = &network.events else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"));
+    };
+    let topics = topics::parse(request.uri().query().unwrap_or_default());
+    let topics = topics.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
+    match events.subscribe(topics).await {
+        Ok(stream) => {
+            let mut response = Response::new(Piped::new(stream.map(Ok), None));
+            response
+                .headers_mut()
+                .extend(HEADERS.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
+            Ok(response)
+        }
+        Err(Refused::NoNode) => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no consensus node tells events now"))
+        }
+        Err(Refused::Topic(status, body)) => Ok(refused(status, body)),
+    }
+}
+
+/// A topic that the node does not know, in the node's words.
+fn refused(status: u16, body: Bytes) -> Response<Piped> {
+    let mut response = Response::new(Piped::whole(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
+}

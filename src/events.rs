@@ -1,0 +1,113 @@
+//! Floor 6, promises: the events of consensus nodes as streams that no failover breaks.
+//!
+//! All clients of a network share one stream of one node, that which serves the calls. What it says goes through the stitcher
+//! ([`stitch`]), which tells each event once, in order, and makes up the blocks that fell into a switch.
+
+mod audience;
+pub mod beacon;
+mod hub;
+mod node;
+mod seen;
+pub mod sse;
+pub mod stitch;
+pub mod topics;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+pub use self::audience::{KEEP_ALIVE, Subscription};
+use self::{audience::Audience, hub::State, topics::Names};
+use crate::{metrics::Metrics, pool::Pool};
+
+/// Headers of a stream's response, in lower case. The last keeps proxies on the way from buffering.
+pub const HEADERS: [(&str, &str); 3] =
+    [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")];
+
+/// What may be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes that may wait for one client; then it is cut off.
+    pub max_waiting: usize,
+    /// How long a newcomer waits for a stream.
+    pub hold: Duration,
+    /// What is random comes from it.
+    pub seed: u64,
+}
+
+/// Why a client gets no stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No node has a stream to give.
+    NoNode,
+    /// The node does not know a topic: status and body of its answer.
+    Topic(u16, Bytes),
+}
+
+/// The events of one network.
+pub struct Events {
+    audience: Arc<Audience>,
+    pools: watch::Sender<Arc<Pool>>,
+    state: watch::Receiver<State>,
+    hold: Duration,
+}
+
+/// The task behind a network's events; it ends when this is dropped, and all clients' streams with it.
+pub struct Running {
+    task: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits for the task to end, which it does not by itself: the text says how it came about.
+    pub async fn broken(&mut self) -> String {
+        match self.task.join_next().await {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "the task ended".to_owned(),
+        }
+    }
+}
+
+impl Events {
+    /// Starts to serve the events of `pool`, a pool of consensus nodes. No node is asked for events before somebody wants them.
+    pub fn start(pool: Arc<Pool>, settings: &Settings, metrics: Arc<Metrics>) -> (Arc<Self>, Running) {
+        let audience = Audience::new(pool.network.clone(), settings.max_waiting, metrics.clone());
+        let (sender, state) = watch::channel(State::default());
+        let (pools, of_hub) = watch::channel(pool);
+        let mut task = JoinSet::new();
+        task.spawn(hub::run(of_hub, audience.clone(), sender, metrics, settings.seed));
+        (Arc::new(Self { audience, pools, state, hold: settings.hold }), Running { task })
+    }
+
+    /// From now on events come from another pool of the same network. Clients' streams go on.
+    pub fn move_to(&self, pool: Arc<Pool>) {
+        self.pools.send_replace(pool);
+    }
+
+    /// A stream of these topics from now on. It waits until a node tells them, but no longer than clients are held.
+    ///
+    /// # Errors
+    /// When no node has them.
+    pub async fn subscribe(&self, topics: Names) -> Result<Subscription, Refused> {
+        let subscription = self.audience.join(topics.clone());
+        let mut state = self.state.clone();
+        let mut refused = None;
+        let settled = state.wait_for(|state| {
+            refused = topics.iter().find_map(|topic| state.refused.get(topic)).cloned();
+            refused.is_some() || topics.is_subset(&state.open)
+        });
+        match timeout(self.hold, settled).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return Err(Refused::NoNode),
+        }
+        match refused {
+            Some((status, body)) => Err(Refused::Topic(status, body)),
+            None => Ok(subscription),
+        }
+    }
+
+    /// Ends all clients' streams, after what waits for them, as when the proxy goes down.
+    pub fn close(&self) {
+        self.audience.close();
+    }
+}

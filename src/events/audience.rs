@@ -1,0 +1,265 @@
+//! The clients of one network's events: each has its own bounded queue of shared events.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::{
+    sync::Notify,
+    time::{Instant, Sleep, sleep},
+};
+use tracing::warn;
+
+use super::topics::{self, Names};
+use crate::metrics::Metrics;
+
+/// Between two comments that keep a quiet stream alive.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Bytes of an event's own that count against a client, besides its text: small ones cost memory too.
+const OVERHEAD: usize = 64;
+
+/// All clients.
+pub(super) struct Audience {
+    network: Arc<str>,
+    clients: Mutex<Clients>,
+    /// Bytes that may wait for a client.
+    max_waiting: usize,
+    metrics: Arc<Metrics>,
+    /// Rung when somebody comes or goes.
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct Clients {
+    /// In the order in which they came.
+    present: BTreeMap<u64, Arc<Client>>,
+    came: u64,
+    closed: bool,
+}
+
+struct Client {
+    topics: Names,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Bytes>,
+    bytes: usize,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+impl Audience {
+    pub(super) fn new(network: Arc<str>, max_waiting: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { network, clients: Mutex::default(), max_waiting, metrics, changed: Notify::new() })
+    }
+
+    /// Lets a client in, who hears of these topics from now on.
+    pub(super) fn join(self: &Arc<Self>, topics: Names) -> Subscription {
+        let client = Arc::new(Client { topics, waiting: Mutex::default() });
+        let id = {
+            let mut clients = lock(&self.clients);
+            clients.came += 1;
+            let id = clients.came;
+            client.waiting().closed = clients.closed;
+            clients.present.insert(id, client.clone());
+            id
+        };
+        self.changed.notify_one();
+        let quiet = Box::pin(sleep(KEEP_ALIVE));
+        let counted = Box::new(self.metrics.sse_stream());
+        Subscription { id, client, audience: self.clone(), quiet, _counted: counted }
+    }
+
+    /// All topics that somebody wants; `None` if nobody is there.
+    pub(super) fn wanted(&self) -> Option<Names> {
+        let clients = lock(&self.clients);
+        let all = || clients.present.values().flat_map(|client| &client.topics).cloned().collect();
+        (!clients.present.is_empty()).then(all)
+    }
+
+    /// Tells everybody who wants the topic. Whoever is too far behind is cut off.
+    pub(super) fn tell(&self, topic: &str, event: &Bytes) {
+        let mut told = 0;
+        for client in lock(&self.clients).present.values().filter(|client| client.topics.contains(topic)) {
+            let mut waiting = client.waiting();
+            if waiting.closed {
+                continue;
+            }
+            told += 1;
+            waiting.bytes += event.len() + OVERHEAD;
+            if waiting.bytes > self.max_waiting {
+                warn!(network = &*self.network, limit = self.max_waiting, "a slow client of events is cut off");
+                self.metrics.slow_client_closed();
+                waiting.close();
+            } else {
+                waiting.events.push_back(event.clone());
+            }
+            waiting.wake();
+        }
+        if told > 0 {
+            self.metrics.notified(topics::label(topic), told);
+        }
+    }
+
+    /// Ends all streams, those to come included, after what waits for their clients.
+    pub(super) fn close(&self) {
+        let mut clients = lock(&self.clients);
+        clients.closed = true;
+        for client in clients.present.values() {
+            let mut waiting = client.waiting();
+            waiting.closed = true;
+            waiting.wake();
+        }
+    }
+}
+
+impl Client {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        lock(&self.waiting)
+    }
+}
+
+impl Waiting {
+    fn close(&mut self) {
+        self.closed = true;
+        self.events = VecDeque::new();
+        self.bytes = 0;
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Queues are whole at every moment, so a panic elsewhere cannot have spoilt them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A client's stream: events as they go over the wire, comments while there are none. It ends when the client is cut off or the
+/// network is gone; dropping it leaves.
+pub struct Subscription {
+    id: u64,
+    client: Arc<Client>,
+    audience: Arc<Audience>,
+    quiet: Pin<Box<Sleep>>,
+    _counted: Box<dyn std::any::Any + Send>,
+}
+
+impl Stream for Subscription {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        {
+            let mut waiting = self.client.waiting();
+            if let Some(event) = waiting.events.pop_front() {
+                waiting.bytes -= event.len() + OVERHEAD;
+                drop(waiting);
+                self.quiet.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                return Poll::Ready(Some(event));
+            }
+            if waiting.closed {
+                return Poll::Ready(None);
+            }
+            waiting.waker = Some(context.waker().clone());
+        }
+        std::task::ready!(self.quiet.as_mut().poll(context));
+        self.quiet.as_mut().reset(Instant::now() + KEEP_ALIVE);
+        Poll::Ready(Some(Bytes::from_static(b":\n\n")))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        lock(&self.audience.clients).present.remove(&self.id);
+        self.audience.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt};
+
+    use super::*;
+
+    fn audience(max_waiting: usize) -> (Arc<Audience>, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new());
+        (Audience::new("default".into(), max_waiting, metrics.clone()), metrics)
+    }
+
+    fn names(list: &[&str]) -> Names {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn shown(metrics: &Metrics, line: &str) -> bool {
+        String::from_utf8(metrics.render(|_| {})).unwrap().contains(line)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_hears_of_its_topics_and_the_same_bytes_are_shared() {
+        let (audience, metrics) = audience(1000);
+        let (mut heads, mut all) = (audience.join(names(&["head"])), audience.join(names(&["block", "head"])));
+        assert_eq!(audience.wanted(), Some(names(&["block", "head"])));
+        assert!(shown(&metrics, "steadfast_sse_streams 2"));
+        let (block, head) = (Bytes::from("block 1"), Bytes::from("head 1"));
+        audience.tell("block", &block);
+        audience.tell("head", &head);
+        audience.tell("novelty", &head);
+        assert_eq!(heads.next().await.unwrap().as_ptr(), head.as_ptr());
+        assert_eq!(all.next().await.unwrap().as_ptr(), block.as_ptr());
+        assert_eq!(all.next().await.unwrap().as_ptr(), head.as_ptr());
+        assert!(shown(&metrics, r#"steadfast_notifications_total{kind="head"} 2"#));
+        assert!(all.next().now_or_never().is_none());
+        drop((heads, all));
+        assert_eq!(audience.wanted(), None);
+        assert!(shown(&metrics, "steadfast_sse_streams 0"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_is_cut_off_and_the_others_are_not() {
+        let (audience, metrics) = audience(10 * (100 + OVERHEAD));
+        let (mut slow, mut fast) = (audience.join(names(&["head"])), audience.join(names(&["head"])));
+        let event = Bytes::from(vec![b'x'; 100]);
+        for _ in 0..10 {
+            audience.tell("head", &event);
+            assert!(fast.next().await.is_some());
+        }
+        assert!(shown(&metrics, "steadfast_slow_clients_closed_total 0") || !shown(&metrics, "closed_total 1"));
+        audience.tell("head", &event);
+        assert!(fast.next().await.is_some());
+        assert_eq!(slow.next().await, None);
+        assert!(shown(&metrics, "steadfast_slow_clients_closed_total 1"));
+        audience.tell("head", &event);
+        assert!(fast.next().await.is_some(), "the other goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_stream_is_kept_alive_every_ten_seconds() {
+        let (audience, _) = audience(1000);
+        let mut stream = audience.join(names(&["head"]));
+        let start = Instant::now();
+        for seconds in [10, 20] {
+            assert_eq!(stream.next().await.unwrap(), ":\n\n");
+            assert_eq!(start.elapsed(), Duration::from_secs(seconds));
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        audience.tell("head", &Bytes::from("event"));
+        assert_eq!(stream.next().await.unwrap(), "event");
+        assert_eq!(stream.next().await.unwrap(), ":\n\n");
+        assert_eq!(start.elapsed(), Duration::from_secs(35));
+        audience.tell("head", &Bytes::from("last"));
+        audience.close();
+        assert_eq!((stream.next().await, stream.next().await), (Some(Bytes::from("last")), None));
+        assert_eq!(audience.join(names(&["head"])).next().await, None);
+    }
+}

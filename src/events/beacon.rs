@@ -1,0 +1,338 @@
+//! Words of the beacon API: roots, headers, and the events that tell the chain, read and made up.
+
+use std::{fmt, str::FromStr};
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, de::Error};
+
+use crate::domain::hex;
+
+/// The root of a block or a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Root(pub [u8; 32]);
+
+impl FromStr for Root {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = hex::bytes(text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("not a root")
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Root {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A number as the beacon API writes it: in decimal, as a string.
+#[derive(Clone, Copy, Debug)]
+struct Decimal(u64);
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
+        text.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A block's place in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its slot.
+    pub slot: u64,
+    /// Root of the block before it.
+    pub parent: Root,
+    /// Root of the state after it.
+    pub state: Root,
+    /// Whether the node that told it has not had it verified by an execution node.
+    pub optimistic: bool,
+}
+
+/// The roots on which the duties of a head's epoch and of the next one depend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duties {
+    /// The last block before the epoch before the head's.
+    pub previous: Root,
+    /// The last block before the head's epoch.
+    pub current: Root,
+}
+
+/// A finalized checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its epoch.
+    pub epoch: u64,
+    /// The root of its block.
+    pub root: Root,
+}
+
+/// What an event says of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A block was imported.
+    Block {
+        /// Its slot.
+        slot: u64,
+        /// Its root.
+        root: Root,
+    },
+    /// A block became the head.
+    Head {
+        /// Its slot.
+        slot: u64,
+        /// Its root.
+        root: Root,
+        /// What its duties depend on, if that is said.
+        duties: Option<Duties>,
+    },
+    /// The head left its branch.
+    Reorg {
+        /// The root of the head before.
+        old: Root,
+    },
+    /// A checkpoint became final.
+    Finalized {
+        /// Its epoch.
+        epoch: u64,
+    },
+}
+
+impl Said {
+    /// Reads an event of one of the four topics that tell the chain. `None` for another topic, and for what cannot be understood.
+    pub fn read(topic: &str, data: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Block {
+            slot: Decimal,
+            block: Root,
+        }
+        #[derive(Deserialize)]
+        struct Head {
+            slot: Decimal,
+            block: Root,
+            previous_duty_dependent_root: Option<Root>,
+            current_duty_dependent_root: Option<Root>,
+        }
+        #[derive(Deserialize)]
+        struct Reorg {
+            old_head_block: Root,
+        }
+        #[derive(Deserialize)]
+        struct Finalized {
+            epoch: Decimal,
+        }
+        match topic {
+            "block" => {
+                let Block { slot, block } = serde_json::from_slice(data).ok()?;
+                Some(Self::Block { slot: slot.0, root: block })
+            }
+            "head" => {
+                let head: Head = serde_json::from_slice(data).ok()?;
+                let duties = head.previous_duty_dependent_root.zip(head.current_duty_dependent_root);
+                let duties = duties.map(|(previous, current)| Duties { previous, current });
+                Some(Self::Head { slot: head.slot.0, root: head.block, duties })
+            }
+            "chain_reorg" => {
+                let Reorg { old_head_block } = serde_json::from_slice(data).ok()?;
+                Some(Self::Reorg { old: old_head_block })
+            }
+            "finalized_checkpoint" => {
+                let Finalized { epoch } = serde_json::from_slice(data).ok()?;
+                Some(Self::Finalized { epoch: epoch.0 })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads the answer of `/eth/v1/beacon/headers/{id}`: the block's root and its header.
+pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        execution_optimistic: bool,
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        root: Root,
+        header: Signed,
+    }
+    #[derive(Deserialize)]
+    struct Signed {
+        message: Message,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        slot: Decimal,
+        parent_root: Root,
+        state_root: Root,
+    }
+    let Answer { execution_optimistic, data } = serde_json::from_slice(body).ok()?;
+    let Message { slot, parent_root, state_root } = data.header.message;
+    Some((data.root, Header { slot: slot.0, parent: parent_root, state: state_root, optimistic: execution_optimistic }))
+}
+
+/// Whether the answer of `/eth/v1/beacon/headers/{id}` says that the block is of the node's chain.
+pub fn is_canonical(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        canonical: bool,
+    }
+    serde_json::from_slice::<Answer>(body).is_ok_and(|answer| answer.data.canonical)
+}
+
+/// Reads the answer of `/eth/v1/beacon/blocks/{id}/root`.
+pub fn read_root(body: &[u8]) -> Option<Root> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        root: Root,
+    }
+    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.data.root)
+}
+
+/// Reads the finalized one from the answer of `/eth/v1/beacon/states/{id}/finality_checkpoints`.
+pub fn read_finalized(body: &[u8]) -> Option<Checkpoint> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        finalized: Finalized,
+    }
+    #[derive(Deserialize)]
+    struct Finalized {
+        epoch: Decimal,
+        root: Root,
+    }
+    let Finalized { epoch, root } = serde_json::from_slice::<Answer>(body).ok()?.data.finalized;
+    Some(Checkpoint { epoch: epoch.0, root })
+}
+
+/// A `block` event made up from a header.
+pub fn block_event(root: Root, header: &Header) -> Bytes {
+    let Header { slot, optimistic, .. } = header;
+    format!(
+        "event: block\ndata: {{\"slot\":\"{slot}\",\"block\":\"{root}\",\"execution_optimistic\":{optimistic}}}\n\n"
+    )
+    .into()
+}
+
+/// A `head` event made up from a header.
+pub fn head_event(root: Root, header: &Header, epoch_transition: bool, duties: Duties) -> Bytes {
+    let Header { slot, state, optimistic, .. } = header;
+    let Duties { previous, current } = duties;
+    format!(
+        "event: head\ndata: {{\"slot\":\"{slot}\",\"block\":\"{root}\",\"state\":\"{state}\",\
+         \"epoch_transition\":{epoch_transition},\"previous_duty_dependent_root\":\"{previous}\",\
+         \"current_duty_dependent_root\":\"{current}\",\"execution_optimistic\":{optimistic}}}\n\n"
+    )
+    .into()
+}
+
+/// A `chain_reorg` event made up from the heads before and after, `depth` slots from the old one down to their common ancestor.
+pub fn reorg_event(old: (Root, &Header), new: (Root, &Header), depth: u64, epoch: u64) -> Bytes {
+    let Header { slot, state, optimistic, .. } = new.1;
+    format!(
+        "event: chain_reorg\ndata: {{\"slot\":\"{slot}\",\"depth\":\"{depth}\",\"old_head_block\":\"{}\",\
+         \"new_head_block\":\"{}\",\"old_head_state\":\"{}\",\"new_head_state\":\"{state}\",\"epoch\":\"{epoch}\",\
+         \"execution_optimistic\":{optimistic}}}\n\n",
+        old.0, new.0, old.1.state,
+    )
+    .into()
+}
+
+/// A `finalized_checkpoint` event made up from the checkpoint and its block's header.
+pub fn finalized_event(Checkpoint { epoch, root }: Checkpoint, header: &Header) -> Bytes {
+    let Header { state, optimistic, .. } = header;
+    format!(
+        "event: finalized_checkpoint\ndata: {{\"block\":\"{root}\",\"state\":\"{state}\",\"epoch\":\"{epoch}\",\
+         \"execution_optimistic\":{optimistic}}}\n\n"
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn root(byte: u8) -> Root {
+        Root([byte; 32])
+    }
+
+    fn data(event: &Bytes) -> (String, Value) {
+        let text = std::str::from_utf8(event).unwrap();
+        let (topic, data) = text.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        (topic.to_owned(), serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap())
+    }
+
+    #[test]
+    fn made_up_events_have_the_fields_of_the_description() {
+        let header = Header { slot: 70, parent: root(1), state: root(2), optimistic: true };
+        let (topic, head) = data(&head_event(root(3), &header, false, Duties { previous: root(4), current: root(5) }));
+        let expected = json!({
+            "slot": "70", "block": root(3).to_string(), "state": root(2).to_string(), "epoch_transition": false,
+            "previous_duty_dependent_root": root(4).to_string(), "current_duty_dependent_root": root(5).to_string(),
+            "execution_optimistic": true,
+        });
+        assert_eq!((topic.as_str(), head), ("head", expected));
+        let expected = json!({"slot": "70", "block": root(3).to_string(), "execution_optimistic": true});
+        assert_eq!(data(&block_event(root(3), &header)), ("block".to_owned(), expected));
+        let old = Header { slot: 69, state: root(7), ..header };
+        let expected = json!({
+            "slot": "70", "depth": "2", "old_head_block": root(6).to_string(), "new_head_block": root(3).to_string(),
+            "old_head_state": root(7).to_string(), "new_head_state": root(2).to_string(), "epoch": "2",
+            "execution_optimistic": true,
+        });
+        assert_eq!(data(&reorg_event((root(6), &old), (root(3), &header), 2, 2)), ("chain_reorg".to_owned(), expected));
+        let expected = json!({
+            "block": root(8).to_string(), "state": root(2).to_string(), "epoch": "1", "execution_optimistic": true,
+        });
+        let event = finalized_event(Checkpoint { epoch: 1, root: root(8) }, &header);
+        assert_eq!(data(&event), ("finalized_checkpoint".to_owned(), expected));
+    }
+
+    #[test]
+    fn events_are_read_and_nonsense_is_left_alone() {
+        let read = |topic, data: Value| Said::read(topic, data.to_string().as_bytes());
+        let (a, b) = (root(1), root(2));
+        assert_eq!(
+            read("block", json!({"slot": "7", "block": a.to_string(), "more": []})),
+            Some(Said::Block { slot: 7, root: a })
+        );
+        assert_eq!(
+            read("head", json!({"slot": "7", "block": a.to_string()})),
+            Some(Said::Head { slot: 7, root: a, duties: None })
+        );
+        let head = json!({
+            "slot": "7", "block": a.to_string(), "previous_duty_dependent_root": a.to_string(),
+            "current_duty_dependent_root": b.to_string(),
+        });
+        let duties = Some(Duties { previous: a, current: b });
+        assert_eq!(read("head", head), Some(Said::Head { slot: 7, root: a, duties }));
+        assert_eq!(read("chain_reorg", json!({"old_head_block": b.to_string()})), Some(Said::Reorg { old: b }));
+        assert_eq!(read("finalized_checkpoint", json!({"epoch": "3"})), Some(Said::Finalized { epoch: 3 }));
+        assert_eq!(read("head", json!({"slot": 7, "block": a.to_string()})), None);
+        assert_eq!(read("block", json!({"slot": "7", "block": "0x12"})), None);
+        assert_eq!(read("attestation", json!({})), None);
+    }
+}

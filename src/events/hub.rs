@@ -1,0 +1,421 @@
+//! The task behind one network's events: holds the stream to the node that serves the calls, gives what it says to the stitcher, and
+//! does what follows.
+//!
+//! A new stream runs before the old one is left. While the old one is good, the new one must tell a head first: a stream can be open
+//! and silent for ever.
+
+mod choice;
+mod stream;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use self::{choice::Avoided, stream::Stream};
+use super::{
+    audience::Audience,
+    beacon::Said,
+    node::{self, News},
+    sse::Event,
+    stitch::{Answer, Effect, Input, Question, Stitcher},
+    topics::{self, Names},
+};
+use crate::{
+    metrics::Metrics,
+    pool::{Pool, board::Trouble, health::Fault},
+};
+
+/// How long the stream goes on when the last client has left, and how long it carries topics that nobody wants any more.
+const LINGER: Duration = Duration::from_secs(10);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a topic that a node does not know is not asked for again.
+const FORGET: Duration = Duration::from_secs(60);
+/// Events that may wait between a stream and the hub.
+const BACKLOG: usize = 256;
+/// A silent stream counts as lost after that many slots.
+const SILENT_SLOTS: u32 = 2;
+/// The first pause after a stream is lost or breaks; it doubles with each further time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Status and body of a node's answer to a topic that it does not know.
+type Refusal = (u16, Bytes);
+
+/// What newcomers go by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// The topics that the present stream carries; empty while there is none.
+    pub(super) open: Names,
+    /// Topics that the present node does not know, with status and body of what it said.
+    pub(super) refused: BTreeMap<String, Refusal>,
+}
+
+pub(super) struct Hub {
+    pool: Arc<Pool>,
+    audience: Arc<Audience>,
+    metrics: Arc<Metrics>,
+    state: watch::Sender<State>,
+    stitcher: Option<Stitcher>,
+    current: Option<Stream>,
+    /// A stream that is to take the place of the current one.
+    next: Option<Stream>,
+    streams: JoinSet<()>,
+    opened: u64,
+    news: mpsc::Sender<(u64, News)>,
+    /// Answers, with the stream for which was asked.
+    questions: JoinSet<(u64, Question, Option<Answer>)>,
+    /// Topics that are tried one by one, and what the node said to them.
+    trials: JoinSet<(usize, String, Option<Refusal>)>,
+    /// What is tried, and what the node said to all of it.
+    suspects: Option<(usize, Vec<String>, u16, Bytes)>,
+    refused: BTreeMap<(usize, String), (Instant, u16, Bytes)>,
+    avoided: Avoided,
+    /// Since when nobody is there.
+    empty: Option<Instant>,
+    /// Since when the stream carries topics that nobody wants.
+    excess: Option<Instant>,
+}
+
+/// However the hub ends, its clients' streams end with it.
+struct Closing(Arc<Audience>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Runs the hub for ever.
+pub(super) async fn run(
+    mut pools: watch::Receiver<Arc<Pool>>,
+    audience: Arc<Audience>,
+    state: watch::Sender<State>,
+    metrics: Arc<Metrics>,
+    seed: u64,
+) {
+    let _closing = Closing(audience.clone());
+    let (news, mut heard) = mpsc::channel(BACKLOG);
+    let pool = pools.borrow_and_update().clone();
+    let mut changes = pool.subscribe();
+    let mut hub = Hub {
+        pool,
+        audience: audience.clone(),
+        metrics,
+        state,
+        stitcher: None,
+        current: None,
+        next: None,
+        streams: JoinSet::new(),
+        opened: 0,
+        news,
+        questions: JoinSet::new(),
+        trials: JoinSet::new(),
+        suspects: None,
+        refused: BTreeMap::new(),
+        avoided: Avoided::new(seed),
+        empty: None,
+        excess: None,
+    };
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let is_idle = hub.stitcher.is_none() && hub.audience.wanted().is_none();
+        // All arms are cancel-safe; an empty set is nothing to wait for. What comes in a flood comes last: the others are rare.
+        tokio::select! {
+            biased;
+            Some(done) = hub.questions.join_next(), if !hub.questions.is_empty() => {
+                if let Ok((id, question, answer)) = done {
+                    hub.answered(id, question, answer);
+                }
+            }
+            Some(done) = hub.trials.join_next(), if !hub.trials.is_empty() => {
+                if let Ok((node, topic, Some((status, body)))) = done {
+                    hub.refused.insert((node, topic), (Instant::now() + FORGET, status, body));
+                }
+            }
+            Some(ended) = hub.streams.join_next(), if !hub.streams.is_empty() => {
+                if let Err(error) = ended && error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+            () = audience.changed.notified() => {}
+            moved = pools.changed() => {
+                if moved.is_err() {
+                    return;
+                }
+                hub.pool = pools.borrow_and_update().clone();
+                changes = hub.pool.subscribe();
+                // What was learnt of nodes was learnt of others.
+                hub.avoided.forget();
+                hub.refused.clear();
+                hub.suspects = None;
+            }
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            _ = ticks.tick(), if !is_idle => {}
+            Some((id, news)) = heard.recv() => hub.hear(id, news),
+        }
+        hub.steer(Instant::now());
+    }
+}
+
+impl Hub {
+    fn network(&self) -> &str {
+        &self.pool.network
+    }
+
+    /// Sees to it that there is the stream that there should be.
+    fn steer(&mut self, now: Instant) {
+        let Some(wanted) = self.audience.wanted() else { return self.rest(now) };
+        self.empty = None;
+        if self.stitcher.is_none() {
+            let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
+            // Until a node has told what chain it is of, there is nothing to do.
+            let Some(beacon) = beacon else { return };
+            self.stitcher = Some(Stitcher::new(beacon.slots_per_epoch));
+        }
+        self.refused.retain(|_, (until, ..)| *until > now);
+        self.judge(now);
+        self.watch_silence(now);
+        let target = self.avoided.choose(&self.pool, now);
+        let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
+        let Some(node) = target.or(ours.map(|current| current.node)) else { return self.publish() };
+        let mut topics: Names = wanted;
+        topics.extend(topics::CHAIN.map(str::to_owned));
+        topics.retain(|topic| !self.refused.contains_key(&(node, topic.clone())));
+        if self.fits(node, &topics, now) {
+            self.next = None;
+        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics)
+            && self.trials.is_empty()
+        {
+            self.open(node, topics);
+        }
+        self.publish();
+    }
+
+    /// Nobody is there.
+    fn rest(&mut self, now: Instant) {
+        let since = *self.empty.get_or_insert(now);
+        if now.saturating_duration_since(since) >= LINGER && self.stitcher.is_some() {
+            (self.current, self.next, self.stitcher, self.excess) = (None, None, None, None);
+            self.questions.abort_all();
+        }
+        self.publish();
+    }
+
+    /// Whether the current stream is the right one.
+    fn fits(&mut self, node: usize, topics: &Names, now: Instant) -> bool {
+        let Some(current) = &self.current else { return false };
+        if !current.is_of(&self.pool, node) || !topics.is_subset(&current.topics) {
+            return false;
+        }
+        if current.topics.len() == topics.len() {
+            self.excess = None;
+            return true;
+        }
+        now.saturating_duration_since(*self.excess.get_or_insert(now)) < LINGER
+    }
+
+    fn open(&mut self, node: usize, topics: Names) {
+        self.opened += 1;
+        let id = self.opened;
+        let task = self.streams.spawn(node::stream(self.pool.clone(), node, topics.clone(), id, self.news.clone()));
+        let slot = self.pool.snapshot().head.unwrap_or(0);
+        let pool = self.pool.clone();
+        self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, task });
+    }
+
+    /// Goes over to the next stream if that is good, or at least better than what there is.
+    fn go_over(&mut self, has_proved_itself: bool) {
+        let Some(next) = self.next.take_if(|next| next.running) else { return };
+        let old_is_good = self.current.as_ref().is_some_and(|current| {
+            !current.is_of(&next.pool, next.node) && current.pool.snapshot().nodes[current.node].verdict.is_usable()
+        });
+        if old_is_good && !has_proved_itself {
+            self.next = Some(next);
+            return;
+        }
+        if self.current.as_ref().is_none_or(|current| !current.is_of(&next.pool, next.node)) {
+            let from = self.current.as_ref().map_or("none", Stream::name);
+            info!(network = self.network(), from, to = next.name(), "events come from another node");
+        }
+        self.excess = None;
+        self.current = Some(next);
+        self.questions.abort_all();
+        // What it told of the chain so far need not be kept: its head is asked for, and the way there filled.
+        self.step(Input::Opened);
+    }
+
+    fn hear(&mut self, id: u64, news: News) {
+        let is_next = self.next.as_ref().is_some_and(|next| next.id == id);
+        if !is_next && self.current.as_ref().is_none_or(|current| current.id != id) {
+            return;
+        }
+        match news {
+            News::Opened => {
+                if let Some(next) = &mut self.next {
+                    next.running = true;
+                }
+                self.go_over(false);
+            }
+            News::Event(event) => self.event(is_next, event),
+            News::Refused(status, body) => self.refuse(status, body),
+            News::Lost(trouble) => self.lost(is_next, trouble),
+        }
+    }
+
+    fn event(&mut self, is_next: bool, event: Event) {
+        let stream = if is_next { &mut self.next } else { &mut self.current };
+        let Some(stream) = stream else { return };
+        let said = Said::read(&event.topic, &event.data);
+        let is_head = matches!(said, Some(Said::Head { .. }));
+        if let Some(Said::Head { slot, .. }) = said {
+            stream.slot = slot;
+            stream.behind = None;
+        }
+        // What passes through is told at once, whichever stream has it first.
+        if !is_next || said.is_none() {
+            self.step(Input::Event(event));
+        } else if is_head {
+            self.go_over(true);
+        }
+    }
+
+    /// The node does not know a topic. Which one, only trying each tells.
+    fn refuse(&mut self, status: u16, body: Bytes) {
+        let Some(next) = self.next.take() else { return };
+        let is_ours = |topic: &&String| topics::CHAIN.contains(&topic.as_str());
+        let unsure: Vec<String> = next.topics.iter().filter(|topic| !is_ours(topic)).cloned().collect();
+        if unsure.is_empty() {
+            let text = "it does not know the topics of the chain".to_owned();
+            return self.shun(&next, Trouble { fault: Fault::Failing, text });
+        }
+        if unsure.len() > 1 {
+            for topic in unsure.clone() {
+                let (pool, node) = (self.pool.clone(), next.node);
+                self.trials.spawn(async move { (node, topic.clone(), node::refuses(pool, node, topic).await) });
+            }
+        }
+        self.suspects = Some((next.node, unsure, status, body));
+    }
+
+    /// When each topic has been tried and none was refused, what was refused is all of them together.
+    fn judge(&mut self, now: Instant) {
+        let Some((node, topics, status, body)) = self.suspects.take_if(|_| self.trials.is_empty()) else { return };
+        if topics.iter().all(|topic| !self.refused.contains_key(&(node, topic.clone()))) {
+            let refused = topics.into_iter().map(|topic| ((node, topic), (now + FORGET, status, body.clone())));
+            self.refused.extend(refused);
+        }
+    }
+
+    fn lost(&mut self, is_next: bool, trouble: Trouble) {
+        let stream = if is_next { self.next.take() } else { self.current.take() };
+        if let Some(stream) = stream {
+            self.shun(&stream, trouble);
+        }
+        if !is_next {
+            self.questions.abort_all();
+            self.go_over(false);
+        }
+    }
+
+    /// The node is not asked for events for a while, and the pool is told why.
+    fn shun(&mut self, stream: &Stream, trouble: Trouble) {
+        warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
+        if Arc::ptr_eq(&stream.pool, &self.pool) {
+            self.avoided.add(stream.node, PAUSE, Instant::now());
+            self.pool.call_failed(stream.node, trouble);
+            self.pool.doubt(stream.node);
+        }
+    }
+
+    /// A stream that tells no head while the pool moves is lost, whatever its connection says.
+    fn watch_silence(&mut self, now: Instant) {
+        let snapshot = self.pool.snapshot();
+        let slot = snapshot.chain.as_ref().and_then(|chain| chain.beacon.as_ref()).map(|beacon| beacon.slot_millis);
+        let (Some(slot), Some(head)) = (slot, snapshot.head) else { return };
+        drop(snapshot);
+        let patience = Duration::from_millis(slot) * SILENT_SLOTS;
+        for is_next in [false, true] {
+            let stream = if is_next { &mut self.next } else { &mut self.current };
+            let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
+            if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= patience {
+                let node = stream.node;
+                let text = format!("its events have told no head for {patience:?} while the chain moved");
+                self.lost(is_next, Trouble { fault: Fault::Silent, text });
+                // That it is open again says nothing of such a stream: it gets some slots before it may try again.
+                self.avoided.add(node, patience, now);
+            }
+        }
+    }
+
+    fn answered(&mut self, id: u64, question: Question, answer: Option<Answer>) {
+        if self.current.as_ref().is_some_and(|current| current.id == id) {
+            self.step(Input::Answered(question, answer));
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let Some(stitcher) = &mut self.stitcher else { return };
+        let effects = stitcher.step(input);
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Tell { topic, bytes } => self.audience.tell(&topic, &bytes),
+            Effect::Shows(slot) => {
+                if let Some(current) = self.current.as_ref().filter(|stream| Arc::ptr_eq(&stream.pool, &self.pool)) {
+                    self.pool.shown(current.node, slot);
+                    self.avoided.forgive(current.node);
+                }
+            }
+            Effect::Ask(question) => self.ask(question),
+            Effect::Reorged(depth) => {
+                info!(network = self.network(), depth, "the head left its branch");
+                self.metrics.reorged(self.network());
+            }
+            Effect::Filled => self.metrics.backfilled(self.network()),
+            Effect::Skipped { from, to } => {
+                warn!(network = self.network(), from, to, "a gap in the events is skipped");
+                self.metrics.gap_skipped(self.network());
+            }
+            Effect::Broken(why) => self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }),
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        let Some(current) = &self.current else { return };
+        let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
+        let slots_per_epoch = beacon.map_or(32, |beacon| beacon.slots_per_epoch);
+        let (pool, node, id) = (current.pool.clone(), current.node, current.id);
+        self.questions.spawn(async move { (id, question, node::ask(pool, node, question, slots_per_epoch).await) });
+    }
+
+    fn publish(&self) {
+        let open = self.current.as_ref().map(|current| current.topics.clone()).unwrap_or_default();
+        let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
+        let node = ours.map(|current| current.node);
+        let of_node = self.refused.iter().filter(|((at, _), _)| Some(*at) == node);
+        let refused: BTreeMap<_, _> =
+            of_node.map(|((_, topic), (_, status, body))| (topic.clone(), (*status, body.clone()))).collect();
+        self.state.send_if_modified(|state| {
+            let changed = state.open != open || state.refused != refused;
+            if changed {
+                *state = State { open, refused };
+            }
+            changed
+        });
+    }
+}

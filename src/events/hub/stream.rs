@@ -1,0 +1,38 @@
+//! One stream of a node, as the hub sees it.
+
+use std::sync::Arc;
+
+use tokio::{task::AbortHandle, time::Instant};
+
+use super::super::topics::Names;
+use crate::pool::Pool;
+
+/// A stream that is being opened or read. Dropping it ends it.
+pub(super) struct Stream {
+    pub(super) id: u64,
+    /// The pool that the node is of: an earlier one than the hub's, while a reload takes effect.
+    pub(super) pool: Arc<Pool>,
+    pub(super) node: usize,
+    pub(super) topics: Names,
+    pub(super) running: bool,
+    /// Since when the pool has been ahead of the last head that it told.
+    pub(super) behind: Option<Instant>,
+    pub(super) slot: u64,
+    pub(super) task: AbortHandle,
+}
+
+impl Stream {
+    pub(super) fn is_of(&self, pool: &Arc<Pool>, node: usize) -> bool {
+        self.node == node && Arc::ptr_eq(&self.pool, pool)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.pool.nodes[self.node].name
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,228 @@
+//! What is asked of a node: its stream of events, and single questions.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Method, header, uri::PathAndQuery};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::{
+    beacon::{self, Duties, Root},
+    sse::{Event, Parser},
+    stitch::{Answer, Question},
+    topics::Names,
+};
+use crate::{
+    net::{
+        outgoing::Patience,
+        request::{Body, Request},
+        upstream::{Error, Response},
+    },
+    pool::{Pool, board::Trouble, health::Fault, probe::trouble},
+};
+
+/// How long a node may take to begin an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take over a question, for which clients wait.
+const THINKING: Duration = Duration::from_secs(2);
+/// How often a header that was just announced is asked for, and the pause between: not every node serves at once what it tells.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// What comes of a stream.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It runs.
+    Opened,
+    /// The node does not know a topic: status and body of its answer.
+    Refused(u16, Bytes),
+    /// Its next event.
+    Event(Event),
+    /// It is over; what that says of the node.
+    Lost(Trouble),
+}
+
+/// Runs a stream of `topics` from a node to its end.
+pub(super) async fn stream(pool: Arc<Pool>, node: usize, topics: Names, id: u64, news: mpsc::Sender<(u64, News)>) {
+    let list: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let last = match open(&pool, node, &list).await {
+        Err(trouble) => News::Lost(trouble),
+        Ok(Err((status, body))) => News::Refused(status, body),
+        Ok(Ok(response)) => {
+            if news.send((id, News::Opened)).await.is_err() {
+                return;
+            }
+            match read(&pool, node, response, id, &news).await {
+                Some(trouble) => News::Lost(trouble),
+                None => return,
+            }
+        }
+    };
+    // Nobody to tell is the end of the hub.
+    let _ = news.send((id, last)).await;
+}
+
+/// What the node says to a topic that it does not know: status and body; `None` if it knows it, or does not say.
+pub(super) async fn refuses(pool: Arc<Pool>, node: usize, topic: String) -> Option<(u16, Bytes)> {
+    open(&pool, node, &[&topic]).await.ok()?.err()
+}
+
+async fn open(pool: &Pool, node: usize, topics: &[&str]) -> Result<Result<Response, (u16, Bytes)>, Trouble> {
+    let path = format!("/eth/v1/events?topics={}", topics.join(","));
+    let response = get(pool, node, &path, "text/event-stream").await?;
+    let kind = response.head.header("content-type").unwrap_or_default();
+    match response.head.status {
+        200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => Ok(Ok(response)),
+        400 => {
+            let body = body(pool, node, response).await?;
+            Ok(Err((400, body)))
+        }
+        status => Err(failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))),
+    }
+}
+
+async fn read(
+    pool: &Pool,
+    node: usize,
+    mut response: Response,
+    id: u64,
+    news: &mpsc::Sender<(u64, News)>,
+) -> Option<Trouble> {
+    let mut parser = Parser::default();
+    let mut events = Vec::new();
+    while let Some(piece) = response.next().await {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(broken) => return Some(trouble(&pool.nodes[node], &Error::Broken { broken, reused: false })),
+        };
+        let outcome = parser.feed(&piece, |event| events.push(event));
+        for event in events.drain(..) {
+            // Nobody listens any more.
+            news.send((id, News::Event(event))).await.ok()?;
+        }
+        if let Err(error) = outcome {
+            return Some(failing(pool, node, &format!("/eth/v1/events: {error}")));
+        }
+    }
+    Some(Trouble { fault: Fault::Dropped, text: "it ended its stream of events".to_owned() })
+}
+
+/// Asks a node; `None` if there is no answer to be had.
+pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Option<Answer> {
+    let asked = Asked { pool: &pool, node, slots_per_epoch };
+    timeout(THINKING, answer(&asked, question)).await.ok()?
+}
+
+async fn answer(asked: &Asked<'_>, question: Question) -> Option<Answer> {
+    match question {
+        Question::Head => asked.header("head").await,
+        Question::Header(root) => {
+            let root = root.to_string();
+            for _ in 1..TRIES {
+                if let Some(answer) = asked.header(&root).await {
+                    return Some(answer);
+                }
+                sleep(PAUSE).await;
+            }
+            asked.header(&root).await
+        }
+        Question::Finalized(state) => {
+            let state = state.map_or_else(|| "head".to_owned(), |state| state.to_string());
+            let body = asked.fetch(&format!("/eth/v1/beacon/states/{state}/finality_checkpoints")).await?;
+            beacon::read_finalized(&body).map(Answer::Finalized)
+        }
+        Question::Duties { root, epoch } => {
+            let previous = asked.last_before(epoch.saturating_sub(1)).await?;
+            let current = asked.last_before(epoch).await?;
+            // Asked last, so that all of it was said of a chain that the block is on.
+            let body = asked.fetch(&format!("/eth/v1/beacon/headers/{root}")).await?;
+            beacon::is_canonical(&body).then_some(Answer::Duties(Duties { previous, current }))
+        }
+    }
+}
+
+struct Asked<'a> {
+    pool: &'a Pool,
+    node: usize,
+    slots_per_epoch: u64,
+}
+
+impl Asked<'_> {
+    async fn header(&self, id: &str) -> Option<Answer> {
+        let (root, header) = beacon::read_header(&self.fetch(&format!("/eth/v1/beacon/headers/{id}")).await?)?;
+        Some(Answer::Header(root, header))
+    }
+
+    async fn root(&self, id: &str) -> Option<Root> {
+        beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
+    }
+
+    /// The root of the last block before an epoch; the first block's if there is none.
+    async fn last_before(&self, epoch: u64) -> Option<Root> {
+        let slot = epoch.saturating_mul(self.slots_per_epoch);
+        // A slot may be empty; more than an epoch of empty ones in a row is not waited for.
+        let lowest = slot.saturating_sub(self.slots_per_epoch + 1);
+        for slot in (lowest.max(1)..slot).rev() {
+            if let Some(root) = self.root(&slot.to_string()).await {
+                return Some(root);
+            }
+        }
+        if lowest == 0 { self.root("genesis").await } else { None }
+    }
+
+    /// The body of an answer of 200.
+    async fn fetch(&self, path: &str) -> Option<Bytes> {
+        let response = get(self.pool, self.node, path, "application/json").await.ok()?;
+        let status = response.head.status;
+        let body = body(self.pool, self.node, response).await.ok()?;
+        (status == 200).then_some(body)
+    }
+}
+
+async fn body(pool: &Pool, node: usize, mut response: Response) -> Result<Bytes, Trouble> {
+    let mut whole = Vec::new();
+    let read = async {
+        while let Some(piece) = response.next().await {
+            let piece = piece.map_err(|broken| trouble(&pool.nodes[node], &Error::Broken { broken, reused: false }))?;
+            whole.extend_from_slice(&piece);
+            if whole.len() > MAX_ANSWER {
+                return Err(failing(pool, node, "its answer is too long"));
+            }
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, read).await.map_err(|_| silent())??;
+    Ok(whole.into())
+}
+
+async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Result<Response, Trouble> {
+    let asked = &pool.nodes[node];
+    let Some(upstream) = &asked.upstream else { return Err(failing(pool, node, "it has no HTTP side")) };
+    let target = PathAndQuery::try_from(path).map_err(|error| failing(pool, node, &error.to_string()))?;
+    let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+    let request = |fresh| Request { method: &Method::GET, target: &target, headers: &headers, fresh };
+    // Nothing is streamed to the node.
+    let patience = Patience { idle: PATIENCE, head: PATIENCE };
+    let exchange = async {
+        let mut outcome = upstream.request(request(false), Body::Whole(&[]), patience).await;
+        if outcome.as_ref().is_err_and(Error::is_stale) {
+            outcome = upstream.request(request(true), Body::Whole(&[]), patience).await;
+        }
+        outcome.map_err(|error| trouble(asked, &error))
+    };
+    timeout(PATIENCE, exchange).await.map_err(|_| silent())?
+}
+
+fn silent() -> Trouble {
+    Trouble { fault: Fault::Silent, text: format!("no answer within {PATIENCE:?}") }
+}
+
+fn failing(pool: &Pool, node: usize, text: &str) -> Trouble {
+    Trouble { fault: Fault::Failing, text: pool.nodes[node].redact(text) }
+}

@@ -1,0 +1,429 @@
+//! Makes one stream of events out of the streams of many nodes. Pure: what nodes say goes in, what clients hear and what must be
+//! asked comes out.
+//!
+//! The rules:
+//! - A `head` is told when it extends the head told before, or leaves its branch; then a `chain_reorg` is told first. The blocks between
+//!   are found by parent roots, and their `block` and `head` events are made up from headers, oldest first.
+//! - A head that was told already, or that lies behind the one told on the same chain, is no news: the node repeats, or lags.
+//! - A `block` is told once. A `head` is told once for each time that its block joins the chain.
+//! - A node's own `chain_reorg` is told in the place of ours when it says the same; never on its own, so that it is told once.
+//! - `finalized_checkpoint` is told once per epoch. Missed ones are found at the states of the blocks that were missed.
+//! - All other topics pass through, but for what passed lately.
+//!
+//! A gap that is too long, or that no node can fill, is skipped: the next head is told, and clients see a slot that does not follow.
+
+mod chain;
+mod terms;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use self::chain::{Chain, Road};
+pub use self::terms::{Answer, Effect, Input, Question};
+use super::{
+    beacon::{self, Checkpoint, Header, Root, Said},
+    seen::Seen,
+    sse::Event,
+};
+
+/// Slots behind the head of which blocks are remembered.
+pub const WINDOW: u64 = 256;
+/// The longest gap that is filled, in slots.
+pub const MAX_GAP: u64 = 128;
+/// How often a gap may fail to be filled before it is skipped.
+const ATTEMPTS: u32 = 3;
+/// Statements that may wait for a question to be answered.
+const MAX_WAITING: usize = 4096;
+
+/// What waits to be told, in the order in which it was said.
+#[derive(Debug)]
+enum Work {
+    /// Where is the node?
+    Catch,
+    Block {
+        slot: u64,
+        root: Root,
+        event: Bytes,
+    },
+    /// Without an event if it is to be made up.
+    Head {
+        slot: u64,
+        root: Root,
+        event: Option<Bytes>,
+    },
+    Reorg {
+        old: Root,
+        event: Bytes,
+    },
+    Finalized {
+        epoch: u64,
+        event: Bytes,
+    },
+    /// What is final, as of this state?
+    Finality(Option<Root>),
+    MissedFinality(Checkpoint),
+    /// Good to know, should the next head have to be made up.
+    LearnDuties,
+}
+
+/// How far a piece of work came.
+enum Progress {
+    Done,
+    /// Something was told, and more is to come.
+    Again,
+    Needs(Question),
+}
+
+/// What clients heard last of one kind, and whether they heard it or it was so before they came.
+#[derive(Clone, Copy, Debug)]
+struct Last<T> {
+    what: T,
+    told: bool,
+}
+
+/// One network's stream.
+#[derive(Debug)]
+pub struct Stitcher {
+    chain: Chain,
+    tip: Option<Last<Root>>,
+    finalized: Option<Last<u64>>,
+    /// Whether to ask what is final when the next head is told: an epoch has begun since, or the last time brought no answer.
+    asks_finality: bool,
+    /// A node's own word on a reorganisation, for the next head: the head before, and the event.
+    reorg: Option<(Root, Bytes)>,
+    seen: Seen,
+    work: VecDeque<Work>,
+    waiting: Option<Question>,
+    failures: u32,
+    effects: Vec<Effect>,
+}
+
+impl Stitcher {
+    /// A stitcher of which nobody has heard anything.
+    pub fn new(slots_per_epoch: u64) -> Self {
+        Self {
+            chain: Chain::new(slots_per_epoch),
+            tip: None,
+            finalized: None,
+            asks_finality: false,
+            reorg: None,
+            seen: Seen::default(),
+            work: VecDeque::new(),
+            waiting: None,
+            failures: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The slot of the head told last.
+    pub fn slot(&self) -> Option<u64> {
+        self.tip.and_then(|tip| self.chain.header(tip.what)).map(|header| header.slot)
+    }
+
+    /// Takes an input and says what follows from it, in order.
+    pub fn step(&mut self, input: Input) -> Vec<Effect> {
+        match input {
+            Input::Opened => {
+                // What the stream before said and could not bear out, this one will say itself.
+                self.clear();
+                self.work.extend([Work::Catch, Work::Finality(None), Work::LearnDuties]);
+                self.waiting = None;
+                self.reorg = None;
+            }
+            Input::Event(event) => self.take(event),
+            Input::Answered(question, answer) => {
+                if self.waiting == Some(question) {
+                    self.waiting = None;
+                    self.learn(question, answer);
+                }
+            }
+        }
+        while self.waiting.is_none()
+            && let Some(work) = self.work.pop_front()
+        {
+            match self.advance(&work) {
+                Progress::Done => {}
+                Progress::Again => self.put_back(work),
+                Progress::Needs(question) => {
+                    self.waiting = Some(question);
+                    self.effects.push(Effect::Ask(question));
+                    self.work.push_front(work);
+                }
+            }
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// A check for finality that the work itself has put in front of it stays there.
+    fn put_back(&mut self, work: Work) {
+        let place = usize::from(matches!(self.work.front(), Some(Work::Finality(Some(_)))));
+        self.work.insert(place.min(self.work.len()), work);
+    }
+
+    fn take(&mut self, Event { topic, data, raw }: Event) {
+        let work = match Said::read(&topic, &data) {
+            Some(Said::Block { slot, root }) => Work::Block { slot, root, event: raw },
+            Some(Said::Head { slot, root, duties }) => {
+                if let Some(duties) = duties {
+                    self.chain.hear_duties(root, slot, duties);
+                }
+                Work::Head { slot, root, event: Some(raw) }
+            }
+            Some(Said::Reorg { old }) => Work::Reorg { old, event: raw },
+            Some(Said::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
+            None => {
+                if self.seen.is_new(&topic, &data) {
+                    self.effects.push(Effect::Tell { topic, bytes: raw });
+                }
+                return;
+            }
+        };
+        if self.work.len() >= MAX_WAITING {
+            self.broken("it says more than it bears out");
+        } else {
+            self.work.push_back(work);
+        }
+    }
+
+    fn learn(&mut self, question: Question, answer: Option<Answer>) {
+        match (question, answer) {
+            (Question::Head, Some(Answer::Header(root, header))) => {
+                self.chain.insert(root, header);
+                self.work.pop_front();
+                let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head { .. }));
+                // At the very start, a head that the stream has told already is the first; else the node's present one is it.
+                if !from_the_start {
+                    self.work.push_front(Work::Head { slot: header.slot, root, event: None });
+                }
+            }
+            (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
+                self.chain.insert(root, header);
+            }
+            (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
+            (Question::Finalized(_), Some(Answer::Finalized(checkpoint))) => {
+                self.work.pop_front();
+                self.work.push_front(Work::MissedFinality(checkpoint));
+            }
+            _ => self.go_without(),
+        }
+    }
+
+    /// The question for the first piece of work has no answer.
+    fn go_without(&mut self) {
+        match self.work.pop_front() {
+            Some(Work::Block { slot, root, event }) => self.tell_block(root, slot, event),
+            Some(Work::Head { slot, root, event }) => {
+                self.failures += 1;
+                if self.failures < ATTEMPTS {
+                    self.broken("it does not tell the blocks before its head");
+                } else {
+                    self.skip(slot, root, event);
+                }
+            }
+            Some(Work::Catch) => self.broken("it does not tell its head"),
+            Some(Work::Finality(_) | Work::MissedFinality(_)) => self.asks_finality = true,
+            _ => {}
+        }
+    }
+
+    fn clear(&mut self) {
+        self.asks_finality |= self.work.iter().any(|work| matches!(work, Work::Finality(Some(_))));
+        self.work.clear();
+    }
+
+    fn broken(&mut self, why: &'static str) {
+        self.clear();
+        self.waiting = None;
+        self.effects.push(Effect::Broken(why));
+    }
+
+    fn advance(&mut self, work: &Work) -> Progress {
+        match work {
+            Work::Catch => return Progress::Needs(Question::Head),
+            Work::Block { slot, root, event } => return self.block(*slot, *root, event),
+            Work::Head { slot, root, event } => return self.head(*slot, *root, event.as_ref()),
+            Work::Reorg { old, event } => self.reorg = Some((*old, event.clone())),
+            Work::Finalized { epoch, event } => {
+                if self.finalized.is_none_or(|last| last.what < *epoch || (last.what == *epoch && !last.told)) {
+                    self.finalized = Some(Last { what: *epoch, told: true });
+                    self.tell("finalized_checkpoint", event.clone());
+                }
+            }
+            Work::Finality(state) => return Progress::Needs(Question::Finalized(*state)),
+            Work::MissedFinality(checkpoint) => match self.finalized {
+                None => self.finalized = Some(Last { what: checkpoint.epoch, told: false }),
+                Some(last) if last.what < checkpoint.epoch => {
+                    let Some(header) = self.chain.header(checkpoint.root) else {
+                        return Progress::Needs(Question::Header(checkpoint.root));
+                    };
+                    let event = beacon::finalized_event(*checkpoint, header);
+                    self.finalized = Some(Last { what: checkpoint.epoch, told: true });
+                    self.tell("finalized_checkpoint", event);
+                }
+                Some(_) => {}
+            },
+            Work::LearnDuties => {
+                if let Some(tip) = self.tip
+                    && let Err(unknown) = self.chain.duties(tip.what)
+                {
+                    return Progress::Needs(unknown.into());
+                }
+            }
+        }
+        Progress::Done
+    }
+
+    /// A block is told after its ancestors, and once.
+    fn block(&mut self, slot: u64, root: Root, event: &Bytes) -> Progress {
+        let far = |tip: u64| slot > tip.saturating_add(MAX_GAP) || slot.saturating_add(WINDOW) < tip;
+        if self.chain.is_told(root) {
+            return Progress::Done;
+        }
+        if self.slot().is_none_or(far) {
+            self.tell_block(root, slot, event.clone());
+            return Progress::Done;
+        }
+        match self.chain.untold(root, self.tip.map(|tip| tip.what)) {
+            Err(unknown) => return Progress::Needs(unknown.into()),
+            Ok(missed) => {
+                for root in missed {
+                    self.make_up_block(root);
+                }
+                self.tell_block(root, slot, event.clone());
+            }
+        }
+        Progress::Done
+    }
+
+    fn head(&mut self, slot: u64, root: Root, event: Option<&Bytes>) -> Progress {
+        let Some(tip) = self.tip else {
+            if self.chain.header(root).is_none() {
+                return Progress::Needs(Question::Header(root));
+            }
+            self.begin(root, event);
+            return Progress::Done;
+        };
+        if tip.what == root {
+            if let (Some(event), false) = (event, tip.told) {
+                self.begin(root, Some(event));
+            }
+            return Progress::Done;
+        }
+        let road = match self.chain.road(tip.what, root, slot) {
+            Err(unknown) => return Progress::Needs(unknown.into()),
+            Ok(road) => road,
+        };
+        let (fork, missed) = match road {
+            Road::Behind => return Progress::Done,
+            Road::TooLong => {
+                self.skip(slot, root, event.cloned());
+                return Progress::Done;
+            }
+            Road::Leads { fork, missed } => (fork, missed),
+        };
+        let next = missed[0];
+        let is_last = next == root;
+        let event = event.filter(|_| is_last);
+        let is_made_up = event.is_none();
+        // The event itself may have told what its duties depend on; what is made up must know it.
+        if is_made_up && let Err(unknown) = self.chain.duties(next) {
+            return Progress::Needs(unknown.into());
+        }
+        if fork != tip.what {
+            self.tell_reorg(tip.what, root, fork);
+        }
+        if !self.chain.is_told(next) {
+            self.make_up_block(next);
+        }
+        let transition = self.chain.begins_epoch(next);
+        let event = event.cloned().or_else(|| {
+            let (header, duties) = (self.chain.header(next)?, self.chain.duties(next).ok()?);
+            Some(beacon::head_event(next, header, transition, duties))
+        });
+        if let Some(event) = event {
+            self.tell_head(next, event);
+        }
+        self.arrived(next, true);
+        // With the first block of an epoch comes the node's own word, if it was the node that told it. One block later it is late.
+        if (transition && is_made_up) || (self.asks_finality && !transition) {
+            let state = self.chain.header(next).map(|header| header.state);
+            self.work.push_front(Work::Finality(state));
+            self.asks_finality = false;
+        } else {
+            self.asks_finality |= transition;
+        }
+        if is_last {
+            self.reorg = None;
+            self.failures = 0;
+            Progress::Done
+        } else {
+            Progress::Again
+        }
+    }
+
+    /// What clients hear begins here.
+    fn begin(&mut self, root: Root, event: Option<&Bytes>) {
+        if let Some(event) = event {
+            self.tell_head(root, event.clone());
+        }
+        self.chain.begin(root);
+        self.arrived(root, event.is_some());
+    }
+
+    fn skip(&mut self, slot: u64, root: Root, event: Option<Bytes>) {
+        let from = self.slot().unwrap_or(0);
+        self.effects.push(Effect::Skipped { from, to: slot });
+        if self.chain.header(root).is_none() {
+            // A parent that no block has: the way back ends here.
+            let nowhere = Header { slot, parent: Root::default(), state: Root::default(), optimistic: false };
+            self.chain.insert(root, nowhere);
+        }
+        self.failures = 0;
+        self.begin(root, event.as_ref());
+    }
+
+    fn arrived(&mut self, root: Root, told: bool) {
+        self.tip = Some(Last { what: root, told });
+        self.chain.forget_before(root);
+    }
+
+    fn tell_reorg(&mut self, old: Root, new: Root, fork: Root) {
+        let (Some(before), Some(after)) = (self.chain.header(old), self.chain.header(new)) else { return };
+        let depth = before.slot.saturating_sub(self.chain.header(fork).map_or(0, |header| header.slot));
+        let own = self.reorg.take().filter(|(said, _)| *said == old).map(|(_, event)| event);
+        let event = own
+            .unwrap_or_else(|| beacon::reorg_event((old, before), (new, after), depth, self.chain.epoch(after.slot)));
+        self.effects.push(Effect::Reorged(depth));
+        self.tell("chain_reorg", event);
+    }
+
+    fn make_up_block(&mut self, root: Root) {
+        let Some(header) = self.chain.header(root) else { return };
+        let (slot, event) = (header.slot, beacon::block_event(root, header));
+        self.effects.push(Effect::Filled);
+        self.tell_block(root, slot, event);
+    }
+
+    fn tell_block(&mut self, root: Root, slot: u64, event: Bytes) {
+        self.chain.tell(root, slot);
+        self.effects.push(Effect::Shows(slot));
+        self.tell("block", event);
+    }
+
+    fn tell_head(&mut self, root: Root, event: Bytes) {
+        if let Some(header) = self.chain.header(root) {
+            self.effects.push(Effect::Shows(header.slot));
+        }
+        self.tell("head", event);
+    }
+
+    fn tell(&mut self, topic: &str, bytes: Bytes) {
+        self.effects.push(Effect::Tell { topic: topic.to_owned(), bytes });
+    }
+}
+
+#[cfg(test)]
+mod property;
+#[cfg(test)]
+mod tables;

@@ -1,0 +1,244 @@
+//! The window of blocks that a stitcher remembers, and the ways between them.
+
+use std::collections::HashMap;
+
+use super::{
+    super::beacon::{Duties, Header, Root},
+    MAX_GAP, WINDOW,
+};
+
+/// What is missing to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    Header(Root),
+    Duties { root: Root, epoch: u64 },
+}
+
+/// The way from one head to another.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Road {
+    /// The other head is an ancestor of the first.
+    Behind,
+    /// It is longer than may be filled.
+    TooLong,
+    /// Over their last common block.
+    Leads {
+        fork: Root,
+        /// The blocks after the fork up to the other head, oldest first; never empty.
+        missed: Vec<Root>,
+    },
+}
+
+/// Blocks by root, of whatever branch.
+#[derive(Debug)]
+pub(super) struct Chain {
+    slots_per_epoch: u64,
+    headers: HashMap<Root, Header>,
+    /// Blocks whose `block` event was told, with their slots.
+    told: HashMap<Root, u64>,
+    /// What nodes said with their heads or when asked, with the heads' slots.
+    duties: HashMap<Root, (u64, Duties)>,
+    /// What clients hear begins after this slot.
+    floor: u64,
+}
+
+impl Chain {
+    pub(super) fn new(slots_per_epoch: u64) -> Self {
+        Self {
+            slots_per_epoch: slots_per_epoch.max(1),
+            headers: HashMap::new(),
+            told: HashMap::new(),
+            duties: HashMap::new(),
+            floor: 0,
+        }
+    }
+
+    pub(super) fn epoch(&self, slot: u64) -> u64 {
+        slot / self.slots_per_epoch
+    }
+
+    pub(super) fn header(&self, root: Root) -> Option<&Header> {
+        self.headers.get(&root)
+    }
+
+    pub(super) fn insert(&mut self, root: Root, header: Header) {
+        self.headers.insert(root, header);
+    }
+
+    pub(super) fn is_told(&self, root: Root) -> bool {
+        self.told.contains_key(&root)
+    }
+
+    pub(super) fn tell(&mut self, root: Root, slot: u64) {
+        self.told.insert(root, slot);
+    }
+
+    /// A node says it with a head.
+    pub(super) fn hear_duties(&mut self, root: Root, slot: u64, duties: Duties) {
+        self.duties.insert(root, (slot, duties));
+    }
+
+    /// A node says it of a known block when asked.
+    pub(super) fn learn_duties(&mut self, root: Root, duties: Duties) {
+        if let Some(slot) = self.slot(root) {
+            self.duties.insert(root, (slot, duties));
+        }
+    }
+
+    /// Nothing at or before this block is missed by clients.
+    pub(super) fn begin(&mut self, root: Root) {
+        self.floor = self.slot(root).unwrap_or(0);
+    }
+
+    /// Forgets what is far from the head `root`.
+    pub(super) fn forget_before(&mut self, root: Root) {
+        let Some(slot) = self.slot(root) else { return };
+        let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
+        self.headers.retain(|_, header| near.contains(&header.slot));
+        self.told.retain(|_, slot| near.contains(slot));
+        self.duties.retain(|_, (slot, _)| near.contains(slot));
+        self.floor = self.floor.max(*near.start());
+    }
+
+    /// The way from the head `tip` to the head `root`, said to be at `slot`.
+    pub(super) fn road(&self, tip: Root, root: Root, slot: u64) -> Result<Road, Unknown> {
+        if slot.saturating_sub(self.known(tip)?.slot) > MAX_GAP {
+            return Ok(Road::TooLong);
+        }
+        let (mut ours, mut theirs) = (tip, root);
+        let (mut missed, mut left) = (Vec::new(), 0);
+        // Whichever is further along steps back, until they meet.
+        while ours != theirs {
+            let (a, b) = (self.known(ours)?, self.known(theirs)?);
+            if b.slot >= a.slot {
+                missed.push(theirs);
+                theirs = b.parent;
+            } else {
+                left += 1;
+                ours = a.parent;
+            }
+            if missed.len().max(left) as u64 > MAX_GAP {
+                return Ok(Road::TooLong);
+            }
+        }
+        missed.reverse();
+        Ok(if missed.is_empty() { Road::Behind } else { Road::Leads { fork: ours, missed } })
+    }
+
+    /// The ancestors of `root` whose `block` events clients have missed, oldest first.
+    pub(super) fn untold(&self, root: Root, tip: Option<Root>) -> Result<Vec<Root>, Unknown> {
+        let mut missed = Vec::new();
+        let mut at = root;
+        loop {
+            let parent = self.known(at)?.parent;
+            if self.is_told(parent) || Some(parent) == tip || self.known(parent)?.slot <= self.floor {
+                missed.reverse();
+                return Ok(missed);
+            }
+            missed.push(parent);
+            if missed.len() as u64 > MAX_GAP {
+                return Ok(Vec::new());
+            }
+            at = parent;
+        }
+    }
+
+    /// Whether the block is its epoch's first.
+    pub(super) fn begins_epoch(&self, root: Root) -> bool {
+        let Some(header) = self.header(root) else { return false };
+        match self.slot(header.parent) {
+            Some(parent) => self.epoch(parent) < self.epoch(header.slot),
+            None => header.slot.is_multiple_of(self.slots_per_epoch),
+        }
+    }
+
+    /// What the duties of a head at `root` depend on: what a node said of that head or of an earlier one of its chain, or what the
+    /// headers show.
+    pub(super) fn duties(&self, root: Root) -> Result<Duties, Unknown> {
+        let epoch = self.epoch(self.known(root)?.slot);
+        let (mut current, mut at) = (None, root);
+        while let Some(header) = self.header(at) {
+            let (here, said) = (self.epoch(header.slot), self.duties.get(&at).map(|(_, duties)| *duties));
+            if here < epoch && current.is_none() {
+                current = Some(at);
+            }
+            match (current, said) {
+                (Some(current), _) if here + 1 < epoch || header.slot == 0 => {
+                    return Ok(Duties { previous: at, current });
+                }
+                (None, _) if header.slot == 0 => return Ok(Duties { previous: at, current: at }),
+                // Of the same epoch: the same duties. Of the one before: its present is our past.
+                (None, Some(said)) => return Ok(said),
+                (Some(current), Some(said)) => return Ok(Duties { previous: said.current, current }),
+                _ => at = header.parent,
+            }
+        }
+        Err(Unknown::Duties { root, epoch })
+    }
+
+    fn slot(&self, root: Root) -> Option<u64> {
+        self.header(root).map(|header| header.slot)
+    }
+
+    fn known(&self, root: Root) -> Result<&Header, Unknown> {
+        self.header(root).ok_or(Unknown::Header(root))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(byte: u8) -> Root {
+        Root([byte; 32])
+    }
+
+    /// Blocks as (name, slot, parent), in epochs of four slots.
+    fn chain(blocks: &[(u8, u64, u8)]) -> Chain {
+        let mut chain = Chain::new(4);
+        for &(name, slot, parent) in blocks {
+            chain.insert(root(name), Header { slot, parent: root(parent), state: root(name), optimistic: false });
+        }
+        chain
+    }
+
+    #[test]
+    fn heads_are_joined_over_their_last_common_block() {
+        let blocks = [(1, 10, 0), (2, 11, 1), (3, 12, 2), (4, 13, 2), (5, 15, 4)];
+        let chain = chain(&blocks);
+        let leads = |fork, missed: &[u8]| {
+            Ok(Road::Leads { fork: root(fork), missed: missed.iter().map(|&name| root(name)).collect() })
+        };
+        assert_eq!(chain.road(root(2), root(3), 12), leads(2, &[3]));
+        assert_eq!(chain.road(root(1), root(5), 15), leads(1, &[2, 4, 5]));
+        assert_eq!(chain.road(root(3), root(5), 15), leads(2, &[4, 5]));
+        assert_eq!(chain.road(root(5), root(3), 12), leads(2, &[3]));
+        assert_eq!(chain.road(root(3), root(1), 10), Ok(Road::Behind));
+        assert_eq!(chain.road(root(3), root(9), 13), Err(Unknown::Header(root(9))));
+        assert_eq!(chain.road(root(3), root(9), 12 + MAX_GAP + 1), Ok(Road::TooLong));
+    }
+
+    #[test]
+    fn duties_follow_from_what_is_known_or_are_asked_for() {
+        // Epochs: 2 holds slots 8 to 11, 3 holds 12 to 15, 4 holds 16 to 19.
+        let mut chain = chain(&[(1, 9, 0), (2, 11, 1), (3, 13, 2), (4, 14, 3), (5, 17, 4), (6, 22, 5)]);
+        let said = Duties { previous: root(70), current: root(71) };
+        assert_eq!(chain.duties(root(2)), Err(Unknown::Duties { root: root(2), epoch: 2 }));
+        chain.learn_duties(root(1), said);
+        assert_eq!(chain.duties(root(1)), Ok(said));
+        assert_eq!(chain.duties(root(2)), Ok(said), "the same epoch");
+        assert_eq!(chain.duties(root(4)), Ok(Duties { previous: root(71), current: root(2) }), "the next epoch");
+        assert_eq!(chain.duties(root(5)), Ok(Duties { previous: root(2), current: root(4) }), "two epochs on");
+        assert_eq!(chain.duties(root(6)), Ok(Duties { previous: root(4), current: root(5) }));
+        chain.duties.clear();
+        assert_eq!(chain.duties(root(4)), Err(Unknown::Duties { root: root(4), epoch: 3 }));
+        assert_eq!(chain.duties(root(6)), Ok(Duties { previous: root(4), current: root(5) }), "from headers alone");
+    }
+
+    #[test]
+    fn the_first_epochs_depend_on_the_first_block() {
+        let chain = chain(&[(1, 0, 0), (2, 3, 1), (3, 5, 2)]);
+        assert_eq!(chain.duties(root(2)), Ok(Duties { previous: root(1), current: root(1) }));
+        assert_eq!(chain.duties(root(3)), Ok(Duties { previous: root(1), current: root(2) }));
+    }
+}

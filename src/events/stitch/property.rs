@@ -1,0 +1,336 @@
+//! For any interleaving of blocks, forks, switches, silences, repeats, skips and half-filled gaps: what a client hears is the chain.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use proptest::prelude::*;
+
+use super::{super::beacon::Duties, *};
+
+const SLOTS: u64 = 4;
+const NODES: usize = 3;
+
+/// Every block that there is, and what is true of it.
+#[derive(Default)]
+struct Tree {
+    blocks: BTreeMap<Root, Header>,
+}
+
+impl Tree {
+    fn add(&mut self, parent: Root, slot: u64) -> Root {
+        let mut root = Root::default();
+        root.0[..8].copy_from_slice(&(self.blocks.len() as u64 + 1).to_be_bytes());
+        let mut state = root;
+        state.0[31] = 1;
+        self.blocks.insert(root, Header { slot, parent, state, optimistic: false });
+        root
+    }
+
+    fn parent(&self, root: Root) -> Option<Root> {
+        self.blocks.get(&root).map(|header| header.parent).filter(|parent| self.blocks.contains_key(parent))
+    }
+
+    /// From `root` down to the first block.
+    fn line(&self, root: Root) -> impl Iterator<Item = Root> {
+        std::iter::successors(Some(root), |at| self.parent(*at))
+    }
+
+    fn before(&self, root: Root, slot: u64) -> Root {
+        let found = self.line(root).find(|at| self.blocks[at].slot < slot);
+        found.unwrap_or_else(|| self.line(root).last().unwrap())
+    }
+
+    fn duties(&self, root: Root) -> Duties {
+        let epoch = self.blocks[&root].slot / SLOTS;
+        Duties {
+            previous: self.before(root, epoch.saturating_sub(1) * SLOTS),
+            current: self.before(root, epoch * SLOTS),
+        }
+    }
+
+    /// Two epochs behind, as of this state.
+    fn finalized(&self, root: Root) -> Checkpoint {
+        let epoch = (self.blocks[&root].slot / SLOTS).saturating_sub(2);
+        Checkpoint { epoch, root: self.before(root, epoch * SLOTS + 1) }
+    }
+}
+
+/// A node's view, and what it has yet to say.
+struct Node {
+    head: Root,
+    silent: bool,
+    unsaid: VecDeque<Event>,
+}
+
+/// A client that believes what it hears, and complains.
+#[derive(Default)]
+struct Client {
+    chain: Vec<Root>,
+    blocks: BTreeSet<Root>,
+    epochs: Vec<u64>,
+    reorg: bool,
+}
+
+impl Client {
+    fn hear(&mut self, tree: &Tree, topic: &str, bytes: &Bytes) {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let data: serde_json::Value = serde_json::from_str(text.split_once("data: ").unwrap().1).unwrap();
+        let root = |key: &str| data[key].as_str().unwrap().parse::<Root>().unwrap();
+        match topic {
+            "block" => assert!(self.blocks.insert(root("block")), "a block twice: {text}"),
+            "chain_reorg" => {
+                // The first head may be one of before the client came.
+                assert!(self.chain.last().is_none_or(|tip| *tip == root("old_head_block")), "{text}");
+                assert!(!self.reorg, "a reorganisation twice: {text}");
+                self.reorg = true;
+            }
+            "head" => {
+                let head = root("block");
+                let header = &tree.blocks[&head];
+                assert_eq!(data["slot"], header.slot.to_string());
+                assert_eq!(root("state"), header.state);
+                let Duties { previous, current } = tree.duties(head);
+                assert_eq!(root("previous_duty_dependent_root"), previous, "{text}");
+                assert_eq!(root("current_duty_dependent_root"), current, "{text}");
+                if self.reorg {
+                    let fork = self.chain.iter().rposition(|at| *at == header.parent);
+                    // Below the first head, the client knows no block.
+                    self.chain.truncate(fork.map_or(0, |at| at + 1));
+                } else if let Some(tip) = self.chain.last() {
+                    assert_eq!(header.parent, *tip, "not connected: {text}");
+                }
+                assert!(self.chain.is_empty() || self.blocks.contains(&head), "a head without its block: {text}");
+                self.chain.push(head);
+                self.reorg = false;
+            }
+            "finalized_checkpoint" => self.epochs.push(data["epoch"].as_str().unwrap().parse().unwrap()),
+            _ => {}
+        }
+    }
+}
+
+struct World {
+    tree: Tree,
+    nodes: Vec<Node>,
+    active: usize,
+    stitcher: Stitcher,
+    /// The question that waits, with the node that was asked.
+    question: Option<Question>,
+    client: Client,
+    rng: Rng,
+    skips: u32,
+    unanswered: u32,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut tree = Tree::default();
+        let first = tree.add(Root::default(), 0);
+        let mut head = first;
+        for slot in 1..10 {
+            head = tree.add(head, slot);
+        }
+        let node = || Node { head, silent: false, unsaid: VecDeque::new() };
+        let nodes = (0..NODES).map(|_| node()).collect();
+        Self {
+            tree,
+            nodes,
+            active: 0,
+            stitcher: Stitcher::new(SLOTS),
+            question: None,
+            client: Client::default(),
+            rng: Rng::with_seed(seed),
+            skips: 0,
+            unanswered: 0,
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        for effect in self.stitcher.step(input) {
+            match effect {
+                Effect::Ask(question) => self.question = Some(question),
+                Effect::Tell { topic, bytes } => self.client.hear(&self.tree, &topic, &bytes),
+                Effect::Broken(_) => {
+                    let next = self.rng.usize(..NODES);
+                    return self.switch(next);
+                }
+                Effect::Skipped { .. } => {
+                    self.skips += 1;
+                    self.client.chain.clear();
+                    self.client.reorg = false;
+                }
+                Effect::Shows(_) | Effect::Reorged(_) | Effect::Filled => {}
+            }
+        }
+    }
+
+    fn switch(&mut self, to: usize) {
+        self.active = to;
+        self.question = None;
+        // What a stream said before it was opened, nobody hears; what another was about to say is lost.
+        self.nodes.iter_mut().for_each(|node| node.unsaid.clear());
+        self.give(Input::Opened);
+    }
+
+    fn answer(&mut self) {
+        let Some(question) = self.question.take() else { return };
+        let head = self.nodes[self.active].head;
+        let known = |root: Root| self.tree.blocks.get(&root).map(|header| Answer::Header(root, *header));
+        let answer = match question {
+            Question::Head => known(head),
+            Question::Header(root) => known(root),
+            Question::Finalized(state) => {
+                let of = |state: Root| self.tree.blocks.iter().find(|(_, header)| header.state == state);
+                let root = state.map_or(Some(head), |state| of(state).map(|(root, _)| *root));
+                root.map(|root| Answer::Finalized(self.tree.finalized(root)))
+            }
+            // Of its own chain only, as nodes answer.
+            Question::Duties { root, .. } => {
+                let is_canonical = self.tree.line(head).any(|at| at == root);
+                is_canonical.then(|| Answer::Duties(self.tree.duties(root)))
+            }
+        };
+        self.unanswered += u32::from(answer.is_none());
+        self.give(Input::Answered(question, answer));
+    }
+
+    /// The node's head moves to `head`, and it says so in its own way.
+    fn set_head(&mut self, node: usize, head: Root) {
+        let old = std::mem::replace(&mut self.nodes[node].head, head);
+        if old == head {
+            return;
+        }
+        let news: BTreeSet<Root> = self.tree.line(old).collect();
+        let mut added: Vec<Root> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
+        added.reverse();
+        let event = |topic: &str, data: String| {
+            let raw = format!("event: {topic}\ndata: {data}\n\n");
+            Event { topic: topic.to_owned(), data: data.into(), raw: raw.into() }
+        };
+        let mut events = Vec::new();
+        let is_reorg = self.tree.line(head).all(|at| at != old);
+        let reorg = event("chain_reorg", format!(r#"{{"old_head_block":"{old}","new_head_block":"{head}"}}"#));
+        let before = self.rng.bool();
+        if is_reorg && before {
+            events.push(reorg.clone());
+        }
+        let only_last = self.rng.u8(..3) == 0;
+        for root in added {
+            let header = self.tree.blocks[&root];
+            let Duties { previous, current } = self.tree.duties(root);
+            let block = event("block", format!(r#"{{"slot":"{}","block":"{root}"}}"#, header.slot));
+            let head_event = event(
+                "head",
+                format!(
+                    "{{\"slot\":\"{}\",\"block\":\"{root}\",\"state\":\"{}\",\"previous_duty_dependent_root\":\"{previous}\",\
+                     \"current_duty_dependent_root\":\"{current}\"}}",
+                    header.slot, header.state
+                ),
+            );
+            if self.rng.u8(..8) > 0 {
+                events.push(block.clone());
+            }
+            if root == head || !only_last {
+                events.push(head_event);
+            }
+            if self.rng.u8(..4) == 0 {
+                events.push(block);
+            }
+        }
+        if is_reorg && !before {
+            events.push(reorg);
+        }
+        let (was, is) = (self.tree.finalized(old).epoch, self.tree.finalized(head).epoch);
+        if is > was {
+            events.push(event("finalized_checkpoint", format!(r#"{{"epoch":"{is}"}}"#)));
+        }
+        if !self.nodes[node].silent {
+            self.nodes[node].unsaid.extend(events);
+        }
+    }
+
+    /// One thing happens.
+    fn live(&mut self) {
+        let node = self.rng.usize(..NODES);
+        match self.rng.u8(..20) {
+            0..=5 => {
+                let head = self.nodes[node].head;
+                // Now and then on an earlier block, so that it is a fork; slots may be empty.
+                let back = if self.rng.u8(..5) == 0 { self.rng.usize(1..4) } else { 0 };
+                let parent = self.tree.line(head).nth(back).unwrap_or(head);
+                let slot = self.tree.blocks[&parent].slot + self.rng.u64(1..4);
+                let block = self.tree.add(parent, slot);
+                self.set_head(node, block);
+            }
+            6..=7 => {
+                let head = self.nodes[self.rng.usize(..NODES)].head;
+                self.set_head(node, head);
+            }
+            8..=12 => self.speak(),
+            13..=16 => self.answer(),
+            17 => self.nodes[node].silent = self.rng.bool(),
+            18 => self.switch(node),
+            _ => {
+                // The question stays without an answer.
+                if let Some(question) = self.question.filter(|_| self.rng.u8(..4) == 0) {
+                    self.question = None;
+                    self.unanswered += 1;
+                    self.give(Input::Answered(question, None));
+                }
+            }
+        }
+    }
+
+    fn speak(&mut self) {
+        if let Some(event) = self.nodes[self.active].unsaid.pop_front() {
+            self.give(Input::Event(event));
+        }
+    }
+
+    /// All nodes agree, and the stream comes to rest.
+    fn settle(&mut self) {
+        let best = self.tree.blocks.iter().max_by_key(|(root, header)| (header.slot, **root)).map(|(root, _)| *root);
+        for node in 0..NODES {
+            self.nodes[node].silent = false;
+            self.set_head(node, best.unwrap());
+        }
+        if self.rng.bool() {
+            let next = self.rng.usize(..NODES);
+            self.switch(next);
+        }
+        // A head is missed for good only if nothing is said after it.
+        let slot = self.tree.blocks[&best.unwrap()].slot + 1;
+        let last = self.tree.add(best.unwrap(), slot);
+        for node in 0..NODES {
+            self.set_head(node, last);
+        }
+        while self.question.is_some() || !self.nodes[self.active].unsaid.is_empty() {
+            self.answer();
+            self.speak();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_a_client_hears_is_the_chain(seed: u64, steps in 10_usize..400) {
+        let mut world = World::new(seed);
+        world.switch(0);
+        for _ in 0..steps {
+            world.live();
+        }
+        world.settle();
+        let client = &world.client;
+        let last = world.nodes[world.active].head;
+        let truth: Vec<Root> = world.tree.line(last).take(client.chain.len()).collect();
+        let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+        prop_assert_eq!(heard, truth, "seed {}", seed);
+        prop_assert!(world.skips * ATTEMPTS <= world.unanswered, "{} skips", world.skips);
+        prop_assert!(!client.reorg, "a reorganisation without a head");
+        prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
+        let finalized = world.tree.finalized(last).epoch;
+        prop_assert!(client.epochs.last().is_none_or(|epoch| *epoch >= finalized), "{:?} of {finalized}", &client.epochs);
+    }
+}

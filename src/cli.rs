@@ -61,10 +61,10 @@ struct Settings {
     /// A backup execution node, used while no primary is well.
     #[arg(long, value_name = "URL[,WS_URL]")]
     el_backup: Vec<String>,
-    /// A primary consensus node (watched; not served by this version).
+    /// A primary consensus node: its http(s) URL.
     #[arg(long, value_name = "URL")]
     cl: Vec<String>,
-    /// A backup consensus node (watched; not served by this version).
+    /// A backup consensus node.
     #[arg(long, value_name = "URL")]
     cl_backup: Vec<String>,
     /// Where clients connect [default: 127.0.0.1:8545].

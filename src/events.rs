@@ -89,6 +89,10 @@ impl Events {
     /// # Errors
     /// When no node has them.
     pub async fn subscribe(&self, topics: Names) -> Result<Subscription, Refused> {
+        if self.audience.is_too_much(&topics) {
+            let body = Bytes::from_static(br#"{"code":400,"message":"too many topics that the API does not know"}"#);
+            return Err(Refused::Topic(400, body));
+        }
         let subscription = self.audience.join(topics.clone());
         let mut state = self.state.clone();
         let mut refused = None;

@@ -14,14 +14,14 @@ use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
     config::{Config, Log},
-    devnet::{Devnet, Options},
+    devnet::{Devnet, Kind, Options},
     net::tcp::Tcp,
 };
 
 /// The pretend network and the proxy in front of it.
 #[derive(Args)]
 pub(super) struct Dev {
-    /// Execution nodes, the first of which is the primary.
+    /// Execution nodes, and as many consensus nodes; the first of each is the primary.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     nodes: u8,
     /// Seconds between blocks.
@@ -44,6 +44,7 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         let signals = run::Signals::listen()?;
         let options = Options {
             execution: usize::from(dev.nodes),
+            consensus: usize::from(dev.nodes),
             block_time: Some(Duration::from_secs(dev.block_time)),
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             control: Some(dev.control),
@@ -62,13 +63,14 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
     conclude(served)
 }
 
-/// The proxy's settings as a file would have them: the first node is the primary, the others are backups.
+/// The proxy's settings as a file would have them: the first node of each kind is the primary, the others are backups.
 fn settings(dev: &Dev, devnet: &Devnet) -> String {
     let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
-    for (place, node) in devnet.nodes().enumerate() {
-        let tier = if place == 0 { "primary" } else { "backup" };
+    for node in devnet.nodes() {
+        let layer = if node.kind() == Kind::Execution { "el" } else { "cl" };
         let (name, url) = (node.name(), node.http_url());
-        text.push_str(&format!("[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n"));
+        let tier = if name.ends_with("-1") { "primary" } else { "backup" };
+        text.push_str(&format!("[[{layer}.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n"));
     }
     text
 }
@@ -85,6 +87,7 @@ fn introduce(devnet: &Devnet, app: &App) {
                                   http://{admin}/status   http://{admin}/metrics
 
   call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'
+  follow the beacon chain         curl -N 'http://{addr}/eth/v1/events?topics=head'
   kill the primary                curl -X POST {control}/nodes/el-1/down
   bring it back                   curl -X POST {control}/nodes/el-1/up
   other faults                    hang  mute  lag/10  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing

@@ -1,7 +1,7 @@
 //! The clients of one network's events: each has its own bounded queue of shared events.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -23,6 +23,9 @@ use crate::metrics::Metrics;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes of an event's own that count against a client, besides its text: small ones cost memory too.
 const OVERHEAD: usize = 64;
+
+/// Topics unknown to the API that all clients of a network together may ask for: each makes the request to the node longer.
+const MOST_UNKNOWN: usize = 16;
 
 /// All clients.
 pub(super) struct Audience {
@@ -78,6 +81,13 @@ impl Audience {
         Subscription { id, client, audience: self.clone(), quiet, _counted: counted }
     }
 
+    /// Whether there would be too many topics that the API does not know if these came to those of the clients that are there.
+    pub(super) fn is_too_much(&self, topics: &Names) -> bool {
+        let clients = lock(&self.clients);
+        let all = clients.present.values().flat_map(|client| &client.topics).chain(topics);
+        all.filter(|topic| topics::label(topic) == "other").collect::<BTreeSet<_>>().len() > MOST_UNKNOWN
+    }
+
     /// All topics that somebody wants; `None` if nobody is there.
     pub(super) fn wanted(&self) -> Option<Names> {
         let clients = lock(&self.clients);
@@ -94,8 +104,10 @@ impl Audience {
                 continue;
             }
             told += 1;
+            // One event, however large, is no sign of a slow client.
+            let is_slow = waiting.bytes > 0 && waiting.bytes + event.len() + OVERHEAD > self.max_waiting;
             waiting.bytes += event.len() + OVERHEAD;
-            if waiting.bytes > self.max_waiting {
+            if is_slow {
                 warn!(network = &*self.network, limit = self.max_waiting, "a slow client of events is cut off");
                 self.metrics.slow_client_closed();
                 waiting.close();
@@ -241,6 +253,24 @@ mod tests {
         assert!(shown(&metrics, "steadfast_slow_clients_closed_total 1"));
         audience.tell("head", &event);
         assert!(fast.next().await.is_some(), "the other goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_large_event_cuts_nobody_off() {
+        let (audience, _) = audience(100);
+        let mut client = audience.join(names(&["head"]));
+        audience.tell("head", &Bytes::from(vec![b'x'; 1000]));
+        assert_eq!(client.next().await.map(|event| event.len()), Some(1000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_topics_are_bounded_over_all_clients() {
+        let (audience, _) = audience(100);
+        let some = |from: usize, count: usize| (from..from + count).map(|n| format!("novelty_{n}")).collect::<Names>();
+        let _first = audience.join(some(0, 10));
+        assert!(!audience.is_too_much(&some(5, 11)));
+        assert!(audience.is_too_much(&some(5, 12)));
+        assert!(!audience.is_too_much(&names(&["head", "attestation"])));
     }
 
     #[tokio::test(start_paused = true)]

@@ -186,9 +186,8 @@ impl Hub {
         self.refused.retain(|_, (until, ..)| *until > now);
         self.judge(now);
         self.watch_silence(now);
-        let target = self.avoided.choose(&self.pool, now);
-        let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
-        let Some(node) = target.or(ours.map(|current| current.node)) else { return self.publish() };
+        // While all nodes are to be avoided, what there is goes on.
+        let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
         let mut topics: Names = wanted;
         topics.extend(topics::CHAIN.map(str::to_owned));
         topics.retain(|topic| !self.refused.contains_key(&(node, topic.clone())));
@@ -319,8 +318,22 @@ impl Hub {
 
     fn lost(&mut self, is_next: bool, trouble: Trouble) {
         let stream = if is_next { self.next.take() } else { self.current.take() };
-        if let Some(stream) = stream {
-            self.shun(&stream, trouble);
+        let more = stream.as_ref().and_then(|stream| self.more_than_current(is_next, stream));
+        match (stream, more) {
+            // The node tells what it told all along, and no more of it is to be had now.
+            (Some(stream), Some(more)) => {
+                warn!(
+                    network = self.network(),
+                    node = stream.name(),
+                    why = trouble.text,
+                    "a node does not tell more topics"
+                );
+                let body = Bytes::from_static(br#"{"code":503,"message":"no node tells these topics now"}"#);
+                let until = Instant::now() + FORGET;
+                self.refused.extend(more.into_iter().map(|topic| ((stream.node, topic), (until, 503, body.clone()))));
+            }
+            (Some(stream), None) => self.shun(&stream, trouble),
+            (None, _) => {}
         }
         if !is_next {
             self.questions.abort_all();
@@ -328,12 +341,18 @@ impl Hub {
         }
     }
 
-    /// The node is not asked for events for a while, and the pool is told why.
+    /// The topics that a lost stream was to add to those of a good one from the same node, if that was its purpose.
+    fn more_than_current(&self, is_next: bool, stream: &Stream) -> Option<Names> {
+        let current = self.current.as_ref().filter(|current| is_next && current.is_of(&stream.pool, stream.node))?;
+        let more: Names = stream.topics.difference(&current.topics).cloned().collect();
+        (current.running && !more.is_empty()).then_some(more)
+    }
+
+    /// The node is not asked for events for a while, and is probed now: that a stream ends is no failure of calls.
     fn shun(&mut self, stream: &Stream, trouble: Trouble) {
         warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
         if Arc::ptr_eq(&stream.pool, &self.pool) {
             self.avoided.add(stream.node, PAUSE, Instant::now());
-            self.pool.call_failed(stream.node, trouble);
             self.pool.doubt(stream.node);
         }
     }

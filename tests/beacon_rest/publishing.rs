@@ -76,6 +76,25 @@ async fn what_may_have_arrived_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_publication_may_take_its_time_and_a_short_question_may_not() {
+    let first = Node::start(|exchange: Exchange| async {
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        exchange.reply(json("200 OK", "\"first\"")).await
+    })
+    .await;
+    let second = well().await;
+    let proxy = over(&[&first, &second], "[calls]\nattempt_timeout = \"500ms\"\n").await;
+    for (method, path, text) in [
+        ("POST", BLOCKS, "\"first\""),
+        ("GET", "/eth/v2/debug/beacon/states/head", "\"first\""),
+        ("GET", "/eth/v1/beacon/headers/head", "\"well\""),
+    ] {
+        let answer = send(&proxy, request(method, path, "", "")).await;
+        assert_eq!((answer.status, &*answer.text()), (200, text), "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn what_no_node_has_seen_goes_to_another_and_never_over_a_connection_that_may_be_closing() {
     // It keeps connections open, and ends them when the next request comes: probes have used those that are there.
     let first = Node::start(|exchange: Exchange| async {

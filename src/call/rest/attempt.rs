@@ -70,7 +70,7 @@ impl Drop for Count<'_> {
 
 /// Sends `request` to one node of `pool`, and notes what that shows of the node.
 ///
-/// A request whose work is not long must be answered within `patience`.
+/// A request whose work is not long, and that may go to another node, must be answered within `patience`.
 pub(super) async fn attempt(
     pool: &Arc<Pool>,
     index: usize,
@@ -122,7 +122,8 @@ pub(super) async fn attempt(
 
 async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload, patience: Duration) -> Sent {
     let node = &pool.nodes[index];
-    let limit = if request.route.is_long() { HEAD } else { patience };
+    // What cannot be tried elsewhere may take all the time there is: giving up would only lose the answer.
+    let limit = if request.route.is_long() || !request.route.is_repeatable() { HEAD } else { patience };
     let mut outcome = ask(node, request, upload, !request.route.is_repeatable(), limit).await;
     if outcome.as_ref().is_some_and(|outcome| outcome.as_ref().is_err_and(Error::is_stale))
         && request.route.is_repeatable()

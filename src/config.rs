@@ -88,7 +88,7 @@ pub struct Config {
 /// `[admin]`: the operator's side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Where metrics, status and the dashboard are. Port 0: a free one.
+    /// Where metrics, status and the switches for nodes are. Port 0: a free one.
     pub listen: SocketAddr,
 }
 

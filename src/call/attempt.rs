@@ -45,10 +45,16 @@ pub(super) enum Sent {
 }
 
 /// Counts an attempt, also one that is dropped.
-struct Count<'a> {
+pub(super) struct Count<'a> {
     node: &'a Node,
     started: Instant,
-    outcome: AttemptOutcome,
+    pub(super) outcome: AttemptOutcome,
+}
+
+impl<'a> Count<'a> {
+    pub(super) fn new(node: &'a Node, started: Instant) -> Self {
+        Self { node, started, outcome: AttemptOutcome::Abandoned }
+    }
 }
 
 impl Drop for Count<'_> {
@@ -61,12 +67,12 @@ impl Attempt<'_> {
     /// Makes the attempt. The flag tells that it took two goes at the node, the first of which may have arrived.
     pub(super) async fn run(&self, alarm: &mut Alarm) -> (Sent, bool) {
         let started = Instant::now();
-        let mut count = Count { node: self.node, started, outcome: AttemptOutcome::Abandoned };
         let goes_out = self.node.goes_out();
         if self.repeatable && self.node.is_out() {
             // It went out after it was chosen.
             return (Sent::Nothing(None), false);
         }
+        let mut count = Count::new(self.node, started);
         let _owed = self.node.traffic.owes(started);
         let mut again = false;
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{answer::Answer, upload::Upload};
 use crate::{
+    call::attempt::Count,
     domain::rest::{Class, Route},
     metrics::AttemptOutcome,
     net::{
@@ -55,19 +56,6 @@ pub(super) enum Sent {
     Unsent(io::Error),
 }
 
-/// Counts an attempt, also one that is dropped.
-struct Count<'a> {
-    node: &'a Node,
-    started: Instant,
-    outcome: AttemptOutcome,
-}
-
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        self.node.metrics.ended(self.outcome, self.started.elapsed().as_secs_f64());
-    }
-}
-
 /// Sends `request` to one node of `pool`, and notes what that shows of the node.
 ///
 /// A request whose work is not long, and that may go to another node, must be answered within `patience`.
@@ -80,7 +68,7 @@ pub(super) async fn attempt(
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
-    let mut count = Count { node, started, outcome: AttemptOutcome::Abandoned };
+    let mut count = Count::new(node, started);
     let repeatable = request.route.is_repeatable();
     let goes_out = node.goes_out();
     if node.is_out() {

@@ -1,7 +1,5 @@
 //! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::upstream::Post`].
 
-use std::pin::Pin;
-
 use http::{HeaderMap, Method, header, uri::PathAndQuery};
 
 use super::outgoing::Pieces;
@@ -46,14 +44,6 @@ impl Body<'_> {
             Self::Whole(body) => Framing::Length(body.len() as u64),
             Self::Streamed { length: Some(length), .. } => Framing::Length(*length),
             Self::Streamed { length: None, .. } => Framing::Chunked,
-        }
-    }
-
-    /// The same body for a shorter while.
-    pub fn reborrow(&mut self) -> Body<'_> {
-        match self {
-            Self::Whole(body) => Body::Whole(body),
-            Self::Streamed { pieces, length } => Body::Streamed { pieces: Pin::as_mut(pieces), length: *length },
         }
     }
 }

@@ -4,6 +4,8 @@
 //! of nodes is written at the moment of a scrape from the pools' snapshots, so that a gauge cannot disagree with the status or
 //! outlive its node.
 
+mod live;
+
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometric::{
@@ -13,6 +15,9 @@ use prometric::{
     },
 };
 use prometric_derive::metrics;
+
+use self::live::Live;
+pub use self::live::Replay;
 
 use crate::domain::{method::Method, rest::Route};
 
@@ -31,16 +36,16 @@ struct Plain {
     /// Event streams of the beacon API open now.
     #[metric]
     sse_streams: Gauge,
-    /// Events told to clients, each counted for every client, by topic.
+    /// Events and notifications told to clients, each counted for every client, by topic or kind of subscription.
     #[metric(labels = ["kind"])]
     notifications_total: Counter,
-    /// Blocks that no stream had told and that were made up from their headers.
+    /// Blocks that no stream had told: made up from their headers, or fetched from a node.
     #[metric(labels = ["network"])]
     backfilled_blocks_total: Counter,
-    /// Reorganisations told to clients of events.
+    /// Reorganisations told to clients.
     #[metric(labels = ["network"])]
     reorgs_total: Counter,
-    /// Gaps in a network's events that could not be filled.
+    /// Gaps in what a network's clients are told that could not be filled.
     #[metric(labels = ["network"])]
     gaps_skipped_total: Counter,
     /// Clients cut off because they did not take what was sent to them.
@@ -139,6 +144,7 @@ impl AttemptOutcome {
 pub struct Metrics {
     registry: Registry,
     plain: Plain,
+    live: Live,
     calls: IntCounterVec,
     call_duration: HistogramVec,
     attempts: IntCounterVec,
@@ -242,6 +248,7 @@ impl Metrics {
                 &["node"],
             ),
             facts: Mutex::new(facts),
+            live: Live::builder().with_registry(&registry).build(),
             plain,
             registry,
         }

@@ -1,0 +1,111 @@
+//! The instruments of what stays open: clients' WebSockets, their subscriptions, and the links to nodes.
+
+use prometric::{Counter, Gauge, Histogram};
+use prometric_derive::metrics;
+
+use super::{Guard, Metrics};
+
+#[metrics(scope = "steadfast")]
+pub(super) struct Live {
+    /// Client WebSockets open now.
+    #[metric]
+    ws_connections: Gauge,
+    /// Client WebSockets ever opened.
+    #[metric]
+    ws_connections_total: Counter,
+    /// Client WebSockets refused, because ws.max_connections was reached.
+    #[metric]
+    ws_connections_refused_total: Counter,
+    /// Messages of client WebSockets, by direction: in or out.
+    #[metric(labels = ["direction"])]
+    ws_messages_total: Counter,
+    /// Subscriptions of WebSocket clients open now, by kind: newHeads, logs, or other.
+    #[metric(labels = ["kind"])]
+    subscriptions: Gauge,
+    /// Whether the WebSocket to the node is open: 1 or 0.
+    #[metric(labels = ["node"])]
+    link_up: Gauge,
+    /// Times that the WebSocket to the node was opened anew after it was lost.
+    #[metric(labels = ["node"])]
+    link_reconnects_total: Counter,
+    /// Subscriptions of our own asked for again on a new WebSocket to the node, by outcome: accepted, refused, or lost.
+    #[metric(labels = ["node", "outcome"])]
+    replays_total: Counter,
+    /// Blocks that a reorganisation took out.
+    #[metric(buckets = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0])]
+    reorg_depth: Histogram,
+}
+
+/// How asking for a subscription of our own again ended, for its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The node took it.
+    Accepted,
+    /// The node answered with an error.
+    Refused,
+    /// The connection was lost before the answer.
+    Lost,
+}
+
+impl Replay {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a client's WebSocket as open for as long as the guard lives.
+    pub fn websocket(&self) -> impl Drop + Send + use<> {
+        self.live.ws_connections_total().inc();
+        Guard::new(self.live.ws_connections.clone(), Vec::new())
+    }
+
+    /// A client's WebSocket was one too many.
+    pub fn websocket_refused(&self) {
+        self.live.ws_connections_refused_total().inc();
+    }
+
+    /// `count` messages came from clients.
+    pub fn messages_in(&self, count: u64) {
+        self.live.ws_messages_total("in").inc_by(count);
+    }
+
+    /// `count` messages went to clients.
+    pub fn messages_out(&self, count: u64) {
+        self.live.ws_messages_total("out").inc_by(count);
+    }
+
+    /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as the guard lives.
+    pub fn subscription(&self, kind: &'static str) -> impl Drop + Send + Sync + use<> {
+        Guard::new(self.live.subscriptions.clone(), vec![kind.to_owned()])
+    }
+
+    /// Counts the link to a node as up for as long as the guard lives.
+    pub fn link(&self, node: &str) -> impl Drop + Send + use<> {
+        Guard::new(self.live.link_up.clone(), vec![node.to_owned()])
+    }
+
+    /// Shows a node's link, down until a [`Metrics::link`] guard says otherwise.
+    pub fn has_link(&self, node: &str) {
+        self.live.link_up(node).set(0_u64);
+    }
+
+    /// The link to a node was opened anew.
+    pub fn relinked(&self, node: &str) {
+        self.live.link_reconnects_total(node).inc();
+    }
+
+    /// A subscription of our own was asked for again.
+    pub fn replayed(&self, node: &str, outcome: Replay) {
+        self.live.replays_total(node, outcome.as_str()).inc();
+    }
+
+    /// A reorganisation took out `depth` blocks.
+    pub fn reorg_depth(&self, depth: usize) {
+        self.live.reorg_depth().observe(depth as f64);
+    }
+}

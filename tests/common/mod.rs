@@ -10,7 +10,9 @@ pub mod client;
 pub mod origin;
 pub mod proxy;
 pub mod rest;
+pub mod scene;
 pub mod sim;
+pub mod witness;
 
 use std::time::Duration;
 

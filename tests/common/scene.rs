@@ -1,0 +1,176 @@
+//! A proxy before a pretend network, all of it in memory and under a clock that only moves when nothing else can.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use steadfast::{
+    app::{App, World},
+    devnet::{Devnet, Node, Options},
+};
+use tokio::{
+    runtime,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    client::{Client, call},
+    proxy,
+    sim::Net,
+    witness::{Plan, Report, witness},
+};
+
+/// Unix time at the start.
+const DAWN: u64 = 1_800_000_000;
+/// Blocks at the start.
+const INITIAL_BLOCKS: u64 = 50;
+/// Blocks that every node has, however far it lags.
+const OLD_BLOCKS: u64 = 20;
+
+/// How the proxy may reach a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Both,
+    Http,
+    Ws,
+}
+
+/// The stage.
+pub struct Scene {
+    pub net: Net,
+    pub devnet: Arc<Devnet>,
+    pub app: App,
+    pub start: Instant,
+    pub witnesses: JoinSet<(String, Report)>,
+    seed: u64,
+}
+
+/// Runs `scene` on a runtime of its own, with a paused clock and no I/O.
+pub fn play<T>(scene: impl Future<Output = T>) -> T {
+    runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(scene)
+}
+
+impl Scene {
+    /// The first node is the primary, the others are backups. `more` is appended to the settings.
+    pub async fn set(seed: u64, reaches: &[Reach], more: &str) -> Self {
+        let start = Instant::now();
+        let net = Net::default();
+        let options = Options {
+            execution: reaches.len(),
+            initial_blocks: INITIAL_BLOCKS,
+            seed,
+            now_unix: Some(DAWN),
+            small_ids: seed % 2 == 1,
+            ..Options::default()
+        };
+        let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let world = World {
+            dial: Arc::new(net.clone()),
+            listen: Arc::new(net.clone()),
+            wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
+            threads: None,
+        };
+        let mut settings = String::new();
+        for (index, (node, reach)) in devnet.nodes().zip(reaches).enumerate() {
+            let tier = if index == 0 { "primary" } else { "backup" };
+            settings += &format!("[[el.{tier}]]\nname = \"{}\"\n", node.name());
+            if *reach != Reach::Ws {
+                settings += &format!("http = \"{}\"\n", node.http_url());
+            }
+            if *reach != Reach::Http {
+                settings += &format!("ws = \"{}\"\n", node.ws_url());
+            }
+        }
+        let app = App::start(proxy::config(&[&settings, more].concat()), world, None).await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+        Self { net, devnet: Arc::new(devnet), app, start, witnesses: JoinSet::new(), seed }
+    }
+
+    pub fn node(&self, index: usize) -> &Arc<Node> {
+        self.devnet.el(index)
+    }
+
+    pub async fn at(&self, millis: u64) {
+        sleep_until(self.start + Duration::from_millis(millis)).await;
+    }
+
+    /// A plan for a witness that calls until `calls_until` and listens until `end`, both in milliseconds from the start.
+    pub fn plan(&self, number: usize, calls_until: u64, end: u64) -> Plan {
+        let chain = self.devnet.chain().clone();
+        let contract = chain.contracts()[number % chain.contracts().len()].to_string();
+        Plan {
+            name: format!("seed {} client {number}", self.seed),
+            seed: self.seed << 8 | number as u64,
+            pace: 50..51,
+            calls_until: self.start + Duration::from_millis(calls_until),
+            end: self.start + Duration::from_millis(end),
+            patience: Duration::from_secs(10),
+            filter: match number % 3 {
+                0 => json!({}),
+                1 => json!({ "address": contract }),
+                _ => json!({ "address": [contract], "topics": [] }),
+            },
+            fetches: false,
+            old_blocks: OLD_BLOCKS,
+            tip: Arc::new(move || chain.head().number),
+        }
+    }
+
+    /// Lets a witness in now.
+    pub async fn admit(&mut self, plan: Plan) {
+        let io = self.net.connect(self.app.addr().port()).await.unwrap();
+        self.witnesses.spawn(async move { (plan.name.clone(), witness(io, plan).await) });
+    }
+
+    /// Mines a block each `spacing` until `until` (milliseconds from the start).
+    pub fn mine(&self, spacing: Duration, until: u64) -> JoinSet<()> {
+        let (chain, until) = (self.devnet.chain().clone(), self.start + Duration::from_millis(until));
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            while Instant::now() < until {
+                sleep(spacing).await;
+                chain.mine(1);
+            }
+        });
+        task
+    }
+
+    /// Waits for all witnesses, and holds what they heard against the network's chain. Call it when no fault is left.
+    pub async fn settle(&mut self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while let Some(done) = self.witnesses.join_next().await {
+            match done {
+                Ok(report) => reports.push(report),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        reports.sort_by(|a, b| a.0.cmp(&b.0));
+        let heads = self.heads();
+        for (number, (name, report)) in reports.iter().enumerate() {
+            let filter = self.plan(number, 0, 0).filter;
+            report.settle(name, &heads, &self.logs(filter).await);
+        }
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// The canonical chain's numbers and hashes, oldest first.
+    fn heads(&self) -> Vec<(u64, String)> {
+        let snapshot = self.devnet.chain().snapshot();
+        let tip = snapshot.head().number;
+        (1..=tip).filter_map(|number| snapshot.block(number)).map(|b| (b.number, b.hash.to_string())).collect()
+    }
+
+    /// The canonical chain's logs as the node itself tells them.
+    async fn logs(&self, mut filter: Value) -> Vec<(u64, String, u64)> {
+        filter["fromBlock"] = json!("0x1");
+        let port = self.node(0).addr().port();
+        let mut client = Client::over(self.net.connect(port).await.unwrap());
+        let answer = client.post(call(1, "eth_getLogs", &json!([filter]).to_string())).await.json();
+        let number = |value: &Value| u64::from_str_radix(&value.as_str().unwrap()[2..], 16).unwrap();
+        let logs = answer["result"].as_array().unwrap_or_else(|| panic!("{answer}")).iter();
+        logs.map(|log| {
+            (number(&log["blockNumber"]), log["blockHash"].as_str().unwrap().to_owned(), number(&log["logIndex"]))
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! Whole WebSocket sessions under random faults, reorganisations and outages, thousands of schedules in simulated time. Each is known by
+//! its seed; the same seed gives the same run.
+//!
+//! `STEADFAST_SEEDS=FROM..TO` chooses others than the usual ones.
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod common;
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use common::{
+    scene::{Reach, Scene, play},
+    witness::Report,
+};
+use fastrand::Rng;
+use steadfast::devnet::Fault;
+
+/// In milliseconds from the start.
+const FAULTS_UNTIL: u64 = 30_000;
+const CALLS_UNTIL: u64 = 33_000;
+const BLOCKS_UNTIL: u64 = 42_000;
+const END: u64 = 52_000;
+const CLIENTS: usize = 3;
+/// All nodes are away for three seconds at most; then a node has to prove itself, and another may hang.
+const PATIENCE: Duration = Duration::from_secs(9);
+
+fn run(seed: u64) -> Vec<Report> {
+    play(async {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = rng.usize(2..=3);
+        let any = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
+        let reaches: Vec<Reach> = (0..nodes).map(|_| any[rng.usize(..any.len())]).collect();
+        let mut scene = Scene::set(seed, &reaches, "").await;
+        let _miner = scene.mine(Duration::from_millis(rng.u64(300..3000)), BLOCKS_UNTIL);
+        for number in 0..CLIENTS {
+            let mut plan = scene.plan(number, CALLS_UNTIL, END);
+            plan.pace = 20..400;
+            plan.patience = PATIENCE;
+            scene.admit(plan).await;
+            if rng.bool() {
+                scene.at(2_000 + rng.u64(..4_000)).await;
+            }
+        }
+        while scene.start.elapsed().as_millis() < u128::from(FAULTS_UNTIL) {
+            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
+            scene.at(now + rng.u64(50..4_000)).await;
+            disturb(&scene, nodes, &mut rng).await;
+        }
+        for node in 0..nodes {
+            scene.node(node).clear_faults();
+        }
+        let reports = scene.settle().await;
+        scene.app.shutdown().await;
+        reports
+    })
+}
+
+async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
+    match rng.u8(..12) {
+        // The last node is spared, but for these.
+        0 => {
+            for node in 0..nodes {
+                scene.node(node).clear_faults();
+                scene.node(node).set_fault(Fault::Down);
+            }
+            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
+            scene.at(now + rng.u64(100..3_000)).await;
+            scene.node(nodes - 1).clear_faults();
+        }
+        1 => {
+            scene.node(nodes - 1).clear_faults();
+            scene.node(nodes - 1).set_fault(Fault::lag(rng.u64(1..5)));
+        }
+        2 => scene.node(nodes - 1).clear_faults(),
+        3 | 4 => _ = scene.devnet.chain().reorg(rng.u64(1..5)).unwrap(),
+        _ => {
+            let node = scene.node(rng.usize(..nodes - 1));
+            node.clear_faults();
+            match rng.u8(..14) {
+                0 | 1 => node.set_fault(Fault::Down),
+                2 | 3 => node.set_fault(Fault::Hang),
+                4 => node.set_fault(Fault::Mute),
+                5 => node.set_fault(Fault::slow(rng.u64(10..1_000))),
+                6 => node.set_fault(Fault::lag(rng.u64(1..20))),
+                7 => node.set_fault(Fault::Freeze),
+                8 => node.set_fault(Fault::Syncing),
+                9 => node.set_fault(Fault::CutMidBody),
+                10 => node.set_fault(Fault::Failing),
+                11 => node.set_fault(Fault::Garbage),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("STEADFAST_SEEDS") else { return 0..2_000 };
+    let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    range.unwrap_or_else(|| panic!("STEADFAST_SEEDS is FROM..TO, not {text:?}"))
+}
+
+#[test]
+fn whatever_befalls_the_nodes_every_client_hears_all_of_the_chain_once() {
+    let seeds = seeds();
+    let next = AtomicU64::new(seeds.start);
+    let (heads, logs, calls) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    let outcome = std::panic::catch_unwind(|| run(seed));
+                    let reports = outcome.unwrap_or_else(|panic| {
+                        println!("failed with seed {seed}; again: STEADFAST_SEEDS={seed}..{}", seed + 1);
+                        next.store(seeds.end, Relaxed);
+                        std::panic::resume_unwind(panic)
+                    });
+                    for report in reports {
+                        heads.fetch_add(report.notified.0 as u64, Relaxed);
+                        logs.fetch_add(report.notified.1 as u64, Relaxed);
+                        calls.fetch_add(report.calls as u64, Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    println!("seeds {seeds:?}: {heads:?} heads, {logs:?} logs, {calls:?} calls");
+    let count = (seeds.end - seeds.start) * CLIENTS as u64;
+    assert!(heads.into_inner() >= count * 10 && logs.into_inner() >= count * 10 && calls.into_inner() >= count * 50);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [5, 21] {
+        let (first, second) = (run(seed), run(seed));
+        for (a, b) in first.iter().zip(&second) {
+            let differs = a.lines.iter().zip(&b.lines).position(|(a, b)| a != b);
+            assert!(differs.is_none(), "seed {seed}: {:?}", differs.map(|at| (&a.lines[at], &b.lines[at])));
+        }
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(run(5)[0].lines, run(6)[0].lines, "the seed changes nothing");
+}

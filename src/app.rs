@@ -21,6 +21,7 @@ use crate::{
         beacon,
         http::Service,
         site::Site,
+        ws::Sockets,
     },
     metrics::Metrics,
     net::{Accept, Dial, Listen, tcp::Tcp},
@@ -97,6 +98,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     world: World,
     broken: Arc<watch::Sender<bool>>,
+    sockets: Arc<Sockets>,
+    /// Counts reloads.
+    reloaded: watch::Sender<u64>,
 }
 
 impl App {
@@ -117,7 +121,11 @@ impl App {
         let (site, parts) = build::build(config, &world, &metrics, &broken).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(site));
         let closing = watch::Sender::new(false);
-        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer);
+        let reloaded = watch::Sender::new(0);
+        let sockets = Sockets::new(site.clone(), metrics.clone(), closing.subscribe(), reloaded.subscribe());
+        let sockets = Arc::new(sockets);
+        let service =
+            Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer, sockets.clone());
         let crew = Crew::start(world.threads, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(
@@ -128,7 +136,7 @@ impl App {
             broken.subscribe(),
             reload.clone(),
         );
-        let shared = Arc::new(Shared { site, metrics, world, broken });
+        let shared = Arc::new(Shared { site, metrics, world, broken, sockets, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, crew.hands(), shared.clone()));
         let mut background = JoinSet::new();
@@ -198,7 +206,9 @@ async fn accept(mut listener: Box<dyn Accept>, hands: worker::Hands, shared: Arc
         match listener.accept().await {
             Ok((incoming, peer)) => {
                 let limit = shared.site.load().max_connections;
-                let was_full = std::mem::replace(&mut is_full, hands.open() >= limit);
+                // WebSockets have a limit of their own.
+                let open = hands.open().saturating_sub(shared.sockets.open());
+                let was_full = std::mem::replace(&mut is_full, open >= limit);
                 if is_full {
                     shared.metrics.connection_refused();
                     if !was_full {
@@ -267,6 +277,7 @@ impl Shared {
         }
         let changed = parts.replace(config, &self.world, &self.metrics, &self.broken).await?;
         self.site.store(Arc::new(parts.site()));
+        self.reloaded.send_modify(|count| *count += 1);
         Ok(changed)
     }
 }

@@ -88,6 +88,7 @@ impl Parts {
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
             max_connections: self.config.max_connections.get(),
+            ws: self.config.ws.clone(),
             shutdown_grace: self.config.shutdown_grace,
         }
     }

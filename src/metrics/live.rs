@@ -16,9 +16,6 @@ pub(super) struct Live {
     /// Client WebSockets refused, because ws.max_connections was reached.
     #[metric]
     ws_connections_refused_total: Counter,
-    /// Messages of client WebSockets, by direction: in or out.
-    #[metric(labels = ["direction"])]
-    ws_messages_total: Counter,
     /// Subscriptions of WebSocket clients open now, by kind: newHeads, logs, or other.
     #[metric(labels = ["kind"])]
     subscriptions: Gauge,
@@ -71,12 +68,12 @@ impl Metrics {
 
     /// `count` messages came from clients.
     pub fn messages_in(&self, count: u64) {
-        self.live.ws_messages_total("in").inc_by(count);
+        self.messages[0].inc_by(count);
     }
 
     /// `count` messages went to clients.
     pub fn messages_out(&self, count: u64) {
-        self.live.ws_messages_total("out").inc_by(count);
+        self.messages[1].inc_by(count);
     }
 
     /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as the guard lives.

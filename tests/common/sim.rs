@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     client::{Client, Response},
     proxy, until,
+    ws::Ws,
 };
 
 /// Bytes on their way in each direction of a connection.
@@ -159,12 +160,17 @@ impl Proxy {
         Client::over(self.net.connect(self.app.addr().port()).await.unwrap())
     }
 
+    /// A WebSocket at `/`.
+    pub async fn ws(&self) -> Ws<DuplexStream> {
+        Ws::open(self.client().await.io, "/").await
+    }
+
     /// One call on a connection of its own.
     pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.client().await.post(body).await
     }
 
-    async fn admin(&self, path: &str) -> Response {
+    pub async fn admin(&self, path: &str) -> Response {
         let mut client = Client::over(self.net.connect(self.app.admin_addr().port()).await.unwrap());
         client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
         client.response().await

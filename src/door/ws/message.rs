@@ -1,0 +1,230 @@
+//! A client's message, from its coming to its answer in the mailbox: one call, or a batch of them.
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{frame::Closing, outbox::Mailbox};
+use crate::{
+    call::{Calls, Outcome, alarm::Alarm, answer::Answer},
+    domain::{
+        method::Method,
+        refusal::Refusal,
+        rpc::{self, Body, NotARequest, Request},
+    },
+};
+
+/// How many calls of a batch run at the same time.
+const WIDTH: usize = 16;
+/// How long a node may send none of an answer that it has begun.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What all messages of a client share.
+pub(super) struct Client {
+    pub(super) mailbox: Arc<Mailbox>,
+    /// Rung when less waits in the mailbox.
+    pub(super) drained: Notify,
+    /// Lines to send along with calls.
+    headers: Vec<u8>,
+    /// Bytes of an answer at most, and of all that wait.
+    max_outbound: usize,
+    /// Of a call that has ended, for the next: calls one after the other share one timer.
+    spare: Mutex<Option<Alarm>>,
+}
+
+/// What a request comes to.
+enum Reply {
+    /// A notification is not answered.
+    Nothing,
+    Text(Bytes),
+}
+
+impl Client {
+    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, max_outbound: usize) -> Self {
+        Self { mailbox, drained: Notify::new(), headers, max_outbound, spare: Mutex::default() }
+    }
+
+    /// Serves one message to its end.
+    ///
+    /// # Errors
+    /// When the connection must be closed for it.
+    pub(super) async fn serve(&self, calls: &Calls, message: &Message, arrived: Instant) -> Result<(), Closing> {
+        let text = &message.text;
+        let max_batch = calls.settings().max_batch.get();
+        let refusal = match rpc::peek(text, max_batch) {
+            Err(_) if !message.is_binary && std::str::from_utf8(text).is_err() => {
+                return Err(Closing::new(Closing::NOT_UTF8, "a text message is not UTF-8"));
+            }
+            Err(malformed) => Refusal::NotJson(malformed.to_string()).body(None),
+            Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
+            Ok(Body::Single(Ok(request))) => {
+                let mut alarm = self.spare().take().unwrap_or_default();
+                let reply = self.reply(calls, &request, arrived, &mut alarm).await;
+                *self.spare() = Some(alarm);
+                match reply {
+                    Reply::Nothing => {}
+                    Reply::Text(text) => self.send(text).await,
+                }
+                return Ok(());
+            }
+            Ok(Body::Batch(entries)) if entries.is_empty() => Refusal::NotARequest("the batch is empty").body(None),
+            Ok(Body::Batch(entries)) if entries.len() > max_batch => {
+                Refusal::Limit { name: "max_batch", limit: max_batch }.body(None)
+            }
+            Ok(Body::Batch(entries)) => {
+                // Boxed, so that single calls do not pay for its size.
+                Box::pin(self.batch(calls, &entries, arrived)).await;
+                return Ok(());
+            }
+        };
+        self.send(refusal.into()).await;
+        Ok(())
+    }
+
+    /// Answers the calls of a batch in its order, and all at once.
+    async fn batch(&self, calls: &Calls, entries: &[Result<Request<'_>, NotARequest<'_>>], arrived: Instant) {
+        let mut left = entries.iter();
+        let mut running = FuturesOrdered::new();
+        let mut text = BytesMut::new();
+        loop {
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|entry| self.entry(calls, entry, arrived)));
+            let Some((reply, id)) = running.next().await else { break };
+            let reply = match reply {
+                Reply::Nothing => continue,
+                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => self.too_long().body(id).into(),
+                Reply::Text(reply) => reply,
+            };
+            text.put_u8(if text.is_empty() { b'[' } else { b',' });
+            text.put_slice(&reply);
+        }
+        if !text.is_empty() {
+            text.put_u8(b']');
+            self.send(text.freeze()).await;
+        }
+    }
+
+    async fn entry<'e>(
+        &self,
+        calls: &Calls,
+        entry: &'e Result<Request<'e>, NotARequest<'e>>,
+        arrived: Instant,
+    ) -> (Reply, Option<&'e [u8]>) {
+        match entry {
+            Ok(request) => (self.reply(calls, request, arrived, &mut Alarm::default()).await, request.id),
+            Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
+        }
+    }
+
+    async fn reply(&self, calls: &Calls, request: &Request<'_>, arrived: Instant, alarm: &mut Alarm) -> Reply {
+        let outcome = self.call(calls, request, arrived, alarm).await;
+        match (outcome, request.id) {
+            (_, None) => Reply::Nothing,
+            (Ok(text), Some(_)) => Reply::Text(text),
+            (Err(refusal), id) => Reply::Text(refusal.body(id).into()),
+        }
+    }
+
+    /// Calls until a node's answer is there whole: what is lost half-way is asked for again if it may be.
+    async fn call(
+        &self,
+        calls: &Calls,
+        request: &Request<'_>,
+        arrived: Instant,
+        alarm: &mut Alarm,
+    ) -> Result<Bytes, Refusal> {
+        for _ in 0..calls.settings().attempts.get() {
+            let answer = match calls.run(request, &self.headers, arrived, alarm).await {
+                Outcome::Answered(answer) => answer,
+                Outcome::Refused(refusal) => return Err(refusal),
+            };
+            if request.id.is_none() {
+                return Ok(Bytes::new());
+            }
+            match self.whole(answer, alarm).await {
+                Whole::Text(text) => return Ok(text),
+                Whole::TooLong => return Err(self.too_long()),
+                Whole::Lost if !Method::of(&request.method).is_repeatable() => return Err(Refusal::OutcomeUnknown),
+                Whole::Lost => {}
+            }
+        }
+        Err(Refusal::NoNode)
+    }
+
+    /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
+    async fn whole(&self, mut answer: Answer, alarm: &mut Alarm) -> Whole {
+        let text = match answer.in_memory() {
+            Some((first, more)) if more.is_empty() => first.clone(),
+            _ => match self.gather(&mut answer, alarm).await {
+                Ok(text) => text,
+                Err(whole) => return whole,
+            },
+        };
+        if text.len() > self.max_outbound {
+            return Whole::TooLong;
+        }
+        // A client would have to close the connection on such a message.
+        if std::str::from_utf8(&text).is_err() { Whole::Lost } else { Whole::Text(text) }
+    }
+
+    async fn gather(&self, answer: &mut Answer, alarm: &mut Alarm) -> Result<Bytes, Whole> {
+        let length = |answer: &Answer| answer.length().unwrap_or(0);
+        let limit = self.max_outbound as u64;
+        let mut pieces = BytesMut::with_capacity(length(answer).min(limit) as usize);
+        loop {
+            if length(answer).saturating_add(pieces.len() as u64) > limit {
+                return Err(Whole::TooLong);
+            }
+            let due = Instant::now() + STALL;
+            // Both arms are cancel-safe.
+            let piece = tokio::select! {
+                biased;
+                piece = poll_fn(|context| answer.poll_piece(context)) => piece,
+                () = alarm.at(due) => return Err(Whole::Lost),
+            };
+            match piece {
+                Some(Ok(piece)) => pieces.put_slice(&piece),
+                Some(Err(_)) => return Err(Whole::Lost),
+                None => return Ok(pieces.freeze()),
+            }
+        }
+    }
+
+    fn too_long(&self) -> Refusal {
+        Refusal::Limit { name: "max_outbound", limit: self.max_outbound }
+    }
+
+    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow.
+    async fn send(&self, text: Bytes) {
+        loop {
+            let waiting = self.mailbox.waiting_bytes();
+            if waiting == 0 || waiting + text.len() <= self.max_outbound {
+                break;
+            }
+            self.drained.notified().await;
+        }
+        self.mailbox.push_answer(text);
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message with requests.
+pub(super) struct Message {
+    pub(super) text: Bytes,
+    pub(super) is_binary: bool,
+}
+
+enum Whole {
+    Text(Bytes),
+    TooLong,
+    /// The rest of it cannot be had.
+    Lost,
+}

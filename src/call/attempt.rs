@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::{
     alarm::Alarm,
     answer::{Answer, Kind},
+    hold::Turn,
 };
 use crate::{
     domain::answer::Blame,
@@ -64,8 +65,9 @@ impl Drop for Count<'_> {
 }
 
 impl Attempt<'_> {
-    /// Makes the attempt. The flag tells that it took two goes at the node, the first of which may have arrived.
-    pub(super) async fn run(&self, alarm: &mut Alarm) -> (Sent, bool) {
+    /// Makes the attempt, in its turn if it has to wait for one. The flag tells that it took two goes at the node, the first of which may
+    /// have arrived.
+    pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm) -> (Sent, bool) {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.repeatable && self.node.is_out() {
@@ -78,7 +80,7 @@ impl Attempt<'_> {
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
         let sent = tokio::select! {
             biased;
-            sent = self.exchange(&mut again) => {
+            sent = self.exchange(turn, &mut again) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
                     Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
@@ -97,16 +99,16 @@ impl Attempt<'_> {
         (sent, again)
     }
 
-    async fn exchange(&self, again: &mut bool) -> Sent {
+    async fn exchange(&self, turn: &mut Option<Turn<'_>>, again: &mut bool) -> Sent {
         let Some(upstream) = &self.node.upstream else {
             return Sent::Nothing(None);
         };
         let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
-        let mut outcome = upstream.post(post).await;
+        let mut outcome = upstream.post(post, turn).await;
         if self.repeatable && outcome.as_ref().is_err_and(Error::is_stale) {
             *again = true;
             post.fresh = true;
-            outcome = upstream.post(post).await;
+            outcome = upstream.post(post, turn).await;
         }
         let response = match outcome {
             Ok(response) => response,

@@ -47,10 +47,10 @@ async fn post(
     max_bytes: usize,
 ) -> Result<Bytes, Trouble> {
     let mut post = Post { headers: &[], body, fresh: false };
-    let mut outcome = upstream.post(post).await;
+    let mut outcome = upstream.post(post, &mut ()).await;
     if outcome.as_ref().is_err_and(Error::is_stale) {
         post.fresh = true;
-        outcome = upstream.post(post).await;
+        outcome = upstream.post(post, &mut ()).await;
     }
     let response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;

@@ -40,6 +40,11 @@ pub fn set_worker(index: usize) {
     SHARD.set(index);
 }
 
+/// This thread's shard: a worker's number, from 1, or 0 for any other thread.
+pub fn worker() -> usize {
+    SHARD.get()
+}
+
 /// What to connect to, and what every request to it carries.
 pub struct Target {
     /// Host and port.

@@ -1,0 +1,92 @@
+//! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it changes, whatever becomes of nodes.
+
+mod block;
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+pub use self::block::{Block, Change};
+use crate::{domain::block::BlockRef, metrics::Metrics, pool::Pool};
+
+/// Changes that may wait for whoever takes them; then the follower waits too.
+const BACKLOG: usize = 64;
+
+/// What may be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Blocks that are remembered.
+    pub window: usize,
+    /// The longest gap that is filled, in blocks; less than `window`.
+    pub max_backfill: usize,
+}
+
+/// Follows the chain of one network.
+pub struct Follower {
+    pools: watch::Sender<Arc<Pool>>,
+    wish: watch::Sender<Wish>,
+}
+
+/// Whether anybody listens, and where the chain was when they began to.
+#[derive(Clone, Debug, Default)]
+struct Wish {
+    wanted: bool,
+    since: Option<BlockRef>,
+}
+
+/// The task behind a follower; it ends when this is dropped.
+pub struct Running {
+    task: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits for the task to end, which it does not by itself: the text says how it came about.
+    pub async fn broken(&mut self) -> String {
+        match self.task.join_next().await {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "the task ended".to_owned(),
+        }
+    }
+}
+
+impl Follower {
+    /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks no node for anything.
+    pub fn start(
+        pool: Arc<Pool>,
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, mpsc::Receiver<Change>, Running) {
+        let (changes, told) = mpsc::channel(BACKLOG);
+        let (pools, wish) = (watch::Sender::new(pool), watch::Sender::new(Wish::default()));
+        let _ = (settings, metrics, changes);
+        let task = JoinSet::new();
+        (Arc::new(Self { pools, wish }), told, Running { task })
+    }
+
+    /// From now on the chain is that of another pool of the same network. Nothing is lost on the way.
+    pub fn move_to(&self, pool: Arc<Pool>) {
+        self.pools.send_replace(pool);
+    }
+
+    /// Whether anybody listens. Every block that becomes canonical after `want(true)` has returned is told.
+    pub fn want(&self, wanted: bool) {
+        let pool = self.pool();
+        let snapshot = pool.snapshot();
+        let since = snapshot.active.filter(|_| wanted).and_then(|active| snapshot.nodes[active].head.clone());
+        self.wish.send_if_modified(|wish| {
+            let is_news = wish.wanted != wanted;
+            if is_news {
+                *wish = Wish { wanted, since };
+            }
+            is_news
+        });
+    }
+
+    /// The pool whose chain it follows now.
+    pub fn pool(&self) -> Arc<Pool> {
+        self.pools.borrow().clone()
+    }
+}

@@ -3,10 +3,12 @@
 //! Every node is probed by a task of its own, so a hanging one delays no other. One task, the pool's mind, takes what probes and
 //! calls find, in order, and publishes a new [`Snapshot`] each time. Readers never wait.
 
+pub mod ask;
 pub mod board;
 pub mod clock;
 pub mod head;
 pub mod health;
+pub mod listen;
 pub mod node;
 pub mod pair;
 pub mod probe;
@@ -24,22 +26,26 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
 use self::{
+    ask::Refused,
     board::{Board, Effect, Input, Trouble},
     health::Fault,
+    listen::Pushed,
     node::Node,
     snapshot::Snapshot,
 };
 use crate::{
     config::Health,
     domain::{
+        block::BlockRef,
         chain::Chain,
         verdict::{Layer, Verdict},
     },
@@ -54,6 +60,8 @@ const WATCH: Duration = Duration::from_millis(100);
 const PROBE_GAP: Duration = Duration::from_millis(20);
 /// How many findings may wait for the pool's mind. More come only from a flood of failing calls, which all say the same.
 const INBOX: usize = 1024;
+/// How many pushed headers a slow reader may have waiting before it misses some.
+const HEADERS: usize = 256;
 
 /// The wall clock: seconds since the Unix epoch.
 pub type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -72,6 +80,7 @@ pub struct Pool {
     /// The highest block that clients have been shown.
     served: AtomicU64,
     inbox: mpsc::Sender<Input>,
+    headers: broadcast::Sender<Pushed>,
 }
 
 /// The tasks behind a pool; they end when this is dropped.
@@ -111,6 +120,7 @@ impl Pool {
             changed: watch::Sender::new(()),
             served: AtomicU64::new(0),
             inbox,
+            headers: broadcast::Sender::new(HEADERS),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(think(pool.clone(), board, findings, metrics.clone(), wall));
@@ -181,6 +191,44 @@ impl Pool {
         };
         // A full inbox is full of the same news.
         let _ = self.inbox.try_send(input);
+    }
+
+    /// Hears of every header that a node pushes from now on. It is knowledge that saves asking: a reader that is too slow misses some
+    /// and loses nothing. Each comes before the snapshot that has it as the node's head.
+    pub fn headers(&self) -> broadcast::Receiver<Pushed> {
+        self.headers.subscribe()
+    }
+
+    /// `node` told of a new block by itself: it is the node's head as of now, unless it is below the one that is known.
+    pub async fn pushed(&self, node: usize, block: BlockRef, json: Bytes) {
+        // Nobody may be listening.
+        let _ = self.headers.send(Pushed { node, block: block.clone(), json });
+        // The pool's mind lives as long as the pool's tasks do.
+        let _ = self.inbox.send(Input::Told(node, block, Instant::now())).await;
+    }
+
+    /// Whether `node` tells of its heads by itself now. Where it does not, they are known from probes only. A change shows as a new
+    /// snapshot.
+    pub fn is_pushing(&self, node: usize) -> bool {
+        self.nodes[node].pushing.load(Relaxed)
+    }
+
+    /// Calls `method` at `node` on our own account, with `params`, a JSON array: see [`ask::ask`].
+    ///
+    /// # Errors
+    /// When no JSON-RPC response of at most `max_bytes` came within `limit`.
+    pub async fn ask_in_time(
+        &self,
+        node: usize,
+        method: &str,
+        params: &str,
+        max_bytes: usize,
+        limit: Duration,
+    ) -> Result<Result<Bytes, Refused>, Trouble> {
+        let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes));
+        answer.await.unwrap_or_else(|_| {
+            Err(Trouble { fault: Fault::Silent, text: format!("{method}: no answer within {limit:?}") })
+        })
     }
 
     /// The operator takes a node out, or lets it back in. `false` when there is none of that name.

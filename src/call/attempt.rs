@@ -10,7 +10,7 @@ use crate::{
     domain::answer::Blame,
     metrics::AttemptOutcome,
     net::upstream::{Error, Post},
-    pool::{board::Trouble, health::Fault, node::Node, probe::trouble},
+    pool::{ask::trouble, board::Trouble, health::Fault, node::Node},
 };
 
 /// An attempt to be made.

@@ -49,6 +49,8 @@ pub struct Node {
     pub(super) out: Notify,
     /// Whether it is out: set before the bell is rung.
     pub(super) is_out: AtomicBool,
+    /// Whether it tells of its heads by itself now.
+    pub(super) pushing: AtomicBool,
     /// Rung to have it probed now.
     pub(super) poke: Notify,
     secrets: Vec<String>,
@@ -111,6 +113,7 @@ impl Node {
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
             is_out: AtomicBool::new(false),
+            pushing: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
         })

@@ -1,6 +1,9 @@
 //! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it changes, whatever becomes of nodes.
 
 mod block;
+mod follow;
+mod known;
+mod window;
 
 use std::sync::Arc;
 
@@ -10,19 +13,10 @@ use tokio::{
 };
 
 pub use self::block::{Block, Change};
-use crate::{domain::block::BlockRef, metrics::Metrics, pool::Pool};
+use crate::{config, domain::block::BlockRef, metrics::Metrics, pool::Pool};
 
 /// Changes that may wait for whoever takes them; then the follower waits too.
 const BACKLOG: usize = 64;
-
-/// What may be set.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Blocks that are remembered.
-    pub window: usize,
-    /// The longest gap that is filled, in blocks; less than `window`.
-    pub max_backfill: usize,
-}
 
 /// Follows the chain of one network.
 pub struct Follower {
@@ -56,7 +50,7 @@ impl Follower {
     /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks no node for anything.
     pub fn start(
         pool: Arc<Pool>,
-        settings: &Settings,
+        settings: &config::Chain,
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, mpsc::Receiver<Change>, Running) {
         let (changes, told) = mpsc::channel(BACKLOG);

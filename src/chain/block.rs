@@ -74,10 +74,9 @@ impl Block {
             #[serde(borrow)]
             logs_bloom: Option<Cow<'a, str>>,
         }
-        let text = std::str::from_utf8(&header).ok()?;
-        let fields: Fields<'_> = serde_json::from_str(text).ok()?;
+        let fields: Fields<'_> = serde_json::from_slice(&header).ok()?;
         let bloom = fields.logs_bloom.and_then(|text| Bloom::read(&text)).map(Box::new);
-        let head = Head::read(&BlockRef::read(text).ok()?)?;
+        let head = Head::read(&BlockRef::read(&header).ok()?)?;
         Some(Self { header, bloom, ..head.into() })
     }
 

@@ -63,6 +63,11 @@ impl Window {
         self.place(hash, number).is_some()
     }
 
+    /// Whether it holds as many blocks as it may, so that earlier ones may have been told and forgotten.
+    pub(super) fn is_full(&self) -> bool {
+        self.blocks.len() >= self.most
+    }
+
     /// Begins anew with this block alone.
     pub(super) fn reset(&mut self, block: Arc<Block>) {
         self.blocks.clear();
@@ -102,7 +107,7 @@ impl Window {
             added.push(block.clone());
             // Only what is at the floor can have no block below it that would matter.
             if number == floor {
-                if self.blocks.len() >= self.most {
+                if self.is_full() {
                     return Road::TooDeep;
                 }
                 // Of what was before the window's first block, nobody has heard.

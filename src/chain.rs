@@ -1,6 +1,7 @@
 //! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it changes, whatever becomes of nodes.
 
 mod block;
+mod driver;
 mod follow;
 mod known;
 mod window;
@@ -10,9 +11,11 @@ use std::sync::Arc;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
 pub use self::block::{Block, Change};
+use self::{driver::Driver, follow::Follow};
 use crate::{config, domain::block::BlockRef, metrics::Metrics, pool::Pool};
 
 /// Changes that may wait for whoever takes them; then the follower waits too.
@@ -27,8 +30,9 @@ pub struct Follower {
 /// Whether anybody listens, and where the chain was when they began to.
 #[derive(Clone, Debug, Default)]
 struct Wish {
-    wanted: bool,
-    since: Option<BlockRef>,
+    is_wanted: bool,
+    /// The active node and its head at that moment.
+    since: Option<(usize, BlockRef)>,
 }
 
 /// The task behind a follower; it ends when this is dropped.
@@ -54,9 +58,11 @@ impl Follower {
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, mpsc::Receiver<Change>, Running) {
         let (changes, told) = mpsc::channel(BACKLOG);
-        let (pools, wish) = (watch::Sender::new(pool), watch::Sender::new(Wish::default()));
-        let _ = (settings, metrics, changes);
-        let task = JoinSet::new();
+        let (pools, wish) = (watch::Sender::new(pool.clone()), watch::Sender::new(Wish::default()));
+        let follow = Follow::new(settings, Instant::now());
+        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics);
+        let mut task = JoinSet::new();
+        task.spawn(driver.run(pools.subscribe()));
         (Arc::new(Self { pools, wish }), told, Running { task })
     }
 
@@ -67,13 +73,11 @@ impl Follower {
 
     /// Whether anybody listens. Every block that becomes canonical after `want(true)` has returned is told.
     pub fn want(&self, wanted: bool) {
-        let pool = self.pool();
-        let snapshot = pool.snapshot();
-        let since = snapshot.active.filter(|_| wanted).and_then(|active| snapshot.nodes[active].head.clone());
+        let since = driver::active_head(&self.pool()).filter(|_| wanted);
         self.wish.send_if_modified(|wish| {
-            let is_news = wish.wanted != wanted;
+            let is_news = wish.is_wanted != wanted;
             if is_news {
-                *wish = Wish { wanted, since };
+                *wish = Wish { is_wanted: wanted, since };
             }
             is_news
         });

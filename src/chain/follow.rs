@@ -317,7 +317,6 @@ impl Follow {
     }
 }
 
-
 #[cfg(test)]
 mod property;
 #[cfg(test)]

@@ -241,7 +241,11 @@ impl Follow {
             Road::Missing(_) => head.number.saturating_sub(tip) > self.max_backfill,
         };
         // One way at a time, so that blocks are told however fast the node moves on.
-        let goal = *self.goal.get_or_insert(Goal { head, skips });
+        let goal = match self.goal {
+            Some(goal) if !goal.skips || (skips && goal.head.number > tip) => goal,
+            _ => Goal { head, skips },
+        };
+        self.goal = Some(goal);
         if goal.skips {
             return self.skip(node, goal.head, tip, now);
         }

@@ -43,11 +43,13 @@ pub(super) struct Window {
     blocks: VecDeque<Arc<Block>>,
     /// How many are kept.
     most: usize,
+    /// Whether it has been full since it began, so that blocks of before its oldest may have been told and forgotten.
+    pub(super) is_full: bool,
 }
 
 impl Window {
     pub(super) fn new(most: usize) -> Self {
-        Self { blocks: VecDeque::new(), most: most.max(1) }
+        Self { blocks: VecDeque::new(), most: most.max(1), is_full: false }
     }
 
     pub(super) fn tip(&self) -> Option<&Arc<Block>> {
@@ -63,20 +65,17 @@ impl Window {
         self.place(hash, number).is_some()
     }
 
-    /// Whether it holds as many blocks as it may, so that earlier ones may have been told and forgotten.
-    pub(super) fn is_full(&self) -> bool {
-        self.blocks.len() >= self.most
-    }
-
     /// Begins anew with this block alone.
     pub(super) fn reset(&mut self, block: Arc<Block>) {
         self.blocks.clear();
-        self.blocks.push_back(block);
+        self.is_full = false;
+        self.push(block);
     }
 
-    /// `block` is a child of the tip.
+    /// `block` is a child of the tip, or the first one.
     pub(super) fn push(&mut self, block: Arc<Block>) {
         self.blocks.push_back(block);
+        self.is_full |= self.blocks.len() >= self.most;
         if self.blocks.len() > self.most {
             self.blocks.pop_front();
         }
@@ -107,7 +106,7 @@ impl Window {
             added.push(block.clone());
             // Only what is at the floor can have no block below it that would matter.
             if number == floor {
-                if self.is_full() {
+                if self.is_full {
                     return Road::TooDeep;
                 }
                 // Of what was before the window's first block, nobody has heard.

@@ -142,7 +142,7 @@ impl World {
 
     fn give(&mut self, input: Input) {
         let tip = |follow: &Follow| follow.window.tip().map(|tip| (tip.number, tip.hash));
-        let (before, full, floor) = (tip(&self.follow), self.follow.window.is_full(), self.follow.window.floor());
+        let (before, full, floor) = (tip(&self.follow), self.follow.window.is_full, self.follow.window.floor());
         let patient = self.now >= self.follow.abreast + PATIENCE;
         self.judge(&input);
         for effect in self.follow.step(input, self.now) {

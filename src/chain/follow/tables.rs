@@ -274,6 +274,17 @@ fn a_reorganisation_deeper_than_a_full_window_is_skipped() {
 }
 
 #[test]
+fn a_window_that_was_full_is_not_young_again_when_blocks_are_taken_out() {
+    let mut scene = Scene::new();
+    for number in 11..=18 {
+        scene.grow(0, &format!("a{number}"));
+    }
+    assert!(scene.grow(0, "b13").ends_with("-a13 +b13"), "three blocks are left of eight");
+    scene.push(0, "c10 c11 c12 c13 c14");
+    assert_eq!(scene.head(0, "c14"), "from 13 to 14; 0: +c14 over a gap", "a10 was told, and is forgotten");
+}
+
+#[test]
 fn a_head_below_the_window_is_waited_for_a_minute() {
     let mut scene = Scene::new();
     assert_eq!(scene.head(0, "c9"), "");

@@ -169,6 +169,11 @@ impl Pool {
         }
     }
 
+    /// The time between two probes of a node when nothing calls for one sooner.
+    pub fn interval(&self) -> Duration {
+        self.settings.interval
+    }
+
     /// Has `node` probed now.
     pub fn doubt(&self, node: usize) {
         self.nodes[node].poke.notify_one();

@@ -226,9 +226,9 @@ impl Actor {
                     more
                 }
                 Command::Subscribe { key, method, params, queue, mut reply } => {
-                    reply.written();
                     let asked = self.table.want(key, &method, &params, Instant::now());
                     if asked.is_some() {
+                        reply.written();
                         self.feeds.insert(key, Output { outlet: Outlet::new(queue), first: Some(reply) });
                     }
                     self.perform(asked);

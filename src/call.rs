@@ -29,7 +29,7 @@ use crate::{
         transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, board::Trouble},
+    pool::{Pool, ask::ID, board::Trouble},
     route::{self, Load},
 };
 
@@ -296,7 +296,7 @@ impl<'a> Course<'a> {
             body: self.request.raw,
             headers: self.headers,
             place: self.method.place,
-            wants_answer: self.request.id.is_some(),
+            id: self.request.id,
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
             limit: if repeatable { limit.min(self.deadline) } else { self.deadline },
@@ -368,7 +368,7 @@ impl<'a> Course<'a> {
             body: ask.as_bytes(),
             headers: &[],
             place: Method::of("eth_getTransactionByHash").place,
-            wants_answer: true,
+            id: Some(&ask.as_bytes()[ID]),
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };

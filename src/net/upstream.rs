@@ -181,11 +181,6 @@ impl Upstream {
         Arc::new(Self { target, dial, connect_timeout, host, post, idle })
     }
 
-    /// The values of the headers that every request carries. They may be secrets.
-    pub fn header_values(&self) -> impl Iterator<Item = &[u8]> {
-        self.target.headers.iter().map(|(_, value)| &value[..])
-    }
-
     /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. The caller bounds it in time.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod call;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod devnet;

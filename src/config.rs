@@ -158,7 +158,7 @@ impl Config {
             shutdown_grace: _,
             health: _,
             calls: _,
-            chain: _,
+            chain,
             cors: _,
             ws: _,
             networks: _,
@@ -168,6 +168,7 @@ impl Config {
             ("listen", *listen != new.listen),
             ("admin.listen", *admin_listen != new.admin.listen),
             ("workers", *workers != new.workers),
+            ("chain", *chain != new.chain),
             ("log", *log != new.log),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()

@@ -9,6 +9,7 @@ use crate::{
     config::{Origins, Ws},
     events::Events,
     pool::Pool,
+    view::Views,
 };
 
 /// One network as clients see it.
@@ -23,6 +24,8 @@ pub struct Served {
     pub beacon: Option<Arc<Rest>>,
     /// The events of its consensus nodes; `None` if it has none.
     pub events: Option<Arc<Events>>,
+    /// The subscriptions to its execution nodes; `None` if it has none.
+    pub views: Option<Arc<Views>>,
 }
 
 impl Served {
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn paths_of_the_beacon_api_are_told_from_others() {
         let served =
-            |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None, events: None };
+            |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None, events: None, views: None };
         let site = Site {
             networks: vec![served("default", true), served("holesky", false)],
             origins: Origins::None,

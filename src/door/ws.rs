@@ -6,9 +6,9 @@
 mod frame;
 mod handshake;
 mod message;
-mod outbox;
 mod reader;
 mod session;
+mod subscriptions;
 mod writer;
 
 use std::sync::{

@@ -212,8 +212,9 @@ async fn held_calls_leave_in_the_order_in_which_they_came() {
     let mut ws = proxy.ws().await;
     sleep(Duration::from_secs(1)).await;
     for id in 0..50 {
-        let single = call(id * 2, "eth_call", "[]");
-        ws.send(if id % 5 == 0 { format!("[{single},{}]", call(id * 2 + 1, "eth_call", "[]")) } else { single }).await;
+        // Each opens a connection of its own, so that none overtakes another on its way.
+        let call = |id: u32| call(id, "eth_sendTransaction", "[]");
+        ws.send(if id % 5 == 0 { format!("[{},{}]", call(id * 2), call(id * 2 + 1)) } else { call(id * 2) }).await;
     }
     until("all wait", async || proxy.metric("steadfast_held_calls", "").await == 60.0).await;
     origin.ail(None);

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{frame::Closing, outbox::Mailbox};
+use super::{frame::Closing, subscriptions::Subscriptions};
 use crate::{
     call::{Calls, Outcome, alarm::Alarm, answer::Answer},
     domain::{
@@ -18,6 +18,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body, NotARequest, Request},
     },
+    view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
 /// How many calls of a batch run at the same time.
@@ -28,6 +29,7 @@ const STALL: Duration = Duration::from_secs(30);
 /// What all messages of a client share.
 pub(super) struct Client {
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) subscriptions: Subscriptions,
     /// Rung when less waits in the mailbox.
     pub(super) drained: Notify,
     /// Lines to send along with calls.
@@ -38,25 +40,42 @@ pub(super) struct Client {
     spare: Mutex<Option<Alarm>>,
 }
 
+/// What is behind the door for a client's message.
+pub(super) struct Network {
+    pub(super) calls: Arc<Calls>,
+    pub(super) views: Option<Arc<Views>>,
+    /// Subscriptions that a client may have.
+    pub(super) max_subscriptions: usize,
+}
+
 /// What a request comes to.
 enum Reply {
     /// A notification is not answered.
     Nothing,
     Text(Bytes),
+    /// The answer with a subscription's id, and what is to begin as soon as it is in the mailbox.
+    Subscribed(Bytes, Prepared),
 }
 
 impl Client {
     pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, max_outbound: usize) -> Self {
-        Self { mailbox, drained: Notify::new(), headers, max_outbound, spare: Mutex::default() }
+        Self {
+            mailbox,
+            subscriptions: Subscriptions::default(),
+            drained: Notify::new(),
+            headers,
+            max_outbound,
+            spare: Mutex::default(),
+        }
     }
 
     /// Serves one message to its end.
     ///
     /// # Errors
     /// When the connection must be closed for it.
-    pub(super) async fn serve(&self, calls: &Calls, message: &Message, arrived: Instant) -> Result<(), Closing> {
+    pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
-        let max_batch = calls.settings().max_batch.get();
+        let max_batch = network.calls.settings().max_batch.get();
         let refusal = match rpc::peek(text, max_batch) {
             Err(_) if !message.is_binary && std::str::from_utf8(text).is_err() => {
                 return Err(Closing::new(Closing::NOT_UTF8, "a text message is not UTF-8"));
@@ -65,11 +84,12 @@ impl Client {
             Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
             Ok(Body::Single(Ok(request))) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let reply = self.reply(calls, &request, arrived, &mut alarm).await;
+                let reply = self.reply(network, &request, arrived, &mut alarm).await;
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text) => self.send(text).await,
+                    Reply::Text(text) => self.send(text, None).await,
+                    Reply::Subscribed(text, prepared) => self.send(text, Some(prepared)).await,
                 }
                 return Ok(());
             }
@@ -79,55 +99,92 @@ impl Client {
             }
             Ok(Body::Batch(entries)) => {
                 // Boxed, so that single calls do not pay for its size.
-                Box::pin(self.batch(calls, &entries, arrived)).await;
+                Box::pin(self.batch(network, &entries, arrived)).await;
                 return Ok(());
             }
         };
-        self.send(refusal.into()).await;
+        self.send(refusal.into(), None).await;
         Ok(())
     }
 
-    /// Answers the calls of a batch in its order, and all at once.
-    async fn batch(&self, calls: &Calls, entries: &[Result<Request<'_>, NotARequest<'_>>], arrived: Instant) {
+    /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
+    async fn batch(&self, network: &Network, entries: &[Result<Request<'_>, NotARequest<'_>>], arrived: Instant) {
         let mut left = entries.iter();
         let mut running = FuturesOrdered::new();
         let mut text = BytesMut::new();
+        let mut begins = Vec::new();
         loop {
-            running.extend(left.by_ref().take(WIDTH - running.len()).map(|entry| self.entry(calls, entry, arrived)));
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|entry| self.entry(network, entry, arrived)));
             let Some((reply, id)) = running.next().await else { break };
             let reply = match reply {
                 Reply::Nothing => continue,
                 Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => self.too_long().body(id).into(),
                 Reply::Text(reply) => reply,
+                Reply::Subscribed(reply, prepared) => {
+                    begins.push(prepared);
+                    reply
+                }
             };
             text.put_u8(if text.is_empty() { b'[' } else { b',' });
             text.put_slice(&reply);
         }
         if !text.is_empty() {
             text.put_u8(b']');
-            self.send(text.freeze()).await;
+            self.send(text.freeze(), begins).await;
         }
     }
 
     async fn entry<'e>(
         &self,
-        calls: &Calls,
+        network: &Network,
         entry: &'e Result<Request<'e>, NotARequest<'e>>,
         arrived: Instant,
     ) -> (Reply, Option<&'e [u8]>) {
         match entry {
-            Ok(request) => (self.reply(calls, request, arrived, &mut Alarm::default()).await, request.id),
+            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default()).await, request.id),
             Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
         }
     }
 
-    async fn reply(&self, calls: &Calls, request: &Request<'_>, arrived: Instant, alarm: &mut Alarm) -> Reply {
-        let outcome = self.call(calls, request, arrived, alarm).await;
+    async fn reply(&self, network: &Network, request: &Request<'_>, arrived: Instant, alarm: &mut Alarm) -> Reply {
+        let outcome = match scribe(&request.method) {
+            None => self.call(&network.calls, request, arrived, alarm).await,
+            Some(_) if network.calls.settings().blocks(&request.method) => {
+                Err(Refusal::Blocked(request.method.to_string()))
+            }
+            Some(Scribe::Off) => Ok(self.unsubscribe(request)),
+            Some(Scribe::On) => return self.subscribe(network, request).await,
+        };
         match (outcome, request.id) {
             (_, None) => Reply::Nothing,
             (Ok(text), Some(_)) => Reply::Text(text),
             (Err(refusal), id) => Reply::Text(refusal.body(id).into()),
         }
+    }
+
+    /// Prepares a subscription. It has a place among the client's from now on, so that no more are prepared than it may have.
+    async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
+        // Without an id, there is nobody who would know the subscription.
+        let Some(id) = request.id else { return Reply::Nothing };
+        let Some(views) = &network.views else { return Reply::Text(Refusal::NeedsWebSocket.body(Some(id)).into()) };
+        let Some(_place) = self.subscriptions.reserve(network.max_subscriptions) else {
+            let refusal = Refusal::Limit { name: "max_subscriptions", limit: network.max_subscriptions };
+            return Reply::Text(refusal.body(Some(id)).into());
+        };
+        match views.prepare(&request.method, request.params, &self.mailbox).await {
+            Ok(prepared) => {
+                self.subscriptions.expect(prepared.id);
+                Reply::Subscribed(result(id, &format!("\"{}\"", prepared.id)), prepared)
+            }
+            Err(refused) => Reply::Text(refused.body(id).into()),
+        }
+    }
+
+    /// Ends a subscription: `false` if it is none of the client's.
+    fn unsubscribe(&self, request: &Request<'_>) -> Bytes {
+        let named = request.text_param(0).and_then(|id| SubscriptionId::read(&id));
+        let ended = named.is_some_and(|id| self.subscriptions.end(id));
+        result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
     }
 
     /// Calls until a node's answer is there whole: what is lost half-way is asked for again if it may be.
@@ -199,16 +256,20 @@ impl Client {
         Refusal::Limit { name: "max_outbound", limit: self.max_outbound }
     }
 
-    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow.
-    async fn send(&self, text: Bytes) {
+    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow. What
+    /// `begins` with it begins before anything else happens.
+    async fn send(&self, text: Bytes, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();
-            if waiting == 0 || waiting + text.len() <= self.max_outbound {
+            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound {
                 break;
             }
             self.drained.notified().await;
         }
         self.mailbox.push_answer(text);
+        for prepared in begins {
+            self.subscriptions.begin(prepared);
+        }
     }
 
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
@@ -220,6 +281,26 @@ impl Client {
 pub(super) struct Message {
     pub(super) text: Bytes,
     pub(super) is_binary: bool,
+}
+
+/// Whether a method opens a subscription or closes one.
+enum Scribe {
+    On,
+    Off,
+}
+
+fn scribe(method: &str) -> Option<Scribe> {
+    if method.ends_with("_subscribe") {
+        Some(Scribe::On)
+    } else if method.ends_with("_unsubscribe") {
+        Some(Scribe::Off)
+    } else {
+        None
+    }
+}
+
+fn result(id: &[u8], result: &str) -> Bytes {
+    [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, result.as_bytes(), b"}"].concat().into()
 }
 
 enum Whole {

@@ -21,8 +21,7 @@ use tokio::{
 
 use super::{
     frame::{self, Closing, Opcode},
-    message::{Client, Message},
-    outbox::{Letter, Mailbox},
+    message::{Client, Message, Network},
     reader::{Incoming, Reader, Unread},
     writer::Writer,
 };
@@ -31,6 +30,7 @@ use crate::{
     door::site::Site,
     metrics::Metrics,
     net::{BoxFuture, BoxIo},
+    view::{self, Letter, Mailbox},
 };
 
 /// Messages that are served at once; with more, the client is not read.
@@ -44,6 +44,8 @@ const LAST_CALL: f64 = 0.9;
 
 const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
 const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
+
+const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
 
 /// What a session is told from outside.
 #[derive(Clone)]
@@ -237,15 +239,22 @@ impl Session {
     fn serve(&mut self, message: Message) {
         let arrived = self.heard;
         self.metrics.messages_in(1);
-        let calls = self.site.load().network(&self.network).and_then(|network| network.calls.clone());
-        let Some(calls) = calls else { return self.leave(GONE) };
+        let Some(network) = self.behind() else { return self.leave(GONE) };
         let (client, bytes) = (self.client.clone(), message.text.len());
         self.served += 1;
         self.served_bytes += bytes;
         self.work.push(Box::pin(async move {
-            let outcome = client.serve(&calls, &message, arrived).await;
+            let outcome = client.serve(&network, &message, arrived).await;
             Event::Served(bytes, outcome)
         }));
+    }
+
+    /// What is behind the door for this client now.
+    fn behind(&self) -> Option<Network> {
+        let site = self.site.load();
+        let served = site.network(&self.network)?;
+        let (calls, views) = (served.calls.clone()?, served.views.clone());
+        Some(Network { calls, views, max_subscriptions: site.ws.max_subscriptions.get() })
     }
 
     /// Takes letters from the mailbox and writes, as far as the client lets us.
@@ -285,6 +294,15 @@ impl Session {
             }
             match self.mailbox.poll_next(context) {
                 Poll::Ready(Letter::Answer(text)) => self.writer.text(text),
+                Poll::Ready(Letter::Note(note)) => self.writer.parts(&note.parts()),
+                Poll::Ready(Letter::Close(why)) => {
+                    match why {
+                        view::Closing::Slow => self.too_slow(),
+                        view::Closing::Gap => self.close(&GAP),
+                        view::Closing::Gone => self.close(&GONE),
+                    }
+                    break true;
+                }
                 Poll::Pending => break true,
             }
             taken += 1;
@@ -400,6 +418,7 @@ impl Session {
     fn end(&mut self, state: State) {
         self.state = state;
         self.work.clear();
+        self.client.subscriptions.clear();
         self.served = 0;
         self.served_bytes = 0;
         self.at(Instant::now() + FAREWELL, || Event::Farewell);

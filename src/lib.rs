@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod net;
 pub mod pool;
 pub mod route;
+pub mod view;

@@ -13,6 +13,7 @@ pub mod rest;
 pub mod scene;
 pub mod sim;
 pub mod witness;
+pub mod ws;
 
 use std::time::Duration;
 

@@ -236,7 +236,7 @@ impl Follow {
             return;
         }
         let skips = match self.window.road(&head, &self.known, node) {
-            Road::Leads(way) => return self.go(node, way),
+            Road::Leads(way) => return self.go(node, way, now),
             Road::TooDeep => true,
             Road::Missing(_) => head.number.saturating_sub(tip) > self.max_backfill,
         };
@@ -252,7 +252,7 @@ impl Follow {
         match self.window.road(&goal.head, &self.known, node) {
             Road::Missing(missing) => self.fetch(Fetch { node, missing }, now),
             Road::Leads(way) => {
-                self.go(node, way);
+                self.go(node, way, now);
                 self.advance(now);
             }
             Road::TooDeep => {
@@ -287,8 +287,9 @@ impl Follow {
         self.effects.push(Effect::Fetch(fetch));
     }
 
-    fn go(&mut self, node: usize, way: Way) {
+    fn go(&mut self, node: usize, way: Way, now: Instant) {
         self.goal = None;
+        self.abreast = now;
         if way.is_empty() {
             return;
         }
@@ -309,6 +310,7 @@ impl Follow {
             return self.fetch(Fetch { node, missing }, now);
         };
         self.goal = None;
+        self.abreast = now;
         self.window.reset(block.clone());
         self.effects.push(Effect::Skipped { from: tip, to: head.number });
         self.tell(node, Vec::new(), vec![block], true);

@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod board;
 pub mod clock;
+mod ear;
 pub mod head;
 pub mod health;
 pub mod listen;
@@ -38,7 +39,7 @@ use self::{
     ask::Refused,
     board::{Board, Effect, Input, Trouble},
     health::Fault,
-    listen::Pushed,
+    listen::{Listener, Pushed},
     node::Node,
     snapshot::Snapshot,
 };
@@ -103,13 +104,14 @@ impl Pool {
     pub fn start(
         network: &str,
         layer: Layer,
-        nodes: Vec<Node>,
+        mut nodes: Vec<Node>,
         settings: &Health,
         expected_chain: Option<u64>,
         metrics: Arc<Metrics>,
         wall: Wall,
     ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
+        let actors: Vec<_> = nodes.iter_mut().filter_map(Node::take_actor).collect();
         let board = Board::new(nodes.len(), layer, settings, expected_chain);
         let pool = Arc::new(Self {
             network: network.into(),
@@ -126,6 +128,14 @@ impl Pool {
         tasks.spawn(think(pool.clone(), board, findings, metrics.clone(), wall));
         for node in 0..pool.nodes.len() {
             tasks.spawn(keep_probing(pool.clone(), node, metrics.clone()));
+        }
+        for actor in actors {
+            tasks.spawn(actor.run());
+        }
+        for (index, node) in pool.nodes.iter().enumerate() {
+            if let Some(link) = &node.link {
+                tasks.spawn(Listener { pool: pool.clone(), index, link: link.clone() }.run());
+            }
         }
         tasks.spawn(watch_silence(pool.clone()));
         (pool, Running { tasks })
@@ -212,10 +222,10 @@ impl Pool {
         let _ = self.inbox.send(Input::Told(node, block, Instant::now())).await;
     }
 
-    /// Whether `node` tells of its heads by itself now. Where it does not, they are known from probes only. A change shows as a new
-    /// snapshot.
+    /// Whether `node` tells of its heads by itself now: it has done so since its feed of heads last began. Where it does not, they are
+    /// known from probes only.
     pub fn is_pushing(&self, node: usize) -> bool {
-        self.nodes[node].pushing.load(Relaxed)
+        self.snapshot().nodes[node].pushing
     }
 
     /// Calls `method` at `node` on our own account, with `params`, a JSON array: see [`ask::ask`].
@@ -245,7 +255,7 @@ impl Pool {
     fn perform(&self, effect: Effect, metrics: &Metrics) {
         let name = |node: usize| &*self.nodes[node].name;
         match effect {
-            Effect::CameBack(_) => {}
+            Effect::CameBack(node) => self.nodes[node].link.iter().for_each(|link| link.hurry()),
             Effect::WentOut(node) => {
                 self.nodes[node].is_out.store(true, Release);
                 self.nodes[node].out.notify_waiters();
@@ -254,6 +264,12 @@ impl Pool {
                 }
             }
             Effect::Poke(node) => self.nodes[node].poke.notify_one(),
+            Effect::Mute(node) => {
+                let (network, layer) = (&*self.network, self.layer.as_str());
+                warn!(network, layer, node = name(node), "the WebSocket tells of no blocks though the node has some");
+                metrics.mute(&self.nodes[node].label);
+                self.nodes[node].link.iter().for_each(|link| link.cut(listen::MUTE));
+            }
             Effect::Verdict { node, from, to } => {
                 let (network, layer) = (&*self.network, self.layer.as_str());
                 let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());

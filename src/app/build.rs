@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tracing::{error, warn};
+use tracing::error;
 
 use super::World;
 use crate::{
@@ -194,12 +194,9 @@ impl Part {
                 return Ok(None);
             }
             let build = |node: &config::Node| {
-                if node.http.is_none() {
-                    warn!(network = &*name, node = %node.name, "has only a WebSocket URL, which this version cannot use");
-                }
                 let patience = CONNECT.min(config.calls.attempt_timeout);
-                let label = label(settings, layer, node);
-                let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics);
+                let (label, seed) = (label(settings, layer, node), (world.wall)());
+                let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics, seed);
                 built.map_err(|why| format!("network {name}, node {}: {why}", node.name))
             };
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;

@@ -28,6 +28,9 @@ pub(super) struct Live {
     /// Times that the WebSocket to the node was opened anew after it was lost.
     #[metric(labels = ["node"])]
     link_reconnects_total: Counter,
+    /// Times that the WebSocket to the node was closed because it told of no blocks though the node had some.
+    #[metric(labels = ["node"])]
+    link_mute_total: Counter,
     /// Subscriptions of our own asked for again on a new WebSocket to the node, by outcome: accepted, refused, or lost.
     #[metric(labels = ["node", "outcome"])]
     replays_total: Counter,
@@ -97,6 +100,11 @@ impl Metrics {
     /// The link to a node was opened anew.
     pub fn relinked(&self, node: &str) {
         self.live.link_reconnects_total(node).inc();
+    }
+
+    /// The link to a node was found mute.
+    pub fn mute(&self, node: &str) {
+        self.live.link_mute_total(node).inc();
     }
 
     /// A subscription of our own was asked for again.

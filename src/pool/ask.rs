@@ -1,6 +1,6 @@
 //! Asking a node something on our own account.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -12,9 +12,13 @@ use crate::{
     domain::answer::NodeError,
     net::{
         exchange::Broken,
+        link::{self, Link},
         upstream::{Error, Post, Response, Upstream},
     },
 };
+
+/// Where the id stands in a request of ours, which begins with `{"jsonrpc":"2.0","id":1`.
+pub const ID: Range<usize> = 22..23;
 
 /// The error that a node returned to a question of ours, in words without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +38,7 @@ pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> R
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
     let body = match &node.upstream {
         Some(upstream) => post(node, upstream, method, request.as_bytes(), max_bytes).await?,
-        None => return Err(failing(node, "cannot be asked")),
+        None => call(node, method, request.as_bytes(), max_bytes).await?,
     };
     answer(&body, node, method)
 }
@@ -47,15 +51,26 @@ async fn post(
     max_bytes: usize,
 ) -> Result<Bytes, Trouble> {
     let mut post = Post { headers: &[], body, fresh: false };
-    let mut outcome = upstream.post(post).await;
+    let mut outcome = upstream.post(post, &mut ()).await;
     if outcome.as_ref().is_err_and(Error::is_stale) {
         post.fresh = true;
-        outcome = upstream.post(post).await;
+        outcome = upstream.post(post, &mut ()).await;
     }
     let response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
     let body = read(node, method, response, max_bytes).await?;
     if status == 200 { Ok(body) } else { Err(failing(node, &format!("{method}: HTTP status {status}"))) }
+}
+
+/// Asks over the link. One that is down is waited for until its next attempt to connect has failed.
+async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Result<Bytes, Trouble> {
+    let Some(link) = &node.link else { return Err(failing(node, "has no URL")) };
+    node.linked().await.map_err(|text| Trouble { fault: Fault::Unreachable, text })?;
+    match link.call(body, Some(ID)).await {
+        Ok(answer) if answer.text.len() > max_bytes => Err(too_long(node, method, max_bytes)),
+        Ok(answer) => Ok(answer.text),
+        Err(error) => Err(link_trouble(node, link, error)),
+    }
 }
 
 fn answer(body: &Bytes, node: &Node, method: &str) -> Result<Result<Bytes, Refused>, Trouble> {
@@ -85,7 +100,7 @@ pub(super) async fn read(node: &Node, asked: &str, mut response: Response, max_b
     while let Some(piece) = response.next().await {
         let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
         if body.len() + piece.len() > max_bytes {
-            return Err(failing(node, &format!("{asked}: the answer is longer than {max_bytes} bytes")));
+            return Err(too_long(node, asked, max_bytes));
         }
         if body.is_empty() && response.is_done() {
             return Ok(piece);
@@ -93,6 +108,10 @@ pub(super) async fn read(node: &Node, asked: &str, mut response: Response, max_b
         body.extend_from_slice(&piece);
     }
     Ok(body.freeze())
+}
+
+fn too_long(node: &Node, asked: &str, max_bytes: usize) -> Trouble {
+    failing(node, &format!("{asked}: the answer is longer than {max_bytes} bytes"))
 }
 
 /// What an answer that is none says of a node.
@@ -110,6 +129,18 @@ pub fn trouble(node: &Node, error: &Error) -> Trouble {
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };
     Trouble { fault, text: node.redact(&error.to_string()) }
+}
+
+/// What a call that a link did not bring back says of a node.
+pub fn link_trouble(node: &Node, link: &Link, error: link::Error) -> Trouble {
+    match error {
+        // It takes nothing in, or more came at once than can wait.
+        link::Error::NotSent if link.is_up() => {
+            Trouble { fault: Fault::Silent, text: "too much waits to be written to the link".to_owned() }
+        }
+        link::Error::NotSent => Trouble { fault: Fault::Unreachable, text: node.why_link_is_down() },
+        link::Error::Lost => Trouble { fault: Fault::Dropped, text: node.why_link_is_down() },
+    }
 }
 
 /// Whether a connection failed because this machine ran out of something: descriptors, ports, buffers or memory.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     clock,
+    ear::Ear,
     head::{self, Memory, Report, Standing},
     health::{Fault, Health},
     node::Node,
@@ -54,6 +55,8 @@ pub enum Input {
     Probed(usize, Result<Probe, Trouble>),
     /// The node told of a new latest block by itself, which came at this moment.
     Told(usize, BlockRef, Instant),
+    /// The node's feed of heads runs from now on, or no longer.
+    Feed(usize, bool),
     /// A call failed in a way that speaks of the node.
     CallFailed(usize, Trouble),
     /// Evidence that needs no repetition: the node is out.
@@ -71,6 +74,8 @@ pub enum Effect {
     CameBack(usize),
     /// The node should be probed now.
     Poke(usize),
+    /// The node has blocks that its feed of heads does not tell of.
+    Mute(usize),
     /// The verdict on a node changed.
     Verdict {
         /// Which.
@@ -106,6 +111,7 @@ struct Known {
     block: Option<BlockRef>,
     /// When the node last told of a block by itself. What it was asked before that is no news.
     told: Option<Instant>,
+    ear: Ear,
     condition: Condition,
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
@@ -134,6 +140,7 @@ impl Board {
             report: None,
             block: None,
             told: None,
+            ear: Ear::default(),
             condition: Condition::default(),
             latency: None,
             last_error: None,
@@ -159,11 +166,17 @@ impl Board {
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
+                if !probe.condition.syncing && self.known[node].ear.is_mute(probe.block.number, probe.asked) {
+                    effects.push(Effect::Mute(node));
+                }
                 if let Some(height) = self.known[node].probed(node, probe, now) {
                     nodes[node].traffic.lower(height);
                 }
             }
+            Input::Feed(node, true) => self.known[node].ear.open(now),
+            Input::Feed(node, false) => self.known[node].ear.close(),
             Input::Told(node, block, at) => {
+                self.known[node].ear.heard(block.number);
                 if !self.known[node].told(node, block, at, now) {
                     effects.push(Effect::Poke(node));
                 }
@@ -387,6 +400,7 @@ impl Known {
             latency: self.latency,
             last_error: self.last_error.clone(),
             proving,
+            pushing: self.ear.hears(),
         }
     }
 }

@@ -190,7 +190,7 @@ impl Follow {
     fn learn(&mut self, fetch: Fetch, block: Option<Block>, now: Instant) {
         let Missing { hash, number } = fetch.missing;
         let is_awaited = self.fetching.take_if(|fetching| *fetching == fetch).is_some();
-        let block = block.filter(|block| block.hash == hash && block.number == number && !block.header.is_empty());
+        let block = block.filter(|block| block.hash == hash && block.number == number);
         match block {
             Some(block) => {
                 if self.known.find(fetch.node, hash, number).is_none() {

@@ -100,7 +100,7 @@ impl Window {
             if number < floor {
                 return Road::TooDeep;
             }
-            let Some(block) = known.find(node, hash, number).filter(|block| !block.header.is_empty()) else {
+            let Some(block) = known.find(node, hash, number) else {
                 return Road::Missing(Missing { hash, number });
             };
             added.push(block.clone());

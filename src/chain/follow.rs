@@ -290,9 +290,6 @@ impl Follow {
     fn go(&mut self, node: usize, way: Way, now: Instant) {
         self.goal = None;
         self.abreast = now;
-        if way.is_empty() {
-            return;
-        }
         let removed = self.window.go(&way);
         if !removed.is_empty() {
             self.effects.push(Effect::Reorged(removed.len()));

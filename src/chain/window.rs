@@ -136,9 +136,4 @@ impl Way {
     pub(super) fn into_added(self) -> Vec<Arc<Block>> {
         self.added
     }
-
-    /// Whether it ends where it begins: the head is of the window.
-    pub(super) fn is_empty(&self) -> bool {
-        self.added.is_empty()
-    }
 }

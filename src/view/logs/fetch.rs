@@ -36,7 +36,7 @@ pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>) -> Arc<[Lo
                     debug!(node = name, block = %block.hash, "the node has no logs of a block that should have some");
                 }
                 Ok(logs) => return logs.into(),
-                Err(why) if round % DISBELIEF == 0 => {
+                Err(why) if round.is_multiple_of(DISBELIEF) => {
                     warn!(network = &*pool.network, node = name, block = %block.hash, why, "the logs of a block cannot be had");
                 }
                 Err(why) => debug!(node = name, block = %block.hash, why, "no logs from this node"),

@@ -41,7 +41,7 @@ pub struct Scene {
     pub devnet: Arc<Devnet>,
     pub app: App,
     pub start: Instant,
-    pub witnesses: JoinSet<(String, Report)>,
+    pub witnesses: JoinSet<(usize, Report)>,
     seed: u64,
 }
 
@@ -99,6 +99,7 @@ impl Scene {
         let chain = self.devnet.chain().clone();
         let contract = chain.contracts()[number % chain.contracts().len()].to_string();
         Plan {
+            number,
             name: format!("seed {} client {number}", self.seed),
             seed: self.seed << 8 | number as u64,
             pace: 50..51,
@@ -119,7 +120,7 @@ impl Scene {
     /// Lets a witness in now.
     pub async fn admit(&mut self, plan: Plan) {
         let io = self.net.connect(self.app.addr().port()).await.unwrap();
-        self.witnesses.spawn(async move { (plan.name.clone(), witness(io, plan).await) });
+        self.witnesses.spawn(async move { (plan.number, witness(io, plan).await) });
     }
 
     /// Mines a block each `spacing` until `until` (milliseconds from the start).
@@ -144,11 +145,11 @@ impl Scene {
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }
-        reports.sort_by(|a, b| a.0.cmp(&b.0));
+        reports.sort_by_key(|(number, _)| *number);
         let heads = self.heads();
-        for (number, (name, report)) in reports.iter().enumerate() {
-            let filter = self.plan(number, 0, 0).filter;
-            report.settle(name, &heads, &self.logs(filter).await);
+        for (number, report) in &reports {
+            let Plan { name, filter, .. } = self.plan(*number, 0, 0);
+            report.settle(&name, &heads, &self.logs(filter).await);
         }
         reports.into_iter().map(|(_, report)| report).collect()
     }

@@ -19,6 +19,8 @@ use super::SOON;
 /// What a witness is to do.
 #[derive(Clone)]
 pub struct Plan {
+    /// Its number among the witnesses.
+    pub number: usize,
     /// Its name in what it says.
     pub name: String,
     pub seed: u64,
@@ -318,7 +320,14 @@ impl Report {
         assert_eq!(self.heads.iter().collect::<Vec<_>>(), expected, "{name}: heads");
         let ours: Vec<_> = self.logs.iter().filter(|log| log.0 > self.since).collect();
         let expected: Vec<_> = logs.iter().filter(|log| log.0 > self.since).collect();
-        assert_eq!(ours, expected, "{name}: logs");
+        let differs = ours.iter().zip(&expected).position(|(a, b)| a != b);
+        let differs = differs.map(|at| (ours[at], expected[at]));
+        assert!(
+            differs.is_none() && ours.len() == expected.len(),
+            "{name}: {} logs of {}, {differs:?}",
+            ours.len(),
+            expected.len()
+        );
         // What came of blocks before that is the chain's too.
         for log in &self.logs {
             assert!(logs.contains(log), "{name}: {log:?} does not stand");

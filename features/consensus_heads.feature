@@ -19,7 +19,7 @@ Feature: The consensus side's head is what its nodes together make credible
     And the pool's head is the chain's
     And lighthouse is found up, and never unusable, for 400 ms
 
-  Scenario: The clock tells that two of three nodes are behind
+  Scenario: Two of three nodes are behind the clock, and the third serves
     Given the proxy runs
     When lighthouse falls 9 blocks behind
     And nimbus falls 9 blocks behind

@@ -324,7 +324,9 @@ mod tests {
         for json in ["", "{}", r#"{"fault":"sad"}"#, r#"{"fault":"lag"}"#, r#"{"fault":"lag","blocks":1,"x":1}"#] {
             assert!(Fault::from_json(json.as_bytes()).is_err(), "{json}");
         }
-        for (name, argument) in [("sad", None), ("lag", None), ("lag", Some("x")), ("http_status", Some("99")), ("down", Some("1"))] {
+        for (name, argument) in
+            [("sad", None), ("lag", None), ("lag", Some("x")), ("http_status", Some("99")), ("down", Some("1"))]
+        {
             assert!(Fault::from_words(name, argument).is_err(), "{name}");
         }
     }

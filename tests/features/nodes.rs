@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cucumber::{gherkin::Step, given, then, when};
-use serde_json::{Value, json};
 use reqwest::Method;
+use serde_json::{Value, json};
 use steadfast::{devnet::Fault, domain::verdict::Layer};
 use tokio::time::{Instant, sleep, timeout};
 

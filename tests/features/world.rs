@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use steadfast::{
     app::{App, World as Around},
     config::Config,
-    domain::verdict::Layer,
     devnet::{Devnet, Node, Options},
+    domain::verdict::Layer,
     net::tcp::Tcp,
 };
 use tokio::{

@@ -293,15 +293,13 @@ impl Proxy {
 }
 
 /// Sends a request and waits for the whole reply.
-pub fn reply(request: RequestBuilder) -> impl Future<Output = Reply> + Send + 'static {
-    async move {
-        let started = Instant::now();
-        let response = request.send().await.unwrap_or_else(|error| panic!("no response: {error:?}"));
-        let status = response.status().as_u16();
-        let retry_after = response.headers().contains_key("retry-after");
-        let body = response.text().await.unwrap_or_else(|error| panic!("no whole body: {error:?}"));
-        Reply { status, retry_after, body, took: started.elapsed() }
-    }
+pub async fn reply(request: RequestBuilder) -> Reply {
+    let started = Instant::now();
+    let response = request.send().await.unwrap_or_else(|error| panic!("no response: {error:?}"));
+    let status = response.status().as_u16();
+    let retry_after = response.headers().contains_key("retry-after");
+    let body = response.text().await.unwrap_or_else(|error| panic!("no whole body: {error:?}"));
+    Reply { status, retry_after, body, took: started.elapsed() }
 }
 
 /// The node that gave `reply`, by the operator's `names`.

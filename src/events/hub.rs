@@ -2,7 +2,8 @@
 //! does what follows.
 //!
 //! A new stream runs before the old one is left. While the old one is good, the new one must tell a head first: a stream can be open
-//! and silent for ever.
+//! and silent for ever. And what passes through is heard of the old one a little longer: what it knows already, the new one may never
+//! tell.
 
 mod choice;
 mod stream;
@@ -35,6 +36,8 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How much longer the old node is heard when events come from another: so far apart are nodes that are well.
+const OVERLAP: Duration = Duration::from_secs(1);
 /// How long a topic that a node does not know is not asked for again.
 const FORGET: Duration = Duration::from_secs(60);
 /// Events that may wait between a stream and the hub.
@@ -65,6 +68,8 @@ pub(super) struct Hub {
     current: Option<Stream>,
     /// A stream that is to take the place of the current one.
     next: Option<Stream>,
+    /// The stream before the current one, and until when it is heard of what passes through.
+    leaving: Option<(Stream, Instant)>,
     streams: JoinSet<()>,
     opened: u64,
     news: mpsc::Sender<(u64, News)>,
@@ -80,6 +85,14 @@ pub(super) struct Hub {
     empty: Option<Instant>,
     /// Since when the stream carries topics that nobody wants.
     excess: Option<Instant>,
+}
+
+/// What a stream is to the hub.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Current,
+    Next,
+    Leaving,
 }
 
 /// However the hub ends, its clients' streams end with it.
@@ -111,6 +124,7 @@ pub(super) async fn run(
         stitcher: None,
         current: None,
         next: None,
+        leaving: None,
         streams: JoinSet::new(),
         opened: 0,
         news,
@@ -175,6 +189,7 @@ impl Hub {
 
     /// Sees to it that there is the stream that there should be.
     fn steer(&mut self, now: Instant) {
+        self.leaving.take_if(|(stream, until)| *until <= now || !stream.is_well());
         let Some(wanted) = self.audience.wanted() else { return self.rest(now) };
         self.empty = None;
         if self.stitcher.is_none() {
@@ -205,7 +220,8 @@ impl Hub {
     fn rest(&mut self, now: Instant) {
         let since = *self.empty.get_or_insert(now);
         if now.saturating_duration_since(since) >= LINGER && self.stitcher.is_some() {
-            (self.current, self.next, self.stitcher, self.excess) = (None, None, None, None);
+            (self.current, self.next, self.leaving) = (None, None, None);
+            (self.stitcher, self.excess) = (None, None);
             self.questions.abort_all();
         }
         self.publish();
@@ -236,9 +252,8 @@ impl Hub {
     /// Goes over to the next stream if that is good, or at least better than what there is.
     fn go_over(&mut self, has_proved_itself: bool) {
         let Some(next) = self.next.take_if(|next| next.running) else { return };
-        let old_is_good = self.current.as_ref().is_some_and(|current| {
-            !current.is_of(&next.pool, next.node) && current.pool.snapshot().nodes[current.node].verdict.is_usable()
-        });
+        let old_is_good =
+            self.current.as_ref().is_some_and(|current| !current.is_of(&next.pool, next.node) && current.is_well());
         if old_is_good && !has_proved_itself {
             self.next = Some(next);
             return;
@@ -248,43 +263,52 @@ impl Hub {
             info!(network = self.network(), from, to = next.name(), "events come from another node");
         }
         self.excess = None;
-        self.current = Some(next);
+        let old = self.current.replace(next).filter(Stream::is_well);
+        self.leaving = old.map(|old| (old, Instant::now() + OVERLAP));
         self.questions.abort_all();
         // What it told of the chain so far need not be kept: its head is asked for, and the way there filled.
         self.step(Input::Opened);
     }
 
     fn hear(&mut self, id: u64, news: News) {
-        let is_next = self.next.as_ref().is_some_and(|next| next.id == id);
-        if !is_next && self.current.as_ref().is_none_or(|current| current.id != id) {
-            return;
-        }
+        let Some(role) = self.role(id) else { return };
         match news {
+            News::Event(event) => self.event(role, event),
+            News::Lost(_) if role == Role::Leaving => self.leaving = None,
+            News::Lost(trouble) => self.lost(role == Role::Next, trouble),
             News::Opened => {
                 if let Some(next) = &mut self.next {
                     next.running = true;
                 }
                 self.go_over(false);
             }
-            News::Event(event) => self.event(is_next, event),
             News::Refused(status, body) => self.refuse(status, body),
-            News::Lost(trouble) => self.lost(is_next, trouble),
         }
     }
 
-    fn event(&mut self, is_next: bool, event: Event) {
-        let stream = if is_next { &mut self.next } else { &mut self.current };
-        let Some(stream) = stream else { return };
+    fn role(&self, id: u64) -> Option<Role> {
+        let leaving = self.leaving.as_ref().map(|(stream, _)| stream);
+        let roles =
+            [(&self.current.as_ref(), Role::Current), (&self.next.as_ref(), Role::Next), (&leaving, Role::Leaving)];
+        roles.into_iter().find(|(stream, _)| stream.is_some_and(|stream| stream.id == id)).map(|(_, role)| role)
+    }
+
+    fn event(&mut self, role: Role, event: Event) {
         let said = Said::read(&event.topic, &event.data);
         let is_head = matches!(said, Some(Said::Head { .. }));
-        if let Some(Said::Head { slot, .. }) = said {
+        let stream = match role {
+            Role::Current => self.current.as_mut(),
+            Role::Next => self.next.as_mut(),
+            Role::Leaving => None,
+        };
+        if let (Some(Said::Head { slot, .. }), Some(stream)) = (said, stream) {
             stream.slot = slot;
             stream.behind = None;
         }
         // What passes through is told at once, whichever stream has it first.
-        if !is_next || said.is_none() {
+        if role == Role::Current || said.is_none() {
             self.step(Input::Event(event));
-        } else if is_head {
+        } else if is_head && role == Role::Next {
             self.go_over(true);
         }
     }

@@ -176,7 +176,9 @@ pub(super) async fn run(
                 }
             }
             _ = ticks.tick(), if !is_idle => {}
-            Some((id, news)) = heard.recv() => hub.hear(id, news),
+            Some((id, news)) = heard.recv() => if !hub.hear(id, news) {
+                continue;
+            },
         }
         hub.steer(Instant::now());
     }
@@ -203,7 +205,7 @@ impl Hub {
         self.watch_silence(now);
         // While all nodes are to be avoided, what there is goes on.
         let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
-        let mut topics: Names = wanted;
+        let mut topics = Names::clone(&wanted);
         topics.extend(topics::CHAIN.map(str::to_owned));
         topics.retain(|topic| !self.refused.contains_key(&(node, topic.clone())));
         if self.fits(node, &topics, now) {
@@ -270,10 +272,11 @@ impl Hub {
         self.step(Input::Opened);
     }
 
-    fn hear(&mut self, id: u64, news: News) {
-        let Some(role) = self.role(id) else { return };
+    /// Takes the news of a stream. Most are events that change nothing for the hub itself; it tells whether they may have.
+    fn hear(&mut self, id: u64, news: News) -> bool {
+        let Some(role) = self.role(id) else { return false };
         match news {
-            News::Event(event) => self.event(role, event),
+            News::Event(event) => return self.event(role, event),
             News::Lost(_) if role == Role::Leaving => self.leaving = None,
             News::Lost(trouble) => self.lost(role == Role::Next, trouble),
             News::Opened => {
@@ -284,6 +287,7 @@ impl Hub {
             }
             News::Refused(status, body) => self.refuse(status, body),
         }
+        true
     }
 
     fn role(&self, id: u64) -> Option<Role> {
@@ -293,7 +297,7 @@ impl Hub {
         roles.into_iter().find(|(stream, _)| stream.is_some_and(|stream| stream.id == id)).map(|(_, role)| role)
     }
 
-    fn event(&mut self, role: Role, event: Event) {
+    fn event(&mut self, role: Role, event: Event) -> bool {
         let said = Said::read(&event.topic, &event.data);
         let is_head = matches!(said, Some(Said::Head { .. }));
         let stream = match role {
@@ -311,6 +315,7 @@ impl Hub {
         } else if is_head && role == Role::Next {
             self.go_over(true);
         }
+        said.is_some()
     }
 
     /// The node does not know a topic. Which one, only trying each tells.

@@ -18,8 +18,11 @@ use steadfast::{
     net::{Dial, tcp::Tcp},
     pool::{self, Pool, node::Node},
 };
-use teller::{Teller, present};
-use tokio::time::{Instant, sleep, timeout};
+use teller::{Reaction, Teller, present};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 /// A pool and a hub before nodes: the first is the primary, the others are backups.
 struct Stage {
@@ -129,4 +132,32 @@ async fn an_old_node_that_is_not_well_is_left_at_once() {
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     sleep(Duration::from_millis(50)).await;
     assert_eq!(b.streams(), 1);
+}
+
+#[tokio::test]
+async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node() {
+    const ALL: &str = "block,chain_reorg,finalized_checkpoint,head";
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    // One refuses the set and hangs when it is asked for a topic alone; the other knows all of them.
+    a.reacts(&format!("attestation,{ALL},novelty"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
+    a.reacts("attestation", Reaction::Hang);
+    a.reacts("novelty", Reaction::Hang);
+    let stage = Stage::over(&[&a, &b]).await;
+    let events = stage.events.clone();
+    let wish = topics::parse("topics=attestation,novelty").unwrap();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { events.subscribe(wish).await.map(Client).map_err(|why| format!("{why:?}")) });
+    until("the node tries", async || a.asked().iter().any(|topics| topics == "novelty")).await;
+    let start = Instant::now();
+    let mut client = stage.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    a.set_syncing(true);
+    let mut other = waiting.join_next().await.unwrap().unwrap().unwrap();
+    b.tell("novelty", r#"{"slot":"1"}"#);
+    assert_eq!(other.next().await.0, "novelty");
+    advance(&[&a, &b], slot + 2);
+    assert_eq!(client.head().await, slot + 2);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

@@ -7,6 +7,7 @@
 
 mod choice;
 mod stream;
+mod trials;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,7 +19,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::{choice::Avoided, stream::Stream};
+use self::{
+    choice::Avoided,
+    stream::Stream,
+    trials::{Refusal, Trials},
+};
 use super::{
     audience::Audience,
     beacon::Said,
@@ -38,17 +43,12 @@ const LINGER: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(50);
 /// How much longer the old node is heard when events come from another: so far apart are nodes that are well.
 const OVERLAP: Duration = Duration::from_secs(1);
-/// How long a topic that a node does not know is not asked for again.
-const FORGET: Duration = Duration::from_secs(60);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Status and body of a node's answer to a topic that it does not know.
-type Refusal = (u16, Bytes);
 
 /// What newcomers go by.
 #[derive(Clone, Debug, Default)]
@@ -75,11 +75,7 @@ pub(super) struct Hub {
     news: mpsc::Sender<(u64, News)>,
     /// Answers, with the stream for which was asked.
     questions: JoinSet<(u64, Question, Option<Answer>)>,
-    /// Topics that are tried one by one, and what the node said to them.
-    trials: JoinSet<(usize, String, Option<Refusal>)>,
-    /// What is tried, and what the node said to all of it.
-    suspects: Option<(usize, Vec<String>, u16, Bytes)>,
-    refused: BTreeMap<(usize, String), (Instant, u16, Bytes)>,
+    trials: Trials,
     avoided: Avoided,
     /// Since when nobody is there.
     empty: Option<Instant>,
@@ -129,9 +125,7 @@ pub(super) async fn run(
         opened: 0,
         news,
         questions: JoinSet::new(),
-        trials: JoinSet::new(),
-        suspects: None,
-        refused: BTreeMap::new(),
+        trials: Trials::default(),
         avoided: Avoided::new(seed),
         empty: None,
         excess: None,
@@ -148,11 +142,7 @@ pub(super) async fn run(
                     hub.answered(id, question, answer);
                 }
             }
-            Some(done) = hub.trials.join_next(), if !hub.trials.is_empty() => {
-                if let Ok((node, topic, Some((status, body)))) = done {
-                    hub.refused.insert((node, topic), (Instant::now() + FORGET, status, body));
-                }
-            }
+            () = hub.trials.next(), if hub.trials.are_running() => {}
             Some(ended) = hub.streams.join_next(), if !hub.streams.is_empty() => {
                 if let Err(error) = ended && error.is_panic() {
                     std::panic::resume_unwind(error.into_panic());
@@ -167,8 +157,7 @@ pub(super) async fn run(
                 changes = hub.pool.subscribe();
                 // What was learnt of nodes was learnt of others.
                 hub.avoided.forget();
-                hub.refused.clear();
-                hub.suspects = None;
+                hub.trials = Trials::default();
             }
             changed = changes.changed() => {
                 if changed.is_err() {
@@ -200,19 +189,17 @@ impl Hub {
             let Some(beacon) = beacon else { return };
             self.stitcher = Some(Stitcher::new(beacon.slots_per_epoch));
         }
-        self.refused.retain(|_, (until, ..)| *until > now);
-        self.judge(now);
+        self.trials.expire(now);
         self.watch_silence(now);
         // While all nodes are to be avoided, what there is goes on.
         let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
         let mut topics = Names::clone(&wanted);
         topics.extend(topics::CHAIN.map(str::to_owned));
-        topics.retain(|topic| !self.refused.contains_key(&(node, topic.clone())));
+        // What is being tried comes in when it has proved itself: nobody else waits for it.
+        topics.retain(|topic| self.trials.may_ask(node, topic));
         if self.fits(node, &topics, now) {
             self.next = None;
-        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics)
-            && self.trials.is_empty()
-        {
+        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics) {
             self.open(node, topics);
         }
         self.publish();
@@ -321,27 +308,19 @@ impl Hub {
     /// The node does not know a topic. Which one, only trying each tells.
     fn refuse(&mut self, status: u16, body: Bytes) {
         let Some(next) = self.next.take() else { return };
-        let is_ours = |topic: &&String| topics::CHAIN.contains(&topic.as_str());
-        let unsure: Vec<String> = next.topics.iter().filter(|topic| !is_ours(topic)).cloned().collect();
+        let mut unsure = next.topics.clone();
+        unsure.retain(|topic| !topics::CHAIN.contains(&topic.as_str()));
         if unsure.is_empty() {
             let text = "it does not know the topics of the chain".to_owned();
             return self.shun(&next, Trouble { fault: Fault::Failing, text });
         }
-        if unsure.len() > 1 {
-            for topic in unsure.clone() {
-                let (pool, node) = (self.pool.clone(), next.node);
-                self.trials.spawn(async move { (node, topic.clone(), node::refuses(pool, node, topic).await) });
-            }
+        if let Some(current) = self.current.as_ref().filter(|current| current.is_of(&next.pool, next.node)) {
+            // What it tells already, it knows; unless that was all.
+            let new: Names = unsure.difference(&current.topics).cloned().collect();
+            unsure = if new.is_empty() { unsure } else { new };
         }
-        self.suspects = Some((next.node, unsure, status, body));
-    }
-
-    /// When each topic has been tried and none was refused, what was refused is all of them together.
-    fn judge(&mut self, now: Instant) {
-        let Some((node, topics, status, body)) = self.suspects.take_if(|_| self.trials.is_empty()) else { return };
-        if topics.iter().all(|topic| !self.refused.contains_key(&(node, topic.clone()))) {
-            let refused = topics.into_iter().map(|topic| ((node, topic), (now + FORGET, status, body.clone())));
-            self.refused.extend(refused);
+        if Arc::ptr_eq(&next.pool, &self.pool) {
+            self.trials.begin(&self.pool, next.node, unsure, (status, body));
         }
     }
 
@@ -358,8 +337,9 @@ impl Hub {
                     "a node does not tell more topics"
                 );
                 let body = Bytes::from_static(br#"{"code":503,"message":"no node tells these topics now"}"#);
-                let until = Instant::now() + FORGET;
-                self.refused.extend(more.into_iter().map(|topic| ((stream.node, topic), (until, 503, body.clone()))));
+                if Arc::ptr_eq(&stream.pool, &self.pool) {
+                    self.trials.refuse(stream.node, more, &(503, body));
+                }
             }
             (Some(stream), None) => self.shun(&stream, trouble),
             (None, _) => {}
@@ -454,10 +434,7 @@ impl Hub {
     fn publish(&self) {
         let open = self.current.as_ref().map(|current| current.topics.clone()).unwrap_or_default();
         let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
-        let node = ours.map(|current| current.node);
-        let of_node = self.refused.iter().filter(|((at, _), _)| Some(*at) == node);
-        let refused: BTreeMap<_, _> =
-            of_node.map(|((_, topic), (_, status, body))| (topic.clone(), (*status, body.clone()))).collect();
+        let refused = ours.map(|current| self.trials.refused_by(current.node)).unwrap_or_default();
         self.state.send_if_modified(|state| {
             let changed = state.open != open || state.refused != refused;
             if changed {

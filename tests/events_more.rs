@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
     domain::verdict::Layer,
-    events::{Events, Running, Settings, Subscription, topics},
+    events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},
     pool::{self, Pool, node::Node},
@@ -160,4 +160,19 @@ async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node
     advance(&[&a, &b], slot + 2);
     assert_eq!(client.head().await, slot + 2);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short() {
+    let node = Teller::start(present()).await;
+    let all = |topic: &str| format!("block,chain_reorg,finalized_checkpoint,head,{topic}");
+    let long = format!("{{\"message\":\"{}\"}}", "x".repeat(10_000));
+    node.reacts(&all("talk"), Reaction::Refuse("400 Bad Request", long));
+    node.reacts(&all("word"), Reaction::Refuse("400 Bad Request", "{\"message\":\"never\"}".to_owned()));
+    let stage = Stage::over(&[&node]).await;
+    for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "never")] {
+        let refused = stage.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
+        let Refused::Topic(400, body) = refused else { panic!("{refused:?}") };
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], words);
+    }
 }

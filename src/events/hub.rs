@@ -263,7 +263,7 @@ impl Hub {
     fn hear(&mut self, id: u64, news: News) -> bool {
         let Some(role) = self.role(id) else { return false };
         match news {
-            News::Event(event) => return self.event(role, event),
+            News::Event(event, _) => return self.event(role, event),
             News::Lost(_) if role == Role::Leaving => self.leaving = None,
             News::Lost(trouble) => self.lost(role == Role::Next, trouble),
             News::Opened => {

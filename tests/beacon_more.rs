@@ -3,19 +3,27 @@
 
 mod common;
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use common::{
     SOON,
     client::Client,
     devnet,
     proxy::{Proxy, config},
-    rest::request,
+    rest::{Node, ask, json, nodes, request},
     until,
 };
 use steadfast::{
-    app::{App, World},
-    devnet::{Devnet, Options},
+    app::{App, Source, World},
+    devnet::{Devnet, Fault, Options},
 };
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout},
+};
 
 async fn pretend(consensus: usize) -> Devnet {
     devnet(Options { execution: 0, consensus, initial_blocks: 30, ..Options::default() }).await
@@ -78,4 +86,35 @@ async fn a_stream_s_headers_may_be_asked_for_without_its_events() {
     client.send(request("DELETE", "/eth/v1/events?topics=head", "", "")).await;
     let refused = client.response().await;
     assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_the_node_that_events_come_from() {
+    let net = pretend(2).await;
+    let proxy = over(&net).await;
+    let source = async || proxy.admin("GET /status").await.json()["networks"][0]["events_from"].take();
+    assert!(source().await.is_null(), "nobody wants them yet");
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/eth/v1/events?topics=head", "", "")).await;
+    head(&mut client).await;
+    assert_eq!(source().await, net.cl(0).name());
+    net.cl(0).set_fault(Fault::Down);
+    until("events come from the other", async || source().await == net.cl(1).name()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_tells_newcomers_to_events_how_long_to_wait() {
+    // Probes are answered, events are not.
+    let node = Node::always(json("200 OK", "{}")).await;
+    let text = |hold: &str| format!("calls.hold = \"{hold}\"\n{}", nodes(&[node.url()]));
+    let now = Arc::new(Mutex::new(text("10s")));
+    let read = now.clone();
+    let source: Source = Arc::new(move || Ok(config(&read.lock().unwrap())));
+    let app = App::start(source().unwrap(), World::real(1), Some(source)).await.unwrap();
+    let proxy = Proxy { app };
+    *now.lock().unwrap() = text("200ms");
+    proxy.app.reload().await.unwrap();
+    let start = Instant::now();
+    assert_eq!(ask(&proxy, "GET", "/eth/v1/events?topics=head").await.status, 503);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

@@ -176,3 +176,18 @@ async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short() {
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], words);
     }
 }
+
+#[tokio::test]
+async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
+    let node = Teller::start(present()).await;
+    node.reacts("block,chain_reorg,finalized_checkpoint,head", Reaction::Hang);
+    let stage = Stage::over(&[&node]).await;
+    for (hold, least, most) in [(100, 100, 1000), (1500, 1500, 3000)] {
+        stage.events.move_to(stage.pool.clone(), Duration::from_millis(hold));
+        let start = Instant::now();
+        let refused = stage.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
+        assert_eq!(refused, Some(Refused::NoNode));
+        let waited = start.elapsed();
+        assert!(waited >= Duration::from_millis(least) && waited < Duration::from_millis(most), "{waited:?}");
+    }
+}

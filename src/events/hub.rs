@@ -51,10 +51,12 @@ const SILENT_SLOTS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What newcomers go by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// The topics that the present stream carries; empty while there is none.
     pub(super) open: Names,
+    /// The name of its node.
+    pub(super) node: Option<Arc<str>>,
     /// Topics that the present node does not know, with status and body of what it said.
     pub(super) refused: BTreeMap<String, Refusal>,
 }
@@ -434,11 +436,13 @@ impl Hub {
     fn publish(&self) {
         let open = self.current.as_ref().map(|current| current.topics.clone()).unwrap_or_default();
         let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
+        let node = self.current.as_ref().map(|current| current.pool.nodes[current.node].name.clone());
         let refused = ours.map(|current| self.trials.refused_by(current.node)).unwrap_or_default();
         self.state.send_if_modified(|state| {
-            let changed = state.open != open || state.refused != refused;
+            let next = State { open, node, refused };
+            let changed = *state != next;
             if changed {
-                *state = State { open, refused };
+                *state = next;
             }
             changed
         });

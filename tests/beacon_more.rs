@@ -13,7 +13,7 @@ use common::{
     client::Client,
     devnet,
     proxy::{Proxy, config},
-    rest::{Node, ask, json, nodes, request},
+    rest::{self, Node, ask, json, nodes, request, send},
     until,
 };
 use steadfast::{
@@ -117,4 +117,52 @@ async fn a_reload_tells_newcomers_to_events_how_long_to_wait() {
     let start = Instant::now();
     assert_eq!(ask(&proxy, "GET", "/eth/v1/events?topics=head").await.status, 503);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+const REGISTER: &str = "/eth/v1/validator/register_validator";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_all_nodes_must_be_told_is_told_to_all_or_refused() {
+    let (a, b) = (Node::always(json("200 OK", "{}")).await, Node::always(json("200 OK", "{}")).await);
+    let proxy = rest::over(&[&a, &b], "").await;
+    let limit = 16 << 20;
+    let longest = vec![b'x'; limit];
+    assert_eq!(send(&proxy, request("POST", REGISTER, "", &longest)).await.status, 200);
+    until("both are told", async || [&a, &b].iter().all(|n| n.asked().iter().any(|a| a.body.len() == limit))).await;
+    let too_long = format!("POST {REGISTER} HTTP/1.1\r\nhost: proxy\r\ncontent-length: {}\r\n\r\n", limit + 1);
+    let chunks = rest::chunks(&vec![b'x'; limit + 1], 1 << 20);
+    let head = format!("POST {REGISTER} HTTP/1.1\r\nhost: proxy\r\ntransfer-encoding: chunked\r\n\r\n");
+    for bytes in [too_long.into_bytes(), [head.as_bytes(), &chunks].concat()] {
+        let refused = send(&proxy, bytes).await;
+        assert_eq!((refused.status, refused.json()["code"].as_u64()), (413, Some(413)));
+        assert!(refused.text().contains("16777216"), "{}", refused.text());
+    }
+    assert_eq!((a.count(), b.count()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_kept_share_a_bound_and_others_pass_once() {
+    let node = Node::start(|mut exchange: rest::Exchange| async move {
+        exchange.body().await;
+        // Registrations are worked on for as long as the test goes on.
+        if exchange.asked.target == REGISTER {
+            exchange.hang().await
+        } else {
+            exchange.reply(json("200 OK", "{}")).await
+        }
+    })
+    .await;
+    let more = "[calls]\nmax_body = \"1MiB\"\nmax_held_bytes = \"1MiB\"\n";
+    let proxy = rest::over(&[&node], more).await;
+    let body = vec![b'x'; 600_000];
+    let mut first = proxy.client().await;
+    first.send(request("POST", REGISTER, "", &body)).await;
+    until("the first is kept", async || node.asked().iter().any(|asked| asked.body.len() == body.len())).await;
+    let refused = send(&proxy, request("POST", REGISTER, "", &body)).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.text().contains("max_held_bytes is 1048576"), "{}", refused.text());
+    // What goes to one node needs no room; it is only not sent again.
+    let passed = send(&proxy, request("POST", "/eth/v2/beacon/blocks", "", &body)).await;
+    assert_eq!(passed.status, 200);
+    assert_eq!(node.asked().iter().filter(|asked| asked.body == body).count(), 2);
 }

@@ -166,3 +166,47 @@ async fn bodies_that_are_kept_share_a_bound_and_others_pass_once() {
     assert_eq!(passed.status, 200);
     assert_eq!(node.asked().iter().filter(|asked| asked.body == body).count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_never_show_the_key_in_a_node_s_url() {
+    const KEY: &str = "aVerySecretKey";
+    let node = Node::start(|exchange: rest::Exchange| async move {
+        let target = exchange.asked.target.clone();
+        let (path, fields) = (target.trim_end_matches(|c| c != '/'), format!("x-asked-for: {target}\r\n"));
+        assert!(path.contains(KEY));
+        let html = "content-type: text/html\r\n";
+        let answer = match target.rsplit('/').next().unwrap() {
+            "short" => rest::response("404 Not Found", &(fields + html), format!("<p>no {target}, none: {target}</p>")),
+            "plain" => json("400 Bad Request", "{\"code\":400,\"message\":\"as it is\"}"),
+            "chunks" => rest::chunked("410 Gone", html, format!("<p>no {target}</p>").as_bytes(), 7),
+            "long" => rest::response("404 Not Found", html, target.repeat(3000)),
+            "packed" => rest::response("404 Not Found", "content-encoding: gzip\r\n", format!("gzip of {target}")),
+            "empty" => rest::response("404 Not Found", "", ""),
+            "good" => rest::response("200 OK", &fields, "{}"),
+            "broken" => rest::response("502 Bad Gateway", html, target),
+            other => panic!("{other}"),
+        };
+        exchange.reply(answer).await
+    })
+    .await;
+    let settings = nodes(&[format!("{}/v2/{KEY}", node.url())]);
+    let proxy = Proxy::launch(&settings).await;
+    rest::until_verdict(&proxy, "cl-1", "up").await;
+    let withheld = "the node's words are withheld: they could not be searched for secrets";
+    let withheld = format!("{{\"code\":404,\"message\":\"{withheld}\"}}");
+    for (what, status, body) in [
+        ("short", 404, "<p>no /v2/***/eth/v1/node/short, none: /v2/***/eth/v1/node/short</p>"),
+        ("plain", 400, "{\"code\":400,\"message\":\"as it is\"}"),
+        ("chunks", 410, "<p>no /v2/***/eth/v1/node/chunks</p>"),
+        ("long", 404, &withheld),
+        ("packed", 404, &withheld),
+        ("empty", 404, ""),
+        ("good", 200, "{}"),
+        ("broken", 502, "/v2/***/eth/v1/node/broken"),
+    ] {
+        let answer = ask(&proxy, "GET", &format!("/eth/v1/node/{what}")).await;
+        assert_eq!((answer.status, &*answer.text()), (status, body), "{what}");
+        assert_eq!(answer.header("content-encoding"), None, "{what}");
+        assert!(!format!("{answer:?}").contains(KEY), "{answer:?}");
+    }
+}

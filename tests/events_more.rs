@@ -163,14 +163,17 @@ async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node
 }
 
 #[tokio::test]
-async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short() {
-    let node = Teller::start(present()).await;
+async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short_and_without_its_secrets() {
+    let node = Teller::start(present()).await.under("/aVerySecretKey");
     let all = |topic: &str| format!("block,chain_reorg,finalized_checkpoint,head,{topic}");
     let long = format!("{{\"message\":\"{}\"}}", "x".repeat(10_000));
     node.reacts(&all("talk"), Reaction::Refuse("400 Bad Request", long));
-    node.reacts(&all("word"), Reaction::Refuse("400 Bad Request", "{\"message\":\"never\"}".to_owned()));
+    node.reacts(
+        &all("word"),
+        Reaction::Refuse("400 Bad Request", "{\"message\":\"no /aVerySecretKey/eth\"}".to_owned()),
+    );
     let stage = Stage::over(&[&node]).await;
-    for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "never")] {
+    for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "no /***/eth")] {
         let refused = stage.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
         let Refused::Topic(400, body) = refused else { panic!("{refused:?}") };
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], words);

@@ -110,7 +110,8 @@ async fn open(pool: &Pool, node: usize, topics: &[&str]) -> Result<Result<Respon
         200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => Ok(Ok(response)),
         400 => {
             let ours = Bytes::from_static(br#"{"code":400,"message":"the node does not know one of the topics"}"#);
-            Ok(Err((400, body(pool, node, response, MAX_REFUSAL).await.unwrap_or(ours))))
+            let body = body(pool, node, response, MAX_REFUSAL).await.unwrap_or(ours);
+            Ok(Err((400, pool.nodes[node].conceal(&body).map_or(body, Bytes::from))))
         }
         status => Err(failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))),
     }

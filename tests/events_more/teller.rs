@@ -89,6 +89,12 @@ impl Teller {
         Self { url, shared, _task: task }
     }
 
+    /// The same, known by a URL that goes on with this path.
+    pub fn under(mut self, path: &str) -> Self {
+        self.url += path;
+        self
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -145,7 +151,8 @@ async fn serve(mut io: TcpStream, shared: &Shared) {
             return;
         }
         let head = String::from_utf8(std::mem::take(&mut read)).unwrap();
-        let target = head.split(' ').nth(1).unwrap().to_owned();
+        let target = head.split(' ').nth(1).unwrap();
+        let target = target[target.find("/eth/").unwrap()..].to_owned();
         if let Some(topics) = target.strip_prefix("/eth/v1/events?topics=") {
             return events(io, shared, topics).await;
         }

@@ -7,13 +7,13 @@
 pub mod answer;
 mod attempt;
 mod everywhere;
+mod idle;
 mod sticky;
 pub mod upload;
 
 use std::{
     io,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
@@ -25,7 +25,10 @@ use self::{
     sticky::Sticky,
     upload::{Kept, Upload},
 };
-use super::hold::{Hold, Left, Turn};
+use super::{
+    hold::{Hold, Left, Turn},
+    pause::Pause,
+};
 use crate::{
     config::Calls as Settings,
     domain::{
@@ -40,9 +43,6 @@ use crate::{
 
 /// The longest body that is kept to be sent again. A longer one is passed on once, or refused if all nodes must have it.
 const MAX_KEPT: usize = 16 << 20;
-/// How long a request pauses when every node that seemed to serve failed it; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The requests to one network's consensus nodes.
 pub struct Rest {
@@ -172,7 +172,7 @@ impl Rest {
                 best: None,
                 charges: Vec::new(),
                 held_since: None,
-                pause: FIRST_PAUSE,
+                pause: Pause::default(),
             };
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
@@ -216,7 +216,7 @@ struct Course<'a> {
     /// What nodes did with the request, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
-    pause: Duration,
+    pause: Pause,
 }
 
 /// How a request's course ends without an answer.
@@ -303,8 +303,7 @@ impl<'a> Course<'a> {
             if self.best.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.min(until - now), weight).await.map_err(Stop::left)?;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            hold.pause(self.pause.next().min(until - now), weight).await.map_err(Stop::left)?;
             self.tried.clear();
         }
     }

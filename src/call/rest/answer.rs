@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -13,8 +13,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::idle::Idle;
 use crate::{
     net::{exchange::Broken, upstream::Response},
     pool::Pool,
@@ -25,8 +26,6 @@ use crate::{
 const HELD_BACK: u64 = 256 * 1024;
 /// How long that is tried for an answer that does not say how long it is: it may be a long one.
 const GLANCE: Duration = Duration::from_millis(20);
-/// How long a node may send nothing in the middle of an answer.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// Of nodes that have secrets, the words of an error are searched for them, up to this many bytes; longer ones are withheld.
 const SEARCHED: u64 = 64 * 1024;
@@ -45,7 +44,7 @@ pub struct Answer {
     is_json: bool,
     pieces: VecDeque<Bytes>,
     rest: Option<Response>,
-    timer: Option<Pin<Box<Sleep>>>,
+    idle: Idle,
     /// Whose answer it is.
     source: (Arc<Pool>, usize),
 }
@@ -76,7 +75,7 @@ impl Answer {
             length,
             pieces: VecDeque::new(),
             rest: Some(response),
-            timer: None,
+            idle: Idle::default(),
             source: (pool.clone(), node),
         };
         if source.has_secrets() && !(200..300).contains(&status) {
@@ -161,17 +160,9 @@ impl Answer {
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         let (pool, node) = &self.source;
-        let next = match rest.poll_next(context) {
-            Poll::Ready(next) => {
-                self.timer = None;
-                next
-            }
-            Poll::Pending => {
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(IDLE)));
-                ready!(timer.as_mut().poll(context));
-                Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }))
-            }
-        };
+        let next = rest.poll_next(context);
+        let late = || Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }));
+        let next = ready!(self.idle.watch(context, next)).unwrap_or_else(late);
         match &next {
             Some(Ok(_)) => pool.nodes[*node].traffic.touch(Instant::now()),
             None => self.rest = None,

@@ -1,25 +1,19 @@
 //! The body of a client's request: kept in memory if the request may have to be sent again, passed on as it comes otherwise.
 
 use std::{
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::idle::Idle;
 use crate::net::request::Body;
-
-/// How long a client may send nothing in the middle of a body.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// The pieces of a body as they come from the client.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -34,7 +28,7 @@ pub struct Upload {
     /// Whether pieces have been passed on, and so are gone.
     begun: bool,
     failed: Option<io::Error>,
-    timer: Option<Pin<Box<Sleep>>>,
+    idle: Idle,
     /// What is kept of the room for such bodies, for as long as anybody holds it.
     share: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -67,12 +61,20 @@ impl Upload {
     /// A body in memory.
     pub fn whole(kept: Bytes) -> Self {
         let length = Some(kept.len() as u64);
-        Self { kept, rest: None, length, begun: false, failed: None, timer: None, share: None }
+        Self { kept, rest: None, length, begun: false, failed: None, idle: Idle::default(), share: None }
     }
 
     /// A body that comes piece by piece, `length` bytes in all where that is known.
     pub fn streamed(rest: Pieces, length: Option<u64>) -> Self {
-        Self { kept: Bytes::new(), rest: Some(rest), length, begun: false, failed: None, timer: None, share: None }
+        Self {
+            kept: Bytes::new(),
+            rest: Some(rest),
+            length,
+            begun: false,
+            failed: None,
+            idle: Idle::default(),
+            share: None,
+        }
     }
 
     /// Takes the body into memory if it is not longer than `limit`, and if it fits into the `room`, whose permits are bytes.
@@ -139,18 +141,9 @@ impl Upload {
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let next = match rest.as_mut().poll_next(context) {
-            Poll::Ready(next) => {
-                self.timer = None;
-                next
-            }
-            Poll::Pending => {
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(IDLE)));
-                ready!(timer.as_mut().poll(context));
-                Some(Err(io::ErrorKind::TimedOut.into()))
-            }
-        };
-        match next {
+        let next = rest.as_mut().poll_next(context);
+        let late = || Some(Err(io::ErrorKind::TimedOut.into()));
+        match ready!(self.idle.watch(context, next)).unwrap_or_else(late) {
             Some(Ok(piece)) => Poll::Ready(Some(Ok(piece))),
             Some(Err(error)) => {
                 self.failed = Some(error.kind().into());

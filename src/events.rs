@@ -108,7 +108,8 @@ impl Events {
             refused = topics.iter().find_map(|topic| state.refused.get(topic)).cloned();
             refused.is_some() || topics.is_subset(&state.open)
         });
-        match timeout(**self.hold.load(), settled).await {
+        let hold = **self.hold.load();
+        match timeout(hold, settled).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(Refused::NoNode),
         }

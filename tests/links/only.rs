@@ -20,7 +20,10 @@ const WHO: &str = "web3_clientVersion";
 
 /// Nodes that are reached by WebSocket alone, the first `primaries` of them primaries, and a proxy before them.
 async fn before(net: &Net, primaries: usize, nodes: usize) -> (Devnet, Arc<Proxy>) {
-    let options = Options { execution: nodes, ..Options::default() };
+    with(net, primaries, Options { execution: nodes, ..Options::default() }).await
+}
+
+async fn with(net: &Net, primaries: usize, options: Options) -> (Devnet, Arc<Proxy>) {
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
     let settings: String = devnet
         .nodes()
@@ -63,12 +66,16 @@ async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_whose_link_is_lost_is_answered_by_another_node() {
+async fn a_read_whose_link_is_lost_is_answered_by_another_node_and_the_one_that_lost_it_proves_itself_anew() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[WHO]));
     assert!(asks(&proxy).await.contains("el-2"));
     assert_eq!((devnet.el(0).count(WHO), devnet.el(1).count(WHO)), (1, 1));
+    assert_eq!(proxy.verdicts().await, ["down", "up"]);
+    let lost = Instant::now();
+    until("it is in again", async || proxy.verdicts().await == ["up", "up"]).await;
+    assert!(lost.elapsed() < Duration::from_millis(2100), "{:?}", lost.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,6 +138,24 @@ async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after
         // Two good probes, the first of which has the link opened.
         assert!(back.elapsed() < Duration::from_millis(2100), "round {round}: back after {:?}", back.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mute_one_has_its_link_opened_anew_and_is_not_out_for_that() {
+    let net = Net::default();
+    let now_unix = Some(1_800_000_000);
+    let options = Options { execution: 1, block_time: Some(Duration::from_secs(2)), now_unix, ..Options::default() };
+    let (devnet, proxy) = with(&net, 1, options).await;
+    devnet.el(0).set_fault(Fault::Mute);
+    let start = Instant::now();
+    while proxy.metric("steadfast_link_reconnects_total", "").await < 0.5 {
+        assert_eq!(proxy.verdicts().await, ["up"], "after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "it was not cut");
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(asks(&proxy).await.contains("el-1"));
+    assert_eq!(proxy.verdicts().await, ["up"]);
 }
 
 #[tokio::test(start_paused = true)]

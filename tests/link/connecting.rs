@@ -76,7 +76,7 @@ async fn a_node_that_cannot_be_reached_is_tried_again_with_growing_pauses_until_
     assert_eq!(refused.unwrap_err(), SubscribeError::Link(Error::NotSent));
 
     node.set(Dials::Accepted);
-    node.accept().await;
+    let _peer = node.accept().await;
     linked.until(true).await;
     assert_eq!(linked.link.changes().borrow().epoch, 1);
     assert_eq!(linked.metric("link_reconnects_total{node=\"el-1\"}"), "", "the first connection is no new one");
@@ -100,7 +100,7 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
     let started = Instant::now();
     let rest = timeout(SOON, mute.read_to_end(&mut Vec::new())).await;
     assert!(rest.is_ok() && started.elapsed() <= PATIENCE.connect + Duration::from_millis(10));
-    node.accept().await;
+    let _peer = node.accept().await;
     linked.until(true).await;
 }
 
@@ -108,6 +108,7 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
 async fn a_node_that_answers_the_handshake_with_something_else_is_told_by_its_status() {
     let (mut node, dial) = Node::new();
     let linked = Linked::start(dial, target("ws://node/very-secret"));
+    let mut changes = linked.link.changes();
     for (answer, why) in [
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 11\r\n\r\nvery-secret", "403 Forbidden"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK"),
@@ -118,7 +119,7 @@ async fn a_node_that_answers_the_handshake_with_something_else_is_told_by_its_st
         let mut request = [0; 1024];
         assert!(io.read(&mut request).await.unwrap() > 0);
         io.write_all(answer.as_bytes()).await.unwrap();
-        linked.link.changes().changed().await.unwrap();
+        changes.changed().await.unwrap();
         assert!(linked.why().contains(why) && !linked.why().contains("secret"), "{}", linked.why());
     }
 }
@@ -133,7 +134,7 @@ async fn whoever_knows_that_the_node_is_back_need_not_wait_for_the_pause() {
     let started = Instant::now();
     let dialled = node.dialled();
     linked.link.hurry();
-    node.accept().await;
+    let _peer = node.accept().await;
     linked.until(true).await;
     assert!(started.elapsed() < Duration::from_millis(50) && node.dialled() == dialled + 1, "{:?}", started.elapsed());
     // While the link is up there is nothing to hurry: the pause after its loss is kept.

@@ -237,6 +237,7 @@ async fn a_feed_ends_when_the_actor_does_and_the_actor_when_the_handle_does() {
     let (link, actor) = Link::new(target, dial, PATIENCE, 1, metrics, "el-1");
     let running = tokio::spawn(actor.run());
     let mut peer = node.accept().await;
+    link.changes().wait_for(|status| status.up).await.unwrap();
     let mut feed = subscribe(&link, &mut peer, "0x1").await;
     drop(link);
     assert_eq!(peer.text().await, None);

@@ -220,6 +220,22 @@ async fn a_silent_node_that_answers_pings_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ping_that_had_to_wait_is_given_its_time_from_when_it_left() {
+    let (linked, _node, mut peer) = linked().await;
+    // Its frame fills the pipe to the last byte.
+    let raw = format!("{{\"method\":\"{}\"}}", "x".repeat(PIPE - 8 - 13));
+    assert_eq!(linked.link.call(raw.as_bytes(), None).await, Ok(Default::default()));
+    sleep(PATIENCE.ping + PATIENCE.pong + Duration::from_secs(1)).await;
+    assert_eq!(peer.text().await.unwrap(), raw);
+    let ping = timeout(SOON, peer.socket.next()).await.expect("a ping");
+    assert!(matches!(ping, Some(Ok(Message::Ping(_)))), "{ping:?}");
+    peer.socket.flush().await.unwrap();
+    sleep(PATIENCE.pong).await;
+    assert_eq!(linked.link.changes().borrow().epoch, 1);
+    assert!(linked.link.is_up(), "{}", linked.why());
+}
+
+#[tokio::test(start_paused = true)]
 async fn odd_messages_that_harm_nobody_are_passed_over() {
     let (linked, _node, mut peer) = linked().await;
     for text in

@@ -22,10 +22,7 @@ use crate::peer::{Linked, PATIENCE, PIPE, Peer, SOON, linked, target};
 /// Ends the connection in some way, and keeps of it what must stay open.
 type Ending = Box<dyn FnOnce(Peer, &Linked) -> std::pin::Pin<Box<dyn Future<Output = Option<Peer>> + '_>>>;
 
-fn ending<F: Future<Output = Option<Peer>>>(end: impl FnOnce(Peer) -> F + 'static) -> Ending
-where
-    F: 'static,
-{
+fn ending<F: Future<Output = Option<Peer>> + 'static>(end: impl FnOnce(Peer) -> F + 'static) -> Ending {
     Box::new(move |peer, _| Box::pin(end(peer)))
 }
 

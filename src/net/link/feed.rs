@@ -19,7 +19,8 @@ const MAX_WAITING_BYTES: usize = 16 << 20;
 /// What a subscription brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A notification: the bytes of its `result`, as the node wrote them.
+    /// A notification: the bytes of its `result`, as the node wrote them. They hold on to the memory of the frame that they came in:
+    /// whoever keeps them for long copies them.
     Event(Bytes),
     /// From here on events are missing: the connection was lost, or the reader was too slow. The subscription will be asked for again.
     Lost,
@@ -159,5 +160,79 @@ impl Waiting {
             self.bytes -= event.len();
         }
         Some(news)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn feed() -> (Feed, Outlet, Arc<Shared>) {
+        let (queue, shared) = (Arc::new(Queue::default()), Arc::new(Shared::default()));
+        (Feed::new(7, queue.clone(), shared.clone()), Outlet::new(queue), shared)
+    }
+
+    fn event(n: usize) -> News {
+        News::Event(Bytes::from(n.to_string()))
+    }
+
+    fn read_all(feed: &mut Feed) -> Vec<News> {
+        std::iter::from_fn(|| feed.next().now_or_never().flatten()).collect()
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_where_events_are_missing_and_says_when_it_has_come_to_that() {
+        let (mut feed, outlet, shared) = feed();
+        for n in 0..MAX_WAITING {
+            assert!(outlet.push(event(n)));
+        }
+        assert!(!outlet.push(event(MAX_WAITING)));
+        for n in 0..MAX_WAITING {
+            assert_eq!(feed.next().now_or_never().unwrap(), Some(event(n)));
+            assert_eq!(shared.take_signals(), []);
+        }
+        assert_eq!(read_all(&mut feed), [News::Lost]);
+        assert_eq!(shared.take_signals(), [Signal::FeedDrained(7)]);
+        outlet.push(News::Back);
+        assert!(outlet.push(event(1)));
+        assert_eq!(read_all(&mut feed), [News::Back, event(1)]);
+        assert_eq!(shared.take_signals(), []);
+    }
+
+    #[test]
+    fn a_queue_is_bounded_in_bytes_but_for_a_single_event() {
+        let (mut feed, outlet, _) = feed();
+        let long = || News::Event(vec![b'x'; MAX_WAITING_BYTES + 1].into());
+        assert!(outlet.push(long()));
+        assert!(!outlet.push(event(1)));
+        assert_eq!(read_all(&mut feed), [long(), News::Lost]);
+        assert!(outlet.push(long()), "what was read is counted no more");
+    }
+
+    #[test]
+    fn losses_that_nobody_reads_of_do_not_pile_up() {
+        let (mut feed, outlet, _) = feed();
+        outlet.push(event(1));
+        for n in 0..100 {
+            outlet.push(News::Lost);
+            outlet.push(if n % 2 == 0 { News::Back } else { News::Refused(Bytes::new()) });
+        }
+        outlet.push(News::Lost);
+        outlet.push(News::Back);
+        outlet.push(event(2));
+        assert_eq!(read_all(&mut feed), [event(1), News::Lost, News::Back, event(2)]);
+    }
+
+    #[test]
+    fn a_feed_ends_with_the_actor_behind_what_waits_and_a_dropped_one_says_so() {
+        let (mut feed, outlet, shared) = feed();
+        outlet.push(event(1));
+        drop(outlet);
+        assert_eq!(feed.next().now_or_never(), Some(Some(event(1))));
+        assert_eq!(feed.next().now_or_never(), Some(None));
+        drop(feed);
+        assert_eq!(shared.take_signals(), [Signal::FeedGone(7)]);
     }
 }

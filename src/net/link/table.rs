@@ -343,3 +343,6 @@ impl<C> Table<C> {
         Effect::Send(text.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

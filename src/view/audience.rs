@@ -27,6 +27,8 @@ pub(super) struct Audience<W> {
 
 struct Room<W> {
     came: u64,
+    /// Whoever comes is closed too.
+    closed: Option<Closing>,
     /// By wish, then in the order in which they came.
     seats: BTreeMap<Arc<W>, BTreeMap<u64, Listener>>,
 }
@@ -50,7 +52,7 @@ pub(super) struct Seat<W: Ord> {
 
 impl<W: Ord + Send + Sync + 'static> Audience<W> {
     pub(super) fn new(kind: &'static str, couriers: Couriers, metrics: Arc<Metrics>) -> Arc<Self> {
-        let room = || Mutex::new(Room { came: 0, seats: BTreeMap::new() });
+        let room = || Mutex::new(Room { came: 0, closed: None, seats: BTreeMap::new() });
         let rooms = (0..couriers.count()).map(|_| room()).collect();
         Arc::new(Self { rooms, couriers, now: AtomicU64::new(0), kind, metrics })
     }
@@ -62,6 +64,9 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         let mut room = self.room(index);
         // Read inside the room: whoever announces a change and then looks into it either finds this one, or has been heard by it.
         let since = self.now.load(Relaxed);
+        if let Some(why) = room.closed {
+            mailbox.close(why);
+        }
         room.came += 1;
         let number = room.came;
         let wish = match room.seats.get_key_value(&wish) {
@@ -114,9 +119,12 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Closes everybody at once, from whatever thread.
+    /// Closes everybody at once, from whatever thread, also those who are yet to come.
     pub(super) fn close_all(&self, why: Closing) {
-        (0..self.rooms.len()).for_each(|index| self.close_room(index, u64::MAX, why));
+        for index in 0..self.rooms.len() {
+            self.room(index).closed = Some(why);
+            self.close_room(index, u64::MAX, why);
+        }
     }
 
     fn tell_room(&self, index: usize, change: u64, results: impl Fn(&W) -> Arc<[Arc<str>]>) {

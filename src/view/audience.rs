@@ -171,3 +171,115 @@ impl<W: Ord> Drop for Seat<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::sync::mpsc;
+
+    use super::{
+        super::{courier::Job, mailbox::Letter},
+        *,
+    };
+
+    struct Hall {
+        audience: Arc<Audience<u8>>,
+        jobs: mpsc::Receiver<Job>,
+    }
+
+    impl Hall {
+        fn new() -> Self {
+            let (couriers, mut ends) = Couriers::new(1);
+            let audience = Audience::new("newHeads", couriers, Arc::new(Metrics::new()));
+            Self { audience, jobs: ends.remove(0) }
+        }
+
+        fn join(&self, wish: u8) -> (Arc<Mailbox>, Seat<u8>) {
+            let mailbox = Mailbox::new(1000);
+            let seat = self.audience.join(wish, "".into(), mailbox.clone());
+            (mailbox, seat)
+        }
+
+        /// Tells each its own wish and the number of the change.
+        async fn tell(&self, change: u64) {
+            self.audience.announce(change);
+            self.audience.tell(change, move |wish| [format!("{wish}:{change}").into()].into()).await;
+        }
+
+        fn work(&mut self) {
+            while let Ok(job) = self.jobs.try_recv() {
+                job();
+            }
+        }
+    }
+
+    fn heard(mailbox: &Mailbox) -> Vec<String> {
+        let mut heard = Vec::new();
+        while let Poll::Ready(letter) = mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
+            let Letter::Note(note) = letter else { panic!("{letter:?}") };
+            heard.push(String::from_utf8(note.parts()[1].to_vec()).unwrap());
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn who_comes_hears_of_what_is_announced_from_then_on() {
+        let mut hall = Hall::new();
+        let (early, _seat) = hall.join(1);
+        hall.tell(1).await;
+        let (late, _seat) = hall.join(1);
+        assert_eq!(hall.audience.wishes(1).len(), 1);
+        hall.tell(2).await;
+        hall.work();
+        assert_eq!((heard(&early), heard(&late)), (vec!["1:1".into(), "1:2".into()], vec!["1:2".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_hears_nothing_of_what_is_on_its_way() {
+        let mut hall = Hall::new();
+        let ((one, stays), (two, leaves)) = (hall.join(1), hall.join(1));
+        hall.tell(1).await;
+        drop(leaves);
+        hall.work();
+        assert_eq!((heard(&one), heard(&two)), (vec!["1:1".into()], Vec::<String>::new()));
+        drop(stays);
+        assert_eq!(hall.audience.wishes(2), []);
+        hall.tell(2).await;
+        assert!(hall.jobs.try_recv().is_err(), "nobody is there");
+    }
+
+    #[tokio::test]
+    async fn a_wish_is_worked_out_once_for_all_who_have_it() {
+        use std::sync::atomic::AtomicUsize;
+        let mut hall = Hall::new();
+        let all: Vec<_> = (0..100).map(|n| hall.join(n % 2)).collect();
+        assert_eq!(hall.audience.wishes(1).len(), 2);
+        let worked = Arc::new(AtomicUsize::new(0));
+        let count = worked.clone();
+        let results = move |wish: &u8| {
+            count.fetch_add(1, Relaxed);
+            [wish.to_string().into()].into()
+        };
+        hall.audience.tell(1, results).await;
+        hall.work();
+        assert_eq!(worked.load(Relaxed), 2);
+        assert!(all.iter().enumerate().all(|(n, (mailbox, _))| heard(mailbox) == [(n % 2).to_string()]));
+    }
+
+    #[tokio::test]
+    async fn those_to_whom_a_change_matters_are_closed_behind_what_they_were_told() {
+        let mut hall = Hall::new();
+        let (early, _seat) = hall.join(1);
+        hall.tell(1).await;
+        hall.audience.announce(2);
+        let (late, _seat) = hall.join(1);
+        hall.audience.close(2, Closing::Gap).await;
+        hall.tell(3).await;
+        hall.work();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(early.poll_next(&mut context), Poll::Ready(Letter::Note(_))));
+        assert_eq!(early.poll_next(&mut context), Poll::Ready(Letter::Close(Closing::Gap)));
+        assert_eq!(heard(&late), ["1:3"]);
+    }
+}

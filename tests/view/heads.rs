@@ -8,7 +8,7 @@ use tokio::time::{Duration, sleep};
 use super::stage::{POLLED, Stage, a_while};
 
 /// Numbers and hashes of headers, after checking that they are connected, reorganisations included.
-fn connected(headers: &[Value]) -> Vec<(String, String)> {
+pub fn connected(headers: &[Value]) -> Vec<(String, String)> {
     let mut seen: Vec<Value> = Vec::new();
     for header in headers {
         let parent = &header["parentHash"];
@@ -170,15 +170,24 @@ async fn when_the_views_are_closed_clients_are_too_behind_what_waits_for_them() 
 
 #[tokio::test(start_paused = true)]
 async fn while_nobody_subscribes_no_node_is_asked_for_anything() {
-    let stage = Stage::new("").await;
+    // Nobody pushes here, so what somebody wants is fetched.
+    let stage = Stage::new(POLLED).await;
+    let asked = || (stage.count("eth_getLogs"), stage.count("eth_getBlockByHash"));
     let mut client = stage.client();
-    let id = client.subscribe(r#"["logs"]"#).await;
-    client.unsubscribe(&id);
+    let ids = [client.subscribe(r#"["logs"]"#).await, client.subscribe(r#"["newHeads"]"#).await];
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    assert_eq!(asked(), (1, 1));
+    client.unsubscribe(&ids[0]);
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    assert_eq!(asked(), (1, 2));
+    client.unsubscribe(&ids[1]);
     stage.devnet.chain().mine(3);
     a_while().await;
     stage.devnet.chain().reorg(2).unwrap();
     a_while().await;
-    assert_eq!(stage.count("eth_getLogs") + stage.count("eth_getBlockByHash"), 0);
+    assert_eq!(asked(), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,8 @@ use steadfast::{
     view::{Closing, Letter},
 };
 
+use tokio::time::{Duration, Instant};
+
 use super::stage::{Client, POLLED, Stage, a_while};
 
 /// Says which log it is.
@@ -160,6 +162,26 @@ async fn logs_come_from_another_node_that_has_the_block() {
     client.some().await;
     let told = client.results();
     stage.heal();
+    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_falls_silent_over_a_blocks_logs_costs_seconds() {
+    let stage = Stage::new("").await;
+    let (mut heads, mut client) = (stage.client(), stage.client());
+    heads.subscribe(r#"["newHeads"]"#).await;
+    to_logs(&mut client, &json!({})).await;
+    stage.devnet.el(0).set_fault(Fault::slow(500));
+    let first = stage.devnet.chain().mine(1).number;
+    heads.some().await;
+    stage.devnet.el(0).set_fault(Fault::Hang);
+    let start = Instant::now();
+    client.some().await;
+    assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_secs(1), "it was asked first");
+    let told = client.results();
+    stage.heal();
+    a_while().await;
     assert_eq!(told, stage.logs_since(first, &json!({})).await);
 }
 

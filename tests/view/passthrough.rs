@@ -109,7 +109,8 @@ async fn on_the_way_to_another_node_nothing_is_missed_and_nothing_told_twice() {
     let mut client = stage.client();
     pending(&mut client).await;
     let mut submitted = Vec::new();
-    // Calls move while the links of both nodes are well.
+    // Calls move while the links of both nodes are well, and each takes its time to answer.
+    stage.all_nodes(&Fault::slow(100));
     for (cordoned, node) in [(true, 1), (false, 0), (true, 1)] {
         stage.pool.cordon("el-1", cordoned).await;
         for _ in 0..1000 {

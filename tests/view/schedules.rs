@@ -20,12 +20,38 @@ struct Subscriber {
     told: Vec<Value>,
 }
 
+/// The hashes of what stands of the headers that were told, after checking that each follows from an earlier one.
+fn chain_of(headers: &[Value]) -> Vec<String> {
+    let mut chain: Vec<&Value> = Vec::new();
+    let mut base = None;
+    for header in headers {
+        while let Some(tip) = chain.last().filter(|tip| tip["hash"] != header["parentHash"]) {
+            assert_ne!(tip["hash"], header["hash"], "twice in a row");
+            chain.pop();
+        }
+        // A reorganisation may reach below the first header that was told.
+        let is_first = base.is_none_or(|base: u64| height(header) <= base);
+        assert!(!chain.is_empty() || is_first, "it follows from nothing: {header}");
+        if chain.is_empty() {
+            base = Some(height(header));
+        }
+        chain.push(header);
+    }
+    chain.iter().map(|header| header["hash"].as_str().unwrap().to_owned()).collect()
+}
+
+fn height(header: &Value) -> u64 {
+    u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+}
+
 async fn run(seed: u64) {
     let mut random = Rng::with_seed(seed);
     let stage = Stage::new("").await;
     let chain = stage.devnet.chain();
     let contracts: Vec<String> = chain.contracts().iter().map(ToString::to_string).collect();
     let mut subscribers: Vec<Subscriber> = Vec::new();
+    let (mut heads, mut headers) = (stage.client(), Vec::new());
+    heads.subscribe(r#"["newHeads"]"#).await;
     for _ in 0..40 {
         match random.u8(0..20) {
             0..=6 => _ = chain.mine(random.u64(1..4)),
@@ -58,6 +84,7 @@ async fn run(seed: u64) {
             _ => _ = (!subscribers.is_empty()).then(|| subscribers.swap_remove(random.usize(..subscribers.len()))),
         }
         sleep(Duration::from_millis(random.u64(0..800))).await;
+        headers.extend(heads.results());
         for one in &mut subscribers {
             one.told.extend(one.client.results());
         }
@@ -66,6 +93,10 @@ async fn run(seed: u64) {
     sleep(Duration::from_secs(40)).await;
     chain.mine(1);
     sleep(Duration::from_secs(20)).await;
+    headers.extend(heads.results());
+    let stand = chain_of(&headers);
+    let canonical = (1..=chain.head().number).map(|number| chain.block(number).unwrap().hash.to_string());
+    assert!(canonical.collect::<Vec<_>>().ends_with(&stand) && stand.len() > 1, "seed {seed}: not the canonical chain");
     for mut one in subscribers {
         one.told.extend(one.client.results());
         let stand = standing(&one.told);

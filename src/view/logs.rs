@@ -101,7 +101,11 @@ impl Logs {
             self.ledger.add(entry, (!is_wanted).then(Arc::default));
         }
         if self.ledger.is_overfull() {
-            warn!("no node gives the logs of a block for too long: clients that subscribed to logs are closed");
+            let network = self.follower.pool().network.clone();
+            warn!(
+                network = &*network,
+                "no node gave the logs of a block for too long: clients that wait for them are closed"
+            );
             self.give_up(change.seq).await;
         }
         if wishes.is_empty() {

@@ -198,6 +198,8 @@ async fn what_is_no_subscription_is_refused_with_a_reason() {
         let refused = client.try_subscribe("eth_subscribe", params).await.unwrap_err();
         assert!(matches!(refused, Refused::Params(_)), "{params}: {refused:?}");
     }
-    let refused = client.try_subscribe("eth_call", "[]").await.unwrap_err();
-    assert!(matches!(refused, Refused::Unsupported(_)));
+    for method in ["eth_call", "a\"b_subscribe", "é_subscribe"] {
+        let refused = client.try_subscribe(method, "[]").await.unwrap_err();
+        assert!(matches!(refused, Refused::Unsupported(_)), "{method}: {refused:?}");
+    }
 }

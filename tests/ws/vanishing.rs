@@ -17,9 +17,11 @@ fn own() -> (u64, usize) {
 
 #[tokio::test]
 async fn a_thousand_clients_that_subscribe_and_vanish_by_reset_leave_nothing_behind() {
-    let devnet = devnet(Options { execution: 1, block_time: Some(Duration::from_millis(200)), ..Options::default() }).await;
+    let devnet =
+        devnet(Options { execution: 1, block_time: Some(Duration::from_millis(200)), ..Options::default() }).await;
     let node = devnet.el(0);
-    let settings = format!("[[el.primary]]\nname = \"el-1\"\nhttp = \"{}\"\nws = \"{}\"\n", node.http_url(), node.ws_url());
+    let settings =
+        format!("[[el.primary]]\nname = \"el-1\"\nhttp = \"{}\"\nws = \"{}\"\n", node.http_url(), node.ws_url());
     let proxy = Proxy::start(&settings).await;
     let metric = async |name: &str| {
         let text = proxy.admin("GET /metrics").await.text();

@@ -12,6 +12,10 @@ mod framing;
 mod handshake;
 #[path = "ws/limits.rs"]
 mod limits;
+#[path = "ws/subscriptions.rs"]
+mod subscriptions;
+#[path = "ws/vanishing.rs"]
+mod vanishing;
 
 use common::{
     origin::{Origin, Reply},

@@ -170,16 +170,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         Self { socket, target, headers, reset: Arc::default() }
     }
 
-    /// The next text that the link sends; `None` when it has closed the connection.
+    /// The next text that the link sends; `None` when it has closed the connection. Its pings are answered, but do not count.
     pub async fn text(&mut self) -> Option<String> {
-        loop {
-            match timeout(SOON, self.socket.next()).await.expect("the link sends something")? {
-                Ok(Message::Text(text)) => return Some(text.to_string()),
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(other) => panic!("{other:?}"),
+        let text = async {
+            loop {
+                match self.socket.next().await? {
+                    Ok(Message::Text(text)) => return Some(text.to_string()),
+                    Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                    Ok(Message::Close(_)) | Err(_) => return None,
+                    Ok(other) => panic!("{other:?}"),
+                }
             }
-        }
+        };
+        timeout(SOON, text).await.expect("the link sends something")
     }
 
     /// The next request.

@@ -318,3 +318,34 @@ impl Drop for Actor {
         self.status.send_modify(|status| (status.up, status.why_down) = (false, Some("the link is ended".into())));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::net::{Endpoint, link::Link, tcp::Tcp, upstream::Target};
+
+    #[test]
+    fn a_call_that_nobody_waits_for_is_not_kept_until_its_answer() {
+        let url: crate::config::Url = "ws://node".parse().unwrap();
+        let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
+        let target = Target { endpoint, tls: None, url, headers: Vec::new() };
+        let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
+        let patience = Patience { connect, write, ping, pong, answer };
+        let (link, mut actor) = Link::new(target, Arc::new(Tcp), patience, 1, Arc::new(Metrics::new()), "el-1");
+        actor.status.send_modify(|status| status.up = true);
+        let mut call = Box::pin(link.call(b"{\"id\":1}", Some(6..7)));
+        assert!(call.as_mut().now_or_never().is_none());
+        let Some(Command::Call { key, reply, .. }) = actor.commands.try_recv().ok() else { panic!("no call") };
+        actor.table.call(key, reply);
+        drop(call);
+        assert_eq!(actor.take_signals(), None);
+        let mut effects = Vec::new();
+        let text = Bytes::from(format!("{{\"id\":{key},\"result\":1}}"));
+        actor.table.frame(&text, Instant::now(), &mut effects).unwrap();
+        assert!(effects.is_empty());
+    }
+}

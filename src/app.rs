@@ -13,7 +13,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{build::Parts, worker::Crew};
+use self::{
+    build::{Parts, Tools},
+    worker::Crew,
+};
 use crate::{
     config::Config,
     door::{
@@ -21,10 +24,12 @@ use crate::{
         beacon,
         http::Service,
         site::Site,
+        ws::Sockets,
     },
     metrics::Metrics,
     net::{Accept, Dial, Listen, tcp::Tcp},
     pool::Wall,
+    view::Couriers,
 };
 
 /// How long to wait after a failure to accept, such as running out of file descriptors.
@@ -96,7 +101,11 @@ struct Shared {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
     world: World,
+    couriers: Couriers,
     broken: Arc<watch::Sender<bool>>,
+    sockets: Arc<Sockets>,
+    /// Counts reloads.
+    reloaded: watch::Sender<u64>,
 }
 
 impl App {
@@ -114,11 +123,17 @@ impl App {
         let admin_listener = bind("admin.listen", config.admin.listen).await?;
         let (addr, admin_addr) = (listener.local_addr(), admin_listener.local_addr());
         let broken = Arc::new(watch::Sender::new(false));
-        let (site, parts) = build::build(config, &world, &metrics, &broken).map_err(StartError::Node)?;
+        let (couriers, jobs) = Couriers::new(world.threads.unwrap_or(1));
+        let tools = Tools { world: &world, metrics: &metrics, couriers: &couriers, broken: &broken };
+        let (site, parts) = build::build(config, &tools).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(site));
         let closing = watch::Sender::new(false);
-        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer);
-        let crew = Crew::start(world.threads, &service).map_err(StartError::Thread)?;
+        let reloaded = watch::Sender::new(0);
+        let sockets = Sockets::new(site.clone(), metrics.clone(), closing.subscribe(), reloaded.subscribe());
+        let sockets = Arc::new(sockets);
+        let service =
+            Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer, sockets.clone());
+        let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(
             admin_addr,
@@ -128,7 +143,7 @@ impl App {
             broken.subscribe(),
             reload.clone(),
         );
-        let shared = Arc::new(Shared { site, metrics, world, broken });
+        let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, crew.hands(), shared.clone()));
         let mut background = JoinSet::new();
@@ -198,7 +213,9 @@ async fn accept(mut listener: Box<dyn Accept>, hands: worker::Hands, shared: Arc
         match listener.accept().await {
             Ok((incoming, peer)) => {
                 let limit = shared.site.load().max_connections;
-                let was_full = std::mem::replace(&mut is_full, hands.open() >= limit);
+                // WebSockets have a limit of their own.
+                let open = hands.open().saturating_sub(shared.sockets.open());
+                let was_full = std::mem::replace(&mut is_full, open >= limit);
                 if is_full {
                     shared.metrics.connection_refused();
                     if !was_full {
@@ -265,8 +282,10 @@ impl Shared {
         if !needing_restart.is_empty() {
             return Err(format!("cannot be changed while running: {}", needing_restart.join(", ")));
         }
-        let changed = parts.replace(config, &self.world, &self.metrics, &self.broken).await?;
+        let Self { world, metrics, couriers, broken, .. } = self;
+        let changed = parts.replace(config, &Tools { world, metrics, couriers, broken }).await?;
         self.site.store(Arc::new(parts.site()));
+        self.reloaded.send_modify(|count| *count += 1);
         Ok(changed)
     }
 }

@@ -29,7 +29,7 @@ use crate::{
         transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, board::Trouble},
+    pool::{Pool, ask::ID, board::Trouble},
     route::{self, Load},
 };
 
@@ -207,16 +207,15 @@ struct Course<'a> {
 
 impl<'a> Course<'a> {
     async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
+        let mut turn = None;
         loop {
-            let (node, turn) = match self.next_node().await {
+            let node = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
                 Ok(None) => return Ok(self.give_up(None)?),
                 Err(Left::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
                 Err(moved) => return Err(moved),
             };
-            // Whoever waits behind us comes next as soon as we set out.
-            drop(turn);
-            let (sent, again) = self.attempt(node).run(alarm).await;
+            let (sent, again) = self.attempt(node).run(&mut turn, alarm).await;
             self.may_have_arrived |= again;
             self.unsure |= again;
             match sent {
@@ -297,24 +296,24 @@ impl<'a> Course<'a> {
             body: self.request.raw,
             headers: self.headers,
             place: self.method.place,
-            wants_answer: self.request.id.is_some(),
+            id: self.request.id,
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
             limit: if repeatable { limit.min(self.deadline) } else { self.deadline },
         }
     }
 
-    /// The node to try next, and a turn in the queue if the call had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self) -> Result<Option<(usize, Option<Turn<'a>>)>, Left<Calls>> {
+    /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so
+    /// that none that came later is written before it. `None` when it has had all its chances.
+    async fn next_node(&mut self, turn: &mut Option<Turn<'a>>) -> Result<Option<usize>, Left<Calls>> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
             if self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
-            let mut turn = None;
             if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
-                turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now)).await?);
+                *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now)).await?);
             }
             let load = |node: usize| {
                 let traffic = &pool.nodes[node].traffic;
@@ -322,11 +321,11 @@ impl<'a> Course<'a> {
             };
             let class = self.method.class;
             let node = route::next(&pool.snapshot(), load, pool.served(), settings.policy, class, &self.tried);
-            match node {
-                Some(node) if self.attempts < settings.attempts.get() => return Ok(Some((node, turn))),
-                _ => drop(turn),
+            if node.is_some() && self.attempts < settings.attempts.get() {
+                return Ok(node);
             }
-            // The round is over. What a node said of the call is better than waiting for another to say it.
+            // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
+            *turn = None;
             let until = self.hold_until(now);
             if self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
@@ -369,11 +368,11 @@ impl<'a> Course<'a> {
             body: ask.as_bytes(),
             headers: &[],
             place: Method::of("eth_getTransactionByHash").place,
-            wants_answer: true,
+            id: Some(&ask.as_bytes()[ID]),
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };
-        match attempt.run(alarm).await.0 {
+        match attempt.run(&mut None, alarm).await.0 {
             Sent::Answered(answer) => answer.shows(hash),
             _ => false,
         }

@@ -9,6 +9,7 @@
 mod base64;
 mod ca_file;
 mod calls;
+mod chain;
 mod flags;
 mod header;
 mod health;
@@ -44,6 +45,7 @@ use self::root::read;
 pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy},
+    chain::Chain,
     flags::Flags,
     health::Health,
     log::{Log, LogFilter, LogFormat},
@@ -75,6 +77,8 @@ pub struct Config {
     pub health: Health,
     /// Deadlines, retries and limits of calls.
     pub calls: Calls,
+    /// How much of the chain is kept in mind for subscribers.
+    pub chain: Chain,
     /// Which web pages may read answers.
     pub cors: Cors,
     /// Limits of clients' WebSocket connections.
@@ -154,6 +158,7 @@ impl Config {
             shutdown_grace: _,
             health: _,
             calls: _,
+            chain,
             cors: _,
             ws: _,
             networks: _,
@@ -163,6 +168,7 @@ impl Config {
             ("listen", *listen != new.listen),
             ("admin.listen", *admin_listen != new.admin.listen),
             ("workers", *workers != new.workers),
+            ("chain", *chain != new.chain),
             ("log", *log != new.log),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()

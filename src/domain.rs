@@ -2,7 +2,9 @@
 
 pub mod answer;
 pub mod block;
+pub mod bloom;
 pub mod chain;
+pub mod hash;
 pub mod hex;
 pub mod id_splice;
 pub mod json;

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod beacon;
 pub mod http;
 pub mod site;
+pub mod ws;
 
 use std::{
     pin::Pin,
@@ -11,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{Request, Response};
+use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::Incoming;
@@ -19,12 +20,44 @@ use hyper::body::Incoming;
 use self::site::Site;
 use crate::{
     domain::refusal::Refusal,
-    net::{BoxFuture, exchange::Broken},
+    net::{BoxFuture, BoxIo, exchange::Broken},
 };
 
 /// A door without a port of its own: it answers requests on connections that another door holds. Doors do not know each other; `app`
 /// gives the one to the other.
 pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
+
+/// A door that takes whole connections over once HTTP has let them go.
+pub trait Usher: Send + Sync + 'static {
+    /// Whether the connection of this request, which asks for another protocol, is taken over. `headers` are the lines of it to send
+    /// along with calls.
+    ///
+    /// # Errors
+    /// With what to answer instead; the connection stays with HTTP.
+    fn admit(&self, site: &Site, request: &Request<Incoming>, headers: Vec<u8>) -> Result<Admitted, NotAdmitted>;
+}
+
+/// A connection that is taken over after the head of a 101 response.
+pub struct Admitted {
+    /// The response's headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What becomes of the connection.
+    pub takeover: Takeover,
+}
+
+/// What becomes of a connection that HTTP has let go: given its stream, and what was read of it already.
+pub type Takeover = Box<dyn FnOnce(BoxIo, Bytes) -> BoxFuture<'static, ()> + Send>;
+
+/// Why a connection is not taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAdmitted {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Why, in words.
+    pub why: &'static str,
+    /// A header that tells what would do.
+    pub hint: Option<(HeaderName, &'static str)>,
+}
 
 /// The body of a guest's response, as it comes.
 pub struct Piped {

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod call;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod devnet;
@@ -14,3 +15,4 @@ pub mod metrics;
 pub mod net;
 pub mod pool;
 pub mod route;
+pub mod view;

@@ -149,6 +149,8 @@ pub struct Metrics {
     call_duration: HistogramVec,
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
+    /// Messages of client WebSockets: in, and out.
+    messages: [IntCounter; 2],
     facts: Mutex<Facts>,
 }
 
@@ -234,7 +236,13 @@ impl Metrics {
         for gauge in facts.all() {
             register(&registry, gauge.clone());
         }
+        let messages = counter(
+            "steadfast_ws_messages_total",
+            "Messages of client WebSockets, by direction: in or out",
+            &["direction"],
+        );
         Self {
+            messages: ["in", "out"].map(|direction| messages.with_label_values(&[direction])),
             calls: counter("steadfast_calls_total", "Calls answered", &["network", "layer", "method", "outcome"]),
             call_duration: histogram(
                 "steadfast_call_duration_seconds",

@@ -4,6 +4,7 @@
 //! simulated network.
 
 pub mod exchange;
+pub mod link;
 pub mod outgoing;
 pub mod request;
 pub mod tcp;

@@ -3,10 +3,13 @@
 //! Every node is probed by a task of its own, so a hanging one delays no other. One task, the pool's mind, takes what probes and
 //! calls find, in order, and publishes a new [`Snapshot`] each time. Readers never wait.
 
+pub mod ask;
 pub mod board;
 pub mod clock;
+mod ear;
 pub mod head;
 pub mod health;
+pub mod listen;
 pub mod node;
 pub mod pair;
 pub mod probe;
@@ -24,22 +27,26 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
 use self::{
+    ask::Refused,
     board::{Board, Effect, Input, Trouble},
     health::Fault,
+    listen::{Listener, Pushed},
     node::Node,
     snapshot::Snapshot,
 };
 use crate::{
     config::Health,
     domain::{
+        block::BlockRef,
         chain::Chain,
         verdict::{Layer, Verdict},
     },
@@ -54,6 +61,8 @@ const WATCH: Duration = Duration::from_millis(100);
 const PROBE_GAP: Duration = Duration::from_millis(20);
 /// How many findings may wait for the pool's mind. More come only from a flood of failing calls, which all say the same.
 const INBOX: usize = 1024;
+/// How many pushed headers a slow reader may have waiting before it misses some.
+const HEADERS: usize = 256;
 
 /// The wall clock: seconds since the Unix epoch.
 pub type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -72,6 +81,7 @@ pub struct Pool {
     /// The highest block that clients have been shown.
     served: AtomicU64,
     inbox: mpsc::Sender<Input>,
+    headers: broadcast::Sender<Pushed>,
 }
 
 /// The tasks behind a pool; they end when this is dropped.
@@ -94,13 +104,14 @@ impl Pool {
     pub fn start(
         network: &str,
         layer: Layer,
-        nodes: Vec<Node>,
+        mut nodes: Vec<Node>,
         settings: &Health,
         expected_chain: Option<u64>,
         metrics: Arc<Metrics>,
         wall: Wall,
     ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
+        let actors: Vec<_> = nodes.iter_mut().filter_map(Node::take_actor).collect();
         let board = Board::new(nodes.len(), layer, settings, expected_chain);
         let pool = Arc::new(Self {
             network: network.into(),
@@ -111,11 +122,20 @@ impl Pool {
             changed: watch::Sender::new(()),
             served: AtomicU64::new(0),
             inbox,
+            headers: broadcast::Sender::new(HEADERS),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(think(pool.clone(), board, findings, metrics.clone(), wall));
         for node in 0..pool.nodes.len() {
             tasks.spawn(keep_probing(pool.clone(), node, metrics.clone()));
+        }
+        for actor in actors {
+            tasks.spawn(actor.run());
+        }
+        for (index, node) in pool.nodes.iter().enumerate() {
+            if let Some(link) = &node.link {
+                tasks.spawn(Listener { pool: pool.clone(), index, link: link.clone() }.run());
+            }
         }
         tasks.spawn(watch_silence(pool.clone()));
         (pool, Running { tasks })
@@ -159,6 +179,11 @@ impl Pool {
         }
     }
 
+    /// The time between two probes of a node when nothing calls for one sooner.
+    pub fn interval(&self) -> Duration {
+        self.settings.interval
+    }
+
     /// Has `node` probed now.
     pub fn doubt(&self, node: usize) {
         self.nodes[node].poke.notify_one();
@@ -183,6 +208,44 @@ impl Pool {
         let _ = self.inbox.try_send(input);
     }
 
+    /// Hears of every header that a node pushes from now on. It is knowledge that saves asking: a reader that is too slow misses some
+    /// and loses nothing. Each comes before the snapshot that has it as the node's head.
+    pub fn headers(&self) -> broadcast::Receiver<Pushed> {
+        self.headers.subscribe()
+    }
+
+    /// `node` told of a new block by itself: it is the node's head as of now, unless it is below the one that is known.
+    pub async fn pushed(&self, node: usize, block: BlockRef, json: Bytes) {
+        // Nobody may be listening.
+        let _ = self.headers.send(Pushed { node, block: block.clone(), json });
+        // The pool's mind lives as long as the pool's tasks do.
+        let _ = self.inbox.send(Input::Told(node, block, Instant::now())).await;
+    }
+
+    /// Whether `node` tells of its heads by itself now: it has done so since its feed of heads last began. Where it does not, they are
+    /// known from probes only.
+    pub fn is_pushing(&self, node: usize) -> bool {
+        self.snapshot().nodes[node].pushing
+    }
+
+    /// Calls `method` at `node` on our own account, with `params`, a JSON array: see [`ask::ask`].
+    ///
+    /// # Errors
+    /// When no JSON-RPC response of at most `max_bytes` came within `limit`.
+    pub async fn ask_in_time(
+        &self,
+        node: usize,
+        method: &str,
+        params: &str,
+        max_bytes: usize,
+        limit: Duration,
+    ) -> Result<Result<Bytes, Refused>, Trouble> {
+        let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes));
+        answer.await.unwrap_or_else(|_| {
+            Err(Trouble { fault: Fault::Silent, text: format!("{method}: no answer within {limit:?}") })
+        })
+    }
+
     /// The operator takes a node out, or lets it back in. `false` when there is none of that name.
     pub async fn cordon(&self, name: &str, cordoned: bool) -> bool {
         let Some(node) = self.nodes.iter().position(|node| *node.name == *name) else { return false };
@@ -192,7 +255,7 @@ impl Pool {
     fn perform(&self, effect: Effect, metrics: &Metrics) {
         let name = |node: usize| &*self.nodes[node].name;
         match effect {
-            Effect::CameBack(_) => {}
+            Effect::CameBack(node) => self.nodes[node].link.iter().for_each(|link| link.hurry()),
             Effect::WentOut(node) => {
                 self.nodes[node].is_out.store(true, Release);
                 self.nodes[node].out.notify_waiters();
@@ -201,6 +264,12 @@ impl Pool {
                 }
             }
             Effect::Poke(node) => self.nodes[node].poke.notify_one(),
+            Effect::Mute(node) => {
+                let (network, layer) = (&*self.network, self.layer.as_str());
+                warn!(network, layer, node = name(node), "the WebSocket tells of no blocks though the node has some");
+                metrics.mute(&self.nodes[node].label);
+                self.nodes[node].link.iter().for_each(|link| link.cut(listen::MUTE));
+            }
             Effect::Verdict { node, from, to } => {
                 let (network, layer) = (&*self.network, self.layer.as_str());
                 let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());

@@ -45,6 +45,7 @@ fn the_file_of_the_design_means_what_it_says() {
     assert_eq!(config.calls.policy, Policy::First);
     assert_eq!(config.ws.max_message, 32 << 20);
     assert_eq!(config.ws.max_outbound, 16 << 20);
+    assert_eq!((config.chain.window, config.chain.max_backfill), (256, 128));
     assert_eq!(config.cors.origins, Origins::None);
 
     let [network] = config.networks.as_slice() else { panic!("{:?}", config.networks) };
@@ -197,6 +198,9 @@ fn each_rule_is_enforced_at_its_key() {
         ("[calls]\nallowed = [\"\"]", "2: calls.allowed[0]: must be a method name"),
         ("[calls]\nallowed = [\"a\", \"a\"]", "2: calls.allowed[1]: is in the list already"),
         ("[calls]\nforward_headers = [\"Host\"]", "2: calls.forward_headers[0]: is a header that belongs to"),
+        ("[chain]\nwindow = 1", "2: chain.window: must be from 2 to 65536"),
+        ("[chain]\nmax_backfill = 0", "2: chain.max_backfill: must be from 1 to 65536"),
+        ("[chain]\nwindow = 256\nmax_backfill = 256", "3: chain.max_backfill: must be less than `window`"),
         ("[cors]\norigins = [\"app.example\"]", "2: cors.origins[0]: must be a scheme"),
         ("[cors]\norigins = [\"*\", \"http://a\"]", "2: cors.origins: must hold either \"*\" alone"),
         ("[ws]\nallow_origins = [\"null\"]", "2: ws.allow_origins[0]: must be a scheme"),

@@ -47,8 +47,8 @@ impl Stage {
         let metrics = Arc::new(Metrics::new());
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
         let nodes = config.networks[0].cl.iter();
-        let nodes =
-            nodes.map(|node| Node::new(node, node.name.as_str(), &dial, Duration::from_secs(1), 0, &metrics).unwrap());
+        let nodes = nodes
+            .map(|node| Node::new(node, node.name.as_str(), &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap());
         let wall: pool::Wall = Arc::new(|| {
             #[expect(clippy::disallowed_methods, reason = "a test that runs in real time")]
             let now = std::time::SystemTime::now();

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tracing::{error, warn};
+use tracing::error;
 
 use super::World;
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     events::{self, Events},
     metrics::Metrics,
     pool::{Pool, node::Node},
+    view::{self, Couriers, Views},
 };
 
 /// How long a connection to a node may take to come about. A node that is there answers at once; one that is not is known by its
@@ -46,6 +47,7 @@ struct Part {
     calls: Option<Arc<Calls>>,
     beacon: Option<Arc<Rest>>,
     events: Option<Told>,
+    views: Option<Viewed>,
     /// Watches over the pools' tasks, and ends them with itself.
     _watch: JoinSet<()>,
 }
@@ -56,14 +58,25 @@ struct Told {
     _watch: JoinSet<()>,
 }
 
+/// A network's subscriptions, likewise.
+struct Viewed {
+    views: Arc<Views>,
+    _watch: JoinSet<()>,
+}
+
+/// What networks are built with.
+pub(super) struct Tools<'a> {
+    pub(super) world: &'a World,
+    pub(super) metrics: &'a Arc<Metrics>,
+    /// The ways to the workers.
+    pub(super) couriers: &'a Couriers,
+    /// Told when something has ended that should not.
+    pub(super) broken: &'a Arc<watch::Sender<bool>>,
+}
+
 /// Builds everything anew.
-pub(super) fn build(
-    config: Config,
-    world: &World,
-    metrics: &Arc<Metrics>,
-    broken: &Arc<watch::Sender<bool>>,
-) -> Result<(Site, Parts), String> {
-    let networks = config.networks.iter().map(|network| Part::build(network, &config, world, metrics, broken));
+pub(super) fn build(config: Config, tools: &Tools<'_>) -> Result<(Site, Parts), String> {
+    let networks = config.networks.iter().map(|network| Part::build(network, &config, tools));
     let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
     let parts = Parts { config, networks, retired: JoinSet::new() };
     Ok((parts.site(), parts))
@@ -81,6 +94,7 @@ impl Parts {
             calls: part.calls.clone(),
             beacon: part.beacon.clone(),
             events: part.events.as_ref().map(|told| told.events.clone()),
+            views: part.views.as_ref().map(|viewed| viewed.views.clone()),
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
@@ -88,19 +102,14 @@ impl Parts {
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
             max_connections: self.config.max_connections.get(),
+            ws: self.config.ws.clone(),
             shutdown_grace: self.config.shutdown_grace,
         }
     }
 
     /// Changes to `config`: networks that are the same go on as they are, others are built anew and take over when their nodes are
     /// known. Tells what changed.
-    pub(super) async fn replace(
-        &mut self,
-        config: Config,
-        world: &World,
-        metrics: &Arc<Metrics>,
-        broken: &Arc<watch::Sender<bool>>,
-    ) -> Result<String, String> {
+    pub(super) async fn replace(&mut self, config: Config, tools: &Tools<'_>) -> Result<String, String> {
         let same_rules = self.config.health == config.health && self.config.calls == config.calls;
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
@@ -109,7 +118,7 @@ impl Parts {
         for network in &config.networks {
             fresh.push(match kept(network) {
                 Some(_) => None,
-                None => Some(Part::build(network, &config, world, metrics, broken)?),
+                None => Some(Part::build(network, &config, tools)?),
             });
         }
         let changed: Vec<String> = fresh.iter().flatten().map(|part| format!("network {}", part.served)).collect();
@@ -153,6 +162,14 @@ impl Parts {
                 told.events.move_to(rest.pool().clone());
                 next.events = Some(told);
             }
+            let successor = networks.iter_mut().find(|part| part.settings.name == earlier.settings.name);
+            if let Some(next) = successor
+                && let Some(calls) = &next.calls
+                && let Some(viewed) = earlier.views.take()
+            {
+                viewed.views.move_to(calls.pool().clone());
+                next.views = Some(viewed);
+            }
         }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let replaced = std::mem::replace(self, Self { config, networks, retired: JoinSet::new() });
@@ -180,13 +197,8 @@ impl Part {
             || self.beacon.as_ref().is_some_and(|beacon| Arc::strong_count(beacon) > 1)
     }
 
-    fn build(
-        settings: &config::Network,
-        config: &Config,
-        world: &World,
-        metrics: &Arc<Metrics>,
-        broken: &Arc<watch::Sender<bool>>,
-    ) -> Result<Self, String> {
+    fn build(settings: &config::Network, config: &Config, tools: &Tools<'_>) -> Result<Self, String> {
+        let Tools { world, metrics, broken, .. } = *tools;
         let name: Arc<str> = settings.name.as_str().into();
         let mut watch = JoinSet::new();
         let mut start = |layer, nodes: &[config::Node]| -> Result<Option<Arc<Pool>>, String> {
@@ -194,12 +206,9 @@ impl Part {
                 return Ok(None);
             }
             let build = |node: &config::Node| {
-                if node.http.is_none() {
-                    warn!(network = &*name, node = %node.name, "has only a WebSocket URL, which this version cannot use");
-                }
                 let patience = CONNECT.min(config.calls.attempt_timeout);
-                let label = label(settings, layer, node);
-                let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics);
+                let (label, seed) = (label(settings, layer, node), (world.wall)());
+                let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics, seed);
                 built.map_err(|why| format!("network {name}, node {}: {why}", node.name))
             };
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;
@@ -216,8 +225,9 @@ impl Part {
         };
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
         let beacon = start(Layer::Cl, &settings.cl)?.map(|pool| Arc::new(Rest::new(pool, &config.calls, metrics)));
-        let events = beacon.as_ref().map(|rest| Told::start(rest.pool(), config, world, metrics, broken));
-        Ok(Self { settings: settings.clone(), served: name, calls, beacon, events, _watch: watch })
+        let events = beacon.as_ref().map(|rest| Told::start(rest.pool(), config, tools));
+        let views = calls.as_ref().map(|calls| Viewed::start(calls.pool(), config, tools));
+        Ok(Self { settings: settings.clone(), served: name, calls, beacon, events, views, _watch: watch })
     }
 
     fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
@@ -236,23 +246,34 @@ impl Part {
 }
 
 impl Told {
-    fn start(
-        pool: &Arc<Pool>,
-        config: &Config,
-        world: &World,
-        metrics: &Arc<Metrics>,
-        broken: &Arc<watch::Sender<bool>>,
-    ) -> Self {
-        let settings = events::Settings { max_waiting: MAX_EVENTS, hold: config.calls.hold, seed: (world.wall)() };
-        let (events, mut running) = Events::start(pool.clone(), &settings, metrics.clone());
+    fn start(pool: &Arc<Pool>, config: &Config, tools: &Tools<'_>) -> Self {
+        let seed = (tools.world.wall)();
+        let settings = events::Settings { max_waiting: MAX_EVENTS, hold: config.calls.hold, seed };
+        let (events, mut running) = Events::start(pool.clone(), &settings, tools.metrics.clone());
         let mut watch = JoinSet::new();
-        let (network, broken) = (pool.network.clone(), broken.clone());
+        let (network, broken) = (pool.network.clone(), tools.broken.clone());
         watch.spawn(async move {
             let how = running.broken().await;
             error!(network = &*network, how, "events are no longer told");
             broken.send_replace(true);
         });
         Self { events, _watch: watch }
+    }
+}
+
+impl Viewed {
+    fn start(pool: &Arc<Pool>, config: &Config, tools: &Tools<'_>) -> Self {
+        let seed = (tools.world.wall)();
+        let settings = view::Settings { chain: config.chain.clone(), timeout: config.calls.timeout, seed };
+        let (views, mut running) = Views::start(pool.clone(), &settings, tools.couriers.clone(), tools.metrics.clone());
+        let mut watch = JoinSet::new();
+        let (network, broken) = (pool.network.clone(), tools.broken.clone());
+        watch.spawn(async move {
+            let how = running.broken().await;
+            error!(network = &*network, how, "subscriptions are no longer served");
+            broken.send_replace(true);
+        });
+        Self { views, _watch: watch }
     }
 }
 

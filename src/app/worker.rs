@@ -20,6 +20,7 @@ use tracing::{debug, error};
 use crate::{
     door::http::Service,
     net::{Incoming, upstream},
+    view::Job,
 };
 
 /// Connections that may wait for a worker to take them up.
@@ -43,21 +44,21 @@ struct Hand {
 }
 
 impl Crew {
-    /// Starts `threads` workers, or one on this runtime.
-    pub(super) fn start(threads: Option<usize>, service: &Service) -> io::Result<Self> {
+    /// Starts a worker for each of `jobs`, each with a thread of its own if they are to be `threads`.
+    pub(super) fn start(threads: bool, jobs: Vec<mpsc::Receiver<Job>>, service: &Service) -> io::Result<Self> {
         let mut crew = Self { hands: Vec::new(), done: Vec::new(), stops: Vec::new() };
-        for index in 1..=threads.unwrap_or(1).max(1) {
+        for (index, jobs) in (1..).zip(jobs) {
             let (connections, accepted) = mpsc::channel(BACKLOG);
             let (finished, done) = oneshot::channel();
             let (stop, stopped) = oneshot::channel();
             let open = Arc::new(AtomicUsize::new(0));
-            let work = work(accepted, stopped, open.clone(), service.clone());
+            let work = work(accepted, jobs, stopped, open.clone(), service.clone());
             let work = async move {
                 work.await;
                 // Nobody may be waiting for it.
                 let _ = finished.send(());
             };
-            if threads.is_some() {
+            if threads {
                 let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                     upstream::set_worker(index);
@@ -106,6 +107,7 @@ impl Hands {
 
 async fn work(
     mut accepted: mpsc::Receiver<(Incoming, SocketAddr)>,
+    mut jobs: mpsc::Receiver<Job>,
     mut stopped: oneshot::Receiver<()>,
     open: Arc<AtomicUsize>,
     service: Service,
@@ -123,6 +125,8 @@ async fn work(
                     error!(%error, "a connection's task panicked");
                 }
             }
+            // When nobody gives jobs any more, none is missing.
+            Some(job) = jobs.recv() => job(),
             given = accepted.recv(), if accepting => match given {
                 None => accepting = false,
                 Some((incoming, peer)) => match incoming.open() {

@@ -155,6 +155,18 @@ impl Answer {
         Ok(Self { status, kind: kind.unwrap_or(Kind::Alien), pieces, rest, id, splice: None })
     }
 
+    /// An answer that came as one text, with its id at `id`.
+    pub fn whole(text: Bytes, id: Range<usize>) -> Self {
+        let kind = match answer::peek(&text) {
+            answer::Answer::Result { .. } => Kind::Result,
+            answer::Answer::Error => Kind::Error,
+            answer::Answer::Incomplete | answer::Answer::Alien => Kind::Alien,
+        };
+        let mut pieces = Pieces::default();
+        pieces.push(text);
+        Self { status: 200, kind, pieces, rest: None, id: (!id.is_empty()).then_some(id), splice: None }
+    }
+
     /// An answer of our own making, in a node's stead.
     pub fn made(body: Vec<u8>) -> Self {
         let mut pieces = Pieces::default();

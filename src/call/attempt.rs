@@ -1,16 +1,27 @@
 //! One attempt at one node: what came of it, and whom that speaks of.
 
+use std::{future::poll_fn, ops::Range, pin::pin, task::Poll};
+
 use tokio::time::Instant;
 
 use super::{
     alarm::Alarm,
     answer::{Answer, Kind},
+    hold::Turn,
 };
 use crate::{
     domain::answer::Blame,
     metrics::AttemptOutcome,
-    net::upstream::{Error, Post},
-    pool::{board::Trouble, health::Fault, node::Node, probe::trouble},
+    net::{
+        link,
+        upstream::{Error, Gate, Post},
+    },
+    pool::{
+        ask::{link_trouble, trouble},
+        board::Trouble,
+        health::Fault,
+        node::Node,
+    },
 };
 
 /// An attempt to be made.
@@ -23,8 +34,8 @@ pub(super) struct Attempt<'a> {
     pub(super) place: usize,
     /// Whether the call may be sent twice.
     pub(super) repeatable: bool,
-    /// Whether it has an id. Of one that has none, any answer is that it was taken; nodes send an empty one.
-    pub(super) wants_answer: bool,
+    /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
+    pub(super) id: Option<&'a [u8]>,
     pub(super) limit: Instant,
 }
 
@@ -64,8 +75,9 @@ impl Drop for Count<'_> {
 }
 
 impl Attempt<'_> {
-    /// Makes the attempt. The flag tells that it took two goes at the node, the first of which may have arrived.
-    pub(super) async fn run(&self, alarm: &mut Alarm) -> (Sent, bool) {
+    /// Makes the attempt, in its turn if it has to wait for one. The flag tells that it took two goes at the node, the first of which may
+    /// have arrived.
+    pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm) -> (Sent, bool) {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.repeatable && self.node.is_out() {
@@ -78,7 +90,7 @@ impl Attempt<'_> {
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
         let sent = tokio::select! {
             biased;
-            sent = self.exchange(&mut again) => {
+            sent = self.exchange(turn, &mut again) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
                     Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
@@ -97,16 +109,17 @@ impl Attempt<'_> {
         (sent, again)
     }
 
-    async fn exchange(&self, again: &mut bool) -> Sent {
+    async fn exchange(&self, turn: &mut Option<Turn<'_>>, again: &mut bool) -> Sent {
         let Some(upstream) = &self.node.upstream else {
-            return Sent::Nothing(None);
+            // In a box, so that calls over HTTP do not carry the room for it.
+            return Box::pin(self.over_link(turn)).await;
         };
         let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
-        let mut outcome = upstream.post(post).await;
+        let mut outcome = upstream.post(post, turn).await;
         if self.repeatable && outcome.as_ref().is_err_and(Error::is_stale) {
             *again = true;
             post.fresh = true;
-            outcome = upstream.post(post).await;
+            outcome = upstream.post(post, turn).await;
         }
         let response = match outcome {
             Ok(response) => response,
@@ -120,6 +133,29 @@ impl Attempt<'_> {
         }
     }
 
+    async fn over_link(&self, turn: &mut Option<Turn<'_>>) -> Sent {
+        let Some(link) = &self.node.link else { return Sent::Nothing(None) };
+        poll_fn(|context| turn.poll_open(context)).await;
+        let mut call = pin!(link.call(self.body, self.id.and_then(|id| place(self.body, id))));
+        // The link writes calls in the order in which they are first asked about.
+        let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+        turn.written();
+        let outcome = match first {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => call.await,
+        };
+        match outcome {
+            Ok(answer) => {
+                self.node.traffic.touch(Instant::now());
+                self.classify(Answer::whole(answer.text, answer.id))
+            }
+            // That more came at once than can wait says nothing of the node.
+            Err(link::Error::NotSent) if link.is_up() => Sent::Nothing(None),
+            Err(error @ link::Error::NotSent) => Sent::Nothing(Some(link_trouble(self.node, link, error))),
+            Err(error @ link::Error::Lost) => Sent::Lost(Some(link_trouble(self.node, link, error))),
+        }
+    }
+
     fn classify(&self, mut answer: Answer) -> Sent {
         let status = answer.status;
         // What a gateway or a provider says of itself and not of the call.
@@ -129,7 +165,7 @@ impl Attempt<'_> {
             Trouble { fault: Fault::Failing, text }
         };
         match answer.kind {
-            _ if !self.wants_answer && status < 300 => {
+            _ if self.id.is_none() && status < 300 => {
                 self.node.traffic.answered(self.place);
                 Sent::Answered(answer)
             }
@@ -149,4 +185,10 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// Where `part` stands in `whole`, if it is a part of it.
+fn place(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    (start + part.len() <= whole.len()).then_some(start..start + part.len())
 }

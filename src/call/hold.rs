@@ -1,19 +1,31 @@
 //! Where calls wait while no node can serve: in the order of their arrival, bounded in count and bytes.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
-use crate::{config::Calls, domain::refusal::Refusal, metrics::Metrics, pool::Pool};
+use crate::{
+    config::Calls,
+    domain::refusal::Refusal,
+    metrics::Metrics,
+    net::{BoxFuture, upstream::Gate},
+    pool::Pool,
+};
+
+/// For how long a call that has left the queue is held up at most by those before it that have a node and are not written yet, because
+/// their connections come about more slowly, or not at all.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// The queue of one side of a network, whose calls are `To`'s.
 pub struct Hold<To> {
@@ -21,6 +33,8 @@ pub struct Hold<To> {
     metrics: Arc<Metrics>,
     /// The turn: whoever holds the one permit is first in the queue. Waiters get it in the order in which they asked.
     turn: Semaphore,
+    /// The calls that have left, in the order in which they did: whoever holds the one permit may be written.
+    line: Semaphore,
     calls: AtomicUsize,
     bytes: AtomicUsize,
     max_calls: usize,
@@ -49,8 +63,41 @@ impl<To> From<Refusal> for Left<To> {
     }
 }
 
-/// A place at the head of the queue; the next call's turn comes when it is dropped.
-pub struct Turn<'a>(#[expect(dead_code, reason = "held for its drop")] SemaphorePermit<'a>);
+/// A call's place among those that have left the queue: all of them get their connections at once, and each is written after those
+/// before it. It is given up when the call is written, or with this.
+pub struct Turn<'a>(Step<'a>);
+
+enum Step<'a> {
+    Waits(BoxFuture<'a, Option<SemaphorePermit<'a>>>),
+    /// Without a permit when it would not wait any longer.
+    Open(#[expect(dead_code, reason = "held for its drop")] Option<SemaphorePermit<'a>>),
+    Written,
+}
+
+impl<'a> Turn<'a> {
+    /// Takes the last place in the line.
+    async fn last(line: &'a Semaphore) -> Self {
+        let turn = timeout(LONGEST_TURN, line.acquire());
+        // A semaphore that is never closed.
+        let mut turn = Self(Step::Waits(Box::pin(async { turn.await.ok()?.ok() })));
+        // Asking is what takes the place.
+        poll_fn(|context| Poll::Ready(turn.poll_open(context).is_ready())).await;
+        turn
+    }
+}
+
+impl Gate for Turn<'_> {
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Step::Waits(turn) = &mut self.0 {
+            self.0 = Step::Open(ready!(turn.as_mut().poll(context)));
+        }
+        Poll::Ready(())
+    }
+
+    fn written(&mut self) {
+        self.0 = Step::Written;
+    }
+}
 
 /// A call's share of the queue's bounds.
 struct Place<'a, To> {
@@ -72,6 +119,7 @@ impl<To> Hold<To> {
             pool,
             metrics,
             turn: Semaphore::new(1),
+            line: Semaphore::new(1),
             calls: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_calls: settings.max_held.get(),
@@ -101,7 +149,9 @@ impl<To> Hold<To> {
                     return Err(Refusal::NoNode);
                 }
             }
-            Ok(Turn(turn))
+            let place = Turn::last(&self.line).await;
+            drop(turn);
+            Ok(place)
         };
         // All arms are cancel-safe: a waiter that leaves gives up its place only.
         tokio::select! {

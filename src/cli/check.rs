@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{block_on, table::table};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     config::{Config, Network, Node as Settings},
     domain::{chain::Chain, verdict::Layer},
     metrics::Metrics,
+    net::link::Actor,
     pool::{
         board::{Probe, near},
         clock,
@@ -50,7 +51,7 @@ async fn check(config: &Config) -> bool {
     well
 }
 
-async fn check_network(network: &Network, config: &Config, world: &World, metrics: &Metrics) -> Vec<Line> {
+async fn check_network(network: &Network, config: &Config, world: &World, metrics: &Arc<Metrics>) -> Vec<Line> {
     let sides = [(Layer::El, &network.el), (Layer::Cl, &network.cl)];
     let lines = join_all(sides.map(|(layer, nodes)| check_side(network, layer, nodes, config, world, metrics))).await;
     lines.into_iter().flatten().collect()
@@ -62,16 +63,20 @@ async fn check_side(
     nodes: &[Settings],
     config: &Config,
     world: &World,
-    metrics: &Metrics,
+    metrics: &Arc<Metrics>,
 ) -> Vec<Line> {
+    let limit = config.health.timeout;
     let probes = nodes.iter().map(|settings| async move {
-        let node = Node::new(settings, settings.name.as_str(), &world.dial, config.health.timeout, 0, metrics);
-        let outcome = match &node {
-            Err(why) => Err(why.clone()),
-            Ok(node) => match timeout(config.health.timeout, probe(node, layer, None)).await {
-                Ok(outcome) => outcome.map_err(|trouble| trouble.text),
-                Err(_) => Err(format!("no answer within {:?}", config.health.timeout)),
-            },
+        let node = Node::new(settings, settings.name.as_str(), &world.dial, limit, 0, metrics, 0);
+        let outcome = match node {
+            Err(why) => Err(why),
+            Ok(mut node) => {
+                let _link: JoinSet<()> = node.take_actor().into_iter().map(Actor::run).collect();
+                let probed = async { probe(&node, layer, None).await.map_err(|trouble| trouble.text) };
+                let both = async { tokio::try_join!(probed, node.linked()) };
+                let outcome = timeout(limit, both).await;
+                outcome.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))).map(|(probe, ())| probe)
+            }
         };
         (settings, outcome)
     });

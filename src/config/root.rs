@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Admin, Calls, Config, Cors, Flags, Health, LISTEN, Log, MAX_CONNECTIONS, Network, Problem,
+    ADMIN_LISTEN, Admin, Calls, Chain, Config, Cors, Flags, Health, LISTEN, Log, MAX_CONNECTIONS, Network, Problem,
     SHUTDOWN_GRACE, Url, Ws,
     problem::Invalid,
     reader::Reader,
@@ -50,6 +50,7 @@ pub(super) fn read_and_list_keys(
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),
         calls: Calls::read(root.section("calls")),
+        chain: Chain::read(root.section("chain")),
         cors: Cors::read(root.section("cors")),
         ws: Ws::read(root.section("ws")),
         log: Log::read(root.section("log")),

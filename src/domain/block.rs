@@ -22,7 +22,7 @@ impl BlockRef {
     ///
     /// # Errors
     /// Names the field that is missing or malformed.
-    pub fn read(json: &str) -> Result<Self, String> {
+    pub fn read(json: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Header {
@@ -31,7 +31,7 @@ impl BlockRef {
             parent_hash: String,
             timestamp: String,
         }
-        let header: Header = serde_json::from_str(json).map_err(|error| format!("not a block: {error}"))?;
+        let header: Header = serde_json::from_slice(json).map_err(|error| format!("not a block: {error}"))?;
         let number =
             |name: &str, text: &str| hex::quantity(text).ok_or_else(|| format!("not a block: {name} is no quantity"));
         let hash = |name: &str, text: String| match hex::bytes(&text) {
@@ -102,12 +102,12 @@ mod tests {
                 "00".repeat(32)
             )
         };
-        let block = BlockRef::read(&json("0x10", &hash)).unwrap();
+        let block = BlockRef::read(json("0x10", &hash).as_bytes()).unwrap();
         assert_eq!((block.number, block.timestamp, block.hash), (16, 0x65, hash.clone()));
-        assert!(BlockRef::read(&json("16", &hash)).unwrap_err().contains("number"));
-        assert!(BlockRef::read(&json("0x10", "0xab")).unwrap_err().contains("hash"));
-        assert!(BlockRef::read("null").is_err());
-        assert!(BlockRef::read("{}").unwrap_err().contains("number"));
+        assert!(BlockRef::read(json("16", &hash).as_bytes()).unwrap_err().contains("number"));
+        assert!(BlockRef::read(json("0x10", "0xab").as_bytes()).unwrap_err().contains("hash"));
+        assert!(BlockRef::read(b"null").is_err());
+        assert!(BlockRef::read(b"{}").unwrap_err().contains("number"));
     }
     #[test]
     fn a_beacon_header_is_read_or_the_wrong_field_is_named() {

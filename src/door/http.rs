@@ -18,6 +18,7 @@ use tokio::{sync::watch, time::Instant};
 use self::{
     batch::Batch,
     lane::{Lane, Left},
+    other::Ended,
     reply::Reply,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body},
     },
-    door::{Guest, site::Site},
+    door::{Guest, Usher, site::Site},
     metrics::Metrics,
     net::BoxIo,
 };
@@ -47,25 +48,41 @@ pub struct Service {
     closing: watch::Receiver<bool>,
     /// Whose the requests to the beacon API are.
     beacon: Guest,
+    /// Whose the connections are that go on as WebSockets.
+    usher: Arc<dyn Usher>,
 }
 
 impl Service {
-    /// A service for what `site` holds, until `closing` turns true. Requests to the beacon API go to `beacon`.
-    pub fn new(site: Arc<ArcSwap<Site>>, metrics: Arc<Metrics>, closing: watch::Receiver<bool>, beacon: Guest) -> Self {
-        Self { site, metrics, closing, beacon }
+    /// A service for what `site` holds, until `closing` turns true. Requests to the beacon API go to `beacon`, and connections that
+    /// are to go on as WebSockets to `usher`.
+    pub fn new(
+        site: Arc<ArcSwap<Site>>,
+        metrics: Arc<Metrics>,
+        closing: watch::Receiver<bool>,
+        beacon: Guest,
+        usher: Arc<dyn Usher>,
+    ) -> Self {
+        Self { site, metrics, closing, beacon, usher }
     }
 
     /// Serves one connection to its end.
     pub async fn serve(self, io: BoxIo, peer: SocketAddr) {
-        let _open = self.metrics.connection();
-        let left = Lane::new(io, &self).run().await;
-        let outcome = match left {
-            Ok(Left::Closed) => Ok(()),
-            Ok(Left::Other { io, read }) => other::serve(io, read, &self).await.map_err(|error| error.to_string()),
+        let open = self.metrics.connection();
+        // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
+        let outcome = match Box::pin(Lane::new(io, &self).run()).await {
+            Ok(Left::Closed) => Ok(Ended::Closed),
+            Ok(Left::Other { io, read }) => {
+                Box::pin(other::serve(io, read, &self)).await.map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
-        if let Err(error) = outcome {
-            tracing::debug!(%peer, error, "client connection ended");
+        match outcome {
+            Ok(Ended::Closed) => {}
+            Ok(Ended::TakenOver { io, read, by }) => {
+                drop((open, self));
+                by(io, read).await;
+            }
+            Err(error) => tracing::debug!(%peer, error, "client connection ended"),
         }
     }
 

@@ -6,9 +6,10 @@ use http::HeaderName;
 
 use crate::{
     call::{Calls, rest::Rest},
-    config::Origins,
+    config::{Origins, Ws},
     events::Events,
     pool::Pool,
+    view::Views,
 };
 
 /// One network as clients see it.
@@ -23,6 +24,8 @@ pub struct Served {
     pub beacon: Option<Arc<Rest>>,
     /// The events of its consensus nodes; `None` if it has none.
     pub events: Option<Arc<Events>>,
+    /// The subscriptions to its execution nodes; `None` if it has none.
+    pub views: Option<Arc<Views>>,
 }
 
 impl Served {
@@ -42,8 +45,10 @@ pub struct Site {
     pub forward: Vec<HeaderName>,
     /// Bytes of a request's body at most.
     pub max_body: usize,
-    /// Client connections open at once, at most.
+    /// Client connections open at once, at most; WebSockets have a limit of their own.
     pub max_connections: usize,
+    /// Limits of WebSockets.
+    pub ws: Ws,
     /// How long a shutdown waits for what is in flight.
     pub shutdown_grace: Duration,
 }
@@ -53,15 +58,31 @@ impl Site {
     pub fn calls(&self, path: &str) -> Option<&Arc<Calls>> {
         let path = path.split('?').next().unwrap_or(path);
         let path = path.strip_prefix('/')?;
+        self.execution(path.strip_suffix('/').unwrap_or(path)).and_then(|network| network.calls.as_ref())
+    }
+
+    /// The network whose WebSockets are at `path`, if there is one: that of the calls, there and below at `ws`.
+    pub fn websockets(&self, path: &str) -> Option<&Served> {
+        let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
-        let served = match path {
+        let path = if path == "ws" { "" } else { path.strip_suffix("/ws").unwrap_or(path) };
+        self.execution(path).filter(|network| network.calls.is_some())
+    }
+
+    /// The network of this name.
+    pub fn network(&self, name: &str) -> Option<&Served> {
+        self.networks.iter().find(|network| *network.name == *name)
+    }
+
+    /// The network whose execution side is at `path`, without slashes around it.
+    fn execution(&self, path: &str) -> Option<&Served> {
+        match path {
             "" | "el" => self.networks.iter().find(|network| network.is_default),
             _ => {
                 let name = path.strip_suffix("/el").unwrap_or(path);
                 self.networks.iter().find(|network| !network.is_default && *network.name == *name)
             }
-        };
-        served.and_then(|network| network.calls.as_ref())
+        }
     }
 
     /// For a path of the beacon API: the network, if there is one of that name, and the path from `/eth/` on.
@@ -106,6 +127,7 @@ mod tests {
             forward,
             max_body: 0,
             max_connections: 1,
+            ws: Ws::default(),
             shutdown_grace: Duration::ZERO,
         };
         for (name, goes) in [
@@ -123,13 +145,14 @@ mod tests {
     #[test]
     fn paths_of_the_beacon_api_are_told_from_others() {
         let served =
-            |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None, events: None };
+            |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None, events: None, views: None };
         let site = Site {
             networks: vec![served("default", true), served("holesky", false)],
             origins: Origins::None,
             forward: vec![],
             max_body: 0,
             max_connections: 1,
+            ws: Ws::default(),
             shutdown_grace: Duration::ZERO,
         };
         let found = |path| site.beacon(path).map(|(network, path)| (network.map(|network| &*network.name), path));

@@ -22,7 +22,7 @@ use crate::{
         request::{Body, Request},
         upstream::{Error, Response},
     },
-    pool::{Pool, board::Trouble, health::Fault, probe::trouble},
+    pool::{Pool, ask::trouble, board::Trouble, health::Fault},
 };
 
 /// How long a node may take to begin an answer.

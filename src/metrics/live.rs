@@ -16,9 +16,6 @@ pub(super) struct Live {
     /// Client WebSockets refused, because ws.max_connections was reached.
     #[metric]
     ws_connections_refused_total: Counter,
-    /// Messages of client WebSockets, by direction: in or out.
-    #[metric(labels = ["direction"])]
-    ws_messages_total: Counter,
     /// Subscriptions of WebSocket clients open now, by kind: newHeads, logs, or other.
     #[metric(labels = ["kind"])]
     subscriptions: Gauge,
@@ -28,6 +25,9 @@ pub(super) struct Live {
     /// Times that the WebSocket to the node was opened anew after it was lost.
     #[metric(labels = ["node"])]
     link_reconnects_total: Counter,
+    /// Times that the WebSocket to the node was closed because it told of no blocks though the node had some.
+    #[metric(labels = ["node"])]
+    link_mute_total: Counter,
     /// Subscriptions of our own asked for again on a new WebSocket to the node, by outcome: accepted, refused, or lost.
     #[metric(labels = ["node", "outcome"])]
     replays_total: Counter,
@@ -71,12 +71,12 @@ impl Metrics {
 
     /// `count` messages came from clients.
     pub fn messages_in(&self, count: u64) {
-        self.live.ws_messages_total("in").inc_by(count);
+        self.messages[0].inc_by(count);
     }
 
     /// `count` messages went to clients.
     pub fn messages_out(&self, count: u64) {
-        self.live.ws_messages_total("out").inc_by(count);
+        self.messages[1].inc_by(count);
     }
 
     /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as the guard lives.
@@ -97,6 +97,11 @@ impl Metrics {
     /// The link to a node was opened anew.
     pub fn relinked(&self, node: &str) {
         self.live.link_reconnects_total(node).inc();
+    }
+
+    /// The link to a node was found mute.
+    pub fn mute(&self, node: &str) {
+        self.live.link_mute_total(node).inc();
     }
 
     /// A subscription of our own was asked for again.

@@ -66,11 +66,18 @@ impl Conn {
         Pin::new(&mut self.io).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
-    /// Sends a request and waits for the head of the response. `head` writes the request's head, blank line included.
+    /// Sends a request and waits for the head of the response. `head` writes the request's head, blank line included; `written` is
+    /// called when all of it has left, perhaps more than once.
     ///
     /// # Errors
     /// When the connection is lost or the peer does not speak HTTP. Bytes of the request may have arrived.
-    pub async fn send(&mut self, head: impl FnOnce(&mut Vec<u8>), body: &[u8], to_head: bool) -> Result<Head, Broken> {
+    pub async fn send(
+        &mut self,
+        head: impl FnOnce(&mut Vec<u8>),
+        body: &[u8],
+        to_head: bool,
+        mut written: impl FnMut(),
+    ) -> Result<Head, Broken> {
         self.write.clear();
         head(&mut self.write);
         let flat = body.len() <= FLATTEN;
@@ -79,18 +86,20 @@ impl Conn {
         }
         let rest = if flat { &[][..] } else { body };
         let (mut sent, mut lost) = (0, None);
-        poll_fn(|context| self.poll_send(context, rest, &mut sent, &mut lost, to_head)).await
+        let total = self.write.len() + rest.len();
+        poll_fn(|context| {
+            self.poll_write(context, rest, &mut sent, &mut lost);
+            if sent == total {
+                written();
+            }
+            // A node may answer, and even hang up, before it has read all of a long request.
+            self.poll_head(context, sent == total, &mut lost, to_head)
+        })
+        .await
     }
 
-    /// Writes and reads at once: a node may answer, and even hang up, before it has read all of a long request.
-    fn poll_send(
-        &mut self,
-        context: &mut Context<'_>,
-        rest: &[u8],
-        sent: &mut usize,
-        lost: &mut Option<io::Error>,
-        to_head: bool,
-    ) -> Poll<Result<Head, Broken>> {
+    /// Writes what it can of the request, whose body beyond what is flat is `rest`, and counts what was `sent`.
+    fn poll_write(&mut self, context: &mut Context<'_>, rest: &[u8], sent: &mut usize, lost: &mut Option<io::Error>) {
         let total = self.write.len() + rest.len();
         while *sent < total && lost.is_none() {
             let wrote = if *sent < self.write.len() && !rest.is_empty() {
@@ -114,7 +123,6 @@ impl Conn {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        self.poll_head(context, *sent == total, lost, to_head)
     }
 
     /// Sends a request whose body comes piece by piece, and waits for the head of the response. A node that answers before it has

@@ -2,7 +2,9 @@
 
 use std::{
     cell::Cell,
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -36,6 +38,11 @@ thread_local! {
 /// Chooses this thread's shard; workers count from 1, everything else shares 0.
 pub fn set_worker(index: usize) {
     SHARD.set(index);
+}
+
+/// This thread's shard: a worker's number, from 1, or 0 for any other thread.
+pub fn worker() -> usize {
+    SHARD.get()
 }
 
 /// What to connect to, and what every request to it carries.
@@ -113,6 +120,34 @@ pub struct Post<'a> {
     pub fresh: bool,
 }
 
+/// Holds a request back until its turn has come, when it has a connection to go over.
+pub trait Gate: Send {
+    /// Ready when the request may be written.
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// All of the request has left. May be called more than once.
+    fn written(&mut self);
+}
+
+/// The gate that is always open.
+impl Gate for () {
+    fn poll_open(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn written(&mut self) {}
+}
+
+impl<G: Gate> Gate for Option<G> {
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.as_mut().map_or(Poll::Ready(()), |gate| gate.poll_open(context))
+    }
+
+    fn written(&mut self) {
+        self.iter_mut().for_each(G::written);
+    }
+}
+
 /// A response whose head has come.
 pub struct Response {
     /// Status and fields.
@@ -146,22 +181,18 @@ impl Upstream {
         Arc::new(Self { target, dial, connect_timeout, host, post, idle })
     }
 
-    /// The values of the headers that every request carries. They may be secrets.
-    pub fn header_values(&self) -> impl Iterator<Item = &[u8]> {
-        self.target.headers.iter().map(|(_, value)| &value[..])
-    }
-
-    /// Sends a JSON-RPC request and waits for the response's head. The caller bounds it in time.
+    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. The caller bounds it in time.
     ///
     /// # Errors
     /// Tells whether the request may have arrived.
-    pub async fn post(self: &Arc<Self>, post: Post<'_>) -> Result<Response, Error> {
+    pub async fn post(self: &Arc<Self>, post: Post<'_>, gate: &mut impl Gate) -> Result<Response, Error> {
         let idle = if post.fresh { None } else { self.take_idle() };
         let conn = match idle {
             Some(conn) => conn,
             None => Conn::new(self.connect().await?),
         };
-        self.exchange(conn, post).await
+        poll_fn(|context| gate.poll_open(context)).await;
+        self.exchange(conn, post, gate).await
     }
 
     /// Asks for what is at `target`, below the node's own URL, and waits for the response's head. `fresh`: over a new connection.
@@ -176,7 +207,12 @@ impl Upstream {
         self.request(request, Body::Whole(&[]), patience).await
     }
 
-    async fn exchange(self: &Arc<Self>, mut conn: Conn, post: Post<'_>) -> Result<Response, Error> {
+    async fn exchange(
+        self: &Arc<Self>,
+        mut conn: Conn,
+        post: Post<'_>,
+        gate: &mut impl Gate,
+    ) -> Result<Response, Error> {
         let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(&self.post);
             push_decimal(out, post.body.len());
@@ -189,7 +225,8 @@ impl Upstream {
             out.extend_from_slice(b"\r\n");
         };
         let reused = conn.reused;
-        let head = conn.send(write, post.body, false).await.map_err(|broken| Error::Broken { broken, reused })?;
+        let head = conn.send(write, post.body, false, || gate.written()).await;
+        let head = head.map_err(|broken| Error::Broken { broken, reused })?;
         Ok(Response { head, conn: Some(conn), upstream: self.clone() })
     }
 
@@ -216,7 +253,7 @@ impl Upstream {
         let framing = body.framing();
         let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
         let head = match body {
-            Body::Whole(body) => conn.send(write, body, to_head).await,
+            Body::Whole(body) => conn.send(write, body, to_head, || {}).await,
             Body::Streamed { pieces, length } => conn.stream(write, pieces, length.is_none(), patience, to_head).await,
         };
         let head = head.map_err(|broken| Error::Broken { broken, reused })?;

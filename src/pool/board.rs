@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     clock,
+    ear::Ear,
     head::{self, Memory, Report, Standing},
     health::{Fault, Health},
     node::Node,
@@ -34,6 +35,8 @@ pub struct Probe {
     pub chain: Chain,
     /// How long the node took.
     pub latency: Duration,
+    /// When the question for the latest block left.
+    pub asked: Instant,
 }
 
 /// What a probe or a call ran into, in words without secrets.
@@ -50,6 +53,10 @@ pub struct Trouble {
 pub enum Input {
     /// A probe ended.
     Probed(usize, Result<Probe, Trouble>),
+    /// The node told of a new latest block by itself, which came at this moment.
+    Told(usize, BlockRef, Instant),
+    /// The node's feed of heads runs from now on, or no longer.
+    Feed(usize, bool),
     /// A call failed in a way that speaks of the node.
     CallFailed(usize, Trouble),
     /// Evidence that needs no repetition: the node is out.
@@ -67,6 +74,8 @@ pub enum Effect {
     CameBack(usize),
     /// The node should be probed now.
     Poke(usize),
+    /// The node has blocks that its feed of heads does not tell of.
+    Mute(usize),
     /// The verdict on a node changed.
     Verdict {
         /// Which.
@@ -100,6 +109,9 @@ struct Known {
     chain: Option<Chain>,
     report: Option<Report>,
     block: Option<BlockRef>,
+    /// When the node last told of a block by itself. What it was asked before that is no news.
+    told: Option<Instant>,
+    ear: Ear,
     condition: Condition,
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
@@ -127,6 +139,8 @@ impl Board {
             chain: None,
             report: None,
             block: None,
+            told: None,
+            ear: Ear::default(),
             condition: Condition::default(),
             latency: None,
             last_error: None,
@@ -152,8 +166,20 @@ impl Board {
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
-                nodes[node].traffic.lower(probe.block.number);
-                self.known[node].probed(node, probe, now);
+                if !probe.condition.syncing && self.known[node].ear.is_mute(probe.block.number, probe.asked) {
+                    effects.push(Effect::Mute(node));
+                }
+                if let Some(height) = self.known[node].probed(node, probe, now) {
+                    nodes[node].traffic.lower(height);
+                }
+            }
+            Input::Feed(node, true) => self.known[node].ear.open(now),
+            Input::Feed(node, false) => self.known[node].ear.close(),
+            Input::Told(node, block, at) => {
+                self.known[node].ear.heard(block.number);
+                if !self.known[node].told(node, block, at, now) {
+                    effects.push(Effect::Poke(node));
+                }
             }
             Input::Probed(node, Err(trouble)) => {
                 self.known[node].failed(trouble, now);
@@ -305,15 +331,38 @@ impl Board {
 }
 
 impl Known {
-    fn probed(&mut self, node: usize, probe: Probe, now: Instant) {
+    /// Takes note of a good probe. Returns the height that it found, unless the node has told of a block since it was asked.
+    fn probed(&mut self, node: usize, probe: Probe, now: Instant) -> Option<u64> {
         self.health.good(now);
-        let number = probe.block.number;
-        let moved = self.report.filter(|report| report.number == number).map_or(now, |report| report.moved);
-        self.report = Some(Report { node, number, timestamp: probe.block.timestamp, heard: now, moved });
-        self.block = Some(probe.block);
         self.condition = probe.condition;
         self.chain = Some(probe.chain);
         self.latency = Some(probe.latency);
+        if self.told.is_some_and(|told| probe.asked <= told) {
+            // The node answers, and its head is the one that it told of.
+            self.report = self.report.map(|report| Report { heard: now, ..report });
+            return None;
+        }
+        let height = probe.block.number;
+        self.stands_at(node, probe.block, now);
+        Some(height)
+    }
+
+    /// Takes note of a block that the node told of by itself. `false` when it is below the head that is known: nodes tell the blocks of
+    /// a reorganisation one by one, from the lowest on, and only a probe knows whether they stay there.
+    fn told(&mut self, node: usize, block: BlockRef, at: Instant, now: Instant) -> bool {
+        let rises = self.block.as_ref().is_none_or(|known| known.number <= block.number);
+        if rises {
+            self.told = Some(at);
+            self.stands_at(node, block, now);
+        }
+        rises
+    }
+
+    fn stands_at(&mut self, node: usize, block: BlockRef, now: Instant) {
+        let number = block.number;
+        let moved = self.report.filter(|report| report.number == number).map_or(now, |report| report.moved);
+        self.report = Some(Report { node, number, timestamp: block.timestamp, heard: now, moved });
+        self.block = Some(block);
     }
 
     fn failed(&mut self, trouble: Trouble, now: Instant) {
@@ -351,6 +400,7 @@ impl Known {
             latency: self.latency,
             last_error: self.last_error.clone(),
             proving,
+            pushing: self.ear.hears(),
         }
     }
 }

@@ -14,15 +14,22 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    config::{Node as Settings, Tier},
+    config::{Node as Settings, Tier, Url},
     domain::method::Method,
     metrics::{Metrics, NodeMetrics},
     net::{
         Dial, Endpoint,
+        link::{self, Link},
         tls::Tls,
         upstream::{Target, Upstream},
     },
 };
+
+/// How long a link waits. A silent one is pinged soon, for between blocks there is little to hear.
+const WRITE: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(5);
+const PONG: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Words of an `Authorization` header that are no secret.
 const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
@@ -37,6 +44,8 @@ pub struct Node {
     pub tier: Tier,
     /// Its HTTP side; `None` for a node that has only a WebSocket.
     pub upstream: Option<Arc<Upstream>>,
+    /// Its WebSocket side, if it has one.
+    pub link: Option<Arc<Link>>,
     /// Where its attempts are counted.
     pub metrics: NodeMetrics,
     /// What its answers to calls tell.
@@ -51,11 +60,14 @@ pub struct Node {
     pub(super) is_out: AtomicBool,
     /// Rung to have it probed now.
     pub(super) poke: Notify,
+    /// Who runs the link, until the pool starts it.
+    actor: Option<link::Actor>,
     secrets: Vec<String>,
 }
 
 impl Node {
-    /// Prepares a node for `workers` workers. A connection must come about within `patience`.
+    /// Prepares a node for `workers` workers. A connection must come about within `patience`; `seed` is for the pauses between attempts
+    /// to open the link.
     ///
     /// # Errors
     /// When its TLS cannot be set up; the text names no secret.
@@ -65,33 +77,43 @@ impl Node {
         dial: &Arc<dyn Dial>,
         patience: Duration,
         workers: usize,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
+        seed: u64,
     ) -> Result<Self, String> {
-        let mut secrets = Vec::new();
-        let mut upstream = None;
-        if let Some(url) = &settings.http {
-            let mut headers: Vec<(String, Vec<u8>)> = settings
-                .headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.expose().as_bytes().to_vec()))
-                .collect();
-            if let Some(basic) = url.basic_auth() {
-                headers.push(("authorization".into(), basic.expose().as_bytes().to_vec()));
-            }
-            secrets.extend(url.secrets());
-            let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
+        let headers: Vec<(String, Vec<u8>)> = settings
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.expose().as_bytes().to_vec()))
+            .collect();
+        let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
+        let target = |url: &Url, headers| -> Result<Target, String> {
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
             };
             let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-            let target = Target { endpoint, tls, url: url.clone(), headers };
-            upstream = Some(Upstream::new(target, dial.clone(), patience, workers));
+            Ok(Target { endpoint, tls, url: url.clone(), headers })
+        };
+        let (mut upstream, mut link, mut actor) = (None, None, None);
+        if let Some(url) = &settings.http {
+            let basic = url.basic_auth().map(|basic| ("authorization".to_owned(), basic.expose().as_bytes().to_vec()));
+            let headers = headers.iter().cloned().chain(basic).collect();
+            upstream = Some(Upstream::new(target(url, headers)?, dial.clone(), patience, workers));
         }
-        secrets.extend(settings.ws.iter().flat_map(|url| url.secrets()));
-        let values = upstream.iter().flat_map(|upstream| upstream.header_values());
+        if let Some(url) = &settings.ws {
+            let patience = link::Patience { connect: patience, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
+            // Nodes that are lost together do not come back together.
+            let seed = label.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+            let (handle, runs) =
+                Link::new(target(url, headers.clone())?, dial.clone(), patience, seed, metrics.clone(), label);
+            (link, actor) = (Some(handle), Some(runs));
+        }
+        let urls = || settings.http.iter().chain(&settings.ws);
+        let mut secrets: Vec<String> = urls().flat_map(Url::secrets).collect();
+        let basics = urls().filter_map(|url| Some(url.basic_auth()?.expose().as_bytes().to_vec()));
+        let values = headers.into_iter().map(|(_, value)| value).chain(basics);
         secrets.extend(values.flat_map(|value| {
-            let value = String::from_utf8_lossy(value).into_owned();
+            let value = String::from_utf8_lossy(&value).into_owned();
             let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
             words.into_iter().chain([value])
         }));
@@ -99,12 +121,14 @@ impl Node {
         secrets.retain(|secret| secret.len() >= 4 && !SCHEMES.contains(&secret.as_str()));
         // What holds another secret is hidden before it.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        let url = settings.http.as_ref().or(settings.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
+        let url = urls().next().map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
             label: label.to_owned(),
             tier: settings.tier,
             upstream,
+            link,
+            actor,
             metrics: metrics.node(label),
             traffic: Traffic::new(),
             url,
@@ -114,6 +138,33 @@ impl Node {
             poke: Notify::new(),
             secrets,
         })
+    }
+
+    /// Whoever runs the link, to be spawned; `None` when there is none, or it was taken already.
+    pub fn take_actor(&mut self) -> Option<link::Actor> {
+        self.actor.take()
+    }
+
+    /// Completes when the link is up, if there is one.
+    ///
+    /// # Errors
+    /// When an attempt to connect has failed; the text names no secret.
+    pub async fn linked(&self) -> Result<(), String> {
+        let Some(link) = &self.link else { return Ok(()) };
+        let mut status = link.changes();
+        if !status.borrow_and_update().up {
+            link.hurry();
+            if status.changed().await.is_err() || !link.is_up() {
+                return Err(self.why_link_is_down());
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the link is down, for people and without secrets.
+    pub(super) fn why_link_is_down(&self) -> String {
+        let why = self.link.as_ref().and_then(|link| link.changes().borrow().why_down.clone());
+        why.map_or_else(|| "the link is down".to_owned(), |why| self.redact(&format!("the link is down: {why}")))
     }
 
     /// Completes when the node goes out; calls that wait on it and may be repeated then move on.

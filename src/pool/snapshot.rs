@@ -49,6 +49,8 @@ pub struct Facts {
     pub last_error: Option<(String, Instant)>,
     /// Good probes in a row that it still needs; 0 while it is in.
     pub proving: u32,
+    /// Whether it tells of its heads by itself now. Where it does not, they are known from probes only.
+    pub pushing: bool,
 }
 
 /// A node's place in the order of choice: the least is the best. Compared field by field.

@@ -168,6 +168,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// The head of what comes next, up to the blank line.
+    pub async fn head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
+                return String::from_utf8(self.bytes(end + 4).await).unwrap();
+            }
+            timeout(SOON, self.fill()).await.expect("no head in time").unwrap();
+        }
+    }
+
+    /// The next bytes, so many.
+    pub async fn bytes(&mut self, length: usize) -> Vec<u8> {
+        timeout(SOON * 4, self.take(length)).await.expect("nothing comes").unwrap()
+    }
+
     /// Whether the peer ends the connection, with nothing more to say.
     pub async fn is_closed(&mut self) -> bool {
         let mut byte = [0];

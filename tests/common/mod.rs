@@ -11,6 +11,7 @@ pub mod origin;
 pub mod proxy;
 pub mod rest;
 pub mod sim;
+pub mod ws;
 
 use std::time::Duration;
 

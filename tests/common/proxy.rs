@@ -11,6 +11,7 @@ use steadfast::{
 use super::{
     client::{Client, Response},
     until,
+    ws::Ws,
 };
 
 /// A running proxy.
@@ -43,6 +44,11 @@ impl Proxy {
 
     pub async fn client(&self) -> Client {
         Client::connect(self.addr()).await
+    }
+
+    /// A WebSocket at `/`.
+    pub async fn ws(&self) -> Ws {
+        Ws::dial(self.addr()).await
     }
 
     /// One call on a connection of its own.

@@ -1,7 +1,7 @@
 //! A network that is only memory: what listens and what dials meet in it, and time is whatever the runtime says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
@@ -15,11 +15,13 @@ use steadfast::{
 use tokio::{
     io::{DuplexStream, duplex},
     sync::mpsc,
+    time::{Duration, sleep},
 };
 
 use super::{
     client::{Client, Response},
     proxy, until,
+    ws::Ws,
 };
 
 /// Bytes on their way in each direction of a connection.
@@ -36,6 +38,8 @@ struct State {
     dialled: u64,
     /// Our own system's error for every dial.
     exhausted: Option<i32>,
+    /// How long each of the next dials takes.
+    delays: VecDeque<Duration>,
 }
 
 impl Net {
@@ -57,6 +61,11 @@ impl Net {
         self.0.lock().unwrap().exhausted = errno;
     }
 
+    /// The next dials take as long as this, one after the other, and those behind them no time.
+    pub fn delay(&self, delays: impl IntoIterator<Item = Duration>) {
+        self.0.lock().unwrap().delays = delays.into_iter().collect();
+    }
+
     /// Connections that were ever tried.
     pub fn dialled(&self) -> u64 {
         self.0.lock().unwrap().dialled
@@ -66,7 +75,13 @@ impl Net {
 impl Dial for Net {
     fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move {
-            let exhausted = self.0.lock().unwrap().exhausted;
+            let (exhausted, delay) = {
+                let mut state = self.0.lock().unwrap();
+                (state.exhausted, state.delays.pop_front())
+            };
+            if let Some(delay) = delay {
+                sleep(delay).await;
+            }
             if let Some(errno) = exhausted {
                 return Err(io::Error::from_raw_os_error(errno));
             }
@@ -159,12 +174,17 @@ impl Proxy {
         Client::over(self.net.connect(self.app.addr().port()).await.unwrap())
     }
 
+    /// A WebSocket at `/`.
+    pub async fn ws(&self) -> Ws<DuplexStream> {
+        Ws::open(self.client().await.io, "/").await
+    }
+
     /// One call on a connection of its own.
     pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.client().await.post(body).await
     }
 
-    async fn admin(&self, path: &str) -> Response {
+    pub async fn admin(&self, path: &str) -> Response {
         let mut client = Client::over(self.net.connect(self.app.admin_addr().port()).await.unwrap());
         client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
         client.response().await

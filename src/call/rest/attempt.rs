@@ -15,7 +15,7 @@ use crate::{
         request::{Body, Request as Upstreamed},
         upstream::{Error, Response},
     },
-    pool::{Pool, board::Trouble, health::Fault, node::Node, probe::trouble},
+    pool::{Pool, ask::trouble, board::Trouble, health::Fault, node::Node},
 };
 
 /// How long the head of an answer may take where the work may be long: nodes have worked on states for nine minutes. One that is not alive is found out sooner,

@@ -1,10 +1,12 @@
 //! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`), bodies in chunks, and all that is
-//! malformed or too long. Requests to the beacon API go on to the door that answers them.
+//! malformed or too long. Requests to the beacon API go on to the door that answers them, and connections that are to go on as
+//! WebSockets to the door that takes them over.
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -17,7 +19,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout},
+};
 
 use super::{
     ARRIVAL, IDLE, STALL, Service, answer,
@@ -27,29 +32,90 @@ use super::{
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
-    door::{Guest, site::Site},
+    door::{Admitted, Guest, NotAdmitted, Takeover, site::Site},
     net::{BoxIo, exchange::Broken},
 };
 
-/// Serves the connection from here to its end.
-pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<(), hyper::Error> {
-    let respond = service_fn(|request| async {
-        let site = service.site.load_full();
-        Ok::<_, Infallible>(respond(site, request, service.beacon).await)
+/// How a connection ends here.
+pub(super) enum Ended {
+    Closed,
+    /// Another door has it from here on.
+    TakenOver { io: BoxIo, read: Bytes, by: Takeover },
+}
+
+/// Serves the connection from here to its end, or until it is taken over.
+pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<Ended, hyper::Error> {
+    let taken = Mutex::new(None);
+    let respond = service_fn(|request| {
+        let taken = &taken;
+        Box::pin(async move {
+            let site = service.site.load_full();
+            Ok::<_, Infallible>(if asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
+                let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
+                switch(admitted, taken)
+            } else {
+                respond(site, request, service.beacon).await
+            })
+        })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .serve_connection(Stall::new(io, read, STALL), respond);
-    let mut connection = std::pin::pin!(connection);
     let mut closing = service.closing.clone();
     // Both arms are cancel-safe; after the second, the first goes on alone.
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
-        outcome = connection.as_mut() => return outcome,
-        _ = closing.wait_for(|closing| *closing) => connection.as_mut().graceful_shutdown(),
+        outcome = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(outcome),
+        _ = closing.wait_for(|closing| *closing) => None,
+    };
+    if ended.transpose()?.is_none() {
+        Pin::new(&mut connection).graceful_shutdown();
+        poll_fn(|context| connection.poll_without_shutdown(context)).await?;
     }
-    connection.await
+    let parts = connection.into_parts();
+    let (io, unread) = parts.io.into_parts();
+    let by = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(match by {
+        // What hyper has read comes before what was not given to it.
+        Some(by) => Ended::TakenOver { io, read: [parts.read_buf, unread].concat().into(), by },
+        None => {
+            let mut io = io;
+            // The client may be gone already.
+            let _ = timeout(STALL, io.shutdown()).await;
+            Ended::Closed
+        }
+    })
+}
+
+/// Whether the request asks to go on as a WebSocket.
+fn asks_to_switch(request: &Request<Incoming>) -> bool {
+    let asked = request.headers().get_all(header::UPGRADE).iter();
+    request.method() == Method::GET
+        && asked.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(is_websocket)
+}
+
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
+}
+
+/// Answers a request to switch; who takes the connection over is left in `taken`.
+fn switch(admitted: Result<Admitted, NotAdmitted>, taken: &Mutex<Option<Takeover>>) -> Response<Streamed> {
+    match admitted {
+        Ok(Admitted { headers, takeover }) => {
+            let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
+            response.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
+            *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
+            response
+        }
+        Err(NotAdmitted { status, why, hint }) => {
+            let mut response = plain(status, why);
+            if let Some((name, value)) = hint {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            response
+        }
+    }
 }
 
 async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> Response<Streamed> {

@@ -30,6 +30,11 @@ impl Stall {
         Self { io, read, patience, since: None }
     }
 
+    /// The stream, and what was read of it and not asked for.
+    pub(super) fn into_parts(self) -> (BoxIo, Bytes) {
+        (self.io, self.read)
+    }
+
     fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.since = None;

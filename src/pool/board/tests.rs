@@ -18,8 +18,8 @@ impl Bench {
     fn new(nodes: usize, chain: Option<u64>) -> Self {
         let text: String = (0..nodes).map(|n| format!("[[cl.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
         let config = Config::parse(&text, &|_| None).unwrap();
-        let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Metrics::new());
-        let node = |node| Node::new(node, "", &dial, Duration::from_secs(1), 0, &metrics).unwrap();
+        let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Arc::new(Metrics::new()));
+        let node = |node| Node::new(node, "", &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
         let nodes: Vec<Node> = config.networks[0].cl.iter().map(node).collect();
         let board = Board::new(nodes.len(), Layer::Cl, &config.health, chain);
         Self { board, nodes, start: Instant::now(), seconds: 0 }
@@ -58,7 +58,8 @@ fn chain(id: u64, genesis: &str) -> Chain {
 
 fn at(slot: u64) -> Probe {
     let block = BlockRef { number: slot, hash: String::new(), parent: String::new(), timestamp: GENESIS + slot * SLOT };
-    Probe { block, condition: Condition::default(), chain: chain(1, "0xaa"), latency: Duration::ZERO }
+    let asked = Instant::now();
+    Probe { block, condition: Condition::default(), chain: chain(1, "0xaa"), latency: Duration::ZERO, asked }
 }
 
 fn says(condition: Condition) -> Probe {
@@ -162,4 +163,56 @@ fn a_syncing_node_that_proves_itself_has_no_head_to_measure_others_by() {
     assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Syncing]);
     assert_eq!(bench.round(&[Ok(at(100)), Ok(at(101))]), [Up, Up]);
     assert_eq!(bench.board.head, Some(101));
+}
+
+fn told(bench: &Bench, slot: u64, after: u64) -> Input {
+    Input::Told(0, at(slot).block, bench.start + Duration::from_secs(after))
+}
+
+fn heights(bench: &Bench) -> (Option<u64>, Option<u64>) {
+    let snapshot = bench.board.snapshot(&bench.nodes, bench.start);
+    (snapshot.nodes[0].head.as_ref().map(|head| head.number), snapshot.head)
+}
+
+#[test]
+fn what_a_node_was_asked_before_it_told_of_a_block_does_not_take_the_block_back() {
+    let mut bench = Bench::new(1, None);
+    let asked = |slot, after| {
+        let asked = bench.start + Duration::from_secs(after);
+        Input::Probed(0, Ok(Probe { asked, ..at(slot) }))
+    };
+    let (first, early, late) = (asked(100, 0), asked(100, 1), asked(100, 3));
+    let news = told(&bench, 101, 2);
+    bench.step(first);
+    bench.step(news);
+    assert_eq!(heights(&bench), (Some(101), Some(101)));
+    bench.step(early);
+    assert_eq!(heights(&bench), (Some(101), Some(101)));
+    // Asked since, it is the node's word.
+    bench.step(late);
+    assert_eq!(heights(&bench).0, Some(100));
+}
+
+#[test]
+fn a_block_below_the_head_that_a_node_tells_of_has_it_probed_and_takes_nothing_back() {
+    let mut bench = Bench::new(1, None);
+    bench.step(Input::Probed(0, Ok(at(100))));
+    let news = told(&bench, 98, 2);
+    let effects = bench.board.step(news, &bench.nodes, 0, bench.start, GENESIS + 100 * SLOT);
+    assert_eq!(effects, [Effect::Poke(0)]);
+    assert_eq!(heights(&bench).0, Some(100));
+    // At the same height it is another block.
+    let mut other = at(100).block;
+    other.hash = "other".to_owned();
+    bench.step(Input::Told(0, other.clone(), bench.start + Duration::from_secs(3)));
+    assert_eq!(bench.board.snapshot(&bench.nodes, bench.start).nodes[0].head, Some(other));
+}
+
+#[test]
+fn a_node_that_tells_of_blocks_and_answers_no_probe_is_not_in() {
+    let mut bench = Bench::new(1, None);
+    let news = told(&bench, 101, 2);
+    bench.step(news);
+    assert_eq!(bench.board.known[0].verdict, Verdict::Down(Down::Unknown));
+    assert_eq!(heights(&bench).1, None);
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{failing, read, trouble};
+use super::MAX_ANSWER;
 use crate::{
     domain::{block::BlockRef, chain::Chain, verdict::Condition},
     net::upstream::{Error, Upstream},
     pool::{
+        ask::{failing, read, trouble},
         board::{Probe, Trouble},
         node::Node,
     },
@@ -20,7 +22,10 @@ use crate::{
 const PARTIAL_CONTENT: u16 = 206;
 
 /// Asks for the head, how the node is, and, unless its chain is `known`, which chain it serves.
-pub(super) async fn probe(node: &Node, upstream: &Arc<Upstream>, known: Option<&Chain>) -> Result<Probe, Trouble> {
+pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, Trouble> {
+    let Some(upstream) = &node.upstream else {
+        return Err(failing(node, "has no HTTP URL, and there is no beacon API without"));
+    };
     let started = Instant::now();
     let head = async {
         let answer = get(node, upstream, "/eth/v1/beacon/headers/head").await?;
@@ -40,7 +45,7 @@ pub(super) async fn probe(node: &Node, upstream: &Arc<Upstream>, known: Option<&
     let (block, optimistic) = BlockRef::read_beacon(&head, beacon)
         .map_err(|why| failing(node, &format!("/eth/v1/beacon/headers/head: {why}")))?;
     condition.optimistic |= optimistic;
-    Ok(Probe { block, condition, chain, latency })
+    Ok(Probe { block, condition, chain, latency, asked: started })
 }
 
 /// What the node says of itself. When its words are all well, the status of its health route has the last one: nodes have called
@@ -91,7 +96,7 @@ async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Troub
 }
 
 /// The body of an answer that must be 200.
-async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Vec<u8>, Trouble> {
+async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Bytes, Trouble> {
     match ask(node, upstream, path).await? {
         (200, body) => Ok(body),
         (status, _) => Err(failing(node, &format!("{path}: HTTP status {status}"))),
@@ -99,7 +104,7 @@ async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
 }
 
 /// Status and body of the answer at `path` below the node's URL.
-async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<(u16, Vec<u8>), Trouble> {
+async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<(u16, Bytes), Trouble> {
     let target = PathAndQuery::from_static(path);
     let mut outcome = upstream.get(&target, false).await;
     if outcome.as_ref().is_err_and(Error::is_stale) {
@@ -107,5 +112,5 @@ async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
     }
     let response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
-    Ok((status, read(node, path, response).await?))
+    Ok((status, read(node, path, response, MAX_ANSWER).await?))
 }

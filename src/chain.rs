@@ -1,0 +1,90 @@
+//! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it changes, whatever becomes of nodes.
+
+mod block;
+mod driver;
+mod follow;
+mod known;
+mod window;
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+pub use self::block::{Block, Change};
+use self::{driver::Driver, follow::Follow};
+use crate::{config, domain::block::BlockRef, metrics::Metrics, pool::Pool};
+
+/// Changes that may wait for whoever takes them; then the follower waits too.
+const BACKLOG: usize = 64;
+
+/// Follows the chain of one network.
+pub struct Follower {
+    pools: watch::Sender<Arc<Pool>>,
+    wish: watch::Sender<Wish>,
+}
+
+/// Whether anybody listens, and where the chain was when they began to.
+#[derive(Clone, Debug, Default)]
+struct Wish {
+    is_wanted: bool,
+    /// The active node and its head at that moment.
+    since: Option<(usize, BlockRef)>,
+}
+
+/// The task behind a follower; it ends when this is dropped.
+pub struct Running {
+    task: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits for the task to end, which it does not by itself: the text says how it came about.
+    pub async fn broken(&mut self) -> String {
+        match self.task.join_next().await {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "the task ended".to_owned(),
+        }
+    }
+}
+
+impl Follower {
+    /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks no node for anything.
+    pub fn start(
+        pool: Arc<Pool>,
+        settings: &config::Chain,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, mpsc::Receiver<Change>, Running) {
+        let (changes, told) = mpsc::channel(BACKLOG);
+        let (pools, wish) = (watch::Sender::new(pool.clone()), watch::Sender::new(Wish::default()));
+        let follow = Follow::new(settings, Instant::now());
+        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics);
+        let mut task = JoinSet::new();
+        task.spawn(driver.run(pools.subscribe()));
+        (Arc::new(Self { pools, wish }), told, Running { task })
+    }
+
+    /// From now on the chain is that of another pool of the same network. Nothing is lost on the way.
+    pub fn move_to(&self, pool: Arc<Pool>) {
+        self.pools.send_replace(pool);
+    }
+
+    /// Whether anybody listens. Every block that becomes canonical after `want(true)` has returned is told.
+    pub fn want(&self, wanted: bool) {
+        let since = driver::active_head(&self.pool()).filter(|_| wanted);
+        self.wish.send_if_modified(|wish| {
+            let is_news = wish.is_wanted != wanted;
+            if is_news {
+                *wish = Wish { is_wanted: wanted, since };
+            }
+            is_news
+        });
+    }
+
+    /// The pool whose chain it follows now.
+    pub fn pool(&self) -> Arc<Pool> {
+        self.pools.borrow().clone()
+    }
+}

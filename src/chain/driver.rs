@@ -1,0 +1,206 @@
+//! The task behind a follower: gives it what the pool knows, and does what follows.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Wish,
+    block::{Block, Change, Head},
+    follow::{Effect, Fetch, Follow, Input},
+};
+use crate::{
+    domain::block::BlockRef,
+    metrics::Metrics,
+    pool::{Pool, listen::Pushed},
+};
+
+/// How long a node may take to give a header.
+const FETCH: Duration = Duration::from_secs(2);
+/// The longest answer that is read for a header, in bytes: it comes with the hashes of a very full block.
+const MAX_ANSWER: usize = 4 << 20;
+/// The least time between two probes that look for a new head.
+const LEAST_POLL: Duration = Duration::from_millis(200);
+
+pub(super) struct Driver {
+    pool: Arc<Pool>,
+    follow: Follow,
+    wish: watch::Receiver<Wish>,
+    is_wanted: bool,
+    changes: mpsc::Sender<Change>,
+    metrics: Arc<Metrics>,
+    /// Holds the one fetch that is under way.
+    fetches: JoinSet<(Fetch, Option<Block>)>,
+    polled: Instant,
+}
+
+/// Whoever took the changes is gone.
+struct Gone;
+
+impl Driver {
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        follow: Follow,
+        wish: watch::Receiver<Wish>,
+        changes: mpsc::Sender<Change>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (fetches, polled) = (JoinSet::new(), Instant::now());
+        Self { pool, follow, wish, is_wanted: false, changes, metrics, fetches, polled }
+    }
+
+    /// Runs until nobody is left who could listen.
+    pub(super) async fn run(mut self, mut pools: watch::Receiver<Arc<Pool>>) {
+        let (mut snapshots, mut headers) = (self.pool.subscribe(), self.pool.headers());
+        loop {
+            if self.look(&mut headers).await.is_err() {
+                return;
+            }
+            let now = Instant::now();
+            let (wake, poll) = (self.follow.wake_at(), self.poll_at());
+            // All arms are cancel-safe; an empty set is nothing to wait for. What comes in a flood comes last: the others are rare.
+            let done = tokio::select! {
+                biased;
+                Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {
+                    Ok((fetch, block)) => self.step(Input::Fetched(fetch, block)).await,
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => Ok(()),
+                },
+                changed = self.wish.changed() => {
+                    // It is taken up in its turn, with all else that is new.
+                    self.wish.mark_changed();
+                    changed.map_err(|_| Gone)
+                }
+                moved = pools.changed() => match moved {
+                    Ok(()) => {
+                        self.pool = pools.borrow_and_update().clone();
+                        (snapshots, headers) = (self.pool.subscribe(), self.pool.headers());
+                        self.fetches.abort_all();
+                        self.step(Input::Moved).await
+                    }
+                    Err(_) => Err(Gone),
+                },
+                // The pool is held here, so its senders are too.
+                _ = snapshots.changed() => Ok(()),
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => self.step(Input::Woken).await,
+                () = sleep_until(poll.unwrap_or(now)), if poll.is_some() => {
+                    self.poll();
+                    Ok(())
+                }
+                pushed = headers.recv() => match pushed {
+                    Ok(pushed) => self.learn(pushed).await,
+                    Err(_) => Ok(()),
+                },
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes up what is known now.
+    async fn look(&mut self, headers: &mut broadcast::Receiver<Pushed>) -> Result<(), Gone> {
+        let told = self.told();
+        // A header comes before the snapshot that has it as a head, and a wish before the head that it must not miss: so both are
+        // looked at after the snapshot, and given first.
+        while let Ok(pushed) = headers.try_recv() {
+            self.learn(pushed).await?;
+        }
+        if self.wish.has_changed().map_err(|_| Gone)? {
+            let Wish { is_wanted, since } = self.wish.borrow_and_update().clone();
+            self.is_wanted = is_wanted;
+            // It may be of a pool to which this one is about to move.
+            let since = since.filter(|(node, _)| *node < self.pool.nodes.len());
+            let since = since.and_then(|(node, block)| Some((node, Head::read(&block)?)));
+            self.step(if is_wanted { Input::Wanted(since) } else { Input::Unwanted }).await?;
+        }
+        self.step(Input::Head(told)).await
+    }
+
+    fn told(&self) -> Option<(usize, Head)> {
+        let (node, block) = active_head(&self.pool)?;
+        Some((node, Head::read(&block)?))
+    }
+
+    async fn learn(&mut self, Pushed { node, json, .. }: Pushed) -> Result<(), Gone> {
+        match Block::read(json) {
+            Some(block) => self.step(Input::Pushed(node, Arc::new(block))).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn step(&mut self, input: Input) -> Result<(), Gone> {
+        for effect in self.follow.step(input, Instant::now()) {
+            let network = &*self.pool.network;
+            match effect {
+                Effect::Fetch(fetch) => {
+                    self.fetches.abort_all();
+                    self.fetches.spawn(carry_out(self.pool.clone(), fetch));
+                }
+                Effect::Filled => self.metrics.backfilled(network),
+                Effect::Reorged(depth) => {
+                    debug!(network, depth, "blocks were taken out");
+                    self.metrics.reorged(network);
+                    self.metrics.reorg_depth(depth);
+                }
+                Effect::Skipped { from, to } => {
+                    warn!(network, from, to, "blocks are skipped: they are more than may be filled in");
+                    self.metrics.gap_skipped(network);
+                }
+                Effect::Tell(change) => {
+                    // Whoever hears of a block may ask for it: no node below it is to answer then.
+                    if let Some(tip) = change.added.last() {
+                        self.pool.shown(change.node, tip.number);
+                    }
+                    self.changes.send(change).await.map_err(|_| Gone)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When the active node is to be asked for its head out of turn: often enough for the chain's pace, if it does not push.
+    fn poll_at(&self) -> Option<Instant> {
+        let active = self.pool.snapshot().active.filter(|&active| self.is_wanted && !self.pool.is_pushing(active));
+        let every = (self.follow.block_time()? / 3).max(LEAST_POLL);
+        active.filter(|_| every < self.pool.interval()).map(|_| self.polled + every)
+    }
+
+    fn poll(&mut self) {
+        self.polled = Instant::now();
+        if let Some(active) = self.pool.snapshot().active {
+            self.pool.doubt(active);
+        }
+    }
+}
+
+/// The active node, with its head.
+pub(super) fn active_head(pool: &Pool) -> Option<(usize, BlockRef)> {
+    let snapshot = pool.snapshot();
+    let active = snapshot.active?;
+    Some((active, snapshot.nodes[active].head.clone()?))
+}
+
+/// Fetches a header.
+async fn carry_out(pool: Arc<Pool>, fetch: Fetch) -> (Fetch, Option<Block>) {
+    let params = format!(r#"["{}",false]"#, fetch.missing.hash);
+    let asked = pool.ask_in_time(fetch.node, "eth_getBlockByHash", &params, MAX_ANSWER, FETCH);
+    let block = match asked.await {
+        Ok(Ok(block)) => Block::read_whole(&block),
+        Ok(Err(refused)) => {
+            debug!(network = &*pool.network, node = &*pool.nodes[fetch.node].name, why = refused.text, "no header");
+            None
+        }
+        Err(trouble) => {
+            debug!(network = &*pool.network, node = &*pool.nodes[fetch.node].name, why = trouble.text, "no header");
+            pool.doubt(fetch.node);
+            None
+        }
+    };
+    (fetch, block)
+}

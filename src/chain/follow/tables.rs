@@ -1,0 +1,347 @@
+//! What follows from what, case by case.
+//!
+//! Blocks are named by branch and height: `a12` stands on `a11`. Branch `b` leaves `a` after 12, branch `c` after 9.
+
+use super::*;
+use crate::domain::hash::Hash;
+
+/// A follower of which somebody listens from `a10` on, with a window of eight blocks and gaps of at most four.
+struct Scene {
+    follow: Follow,
+    now: Instant,
+}
+
+fn head(name: &str) -> Head {
+    let (branch, number) = (name.as_bytes()[0], name[1..].parse::<u64>().unwrap());
+    let of = |branch, number: u64| {
+        let mut hash = Hash([branch; 32]);
+        hash.0[1..9].copy_from_slice(&number.to_be_bytes());
+        hash
+    };
+    let parent = match (branch, number) {
+        (b'b', 13) | (b'c', 10) => of(b'a', number - 1),
+        _ => of(branch, number - 1),
+    };
+    Head { number, hash: of(branch, number), parent, timestamp: number * 12 }
+}
+
+fn block(name: &str) -> Block {
+    Block { header: format!("{{{name}}}").into(), ..head(name).into() }
+}
+
+fn name(hash: Hash) -> String {
+    let number = u64::from_be_bytes(hash.0[1..9].try_into().unwrap());
+    format!("{}{number}", char::from(hash.0[0]))
+}
+
+fn told(change: &Change) -> String {
+    let removed = change.removed.iter().map(|block| format!(" -{}", name(block.hash)));
+    let added = change.added.iter().map(|block| format!(" +{}", name(block.hash)));
+    let skipped = if change.skipped { " over a gap" } else { "" };
+    format!("{}:{}{skipped}", change.node, removed.chain(added).collect::<String>())
+}
+
+impl Scene {
+    fn dozing() -> Self {
+        let now = Instant::now();
+        let follow = Follow::new(&Settings { window: 8, max_backfill: 4 }, now);
+        let mut scene = Self { follow, now };
+        assert_eq!(scene.head(0, "a10"), "");
+        scene
+    }
+
+    fn new() -> Self {
+        let mut scene = Self::dozing();
+        assert_eq!(scene.give(Input::Wanted(Some((0, head("a10"))))), "");
+        scene
+    }
+
+    fn give(&mut self, input: Input) -> String {
+        let effects = self.follow.step(input, self.now);
+        let text = effects.iter().filter_map(|effect| match effect {
+            Effect::Fetch(Fetch { node, missing }) => Some(format!("{node}? {}", name(missing.hash))),
+            Effect::Filled => None,
+            Effect::Reorged(depth) => Some(format!("depth {depth}")),
+            Effect::Skipped { from, to } => Some(format!("from {from} to {to}")),
+            Effect::Tell(change) => Some(told(change)),
+        });
+        text.collect::<Vec<_>>().join("; ")
+    }
+
+    fn head(&mut self, node: usize, name: &str) -> String {
+        self.give(Input::Head(Some((node, head(name)))))
+    }
+
+    fn push(&mut self, node: usize, names: &str) -> String {
+        names.split(' ').map(|name| self.give(Input::Pushed(node, Arc::new(block(name))))).collect()
+    }
+
+    /// The node pushes a header, and has it as its head then.
+    fn grow(&mut self, node: usize, name: &str) -> String {
+        self.push(node, name) + &self.head(node, name)
+    }
+
+    fn answer(&mut self, node: usize, asked: &str, answer: Option<Block>) -> String {
+        let Head { hash, number, .. } = head(asked);
+        self.give(Input::Fetched(Fetch { node, missing: Missing { hash, number } }, answer))
+    }
+
+    /// Fetches are answered as they should be until none is left.
+    fn answer_all(&mut self, mut effects: String) -> String {
+        while let Some((node, asked)) = effects.split_once("? ") {
+            effects = self.answer(node.parse().unwrap(), asked, Some(block(asked)));
+        }
+        effects
+    }
+
+    fn wait(&mut self, millis: u64) -> String {
+        self.now += Duration::from_millis(millis);
+        self.give(Input::Woken)
+    }
+}
+
+#[test]
+fn a_head_on_the_tip_is_added_without_asking_if_it_was_pushed() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.grow(0, "a11"), "0: +a11");
+    assert_eq!(scene.head(0, "a12"), "0? a12");
+    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "0: +a12");
+    assert_eq!(scene.push(0, "a13 a14 a15") + &scene.head(0, "a15"), "0: +a13 +a14 +a15");
+}
+
+#[test]
+fn a_head_of_the_window_is_no_news() {
+    let mut scene = Scene::new();
+    scene.push(0, "a11 a12");
+    assert_eq!(scene.head(0, "a12"), "0: +a11 +a12");
+    for lagging in ["a12", "a11", "a10", "a11", "a12"] {
+        assert_eq!(scene.head(0, lagging), "", "{lagging}");
+    }
+    assert_eq!(scene.head(1, "a11"), "");
+}
+
+#[test]
+fn missing_blocks_are_fetched_from_the_node_that_told_and_come_in_their_order() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.head(1, "a13"), "1? a13");
+    assert_eq!(scene.answer(1, "a13", Some(block("a13"))), "1? a12");
+    assert_eq!(scene.answer(1, "a12", Some(block("a12"))), "1? a11");
+    assert_eq!(scene.answer(1, "a11", Some(block("a11"))), "1: +a11 +a12 +a13");
+}
+
+#[test]
+fn a_reorganisation_takes_out_the_newest_first_and_can_be_undone() {
+    let mut scene = Scene::new();
+    for name in ["a11", "a12", "a13", "a14"] {
+        scene.grow(0, name);
+    }
+    scene.push(0, "b13 b14 b15");
+    assert_eq!(scene.head(0, "b15"), "depth 2; 0: -a14 -a13 +b13 +b14 +b15");
+    assert_eq!(scene.grow(0, "a15"), "depth 3; 0: -b15 -b14 -b13 +a13 +a14 +a15");
+    assert_eq!(scene.grow(0, "b13"), "depth 3; 0: -a15 -a14 -a13 +b13", "to a lower height too");
+}
+
+#[test]
+fn a_way_that_breaks_off_is_taken_up_with_the_next_node() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.head(0, "a14"), "0? a14");
+    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a13");
+    assert_eq!(scene.give(Input::Head(None)), "");
+    assert_eq!(scene.head(1, "a14"), "1? a13", "what the first node gave is not asked for again");
+    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "", "a late answer");
+    assert_eq!(scene.answer(1, "a13", Some(block("a13"))), "1? a11", "is not in vain");
+    assert_eq!(scene.answer(1, "a11", Some(block("a11"))), "1: +a11 +a12 +a13 +a14");
+}
+
+#[test]
+fn what_fails_is_asked_for_again_after_pauses_that_double() {
+    let mut scene = Scene::new();
+    scene.head(0, "a11");
+    for pause in [100, 200, 400, 800, 1600, 2000, 2000] {
+        assert_eq!(scene.answer(0, "a11", None), "");
+        assert_eq!(scene.follow.wake_at(), Some(scene.now + Duration::from_millis(pause)));
+        assert_eq!(scene.wait(pause - 1), "");
+        assert_eq!(scene.wait(1), "0? a11");
+    }
+    assert_eq!(scene.answer(0, "a11", None), "");
+    assert_eq!(scene.head(1, "a11"), "1? a11", "another node is not made to wait for it");
+    assert_eq!(scene.answer(1, "a11", None), "");
+    assert_eq!(scene.head(1, "a10"), "", "nobody says any more that there is such a block");
+    assert_eq!(scene.wait(10_000), "");
+}
+
+#[test]
+fn what_was_not_asked_for_is_no_answer() {
+    let mut scene = Scene::new();
+    scene.head(0, "a12");
+    assert_eq!(scene.answer(0, "a12", Some(block("b15"))), "");
+    assert_eq!(scene.wait(100), "0? a12");
+    let lie = Block { number: 12, ..block("a11") };
+    scene.answer(0, "a12", Some(block("a12")));
+    assert_eq!(scene.answer(0, "a11", Some(lie)), "");
+    assert_eq!(scene.wait(100), "0? a11");
+}
+
+#[test]
+fn a_header_that_another_node_pushed_is_not_believed() {
+    let mut scene = Scene::new();
+    let lie = Block { parent: head("c10").hash, ..block("a11") };
+    scene.give(Input::Pushed(1, Arc::new(lie)));
+    assert_eq!(scene.head(0, "a11"), "0? a11");
+    assert_eq!(scene.answer(0, "a11", Some(block("a11"))), "0: +a11");
+}
+
+#[test]
+fn a_node_that_was_just_chosen_may_be_behind() {
+    let mut scene = Scene::new();
+    for name in ["a11", "a12", "a13", "a14"] {
+        scene.grow(0, name);
+    }
+    for lagging in ["a12", "b13", "b14"] {
+        assert_eq!(scene.grow(1, lagging), "", "{lagging}");
+    }
+    assert_eq!(scene.grow(1, "b15"), "depth 2; 1: -a14 -a13 +b13 +b14 +b15", "it is beyond the tip");
+    assert_eq!(scene.grow(1, "a14"), "depth 3; 1: -b15 -b14 -b13 +a13 +a14", "having been there, it is believed");
+}
+
+#[test]
+fn a_node_that_is_behind_for_a_minute_is_believed() {
+    let mut scene = Scene::new();
+    for name in ["a11", "a12", "a13", "a14"] {
+        scene.grow(0, name);
+    }
+    scene.push(1, "b13");
+    assert_eq!(scene.head(1, "b13"), "");
+    assert_eq!(scene.follow.wake_at(), Some(scene.now + PATIENCE));
+    assert_eq!(scene.wait(59_999), "");
+    assert_eq!(scene.wait(1), "depth 2; 1: -a14 -a13 +b13");
+    assert_eq!(scene.head(0, "a12"), "");
+    scene.push(0, "a13");
+    assert_eq!(scene.head(0, "a13"), "", "the next one has its own minute");
+}
+
+#[test]
+fn a_gap_that_is_too_long_is_skipped() {
+    let mut scene = Scene::new();
+    let effects = scene.head(0, "a14");
+    assert_eq!(scene.answer_all(effects), "0: +a11 +a12 +a13 +a14", "four blocks");
+    assert_eq!(scene.head(0, "a19"), "0? a19");
+    assert_eq!(scene.answer(0, "a19", Some(block("a19"))), "from 14 to 19; 0: +a19 over a gap", "five");
+    scene.push(0, "a20 a21 a22 a23 a24");
+    assert_eq!(scene.head(0, "a24"), "0: +a20 +a21 +a22 +a23 +a24", "what is known is no gap");
+}
+
+#[test]
+fn a_node_that_moves_faster_than_it_answers_is_followed_all_the_same() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.head(0, "a12"), "0? a12");
+    assert_eq!(scene.head(0, "a13"), "", "one way at a time");
+    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "0? a11");
+    assert_eq!(scene.head(0, "a14"), "");
+    assert_eq!(scene.answer(0, "a11", Some(block("a11"))), "0: +a11 +a12; 0? a14");
+    assert_eq!(scene.head(0, "a20"), "");
+    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a13");
+    assert_eq!(scene.answer(0, "a13", None), "");
+    assert_eq!(scene.wait(100), "0? a20", "given up, and then it is a gap");
+    assert_eq!(scene.head(0, "a21"), "");
+    assert_eq!(scene.answer(0, "a20", Some(block("a20"))), "from 12 to 20; 0: +a20 over a gap; 0? a21");
+}
+
+#[test]
+fn below_a_young_window_nobody_has_heard_of_a_block() {
+    let mut scene = Scene::new();
+    scene.grow(0, "a11");
+    scene.push(0, "c10 c11 c12");
+    assert_eq!(scene.head(0, "c12"), "depth 2; 0: -a11 -a10 +c10 +c11 +c12");
+}
+
+#[test]
+fn a_reorganisation_deeper_than_a_full_window_is_skipped() {
+    // The eighth block fills the window.
+    for (last, deep) in [(16, false), (17, true)] {
+        let mut scene = Scene::new();
+        for number in 11..=last {
+            scene.grow(0, &format!("a{number}"));
+        }
+        for number in 10..=last {
+            scene.push(0, &format!("c{number}"));
+        }
+        let effects = scene.head(0, &format!("c{last}"));
+        let expected =
+            if deep { "from 17 to 17; 0: +c17 over a gap" } else { " -a10 +c10 +c11 +c12 +c13 +c14 +c15 +c16" };
+        assert!(effects.ends_with(expected), "{effects}");
+    }
+}
+
+#[test]
+fn a_window_that_was_full_is_not_young_again_when_blocks_are_taken_out() {
+    let mut scene = Scene::new();
+    for number in 11..=18 {
+        scene.grow(0, &format!("a{number}"));
+    }
+    assert!(scene.grow(0, "b13").ends_with("-a13 +b13"), "three blocks are left of eight");
+    scene.push(0, "c10 c11 c12 c13 c14");
+    assert_eq!(scene.head(0, "c14"), "from 13 to 14; 0: +c14 over a gap", "a10 was told, and is forgotten");
+}
+
+#[test]
+fn a_head_below_the_window_is_waited_for_a_minute() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.head(0, "c9"), "");
+    assert_eq!(scene.wait(59_999), "");
+    assert_eq!(scene.wait(1), "0? c9");
+    assert_eq!(scene.answer(0, "c9", Some(block("c9"))), "from 10 to 9; 0: +c9 over a gap");
+    scene.push(0, "a9");
+    assert_eq!(scene.grow(0, "c10"), "depth 1; 0: -c9 +a9 +c10");
+    let mut scene = Scene::new();
+    scene.head(0, "c9");
+    assert_eq!(scene.wait(60_000), "0? c9");
+    let effects = scene.head(0, "a12");
+    assert_eq!(scene.answer_all(effects), "0: +a11 +a12", "nothing is skipped when the node is back");
+}
+
+#[test]
+fn nothing_is_fetched_while_nobody_listens() {
+    let mut scene = Scene::dozing();
+    for name in ["a11", "a14", "a17", "b18"] {
+        assert_eq!(scene.head(0, name), "", "{name}");
+        assert_eq!(scene.follow.window.tip().unwrap().hash, head(name).hash);
+    }
+    assert_eq!(scene.give(Input::Wanted(Some((0, head("b18"))))), "");
+    assert_eq!(scene.head(0, "b19"), "0? b19");
+    assert_eq!(scene.give(Input::Unwanted), "");
+    assert_eq!(scene.wait(10_000), "");
+}
+
+#[test]
+fn who_begins_to_listen_misses_nothing() {
+    let mut scene = Scene::dozing();
+    // The head of that moment was a13, of which the follower has not heard; by now it is a15.
+    assert_eq!(scene.give(Input::Wanted(Some((0, head("a13"))))), "");
+    let effects = scene.head(0, "a15");
+    assert_eq!(scene.answer_all(effects), "0: +a14 +a15");
+}
+
+#[test]
+fn other_nodes_go_on_where_the_former_were() {
+    let mut scene = Scene::new();
+    scene.grow(0, "a11");
+    let effects = scene.head(0, "a13");
+    scene.answer(0, "a13", Some(block("a13")));
+    assert_eq!(effects, "0? a13");
+    scene.push(0, "a14");
+    assert_eq!(scene.give(Input::Moved), "");
+    assert_eq!(scene.head(0, "a10"), "", "it may be behind");
+    assert_eq!(scene.head(0, "a14"), "0? a14", "what was pushed, others pushed");
+    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a12");
+    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "0: +a12 +a13 +a14");
+}
+
+#[test]
+fn the_time_between_blocks_is_learnt_from_their_timestamps() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.follow.block_time(), None);
+    scene.grow(0, "a11");
+    scene.grow(0, "a12");
+    assert_eq!(scene.follow.block_time(), Some(Duration::from_secs(12)));
+}

@@ -1,0 +1,102 @@
+//! Headers that are known beside those of the window: told by nodes unasked, or fetched.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use super::block::Block;
+use crate::domain::hash::Hash;
+
+/// Headers kept of those that one node pushed.
+const PUSHED: usize = 64;
+
+/// Headers by hash, of whatever branch; both kinds are bounded, and the oldest news goes first.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// What a node pushed counts while its word counts: it might give a block another parent.
+    pushed: BTreeMap<usize, VecDeque<Arc<Block>>>,
+    /// What the node whose word counted gave us.
+    fetched: BTreeMap<Hash, Arc<Block>>,
+    /// The keys of `fetched`, oldest first.
+    order: VecDeque<Hash>,
+    most: usize,
+}
+
+impl Known {
+    /// Keeps `most` of those that were fetched.
+    pub(super) fn new(most: usize) -> Self {
+        Self { pushed: BTreeMap::new(), fetched: BTreeMap::new(), order: VecDeque::new(), most }
+    }
+
+    /// `node` told it unasked.
+    pub(super) fn push(&mut self, node: usize, block: Arc<Block>) {
+        let pushed = self.pushed.entry(node).or_default();
+        pushed.push_back(block);
+        if pushed.len() > PUSHED {
+            pushed.pop_front();
+        }
+    }
+
+    pub(super) fn insert(&mut self, block: Arc<Block>) {
+        let hash = block.hash;
+        if self.fetched.insert(hash, block).is_none() {
+            self.order.push_back(hash);
+        }
+        while self.order.len() > self.most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.fetched.remove(&oldest);
+        }
+    }
+
+    /// The block of that name and height, while the word of `node` counts.
+    pub(super) fn find(&self, node: usize, hash: Hash, number: u64) -> Option<&Arc<Block>> {
+        let fetched = self.fetched.get(&hash);
+        let pushed = || self.pushed.get(&node)?.iter().rev().find(|block| block.hash == hash);
+        fetched.or_else(pushed).filter(|block| block.number == number)
+    }
+
+    /// The nodes are others now.
+    pub(super) fn forget_nodes(&mut self) {
+        self.pushed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::block::Head, *};
+
+    fn block(name: u8, number: u64) -> Arc<Block> {
+        let head = Head { number, hash: Hash([name; 32]), parent: Hash::default(), timestamp: 0 };
+        Arc::new(head.into())
+    }
+
+    #[test]
+    fn a_push_counts_for_its_node_alone_and_what_was_fetched_for_all() {
+        let mut known = Known::new(2);
+        known.push(1, block(7, 3));
+        assert!(known.find(1, Hash([7; 32]), 3).is_some());
+        assert!(known.find(0, Hash([7; 32]), 3).is_none(), "another node did not say so");
+        assert!(known.find(1, Hash([7; 32]), 4).is_none(), "of another height");
+        known.forget_nodes();
+        assert!(known.find(1, Hash([7; 32]), 3).is_none());
+        known.insert(block(7, 3));
+        assert!(known.find(0, Hash([7; 32]), 3).is_some());
+    }
+
+    #[test]
+    fn both_kinds_are_bounded() {
+        let mut known = Known::new(2);
+        for name in [1, 2, 2, 3] {
+            known.insert(block(name, 1));
+        }
+        let found: Vec<u8> = (1..=3).filter(|&name| known.find(0, Hash([name; 32]), 1).is_some()).collect();
+        assert_eq!(found, [2, 3]);
+        for name in 0..=PUSHED as u8 {
+            known.push(0, block(name + 100, 1));
+        }
+        assert_eq!(known.pushed[&0].len(), PUSHED);
+        assert!(known.find(0, Hash([100; 32]), 1).is_none());
+    }
+}

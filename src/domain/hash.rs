@@ -1,0 +1,44 @@
+//! A block's hash.
+
+use std::{fmt, str::FromStr};
+
+use super::hex;
+
+/// Names a block, a transaction or a topic: Keccak-256 of it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash(pub [u8; 32]);
+
+impl FromStr for Hash {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = hex::bytes(text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("not a hash")
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_read_whatever_the_case_of_its_digits_and_written_in_small_ones() {
+        let text = format!("0x{}", "Ab".repeat(32));
+        assert_eq!(text.parse::<Hash>().unwrap().to_string(), text.to_lowercase());
+        for bad in ["0xab", "", "ab", &format!("{text}00"), &text.replace('b', "g")] {
+            assert!(bad.parse::<Hash>().is_err(), "{bad}");
+        }
+    }
+}

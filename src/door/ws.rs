@@ -1,0 +1,100 @@
+//! Calls and subscriptions over WebSockets.
+//!
+//! A connection comes here from the HTTP door, with its request; from then on one task serves it. Frames are our own: messages are
+//! few kinds of short texts, and ten thousand idle clients must not hold ten thousand buffers.
+
+mod frame;
+mod handshake;
+mod message;
+mod reader;
+mod session;
+mod subscriptions;
+mod writer;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwap;
+use http::{Request, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tracing::warn;
+
+use self::session::{Session, Signals};
+use super::{Admitted, NotAdmitted, Usher, site::Site};
+use crate::metrics::Metrics;
+
+/// The WebSockets of all clients.
+pub struct Sockets {
+    site: Arc<ArcSwap<Site>>,
+    metrics: Arc<Metrics>,
+    signals: Signals,
+    open: Arc<AtomicUsize>,
+}
+
+/// Counts an open WebSocket for as long as it lives.
+struct Open<M>(Arc<AtomicUsize>, #[expect(dead_code, reason = "held for its drop")] M);
+
+impl<M> Drop for Open<M> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Sockets {
+    /// WebSockets to what `site` holds, until `closing` turns true. `reloads` changes after every change of `site`.
+    pub fn new(
+        site: Arc<ArcSwap<Site>>,
+        metrics: Arc<Metrics>,
+        closing: watch::Receiver<bool>,
+        reloads: watch::Receiver<u64>,
+    ) -> Self {
+        Self { site, metrics, signals: Signals { closing, reloads }, open: Arc::default() }
+    }
+
+    /// WebSockets open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    fn enter(&self, limit: usize) -> Option<Open<impl Drop + Send + use<>>> {
+        if self.open.fetch_add(1, Relaxed) >= limit {
+            self.open.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Open(self.open.clone(), self.metrics.websocket()))
+    }
+}
+
+impl Usher for Sockets {
+    fn admit(&self, site: &Site, request: &Request<Incoming>, headers: Vec<u8>) -> Result<Admitted, NotAdmitted> {
+        let response = handshake::answer(request, &site.ws.allow_origins)?;
+        let refuse = |status, why| NotAdmitted { status, why, hint: Some((header::RETRY_AFTER, "1")) };
+        if *self.signals.closing.borrow() {
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down\n"));
+        }
+        let Some(served) = site.websockets(request.uri().path()) else {
+            return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network\n", hint: None });
+        };
+        let limit = site.ws.max_connections.get();
+        let Some(open) = self.enter(limit) else {
+            self.metrics.websocket_refused();
+            warn!(limit, "ws.max_connections is reached; a WebSocket is refused");
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached\n"));
+        };
+        let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
+        let metrics = self.metrics.clone();
+        Ok(Admitted {
+            headers: response,
+            takeover: Box::new(move |io, read| {
+                let session = Session::new(io, read, headers, network, site, signals, metrics);
+                Box::pin(async move {
+                    let _open = open;
+                    session.run().await;
+                })
+            }),
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! A client's message, from its coming to its answer in the mailbox: one call, or a batch of them.
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{frame::Closing, subscriptions::Subscriptions};
+use crate::{
+    call::{Calls, Outcome, alarm::Alarm, answer::Answer},
+    domain::{
+        method::Method,
+        refusal::Refusal,
+        rpc::{self, Body, NotARequest, Request},
+    },
+    view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
+};
+
+/// How many calls of a batch run at the same time.
+const WIDTH: usize = 16;
+/// How long a node may send none of an answer that it has begun.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What all messages of a client share.
+pub(super) struct Client {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) subscriptions: Subscriptions,
+    /// Rung when less waits in the mailbox.
+    pub(super) drained: Notify,
+    /// Lines to send along with calls.
+    headers: Vec<u8>,
+    /// Bytes of an answer at most, and of all that wait.
+    max_outbound: usize,
+    /// Of a call that has ended, for the next: calls one after the other share one timer.
+    spare: Mutex<Option<Alarm>>,
+}
+
+/// What is behind the door for a client's message.
+pub(super) struct Network {
+    pub(super) calls: Arc<Calls>,
+    pub(super) views: Option<Arc<Views>>,
+    /// Subscriptions that a client may have.
+    pub(super) max_subscriptions: usize,
+}
+
+/// What a request comes to.
+enum Reply {
+    /// A notification is not answered.
+    Nothing,
+    Text(Bytes),
+    /// The answer with a subscription's id, and what is to begin as soon as it is in the mailbox.
+    Subscribed(Bytes, Prepared),
+}
+
+impl Client {
+    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, max_outbound: usize) -> Self {
+        Self {
+            mailbox,
+            subscriptions: Subscriptions::default(),
+            drained: Notify::new(),
+            headers,
+            max_outbound,
+            spare: Mutex::default(),
+        }
+    }
+
+    /// Serves one message to its end.
+    ///
+    /// # Errors
+    /// When the connection must be closed for it.
+    pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
+        let text = &message.text;
+        let max_batch = network.calls.settings().max_batch.get();
+        let refusal = match rpc::peek(text, max_batch) {
+            Err(_) if !message.is_binary && std::str::from_utf8(text).is_err() => {
+                return Err(Closing::new(Closing::NOT_UTF8, "a text message is not UTF-8"));
+            }
+            Err(malformed) => Refusal::NotJson(malformed.to_string()).body(None),
+            Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
+            Ok(Body::Single(Ok(request))) => {
+                let mut alarm = self.spare().take().unwrap_or_default();
+                let reply = self.reply(network, &request, arrived, &mut alarm).await;
+                *self.spare() = Some(alarm);
+                match reply {
+                    Reply::Nothing => {}
+                    Reply::Text(text) => self.send(text, None).await,
+                    Reply::Subscribed(text, prepared) => self.send(text, Some(prepared)).await,
+                }
+                return Ok(());
+            }
+            Ok(Body::Batch(entries)) if entries.is_empty() => Refusal::NotARequest("the batch is empty").body(None),
+            Ok(Body::Batch(entries)) if entries.len() > max_batch => {
+                Refusal::Limit { name: "max_batch", limit: max_batch }.body(None)
+            }
+            Ok(Body::Batch(entries)) => {
+                // Boxed, so that single calls do not pay for its size.
+                Box::pin(self.batch(network, &entries, arrived)).await;
+                return Ok(());
+            }
+        };
+        self.send(refusal.into(), None).await;
+        Ok(())
+    }
+
+    /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
+    async fn batch(&self, network: &Network, entries: &[Result<Request<'_>, NotARequest<'_>>], arrived: Instant) {
+        let mut left = entries.iter();
+        let mut running = FuturesOrdered::new();
+        let mut text = BytesMut::new();
+        let mut begins = Vec::new();
+        loop {
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|entry| self.entry(network, entry, arrived)));
+            let Some((reply, id)) = running.next().await else { break };
+            let reply = match reply {
+                Reply::Nothing => continue,
+                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => self.too_long().body(id).into(),
+                Reply::Text(reply) => reply,
+                Reply::Subscribed(reply, prepared) => {
+                    begins.push(prepared);
+                    reply
+                }
+            };
+            text.put_u8(if text.is_empty() { b'[' } else { b',' });
+            text.put_slice(&reply);
+        }
+        if !text.is_empty() {
+            text.put_u8(b']');
+            self.send(text.freeze(), begins).await;
+        }
+    }
+
+    async fn entry<'e>(
+        &self,
+        network: &Network,
+        entry: &'e Result<Request<'e>, NotARequest<'e>>,
+        arrived: Instant,
+    ) -> (Reply, Option<&'e [u8]>) {
+        match entry {
+            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default()).await, request.id),
+            Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
+        }
+    }
+
+    async fn reply(&self, network: &Network, request: &Request<'_>, arrived: Instant, alarm: &mut Alarm) -> Reply {
+        let outcome = match scribe(&request.method) {
+            None => self.call(&network.calls, request, arrived, alarm).await,
+            Some(_) if network.calls.settings().blocks(&request.method) => {
+                Err(Refusal::Blocked(request.method.to_string()))
+            }
+            Some(Scribe::Off) => Ok(self.unsubscribe(request)),
+            Some(Scribe::On) => return self.subscribe(network, request).await,
+        };
+        match (outcome, request.id) {
+            (_, None) => Reply::Nothing,
+            (Ok(text), Some(_)) => Reply::Text(text),
+            (Err(refusal), id) => Reply::Text(refusal.body(id).into()),
+        }
+    }
+
+    /// Prepares a subscription. It has a place among the client's from now on, so that no more are prepared than it may have.
+    async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
+        // Without an id, there is nobody who would know the subscription.
+        let Some(id) = request.id else { return Reply::Nothing };
+        let Some(views) = &network.views else { return Reply::Text(Refusal::NeedsWebSocket.body(Some(id)).into()) };
+        let Some(_place) = self.subscriptions.reserve(network.max_subscriptions) else {
+            let refusal = Refusal::Limit { name: "max_subscriptions", limit: network.max_subscriptions };
+            return Reply::Text(refusal.body(Some(id)).into());
+        };
+        match views.prepare(&request.method, request.params, &self.mailbox).await {
+            Ok(prepared) => {
+                self.subscriptions.expect(prepared.id);
+                Reply::Subscribed(result(id, &format!("\"{}\"", prepared.id)), prepared)
+            }
+            Err(refused) => Reply::Text(refused.body(id).into()),
+        }
+    }
+
+    /// Ends a subscription: `false` if it is none of the client's.
+    fn unsubscribe(&self, request: &Request<'_>) -> Bytes {
+        let named = request.text_param(0).and_then(|id| SubscriptionId::read(&id));
+        let ended = named.is_some_and(|id| self.subscriptions.end(id));
+        result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
+    }
+
+    /// Calls until a node's answer is there whole: what is lost half-way is asked for again if it may be.
+    async fn call(
+        &self,
+        calls: &Calls,
+        request: &Request<'_>,
+        arrived: Instant,
+        alarm: &mut Alarm,
+    ) -> Result<Bytes, Refusal> {
+        for _ in 0..calls.settings().attempts.get() {
+            let answer = match calls.run(request, &self.headers, arrived, alarm).await {
+                Outcome::Answered(answer) => answer,
+                Outcome::Refused(refusal) => return Err(refusal),
+            };
+            if request.id.is_none() {
+                return Ok(Bytes::new());
+            }
+            match self.whole(answer, alarm).await {
+                Whole::Text(text) => return Ok(text),
+                Whole::TooLong => return Err(self.too_long()),
+                Whole::Lost if !Method::of(&request.method).is_repeatable() => return Err(Refusal::OutcomeUnknown),
+                Whole::Lost => {}
+            }
+        }
+        Err(Refusal::NoNode)
+    }
+
+    /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
+    async fn whole(&self, mut answer: Answer, alarm: &mut Alarm) -> Whole {
+        let text = match answer.in_memory() {
+            Some((first, more)) if more.is_empty() => first.clone(),
+            _ => match self.gather(&mut answer, alarm).await {
+                Ok(text) => text,
+                Err(whole) => return whole,
+            },
+        };
+        if text.len() > self.max_outbound {
+            return Whole::TooLong;
+        }
+        // A client would have to close the connection on such a message.
+        if std::str::from_utf8(&text).is_err() { Whole::Lost } else { Whole::Text(text) }
+    }
+
+    async fn gather(&self, answer: &mut Answer, alarm: &mut Alarm) -> Result<Bytes, Whole> {
+        let length = |answer: &Answer| answer.length().unwrap_or(0);
+        let limit = self.max_outbound as u64;
+        let mut pieces = BytesMut::with_capacity(length(answer).min(limit) as usize);
+        loop {
+            if length(answer).saturating_add(pieces.len() as u64) > limit {
+                return Err(Whole::TooLong);
+            }
+            let due = Instant::now() + STALL;
+            // Both arms are cancel-safe.
+            let piece = tokio::select! {
+                biased;
+                piece = poll_fn(|context| answer.poll_piece(context)) => piece,
+                () = alarm.at(due) => return Err(Whole::Lost),
+            };
+            match piece {
+                Some(Ok(piece)) => pieces.put_slice(&piece),
+                Some(Err(_)) => return Err(Whole::Lost),
+                None => return Ok(pieces.freeze()),
+            }
+        }
+    }
+
+    fn too_long(&self) -> Refusal {
+        Refusal::Limit { name: "max_outbound", limit: self.max_outbound }
+    }
+
+    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow. What
+    /// `begins` with it begins before anything else happens.
+    async fn send(&self, text: Bytes, begins: impl IntoIterator<Item = Prepared>) {
+        loop {
+            let waiting = self.mailbox.waiting_bytes();
+            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound {
+                break;
+            }
+            self.drained.notified().await;
+        }
+        self.mailbox.push_answer(text);
+        for prepared in begins {
+            self.subscriptions.begin(prepared);
+        }
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message with requests.
+pub(super) struct Message {
+    pub(super) text: Bytes,
+    pub(super) is_binary: bool,
+}
+
+/// Whether a method opens a subscription or closes one.
+enum Scribe {
+    On,
+    Off,
+}
+
+fn scribe(method: &str) -> Option<Scribe> {
+    if method.ends_with("_subscribe") {
+        Some(Scribe::On)
+    } else if method.ends_with("_unsubscribe") {
+        Some(Scribe::Off)
+    } else {
+        None
+    }
+}
+
+fn result(id: &[u8], result: &str) -> Bytes {
+    [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, result.as_bytes(), b"}"].concat().into()
+}
+
+enum Whole {
+    Text(Bytes),
+    TooLong,
+    /// The rest of it cannot be had.
+    Lost,
+}

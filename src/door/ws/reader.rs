@@ -1,0 +1,232 @@
+//! Takes a client's bytes apart into messages. A connection that is idle holds no buffer.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
+
+use super::frame::{Closing, Head, Opcode, unmask};
+use crate::net::BoxIo;
+
+/// Bytes read at once while nothing is known of what comes.
+const GLANCE: usize = 8 * 1024;
+/// Memory that a message is given on its word; beyond it, it gets as much again as has come.
+const TRUST: usize = 64 * 1024;
+
+/// What comes from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    Text(Bytes),
+    Binary(Bytes),
+    Ping(Bytes),
+    Pong,
+    /// The payload of a close frame.
+    Close(Bytes),
+    /// The connection is at its end, with no close frame before it.
+    Gone,
+}
+
+/// Why no more can be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The client breaks the rules.
+    Violation(Closing),
+    /// The connection is lost.
+    Lost(io::Error),
+}
+
+/// Reads one client's messages.
+pub(super) struct Reader {
+    /// What was read and not looked at.
+    ahead: BytesMut,
+    /// The frame whose payload is awaited.
+    frame: Option<Head>,
+    /// The frames of the message so far, and so much of the present one as has come.
+    message: BytesMut,
+    /// Where in `message` the present frame begins.
+    start: usize,
+    /// Whether the message is text, once its first frame has begun.
+    is_text: Option<bool>,
+    max_message: usize,
+    /// Whether bytes came since this was asked last.
+    heard: bool,
+}
+
+impl Reader {
+    /// `read` came before what the stream still holds.
+    pub(super) fn new(read: Bytes, max_message: usize) -> Self {
+        Self {
+            ahead: read.into(),
+            frame: None,
+            message: BytesMut::new(),
+            start: 0,
+            is_text: None,
+            max_message,
+            heard: false,
+        }
+    }
+
+    /// From now on messages may be so long, the present one too.
+    pub(super) fn allow(&mut self, max_message: usize) {
+        self.max_message = max_message;
+    }
+
+    /// Whether bytes came since this was asked last.
+    pub(super) fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// The next message or control frame.
+    ///
+    /// # Errors
+    /// There is nothing to be read after one.
+    pub(super) fn poll_next(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<Result<Incoming, Unread>> {
+        loop {
+            if !self.ahead.is_empty() {
+                let mut ahead = std::mem::take(&mut self.ahead);
+                let mut left = &ahead[..];
+                let found = self.find(&mut left);
+                ahead.advance(ahead.len() - left.len());
+                if !ahead.is_empty() {
+                    self.ahead = ahead;
+                }
+                if let Some(message) = found.map_err(Unread::Violation)? {
+                    return Poll::Ready(Ok(message));
+                }
+            }
+            let missing = self.frame.filter(|head| !head.opcode.is_control()).map_or(0, |head| self.missing(head));
+            let found = if missing > GLANCE {
+                // A long payload goes where it stays.
+                self.message.reserve(self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing));
+                let mut into = (&mut self.message).limit(missing);
+                let count = ready!(pin!(io.read_buf(&mut into)).poll(context)).map_err(Unread::Lost)?;
+                if count == 0 {
+                    return Poll::Ready(Ok(Incoming::Gone));
+                }
+                self.complete()
+            } else {
+                let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+                let mut glance = ReadBuf::uninit(&mut space);
+                ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(Unread::Lost)?;
+                let mut read = glance.filled();
+                if read.is_empty() {
+                    return Poll::Ready(Ok(Incoming::Gone));
+                }
+                if self.ahead.is_empty() {
+                    let found = self.find(&mut read);
+                    self.ahead.extend_from_slice(read);
+                    found.map_err(Unread::Violation)?
+                } else {
+                    self.ahead.extend_from_slice(read);
+                    None
+                }
+            };
+            self.heard = true;
+            if let Some(message) = found {
+                return Poll::Ready(Ok(message));
+            }
+        }
+    }
+
+    /// Reads to the end of the connection and looks at nothing.
+    ///
+    /// # Errors
+    /// When the connection is lost before its end.
+    pub(super) fn poll_gone(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<Result<Incoming, Unread>> {
+        let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+        loop {
+            let mut glance = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(Unread::Lost)?;
+            if glance.filled().is_empty() {
+                return Poll::Ready(Ok(Incoming::Gone));
+            }
+        }
+    }
+
+    /// Bytes of the frame's payload that have not come.
+    fn missing(&self, head: Head) -> usize {
+        // A frame that is longer than a message may be was refused.
+        head.length as usize - (self.message.len() - self.start)
+    }
+
+    /// Takes bytes off the front of `read` until they make a message, or more are needed.
+    fn find(&mut self, read: &mut &[u8]) -> Result<Option<Incoming>, Closing> {
+        loop {
+            let head = match self.frame {
+                Some(head) => head,
+                None => {
+                    let Some((head, length)) = Head::read(read)? else { return Ok(None) };
+                    self.admit(head)?;
+                    *read = &read[length..];
+                    *self.frame.insert(head)
+                }
+            };
+            let message = if head.opcode.is_control() {
+                let Some(payload) = read.split_off(..head.length as usize) else { return Ok(None) };
+                self.frame = None;
+                Some(control(head, payload))
+            } else {
+                let count = self.missing(head).min(read.len());
+                let (payload, rest) = read.split_at(count);
+                self.message.extend_from_slice(payload);
+                *read = rest;
+                if self.missing(head) > 0 {
+                    return Ok(None);
+                }
+                self.complete()
+            };
+            if message.is_some() {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Whether a frame with this head may come now.
+    fn admit(&mut self, head: Head) -> Result<(), Closing> {
+        if head.opcode.is_control() {
+            return Ok(());
+        }
+        let wrong = |why| Err(Closing::new(Closing::PROTOCOL, why));
+        match (head.opcode, self.is_text) {
+            (Opcode::Continuation, None) => return wrong("nothing is to be continued"),
+            (Opcode::Continuation, Some(_)) => {}
+            (_, Some(_)) => return wrong("the message before was not whole"),
+            (opcode, None) => self.is_text = Some(opcode == Opcode::Text),
+        }
+        if head.length > (self.max_message.saturating_sub(self.message.len())) as u64 {
+            return Err(Closing::new(Closing::TOO_BIG, "the message is longer than ws.max_message"));
+        }
+        self.start = self.message.len();
+        // Most messages are one frame, and this is all the memory that they need.
+        self.message.reserve((head.length as usize).min(TRUST));
+        Ok(())
+    }
+
+    /// Ends the frame, if all of it is there, and the message, if that was its last.
+    fn complete(&mut self) -> Option<Incoming> {
+        let head = self.frame.filter(|head| !head.opcode.is_control() && self.missing(*head) == 0)?;
+        self.frame = None;
+        unmask(&mut self.message[self.start..], head.mask);
+        if !head.is_final {
+            return None;
+        }
+        let message = std::mem::take(&mut self.message).freeze();
+        self.start = 0;
+        Some(if self.is_text.take()? { Incoming::Text(message) } else { Incoming::Binary(message) })
+    }
+}
+
+fn control(head: Head, payload: &[u8]) -> Incoming {
+    let mut payload = payload.to_vec();
+    unmask(&mut payload, head.mask);
+    match head.opcode {
+        Opcode::Ping => Incoming::Ping(payload.into()),
+        Opcode::Pong => Incoming::Pong,
+        _ => Incoming::Close(payload.into()),
+    }
+}

@@ -1,0 +1,446 @@
+//! A client's WebSocket from the handshake to its end: one task, and one function that looks at all that may have happened.
+//!
+//! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way: the set is told which of them
+//! woke it, so that a notification on its way to the client costs no look at them.
+
+use std::{
+    future::poll_fn,
+    ops::ControlFlow,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    frame::{self, Closing, Opcode},
+    message::{Client, Message, Network},
+    reader::{Incoming, Reader, Unread},
+    writer::Writer,
+};
+use crate::{
+    config::Ws,
+    door::site::Site,
+    metrics::Metrics,
+    net::{BoxFuture, BoxIo},
+    view::{self, Letter, Mailbox},
+};
+
+/// Messages that are served at once; with more, the client is not read.
+const MAX_SERVED: usize = 256;
+/// How long a client may take nothing of what is written to it.
+const STALL: Duration = Duration::from_secs(30);
+/// How long a client may take to close its side.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The part of the grace time of a shutdown that calls under way have.
+const LAST_CALL: f64 = 0.9;
+
+const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
+const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
+
+const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
+
+/// What a session is told from outside.
+#[derive(Clone)]
+pub(super) struct Signals {
+    /// Turns true when the proxy goes down.
+    pub(super) closing: watch::Receiver<bool>,
+    /// Changes when what is behind the doors was replaced.
+    pub(super) reloads: watch::Receiver<u64>,
+}
+
+/// A client's WebSocket.
+pub(super) struct Session {
+    io: BoxIo,
+    reader: Reader,
+    writer: Writer,
+    client: Arc<Client>,
+    mailbox: Arc<Mailbox>,
+    site: Arc<ArcSwap<Site>>,
+    /// The name of the client's network.
+    network: Arc<str>,
+    signals: Signals,
+    metrics: Arc<Metrics>,
+    work: FuturesUnordered<BoxFuture<'static, Event>>,
+    state: State,
+    /// Messages that are served now, and their bytes.
+    served: usize,
+    served_bytes: usize,
+    limits: Limits,
+    heard: Instant,
+    /// Whether a ping is unanswered.
+    pinged: bool,
+    /// Whether the writer has to wait for the client, and since when.
+    stalled: Option<Instant>,
+    /// Whether an event will tell how that ended.
+    is_stall_watched: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    max_message: usize,
+    max_outbound: usize,
+    ping_interval: Duration,
+}
+
+impl Limits {
+    fn of(ws: &Ws) -> Self {
+        Self { max_message: ws.max_message, max_outbound: ws.max_outbound, ping_interval: ws.ping_interval }
+    }
+}
+
+enum State {
+    Open,
+    /// Nothing more is taken; what is under way ends first.
+    Leaving(Closing),
+    /// The close frame is on its way, and the client's is awaited.
+    Closing,
+    /// Likewise, but what the client sends makes no sense any more.
+    Deaf,
+    /// The client closed, and its close frame is being answered.
+    Answering,
+}
+
+/// What may happen beside messages and letters.
+enum Event {
+    /// A message of so many bytes was served.
+    Served(usize, Result<(), Closing>),
+    /// It is time to see whether the client is there.
+    Tick,
+    /// It is time to see whether the client takes what is written.
+    Stalled,
+    GoingDown,
+    Reloaded,
+    /// There is no more time for what is under way.
+    LastCall,
+    /// The client did not close its side.
+    Farewell,
+}
+
+impl Session {
+    pub(super) fn new(
+        io: BoxIo,
+        read: Bytes,
+        headers: Vec<u8>,
+        network: Arc<str>,
+        site: Arc<ArcSwap<Site>>,
+        signals: Signals,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let limits = Limits::of(&site.load().ws);
+        let mailbox = Mailbox::new(limits.max_outbound);
+        let client = Arc::new(Client::new(mailbox.clone(), headers, limits.max_outbound));
+        let session = Self {
+            io,
+            reader: Reader::new(read, limits.max_message),
+            writer: Writer::default(),
+            client,
+            mailbox,
+            site,
+            network,
+            signals,
+            metrics,
+            work: FuturesUnordered::new(),
+            state: State::Open,
+            served: 0,
+            served_bytes: 0,
+            limits,
+            heard: Instant::now(),
+            pinged: false,
+            stalled: None,
+            is_stall_watched: false,
+        };
+        session.watch();
+        session.at(session.heard + limits.ping_interval, || Event::Tick);
+        session
+    }
+
+    /// Serves the client to its end.
+    pub(super) async fn run(mut self) {
+        poll_fn(|context| self.poll(context)).await;
+    }
+
+    /// Looks at all that may have happened; ready when the connection is over.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            while let Poll::Ready(Some(event)) = self.work.poll_next_unpin(context) {
+                if self.happened(event).is_break() {
+                    return Poll::Ready(());
+                }
+            }
+            if self.deliver(context).is_break() {
+                return Poll::Ready(());
+            }
+            if !self.reads() {
+                return Poll::Pending;
+            }
+            let incoming = match self.state {
+                State::Deaf => ready!(self.reader.poll_gone(&mut self.io, context)),
+                _ => ready!(self.reader.poll_next(&mut self.io, context)),
+            };
+            match incoming {
+                Ok(Incoming::Gone) | Err(Unread::Lost(_)) => return Poll::Ready(()),
+                Ok(Incoming::Close(_)) if matches!(self.state, State::Closing) => return Poll::Ready(()),
+                Ok(incoming) => self.take(incoming),
+                Err(Unread::Violation(closing)) => {
+                    self.close(&closing);
+                    self.state = State::Deaf;
+                }
+            }
+        }
+    }
+
+    /// Whether more is read of the client: not while it has much under way or takes little of what it gets.
+    fn reads(&self) -> bool {
+        match self.state {
+            State::Open | State::Leaving(_) => {
+                self.served < MAX_SERVED
+                    && self.served_bytes <= self.limits.max_message
+                    && self.mailbox.waiting_bytes() + self.writer.waiting() <= self.limits.max_outbound / 4
+            }
+            State::Closing | State::Deaf => true,
+            State::Answering => false,
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        self.heard = Instant::now();
+        self.pinged = false;
+        self.reader.take_heard();
+        let open = matches!(self.state, State::Open);
+        match incoming {
+            Incoming::Text(text) if open => self.serve(Message { text, is_binary: false }),
+            Incoming::Binary(text) if open => self.serve(Message { text, is_binary: true }),
+            Incoming::Ping(payload) if open || matches!(self.state, State::Leaving(_)) => {
+                self.writer.control(Opcode::Pong, &payload);
+            }
+            Incoming::Close(payload) => match frame::read_close(&payload) {
+                Ok(code) => {
+                    self.end(State::Answering);
+                    self.writer.close(code, "");
+                }
+                Err(closing) => {
+                    self.close(&closing);
+                    self.state = State::Deaf;
+                }
+            },
+            _ => {}
+        }
+    }
+
+    /// Begins to serve a message.
+    fn serve(&mut self, message: Message) {
+        let arrived = self.heard;
+        self.metrics.messages_in(1);
+        let Some(network) = self.behind() else { return self.leave(GONE) };
+        let (client, bytes) = (self.client.clone(), message.text.len());
+        self.served += 1;
+        self.served_bytes += bytes;
+        self.work.push(Box::pin(async move {
+            let outcome = client.serve(&network, &message, arrived).await;
+            Event::Served(bytes, outcome)
+        }));
+    }
+
+    /// What is behind the door for this client now.
+    fn behind(&self) -> Option<Network> {
+        let site = self.site.load();
+        let served = site.network(&self.network)?;
+        let (calls, views) = (served.calls.clone()?, served.views.clone());
+        Some(Network { calls, views, max_subscriptions: site.ws.max_subscriptions.get() })
+    }
+
+    /// Takes letters from the mailbox and writes, as far as the client lets us.
+    fn deliver(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
+        loop {
+            let is_drained = self.fill(context);
+            let before = self.writer.waiting();
+            match self.writer.poll_flush(&mut self.io, context) {
+                Poll::Ready(Err(_)) => return ControlFlow::Break(()),
+                Poll::Pending => {
+                    self.stall(before);
+                    return ControlFlow::Continue(());
+                }
+                Poll::Ready(Ok(())) => self.stalled = None,
+            }
+            match &self.state {
+                State::Answering => return ControlFlow::Break(()),
+                State::Leaving(closing) if is_drained && self.served == 0 => {
+                    let closing = closing.clone();
+                    self.close(&closing);
+                }
+                _ if is_drained => return ControlFlow::Continue(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes letters from the mailbox while there is room for them; tells whether none is left.
+    fn fill(&mut self, context: &mut Context<'_>) -> bool {
+        let mut taken = 0;
+        let is_drained = loop {
+            if !matches!(self.state, State::Open | State::Leaving(_)) {
+                return true;
+            }
+            if !self.writer.has_room() {
+                break false;
+            }
+            match self.mailbox.poll_next(context) {
+                Poll::Ready(Letter::Answer(text)) => self.writer.text(text),
+                Poll::Ready(Letter::Note(note)) => self.writer.parts(&note.parts()),
+                Poll::Ready(Letter::Close(why)) => {
+                    match why {
+                        view::Closing::Slow => self.too_slow(),
+                        view::Closing::Gap => self.close(&GAP),
+                        view::Closing::Gone => self.close(&GONE),
+                    }
+                    break true;
+                }
+                Poll::Pending => break true,
+            }
+            taken += 1;
+        };
+        if taken > 0 {
+            self.metrics.messages_out(taken);
+            self.client.drained.notify_waiters();
+        }
+        is_drained
+    }
+
+    /// Notes that the client does not take what is written; `before`, so much was waiting.
+    fn stall(&mut self, before: usize) {
+        if self.stalled.is_some() && self.writer.waiting() == before {
+            return;
+        }
+        let now = Instant::now();
+        if self.stalled.replace(now).is_none() && !self.is_stall_watched {
+            self.is_stall_watched = true;
+            self.at(now + STALL, || Event::Stalled);
+        }
+    }
+
+    fn happened(&mut self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Served(bytes, outcome) => {
+                self.served -= 1;
+                self.served_bytes -= bytes;
+                if let Err(closing) = outcome {
+                    self.close(&closing);
+                }
+            }
+            Event::Tick => return self.tick(),
+            Event::Stalled => {
+                self.is_stall_watched = false;
+                if let Some(since) = self.stalled {
+                    if since.elapsed() >= STALL {
+                        self.too_slow();
+                    } else {
+                        self.is_stall_watched = true;
+                        self.at(since + STALL, || Event::Stalled);
+                    }
+                }
+            }
+            Event::GoingDown => {
+                self.leave(DOWN);
+                let grace = self.site.load().shutdown_grace;
+                self.at(Instant::now() + grace.mul_f64(LAST_CALL), || Event::LastCall);
+            }
+            Event::Reloaded => {
+                self.signals.reloads.mark_unchanged();
+                let site = self.site.load_full();
+                self.limits = Limits::of(&site.ws);
+                self.reader.allow(self.limits.max_message);
+                match site.network(&self.network).filter(|network| network.calls.is_some()) {
+                    Some(_) => self.watch(),
+                    None => self.leave(GONE),
+                }
+            }
+            Event::LastCall => {
+                if let State::Leaving(closing) = &self.state {
+                    let closing = closing.clone();
+                    self.close(&closing);
+                }
+            }
+            Event::Farewell => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sees whether the client is there: what is silent is asked, and is gone if that changes nothing.
+    fn tick(&mut self) -> ControlFlow<()> {
+        let now = Instant::now();
+        // Part of a message is a sign of life too. Whoever is not read cannot be heard; that it takes what is written is watched elsewhere.
+        if self.reader.take_heard() || !self.reads() {
+            self.heard = now;
+            self.pinged = false;
+        }
+        let interval = self.limits.ping_interval;
+        if now < self.heard + interval {
+            self.at(self.heard + interval, || Event::Tick);
+        } else if self.pinged {
+            return ControlFlow::Break(());
+        } else {
+            self.pinged = true;
+            self.writer.control(Opcode::Ping, &[]);
+            self.at(now + interval, || Event::Tick);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes no further messages, and closes when what is under way has ended.
+    fn leave(&mut self, closing: Closing) {
+        if matches!(self.state, State::Open) {
+            self.state = State::Leaving(closing);
+        }
+    }
+
+    fn too_slow(&mut self) {
+        self.metrics.slow_client_closed();
+        self.close(&Closing::new(Closing::POLICY, "too slow: what is sent is not taken"));
+    }
+
+    /// Drops what is under way and closes.
+    fn close(&mut self, closing: &Closing) {
+        if matches!(self.state, State::Open | State::Leaving(_)) {
+            self.end(State::Closing);
+            self.writer.close(Some(closing.code), closing.reason);
+        }
+    }
+
+    /// Drops what is under way; all that is left to do has to be done soon.
+    fn end(&mut self, state: State) {
+        self.state = state;
+        self.work.clear();
+        self.client.subscriptions.clear();
+        self.served = 0;
+        self.served_bytes = 0;
+        self.at(Instant::now() + FAREWELL, || Event::Farewell);
+    }
+
+    /// Waits for news of the proxy itself.
+    fn watch(&self) {
+        let Signals { mut closing, mut reloads } = self.signals.clone();
+        self.work.push(Box::pin(async move {
+            // Both arms are cancel-safe. A proxy that is gone goes down.
+            tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => Event::GoingDown,
+                changed = reloads.changed() => if changed.is_ok() { Event::Reloaded } else { Event::GoingDown },
+            }
+        }));
+    }
+
+    fn at(&self, when: Instant, event: fn() -> Event) {
+        self.work.push(Box::pin(async move {
+            sleep_until(when).await;
+            event()
+        }));
+    }
+}

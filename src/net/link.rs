@@ -1,0 +1,269 @@
+//! The WebSocket to one node: opened ahead of need and kept open, for calls and for subscriptions of our own.
+//!
+//! One task owns the connection ([`Actor`]); [`Link`] is the handle to it. What goes over a connection and what is to be done when it
+//! is lost is a plain value without I/O (`table`). However a connection ends, it ends as lost: calls are told so, subscriptions are
+//! asked for again on the next one. Callers see neither the ids of the connection nor the answers to what the link asks for itself.
+
+mod actor;
+mod backoff;
+mod connect;
+mod feed;
+mod frame;
+mod reply;
+mod table;
+mod wire;
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+pub use self::{
+    actor::Actor,
+    feed::{Feed, News},
+    frame::Answer,
+};
+use self::{connect::Connector, feed::Queue, reply::Reply};
+use super::{Dial, upstream::Target};
+use crate::metrics::Metrics;
+
+/// The longest message, in bytes, in either direction. A node that sends a longer one is cut off.
+pub const MAX_MESSAGE: usize = 64 << 20;
+/// How many calls may wait to be written.
+const MAX_QUEUED: usize = 1024;
+
+/// How long a link waits for each thing before it takes the connection as lost.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a connection to come about: dial, TLS and handshake together.
+    pub connect: Duration,
+    /// For the node to take any byte of what is being written.
+    pub write: Duration,
+    /// Silence after which the node is pinged.
+    pub ping: Duration,
+    /// For any byte after a ping.
+    pub pong: Duration,
+    /// For the node's answer to what the link asks for itself: to subscribe, and to unsubscribe. Calls are bounded by their callers.
+    pub answer: Duration,
+}
+
+/// Whether the link can be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// A connection is open.
+    pub up: bool,
+    /// Counts connections: the number of the one that is open, or was last.
+    pub epoch: u64,
+    /// Why there is none now, without secrets. `None` while one is open, and before the first attempt has failed.
+    pub why_down: Option<Arc<str>>,
+}
+
+/// Why a call has no answer, and so whether it may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing left: the link is down, or too much waits to be written.
+    #[error("not sent: the link is down or overfull")]
+    NotSent,
+    /// The connection was lost: the call may have had its effect.
+    #[error("the link was lost")]
+    Lost,
+}
+
+/// Why there is no subscription.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The node answered with this error object.
+    #[error("refused: {}", String::from_utf8_lossy(.0))]
+    Refused(Bytes),
+    /// It was not asked for, or no answer came.
+    #[error(transparent)]
+    Link(#[from] Error),
+}
+
+/// The handle to the WebSocket of one node.
+pub struct Link {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    status: watch::Receiver<Status>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({:?})", *self.status.borrow())
+    }
+}
+
+impl Link {
+    /// Prepares the link to `target`, named `label` in the metrics, whose delays between attempts are drawn from `seed`. Nothing is
+    /// dialled before the actor runs; it ends when the handle is gone.
+    pub fn new(
+        target: Target,
+        dial: Arc<dyn Dial>,
+        patience: Patience,
+        seed: u64,
+        metrics: Arc<Metrics>,
+        label: &str,
+    ) -> (Arc<Self>, Actor) {
+        metrics.has_link(label);
+        let (commands, queued) = mpsc::channel(MAX_QUEUED);
+        let (told, status) = watch::channel(Status::default());
+        let shared = Arc::new(Shared::default());
+        let connector = Connector::new(target, dial, patience);
+        let actor = Actor::new(connector, patience, seed, metrics, label, queued, shared.clone(), told);
+        (Arc::new(Self { commands, shared, status }), actor)
+    }
+
+    /// Sends one call and waits for the answer. `raw` is the whole request object, `id` the place of its id's value in it; `None` for
+    /// a notification, which completes, with an empty answer, when it is written. Calls are written in the order in which their
+    /// futures are first polled. Dropping the future forgets the call; if it is not written yet, it never will be. The caller bounds
+    /// it in time.
+    ///
+    /// # Errors
+    /// Tell whether the call may have arrived.
+    pub async fn call(&self, raw: &[u8], id: Option<Range<usize>>) -> Result<Answer, Error> {
+        let key = self.shared.next_id();
+        let is_notification = id.is_none();
+        let text = frame::with_id(raw, id, key).ok_or(Error::NotSent)?;
+        // Declared before the receiver, which so goes first: whoever hears that the call is forgotten finds its reply closed.
+        let forgotten = OnDrop { shared: &self.shared, signal: Some(Signal::CallGone(key)) };
+        let (reply, answer) = Reply::new();
+        let call = if is_notification { Command::Notify { text, reply } } else { Command::Call { key, text, reply } };
+        self.queue(call)?;
+        let answer = answer.await.unwrap_or(Err(Error::Lost));
+        forgotten.defuse();
+        answer
+    }
+
+    /// Asks the node for a subscription: `method` is, say, `eth_subscribe`, `params` a JSON array. The first answer decides; after
+    /// that the link asks again on every new connection. Dropping the feed, or this future, unsubscribes. The caller bounds it in time.
+    ///
+    /// # Errors
+    /// When the node refuses, or there is no connection, or it is lost before the answer.
+    pub async fn subscribe(&self, method: &str, params: Bytes) -> Result<Feed, SubscribeError> {
+        let key = self.shared.next_id();
+        let queue = Arc::new(Queue::default());
+        // Declared before the receiver, for the same reason as above.
+        let feed = Feed::new(key, queue.clone(), self.shared.clone());
+        let (reply, answer) = Reply::new();
+        let method = method.to_owned();
+        self.queue(Command::Subscribe { key, method, params, queue, reply })?;
+        match answer.await.unwrap_or(Err(Error::Lost))? {
+            Ok(()) => Ok(feed),
+            Err(refusal) => Err(SubscribeError::Refused(refusal)),
+        }
+    }
+
+    fn queue(&self, command: Command) -> Result<(), Error> {
+        if !self.is_up() {
+            return Err(Error::NotSent);
+        }
+        self.commands.try_send(command).map_err(|_| Error::NotSent)
+    }
+
+    /// Whether a connection is open.
+    pub fn is_up(&self) -> bool {
+        self.status.borrow().up
+    }
+
+    /// Follows what becomes of the connection. When its sender is gone, the actor is.
+    pub fn changes(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Connects at once, or as soon as the attempt under way has failed, if the link is down.
+    pub fn hurry(&self) {
+        if !self.is_up() {
+            self.shared.hurry.notify_one();
+        }
+    }
+
+    /// Takes the connection as lost, for a reason that is not seen on it. `why` is shown: no secrets.
+    pub fn cut(&self, why: &str) {
+        let Status { up, epoch, .. } = *self.status.borrow();
+        if up {
+            self.shared.signal(Signal::Cut(epoch, why.into()));
+        }
+    }
+}
+
+/// What the handle asks of the actor.
+enum Command {
+    Call { key: u64, text: Utf8Bytes, reply: Reply<Answer> },
+    Notify { text: Utf8Bytes, reply: Reply<Answer> },
+    Subscribe { key: u64, method: String, params: Bytes, queue: Arc<Queue>, reply: Reply<Result<(), Bytes>> },
+}
+
+/// What the actor is told and must not miss, however much is queued. There is at most one for each call and two for each feed.
+#[derive(Debug, PartialEq, Eq)]
+enum Signal {
+    /// Nobody waits for this call any more.
+    CallGone(u64),
+    /// Nobody reads this feed any more.
+    FeedGone(u64),
+    /// The reader of a feed that had been too slow has read all of it.
+    FeedDrained(u64),
+    /// The connection of this number is to be taken as lost.
+    Cut(u64, Arc<str>),
+}
+
+/// What handle, feeds and actor share.
+#[derive(Default)]
+struct Shared {
+    /// The last id that was given out. There is one space for calls and for what the link asks for itself.
+    last_id: AtomicU64,
+    signals: Mutex<Vec<Signal>>,
+    /// Rung for new signals.
+    bell: Notify,
+    /// Rung to connect without delay.
+    hurry: Notify,
+}
+
+impl Shared {
+    fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Relaxed) + 1
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last one tells why a connection is cut.
+        if matches!(signal, Signal::Cut(..)) {
+            signals.retain(|other| !matches!(other, Signal::Cut(..)));
+        }
+        signals.push(signal);
+        drop(signals);
+        self.bell.notify_one();
+    }
+
+    fn take_signals(&self) -> Vec<Signal> {
+        std::mem::take(&mut *self.signals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Signals when it is dropped.
+struct OnDrop<'a> {
+    shared: &'a Shared,
+    signal: Option<Signal>,
+}
+
+impl OnDrop<'_> {
+    fn defuse(mut self) {
+        self.signal = None;
+    }
+}
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(signal) = self.signal.take() {
+            self.shared.signal(signal);
+        }
+    }
+}

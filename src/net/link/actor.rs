@@ -1,0 +1,320 @@
+//! The task that owns a link's connection.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::ready,
+    pin::pin,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::{
+    Command, Patience, Shared, Signal, Status,
+    backoff::{Backoff, LONGEST},
+    connect::Connector,
+    feed::{News, Outlet},
+    frame::Answer,
+    reply::Reply,
+    table::{Effect, Table},
+    wire::{Event, Wire},
+};
+use crate::metrics::Metrics;
+
+/// How many frames are taken in a row before it is the callers' turn.
+const MAX_FRAMES: usize = 64;
+/// How many calls are written at once.
+const MAX_BATCH: usize = 64;
+
+/// Opens the connection, keeps it open, and does what the handle asks for.
+pub struct Actor {
+    connector: Arc<Connector>,
+    metrics: Arc<Metrics>,
+    label: String,
+    commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    status: watch::Sender<Status>,
+    backoff: Backoff,
+    table: Table<Reply<Answer>>,
+    feeds: BTreeMap<u64, Output>,
+    /// What is to be written before any call.
+    outgoing: VecDeque<Utf8Bytes>,
+}
+
+/// Where a subscription goes, and who waits for its first answer.
+struct Output {
+    outlet: Outlet,
+    first: Option<Reply<Result<(), Bytes>>>,
+}
+
+/// How a connection ended.
+enum End {
+    Lost(String),
+    /// Nobody holds the handle any more.
+    Unused,
+}
+
+impl Actor {
+    #[expect(clippy::too_many_arguments, reason = "each is one thing, and there is one caller")]
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        patience: Patience,
+        seed: u64,
+        metrics: Arc<Metrics>,
+        label: &str,
+        commands: mpsc::Receiver<Command>,
+        shared: Arc<Shared>,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        Self {
+            connector,
+            metrics,
+            label: label.to_owned(),
+            commands,
+            table: Table::new(shared.clone(), patience.answer),
+            shared,
+            status,
+            backoff: Backoff::new(seed),
+            feeds: BTreeMap::new(),
+            outgoing: VecDeque::new(),
+        }
+    }
+
+    /// Runs until the handle is gone. Dropping the future ends the link: calls are lost, and feeds end.
+    pub async fn run(mut self) {
+        loop {
+            let connector = self.connector.clone();
+            let Some(connected) = self.without_connection(connector.connect()).await else { return };
+            let why = match connected {
+                Err(why) => why,
+                Ok(wire) => {
+                    let since = Instant::now();
+                    let End::Lost(why) = self.with(wire).await else { return };
+                    if since.elapsed() >= LONGEST {
+                        self.backoff.reset();
+                    }
+                    why
+                }
+            };
+            self.down(&why);
+            let delay = self.backoff.delay();
+            let shared = self.shared.clone();
+            let pause = async {
+                tokio::select! {
+                    () = sleep(delay) => {}
+                    () = shared.hurry.notified() => {}
+                }
+            };
+            if self.without_connection(pause).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for `what` while there is no connection; `None` when nobody holds the handle any more.
+    async fn without_connection<F: Future>(&mut self, what: F) -> Option<F::Output> {
+        let mut what = pin!(what);
+        loop {
+            // All arms are cancel-safe, `what` because it is kept.
+            tokio::select! {
+                biased;
+                done = &mut what => return Some(done),
+                // Whoever asks hears that nothing was sent.
+                command = self.commands.recv() => drop(command?),
+                () = self.shared.bell.notified() => {
+                    for signal in self.shared.take_signals() {
+                        match signal {
+                            Signal::FeedGone(key) => self.unwant(key),
+                            Signal::FeedDrained(key) => _ = self.table.resume(key, false, Instant::now()),
+                            // Both are of a connection that is no more.
+                            Signal::CallGone(_) | Signal::Cut(..) => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn with(&mut self, mut wire: Wire) -> End {
+        let replays = self.table.attach(Instant::now());
+        self.perform(replays);
+        self.status.send_modify(|status| *status = Status { up: true, epoch: status.epoch + 1, why_down: None });
+        let _up = self.metrics.link(&self.label);
+        if self.status.borrow().epoch > 1 {
+            self.metrics.relinked(&self.label);
+        }
+        let mut frames = 0;
+        loop {
+            let due = self.table.due();
+            if let Err(why) = self.write_own(&mut wire) {
+                return End::Lost(why);
+            }
+            // All arms are cancel-safe. What comes is taken before what goes, since an answer that was paid for should not wait
+            // behind new work; but not for ever.
+            tokio::select! {
+                biased;
+                () = self.shared.bell.notified() => {
+                    if let Some(why) = self.take_signals() {
+                        return End::Lost(why);
+                    }
+                }
+                event = wire.event(), if frames < MAX_FRAMES => {
+                    match event {
+                        Event::Flushed => {}
+                        Event::Lost(why) => return End::Lost(why),
+                        Event::Frame(text) => {
+                            frames += 1;
+                            let mut effects = Vec::new();
+                            if let Err(broken) = self.table.frame(&text, Instant::now(), &mut effects) {
+                                return End::Lost(broken.to_string());
+                            }
+                            self.perform(effects);
+                            continue;
+                        }
+                    }
+                }
+                command = self.commands.recv(), if wire.is_clear() => {
+                    let Some(command) = command else {
+                        wire.close();
+                        return End::Unused;
+                    };
+                    if let Err(why) = self.write_calls(&mut wire, command) {
+                        return End::Lost(why);
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    return End::Lost(self.table.overdue().to_string());
+                }
+                () = ready(()), if frames >= MAX_FRAMES => {}
+            }
+            frames = 0;
+        }
+    }
+
+    /// Hands on what the link asks for itself.
+    fn write_own(&mut self, wire: &mut Wire) -> Result<(), String> {
+        while let Some(text) = self.outgoing.pop_front() {
+            wire.send(text)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a first command, and more as long as some wait and there is room.
+    fn write_calls(&mut self, wire: &mut Wire, first: Command) -> Result<(), String> {
+        let mut next = Some(first);
+        for _ in 0..MAX_BATCH {
+            let Some(command) = next else { break };
+            let more = match command {
+                // Nobody waits any more, so it is never sent.
+                Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => true,
+                Command::Subscribe { reply, .. } if reply.is_closed() => true,
+                Command::Call { key, text, mut reply } => {
+                    reply.written();
+                    self.table.call(key, reply);
+                    wire.send(text)?
+                }
+                Command::Notify { text, mut reply } => {
+                    reply.written();
+                    let more = wire.send(text)?;
+                    reply.answer(Answer::default());
+                    more
+                }
+                Command::Subscribe { key, method, params, queue, mut reply } => {
+                    let asked = self.table.want(key, &method, &params, Instant::now());
+                    if asked.is_some() {
+                        reply.written();
+                        self.feeds.insert(key, Output { outlet: Outlet::new(queue), first: Some(reply) });
+                    }
+                    self.perform(asked);
+                    match self.outgoing.pop_front() {
+                        Some(text) => wire.send(text)?,
+                        None => true,
+                    }
+                }
+            };
+            if !more {
+                break;
+            }
+            next = self.commands.try_recv().ok();
+        }
+        Ok(())
+    }
+
+    /// Does what effects say; what is to be written waits for its turn.
+    fn perform(&mut self, effects: impl IntoIterator<Item = Effect<Reply<Answer>>>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(text) => self.outgoing.push_back(text),
+                Effect::Answer(reply, answer) => reply.answer(answer),
+                Effect::Accepted(key) => self.first(key, Ok(())),
+                Effect::Refused(key, error) => {
+                    self.first(key, Err(error));
+                    self.feeds.remove(&key);
+                }
+                // Its reply tells by being dropped.
+                Effect::Unanswered(key) => _ = self.feeds.remove(&key),
+                Effect::News(key, news) => self.tell(key, news),
+                Effect::Replayed(outcome) => self.metrics.replayed(&self.label, outcome),
+            }
+        }
+    }
+
+    fn first(&mut self, key: u64, answer: Result<(), Bytes>) {
+        if let Some(reply) = self.feeds.get_mut(&key).and_then(|feed| feed.first.take()) {
+            reply.answer(answer);
+        }
+    }
+
+    fn tell(&mut self, key: u64, news: News) {
+        let Some(feed) = self.feeds.get(&key) else { return };
+        if !feed.outlet.push(news)
+            && let Some(Effect::Send(text)) = self.table.lapse(key, Instant::now())
+        {
+            self.outgoing.push_back(text);
+        }
+    }
+
+    /// Returns why the connection is to be cut, if it is.
+    fn take_signals(&mut self) -> Option<String> {
+        let mut cut = None;
+        for signal in self.shared.take_signals() {
+            match signal {
+                Signal::CallGone(key) => self.table.forget(key),
+                Signal::FeedGone(key) => self.unwant(key),
+                Signal::FeedDrained(key) => {
+                    let asked = self.table.resume(key, true, Instant::now());
+                    self.perform(asked);
+                }
+                Signal::Cut(epoch, why) if epoch == self.status.borrow().epoch => cut = Some(why.to_string()),
+                Signal::Cut(..) => {}
+            }
+        }
+        cut
+    }
+
+    fn unwant(&mut self, key: u64) {
+        self.feeds.remove(&key);
+        let ended = self.table.unwant(key, Instant::now());
+        self.perform(ended);
+    }
+
+    /// There is no connection now: first that is shown, so that whoever hears that a call is lost does not try again here.
+    fn down(&mut self, why: &str) {
+        self.status.send_modify(|status| (status.up, status.why_down) = (false, Some(why.into())));
+        let lost = self.table.detach();
+        self.perform(lost);
+        self.outgoing.clear();
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.status.send_modify(|status| (status.up, status.why_down) = (false, Some("the link is ended".into())));
+    }
+}

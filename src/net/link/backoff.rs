@@ -1,0 +1,56 @@
+//! How long to wait between attempts to connect.
+
+use std::time::Duration;
+
+/// Before the first attempt after a loss.
+const FIRST: Duration = Duration::from_millis(100);
+/// At most.
+pub(super) const LONGEST: Duration = Duration::from_secs(2);
+
+/// Doubling delays, each between half and all of what it may be, so that links that were lost together do not come back together.
+pub(super) struct Backoff {
+    rng: fastrand::Rng,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { rng: fastrand::Rng::with_seed(seed), next: FIRST }
+    }
+
+    pub(super) fn delay(&mut self) -> Duration {
+        let most = self.next;
+        self.next = (most * 2).min(LONGEST);
+        most.mul_f64(0.5 + self.rng.f64() / 2.0)
+    }
+
+    /// A connection held.
+    pub(super) fn reset(&mut self) {
+        self.next = FIRST;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_differ_between_seeds() {
+        let delays = |seed| {
+            let mut backoff = Backoff::new(seed);
+            (0..8).map(|_| backoff.delay()).collect::<Vec<_>>()
+        };
+        for seed in 0..50 {
+            for (n, delay) in delays(seed).into_iter().enumerate() {
+                let most = LONGEST.min(FIRST * (1 << n));
+                assert!(delay >= most / 2 && delay <= most, "{n}: {delay:?}");
+            }
+        }
+        assert_ne!(delays(1), delays(2));
+        assert_eq!(delays(3), delays(3));
+        let mut backoff = Backoff::new(1);
+        (0..8).for_each(|_| _ = backoff.delay());
+        backoff.reset();
+        assert!(backoff.delay() <= FIRST);
+    }
+}

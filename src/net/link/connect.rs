@@ -1,0 +1,84 @@
+//! How a connection comes about: dial, TLS, handshake, all in one time.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Request, header};
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    client_async_with_config,
+    tungstenite::{Error, handshake::client::generate_key, protocol::WebSocketConfig},
+};
+
+use super::{
+    MAX_MESSAGE, Patience,
+    wire::{Timed, Wire},
+};
+use crate::net::{Dial, upstream::Target};
+
+/// The library's default of 128 KiB is for a few connections with much on them.
+const READ_BUFFER: usize = 16 << 10;
+/// What is gathered before it is written without being flushed.
+const WRITE_BUFFER: usize = 64 << 10;
+
+/// Opens connections to one node.
+pub(super) struct Connector {
+    target: Target,
+    dial: Arc<dyn Dial>,
+    patience: Patience,
+}
+
+impl Connector {
+    pub(super) fn new(target: Target, dial: Arc<dyn Dial>, patience: Patience) -> Arc<Self> {
+        Arc::new(Self { target, dial, patience })
+    }
+
+    /// Opens a connection. The error is for people and names no secret.
+    pub(super) async fn connect(&self) -> Result<Wire, String> {
+        let patience = self.patience.connect;
+        match timeout(patience, self.open()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!("no connection within {patience:?}")),
+        }
+    }
+
+    async fn open(&self) -> Result<Wire, String> {
+        let unreachable = |error| format!("cannot connect: {error}");
+        let mut io = self.dial.dial(&self.target.endpoint).await.map_err(unreachable)?;
+        if let Some(tls) = &self.target.tls {
+            io = tls.wrap(io).await.map_err(unreachable)?;
+        }
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(2 * MAX_MESSAGE)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let request = self.request().map_err(|error| format!("no request can be made for it: {error}"))?;
+        let opened = client_async_with_config(request, Timed::new(io), Some(config)).await;
+        let (socket, _) = opened.map_err(|error| match error {
+            Error::Http(response) => format!("the node answers {} to a WebSocket handshake", response.status()),
+            error => format!("no WebSocket handshake: {error}"),
+        })?;
+        Ok(Wire::new(socket, self.patience))
+    }
+
+    fn request(&self) -> Result<Request<()>, http::Error> {
+        let Target { url, headers, .. } = &self.target;
+        let uri = format!("{}://{}{}", url.scheme().as_str(), url.authority(), url.target().expose());
+        let mut request = Request::get(uri).body(())?;
+        let fields = request.headers_mut();
+        fields.insert(header::USER_AGENT, HeaderValue::from_static(concat!("steadfast/", env!("CARGO_PKG_VERSION"))));
+        if let Some(basic) = url.basic_auth() {
+            fields.insert(header::AUTHORIZATION, basic.expose().clone());
+        }
+        for (name, value) in headers {
+            fields.insert(HeaderName::try_from(name)?, HeaderValue::try_from(&value[..])?);
+        }
+        fields.insert(header::HOST, HeaderValue::try_from(url.authority())?);
+        fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        fields.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::try_from(generate_key())?);
+        Ok(request)
+    }
+}

@@ -1,0 +1,348 @@
+//! What goes over one link, as a plain value: inputs in, effects out, no I/O.
+//!
+//! What is wanted is kept apart from what a connection calls it. A connection that is lost takes all ids with it, its own and the
+//! node's; every wish still stands.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::{
+    Shared,
+    feed::News,
+    frame::{self, Answer, Frame, Outcome},
+};
+use crate::{domain::json::Malformed, metrics::Replay};
+
+/// How many notifications may wait for the answer that tells whose they are.
+const MAX_EARLY: usize = 1024;
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect<C> {
+    /// This is to be written.
+    Send(Utf8Bytes),
+    /// A call is answered.
+    Answer(C, Answer),
+    /// A wish is granted for the first time.
+    Accepted(u64),
+    /// A wish is refused the first time it is asked for, and so is none any more.
+    Refused(u64, Bytes),
+    /// The connection was lost before a wish was first answered, and so it is none any more.
+    Unanswered(u64),
+    /// A wish that was granted has news.
+    News(u64, News),
+    /// A wish was asked for again.
+    Replayed(Replay),
+}
+
+/// Why a connection is of no use.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    /// A frame is no JSON-RPC.
+    #[error("the node sent what is no JSON-RPC: {0}")]
+    Garbage(#[from] Malformed),
+    /// More than can be kept.
+    #[error("the node sent {MAX_EARLY} notifications before it answered a subscription")]
+    Early,
+    /// An answer to what the link asked for itself has not come in time.
+    #[error("no answer to a subscription within {0:?}")]
+    Unanswered(Duration),
+}
+
+/// The state of a link. `C` stands for whoever waits for a call.
+pub(super) struct Table<C> {
+    ids: Arc<Shared>,
+    /// How long the node has to answer what the link asks for itself.
+    patience: Duration,
+    /// Calls that wait for an answer, by our id.
+    calls: BTreeMap<u64, C>,
+    /// What the link asked for itself on this connection and is not answered, by our id: these answers are for nobody else.
+    own: BTreeMap<u64, Own>,
+    /// Every subscription that somebody reads, on whichever connection.
+    wanted: BTreeMap<u64, Wish>,
+    /// The node's ids on this connection, as it writes them, and the wishes that they fulfil.
+    live: BTreeMap<Bytes, u64>,
+    /// Notifications of ids that are not known yet. Some nodes send the first before they answer.
+    early: VecDeque<(Bytes, Bytes)>,
+}
+
+/// A request of the link's own.
+struct Own {
+    due: Instant,
+    kind: Kind,
+}
+
+enum Kind {
+    Subscribe {
+        key: u64,
+        ask: Arc<Ask>,
+    },
+    /// What still comes for this subscription is for nobody.
+    Unsubscribe {
+        subscription: Bytes,
+    },
+}
+
+struct Wish {
+    ask: Arc<Ask>,
+    phase: Phase,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// Asked for, and never answered so far.
+    First,
+    /// Granted once; not asked for on this connection, or refused on it.
+    Idle,
+    /// Granted once, and asked for again.
+    Asked,
+    /// Granted under this id.
+    Live(Bytes),
+    /// Not asked for, because its reader has not come to the end of what waits for it.
+    Lapsed,
+}
+
+/// What is asked for: methods and params as JSON text.
+struct Ask {
+    subscribe: String,
+    unsubscribe: String,
+    params: String,
+}
+
+impl<C> Table<C> {
+    /// An empty one, before the first connection. Its ids are drawn from the same space as those of calls.
+    pub(super) fn new(ids: Arc<Shared>, patience: Duration) -> Self {
+        Self {
+            ids,
+            patience,
+            calls: BTreeMap::new(),
+            own: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            live: BTreeMap::new(),
+            early: VecDeque::new(),
+        }
+    }
+
+    /// A call is written.
+    pub(super) fn call(&mut self, id: u64, caller: C) {
+        self.calls.insert(id, caller);
+    }
+
+    /// Nobody waits for a call any more; its answer, if it comes, is for nobody.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.calls.remove(&id);
+    }
+
+    /// Somebody wants a subscription, on the connection that is open. The params must be UTF-8.
+    pub(super) fn want(&mut self, key: u64, method: &str, params: &Bytes, now: Instant) -> Option<Effect<C>> {
+        let quoted = |name: &str| serde_json::Value::from(name).to_string();
+        let unsubscribe = method.strip_suffix("subscribe").map(|namespace| format!("{namespace}unsubscribe"))?;
+        let params = std::str::from_utf8(params).ok()?.to_owned();
+        let ask = Arc::new(Ask { subscribe: quoted(method), unsubscribe: quoted(&unsubscribe), params });
+        self.wanted.insert(key, Wish { ask: ask.clone(), phase: Phase::First });
+        Some(self.subscribe(key, ask, now))
+    }
+
+    /// Nobody wants a subscription any more.
+    pub(super) fn unwant(&mut self, key: u64, now: Instant) -> Option<Effect<C>> {
+        // One that is not answered yet is dealt with when it is.
+        let wish = self.wanted.remove(&key)?;
+        self.end(wish, now)
+    }
+
+    /// The reader of a subscription is too slow: it is ended until [`Table::resume`].
+    pub(super) fn lapse(&mut self, key: u64, now: Instant) -> Option<Effect<C>> {
+        let wish = self.wanted.get_mut(&key)?;
+        let phase = std::mem::replace(&mut wish.phase, Phase::Lapsed);
+        let wish = Wish { ask: wish.ask.clone(), phase };
+        self.end(wish, now)
+    }
+
+    /// The reader of a subscription has caught up. `connected`: there is a connection to ask on.
+    pub(super) fn resume(&mut self, key: u64, connected: bool, now: Instant) -> Option<Effect<C>> {
+        let wish = self.wanted.get_mut(&key).filter(|wish| wish.phase == Phase::Lapsed)?;
+        wish.phase = Phase::Idle;
+        connected.then(|| self.ask_again(key, now)).flatten()
+    }
+
+    /// There is a new connection: what was granted before is asked for again.
+    pub(super) fn attach(&mut self, now: Instant) -> Vec<Effect<C>> {
+        let idle = self.wanted.iter().filter(|(_, wish)| wish.phase == Phase::Idle).map(|(&key, _)| key);
+        let idle: Vec<u64> = idle.collect();
+        idle.into_iter().filter_map(|key| self.ask_again(key, now)).collect()
+    }
+
+    /// The connection is lost, with all that was to come on it. Whoever waits for a call is dropped.
+    pub(super) fn detach(&mut self) -> Vec<Effect<C>> {
+        self.calls.clear();
+        self.own.clear();
+        self.live.clear();
+        self.early.clear();
+        let mut effects = Vec::new();
+        self.wanted.retain(|&key, wish| {
+            match wish.phase {
+                Phase::First => effects.push(Effect::Unanswered(key)),
+                Phase::Live(_) => effects.push(Effect::News(key, News::Lost)),
+                Phase::Asked => effects.push(Effect::Replayed(Replay::Lost)),
+                Phase::Idle | Phase::Lapsed => {}
+            }
+            let stands = wish.phase != Phase::First;
+            if stands && wish.phase != Phase::Lapsed {
+                wish.phase = Phase::Idle;
+            }
+            stands
+        });
+        effects
+    }
+
+    /// When the next answer to what the link asked for itself is overdue.
+    pub(super) fn due(&self) -> Option<Instant> {
+        // All have the same time, and ids count up.
+        self.own.first_key_value().map(|(_, own)| own.due)
+    }
+
+    /// [`Table::due`] has passed.
+    pub(super) fn overdue(&self) -> Broken {
+        Broken::Unanswered(self.patience)
+    }
+
+    /// A frame has come, which is valid UTF-8.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(super) fn frame(&mut self, text: &Bytes, now: Instant, effects: &mut Vec<Effect<C>>) -> Result<(), Broken> {
+        match frame::read(text)? {
+            Frame::Answer(id) => self.answer(text, id, now, effects),
+            Frame::Note { subscription, result } => self.note(text.slice(subscription), text.slice(result), effects),
+            Frame::Other => Ok(()),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        text: &Bytes,
+        place: std::ops::Range<usize>,
+        now: Instant,
+        effects: &mut Vec<Effect<C>>,
+    ) -> Result<(), Broken> {
+        let id = std::str::from_utf8(&text[place.clone()]).ok().and_then(|id| id.parse().ok());
+        let Some(id) = id else { return Ok(()) };
+        if let Some(caller) = self.calls.remove(&id) {
+            effects.push(Effect::Answer(caller, Answer { text: text.clone(), id: place }));
+            return Ok(());
+        }
+        // An id that nobody knows is of a call that was forgotten.
+        let Some(own) = self.own.remove(&id) else { return Ok(()) };
+        let Kind::Subscribe { key, ask } = own.kind else { return Ok(()) };
+        match frame::outcome(text)? {
+            Outcome::Result(subscription) => self.granted(key, ask, subscription, now, effects),
+            Outcome::Error(error) => self.refused(key, error, effects),
+        }
+        if !self.is_asking() {
+            self.early.clear();
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, key: u64, ask: Arc<Ask>, subscription: Bytes, now: Instant, effects: &mut Vec<Effect<C>>) {
+        let Some(wish) = self.wanted.get_mut(&key) else {
+            // Nobody wants it any more.
+            effects.push(self.unsubscribe(&ask, subscription, now));
+            return;
+        };
+        if !matches!(subscription.first(), Some(b'"' | b'0'..=b'9')) {
+            let error = Bytes::from_static(br#"{"code":-32603,"message":"the node gave no subscription id"}"#);
+            return self.refused(key, error, effects);
+        }
+        match std::mem::replace(&mut wish.phase, Phase::Live(subscription.clone())) {
+            Phase::First => effects.push(Effect::Accepted(key)),
+            _ => effects.extend([Effect::Replayed(Replay::Accepted), Effect::News(key, News::Back)]),
+        }
+        if let Some(other) = self.live.insert(subscription.clone(), key) {
+            // A node that gives one id twice cannot say whose a notification is.
+            if let Some(wish) = self.wanted.get_mut(&other) {
+                wish.phase = Phase::Idle;
+                effects.push(Effect::News(other, News::Lost));
+            }
+        }
+        self.early.retain(|(id, event)| {
+            let is_its = *id == subscription;
+            if is_its {
+                effects.push(Effect::News(key, News::Event(event.clone())));
+            }
+            !is_its
+        });
+    }
+
+    fn refused(&mut self, key: u64, error: Bytes, effects: &mut Vec<Effect<C>>) {
+        let Some(wish) = self.wanted.get_mut(&key) else { return };
+        if wish.phase == Phase::First {
+            self.wanted.remove(&key);
+            effects.push(Effect::Refused(key, error));
+        } else {
+            wish.phase = Phase::Idle;
+            effects.extend([Effect::Replayed(Replay::Refused), Effect::News(key, News::Refused(error))]);
+        }
+    }
+
+    fn note(&mut self, subscription: Bytes, event: Bytes, effects: &mut Vec<Effect<C>>) -> Result<(), Broken> {
+        if let Some(&key) = self.live.get(&subscription) {
+            effects.push(Effect::News(key, News::Event(event)));
+        } else if self.is_asking() && !self.is_ending(&subscription) {
+            if self.early.len() == MAX_EARLY {
+                return Err(Broken::Early);
+            }
+            self.early.push_back((subscription, event));
+        }
+        Ok(())
+    }
+
+    /// Whether the answer is outstanding that tells the id of a subscription.
+    fn is_asking(&self) -> bool {
+        self.own.values().any(|own| matches!(own.kind, Kind::Subscribe { .. }))
+    }
+
+    /// Whether the node may not have noticed yet that this subscription is over.
+    fn is_ending(&self, id: &Bytes) -> bool {
+        self.own.values().any(|own| matches!(&own.kind, Kind::Unsubscribe { subscription } if subscription == id))
+    }
+
+    fn ask_again(&mut self, key: u64, now: Instant) -> Option<Effect<C>> {
+        let wish = self.wanted.get_mut(&key)?;
+        wish.phase = Phase::Asked;
+        let ask = wish.ask.clone();
+        Some(self.subscribe(key, ask, now))
+    }
+
+    fn subscribe(&mut self, key: u64, ask: Arc<Ask>, now: Instant) -> Effect<C> {
+        let id = self.ids.next_id();
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{},"params":{}}}"#, ask.subscribe, ask.params);
+        self.own.insert(id, Own { due: now + self.patience, kind: Kind::Subscribe { key, ask } });
+        Effect::Send(text.into())
+    }
+
+    /// Ends what a wish has at the node, if it has anything.
+    fn end(&mut self, wish: Wish, now: Instant) -> Option<Effect<C>> {
+        let Phase::Live(subscription) = wish.phase else { return None };
+        self.live.remove(&subscription);
+        Some(self.unsubscribe(&wish.ask, subscription, now))
+    }
+
+    fn unsubscribe(&mut self, ask: &Ask, subscription: Bytes, now: Instant) -> Effect<C> {
+        let id = self.ids.next_id();
+        let shown = String::from_utf8_lossy(&subscription);
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{},"params":[{shown}]}}"#, ask.unsubscribe);
+        self.own.insert(id, Own { due: now + self.patience, kind: Kind::Unsubscribe { subscription } });
+        Effect::Send(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

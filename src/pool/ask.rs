@@ -1,0 +1,165 @@
+//! Asking a node something on our own account.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{board::Trouble, health::Fault, node::Node};
+use crate::{
+    domain::answer::NodeError,
+    net::{
+        exchange::Broken,
+        link::{self, Link},
+        upstream::{Error, Post, Response, Upstream},
+    },
+};
+
+/// Where the id stands in a request of ours, which begins with `{"jsonrpc":"2.0","id":1`.
+pub const ID: Range<usize> = 22..23;
+
+/// The error that a node returned to a question of ours, in words without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The JSON-RPC error code.
+    pub code: i64,
+    /// For people: what was asked, and what the node said.
+    pub text: String,
+}
+
+/// Calls `method` at `node` with `params`, a JSON array. The answer is the text of the result, `null` where there is none, or the
+/// error that the node returned. The caller bounds it in time.
+///
+/// # Errors
+/// When no JSON-RPC response of at most `max_bytes` came.
+pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> Result<Result<Bytes, Refused>, Trouble> {
+    let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+    let body = match &node.upstream {
+        Some(upstream) => post(node, upstream, method, request.as_bytes(), max_bytes).await?,
+        None => call(node, method, request.as_bytes(), max_bytes).await?,
+    };
+    answer(&body, node, method)
+}
+
+async fn post(
+    node: &Node,
+    upstream: &Arc<Upstream>,
+    method: &str,
+    body: &[u8],
+    max_bytes: usize,
+) -> Result<Bytes, Trouble> {
+    let mut post = Post { headers: &[], body, fresh: false };
+    let mut outcome = upstream.post(post, &mut ()).await;
+    if outcome.as_ref().is_err_and(Error::is_stale) {
+        post.fresh = true;
+        outcome = upstream.post(post, &mut ()).await;
+    }
+    let response = outcome.map_err(|error| trouble(node, &error))?;
+    let status = response.head.status;
+    let body = read(node, method, response, max_bytes).await?;
+    if status == 200 { Ok(body) } else { Err(failing(node, &format!("{method}: HTTP status {status}"))) }
+}
+
+/// Asks over the link. One that is down is waited for until its next attempt to connect has failed.
+async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Result<Bytes, Trouble> {
+    let Some(link) = &node.link else { return Err(failing(node, "has no URL")) };
+    node.linked().await.map_err(|text| Trouble { fault: Fault::Unreachable, text })?;
+    match link.call(body, Some(ID)).await {
+        Ok(answer) if answer.text.len() > max_bytes => Err(too_long(node, method, max_bytes)),
+        Ok(answer) => Ok(answer.text),
+        Err(error) => Err(link_trouble(node, link, error)),
+    }
+}
+
+fn answer(body: &Bytes, node: &Node, method: &str) -> Result<Result<Bytes, Refused>, Trouble> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<NodeError<'a>>,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(body)
+        .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
+    Ok(match answer {
+        Answer { error: Some(error), .. } => {
+            let text = node.redact(&format!("{method}: error {}: {}", error.code, error.message));
+            Err(Refused { code: error.code, text })
+        }
+        Answer { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
+        // `Option` reads a null result as none.
+        Answer { .. } => Ok(Bytes::from_static(b"null")),
+    })
+}
+
+/// The whole body of the answer to `asked`.
+pub(super) async fn read(node: &Node, asked: &str, mut response: Response, max_bytes: usize) -> Result<Bytes, Trouble> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = response.next().await {
+        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
+        if body.len() + piece.len() > max_bytes {
+            return Err(too_long(node, asked, max_bytes));
+        }
+        if body.is_empty() && response.is_done() {
+            return Ok(piece);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+fn too_long(node: &Node, asked: &str, max_bytes: usize) -> Trouble {
+    failing(node, &format!("{asked}: the answer is longer than {max_bytes} bytes"))
+}
+
+/// What an answer that is none says of a node.
+pub(super) fn failing(node: &Node, text: &str) -> Trouble {
+    Trouble { fault: Fault::Failing, text: node.redact(text) }
+}
+
+/// What a failed exchange says of a node.
+pub fn trouble(node: &Node, error: &Error) -> Trouble {
+    let fault = match error {
+        Error::Connect(error) if is_ours(error) => Fault::Ours,
+        Error::Connect(_) => Fault::Unreachable,
+        Error::ConnectTimeout(_) => Fault::Silent,
+        Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
+        Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
+    };
+    Trouble { fault, text: node.redact(&error.to_string()) }
+}
+
+/// What a call that a link did not bring back says of a node.
+pub fn link_trouble(node: &Node, link: &Link, error: link::Error) -> Trouble {
+    match error {
+        // It takes nothing in, or more came at once than can wait.
+        link::Error::NotSent if link.is_up() => {
+            Trouble { fault: Fault::Silent, text: "too much waits to be written to the link".to_owned() }
+        }
+        link::Error::NotSent => Trouble { fault: Fault::Unreachable, text: node.why_link_is_down() },
+        link::Error::Lost => Trouble { fault: Fault::Dropped, text: node.why_link_is_down() },
+    }
+}
+
+/// Whether a connection failed because this machine ran out of something: descriptors, ports, buffers or memory.
+fn is_ours(error: &std::io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = if cfg!(target_os = "linux") { 105 } else { 55 };
+    matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::OutOfMemory)
+        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_held_against_a_node() {
+        for (code, ours) in [(24, true), (23, true), (111, false), (113, false)] {
+            assert_eq!(is_ours(&std::io::Error::from_raw_os_error(code)), ours, "{code}");
+        }
+    }
+}

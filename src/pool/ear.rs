@@ -1,0 +1,135 @@
+//! Whether a node's feed of heads tells of the blocks that the node has: a link may be open, and its calls answered, and yet bring
+//! nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a block that a probe found may take to come by the feed.
+const GRACE: Duration = Duration::from_secs(2);
+/// The longest that a feed found mute again and again is left alone.
+const LONGEST_GRACE: Duration = Duration::from_secs(300);
+
+/// What is heard of one node's feed.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    feed: Option<Feed>,
+    /// How often in a row it was found mute, with no block told in between.
+    muted: u32,
+}
+
+#[derive(Debug)]
+struct Feed {
+    since: Instant,
+    /// The height that was last told, or found by the first probe since it runs.
+    height: Option<u64>,
+    /// Whether it told of a block.
+    tells: bool,
+    /// A higher block that a probe found, and when it was asked.
+    missing: Option<(u64, Instant)>,
+}
+
+impl Ear {
+    /// The feed runs from `now` on.
+    pub(super) fn open(&mut self, now: Instant) {
+        self.feed = Some(Feed { since: now, height: None, tells: false, missing: None });
+    }
+
+    /// The feed does not run.
+    pub(super) fn close(&mut self) {
+        self.feed = None;
+    }
+
+    /// The feed told of a block.
+    pub(super) fn heard(&mut self, height: u64) {
+        if let Some(feed) = &mut self.feed {
+            feed.height = Some(height);
+            feed.tells = true;
+            self.muted = 0;
+        }
+    }
+
+    /// Whether the feed has told of a block since it runs.
+    pub(super) fn hears(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.tells)
+    }
+
+    /// Whether the feed is mute, now that a probe found `height` when it was `asked`: it is, when it has still not told of a block as
+    /// high as one that was found some time before. It is closed then.
+    pub(super) fn is_mute(&mut self, height: u64, asked: Instant) -> bool {
+        let grace = GRACE.saturating_mul(1 << self.muted.min(16)).min(LONGEST_GRACE);
+        let Some(feed) = self.feed.as_mut().filter(|feed| feed.since <= asked) else { return false };
+        let told = *feed.height.get_or_insert(height);
+        let owed = feed.missing.filter(|(missing, _)| *missing > told);
+        if owed.is_some_and(|(_, found)| asked.saturating_duration_since(found) >= grace) {
+            self.muted += 1;
+            self.feed = None;
+            return true;
+        }
+        feed.missing = owed.or((height > told).then_some((height, asked)));
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds after the feed began at which it is found mute, of probes a second apart that find the heights `found`, while the feed
+    /// tells of `told` between them.
+    fn mute_at(ear: &mut Ear, found: &[u64], told: &[u64]) -> Vec<usize> {
+        let start = Instant::now();
+        ear.open(start);
+        let mut mute = Vec::new();
+        for (second, height) in found.iter().enumerate() {
+            if ear.is_mute(*height, start + Duration::from_secs(second as u64)) {
+                mute.push(second);
+            }
+            told.get(second).filter(|told| **told > 0).into_iter().for_each(|told| ear.heard(*told));
+        }
+        mute
+    }
+
+    #[test]
+    fn a_feed_is_mute_when_it_does_not_tell_of_what_probes_find() {
+        for (found, told, expected) in [
+            // Nothing happens.
+            (vec![5, 5, 5, 5, 5], vec![], vec![]),
+            // Nothing is told.
+            (vec![5, 6, 6, 6, 7], vec![], vec![3]),
+            (vec![5, 6, 7, 8, 9], vec![], vec![3]),
+            // It was told of blocks, and is no more.
+            (vec![5, 6, 7, 7, 7], vec![6, 6, 0, 0, 0], vec![4]),
+            // All is told, a little late.
+            (vec![5, 6, 7, 8, 9, 10], vec![0, 6, 7, 8, 9, 10], vec![]),
+            (vec![5, 6, 6, 6, 7], vec![0, 0, 6, 0, 0], vec![]),
+            // A fast chain is always a few blocks ahead of what is told.
+            (vec![10, 20, 30, 40, 50], vec![8, 18, 28, 38, 48], vec![]),
+            // The chain is reorganised to a lower height, and goes on.
+            (vec![9, 8, 9, 9, 9], vec![9, 7, 8, 9, 0], vec![]),
+        ] {
+            assert_eq!(mute_at(&mut Ear::default(), &found, &told), expected, "{found:?} {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_before_the_feed_ran_is_not_held_against_it() {
+        let (start, mut ear) = (Instant::now(), Ear::default());
+        ear.open(start + Duration::from_secs(1));
+        assert!(!ear.is_mute(5, start));
+        assert_eq!(mute_at(&mut ear, &[9, 9, 9, 9], &[]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_feed_that_is_mute_again_and_again_is_left_alone_for_longer_until_it_tells_something() {
+        let mut ear = Ear::default();
+        let found: Vec<u64> = (0..1000).collect();
+        for expected in [3, 5, 9, 17, 33, 65, 129, 257, 301, 301] {
+            assert_eq!(mute_at(&mut ear, &found, &[]), [expected]);
+        }
+        ear.open(Instant::now());
+        ear.heard(7);
+        assert_eq!(mute_at(&mut ear, &found, &[]), [3]);
+        assert!(!ear.hears());
+    }
+}

@@ -1,0 +1,136 @@
+//! What nodes tell by themselves: the heads that they push over their links.
+//!
+//! A task for each link keeps a subscription to `newHeads`, which the link asks for again on every connection. A node that does not
+//! offer one is well all the same: its heads are known from probes.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::{
+    Pool,
+    board::{Input, Trouble},
+    health::Fault,
+};
+use crate::{
+    domain::block::BlockRef,
+    net::link::{Feed, Link, News, Status, SubscribeError},
+};
+
+/// Why a link is cut that brings nothing.
+pub(super) const MUTE: &str = "it told of no blocks";
+/// How long to wait when a subscription could not be asked for.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A header that a node pushed: knowledge that saves asking for it, and no word on which block is the head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The node's index in the pool.
+    pub node: usize,
+    /// The block's place.
+    pub block: BlockRef,
+    /// The header as the node wrote it.
+    pub json: Bytes,
+}
+
+/// Listens to one node's link for ever.
+pub(super) struct Listener {
+    pub(super) pool: Arc<Pool>,
+    pub(super) index: usize,
+    pub(super) link: Arc<Link>,
+}
+
+impl Listener {
+    pub(super) async fn run(self) {
+        let mut status = self.link.changes();
+        let mut before = Status::default();
+        let mut feed: Option<Feed> = None;
+        let mut refused_on = None;
+        loop {
+            let now = status.borrow_and_update().clone();
+            self.mind(&before, &now).await;
+            let epoch = now.epoch;
+            before = now;
+            if feed.is_none() && before.up && refused_on != Some(epoch) {
+                match self.link.subscribe("eth_subscribe", Bytes::from_static(br#"["newHeads"]"#)).await {
+                    Ok(granted) => {
+                        self.tell(Input::Feed(self.index, true)).await;
+                        feed = Some(granted);
+                    }
+                    Err(SubscribeError::Refused(error)) => {
+                        self.refused(&error);
+                        refused_on = Some(epoch);
+                    }
+                    Err(SubscribeError::Link(_)) => {
+                        sleep(PAUSE).await;
+                        continue;
+                    }
+                }
+            }
+            // Both arms are cancel-safe.
+            tokio::select! {
+                biased;
+                changed = status.changed() => if changed.is_err() { return },
+                news = next(&mut feed) => match news {
+                    Some(news) => self.take(news).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// What the link's state says of the node: a dropped link has it probed at once, and takes it out where there is nothing but the
+    /// link.
+    async fn mind(&self, before: &Status, now: &Status) {
+        let was_lost = before.up && (!now.up || now.epoch != before.epoch);
+        if !was_lost {
+            return;
+        }
+        let node = &self.pool.nodes[self.index];
+        let by_us = now.why_down.as_deref() == Some(MUTE);
+        if node.upstream.is_none() && !now.up && !by_us {
+            let text = node.why_link_is_down();
+            self.tell(Input::Out(self.index, Trouble { fault: Fault::Dropped, text })).await;
+        }
+        self.pool.doubt(self.index);
+    }
+
+    async fn take(&self, news: News) {
+        match news {
+            News::Event(json) => match BlockRef::read(&json) {
+                Ok(block) => self.pool.pushed(self.index, block, json).await,
+                Err(why) => {
+                    let (node, why) = (&self.pool.nodes[self.index], why.as_str());
+                    warn!(network = &*self.pool.network, node = &*node.name, why, "a node pushed what is no header");
+                }
+            },
+            News::Back => self.tell(Input::Feed(self.index, true)).await,
+            News::Lost => self.tell(Input::Feed(self.index, false)).await,
+            News::Refused(error) => {
+                self.refused(&error);
+                self.tell(Input::Feed(self.index, false)).await;
+            }
+        }
+    }
+
+    fn refused(&self, error: &[u8]) {
+        let node = &self.pool.nodes[self.index];
+        let why = node.redact(&String::from_utf8_lossy(error));
+        debug!(network = &*self.pool.network, node = &*node.name, why, "pushes no heads; they are known from probes");
+    }
+
+    async fn tell(&self, input: Input) {
+        // The pool's mind lives as long as the pool's tasks do.
+        let _ = self.pool.inbox.send(input).await;
+    }
+}
+
+/// What the feed brings next, if there is one.
+async fn next(feed: &mut Option<Feed>) -> Option<News> {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,273 @@
+//! Floor 6, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
+//!
+//! A client's subscription never touches a node. What the follower tells of the chain becomes notifications here: [`heads`] of new blocks,
+//! [`logs`] of their logs. What cannot be told from the chain comes from a subscription that all clients share ([`passthrough`]).
+//! Subscribers are told on the threads that serve them ([`courier`]), through their [`mailbox`].
+
+mod audience;
+mod courier;
+mod heads;
+mod id;
+mod logs;
+mod mailbox;
+mod passthrough;
+mod refused;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use self::{
+    audience::{Audience, Seat},
+    logs::{Filter, Logs},
+    passthrough::{Topic, Topics},
+};
+pub use self::{
+    courier::{Couriers, Job},
+    id::SubscriptionId,
+    mailbox::{Closing, Letter, Mailbox, Note},
+    refused::Refused,
+};
+use crate::{
+    chain::{self, Change, Follower},
+    config,
+    metrics::Metrics,
+    pool::Pool,
+};
+
+/// What may be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How much of the chain is kept in mind.
+    pub chain: config::Chain,
+    /// How long a client waits for a subscription that a node must give.
+    pub timeout: Duration,
+    /// What is random comes from it.
+    pub seed: u64,
+}
+
+/// The subscriptions of one network's clients.
+pub struct Views {
+    interest: Arc<Interest>,
+    heads: Arc<Audience<()>>,
+    logs: Arc<Audience<Filter>>,
+    topics: Topics,
+    random: Mutex<fastrand::Rng>,
+}
+
+/// The tasks behind a network's subscriptions; they end when this is dropped.
+pub struct Running {
+    task: JoinSet<()>,
+    follower: chain::Running,
+}
+
+impl Running {
+    /// Waits for a task to end, which none does by itself: the text says how it came about.
+    pub async fn broken(&mut self) -> String {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            ended = self.task.join_next() => match ended {
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(())) | None => "the task ended".to_owned(),
+            },
+            broken = self.follower.broken() => broken,
+        }
+    }
+}
+
+impl Views {
+    /// Starts to serve subscriptions to the network of `pool`, a pool of execution nodes. Until somebody subscribes, no node is asked for
+    /// anything. Clients are served by the workers behind `couriers`.
+    pub fn start(
+        pool: Arc<Pool>,
+        settings: &Settings,
+        couriers: Couriers,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, Running) {
+        let (follower, changes, running) = Follower::start(pool, &settings.chain, metrics.clone());
+        let heads = Audience::new("newHeads", couriers.clone(), metrics.clone());
+        let logs = Audience::new("logs", couriers.clone(), metrics.clone());
+        let desk = Logs::new(logs.clone(), follower.clone(), settings.chain.window);
+        let mut task = JoinSet::new();
+        task.spawn(run(changes, heads.clone(), desk));
+        let topics = Topics::new(follower.pool(), settings.timeout, couriers, metrics);
+        let interest = Arc::new(Interest { follower, count: Mutex::new(0) });
+        let random = Mutex::new(fastrand::Rng::with_seed(settings.seed));
+        (Arc::new(Self { interest, heads, logs, topics, random }), Running { task, follower: running })
+    }
+
+    /// From now on the network's nodes are those of another pool. Subscriptions go on, and miss nothing.
+    pub fn move_to(&self, pool: Arc<Pool>) {
+        self.interest.follower.move_to(pool.clone());
+        self.topics.move_to(pool);
+    }
+
+    /// Has the clients of all subscriptions closed, behind what waits for them; also those that are yet to come.
+    pub fn close(&self) {
+        self.heads.close_all(Closing::Gone);
+        self.logs.close_all(Closing::Gone);
+        self.topics.close();
+    }
+
+    /// Checks what a client asks for and prepares it; its notifications are put into `mailbox` from [`Prepared::activate`] on. What a
+    /// node must give is waited for, no longer than a call.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub async fn prepare(
+        &self,
+        method: &str,
+        params: Option<&[u8]>,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Prepared, Refused> {
+        let Some(namespace) = method.strip_suffix("_subscribe") else {
+            return Err(Refused::Unsupported("there is no such subscription"));
+        };
+        let params = params.unwrap_or(b"[]");
+        let wish = match Asked::read(namespace, params)? {
+            Asked::Heads => Wish::Heads(self.heads.clone(), Interested::new(&self.interest)),
+            Asked::Logs(filter) => Wish::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
+            Asked::Other => Wish::Topic(self.topics.open(method, params).await?),
+        };
+        let id = SubscriptionId::draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner));
+        let head = format!(
+            r#"{{"jsonrpc":"2.0","method":"{namespace}_subscription","params":{{"subscription":"{id}","result":"#
+        );
+        Ok(Prepared { id, head: head.into(), wish, mailbox: mailbox.clone() })
+    }
+}
+
+/// A subscription of which nothing is heard yet.
+pub struct Prepared {
+    /// What the client knows it by.
+    pub id: SubscriptionId,
+    head: Arc<str>,
+    wish: Wish,
+    mailbox: Arc<Mailbox>,
+}
+
+enum Wish {
+    Heads(Arc<Audience<()>>, Interested),
+    Logs(Arc<Audience<Filter>>, Box<Filter>, Interested),
+    Topic(Arc<Topic>),
+}
+
+impl Prepared {
+    /// Lets notifications come, from now on. To be called on the thread that serves the client, when the answer with the id is in its
+    /// mailbox.
+    pub fn activate(self) -> Subscription {
+        let Self { id: _, head, wish, mailbox } = self;
+        Subscription(match wish {
+            Wish::Heads(audience, interested) => Held::Heads(audience.join((), head, mailbox), interested),
+            Wish::Logs(audience, filter, interested) => Held::Logs(audience.join(*filter, head, mailbox), interested),
+            Wish::Topic(topic) => Held::Topic(topic.audience.join((), head, mailbox), topic),
+        })
+    }
+}
+
+/// A subscription that runs. Dropping it ends it: no notification is put into the mailbox after that.
+#[expect(dead_code, reason = "it is only held, and what it holds ends with it")]
+pub struct Subscription(Held);
+
+#[expect(dead_code, reason = "as above")]
+enum Held {
+    Heads(Seat<()>, Interested),
+    Logs(Seat<Filter>, Interested),
+    Topic(Seat<()>, Arc<Topic>),
+}
+
+/// What a client asks for.
+enum Asked {
+    Heads,
+    Logs(Box<Filter>),
+    Other,
+}
+
+impl Asked {
+    fn read(namespace: &str, params: &[u8]) -> Result<Self, Refused> {
+        if namespace != "eth" {
+            return Ok(Self::Other);
+        }
+        let list: Vec<&RawValue> =
+            serde_json::from_slice(params).map_err(|_| Refused::Params("params are no array".to_owned()))?;
+        let kind = list.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
+        let at_most = |count: usize| match list.get(count).is_some_and(|more| more.get() != "null") {
+            true => Err(Refused::Params(format!("too many arguments, want at most {}", count - 1))),
+            false => Ok(()),
+        };
+        match kind.as_deref() {
+            Some("newHeads") => at_most(1).map(|()| Self::Heads),
+            Some("logs") => {
+                at_most(2)?;
+                let filter = Filter::read(list.get(1).map_or("null", |filter| filter.get()));
+                filter.map(|filter| Self::Logs(Box::new(filter))).map_err(Refused::Params)
+            }
+            Some(_) => Ok(Self::Other),
+            None => Err(Refused::Params("the first argument is no subscription's name".to_owned())),
+        }
+    }
+}
+
+/// How many want to hear of the chain. While nobody does, the follower rests.
+struct Interest {
+    follower: Arc<Follower>,
+    count: Mutex<usize>,
+}
+
+/// One of them.
+struct Interested(Arc<Interest>);
+
+impl Interest {
+    fn change(&self, change: impl FnOnce(usize) -> usize) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *count;
+        *count = change(before);
+        if (before == 0) != (*count == 0) {
+            self.follower.want(before == 0);
+        }
+    }
+}
+
+impl Interested {
+    fn new(interest: &Arc<Interest>) -> Self {
+        interest.change(|count| count + 1);
+        Self(interest.clone())
+    }
+}
+
+impl Drop for Interested {
+    fn drop(&mut self) {
+        self.0.change(|count| count - 1);
+    }
+}
+
+/// However the task ends, its subscribers' connections end with it.
+struct EndsWith(Arc<Audience<()>>, Arc<Audience<Filter>>);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.0.close_all(Closing::Gone);
+        self.1.close_all(Closing::Gone);
+    }
+}
+
+/// Makes notifications of what changes, for as long as the follower lives.
+async fn run(mut changes: mpsc::Receiver<Change>, heads: Arc<Audience<()>>, mut logs: Logs) {
+    let _ends_with = EndsWith(heads.clone(), logs.audience.clone());
+    loop {
+        // Both arms are cancel-safe. Heads never wait for logs.
+        tokio::select! {
+            biased;
+            change = changes.recv() => {
+                let Some(change) = change else { return };
+                heads::tell(&heads, &change).await;
+                logs.change(&change).await;
+            }
+            fetched = logs.fetched() => logs.found(fetched).await,
+        }
+    }
+}

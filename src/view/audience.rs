@@ -1,0 +1,165 @@
+//! Who listens: the subscribers to one thing, in one room for each worker, so that each is told on the thread that serves it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::{
+    courier::Couriers,
+    mailbox::{Closing, Mailbox},
+};
+use crate::metrics::Metrics;
+
+/// The subscribers to one thing. They have wishes, and those of one wish are told the same.
+pub(super) struct Audience<W> {
+    rooms: Box<[Mutex<Room<W>>]>,
+    couriers: Couriers,
+    /// The newest change that has been announced, by its number.
+    now: AtomicU64,
+    /// For the metrics.
+    kind: &'static str,
+    metrics: Arc<Metrics>,
+}
+
+struct Room<W> {
+    came: u64,
+    /// By wish, then in the order in which they came.
+    seats: BTreeMap<Arc<W>, BTreeMap<u64, Listener>>,
+}
+
+struct Listener {
+    /// The newest change that had been announced when it came: it hears of those that follow.
+    since: u64,
+    /// Its notifications' text up to the result.
+    head: Arc<str>,
+    mailbox: Arc<Mailbox>,
+}
+
+/// A subscriber's place; dropping it leaves.
+pub(super) struct Seat<W: Ord> {
+    audience: Arc<Audience<W>>,
+    wish: Arc<W>,
+    room: usize,
+    number: u64,
+    _counted: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl<W: Ord + Send + Sync + 'static> Audience<W> {
+    pub(super) fn new(kind: &'static str, couriers: Couriers, metrics: Arc<Metrics>) -> Arc<Self> {
+        let room = || Mutex::new(Room { came: 0, seats: BTreeMap::new() });
+        let rooms = (0..couriers.count()).map(|_| room()).collect();
+        Arc::new(Self { rooms, couriers, now: AtomicU64::new(0), kind, metrics })
+    }
+
+    /// Lets a subscriber in, who hears of all that is announced from now on. `head` is the text of its notifications up to the result.
+    pub(super) fn join(self: &Arc<Self>, wish: W, head: Arc<str>, mailbox: Arc<Mailbox>) -> Seat<W> {
+        let index = self.couriers.here();
+        let wish = Arc::new(wish);
+        let mut room = self.room(index);
+        // Read inside the room: whoever announces a change and then looks into it either finds this one, or has been heard by it.
+        let since = self.now.load(Relaxed);
+        room.came += 1;
+        let number = room.came;
+        let wish = match room.seats.get_key_value(&wish) {
+            Some((known, _)) => known.clone(),
+            None => wish,
+        };
+        room.seats.entry(wish.clone()).or_default().insert(number, Listener { since, head, mailbox });
+        drop(room);
+        let counted = Box::new(self.metrics.subscription(self.kind));
+        Seat { audience: self.clone(), wish, room: index, number, _counted: counted }
+    }
+
+    /// The change of this number is there: it is told to nobody who comes from now on.
+    pub(super) fn announce(&self, change: u64) {
+        self.now.store(change, Relaxed);
+    }
+
+    /// The wishes of those who hear of the change of this number, each at least once.
+    pub(super) fn wishes(&self, change: u64) -> Vec<Arc<W>> {
+        let mut wishes = Vec::new();
+        for index in 0..self.rooms.len() {
+            let room = self.room(index);
+            let hear = |listeners: &BTreeMap<u64, Listener>| listeners.values().any(|one| one.since < change);
+            wishes.extend(room.seats.iter().filter(|(_, listeners)| hear(listeners)).map(|(wish, _)| wish.clone()));
+        }
+        wishes
+    }
+
+    /// Tells everybody who hears of the change of this number what `results` makes of the wish, in order. It is on its way when this is
+    /// done, and what is told later arrives later.
+    pub(super) async fn tell<R>(self: &Arc<Self>, change: u64, results: R)
+    where
+        R: Fn(&W) -> Arc<[Arc<str>]> + Send + Sync + 'static,
+    {
+        let results = Arc::new(results);
+        for index in 0..self.rooms.len() {
+            if self.room(index).seats.is_empty() {
+                continue;
+            }
+            let (audience, results) = (self.clone(), results.clone());
+            self.couriers.send(index, Box::new(move || audience.tell_room(index, change, &*results))).await;
+        }
+    }
+
+    /// Closes everybody who hears of the change of this number, behind what they were told before.
+    pub(super) async fn close(self: &Arc<Self>, change: u64, why: Closing) {
+        for index in 0..self.rooms.len() {
+            let audience = self.clone();
+            self.couriers.send(index, Box::new(move || audience.close_room(index, change, why))).await;
+        }
+    }
+
+    /// Closes everybody at once, from whatever thread.
+    pub(super) fn close_all(&self, why: Closing) {
+        (0..self.rooms.len()).for_each(|index| self.close_room(index, u64::MAX, why));
+    }
+
+    fn tell_room(&self, index: usize, change: u64, results: impl Fn(&W) -> Arc<[Arc<str>]>) {
+        let mut told = 0;
+        for (wish, listeners) in &self.room(index).seats {
+            let results = results(wish);
+            if results.is_empty() {
+                continue;
+            }
+            for one in listeners.values().filter(|one| one.since < change) {
+                if one.mailbox.push_notes(&one.head, &results) {
+                    told += results.len() as u64;
+                }
+            }
+        }
+        if told > 0 {
+            self.metrics.notified(self.kind, told);
+        }
+    }
+
+    fn close_room(&self, index: usize, change: u64, why: Closing) {
+        let room = self.room(index);
+        room.seats.values().flat_map(BTreeMap::values).filter(|one| one.since < change).for_each(|one| {
+            one.mailbox.close(why);
+        });
+    }
+}
+
+impl<W> Audience<W> {
+    fn room(&self, index: usize) -> MutexGuard<'_, Room<W>> {
+        // A room is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        self.rooms[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Ord> Drop for Seat<W> {
+    fn drop(&mut self) {
+        let mut room = self.audience.room(self.room);
+        if let Some(listeners) = room.seats.get_mut(&self.wish) {
+            listeners.remove(&self.number);
+            if listeners.is_empty() {
+                room.seats.remove(&self.wish);
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Work that is done on the threads on which clients are served.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::net::upstream;
+
+/// Jobs that may wait for one worker; then those who send them wait.
+const BACKLOG: usize = 256;
+
+/// Something for a worker to do at once.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// The ways to all workers. To wake a task is cheap on its own thread only; from any other it takes a system call.
+#[derive(Clone)]
+pub struct Couriers(Arc<[mpsc::Sender<Job>]>);
+
+impl Couriers {
+    /// The ways to `workers` workers, at least one, and the ends where each takes what it is to do.
+    pub fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Job>>) {
+        let (ways, ends) = (0..workers.max(1)).map(|_| mpsc::channel(BACKLOG)).unzip::<_, _, Vec<_>, _>();
+        (Self(ways.into()), ends)
+    }
+
+    /// How many workers there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The worker whose thread this is; the first one on any other thread.
+    pub(super) fn here(&self) -> usize {
+        upstream::worker().saturating_sub(1).min(self.0.len() - 1)
+    }
+
+    /// Gives `job` to a worker. One that is gone has no clients left either.
+    pub(super) async fn send(&self, worker: usize, job: Job) {
+        let _ = self.0[worker].send(job).await;
+    }
+}

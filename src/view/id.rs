@@ -1,0 +1,50 @@
+//! Ids of clients' subscriptions.
+
+use std::fmt;
+
+/// Names a subscription for the client that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(u128);
+
+impl SubscriptionId {
+    /// An id that nobody has, as far as chance can see to it. Its first digit is not 0, so that clients that take it for a number write
+    /// it as it is.
+    pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
+        Self(random.u128(1 << 124..))
+    }
+
+    /// Reads an id as a client writes it: as a number in `0x`-hex, with any zeros before it. `None` for what cannot be one of ours.
+    pub fn read(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("0x")?.trim_start_matches('0');
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hex.then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#034x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_32_digits_and_is_known_again_however_a_client_writes_it() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..1000 {
+            let id = SubscriptionId::draw(&mut random);
+            let text = id.to_string();
+            assert!(text.len() == 34 && !text.starts_with("0x0"), "{text}");
+            let digits = &text[2..];
+            for again in [text.clone(), format!("0x{:0>64}", digits), format!("0x{}", digits.to_uppercase())] {
+                assert_eq!(SubscriptionId::read(&again), Some(id), "{again}");
+            }
+        }
+        for other in ["", "0x", "0x0", "1", "0x+1", "0xg", &format!("0x1{}", "0".repeat(32)), "x", "0X1"] {
+            assert_eq!(SubscriptionId::read(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What waits to be sent to one client: answers and notifications in one order, bounded in bytes.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+
+/// Letters for which an emptied queue keeps its memory.
+const KEPT: usize = 4;
+/// What stands behind the result of a notification.
+const TAIL: &[u8] = b"}}";
+
+/// What waits for one client. Who takes from it is woken by what is put in.
+pub struct Mailbox {
+    queue: Mutex<Queue>,
+    /// Bytes that may wait.
+    limit: usize,
+}
+
+/// The next thing to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Letter {
+    /// An answer, or a whole batch of them.
+    Answer(Bytes),
+    /// A notification.
+    Note(Note),
+    /// Nothing follows: the connection is to be closed.
+    Close(Closing),
+}
+
+/// Why a client's connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// More than may wait did: the client is too slow. What waited is gone.
+    Slow,
+    /// Logs are missing, and the client must not believe that it has them all.
+    Gap,
+    /// There will be no more notifications: what the subscriptions are of is gone.
+    Gone,
+}
+
+/// A notification, whose parts are shared with others: `head`, the result, and two braces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The text up to the result: one for each subscription.
+    head: Arc<str>,
+    /// The result: one for all that are told it.
+    result: Arc<str>,
+}
+
+#[derive(Default)]
+struct Queue {
+    letters: VecDeque<Letter>,
+    /// What the letters count.
+    bytes: usize,
+    /// Follows the letters, and lets no further ones in.
+    closing: Option<Closing>,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    /// A mailbox in which `limit` bytes may wait, each letter counted with what it takes in memory besides its text.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { queue: Mutex::default(), limit })
+    }
+
+    /// Puts in an answer.
+    pub fn push_answer(&self, answer: Bytes) {
+        let mut queue = self.lock();
+        queue.push(Letter::Answer(answer), self.limit);
+        queue.wake();
+    }
+
+    /// Puts in one notification for each of `results`, in their order. `false` when the client is being closed, and so hears nothing.
+    pub(super) fn push_notes(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
+        let mut queue = self.lock();
+        for result in results {
+            queue.push(Letter::Note(Note { head: head.clone(), result: result.clone() }), self.limit);
+        }
+        queue.wake();
+        queue.closing.is_none()
+    }
+
+    /// Has the client closed after what waits for it.
+    pub(super) fn close(&self, why: Closing) {
+        let mut queue = self.lock();
+        queue.closing.get_or_insert(why);
+        queue.wake();
+    }
+
+    /// Takes the next letter. Behind [`Letter::Close`] comes nothing but itself.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
+        let mut queue = self.lock();
+        if let Some(letter) = queue.letters.pop_front() {
+            queue.bytes -= letter.weight();
+            if queue.letters.is_empty() && queue.letters.capacity() > KEPT {
+                queue.letters = VecDeque::new();
+            }
+            return Poll::Ready(letter);
+        }
+        if let Some(why) = queue.closing {
+            return Poll::Ready(Letter::Close(why));
+        }
+        match &mut queue.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// How many bytes wait, as they are counted against the limit.
+    pub fn waiting_bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A queue is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, letter: Letter, limit: usize) {
+        if self.closing.is_some() {
+            return;
+        }
+        let weight = letter.weight();
+        // One letter, however long, is no sign of a slow client.
+        if self.bytes > 0 && self.bytes + weight > limit {
+            self.closing = Some(Closing::Slow);
+            self.letters = VecDeque::new();
+            self.bytes = 0;
+        } else {
+            self.bytes += weight;
+            self.letters.push_back(letter);
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Letter {
+    fn weight(&self) -> usize {
+        mem::size_of::<Self>()
+            + match self {
+                Self::Answer(answer) => answer.len(),
+                Self::Note(note) => note.len(),
+                Self::Close(_) => 0,
+            }
+    }
+}
+
+impl Note {
+    /// Bytes of the whole text.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.result.len() + TAIL.len()
+    }
+
+    /// The text in pieces, which are UTF-8 together.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        [self.head.as_bytes(), self.result.as_bytes(), TAIL]
+    }
+
+    /// Appends the text to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(self.len());
+        self.parts().iter().for_each(|part| out.extend_from_slice(part));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::Wake,
+    };
+
+    use futures_util::task::noop_waker_ref;
+
+    use super::*;
+
+    const EMPTY: usize = mem::size_of::<Letter>();
+
+    fn next(mailbox: &Mailbox) -> Option<Letter> {
+        match mailbox.poll_next(&mut Context::from_waker(noop_waker_ref())) {
+            Poll::Ready(letter) => Some(letter),
+            Poll::Pending => None,
+        }
+    }
+
+    fn text(mailbox: &Mailbox) -> String {
+        match next(mailbox) {
+            Some(Letter::Answer(answer)) => String::from_utf8(answer.to_vec()).unwrap(),
+            Some(Letter::Note(note)) => {
+                let mut out = Vec::new();
+                note.write(&mut out);
+                assert_eq!(out.len(), note.len());
+                String::from_utf8(out).unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_and_notes_leave_in_the_order_in_which_they_came() {
+        let mailbox = Mailbox::new(10_000);
+        let head: Arc<str> = r#"{"a":{"b":1,"result":"#.into();
+        mailbox.push_answer("one".into());
+        assert!(mailbox.push_notes(&head, &["2".into(), "[3]".into()]));
+        mailbox.push_answer("four".into());
+        assert_eq!(mailbox.waiting_bytes(), 4 * EMPTY + 7 + 2 * (head.len() + 2) + 4);
+        assert_eq!(text(&mailbox), "one");
+        assert_eq!(text(&mailbox), r#"{"a":{"b":1,"result":2}}"#);
+        assert_eq!(text(&mailbox), r#"{"a":{"b":1,"result":[3]}}"#);
+        assert_eq!(text(&mailbox), "four");
+        assert_eq!((next(&mailbox), mailbox.waiting_bytes()), (None, 0));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_past_it_the_client_is_closed_at_once() {
+        let mailbox = Mailbox::new(10 * (EMPTY + 10));
+        for _ in 0..10 {
+            mailbox.push_answer("0123456789".into());
+        }
+        assert_eq!(text(&mailbox), "0123456789");
+        mailbox.push_answer("0123456789".into());
+        assert_eq!(mailbox.waiting_bytes(), 10 * (EMPTY + 10), "full, and nothing is wrong");
+        assert!(!mailbox.push_notes(&"".into(), &["1".into()]));
+        assert_eq!(mailbox.waiting_bytes(), 0, "the memory is free at once");
+        mailbox.push_answer("late".into());
+        mailbox.close(Closing::Gap);
+        for _ in 0..2 {
+            assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
+        }
+    }
+
+    #[test]
+    fn one_long_letter_closes_nobody() {
+        let mailbox = Mailbox::new(10);
+        mailbox.push_answer(vec![b'x'; 1000].into());
+        assert!(matches!(next(&mailbox), Some(Letter::Answer(_))));
+        assert_eq!(next(&mailbox), None);
+    }
+
+    #[test]
+    fn a_close_follows_what_waits_and_nothing_follows_it() {
+        let mailbox = Mailbox::new(1000);
+        mailbox.push_answer("one".into());
+        mailbox.close(Closing::Gap);
+        mailbox.push_answer("two".into());
+        assert!(!mailbox.push_notes(&"".into(), &["3".into()]));
+        assert_eq!(text(&mailbox), "one");
+        assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Gap)));
+    }
+
+    #[test]
+    fn an_emptied_mailbox_gives_back_the_memory_of_a_burst() {
+        let mailbox = Mailbox::new(1 << 20);
+        (0..1000).for_each(|_| mailbox.push_answer("x".into()));
+        while next(&mailbox).is_some() {}
+        assert!(mailbox.lock().letters.capacity() <= KEPT);
+        assert!(EMPTY <= 48 && mem::size_of::<Mailbox>() <= 96, "{EMPTY} {}", mem::size_of::<Mailbox>());
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_for_whatever_comes() {
+        struct Bell(AtomicUsize);
+        impl Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let (mailbox, bell) = (Mailbox::new(1000), Arc::new(Bell(AtomicUsize::new(0))));
+        let waker = bell.clone().into();
+        let mut rung = 0;
+        let pushes: [&dyn Fn(); 3] = [
+            &|| mailbox.push_answer("x".into()),
+            &|| _ = mailbox.push_notes(&"".into(), &["1".into(), "2".into()]),
+            &|| mailbox.close(Closing::Gone),
+        ];
+        for push in pushes {
+            while next(&mailbox).is_some() {}
+            assert!(mailbox.poll_next(&mut Context::from_waker(&waker)).is_pending());
+            push();
+            push();
+            rung += 1;
+            assert_eq!(bell.0.load(Relaxed), rung);
+        }
+    }
+}

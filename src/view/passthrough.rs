@@ -1,0 +1,108 @@
+//! Subscriptions to what the chain does not tell: all clients with the same wish share one at one node.
+//!
+//! A task for each wish that somebody has holds the subscription to the node that serves the calls, as far as that has a link. A new one
+//! runs before the old one is left, for a while beside it, and what both tell is told once. What no node told while none was linked is
+//! not made up. The link asks for it again on each connection, and the task ends with the last client.
+
+mod choice;
+mod overlap;
+mod relay;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::timeout};
+
+use self::relay::Relay;
+use super::{audience::Audience, courier::Couriers, mailbox::Closing, refused::Refused};
+use crate::{metrics::Metrics, pool::Pool};
+
+/// What clients can share: method and params, as they were written.
+type Wish = (String, Bytes);
+
+/// All wishes of one network's clients.
+pub(super) struct Topics {
+    open: Mutex<BTreeMap<Wish, Weak<Topic>>>,
+    pools: watch::Sender<Arc<Pool>>,
+    /// How long a client waits for a node's first answer.
+    timeout: Duration,
+    couriers: Couriers,
+    metrics: Arc<Metrics>,
+    /// Where the tasks run: beside the links, and not with whichever client came first.
+    runtime: Handle,
+}
+
+/// One wish, for as long as somebody has it.
+pub(super) struct Topic {
+    pub(super) audience: Arc<Audience<()>>,
+    state: watch::Receiver<State>,
+    /// Ends with this.
+    _task: JoinSet<()>,
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// No node has answered yet.
+    Asked,
+    /// A node granted it.
+    Granted,
+    /// No node grants it; what the first one said.
+    Refused(Bytes),
+}
+
+impl Topics {
+    /// To be called on the runtime on which the links are.
+    pub(super) fn new(pool: Arc<Pool>, timeout: Duration, couriers: Couriers, metrics: Arc<Metrics>) -> Self {
+        let (open, pools, runtime) = (Mutex::default(), watch::Sender::new(pool), Handle::current());
+        Self { open, pools, timeout, couriers, metrics, runtime }
+    }
+
+    pub(super) fn move_to(&self, pool: Arc<Pool>) {
+        self.pools.send_replace(pool);
+    }
+
+    /// Closes all clients that have a wish.
+    pub(super) fn close(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter_map(Weak::upgrade).for_each(|topic| topic.audience.close_all(Closing::Gone));
+    }
+
+    /// The topic of this wish, once a node has granted it.
+    pub(super) async fn open(&self, method: &str, params: &[u8]) -> Result<Arc<Topic>, Refused> {
+        if self.pools.borrow().nodes.iter().all(|node| node.link.is_none()) {
+            return Err(Refused::Unsupported("no node has a WebSocket over which this could be subscribed to"));
+        }
+        let topic = self.topic((method.to_owned(), Bytes::copy_from_slice(params)));
+        let mut state = topic.state.clone();
+        let settled = match timeout(self.timeout, state.wait_for(|state| *state != State::Asked)).await {
+            Ok(Ok(state)) => state.clone(),
+            Ok(Err(_)) | Err(_) => State::Asked,
+        };
+        match settled {
+            State::Granted => Ok(topic),
+            State::Refused(error) => Err(Refused::Node(error)),
+            State::Asked => Err(Refused::NoNode),
+        }
+    }
+
+    fn topic(&self, wish: Wish) -> Arc<Topic> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = open.get(&wish).and_then(Weak::upgrade) {
+            return topic;
+        }
+        open.retain(|_, topic| topic.strong_count() > 0);
+        let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
+        let (settled, state) = watch::channel(State::Asked);
+        let relay = Relay::new(wish.clone(), self.pools.borrow().clone(), audience.clone(), settled);
+        let mut task = JoinSet::new();
+        task.spawn_on(relay.run(self.pools.subscribe()), &self.runtime);
+        let topic = Arc::new(Topic { audience, state, _task: task });
+        open.insert(wish, Arc::downgrade(&topic));
+        topic
+    }
+}

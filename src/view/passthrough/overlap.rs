@@ -1,0 +1,145 @@
+//! Telling once what two nodes tell, while a subscription goes from one to the other: pure.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+};
+
+use tokio::time::{Duration, Instant};
+
+/// How far apart two nodes may tell the same.
+pub(super) const OVERLAP: Duration = Duration::from_secs(2);
+/// Notifications that are remembered, at most.
+const MOST: usize = 8192;
+
+/// What is repeated by one node is told as often; what another one repeats is not.
+pub(super) struct Overlap {
+    /// The notifications are states that replace each other, so that the same one may well come again soon.
+    is_state: bool,
+    told: HashMap<u64, Counts>,
+    /// What came within the overlap, oldest first: when, from which source, and whether it was told.
+    heard: VecDeque<(Instant, u64, usize, bool)>,
+    /// The state that was told last, and by which source.
+    last: Option<(u64, usize)>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    told: u32,
+    /// By each of the two sources.
+    heard: [u32; 2],
+}
+
+impl Overlap {
+    pub(super) fn new(is_state: bool) -> Self {
+        Self { is_state, told: HashMap::new(), heard: VecDeque::new(), last: None }
+    }
+
+    /// From now on, the source of this number, 0 or 1, is another node.
+    pub(super) fn replace(&mut self, source: usize) {
+        for counts in self.told.values_mut() {
+            counts.heard[source] = 0;
+        }
+        self.heard.iter_mut().filter(|heard| heard.2 == source).for_each(|heard| heard.2 = usize::MAX);
+        self.last = self.last.map(|(state, by)| (state, if by == source { usize::MAX } else { by }));
+    }
+
+    /// Whether to tell what this source says now.
+    pub(super) fn hear(&mut self, source: usize, text: &[u8], now: Instant) -> bool {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(text);
+        if self.is_state {
+            let is_repeated = self.last.is_some_and(|(state, by)| state == hash && by != source);
+            self.last = Some((hash, source));
+            return !is_repeated;
+        }
+        while self.heard.len() >= MOST || self.heard.front().is_some_and(|(at, ..)| *at + OVERLAP < now) {
+            self.forget();
+        }
+        let counts = self.told.entry(hash).or_default();
+        counts.heard[source] += 1;
+        let is_new = counts.heard[source] > counts.told;
+        counts.told += u32::from(is_new);
+        self.heard.push_back((now, hash, source, is_new));
+        is_new
+    }
+
+    fn forget(&mut self) {
+        let Some((_, hash, source, was_told)) = self.heard.pop_front() else { return };
+        let Some(counts) = self.told.get_mut(&hash) else { return };
+        counts.told = counts.told.saturating_sub(u32::from(was_told));
+        if let Some(heard) = counts.heard.get_mut(source) {
+            *heard = heard.saturating_sub(1);
+        }
+        if counts.told == 0 && counts.heard == [0, 0] {
+            self.told.remove(&hash);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlap() -> (Overlap, Instant) {
+        (Overlap::new(false), Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_two_nodes_tell_is_told_once_in_whatever_order() {
+        let (mut overlap, now) = overlap();
+        let hear = |overlap: &mut Overlap, source, texts: &[&str]| -> Vec<String> {
+            let new = texts.iter().filter(|text| overlap.hear(source, text.as_bytes(), now));
+            new.map(|text| (*text).to_owned()).collect()
+        };
+        assert_eq!(hear(&mut overlap, 0, &["a", "b", "c"]), ["a", "b", "c"]);
+        assert_eq!(hear(&mut overlap, 1, &["b", "d", "a"]), ["d"]);
+        assert_eq!(hear(&mut overlap, 0, &["d", "e"]), ["e"]);
+        assert_eq!(hear(&mut overlap, 1, &["e", "c", "f"]), ["f"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_node_repeats_is_told_as_often() {
+        let (mut overlap, now) = overlap();
+        for _ in 0..3 {
+            assert!(overlap.hear(0, b"a", now));
+        }
+        let told = (0..5).filter(|_| overlap.hear(1, b"a", now)).count();
+        assert_eq!(told, 2, "five times by the other, three of them told before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_third_node_is_held_against_what_was_told_and_not_against_whose_place_it_takes() {
+        let (mut overlap, now) = overlap();
+        assert!(overlap.hear(0, b"a", now) && !overlap.hear(1, b"a", now));
+        overlap.replace(0);
+        assert!(!overlap.hear(0, b"a", now));
+        assert!(overlap.hear(0, b"a", now), "its second one is news");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_while_the_same_is_news_again_and_nothing_is_kept() {
+        let (mut overlap, now) = overlap();
+        assert!(overlap.hear(0, b"a", now));
+        assert!(!overlap.hear(1, b"a", now + OVERLAP));
+        let later = now + OVERLAP * 3;
+        assert!(overlap.hear(1, b"a", later));
+        assert!(overlap.hear(1, b"b", later + OVERLAP * 2));
+        assert_eq!((overlap.told.len(), overlap.heard.len()), (1, 1));
+        for n in 0..2 * MOST {
+            assert!(overlap.hear(0, &n.to_le_bytes(), later + OVERLAP * 2));
+        }
+        assert!(overlap.heard.len() <= MOST && overlap.told.len() <= MOST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_that_changes_back_is_told() {
+        let (mut overlap, now) = (Overlap::new(true), Instant::now());
+        let said =
+            [(0, "no", true), (1, "no", false), (1, "yes", true), (0, "yes", false), (1, "no", true), (1, "no", true)];
+        for (source, state, told) in said {
+            assert_eq!(overlap.hear(source, state.as_bytes(), now), told, "{source} {state}");
+        }
+        overlap.replace(1);
+        assert!(!overlap.hear(1, b"no", now), "whoever it was that said so");
+    }
+}

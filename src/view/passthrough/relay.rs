@@ -1,0 +1,218 @@
+//! The task behind a shared subscription: holds it to the right node, and tells what it brings.
+
+use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{debug, info};
+
+use super::{
+    State, Wish,
+    choice::Avoided,
+    overlap::{OVERLAP, Overlap},
+};
+use crate::{
+    net::link::{Feed, News, SubscribeError},
+    pool::Pool,
+    view::{audience::Audience, mailbox::Closing},
+};
+
+/// How long a node may take to grant a subscription.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait when a subscription could not be asked for.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) struct Relay {
+    wish: Wish,
+    pool: Arc<Pool>,
+    audience: Arc<Audience<()>>,
+    state: watch::Sender<State>,
+    current: Option<Source>,
+    /// The one before, for the time of an overlap.
+    fading: Option<(Source, Instant)>,
+    opening: Option<Opening>,
+    avoided: Avoided,
+    overlap: Overlap,
+    /// Nothing is asked for before.
+    paused: Option<Instant>,
+    /// What the first node said that refused, while none has granted it.
+    refusal: Option<Bytes>,
+}
+
+/// A subscription at a node.
+struct Source {
+    pool: Arc<Pool>,
+    node: usize,
+    feed: Feed,
+    /// Its number for the overlap: that of the one before is the other of 0 and 1.
+    number: usize,
+}
+
+struct Opening {
+    pool: Arc<Pool>,
+    node: usize,
+    answer: Pin<Box<dyn Future<Output = Result<Feed, SubscribeError>> + Send>>,
+}
+
+/// However the task ends, its subscribers' connections end with it.
+struct EndsWith(Arc<Audience<()>>);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.0.close_all(Closing::Gone);
+    }
+}
+
+impl Relay {
+    pub(super) fn new(wish: Wish, pool: Arc<Pool>, audience: Arc<Audience<()>>, state: watch::Sender<State>) -> Self {
+        let is_state = serde_json::from_slice::<(String,)>(&wish.1).is_ok_and(|(kind,)| kind == "syncing");
+        Self {
+            wish,
+            pool,
+            audience,
+            state,
+            current: None,
+            fading: None,
+            opening: None,
+            avoided: Avoided::default(),
+            overlap: Overlap::new(is_state),
+            paused: None,
+            refusal: None,
+        }
+    }
+
+    /// Runs until every node that could grant the subscription has refused it; then nobody has it.
+    pub(super) async fn run(mut self, mut pools: watch::Receiver<Arc<Pool>>) {
+        let _ends_with = EndsWith(self.audience.clone());
+        let mut changes = self.pool.subscribe();
+        while self.steer(Instant::now()) {
+            let wake = [self.paused, self.fading.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
+            // All arms are cancel-safe: an answer that is awaited is kept.
+            tokio::select! {
+                biased;
+                moved = pools.changed() => {
+                    if moved.is_err() {
+                        return;
+                    }
+                    self.pool = pools.borrow_and_update().clone();
+                    changes = self.pool.subscribe();
+                    // What was learnt of nodes was learnt of others.
+                    self.avoided.clear();
+                }
+                // The pool is held here, so its sender is too.
+                _ = changes.changed() => {}
+                answer = answer(&mut self.opening) => self.answered(answer).await,
+                news = next(self.fading.as_mut().map(|(source, _)| source)) => match news {
+                    Some(News::Event(event)) => self.tell(self.fading.as_ref().map(|(source, _)| source.number), &event).await,
+                    Some(News::Back) => {}
+                    Some(News::Lost | News::Refused(_)) | None => self.fading = None,
+                },
+                news = next(self.current.as_mut()) => self.hear(news).await,
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// Sees to it that the subscription is, or is about to be, where it should be. `false` when it can be nowhere.
+    fn steer(&mut self, now: Instant) -> bool {
+        self.fading.take_if(|(_, until)| *until <= now);
+        self.paused.take_if(|until| *until <= now);
+        let Some(node) = self.avoided.choose(&self.pool, now) else {
+            if let Some(refusal) = self.refusal.take_if(|_| self.opening.is_none()) {
+                self.state.send_replace(State::Refused(refusal));
+                return false;
+            }
+            return true;
+        };
+        let is_there = |pool: &Arc<Pool>, at: usize| at == node && Arc::ptr_eq(pool, &self.pool);
+        if self.current.as_ref().is_some_and(|current| is_there(&current.pool, current.node)) {
+            self.opening = None;
+        } else if self.opening.as_ref().is_none_or(|opening| !is_there(&opening.pool, opening.node))
+            && self.paused.is_none()
+            && let Some(link) = self.pool.nodes[node].link.clone()
+        {
+            let (method, params) = self.wish.clone();
+            let answer = async move {
+                let answer = timeout(LIMIT, link.subscribe(&method, params)).await;
+                answer.unwrap_or(Err(SubscribeError::Link(crate::net::link::Error::Lost)))
+            };
+            self.opening = Some(Opening { pool: self.pool.clone(), node, answer: Box::pin(answer) });
+        }
+        true
+    }
+
+    async fn answered(&mut self, answer: Result<Feed, SubscribeError>) {
+        let Some(Opening { pool, node, .. }) = self.opening.take() else { return };
+        let (now, name) = (Instant::now(), pool.nodes[node].name.clone());
+        match answer {
+            Ok(feed) => {
+                let number = self.current.as_ref().map_or(0, |before| 1 - before.number);
+                // Whoever had the number is gone before it is given anew.
+                self.fading = self.current.take().map(|before| (before, now + OVERLAP));
+                self.overlap.replace(number);
+                self.current = Some(Source { pool, node, feed, number });
+                self.refusal = None;
+                if *self.state.borrow() != State::Granted {
+                    self.state.send_replace(State::Granted);
+                }
+                if let Some((before, _)) = &self.fading {
+                    let from = &*before.pool.nodes[before.node].name;
+                    info!(method = self.wish.0, from, to = &*name, "a subscription comes from another node");
+                }
+            }
+            Err(SubscribeError::Refused(error)) => {
+                debug!(method = self.wish.0, node = &*name, "the node refuses a subscription");
+                if Arc::ptr_eq(&pool, &self.pool) {
+                    self.avoided.add(node, now);
+                }
+                if *self.state.borrow() == State::Asked {
+                    self.refusal.get_or_insert(error);
+                }
+            }
+            Err(SubscribeError::Link(_)) => self.paused = Some(now + PAUSE),
+        }
+    }
+
+    async fn hear(&mut self, news: Option<News>) {
+        let Some(current) = &self.current else { return };
+        match news {
+            Some(News::Event(event)) => self.tell(Some(current.number), &event).await,
+            // The link asks again by itself. If it is down, another is better, which the steering sees.
+            Some(News::Lost | News::Back) => {}
+            Some(News::Refused(_)) => {
+                if Arc::ptr_eq(&current.pool, &self.pool) {
+                    self.avoided.add(current.node, Instant::now());
+                }
+                self.current = None;
+            }
+            None => self.current = None,
+        }
+    }
+
+    async fn tell(&mut self, source: Option<usize>, event: &Bytes) {
+        let Some(source) = source else { return };
+        if let Ok(text) = std::str::from_utf8(event)
+            && self.overlap.hear(source, event, Instant::now())
+        {
+            let results: Arc<[Arc<str>]> = [text.into()].into();
+            self.audience.tell(u64::MAX, move |()| results.clone()).await;
+        }
+    }
+}
+
+async fn answer(opening: &mut Option<Opening>) -> Result<Feed, SubscribeError> {
+    match opening {
+        Some(opening) => opening.answer.as_mut().await,
+        None => pending().await,
+    }
+}
+
+async fn next(source: Option<&mut Source>) -> Option<News> {
+    match source {
+        Some(source) => source.feed.next().await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,69 @@
+//! Why there is no subscription, as the error of a JSON-RPC response.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+/// Why there is no subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The params are wrong; says what.
+    Params(String),
+    /// No node has such a subscription to give; says why.
+    Unsupported(&'static str),
+    /// No node gave or refused it in time.
+    NoNode,
+    /// The node's own error object.
+    Node(Bytes),
+}
+
+impl Refused {
+    /// The response, answering `id`.
+    pub fn body(&self, id: &[u8]) -> Vec<u8> {
+        let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
+        body.extend_from_slice(id);
+        body.extend_from_slice(br#","error":"#);
+        match self {
+            Self::Node(error) => body.extend_from_slice(error),
+            Self::Params(why) => body.extend_from_slice(own(-32602, why, None).as_bytes()),
+            Self::Unsupported(why) => body.extend_from_slice(own(-32601, why, None).as_bytes()),
+            Self::NoNode => {
+                let error = own(-32002, "no node can serve this subscription now", Some("no_node"));
+                body.extend_from_slice(error.as_bytes());
+            }
+        }
+        body.push(b'}');
+        body
+    }
+}
+
+fn own(code: i32, message: &str, reason: Option<&str>) -> String {
+    let message = serde_json::Value::String(message.to_owned());
+    let mut error = format!(r#"{{"code":{code},"message":{message}"#);
+    if let Some(reason) = reason {
+        let _ = write!(error, r#","data":{{"reason":"{reason}"}}"#);
+    }
+    error.push('}');
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_response_with_the_id_and_the_nodes_own_error_as_they_came() {
+        let body = |refused: Refused| String::from_utf8(refused.body(b"1.50")).unwrap();
+        for (refused, code) in [
+            (Refused::Params("\"quoted\"".into()), -32602),
+            (Refused::Unsupported("no"), -32601),
+            (Refused::NoNode, -32002),
+        ] {
+            let json: serde_json::Value = serde_json::from_str(&body(refused)).unwrap();
+            assert_eq!((&json["error"]["code"], &json["id"]), (&code.into(), &1.5.into()));
+        }
+        let error = r#"{ "code":-1, "message":"x" }"#;
+        let expected = format!(r#"{{"jsonrpc":"2.0","id":1.50,"error":{error}}}"#);
+        assert_eq!(body(Refused::Node(error.into())), expected);
+    }
+}

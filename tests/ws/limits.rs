@@ -1,0 +1,142 @@
+//! What one client may cost.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{io::AsyncWriteExt, time::sleep};
+
+use crate::{
+    answer,
+    common::{
+        client::call,
+        origin::{Origin, Reply, ok},
+        sim::{Net, Proxy},
+        until,
+        ws::frame,
+    },
+    echo, lengths,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_message_over_the_limit_closes_with_1009_as_soon_as_it_is_known() {
+    let (_net, origin, proxy) = echo("[ws]\nmax_message = \"1KiB\"\n").await;
+    let pad = |length: usize| {
+        let mut text = call(1, "eth_call", "[]");
+        text.push_str(&" ".repeat(length - text.len()));
+        text
+    };
+    let mut ws = proxy.ws().await;
+    assert_eq!(ws.ask(pad(1024)).await, answer(1, "[]"));
+    ws.send(pad(1025)).await;
+    assert_eq!(ws.closed().await.0, 1009);
+    ws.gone().await;
+    // Its head is enough, and pieces are added up.
+    let whole = frame(0x81, &[b' '; 100_000]);
+    let pieces = [frame(0x01, &[b' '; 1000]), frame(0x00, &[b' '; 24]), frame(0x80, b" ")].concat();
+    for bytes in [&whole[..14], &pieces[..]] {
+        let mut client = proxy.client().await.upgraded("/").await;
+        client.send(bytes).await;
+        assert_eq!(client.close_code().await, 1009);
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_over_the_limit_is_an_error_for_that_call_alone() {
+    let (_net, _origin, proxy) = echo("[ws]\nmax_outbound = \"1MiB\"\n").await;
+    let mut ws = proxy.ws().await;
+    let params = |size: usize| format!("[\"{}\"]", "x".repeat(size));
+    let reason = |text: &str| serde_json::from_str::<Value>(text).unwrap()["error"]["data"]["reason"].clone();
+    for size in [1 << 20, 3 << 20] {
+        assert_eq!(reason(&ws.ask(call(1, "eth_call", &params(size))).await), "max_outbound");
+    }
+    let fits = params(1_000_000);
+    assert_eq!(ws.ask(call(2, "eth_call", &fits)).await, answer(2, &fits));
+    let batch = format!("[{},{},{}]", call(3, "eth_call", &fits), call(4, "eth_call", &fits), call(5, "eth_call", "[]"));
+    let answers: Vec<Value> = serde_json::from_str(&ws.ask(batch).await).unwrap();
+    assert!(answers[0]["result"].is_array() && answers[2]["result"].is_array());
+    assert_eq!((&answers[1]["error"]["data"]["reason"], &answers[1]["id"]), (&"max_outbound".into(), &4.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_well_gets_all_its_long_answers_though_they_end_at_once() {
+    let (_net, _origin, proxy) = lengths("[ws]\nmax_outbound = \"1MiB\"\n").await;
+    let mut ws = proxy.ws().await;
+    for id in 0..60 {
+        ws.send(call(id, "eth_call", "[200000]")).await;
+    }
+    for _ in 0..60 {
+        assert!(ws.text().await.ends_with("x\"}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_too_many_calls_under_way_no_more_are_read_until_some_are_answered() {
+    let net = Net::default();
+    let (arrived, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, gate) = (arrived.clone(), open.clone());
+    let origin = Origin::within(&net, move |seen| {
+        count.fetch_add(1, SeqCst);
+        let (reply, gate) = (answer(seen.id(), "1"), gate.clone());
+        Reply::act(async move |mut io| {
+            while !gate.load(SeqCst) {
+                sleep(Duration::from_millis(10)).await;
+            }
+            io.write_all(&ok(reply)).await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    let proxy = Proxy::over(&net, [origin.url()], "").await;
+    let mut ws = proxy.ws().await;
+    for id in 0..400 {
+        ws.send(call(id, "eth_call", "[]")).await;
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(arrived.load(SeqCst), 256);
+    open.store(true, SeqCst);
+    for _ in 0..400 {
+        assert!(ws.text().await.contains("\"result\":1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_closed_in_time_and_hurts_no_other() {
+    let (_net, origin, proxy) = lengths("[ws]\nmax_outbound = \"4MiB\"\nping_interval = \"10m\"\n").await;
+    let mut slow = proxy.ws().await;
+    for id in 0..30 {
+        slow.send(call(id, "eth_call", "[1000000]")).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut other = proxy.ws().await;
+    for id in 0..100 {
+        assert_eq!(other.ask(call(id, "eth_call", "[1]")).await, answer(id, "\"x\""));
+    }
+    // It is not even read, so that what it keeps waiting stays bounded.
+    assert!(origin.seen().len() - 100 < 10, "{}", origin.seen().len());
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(proxy.metric("steadfast_ws_connections", "").await, 2.0);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(proxy.metric("steadfast_ws_connections", "").await, 1.0);
+    assert_eq!(proxy.metric("steadfast_slow_clients_closed_total", "").await, 1.0);
+    assert_eq!(other.ask(call(7, "eth_call", "[1]")).await, answer(7, "\"x\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_little_but_takes_it_is_served() {
+    let (_net, _origin, proxy) = lengths("[ws]\nmax_outbound = \"4MiB\"\nping_interval = \"10m\"\n").await;
+    let mut client = proxy.client().await.upgraded("/").await;
+    client.send(frame(0x81, call(1, "eth_call", "[500000]").as_bytes())).await;
+    // Longer in all than a write may stall.
+    let mut taken = 0;
+    while taken < 500_000 {
+        taken += client.bytes(20_000).await.len();
+        sleep(Duration::from_secs(5)).await;
+    }
+}

@@ -131,8 +131,7 @@ impl App {
         let reloaded = watch::Sender::new(0);
         let sockets = Sockets::new(site.clone(), metrics.clone(), closing.subscribe(), reloaded.subscribe());
         let sockets = Arc::new(sockets);
-        let service =
-            Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer, sockets.clone());
+        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer, sockets.clone());
         let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(

@@ -344,6 +344,13 @@ impl Metrics {
         self.plain.http_connections_refused_total().inc();
     }
 
+    /// The gauge of this name at this moment, over all its labels.
+    fn gauge(&self, name: &str) -> u64 {
+        let families = self.registry.gather();
+        let gauges = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+        gauges.map(|metric| metric.get_gauge().value()).sum::<f64>() as u64
+    }
+
     /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.
     pub fn render(&self, fill: impl FnOnce(&Facts)) -> Vec<u8> {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -133,3 +133,47 @@ async fn recorded_examples_come_through_sixteen_at_a_time() {
     }
     assert_eq!(origin.seen().len(), AT_A_TIME * examples.len());
 }
+
+#[tokio::test]
+async fn recorded_examples_come_through_a_websocket_one_by_one_and_in_batches_of_twenty() {
+    let Some(examples) = examples() else { return };
+    let origin = origin(&examples).await;
+    let proxy = Proxy::over([origin.url()], "").await;
+    let mut ws = proxy.ws().await;
+    for (request, response) in &examples {
+        assert_same(ws.ask(request).await.as_bytes(), response, request);
+    }
+    for batch in examples.chunks(20) {
+        let (requests, responses): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
+        let request = format!("[ {} ]", requests.join(" ,\n"));
+        let response = format!("[{}]", responses.join(","));
+        assert_same(ws.ask(&request).await.as_bytes(), &response, &request);
+    }
+    assert_eq!(origin.seen().len(), 2 * examples.len());
+}
+
+#[tokio::test]
+async fn recorded_examples_come_through_a_websocket_sixteen_at_a_time() {
+    const AT_A_TIME: usize = 16;
+    let Some(examples) = examples() else { return };
+    let origin = origin(&examples).await;
+    let proxy = Proxy::over([origin.url()], "").await;
+    let mut ws = proxy.ws().await;
+    let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
+    let take = |expected: &mut BTreeMap<&str, usize>, answer: &str| {
+        let count = expected.get_mut(answer).unwrap_or_else(|| panic!("nobody awaits {answer}"));
+        assert!(*count > 0, "twice: {answer}");
+        *count -= 1;
+    };
+    for (sent, (request, response)) in examples.iter().enumerate() {
+        if sent >= AT_A_TIME {
+            take(&mut expected, &ws.text().await);
+        }
+        ws.send(request).await;
+        *expected.entry(response).or_default() += 1;
+    }
+    for _ in 0..AT_A_TIME {
+        take(&mut expected, &ws.text().await);
+    }
+    assert!(expected.values().all(|count| *count == 0));
+}

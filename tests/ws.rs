@@ -1,17 +1,21 @@
 //! Calls over WebSockets, from the handshake to the close frame.
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
-mod common;
 #[path = "ws/calls.rs"]
 mod calls;
 #[path = "ws/closing.rs"]
 mod closing;
+mod common;
 #[path = "ws/framing.rs"]
 mod framing;
 #[path = "ws/handshake.rs"]
 mod handshake;
 #[path = "ws/limits.rs"]
 mod limits;
+#[path = "ws/subscriptions.rs"]
+mod subscriptions;
+#[path = "ws/vanishing.rs"]
+mod vanishing;
 
 use common::{
     origin::{Origin, Reply},

@@ -128,6 +128,10 @@ impl Admin {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "ready": self.is_ready(),
             "draining": *self.draining.borrow(),
+            "websockets": {
+                "connections": self.metrics.websockets_open(),
+                "subscriptions": self.metrics.subscriptions_open(),
+            },
             "networks": networks,
         })
     }

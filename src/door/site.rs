@@ -144,8 +144,14 @@ mod tests {
 
     #[test]
     fn paths_of_the_beacon_api_are_told_from_others() {
-        let served =
-            |name: &str, is_default| Served { name: name.into(), is_default, calls: None, beacon: None, events: None, views: None };
+        let served = |name: &str, is_default| Served {
+            name: name.into(),
+            is_default,
+            calls: None,
+            beacon: None,
+            events: None,
+            views: None,
+        };
         let site = Site {
             networks: vec![served("default", true), served("holesky", false)],
             origins: Origins::None,

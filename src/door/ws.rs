@@ -35,11 +35,14 @@ pub struct Sockets {
 }
 
 /// Counts an open WebSocket for as long as it lives.
-struct Open<M>(Arc<AtomicUsize>, #[expect(dead_code, reason = "held for its drop")] M);
+struct Open<M> {
+    open: Arc<AtomicUsize>,
+    _counted: M,
+}
 
 impl<M> Drop for Open<M> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.open.fetch_sub(1, Relaxed);
     }
 }
 
@@ -64,7 +67,7 @@ impl Sockets {
             self.open.fetch_sub(1, Relaxed);
             return None;
         }
-        Some(Open(self.open.clone(), self.metrics.websocket()))
+        Some(Open { open: self.open.clone(), _counted: self.metrics.websocket() })
     }
 }
 

@@ -60,6 +60,8 @@ struct Queue {
     /// Follows the letters, and lets no further ones in.
     closing: Option<Closing>,
     waker: Option<Waker>,
+    /// Whether the one to wake can take no letter now, and wants to hear of the end alone.
+    is_stuck: bool,
 }
 
 impl Mailbox {
@@ -105,10 +107,17 @@ impl Mailbox {
         if let Some(why) = queue.closing {
             return Poll::Ready(Letter::Close(why));
         }
-        match &mut queue.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
+        queue.wait(context, false);
+        Poll::Pending
+    }
+
+    /// Waits for nothing but the end, when no letter is left before it: for one who can take no letter now, so that none wakes it.
+    pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<Closing> {
+        let mut queue = self.lock();
+        if let Some(why) = queue.closing.filter(|_| queue.letters.is_empty()) {
+            return Poll::Ready(why);
         }
+        queue.wait(context, true);
         Poll::Pending
     }
 
@@ -140,7 +149,18 @@ impl Queue {
         }
     }
 
+    fn wait(&mut self, context: &mut Context<'_>, is_stuck: bool) {
+        self.is_stuck = is_stuck;
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
+
     fn wake(&mut self) {
+        if self.is_stuck && self.closing.is_none() {
+            return;
+        }
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -241,6 +261,33 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
         }
+    }
+
+    #[test]
+    fn one_who_can_take_nothing_is_woken_by_the_end_alone() {
+        struct Bell(AtomicUsize);
+        impl Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let (mailbox, bell) = (Mailbox::new(2 * EMPTY), Arc::new(Bell(AtomicUsize::new(0))));
+        let waker = bell.clone().into();
+        let mut context = Context::from_waker(&waker);
+        for pushed in 1..=2 {
+            assert!(mailbox.poll_end(&mut context).is_pending());
+            mailbox.push_answer("".into());
+            assert_eq!((bell.0.load(Relaxed), mailbox.waiting_bytes()), (0, pushed * EMPTY));
+        }
+        mailbox.push_answer("".into());
+        assert_eq!(bell.0.load(Relaxed), 1);
+        assert_eq!(mailbox.poll_end(&mut context), Poll::Ready(Closing::Slow));
+        let mailbox = Mailbox::new(1000);
+        mailbox.push_answer("before it".into());
+        mailbox.close(Closing::Gap);
+        assert!(mailbox.poll_end(&mut context).is_pending());
+        assert_eq!(text(&mailbox), "before it");
+        assert_eq!(mailbox.poll_end(&mut context), Poll::Ready(Closing::Gap));
     }
 
     #[test]

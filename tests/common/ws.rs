@@ -117,7 +117,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
-                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => return (code.into(), reason.to_string()),
+                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                    return (code.into(), reason.to_string());
+                }
                 Some(Ok(Message::Close(None))) => return (1005, String::new()),
                 Some(Ok(_)) => {}
                 other => panic!("ended without a close frame: {other:?}"),

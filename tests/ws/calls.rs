@@ -119,10 +119,12 @@ async fn a_batch_keeps_its_order_and_may_mix_anything() {
     assert_eq!(ws.text().await, answer(49, "[]"));
     let answers: Vec<Value> = serde_json::from_str(&ws.text().await).unwrap();
     let ids: Vec<String> = answers.iter().map(|answer| answer["id"].to_string()).collect();
-    let expected: Vec<String> =
-        (0..40).map(|id| id.to_string()).chain(["null".to_owned(), "41".to_owned()]).collect();
+    let expected: Vec<String> = (0..40).map(|id| id.to_string()).chain(["null".to_owned(), "41".to_owned()]).collect();
     assert_eq!(ids, expected);
-    assert_eq!((answers[40]["error"]["code"].as_i64(), answers[41]["error"]["code"].as_i64()), (Some(-32600), Some(-32601)));
+    assert_eq!(
+        (answers[40]["error"]["code"].as_i64(), answers[41]["error"]["code"].as_i64()),
+        (Some(-32600), Some(-32601))
+    );
     assert!(answers[..40].iter().all(|answer| answer["result"].is_array()));
 }
 

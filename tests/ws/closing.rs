@@ -38,7 +38,8 @@ async fn a_close_is_answered_in_kind_and_takes_the_calls_under_way_along() {
         let mut ws = proxy.ws().await;
         ws.send(call(1, "eth_call", "[]")).await;
         until("the node has it", async || proxy.in_flight().await == 1).await;
-        ws.message(Message::Close(code.map(|code| CloseFrame { code: CloseCode::from(code), reason: "bye".into() }))).await;
+        ws.message(Message::Close(code.map(|code| CloseFrame { code: CloseCode::from(code), reason: "bye".into() })))
+            .await;
         assert_eq!(ws.closed().await.0, expected);
         ws.gone().await;
         until("the call is gone", async || proxy.in_flight().await == 0).await;
@@ -204,7 +205,11 @@ async fn a_shutdown_waits_for_no_call_longer_than_the_grace_time() {
     let proxy = Proxy::over(&net, [origin.url()], "").await;
     let settings = [nodes([origin.url()]), "shutdown_grace = \"5s\"\n".to_owned()].concat();
     drop(proxy);
-    let proxy = Proxy::launch(&net, &["shutdown_grace = \"5s\"\n", &settings.replace("shutdown_grace = \"5s\"\n", "")].concat()).await;
+    let proxy = Proxy::launch(
+        &net,
+        &["shutdown_grace = \"5s\"\n", &settings.replace("shutdown_grace = \"5s\"\n", "")].concat(),
+    )
+    .await;
     until("it is up", async || proxy.verdicts().await == ["up"]).await;
     let mut ws = proxy.ws().await;
     ws.send(call(1, "eth_sendTransaction", "[]")).await;
@@ -221,7 +226,11 @@ async fn a_shutdown_waits_for_no_call_longer_than_the_grace_time() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_tells_held_calls_so_and_then_closes() {
     let net = Net::default();
-    let proxy = Proxy::launch(&net, "[[el.primary]]\nname = \"a\"\nhttp = \"http://127.0.0.1:1\"\n[calls]\nhold = \"60s\"\ntimeout = \"90s\"\n").await;
+    let proxy = Proxy::launch(
+        &net,
+        "[[el.primary]]\nname = \"a\"\nhttp = \"http://127.0.0.1:1\"\n[calls]\nhold = \"60s\"\ntimeout = \"90s\"\n",
+    )
+    .await;
     let mut ws = proxy.ws().await;
     ws.send(call(1, "eth_call", "[]")).await;
     until("it waits", async || proxy.metric("steadfast_held_calls", "").await >= 1.0).await;

@@ -73,8 +73,7 @@ async fn a_message_in_pieces_is_one_and_pings_may_come_between_them() {
 async fn many_messages_in_one_write_are_all_served() {
     let (_net, _origin, proxy) = echo("").await;
     let mut client = proxy.client().await.upgraded("/").await;
-    let bytes: Vec<u8> =
-        (0..2000).flat_map(|id| frame(0x81, call(id, "eth_call", "[]").as_bytes())).collect();
+    let bytes: Vec<u8> = (0..2000).flat_map(|id| frame(0x81, call(id, "eth_call", "[]").as_bytes())).collect();
     client.send(bytes).await;
     let mut ids: Vec<u64> = Vec::new();
     for _ in 0..2000 {
@@ -89,7 +88,8 @@ async fn many_messages_in_one_write_are_all_served() {
 async fn messages_of_every_size_come_and_go_unchanged() {
     let (_net, _origin, proxy) = echo("").await;
     let mut ws = proxy.ws().await;
-    for size in [0, 1, 100, 125, 126, 4000, 8190, 8192, 8200, 16_384, 16_400, 65_535, 65_536, 70_000, 1 << 20, 5 << 20] {
+    for size in [0, 1, 100, 125, 126, 4000, 8190, 8192, 8200, 16_384, 16_400, 65_535, 65_536, 70_000, 1 << 20, 5 << 20]
+    {
         let params = format!("[\"{}\"]", "z".repeat(size));
         let text = ws.ask(call(1, "eth_call", &params)).await;
         assert!(text == answer(1, &params), "{size}");

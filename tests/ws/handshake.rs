@@ -1,6 +1,7 @@
 //! Who gets a WebSocket, and where.
 
 use crate::{
+    answer,
     common::{
         client::{Client, call},
         origin::{Origin, Reply},
@@ -9,7 +10,7 @@ use crate::{
         until,
         ws::{ACCEPT, Ws, frame, upgrade},
     },
-    answer, echo,
+    echo,
 };
 
 /// The status and the body with which the request is answered.

@@ -58,7 +58,8 @@ async fn an_answer_over_the_limit_is_an_error_for_that_call_alone() {
     }
     let fits = params(1_000_000);
     assert_eq!(ws.ask(call(2, "eth_call", &fits)).await, answer(2, &fits));
-    let batch = format!("[{},{},{}]", call(3, "eth_call", &fits), call(4, "eth_call", &fits), call(5, "eth_call", "[]"));
+    let batch =
+        format!("[{},{},{}]", call(3, "eth_call", &fits), call(4, "eth_call", &fits), call(5, "eth_call", "[]"));
     let answers: Vec<Value> = serde_json::from_str(&ws.ask(batch).await).unwrap();
     assert!(answers[0]["result"].is_array() && answers[2]["result"].is_array());
     assert_eq!((&answers[1]["error"]["data"]["reason"], &answers[1]["id"]), (&"max_outbound".into(), &4.into()));

@@ -40,7 +40,11 @@ use crate::{
 pub(super) enum Ended {
     Closed,
     /// Another door has it from here on.
-    TakenOver { io: BoxIo, read: Bytes, by: Takeover },
+    TakenOver {
+        io: BoxIo,
+        read: Bytes,
+        by: Takeover,
+    },
 }
 
 /// Serves the connection from here to its end, or until it is taken over.
@@ -91,8 +95,7 @@ pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<E
 /// Whether the request asks to go on as a WebSocket.
 fn asks_to_switch(request: &Request<Incoming>) -> bool {
     let asked = request.headers().get_all(header::UPGRADE).iter();
-    request.method() == Method::GET
-        && asked.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(is_websocket)
+    request.method() == Method::GET && asked.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(is_websocket)
 }
 
 fn is_websocket(protocol: &[u8]) -> bool {

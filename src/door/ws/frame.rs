@@ -210,7 +210,18 @@ mod tests {
     #[test]
     fn only_codes_that_may_be_on_the_wire_are_answered() {
         assert_eq!(read_close(&[]), Ok(None));
-        for (code, allowed) in [(999, false), (1000, true), (1005, false), (1006, false), (1012, true), (1015, false), (2999, false), (3000, true), (4999, true), (5000, false)] {
+        for (code, allowed) in [
+            (999, false),
+            (1000, true),
+            (1005, false),
+            (1006, false),
+            (1012, true),
+            (1015, false),
+            (2999, false),
+            (3000, true),
+            (4999, true),
+            (5000, false),
+        ] {
             let code: u16 = code;
             assert_eq!(read_close(&code.to_be_bytes()).is_ok(), allowed, "{code}");
         }

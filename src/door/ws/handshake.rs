@@ -44,5 +44,7 @@ pub(super) fn answer<B>(
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
     let values = headers.get_all(name).iter();
-    values.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+    values
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
 }

@@ -118,7 +118,9 @@ impl Client {
             let Some((reply, id)) = running.next().await else { break };
             let reply = match reply {
                 Reply::Nothing => continue,
-                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => self.too_long().body(id).into(),
+                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
+                    self.too_long().body(id).into()
+                }
                 Reply::Text(reply) => reply,
                 Reply::Subscribed(reply, prepared) => {
                     begins.push(prepared);

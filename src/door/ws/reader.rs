@@ -1,7 +1,6 @@
 //! Takes a client's bytes apart into messages. A connection that is idle holds no buffer.
 
 use std::{
-    io,
     mem::MaybeUninit,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
@@ -37,7 +36,7 @@ pub(super) enum Unread {
     /// The client breaks the rules.
     Violation(Closing),
     /// The connection is lost.
-    Lost(io::Error),
+    Lost,
 }
 
 /// Reads one client's messages.
@@ -104,7 +103,7 @@ impl Reader {
                 // A long payload goes where it stays.
                 self.message.reserve(self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing));
                 let mut into = (&mut self.message).limit(missing);
-                let count = ready!(pin!(io.read_buf(&mut into)).poll(context)).map_err(Unread::Lost)?;
+                let count = ready!(pin!(io.read_buf(&mut into)).poll(context)).map_err(|_| Unread::Lost)?;
                 if count == 0 {
                     return Poll::Ready(Ok(Incoming::Gone));
                 }
@@ -112,7 +111,7 @@ impl Reader {
             } else {
                 let mut space = [const { MaybeUninit::uninit() }; GLANCE];
                 let mut glance = ReadBuf::uninit(&mut space);
-                ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(Unread::Lost)?;
+                ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(|_| Unread::Lost)?;
                 let mut read = glance.filled();
                 if read.is_empty() {
                     return Poll::Ready(Ok(Incoming::Gone));
@@ -141,7 +140,7 @@ impl Reader {
         let mut space = [const { MaybeUninit::uninit() }; GLANCE];
         loop {
             let mut glance = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(Unread::Lost)?;
+            ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(|_| Unread::Lost)?;
             if glance.filled().is_empty() {
                 return Poll::Ready(Ok(Incoming::Gone));
             }

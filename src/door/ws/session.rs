@@ -69,6 +69,7 @@ pub(super) struct Session {
     signals: Signals,
     metrics: Arc<Metrics>,
     work: FuturesUnordered<BoxFuture<'static, Event>>,
+    is_work_new: bool,
     state: State,
     /// Messages that are served now, and their bytes.
     served: usize,
@@ -137,7 +138,7 @@ impl Session {
         let limits = Limits::of(&site.load().ws);
         let mailbox = Mailbox::new(limits.max_outbound);
         let client = Arc::new(Client::new(mailbox.clone(), headers, limits.max_outbound));
-        let session = Self {
+        let mut session = Self {
             io,
             reader: Reader::new(read, limits.max_message),
             writer: Writer::default(),
@@ -148,6 +149,7 @@ impl Session {
             signals,
             metrics,
             work: FuturesUnordered::new(),
+            is_work_new: true,
             state: State::Open,
             served: 0,
             served_bytes: 0,
@@ -178,6 +180,10 @@ impl Session {
             if self.deliver(context).is_break() {
                 return Poll::Ready(());
             }
+            // What was added must be looked at once before it can wake anybody.
+            if std::mem::take(&mut self.is_work_new) {
+                continue;
+            }
             if !self.reads() {
                 return Poll::Pending;
             }
@@ -186,7 +192,7 @@ impl Session {
                 _ => ready!(self.reader.poll_next(&mut self.io, context)),
             };
             match incoming {
-                Ok(Incoming::Gone) | Err(Unread::Lost(_)) => return Poll::Ready(()),
+                Ok(Incoming::Gone) | Err(Unread::Lost) => return Poll::Ready(()),
                 Ok(Incoming::Close(_)) if matches!(self.state, State::Closing) => return Poll::Ready(()),
                 Ok(incoming) => self.take(incoming),
                 Err(Unread::Violation(closing)) => {
@@ -290,17 +296,16 @@ impl Session {
                 return true;
             }
             if !self.writer.has_room() {
+                if let Poll::Ready(why) = self.mailbox.poll_end(context) {
+                    self.mailbox_ends(why);
+                }
                 break false;
             }
             match self.mailbox.poll_next(context) {
                 Poll::Ready(Letter::Answer(text)) => self.writer.text(text),
                 Poll::Ready(Letter::Note(note)) => self.writer.parts(&note.parts()),
                 Poll::Ready(Letter::Close(why)) => {
-                    match why {
-                        view::Closing::Slow => self.too_slow(),
-                        view::Closing::Gap => self.close(&GAP),
-                        view::Closing::Gone => self.close(&GONE),
-                    }
+                    self.mailbox_ends(why);
                     break true;
                 }
                 Poll::Pending => break true,
@@ -312,6 +317,14 @@ impl Session {
             self.client.drained.notify_waiters();
         }
         is_drained
+    }
+
+    fn mailbox_ends(&mut self, why: view::Closing) {
+        match why {
+            view::Closing::Slow => self.too_slow(),
+            view::Closing::Gap => self.close(&GAP),
+            view::Closing::Gone => self.close(&GONE),
+        }
     }
 
     /// Notes that the client does not take what is written; `before`, so much was waiting.
@@ -425,8 +438,9 @@ impl Session {
     }
 
     /// Waits for news of the proxy itself.
-    fn watch(&self) {
+    fn watch(&mut self) {
         let Signals { mut closing, mut reloads } = self.signals.clone();
+        self.is_work_new = true;
         self.work.push(Box::pin(async move {
             // Both arms are cancel-safe. A proxy that is gone goes down.
             tokio::select! {
@@ -437,7 +451,8 @@ impl Session {
         }));
     }
 
-    fn at(&self, when: Instant, event: fn() -> Event) {
+    fn at(&mut self, when: Instant, event: fn() -> Event) {
+        self.is_work_new = true;
         self.work.push(Box::pin(async move {
             sleep_until(when).await;
             event()

@@ -92,8 +92,8 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And alice subscribes to newPendingTransactions
     And alice subscribes to newHeads
     And alice subscribes to logs
-    And alice begins to call 300 times, once every 10 ms
-    When geth goes down
+    When alice begins to call 300 times, once every 10 ms
+    And geth goes down
     Then calls go to provider
     When geth is well again
     Then calls go to geth
@@ -230,13 +230,13 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And alice has a WebSocket
     And alice subscribes to newHeads
     And alice subscribes to logs
-    And alice goes on to hear on all 2 subscriptions, by the ids that it was given
+    Then alice goes on to hear on all 2 subscriptions, by the ids that it was given
     When geth goes down
     Then calls go to provider
     When alice unsubscribes from logs, and is told true
     And alice unsubscribes from the same once more, and is told false
-    And alice unsubscribes from "0x1", and is told false
-    And alice unsubscribes from "nonsense", and is told false
+    And alice unsubscribes by the id "0x1", and is told false
+    And alice unsubscribes by the id "nonsense", and is told false
     And 3 blocks are mined
     Then alice goes on to hear on all 1 subscriptions, by the ids that it was given
     And alice has missed nothing, and heard nothing twice
@@ -274,8 +274,8 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And alice subscribes to newHeads
     And alice subscribes to logs
     And alice fetches every block that it hears of
-    And alice begins to call 200 times, once every 10 ms
-    When alice has heard of 3 more blocks
+    When alice begins to call 200 times, once every 10 ms
+    And alice has heard of 3 more blocks
     And geth goes down
     Then alice hears of 3 more blocks
     And calls go to provider
@@ -299,7 +299,7 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And alice subscribes to newHeads
     And alice subscribes to logs
     And alice subscribes to newPendingTransactions
-    And alice goes on to hear on all 3 subscriptions, by the ids that it was given
+    Then alice goes on to hear on all 3 subscriptions, by the ids that it was given
     When the operator changes the settings and reloads:
       | calls.max_batch | 5 |
     Then the reload is applied
@@ -319,5 +319,5 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And alice subscribes 20 times to logs
     And bob has a WebSocket
     And bob subscribes 20 times to newHeads
-    And alice goes on to hear on all 40 subscriptions, by the ids that it was given
-    Then every node has at most 1 subscription of the proxy's
+    Then alice goes on to hear on all 40 subscriptions, by the ids that it was given
+    And every node has 1 subscription of the proxy's

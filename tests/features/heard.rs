@@ -169,13 +169,16 @@ impl Heard {
                     return Err(format!("no subscription id: {}", text()));
                 }
                 self.given += 1;
-                let subscription = Subscription { since: tip, last: None, told: Told::of(&params), params: params.clone() };
+                let subscription =
+                    Subscription { since: tip, last: None, told: Told::of(&params), params: params.clone() };
                 if self.subscriptions.insert(id, subscription).is_some() {
                     return Err(format!("a subscription id was given twice: {}", text()));
                 }
             }
             // Whatever is told of it from now on is a fault.
-            "eth_unsubscribe" if result == true => _ = self.subscriptions.remove(params[0].as_str().unwrap_or_default()),
+            "eth_unsubscribe" if result == true => {
+                _ = self.subscriptions.remove(params[0].as_str().unwrap_or_default())
+            }
             "eth_getBlockByHash" if result["hash"] != params[0] => {
                 return Err(format!("{} was told of and cannot be fetched: {}", params[0], text()));
             }
@@ -299,7 +302,8 @@ impl Subscription {
                 let expected: Vec<Place> = blocks(self.since + 1).flat_map(|block| logs.of(block)).collect();
                 // Of blocks before that, some may come.
                 let (older, ours): (Vec<Place>, _) = logs.stand.iter().cloned().partition(|log| log.0 <= self.since);
-                let strange = older.iter().find(|log| now.block(log.0).is_none_or(|block| !logs.of(block).contains(log)));
+                let strange =
+                    older.iter().find(|log| now.block(log.0).is_none_or(|block| !logs.of(block).contains(log)));
                 match strange {
                     Some(log) => Err(format!("{log:?} does not stand")),
                     None if expected.is_empty() => Err("there are no logs to be told of".to_owned()),

@@ -171,3 +171,24 @@ Feature: Calls over a WebSocket are answered, each once, while nodes die and ret
     And bob was answered 4 times before its connection ended
     And bob is closed with code 1012: "going down"
     And the process ends with exit code 0 within 5000 ms of the signal
+
+  Scenario: A client that wants too much is told so
+    Given the settings:
+      | ws.max_subscriptions | 2      |
+      | ws.max_message       | "1KiB" |
+    And the proxy runs
+    And alice has a WebSocket
+    And alice subscribes to newHeads
+    And alice subscribes to logs
+    When alice sends:
+      """
+      {"jsonrpc":"2.0","id":9,"method":"eth_subscribe","params":["newHeads"]}
+      """
+    Then the client gets error -32005 for the reason max_subscriptions
+    When alice unsubscribes from newHeads, and is told true
+    And alice subscribes to newHeads
+    Then alice goes on to hear on all 2 subscriptions, by the ids that it was given
+    Given bob has a WebSocket
+    When bob sends a message of 1025 bytes
+    Then bob is closed with code 1009: ""
+    And alice is connected

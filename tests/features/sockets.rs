@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    calls::address,
+    calls::{address, padded},
     heard::{Answer, Heard, parts},
     world::{Proxy, Reply, SOON, eventually},
 };
@@ -220,6 +220,11 @@ async fn calls(proxy: &mut Proxy, name: String, method: String) {
 async fn sends(proxy: &mut Proxy, name: String, step: &Step) {
     let text = step.docstring.as_ref().expect("a text").trim().to_owned();
     proxy.last = Some(proxy.socket(&name).exchange(text).await);
+}
+
+#[when(expr = "{word} sends a message of {int} bytes")]
+async fn long_message(proxy: &mut Proxy, name: String, bytes: usize) {
+    proxy.socket(&name).send(padded(bytes)).await;
 }
 
 #[when(expr = "{word} sends each of these at once, all with the id {word}:")]

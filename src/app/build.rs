@@ -159,7 +159,7 @@ impl Parts {
                 && let Some(rest) = &next.beacon
                 && let Some(told) = earlier.events.take()
             {
-                told.events.move_to(rest.pool().clone());
+                told.events.move_to(rest.pool().clone(), config.calls.hold);
                 next.events = Some(told);
             }
             let successor = networks.iter_mut().find(|part| part.settings.name == earlier.settings.name);

@@ -102,7 +102,6 @@ async fn pongs_find_their_place_between_long_answers() {
     let mut ws = proxy.ws().await;
     for n in 0..40 {
         ws.send(call(n, "eth_call", if n % 2 == 0 { "[300000]" } else { "[10]" })).await;
-        ws.message(Message::Ping(vec![n as u8].into())).await;
     }
     let (mut pongs, mut texts) = (0, 0);
     while texts < 40 || pongs < 40 {
@@ -113,6 +112,8 @@ async fn pongs_find_their_place_between_long_answers() {
             }
             Message::Text(text) => {
                 assert!(text.ends_with("x\"}"));
+                // Much of what follows is on its way now.
+                ws.message(Message::Ping(vec![texts].into())).await;
                 texts += 1;
             }
             other => panic!("{other:?}"),

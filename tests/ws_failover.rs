@@ -14,6 +14,7 @@ use common::{
 };
 use steadfast::devnet::Fault;
 
+const SEED: u64 = 7;
 const CLIENTS: usize = 20;
 /// All in milliseconds from the start.
 const FAULT: u64 = 10_000;
@@ -39,8 +40,8 @@ struct Course {
 }
 
 fn run(course: &Course, events: impl AsyncFn(&Scene)) -> Vec<Report> {
-    play(async {
-        let mut scene = Scene::set(7, &course.reaches, "").await;
+    play(SEED, async {
+        let mut scene = Scene::set(SEED, &course.reaches, "").await;
         for number in 0..CLIENTS {
             let mut plan = scene.plan(number, CALLS_UNTIL, END);
             plan.fetches = course.fetches;

@@ -29,7 +29,7 @@ const CLIENTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(9);
 
 fn run(seed: u64) -> Vec<Report> {
-    play(async {
+    play(seed, async {
         let mut rng = Rng::with_seed(seed);
         let nodes = rng.usize(2..=3);
         let any = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
@@ -143,7 +143,11 @@ fn the_same_seed_gives_the_same_run() {
         for (a, b) in first.iter().zip(&second) {
             let differs = a.lines.iter().zip(&b.lines).position(|(a, b)| a != b);
             let short = |(at, line): &(Duration, String)| (*at, line.chars().take(120).collect::<String>());
-            assert!(differs.is_none(), "seed {seed}: {:#?}", differs.map(|at| (short(&a.lines[at]), short(&b.lines[at]))));
+            assert!(
+                differs.is_none(),
+                "seed {seed}: {:#?}",
+                differs.map(|at| (short(&a.lines[at]), short(&b.lines[at])))
+            );
         }
         assert_eq!(first, second, "seed {seed}");
     }

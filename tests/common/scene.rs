@@ -8,7 +8,7 @@ use steadfast::{
     devnet::{Devnet, Node, Options},
 };
 use tokio::{
-    runtime,
+    runtime::{self, RngSeed},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -45,9 +45,12 @@ pub struct Scene {
     seed: u64,
 }
 
-/// Runs `scene` on a runtime of its own, with a paused clock and no I/O.
-pub fn play<T>(scene: impl Future<Output = T>) -> T {
-    runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(scene)
+/// Runs `scene` on a runtime of its own, with a paused clock, no I/O, and dice that fall as `seed` says: tokio throws them to be fair
+/// among tasks that wait for one thing.
+pub fn play<T>(seed: u64, scene: impl Future<Output = T>) -> T {
+    let seed = RngSeed::from_bytes(&seed.to_le_bytes());
+    let mut runtime = runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).rng_seed(seed).build().unwrap().block_on(scene)
 }
 
 impl Scene {

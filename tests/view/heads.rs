@@ -8,7 +8,7 @@ use tokio::time::{Duration, sleep};
 use super::stage::{POLLED, Stage, a_while};
 
 /// Numbers and hashes of headers, after checking that they are connected, reorganisations included.
-pub fn connected(headers: &[Value]) -> Vec<(String, String)> {
+pub(super) fn connected(headers: &[Value]) -> Vec<(String, String)> {
     let mut seen: Vec<Value> = Vec::new();
     for header in headers {
         let parent = &header["parentHash"];

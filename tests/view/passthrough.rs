@@ -38,7 +38,7 @@ async fn clients_with_one_wish_share_one_subscription_that_ends_with_the_last() 
     let hash = stage.submit(1);
     a_while().await;
     assert_eq!(one.notes(), ids.clone().map(|id| (id, Value::from(hash.clone()))));
-    assert_eq!(two.results(), [hash.clone()]);
+    assert_eq!(two.results(), std::slice::from_ref(&hash));
     assert_eq!(other.results()[0]["hash"], hash);
     one.unsubscribe(&ids[0]);
     drop((two, other));

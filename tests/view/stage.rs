@@ -26,24 +26,29 @@ use super::common::{proxy::config, sim::Net, until};
 /// Unix time at the start.
 const DAWN: u64 = 1_800_000_000;
 /// Long enough for whatever is under way when nodes are well.
-pub const A_WHILE: Duration = Duration::from_secs(2);
+pub(super) const A_WHILE: Duration = Duration::from_secs(2);
 
 /// Pretend execution nodes with a pool and the views of it. The first node is the primary, the others are backups.
-pub struct Stage {
-    pub net: Net,
-    pub devnet: Devnet,
-    pub pool: Arc<Pool>,
-    pub views: Arc<Views>,
-    pub metrics: Arc<Metrics>,
+pub(super) struct Stage {
+    pub(super) net: Net,
+    pub(super) devnet: Devnet,
+    pub(super) pool: Arc<Pool>,
+    pub(super) views: Arc<Views>,
+    pub(super) metrics: Arc<Metrics>,
     settings: String,
     _running: (pool::Running, Running),
     _workers: JoinSet<()>,
 }
 
 /// Nodes have no WebSocket.
-pub const POLLED: &str = "# polled\n";
+pub(super) const POLLED: &str = "# polled\n";
 
-pub fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metrics>) -> (Arc<Pool>, pool::Running) {
+pub(super) fn start_pool(
+    devnet: &Devnet,
+    net: &Net,
+    settings: &str,
+    metrics: &Arc<Metrics>,
+) -> (Arc<Pool>, pool::Running) {
     let mut text = settings.to_owned();
     for (index, node) in devnet.nodes().enumerate() {
         let tier = if index == 0 { "primary" } else { "backup" };
@@ -63,11 +68,11 @@ pub fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metr
 }
 
 impl Stage {
-    pub async fn new(settings: &str) -> Self {
+    pub(super) async fn new(settings: &str) -> Self {
         Self::with(Options::default(), settings).await
     }
 
-    pub async fn with(options: Options, settings: &str) -> Self {
+    pub(super) async fn with(options: Options, settings: &str) -> Self {
         let net = Net::default();
         let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
@@ -94,53 +99,53 @@ impl Stage {
     }
 
     /// The pool as a reload would build it anew.
-    pub async fn another_pool(&self) -> (Arc<Pool>, pool::Running) {
+    pub(super) async fn another_pool(&self) -> (Arc<Pool>, pool::Running) {
         let (pool, running) = start_pool(&self.devnet, &self.net, &self.settings, &self.metrics);
         until("a node serves", async || pool.snapshot().active.is_some()).await;
         (pool, running)
     }
 
-    pub fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client { views: self.views.clone(), mailbox: Mailbox::new(16 << 20), held: BTreeMap::new() }
     }
 
     /// What a node itself answers now.
-    pub async fn ask(&self, node: usize, method: &str, params: &Value) -> Value {
+    pub(super) async fn ask(&self, node: usize, method: &str, params: &Value) -> Value {
         let answer = self.pool.ask_in_time(node, method, &params.to_string(), 32 << 20, Duration::from_secs(5)).await;
         serde_json::from_slice(&answer.unwrap().unwrap()).unwrap()
     }
 
     /// How often all nodes together were called.
-    pub fn count(&self, method: &str) -> u64 {
+    pub(super) fn count(&self, method: &str) -> u64 {
         self.devnet.nodes().map(|node| node.count(method)).sum()
     }
 
-    pub fn all_nodes(&self, fault: &Fault) {
+    pub(super) fn all_nodes(&self, fault: &Fault) {
         self.devnet.nodes().for_each(|node| node.set_fault(fault.clone()));
     }
 
-    pub fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.devnet.nodes().for_each(|node| node.clear_faults());
     }
 
-    pub fn shows(&self, line: &str) -> bool {
+    pub(super) fn shows(&self, line: &str) -> bool {
         String::from_utf8(self.metrics.render(|_| {})).unwrap().lines().any(|shown| shown == line)
     }
 
-    pub async fn active(&self, node: usize) {
+    pub(super) async fn active(&self, node: usize) {
         until("calls go to the node", async || self.pool.snapshot().active == Some(node)).await;
     }
 }
 
 /// A client, as the door has it.
-pub struct Client {
+pub(super) struct Client {
     views: Arc<Views>,
-    pub mailbox: Arc<Mailbox>,
+    pub(super) mailbox: Arc<Mailbox>,
     held: BTreeMap<String, Subscription>,
 }
 
 impl Client {
-    pub async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
+    pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
         let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox).await?;
         let id = prepared.id.to_string();
         self.mailbox.push_answer(id.clone().into());
@@ -149,15 +154,15 @@ impl Client {
         Ok(id)
     }
 
-    pub async fn subscribe(&mut self, params: &str) -> String {
+    pub(super) async fn subscribe(&mut self, params: &str) -> String {
         self.try_subscribe("eth_subscribe", params).await.unwrap()
     }
 
-    pub fn unsubscribe(&mut self, id: &str) {
+    pub(super) fn unsubscribe(&mut self, id: &str) {
         self.held.remove(id).unwrap();
     }
 
-    pub fn next(&self) -> Option<Letter> {
+    pub(super) fn next(&self) -> Option<Letter> {
         match self.mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(letter) => Some(letter),
             Poll::Pending => None,
@@ -165,7 +170,7 @@ impl Client {
     }
 
     /// The notifications that have come, each with the subscription's id.
-    pub fn notes(&self) -> Vec<(String, Value)> {
+    pub(super) fn notes(&self) -> Vec<(String, Value)> {
         let mut notes = Vec::new();
         while let Some(letter) = self.next() {
             let Letter::Note(note) = letter else { panic!("{letter:?}") };
@@ -181,7 +186,7 @@ impl Client {
     }
 
     /// The same, of the one subscription that the client has.
-    pub fn results(&self) -> Vec<Value> {
+    pub(super) fn results(&self) -> Vec<Value> {
         let only = self.held.keys().next().unwrap().clone();
         let result = |(id, result)| {
             assert_eq!(id, only);
@@ -190,16 +195,16 @@ impl Client {
         self.notes().into_iter().map(result).collect()
     }
 
-    pub fn is_closed(&self, why: Closing) -> bool {
+    pub(super) fn is_closed(&self, why: Closing) -> bool {
         self.next() == Some(Letter::Close(why))
     }
 
     /// Waits until something has come.
-    pub async fn some(&self) {
+    pub(super) async fn some(&self) {
         until("something came", async || self.mailbox.waiting_bytes() > 0).await;
     }
 }
 
-pub async fn a_while() {
+pub(super) async fn a_while() {
     sleep(A_WHILE).await;
 }

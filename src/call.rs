@@ -7,9 +7,10 @@ pub mod alarm;
 pub mod answer;
 mod attempt;
 pub mod hold;
+mod pause;
 pub mod rest;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -18,6 +19,7 @@ use self::{
     answer::Answer,
     attempt::{Attempt, Sent},
     hold::{Hold, Left, Turn},
+    pause::Pause,
 };
 use crate::{
     config::Calls as Settings,
@@ -32,10 +34,6 @@ use crate::{
     pool::{Pool, ask::ID, board::Trouble},
     route::{self, Load},
 };
-
-/// How long a call pauses when every node that seemed to serve failed it; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The calls to one network's execution nodes.
 pub struct Calls {
@@ -158,7 +156,7 @@ impl Calls {
                 rejected: None,
                 charges: Vec::new(),
                 held_since: None,
-                pause: FIRST_PAUSE,
+                pause: Pause::default(),
             };
             match course.run(alarm).await {
                 Ok(mut answer) => {
@@ -202,7 +200,7 @@ struct Course<'a> {
     /// What nodes did with the call, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
-    pause: Duration,
+    pause: Pause,
 }
 
 impl<'a> Course<'a> {
@@ -330,8 +328,7 @@ impl<'a> Course<'a> {
             if self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.min(until - now), self.request.raw.len()).await?;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            hold.pause(self.pause.next().min(until - now), self.request.raw.len()).await?;
             self.tried.clear();
             self.attempts = 0;
         }

@@ -14,6 +14,7 @@ pub mod topics;
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
@@ -50,7 +51,7 @@ pub struct Events {
     audience: Arc<Audience>,
     pools: watch::Sender<Arc<Pool>>,
     state: watch::Receiver<State>,
-    hold: Duration,
+    hold: ArcSwap<Duration>,
 }
 
 /// The task behind a network's events; it ends when this is dropped, and all clients' streams with it.
@@ -76,12 +77,19 @@ impl Events {
         let (pools, of_hub) = watch::channel(pool);
         let mut task = JoinSet::new();
         task.spawn(hub::run(of_hub, audience.clone(), sender, metrics, settings.seed));
-        (Arc::new(Self { audience, pools, state, hold: settings.hold }), Running { task })
+        (Arc::new(Self { audience, pools, state, hold: ArcSwap::from_pointee(settings.hold) }), Running { task })
     }
 
-    /// From now on events come from another pool of the same network. Clients' streams go on.
-    pub fn move_to(&self, pool: Arc<Pool>) {
+    /// From now on events come from another pool of the same network, and newcomers wait for as long as that has them wait. Clients'
+    /// streams go on.
+    pub fn move_to(&self, pool: Arc<Pool>, hold: Duration) {
+        self.hold.store(Arc::new(hold));
         self.pools.send_replace(pool);
+    }
+
+    /// The name of the node that events come from now; `None` while none tells them, or nobody wants them.
+    pub fn source(&self) -> Option<Arc<str>> {
+        self.state.borrow().node.clone()
     }
 
     /// A stream of these topics from now on. It waits until a node tells them, but no longer than clients are held.
@@ -100,7 +108,8 @@ impl Events {
             refused = topics.iter().find_map(|topic| state.refused.get(topic)).cloned();
             refused.is_some() || topics.is_subset(&state.open)
         });
-        match timeout(self.hold, settled).await {
+        let hold = **self.hold.load();
+        match timeout(hold, settled).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(Refused::NoNode),
         }

@@ -13,5 +13,7 @@ mod passing;
 mod publishing;
 #[path = "beacon_rest/reading.rs"]
 mod reading;
+#[path = "beacon_rest/reloading.rs"]
+mod reloading;
 #[path = "beacon_rest/streaming.rs"]
 mod streaming;

@@ -259,7 +259,13 @@ async fn a_status_of_206_is_not_healthy_whatever_else_is_said() {
     node.set("/eth/v1/node/health", 503, "");
     until_node(&proxy, "cl-1", "down").await;
     // Providers do not all offer the route.
-    node.set("/eth/v1/node/health", 404, "");
+    for status in [404, 501] {
+        node.set("/eth/v1/node/health", status, "");
+        until_node(&proxy, "cl-1", "up").await;
+        node.set("/eth/v1/node/health", 500, "");
+        until_node(&proxy, "cl-1", "down").await;
+    }
+    node.set("/eth/v1/node/health", 200, "");
     until_node(&proxy, "cl-1", "up").await;
     // A head may be called optimistic where the node is not.
     node.set("/eth/v1/beacon/headers/head", 200, &beacon::header(100, true));

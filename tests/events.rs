@@ -300,6 +300,31 @@ async fn a_topic_that_the_node_does_not_know_is_refused_in_its_words_and_disturb
 }
 
 #[tokio::test]
+async fn a_node_that_does_not_open_a_stream_of_more_topics_keeps_the_one_it_has() {
+    const EVENTS: &[&str] = &["GET /eth/v1/events"];
+    for fault in [Fault::cut_answer(EVENTS), Fault::http_status(503, EVENTS)] {
+        let stage = Stage::new(Options { consensus: 2, ..Options::default() }).await;
+        let mut client = stage.client("head,block").await;
+        stage.until_at(0).await;
+        stage.net.chain().mine(1);
+        client.hears(1).await;
+        stage.net.cl(0).set_fault(fault);
+        let refused = stage.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err().unwrap();
+        let Refused::Topic(status, body) = refused else { panic!("{refused:?}") };
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status, &body["message"]), (503, &Value::from("no node tells these topics now")));
+        // Who asks for no more than there is has it.
+        let other = stage.client("block,head").await;
+        stage.net.chain().mine(2);
+        client.hears(2).await;
+        until("the other hears it too", async || other.slots("head") == [32, 33]).await;
+        is_whole(&stage, &client);
+        assert_eq!(stage.net.cl(0).subscriptions(), 1);
+        assert_eq!(stage.net.cl(1).count("GET /eth/v1/events"), 0);
+    }
+}
+
+#[tokio::test]
 async fn without_a_node_newcomers_are_turned_away_and_those_who_are_there_wait() {
     let stage = Stage::new(Options { consensus: 1, ..Options::default() }).await;
     let mut client = stage.client("head").await;

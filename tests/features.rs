@@ -4,10 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a step that cannot go on fails")]
 #![expect(unreachable_pub, reason = "the modules of one test have no outside")]
 
+#[path = "features/beacon.rs"]
+mod beacon;
 #[path = "features/calls.rs"]
 mod calls;
+#[path = "features/duties.rs"]
+mod duties;
 #[path = "features/effects.rs"]
 mod effects;
+#[path = "features/events.rs"]
+mod events;
 #[path = "features/nodes.rs"]
 mod nodes;
 #[path = "features/operator.rs"]
@@ -18,6 +24,8 @@ mod process;
 mod queue;
 #[path = "features/secrets.rs"]
 mod secrets;
+#[path = "features/states.rs"]
+mod states;
 #[path = "features/traffic.rs"]
 mod traffic;
 #[path = "features/world.rs"]

@@ -150,7 +150,7 @@ impl Parts {
                 && let Some(rest) = &next.beacon
                 && let Some(told) = earlier.events.take()
             {
-                told.events.move_to(rest.pool().clone());
+                told.events.move_to(rest.pool().clone(), config.calls.hold);
                 next.events = Some(told);
             }
         }

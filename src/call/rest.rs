@@ -7,25 +7,28 @@
 pub mod answer;
 mod attempt;
 mod everywhere;
+mod idle;
 mod sticky;
 pub mod upload;
 
 use std::{
     io,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 pub use self::attempt::Request;
 use self::{
     answer::Answer,
     attempt::{Sent, attempt},
     sticky::Sticky,
-    upload::Upload,
+    upload::{Kept, Upload},
 };
-use super::hold::{Hold, Left, Turn};
+use super::{
+    hold::{Hold, Left, Turn},
+    pause::Pause,
+};
 use crate::{
     config::Calls as Settings,
     domain::{
@@ -38,11 +41,8 @@ use crate::{
     route::{self, Load},
 };
 
-/// The longest body that is kept to be sent again. A longer one is passed on once.
+/// The longest body that is kept to be sent again. A longer one is passed on once, or refused if all nodes must have it.
 const MAX_KEPT: usize = 16 << 20;
-/// How long a request pauses when every node that seemed to serve failed it; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The requests to one network's consensus nodes.
 pub struct Rest {
@@ -51,6 +51,8 @@ pub struct Rest {
     metrics: CallMetrics,
     hold: Hold<Rest>,
     sticky: Sticky,
+    /// For the bodies that are kept, of all clients; its permits are bytes.
+    room: Arc<Semaphore>,
     /// What goes on when its client has its answer; it ends with this.
     background: Mutex<JoinSet<()>>,
 }
@@ -60,6 +62,8 @@ pub struct Rest {
 pub enum Failure {
     /// An error of the proxy's own.
     Refused(Refusal),
+    /// Its body is longer than this, and all nodes would have to be told it.
+    TooLong(usize),
     /// The client did not send the whole of it.
     Unsent(io::Error),
 }
@@ -92,6 +96,7 @@ impl Rest {
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
             sticky: Sticky::default(),
+            room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
             background: Mutex::default(),
             pool,
         }
@@ -130,7 +135,7 @@ impl Rest {
             Err(Failure::Refused(Refusal::NoNode)) => CallOutcome::NoNode,
             Err(Failure::Refused(Refusal::Deadline)) => CallOutcome::Deadline,
             Err(Failure::Refused(Refusal::OutcomeUnknown)) => CallOutcome::OutcomeUnknown,
-            Err(Failure::Refused(_)) => CallOutcome::Refused,
+            Err(Failure::Refused(_) | Failure::TooLong(_)) => CallOutcome::Refused,
             Err(Failure::Unsent(_)) => CallOutcome::Gone,
         };
         outcome
@@ -138,13 +143,22 @@ impl Rest {
 
     async fn exchange(&self, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
         if request.route.class != Class::Once {
-            upload.keep(MAX_KEPT).await.map_err(Failure::Unsent)?;
+            let kept = upload.keep(MAX_KEPT, &self.room).await.map_err(Failure::Unsent)?;
+            match (request.route.class, kept) {
+                // It would go to one node, and nobody would know.
+                (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),
+                (Class::Everywhere, Kept::NoRoom) => {
+                    return Err(Refusal::Limit { name: "max_held_bytes", limit: self.settings.max_held_bytes }.into());
+                }
+                // It is passed on as it comes, and sent once.
+                (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
+            }
         }
         let mut moved: Option<Arc<Self>> = None;
         loop {
             let rest = moved.as_deref().unwrap_or(self);
             if request.route.class == Class::Everywhere
-                && let Some(body) = upload.in_memory().cloned()
+                && let Some(body) = upload.in_memory()
                 && let Some(answer) = rest.everywhere(request, &body).await?
             {
                 return Ok(answer);
@@ -158,7 +172,7 @@ impl Rest {
                 best: None,
                 charges: Vec::new(),
                 held_since: None,
-                pause: FIRST_PAUSE,
+                pause: Pause::default(),
             };
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
@@ -202,7 +216,7 @@ struct Course<'a> {
     /// What nodes did with the request, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
-    pause: Duration,
+    pause: Pause,
 }
 
 /// How a request's course ends without an answer.
@@ -289,8 +303,7 @@ impl<'a> Course<'a> {
             if self.best.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.min(until - now), weight).await.map_err(Stop::left)?;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            hold.pause(self.pause.next().min(until - now), weight).await.map_err(Stop::left)?;
             self.tried.clear();
         }
     }

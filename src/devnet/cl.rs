@@ -60,11 +60,12 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
         return Ok(refusal);
     }
     let api = Api { view: node.view_under(&faults), node: &node, faults: &faults };
-    let outcome = match (body, faults.rpc_error()) {
+    let ordered = faults.rpc_error().map(|(code, message)| (u16::try_from(code).unwrap_or(0), message));
+    let ordered = ordered.or_else(|| Some((faults.http_status(&called, query)?, "by order of the devnet")));
+    let outcome = match (body, ordered) {
         (None, _) => Err(Problem(StatusCode::PAYLOAD_TOO_LARGE, "body too large".to_owned())),
-        (_, Some((code, message))) => {
-            let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
-            let status = status.filter(|status| status.as_u16() >= 200);
+        (_, Some((status, message))) => {
+            let status = StatusCode::from_u16(status).ok().filter(|status| status.as_u16() >= 200);
             Err(Problem(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message.to_owned()))
         }
         (Some(body), None) => api.route(&head.method, path, query, &head.headers, &body),

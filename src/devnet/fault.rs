@@ -62,6 +62,14 @@ pub enum Fault {
     },
     /// The connection is dropped in the middle of each answer's body.
     CutMidBody,
+    /// Consensus: requests are answered with this status and nothing else is done about them.
+    HttpStatus {
+        /// The status, at least 200.
+        status: u16,
+        /// Methods it applies to, such as `GET /eth/v1/node/health`; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
     /// Consensus: the head is not verified by an execution node.
     Optimistic,
     /// Consensus: the execution node is offline.
@@ -110,6 +118,12 @@ impl Fault {
         Self::CutAnswer { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
     }
 
+    /// Answers `methods`, or all but probes if there are none, with this status.
+    #[must_use]
+    pub fn http_status(status: u16, methods: &[&str]) -> Self {
+        Self::HttpStatus { status, methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+    }
+
     /// Reads `{"fault":"lag","blocks":10}`.
     ///
     /// # Errors
@@ -137,6 +151,11 @@ impl Fault {
                 let code = argument.map_or(Ok(-32000), str::parse);
                 let code = code.map_err(|_| FaultError(format!("{argument:?} is not an error code")))?;
                 Self::rpc_error(code, "error by order of the devnet")
+            }
+            "http_status" => {
+                let status = u16::try_from(number("an HTTP status")?).ok().filter(|status| *status >= 200);
+                let status = status.ok_or_else(|| FaultError(format!("{argument:?} is not a status from 200 on")))?;
+                Self::http_status(status, &[])
             }
             "cut_answer" => Self::cut_answer(&argument.map_or_else(Vec::new, |list| list.split(',').collect())),
             _ if argument.is_some() => return Err(FaultError(format!("{name} takes no argument"))),
@@ -252,14 +271,24 @@ impl Faults {
 
     pub(super) fn cuts(&self, method: &str, params: &str) -> bool {
         let methods = self.find(|fault| if let Fault::CutAnswer { methods } = fault { Some(methods) } else { None });
-        methods.is_some_and(|named| {
-            if named.is_empty() { !is_probe(method, params) } else { named.iter().any(|name| name == method) }
+        methods.is_some_and(|named| is_named(named, method, params))
+    }
+
+    /// The status that such a request is answered with in place of its own answer.
+    pub(super) fn http_status(&self, method: &str, params: &str) -> Option<u16> {
+        self.find(|fault| match fault {
+            Fault::HttpStatus { status, methods } if is_named(methods, method, params) => Some(*status),
+            _ => None,
         })
     }
 
     fn find<'a, T: 'a>(&'a self, pick: impl Fn(&'a Fault) -> Option<T>) -> Option<T> {
         self.list.iter().find_map(pick)
     }
+}
+
+fn is_named(named: &[String], method: &str, params: &str) -> bool {
+    if named.is_empty() { !is_probe(method, params) } else { named.iter().any(|name| name == method) }
 }
 
 #[cfg(test)]
@@ -279,6 +308,7 @@ mod tests {
                 Some("a,b"),
                 Fault::cut_answer(&["a", "b"]),
             ),
+            (r#"{"fault":"http_status","status":202}"#, "http-status", Some("202"), Fault::http_status(202, &[])),
             (r#"{"fault":"cut_mid_body"}"#, "cut-mid-body", None, Fault::CutMidBody),
             (r#"{"fault":"el_offline"}"#, "el-offline", None, Fault::ElOffline),
         ];
@@ -294,7 +324,9 @@ mod tests {
         for json in ["", "{}", r#"{"fault":"sad"}"#, r#"{"fault":"lag"}"#, r#"{"fault":"lag","blocks":1,"x":1}"#] {
             assert!(Fault::from_json(json.as_bytes()).is_err(), "{json}");
         }
-        for (name, argument) in [("sad", None), ("lag", None), ("lag", Some("x")), ("down", Some("1"))] {
+        for (name, argument) in
+            [("sad", None), ("lag", None), ("lag", Some("x")), ("http_status", Some("99")), ("down", Some("1"))]
+        {
             assert!(Fault::from_words(name, argument).is_err(), "{name}");
         }
     }

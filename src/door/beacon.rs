@@ -48,6 +48,10 @@ impl Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the body is not waited for.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
@@ -60,6 +64,10 @@ impl From<Failure> for Problem {
                 Self::new(StatusCode::BAD_GATEWAY, Refusal::OutcomeUnknown.message())
             }
             Failure::Refused(refusal) => Self::new(status(&refusal), refusal.message()),
+            Failure::TooLong(limit) => {
+                let message = format!("what all nodes must be told may have {limit} bytes: send it in parts");
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+            }
             Failure::Unsent(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")
             }

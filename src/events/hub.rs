@@ -2,10 +2,12 @@
 //! does what follows.
 //!
 //! A new stream runs before the old one is left. While the old one is good, the new one must tell a head first: a stream can be open
-//! and silent for ever.
+//! and silent for ever. And what passes through is heard of the old one a little longer: what it knows already, the new one may never
+//! tell.
 
 mod choice;
 mod stream;
+mod trials;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,7 +19,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::{choice::Avoided, stream::Stream};
+use self::{
+    choice::Avoided,
+    stream::Stream,
+    trials::{Refusal, Trials},
+};
 use super::{
     audience::Audience,
     beacon::Said,
@@ -35,8 +41,8 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a topic that a node does not know is not asked for again.
-const FORGET: Duration = Duration::from_secs(60);
+/// How much longer the old node is heard when events come from another: so far apart are nodes that are well.
+const OVERLAP: Duration = Duration::from_secs(1);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
@@ -44,14 +50,13 @@ const SILENT_SLOTS: u32 = 2;
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Status and body of a node's answer to a topic that it does not know.
-type Refusal = (u16, Bytes);
-
 /// What newcomers go by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// The topics that the present stream carries; empty while there is none.
     pub(super) open: Names,
+    /// The name of its node.
+    pub(super) node: Option<Arc<str>>,
     /// Topics that the present node does not know, with status and body of what it said.
     pub(super) refused: BTreeMap<String, Refusal>,
 }
@@ -65,21 +70,27 @@ pub(super) struct Hub {
     current: Option<Stream>,
     /// A stream that is to take the place of the current one.
     next: Option<Stream>,
+    /// The stream before the current one, and until when it is heard of what passes through.
+    leaving: Option<(Stream, Instant)>,
     streams: JoinSet<()>,
     opened: u64,
     news: mpsc::Sender<(u64, News)>,
     /// Answers, with the stream for which was asked.
     questions: JoinSet<(u64, Question, Option<Answer>)>,
-    /// Topics that are tried one by one, and what the node said to them.
-    trials: JoinSet<(usize, String, Option<Refusal>)>,
-    /// What is tried, and what the node said to all of it.
-    suspects: Option<(usize, Vec<String>, u16, Bytes)>,
-    refused: BTreeMap<(usize, String), (Instant, u16, Bytes)>,
+    trials: Trials,
     avoided: Avoided,
     /// Since when nobody is there.
     empty: Option<Instant>,
     /// Since when the stream carries topics that nobody wants.
     excess: Option<Instant>,
+}
+
+/// What a stream is to the hub.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Current,
+    Next,
+    Leaving,
 }
 
 /// However the hub ends, its clients' streams end with it.
@@ -111,13 +122,12 @@ pub(super) async fn run(
         stitcher: None,
         current: None,
         next: None,
+        leaving: None,
         streams: JoinSet::new(),
         opened: 0,
         news,
         questions: JoinSet::new(),
-        trials: JoinSet::new(),
-        suspects: None,
-        refused: BTreeMap::new(),
+        trials: Trials::default(),
         avoided: Avoided::new(seed),
         empty: None,
         excess: None,
@@ -134,11 +144,7 @@ pub(super) async fn run(
                     hub.answered(id, question, answer);
                 }
             }
-            Some(done) = hub.trials.join_next(), if !hub.trials.is_empty() => {
-                if let Ok((node, topic, Some((status, body)))) = done {
-                    hub.refused.insert((node, topic), (Instant::now() + FORGET, status, body));
-                }
-            }
+            () = hub.trials.next(), if hub.trials.are_running() => {}
             Some(ended) = hub.streams.join_next(), if !hub.streams.is_empty() => {
                 if let Err(error) = ended && error.is_panic() {
                     std::panic::resume_unwind(error.into_panic());
@@ -153,8 +159,7 @@ pub(super) async fn run(
                 changes = hub.pool.subscribe();
                 // What was learnt of nodes was learnt of others.
                 hub.avoided.forget();
-                hub.refused.clear();
-                hub.suspects = None;
+                hub.trials = Trials::default();
             }
             changed = changes.changed() => {
                 if changed.is_err() {
@@ -162,7 +167,9 @@ pub(super) async fn run(
                 }
             }
             _ = ticks.tick(), if !is_idle => {}
-            Some((id, news)) = heard.recv() => hub.hear(id, news),
+            Some((id, news)) = heard.recv() => if !hub.hear(id, news) {
+                continue;
+            },
         }
         hub.steer(Instant::now());
     }
@@ -175,6 +182,7 @@ impl Hub {
 
     /// Sees to it that there is the stream that there should be.
     fn steer(&mut self, now: Instant) {
+        self.leaving.take_if(|(stream, until)| *until <= now || !stream.is_well());
         let Some(wanted) = self.audience.wanted() else { return self.rest(now) };
         self.empty = None;
         if self.stitcher.is_none() {
@@ -183,19 +191,17 @@ impl Hub {
             let Some(beacon) = beacon else { return };
             self.stitcher = Some(Stitcher::new(beacon.slots_per_epoch));
         }
-        self.refused.retain(|_, (until, ..)| *until > now);
-        self.judge(now);
+        self.trials.expire(now);
         self.watch_silence(now);
         // While all nodes are to be avoided, what there is goes on.
         let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
-        let mut topics: Names = wanted;
+        let mut topics = Names::clone(&wanted);
         topics.extend(topics::CHAIN.map(str::to_owned));
-        topics.retain(|topic| !self.refused.contains_key(&(node, topic.clone())));
+        // What is being tried comes in when it has proved itself: nobody else waits for it.
+        topics.retain(|topic| self.trials.may_ask(node, topic));
         if self.fits(node, &topics, now) {
             self.next = None;
-        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics)
-            && self.trials.is_empty()
-        {
+        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics) {
             self.open(node, topics);
         }
         self.publish();
@@ -205,7 +211,8 @@ impl Hub {
     fn rest(&mut self, now: Instant) {
         let since = *self.empty.get_or_insert(now);
         if now.saturating_duration_since(since) >= LINGER && self.stitcher.is_some() {
-            (self.current, self.next, self.stitcher, self.excess) = (None, None, None, None);
+            (self.current, self.next, self.leaving) = (None, None, None);
+            (self.stitcher, self.excess) = (None, None);
             self.questions.abort_all();
         }
         self.publish();
@@ -236,9 +243,8 @@ impl Hub {
     /// Goes over to the next stream if that is good, or at least better than what there is.
     fn go_over(&mut self, has_proved_itself: bool) {
         let Some(next) = self.next.take_if(|next| next.running) else { return };
-        let old_is_good = self.current.as_ref().is_some_and(|current| {
-            !current.is_of(&next.pool, next.node) && current.pool.snapshot().nodes[current.node].verdict.is_usable()
-        });
+        let old_is_good =
+            self.current.as_ref().is_some_and(|current| !current.is_of(&next.pool, next.node) && current.is_well());
         if old_is_good && !has_proved_itself {
             self.next = Some(next);
             return;
@@ -248,71 +254,75 @@ impl Hub {
             info!(network = self.network(), from, to = next.name(), "events come from another node");
         }
         self.excess = None;
-        self.current = Some(next);
+        let old = self.current.replace(next).filter(Stream::is_well);
+        self.leaving = old.map(|old| (old, Instant::now() + OVERLAP));
         self.questions.abort_all();
         // What it told of the chain so far need not be kept: its head is asked for, and the way there filled.
         self.step(Input::Opened);
     }
 
-    fn hear(&mut self, id: u64, news: News) {
-        let is_next = self.next.as_ref().is_some_and(|next| next.id == id);
-        if !is_next && self.current.as_ref().is_none_or(|current| current.id != id) {
-            return;
-        }
+    /// Takes the news of a stream. Most are events that change nothing for the hub itself; it tells whether they may have.
+    fn hear(&mut self, id: u64, news: News) -> bool {
+        let Some(role) = self.role(id) else { return false };
         match news {
+            News::Event(event, _) => return self.event(role, event),
+            News::Lost(_) if role == Role::Leaving => self.leaving = None,
+            News::Lost(trouble) => self.lost(role == Role::Next, trouble),
             News::Opened => {
                 if let Some(next) = &mut self.next {
                     next.running = true;
                 }
                 self.go_over(false);
             }
-            News::Event(event) => self.event(is_next, event),
             News::Refused(status, body) => self.refuse(status, body),
-            News::Lost(trouble) => self.lost(is_next, trouble),
         }
+        true
     }
 
-    fn event(&mut self, is_next: bool, event: Event) {
-        let stream = if is_next { &mut self.next } else { &mut self.current };
-        let Some(stream) = stream else { return };
+    fn role(&self, id: u64) -> Option<Role> {
+        let leaving = self.leaving.as_ref().map(|(stream, _)| stream);
+        let roles =
+            [(&self.current.as_ref(), Role::Current), (&self.next.as_ref(), Role::Next), (&leaving, Role::Leaving)];
+        roles.into_iter().find(|(stream, _)| stream.is_some_and(|stream| stream.id == id)).map(|(_, role)| role)
+    }
+
+    fn event(&mut self, role: Role, event: Event) -> bool {
         let said = Said::read(&event.topic, &event.data);
         let is_head = matches!(said, Some(Said::Head { .. }));
-        if let Some(Said::Head { slot, .. }) = said {
+        let stream = match role {
+            Role::Current => self.current.as_mut(),
+            Role::Next => self.next.as_mut(),
+            Role::Leaving => None,
+        };
+        if let (Some(Said::Head { slot, .. }), Some(stream)) = (said, stream) {
             stream.slot = slot;
             stream.behind = None;
         }
         // What passes through is told at once, whichever stream has it first.
-        if !is_next || said.is_none() {
+        if role == Role::Current || said.is_none() {
             self.step(Input::Event(event));
-        } else if is_head {
+        } else if is_head && role == Role::Next {
             self.go_over(true);
         }
+        said.is_some()
     }
 
     /// The node does not know a topic. Which one, only trying each tells.
     fn refuse(&mut self, status: u16, body: Bytes) {
         let Some(next) = self.next.take() else { return };
-        let is_ours = |topic: &&String| topics::CHAIN.contains(&topic.as_str());
-        let unsure: Vec<String> = next.topics.iter().filter(|topic| !is_ours(topic)).cloned().collect();
+        let mut unsure = next.topics.clone();
+        unsure.retain(|topic| !topics::CHAIN.contains(&topic.as_str()));
         if unsure.is_empty() {
             let text = "it does not know the topics of the chain".to_owned();
             return self.shun(&next, Trouble { fault: Fault::Failing, text });
         }
-        if unsure.len() > 1 {
-            for topic in unsure.clone() {
-                let (pool, node) = (self.pool.clone(), next.node);
-                self.trials.spawn(async move { (node, topic.clone(), node::refuses(pool, node, topic).await) });
-            }
+        if let Some(current) = self.current.as_ref().filter(|current| current.is_of(&next.pool, next.node)) {
+            // What it tells already, it knows; unless that was all.
+            let new: Names = unsure.difference(&current.topics).cloned().collect();
+            unsure = if new.is_empty() { unsure } else { new };
         }
-        self.suspects = Some((next.node, unsure, status, body));
-    }
-
-    /// When each topic has been tried and none was refused, what was refused is all of them together.
-    fn judge(&mut self, now: Instant) {
-        let Some((node, topics, status, body)) = self.suspects.take_if(|_| self.trials.is_empty()) else { return };
-        if topics.iter().all(|topic| !self.refused.contains_key(&(node, topic.clone()))) {
-            let refused = topics.into_iter().map(|topic| ((node, topic), (now + FORGET, status, body.clone())));
-            self.refused.extend(refused);
+        if Arc::ptr_eq(&next.pool, &self.pool) {
+            self.trials.begin(&self.pool, next.node, unsure, (status, body));
         }
     }
 
@@ -329,8 +339,9 @@ impl Hub {
                     "a node does not tell more topics"
                 );
                 let body = Bytes::from_static(br#"{"code":503,"message":"no node tells these topics now"}"#);
-                let until = Instant::now() + FORGET;
-                self.refused.extend(more.into_iter().map(|topic| ((stream.node, topic), (until, 503, body.clone()))));
+                if Arc::ptr_eq(&stream.pool, &self.pool) {
+                    self.trials.refuse(stream.node, more, &(503, body));
+                }
             }
             (Some(stream), None) => self.shun(&stream, trouble),
             (None, _) => {}
@@ -425,14 +436,13 @@ impl Hub {
     fn publish(&self) {
         let open = self.current.as_ref().map(|current| current.topics.clone()).unwrap_or_default();
         let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
-        let node = ours.map(|current| current.node);
-        let of_node = self.refused.iter().filter(|((at, _), _)| Some(*at) == node);
-        let refused: BTreeMap<_, _> =
-            of_node.map(|((_, topic), (_, status, body))| (topic.clone(), (*status, body.clone()))).collect();
+        let node = self.current.as_ref().map(|current| current.pool.nodes[current.node].name.clone());
+        let refused = ours.map(|current| self.trials.refused_by(current.node)).unwrap_or_default();
         self.state.send_if_modified(|state| {
-            let changed = state.open != open || state.refused != refused;
+            let next = State { open, node, refused };
+            let changed = *state != next;
             if changed {
-                *state = State { open, refused };
+                *state = next;
             }
             changed
         });

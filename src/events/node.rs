@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, header, uri::PathAndQuery};
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
 
@@ -34,6 +34,10 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
+/// The longest answer to a topic that the node does not know: it is kept, and clients read it.
+const MAX_REFUSAL: usize = 4 << 10;
+/// Bytes of a stream's events that may wait for the hub. A stream with more is not read on.
+const MAX_BACKLOG: usize = 16 << 20;
 
 /// What comes of a stream.
 #[derive(Debug)]
@@ -42,30 +46,55 @@ pub(super) enum News {
     Opened,
     /// The node does not know a topic: status and body of its answer.
     Refused(u16, Bytes),
-    /// Its next event.
-    Event(Event),
+    /// Its next event, and its share of what may wait.
+    Event(Event, #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
     /// It is over; what that says of the node.
     Lost(Trouble),
 }
 
 /// Runs a stream of `topics` from a node to its end.
 pub(super) async fn stream(pool: Arc<Pool>, node: usize, topics: Names, id: u64, news: mpsc::Sender<(u64, News)>) {
+    let outlet = Outlet::new(id, news);
     let list: Vec<&str> = topics.iter().map(String::as_str).collect();
     let last = match open(&pool, node, &list).await {
         Err(trouble) => News::Lost(trouble),
         Ok(Err((status, body))) => News::Refused(status, body),
         Ok(Ok(response)) => {
-            if news.send((id, News::Opened)).await.is_err() {
+            if outlet.tell(News::Opened).await.is_none() {
                 return;
             }
-            match read(&pool, node, response, id, &news).await {
+            match read(&pool, node, response, &outlet).await {
                 Some(trouble) => News::Lost(trouble),
                 None => return,
             }
         }
     };
     // Nobody to tell is the end of the hub.
-    let _ = news.send((id, last)).await;
+    outlet.tell(last).await;
+}
+
+/// A stream's way to the hub.
+struct Outlet {
+    id: u64,
+    news: mpsc::Sender<(u64, News)>,
+    room: Arc<Semaphore>,
+}
+
+impl Outlet {
+    fn new(id: u64, news: mpsc::Sender<(u64, News)>) -> Self {
+        Self { id, news, room: Arc::new(Semaphore::new(MAX_BACKLOG)) }
+    }
+
+    /// `None` when nobody listens any more.
+    async fn tell(&self, news: News) -> Option<()> {
+        self.news.send((self.id, news)).await.ok()
+    }
+
+    async fn event(&self, event: Event) -> Option<()> {
+        let bytes = (event.raw.len() + event.data.len()).min(MAX_BACKLOG);
+        let room = self.room.clone().acquire_many_owned(u32::try_from(bytes).ok()?).await.ok()?;
+        self.tell(News::Event(event, room)).await
+    }
 }
 
 /// What the node says to a topic that it does not know: status and body; `None` if it knows it, or does not say.
@@ -80,20 +109,15 @@ async fn open(pool: &Pool, node: usize, topics: &[&str]) -> Result<Result<Respon
     match response.head.status {
         200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => Ok(Ok(response)),
         400 => {
-            let body = body(pool, node, response).await?;
-            Ok(Err((400, body)))
+            let ours = Bytes::from_static(br#"{"code":400,"message":"the node does not know one of the topics"}"#);
+            let body = body(pool, node, response, MAX_REFUSAL).await.unwrap_or(ours);
+            Ok(Err((400, pool.nodes[node].conceal(&body).map_or(body, Bytes::from))))
         }
         status => Err(failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))),
     }
 }
 
-async fn read(
-    pool: &Pool,
-    node: usize,
-    mut response: Response,
-    id: u64,
-    news: &mpsc::Sender<(u64, News)>,
-) -> Option<Trouble> {
+async fn read(pool: &Pool, node: usize, mut response: Response, outlet: &Outlet) -> Option<Trouble> {
     let mut parser = Parser::default();
     let mut events = Vec::new();
     while let Some(piece) = response.next().await {
@@ -103,8 +127,7 @@ async fn read(
         };
         let outcome = parser.feed(&piece, |event| events.push(event));
         for event in events.drain(..) {
-            // Nobody listens any more.
-            news.send((id, News::Event(event))).await.ok()?;
+            outlet.event(event).await?;
         }
         if let Err(error) = outcome {
             return Some(failing(pool, node, &format!("/eth/v1/events: {error}")));
@@ -180,18 +203,18 @@ impl Asked<'_> {
     async fn fetch(&self, path: &str) -> Option<Bytes> {
         let response = get(self.pool, self.node, path, "application/json").await.ok()?;
         let status = response.head.status;
-        let body = body(self.pool, self.node, response).await.ok()?;
+        let body = body(self.pool, self.node, response, MAX_ANSWER).await.ok()?;
         (status == 200).then_some(body)
     }
 }
 
-async fn body(pool: &Pool, node: usize, mut response: Response) -> Result<Bytes, Trouble> {
+async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
     let mut whole = Vec::new();
     let read = async {
         while let Some(piece) = response.next().await {
             let piece = piece.map_err(|broken| trouble(&pool.nodes[node], &Error::Broken { broken, reused: false }))?;
             whole.extend_from_slice(&piece);
-            if whole.len() > MAX_ANSWER {
+            if whole.len() > limit {
                 return Err(failing(pool, node, "its answer is too long"));
             }
         }
@@ -225,4 +248,30 @@ fn silent() -> Trouble {
 
 fn failing(pool: &Pool, node: usize, text: &str) -> Trouble {
     Trouble { fault: Fault::Failing, text: pool.nodes[node].redact(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_the_hub_is_bounded_in_bytes_and_nothing_is_lost() {
+        const EACH: usize = 1 << 20;
+        let (news, mut heard) = mpsc::channel(256);
+        let mut telling = tokio::task::JoinSet::new();
+        telling.spawn(async move {
+            let outlet = Outlet::new(7, news);
+            for number in 0..100 {
+                let data = Bytes::from(vec![b'x'; EACH]);
+                let event = Event { topic: number.to_string(), data: data.clone(), raw: data };
+                outlet.event(event).await.unwrap();
+            }
+        });
+        for number in 0..100 {
+            tokio::task::yield_now().await;
+            assert!(heard.len() * 2 * EACH <= MAX_BACKLOG, "{} events wait", heard.len());
+            let Some((7, News::Event(event, _))) = heard.recv().await else { panic!("an event") };
+            assert_eq!(event.topic, number.to_string());
+        }
+    }
 }

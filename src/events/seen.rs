@@ -1,9 +1,15 @@
 //! What has passed lately, by hash, so that it passes once.
+//!
+//! Kinds of nodes write the same event in their own ways. So what counts is what the JSON says: neither the order of its keys, nor its
+//! white space, nor the case of hexadecimal digits. It is hashed as it is read; no tree is built.
 
 use std::{
     collections::{HashSet, VecDeque},
+    fmt,
     hash::{DefaultHasher, Hash, Hasher},
 };
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Events remembered: an epoch's worth where every attestation is told, at 16 bytes each.
 const REMEMBERED: usize = 1 << 16;
@@ -18,9 +24,7 @@ pub(super) struct Seen {
 impl Seen {
     /// Whether this event is new; from now on it is not.
     pub(super) fn is_new(&mut self, topic: &str, data: &[u8]) -> bool {
-        let mut hasher = DefaultHasher::new();
-        (topic, data).hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash((topic, meaning(data)));
         if !self.hashes.insert(hash) {
             return false;
         }
@@ -31,6 +35,88 @@ impl Seen {
             self.hashes.remove(&oldest);
         }
         true
+    }
+}
+
+/// A hash of what the data says; of the bytes as they are if they are not JSON.
+fn meaning(data: &[u8]) -> u64 {
+    let mut json = serde_json::Deserializer::from_slice(data);
+    let read = Meaning.deserialize(&mut json).and_then(|meaning| json.end().map(|()| meaning));
+    read.unwrap_or_else(|_| hash(data))
+}
+
+fn hash(what: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Reads any JSON value into a hash of what it says. The numbers in front keep kinds of values apart.
+struct Meaning;
+
+impl<'de> DeserializeSeed<'de> for Meaning {
+    type Value = u64;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<u64, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Meaning {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<u64, E> {
+        Ok(hash(0))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<u64, E> {
+        Ok(hash((1, value)))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
+        Ok(hash((2, value)))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<u64, E> {
+        Ok(hash((3, value)))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+        Ok(hash((4, value.to_bits())))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<u64, E> {
+        let mut hasher = DefaultHasher::new();
+        match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
+            Some(digits) => {
+                hasher.write_u8(5);
+                digits.bytes().for_each(|b| hasher.write_u8(b.to_ascii_lowercase()));
+            }
+            None => (6, value).hash(&mut hasher),
+        }
+        Ok(hasher.finish())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
+        let mut hasher = DefaultHasher::new();
+        7.hash(&mut hasher);
+        while let Some(item) = items.next_element_seed(Meaning)? {
+            hasher.write_u64(item);
+        }
+        Ok(hasher.finish())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<u64, A::Error> {
+        // A sum has no order.
+        let mut sum = 0_u64;
+        while let Some(name) = members.next_key_seed(Meaning)? {
+            sum = sum.wrapping_add(hash((name, members.next_value_seed(Meaning)?)));
+        }
+        Ok(hash((8, sum)))
     }
 }
 
@@ -49,5 +135,50 @@ mod tests {
         }
         assert_eq!(seen.hashes.len(), REMEMBERED);
         assert!(seen.is_new("a", b"0"));
+    }
+
+    #[test]
+    fn an_event_is_the_same_however_a_node_writes_it() {
+        let one = br#"{"slot":"7","data":{"root":"0xABcd","bits":[1,-2,0.5,true,null]},"proposer":"x"}"#;
+        let mut seen = Seen::default();
+        assert!(seen.is_new("a", one));
+        for same in [
+            br#"{"proposer":"x","data":{"bits":[1,-2,0.5,true,null],"root":"0xabCD"},"slot":"7"}"#.to_vec(),
+            b"{ \"slot\": \"\\u0037\",\n\"data\": {\"root\": \"0xabcd\", \"bits\": [1, -2, 0.5, true, null] }, \"proposer\": \"x\" }".to_vec(),
+        ] {
+            assert!(!seen.is_new("a", &same), "{}", String::from_utf8_lossy(&same));
+        }
+    }
+
+    #[test]
+    fn events_that_say_different_things_are_different() {
+        let deep = "[".repeat(1000);
+        let mut seen = Seen::default();
+        for data in [
+            r#"{"a":"1","b":"2"}"#,
+            r#"{"a":"2","b":"1"}"#,
+            r#"{"a":"1","b":2}"#,
+            r#"{"a":{"b":"2"}}"#,
+            r#"["a","b"]"#,
+            r#"["b","a"]"#,
+            r#"[["a"],"b"]"#,
+            r#"{"a":"X"}"#,
+            r#"{"a":"x"}"#,
+            "{}",
+            "[]",
+            r#""""#,
+            "null",
+            "0",
+            "false",
+            "18446744073709551615",
+            "18446744073709551614",
+            "-1",
+            "not JSON",
+            "{} {}",
+            "",
+            &deep,
+        ] {
+            assert!(seen.is_new("a", data.as_bytes()), "{data}");
+        }
     }
 }

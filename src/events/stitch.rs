@@ -10,19 +10,23 @@
 //! - `finalized_checkpoint` is told once per epoch. Missed ones are found at the states of the blocks that were missed.
 //! - All other topics pass through, but for what passed lately.
 //!
+//! What tells the chain is small. An event of these topics that is not is told as if the node had kept it to itself.
+//!
 //! A gap that is too long, or that no node can fill, is skipped: the next head is told, and clients see a slot that does not follow.
 
 mod chain;
 mod terms;
-
-use std::collections::VecDeque;
+mod work;
 
 use bytes::Bytes;
 
-use self::chain::{Chain, Road};
 pub use self::terms::{Answer, Effect, Input, Question};
+use self::{
+    chain::{Chain, Road},
+    work::{Queue, Work},
+};
 use super::{
-    beacon::{self, Checkpoint, Header, Root, Said},
+    beacon::{self, Header, Root, Said},
     seen::Seen,
     sse::Event,
 };
@@ -33,39 +37,8 @@ pub const WINDOW: u64 = 256;
 pub const MAX_GAP: u64 = 128;
 /// How often a gap may fail to be filled before it is skipped.
 const ATTEMPTS: u32 = 3;
-/// Statements that may wait for a question to be answered.
-const MAX_WAITING: usize = 4096;
-
-/// What waits to be told, in the order in which it was said.
-#[derive(Debug)]
-enum Work {
-    /// Where is the node?
-    Catch,
-    Block {
-        slot: u64,
-        root: Root,
-        event: Bytes,
-    },
-    /// Without an event if it is to be made up.
-    Head {
-        slot: u64,
-        root: Root,
-        event: Option<Bytes>,
-    },
-    Reorg {
-        old: Root,
-        event: Bytes,
-    },
-    Finalized {
-        epoch: u64,
-        event: Bytes,
-    },
-    /// What is final, as of this state?
-    Finality(Option<Root>),
-    MissedFinality(Checkpoint),
-    /// Good to know, should the next head have to be made up.
-    LearnDuties,
-}
+/// The longest event of a topic that tells the chain, in bytes; they have a few hundred.
+const MAX_EVENT: usize = 64 << 10;
 
 /// How far a piece of work came.
 enum Progress {
@@ -93,7 +66,7 @@ pub struct Stitcher {
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
     reorg: Option<(Root, Bytes)>,
     seen: Seen,
-    work: VecDeque<Work>,
+    work: Queue,
     waiting: Option<Question>,
     failures: u32,
     effects: Vec<Effect>,
@@ -109,7 +82,7 @@ impl Stitcher {
             asks_finality: false,
             reorg: None,
             seen: Seen::default(),
-            work: VecDeque::new(),
+            work: Queue::default(),
             waiting: None,
             failures: 0,
             effects: Vec::new(),
@@ -127,7 +100,9 @@ impl Stitcher {
             Input::Opened => {
                 // What the stream before said and could not bear out, this one will say itself.
                 self.clear();
-                self.work.extend([Work::Catch, Work::Finality(None), Work::LearnDuties]);
+                for work in [Work::Catch, Work::Finality(None), Work::LearnDuties] {
+                    self.work.hear(work);
+                }
                 self.waiting = None;
                 self.reorg = None;
             }
@@ -144,7 +119,7 @@ impl Stitcher {
         {
             match self.advance(&work) {
                 Progress::Done => {}
-                Progress::Again => self.put_back(work),
+                Progress::Again => self.work.put_back(work),
                 Progress::Needs(question) => {
                     self.waiting = Some(question);
                     self.effects.push(Effect::Ask(question));
@@ -155,22 +130,20 @@ impl Stitcher {
         std::mem::take(&mut self.effects)
     }
 
-    /// A check for finality that the work itself has put in front of it stays there.
-    fn put_back(&mut self, work: Work) {
-        let place = usize::from(matches!(self.work.front(), Some(Work::Finality(Some(_)))));
-        self.work.insert(place.min(self.work.len()), work);
-    }
-
     fn take(&mut self, Event { topic, data, raw }: Event) {
+        let is_small = raw.len() <= MAX_EVENT;
         let work = match Said::read(&topic, &data) {
-            Some(Said::Block { slot, root }) => Work::Block { slot, root, event: raw },
+            Some(Said::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
             Some(Said::Head { slot, root, duties }) => {
                 if let Some(duties) = duties {
                     self.chain.hear_duties(root, slot, duties);
                 }
-                Work::Head { slot, root, event: Some(raw) }
+                Work::Head { slot, root, event: is_small.then_some(raw) }
             }
+            // Ours is told instead.
+            Some(Said::Reorg { .. }) if !is_small => return,
             Some(Said::Reorg { old }) => Work::Reorg { old, event: raw },
+            Some(Said::Finalized { .. }) if !is_small => Work::Finality(None),
             Some(Said::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
             None => {
                 if self.seen.is_new(&topic, &data) {
@@ -179,10 +152,8 @@ impl Stitcher {
                 return;
             }
         };
-        if self.work.len() >= MAX_WAITING {
+        if !self.work.hear(work) {
             self.broken("it says more than it bears out");
-        } else {
-            self.work.push_back(work);
         }
     }
 
@@ -212,7 +183,7 @@ impl Stitcher {
     /// The question for the first piece of work has no answer.
     fn go_without(&mut self) {
         match self.work.pop_front() {
-            Some(Work::Block { slot, root, event }) => self.tell_block(root, slot, event),
+            Some(Work::Block { slot, root, event: Some(event) }) => self.tell_block(root, slot, event),
             Some(Work::Head { slot, root, event }) => {
                 self.failures += 1;
                 if self.failures < ATTEMPTS {
@@ -241,7 +212,7 @@ impl Stitcher {
     fn advance(&mut self, work: &Work) -> Progress {
         match work {
             Work::Catch => return Progress::Needs(Question::Head),
-            Work::Block { slot, root, event } => return self.block(*slot, *root, event),
+            Work::Block { slot, root, event } => return self.block(*slot, *root, event.as_ref()),
             Work::Head { slot, root, event } => return self.head(*slot, *root, event.as_ref()),
             Work::Reorg { old, event } => self.reorg = Some((*old, event.clone())),
             Work::Finalized { epoch, event } => {
@@ -275,13 +246,15 @@ impl Stitcher {
     }
 
     /// A block is told after its ancestors, and once.
-    fn block(&mut self, slot: u64, root: Root, event: &Bytes) -> Progress {
+    fn block(&mut self, slot: u64, root: Root, event: Option<&Bytes>) -> Progress {
         let far = |tip: u64| slot > tip.saturating_add(MAX_GAP) || slot.saturating_add(WINDOW) < tip;
         if self.chain.is_told(root) {
             return Progress::Done;
         }
+        let made_up = || self.chain.header(root).map(|header| beacon::block_event(root, header));
+        let Some(event) = event.cloned().or_else(made_up) else { return Progress::Needs(Question::Header(root)) };
         if self.slot().is_none_or(far) {
-            self.tell_block(root, slot, event.clone());
+            self.tell_block(root, slot, event);
             return Progress::Done;
         }
         match self.chain.untold(root, self.tip.map(|tip| tip.what)) {
@@ -290,7 +263,7 @@ impl Stitcher {
                 for root in missed {
                     self.make_up_block(root);
                 }
-                self.tell_block(root, slot, event.clone());
+                self.tell_block(root, slot, event);
             }
         }
         Progress::Done

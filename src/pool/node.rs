@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use memchr::memmem;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -175,6 +176,32 @@ impl Node {
     /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in which the news could be missed.
     pub fn is_out(&self) -> bool {
         self.is_out.load(Acquire)
+    }
+
+    /// Whether the configuration keeps anything of it secret.
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// `bytes` without what the configuration keeps secret; `None` if there is nothing of it in them.
+    pub fn conceal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut concealed: Option<Vec<u8>> = None;
+        for secret in &self.secrets {
+            let text = concealed.as_deref().unwrap_or(bytes);
+            let mut places = memmem::find_iter(text, secret).peekable();
+            if places.peek().is_none() {
+                continue;
+            }
+            let (mut without, mut from) = (Vec::with_capacity(text.len()), 0);
+            for place in places {
+                without.extend_from_slice(&text[from..place]);
+                without.extend_from_slice(b"***");
+                from = place + secret.len();
+            }
+            without.extend_from_slice(&text[from..]);
+            concealed = Some(without);
+        }
+        concealed
     }
 
     /// `text` for people: short, on one line, and without what the configuration keeps secret.

@@ -83,11 +83,18 @@ async fn a_publication_may_take_its_time_and_a_short_question_may_not() {
     })
     .await;
     let second = well().await;
-    let proxy = over(&[&first, &second], "[calls]\nattempt_timeout = \"500ms\"\n").await;
+    let patience = "[calls]\nattempt_timeout = \"500ms\"\n[health]\nfall = 100\n";
+    let proxy = over(&[&first, &second], patience).await;
     for (method, path, text) in [
         ("POST", BLOCKS, "\"first\""),
         ("GET", "/eth/v2/debug/beacon/states/head", "\"first\""),
+        ("GET", "/eth/v2/beacon/blocks/head", "\"first\""),
+        ("POST", "/eth/v1/beacon/states/head/validators", "\"first\""),
+        ("POST", "/eth/v1/beacon/rewards/attestations/7", "\"first\""),
         ("GET", "/eth/v1/beacon/headers/head", "\"well\""),
+        ("GET", "/eth/v1/node/version", "\"well\""),
+        ("GET", "/eth/v1/validator/attestation_data", "\"well\""),
+        ("POST", "/eth/v1/validator/duties/attester/7", "\"well\""),
     ] {
         let answer = send(&proxy, request(method, path, "", "")).await;
         assert_eq!((answer.status, &*answer.text()), (200, text), "{method} {path}");

@@ -161,6 +161,26 @@ async fn a_state_is_streamed_whole_and_a_block_is_published() {
 }
 
 #[tokio::test]
+async fn a_status_by_order_is_given_for_the_named_requests_or_for_all_but_probes() {
+    let net = network().await;
+    let node = net.cl(0);
+    let statuses = async || {
+        let mut statuses = Vec::new();
+        for path in ["/eth/v1/node/health", "/eth/v1/beacon/headers/head", "/eth/v2/beacon/blocks/head"] {
+            statuses.push(get(node, path).await.status().as_u16());
+        }
+        statuses
+    };
+    node.set_fault(Fault::http_status(206, &["GET /eth/v1/node/health"]));
+    assert_eq!(statuses().await, [206, 200, 200]);
+    assert_eq!(data(node, "/eth/v1/node/syncing").await["is_syncing"], false);
+    node.set_fault(Fault::http_status(202, &[]));
+    assert_eq!(statuses().await, [200, 200, 202]);
+    node.clear_faults();
+    assert_eq!(statuses().await, [200, 200, 200]);
+}
+
+#[tokio::test]
 async fn events_tell_of_heads_blocks_finality_and_reorgs() {
     let net = network().await;
     let mut events = Events::open(net.cl(0), "head%2Cblock,finalized_checkpoint&topics=chain_reorg").await;

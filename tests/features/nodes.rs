@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use cucumber::{gherkin::Step, given, then, when};
+use reqwest::Method;
 use serde_json::{Value, json};
-use steadfast::devnet::Fault;
+use steadfast::{devnet::Fault, domain::verdict::Layer};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{Named, Proxy, SOON, eventually};
+use crate::world::{Named, Proxy, SOON, eventually, reply};
 
-#[given(regex = r"^an? (primary|backup) (\S+)$")]
-async fn a_node(proxy: &mut Proxy, tier: String, name: String) {
+#[given(regex = r"^an? (primary|backup) (consensus node )?(\S+)$")]
+async fn a_node(proxy: &mut Proxy, tier: String, consensus: String, name: String) {
     let tier = if tier == "primary" { "primary" } else { "backup" };
-    proxy.nodes.push(Named { name, tier, url: "http://{addr}".into(), more: String::new() });
+    let layer = if consensus.is_empty() { Layer::El } else { Layer::Cl };
+    proxy.nodes.push(Named { name, layer, tier, url: "http://{addr}".into(), more: String::new() });
 }
 
 #[given(expr = "a block every {int} ms")]
@@ -60,7 +62,7 @@ async fn runs_without_nodes(proxy: &mut Proxy) {
     runs(proxy).await;
 }
 
-async fn befalls(proxy: &mut Proxy, name: &str, fault: Fault) {
+pub async fn befalls(proxy: &mut Proxy, name: &str, fault: Fault) {
     proxy.since = Instant::now();
     let node = proxy.node(name);
     node.set_fault(fault);
@@ -110,8 +112,8 @@ async fn slow(proxy: &mut Proxy, name: String, millis: u64) {
     befalls(proxy, &name, Fault::slow(millis)).await;
 }
 
-#[given(expr = "{word} loses its answers to {word}")]
-#[when(expr = "{word} loses its answers to {word}")]
+#[given(regex = r"^(\S+) loses its answers to (\w+_\w+)$")]
+#[when(regex = r"^(\S+) loses its answers to (\w+_\w+)$")]
 async fn loses(proxy: &mut Proxy, name: String, method: String) {
     befalls(proxy, &name, Fault::cut_answer(&[&method])).await;
 }
@@ -140,8 +142,8 @@ async fn well_again(proxy: &mut Proxy, name: String) {
     timeout(SOON, node.settled()).await.expect("the node listens");
 }
 
-#[given(expr = "{int} block(s) are mined")]
-#[when(expr = "{int} block(s) are mined")]
+#[given(regex = r"^(\d+) (?:block is|blocks are) mined$")]
+#[when(regex = r"^(\d+) (?:block is|blocks are) mined$")]
 async fn mined(proxy: &mut Proxy, blocks: u64) {
     proxy.devnet().await.chain().mine(blocks);
 }
@@ -155,7 +157,7 @@ async fn mined_slowly(proxy: &mut Proxy, blocks: u64, millis: u64) {
     }
 }
 
-#[then(regex = r"^(\S+) is found (up|lagging|stalled|syncing|suspect|wrong_chain|down)$")]
+#[then(regex = r"^(\S+) is found (up|lagging|stalled|syncing|suspect|wrong_chain|optimistic|el_offline|down)$")]
 async fn found(proxy: &mut Proxy, name: String, verdict: String) {
     let proxy = &*proxy;
     eventually(&format!("{name} is found {verdict}"), SOON, async || {
@@ -206,7 +208,7 @@ async fn proved(proxy: &mut Proxy, name: String, probes: u64) {
         if node["usable"] == true { Ok(()) } else { Err(format!("{node:#}")) }
     })
     .await;
-    let made = proxy.node(&name).count("eth_getBlockByNumber");
+    let made = proxy.node(&name).count(proxy.probe());
     assert!(made >= probes, "{made} probes since {name} was well again");
 }
 
@@ -225,7 +227,7 @@ async fn probed(proxy: &mut Proxy, name: String, times: usize, millis: u64) {
     let proxy = &*proxy;
     let probes = eventually(&format!("{name} is probed {times} times"), SOON, async || {
         let requests = proxy.node(&name).requests();
-        let probes = requests.iter().filter(|r| r.method == "eth_getBlockByNumber" && r.at > proxy.since);
+        let probes = requests.iter().filter(|r| r.method == proxy.probe() && r.at > proxy.since);
         let probes: Vec<Instant> = std::iter::once(proxy.since).chain(probes.map(|r| r.at)).collect();
         if probes.len() > times { Ok(probes) } else { Err(format!("{} times", probes.len() - 1)) }
     })
@@ -279,15 +281,16 @@ async fn agree(proxy: &Proxy) {
         let (_, metrics) = proxy.get("/metrics").await;
         let has = |line: String| metrics.lines().any(|l| l == line).then_some(()).ok_or(line);
         let one = |yes: bool| u8::from(yes);
+        let layer = proxy.layer().as_str();
         let whole = || -> Result<(), String> {
             if status["head"].is_number() {
-                has(format!(r#"steadfast_pool_head{{layer="el",network="default"}} {}"#, status["head"]))?;
+                has(format!(r#"steadfast_pool_head{{layer="{layer}",network="default"}} {}"#, status["head"]))?;
             }
             let failover = one(status["failover"] == true);
-            has(format!(r#"steadfast_failover_active{{layer="el",network="default"}} {failover}"#))?;
+            has(format!(r#"steadfast_failover_active{{layer="{layer}",network="default"}} {failover}"#))?;
             for node in status["nodes"].as_array().unwrap() {
                 let (name, tier) = (node["name"].as_str().unwrap(), node["tier"].as_str().unwrap());
-                let labels = format!(r#"layer="el",network="default",node="{name}""#);
+                let labels = format!(r#"layer="{layer}",network="default",node="{name}""#);
                 has(format!(r#"steadfast_node_usable{{{labels},tier="{tier}"}} {}"#, one(node["usable"] == true)))?;
                 has(format!(r#"steadfast_active_node{{{labels}}} {}"#, one(status["active"] == *name)))?;
                 has(format!(r#"steadfast_node_verdict{{{labels},verdict={}}} 1"#, node["verdict"]))?;
@@ -323,9 +326,18 @@ async fn forwards_until(proxy: &mut Proxy, height: u64) {
 
 async fn shown(proxy: &mut Proxy) {
     let highest = proxy.highest;
-    let reply = proxy.call("eth_blockNumber", &json!([])).await.json();
-    let text = reply["result"].as_str().unwrap_or_else(|| panic!("no block: {reply}"));
-    let number = u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+    let number = match proxy.layer() {
+        Layer::El => {
+            let reply = proxy.call("eth_blockNumber", &json!([])).await.json();
+            let text = reply["result"].as_str().unwrap_or_else(|| panic!("no block: {reply}"));
+            u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+        }
+        Layer::Cl => {
+            let reply = reply(proxy.beacon(Method::GET, "/eth/v1/beacon/headers/head")).await.json();
+            let slot = reply["data"]["header"]["message"]["slot"].as_str();
+            slot.unwrap_or_else(|| panic!("no slot: {reply}")).parse().unwrap()
+        }
+    };
     assert!(number >= highest, "from {highest} to {number}: {:#}", proxy.status().await);
     proxy.highest = number;
 }

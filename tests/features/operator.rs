@@ -29,11 +29,12 @@ async fn change(proxy: &mut Proxy, step: &Step) {
 async fn replace(proxy: &mut Proxy, old: String, new: String) {
     // The one pretend node to spare takes the place behind all others.
     let place = proxy.nodes.iter().position(|node| node.name == old).expect("it was given");
-    let spare = proxy.net.as_ref().unwrap().el(proxy.nodes.len()).addr();
-    let tier = proxy.nodes[place].tier;
-    proxy.nodes.push(Named { name: new, tier, url: format!("http://{spare}"), more: String::new() });
+    let Named { layer, tier, .. } = proxy.nodes[place];
+    let spare = proxy.spare(layer).addr();
+    proxy.nodes.push(Named { name: new, layer, tier, url: format!("http://{spare}"), more: String::new() });
     proxy.write_file().await;
-    let gone = format!("[[el.{tier}]]\nname = \"{old}\"\n");
+    let layer = layer.as_str();
+    let gone = format!("[[{layer}.{tier}]]\nname = \"{old}\"\n");
     {
         let mut file = proxy.file.lock().unwrap();
         let start = file.find(&gone).expect("it stands in the file");

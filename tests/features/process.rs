@@ -64,6 +64,11 @@ impl Process {
         self.log.lock().unwrap().clone()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn ended(&mut self) -> Option<ExitStatus> {
         self.ended = self.ended.or(self.child.try_wait().unwrap());
         self.ended
@@ -132,7 +137,9 @@ async fn has_said(proxy: &mut Proxy, step: &Step) {
 
 #[then("no node has heard of it")]
 async fn unheard(proxy: &mut Proxy) {
-    assert_eq!(proxy.net.as_ref().unwrap().el(0).connections_total(), 0);
+    for node in proxy.net.as_ref().unwrap().nodes() {
+        assert_eq!(node.connections_total(), 0, "{}", node.name());
+    }
 }
 
 #[when("the operator sends SIGTERM")]

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use cucumber::{then, when};
+use reqwest::Method;
 use serde_json::json;
+use steadfast::domain::verdict::Layer;
 use tokio::time::timeout;
 
 use crate::{
     calls::address,
-    world::{Proxy, Reply, SOON, eventually},
+    world::{Proxy, Reply, SOON, eventually, reply},
 };
 
 const HELD: &str = r#"steadfast_held_calls{network="default"}"#;
@@ -16,9 +18,23 @@ const HELD: &str = r#"steadfast_held_calls{network="default"}"#;
 #[when(expr = "{int} calls come, one after the other")]
 async fn come(proxy: &mut Proxy, count: usize) {
     for number in 1..=count {
-        proxy.waiting.push(tokio::spawn(proxy.call("eth_getBalance", &json!([address(number), "latest"]))));
+        proxy.waiting.push(match proxy.layer() {
+            Layer::El => tokio::spawn(proxy.call("eth_getBalance", &json!([address(number), "latest"]))),
+            Layer::Cl => tokio::spawn(reply(proxy.beacon(Method::GET, &header(number)))),
+        });
         held(proxy, number).await;
     }
+}
+
+/// The header of that slot.
+fn header(slot: usize) -> String {
+    format!("/eth/v1/beacon/headers/{slot}")
+}
+
+/// Whether it is what was asked for, and no error.
+fn is_good(reply: &Reply) -> bool {
+    let json = reply.json();
+    reply.status == 200 && (json["result"].is_string() || json["data"].is_object())
 }
 
 #[then(expr = "{int} calls are held")]
@@ -41,11 +57,16 @@ async fn in_order(proxy: &mut Proxy, name: String) {
     let count = proxy.waiting.len();
     assert!(count > 1);
     for reply in all(proxy).await {
-        assert!(reply.status == 200 && reply.json()["result"].is_string(), "{reply:?}");
+        assert!(is_good(&reply), "{reply:?}");
     }
-    let calls = proxy.node(&name).requests().into_iter().filter(|request| request.method == "eth_getBalance");
-    let seen: Vec<String> = calls.map(|request| request.params).collect();
-    let expected: Vec<String> = (1..=count).map(|number| json!([address(number), "latest"]).to_string()).collect();
+    let calls = proxy.node(&name).requests().into_iter().map(|request| (request.method, request.params));
+    let expected: Vec<_> = (1..=count)
+        .map(|number| match proxy.layer() {
+            Layer::El => ("eth_getBalance".to_owned(), json!([address(number), "latest"]).to_string()),
+            Layer::Cl => (format!("GET {}", header(number)), String::new()),
+        })
+        .collect();
+    let seen: Vec<_> = calls.filter(|call| expected.contains(call)).collect();
     assert_eq!(seen, expected);
     let held = proxy.metric(HELD).await;
     assert_eq!(held, Some(0.0), "still held");
@@ -56,7 +77,7 @@ async fn answered(proxy: &mut Proxy) {
     let replies = all(proxy).await;
     assert!(!replies.is_empty());
     for reply in replies {
-        assert!(reply.status == 200 && reply.json()["result"].is_string(), "{reply:?}");
+        assert!(is_good(&reply), "{reply:?}");
     }
 }
 
@@ -82,11 +103,12 @@ async fn all(proxy: &mut Proxy) -> Vec<Reply> {
 
 #[when(expr = "a call has reached {word}, which owes the answer")]
 async fn reached(proxy: &mut Proxy, name: String) {
-    let before = proxy.node(&name).count("web3_clientVersion");
-    proxy.waiting.push(tokio::spawn(proxy.call("web3_clientVersion", &json!([]))));
+    let (request, method) = proxy.who_are_you();
+    let before = proxy.node(&name).count(method);
+    proxy.waiting.push(tokio::spawn(reply(request)));
     let proxy = &*proxy;
     eventually(&format!("a call reaches {name}"), SOON, async || {
-        if proxy.node(&name).count("web3_clientVersion") > before { Ok(()) } else { Err("not yet".into()) }
+        if proxy.node(&name).count(method) > before { Ok(()) } else { Err("not yet".into()) }
     })
     .await;
     assert_eq!(ended(proxy), 0, "it was answered already");

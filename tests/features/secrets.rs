@@ -1,7 +1,7 @@
 //! What must never be shown.
 
 use cucumber::{given, then, when};
-use steadfast::devnet::Fault;
+use steadfast::{devnet::Fault, domain::verdict::Layer};
 use tokio::time::timeout;
 
 use crate::world::{Named, Proxy, SOON, eventually};
@@ -14,13 +14,13 @@ async fn secretive(proxy: &mut Proxy, name: String) {
     let url = "http://{addr}/v2/pathKey0001?apikey=queryKey0002".to_owned();
     let more =
         r#"headers = { Authorization = "Bearer tokenKey0005", X-Api-Key = "plainKey0006plainKey0006" }"#.to_owned();
-    proxy.nodes.push(Named { name, tier: "primary", url, more });
+    proxy.nodes.push(Named { name, layer: Layer::El, tier: "primary", url, more });
 }
 
 #[given(expr = "a primary {word} whose URL holds a user and a password")]
 async fn user(proxy: &mut Proxy, name: String) {
     let url = "http://userName0003:passWord0004@{addr}/".to_owned();
-    proxy.nodes.push(Named { name, tier: "primary", url, more: String::new() });
+    proxy.nodes.push(Named { name, layer: Layer::El, tier: "primary", url, more: String::new() });
 }
 
 #[given("the secrets do reach the nodes")]

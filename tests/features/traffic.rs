@@ -9,7 +9,6 @@ use std::{
 };
 
 use cucumber::{given, then, when};
-use serde_json::json;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -34,15 +33,13 @@ pub struct Traffic {
 async fn start(proxy: &mut Proxy) {
     let (seen, stop) = (Seen::default(), Arc::new(AtomicBool::new(false)));
     let mut clients = JoinSet::new();
-    let names: Vec<String> = proxy.nodes.iter().map(|node| node.name.clone()).collect();
-    for client in 0..CLIENTS {
-        let (seen, stop, names) = (seen.clone(), stop.clone(), names.clone());
-        let request = proxy.client.post(format!("http://{}", proxy.addr()));
+    for _ in 0..CLIENTS {
+        let (seen, stop, names) = (seen.clone(), stop.clone(), proxy.names());
+        let (request, _) = proxy.who_are_you();
         clients.spawn(async move {
             while !stop.load(Relaxed) {
-                let body = json!({"jsonrpc": "2.0", "id": client, "method": "web3_clientVersion", "params": []});
                 let started = Instant::now();
-                let response = request.try_clone().unwrap().body(body.to_string()).send().await;
+                let response = request.try_clone().unwrap().send().await;
                 let outcome = match response {
                     Err(error) => Err(format!("no response: {error:?}")),
                     Ok(response) => {

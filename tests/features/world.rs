@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use steadfast::{
     app::{App, World as Around},
     config::Config,
     devnet::{Devnet, Node, Options},
+    domain::verdict::Layer,
     net::tcp::Tcp,
 };
 use tokio::{
@@ -20,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{process::Process, traffic::Traffic};
+use crate::{events::Listener, process::Process, traffic::Traffic};
 
 /// Long enough for anything that is to come soon.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -31,6 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct Named {
     pub name: String,
+    pub layer: Layer,
     pub tier: &'static str,
     /// Its URL, `{addr}` standing for host and port.
     pub url: String,
@@ -60,6 +63,8 @@ pub struct Proxy {
     pub nodes: Vec<Named>,
     pub settings: BTreeMap<String, String>,
     pub block_time: Option<Duration>,
+    /// Bytes of a consensus node's state.
+    pub state_bytes: u64,
     pub net: Option<Devnet>,
     pub app: Option<App>,
     pub process: Option<Process>,
@@ -73,6 +78,8 @@ pub struct Proxy {
     /// Calls that were sent and have not been looked at since, in their order.
     pub waiting: Vec<JoinHandle<Reply>>,
     pub traffic: Option<Traffic>,
+    /// A client of the beacon API's events.
+    pub listener: Option<Listener>,
     /// The highest block that a client was shown.
     pub highest: u64,
     /// When the last change was made to a node.
@@ -101,6 +108,7 @@ impl Proxy {
             nodes: Vec::new(),
             settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             block_time: None,
+            state_bytes: Options::default().state_bytes,
             net: None,
             app: None,
             process: None,
@@ -110,20 +118,42 @@ impl Proxy {
             reloaded: None,
             waiting: Vec::new(),
             traffic: None,
+            listener: None,
             highest: 0,
             since: Instant::now(),
             known: None,
         }
     }
 
-    /// The pretend network, with a pretend node for each node of the configuration and one to spare.
+    /// The pretend network, with a pretend node for each node of the configuration and one of each layer to spare.
     pub async fn devnet(&mut self) -> &Devnet {
         if self.net.is_none() {
-            let execution = self.nodes.len() + 1;
-            let options = Options { execution, block_time: self.block_time, ..Options::default() };
+            let options = Options {
+                execution: self.of(Layer::El).count() + 1,
+                consensus: self.of(Layer::Cl).count() + 1,
+                block_time: self.block_time,
+                state_bytes: self.state_bytes,
+                // Enough slots for checkpoints to lie apart.
+                initial_blocks: if self.layer() == Layer::Cl { 30 } else { Options::default().initial_blocks },
+                ..Options::default()
+            };
             self.net = Some(Devnet::start(options, Arc::new(Tcp)).await.unwrap());
         }
         self.net.as_ref().unwrap()
+    }
+
+    fn of(&self, layer: Layer) -> impl Iterator<Item = &Named> {
+        self.nodes.iter().filter(move |node| node.layer == layer)
+    }
+
+    /// The side that the scenario is about: consensus if all of its nodes are.
+    pub fn layer(&self) -> Layer {
+        if self.of(Layer::El).next().is_none() && !self.nodes.is_empty() { Layer::Cl } else { Layer::El }
+    }
+
+    /// The operator's names of the nodes of that side.
+    pub fn names(&self) -> Vec<String> {
+        self.of(self.layer()).map(|node| node.name.clone()).collect()
     }
 
     /// Writes the configuration file from the settings and the nodes.
@@ -132,8 +162,8 @@ impl Proxy {
         let mut text: String = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         for node in &self.nodes {
             let url = node.url.replace("{addr}", &self.node(&node.name).addr().to_string());
-            let Named { name, tier, more, .. } = node;
-            text += &format!("[[el.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n{more}\n");
+            let Named { name, layer, tier, more, .. } = node;
+            text += &format!("[[{}.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n{more}\n", layer.as_str());
         }
         self.file.lock().unwrap().clone_from(&text);
         if let Some(process) = &self.process {
@@ -158,6 +188,7 @@ impl Proxy {
             waiting.abort();
         }
         self.traffic = None;
+        self.listener = None;
         self.app = None;
         self.process = None;
     }
@@ -172,21 +203,50 @@ impl Proxy {
 
     /// The pretend node behind the operator's name.
     pub fn node(&self, name: &str) -> &Arc<Node> {
+        let layer = self.nodes.iter().find(|node| node.name == name).map(|node| node.layer);
+        let layer = layer.unwrap_or_else(|| panic!("no node {name} was given"));
+        self.pretend(layer, self.of(layer).position(|node| node.name == name).expect("it is of its layer"))
+    }
+
+    /// The pretend node that is to spare on that side.
+    pub fn spare(&self, layer: Layer) -> &Arc<Node> {
+        self.pretend(layer, self.of(layer).count())
+    }
+
+    fn pretend(&self, layer: Layer, place: usize) -> &Arc<Node> {
         let net = self.net.as_ref().expect("the network runs");
-        let place = self.nodes.iter().position(|node| node.name == name);
-        net.el(place.unwrap_or_else(|| panic!("no node {name} was given")))
+        match layer {
+            Layer::El => net.el(place),
+            Layer::Cl => net.cl(place),
+        }
     }
 
     /// Sends a body to the proxy and waits for the reply.
     pub fn post(&self, body: impl Into<reqwest::Body>) -> impl Future<Output = Reply> + Send + 'static {
-        let request = self.client.post(format!("http://{}", self.addr())).body(body);
-        async move {
-            let started = Instant::now();
-            let response = request.send().await.unwrap_or_else(|error| panic!("no response: {error:?}"));
-            let status = response.status().as_u16();
-            let retry_after = response.headers().contains_key("retry-after");
-            let body = response.text().await.unwrap_or_else(|error| panic!("no whole body: {error:?}"));
-            Reply { status, retry_after, body, took: started.elapsed() }
+        reply(self.client.post(format!("http://{}", self.addr())).body(body))
+    }
+
+    /// A request to the beacon API.
+    pub fn beacon(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.addr()))
+    }
+
+    /// The request whose answer says who gave it, and its name in the nodes' records.
+    pub fn who_are_you(&self) -> (RequestBuilder, &'static str) {
+        match self.layer() {
+            Layer::El => {
+                let call = json!({"jsonrpc": "2.0", "id": 1, "method": "web3_clientVersion", "params": []});
+                (self.client.post(format!("http://{}", self.addr())).body(call.to_string()), "web3_clientVersion")
+            }
+            Layer::Cl => (self.beacon(Method::GET, "/eth/v1/node/version"), "GET /eth/v1/node/version"),
+        }
+    }
+
+    /// The request by which the proxy learns a node's head, as nodes record it.
+    pub fn probe(&self) -> &'static str {
+        match self.layer() {
+            Layer::El => "eth_getBlockByNumber",
+            Layer::Cl => "GET /eth/v1/beacon/headers/head",
         }
     }
 
@@ -197,13 +257,12 @@ impl Proxy {
 
     /// The operator's name of the node that answers now. Fails unless the call is answered.
     pub async fn who(&self) -> String {
-        let reply = self.call("web3_clientVersion", &json!([])).await;
+        let reply = reply(self.who_are_you().0).await;
         self.who_answered(&reply).unwrap_or_else(|why| panic!("{why}"))
     }
 
     pub fn who_answered(&self, reply: &Reply) -> Result<String, String> {
-        let names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
-        who(&names, reply)
+        who(&self.names(), reply)
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -212,10 +271,10 @@ impl Proxy {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// What the status says of the execution side.
+    /// What the status says of the scenario's side.
     pub async fn status(&self) -> Value {
         let (_, text) = self.get("/status").await;
-        serde_json::from_str::<Value>(&text).unwrap()["networks"][0]["el"].clone()
+        serde_json::from_str::<Value>(&text).unwrap()["networks"][0][self.layer().as_str()].clone()
     }
 
     /// What the status says of one node.
@@ -233,11 +292,22 @@ impl Proxy {
     }
 }
 
+/// Sends a request and waits for the whole reply.
+pub async fn reply(request: RequestBuilder) -> Reply {
+    let started = Instant::now();
+    let response = request.send().await.unwrap_or_else(|error| panic!("no response: {error:?}"));
+    let status = response.status().as_u16();
+    let retry_after = response.headers().contains_key("retry-after");
+    let body = response.text().await.unwrap_or_else(|error| panic!("no whole body: {error:?}"));
+    Reply { status, retry_after, body, took: started.elapsed() }
+}
+
 /// The node that gave `reply`, by the operator's `names`.
 pub fn who(names: &[String], reply: &Reply) -> Result<String, String> {
     let json: Value = serde_json::from_str(&reply.body).map_err(|error| format!("{error}: {reply:?}"))?;
-    let version = json["result"].as_str().ok_or_else(|| format!("no result: {reply:?}"))?;
-    let number: usize = version.rsplit("el-").next().unwrap().parse().map_err(|_| format!("no node: {reply:?}"))?;
+    let version = json["result"].as_str().or_else(|| json["data"]["version"].as_str());
+    let version = version.ok_or_else(|| format!("no version: {reply:?}"))?;
+    let number: usize = version.rsplit('-').next().unwrap().parse().map_err(|_| format!("no node: {reply:?}"))?;
     // A node that came by a reload has no name here.
     Ok(names.get(number - 1).cloned().unwrap_or_else(|| format!("el-{number}")))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::idle::Idle;
 use crate::{
     net::{exchange::Broken, upstream::Response},
     pool::Pool,
@@ -25,8 +26,11 @@ use crate::{
 const HELD_BACK: u64 = 256 * 1024;
 /// How long that is tried for an answer that does not say how long it is: it may be a long one.
 const GLANCE: Duration = Duration::from_millis(20);
-/// How long a node may send nothing in the middle of an answer.
-const IDLE: Duration = Duration::from_secs(30);
+
+/// Of nodes that have secrets, the words of an error are searched for them, up to this many bytes; longer ones are withheld.
+const SEARCHED: u64 = 64 * 1024;
+/// How long such words may take; another node may have a better answer.
+const SEARCH: Duration = Duration::from_secs(2);
 
 /// A node's answer.
 pub struct Answer {
@@ -36,9 +40,11 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Bytes of the body, where that is known.
     length: Option<u64>,
+    /// Whether the node gave it in the API's own form.
+    is_json: bool,
     pieces: VecDeque<Bytes>,
     rest: Option<Response>,
-    timer: Option<Pin<Box<Sleep>>>,
+    idle: Idle,
     /// Whose answer it is.
     source: (Arc<Pool>, usize),
 }
@@ -51,7 +57,11 @@ impl Answer {
     pub(super) async fn read(response: Response, pool: &Arc<Pool>, node: usize) -> Result<Self, Broken> {
         let status = response.head.status;
         let mut headers = HeaderMap::new();
+        let source = &pool.nodes[node];
         response.head.each_header(|name, value| {
+            if source.has_secrets() && source.conceal(value).is_some() {
+                return;
+            }
             // The parser let nothing else through.
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
                 headers.append(name, value);
@@ -60,13 +70,18 @@ impl Answer {
         let length = response.head.framing.remaining();
         let mut answer = Self {
             status,
+            is_json: is_of_kind(&headers, b"application/json"),
             headers,
             length,
             pieces: VecDeque::new(),
             rest: Some(response),
-            timer: None,
+            idle: Idle::default(),
             source: (pool.clone(), node),
         };
+        if source.has_secrets() && !(200..300).contains(&status) {
+            answer.conceal().await?;
+            return Ok(answer);
+        }
         if length.is_some_and(|length| length > HELD_BACK) || answer.is_event_stream() {
             return Ok(answer);
         }
@@ -94,6 +109,39 @@ impl Answer {
         Ok(())
     }
 
+    /// Takes what the configuration keeps secret out of an error: gateways like to repeat the URL they were asked for, and a key may
+    /// be in it.
+    async fn conceal(&mut self) -> Result<(), Broken> {
+        let mut whole = BytesMut::new();
+        let is_too_long = |length: u64| length > SEARCHED;
+        let read = async {
+            while !is_too_long(whole.len() as u64)
+                && let Some(piece) = poll_fn(|context| self.poll_rest(context)).await
+            {
+                whole.extend_from_slice(&piece?);
+            }
+            Ok::<_, Broken>(())
+        };
+        let is_whole = match timeout(SEARCH, read).await {
+            Ok(outcome) => outcome.map(|()| !is_too_long(whole.len() as u64))?,
+            Err(_) => false,
+        };
+        let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
+        let body = if is_whole && (is_plain || whole.is_empty()) {
+            let (pool, node) = &self.source;
+            pool.nodes[*node].conceal(&whole).map_or_else(|| whole.freeze(), Bytes::from)
+        } else {
+            self.headers.remove(header::CONTENT_ENCODING);
+            self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let message = "the node's words are withheld: they could not be searched for secrets";
+            serde_json::json!({ "code": self.status, "message": message }).to_string().into()
+        };
+        self.rest = None;
+        self.length = Some(body.len() as u64);
+        self.pieces = (!body.is_empty()).then_some(body).into_iter().collect();
+        Ok(())
+    }
+
     /// Bytes of the body, where that is known.
     pub fn length(&self) -> Option<u64> {
         self.length
@@ -101,33 +149,20 @@ impl Answer {
 
     /// Whether it is in the API's own form, and so speaks of the request rather than of what stands before the node.
     pub(super) fn is_json(&self) -> bool {
-        self.is_of_kind(b"application/json")
+        self.is_json
     }
 
     fn is_event_stream(&self) -> bool {
-        self.is_of_kind(b"text/event-stream")
-    }
-
-    fn is_of_kind(&self, kind: &[u8]) -> bool {
-        let value = self.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        value.split(|&b| b == b';').next().is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(kind))
+        is_of_kind(&self.headers, b"text/event-stream")
     }
 
     /// The next piece of what has not come yet, each within its time.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         let (pool, node) = &self.source;
-        let next = match rest.poll_next(context) {
-            Poll::Ready(next) => {
-                self.timer = None;
-                next
-            }
-            Poll::Pending => {
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(IDLE)));
-                ready!(timer.as_mut().poll(context));
-                Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }))
-            }
-        };
+        let next = rest.poll_next(context);
+        let late = || Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }));
+        let next = ready!(self.idle.watch(context, next)).unwrap_or_else(late);
         match &next {
             Some(Ok(_)) => pool.nodes[*node].traffic.touch(Instant::now()),
             None => self.rest = None,
@@ -135,6 +170,11 @@ impl Answer {
         }
         Poll::Ready(next)
     }
+}
+
+fn is_of_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    value.split(|&b| b == b';').next().is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(kind))
 }
 
 /// The body.

@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, sticky::is_usable, upload::Upload};
+use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, sticky::is_usable, upload::Whole};
 use crate::domain::refusal::Refusal;
 
 /// How long one node is told.
@@ -17,7 +16,7 @@ const TELLING: Duration = Duration::from_secs(30);
 
 impl Rest {
     /// Tells all usable nodes. `None` when it has to take the way of other requests: no node is usable, or none answered.
-    pub(super) async fn everywhere(&self, request: &Request, body: &Bytes) -> Result<Option<Answer>, Failure> {
+    pub(super) async fn everywhere(&self, request: &Request, body: &Whole) -> Result<Option<Answer>, Failure> {
         let usable = {
             let snapshot = self.pool.snapshot();
             (0..self.pool.nodes.len()).filter(|&node| is_usable(&snapshot, node)).collect::<Vec<_>>()
@@ -38,7 +37,7 @@ impl Rest {
             }
             for node in usable {
                 let (pool, request, answers) = (self.pool.clone(), request.clone(), answers.clone());
-                let mut upload = Upload::whole(body.clone());
+                let mut upload = body.upload();
                 background.spawn(async move {
                     if let Ok(sent) = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await {
                         // The client may have its answer already.

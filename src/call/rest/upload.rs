@@ -1,21 +1,19 @@
 //! The body of a client's request: kept in memory if the request may have to be sent again, passed on as it comes otherwise.
 
 use std::{
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::time::{Sleep, sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::idle::Idle;
 use crate::net::request::Body;
-
-/// How long a client may send nothing in the middle of a body.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// The pieces of a body as they come from the client.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -30,42 +28,90 @@ pub struct Upload {
     /// Whether pieces have been passed on, and so are gone.
     begun: bool,
     failed: Option<io::Error>,
-    timer: Option<Pin<Box<Sleep>>>,
+    idle: Idle,
+    /// What is kept of the room for such bodies, for as long as anybody holds it.
+    share: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// A body in memory, with its share of the room.
+#[derive(Debug)]
+pub(super) struct Whole {
+    bytes: Bytes,
+    share: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Whole {
+    /// One to send.
+    pub(super) fn upload(&self) -> Upload {
+        Upload { share: self.share.clone(), ..Upload::whole(self.bytes.clone()) }
+    }
+}
+
+/// Whether a body is in memory now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Whole,
+    /// It is longer than what is kept of one.
+    TooLong,
+    /// Other bodies take up the room.
+    NoRoom,
 }
 
 impl Upload {
     /// A body in memory.
     pub fn whole(kept: Bytes) -> Self {
-        Self { length: Some(kept.len() as u64), kept, rest: None, begun: false, failed: None, timer: None }
+        let length = Some(kept.len() as u64);
+        Self { kept, rest: None, length, begun: false, failed: None, idle: Idle::default(), share: None }
     }
 
     /// A body that comes piece by piece, `length` bytes in all where that is known.
     pub fn streamed(rest: Pieces, length: Option<u64>) -> Self {
-        Self { kept: Bytes::new(), rest: Some(rest), length, begun: false, failed: None, timer: None }
+        Self {
+            kept: Bytes::new(),
+            rest: Some(rest),
+            length,
+            begun: false,
+            failed: None,
+            idle: Idle::default(),
+            share: None,
+        }
     }
 
-    /// Takes the body into memory if it is not longer than `limit`.
-    pub(super) async fn keep(&mut self, limit: usize) -> io::Result<()> {
-        if self.rest.is_none() || self.length.is_some_and(|length| length > limit as u64) {
-            return Ok(());
+    /// Takes the body into memory if it is not longer than `limit`, and if it fits into the `room`, whose permits are bytes.
+    pub(super) async fn keep(&mut self, limit: usize, room: &Arc<Semaphore>) -> io::Result<Kept> {
+        if self.rest.is_none() {
+            return Ok(Kept::Whole);
         }
-        let mut kept = BytesMut::new();
-        while kept.len() <= limit {
-            match poll_fn(|context| self.poll_rest(context)).await {
-                Some(piece) => kept.extend_from_slice(&piece?),
-                None => {
-                    self.length = Some(kept.len() as u64);
-                    break;
-                }
+        if self.length.is_some_and(|length| length > limit as u64) {
+            return Ok(Kept::TooLong);
+        }
+        let mut bytes = BytesMut::new();
+        let mut share: Option<OwnedSemaphorePermit> = None;
+        // Room is taken as bytes come: what a client only announces costs the others nothing.
+        let kept = loop {
+            let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? else {
+                self.length = Some(bytes.len() as u64);
+                break Kept::Whole;
+            };
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > limit {
+                break Kept::TooLong;
             }
-        }
-        self.kept = kept.freeze();
-        Ok(())
+            let more = u32::try_from(piece.len()).ok().and_then(|n| room.clone().try_acquire_many_owned(n).ok());
+            match (more, &mut share) {
+                (None, _) => break Kept::NoRoom,
+                (Some(more), Some(share)) => share.merge(more),
+                (Some(more), None) => share = Some(more),
+            }
+        };
+        self.kept = bytes.freeze();
+        self.share = share.map(Arc::new);
+        Ok(kept)
     }
 
     /// All of it, if it is in memory.
-    pub(super) fn in_memory(&self) -> Option<&Bytes> {
-        self.rest.is_none().then_some(&self.kept)
+    pub(super) fn in_memory(&self) -> Option<Whole> {
+        self.rest.is_none().then(|| Whole { bytes: self.kept.clone(), share: self.share.clone() })
     }
 
     /// Bytes in memory.
@@ -95,18 +141,9 @@ impl Upload {
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let next = match rest.as_mut().poll_next(context) {
-            Poll::Ready(next) => {
-                self.timer = None;
-                next
-            }
-            Poll::Pending => {
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(IDLE)));
-                ready!(timer.as_mut().poll(context));
-                Some(Err(io::ErrorKind::TimedOut.into()))
-            }
-        };
-        match next {
+        let next = rest.as_mut().poll_next(context);
+        let late = || Some(Err(io::ErrorKind::TimedOut.into()));
+        match ready!(self.idle.watch(context, next)).unwrap_or_else(late) {
             Some(Ok(piece)) => Poll::Ready(Some(Ok(piece))),
             Some(Err(error)) => {
                 self.failed = Some(error.kind().into());
@@ -127,6 +164,7 @@ impl Stream for Upload {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.begun = true;
         if !self.kept.is_empty() {
+            self.share = None;
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.kept))));
         }
         self.poll_rest(context)
@@ -149,25 +187,47 @@ mod tests {
         String::from_utf8(pieces.concat()).unwrap()
     }
 
+    fn room(bytes: usize) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(bytes))
+    }
+
     #[tokio::test]
     async fn a_body_is_kept_up_to_the_limit_and_loses_nothing_beyond_it() {
         let mut short = coming(&["abc", "def"], None);
-        short.keep(6).await.unwrap();
-        assert_eq!(short.in_memory().unwrap(), "abcdef");
+        assert_eq!(short.keep(6, &room(6)).await.unwrap(), Kept::Whole);
+        assert_eq!(short.in_memory().unwrap().bytes, "abcdef");
         for length in [None, Some(7)] {
             let mut long = coming(&["abc", "def", "g"], length);
-            long.keep(6).await.unwrap();
+            assert_eq!(long.keep(6, &room(100)).await.unwrap(), Kept::TooLong);
             assert!(long.in_memory().is_none() && long.is_there());
             assert_eq!(long.weight(), if length.is_some() { 0 } else { 7 });
             assert_eq!(passed_on(long).await, "abcdefg");
         }
     }
 
+    #[tokio::test]
+    async fn bodies_share_the_room_and_what_does_not_fit_loses_nothing() {
+        let room = room(10);
+        let mut first = coming(&["abc", "def"], Some(6));
+        assert_eq!(first.keep(100, &room).await.unwrap(), Kept::Whole);
+        assert_eq!(room.available_permits(), 4);
+        let mut second = coming(&["abc", "def", "g"], Some(7));
+        assert_eq!(second.keep(100, &room).await.unwrap(), Kept::NoRoom);
+        assert!(second.in_memory().is_none());
+        assert_eq!(passed_on(second).await, "abcdefg");
+        // Whoever else holds the body holds its room.
+        let copy = first.in_memory().unwrap().upload();
+        drop(first);
+        assert_eq!(room.available_permits(), 4);
+        drop(copy);
+        assert_eq!(room.available_permits(), 10);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stops_in_the_middle_has_failed() {
         let pieces = stream::iter([Ok(Bytes::from_static(b"abc"))]).chain(stream::pending());
         let mut upload = Upload::streamed(Box::pin(pieces), None);
-        assert_eq!(upload.keep(100).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(upload.keep(100, &room(100)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(upload.failure().is_some());
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn network(served: &Served) -> Value {
         "name": &*served.name,
         "el": el.map(|pool| side(pool, pair)),
         "cl": cl.map(|pool| side(pool, pair)),
+        // Another than the active one, while that does not tell them.
+        "events_from": served.events.as_ref().and_then(|events| events.source()).as_deref(),
     })
 }
 

@@ -1,8 +1,8 @@
 //! `/eth/v1/events`: a client's stream is no node's answer passed on, since it outlives nodes.
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use futures_util::{StreamExt, stream};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{Piped, Problem};
 use crate::{
@@ -10,10 +10,13 @@ use crate::{
     events::{HEADERS, Refused, topics},
 };
 
-/// Opens a stream, which lasts for as long as the client wants it.
+/// Opens a stream, which lasts for as long as the client wants it. HEAD is answered as GET would be, without the events.
 pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
-    if *request.method() != Method::GET {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events are asked for by GET"));
+    let is_head = *request.method() == Method::HEAD;
+    if !is_head && *request.method() != Method::GET {
+        let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events are asked for by GET").response();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
     }
     let Some(events) = &network.events else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"));
@@ -21,8 +24,9 @@ pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<
     let topics = topics::parse(request.uri().query().unwrap_or_default());
     let topics = topics.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
     match events.subscribe(topics).await {
-        Ok(stream) => {
-            let mut response = Response::new(Piped::new(stream.map(Ok), None));
+        Ok(events) => {
+            let body = if is_head { Piped::new(stream::empty(), None) } else { Piped::new(events.map(Ok), None) };
+            let mut response = Response::new(body);
             response
                 .headers_mut()
                 .extend(HEADERS.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
@@ -40,6 +44,6 @@ fn refused(status: u16, body: Bytes) -> Response<Piped> {
     let mut response = Response::new(Piped::whole(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }

@@ -26,6 +26,11 @@ impl Stream {
         self.node == node && Arc::ptr_eq(&self.pool, pool)
     }
 
+    /// Whether its node is one that may serve.
+    pub(super) fn is_well(&self) -> bool {
+        self.pool.snapshot().nodes[self.node].verdict.is_usable()
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.pool.nodes[self.node].name
     }

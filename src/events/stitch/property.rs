@@ -1,11 +1,14 @@
 //! For any interleaving of blocks, forks, switches, silences, repeats, skips and half-filled gaps: what a client hears is the chain.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use proptest::prelude::*;
 
-use super::{super::beacon::Duties, *};
+use super::{
+    super::beacon::{Checkpoint, Duties},
+    *,
+};
 
 const SLOTS: u64 = 4;
 const NODES: usize = 3;

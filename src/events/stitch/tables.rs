@@ -1,8 +1,12 @@
 //! What is told for what is said, case by case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::{super::beacon::Duties, *};
+use super::{
+    super::beacon::{Checkpoint, Duties},
+    work::{MAX_WAITING, MAX_WAITING_BYTES},
+    *,
+};
 
 /// Epochs of four slots.
 const SLOTS: u64 = 4;
@@ -381,4 +385,37 @@ fn old_answers_and_floods_do_no_harm() {
     assert_eq!(stage.stitcher.step(Input::Answered(Question::Header(root(5)), None)), [], "nobody asks that now");
     let mut effects = (0..MAX_WAITING as u64).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &slots(n)))));
     assert!(effects.any(|effect| matches!(effect, Effect::Broken(_))));
+}
+
+#[test]
+fn what_waits_is_bounded_in_bytes_too() {
+    let long = |n: u64| format!(r#"{{"slot":"6","block":"{}","more":"{}"}}"#, root(n), "x".repeat(60_000));
+    let mut stage = Stage::new();
+    assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);
+    let most = MAX_WAITING_BYTES as u64 / 60_000;
+    for n in 0..most - 1 {
+        assert_eq!(stage.stitcher.step(Input::Event(event("head", &long(n)))), []);
+    }
+    let mut effects = (0..2).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &long(n)))));
+    assert!(effects.any(|effect| matches!(effect, Effect::Broken(_))));
+    // What was dropped weighs nothing.
+    stage.stitcher.step(Input::Opened);
+    assert_eq!(stage.stitcher.step(Input::Event(event("head", &long(0)))), []);
+}
+
+#[test]
+fn an_event_of_the_chain_that_is_too_long_is_made_up() {
+    let node = Node::line(6);
+    let mut stage = Stage::opened(&Node::line(5));
+    let long = |rest: &str| format!(r#"{{{rest},"by":"node","more":"{}"}}"#, "x".repeat(MAX_EVENT));
+    let about = |name: u64| format!(r#""slot":"{name}","block":"{}""#, root(name));
+    stage.say(&node, "block", &long(&about(6)));
+    assert_eq!(stage.heard, ["block* 6"]);
+    stage.say(&node, "head", &long(&about(6)));
+    assert_eq!(stage.heard, ["block* 6", "head* 6"]);
+    let node = Node { finalized: 1, ..Node::line(7) };
+    stage.say(&node, "finalized_checkpoint", &long(r#""epoch":"1""#));
+    stage.say(&node, "chain_reorg", &long(&format!(r#""old_head_block":"{}""#, root(6))));
+    stage.say(&node, "head", &long(&about(7)));
+    assert_eq!(stage.heard[2..], ["final* 1", "block* 7", "head* 7"]);
 }

@@ -1,0 +1,59 @@
+Feature: A block is published through one node, by what that node says of it
+  200 and 202 say that it was broadcast, 400 that it is not worth it; only 503 says that another node should do it.
+
+  Background:
+    Given a primary consensus node lighthouse
+    And a backup consensus node teku
+
+  Scenario: A block that the first node takes
+    Given the proxy runs
+    When a validator client publishes a block
+    Then the client gets HTTP status 200
+    And the block has reached lighthouse once, byte for byte
+    And the block has not reached teku
+
+  Scenario Outline: A node's <status> is final
+    Given the proxy runs
+    And lighthouse answers publications with HTTP status <status>
+    When a validator client publishes a block
+    Then the client gets HTTP status <status>
+    And the block has reached lighthouse once, byte for byte
+    And the block has not reached teku
+
+    Examples:
+      | status |
+      | 202    |
+      | 400    |
+      | 415    |
+      | 500    |
+
+  Scenario: A node that says 503 is followed by another
+    Given the proxy runs
+    And lighthouse answers publications with HTTP status 503
+    When a validator client publishes a block
+    Then the client gets HTTP status 200
+    And the block has reached lighthouse once, byte for byte
+    And the block has reached teku once, byte for byte
+
+  Scenario: When every node says 503, so does the proxy, in a node's words
+    Given the proxy runs
+    And lighthouse answers publications with HTTP status 503
+    And teku answers publications with HTTP status 503
+    When a validator client publishes a block
+    Then the client gets the beacon API's error 503: "by order of the devnet"
+
+  Scenario: A node that is down is passed over
+    Given the proxy runs
+    When lighthouse goes down
+    And a validator client publishes a block
+    Then the client gets HTTP status 200
+    And the block has not reached lighthouse
+    And the block has reached teku once, byte for byte
+
+  Scenario: A block that may have been published is not published again
+    Given the proxy runs
+    When lighthouse loses its answers to publications
+    And a validator client publishes a block
+    Then the client gets the beacon API's error 502: "may or may not have taken effect"
+    And the block has reached lighthouse once, byte for byte
+    And the block has not reached teku

@@ -1,0 +1,267 @@
+//! A consensus node over raw TCP, whose events are what a test says, word by word.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::broadcast,
+    task::JoinSet,
+    time::sleep,
+};
+
+/// What a node does when it is asked for a set of topics.
+#[derive(Clone)]
+pub enum Reaction {
+    /// It answers with this status and body.
+    Refuse(&'static str, String),
+    /// It does not answer.
+    Hang,
+}
+
+struct Shared {
+    head: AtomicU64,
+    syncing: AtomicBool,
+    events: broadcast::Sender<(String, String)>,
+    reactions: Mutex<BTreeMap<String, Reaction>>,
+    asked: Mutex<Vec<String>>,
+    streams: AtomicUsize,
+}
+
+/// A running node. Its chain has a block at each slot, and the root of a block is its slot.
+pub struct Teller {
+    url: String,
+    shared: Arc<Shared>,
+    _task: JoinSet<()>,
+}
+
+/// The root of the block at a slot.
+pub fn root(slot: u64) -> String {
+    format!("0x{slot:064x}")
+}
+
+/// A slot that lies a little before the present one.
+pub fn present() -> u64 {
+    (now() - genesis()) / 12 - 4
+}
+
+pub fn now() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "the slots of this chain are of the real time")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn genesis() -> u64 {
+    // The same for all nodes, and long ago.
+    (now() / 1_000_000 - 1) * 1_000_000
+}
+
+impl Teller {
+    pub async fn start(head: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            head: AtomicU64::new(head),
+            syncing: AtomicBool::new(false),
+            events: broadcast::Sender::new(10_000),
+            reactions: Mutex::default(),
+            asked: Mutex::default(),
+            streams: AtomicUsize::new(0),
+        });
+        let mut task = JoinSet::new();
+        let serving = shared.clone();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (io, _) = listener.accept().await.unwrap();
+                let shared = serving.clone();
+                connections.spawn(async move { serve(io, &shared).await });
+            }
+        });
+        Self { url, shared, _task: task }
+    }
+
+    /// The same, known by a URL that goes on with this path.
+    pub fn under(mut self, path: &str) -> Self {
+        self.url += path;
+        self
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn set_syncing(&self, syncing: bool) {
+        self.shared.syncing.store(syncing, SeqCst);
+    }
+
+    /// From now on it does so when it is asked for exactly these topics, in order and with commas between.
+    pub fn reacts(&self, topics: &str, reaction: Reaction) {
+        self.shared.reactions.lock().unwrap().insert(topics.to_owned(), reaction);
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.shared.streams.load(SeqCst)
+    }
+
+    /// The sets of topics that it was asked for so far.
+    pub fn asked(&self) -> Vec<String> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
+    /// Tells an event on all streams that have its topic.
+    pub fn tell(&self, topic: &str, data: &str) {
+        // That nobody listens is a matter of the test.
+        let _ = self.shared.events.send((topic.to_owned(), data.to_owned()));
+    }
+
+    /// Its head is at this slot now; its streams do not tell.
+    pub fn set_head(&self, slot: u64) {
+        self.shared.head.store(slot, SeqCst);
+    }
+
+    /// Its head is at this slot now, and its streams tell the block and the head, with `more` in both.
+    pub fn advance(&self, slot: u64, more: &str) {
+        self.set_head(slot);
+        self.tell("block", &json!({"slot": slot.to_string(), "block": root(slot), "more": more}).to_string());
+        let head = json!({
+            "slot": slot.to_string(), "block": root(slot), "state": root(0), "more": more,
+            "previous_duty_dependent_root": root(1), "current_duty_dependent_root": root(2),
+        });
+        self.tell("head", &head.to_string());
+    }
+}
+
+async fn serve(mut io: TcpStream, shared: &Shared) {
+    let mut read = Vec::new();
+    loop {
+        while !read.ends_with(b"\r\n\r\n") {
+            if io.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
+                continue;
+            }
+            return;
+        }
+        let head = String::from_utf8(std::mem::take(&mut read)).unwrap();
+        let target = head.split(' ').nth(1).unwrap();
+        let target = target[target.find("/eth/").unwrap()..].to_owned();
+        if let Some(topics) = target.strip_prefix("/eth/v1/events?topics=") {
+            return events(io, shared, topics).await;
+        }
+        let (status, body) = answer(shared, &target);
+        if send(&mut io, status, &body).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn send(io: &mut TcpStream, status: &str, body: &str) -> Option<()> {
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    io.write_all(text.as_bytes()).await.ok()
+}
+
+async fn events(mut io: TcpStream, shared: &Shared, topics: &str) {
+    shared.asked.lock().unwrap().push(topics.to_owned());
+    let reaction = shared.reactions.lock().unwrap().get(topics).cloned();
+    match reaction {
+        Some(Reaction::Refuse(status, body)) => {
+            send(&mut io, status, &body).await;
+            return;
+        }
+        Some(Reaction::Hang) => return sleep(Duration::from_secs(60)).await,
+        None => {}
+    }
+    let mut events = shared.events.subscribe();
+    let _open = Open::new(shared);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    if io.write_all(head.as_bytes()).await.is_err() {
+        return;
+    }
+    let (mut from, mut to) = io.split();
+    let mut end = [0];
+    loop {
+        tokio::select! {
+            _ = from.read(&mut end) => return,
+            event = events.recv() => {
+                let (topic, data) = event.unwrap();
+                let text = format!("event: {topic}\ndata: {data}\n\n");
+                if topics.split(',').any(|wanted| wanted == topic) && to.write_all(text.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Counts a stream.
+struct Open<'a>(&'a Shared);
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.streams.fetch_add(1, SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, SeqCst);
+    }
+}
+
+fn answer(shared: &Shared, target: &str) -> (&'static str, String) {
+    let head = shared.head.load(SeqCst);
+    let steps: Vec<&str> = target.split('?').next().unwrap().trim_matches('/').split('/').skip(2).collect();
+    let data = match steps[..] {
+        ["node", "health"] => {
+            return (if shared.syncing.load(SeqCst) { "206 Partial Content" } else { "200 OK" }, String::new());
+        }
+        ["node", "syncing"] => json!({
+            "head_slot": head.to_string(), "sync_distance": "0", "is_syncing": shared.syncing.load(SeqCst),
+            "is_optimistic": false, "el_offline": false,
+        }),
+        ["beacon", "genesis"] => json!({
+            "genesis_time": genesis().to_string(), "genesis_validators_root": root(7),
+            "genesis_fork_version": "0x00000001",
+        }),
+        ["config", "spec"] => {
+            json!({ "SECONDS_PER_SLOT": "12", "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337" })
+        }
+        ["beacon", "headers", id] => {
+            let slot = if id == "head" { head } else { u64::from_str_radix(&id[50..], 16).unwrap() };
+            if slot > head {
+                return not_found();
+            }
+            header(slot)
+        }
+        ["beacon", "states", _, "finality_checkpoints"] => json!({"finalized": {"epoch": "0", "root": root(0)}}),
+        ["beacon", "blocks", slot, "root"] if slot != "genesis" => json!({ "root": root(slot.parse().unwrap()) }),
+        _ => return not_found(),
+    };
+    ("200 OK", json!({ "data": data }).to_string())
+}
+
+fn not_found() -> (&'static str, String) {
+    ("404 Not Found", r#"{"code":404,"message":"not here"}"#.to_owned())
+}
+
+fn header(slot: u64) -> Value {
+    json!({
+        "root": root(slot), "canonical": true, "header": {
+            "message": {
+                "slot": slot.to_string(), "proposer_index": "1", "parent_root": root(slot - 1), "state_root": root(0),
+                "body_root": root(0),
+            },
+            "signature": "0x",
+        },
+    })
+}

@@ -19,7 +19,7 @@ use steadfast::{
     pool::{self, Pool, node::Node},
 };
 use tokio::{
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep},
 };
 
@@ -42,7 +42,7 @@ struct Stage {
     /// When the pretend chain had each block, by its hash.
     mined: Arc<Mutex<BTreeMap<String, Instant>>>,
     settings: String,
-    _running: (pool::Running, Running),
+    running: (pool::Running, Running),
     _watching: JoinSet<()>,
 }
 
@@ -110,7 +110,7 @@ impl Stage {
         });
         let running = (probing, following);
         let settings = settings.to_owned();
-        Self { net, devnet, pool, follower, metrics, heard, mined, settings, _running: running, _watching: watching }
+        Self { net, devnet, pool, follower, metrics, heard, mined, settings, running, _watching: watching }
     }
 
     fn changes(&self) -> Vec<Change> {
@@ -296,15 +296,14 @@ async fn who_begins_to_listen_hears_of_every_block_from_then_on() {
         stage.is_whole(known + 1, 0);
         assert_eq!(stage.chain().len(), 2);
 
-        // The same when the follower has not heard of the last heads yet.
+        // The same when the follower is yet to be told of the last head.
         stage.follower.want(false);
         sleep(Duration::from_secs(2)).await;
         let before = stage.changes().len();
         stage.devnet.chain().mine(5);
         stage.pool.doubt(0);
-        let mut snapshots = stage.pool.subscribe();
         let known = loop {
-            snapshots.changed().await.unwrap();
+            yield_now().await;
             let head = stage.pool.snapshot().nodes[0].head.as_ref().unwrap().number;
             if head == stage.devnet.chain().head().number {
                 break head;
@@ -360,12 +359,13 @@ async fn a_fetched_header_is_the_one_that_is_pushed() {
 
 #[tokio::test(start_paused = true)]
 async fn another_pool_goes_on_where_the_former_was() {
-    let stage = Stage::new(moving(), PUSHED).await;
+    let mut stage = Stage::new(moving(), PUSHED).await;
     let first = stage.devnet.chain().head().number + 1;
     sleep(BLOCK_TIME * 3).await;
-    let (pool, _probing) = start_pool(&stage.devnet, &stage.net, &stage.settings, &stage.metrics);
+    let (pool, probing) = start_pool(&stage.devnet, &stage.net, &stage.settings, &stage.metrics);
     stage.follower.move_to(pool.clone());
     assert!(Arc::ptr_eq(&stage.follower.pool(), &pool));
+    stage.running.0 = probing;
     sleep(BLOCK_TIME * 5).await;
     stage.is_whole(first, 0);
     assert_eq!(stage.chain().len(), 8);

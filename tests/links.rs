@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "links/check.rs"]
+mod check;
 #[path = "links/heads.rs"]
 mod heads;
 #[path = "links/only.rs"]

@@ -174,7 +174,7 @@ impl Link {
         self.status.borrow().up
     }
 
-    /// Follows what becomes of the connection. When its sender is gone, the actor is.
+    /// Follows what becomes of the connection. All that happened so far counts as not yet seen. It ends when the actor does.
     pub fn changes(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }

@@ -383,6 +383,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_worker_knows_its_number_and_any_other_thread_is_0() {
+        let of_a_thread = |set: Option<usize>| {
+            let run = move || {
+                set.into_iter().for_each(set_worker);
+                worker()
+            };
+            std::thread::spawn(run).join().unwrap()
+        };
+        assert_eq!([of_a_thread(Some(2)), of_a_thread(None)], [2, 0]);
+    }
+
+    #[test]
     fn lengths_are_written_in_decimal() {
         for number in [0, 7, 10, 65_536, usize::MAX] {
             let mut out = b"x".to_vec();

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Pool,
@@ -84,11 +84,18 @@ impl Listener {
     /// What the link's state says of the node: a dropped link has it probed at once, and takes it out where there is nothing but the
     /// link.
     async fn mind(&self, before: &Status, now: &Status) {
+        let node = &self.pool.nodes[self.index];
+        let (network, name) = (&*self.pool.network, &*node.name);
+        if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
+            let why = node.why_link_is_down();
+            warn!(network, node = name, why, "no WebSocket to the node");
+        } else if now.up && before.why_down.is_some() {
+            info!(network, node = name, "the WebSocket to the node is open");
+        }
         let was_lost = before.up && (!now.up || now.epoch != before.epoch);
         if !was_lost {
             return;
         }
-        let node = &self.pool.nodes[self.index];
         let by_us = now.why_down.as_deref() == Some(MUTE);
         if node.upstream.is_none() && !now.up && !by_us {
             let text = node.why_link_is_down();

@@ -153,13 +153,8 @@ impl Node {
     pub async fn linked(&self) -> Result<(), String> {
         let Some(link) = &self.link else { return Ok(()) };
         let mut status = link.changes();
-        if !status.borrow_and_update().up {
-            link.hurry();
-            if status.changed().await.is_err() || !link.is_up() {
-                return Err(self.why_link_is_down());
-            }
-        }
-        Ok(())
+        let is_up = status.borrow_and_update().up || (status.changed().await.is_ok() && link.is_up());
+        if is_up { Ok(()) } else { Err(self.why_link_is_down()) }
     }
 
     /// Why the link is down, for people and without secrets.

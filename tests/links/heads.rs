@@ -139,6 +139,22 @@ async fn a_lost_link_has_its_node_probed_at_once_and_is_opened_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_link_of_a_node_that_is_back_is_opened_at_once() {
+    let bench = Bench::new(Duration::from_secs(1), Options { execution: 1, ..Options::default() }).await;
+    for round in 0..6 {
+        bench.node().set_fault(Fault::Down);
+        until("it is out", async || !bench.pool.snapshot().nodes[0].verdict.answers()).await;
+        // Longer than any pause between attempts to connect, and until it is between any two of them.
+        sleep(Duration::from_millis(30_000 + round * 160)).await;
+        bench.node().clear_faults();
+        until("it answers", async || bench.pool.snapshot().nodes[0].verdict.answers()).await;
+        let back = Instant::now();
+        until("its link is up", async || bench.node().subscriptions() == 1).await;
+        assert!(back.elapsed() < Duration::from_millis(50), "round {round}: {:?}", back.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mute_link_is_cut_and_heads_go_on_by_probes() {
     let second = Duration::from_secs(1);
     let options = Options { execution: 1, block_time: Some(2 * second), ..Options::default() };

@@ -20,7 +20,10 @@ const WHO: &str = "web3_clientVersion";
 
 /// Nodes that are reached by WebSocket alone, the first `primaries` of them primaries, and a proxy before them.
 async fn before(net: &Net, primaries: usize, nodes: usize) -> (Devnet, Arc<Proxy>) {
-    let options = Options { execution: nodes, ..Options::default() };
+    with(net, primaries, Options { execution: nodes, ..Options::default() }).await
+}
+
+async fn with(net: &Net, primaries: usize, options: Options) -> (Devnet, Arc<Proxy>) {
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
     let settings: String = devnet
         .nodes()
@@ -63,12 +66,16 @@ async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_whose_link_is_lost_is_answered_by_another_node() {
+async fn a_read_whose_link_is_lost_is_answered_by_another_node_and_the_one_that_lost_it_proves_itself_anew() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[WHO]));
     assert!(asks(&proxy).await.contains("el-2"));
     assert_eq!((devnet.el(0).count(WHO), devnet.el(1).count(WHO)), (1, 1));
+    assert_eq!(proxy.verdicts().await, ["down", "up"]);
+    let lost = Instant::now();
+    until("it is in again", async || proxy.verdicts().await == ["up", "up"]).await;
+    assert!(lost.elapsed() < Duration::from_millis(2100), "{:?}", lost.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +122,7 @@ async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 2).await;
     assert!(asks(&proxy).await.contains("el-1"));
-    for round in 0..3 {
+    for round in 0..6 {
         let cut = Instant::now();
         devnet.el(0).set_fault(Fault::Down);
         until("it is out", async || proxy.verdicts().await[0] == "down").await;
@@ -123,13 +130,32 @@ async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after
         let side = proxy.side().await;
         assert!(side["nodes"][0]["last_error"]["message"].as_str().unwrap().contains("link"), "{side}");
         assert!(asks(&proxy).await.contains("el-2"), "round {round}");
-        // Longer than flapping is held against it.
-        sleep(Duration::from_secs(700)).await;
+        // Longer than flapping is held against it, and until it is between any two attempts to connect.
+        sleep(Duration::from_millis(700_000 + round * 160)).await;
         devnet.el(0).clear_faults();
         let back = Instant::now();
         until("it serves", async || asks(&proxy).await.contains("el-1")).await;
-        assert!(back.elapsed() < Duration::from_secs(3), "round {round}: back after {:?}", back.elapsed());
+        // Two good probes, the first of which has the link opened.
+        assert!(back.elapsed() < Duration::from_millis(2100), "round {round}: back after {:?}", back.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mute_one_has_its_link_opened_anew_and_is_not_out_for_that() {
+    let net = Net::default();
+    let now_unix = Some(1_800_000_000);
+    let options = Options { execution: 1, block_time: Some(Duration::from_secs(2)), now_unix, ..Options::default() };
+    let (devnet, proxy) = with(&net, 1, options).await;
+    devnet.el(0).set_fault(Fault::Mute);
+    let start = Instant::now();
+    while proxy.metric("steadfast_link_reconnects_total", "").await < 0.5 {
+        assert_eq!(proxy.verdicts().await, ["up"], "after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "it was not cut");
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(asks(&proxy).await.contains("el-1"));
+    assert_eq!(proxy.verdicts().await, ["up"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,12 +171,18 @@ async fn calls_that_waited_for_one_reach_it_in_the_order_of_their_arrival() {
         calls.spawn(async move { calling.post(call(number, "eth_getBalance", &params)).await.json() });
         until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= number as f64).await;
     }
-    devnet.el(0).clear_faults();
+    // It takes its time to answer, and less for a probe than may be.
+    devnet.el(0).set_fault(Fault::slow(900));
+    devnet.el(0).clear_fault("down");
+    let seen = || devnet.el(0).requests().into_iter().filter(|request| request.method == "eth_getBalance");
+    until("one has come", async || seen().next().is_some()).await;
+    let start = Instant::now();
+    until("all have come", async || seen().count() == 20).await;
+    assert!(start.elapsed() < Duration::from_millis(100), "the last came {:?} after the first", start.elapsed());
     while let Some(answer) = calls.join_next().await {
         let answer = answer.unwrap();
         assert!(answer["result"].is_string(), "{answer}");
     }
-    let seen = devnet.el(0).requests().into_iter().filter(|request| request.method == "eth_getBalance");
-    let seen: Vec<String> = seen.map(|request| request.params).collect();
+    let seen: Vec<String> = seen().map(|request| request.params).collect();
     assert_eq!(seen, (1..=20).map(params).collect::<Vec<_>>());
 }

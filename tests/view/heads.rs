@@ -136,13 +136,14 @@ async fn heads_never_wait_for_logs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_replaces_the_nodes_is_no_event() {
-    let stage = Stage::new("").await;
+    let mut stage = Stage::new("").await;
     let mut client = stage.client();
     client.subscribe(r#"["newHeads"]"#).await;
     let first = stage.devnet.chain().mine(2).number - 1;
     a_while().await;
     let (pool, _running) = stage.another_pool().await;
     stage.views.move_to(pool);
+    stage.probing = None;
     stage.devnet.chain().mine(2);
     a_while().await;
     assert_eq!(connected(&client.results()), stage.canonical(first));

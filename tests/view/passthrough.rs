@@ -105,7 +105,12 @@ async fn a_subscription_goes_where_the_calls_go_and_back() {
 
 #[tokio::test(start_paused = true)]
 async fn on_the_way_to_another_node_nothing_is_missed_and_nothing_told_twice() {
-    let stage = Stage::new("").await;
+    for stage in [Stage::new("").await, Stage::delaying().await] {
+        goes_to_and_fro(&stage).await;
+    }
+}
+
+async fn goes_to_and_fro(stage: &Stage) {
     let mut client = stage.client();
     pending(&mut client).await;
     let mut submitted = Vec::new();

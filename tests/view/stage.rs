@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -12,13 +13,15 @@ use steadfast::{
     devnet::{Devnet, Fault, Options},
     domain::verdict::Layer,
     metrics::Metrics,
-    net::Dial,
+    net::{Dial, Listen},
     pool::{self, Pool, node::Node},
     view::{Closing, Couriers, Letter, Mailbox, Refused, Running, Settings, Subscription, Views},
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy, split},
+    sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::common::{proxy::config, sim::Net, until};
@@ -36,9 +39,16 @@ pub(super) struct Stage {
     pub(super) views: Arc<Views>,
     pub(super) metrics: Arc<Metrics>,
     settings: String,
-    _running: (pool::Running, Running),
+    /// What the pool runs by.
+    pub(super) probing: Option<pool::Running>,
+    _running: Running,
     _workers: JoinSet<()>,
 }
+
+/// What nodes tell comes to us so much later, from the node whose index this is; see [`Stage::delaying`].
+const DELAY: (usize, Duration) = (0, Duration::from_millis(500));
+const DELAYED_PORT: u16 = 9999;
+const DELAYED: &str = "# delayed\n";
 
 /// Nodes have no WebSocket.
 pub(super) const POLLED: &str = "# polled\n";
@@ -54,7 +64,9 @@ pub(super) fn start_pool(
         let tier = if index == 0 { "primary" } else { "backup" };
         text += &format!("[[el.{tier}]]\nname = \"{}\"\nhttp = \"{}\"\n", node.name(), node.http_url());
         if !settings.starts_with(POLLED) {
-            text += &format!("ws = \"{}\"\n", node.ws_url());
+            let is_delayed = settings.starts_with(DELAYED) && index == DELAY.0;
+            let delayed = format!("ws://127.0.0.1:{DELAYED_PORT}");
+            text += &format!("ws = \"{}\"\n", if is_delayed { delayed } else { node.ws_url() });
         }
     }
     let config = config(&text);
@@ -72,10 +84,20 @@ impl Stage {
         Self::with(Options::default(), settings).await
     }
 
+    /// The primary's WebSocket is slow to bring what it tells, and quick otherwise.
+    pub(super) async fn delaying() -> Self {
+        Self::new(DELAYED).await
+    }
+
     pub(super) async fn with(options: Options, settings: &str) -> Self {
         let net = Net::default();
         let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let mut workers = JoinSet::new();
+        if settings.starts_with(DELAYED) {
+            workers.spawn(delay(net.clone(), devnet.el(DELAY.0).addr().port()));
+            sleep(Duration::from_millis(1)).await;
+        }
         let metrics = Arc::new(Metrics::new());
         let (pool, probing) = start_pool(&devnet, &net, settings, &metrics);
         until("the primary serves", async || pool.snapshot().active == Some(0)).await;
@@ -84,7 +106,6 @@ impl Stage {
         }
         let chain = config(&format!("{settings}[[el.primary]]\nname = \"x\"\nhttp = \"http://x\"\n")).chain;
         let (couriers, ways) = Couriers::new(1);
-        let mut workers = JoinSet::new();
         for mut jobs in ways {
             workers.spawn(async move {
                 while let Some(job) = jobs.recv().await {
@@ -95,7 +116,7 @@ impl Stage {
         let wishes = Settings { chain, timeout: Duration::from_secs(5), seed: 1 };
         let (views, viewing) = Views::start(pool.clone(), &wishes, couriers, metrics.clone());
         let settings = settings.to_owned();
-        Self { net, devnet, pool, views, metrics, settings, _running: (probing, viewing), _workers: workers }
+        Self { net, devnet, pool, views, metrics, settings, probing: Some(probing), _running: viewing, _workers: workers }
     }
 
     /// The pool as a reload would build it anew.
@@ -207,4 +228,31 @@ impl Client {
 
 pub(super) async fn a_while() {
     sleep(A_WHILE).await;
+}
+
+/// Passes connections on to `port`, and what comes back from there later.
+async fn delay(net: Net, port: u16) {
+    let mut accept = net.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DELAYED_PORT)).await.unwrap();
+    let mut connections = JoinSet::new();
+    loop {
+        let (near, _) = accept.accept().await.unwrap();
+        let (mut from_us, mut to_us) = split(near.open().unwrap());
+        let (mut from_node, mut to_node) = split(net.connect(port).await.unwrap());
+        connections.spawn(async move { _ = copy(&mut from_us, &mut to_node).await });
+        let (pieces, mut late) = mpsc::channel(10_000);
+        connections.spawn(async move {
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = from_node.read(&mut piece).await {
+                pieces.send((Instant::now() + DELAY.1, piece[..length].to_vec())).await.unwrap();
+            }
+        });
+        connections.spawn(async move {
+            while let Some((due, piece)) = late.recv().await {
+                sleep_until(due).await;
+                if to_us.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
 }

@@ -54,13 +54,13 @@ struct Client {
     /// What it holds to be canonical since then.
     chain: Vec<Hash>,
     last: Option<Hash>,
-    seq: u64,
+    seq: Option<u64>,
 }
 
 impl Client {
     fn hear(&mut self, tree: &Tree, change: &Change) {
-        assert!(self.seq == 0 || change.seq == self.seq + 1, "changes are counted");
-        self.seq = change.seq;
+        let before = self.seq.replace(change.seq);
+        assert!(before.is_none_or(|before| change.seq == before + 1), "changes are counted");
         for block in &change.removed {
             // Below what it heard of lie blocks of before it listened.
             if let Some(tip) = self.chain.pop() {
@@ -257,7 +257,7 @@ impl World {
             let lags = head.number <= tip.number || head.number < self.follow.window.floor().unwrap_or(0);
             assert!(tip.hash == head.hash || lags, "it listens from the head of now on");
         }
-        self.client = Some(Client { since: tip.hash, chain: Vec::new(), last: None, seq: 0 });
+        self.client = Some(Client { since: tip.hash, chain: Vec::new(), last: None, seq: None });
     }
 
     /// One thing happens.

@@ -174,7 +174,7 @@ fn what_fails_is_asked_for_again_after_pauses_that_double() {
 fn what_was_not_asked_for_is_no_answer() {
     let mut scene = Scene::new();
     scene.head(0, "a12");
-    assert_eq!(scene.answer(0, "a12", Some(block("b15"))), "");
+    assert_eq!(scene.answer(0, "a12", Some(block("b12"))), "");
     assert_eq!(scene.wait(100), "0? a12");
     let lie = Block { number: 12, ..block("a11") };
     scene.answer(0, "a12", Some(block("a12")));
@@ -303,6 +303,11 @@ fn a_head_below_the_window_is_waited_for_a_minute() {
     scene.now += PATIENCE;
     assert_eq!(scene.answer(0, "a18", Some(block("a18"))), "from 12 to 18; 0: +a18 over a gap");
     assert_eq!(scene.head(0, "a17"), "", "a minute from when it was last there");
+    let mut scene = Scene::new();
+    let effects = scene.head(0, "a12");
+    scene.now += PATIENCE;
+    assert_eq!(scene.answer_all(effects), "0: +a11 +a12");
+    assert_eq!(scene.head(0, "c9"), "", "from when it was last followed");
 }
 
 #[test]
@@ -316,6 +321,26 @@ fn nothing_is_fetched_while_nobody_listens() {
     assert_eq!(scene.head(0, "b19"), "0? b19");
     assert_eq!(scene.give(Input::Unwanted), "");
     assert_eq!(scene.wait(10_000), "");
+}
+
+#[test]
+fn blocks_that_nobody_listened_to_can_be_taken_out() {
+    let mut scene = Scene::dozing();
+    for name in ["a11", "a12", "a13", "a14"] {
+        scene.head(0, name);
+    }
+    scene.give(Input::Wanted(Some((0, head("a14")))));
+    scene.push(0, "b13 b14 b15");
+    assert_eq!(scene.head(0, "b15"), "depth 2; 0: -a14 -a13 +b13 +b14 +b15");
+}
+
+#[test]
+fn the_window_is_bounded() {
+    let mut scene = Scene::new();
+    for number in 11..=30 {
+        scene.grow(0, &format!("a{number}"));
+    }
+    assert_eq!(scene.follow.window.floor(), Some(23));
 }
 
 #[test]

@@ -207,43 +207,43 @@ impl Actor {
 
     /// Writes a first command, and more as long as some wait and there is room.
     fn write_calls(&mut self, wire: &mut Wire, first: Command) -> Result<(), String> {
-        let mut next = Some(first);
-        for _ in 0..MAX_BATCH {
-            let Some(command) = next else { break };
-            let more = match command {
-                // Nobody waits any more, so it is never sent.
-                Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => true,
-                Command::Subscribe { reply, .. } if reply.is_closed() => true,
-                Command::Call { key, text, mut reply } => {
-                    reply.written();
-                    self.table.call(key, reply);
-                    wire.send(text)?
-                }
-                Command::Notify { text, mut reply } => {
-                    reply.written();
-                    let more = wire.send(text)?;
-                    reply.answer(Answer::default());
-                    more
-                }
-                Command::Subscribe { key, method, params, queue, mut reply } => {
-                    let asked = self.table.want(key, &method, &params, Instant::now());
-                    if asked.is_some() {
-                        reply.written();
-                        self.feeds.insert(key, Output { outlet: Outlet::new(queue), first: Some(reply) });
-                    }
-                    self.perform(asked);
-                    match self.outgoing.pop_front() {
-                        Some(text) => wire.send(text)?,
-                        None => true,
-                    }
-                }
-            };
+        let mut more = self.write_call(wire, first)?;
+        for _ in 1..MAX_BATCH {
             if !more {
                 break;
             }
-            next = self.commands.try_recv().ok();
+            let Ok(next) = self.commands.try_recv() else { break };
+            more = self.write_call(wire, next)?;
         }
         Ok(())
+    }
+
+    /// Writes what a command asks for, unless nobody waits for it any more. Returns whether there is room for more.
+    fn write_call(&mut self, wire: &mut Wire, command: Command) -> Result<bool, String> {
+        match command {
+            Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => Ok(true),
+            Command::Subscribe { reply, .. } if reply.is_closed() => Ok(true),
+            Command::Call { key, text, mut reply } => {
+                reply.written();
+                self.table.call(key, reply);
+                wire.send(text)
+            }
+            Command::Notify { text, mut reply } => {
+                reply.written();
+                let more = wire.send(text)?;
+                reply.answer(Answer::default());
+                Ok(more)
+            }
+            Command::Subscribe { key, method, params, queue, mut reply } => {
+                let asked = self.table.want(key, &method, &params, Instant::now());
+                if asked.is_some() {
+                    reply.written();
+                    self.feeds.insert(key, Output { outlet: Outlet::new(queue), first: Some(reply) });
+                }
+                self.perform(asked);
+                self.outgoing.pop_front().map_or(Ok(true), |text| wire.send(text))
+            }
+        }
     }
 
     /// Does what effects say; what is to be written waits for its turn.

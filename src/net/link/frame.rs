@@ -50,7 +50,7 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
     let mut scanner = Scanner::new(text);
     scanner.space();
     scanner.expect(b'{', "expected an object")?;
-    let (mut note, mut is_call, mut first) = (None, false, true);
+    let (mut other, mut is_call, mut first) = (Frame::Other, false, true);
     while let Some(key) = scanner.member(first)? {
         first = false;
         match key.raw {
@@ -62,7 +62,7 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
             }
             b"method" => is_call = true,
             b"params" if scanner.peek() == Some(b'{') => {
-                note = params(&mut scanner)?;
+                other = params(&mut scanner)?;
                 continue;
             }
             _ => {}
@@ -73,11 +73,11 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
         }
     }
     scanner.end()?;
-    Ok(note.map_or(Frame::Other, |(subscription, result)| Frame::Note { subscription, result }))
+    Ok(other)
 }
 
-/// The subscription's id and the result among the members of `params`.
-fn params(scanner: &mut Scanner<'_>) -> Result<Option<(Range<usize>, Range<usize>)>, Malformed> {
+/// A notification, if the members of `params` are those of one.
+fn params(scanner: &mut Scanner<'_>) -> Result<Frame, Malformed> {
     let (mut subscription, mut result, mut first) = (None, None, true);
     scanner.expect(b'{', "expected an object")?;
     while let Some(key) = scanner.member(first)? {
@@ -89,7 +89,10 @@ fn params(scanner: &mut Scanner<'_>) -> Result<Option<(Range<usize>, Range<usize
             _ => {}
         }
     }
-    Ok(subscription.zip(result))
+    Ok(match (subscription, result) {
+        (Some(subscription), Some(result)) => Frame::Note { subscription, result },
+        _ => Frame::Other,
+    })
 }
 
 /// Where the next value stands.

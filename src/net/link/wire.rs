@@ -85,6 +85,8 @@ impl Wire {
                 match self.socket.poll_flush_unpin(context) {
                     Poll::Ready(Ok(())) => {
                         self.unflushed = None;
+                        // A ping that waited behind a long message has only now left.
+                        self.pinged = self.pinged.map(|_| Instant::now());
                         return Poll::Ready(Event::Flushed);
                     }
                     // What the node said before it left is worth more than that it left.
@@ -133,19 +135,23 @@ impl Wire {
             let Timed { heard, written, .. } = *self.socket.get_ref();
             self.pinged = self.pinged.filter(|pinged| heard < *pinged);
             let Patience { write, ping, pong, .. } = self.patience;
-            let stalled = self.unflushed.map(|since| since.max(written) + write);
-            let silent = self.pinged.map_or(heard + ping, |pinged| pinged + pong);
-            if stalled.is_some_and(|due| due <= now) {
-                return Poll::Ready(Some(Event::Lost(format!("the node has taken nothing for {write:?}"))));
+            let due = match (self.unflushed, self.pinged) {
+                (Some(since), _) => since.max(written) + write,
+                (None, Some(pinged)) => pinged + pong,
+                (None, None) => heard + ping,
+            };
+            if due <= now {
+                let why = match (self.unflushed, self.pinged) {
+                    (Some(_), _) => format!("the node has taken nothing for {write:?}"),
+                    (None, Some(_)) => format!("no sign of life within {pong:?} after a ping"),
+                    (None, None) => {
+                        self.pinged = Some(now);
+                        let put = self.put(Message::Ping(Bytes::new()));
+                        return Poll::Ready(put.err().map(|error| Event::Lost(told(&error))));
+                    }
+                };
+                return Poll::Ready(Some(Event::Lost(why)));
             }
-            if silent <= now {
-                if self.pinged.is_some() {
-                    return Poll::Ready(Some(Event::Lost(format!("no sign of life within {pong:?} after a ping"))));
-                }
-                self.pinged = Some(now);
-                return Poll::Ready(self.put(Message::Ping(Bytes::new())).err().map(|error| Event::Lost(told(&error))));
-            }
-            let due = stalled.map_or(silent, |stalled| stalled.min(silent));
             // Most of what happens puts it off, which is soon enough to see when it rings.
             if due < self.alarm.deadline() || self.alarm.is_elapsed() {
                 self.alarm.as_mut().reset(due);

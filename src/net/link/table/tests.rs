@@ -361,7 +361,8 @@ proptest! {
                 (_, false) => format!(r#"{{"id":{},"error":{{"code":1}}}}"#, request["id"]),
             };
             if !is_subscribe {
-                runs.retain(|id| *id != request["params"][0].to_string());
+                let ended = request["params"][0].to_string();
+                runs.retain(|id| *id != ended);
             }
             let mut effects = Vec::new();
             table.frame(&answer.into(), now, &mut effects).unwrap();

@@ -116,7 +116,17 @@ impl Stage {
         let wishes = Settings { chain, timeout: Duration::from_secs(5), seed: 1 };
         let (views, viewing) = Views::start(pool.clone(), &wishes, couriers, metrics.clone());
         let settings = settings.to_owned();
-        Self { net, devnet, pool, views, metrics, settings, probing: Some(probing), _running: viewing, _workers: workers }
+        Self {
+            net,
+            devnet,
+            pool,
+            views,
+            metrics,
+            settings,
+            probing: Some(probing),
+            _running: viewing,
+            _workers: workers,
+        }
     }
 
     /// The pool as a reload would build it anew.

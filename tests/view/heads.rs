@@ -8,7 +8,7 @@ use tokio::time::{Duration, sleep};
 use super::stage::{POLLED, Stage, a_while};
 
 /// Numbers and hashes of headers, after checking that they are connected, reorganisations included.
-pub fn connected(headers: &[Value]) -> Vec<(String, String)> {
+pub(super) fn connected(headers: &[Value]) -> Vec<(String, String)> {
     let mut seen: Vec<Value> = Vec::new();
     for header in headers {
         let parent = &header["parentHash"];
@@ -136,15 +136,21 @@ async fn heads_never_wait_for_logs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_replaces_the_nodes_is_no_event() {
-    let stage = Stage::new("").await;
+    let mut stage = Stage::new("").await;
     let mut client = stage.client();
     client.subscribe(r#"["newHeads"]"#).await;
+    let mut pending = stage.client();
+    pending.subscribe(r#"["newPendingTransactions"]"#).await;
     let first = stage.devnet.chain().mine(2).number - 1;
     a_while().await;
     let (pool, _running) = stage.another_pool().await;
     stage.views.move_to(pool);
+    stage.probing = None;
+    a_while().await;
+    let hash = stage.devnet.chain().submit(vec![2, 1]).unwrap().to_string();
     stage.devnet.chain().mine(2);
     a_while().await;
+    assert_eq!(pending.results(), [hash]);
     assert_eq!(connected(&client.results()), stage.canonical(first));
 }
 

@@ -16,7 +16,7 @@ fn name(log: &Value) -> (String, String) {
 }
 
 /// The logs that stand after all of what was told, in order, after checking that only the newest were taken back.
-pub fn standing(told: &[Value]) -> Vec<Value> {
+pub(super) fn standing(told: &[Value]) -> Vec<Value> {
     let mut stand: Vec<Value> = Vec::new();
     for log in told {
         if log["removed"] == true {
@@ -38,7 +38,7 @@ pub fn standing(told: &[Value]) -> Vec<Value> {
 
 impl Stage {
     /// What a node says are the logs from block `first` on.
-    pub async fn logs_since(&self, first: u64, filter: &Value) -> Vec<Value> {
+    pub(super) async fn logs_since(&self, first: u64, filter: &Value) -> Vec<Value> {
         let head = self.devnet.chain().head().number;
         if first > head {
             return Vec::new();
@@ -50,7 +50,7 @@ impl Stage {
     }
 }
 
-pub async fn to_logs(client: &mut Client, filter: &Value) {
+pub(super) async fn to_logs(client: &mut Client, filter: &Value) {
     client.subscribe(&json!(["logs", filter]).to_string()).await;
 }
 

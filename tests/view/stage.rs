@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -12,13 +13,15 @@ use steadfast::{
     devnet::{Devnet, Fault, Options},
     domain::verdict::Layer,
     metrics::Metrics,
-    net::Dial,
+    net::{Dial, Listen},
     pool::{self, Pool, node::Node},
     view::{Closing, Couriers, Letter, Mailbox, Refused, Running, Settings, Subscription, Views},
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy, split},
+    sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::common::{proxy::config, sim::Net, until};
@@ -26,30 +29,44 @@ use super::common::{proxy::config, sim::Net, until};
 /// Unix time at the start.
 const DAWN: u64 = 1_800_000_000;
 /// Long enough for whatever is under way when nodes are well.
-pub const A_WHILE: Duration = Duration::from_secs(2);
+pub(super) const A_WHILE: Duration = Duration::from_secs(2);
 
 /// Pretend execution nodes with a pool and the views of it. The first node is the primary, the others are backups.
-pub struct Stage {
-    pub net: Net,
-    pub devnet: Devnet,
-    pub pool: Arc<Pool>,
-    pub views: Arc<Views>,
-    pub metrics: Arc<Metrics>,
+pub(super) struct Stage {
+    pub(super) net: Net,
+    pub(super) devnet: Devnet,
+    pub(super) pool: Arc<Pool>,
+    pub(super) views: Arc<Views>,
+    pub(super) metrics: Arc<Metrics>,
     settings: String,
-    _running: (pool::Running, Running),
+    /// What the pool runs by.
+    pub(super) probing: Option<pool::Running>,
+    _running: Running,
     _workers: JoinSet<()>,
 }
 
-/// Nodes have no WebSocket.
-pub const POLLED: &str = "# polled\n";
+/// What nodes tell comes to us so much later, from the node whose index this is; see [`Stage::delaying`].
+const DELAY: (usize, Duration) = (0, Duration::from_millis(500));
+const DELAYED_PORT: u16 = 9999;
+const DELAYED: &str = "# delayed\n";
 
-pub fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metrics>) -> (Arc<Pool>, pool::Running) {
+/// Nodes have no WebSocket.
+pub(super) const POLLED: &str = "# polled\n";
+
+pub(super) fn start_pool(
+    devnet: &Devnet,
+    net: &Net,
+    settings: &str,
+    metrics: &Arc<Metrics>,
+) -> (Arc<Pool>, pool::Running) {
     let mut text = settings.to_owned();
     for (index, node) in devnet.nodes().enumerate() {
         let tier = if index == 0 { "primary" } else { "backup" };
         text += &format!("[[el.{tier}]]\nname = \"{}\"\nhttp = \"{}\"\n", node.name(), node.http_url());
         if !settings.starts_with(POLLED) {
-            text += &format!("ws = \"{}\"\n", node.ws_url());
+            let is_delayed = settings.starts_with(DELAYED) && index == DELAY.0;
+            let delayed = format!("ws://127.0.0.1:{DELAYED_PORT}");
+            text += &format!("ws = \"{}\"\n", if is_delayed { delayed } else { node.ws_url() });
         }
     }
     let config = config(&text);
@@ -63,14 +80,24 @@ pub fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metr
 }
 
 impl Stage {
-    pub async fn new(settings: &str) -> Self {
+    pub(super) async fn new(settings: &str) -> Self {
         Self::with(Options::default(), settings).await
     }
 
-    pub async fn with(options: Options, settings: &str) -> Self {
+    /// The primary's WebSocket is slow to bring what it tells, and quick otherwise.
+    pub(super) async fn delaying() -> Self {
+        Self::new(DELAYED).await
+    }
+
+    pub(super) async fn with(options: Options, settings: &str) -> Self {
         let net = Net::default();
         let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let mut workers = JoinSet::new();
+        if settings.starts_with(DELAYED) {
+            workers.spawn(delay(net.clone(), devnet.el(DELAY.0).addr().port()));
+            sleep(Duration::from_millis(1)).await;
+        }
         let metrics = Arc::new(Metrics::new());
         let (pool, probing) = start_pool(&devnet, &net, settings, &metrics);
         until("the primary serves", async || pool.snapshot().active == Some(0)).await;
@@ -79,7 +106,6 @@ impl Stage {
         }
         let chain = config(&format!("{settings}[[el.primary]]\nname = \"x\"\nhttp = \"http://x\"\n")).chain;
         let (couriers, ways) = Couriers::new(1);
-        let mut workers = JoinSet::new();
         for mut jobs in ways {
             workers.spawn(async move {
                 while let Some(job) = jobs.recv().await {
@@ -90,57 +116,67 @@ impl Stage {
         let wishes = Settings { chain, timeout: Duration::from_secs(5), seed: 1 };
         let (views, viewing) = Views::start(pool.clone(), &wishes, couriers, metrics.clone());
         let settings = settings.to_owned();
-        Self { net, devnet, pool, views, metrics, settings, _running: (probing, viewing), _workers: workers }
+        Self {
+            net,
+            devnet,
+            pool,
+            views,
+            metrics,
+            settings,
+            probing: Some(probing),
+            _running: viewing,
+            _workers: workers,
+        }
     }
 
     /// The pool as a reload would build it anew.
-    pub async fn another_pool(&self) -> (Arc<Pool>, pool::Running) {
+    pub(super) async fn another_pool(&self) -> (Arc<Pool>, pool::Running) {
         let (pool, running) = start_pool(&self.devnet, &self.net, &self.settings, &self.metrics);
         until("a node serves", async || pool.snapshot().active.is_some()).await;
         (pool, running)
     }
 
-    pub fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client { views: self.views.clone(), mailbox: Mailbox::new(16 << 20), held: BTreeMap::new() }
     }
 
     /// What a node itself answers now.
-    pub async fn ask(&self, node: usize, method: &str, params: &Value) -> Value {
+    pub(super) async fn ask(&self, node: usize, method: &str, params: &Value) -> Value {
         let answer = self.pool.ask_in_time(node, method, &params.to_string(), 32 << 20, Duration::from_secs(5)).await;
         serde_json::from_slice(&answer.unwrap().unwrap()).unwrap()
     }
 
     /// How often all nodes together were called.
-    pub fn count(&self, method: &str) -> u64 {
+    pub(super) fn count(&self, method: &str) -> u64 {
         self.devnet.nodes().map(|node| node.count(method)).sum()
     }
 
-    pub fn all_nodes(&self, fault: &Fault) {
+    pub(super) fn all_nodes(&self, fault: &Fault) {
         self.devnet.nodes().for_each(|node| node.set_fault(fault.clone()));
     }
 
-    pub fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.devnet.nodes().for_each(|node| node.clear_faults());
     }
 
-    pub fn shows(&self, line: &str) -> bool {
+    pub(super) fn shows(&self, line: &str) -> bool {
         String::from_utf8(self.metrics.render(|_| {})).unwrap().lines().any(|shown| shown == line)
     }
 
-    pub async fn active(&self, node: usize) {
+    pub(super) async fn active(&self, node: usize) {
         until("calls go to the node", async || self.pool.snapshot().active == Some(node)).await;
     }
 }
 
 /// A client, as the door has it.
-pub struct Client {
+pub(super) struct Client {
     views: Arc<Views>,
-    pub mailbox: Arc<Mailbox>,
+    pub(super) mailbox: Arc<Mailbox>,
     held: BTreeMap<String, Subscription>,
 }
 
 impl Client {
-    pub async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
+    pub(super) async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
         let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox).await?;
         let id = prepared.id.to_string();
         self.mailbox.push_answer(id.clone().into());
@@ -149,15 +185,15 @@ impl Client {
         Ok(id)
     }
 
-    pub async fn subscribe(&mut self, params: &str) -> String {
+    pub(super) async fn subscribe(&mut self, params: &str) -> String {
         self.try_subscribe("eth_subscribe", params).await.unwrap()
     }
 
-    pub fn unsubscribe(&mut self, id: &str) {
+    pub(super) fn unsubscribe(&mut self, id: &str) {
         self.held.remove(id).unwrap();
     }
 
-    pub fn next(&self) -> Option<Letter> {
+    pub(super) fn next(&self) -> Option<Letter> {
         match self.mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(letter) => Some(letter),
             Poll::Pending => None,
@@ -165,7 +201,7 @@ impl Client {
     }
 
     /// The notifications that have come, each with the subscription's id.
-    pub fn notes(&self) -> Vec<(String, Value)> {
+    pub(super) fn notes(&self) -> Vec<(String, Value)> {
         let mut notes = Vec::new();
         while let Some(letter) = self.next() {
             let Letter::Note(note) = letter else { panic!("{letter:?}") };
@@ -181,7 +217,7 @@ impl Client {
     }
 
     /// The same, of the one subscription that the client has.
-    pub fn results(&self) -> Vec<Value> {
+    pub(super) fn results(&self) -> Vec<Value> {
         let only = self.held.keys().next().unwrap().clone();
         let result = |(id, result)| {
             assert_eq!(id, only);
@@ -190,16 +226,43 @@ impl Client {
         self.notes().into_iter().map(result).collect()
     }
 
-    pub fn is_closed(&self, why: Closing) -> bool {
+    pub(super) fn is_closed(&self, why: Closing) -> bool {
         self.next() == Some(Letter::Close(why))
     }
 
     /// Waits until something has come.
-    pub async fn some(&self) {
+    pub(super) async fn some(&self) {
         until("something came", async || self.mailbox.waiting_bytes() > 0).await;
     }
 }
 
-pub async fn a_while() {
+pub(super) async fn a_while() {
     sleep(A_WHILE).await;
+}
+
+/// Passes connections on to `port`, and what comes back from there later.
+async fn delay(net: Net, port: u16) {
+    let mut accept = net.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DELAYED_PORT)).await.unwrap();
+    let mut connections = JoinSet::new();
+    loop {
+        let (near, _) = accept.accept().await.unwrap();
+        let (mut from_us, mut to_us) = split(near.open().unwrap());
+        let (mut from_node, mut to_node) = split(net.connect(port).await.unwrap());
+        connections.spawn(async move { _ = copy(&mut from_us, &mut to_node).await });
+        let (pieces, mut late) = mpsc::channel(10_000);
+        connections.spawn(async move {
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = from_node.read(&mut piece).await {
+                pieces.send((Instant::now() + DELAY.1, piece[..length].to_vec())).await.unwrap();
+            }
+        });
+        connections.spawn(async move {
+            while let Some((due, piece)) = late.recv().await {
+                sleep_until(due).await;
+                if to_us.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
 }

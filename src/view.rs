@@ -124,7 +124,9 @@ impl Views {
         params: Option<&[u8]>,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Prepared, Refused> {
-        let Some(namespace) = method.strip_suffix("_subscribe") else {
+        // It is written into texts, whoever it came from.
+        let is_word = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let Some(namespace) = method.strip_suffix("_subscribe").filter(is_word) else {
             return Err(Refused::Unsupported("there is no such subscription"));
         };
         let params = params.unwrap_or(b"[]");

@@ -190,7 +190,7 @@ impl Follow {
     fn learn(&mut self, fetch: Fetch, block: Option<Block>, now: Instant) {
         let Missing { hash, number } = fetch.missing;
         let is_awaited = self.fetching.take_if(|fetching| *fetching == fetch).is_some();
-        let block = block.filter(|block| block.hash == hash && block.number == number && !block.header.is_empty());
+        let block = block.filter(|block| block.hash == hash && block.number == number);
         match block {
             Some(block) => {
                 if self.known.find(fetch.node, hash, number).is_none() {
@@ -236,7 +236,7 @@ impl Follow {
             return;
         }
         let skips = match self.window.road(&head, &self.known, node) {
-            Road::Leads(way) => return self.go(node, way),
+            Road::Leads(way) => return self.go(node, way, now),
             Road::TooDeep => true,
             Road::Missing(_) => head.number.saturating_sub(tip) > self.max_backfill,
         };
@@ -252,7 +252,7 @@ impl Follow {
         match self.window.road(&goal.head, &self.known, node) {
             Road::Missing(missing) => self.fetch(Fetch { node, missing }, now),
             Road::Leads(way) => {
-                self.go(node, way);
+                self.go(node, way, now);
                 self.advance(now);
             }
             Road::TooDeep => {
@@ -287,11 +287,9 @@ impl Follow {
         self.effects.push(Effect::Fetch(fetch));
     }
 
-    fn go(&mut self, node: usize, way: Way) {
+    fn go(&mut self, node: usize, way: Way, now: Instant) {
         self.goal = None;
-        if way.is_empty() {
-            return;
-        }
+        self.abreast = now;
         let removed = self.window.go(&way);
         if !removed.is_empty() {
             self.effects.push(Effect::Reorged(removed.len()));
@@ -309,6 +307,7 @@ impl Follow {
             return self.fetch(Fetch { node, missing }, now);
         };
         self.goal = None;
+        self.abreast = now;
         self.window.reset(block.clone());
         self.effects.push(Effect::Skipped { from: tip, to: head.number });
         self.tell(node, Vec::new(), vec![block], true);

@@ -100,7 +100,7 @@ impl Window {
             if number < floor {
                 return Road::TooDeep;
             }
-            let Some(block) = known.find(node, hash, number).filter(|block| !block.header.is_empty()) else {
+            let Some(block) = known.find(node, hash, number) else {
                 return Road::Missing(Missing { hash, number });
             };
             added.push(block.clone());
@@ -135,10 +135,5 @@ impl Window {
 impl Way {
     pub(super) fn into_added(self) -> Vec<Arc<Block>> {
         self.added
-    }
-
-    /// Whether it ends where it begins: the head is of the window.
-    pub(super) fn is_empty(&self) -> bool {
-        self.added.is_empty()
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Audience<W> {
 
 struct Room<W> {
     came: u64,
+    /// Whoever comes is closed too.
+    closed: Option<Closing>,
     /// By wish, then in the order in which they came.
     seats: BTreeMap<Arc<W>, BTreeMap<u64, Listener>>,
 }
@@ -50,7 +52,7 @@ pub(super) struct Seat<W: Ord> {
 
 impl<W: Ord + Send + Sync + 'static> Audience<W> {
     pub(super) fn new(kind: &'static str, couriers: Couriers, metrics: Arc<Metrics>) -> Arc<Self> {
-        let room = || Mutex::new(Room { came: 0, seats: BTreeMap::new() });
+        let room = || Mutex::new(Room { came: 0, closed: None, seats: BTreeMap::new() });
         let rooms = (0..couriers.count()).map(|_| room()).collect();
         Arc::new(Self { rooms, couriers, now: AtomicU64::new(0), kind, metrics })
     }
@@ -62,6 +64,9 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         let mut room = self.room(index);
         // Read inside the room: whoever announces a change and then looks into it either finds this one, or has been heard by it.
         let since = self.now.load(Relaxed);
+        if let Some(why) = room.closed {
+            mailbox.close(why);
+        }
         room.came += 1;
         let number = room.came;
         let wish = match room.seats.get_key_value(&wish) {
@@ -114,9 +119,12 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Closes everybody at once, from whatever thread.
+    /// Closes everybody at once, from whatever thread, also those who are yet to come.
     pub(super) fn close_all(&self, why: Closing) {
-        (0..self.rooms.len()).for_each(|index| self.close_room(index, u64::MAX, why));
+        for index in 0..self.rooms.len() {
+            self.room(index).closed = Some(why);
+            self.close_room(index, u64::MAX, why);
+        }
     }
 
     fn tell_room(&self, index: usize, change: u64, results: impl Fn(&W) -> Arc<[Arc<str>]>) {
@@ -161,5 +169,117 @@ impl<W: Ord> Drop for Seat<W> {
                 room.seats.remove(&self.wish);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::sync::mpsc;
+
+    use super::{
+        super::{courier::Job, mailbox::Letter},
+        *,
+    };
+
+    struct Hall {
+        audience: Arc<Audience<u8>>,
+        jobs: mpsc::Receiver<Job>,
+    }
+
+    impl Hall {
+        fn new() -> Self {
+            let (couriers, mut ends) = Couriers::new(1);
+            let audience = Audience::new("newHeads", couriers, Arc::new(Metrics::new()));
+            Self { audience, jobs: ends.remove(0) }
+        }
+
+        fn join(&self, wish: u8) -> (Arc<Mailbox>, Seat<u8>) {
+            let mailbox = Mailbox::new(1000);
+            let seat = self.audience.join(wish, "".into(), mailbox.clone());
+            (mailbox, seat)
+        }
+
+        /// Tells each its own wish and the number of the change.
+        async fn tell(&self, change: u64) {
+            self.audience.announce(change);
+            self.audience.tell(change, move |wish| [format!("{wish}:{change}").into()].into()).await;
+        }
+
+        fn work(&mut self) {
+            while let Ok(job) = self.jobs.try_recv() {
+                job();
+            }
+        }
+    }
+
+    fn heard(mailbox: &Mailbox) -> Vec<String> {
+        let mut heard = Vec::new();
+        while let Poll::Ready(letter) = mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
+            let Letter::Note(note) = letter else { panic!("{letter:?}") };
+            heard.push(String::from_utf8(note.parts()[1].to_vec()).unwrap());
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn who_comes_hears_of_what_is_announced_from_then_on() {
+        let mut hall = Hall::new();
+        let (early, _seat) = hall.join(1);
+        hall.tell(1).await;
+        let (late, _seat) = hall.join(1);
+        assert_eq!(hall.audience.wishes(1).len(), 1);
+        hall.tell(2).await;
+        hall.work();
+        assert_eq!((heard(&early), heard(&late)), (vec!["1:1".into(), "1:2".into()], vec!["1:2".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_hears_nothing_of_what_is_on_its_way() {
+        let mut hall = Hall::new();
+        let ((one, stays), (two, leaves)) = (hall.join(1), hall.join(1));
+        hall.tell(1).await;
+        drop(leaves);
+        hall.work();
+        assert_eq!((heard(&one), heard(&two)), (vec!["1:1".into()], Vec::<String>::new()));
+        drop(stays);
+        assert_eq!(hall.audience.wishes(2), []);
+        hall.tell(2).await;
+        assert!(hall.jobs.try_recv().is_err(), "nobody is there");
+    }
+
+    #[tokio::test]
+    async fn a_wish_is_worked_out_once_for_all_who_have_it() {
+        use std::sync::atomic::AtomicUsize;
+        let mut hall = Hall::new();
+        let all: Vec<_> = (0..100).map(|n| hall.join(n % 2)).collect();
+        assert_eq!(hall.audience.wishes(1).len(), 2);
+        let worked = Arc::new(AtomicUsize::new(0));
+        let count = worked.clone();
+        let results = move |wish: &u8| {
+            count.fetch_add(1, Relaxed);
+            [wish.to_string().into()].into()
+        };
+        hall.audience.tell(1, results).await;
+        hall.work();
+        assert_eq!(worked.load(Relaxed), 2);
+        assert!(all.iter().enumerate().all(|(n, (mailbox, _))| heard(mailbox) == [(n % 2).to_string()]));
+    }
+
+    #[tokio::test]
+    async fn those_to_whom_a_change_matters_are_closed_behind_what_they_were_told() {
+        let mut hall = Hall::new();
+        let (early, _seat) = hall.join(1);
+        hall.tell(1).await;
+        hall.audience.announce(2);
+        let (late, _seat) = hall.join(1);
+        hall.audience.close(2, Closing::Gap).await;
+        hall.tell(3).await;
+        hall.work();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(early.poll_next(&mut context), Poll::Ready(Letter::Note(_))));
+        assert_eq!(early.poll_next(&mut context), Poll::Ready(Letter::Close(Closing::Gap)));
+        assert_eq!(heard(&late), ["1:3"]);
     }
 }

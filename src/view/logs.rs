@@ -22,7 +22,7 @@ use self::{
 use super::{audience::Audience, mailbox::Closing};
 use crate::{
     chain::{Block, Change, Follower},
-    domain::hash::Hash,
+    domain::{bloom::Bloom, hash::Hash},
 };
 
 /// Blocks whose logs are asked for at once.
@@ -36,8 +36,21 @@ pub(super) struct Logs {
     fetches: JoinSet<Fetched>,
     /// The blocks whose logs are to be found.
     sought: HashMap<Hash, Sought>,
-    /// The chain's blocks have bloom filters. Chains without have only empty ones, which say nothing.
-    has_blooms: bool,
+    blooms: Blooms,
+}
+
+/// Whether the chain's blocks have bloom filters. On some chains all are empty, and say nothing.
+#[derive(Default)]
+struct Blooms {
+    are_known: bool,
+}
+
+impl Blooms {
+    /// The filter of the next block, if it says anything.
+    fn evidence<'a>(&mut self, bloom: Option<&'a Bloom>) -> Option<&'a Bloom> {
+        self.are_known |= bloom.is_some_and(|bloom| !bloom.is_empty());
+        bloom.filter(|_| self.are_known)
+    }
 }
 
 struct Sought {
@@ -60,7 +73,7 @@ impl Logs {
             ledger: Ledger::new(window),
             fetches: JoinSet::new(),
             sought: HashMap::new(),
-            has_blooms: false,
+            blooms: Blooms::default(),
         }
     }
 
@@ -79,8 +92,7 @@ impl Logs {
         }
         let wishes = self.audience.wishes(change.seq);
         for block in &change.added {
-            self.has_blooms |= block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty());
-            let bloom = block.bloom.as_deref().filter(|bloom| self.has_blooms || !bloom.is_empty());
+            let bloom = self.blooms.evidence(block.bloom.as_deref());
             let is_wanted = wishes.iter().any(|filter| filter.may_match(block.number, bloom));
             if is_wanted {
                 self.sought.insert(block.hash, Sought { block: block.clone(), task: None });
@@ -89,7 +101,11 @@ impl Logs {
             self.ledger.add(entry, (!is_wanted).then(Arc::default));
         }
         if self.ledger.is_overfull() {
-            warn!("no node gives the logs of a block for too long: clients that subscribed to logs are closed");
+            let network = self.follower.pool().network.clone();
+            warn!(
+                network = &*network,
+                "no node gave the logs of a block for too long: clients that wait for them are closed"
+            );
             self.give_up(change.seq).await;
         }
         if wishes.is_empty() {
@@ -166,5 +182,19 @@ impl Logs {
     async fn give_up(&mut self, change: u64) {
         self.clear();
         self.audience.close(change, Closing::Gap).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_bloom_says_nothing_until_the_chain_has_shown_another() {
+        let (mut blooms, empty, full) = (Blooms::default(), Bloom([0; 256]), Bloom([1; 256]));
+        assert_eq!(blooms.evidence(Some(&empty)), None);
+        assert_eq!(blooms.evidence(Some(&full)), Some(&full));
+        assert_eq!(blooms.evidence(None), None);
+        assert_eq!(blooms.evidence(Some(&empty)), Some(&empty));
     }
 }

@@ -10,7 +10,7 @@ mod relay;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ type Wish = (String, Bytes);
 
 /// All wishes of one network's clients.
 pub(super) struct Topics {
-    open: Mutex<BTreeMap<Wish, Weak<Topic>>>,
+    open: Mutex<Open>,
     pools: watch::Sender<Arc<Pool>>,
     /// How long a client waits for a node's first answer.
     timeout: Duration,
@@ -34,6 +34,12 @@ pub(super) struct Topics {
     metrics: Arc<Metrics>,
     /// Where the tasks run: beside the links, and not with whichever client came first.
     runtime: Handle,
+}
+
+#[derive(Default)]
+struct Open {
+    topics: BTreeMap<Wish, Weak<Topic>>,
+    is_closed: bool,
 }
 
 /// One wish, for as long as somebody has it.
@@ -66,10 +72,11 @@ impl Topics {
         self.pools.send_replace(pool);
     }
 
-    /// Closes all clients that have a wish.
+    /// Closes all clients that have a wish, also those that are yet to come.
     pub(super) fn close(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().filter_map(Weak::upgrade).for_each(|topic| topic.audience.close_all(Closing::Gone));
+        let mut open = self.lock();
+        open.is_closed = true;
+        open.topics.values().filter_map(Weak::upgrade).for_each(|topic| topic.audience.close_all(Closing::Gone));
     }
 
     /// The topic of this wish, once a node has granted it.
@@ -91,18 +98,26 @@ impl Topics {
     }
 
     fn topic(&self, wish: Wish) -> Arc<Topic> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = open.get(&wish).and_then(Weak::upgrade) {
+        let mut open = self.lock();
+        if let Some(topic) = open.topics.get(&wish).and_then(Weak::upgrade) {
             return topic;
         }
-        open.retain(|_, topic| topic.strong_count() > 0);
+        open.topics.retain(|_, topic| topic.strong_count() > 0);
         let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
+        if open.is_closed {
+            audience.close_all(Closing::Gone);
+        }
         let (settled, state) = watch::channel(State::Asked);
         let relay = Relay::new(wish.clone(), self.pools.borrow().clone(), audience.clone(), settled);
         let mut task = JoinSet::new();
         task.spawn_on(relay.run(self.pools.subscribe()), &self.runtime);
         let topic = Arc::new(Topic { audience, state, _task: task });
-        open.insert(wish, Arc::downgrade(&topic));
+        open.topics.insert(wish, Arc::downgrade(&topic));
         topic
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        // It is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

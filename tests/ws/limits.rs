@@ -17,7 +17,6 @@ use crate::{
         client::call,
         origin::{Origin, Reply, ok},
         sim::{Net, Proxy},
-        until,
         ws::frame,
     },
     echo, lengths,

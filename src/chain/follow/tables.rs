@@ -298,6 +298,11 @@ fn a_head_below_the_window_is_waited_for_a_minute() {
     assert_eq!(scene.wait(60_000), "0? c9");
     let effects = scene.head(0, "a12");
     assert_eq!(scene.answer_all(effects), "0: +a11 +a12", "nothing is skipped when the node is back");
+    assert_eq!(scene.head(0, "a18"), "0? a18");
+    scene.head(0, "a17");
+    scene.now += PATIENCE;
+    assert_eq!(scene.answer(0, "a18", Some(block("a18"))), "from 12 to 18; 0: +a18 over a gap");
+    assert_eq!(scene.head(0, "a17"), "", "a minute from when it was last there");
 }
 
 #[test]

@@ -32,11 +32,11 @@ pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>) -> Arc<[Lo
             let name = &*pool.nodes[node].name;
             match ask(&pool, node, &block).await {
                 // Some nodes say so of a block that they do not have yet.
-                Ok(logs) if logs.is_empty() && round < DISBELIEF && has_logs(&block) => {
+                Ok(logs) if !is_credible(&logs, &block, round) => {
                     debug!(node = name, block = %block.hash, "the node has no logs of a block that should have some");
                 }
                 Ok(logs) => return logs.into(),
-                Err(why) if round % DISBELIEF == 0 => {
+                Err(why) if round.is_multiple_of(DISBELIEF) => {
                     warn!(network = &*pool.network, node = name, block = %block.hash, why, "the logs of a block cannot be had");
                 }
                 Err(why) => debug!(node = name, block = %block.hash, why, "no logs from this node"),
@@ -47,8 +47,10 @@ pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>) -> Arc<[Lo
     }
 }
 
-fn has_logs(block: &Block) -> bool {
-    block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty())
+/// Whether these may be all logs of the block. In the end nodes are believed.
+fn is_credible(logs: &[Log], block: &Block, round: u32) -> bool {
+    let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty());
+    !(logs.is_empty() && should_have_some && round < DISBELIEF)
 }
 
 /// The nodes to ask, in this order: the one that serves the calls, then those that should have the block.
@@ -85,4 +87,22 @@ async fn ask(pool: &Pool, index: usize, block: &Block) -> Result<Vec<Log>, Strin
     node.traffic.touch(Instant::now());
     let json = answer.map_err(|trouble| trouble.text)?.map_err(|refused| refused.text)?;
     Log::read_all(&json, block.hash).ok_or_else(|| "eth_getLogs: not the logs of the block".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{bloom::Bloom, hash::Hash};
+
+    #[test]
+    fn that_a_block_whose_bloom_has_bits_has_no_logs_is_believed_late() {
+        let (hash, parent, header) = (Hash([1; 32]), Hash([0; 32]), bytes::Bytes::new());
+        let block = Block { number: 1, hash, parent, timestamp: 1, header, bloom: Some(Box::new(Bloom([1; 256]))) };
+        let without = [None, Some(Box::new(Bloom([0; 256])))].map(|bloom| Block { bloom, ..block.clone() });
+        let log = Log { address: [0; 20], topics: Vec::new(), text: "{}".into() };
+        assert!(!is_credible(&[], &block, 1));
+        assert!(is_credible(&[], &block, DISBELIEF));
+        assert!(is_credible(&[log], &block, 1));
+        assert!(without.iter().all(|block| is_credible(&[], block, 1)));
+    }
 }

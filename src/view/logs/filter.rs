@@ -150,7 +150,7 @@ impl<T: Ord> Any<T> {
 fn range(from: Option<&str>, to: Option<&str>) -> Result<(u64, u64), String> {
     // `None` is the latest block.
     let height = |name: &str, text: Option<&str>| match text {
-        None | Some("latest" | "") => Ok(None),
+        None | Some("latest") => Ok(None),
         Some("earliest") => Ok(Some(0)),
         Some("pending") => Err("pending logs are not supported".to_owned()),
         Some("safe" | "finalized") => Err("invalid block range params".to_owned()),
@@ -256,6 +256,7 @@ mod tests {
             json!({"topics": [null, null, null, null, null]}),
             json!({"blockHash": word(1)}),
             json!({"fromBlock": "5"}),
+            json!({"fromBlock": ""}),
             json!({"fromBlock": "pending"}),
             json!({"toBlock": "pending"}),
             json!({"fromBlock": "finalized"}),

@@ -95,3 +95,6 @@ impl<L> Ledger<L> {
         self.pending.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

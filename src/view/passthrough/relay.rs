@@ -7,7 +7,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     State, Wish,
@@ -15,7 +15,7 @@ use super::{
     overlap::{OVERLAP, Overlap},
 };
 use crate::{
-    net::link::{Feed, News, SubscribeError},
+    net::link::{Error, Feed, News, SubscribeError},
     pool::Pool,
     view::{audience::Audience, mailbox::Closing},
 };
@@ -137,7 +137,7 @@ impl Relay {
             let (method, params) = self.wish.clone();
             let answer = async move {
                 let answer = timeout(LIMIT, link.subscribe(&method, params)).await;
-                answer.unwrap_or(Err(SubscribeError::Link(crate::net::link::Error::Lost)))
+                answer.unwrap_or(Err(SubscribeError::Link(Error::Lost)))
             };
             self.opening = Some(Opening { pool: self.pool.clone(), node, answer: Box::pin(answer) });
         }
@@ -183,6 +183,8 @@ impl Relay {
             // The link asks again by itself. If it is down, another is better, which the steering sees.
             Some(News::Lost | News::Back) => {}
             Some(News::Refused(_)) => {
+                let node = &*current.pool.nodes[current.node].name;
+                warn!(method = self.wish.0, node, "the node refuses a subscription that it had granted");
                 if Arc::ptr_eq(&current.pool, &self.pool) {
                     self.avoided.add(current.node, Instant::now());
                 }

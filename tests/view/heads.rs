@@ -1,0 +1,205 @@
+use serde_json::{Value, json};
+use steadfast::{
+    devnet::{Fault, Options},
+    view::{Closing, Letter, Refused},
+};
+use tokio::time::{Duration, sleep};
+
+use super::stage::{POLLED, Stage, a_while};
+
+/// Numbers and hashes of headers, after checking that they are connected, reorganisations included.
+pub fn connected(headers: &[Value]) -> Vec<(String, String)> {
+    let mut seen: Vec<Value> = Vec::new();
+    for header in headers {
+        let parent = &header["parentHash"];
+        if let Some(last) = seen.last() {
+            assert_ne!(last["hash"], header["hash"], "no header twice in a row");
+            let is_known = seen.iter().any(|one| one["hash"] == *parent || one["parentHash"] == *parent);
+            assert!(last["hash"] == *parent || is_known, "{header} follows from nothing");
+        }
+        seen.push(header.clone());
+    }
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    headers.iter().map(|header| (text(&header["number"]), text(&header["hash"]))).collect()
+}
+
+impl Stage {
+    fn canonical(&self, first: u64) -> Vec<(String, String)> {
+        let chain = self.devnet.chain();
+        let block = |number| (format!("{number:#x}"), chain.block(number).unwrap().hash.to_string());
+        (first..=chain.head().number).map(block).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_comes_before_activation_and_nothing_after_the_end() {
+    let stage = Stage::new("").await;
+    let mut other = stage.client();
+    other.subscribe(r#"["newHeads"]"#).await;
+    let client = stage.client();
+    for params in [r#"["newHeads"]"#, r#"["logs"]"#] {
+        let prepared = stage.views.prepare("eth_subscribe", Some(params.as_bytes()), &client.mailbox).await.unwrap();
+        stage.devnet.chain().mine(1);
+        other.some().await;
+        a_while().await;
+        assert_eq!(client.next(), None, "not activated");
+        client.mailbox.push_answer("answer".into());
+        let subscription = prepared.activate();
+        let number = stage.devnet.chain().mine(1).number;
+        other.some().await;
+        a_while().await;
+        assert!(matches!(client.next(), Some(Letter::Answer(_))));
+        for (_, note) in client.notes() {
+            let shown = note.get("blockNumber").unwrap_or(&note["number"]);
+            assert_eq!(*shown, json!(format!("{number:#x}")), "only what came since: {note}");
+        }
+        stage.devnet.chain().mine(1);
+        other.some().await;
+        a_while().await;
+        assert!(!client.notes().is_empty());
+        stage.devnet.chain().mine(1);
+        drop(subscription);
+        client.mailbox.push_answer("gone".into());
+        a_while().await;
+        assert_eq!(client.next(), Some(Letter::Answer("gone".into())));
+        assert_eq!(client.next(), None);
+        other.notes();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_are_the_nodes_own_and_every_subscription_hears_each_once() {
+    for settings in ["", POLLED] {
+        let stage = Stage::new(settings).await;
+        let (mut one, mut two) = (stage.client(), stage.client());
+        let ids = [one.subscribe(r#"["newHeads"]"#).await, one.subscribe(r#"["newHeads",null]"#).await];
+        two.subscribe(r#"["newHeads"]"#).await;
+        assert_ne!(ids[0], ids[1]);
+        assert!(stage.shows(r#"steadfast_subscriptions{kind="newHeads"} 3"#));
+        let number = stage.devnet.chain().mine(1).number;
+        a_while().await;
+        let mut block = stage.ask(0, "eth_getBlockByNumber", &json!([format!("{number:#x}"), false])).await;
+        for field in ["transactions", "uncles", "withdrawals", "size"] {
+            block.as_object_mut().unwrap().remove(field);
+        }
+        assert_eq!(one.notes(), ids.clone().map(|id| (id, block.clone())));
+        assert_eq!(two.results(), [block]);
+        assert!(stage.shows(r#"steadfast_notifications_total{kind="newHeads"} 3"#));
+        one.unsubscribe(&ids[0]);
+        stage.devnet.chain().mine(3);
+        a_while().await;
+        connected(&two.results());
+        assert_eq!(one.notes().into_iter().map(|(id, _)| id).collect::<Vec<_>>(), vec![ids[1].clone(); 3]);
+        drop((one, two));
+        assert!(stage.shows(r#"steadfast_subscriptions{kind="newHeads"} 0"#));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_are_connected_over_failover_reorganisation_and_return() {
+    let options = Options { block_time: Some(Duration::from_secs(2)), ..Options::default() };
+    let stage = Stage::with(options, "").await;
+    let mut client = stage.client();
+    client.subscribe(r#"["newHeads"]"#).await;
+    let first = stage.devnet.chain().head().number + 1;
+    sleep(Duration::from_secs(7)).await;
+    stage.devnet.el(0).set_fault(Fault::Down);
+    sleep(Duration::from_secs(7)).await;
+    stage.devnet.chain().reorg(2).unwrap();
+    sleep(Duration::from_secs(6)).await;
+    stage.heal();
+    stage.active(0).await;
+    sleep(Duration::from_secs(6)).await;
+    let told = connected(&client.results());
+    let canonical = stage.canonical(first);
+    assert_eq!(told.last(), canonical.last());
+    assert!(canonical.iter().all(|block| told.iter().filter(|one| *one == block).count() == 1));
+    assert_eq!(told.len(), canonical.len() + 2, "and the two that were taken out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_never_wait_for_logs() {
+    let stage = Stage::new("").await;
+    let (mut heads, mut logs) = (stage.client(), stage.client());
+    heads.subscribe(r#"["newHeads"]"#).await;
+    logs.subscribe(r#"["logs",{}]"#).await;
+    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    let first = stage.devnet.chain().mine(3).number - 2;
+    a_while().await;
+    assert_eq!(connected(&heads.results()), stage.canonical(first));
+    assert_eq!(logs.next(), None);
+    stage.heal();
+    a_while().await;
+    let numbers: Vec<Value> = logs.results().iter().map(|log| log["blockNumber"].clone()).collect();
+    assert!(numbers.is_sorted_by_key(|number| number.as_str().unwrap().to_owned()) && numbers.len() >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_replaces_the_nodes_is_no_event() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    client.subscribe(r#"["newHeads"]"#).await;
+    let first = stage.devnet.chain().mine(2).number - 1;
+    a_while().await;
+    let (pool, _running) = stage.another_pool().await;
+    stage.views.move_to(pool);
+    stage.devnet.chain().mine(2);
+    a_while().await;
+    assert_eq!(connected(&client.results()), stage.canonical(first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_views_are_closed_clients_are_too_behind_what_waits_for_them() {
+    let stage = Stage::new("").await;
+    let (mut heads, mut logs, mut pending) = (stage.client(), stage.client(), stage.client());
+    heads.subscribe(r#"["newHeads"]"#).await;
+    logs.subscribe(r#"["logs"]"#).await;
+    pending.subscribe(r#"["newPendingTransactions"]"#).await;
+    let late = stage.client();
+    let prepared = stage.views.prepare("eth_subscribe", Some(br#"["newHeads"]"#), &late.mailbox).await.unwrap();
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    stage.views.close();
+    assert!(matches!(heads.next(), Some(Letter::Note(_))));
+    while let Some(Letter::Note(_)) = logs.next() {}
+    let _subscription = prepared.activate();
+    for client in [heads, logs, pending, late] {
+        assert!(client.is_closed(Closing::Gone));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_subscribes_no_node_is_asked_for_anything() {
+    // Nobody pushes here, so what somebody wants is fetched.
+    let stage = Stage::new(POLLED).await;
+    let asked = || (stage.count("eth_getLogs"), stage.count("eth_getBlockByHash"));
+    let mut client = stage.client();
+    let ids = [client.subscribe(r#"["logs"]"#).await, client.subscribe(r#"["newHeads"]"#).await];
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    assert_eq!(asked(), (1, 1));
+    client.unsubscribe(&ids[0]);
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    assert_eq!(asked(), (1, 2));
+    client.unsubscribe(&ids[1]);
+    stage.devnet.chain().mine(3);
+    a_while().await;
+    stage.devnet.chain().reorg(2).unwrap();
+    a_while().await;
+    assert_eq!(asked(), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_subscription_is_refused_with_a_reason() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    for params in ["[]", "[1]", "{}", r#"["newHeads",{"x":1}]"#, r#"["logs",{},1]"#, r#"["logs",{"topics":1}]"#, "x"] {
+        let refused = client.try_subscribe("eth_subscribe", params).await.unwrap_err();
+        assert!(matches!(refused, Refused::Params(_)), "{params}: {refused:?}");
+    }
+    for method in ["eth_call", "a\"b_subscribe", "é_subscribe"] {
+        let refused = client.try_subscribe(method, "[]").await.unwrap_err();
+        assert!(matches!(refused, Refused::Unsupported(_)), "{method}: {refused:?}");
+    }
+}

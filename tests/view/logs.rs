@@ -1,0 +1,230 @@
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use steadfast::{
+    devnet::Fault,
+    view::{Closing, Letter},
+};
+
+use tokio::time::{Duration, Instant};
+
+use super::stage::{Client, POLLED, Stage, a_while};
+
+/// Says which log it is.
+fn name(log: &Value) -> (String, String) {
+    (log["blockHash"].as_str().unwrap().to_owned(), log["logIndex"].as_str().unwrap().to_owned())
+}
+
+/// The logs that stand after all of what was told, in order, after checking that only the newest were taken back.
+pub fn standing(told: &[Value]) -> Vec<Value> {
+    let mut stand: Vec<Value> = Vec::new();
+    for log in told {
+        if log["removed"] == true {
+            let last = stand.pop().expect("it was told before");
+            assert_eq!(name(&last), name(log), "newest first");
+            let as_it_was = {
+                let mut log = log.clone();
+                log["removed"] = false.into();
+                log
+            };
+            assert_eq!(last, as_it_was, "nothing else differs");
+        } else {
+            assert!(stand.iter().all(|other| name(other) != name(log)), "told twice: {log}");
+            stand.push(log.clone());
+        }
+    }
+    stand
+}
+
+impl Stage {
+    /// What a node says are the logs from block `first` on.
+    pub async fn logs_since(&self, first: u64, filter: &Value) -> Vec<Value> {
+        let head = self.devnet.chain().head().number;
+        if first > head {
+            return Vec::new();
+        }
+        let mut filter = filter.clone();
+        filter["fromBlock"] = format!("{first:#x}").into();
+        filter["toBlock"] = format!("{head:#x}").into();
+        self.ask(0, "eth_getLogs", &json!([filter])).await.as_array().unwrap().clone()
+    }
+}
+
+pub async fn to_logs(client: &mut Client, filter: &Value) {
+    client.subscribe(&json!(["logs", filter]).to_string()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_hears_the_logs_of_their_filter_and_each_block_is_asked_for_once() {
+    for settings in ["", POLLED] {
+        let stage = Stage::new(settings).await;
+        let chain = stage.devnet.chain();
+        let contracts: Vec<String> = chain.contracts().iter().map(ToString::to_string).collect();
+        let approval = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
+        let filters = [
+            json!({}),
+            json!({"address": contracts[0]}),
+            json!({"address": [contracts[0], contracts[1]], "topics": [approval]}),
+            json!({"topics": [[approval], null]}),
+            json!({"address": contracts[2]}),
+        ];
+        let mut clients = Vec::new();
+        for filter in &filters {
+            let mut client = stage.client();
+            to_logs(&mut client, filter).await;
+            clients.push(client);
+        }
+        let mut numbered = stage.client();
+        let first = chain.head().number + 1;
+        to_logs(&mut numbered, &json!({"fromBlock": format!("{:#x}", first + 2)})).await;
+        chain.mine(10);
+        a_while().await;
+        for (client, filter) in clients.iter().zip(&filters) {
+            let logs = stage.logs_since(first, filter).await;
+            assert!(!logs.is_empty());
+            assert_eq!(client.results(), logs, "{filter}");
+        }
+        assert_eq!(numbered.results(), stage.logs_since(first + 2, &json!({})).await);
+        assert_eq!(stage.count("eth_getLogs"), 10 + clients.len() as u64 + 1);
+        assert!(stage.shows(r#"steadfast_subscriptions{kind="logs"} 6"#));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_whose_bloom_rules_all_out_are_not_asked_for() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    to_logs(&mut client, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
+    stage.devnet.chain().mine(10);
+    a_while().await;
+    assert_eq!((client.next(), stage.count("eth_getLogs")), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_logs_come_first_newest_first_and_need_no_node() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    to_logs(&mut client, &json!({})).await;
+    let first = stage.devnet.chain().mine(4).number - 3;
+    a_while().await;
+    let before = client.results();
+    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    stage.devnet.chain().reorg(2).unwrap();
+    a_while().await;
+    let removed = client.results();
+    assert!(removed.iter().all(|log| log["removed"] == true));
+    let lost: BTreeSet<&str> = removed.iter().filter_map(|log| log["blockHash"].as_str()).collect();
+    assert_eq!(lost.len(), 2);
+    stage.heal();
+    a_while().await;
+    let told = [before, removed, client.results()].concat();
+    assert_eq!(standing(&told), stage.logs_since(first, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_hears_of_no_removal_of_what_it_was_not_told() {
+    let stage = Stage::new("").await;
+    let mut early = stage.client();
+    to_logs(&mut early, &json!({})).await;
+    stage.devnet.chain().mine(3);
+    a_while().await;
+    let mut late = stage.client();
+    to_logs(&mut late, &json!({})).await;
+    let height = stage.devnet.chain().head().number;
+    stage.devnet.chain().reorg(2).unwrap();
+    a_while().await;
+    assert_eq!(late.results(), stage.logs_since(height - 1, &json!({})).await);
+    assert_eq!(standing(&early.results()), stage.logs_since(height - 2, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_goes_before_its_logs_were_had_is_never_told() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    to_logs(&mut client, &json!({})).await;
+    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    let first = stage.devnet.chain().mine(2).number - 1;
+    a_while().await;
+    stage.devnet.chain().reorg(2).unwrap();
+    a_while().await;
+    stage.heal();
+    a_while().await;
+    assert_eq!(client.results(), stage.logs_since(first, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_come_from_another_node_that_has_the_block() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    to_logs(&mut client, &json!({})).await;
+    stage.devnet.el(0).set_fault(Fault::cut_answer(&["eth_getLogs"]));
+    let first = stage.devnet.chain().mine(1).number;
+    client.some().await;
+    let told = client.results();
+    stage.heal();
+    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_falls_silent_over_a_blocks_logs_costs_seconds() {
+    let stage = Stage::new("").await;
+    let (mut heads, mut client) = (stage.client(), stage.client());
+    heads.subscribe(r#"["newHeads"]"#).await;
+    to_logs(&mut client, &json!({})).await;
+    stage.devnet.el(0).set_fault(Fault::slow(500));
+    let first = stage.devnet.chain().mine(1).number;
+    heads.some().await;
+    stage.devnet.el(0).set_fault(Fault::Hang);
+    let start = Instant::now();
+    client.some().await;
+    assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_secs(1), "it was asked first");
+    let told = client.results();
+    stage.heal();
+    a_while().await;
+    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_closes_those_who_would_believe_in_completeness_and_nobody_else() {
+    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let (mut heads, mut logs) = (stage.client(), stage.client());
+    heads.subscribe(r#"["newHeads"]"#).await;
+    to_logs(&mut logs, &json!({})).await;
+    let first = stage.devnet.chain().mine(1).number;
+    a_while().await;
+    stage.all_nodes(&Fault::Down);
+    a_while().await;
+    stage.devnet.chain().mine(20);
+    stage.heal();
+    stage.active(0).await;
+    a_while().await;
+    let mut told = Vec::new();
+    while let Some(Letter::Note(note)) = logs.next() {
+        told.push(note);
+    }
+    assert!(!told.is_empty() && logs.is_closed(Closing::Gap), "behind what was told before");
+    assert_eq!(heads.results().len(), 2);
+    let mut newcomer = stage.client();
+    to_logs(&mut newcomer, &json!({})).await;
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    assert_eq!(newcomer.results(), stage.logs_since(first + 21, &json!({})).await);
+    assert_eq!(heads.results().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_that_cannot_be_had_for_a_whole_window_are_a_gap() {
+    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let mut client = stage.client();
+    to_logs(&mut client, &json!({})).await;
+    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    for _ in 0..4 {
+        stage.devnet.chain().mine(4);
+        a_while().await;
+    }
+    assert_eq!(client.next(), None);
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    assert!(client.is_closed(Closing::Gap));
+}

@@ -1,0 +1,129 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+use steadfast::{devnet::Fault, view::Refused};
+use tokio::time::sleep;
+
+use super::{
+    common::until,
+    stage::{Client, POLLED, Stage, a_while},
+};
+
+const PENDING: &str = r#"["newPendingTransactions"]"#;
+
+impl Stage {
+    /// Subscriptions of ours at a node, besides the one that listens to heads.
+    fn passed(&self, node: usize) -> u64 {
+        self.devnet.el(node).subscriptions().saturating_sub(1)
+    }
+
+    fn submit(&self, name: u64) -> String {
+        self.devnet.chain().submit([&[0x02][..], &name.to_be_bytes()].concat()).unwrap().to_string()
+    }
+}
+
+async fn pending(client: &mut Client) -> String {
+    client.subscribe(PENDING).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_with_one_wish_share_one_subscription_that_ends_with_the_last() {
+    let stage = Stage::new("").await;
+    let (mut one, mut two, mut other) = (stage.client(), stage.client(), stage.client());
+    let ids = [pending(&mut one).await, pending(&mut one).await];
+    pending(&mut two).await;
+    assert_eq!((stage.passed(0), stage.passed(1)), (1, 0));
+    other.subscribe(r#"["newPendingTransactions",true]"#).await;
+    assert_eq!(stage.passed(0), 2);
+    let hash = stage.submit(1);
+    a_while().await;
+    assert_eq!(one.notes(), ids.clone().map(|id| (id, Value::from(hash.clone()))));
+    assert_eq!(two.results(), [hash.clone()]);
+    assert_eq!(other.results()[0]["hash"], hash);
+    one.unsubscribe(&ids[0]);
+    drop((two, other));
+    stage.submit(2);
+    a_while().await;
+    assert_eq!(one.notes().len(), 1);
+    assert_eq!(stage.passed(0), 1);
+    one.unsubscribe(&ids[1]);
+    until("it is left upstream", async || stage.passed(0) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nodes_refuse_is_refused_in_their_words() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    let Refused::Node(error) = client.try_subscribe("eth_subscribe", r#"["novelty"]"#).await.unwrap_err() else {
+        panic!("not the node's");
+    };
+    let error: Value = serde_json::from_slice(&error).unwrap();
+    assert!(error["message"].as_str().unwrap().contains("novelty"), "{error}");
+    assert_eq!([0, 1].map(|node| stage.devnet.el(node).count("eth_subscribe")), [2, 2], "both were asked");
+    assert_eq!(stage.passed(0) + stage.passed(1), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_link_there_is_none_and_with_none_up_it_is_waited_for() {
+    let stage = Stage::new(POLLED).await;
+    let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
+    assert!(matches!(refused, Refused::Unsupported(_)));
+
+    let stage = Stage::new("").await;
+    stage.all_nodes(&Fault::Down);
+    a_while().await;
+    let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
+    assert_eq!(refused, Refused::NoNode);
+    let (mut client, heal) = (stage.client(), async {
+        sleep(Duration::from_secs(1)).await;
+        stage.heal();
+    });
+    tokio::join!(pending(&mut client), heal);
+    let hash = stage.submit(1);
+    a_while().await;
+    assert_eq!(client.results(), [hash]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_where_the_calls_go_and_back() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    pending(&mut client).await;
+    stage.devnet.el(0).set_fault(Fault::Down);
+    stage.active(1).await;
+    until("it runs at the other node", async || stage.passed(1) == 1).await;
+    let hash = stage.submit(1);
+    a_while().await;
+    assert_eq!(client.results(), [hash]);
+    stage.heal();
+    stage.active(0).await;
+    until("it runs at home", async || stage.passed(0) == 1 && stage.passed(1) == 0).await;
+    let hash = stage.submit(2);
+    a_while().await;
+    assert_eq!(client.results(), [hash]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_the_way_to_another_node_nothing_is_missed_and_nothing_told_twice() {
+    let stage = Stage::new("").await;
+    let mut client = stage.client();
+    pending(&mut client).await;
+    let mut submitted = Vec::new();
+    // Calls move while the links of both nodes are well, and each takes its time to answer.
+    stage.all_nodes(&Fault::slow(100));
+    for (cordoned, node) in [(true, 1), (false, 0), (true, 1)] {
+        stage.pool.cordon("el-1", cordoned).await;
+        for _ in 0..1000 {
+            submitted.push(stage.submit(submitted.len() as u64));
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!((stage.pool.snapshot().active, stage.passed(node), stage.passed(1 - node)), (Some(node), 1, 0));
+    }
+    let mut told: BTreeMap<String, u32> = BTreeMap::new();
+    for hash in client.results() {
+        *told.entry(hash.as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    let missed = submitted.iter().filter(|hash| !told.contains_key(*hash)).count();
+    let twice = told.values().filter(|count| **count > 1).count();
+    assert_eq!((missed, twice, told.len()), (0, 0, submitted.len()));
+}

@@ -1,0 +1,205 @@
+//! A pretend network with the views of it, and clients as the door has them.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use serde_json::Value;
+use steadfast::{
+    devnet::{Devnet, Fault, Options},
+    domain::verdict::Layer,
+    metrics::Metrics,
+    net::Dial,
+    pool::{self, Pool, node::Node},
+    view::{Closing, Couriers, Letter, Mailbox, Refused, Running, Settings, Subscription, Views},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::common::{proxy::config, sim::Net, until};
+
+/// Unix time at the start.
+const DAWN: u64 = 1_800_000_000;
+/// Long enough for whatever is under way when nodes are well.
+pub const A_WHILE: Duration = Duration::from_secs(2);
+
+/// Pretend execution nodes with a pool and the views of it. The first node is the primary, the others are backups.
+pub struct Stage {
+    pub net: Net,
+    pub devnet: Devnet,
+    pub pool: Arc<Pool>,
+    pub views: Arc<Views>,
+    pub metrics: Arc<Metrics>,
+    settings: String,
+    _running: (pool::Running, Running),
+    _workers: JoinSet<()>,
+}
+
+/// Nodes have no WebSocket.
+pub const POLLED: &str = "# polled\n";
+
+pub fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metrics>) -> (Arc<Pool>, pool::Running) {
+    let mut text = settings.to_owned();
+    for (index, node) in devnet.nodes().enumerate() {
+        let tier = if index == 0 { "primary" } else { "backup" };
+        text += &format!("[[el.{tier}]]\nname = \"{}\"\nhttp = \"{}\"\n", node.name(), node.http_url());
+        if !settings.starts_with(POLLED) {
+            text += &format!("ws = \"{}\"\n", node.ws_url());
+        }
+    }
+    let config = config(&text);
+    let dial: Arc<dyn Dial> = Arc::new(net.clone());
+    let nodes = config.networks[0].el.iter();
+    let nodes =
+        nodes.map(|node| Node::new(node, node.name.as_str(), &dial, Duration::from_secs(1), 0, metrics, 7).unwrap());
+    let start = Instant::now();
+    let wall: pool::Wall = Arc::new(move || DAWN + start.elapsed().as_secs());
+    Pool::start("default", Layer::El, nodes.collect(), &config.health, None, metrics.clone(), wall)
+}
+
+impl Stage {
+    pub async fn new(settings: &str) -> Self {
+        Self::with(Options::default(), settings).await
+    }
+
+    pub async fn with(options: Options, settings: &str) -> Self {
+        let net = Net::default();
+        let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
+        let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let (pool, probing) = start_pool(&devnet, &net, settings, &metrics);
+        until("the primary serves", async || pool.snapshot().active == Some(0)).await;
+        if !settings.starts_with(POLLED) {
+            until("nodes are listened to", async || devnet.nodes().all(|node| node.subscriptions() == 1)).await;
+        }
+        let chain = config(&format!("{settings}[[el.primary]]\nname = \"x\"\nhttp = \"http://x\"\n")).chain;
+        let (couriers, ways) = Couriers::new(1);
+        let mut workers = JoinSet::new();
+        for mut jobs in ways {
+            workers.spawn(async move {
+                while let Some(job) = jobs.recv().await {
+                    job();
+                }
+            });
+        }
+        let wishes = Settings { chain, timeout: Duration::from_secs(5), seed: 1 };
+        let (views, viewing) = Views::start(pool.clone(), &wishes, couriers, metrics.clone());
+        let settings = settings.to_owned();
+        Self { net, devnet, pool, views, metrics, settings, _running: (probing, viewing), _workers: workers }
+    }
+
+    /// The pool as a reload would build it anew.
+    pub async fn another_pool(&self) -> (Arc<Pool>, pool::Running) {
+        let (pool, running) = start_pool(&self.devnet, &self.net, &self.settings, &self.metrics);
+        until("a node serves", async || pool.snapshot().active.is_some()).await;
+        (pool, running)
+    }
+
+    pub fn client(&self) -> Client {
+        Client { views: self.views.clone(), mailbox: Mailbox::new(16 << 20), held: BTreeMap::new() }
+    }
+
+    /// What a node itself answers now.
+    pub async fn ask(&self, node: usize, method: &str, params: &Value) -> Value {
+        let answer = self.pool.ask_in_time(node, method, &params.to_string(), 32 << 20, Duration::from_secs(5)).await;
+        serde_json::from_slice(&answer.unwrap().unwrap()).unwrap()
+    }
+
+    /// How often all nodes together were called.
+    pub fn count(&self, method: &str) -> u64 {
+        self.devnet.nodes().map(|node| node.count(method)).sum()
+    }
+
+    pub fn all_nodes(&self, fault: &Fault) {
+        self.devnet.nodes().for_each(|node| node.set_fault(fault.clone()));
+    }
+
+    pub fn heal(&self) {
+        self.devnet.nodes().for_each(|node| node.clear_faults());
+    }
+
+    pub fn shows(&self, line: &str) -> bool {
+        String::from_utf8(self.metrics.render(|_| {})).unwrap().lines().any(|shown| shown == line)
+    }
+
+    pub async fn active(&self, node: usize) {
+        until("calls go to the node", async || self.pool.snapshot().active == Some(node)).await;
+    }
+}
+
+/// A client, as the door has it.
+pub struct Client {
+    views: Arc<Views>,
+    pub mailbox: Arc<Mailbox>,
+    held: BTreeMap<String, Subscription>,
+}
+
+impl Client {
+    pub async fn try_subscribe(&mut self, method: &str, params: &str) -> Result<String, Refused> {
+        let prepared = self.views.prepare(method, Some(params.as_bytes()), &self.mailbox).await?;
+        let id = prepared.id.to_string();
+        self.mailbox.push_answer(id.clone().into());
+        self.held.insert(id.clone(), prepared.activate());
+        assert_eq!(self.next(), Some(Letter::Answer(id.clone().into())));
+        Ok(id)
+    }
+
+    pub async fn subscribe(&mut self, params: &str) -> String {
+        self.try_subscribe("eth_subscribe", params).await.unwrap()
+    }
+
+    pub fn unsubscribe(&mut self, id: &str) {
+        self.held.remove(id).unwrap();
+    }
+
+    pub fn next(&self) -> Option<Letter> {
+        match self.mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(letter) => Some(letter),
+            Poll::Pending => None,
+        }
+    }
+
+    /// The notifications that have come, each with the subscription's id.
+    pub fn notes(&self) -> Vec<(String, Value)> {
+        let mut notes = Vec::new();
+        while let Some(letter) = self.next() {
+            let Letter::Note(note) = letter else { panic!("{letter:?}") };
+            let mut text = Vec::new();
+            note.write(&mut text);
+            let mut json: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!((&json["jsonrpc"], &json["method"]), (&"2.0".into(), &"eth_subscription".into()));
+            assert_eq!(json.as_object().unwrap().len(), 3);
+            let id = json["params"]["subscription"].as_str().unwrap().to_owned();
+            notes.push((id, json["params"]["result"].take()));
+        }
+        notes
+    }
+
+    /// The same, of the one subscription that the client has.
+    pub fn results(&self) -> Vec<Value> {
+        let only = self.held.keys().next().unwrap().clone();
+        let result = |(id, result)| {
+            assert_eq!(id, only);
+            result
+        };
+        self.notes().into_iter().map(result).collect()
+    }
+
+    pub fn is_closed(&self, why: Closing) -> bool {
+        self.next() == Some(Letter::Close(why))
+    }
+
+    /// Waits until something has come.
+    pub async fn some(&self) {
+        until("something came", async || self.mailbox.waiting_bytes() > 0).await;
+    }
+}
+
+pub async fn a_while() {
+    sleep(A_WHILE).await;
+}

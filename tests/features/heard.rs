@@ -191,12 +191,12 @@ impl Heard {
     fn notified(&mut self, parts: &[Parts<'_>]) -> Result<Option<String>, String> {
         let [note] = parts else { return Err("a batch of notifications".to_owned()) };
         if value(note.get("method")) != "eth_subscription" || note.contains_key("id") {
-            return Err(format!("no notification: {note:?}"));
+            return Err("neither an answer nor a notification".to_owned());
         }
         let params = value(note.get("params"));
         let id = params["subscription"].as_str().unwrap_or_default();
         let known = self.subscriptions.get_mut(id);
-        let subscription = known.ok_or_else(|| format!("a notification of {id:?}, which is none of ours: {note:?}"))?;
+        let subscription = known.ok_or_else(|| format!("a notification of {id:?}, which is none of ours"))?;
         subscription.last = Some(Instant::now());
         let result = &params["result"];
         match &mut subscription.told {

@@ -14,6 +14,8 @@ mod duties;
 mod effects;
 #[path = "features/events.rs"]
 mod events;
+#[path = "features/heard.rs"]
+mod heard;
 #[path = "features/nodes.rs"]
 mod nodes;
 #[path = "features/operator.rs"]
@@ -24,8 +26,12 @@ mod process;
 mod queue;
 #[path = "features/secrets.rs"]
 mod secrets;
+#[path = "features/sockets.rs"]
+mod sockets;
 #[path = "features/states.rs"]
 mod states;
+#[path = "features/subscriptions.rs"]
+mod subscriptions;
 #[path = "features/traffic.rs"]
 mod traffic;
 #[path = "features/world.rs"]

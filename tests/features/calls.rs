@@ -46,7 +46,7 @@ async fn long_body(proxy: &mut Proxy, bytes: usize) {
 }
 
 /// A call of exactly so many bytes.
-fn padded(bytes: usize) -> String {
+pub fn padded(bytes: usize) -> String {
     let (head, tail) = (r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[""#, r#""]}"#);
     format!("{head}{}{tail}", "x".repeat(bytes - head.len() - tail.len()))
 }

@@ -3,7 +3,7 @@
 use cucumber::{gherkin::Step, then, when};
 use serde_json::Value;
 
-use crate::world::{Named, Proxy};
+use crate::world::Proxy;
 
 async fn post(proxy: &Proxy, path: &str) -> (u16, Value) {
     let response = proxy.client.post(format!("http://{}{path}", proxy.admin())).send().await.unwrap();
@@ -29,9 +29,14 @@ async fn change(proxy: &mut Proxy, step: &Step) {
 async fn replace(proxy: &mut Proxy, old: String, new: String) {
     // The one pretend node to spare takes the place behind all others.
     let place = proxy.nodes.iter().position(|node| node.name == old).expect("it was given");
-    let Named { layer, tier, .. } = proxy.nodes[place];
-    let spare = proxy.spare(layer).addr();
-    proxy.nodes.push(Named { name: new, layer, tier, url: format!("http://{spare}"), more: String::new() });
+    let mut node = proxy.nodes[place].clone();
+    let (layer, tier) = (node.layer, node.tier);
+    let spare = proxy.spare(layer).addr().to_string();
+    node.name = new;
+    for text in [&mut node.url, &mut node.more] {
+        *text = text.replace("{addr}", &spare);
+    }
+    proxy.nodes.push(node);
     proxy.write_file().await;
     let layer = layer.as_str();
     let gone = format!("[[{layer}.{tier}]]\nname = \"{old}\"\n");

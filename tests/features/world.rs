@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{events::Listener, process::Process, traffic::Traffic};
+use crate::{events::Listener, process::Process, sockets::Socket, traffic::Traffic};
 
 /// Long enough for anything that is to come soon.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -35,9 +35,9 @@ pub struct Named {
     pub name: String,
     pub layer: Layer,
     pub tier: &'static str,
-    /// Its URL, `{addr}` standing for host and port.
+    /// Its HTTP URL, `{addr}` standing for host and port; empty if it has none.
     pub url: String,
-    /// Lines to add to its table.
+    /// Lines to add to its table, with `{addr}` likewise.
     pub more: String,
 }
 
@@ -80,6 +80,10 @@ pub struct Proxy {
     pub traffic: Option<Traffic>,
     /// A client of the beacon API's events.
     pub listener: Option<Listener>,
+    /// Clients with a WebSocket, by their names.
+    pub sockets: BTreeMap<String, Socket>,
+    /// The id of the subscription that was ended last.
+    pub dropped: Option<String>,
     /// The highest block that a client was shown.
     pub highest: u64,
     /// When the last change was made to a node.
@@ -119,6 +123,8 @@ impl Proxy {
             waiting: Vec::new(),
             traffic: None,
             listener: None,
+            sockets: BTreeMap::new(),
+            dropped: None,
             highest: 0,
             since: Instant::now(),
             known: None,
@@ -161,9 +167,10 @@ impl Proxy {
         self.devnet().await;
         let mut text: String = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         for node in &self.nodes {
-            let url = node.url.replace("{addr}", &self.node(&node.name).addr().to_string());
-            let Named { name, layer, tier, more, .. } = node;
-            text += &format!("[[{}.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n{more}\n", layer.as_str());
+            let Named { name, layer, tier, url, more } = node;
+            let http = if url.is_empty() { String::new() } else { format!("http = \"{url}\"\n") };
+            let table = format!("[[{}.{tier}]]\nname = \"{name}\"\n{http}{more}\n", layer.as_str());
+            text += &table.replace("{addr}", &self.node(name).addr().to_string());
         }
         self.file.lock().unwrap().clone_from(&text);
         if let Some(process) = &self.process {
@@ -189,6 +196,7 @@ impl Proxy {
         }
         self.traffic = None;
         self.listener = None;
+        self.sockets.clear();
         self.app = None;
         self.process = None;
     }

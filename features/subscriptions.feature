@@ -321,3 +321,21 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And bob subscribes 20 times to newHeads
     Then alice goes on to hear on all 40 subscriptions, by the ids that it was given
     And every node has 1 subscription of the proxy's
+
+  Scenario: A block is told of when the node that answers calls has it, and not before
+    Given a primary geth with a WebSocket
+    And a backup provider with a WebSocket
+    And 1 block is mined
+    And geth falls 2 blocks behind
+    And the proxy runs
+    And alice has a WebSocket
+    And alice subscribes to newHeads
+    And alice subscribes to logs
+    And alice fetches every block that it hears of
+    When 5 blocks are mined, one every 100 ms
+    Then alice hears of the blocks 10,11,12,13,14, in this order
+    And calls stay with geth for 300 ms
+    And alice hears of the blocks 10,11,12,13,14, in this order
+    When geth is well again
+    Then alice hears of the blocks 10,11,12,13,14,15,16, in this order
+    And alice has missed nothing, and heard nothing twice

@@ -43,7 +43,7 @@ pub struct Socket {
     /// Asks for every block that it is told of.
     pub fetches: Arc<AtomicBool>,
     count: usize,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 enum Order {
@@ -113,7 +113,7 @@ impl Socket {
         let mut tasks = JoinSet::new();
         let task = Task { socket, orders: receiver, heard: heard.clone(), fetches: fetches.clone(), chain };
         tasks.spawn(task.run());
-        Self { name: name.to_owned(), heard, orders, is_binary: false, fetches, count: 0, _tasks: tasks }
+        Self { name: name.to_owned(), heard, orders, is_binary: false, fetches, count: 0, tasks }
     }
 
     /// What it was told so far. Fails if a promise was broken, or the connection is over.
@@ -259,7 +259,7 @@ async fn begins(proxy: &mut Proxy, name: String, count: usize, millis: u64) {
     let (heard, orders) = (socket.heard.clone(), socket.orders.clone());
     texts.iter().for_each(|text| heard.lock().unwrap().ask(text));
     let mut ticks = interval(Duration::from_millis(millis));
-    socket._tasks.spawn(async move {
+    socket.tasks.spawn(async move {
         for text in texts {
             ticks.tick().await;
             heard.lock().unwrap().sent(&text);

@@ -23,21 +23,24 @@ if ((${#missing[@]})); then
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends ca-certificates "${missing[@]}"
 fi
 
-# The binary itself is one of the packages, so no package's script has to run.
-anvil() {
-    local found
-    for found in node_modules/@foundry-rs/anvil-*/bin/anvil; do
-        if [[ -x $found ]]; then
-            "$found" --version
-            return
-        fi
-    done
-    return 1
+# What package.json names is here, in that very version.
+complete() {
+    node -e '
+        for (const [name, version] of Object.entries(require("./package.json").devDependencies)) {
+            const found = require(`./node_modules/${name}/package.json`).version
+            if (found !== version) throw new Error(`${name} ${found} is here instead of ${version}`)
+        }'
 }
-wanted=$(sed -n 's|.*"@foundry-rs/anvil": "\([0-9.]*\)".*|\1|p' package.json)
-[[ -n $wanted ]] || fail "package.json names no version of anvil"
-if ! anvil 2>/dev/null | grep -qF "$wanted"; then
+if ! complete 2>/dev/null; then
     # Not `npm ci`: it refuses a lock file that does not name the builds for every other platform.
     npm install --no-save --ignore-scripts --no-audit --no-fund
+    complete || fail "not everything came that package.json names"
 fi
-anvil | grep -F "$wanted" || fail "anvil $wanted did not come, or does not start on this machine ($(uname -sm))"
+
+# The binary itself is one of the packages, so no package's script has to run.
+for anvil in node_modules/@foundry-rs/anvil-*/bin/anvil; do
+    if [[ -x $anvil ]] && "$anvil" --version; then
+        exit
+    fi
+done
+fail "anvil did not come, or does not start on this machine ($(uname -sm))"

@@ -68,7 +68,7 @@ HTTP = 'http = "http://127.0.0.1:{origin}"'
 WS = 'ws = "ws://127.0.0.1:{origin}"'
 
 # The ways from the clients to the node.
-STEADFAST_WAY, LINK_WAY, NGINX_WAY, NO_PROXY = "Steadfast", "Steadfast, node without `http`", "nginx", "no proxy"
+STEADFAST_WAY, LINK_WAY, NGINX_WAY, NO_PROXY = "Steadfast", "Steadfast, node without `http`", "nginx", "no proxy: the node itself"
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ class Sample:
 class Tool:
     """The node or the clients: orders in, lines out."""
 
-    def __init__(self, bench, name, command):
+    def __init__(self, bench, name, command, cpus):
         self.name = name
         self.log = bench.work / f"{name}.log"
         with open(self.log, "ab") as log:
-            self.process = bench.spawn(command, bench.other_cpus, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = bench.spawn(command, cpus, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
@@ -149,15 +149,13 @@ class Tool:
 
 
 class Proxy:
-    """All processes of a proxy; none for the way without one."""
+    """All processes of a proxy, or of what is measured in its place."""
 
-    def __init__(self, port, process=None):
+    def __init__(self, port, process):
         self.port = port
         self.process = process
 
     def pids(self):
-        if self.process is None:
-            return []
         pid = self.process.pid
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
@@ -212,16 +210,14 @@ class Bench:
                 child.wait()
         self.children = []
 
-    def node(self):
+    def node(self, cpus):
         port = free_port()
-        origin = Tool(self, "node", [os.environ["ORIGIN_BIN"], str(port)])
+        origin = Tool(self, "node", [os.environ["ORIGIN_BIN"], str(port)], cpus)
         wait_until(lambda: post(port), "the node", origin.process)
         return origin, port
 
     def proxy(self, way, origin, clients):
         """A new process for each sample, so that none inherits another's memory."""
-        if way == NO_PROXY:
-            return Proxy(origin)
         port, admin = free_port(), free_port()
         if way == NGINX_WAY:
             workers = self.nginx_workers(clients)
@@ -245,14 +241,18 @@ class Bench:
         return math.ceil((2.2 * clients + SPARE) / self.limit)
 
     def clients(self, *args):
-        return Tool(self, "clients", [os.environ["CLIENTS_BIN"], *map(str, args)])
+        return Tool(self, "clients", [os.environ["CLIENTS_BIN"], *map(str, args)], self.other_cpus)
 
     # Measuring
 
     def sample(self, load, way):
         try:
-            node, port = self.node()
-            proxy = self.proxy(way, port, load.clients if isinstance(load, Heads) else 64)
+            # Without a proxy the node's own work is measured, in the proxy's place.
+            node, port = self.node(self.proxy_cpus if way == NO_PROXY else self.other_cpus)
+            if way == NO_PROXY:
+                proxy = Proxy(port, node.process)
+            else:
+                proxy = self.proxy(way, port, load.clients if isinstance(load, Heads) else 64)
             return self.calls(load, proxy) if isinstance(load, Calls) else self.heads(load, proxy, node)
         finally:
             self.stop()
@@ -286,7 +286,7 @@ class Bench:
         count = load.clients * self.options.heads
         after = (proxy.memory() - bare) / load.clients
         connections, subscriptions = self.upstream(node)
-        if proxy.process and "steadfast" in proxy.process.args[0] and subscriptions != 1:
+        if proxy.process.args[0] == os.environ["STEADFAST_BIN"] and subscriptions != 1:
             raise Failed(f"Steadfast holds {subscriptions} subscriptions at the node")
         return Sample(
             total / count,
@@ -358,12 +358,9 @@ class Bench:
             runs = samples[load, way]
             mid = lambda name: median(getattr(s, name) for s in runs)
             cells = [way]
-            if way == NO_PROXY:
-                cells += [""] * 5
-            else:
-                ratios = [s.cpu / y.cpu for s, y in zip(runs, yardstick)]
-                cells += [f"{mid('cpu'):.2f}", spread([s.cpu for s in runs], 2), f"{mid('user') * 100:.0f}"]
-                cells += [f"{median(ratios):.2f}", spread(ratios, 2)]
+            ratios = [s.cpu / y.cpu for s, y in zip(runs, yardstick)]
+            cells += [f"{mid('cpu'):.2f}", spread([s.cpu for s in runs], 2), f"{mid('user') * 100:.0f}"]
+            cells += [f"{median(ratios):.2f}", spread(ratios, 2)]
             if isinstance(load, Calls):
                 cells += [f"{mid('rate'):.0f}", f"{mid('p50'):.0f}", f"{mid('p99'):.0f}"]
             else:
@@ -378,7 +375,7 @@ class Bench:
     def vanish(self, clients):
         """Clients that subscribe and are reset, again and again: does anything of them stay?"""
         try:
-            node, port = self.node()
+            node, port = self.node(self.other_cpus)
             proxy = self.proxy(STEADFAST_WAY, port, clients)
             print(f"{clients} clients connect, subscribe and are reset, again and again.\n")
             print("| round | RSS MB with them | RSS MB without | open files with them | without | subscriptions at the node |")

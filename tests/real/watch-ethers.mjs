@@ -1,6 +1,7 @@
 // An ethers client: `watch-ethers.mjs URL [ADDRESS]` says each block, and each log of the contract if one is named, as they come to it,
 // until it is killed. Whatever else happens is said too, and no check lets that pass.
 import { WebSocketProvider, id } from 'ethers'
+import { blocks } from './blocks.mjs'
 
 const [url, address] = process.argv.slice(2)
 const provider = new WebSocketProvider(url)
@@ -8,12 +9,7 @@ provider.websocket.onclose = (event) => console.log(`closed ${event.code} ${even
 provider.websocket.onerror = (event) => console.log(`error ${event.message}`)
 provider.on('error', (error) => console.log(`error ${error.message}`))
 
-// What is announced can be fetched: asked at once, and said in the order of the announcements.
-let said = Promise.resolve()
-provider.on('block', (number) => {
-  const fetched = provider.getBlock(number).then((block) => block?.hash ?? 'is not there', (error) => error.message)
-  said = said.then(async () => console.log(`block ${number} ${await fetched}`))
-})
+provider.on('block', blocks((number) => provider.getBlock(number)))
 if (address) {
   provider.on({ address, topics: [id('Ticked(uint256)')] }, (log) =>
     console.log(`log ${log.blockNumber} ${log.index} ${log.blockHash} ${BigInt(log.data)}${log.removed ? ' removed' : ''}`))

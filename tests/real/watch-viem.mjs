@@ -1,5 +1,6 @@
 // A viem client: `watch-viem.mjs URL [ADDRESS]` says the same as watch-ethers.mjs. It does not connect anew when it loses its connection.
 import { createPublicClient, parseAbiItem, webSocket } from 'viem'
+import { blocks } from './blocks.mjs'
 
 const [url, address] = process.argv.slice(2)
 const onError = (error) => console.log(`error ${error.message}`)
@@ -7,13 +8,9 @@ const client = createPublicClient({ transport: webSocket(url, { reconnect: false
 const { socket } = await client.transport.getRpcClient()
 socket.addEventListener('close', (event) => console.log(`closed ${event.code} ${event.reason}`))
 
-let said = Promise.resolve()
 client.watchBlockNumber({
   onError,
-  onBlockNumber(blockNumber) {
-    const fetched = client.getBlock({ blockNumber }).then((block) => block.hash, (error) => error.message)
-    said = said.then(async () => console.log(`block ${blockNumber} ${await fetched}`))
-  },
+  onBlockNumber: blocks((blockNumber) => client.getBlock({ blockNumber })),
 })
 if (address) {
   client.watchEvent({

@@ -67,10 +67,13 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
 fn settings(dev: &Dev, devnet: &Devnet) -> String {
     let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
     for node in devnet.nodes() {
-        let layer = if node.kind() == Kind::Execution { "el" } else { "cl" };
         let (name, url) = (node.name(), node.http_url());
         let tier = if name.ends_with("-1") { "primary" } else { "backup" };
-        text.push_str(&format!("[[{layer}.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n"));
+        let (layer, ws) = match node.kind() {
+            Kind::Execution => ("el", format!("ws = \"{}\"\n", node.ws_url())),
+            Kind::Consensus => ("cl", String::new()),
+        };
+        text.push_str(&format!("[[{layer}.{tier}]]\nname = \"{name}\"\nhttp = \"{url}\"\n{ws}"));
     }
     text
 }
@@ -82,7 +85,7 @@ fn introduce(devnet: &Devnet, app: &App) {
     println!(
         "A pretend network (chain id {chain}) with the proxy in front of it.
 
-  point a wallet or a script at   http://{addr}
+  point a wallet or a script at   http://{addr}   ws://{addr}
   see what the proxy sees         steadfast status --watch --admin http://{admin}
                                   http://{admin}/status   http://{admin}/metrics
 

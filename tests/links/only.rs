@@ -129,6 +129,8 @@ async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after
         assert!(cut.elapsed() < Duration::from_millis(50), "round {round}: out after {:?}", cut.elapsed());
         let side = proxy.side().await;
         assert!(side["nodes"][0]["last_error"]["message"].as_str().unwrap().contains("link"), "{side}");
+        assert_eq!(side["nodes"][0]["link"]["up"], false, "{side}");
+        assert_eq!(side["nodes"][1]["link"]["up"], true, "{side}");
         assert!(asks(&proxy).await.contains("el-2"), "round {round}");
         // Longer than flapping is held against it, and until it is between any two attempts to connect.
         sleep(Duration::from_millis(700_000 + round * 160)).await;

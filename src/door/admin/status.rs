@@ -52,6 +52,8 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "head_hash": known.head.as_ref().map(|head| head.hash.clone()),
                 "lag": known.lag,
                 "sync": (pool.layer == Layer::Cl && known.head.is_some()).then(|| sync(known.condition)),
+                // `heads`: whether it tells its heads by itself; if not, it is asked for them.
+                "link": node.link.as_ref().map(|link| json!({ "up": link.is_up(), "heads": known.pushing })),
                 "pair": node.pair.as_deref().map(&pair),
                 "latency_ms": known.latency.map(|latency| latency.as_secs_f64() * 1000.0),
                 "in_flight": node.traffic.in_flight(),

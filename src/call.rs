@@ -18,7 +18,7 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Attempt, Sent},
-    hold::{Hold, Left, Turn},
+    hold::{First, Hold, Left, Turn},
     pause::Pause,
 };
 use crate::{
@@ -138,7 +138,7 @@ impl Calls {
             return Outcome::Refused(Refusal::NeedsWebSocket);
         }
         let mut moved: Option<Arc<Self>> = None;
-        let mut may_have_arrived = false;
+        let (mut may_have_arrived, mut held_since, mut first) = (false, None, First::default());
         loop {
             let calls = moved.as_deref().unwrap_or(self);
             let mut course = Course {
@@ -155,7 +155,8 @@ impl Calls {
                 best: None,
                 rejected: None,
                 charges: Vec::new(),
-                held_since: None,
+                held_since,
+                first,
                 pause: Pause::default(),
             };
             match course.run(alarm).await {
@@ -166,8 +167,8 @@ impl Calls {
                     return Outcome::Answered(answer);
                 }
                 Err(Left::Refused(refusal)) => return Outcome::Refused(refusal),
-                Err(Left::Moved(next)) => {
-                    may_have_arrived = course.may_have_arrived;
+                Err(Left::Moved(next, turn)) => {
+                    (may_have_arrived, held_since, first) = (course.may_have_arrived, course.held_since, turn);
                     drop(course);
                     moved = Some(next);
                 }
@@ -200,6 +201,8 @@ struct Course<'a> {
     /// What nodes did with the call, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
+    /// Its turn where it comes from, if a reload moved it while it was first.
+    first: First,
     pause: Pause,
 }
 
@@ -310,8 +313,9 @@ impl<'a> Course<'a> {
             if self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
-            if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
-                *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now)).await?);
+            if self.tried.is_empty() && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().serves()) {
+                let first = std::mem::take(&mut self.first);
+                *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);
             }
             let load = |node: usize| {
                 let traffic = &pool.nodes[node].traffic;

@@ -16,6 +16,24 @@ use tokio::{task::JoinSet, time::Instant};
 
 const CALLS: usize = 8;
 
+/// Sends calls of `method`, numbered in the order of their arrival, to a proxy that has no node to send them to.
+async fn send(proxy: &Arc<Proxy>, method: &'static str) -> JoinSet<String> {
+    let mut calls = JoinSet::new();
+    for number in 1..=CALLS {
+        let calling = proxy.clone();
+        calls.spawn(async move { calling.post(call(number, method, "[]")).await.text() });
+        until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= number as f64).await;
+    }
+    calls
+}
+
+/// A node that is not well.
+async fn ailing(net: &Net) -> Origin {
+    let origin = Origin::within(net, well).await;
+    origin.ail(Some(response("503 Service Unavailable", "", "not yet")));
+    origin
+}
+
 /// A node that does as `script` says and is not well yet, and calls of `method` that wait for it, numbered in the order of their
 /// arrival. The next dials, a few of probes and then those of the calls, take as long as `delays` say.
 async fn held(
@@ -27,12 +45,7 @@ async fn held(
     let origin = Origin::within(net, script).await;
     origin.ail(Some(response("503 Service Unavailable", "", "not yet")));
     let proxy = Arc::new(Proxy::launch(net, &proxy::nodes([origin.url()])).await);
-    let mut calls = JoinSet::new();
-    for number in 1..=CALLS {
-        let calling = proxy.clone();
-        calls.spawn(async move { calling.post(call(number, method, "[]")).await.text() });
-        until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= number as f64).await;
-    }
+    let calls = send(&proxy, method).await;
     net.delay(delays.into_iter().map(Duration::from_millis));
     origin.ail(None);
     (origin, calls)
@@ -82,4 +95,38 @@ async fn a_call_waits_for_those_before_it_to_be_written_and_not_to_be_answered()
     let start = Instant::now();
     arrived(&origin).await;
     assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_waited_reach_the_nodes_that_reloads_bring_in_the_order_of_their_arrival() {
+    for method in ["eth_sendTransaction", "eth_call"] {
+        let net = Net::default();
+        let (first, second, third) = (ailing(&net).await, ailing(&net).await, Origin::within(&net, well).await);
+        let proxy = Arc::new(Proxy::launch(&net, &proxy::nodes([first.url()])).await);
+        let mut calls = send(&proxy, method).await;
+        proxy.reload(&proxy::nodes([second.url()])).await;
+        proxy.reload(&proxy::nodes([third.url()])).await;
+        let expected: Vec<String> = (1..=CALLS).map(|number| number.to_string()).collect();
+        assert_eq!(arrived(&third).await, expected, "{method}");
+        while let Some(answer) = calls.join_next().await {
+            assert!(answer.unwrap().contains("well"), "{method}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_leaves_calls_that_wait_no_more_time_than_they_had() {
+    let net = Net::default();
+    let (first, second) = (ailing(&net).await, ailing(&net).await);
+    let settings = |node: &Origin| proxy::nodes([node.url()]) + "[calls]\nhold = \"5s\"\n";
+    let proxy = Arc::new(Proxy::launch(&net, &settings(&first)).await);
+    let start = Instant::now();
+    let mut calls = send(&proxy, "eth_call").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.reload(&settings(&second)).await;
+    while let Some(answer) = calls.join_next().await {
+        assert!(answer.unwrap().contains("no_node"));
+    }
+    let waited = start.elapsed().as_millis();
+    assert!((5000..5900).contains(&waited), "they waited for {waited} ms");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -32,7 +33,7 @@ pub struct Hold<To> {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     /// The turn: whoever holds the one permit is first in the queue. Waiters get it in the order in which they asked.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     /// The calls that have left, in the order in which they did: whoever holds the one permit may be written.
     line: Semaphore,
     calls: AtomicUsize,
@@ -53,8 +54,19 @@ enum Fate<To> {
 pub enum Left<To> {
     /// With an error.
     Refused(Refusal),
-    /// A reload replaced the nodes: it goes on there.
-    Moved(Arc<To>),
+    /// A reload replaced the nodes: it goes on there, and those behind it follow when it has its place.
+    Moved(Arc<To>, First),
+}
+
+/// The turn of a call that moves, if it had one.
+#[derive(Debug, Default)]
+pub struct First(Option<OwnedSemaphorePermit>);
+
+impl First {
+    /// Whether it is the first of those that move.
+    pub fn is_first(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl<To> From<Refusal> for Left<To> {
@@ -118,7 +130,7 @@ impl<To> Hold<To> {
         Self {
             pool,
             metrics,
-            turn: Semaphore::new(1),
+            turn: Arc::new(Semaphore::new(1)),
             line: Semaphore::new(1),
             calls: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
@@ -133,21 +145,40 @@ impl<To> Hold<To> {
         self.calls.load(Relaxed) == 0
     }
 
-    /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory.
+    /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory, `first` the turn that it had
+    /// where it comes from.
     ///
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
-    pub async fn wait(&self, bytes: usize, until: Instant) -> Result<Turn<'_>, Left<To>> {
+    pub async fn wait(&self, bytes: usize, until: Instant, first: First) -> Result<Turn<'_>, Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
         let wait = async {
+            let mut asking = pin!(self.turn.clone().acquire_owned());
+            // Asking is what takes the place; then those that move behind it may come.
+            let asked = poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+            drop(first);
+            let turn = match asked {
+                Poll::Ready(turn) => turn,
+                Poll::Pending => asking.await,
+            };
             // A semaphore that is never closed.
-            let turn = self.turn.acquire().await.map_err(|_| Refusal::ShuttingDown)?;
-            let mut changes = self.pool.subscribe();
-            while !self.pool.snapshot().serves() {
-                if changes.changed().await.is_err() {
-                    return Err(Refusal::NoNode);
+            let turn = turn.map_err(|_| Refusal::ShuttingDown)?;
+            let (mut changes, mut fate) = (self.pool.subscribe(), self.fate.subscribe());
+            loop {
+                // Only whoever is first moves: all would wake in no order.
+                if let Fate::Moved(to) = &*fate.borrow_and_update() {
+                    return Err(Left::Moved(to.clone(), First(Some(turn))));
                 }
+                if self.pool.snapshot().serves() {
+                    break;
+                }
+                // Both arms are cancel-safe.
+                let changed = tokio::select! {
+                    changed = changes.changed() => changed,
+                    changed = fate.changed() => changed,
+                };
+                changed.map_err(|_| Refusal::NoNode)?;
             }
             let place = Turn::last(&self.line).await;
             drop(turn);
@@ -156,8 +187,8 @@ impl<To> Hold<To> {
         // All arms are cancel-safe: a waiter that leaves gives up its place only.
         tokio::select! {
             biased;
-            outcome = timeout_at(until, wait) => Ok(outcome.unwrap_or(Err(Refusal::NoNode))?),
-            left = self.ended() => Err(left),
+            outcome = timeout_at(until, wait) => outcome.unwrap_or(Err(Refusal::NoNode.into())),
+            () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),
         }
     }
 
@@ -171,7 +202,10 @@ impl<To> Hold<To> {
         // Both arms are cancel-safe.
         tokio::select! {
             () = tokio::time::sleep(length) => Ok(()),
-            left = self.ended() => Err(left),
+            () = self.is(|fate| !matches!(fate, Fate::Open)) => Err(match &*self.fate.borrow() {
+                Fate::Moved(to) => Left::Moved(to.clone(), First::default()),
+                Fate::Open | Fate::Closed => Refusal::ShuttingDown.into(),
+            }),
         }
     }
 
@@ -185,13 +219,10 @@ impl<To> Hold<To> {
         self.fate.send_replace(Fate::Moved(calls));
     }
 
-    /// Completes when there is no waiting here any more.
-    async fn ended(&self) -> Left<To> {
-        let mut fate = self.fate.subscribe();
-        match fate.wait_for(|fate| !matches!(fate, Fate::Open)).await.as_deref() {
-            Ok(Fate::Moved(calls)) => Left::Moved(calls.clone()),
-            _ => Left::Refused(Refusal::ShuttingDown),
-        }
+    /// Completes when the queue's fate is `such`.
+    async fn is(&self, such: impl Fn(&Fate<To>) -> bool) {
+        // The queue itself holds the sender.
+        let _ = self.fate.subscribe().wait_for(such).await;
     }
 
     fn enter(&self, bytes: usize) -> Result<Place<'_, To>, Refusal> {

@@ -26,7 +26,7 @@ use self::{
     upload::{Kept, Upload},
 };
 use super::{
-    hold::{Hold, Left, Turn},
+    hold::{First, Hold, Left, Turn},
     pause::Pause,
 };
 use crate::{
@@ -155,8 +155,13 @@ impl Rest {
             }
         }
         let mut moved: Option<Arc<Self>> = None;
+        let (mut held_since, mut first) = (None, First::default());
         loop {
             let rest = moved.as_deref().unwrap_or(self);
+            if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
+                // It is told at once, and takes its time.
+                first = First::default();
+            }
             if request.route.class == Class::Everywhere
                 && let Some(body) = upload.in_memory()
                 && let Some(answer) = rest.everywhere(request, &body).await?
@@ -171,13 +176,15 @@ impl Rest {
                 was_late: false,
                 best: None,
                 charges: Vec::new(),
-                held_since: None,
+                held_since,
+                first,
                 pause: Pause::default(),
             };
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => return Err(failure),
-                Err(Stop::Moved(next)) => {
+                Err(Stop::Moved(next, turn)) => {
+                    (held_since, first) = (course.held_since, turn);
                     drop(course);
                     moved = Some(next);
                 }
@@ -216,6 +223,8 @@ struct Course<'a> {
     /// What nodes did with the request, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
+    /// Its turn where it comes from, if a reload moved it while it was first.
+    first: First,
     pause: Pause,
 }
 
@@ -223,7 +232,7 @@ struct Course<'a> {
 enum Stop {
     Failed(Failure),
     /// A reload replaced the nodes while it waited: it goes on there.
-    Moved(Arc<Rest>),
+    Moved(Arc<Rest>, First),
 }
 
 impl<E: Into<Failure>> From<E> for Stop {
@@ -236,7 +245,7 @@ impl Stop {
     fn left(left: Left<Rest>) -> Self {
         match left {
             Left::Refused(refusal) => refusal.into(),
-            Left::Moved(next) => Self::Moved(next),
+            Left::Moved(next, turn) => Self::Moved(next, turn),
         }
     }
 }
@@ -291,8 +300,9 @@ impl<'a> Course<'a> {
                 return Ok(None);
             }
             let mut turn = None;
-            if self.tried.is_empty() && (!hold.is_empty() || !pool.snapshot().serves()) {
-                turn = Some(hold.wait(weight, self.hold_until(now)).await.map_err(Stop::left)?);
+            if self.tried.is_empty() && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().serves()) {
+                let first = std::mem::take(&mut self.first);
+                turn = Some(hold.wait(weight, self.hold_until(now), first).await.map_err(Stop::left)?);
             }
             if let Some(node) = self.rest.choose(&self.request.route, &self.tried) {
                 return Ok(Some((node, turn)));

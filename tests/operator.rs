@@ -15,7 +15,7 @@ use std::{
 
 use common::{
     client::{Client, call, post, with_headers},
-    origin::{Origin, Reply, chain, ok},
+    origin::{Origin, Reply, chain, ok, response},
     proxy::{self, nodes},
     sim::{Net, Proxy},
     until,
@@ -256,6 +256,38 @@ async fn a_page_of_a_name_that_was_made_to_point_here_can_drain_nothing() {
         let expected = if host.starts_with("evil") { 403 } else { 200 };
         assert_eq!(client.response().await.status, expected, "{host}");
         assert_eq!(proxy.admin("GET /readyz").await.status, if expected == 403 { 200 } else { 503 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_which_a_node_repeats_its_key_reaches_the_client_without_it() {
+    const KEYS: [&str; 2] = ["sup3rs3cretkey", "t0k3n0fth3node"];
+    let net = Net::default();
+    let words = KEYS.map(|key| format!("no such route: /v2/{key}")).concat();
+    let said = words.clone();
+    let origin = Origin::within(&net, move |seen| match &*seen.method() {
+        "eth_call" => Reply::error(seen, 3, &said),
+        "eth_getLogs" => Reply::error(seen, -32603, &said),
+        "eth_getCode" => {
+            let body =
+                format!(r#"{{"error":{{"code":-32005,"message":"{said}"}},"id":{},"jsonrpc":"2.0"}}"#, seen.id());
+            Reply::Bytes(response("429 Too Many Requests", "", body))
+        }
+        _ => Reply::result(seen, &format!("\"{said}\"")),
+    })
+    .await;
+    let url = format!("{}/v2/{}", origin.url(), KEYS[0]);
+    let headers = format!("headers = {{ Authorization = \"Bearer {}\" }}\n", KEYS[1]);
+    let proxy = Proxy::over(&net, [&*url], &headers).await;
+    for id in ["7", "\"t0k3n0fth3node\"", "1.50"] {
+        for method in ["eth_call", "eth_getLogs", "eth_getCode"] {
+            let text = proxy.post(call(id, method, "[]")).await.text();
+            assert!(text.contains("no such route: /v2/***no such route: /v2/***"), "{method}: {text}");
+            assert!(text.contains(&format!("\"id\":{id}")), "{method}: {text}");
+            serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        }
+        // A result is data, and goes as it came.
+        assert_eq!(proxy.post(call(id, "eth_getBalance", "[]")).await.text(), answer(id, &format!("\"{words}\"")));
     }
 }
 

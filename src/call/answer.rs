@@ -191,6 +191,15 @@ impl Answer {
         }
     }
 
+    /// Replaces what is in memory, where `concealed` has another text for it.
+    pub fn conceal(&mut self, concealed: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
+        if let Some(text) = concealed(self.pieces.join(usize::MAX)) {
+            self.pieces = Pieces::default();
+            self.pieces.push(text.into());
+            self.id = None;
+        }
+    }
+
     /// The error that the node returned, if it can be read.
     pub fn error(&mut self) -> Option<NodeError<'_>> {
         NodeError::read(self.pieces.join(usize::MAX))

@@ -158,6 +158,10 @@ impl Attempt<'_> {
 
     fn classify(&self, mut answer: Answer) -> Sent {
         let status = answer.status;
+        // Gateways like to repeat the URL they were asked for, and a key may be in it.
+        if answer.kind != Kind::Result && self.node.has_secrets() {
+            answer.conceal(|text| self.node.conceal(text));
+        }
         // What a gateway or a provider says of itself and not of the call.
         let of_the_node = matches!(status, 300..=399 | 401 | 403 | 404 | 407 | 408 | 429 | 500..);
         let failing = |what: &str| {

@@ -15,9 +15,15 @@ use tokio::{task::JoinSet, time::sleep};
 use tokio_tungstenite::{accept_async, tungstenite::Message};
 
 use super::{
-    common::{sim::Net, until},
+    common::{
+        sim::{Net, Proxy},
+        until,
+    },
     heads::start,
 };
+
+/// What its URL keeps secret.
+const KEY: &str = "sup3rs3cretkey";
 
 /// What it was asked.
 #[derive(Default)]
@@ -68,8 +74,9 @@ impl Asked {
             "eth_chainId" => Ok(json!("0x539")),
             "eth_subscribe" => {
                 self.subscriptions.fetch_add(1, SeqCst);
-                Err(json!({ "code": -32601, "message": "the method eth_subscribe does not exist" }))
+                Err(json!({ "code": -32601, "message": format!("the method eth_subscribe does not exist at {KEY}") }))
             }
+            "eth_call" => Err(json!({ "code": 3, "message": format!("reverted at {KEY}") })),
             other => panic!("{other}"),
         }
     }
@@ -91,4 +98,22 @@ async fn a_refused_subscription_to_heads_is_no_fault_and_no_reason_to_reconnect(
     }
     assert!(pool.snapshot().nodes[0].verdict.is_usable() && !pool.is_pushing(0));
     assert_eq!((asked.connections.load(SeqCst), asked.subscriptions.load(SeqCst)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_it_says_to_clients_does_not_repeat_its_key() {
+    let net = Net::default();
+    let (port, _serving) = node(&net, Arc::default()).await;
+    let proxy = Proxy::launch(&net, &format!("[[el.primary]]\nws = \"ws://127.0.0.1:{port}/{KEY}\"\n")).await;
+    until("it is up", async || proxy.verdicts().await == ["up"]).await;
+    let mut client = proxy.ws().await;
+    for (id, method, params, message) in [
+        ("1", "eth_call", "[]", "reverted at ***"),
+        ("\"a\"", "eth_call", "[]", "reverted at ***"),
+        ("1.50", "eth_subscribe", "[\"newPendingTransactions\"]", "the method eth_subscribe does not exist at ***"),
+    ] {
+        let asked = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        let text = client.ask(asked).await;
+        assert!(text.contains(&format!("\"id\":{id}")) && text.contains(message), "{method}: {text}");
+    }
 }

@@ -169,6 +169,7 @@ impl Relay {
                     self.avoided.add(node, now);
                 }
                 if *self.state.borrow() == State::Asked {
+                    let error = pool.nodes[node].conceal(&error).map_or(error, Bytes::from);
                     self.refusal.get_or_insert(error);
                 }
             }

@@ -328,6 +328,7 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     let mut chain: Option<Chain> = None;
     loop {
         let started = Instant::now();
+        node.traffic.asks(started);
         let outcome = match timeout(pool.settings.timeout, probe::probe(node, pool.layer, chain.as_ref())).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -335,6 +336,9 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
                 Err(Trouble { fault: Fault::Silent, text })
             }
         };
+        if !matches!(outcome, Err(Trouble { fault: Fault::Silent, .. })) {
+            node.traffic.hears();
+        }
         metrics.probed(&node.label, started.elapsed().as_secs_f64());
         // Whatever answers after an outage may be another node under the same address.
         chain = outcome.as_ref().ok().map(|probe| probe.chain.clone());
@@ -353,10 +357,12 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     }
 }
 
-/// Looks for nodes that owe answers and send nothing, and puts each to the test.
+/// Looks for nodes that owe answers and send nothing, or nothing to a probe, and puts each to the test. A node may take half the time
+/// of a probe to send the first byte, if that is more: one that is slow with probes is not silent.
 async fn watch_silence(pool: Arc<Pool>) {
     let mut tests: JoinSet<(usize, Option<Input>)> = JoinSet::new();
     let mut under_test = vec![false; pool.nodes.len()];
+    let patience = SILENCE.max(pool.settings.timeout / 2);
     let mut ticks = interval(WATCH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -372,11 +378,14 @@ async fn watch_silence(pool: Arc<Pool>) {
             }
             now = ticks.tick() => {
                 for (index, node) in pool.nodes.iter().enumerate() {
-                    let verdict = pool.snapshot().nodes[index].verdict;
-                    if !under_test[index] && verdict.answers() && node.traffic.silence(now) > SILENCE {
+                    if under_test[index] || !pool.snapshot().nodes[index].verdict.answers() {
+                        continue;
+                    }
+                    let owes = node.traffic.silence(now) > SILENCE;
+                    if owes || node.traffic.unheard(now) > patience {
                         under_test[index] = true;
-                        let pool = pool.clone();
-                        tests.spawn(async move { (index, put_to_the_test(&pool, index).await) });
+                        let (pool, limit) = (pool.clone(), if owes { SILENCE } else { patience });
+                        tests.spawn(async move { (index, put_to_the_test(&pool, index, owes, limit).await) });
                     }
                 }
             }
@@ -384,17 +393,21 @@ async fn watch_silence(pool: Arc<Pool>) {
     }
 }
 
-async fn put_to_the_test(pool: &Pool, index: usize) -> Option<Input> {
+/// Probes a node that has been silent for `limit`, though it `owes` answers, or a probe its first byte, and gives it as long again.
+async fn put_to_the_test(pool: &Pool, index: usize, owes: bool, limit: Duration) -> Option<Input> {
     let node = &pool.nodes[index];
     let chain = pool.snapshot().nodes[index].chain.clone();
-    match timeout(SILENCE, probe::probe(node, pool.layer, chain.as_ref())).await {
+    match timeout(limit, probe::probe(node, pool.layer, chain.as_ref())).await {
         Ok(Ok(_)) => {
             node.traffic.touch(Instant::now());
             None
         }
         Ok(Err(trouble)) => Some(Input::Probed(index, Err(trouble))),
+        // The probe that it was silent to may have been answered meanwhile.
+        Err(_) if !owes && node.traffic.unheard(Instant::now()) < limit => None,
         Err(_) => {
-            let text = format!("owes answers, and has been silent for {:?}", SILENCE * 2);
+            let what = if owes { "answers" } else { "an answer to a probe" };
+            let text = format!("owes {what}, and has been silent for {:?}", limit * 2);
             Some(Input::Out(index, Trouble { fault: Fault::Silent, text }))
         }
     }

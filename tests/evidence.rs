@@ -18,7 +18,10 @@ use common::{
     sim::{Net, Proxy},
     until,
 };
-use steadfast::pool::head::{Memory, Report, Standing, judge};
+use steadfast::{
+    devnet::{Devnet, Fault, Options},
+    pool::head::{Memory, Report, Standing, judge},
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -328,5 +331,31 @@ async fn a_lead_at_the_start_does_not_count_against_a_block_as_old_as_blocks_get
                 assert!(matches!(standings[0], Standing::Fit), "age {age}, lead {lead}, at {seconds}: {standings:?}");
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_its_time_over_probes_is_not_silent_and_one_that_hangs_is_out_though_nobody_calls() {
+    for (timeout, slow, limit) in [(2, 1500, 3200), (2, 1900, 3200), (6, 2500, 7200), (6, 5800, 7200)] {
+        let net = Net::default();
+        let options = Options { execution: 1, ..Options::default() };
+        let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let node = devnet.el(0);
+        let health = format!("health = {{ timeout = \"{timeout}s\" }}\n");
+        let url = node.http_url();
+        let proxy = Proxy::over(&net, [], &(health + &common::proxy::nodes([&*url]))).await;
+        until("it is up", async || proxy.verdicts().await == ["up"]).await;
+        node.set_fault(Fault::slow(slow));
+        for _ in 0..600 {
+            sleep(Duration::from_millis(100)).await;
+            assert_eq!((proxy.verdicts().await, proxy.in_flight().await), (vec!["up".to_owned()], 0), "{slow} ms");
+        }
+        node.clear_faults();
+        sleep(Duration::from_secs(10)).await;
+        node.set_fault(Fault::Hang);
+        let start = Instant::now();
+        until("it is out", async || proxy.verdicts().await == ["down"]).await;
+        let took = start.elapsed().as_millis();
+        assert!(took < limit, "out after {took} ms, of a probe's {timeout} s");
     }
 }

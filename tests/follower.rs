@@ -183,7 +183,7 @@ async fn pushed_blocks_are_told_at_once_and_nothing_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_cut_a_hang_and_a_silence_cost_time_and_no_block() {
     for (fault, longest, moves) in
-        [(Fault::Down, 1100, true), (Fault::Hang, 6500, true), (Fault::Mute, 3500, false), (Fault::Failing, 4000, true)]
+        [(Fault::Down, 1100, true), (Fault::Hang, 3400, true), (Fault::Mute, 3500, false), (Fault::Failing, 4000, true)]
     {
         let stage = Stage::new(moving(), PUSHED).await;
         let first = stage.devnet.chain().head().number + 1;

@@ -66,7 +66,11 @@ async fn post(
 async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Result<Bytes, Trouble> {
     let Some(link) = &node.link else { return Err(failing(node, "has no URL")) };
     node.linked().await.map_err(|text| Trouble { fault: Fault::Unreachable, text })?;
-    match link.call(body, Some(ID)).await {
+    let answer = link.call(body, Some(ID)).await;
+    if answer.is_ok() {
+        node.traffic.hears();
+    }
+    match answer {
         Ok(answer) if answer.text.len() > max_bytes => Err(too_long(node, method, max_bytes)),
         Ok(answer) => Ok(answer.text),
         Err(error) => Err(link_trouble(node, link, error)),
@@ -97,6 +101,7 @@ fn answer(body: &Bytes, node: &Node, method: &str) -> Result<Result<Bytes, Refus
 /// The whole body of the answer to `asked`.
 pub(super) async fn read(node: &Node, asked: &str, mut response: Response, max_bytes: usize) -> Result<Bytes, Trouble> {
     let mut body = BytesMut::new();
+    node.traffic.hears();
     while let Some(piece) = response.next().await {
         let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
         if body.len() + piece.len() > max_bytes {

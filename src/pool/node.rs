@@ -32,6 +32,9 @@ const PING: Duration = Duration::from_secs(5);
 const PONG: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// No moment.
+const NONE: u64 = u64::MAX;
+
 /// Words of an `Authorization` header that are no secret.
 const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
 
@@ -215,6 +218,8 @@ pub struct Traffic {
     owed: AtomicUsize,
     /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
     quiet_since: AtomicU64,
+    /// Milliseconds since `epoch` at which the first of the probes was sent since which the node has sent no byte; [`NONE`] when there is none.
+    unheard_since: AtomicU64,
     /// Failed calls in a row, by the method's place in its table, or the group's of a request: a node may be stuck on one and answer all others.
     failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
@@ -227,6 +232,7 @@ impl Traffic {
             epoch: Instant::now(),
             owed: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
+            unheard_since: AtomicU64::new(NONE),
             failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
             told: AtomicU64::new(0),
         }
@@ -240,7 +246,7 @@ impl Traffic {
     /// The node owes an answer from `now` until the guard is dropped.
     pub fn owes(&self, now: Instant) -> Owed<'_> {
         if self.owed.fetch_add(1, Relaxed) == 0 {
-            self.touch(now);
+            self.quiet_since.store(self.millis(now), Relaxed);
         }
         Owed(self)
     }
@@ -248,6 +254,28 @@ impl Traffic {
     /// The node sent something.
     pub fn touch(&self, now: Instant) {
         self.quiet_since.store(self.millis(now), Relaxed);
+        self.hears();
+    }
+
+    /// A probe is sent to the node, which is no load on it and so no answer that it [owes](Self::owes).
+    pub(super) fn asks(&self, now: Instant) {
+        // The first one counts, until something comes.
+        let _ = self.unheard_since.compare_exchange(NONE, self.millis(now), Relaxed, Relaxed);
+    }
+
+    /// Something came that we asked for on our own account, or nothing will.
+    pub(super) fn hears(&self) {
+        if self.unheard_since.load(Relaxed) != NONE {
+            self.unheard_since.store(NONE, Relaxed);
+        }
+    }
+
+    /// For how long the node has sent no byte though it was probed.
+    pub(super) fn unheard(&self, now: Instant) -> Duration {
+        match self.unheard_since.load(Relaxed) {
+            NONE => Duration::ZERO,
+            since => Duration::from_millis(self.millis(now).saturating_sub(since)),
+        }
     }
 
     /// For how long the node has owed answers without sending a byte.

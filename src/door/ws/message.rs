@@ -319,12 +319,12 @@ impl Client {
         Refusal::Limit { name: "max_outbound", limit: self.max_outbound }
     }
 
-    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow. What
-    /// `begins` with it begins before anything else happens.
+    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow, and so
+    /// they leave a quarter to notifications. What `begins` with it begins before anything else happens.
     async fn send(&self, text: Bytes, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();
-            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound {
+            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound / 4 * 3 {
                 break;
             }
             self.drained.notified().await;

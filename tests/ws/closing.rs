@@ -281,3 +281,54 @@ async fn limits_that_a_reload_changes_hold_for_those_who_are_there() {
     ws.send(call(1, "eth_call", &format!("[\"{}\"]", "x".repeat(100)))).await;
     assert_eq!(ws.closed().await.0, 1009);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_a_node_is_not_sent_when_its_client_is_gone() {
+    for calls in [5, 300] {
+        let net = Net::default();
+        let origin = Origin::within(&net, |seen| Reply::result(seen, "1")).await;
+        let proxy =
+            Proxy::over(&net, [origin.url()], "[calls]\nhold = \"60s\"\ntimeout = \"90s\"\n[health]\nfall = 1\n").await;
+        origin.ail(Some(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n".to_vec()));
+        until("it is down", async || proxy.verdicts().await != ["up"]).await;
+        let mut ws = proxy.ws().await;
+        for id in 0..calls {
+            ws.send(call(id, "eth_sendTransaction", "[]")).await;
+        }
+        until("they wait", async || proxy.metric("steadfast_held_calls", "").await >= 5.0).await;
+        drop(ws);
+        sleep(Duration::from_secs(1)).await;
+        origin.ail(None);
+        until("it is up", async || proxy.verdicts().await == ["up"]).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(origin.seen().len(), 0, "of {calls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_network_was_removed_is_told_of_a_shutdown_too() {
+    let net = Net::default();
+    let first = Origin::within(&net, |_| Reply::act(async |_io| pending().await)).await;
+    let second = Origin::within(&net, |seen| Reply::result(seen, "\"second\"")).await;
+    let proxy = Proxy::over(&net, [first.url()], "[calls]\ntimeout = \"90s\"\nattempt_timeout = \"80s\"\n").await;
+    let mut ws = proxy.ws().await;
+    ws.send(call(1, "eth_sendTransaction", "[]")).await;
+    until("the node has it", async || proxy.in_flight().await == 1).await;
+    let other = format!("[[networks.base.el.primary]]\nname = \"b\"\nhttp = \"{}\"\n", second.url());
+    proxy.reload(&other).await;
+    sleep(Duration::from_secs(1)).await;
+    let Proxy { app, .. } = proxy;
+    let shutdown = tokio::spawn(app.shutdown());
+    loop {
+        match ws.next().await {
+            Some(Ok(Message::Close(Some(close)))) => {
+                assert_eq!(u16::from(close.code), 1012);
+                break;
+            }
+            Some(Ok(Message::Ping(_))) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    ws.gone().await;
+    shutdown.await.unwrap();
+}

@@ -103,6 +103,7 @@ async fn a_web_page_connects_only_if_its_origin_is_allowed() {
     assert_eq!(asks(&proxy, "Origin: https://app.example\r\n").await, "101");
     assert_eq!(asks(&proxy, "Origin: https://evil.example\r\n").await, "403");
     assert_eq!(asks(&proxy, "Origin: null\r\n").await, "403");
+    assert_eq!(asks(&proxy, "Origin: https://app.example\r\nOrigin: https://evil.example\r\n").await, "403");
     assert_eq!(asks(&closed, "Origin: https://app.example\r\n").await, "403");
 }
 

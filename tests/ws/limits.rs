@@ -140,3 +140,36 @@ async fn a_client_that_takes_little_but_takes_it_is_served() {
         sleep(Duration::from_secs(5)).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_for_a_client_that_takes_nothing_stay_at_the_node() {
+    for batches in [false, true] {
+        let net = Net::default();
+        let given = Arc::new(AtomicUsize::new(0));
+        let count = given.clone();
+        let origin = Origin::within(&net, move |seen| {
+            let (reply, count) = (answer(seen.id(), &format!("\"{}\"", "x".repeat(1_000_000))), count.clone());
+            Reply::act(async move |mut io| {
+                io.write_all(&ok(reply)).await.ok()?;
+                count.fetch_add(1, SeqCst);
+                Some(io)
+            })
+        })
+        .await;
+        let proxy = Proxy::over(&net, [origin.url()], "[ws]\nmax_outbound = \"4MiB\"\n").await;
+        let mut ws = proxy.ws().await;
+        for id in 0..100 {
+            let call = call(id, "eth_call", "[]");
+            ws.send(if batches { format!("[{call},{call}]") } else { call }).await;
+        }
+        sleep(Duration::from_secs(5)).await;
+        assert!(
+            given.load(SeqCst) <= 16,
+            "{} answers of 1 MB wait for a client that may have 4 MiB",
+            given.load(SeqCst)
+        );
+        for _ in 0..100 {
+            assert!(ws.text().await.trim_end_matches(']').ends_with("x\"}"));
+        }
+    }
+}

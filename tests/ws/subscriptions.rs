@@ -258,3 +258,48 @@ async fn status_tells_how_many_clients_and_subscriptions_there_are() {
     all.truncate(1);
     until("they have left", async || status().await == json!({ "connections": 1, "subscriptions": 2 })).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_wait_leave_room_for_notifications() {
+    let (_net, devnet, proxy) = network("[ws]\nmax_outbound = \"64KiB\"\n").await;
+    for padding in ["x".repeat(90), "x".repeat(100)] {
+        let mut ws = proxy.ws().await;
+        ws.subscribe(r#"["newHeads"]"#).await;
+        // More is answered than the connection and the mailbox hold.
+        for id in 0..250 {
+            ws.send(call(format!("\"{id}{padding}\""), "eth_getBlockByNumber", "[\"0x1\",false]")).await;
+        }
+        for _ in 0..5 {
+            sleep(Duration::from_millis(100)).await;
+            devnet.chain().mine(1);
+        }
+        sleep(Duration::from_millis(100)).await;
+        let mut bytes = 0;
+        for _ in 0..255 {
+            bytes += ws.text().await.len();
+        }
+        assert!(bytes > 200_000, "{bytes} prove nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_may_end_a_subscription_and_begin_another_beside_what_is_blocked() {
+    let (_net, devnet, proxy) = network("").await;
+    let mut ws = proxy.ws().await;
+    let id = ws.subscribe(r#"["newHeads"]"#).await;
+    let batch = [
+        call("null", "eth_unsubscribe", &format!("[\"{id}\"]")),
+        call(4, "eth_subscribe", "[\"newHeads\"]"),
+        r#"{"jsonrpc":"2.0","method":"eth_unsubscribe","params":["0x1"]}"#.to_owned(),
+        call(5, "admin_subscribe", "[\"x\"]"),
+        call(6, "admin_peers", "[]"),
+    ];
+    let answers: Value = serde_json::from_str(&ws.ask(format!("[{}]", batch.join(","))).await).unwrap();
+    assert_eq!((&answers[0]["result"], answers.as_array().unwrap().len()), (&true.into(), 4), "{answers}");
+    for blocked in [&answers[2], &answers[3]] {
+        assert_eq!(blocked["error"]["code"], -32601, "{answers}");
+    }
+    devnet.chain().mine(1);
+    assert_eq!(ws.notification().await.0, answers[1]["result"].as_str().unwrap());
+    assert!(ws.is_silent().await);
+}

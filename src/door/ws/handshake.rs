@@ -22,7 +22,7 @@ pub(super) fn answer<B>(
         let hint = Some((header::SEC_WEBSOCKET_VERSION, "13"));
         return refuse(StatusCode::UPGRADE_REQUIRED, "WebSockets are of version 13 here\n", hint);
     }
-    if headers.get(header::ORIGIN).is_some_and(|origin| !origins.allow(origin.as_bytes())) {
+    if headers.get_all(header::ORIGIN).iter().any(|origin| !origins.allow(origin.as_bytes())) {
         return refuse(
             StatusCode::FORBIDDEN,
             "a web page of this origin may not connect here; see ws.allow_origins\n",

@@ -2,13 +2,19 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, OnceCell, Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::{frame::Closing, subscriptions::Subscriptions};
 use crate::{
@@ -23,6 +29,8 @@ use crate::{
 
 /// How many calls of a batch run at the same time.
 const WIDTH: usize = 16;
+/// Long answers take their room in such pieces, in bytes.
+const UNIT: usize = 1024;
 /// How long a node may send none of an answer that it has begun.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -36,6 +44,8 @@ pub(super) struct Client {
     headers: Vec<u8>,
     /// Bytes of an answer at most, and of all that wait.
     max_outbound: usize,
+    /// Room for long answers on their way into the mailbox, in units of [`UNIT`].
+    room: Semaphore,
     /// Of a call that has ended, for the next: calls one after the other share one timer.
     spare: Mutex<Option<Alarm>>,
 }
@@ -46,6 +56,23 @@ pub(super) struct Network {
     pub(super) views: Option<Arc<Views>>,
     /// Subscriptions that a client may have.
     pub(super) max_subscriptions: usize,
+}
+
+/// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
+#[derive(Default)]
+struct Share<'c> {
+    room: OnceCell<Option<SemaphorePermit<'c>>>,
+    /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
+    placed: AtomicUsize,
+    next: Notify,
+}
+
+/// A call's part of it: by its place in a batch.
+#[derive(Clone, Copy)]
+struct Part<'s, 'c> {
+    share: &'s Share<'c>,
+    place: usize,
+    is_batch: bool,
 }
 
 /// What a request comes to.
@@ -65,6 +92,7 @@ impl Client {
             drained: Notify::new(),
             headers,
             max_outbound,
+            room: Semaphore::new(units(max_outbound) as usize),
             spare: Mutex::default(),
         }
     }
@@ -84,7 +112,9 @@ impl Client {
             Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
             Ok(Body::Single(Ok(request))) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let reply = self.reply(network, &request, arrived, &mut alarm).await;
+                let share = Share::default();
+                let part = Part { share: &share, place: 0, is_batch: false };
+                let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
@@ -109,13 +139,19 @@ impl Client {
 
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
     async fn batch(&self, network: &Network, entries: &[Result<Request<'_>, NotARequest<'_>>], arrived: Instant) {
-        let mut left = entries.iter();
+        let share = Share::default();
+        let mut left = entries.iter().enumerate();
         let mut running = FuturesOrdered::new();
         let mut text = BytesMut::new();
         let mut begins = Vec::new();
         loop {
-            running.extend(left.by_ref().take(WIDTH - running.len()).map(|entry| self.entry(network, entry, arrived)));
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|(place, entry)| {
+                let part = Part { share: &share, place, is_batch: true };
+                self.entry(network, entry, arrived, part)
+            }));
             let Some((reply, id)) = running.next().await else { break };
+            share.placed.fetch_add(1, Relaxed);
+            share.next.notify_waiters();
             let reply = match reply {
                 Reply::Nothing => continue,
                 Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
@@ -136,21 +172,29 @@ impl Client {
         }
     }
 
-    async fn entry<'e>(
-        &self,
+    async fn entry<'e, 'c>(
+        &'c self,
         network: &Network,
         entry: &'e Result<Request<'e>, NotARequest<'e>>,
         arrived: Instant,
+        part: Part<'_, 'c>,
     ) -> (Reply, Option<&'e [u8]>) {
         match entry {
-            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default()).await, request.id),
+            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default(), part).await, request.id),
             Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
         }
     }
 
-    async fn reply(&self, network: &Network, request: &Request<'_>, arrived: Instant, alarm: &mut Alarm) -> Reply {
+    async fn reply<'c>(
+        &'c self,
+        network: &Network,
+        request: &Request<'_>,
+        arrived: Instant,
+        alarm: &mut Alarm,
+        part: Part<'_, 'c>,
+    ) -> Reply {
         let outcome = match scribe(&request.method) {
-            None => self.call(&network.calls, request, arrived, alarm).await,
+            None => self.call(&network.calls, request, arrived, alarm, part).await,
             Some(_) if network.calls.settings().blocks(&request.method) => {
                 Err(Refusal::Blocked(request.method.to_string()))
             }
@@ -190,12 +234,13 @@ impl Client {
     }
 
     /// Calls until a node's answer is there whole: what is lost half-way is asked for again if it may be.
-    async fn call(
-        &self,
+    async fn call<'c>(
+        &'c self,
         calls: &Calls,
         request: &Request<'_>,
         arrived: Instant,
         alarm: &mut Alarm,
+        part: Part<'_, 'c>,
     ) -> Result<Bytes, Refusal> {
         for _ in 0..calls.settings().attempts.get() {
             let answer = match calls.run(request, &self.headers, arrived, alarm).await {
@@ -205,7 +250,7 @@ impl Client {
             if request.id.is_none() {
                 return Ok(Bytes::new());
             }
-            match self.whole(answer, alarm).await {
+            match self.whole(answer, alarm, part).await {
                 Whole::Text(text) => return Ok(text),
                 Whole::TooLong => return Err(self.too_long()),
                 Whole::Lost if !Method::of(&request.method).is_repeatable() => return Err(Refusal::OutcomeUnknown),
@@ -216,10 +261,10 @@ impl Client {
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
-    async fn whole(&self, mut answer: Answer, alarm: &mut Alarm) -> Whole {
+    async fn whole<'c>(&'c self, mut answer: Answer, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
         let text = match answer.in_memory() {
             Some((first, more)) if more.is_empty() => first.clone(),
-            _ => match self.gather(&mut answer, alarm).await {
+            _ => match self.gather(&mut answer, alarm, part).await {
                 Ok(text) => text,
                 Err(whole) => return whole,
             },
@@ -231,10 +276,14 @@ impl Client {
         if std::str::from_utf8(&text).is_err() { Whole::Lost } else { Whole::Text(text) }
     }
 
-    async fn gather(&self, answer: &mut Answer, alarm: &mut Alarm) -> Result<Bytes, Whole> {
+    async fn gather<'c>(&'c self, answer: &mut Answer, alarm: &mut Alarm, part: Part<'_, 'c>) -> Result<Bytes, Whole> {
         let length = |answer: &Answer| answer.length().unwrap_or(0);
         let limit = self.max_outbound as u64;
-        let mut pieces = BytesMut::with_capacity(length(answer).min(limit) as usize);
+        if length(answer) > limit {
+            return Err(Whole::TooLong);
+        }
+        self.enter(part, answer.length()).await;
+        let mut pieces = BytesMut::with_capacity(length(answer) as usize);
         loop {
             if length(answer).saturating_add(pieces.len() as u64) > limit {
                 return Err(Whole::TooLong);
@@ -254,16 +303,28 @@ impl Client {
         }
     }
 
+    /// Waits for room for a long answer: what finds none stays with its node until the client has taken what came before. Those of a
+    /// batch have one room, in their order.
+    async fn enter<'c>(&'c self, part: Part<'_, 'c>, length: Option<u64>) {
+        let Part { share, place, is_batch } = part;
+        while share.placed.load(Relaxed) < place {
+            share.next.notified().await;
+        }
+        let wanted = length.filter(|_| !is_batch).map_or(self.max_outbound, |length| length as usize);
+        // It is never closed.
+        share.room.get_or_init(|| async { self.room.acquire_many(units(wanted)).await.ok() }).await;
+    }
+
     fn too_long(&self) -> Refusal {
         Refusal::Limit { name: "max_outbound", limit: self.max_outbound }
     }
 
-    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow. What
-    /// `begins` with it begins before anything else happens.
+    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow, and so
+    /// they leave a quarter to notifications. What `begins` with it begins before anything else happens.
     async fn send(&self, text: Bytes, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();
-            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound {
+            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound / 4 * 3 {
                 break;
             }
             self.drained.notified().await;
@@ -299,6 +360,11 @@ fn scribe(method: &str) -> Option<Scribe> {
     } else {
         None
     }
+}
+
+/// How many units make so many bytes.
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 fn result(id: &[u8], result: &str) -> Bytes {

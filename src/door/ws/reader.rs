@@ -132,6 +132,20 @@ impl Reader {
         }
     }
 
+    /// Waits for the end of the connection while no message is wanted: reads a little ahead, and notices no end behind more than that.
+    pub(super) fn poll_lost(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<()> {
+        while self.ahead.len() < GLANCE {
+            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+            let mut glance = ReadBuf::uninit(&mut space);
+            if ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).is_err() || glance.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.ahead.extend_from_slice(glance.filled());
+            self.heard = true;
+        }
+        Poll::Pending
+    }
+
     /// Reads to the end of the connection and looks at nothing.
     ///
     /// # Errors

@@ -185,7 +185,11 @@ impl Session {
                 continue;
             }
             if !self.reads() {
-                return Poll::Pending;
+                return match self.state {
+                    State::Answering => Poll::Pending,
+                    // It may be gone all the same, and its calls with it.
+                    _ => self.reader.poll_lost(&mut self.io, context),
+                };
             }
             let incoming = match self.state {
                 State::Deaf => ready!(self.reader.poll_gone(&mut self.io, context)),
@@ -370,10 +374,10 @@ impl Session {
                 let site = self.site.load_full();
                 self.limits = Limits::of(&site.ws);
                 self.reader.allow(self.limits.max_message);
-                match site.network(&self.network).filter(|network| network.calls.is_some()) {
-                    Some(_) => self.watch(),
-                    None => self.leave(GONE),
+                if site.network(&self.network).is_none_or(|network| network.calls.is_none()) {
+                    self.leave(GONE);
                 }
+                self.watch();
             }
             Event::LastCall => {
                 if let State::Leaving(closing) = &self.state {

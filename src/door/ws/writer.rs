@@ -140,14 +140,48 @@ impl Writer {
         Pin::new(io).poll_flush(context)
     }
 
-    /// Keeps what is not written in a buffer of its size, and leaves the large one to others.
+    /// Keeps what is not written in a buffer of its size, and leaves the large one to others. What is written goes too: to a client
+    /// that is always a little behind, there is no moment at which everything is.
     fn let_go_of_the_scratch(&mut self) {
-        if self.gathered.capacity() > 2 * self.gathered.len() + 64 {
-            let rest = self.gathered[self.at..].to_vec();
+        let rest = &self.gathered[self.at..];
+        if self.gathered.capacity() > 2 * rest.len() + 64 {
+            let rest = rest.to_vec();
             let mut scratch = std::mem::replace(&mut self.gathered, rest);
             self.at = 0;
             scratch.clear();
-            SCRATCH.set(scratch);
+            if scratch.capacity() <= 4 * GATHER {
+                SCRATCH.set(scratch);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_is_always_a_little_behind_does_not_make_the_buffer_grow() {
+        let (near, mut far) = duplex(1000);
+        let (mut io, mut writer): (BoxIo, _) = (Box::new(near), Writer::default());
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut sent, mut taken, mut space) = (0, Vec::new(), [0; 700]);
+        for round in 0..2000 {
+            while writer.has_room() {
+                writer.text(vec![b'a' + (sent % 26) as u8; 98].into());
+                sent += 1;
+            }
+            assert!(writer.poll_flush(&mut io, &mut context).is_pending());
+            assert!(writer.gathered.capacity() <= 4 * GATHER, "{} in round {round}", writer.gathered.capacity());
+            let count = far.read(&mut space).await.unwrap();
+            taken.extend_from_slice(&space[..count]);
+        }
+        for (n, frame) in taken.chunks_exact(100).enumerate() {
+            assert_eq!((frame[1], frame[2], frame[99]), (98, b'a' + (n % 26) as u8, b'a' + (n % 26) as u8), "{n}");
         }
     }
 }

@@ -23,11 +23,12 @@ use std::{
 
 use chain::Tree;
 use client::{Heard, Listened, check, listen};
-use common::{proxy, scene::play, sim::Net};
+use common::{client::Client, proxy, scene::play, sim::Net};
 use fastrand::Rng;
 use node::{Fault, Habits, Node};
 use steadfast::app::{App, World};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -149,6 +150,24 @@ impl Stage {
             (tip, times)
         });
         task
+    }
+
+    /// A client that asks for a stream and reads no more than this of it.
+    async fn idler(&self, topics: &str, reads: usize) -> DuplexStream {
+        let mut io = self.net.connect(self.app.addr().port()).await.unwrap();
+        let request = format!("GET /eth/v1/events?topics={topics} HTTP/1.1\r\nHost: proxy\r\n\r\n");
+        io.write_all(request.as_bytes()).await.unwrap();
+        io.read_exact(&mut vec![0; reads]).await.unwrap();
+        io
+    }
+
+    /// Streams that the proxy counts as open.
+    async fn streams(&self) -> String {
+        let mut client = Client::over(self.net.connect(self.app.admin_addr().port()).await.unwrap());
+        client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        let metrics = client.response().await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("steadfast_sse_streams "));
+        line.unwrap_or_default().to_owned()
     }
 
     async fn disturb(&self, rng: &mut Rng) {
@@ -280,4 +299,30 @@ fn whatever_befalls_the_nodes_every_stream_tells_all_of_the_chain_once() {
     );
     let count = seeds.end - seeds.start;
     assert!(events.into_inner() >= count * 200 && passed.into_inner() >= count * 50);
+}
+
+#[test]
+fn a_client_that_leaves_or_does_not_read_is_let_go_and_the_others_hear_all() {
+    play(7, async {
+        let mut rng = Rng::with_seed(7);
+        let stage = Stage::set(&mut rng).await;
+        let mut mining = stage.mine(rng.fork());
+        let mut listening = JoinSet::new();
+        listening.spawn(stage.listener(CHAIN_ONLY, "the one that reads".to_owned()));
+        let leaves = stage.idler("head,bulk", 1_000).await;
+        let _sleeps = stage.idler("head,bulk", 1_000).await;
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(stage.streams().await, "3");
+        drop(leaves);
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(stage.streams().await, "2", "one left");
+        // What it does not take fills its connection within some twenty blocks; half a minute later it is gone.
+        sleep(Duration::from_secs(70)).await;
+        assert_eq!(stage.streams().await, "1", "one does not read");
+        let (tip, _) = mining.join_next().await.unwrap().unwrap();
+        let (opened, heard) = listening.join_next().await.unwrap().unwrap();
+        let since = PAST + opened.duration_since(stage.start).as_secs();
+        check(&stage.tree.lock().unwrap(), tip, since, &heard, "the one that reads");
+        stage.app.shutdown().await;
+    });
 }

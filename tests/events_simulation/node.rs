@@ -239,6 +239,7 @@ fn events(shared: &Shared, old: usize, new: usize) -> Vec<(&'static str, Value)>
         for topic in ["attestation", "novelty"] {
             events.push((topic, json!({ "slot": slot, "beacon_block_root": root(at) })));
         }
+        events.push(("bulk", json!({ "slot": slot, "more": "x".repeat(4 << 10) })));
     }
     if left && !added.is_empty() && habits.reorg == 1 {
         events.push(reorg());

@@ -239,21 +239,22 @@ fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration) {
             heard.push(done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
         }
         heard.sort_by_key(|(number, _)| *number);
-        let tree = stage.tree.lock().unwrap();
         let mut longest = Duration::ZERO;
-        for (number, (opened, heard)) in &heard {
-            let who = format!("seed {seed} client {number}");
-            check(&tree, tip, PAST + opened.duration_since(stage.start).as_secs(), heard, &who);
-            for head in heard.iter().filter(|heard| heard.topic == "head") {
-                let name = chain::name(head.data["block"].as_str().unwrap());
-                let came = times.iter().rev().take_while(|(_, tip)| tree.line(*tip).any(|at| at == name)).last();
-                // Of a block that was left later, nobody need have heard.
-                if let Some((came, _)) = came {
-                    longest = longest.max(head.at.saturating_duration_since(*came));
+        {
+            let tree = stage.tree.lock().unwrap();
+            for (number, (opened, heard)) in &heard {
+                let who = format!("seed {seed} client {number}");
+                check(&tree, tip, PAST + opened.duration_since(stage.start).as_secs(), heard, &who);
+                for head in heard.iter().filter(|heard| heard.topic == "head") {
+                    let name = chain::name(head.data["block"].as_str().unwrap());
+                    let came = times.iter().rev().take_while(|(_, tip)| tree.line(*tip).any(|at| at == name)).last();
+                    // Of a block that was left later, nobody need have heard.
+                    if let Some((came, _)) = came {
+                        longest = longest.max(head.at.saturating_duration_since(*came));
+                    }
                 }
             }
         }
-        drop(tree);
         assert!(longest < PATIENCE, "seed {seed}: a head came after {longest:?}");
         stage.app.shutdown().await;
         (heard.into_iter().map(|(_, (_, heard))| heard).collect(), longest)

@@ -1,5 +1,5 @@
 //! Streams of events under random faults, reorganisations, missed slots and outages, a thousand schedules in simulated time. Each is known
-//! by its seed; the same seed gives the same run.
+//! by its seed.
 //!
 //! `STEADFAST_SEEDS=FROM..TO` chooses others than the usual ones.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]

@@ -35,8 +35,9 @@ use super::{
 pub const WINDOW: u64 = 256;
 /// The longest gap that is filled, in slots.
 pub const MAX_GAP: u64 = 128;
-/// How often a gap may fail to be filled before it is skipped.
-const ATTEMPTS: u32 = 3;
+/// How often a gap may fail to be filled before it is skipped: one node alone has a dozen seconds then, and of several, those that are
+/// behind have some slots to come after it.
+const ATTEMPTS: u32 = 8;
 /// The longest event of a topic that tells the chain, in bytes; they have a few hundred.
 const MAX_EVENT: usize = 64 << 10;
 

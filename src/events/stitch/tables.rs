@@ -314,11 +314,14 @@ fn a_gap_that_cannot_be_filled_breaks_the_stream_and_is_skipped_in_the_end() {
     let mut stage = Stage::opened(&Node::line(5));
     let mut node = Node::line(9);
     node.blocks.remove(&7);
-    for _ in 0..3 {
+    for _ in 0..ATTEMPTS {
         stage.open(&node);
     }
     stage.head(&node, 9);
-    assert_eq!(stage.heard(), ["broken", "broken", "skipped 5 to 9", "head 9"]);
+    let heard = stage.heard();
+    let (broken, skipped) = heard.split_at(ATTEMPTS as usize - 1);
+    assert!(broken.iter().all(|told| told == "broken"), "{heard:?}");
+    assert_eq!(skipped, ["skipped 5 to 9", "head 9"]);
     let node = Node::line(9 + MAX_GAP + 1);
     stage.open(&node);
     stage.head(&node, 9 + MAX_GAP + 1);

@@ -107,11 +107,19 @@ impl Calls {
         self.hold.close();
     }
 
-    /// Runs one call to its end. `headers` are lines to send along; `alarm` is the timer of whoever waits.
-    pub async fn run(&self, request: &Request<'_>, headers: &[u8], arrived: Instant, alarm: &mut Alarm) -> Outcome {
+    /// Runs one call to its end. `headers` are lines to send along; `alarm` is the timer of whoever waits. The nodes in `avoid`, by
+    /// their indexes, come last: their answers to this call were lost on the way.
+    pub async fn run(
+        &self,
+        request: &Request<'_>,
+        headers: &[u8],
+        arrived: Instant,
+        alarm: &mut Alarm,
+        avoid: &[usize],
+    ) -> Outcome {
         let method = Method::of(&request.method);
         let mut ending = Ending { calls: self, method, arrived, counted: false };
-        let outcome = self.exchange(request, method, headers, arrived, alarm).await;
+        let outcome = self.exchange(request, method, headers, arrived, alarm, avoid).await;
         ending.count(match &outcome {
             Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
             Outcome::Answered(_) => CallOutcome::NodeError,
@@ -130,6 +138,7 @@ impl Calls {
         headers: &[u8],
         arrived: Instant,
         alarm: &mut Alarm,
+        avoid: &[usize],
     ) -> Outcome {
         if self.settings.blocks(&request.method) {
             return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
@@ -147,7 +156,7 @@ impl Calls {
                 method,
                 headers,
                 deadline: arrived + self.settings.timeout,
-                tried: Vec::new(),
+                tried: if moved.is_some() { Vec::new() } else { avoid.to_vec() },
                 attempts: 0,
                 lost: 0,
                 may_have_arrived,
@@ -220,7 +229,8 @@ impl<'a> Course<'a> {
             self.may_have_arrived |= again;
             self.unsure |= again;
             match sent {
-                Sent::Answered(answer) => {
+                Sent::Answered(mut answer) => {
+                    answer.node = Some(node);
                     self.charge(node);
                     if let Some(height) = answer.height(self.tells()) {
                         self.calls.pool.shown(node, height);

@@ -50,6 +50,8 @@ pub struct Answer {
     pub status: u16,
     /// Result or error.
     pub kind: Kind,
+    /// The node that gave a result, by its index in the pool.
+    pub node: Option<usize>,
     pieces: Pieces,
     rest: Option<Response>,
     /// Where in the first piece the id stands, if it came before the result.
@@ -152,7 +154,7 @@ impl Answer {
             }
         }
         let rest = (!ended).then_some(response);
-        Ok(Self { status, kind: kind.unwrap_or(Kind::Alien), pieces, rest, id, splice: None })
+        Ok(Self { status, kind: kind.unwrap_or(Kind::Alien), node: None, pieces, rest, id, splice: None })
     }
 
     /// An answer that came as one text, with its id at `id`.
@@ -164,14 +166,14 @@ impl Answer {
         };
         let mut pieces = Pieces::default();
         pieces.push(text);
-        Self { status: 200, kind, pieces, rest: None, id: (!id.is_empty()).then_some(id), splice: None }
+        Self { status: 200, kind, node: None, pieces, rest: None, id: (!id.is_empty()).then_some(id), splice: None }
     }
 
     /// An answer of our own making, in a node's stead.
     pub fn made(body: Vec<u8>) -> Self {
         let mut pieces = Pieces::default();
         pieces.push(body.into());
-        Self { status: 200, kind: Kind::Result, pieces, rest: None, id: None, splice: None }
+        Self { status: 200, kind: Kind::Result, node: None, pieces, rest: None, id: None, splice: None }
     }
 
     /// Sees to it that the answer carries `id`, byte for byte: some nodes write a number or a string in their own way.

@@ -97,7 +97,7 @@ async fn answer(calls: &Arc<Calls>, body: Bytes, headers: &[u8], arrived: Instan
     match rpc::peek(&body, max_batch) {
         Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
         Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
-        Ok(Body::Single(Ok(request))) => match (calls.run(&request, headers, arrived, alarm).await, request.id) {
+        Ok(Body::Single(Ok(request))) => match (calls.run(&request, headers, arrived, alarm, &[]).await, request.id) {
             (_, None) => Reply::empty(),
             (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
             (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),

@@ -200,6 +200,35 @@ async fn a_long_answer_comes_whole_though_its_node_is_lost_in_the_middle_of_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_answer_that_stops_or_breaks_off_in_the_middle_is_had_from_another_node() {
+    let net = Net::default();
+    let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(2 << 20)));
+    let bad = Origin::within(&net, move |seen| {
+        let mut bytes = ok(body(seen.id()));
+        bytes.truncate(1 << 20);
+        if seen.method() == "eth_getBlockReceipts" {
+            return Reply::Last(bytes);
+        }
+        // All else that it is asked for it answers, so it stays the active one.
+        Reply::act(async move |mut io| {
+            io.write_all(&bytes).await.ok()?;
+            std::future::pending().await
+        })
+    })
+    .await;
+    let good = Origin::within(&net, move |seen| Reply::body(body(seen.id()))).await;
+    let proxy = Proxy::over(&net, [bad.url(), good.url()], "[calls]\nattempt_timeout = \"3s\"\n").await;
+    let mut ws = proxy.ws().await;
+    let asked = Instant::now();
+    assert_eq!(ws.ask(call(1, "eth_call", "[]")).await, body("1".into()));
+    assert!(asked.elapsed() <= Duration::from_millis(3100), "{:?}", asked.elapsed());
+    let asked = Instant::now();
+    assert_eq!(ws.ask(call(2, "eth_getBlockReceipts", "[\"0x1\"]")).await, body("2".into()));
+    assert!(asked.elapsed() <= Duration::from_millis(100), "{:?}", asked.elapsed());
+    assert_eq!((bad.count("eth_call"), bad.count("eth_getBlockReceipts")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn held_calls_leave_in_the_order_in_which_they_came() {
     let net = Net::default();
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));

@@ -80,7 +80,7 @@ impl Batch {
 
 async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
-    let outcome = calls.run(&request, headers, arrived, &mut Alarm::default()).await;
+    let outcome = calls.run(&request, headers, arrived, &mut Alarm::default(), &[]).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,
         (Outcome::Answered(answer), Some(_)) => Entry::Answer(answer),

@@ -31,7 +31,7 @@ use crate::{
 const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
-/// How long a node may send none of an answer that it has begun.
+/// How long a node may send none of an answer that it has begun and that no other may be asked for.
 const STALL: Duration = Duration::from_secs(30);
 
 /// What all messages of a client share.
@@ -242,29 +242,38 @@ impl Client {
         alarm: &mut Alarm,
         part: Part<'_, 'c>,
     ) -> Result<Bytes, Refusal> {
+        let is_repeatable = Method::of(&request.method).is_repeatable();
+        let stall = if is_repeatable { calls.settings().attempt_timeout.min(STALL) } else { STALL };
+        let mut lost = Vec::new();
         for _ in 0..calls.settings().attempts.get() {
-            let answer = match calls.run(request, &self.headers, arrived, alarm).await {
+            let answer = match calls.run(request, &self.headers, arrived, alarm, &lost).await {
                 Outcome::Answered(answer) => answer,
                 Outcome::Refused(refusal) => return Err(refusal),
             };
             if request.id.is_none() {
                 return Ok(Bytes::new());
             }
-            match self.whole(answer, alarm, part).await {
+            let node = answer.node;
+            match self.whole(answer, stall, alarm, part).await {
                 Whole::Text(text) => return Ok(text),
                 Whole::TooLong => return Err(self.too_long()),
-                Whole::Lost if !Method::of(&request.method).is_repeatable() => return Err(Refusal::OutcomeUnknown),
-                Whole::Lost => {}
+                Whole::Lost if !is_repeatable => return Err(Refusal::OutcomeUnknown),
+                Whole::Lost => {
+                    if let Some(node) = node {
+                        calls.pool().doubt(node);
+                        lost.push(node);
+                    }
+                }
             }
         }
         Err(Refusal::NoNode)
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
-    async fn whole<'c>(&'c self, mut answer: Answer, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
+    async fn whole<'c>(&'c self, mut answer: Answer, stall: Duration, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
         let text = match answer.in_memory() {
             Some((first, more)) if more.is_empty() => first.clone(),
-            _ => match self.gather(&mut answer, alarm, part).await {
+            _ => match self.gather(&mut answer, stall, alarm, part).await {
                 Ok(text) => text,
                 Err(whole) => return whole,
             },
@@ -276,7 +285,13 @@ impl Client {
         if std::str::from_utf8(&text).is_err() { Whole::Lost } else { Whole::Text(text) }
     }
 
-    async fn gather<'c>(&'c self, answer: &mut Answer, alarm: &mut Alarm, part: Part<'_, 'c>) -> Result<Bytes, Whole> {
+    async fn gather<'c>(
+        &'c self,
+        answer: &mut Answer,
+        stall: Duration,
+        alarm: &mut Alarm,
+        part: Part<'_, 'c>,
+    ) -> Result<Bytes, Whole> {
         let length = |answer: &Answer| answer.length().unwrap_or(0);
         let limit = self.max_outbound as u64;
         if length(answer) > limit {
@@ -288,7 +303,7 @@ impl Client {
             if length(answer).saturating_add(pieces.len() as u64) > limit {
                 return Err(Whole::TooLong);
             }
-            let due = Instant::now() + STALL;
+            let due = Instant::now() + stall;
             // Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;

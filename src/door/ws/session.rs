@@ -43,6 +43,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_CALL: f64 = 0.9;
 
 const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
+const ENDED: Closing = Closing::new(Closing::TRY_AGAIN, "no node gives one of the subscriptions any more");
 const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
 
 const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
@@ -327,7 +328,7 @@ impl Session {
         match why {
             view::Closing::Slow => self.too_slow(),
             view::Closing::Gap => self.close(&GAP),
-            view::Closing::Gone => self.close(&GONE),
+            view::Closing::Gone => self.close(&ENDED),
         }
     }
 

@@ -90,8 +90,12 @@ impl Actor {
         loop {
             let connector = self.connector.clone();
             let Some(connected) = self.without_connection(connector.connect()).await else { return };
+            let mut refused = false;
             let why = match connected {
-                Err(why) => why,
+                Err(failed) => {
+                    refused = failed.refused;
+                    failed.why
+                }
                 Ok(wire) => {
                     let since = Instant::now();
                     let End::Lost(why) = self.with(wire).await else { return };
@@ -102,10 +106,12 @@ impl Actor {
                 }
             };
             self.down(&why);
-            let delay = self.backoff.delay();
+            let delay = self.backoff.delay(refused);
             let shared = self.shared.clone();
             let pause = async {
+                // Both arms are cancel-safe.
                 tokio::select! {
+                    biased;
                     () = sleep(delay) => {}
                     () = shared.hurry.notified() => {}
                 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(100);
 /// At most.
 pub(super) const LONGEST: Duration = Duration::from_secs(2);
+/// At most, while the node answers the handshake with a refusal: a wrong key or too many requests do not pass in a moment.
+const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 
 /// Doubling delays, each between half and all of what it may be, so that links that were lost together do not come back together.
 pub(super) struct Backoff {
@@ -18,9 +20,11 @@ impl Backoff {
         Self { rng: fastrand::Rng::with_seed(seed), next: FIRST }
     }
 
-    pub(super) fn delay(&mut self) -> Duration {
-        let most = self.next;
-        self.next = (most * 2).min(LONGEST);
+    /// `refused`: the node was there, and would not have it.
+    pub(super) fn delay(&mut self, refused: bool) -> Duration {
+        let longest = if refused { LONGEST_REFUSED } else { LONGEST };
+        let most = self.next.min(longest);
+        self.next = (most * 2).min(longest);
         most.mul_f64(0.5 + self.rng.f64() / 2.0)
     }
 
@@ -38,7 +42,7 @@ mod tests {
     fn delays_double_up_to_the_longest_and_differ_between_seeds() {
         let delays = |seed| {
             let mut backoff = Backoff::new(seed);
-            (0..8).map(|_| backoff.delay()).collect::<Vec<_>>()
+            (0..8).map(|_| backoff.delay(false)).collect::<Vec<_>>()
         };
         for seed in 0..50 {
             for (n, delay) in delays(seed).into_iter().enumerate() {
@@ -49,8 +53,15 @@ mod tests {
         assert_ne!(delays(1), delays(2));
         assert_eq!(delays(3), delays(3));
         let mut backoff = Backoff::new(1);
-        (0..8).for_each(|_| _ = backoff.delay());
+        (0..8).for_each(|_| _ = backoff.delay(false));
         backoff.reset();
-        assert!(backoff.delay() <= FIRST);
+        assert!(backoff.delay(false) <= FIRST);
+    }
+    #[test]
+    fn whoever_refuses_is_left_in_peace_and_whoever_is_only_away_is_not() {
+        let mut backoff = Backoff::new(1);
+        let waited: Duration = (0..60).map(|_| backoff.delay(true)).sum();
+        assert!(waited > 20 * LONGEST_REFUSED, "60 refusals within {waited:?}");
+        assert!(backoff.delay(false) <= LONGEST);
     }
 }

@@ -27,21 +27,35 @@ pub(super) struct Connector {
     patience: Patience,
 }
 
+/// Why there is no connection.
+pub(super) struct Failed {
+    /// For people; names no secret.
+    pub(super) why: String,
+    /// The node answered, and would not have it.
+    pub(super) refused: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, refused: false }
+    }
+}
+
 impl Connector {
     pub(super) fn new(target: Target, dial: Arc<dyn Dial>, patience: Patience) -> Arc<Self> {
         Arc::new(Self { target, dial, patience })
     }
 
-    /// Opens a connection. The error is for people and names no secret.
-    pub(super) async fn connect(&self) -> Result<Wire, String> {
+    /// Opens a connection.
+    pub(super) async fn connect(&self) -> Result<Wire, Failed> {
         let patience = self.patience.connect;
         match timeout(patience, self.open()).await {
             Ok(opened) => opened,
-            Err(_) => Err(format!("no connection within {patience:?}")),
+            Err(_) => Err(format!("no connection within {patience:?}").into()),
         }
     }
 
-    async fn open(&self) -> Result<Wire, String> {
+    async fn open(&self) -> Result<Wire, Failed> {
         let unreachable = |error| format!("cannot connect: {error}");
         let mut io = self.dial.dial(&self.target.endpoint).await.map_err(unreachable)?;
         if let Some(tls) = &self.target.tls {
@@ -56,8 +70,12 @@ impl Connector {
         let request = self.request().map_err(|error| format!("no request can be made for it: {error}"))?;
         let opened = client_async_with_config(request, Timed::new(io), Some(config)).await;
         let (socket, _) = opened.map_err(|error| match error {
-            Error::Http(response) => format!("the node answers {} to a WebSocket handshake", response.status()),
-            error => format!("no WebSocket handshake: {error}"),
+            Error::Http(response) => {
+                let status = response.status();
+                let why = format!("the node answers {status} to a WebSocket handshake");
+                Failed { why, refused: status.is_client_error() }
+            }
+            error => format!("no WebSocket handshake: {error}").into(),
         })?;
         Ok(Wire::new(socket, self.patience))
     }

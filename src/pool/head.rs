@@ -11,7 +11,7 @@
 //!    claims a little more.
 //! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace (or at the fastest of any
 //!    chain, before this one's is known), and no other node that
-//!    was heard since bears it out. So only what a node itself says can make it implausible.
+//!    was heard since bears it out. So only what a node itself says can make it implausible, and then nobody's lag is measured by it.
 //! 5. With three nodes or more, lag is measured against the highest head that two nodes have reached: one leader alone makes
 //!    nobody lag. With two, it is measured against what counts. A node that lags beyond the limit, or is left behind by the head that
 //!    counts, and has stood still for several block times, is *stalled*.
@@ -283,7 +283,11 @@ impl Memory {
             }
         }
         self.track(second, now);
-        (leader.number.min(reach).max(second.number), implausible)
+        if implausible {
+            // Nobody lags behind what is not believed, not even at the chain's pace: the chain may stand still.
+            return (second.number, true);
+        }
+        (leader.number.min(reach).max(second.number), false)
     }
 
     fn trust(&mut self, only: Report, near: u64, now: Instant) -> (u64, bool) {

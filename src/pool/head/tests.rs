@@ -143,6 +143,19 @@ fn a_huge_head_is_implausible_whether_it_comes_late_or_at_the_start() {
 }
 
 #[test]
+fn a_liar_that_is_known_for_one_makes_nobody_lag_when_the_chain_stands_still() {
+    let mut bench = settled(20);
+    for n in 21..=60 {
+        // No block comes for forty seconds; one node is up to date all the while.
+        bench.report(n as f64, 0, 620, UNIX + 20);
+        bench.report(n as f64 + 0.01, 1, 120, UNIX + 20);
+        assert_eq!(bench.standing(1), Some(Standing::Fit), "{n}");
+    }
+    assert_eq!(bench.standing(0), Some(Standing::Implausible));
+    assert_eq!(bench.last.head, Some(120));
+}
+
+#[test]
 fn a_lie_that_moves_with_the_chain_stays_a_lie() {
     let mut bench = settled(20);
     bench.report(21.0, 1, 1_000_121, UNIX + 21);

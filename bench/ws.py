@@ -103,6 +103,7 @@ class Sample:
 
     cpu: float
     user: float  # share of `cpu`
+    both: float = 0  # microseconds a notification of the proxy and the node together
     rate: float = 0  # calls a second
     p50: float = 0  # microseconds: of a call, or until the middle client had a head
     p99: float = 0  # of a call
@@ -279,10 +280,12 @@ class Bench:
         clients.hear("ready", 60)
         time.sleep(SETTLE)
         idle = (proxy.memory() - bare) / load.clients
-        before = proxy.cpu()
+        source = Proxy(None, node.process)
+        before, source_before = proxy.cpu(), source.cpu()
         told = self.push(load, proxy, node, clients, load.clients, self.options.heads)
         time.sleep(QUIET)
         total, user = (now - then for now, then in zip(proxy.cpu(), before))
+        at_source = 0 if proxy.process is node.process else source.cpu()[0] - source_before[0]
         count = load.clients * self.options.heads
         after = (proxy.memory() - bare) / load.clients
         connections, subscriptions = self.upstream(node)
@@ -291,6 +294,7 @@ class Bench:
         return Sample(
             total / count,
             user / max(total, 1),
+            both=(total + at_source) / count,
             p50=median(each[1] for each in told),
             last=median(each[2] for each in told),
             worst=max(each[2] for each in told),
@@ -352,7 +356,7 @@ class Bench:
         if isinstance(load, Calls):
             columns += ["calls/s", "p50 µs", "p99 µs"]
         else:
-            columns += ["middle client ms", "last client ms", "worst ms", "kB/idle client", "kB/client later", "connections / subscriptions at the node"]
+            columns += ["with the node's", "to nginx with its node's", "middle client ms", "last client ms", "worst ms", "kB/idle client", "kB/client later", "connections / subscriptions at the node"]
         print(f"| | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}")
         for way in self.ways(load):
             runs = samples[load, way]
@@ -364,6 +368,8 @@ class Bench:
             if isinstance(load, Calls):
                 cells += [f"{mid('rate'):.0f}", f"{mid('p50'):.0f}", f"{mid('p99'):.0f}"]
             else:
+                ratios = [s.both / y.both for s, y in zip(runs, yardstick)]
+                cells += [f"{mid('both'):.2f}", f"{median(ratios):.2f} ({spread(ratios, 2)})"]
                 cells += [f"{mid('p50') / 1000:.1f}", f"{mid('last') / 1000:.1f}", f"{max(s.worst for s in runs) / 1000:.1f}"]
                 cells += ["", ""] if way == NO_PROXY else [f"{mid('idle'):.1f}", f"{mid('after'):.1f}"]
                 cells += [runs[-1].upstream]

@@ -9,7 +9,7 @@ mod filter;
 mod ledger;
 mod log;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
@@ -35,7 +35,7 @@ pub(super) struct Logs {
     ledger: Ledger<Log>,
     fetches: JoinSet<Fetched>,
     /// The blocks whose logs are to be found.
-    sought: HashMap<Hash, Sought>,
+    sought: BTreeMap<Hash, Sought>,
     blooms: Blooms,
 }
 
@@ -72,7 +72,7 @@ impl Logs {
             follower,
             ledger: Ledger::new(window),
             fetches: JoinSet::new(),
-            sought: HashMap::new(),
+            sought: BTreeMap::new(),
             blooms: Blooms::default(),
         }
     }
@@ -144,10 +144,16 @@ impl Logs {
         while let Some(telling) = self.ledger.next() {
             self.tell(telling).await;
         }
-        for block in self.ledger.wanted().take(AT_ONCE) {
-            if let Some(Sought { block, task: task @ None }) = self.sought.get_mut(&block.hash) {
-                let (follower, block) = (self.follower.clone(), block.clone());
-                let fetch = async move { Fetched { block: block.hash, logs: fetch::fetch(follower, block).await } };
+        for ledger::Block { hash, change, .. } in self.ledger.wanted().take(AT_ONCE) {
+            if let Some(Sought { block, task: task @ None }) = self.sought.get_mut(&hash) {
+                let (follower, audience, block) = (self.follower.clone(), self.audience.clone(), block.clone());
+                let fetch = async move {
+                    // Those who leave must not hold back the logs of later blocks from the others.
+                    let bloom = block.bloom.as_deref().filter(|bloom| !bloom.is_empty());
+                    let may_match = |filter: &Arc<Filter>| filter.may_match(block.number, bloom);
+                    let is_wanted = || audience.wishes(change).iter().any(may_match);
+                    Fetched { block: hash, logs: fetch::fetch(follower, block.clone(), is_wanted).await }
+                };
                 *task = Some(self.fetches.spawn(fetch));
             }
         }

@@ -228,3 +228,23 @@ async fn logs_that_cannot_be_had_for_a_whole_window_are_a_gap() {
     a_while().await;
     assert!(client.is_closed(Closing::Gap));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_any_more_is_not_asked_for_and_holds_back_nobody() {
+    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let (mut one, mut other) = (stage.client(), stage.client());
+    let id = one.subscribe(r#"["logs",{}]"#).await;
+    to_logs(&mut other, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
+    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    stage.devnet.chain().mine(1);
+    a_while().await;
+    one.unsubscribe(&id);
+    a_while().await;
+    let asked = stage.count("eth_getLogs");
+    for _ in 0..8 {
+        stage.devnet.chain().mine(4);
+        a_while().await;
+    }
+    assert_eq!(stage.count("eth_getLogs"), asked);
+    assert_eq!(other.next(), None, "its own logs, of which there are none, wait for nothing");
+}

@@ -21,11 +21,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Rounds after which nodes are believed that a block has no logs although its bloom filter has bits.
 const DISBELIEF: u32 = 10;
 
-/// The logs of `block`, all of them, from the first node that has them. It tries for as long as it takes.
-pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>) -> Arc<[Log]> {
+/// The logs of `block`, all of them, from the first node that has them. It tries for as long as they are wanted; then there are none.
+pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>, is_wanted: impl Fn() -> bool) -> Arc<[Log]> {
     let mut pause = PAUSE;
     let mut round = 0_u32;
-    loop {
+    while round == 0 || is_wanted() {
         round += 1;
         let pool = follower.pool();
         for node in candidates(&pool, block.number) {
@@ -45,6 +45,7 @@ pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>) -> Arc<[Lo
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    Arc::default()
 }
 
 /// Whether these may be all logs of the block. In the end nodes are believed.

@@ -31,9 +31,12 @@ impl Log {
             address: &'a str,
             topics: Vec<&'a str>,
             block_hash: &'a str,
+            removed: Option<bool>,
         }
         let fields: Fields<'_> = serde_json::from_str(text).ok()?;
-        let is_of_block = fields.block_hash.parse() == Ok(block);
+        // To a node that says so the block is not canonical, and the client must not hear that of a log that it is told for the first time.
+        let stands = fields.removed != Some(true);
+        let is_of_block = stands && fields.block_hash.parse() == Ok(block);
         let address = hex::bytes(fields.address)?.try_into().ok()?;
         let topics = fields.topics.iter().map(|topic| topic.parse().ok()).collect::<Option<_>>()?;
         is_of_block.then(|| Self { address, topics, text: text.into() })
@@ -91,7 +94,10 @@ mod tests {
     fn what_is_not_all_logs_of_the_block_is_not_read() {
         let other = Log::read_all(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]));
         assert_eq!(other, None, "a node that does not know the parameter gives the logs of its latest block");
-        for bad in ["null", "{}", "[{}]", "[1]", &format!("[{}, {{}}]", text("")), &text("").replace("11", "1")] {
+        let removed = format!("[{}]", text(r#","removed":true"#));
+        for bad in
+            [&removed, "null", "{}", "[{}]", "[1]", &format!("[{}, {{}}]", text("")), &text("").replace("11", "1")]
+        {
             assert_eq!(Log::read_all(bad.as_bytes(), BLOCK), None, "{bad}");
         }
     }

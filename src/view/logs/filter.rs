@@ -64,6 +64,13 @@ impl Filter {
         if topics.len() > POSITIONS {
             return Err(format!("invalid filter: more than {POSITIONS} topics"));
         }
+        // What names no account in a list of them is a mistake, and not a wish to hear everything.
+        let has_null = |json: &&RawValue| {
+            serde_json::from_str::<Vec<Option<&str>>>(json.get()).is_ok_and(|list| list.contains(&None))
+        };
+        if fields.address.filter(has_null).is_some() {
+            return Err("invalid filter: null in a list of addresses".to_owned());
+        }
         let addresses = fields.address.map_or(Some(Any::open()), |json| {
             Any::read(json, |text| {
                 let address: Address = hex::bytes(text)?.try_into().ok()?;
@@ -249,6 +256,7 @@ mod tests {
             json!({"address": "0x1"}),
             json!({"address": word(1)}),
             json!({"address": [account(1), 1]}),
+            json!({"address": [account(1), null]}),
             json!({"address": many}),
             json!({"topics": word(1)}),
             json!({"topics": [account(1)]}),

@@ -100,10 +100,11 @@ impl Views {
         (Arc::new(Self { interest, heads, logs, topics, random }), Running { task, follower: running })
     }
 
-    /// From now on the network's nodes are those of another pool. Subscriptions go on, and miss nothing.
-    pub fn move_to(&self, pool: Arc<Pool>) {
+    /// From now on the network's nodes are those of another pool, and clients wait so long for what a node must give. Subscriptions go on,
+    /// and miss nothing.
+    pub fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
         self.interest.follower.move_to(pool.clone());
-        self.topics.move_to(pool);
+        self.topics.move_to(pool, timeout);
     }
 
     /// Has the clients of all subscriptions closed, behind what waits for them; also those that are yet to come.

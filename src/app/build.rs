@@ -167,7 +167,7 @@ impl Parts {
                 && let Some(calls) = &next.calls
                 && let Some(viewed) = earlier.views.take()
             {
-                viewed.views.move_to(calls.pool().clone());
+                viewed.views.move_to(calls.pool().clone(), config.calls.timeout);
                 next.views = Some(viewed);
             }
         }

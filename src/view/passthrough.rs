@@ -10,7 +10,10 @@ mod relay;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,11 @@ use self::relay::Relay;
 use super::{audience::Audience, courier::Couriers, mailbox::Closing, refused::Refused};
 use crate::{metrics::Metrics, pool::Pool};
 
+/// Different wishes of one network's clients at a time: each is a subscription at a node.
+const MOST_TOPICS: usize = 1024;
+/// Bytes of the params of one wish, which are kept.
+const MOST_PARAMS: usize = 256 << 10;
+
 /// What clients can share: method and params, as they were written.
 type Wish = (String, Bytes);
 
@@ -28,8 +36,8 @@ type Wish = (String, Bytes);
 pub(super) struct Topics {
     open: Mutex<Open>,
     pools: watch::Sender<Arc<Pool>>,
-    /// How long a client waits for a node's first answer.
-    timeout: Duration,
+    /// How long a client waits for a node's first answer, in milliseconds.
+    timeout: AtomicU64,
     couriers: Couriers,
     metrics: Arc<Metrics>,
     /// Where the tasks run: beside the links, and not with whichever client came first.
@@ -65,10 +73,11 @@ impl Topics {
     /// To be called on the runtime on which the links are.
     pub(super) fn new(pool: Arc<Pool>, timeout: Duration, couriers: Couriers, metrics: Arc<Metrics>) -> Self {
         let (open, pools, runtime) = (Mutex::default(), watch::Sender::new(pool), Handle::current());
-        Self { open, pools, timeout, couriers, metrics, runtime }
+        Self { open, pools, timeout: AtomicU64::new(millis(timeout)), couriers, metrics, runtime }
     }
 
-    pub(super) fn move_to(&self, pool: Arc<Pool>) {
+    pub(super) fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
+        self.timeout.store(millis(timeout), Relaxed);
         self.pools.send_replace(pool);
     }
 
@@ -84,9 +93,13 @@ impl Topics {
         if self.pools.borrow().nodes.iter().all(|node| node.link.is_none()) {
             return Err(Refused::Unsupported("no node has a WebSocket over which this could be subscribed to"));
         }
-        let topic = self.topic((method.to_owned(), Bytes::copy_from_slice(params)));
+        if params.len() > MOST_PARAMS {
+            return Err(Refused::Limit("subscription_params"));
+        }
+        let topic = self.topic((method.to_owned(), Bytes::copy_from_slice(params)))?;
         let mut state = topic.state.clone();
-        let settled = match timeout(self.timeout, state.wait_for(|state| *state != State::Asked)).await {
+        let limit = Duration::from_millis(self.timeout.load(Relaxed));
+        let settled = match timeout(limit, state.wait_for(|state| *state != State::Asked)).await {
             Ok(Ok(state)) => state.clone(),
             Ok(Err(_)) | Err(_) => State::Asked,
         };
@@ -97,12 +110,15 @@ impl Topics {
         }
     }
 
-    fn topic(&self, wish: Wish) -> Arc<Topic> {
+    fn topic(&self, wish: Wish) -> Result<Arc<Topic>, Refused> {
         let mut open = self.lock();
         if let Some(topic) = open.topics.get(&wish).and_then(Weak::upgrade) {
-            return topic;
+            return Ok(topic);
         }
         open.topics.retain(|_, topic| topic.strong_count() > 0);
+        if open.topics.len() >= MOST_TOPICS {
+            return Err(Refused::Limit("different_subscriptions"));
+        }
         let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
         if open.is_closed {
             audience.close_all(Closing::Gone);
@@ -113,11 +129,15 @@ impl Topics {
         task.spawn_on(relay.run(self.pools.subscribe()), &self.runtime);
         let topic = Arc::new(Topic { audience, state, _task: task });
         open.topics.insert(wish, Arc::downgrade(&topic));
-        topic
+        Ok(topic)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         // It is whole at every moment, so a panic elsewhere cannot have spoilt it.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,8 @@ pub enum Refused {
     Unsupported(&'static str),
     /// No node gave or refused it in time.
     NoNode,
+    /// It would be more than this limit allows.
+    Limit(&'static str),
     /// The node's own error object.
     Node(Bytes),
 }
@@ -30,6 +32,9 @@ impl Refused {
             Self::NoNode => {
                 let error = own(-32002, "no node can serve this subscription now", Some("no_node"));
                 body.extend_from_slice(error.as_bytes());
+            }
+            Self::Limit(limit) => {
+                body.extend_from_slice(own(-32005, "limit exceeded", Some(limit)).as_bytes());
             }
         }
         body.push(b'}');
@@ -58,6 +63,7 @@ mod tests {
             (Refused::Params("\"quoted\"".into()), -32602),
             (Refused::Unsupported("no"), -32601),
             (Refused::NoNode, -32002),
+            (Refused::Limit("x"), -32005),
         ] {
             let json: serde_json::Value = serde_json::from_str(&body(refused)).unwrap();
             assert_eq!((&json["error"]["code"], &json["id"]), (&code.into(), &1.5.into()));

@@ -144,7 +144,7 @@ async fn a_reload_that_replaces_the_nodes_is_no_event() {
     let first = stage.devnet.chain().mine(2).number - 1;
     a_while().await;
     let (pool, _running) = stage.another_pool().await;
-    stage.views.move_to(pool);
+    stage.views.move_to(pool, Duration::from_secs(5));
     stage.probing = None;
     a_while().await;
     let hash = stage.devnet.chain().submit(vec![2, 1]).unwrap().to_string();

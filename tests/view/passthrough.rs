@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use steadfast::{devnet::Fault, view::Refused};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     common::until,
@@ -131,4 +131,37 @@ async fn goes_to_and_fro(stage: &Stage) {
     let missed = submitted.iter().filter(|hash| !told.contains_key(*hash)).count();
     let twice = told.values().filter(|count| **count > 1).count();
     assert_eq!((missed, twice, told.len()), (0, 0, submitted.len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_reload_a_node_is_waited_for_as_long_as_its_settings_say() {
+    let stage = Stage::new("").await;
+    stage.all_nodes(&Fault::Down);
+    a_while().await;
+    for seconds in [1, 20] {
+        stage.views.move_to(stage.pool.clone(), Duration::from_secs(seconds));
+        let start = Instant::now();
+        let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
+        assert_eq!((refused, start.elapsed().as_secs()), (Refused::NoNode, seconds));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_are_bounded_in_number_and_in_length() {
+    let stage = Stage::new("").await;
+    let mut clients: Vec<Client> = Vec::new();
+    let wish = |number: usize| PENDING.replace('[', &format!("[{}", " ".repeat(number)));
+    for number in 0..1024 {
+        let mut client = stage.client();
+        client.subscribe(&wish(number)).await;
+        clients.push(client);
+    }
+    let mut late = stage.client();
+    let refused = late.try_subscribe("eth_subscribe", &wish(1024)).await.unwrap_err();
+    assert_eq!(refused, Refused::Limit("different_subscriptions"));
+    late.subscribe(&wish(7)).await;
+    clients.pop();
+    late.subscribe(&wish(1024)).await;
+    let refused = late.try_subscribe("eth_subscribe", &wish(256 << 10)).await.unwrap_err();
+    assert_eq!(refused, Refused::Limit("subscription_params"));
 }

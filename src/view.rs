@@ -107,13 +107,6 @@ impl Views {
         self.topics.move_to(pool, timeout);
     }
 
-    /// Has the clients of all subscriptions closed, behind what waits for them; also those that are yet to come.
-    pub fn close(&self) {
-        self.heads.close_all(Closing::Gone);
-        self.logs.close_all(Closing::Gone);
-        self.topics.close();
-    }
-
     /// Checks what a client asks for and prepares it; its notifications are put into `mailbox` from [`Prepared::activate`] on. What a
     /// node must give is waited for, no longer than a call.
     ///

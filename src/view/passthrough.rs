@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::timeout};
 
 use self::relay::Relay;
-use super::{audience::Audience, courier::Couriers, mailbox::Closing, refused::Refused};
+use super::{audience::Audience, courier::Couriers, refused::Refused};
 use crate::{metrics::Metrics, pool::Pool};
 
 /// Different wishes of one network's clients at a time: each is a subscription at a node.
@@ -47,7 +47,6 @@ pub(super) struct Topics {
 #[derive(Default)]
 struct Open {
     topics: BTreeMap<Wish, Weak<Topic>>,
-    is_closed: bool,
 }
 
 /// One wish, for as long as somebody has it.
@@ -79,13 +78,6 @@ impl Topics {
     pub(super) fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
         self.timeout.store(millis(timeout), Relaxed);
         self.pools.send_replace(pool);
-    }
-
-    /// Closes all clients that have a wish, also those that are yet to come.
-    pub(super) fn close(&self) {
-        let mut open = self.lock();
-        open.is_closed = true;
-        open.topics.values().filter_map(Weak::upgrade).for_each(|topic| topic.audience.close_all(Closing::Gone));
     }
 
     /// The topic of this wish, once a node has granted it.
@@ -120,9 +112,6 @@ impl Topics {
             return Err(Refused::Limit("different_subscriptions"));
         }
         let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
-        if open.is_closed {
-            audience.close_all(Closing::Gone);
-        }
         let (settled, state) = watch::channel(State::Asked);
         let relay = Relay::new(wish.clone(), self.pools.borrow().clone(), audience.clone(), settled);
         let mut task = JoinSet::new();

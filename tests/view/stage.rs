@@ -41,7 +41,7 @@ pub(super) struct Stage {
     settings: String,
     /// What the pool runs by.
     pub(super) probing: Option<pool::Running>,
-    _running: Running,
+    pub(super) running: Option<Running>,
     _workers: JoinSet<()>,
 }
 
@@ -124,7 +124,7 @@ impl Stage {
             metrics,
             settings,
             probing: Some(probing),
-            _running: viewing,
+            running: Some(viewing),
             _workers: workers,
         }
     }

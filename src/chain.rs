@@ -16,6 +16,7 @@ use tokio::{
 
 pub use self::block::{Block, Change};
 use self::{driver::Driver, follow::Follow};
+pub use crate::pool::Running;
 use crate::{config, domain::block::BlockRef, metrics::Metrics, pool::Pool};
 
 /// Changes that may wait for whoever takes them; then the follower waits too.
@@ -35,21 +36,6 @@ struct Wish {
     since: Option<(usize, BlockRef)>,
 }
 
-/// The task behind a follower; it ends when this is dropped.
-pub struct Running {
-    task: JoinSet<()>,
-}
-
-impl Running {
-    /// Waits for the task to end, which it does not by itself: the text says how it came about.
-    pub async fn broken(&mut self) -> String {
-        match self.task.join_next().await {
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(())) | None => "the task ended".to_owned(),
-        }
-    }
-}
-
 impl Follower {
     /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks no node for anything.
     pub fn start(
@@ -63,7 +49,7 @@ impl Follower {
         let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics);
         let mut task = JoinSet::new();
         task.spawn(driver.run(pools.subscribe()));
-        (Arc::new(Self { pools, wish }), told, Running { task })
+        (Arc::new(Self { pools, wish }), told, Running::new(task))
     }
 
     /// From now on the chain is that of another pool of the same network. Nothing is lost on the way.

@@ -20,6 +20,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 pub use self::audience::{KEEP_ALIVE, Subscription};
 use self::{audience::Audience, hub::State, topics::Names};
+pub use crate::pool::Running;
 use crate::{metrics::Metrics, pool::Pool};
 
 /// Headers of a stream's response, in lower case. The last keeps proxies on the way from buffering.
@@ -54,21 +55,6 @@ pub struct Events {
     hold: ArcSwap<Duration>,
 }
 
-/// The task behind a network's events; it ends when this is dropped, and all clients' streams with it.
-pub struct Running {
-    task: JoinSet<()>,
-}
-
-impl Running {
-    /// Waits for the task to end, which it does not by itself: the text says how it came about.
-    pub async fn broken(&mut self) -> String {
-        match self.task.join_next().await {
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(())) | None => "the task ended".to_owned(),
-        }
-    }
-}
-
 impl Events {
     /// Starts to serve the events of `pool`, a pool of consensus nodes. No node is asked for events before somebody wants them.
     pub fn start(pool: Arc<Pool>, settings: &Settings, metrics: Arc<Metrics>) -> (Arc<Self>, Running) {
@@ -77,7 +63,7 @@ impl Events {
         let (pools, of_hub) = watch::channel(pool);
         let mut task = JoinSet::new();
         task.spawn(hub::run(of_hub, audience.clone(), sender, metrics, settings.seed));
-        (Arc::new(Self { audience, pools, state, hold: ArcSwap::from_pointee(settings.hold) }), Running { task })
+        (Arc::new(Self { audience, pools, state, hold: ArcSwap::from_pointee(settings.hold) }), Running::new(task))
     }
 
     /// From now on events come from another pool of the same network, and newcomers wait for as long as that has them wait. Clients'

@@ -13,6 +13,7 @@ pub mod listen;
 pub mod node;
 pub mod pair;
 pub mod probe;
+mod running;
 pub mod snapshot;
 
 use std::{
@@ -35,6 +36,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::running::Running;
 use self::{
     ask::Refused,
     board::{Board, Effect, Input, Trouble},
@@ -84,21 +86,6 @@ pub struct Pool {
     headers: broadcast::Sender<Pushed>,
 }
 
-/// The tasks behind a pool; they end when this is dropped.
-pub struct Running {
-    tasks: JoinSet<()>,
-}
-
-impl Running {
-    /// Waits for a task to end, which none does by itself: the text says how it came about.
-    pub async fn broken(&mut self) -> String {
-        match self.tasks.join_next().await {
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(())) | None => "a task ended".to_owned(),
-        }
-    }
-}
-
 impl Pool {
     /// Starts to probe `nodes` and to keep account of them.
     pub fn start(
@@ -138,7 +125,7 @@ impl Pool {
             }
         }
         tasks.spawn(watch_silence(pool.clone()));
-        (pool, Running { tasks })
+        (pool, Running::new(tasks))
     }
 
     /// Takes over what an earlier pool of the same network had shown its clients, and which nodes the operator had taken out.

@@ -33,10 +33,10 @@ pub use self::{
     refused::Refused,
 };
 use crate::{
-    chain::{self, Change, Follower},
+    chain::{Change, Follower},
     config,
     metrics::Metrics,
-    pool::Pool,
+    pool::{self, Pool},
 };
 
 /// What may be set.
@@ -61,8 +61,8 @@ pub struct Views {
 
 /// The tasks behind a network's subscriptions; they end when this is dropped.
 pub struct Running {
-    task: JoinSet<()>,
-    follower: chain::Running,
+    own: pool::Running,
+    follower: pool::Running,
 }
 
 impl Running {
@@ -70,10 +70,7 @@ impl Running {
     pub async fn broken(&mut self) -> String {
         // Both arms are cancel-safe.
         tokio::select! {
-            ended = self.task.join_next() => match ended {
-                Some(Err(error)) => error.to_string(),
-                Some(Ok(())) | None => "the task ended".to_owned(),
-            },
+            broken = self.own.broken() => broken,
             broken = self.follower.broken() => broken,
         }
     }
@@ -97,7 +94,10 @@ impl Views {
         let topics = Topics::new(follower.pool(), settings.timeout, couriers, metrics);
         let interest = Arc::new(Interest { follower, count: Mutex::new(0) });
         let random = Mutex::new(fastrand::Rng::with_seed(settings.seed));
-        (Arc::new(Self { interest, heads, logs, topics, random }), Running { task, follower: running })
+        (
+            Arc::new(Self { interest, heads, logs, topics, random }),
+            Running { own: pool::Running::new(task), follower: running },
+        )
     }
 
     /// From now on the network's nodes are those of another pool, and clients wait so long for what a node must give. Subscriptions go on,

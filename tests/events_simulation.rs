@@ -13,7 +13,6 @@ mod common;
 mod node;
 
 use std::{
-    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -23,7 +22,13 @@ use std::{
 
 use chain::Tree;
 use client::{Heard, Listened, check, listen};
-use common::{client::Client, proxy, scene::play, sim::Net};
+use common::{
+    client::Client,
+    proxy,
+    scene::play,
+    seeds::{each, seeds},
+    sim::Net,
+};
 use fastrand::Rng;
 use node::{Fault, Habits, Node};
 use steadfast::app::{App, World};
@@ -261,38 +266,15 @@ fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration) {
     })
 }
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("STEADFAST_SEEDS") else { return 0..1_000 };
-    let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    range.unwrap_or_else(|| panic!("STEADFAST_SEEDS is FROM..TO, not {text:?}"))
-}
-
 #[test]
 fn whatever_befalls_the_nodes_every_stream_tells_all_of_the_chain_once() {
-    let seeds = seeds();
-    let next = AtomicU64::new(seeds.start);
+    let seeds = seeds(0..1_000);
     let (events, passed, longest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    let outcome = std::panic::catch_unwind(|| run(seed));
-                    let (heard, waited) = outcome.unwrap_or_else(|panic| {
-                        println!("failed with seed {seed}; again: STEADFAST_SEEDS={seed}..{}", seed + 1);
-                        next.store(seeds.end, Relaxed);
-                        std::panic::resume_unwind(panic)
-                    });
-                    longest.fetch_max(u64::try_from(waited.as_millis()).unwrap(), Relaxed);
-                    for heard in heard.into_iter().flatten() {
-                        let is_passed = ["attestation", "novelty"].contains(&heard.topic.as_str());
-                        (if is_passed { &passed } else { &events }).fetch_add(1, Relaxed);
-                    }
-                }
-            });
+    each(seeds.clone(), run, |(heard, waited)| {
+        longest.fetch_max(u64::try_from(waited.as_millis()).unwrap(), Relaxed);
+        for heard in heard.into_iter().flatten() {
+            let is_passed = ["attestation", "novelty"].contains(&heard.topic.as_str());
+            (if is_passed { &passed } else { &events }).fetch_add(1, Relaxed);
         }
     });
     println!(

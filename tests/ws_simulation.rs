@@ -7,13 +7,13 @@
 mod common;
 
 use std::{
-    ops::Range,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use common::{
     scene::{Reach, Scene, play},
+    seeds::{each, seeds},
     witness::Report,
 };
 use fastrand::Rng;
@@ -99,38 +99,15 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
     }
 }
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("STEADFAST_SEEDS") else { return 0..2_000 };
-    let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    range.unwrap_or_else(|| panic!("STEADFAST_SEEDS is FROM..TO, not {text:?}"))
-}
-
 #[test]
 fn whatever_befalls_the_nodes_every_client_hears_all_of_the_chain_once() {
-    let seeds = seeds();
-    let next = AtomicU64::new(seeds.start);
+    let seeds = seeds(0..2_000);
     let (heads, logs, calls) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    let outcome = std::panic::catch_unwind(|| run(seed));
-                    let reports = outcome.unwrap_or_else(|panic| {
-                        println!("failed with seed {seed}; again: STEADFAST_SEEDS={seed}..{}", seed + 1);
-                        next.store(seeds.end, Relaxed);
-                        std::panic::resume_unwind(panic)
-                    });
-                    for report in reports {
-                        heads.fetch_add(report.notified.0 as u64, Relaxed);
-                        logs.fetch_add(report.notified.1 as u64, Relaxed);
-                        calls.fetch_add(report.calls as u64, Relaxed);
-                    }
-                }
-            });
+    each(seeds.clone(), run, |reports| {
+        for report in reports {
+            heads.fetch_add(report.notified.0 as u64, Relaxed);
+            logs.fetch_add(report.notified.1 as u64, Relaxed);
+            calls.fetch_add(report.calls as u64, Relaxed);
         }
     });
     println!("seeds {seeds:?}: {heads:?} heads, {logs:?} logs, {calls:?} calls");

@@ -155,16 +155,14 @@ impl Parts {
         }
         for earlier in &mut self.networks {
             let successor = networks.iter_mut().find(|part| part.settings.name == earlier.settings.name);
-            if let Some(next) = successor
-                && let Some(rest) = &next.beacon
+            let Some(next) = successor else { continue };
+            if let Some(rest) = &next.beacon
                 && let Some(told) = earlier.events.take()
             {
                 told.events.move_to(rest.pool().clone(), config.calls.hold);
                 next.events = Some(told);
             }
-            let successor = networks.iter_mut().find(|part| part.settings.name == earlier.settings.name);
-            if let Some(next) = successor
-                && let Some(calls) = &next.calls
+            if let Some(calls) = &next.calls
                 && let Some(viewed) = earlier.views.take()
             {
                 viewed.views.move_to(calls.pool().clone(), config.calls.timeout);
@@ -215,12 +213,8 @@ impl Part {
             let wall = world.wall.clone();
             let (pool, mut running) =
                 Pool::start(&name, layer, nodes, &config.health, settings.chain_id, metrics.clone(), wall);
-            let (network, broken) = (name.clone(), broken.clone());
-            watch.spawn(async move {
-                let how = running.broken().await;
-                error!(network = &*network, how, "nodes are no longer watched");
-                broken.send_replace(true);
-            });
+            let how = async move { running.broken().await };
+            watch.spawn(mourn(name.clone(), "nodes are no longer watched", how, broken.clone()));
             Ok(Some(pool))
         };
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
@@ -251,12 +245,8 @@ impl Told {
         let settings = events::Settings { max_waiting: MAX_EVENTS, hold: config.calls.hold, seed };
         let (events, mut running) = Events::start(pool.clone(), &settings, tools.metrics.clone());
         let mut watch = JoinSet::new();
-        let (network, broken) = (pool.network.clone(), tools.broken.clone());
-        watch.spawn(async move {
-            let how = running.broken().await;
-            error!(network = &*network, how, "events are no longer told");
-            broken.send_replace(true);
-        });
+        let how = async move { running.broken().await };
+        watch.spawn(mourn(pool.network.clone(), "events are no longer told", how, tools.broken.clone()));
         Self { events, _watch: watch }
     }
 }
@@ -267,14 +257,22 @@ impl Viewed {
         let settings = view::Settings { chain: config.chain.clone(), timeout: config.calls.timeout, seed };
         let (views, mut running) = Views::start(pool.clone(), &settings, tools.couriers.clone(), tools.metrics.clone());
         let mut watch = JoinSet::new();
-        let (network, broken) = (pool.network.clone(), tools.broken.clone());
-        watch.spawn(async move {
-            let how = running.broken().await;
-            error!(network = &*network, how, "subscriptions are no longer served");
-            broken.send_replace(true);
-        });
+        let how = async move { running.broken().await };
+        watch.spawn(mourn(pool.network.clone(), "subscriptions are no longer served", how, tools.broken.clone()));
         Self { views, _watch: watch }
     }
+}
+
+/// Waits for what should not end, and says so: `how` tells how it came about, once it has, and `what` follows from it.
+async fn mourn(
+    network: Arc<str>,
+    what: &'static str,
+    how: impl Future<Output = String>,
+    broken: Arc<watch::Sender<bool>>,
+) {
+    let how = how.await;
+    error!(network = &*network, how, "{what}");
+    broken.send_replace(true);
 }
 
 /// A node's name where only the name tells it from others: with its network before it, but for the default one, and with its side if

@@ -11,6 +11,7 @@ pub mod origin;
 pub mod proxy;
 pub mod rest;
 pub mod scene;
+pub mod seeds;
 pub mod sim;
 pub mod witness;
 pub mod ws;

@@ -22,7 +22,7 @@ use self::{
     pause::Pause,
 };
 use crate::{
-    config::Calls as Settings,
+    config::{Calls as Settings, Verify},
     domain::{
         hex,
         method::{Class, Method, Tells},
@@ -41,6 +41,19 @@ pub struct Calls {
     settings: Settings,
     metrics: CallMetrics,
     hold: Hold<Calls>,
+}
+
+/// What a door wants of a call.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// Lines to send along.
+    pub headers: &'a [u8],
+    /// When the call came: its deadline counts from then.
+    pub arrived: Instant,
+    /// These nodes, by their indexes, come last: their answers to this call were lost on the way.
+    pub avoid: &'a [usize],
+    /// How closely the answer is looked at.
+    pub verify: Verify,
 }
 
 /// What becomes of a call.
@@ -107,19 +120,11 @@ impl Calls {
         self.hold.close();
     }
 
-    /// Runs one call to its end. `headers` are lines to send along; `alarm` is the timer of whoever waits. The nodes in `avoid`, by
-    /// their indexes, come last: their answers to this call were lost on the way.
-    pub async fn run(
-        &self,
-        request: &Request<'_>,
-        headers: &[u8],
-        arrived: Instant,
-        alarm: &mut Alarm,
-        avoid: &[usize],
-    ) -> Outcome {
+    /// Runs one call to its end. `alarm` is the client's timer.
+    pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
         let method = Method::of(&request.method);
-        let mut ending = Ending { calls: self, method, arrived, counted: false };
-        let outcome = self.exchange(request, method, headers, arrived, alarm, avoid).await;
+        let mut ending = Ending { calls: self, method, arrived: terms.arrived, counted: false };
+        let outcome = self.exchange(request, method, terms, alarm).await;
         ending.count(match &outcome {
             Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
             Outcome::Answered(_) => CallOutcome::NodeError,
@@ -131,15 +136,7 @@ impl Calls {
         outcome
     }
 
-    async fn exchange(
-        &self,
-        request: &Request<'_>,
-        method: Method,
-        headers: &[u8],
-        arrived: Instant,
-        alarm: &mut Alarm,
-        avoid: &[usize],
-    ) -> Outcome {
+    async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
         if self.settings.blocks(&request.method) {
             return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
         }
@@ -154,9 +151,9 @@ impl Calls {
                 calls,
                 request,
                 method,
-                headers,
-                deadline: arrived + self.settings.timeout,
-                tried: if moved.is_some() { Vec::new() } else { avoid.to_vec() },
+                terms,
+                deadline: terms.arrived + self.settings.timeout,
+                tried: if moved.is_some() { Vec::new() } else { terms.avoid.to_vec() },
                 attempts: 0,
                 lost: 0,
                 may_have_arrived,
@@ -191,7 +188,7 @@ struct Course<'a> {
     calls: &'a Calls,
     request: &'a Request<'a>,
     method: Method,
-    headers: &'a [u8],
+    terms: Terms<'a>,
     deadline: Instant,
     /// The nodes that failed it since it last waited.
     tried: Vec<usize>,
@@ -305,7 +302,8 @@ impl<'a> Course<'a> {
         Attempt {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
-            headers: self.headers,
+            headers: self.terms.headers,
+            verify: self.terms.verify,
             place: self.method.place,
             id: self.request.id,
             repeatable,
@@ -366,7 +364,7 @@ impl<'a> Course<'a> {
         let hash = hex::encode(&hash);
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
         if known || (!malformed && self.is_there(node, &hash, alarm).await) {
-            return Ok(Answer::made(format!(r#"{{"jsonrpc":"2.0","id":null,"result":"{hash}"}}"#).into_bytes()));
+            return Ok(Answer::made(&format!("\"{hash}\"")));
         }
         if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
     }
@@ -378,6 +376,7 @@ impl<'a> Course<'a> {
             node: &self.calls.pool.nodes[node],
             body: ask.as_bytes(),
             headers: &[],
+            verify: Verify::All,
             place: Method::of("eth_getTransactionByHash").place,
             id: Some(&ask.as_bytes()[ID]),
             repeatable: true,

@@ -44,7 +44,7 @@ use self::root::read;
 
 pub use self::{
     ca_file::CaFile,
-    calls::{Calls, Policy},
+    calls::{Calls, Policy, Verify},
     chain::Chain,
     flags::Flags,
     health::Health,

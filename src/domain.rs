@@ -3,10 +3,10 @@
 pub mod answer;
 pub mod block;
 pub mod bloom;
+pub mod call_id;
 pub mod chain;
 pub mod hash;
 pub mod hex;
-pub mod id_splice;
 pub mod json;
 pub mod method;
 pub mod refusal;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    origin::{Origin, Reply},
+    origin::{Origin, Reply, with_id},
     proxy::Proxy,
 };
 use tokio::task::JoinSet;
@@ -66,11 +66,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// A node that knows exactly these requests.
 async fn origin(examples: &[Example]) -> Origin {
-    let known: BTreeMap<Vec<u8>, String> =
-        examples.iter().map(|(request, response)| (request.clone().into_bytes(), response.clone())).collect();
+    let known: BTreeMap<String, String> =
+        examples.iter().map(|(request, response)| (with_id(request, "0"), response.clone())).collect();
     Origin::start(move |seen| {
-        let response = known.get(&seen.body);
-        Reply::body(response.unwrap_or_else(|| panic!("changed on its way: {}", String::from_utf8_lossy(&seen.body))))
+        let request = seen.sent_as("0");
+        Reply::answer(seen, known.get(&request).unwrap_or_else(|| panic!("changed on its way: {request}")))
     })
     .await
 }

@@ -178,7 +178,7 @@ async fn what_a_node_echoes_of_its_secrets_is_not_shown() {
             let net = Net::default();
             let origin = well(&net).await;
             let words = format!("{}invalid credential {secret}!", "w".repeat(long));
-            let error = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":-32000,"message":"{words}"}}}}"#);
+            let error = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32000,"message":"{words}"}}}}"#);
             origin.ail(Some(ok(&error)));
             let port = origin.port();
             let nodes = format!(

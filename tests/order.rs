@@ -21,7 +21,7 @@ async fn send(proxy: &Arc<Proxy>, method: &'static str) -> JoinSet<String> {
     let mut calls = JoinSet::new();
     for number in 1..=CALLS {
         let calling = proxy.clone();
-        calls.spawn(async move { calling.post(call(number, method, "[]")).await.text() });
+        calls.spawn(async move { calling.post(call(number, method, &format!("[{number}]"))).await.text() });
         until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= number as f64).await;
     }
     calls
@@ -57,7 +57,7 @@ fn well(seen: &Seen) -> Reply {
 
 async fn arrived(origin: &Origin) -> Vec<String> {
     until("all have come", async || origin.seen().len() == CALLS).await;
-    origin.seen().iter().map(|seen| seen.id()).collect()
+    origin.seen().iter().map(|seen| seen.params().trim_matches(|c| "[]".contains(c)).to_owned()).collect()
 }
 
 #[tokio::test(start_paused = true)]

@@ -88,7 +88,7 @@ async fn an_answer_that_comes_slowly_is_not_cut_however_long_it_takes() {
         let (head, tail) = long(seen);
         Reply::act(async move |mut io| {
             io.write_all(&head).await.ok()?;
-            for piece in tail.chunks(tail.len() / 2) {
+            for piece in tail.chunks(tail.len().div_ceil(2)) {
                 sleep(seconds(19.0)).await;
                 io.write_all(piece).await.ok()?;
             }

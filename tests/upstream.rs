@@ -277,7 +277,7 @@ const IDS: [&str; 8] =
     ["12345678901234567890123", "1.50", "-0", "1e2", "null", r#""a\u0041\/\"}""#, r#""""#, r#""é\u00e9""#];
 
 #[tokio::test]
-async fn ids_come_back_byte_for_byte_wherever_and_however_the_node_writes_them() {
+async fn ids_come_back_byte_for_byte_wherever_the_node_writes_them() {
     type Body = fn(&str, &str) -> String;
     let places: [(&str, Body); 4] = [
         ("in front", |id, result| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)),
@@ -292,9 +292,8 @@ async fn ids_come_back_byte_for_byte_wherever_and_however_the_node_writes_them()
         for (size, chunks) in [(10, false), (300_000, false), (300_000, true), (600_000, true)] {
             let result = format!(r#"{{"id":5,"x":"\"id\":7}}{}"}}"#, "r".repeat(size));
             let said = result.clone();
-            let origin = Origin::start(move |_| {
-                // 7 in the stead of every id.
-                let body = body("7", &said);
+            let origin = Origin::start(move |seen| {
+                let body = body(&seen.id(), &said);
                 if !chunks {
                     return Reply::body(body);
                 }
@@ -336,7 +335,8 @@ async fn results_pass_unchanged_in_every_order_of_members() {
         r#"{"id":1,"jsonrpc":"2.0","result":{"error":{"code":-32603,"message":"missing trie node"}}}"#,
     ];
     let asked = Arc::new(AtomicUsize::new(0));
-    let (first, well, proxy) = first_and_well(move |_| Reply::body(bodies[asked.fetch_add(1, SeqCst)])).await;
+    let (first, well, proxy) =
+        first_and_well(move |seen| Reply::answer(seen, bodies[asked.fetch_add(1, SeqCst)])).await;
     let mut client = proxy.client().await;
     for body in bodies {
         assert_eq!(client.post(call(1, "eth_call", "[]")).await.text(), body);
@@ -373,7 +373,7 @@ async fn an_error_that_speaks_of_the_node_is_asked_of_another_and_one_that_speak
 async fn when_every_node_errs_the_first_real_answer_goes_back_as_it_was() {
     let words = "{ \"error\" : {\"message\":\"missing trie node\", \"data\" : [1.50], \"code\":-32000},\n \"id\":1, \"jsonrpc\":\"2.0\"}\n";
     let page = Origin::start(|_| Reply::Bytes(response("502 Bad Gateway", "", "<html>"))).await;
-    let first = Origin::start(move |_| Reply::body(words)).await;
+    let first = Origin::start(move |seen| Reply::answer(seen, words)).await;
     let second = Origin::start(|seen| Reply::error(seen, -32603, "second")).await;
     let proxy = Proxy::over([page.url(), first.url(), second.url()], "").await;
     for node in ["el-1", "el-2", "el-3"] {

@@ -3,34 +3,46 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    io,
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 
+use self::{
+    pieces::Pieces,
+    rest::{Rest, Torn},
+};
 use crate::{
+    config::Verify,
     domain::{
-        answer::{self, NodeError},
-        hex,
-        id_splice::IdSplice,
-        json,
+        answer::{self, Beginning, Content, Ending, Envelope, NodeError},
+        call_id::CallId,
+        hex, json,
         method::Tells,
     },
     net::{exchange::Broken, upstream::Response, wire::Framing},
 };
 
+mod pieces;
+mod rest;
+
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
 /// of it is made good by another.
 const HELD_BACK: usize = 256 * 1024;
+/// Up to this many bytes every answer is looked at whole.
+const ALWAYS_WHOLE: usize = 16 * 1024;
 /// How far an answer is searched for what tells a result from an error.
 const MAX_LOOK: usize = 64 * 1024;
 /// The longest error that is read.
 const MAX_ERROR: usize = 1024 * 1024;
 /// How far a result is searched for the height that it shows.
 const MAX_HEIGHT_LOOK: usize = 4096;
+/// How much of a long answer's end is looked at.
+const TAIL: usize = 4096;
 
 /// What kind of answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +51,8 @@ pub enum Kind {
     Result,
     /// A JSON-RPC error.
     Error,
-    /// Neither.
-    Alien,
+    /// No answer to the call, and why.
+    Alien(&'static str),
 }
 
 /// A node's answer, its head read.
@@ -52,75 +64,56 @@ pub struct Answer {
     pub kind: Kind,
     /// The node that gave a result, by its index in the pool.
     pub node: Option<usize>,
+    /// Whether the result is `null`.
+    pub is_null: bool,
     pieces: Pieces,
-    rest: Option<Response>,
-    /// Where in the first piece the id stands, if it came before the result.
-    id: Option<Range<usize>>,
-    /// Puts the id right as the answer passes, if it comes behind a result that is too long to keep.
-    splice: Option<IdSplice>,
+    rest: Option<Rest>,
+    id: Id,
 }
 
-/// The bytes that are in memory. Most answers are one piece.
-#[derive(Debug, Default)]
-struct Pieces {
-    first: Bytes,
-    more: VecDeque<Bytes>,
-    length: usize,
+/// Where our id stands in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Id {
+    /// Here among what is in memory. An empty range is the place for a member that the node left out.
+    At(Range<usize>),
+    /// In what is still to come.
+    Behind,
+    /// The call has none.
+    None,
 }
 
-impl Pieces {
-    fn push(&mut self, piece: Bytes) {
-        self.length += piece.len();
-        if self.first.is_empty() {
-            self.first = piece;
-        } else {
-            self.more.push_back(piece);
-        }
-    }
+/// What looking at an answer tells.
+struct Judgement {
+    kind: Kind,
+    is_null: bool,
+    id: Id,
+}
 
-    /// Makes one piece of the first `limit` bytes or more.
-    fn join(&mut self, limit: usize) -> &Bytes {
-        if self.first.len() < limit && !self.more.is_empty() {
-            let mut joined = BytesMut::from(&self.first[..]);
-            while joined.len() < limit
-                && let Some(piece) = self.more.pop_front()
-            {
-                joined.extend_from_slice(&piece);
-            }
-            self.first = joined.freeze();
-        }
-        &self.first
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        if self.first.is_empty() {
-            return None;
-        }
-        let piece = std::mem::replace(&mut self.first, self.more.pop_front().unwrap_or_default());
-        self.length -= piece.len();
-        Some(piece)
-    }
-
-    /// Puts `with` in the place of `range` of the first piece.
-    fn splice(&mut self, range: Range<usize>, with: &[u8]) {
-        let mut joined = BytesMut::with_capacity(self.first.len() + with.len());
-        joined.extend_from_slice(&self.first[..range.start]);
-        joined.extend_from_slice(with);
-        joined.extend_from_slice(&self.first[range.end..]);
-        self.length = self.length + joined.len() - self.first.len();
-        self.first = joined.freeze();
+impl Judgement {
+    fn alien(why: &'static str) -> Self {
+        Self { kind: Kind::Alien(why), is_null: false, id: Id::None }
     }
 }
+
+/// An answer with the id of another call, which the node may have in mind still.
+const FOREIGN: &str = "the answer is to another call";
+const TORN: &str = "the answer ends in the middle";
 
 impl Answer {
-    /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short. `heard` is called as bytes come.
+    /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short. `own` is the id that the call was sent
+    /// with; `heard` is called as bytes come. The connection of what is no answer is closed.
     ///
     /// # Errors
     /// When the connection is lost before that.
-    pub async fn read(mut response: Response, heard: impl Fn()) -> Result<Self, Broken> {
+    pub async fn read(
+        mut response: Response,
+        own: Option<&CallId>,
+        verify: Verify,
+        heard: impl Fn(),
+    ) -> Result<Self, Broken> {
         let status = response.head.status;
         let mut pieces = Pieces::default();
-        let (mut kind, mut id, mut ended) = (None, None, false);
+        let (mut beginning, mut ended) = (Beginning::Incomplete, false);
         while !ended {
             let piece = poll_fn(|context| response.poll_next(context)).await;
             heard();
@@ -130,75 +123,88 @@ impl Answer {
             }
             if ended && response.head.framing == Framing::UntilClose && !json::is_whole(pieces.join(usize::MAX)) {
                 // Nothing else tells such an answer's end from the node's.
-                return Err(Broken::Lost { error: std::io::ErrorKind::UnexpectedEof.into(), started: true });
+                return Err(Broken::Lost { error: io::ErrorKind::UnexpectedEof.into(), started: true });
             }
             ended |= response.is_done();
-            if kind.is_none() {
-                kind = match answer::peek(pieces.join(MAX_LOOK)) {
-                    answer::Answer::Result { id: place, .. } => {
-                        id = place;
-                        Some(Kind::Result)
-                    }
-                    answer::Answer::Error => Some(Kind::Error),
-                    answer::Answer::Incomplete if !ended && pieces.length < MAX_LOOK => None,
-                    answer::Answer::Incomplete | answer::Answer::Alien => Some(Kind::Alien),
-                };
+            if ended && pieces.length() <= ALWAYS_WHOLE {
+                break;
             }
-            let enough = match kind {
-                None => usize::MAX,
-                Some(Kind::Result | Kind::Alien) => HELD_BACK,
-                Some(Kind::Error) => MAX_ERROR,
+            if beginning == Beginning::Incomplete && pieces.length() <= 2 * MAX_LOOK {
+                beginning = answer::peek(pieces.join(MAX_LOOK));
+            }
+            let enough = match beginning {
+                Beginning::Unsure => MAX_ERROR,
+                _ => HELD_BACK,
             };
-            if pieces.length >= enough {
+            if pieces.length() >= enough {
                 break;
             }
         }
-        let rest = (!ended).then_some(response);
-        Ok(Self { status, kind: kind.unwrap_or(Kind::Alien), node: None, pieces, rest, id, splice: None })
-    }
-
-    /// An answer that came as one text, with its id at `id`.
-    pub fn whole(text: Bytes, id: Range<usize>) -> Self {
-        let kind = match answer::peek(&text) {
-            answer::Answer::Result { .. } => Kind::Result,
-            answer::Answer::Error => Kind::Error,
-            answer::Answer::Incomplete | answer::Answer::Alien => Kind::Alien,
+        let Judgement { kind, is_null, id } = match own {
+            None => Judgement { kind: kind_of(pieces.join(MAX_LOOK)), is_null: false, id: Id::None },
+            Some(own) => match beginning {
+                Beginning::Result { id, .. } if !ended => judge_beginning(id, pieces.first(), own),
+                _ if !ended => Judgement::alien("the answer is too long for what it begins with"),
+                Beginning::Result { id, .. } if pieces.length() > ALWAYS_WHOLE && verify == Verify::Ends => {
+                    judge_ends(id, &pieces, own)
+                }
+                _ => judge_whole(pieces.join(usize::MAX), own),
+            },
         };
-        let mut pieces = Pieces::default();
-        pieces.push(text);
-        Self { status: 200, kind, node: None, pieces, rest: None, id: (!id.is_empty()).then_some(id), splice: None }
-    }
-
-    /// An answer of our own making, in a node's stead.
-    pub fn made(body: Vec<u8>) -> Self {
-        let mut pieces = Pieces::default();
-        pieces.push(body.into());
-        Self { status: 200, kind: Kind::Result, node: None, pieces, rest: None, id: None, splice: None }
-    }
-
-    /// Sees to it that the answer carries `id`, byte for byte: some nodes write a number or a string in their own way.
-    pub fn set_id(&mut self, id: &[u8]) {
-        if let Some(place) = self.id.take() {
-            if self.pieces.first[place.clone()] != *id {
-                self.pieces.splice(place, id);
-            }
-        } else if self.rest.is_some() {
-            self.splice = Some(IdSplice::new(id));
-        } else {
-            let text = self.pieces.join(usize::MAX);
-            let place = answer::trailing_id(text).or_else(|| answer::id(text));
-            if let Some(place) = place.filter(|place| text[place.clone()] != *id) {
-                self.pieces.splice(place, id);
-            }
+        // What comes next on the connection may be the answer to the call, or anything.
+        if matches!(kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
+            response.condemn();
+            return Ok(Self { status, kind, node: None, is_null, pieces, rest: None, id });
         }
+        let rest = (!ended).then(|| {
+            let walk = (verify == Verify::All && own.is_some()).then(Box::default);
+            match (own, &id) {
+                (Some(own), Id::Behind) => Rest::expecting(response, *own, walk),
+                _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
+            }
+        });
+        Ok(Self { status, kind, node: None, is_null, pieces, rest, id })
+    }
+
+    /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
+    pub fn whole(text: Bytes, id: Range<usize>) -> Self {
+        let (kind, is_null) = match Envelope::read(&text) {
+            Ok(envelope) => kind_and_null(&envelope, &text),
+            Err(why) => (Kind::Alien(why), false),
+        };
+        let id = if id.is_empty() { Id::None } else { Id::At(id) };
+        Self { status: 200, kind, node: None, is_null, pieces: text.into(), rest: None, id }
+    }
+
+    /// An answer of our own making, in a node's stead: with this result, as JSON.
+    pub fn made(result: &str) -> Self {
+        const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
+        let text = Bytes::from(format!(r#"{HEAD}0,"result":{result}}}"#));
+        let id = Id::At(HEAD.len()..HEAD.len() + 1);
+        Self { status: 200, kind: Kind::Result, node: None, is_null: false, pieces: text.into(), rest: None, id }
+    }
+
+    /// Puts the client's `id` in the place of ours, byte for byte.
+    pub fn set_id(&mut self, id: &[u8]) {
+        match &self.id {
+            Id::At(place) if place.is_empty() => {
+                let member = [b"\"id\":", id, b","].concat();
+                self.pieces.replace(place.clone(), &member);
+            }
+            Id::At(place) => self.pieces.replace(place.clone(), id),
+            Id::Behind => self.rest.iter_mut().for_each(|rest| rest.set_id(id)),
+            Id::None => {}
+        }
+        self.id = Id::None;
     }
 
     /// Replaces what is in memory, where `concealed` has another text for it.
     pub fn conceal(&mut self, concealed: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
         if let Some(text) = concealed(self.pieces.join(usize::MAX)) {
-            self.pieces = Pieces::default();
-            self.pieces.push(text.into());
-            self.id = None;
+            if self.id != Id::None {
+                self.id = Envelope::read(&text).map_or(Id::None, |envelope| id_place(envelope.id, &text));
+            }
+            self.pieces = Bytes::from(text).into();
         }
     }
 
@@ -215,7 +221,7 @@ impl Answer {
             Tells::Block => b"\"number\"",
             Tells::Inclusion => b"\"blockNumber\"",
         };
-        let text = &self.pieces.first[..self.pieces.first.len().min(MAX_HEIGHT_LOOK)];
+        let text = &self.pieces.first()[..self.pieces.first().len().min(MAX_HEIGHT_LOOK)];
         let at = memchr::memmem::find(text, key)? + key.len();
         let value = text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', value)?;
@@ -224,45 +230,120 @@ impl Answer {
 
     /// Whether `words` occur in what is in memory.
     pub fn shows(&self, words: &str) -> bool {
-        memchr::memmem::find(&self.pieces.first, words.as_bytes()).is_some()
+        memchr::memmem::find(self.pieces.first(), words.as_bytes()).is_some()
     }
 
     /// Bytes in all, where that is known.
     pub fn length(&self) -> Option<u64> {
-        let ready = self.pieces.length as u64;
+        let ready = self.pieces.length() as u64;
         match &self.rest {
             None => Some(ready),
-            Some(_) if self.splice.is_some() => None,
-            Some(rest) => rest.head.framing.remaining().map(|left| ready + left),
+            Some(rest) if !rest.keeps_length() => None,
+            Some(rest) => rest.response.head.framing.remaining().map(|left| ready + left),
         }
     }
 
     /// All of it, the first piece and those behind it, if it is in memory.
     pub fn in_memory(&self) -> Option<(&Bytes, &VecDeque<Bytes>)> {
-        self.rest.is_none().then_some((&self.pieces.first, &self.pieces.more))
+        self.rest.is_none().then_some((self.pieces.first(), self.pieces.more()))
     }
 
-    /// The next piece.
+    /// The next piece. An answer that turns out to be none ends in an error: what the client has of it is not whole, and its
+    /// connection is to be closed.
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
-            let piece = match self.pieces.pop() {
+            let piece = self.pieces.pop();
+            let Some(rest) = &mut self.rest else { return Poll::Ready(piece.map(Ok)) };
+            let piece = match piece {
                 Some(piece) => Some(piece),
-                None => match &mut self.rest {
-                    None => None,
-                    Some(rest) => match ready!(rest.poll_next(context)) {
-                        Some(Ok(piece)) => Some(piece),
-                        Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
-                        None => None,
-                    },
-                },
+                None => ready!(rest.response.poll_next(context)).transpose()?,
             };
-            let Some(splice) = &mut self.splice else { return Poll::Ready(piece.map(Ok)) };
-            // A piece may be nothing but the node's id.
-            match piece.map(|piece| splice.pass(piece)) {
-                Some(piece) if piece.is_empty() => {}
-                piece => return Poll::Ready(piece.map(Ok)),
+            let is_over = piece.is_none();
+            let passed = match piece {
+                Some(piece) => rest.pass(piece, rest.response.is_done() && self.pieces.length() == 0),
+                None => rest.finish(),
+            };
+            if passed.is_err() {
+                rest.response.condemn();
+            }
+            if passed.is_err() || is_over {
+                self.rest = None;
+            }
+            match passed {
+                Ok(None) if is_over => return Poll::Ready(None),
+                Ok(None) => {}
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Err(Torn) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, TORN);
+                    return Poll::Ready(Some(Err(Broken::Lost { error, started: true })));
+                }
             }
         }
+    }
+}
+
+/// What an answer is that nobody waits for.
+fn kind_of(text: &[u8]) -> Kind {
+    match answer::peek(text) {
+        Beginning::Result { .. } => Kind::Result,
+        Beginning::Unsure => Kind::Error,
+        Beginning::Incomplete | Beginning::Alien => Kind::Alien("the answer is no JSON-RPC response"),
+    }
+}
+
+fn kind_and_null(envelope: &Envelope, text: &[u8]) -> (Kind, bool) {
+    match &envelope.content {
+        Content::Result(place) => (Kind::Result, text[place.clone()] == *b"null"),
+        Content::Error(_) => (Kind::Error, false),
+    }
+}
+
+/// The place of an id that a node wrote at `id`, or of a member for one that it did not write.
+fn id_place(id: Option<Range<usize>>, text: &[u8]) -> Id {
+    // Whoever asks has seen the opening brace.
+    Id::At(id.unwrap_or_else(|| {
+        let open = text.iter().position(|byte| *byte == b'{').map_or(0, |open| open + 1);
+        open..open
+    }))
+}
+
+fn judge_whole(text: &[u8], own: &CallId) -> Judgement {
+    match Envelope::read(text) {
+        Err(why) => Judgement::alien(why),
+        Ok(envelope) if envelope.id.as_ref().is_some_and(|id| !own.is_answered_by(&text[id.clone()])) => {
+            Judgement::alien(FOREIGN)
+        }
+        Ok(envelope) => {
+            let (kind, is_null) = kind_and_null(&envelope, text);
+            Judgement { kind, is_null, id: id_place(envelope.id, text) }
+        }
+    }
+}
+
+/// Judges a long result by its beginning, with the id there if it is, and its end.
+fn judge_ends(id: Option<Range<usize>>, pieces: &Pieces, own: &CallId) -> Judgement {
+    let tail = pieces.tail(TAIL);
+    let id = match (id, answer::ending(&tail)) {
+        (_, Ending::Torn) => return Judgement::alien(TORN),
+        (Some(id), Ending::Whole(_)) => Some(id),
+        (None, Ending::Whole(id)) if id.as_ref().is_some_and(|id| !own.is_answered_by(&tail[id.clone()])) => {
+            return Judgement::alien(FOREIGN);
+        }
+        (None, Ending::Whole(id)) => {
+            let from = pieces.length() - tail.len();
+            let id = id.map(|id| from + id.start..from + id.end);
+            return Judgement { kind: Kind::Result, is_null: false, id: id_place(id, pieces.first()) };
+        }
+    };
+    judge_beginning(id, pieces.first(), own)
+}
+
+/// Judges a long result by its beginning, `text`, with the id there if it is.
+fn judge_beginning(id: Option<Range<usize>>, text: &[u8], own: &CallId) -> Judgement {
+    match id {
+        Some(id) if !own.is_answered_by(&text[id.clone()]) => Judgement::alien(FOREIGN),
+        Some(id) => Judgement { kind: Kind::Result, is_null: false, id: Id::At(id) },
+        None => Judgement { kind: Kind::Result, is_null: false, id: Id::Behind },
     }
 }
 

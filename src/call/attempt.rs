@@ -1,6 +1,6 @@
 //! One attempt at one node: what came of it, and whom that speaks of.
 
-use std::{future::poll_fn, ops::Range, pin::pin, task::Poll};
+use std::{future::poll_fn, ops::Range, pin::pin, sync::Arc, task::Poll};
 
 use tokio::time::Instant;
 
@@ -10,11 +10,15 @@ use super::{
     hold::Turn,
 };
 use crate::{
-    domain::answer::Blame,
+    config::Verify,
+    domain::{
+        answer::Blame,
+        call_id::{CallId, Outbound},
+    },
     metrics::AttemptOutcome,
     net::{
         link,
-        upstream::{Error, Gate, Post},
+        upstream::{Error, Gate, Post, Response, Upstream},
     },
     pool::{
         ask::{link_trouble, trouble},
@@ -27,6 +31,7 @@ use crate::{
 /// An attempt to be made.
 pub(super) struct Attempt<'a> {
     pub(super) node: &'a Node,
+    /// The request as the client sent it.
     pub(super) body: &'a [u8],
     /// Lines to send along.
     pub(super) headers: &'a [u8],
@@ -36,6 +41,7 @@ pub(super) struct Attempt<'a> {
     pub(super) repeatable: bool,
     /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
     pub(super) id: Option<&'a [u8]>,
+    pub(super) verify: Verify,
     pub(super) limit: Instant,
 }
 
@@ -114,12 +120,12 @@ impl Attempt<'_> {
             // In a box, so that calls over HTTP do not carry the room for it.
             return Box::pin(self.over_link(turn)).await;
         };
-        let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
-        let mut outcome = upstream.post(post, turn).await;
+        let mut own = upstream.call_id();
+        let mut outcome = self.post(upstream, &own, !self.repeatable, turn).await;
         if self.repeatable && outcome.as_ref().is_err_and(Error::is_stale) {
             *again = true;
-            post.fresh = true;
-            outcome = upstream.post(post, turn).await;
+            own = upstream.call_id();
+            outcome = self.post(upstream, &own, true, turn).await;
         }
         let response = match outcome {
             Ok(response) => response,
@@ -127,10 +133,22 @@ impl Attempt<'_> {
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
         };
         let heard = || self.node.traffic.touch(Instant::now());
-        match Answer::read(response, heard).await {
+        let own = self.id.is_some().then_some(&own);
+        match Answer::read(response, own, self.verify, heard).await {
             Ok(answer) => self.classify(answer),
             Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken, reused: false }))),
         }
+    }
+
+    async fn post(
+        &self,
+        upstream: &Arc<Upstream>,
+        own: &CallId,
+        fresh: bool,
+        turn: &mut Option<Turn<'_>>,
+    ) -> Result<Response, Error> {
+        let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), own);
+        upstream.post(Post { headers: self.headers, body, fresh }, turn).await
     }
 
     async fn over_link(&self, turn: &mut Option<Turn<'_>>) -> Sent {
@@ -173,8 +191,8 @@ impl Attempt<'_> {
                 self.node.traffic.answered(self.place);
                 Sent::Answered(answer)
             }
-            Kind::Alien if (400..500).contains(&status) && !of_the_node => Sent::Rejected(status, failing("")),
-            Kind::Alien => Sent::OfTheNode(None, Some(failing(" and no JSON-RPC response"))),
+            Kind::Alien(_) if (400..500).contains(&status) && !of_the_node => Sent::Rejected(status, failing("")),
+            Kind::Alien(why) => Sent::OfTheNode(None, Some(failing(&format!(": {why}")))),
             _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
             Kind::Result => {
                 self.node.traffic.answered(self.place);

@@ -24,6 +24,16 @@ pub enum Policy {
     Spread,
 }
 
+/// How closely nodes' answers are looked at. Short ones, and those of batches and WebSockets, are always looked at whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// The beginning and the end of a long answer.
+    #[default]
+    Ends,
+    /// Every byte.
+    All,
+}
+
 /// Deadlines, retries and limits of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
@@ -45,6 +55,8 @@ pub struct Calls {
     pub max_batch: NonZeroUsize,
     /// Which of several equally good nodes gets a call.
     pub policy: Policy,
+    /// How closely nodes' answers are looked at.
+    pub verify: Verify,
     /// Methods that are refused; see [`Calls::blocks`].
     pub blocked: Vec<MethodPattern>,
     /// Exceptions to `blocked`.
@@ -65,6 +77,7 @@ impl Default for Calls {
             max_body: 10 * MIB,
             max_batch: const { NonZeroUsize::new(1_000).expect("not zero") },
             policy: Policy::default(),
+            verify: Verify::default(),
             blocked: BLOCKED.map(|text| text.parse().expect("the table holds patterns")).to_vec(),
             allowed: Vec::new(),
             forward_headers: Vec::new(),
@@ -95,6 +108,7 @@ impl Calls {
             max_body,
             max_batch: r.count("max_batch", default.max_batch),
             policy: r.choice("policy", &[("first", Policy::First), ("spread", Policy::Spread)], default.policy),
+            verify: r.choice("verify", &[("ends", Verify::Ends), ("all", Verify::All)], default.verify),
             blocked: r.list("blocked", str::parse).unwrap_or(default.blocked),
             allowed: r.list("allowed", str::parse).unwrap_or(default.allowed),
             forward_headers: r.list("forward_headers", header::name).unwrap_or(default.forward_headers),

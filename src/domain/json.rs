@@ -3,7 +3,11 @@
 //! It accepts exactly what RFC 8259 allows, nested at most [`MAX_DEPTH`] deep, and it does not recurse. Input must be valid UTF-8;
 //! the callers that take bytes from outside check that first, once for the whole body.
 
+mod walk;
+
 use std::borrow::Cow;
+
+pub use self::walk::Walk;
 
 /// How deep arrays and objects may nest. A real call needs fewer than ten levels.
 pub const MAX_DEPTH: u32 = 128;

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use super::json::{Malformed, Scanner, Str};
 
+/// The longest name of a method, in bytes.
+const MAX_NAME: usize = 128;
+
 /// One call, borrowed from the body that it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -157,7 +160,16 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a [u8]) -> Result<Result<Request
     let Ok(Some(method)) = method.string().map(|name| name.decode()) else {
         return refuse("method is a string");
     };
+    if !is_plain_name(&method) {
+        return refuse("method is 1 to 128 letters, digits, dots, colons, hyphens and underscores");
+    }
     Ok(Ok(Request { raw, id, method, params }))
+}
+
+/// Whether a node takes `method` as it is written: some trim names, and would find a method that this proxy refuses.
+fn is_plain_name(method: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
+    (1..=MAX_NAME).contains(&method.len()) && method.bytes().all(plain)
 }
 
 impl<'a> Request<'a> {
@@ -230,6 +242,20 @@ mod tests {
         }
         let twice = single(r#"{"method":"a","id":1,"id":2}"#).unwrap_err();
         assert_eq!(twice, "a key is repeated None");
+    }
+
+    #[test]
+    fn a_method_whose_name_a_node_might_change_is_refused() {
+        let long = "m".repeat(129);
+        for name in
+            ["", " admin_peers", "admin_peers ", "admin\\u0000_peers", "\\tadmin_peers", "admin/peers", "é", &long]
+        {
+            let refused = single(&format!(r#"{{"method":"{name}","id":1}}"#)).unwrap_err();
+            assert!(refused.starts_with("method is 1 to 128"), "{name}: {refused}");
+        }
+        for name in ["eth_call", "a", "web3.sha3", "ns:method", "x-y_Z9", &long[..128]] {
+            assert_eq!(single(&format!(r#"{{"method":"{name}","id":1}}"#)).unwrap().method, name);
+        }
     }
 
     #[test]

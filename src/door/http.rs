@@ -22,7 +22,7 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    call::{Calls, Outcome, alarm::Alarm},
+    call::{Calls, Outcome, Terms, alarm::Alarm},
     domain::{
         refusal::Refusal,
         rpc::{self, Body},
@@ -97,11 +97,14 @@ async fn answer(calls: &Arc<Calls>, body: Bytes, headers: &[u8], arrived: Instan
     match rpc::peek(&body, max_batch) {
         Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
         Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
-        Ok(Body::Single(Ok(request))) => match (calls.run(&request, headers, arrived, alarm, &[]).await, request.id) {
-            (_, None) => Reply::empty(),
-            (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
-            (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),
-        },
+        Ok(Body::Single(Ok(request))) => {
+            let terms = Terms { headers, arrived, avoid: &[], verify: calls.settings().verify };
+            match (calls.run(&request, terms, alarm).await, request.id) {
+                (_, None) => Reply::empty(),
+                (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
+                (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),
+            }
+        }
         Ok(Body::Batch(entries)) if entries.is_empty() => {
             Reply::refused(&Refusal::NotARequest("the batch is empty"), None)
         }

@@ -21,6 +21,8 @@ use super::{
 
 /// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored one.
 const FLATTEN: usize = 4 * 1024;
+/// A body in memory comes in so many parts: a request's own id stands between what is before the client's and what is behind it.
+const PARTS: usize = 3;
 /// What a read asks for at first, and while a long body comes.
 const SMALL_READ: usize = 8 * 1024;
 const LARGE_READ: usize = 128 * 1024;
@@ -74,21 +76,23 @@ impl Conn {
     pub async fn send(
         &mut self,
         head: impl FnOnce(&mut Vec<u8>),
-        body: &[u8],
+        body: [&[u8]; PARTS],
         to_head: bool,
         mut written: impl FnMut(),
     ) -> Result<Head, Broken> {
         self.write.clear();
         head(&mut self.write);
-        let flat = body.len() <= FLATTEN;
-        if flat {
-            self.write.extend_from_slice(body);
-        }
-        let rest = if flat { &[][..] } else { body };
+        let length: usize = body.iter().map(|part| part.len()).sum();
+        let rest = if length <= FLATTEN {
+            body.iter().for_each(|part| self.write.extend_from_slice(part));
+            [&[][..]; PARTS]
+        } else {
+            body
+        };
         let (mut sent, mut lost) = (0, None);
-        let total = self.write.len() + rest.len();
+        let total = self.write.len() + rest.iter().map(|part| part.len()).sum::<usize>();
         poll_fn(|context| {
-            self.poll_write(context, rest, &mut sent, &mut lost);
+            self.poll_write(context, rest, total, &mut sent, &mut lost);
             if sent == total {
                 written();
             }
@@ -98,17 +102,31 @@ impl Conn {
         .await
     }
 
-    /// Writes what it can of the request, whose body beyond what is flat is `rest`, and counts what was `sent`.
-    fn poll_write(&mut self, context: &mut Context<'_>, rest: &[u8], sent: &mut usize, lost: &mut Option<io::Error>) {
-        let total = self.write.len() + rest.len();
+    /// Writes what it can of the request, `total` bytes whose body beyond what is flat is `rest`, and counts what was `sent`.
+    fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        rest: [&[u8]; PARTS],
+        total: usize,
+        sent: &mut usize,
+        lost: &mut Option<io::Error>,
+    ) {
         while *sent < total && lost.is_none() {
-            let wrote = if *sent < self.write.len() && !rest.is_empty() {
-                let slices = [io::IoSlice::new(&self.write[*sent..]), io::IoSlice::new(rest)];
-                Pin::new(&mut self.io).poll_write_vectored(context, &slices)
-            } else if *sent < self.write.len() {
-                Pin::new(&mut self.io).poll_write(context, &self.write[*sent..])
-            } else {
-                Pin::new(&mut self.io).poll_write(context, &rest[*sent - self.write.len()..])
+            let mut slices = [io::IoSlice::new(&[]); PARTS + 1];
+            let (mut count, mut skip) = (0, *sent);
+            for part in std::iter::once(&self.write[..]).chain(rest) {
+                match part.get(skip..) {
+                    Some(left) if !left.is_empty() => {
+                        slices[count] = io::IoSlice::new(left);
+                        (count, skip) = (count + 1, 0);
+                    }
+                    _ => skip -= part.len(),
+                }
+            }
+            let io = Pin::new(&mut self.io);
+            let wrote = match &slices[..count] {
+                [one] => io.poll_write(context, one),
+                many => io.poll_write_vectored(context, many),
             };
             match wrote {
                 Poll::Ready(Ok(0)) => *lost = Some(io::ErrorKind::WriteZero.into()),

@@ -6,8 +6,11 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -23,7 +26,10 @@ use super::{
     tls::Tls,
     wire::Head,
 };
-use crate::config::Url;
+use crate::{
+    config::Url,
+    domain::call_id::{CallId, Outbound},
+};
 
 /// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a closed one is noticed when it is taken.
 const KEEP_IDLE: Duration = Duration::from_secs(60);
@@ -70,6 +76,8 @@ pub struct Upstream {
     /// The head of a JSON-RPC request up to the length of the body.
     post: Vec<u8>,
     idle: Box<[Shard]>,
+    /// The number of the last call's id.
+    last_id: AtomicU64,
 }
 
 impl fmt::Debug for Upstream {
@@ -115,7 +123,7 @@ pub struct Post<'a> {
     /// Headers beside the node's own, each a complete line with its line end. Where both name one, the node's own goes.
     pub headers: &'a [u8],
     /// The body.
-    pub body: &'a [u8],
+    pub body: Outbound<'a>,
     /// Whether to open a connection for it, because an idle one may just be closing.
     pub fresh: bool,
 }
@@ -152,8 +160,20 @@ impl<G: Gate> Gate for Option<G> {
 pub struct Response {
     /// Status and fields.
     pub head: Head,
+    /// Until the response is dropped, however much of it has come: the reader may find that the connection is of no more use.
     conn: Option<Conn>,
+    is_done: bool,
     upstream: Arc<Upstream>,
+}
+
+/// The connection of a response that came whole is free for the next request.
+impl Drop for Response {
+    fn drop(&mut self) {
+        let spent = if self.is_done { self.conn.take() } else { None };
+        if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
+            self.upstream.give_back(conn);
+        }
+    }
 }
 
 impl fmt::Debug for Response {
@@ -178,7 +198,12 @@ impl Upstream {
         post.extend_from_slice(&common);
         post.extend_from_slice(b"content-type: application/json\r\ncontent-length: ");
         let idle = (0..=workers).map(|_| Mutex::default()).collect();
-        Arc::new(Self { target, dial, connect_timeout, host, post, idle })
+        Arc::new(Self { target, dial, connect_timeout, host, post, idle, last_id: AtomicU64::new(0) })
+    }
+
+    /// An id for one call to this node.
+    pub fn call_id(&self) -> CallId {
+        CallId::new(self.last_id.fetch_add(1, Relaxed) + 1)
     }
 
     /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. The caller bounds it in time.
@@ -215,7 +240,7 @@ impl Upstream {
     ) -> Result<Response, Error> {
         let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(&self.post);
-            push_decimal(out, post.body.len());
+            out.extend_from_slice(CallId::new(post.body.length() as u64).as_bytes());
             out.extend_from_slice(b"\r\n");
             if self.target.headers.is_empty() {
                 out.extend_from_slice(post.headers);
@@ -225,9 +250,9 @@ impl Upstream {
             out.extend_from_slice(b"\r\n");
         };
         let reused = conn.reused;
-        let head = conn.send(write, post.body, false, || gate.written()).await;
+        let head = conn.send(write, post.body.0, false, || gate.written()).await;
         let head = head.map_err(|broken| Error::Broken { broken, reused })?;
-        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+        Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() })
     }
 
     /// Sends a request of any kind and waits for the response's head. The caller bounds it in time; `patience` is for a body that
@@ -253,11 +278,11 @@ impl Upstream {
         let framing = body.framing();
         let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
         let head = match body {
-            Body::Whole(body) => conn.send(write, body, to_head, || {}).await,
+            Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
             Body::Streamed { pieces, length } => conn.stream(write, pieces, length.is_none(), patience, to_head).await,
         };
         let head = head.map_err(|broken| Error::Broken { broken, reused })?;
-        Ok(Response { head, conn: Some(conn), upstream: self.clone() })
+        Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() })
     }
 
     /// Adds those header lines whose names the node has no value of its own for.
@@ -332,41 +357,34 @@ fn lock(shard: &Shard) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
-    let start = out.len();
-    loop {
-        out.push(b'0' + (number % 10) as u8);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out[start..].reverse();
-}
-
 impl Response {
-    /// Waits for the next piece of the body. When the last has come, the connection is free for the next request.
+    /// Waits for the next piece of the body.
     ///
     /// # Errors
     /// When the body cannot be had whole.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Some(conn) = &mut self.conn else { return Poll::Ready(None) };
-        let next = conn.poll_body(context, &mut self.head);
-        let over = match &next {
-            Poll::Ready(None | Some(Err(_))) => true,
-            Poll::Ready(Some(Ok(_))) => self.head.framing.is_done(),
-            Poll::Pending => false,
+        let Some(conn) = self.conn.as_mut().filter(|_| !self.is_done) else { return Poll::Ready(None) };
+        let next = ready!(conn.poll_body(context, &mut self.head));
+        self.is_done = match &next {
+            None => true,
+            Some(Ok(_)) => self.head.framing.is_done(),
+            Some(Err(_)) => {
+                self.conn = None;
+                true
+            }
         };
-        let spent = if over { self.conn.take() } else { None };
-        if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
-            self.upstream.give_back(conn);
-        }
-        next
+        Poll::Ready(next)
     }
 
     /// Whether all of the body has been taken.
     pub fn is_done(&self) -> bool {
-        self.conn.is_none()
+        self.is_done
+    }
+
+    /// Has the connection closed, also if the body has come whole: what came is no answer to the request.
+    pub fn condemn(&mut self) {
+        self.conn = None;
+        self.is_done = true;
     }
 }
 
@@ -392,14 +410,5 @@ mod tests {
             std::thread::spawn(run).join().unwrap()
         };
         assert_eq!([of_a_thread(Some(2)), of_a_thread(None)], [2, 0]);
-    }
-
-    #[test]
-    fn lengths_are_written_in_decimal() {
-        for number in [0, 7, 10, 65_536, usize::MAX] {
-            let mut out = b"x".to_vec();
-            push_decimal(&mut out, number);
-            assert_eq!(out, format!("x{number}").into_bytes());
-        }
     }
 }

@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 
 use super::{board::Trouble, health::Fault, node::Node};
 use crate::{
-    domain::answer::NodeError,
+    domain::{
+        answer::{Envelope, NodeError},
+        call_id::{CallId, Outbound},
+    },
     net::{
         exchange::Broken,
         link::{self, Link},
@@ -36,11 +39,13 @@ pub struct Refused {
 /// When no JSON-RPC response of at most `max_bytes` came.
 pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> Result<Result<Bytes, Refused>, Trouble> {
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
-    let body = match &node.upstream {
-        Some(upstream) => post(node, upstream, method, request.as_bytes(), max_bytes).await?,
-        None => call(node, method, request.as_bytes(), max_bytes).await?,
-    };
-    answer(&body, node, method)
+    match &node.upstream {
+        Some(upstream) => post(node, upstream, method, request.as_bytes(), max_bytes).await,
+        None => {
+            let body = call(node, method, request.as_bytes(), max_bytes).await?;
+            answer(&body, None, node, method)
+        }
+    }
 }
 
 async fn post(
@@ -49,17 +54,26 @@ async fn post(
     method: &str,
     body: &[u8],
     max_bytes: usize,
-) -> Result<Bytes, Trouble> {
-    let mut post = Post { headers: &[], body, fresh: false };
+) -> Result<Result<Bytes, Refused>, Trouble> {
+    let own = upstream.call_id();
+    let mut post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), fresh: false };
     let mut outcome = upstream.post(post, &mut ()).await;
     if outcome.as_ref().is_err_and(Error::is_stale) {
         post.fresh = true;
         outcome = upstream.post(post, &mut ()).await;
     }
-    let response = outcome.map_err(|error| trouble(node, &error))?;
+    let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
-    let body = read(node, method, response, max_bytes).await?;
-    if status == 200 { Ok(body) } else { Err(failing(node, &format!("{method}: HTTP status {status}"))) }
+    let body = read(node, method, &mut response, max_bytes).await?;
+    if status != 200 {
+        return Err(failing(node, &format!("{method}: HTTP status {status}")));
+    }
+    let answer = answer(&body, Some(&own), node, method);
+    if answer.is_err() {
+        // What comes next on the connection may be the answer to this question.
+        response.condemn();
+    }
+    answer
 }
 
 /// Asks over the link. One that is down is waited for until its next attempt to connect has failed.
@@ -77,13 +91,19 @@ async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Resul
     }
 }
 
-fn answer(body: &Bytes, node: &Node, method: &str) -> Result<Result<Bytes, Refused>, Trouble> {
+/// Reads the answer to the question that was sent with the id `own`; over a link, the link has compared the ids.
+fn answer(body: &Bytes, own: Option<&CallId>, node: &Node, method: &str) -> Result<Result<Bytes, Refused>, Trouble> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
         result: Option<&'a RawValue>,
         #[serde(borrow)]
         error: Option<NodeError<'a>>,
+    }
+    let envelope = Envelope::read(body).map_err(|why| failing(node, &format!("{method}: {why}")))?;
+    let is_foreign = |own: &CallId| envelope.id.is_some_and(|id| !own.is_answered_by(&body[id]));
+    if own.is_some_and(is_foreign) {
+        return Err(failing(node, &format!("{method}: the answer is to another call")));
     }
     let answer: Answer<'_> = serde_json::from_slice(body)
         .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
@@ -99,7 +119,12 @@ fn answer(body: &Bytes, node: &Node, method: &str) -> Result<Result<Bytes, Refus
 }
 
 /// The whole body of the answer to `asked`.
-pub(super) async fn read(node: &Node, asked: &str, mut response: Response, max_bytes: usize) -> Result<Bytes, Trouble> {
+pub(super) async fn read(
+    node: &Node,
+    asked: &str,
+    response: &mut Response,
+    max_bytes: usize,
+) -> Result<Bytes, Trouble> {
     let mut body = BytesMut::new();
     node.traffic.hears();
     while let Some(piece) = response.next().await {

@@ -53,6 +53,11 @@ impl Seen {
         body.get(name).map_or_else(String::new, |value| value.get().to_owned())
     }
 
+    /// The body with `id` in the place of the proxy's own id.
+    pub fn sent_as(&self, id: &str) -> String {
+        with_id(std::str::from_utf8(&self.body).unwrap(), id)
+    }
+
     /// The id as it was written.
     pub fn id(&self) -> String {
         self.member("id")
@@ -65,6 +70,14 @@ impl Seen {
     pub fn method(&self) -> String {
         self.member("method").trim_matches('"').to_owned()
     }
+}
+
+/// A JSON-RPC message with `id` in the place of its id, all else as it is.
+pub fn with_id(text: &str, id: &str) -> String {
+    let members: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap();
+    let own = members["id"].get();
+    let start = own.as_ptr() as usize - text.as_ptr() as usize;
+    [&text[..start], id, &text[start + own.len()..]].concat()
 }
 
 /// What to do about a request.
@@ -88,6 +101,11 @@ impl Reply {
     /// A well-formed response with this body.
     pub fn body(body: impl AsRef<[u8]>) -> Self {
         Self::Bytes(ok(body))
+    }
+
+    /// `text`, an answer, with the id of the call seen.
+    pub fn answer(seen: &Seen, text: &str) -> Self {
+        Self::body(with_id(text, &seen.id()))
     }
 
     /// A result of the call seen.

@@ -32,9 +32,9 @@ async fn ids_and_params_come_back_byte_for_byte() {
     let (_net, origin, proxy) = echo("").await;
     let mut ws = proxy.ws().await;
     for id in ["1", "-0", "1.50e400", "123456789012345678901234567890", r#""a\u0041\"}""#, "null", r#""""#] {
-        let request = format!(r#"{{ "params" : [ {{"b":1, "a" : "é"}} ],"id":{id} ,"method":"eth_call" }}"#);
-        assert_eq!(ws.ask(request.clone()).await, answer(id, r#"[ {"b":1, "a" : "é"} ]"#));
-        assert_eq!(String::from_utf8(origin.seen().pop().unwrap().body).unwrap(), request);
+        let request = |id: &str| format!(r#"{{ "params" : [ {{"b":1, "a" : "é"}} ],"id":{id} ,"method":"eth_call" }}"#);
+        assert_eq!(ws.ask(request(id)).await, answer(id, r#"[ {"b":1, "a" : "é"} ]"#));
+        assert_eq!(origin.seen().pop().unwrap().sent_as("1"), request("1"));
     }
 }
 
@@ -146,7 +146,7 @@ async fn calls_run_side_by_side_and_a_slow_one_holds_up_no_other() {
     let most = Arc::new(AtomicUsize::new(0));
     let (now, peak) = (running.clone(), most.clone());
     let origin = Origin::within(&net, move |seen| {
-        let (reply, wait) = (answer(seen.id(), "1"), if seen.id() == "0" { 5_000 } else { 200 });
+        let (reply, wait) = (answer(seen.id(), "1"), if seen.params() == "[0]" { 5_000 } else { 200 });
         let (now, peak) = (now.clone(), peak.clone());
         Reply::act(async move |mut io| {
             peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -161,7 +161,7 @@ async fn calls_run_side_by_side_and_a_slow_one_holds_up_no_other() {
     let mut ws = proxy.ws().await;
     let asked = Instant::now();
     for id in 0..100 {
-        ws.send(call(id, "eth_call", "[]")).await;
+        ws.send(call(id, "eth_call", &format!("[{id}]"))).await;
     }
     let mut answered = BTreeSet::new();
     for _ in 1..100 {
@@ -234,7 +234,7 @@ async fn held_calls_leave_in_the_order_in_which_they_came() {
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let order = seen.clone();
     let origin = Origin::within(&net, move |call| {
-        order.lock().unwrap().push(call.id());
+        order.lock().unwrap().push(call.params());
         Reply::result(call, "1")
     })
     .await;
@@ -244,7 +244,7 @@ async fn held_calls_leave_in_the_order_in_which_they_came() {
     sleep(Duration::from_secs(1)).await;
     for id in 0..50 {
         // Each opens a connection of its own, so that none overtakes another on its way.
-        let call = |id: u32| call(id, "eth_sendTransaction", "[]");
+        let call = |id: u32| call(id, "eth_sendTransaction", &format!("[{id}]"));
         ws.send(if id % 5 == 0 { format!("[{},{}]", call(id * 2), call(id * 2 + 1)) } else { call(id * 2) }).await;
     }
     until("all wait", async || proxy.metric("steadfast_held_calls", "").await == 60.0).await;
@@ -252,7 +252,8 @@ async fn held_calls_leave_in_the_order_in_which_they_came() {
     for _ in 0..50 {
         ws.text().await;
     }
-    let seen: Vec<u64> = seen.lock().unwrap().iter().map(|id| id.parse().unwrap()).collect();
+    let seen: Vec<u64> =
+        seen.lock().unwrap().iter().map(|params| params.trim_matches(|c| "[]".contains(c)).parse().unwrap()).collect();
     assert!(seen.len() == 60 && seen.is_sorted(), "{seen:?}");
 }
 

@@ -11,7 +11,8 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 
 use crate::{
-    call::{Calls, Outcome, alarm::Alarm, answer::Answer},
+    call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
+    config::Verify,
     domain::{
         refusal::Refusal,
         rpc::{self, Body, NotARequest, Request},
@@ -80,7 +81,9 @@ impl Batch {
 
 async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
-    let outcome = calls.run(&request, headers, arrived, &mut Alarm::default(), &[]).await;
+    // What is wrong with one answer would spoil those of all others.
+    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All };
+    let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,
         (Outcome::Answered(answer), Some(_)) => Entry::Answer(answer),

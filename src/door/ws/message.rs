@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{frame::Closing, subscriptions::Subscriptions};
 use crate::{
-    call::{Calls, Outcome, alarm::Alarm, answer::Answer},
+    call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
+    config::Verify,
     domain::{
         method::Method,
         refusal::Refusal,
@@ -246,7 +247,7 @@ impl Client {
         let stall = if is_repeatable { calls.settings().attempt_timeout.min(STALL) } else { STALL };
         let mut lost = Vec::new();
         for _ in 0..calls.settings().attempts.get() {
-            let answer = match calls.run(request, &self.headers, arrived, alarm, &lost).await {
+            let answer = match calls.run(request, self.terms(arrived, &lost), alarm).await {
                 Outcome::Answered(answer) => answer,
                 Outcome::Refused(refusal) => return Err(refusal),
             };
@@ -269,6 +270,11 @@ impl Client {
         Err(Refusal::NoNode)
     }
 
+    /// A client would have to close the connection on a message that is not whole.
+    fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize]) -> Terms<'t> {
+        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All }
+    }
+
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
     async fn whole<'c>(&'c self, mut answer: Answer, stall: Duration, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
         let text = match answer.in_memory() {
@@ -281,8 +287,7 @@ impl Client {
         if text.len() > self.max_outbound {
             return Whole::TooLong;
         }
-        // A client would have to close the connection on such a message.
-        if std::str::from_utf8(&text).is_err() { Whole::Lost } else { Whole::Text(text) }
+        Whole::Text(text)
     }
 
     async fn gather<'c>(

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::MAX_MESSAGE;
 use crate::domain::{
-    answer,
+    answer::{self, Ending},
     json::{Malformed, Scanner},
 };
 
@@ -56,7 +56,7 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
         match key.raw {
             // The value may be long, and nodes that do not write the id before it write it at the end.
             b"result" | b"error" => {
-                if let Some(id) = answer::trailing_id(text) {
+                if let Ending::Whole(Some(id)) = answer::ending(text) {
                     return Ok(Frame::Answer(id));
                 }
             }

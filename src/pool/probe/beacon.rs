@@ -110,7 +110,7 @@ async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
     if outcome.as_ref().is_err_and(Error::is_stale) {
         outcome = upstream.get(&target, true).await;
     }
-    let response = outcome.map_err(|error| trouble(node, &error))?;
+    let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
-    Ok((status, read(node, path, response, MAX_ANSWER).await?))
+    Ok((status, read(node, path, &mut response, MAX_ANSWER).await?))
 }

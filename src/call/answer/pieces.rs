@@ -1,0 +1,160 @@
+//! The bytes of an answer that are in memory. Most answers are one piece.
+
+use std::{collections::VecDeque, ops::Range};
+
+use bytes::{Bytes, BytesMut};
+
+/// Up to this many bytes are copied to stay one piece; what is longer is cut without a copy.
+const SHORT: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    first: Bytes,
+    more: VecDeque<Bytes>,
+    length: usize,
+}
+
+impl From<Bytes> for Pieces {
+    fn from(first: Bytes) -> Self {
+        Self { length: first.len(), first, more: VecDeque::new() }
+    }
+}
+
+impl Pieces {
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn first(&self) -> &Bytes {
+        &self.first
+    }
+
+    pub(super) fn more(&self) -> &VecDeque<Bytes> {
+        &self.more
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Bytes> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        if self.first.is_empty() {
+            self.first = piece;
+        } else {
+            self.more.push_back(piece);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        if self.first.is_empty() {
+            return None;
+        }
+        let piece = std::mem::replace(&mut self.first, self.more.pop_front().unwrap_or_default());
+        self.length -= piece.len();
+        Some(piece)
+    }
+
+    /// Makes one piece of the first `limit` bytes or more.
+    pub(super) fn join(&mut self, limit: usize) -> &Bytes {
+        if self.first.len() < limit && !self.more.is_empty() {
+            let mut joined = BytesMut::with_capacity(limit.min(self.length));
+            joined.extend_from_slice(&self.first);
+            while joined.len() < limit
+                && let Some(piece) = self.more.pop_front()
+            {
+                joined.extend_from_slice(&piece);
+            }
+            self.first = joined.freeze();
+        }
+        &self.first
+    }
+
+    /// The last `count` bytes, or all if there are fewer, in one piece.
+    pub(super) fn tail(&self, count: usize) -> Bytes {
+        let last = self.more.back().unwrap_or(&self.first);
+        if last.len() >= count {
+            return last.slice(last.len() - count..);
+        }
+        let mut skip = self.length.saturating_sub(count);
+        let mut tail = BytesMut::with_capacity(self.length - skip);
+        for piece in self.iter() {
+            let from = skip.min(piece.len());
+            tail.extend_from_slice(&piece[from..]);
+            skip -= from;
+        }
+        tail.freeze()
+    }
+
+    /// Puts `with` in the place of `range`.
+    pub(super) fn replace(&mut self, range: Range<usize>, with: &[u8]) {
+        let mut made = Self::default();
+        let mut start = 0;
+        let mut middle = Some(with);
+        while let Some(piece) = self.pop() {
+            let end = start + piece.len();
+            let place = |at: usize| at.clamp(start, end) - start;
+            let (from, to) = (place(range.start), place(range.end));
+            if range.start > end || range.end < start || (middle.is_none() && to == 0) {
+                made.push(piece);
+            } else if piece.len() <= SHORT {
+                let middle = if range.start < end || piece.is_empty() { middle.take() } else { None };
+                made.push([&piece[..from], middle.unwrap_or_default(), &piece[to..]].concat().into());
+            } else {
+                let taken = if range.start < end { middle.take() } else { None };
+                let cut =
+                    [piece.slice(..from), taken.map_or_else(Bytes::new, Bytes::copy_from_slice), piece.slice(to..)];
+                cut.into_iter().filter(|part| !part.is_empty()).for_each(|part| made.push(part));
+            }
+            start = end;
+        }
+        *self = made;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(text: &str, step: usize) -> Pieces {
+        let mut pieces = Pieces::default();
+        text.as_bytes().chunks(step).for_each(|piece| pieces.push(Bytes::copy_from_slice(piece)));
+        pieces
+    }
+
+    fn text(pieces: &Pieces) -> String {
+        String::from_utf8(pieces.iter().flatten().copied().collect()).unwrap()
+    }
+
+    #[test]
+    fn a_part_is_replaced_however_the_bytes_are_cut() {
+        let long = "x".repeat(10_000);
+        for base in ["abcdefghij", &long] {
+            for step in [1, 3, 5, 4999, 20_000] {
+                for range in [0..0, 0..3, 1..1, 2..9, 4..6, 7..10, 10..10] {
+                    if range.end == base.len() && range.start == range.end {
+                        continue;
+                    }
+                    let mut all = pieces(base, step);
+                    all.replace(range.clone(), b"<->");
+                    let mut expected = base.to_owned();
+                    expected.replace_range(range.clone(), "<->");
+                    assert_eq!(text(&all), expected, "{range:?} by {step}");
+                    assert_eq!(all.length(), expected.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_tail_and_the_beginning_are_had_in_one_piece() {
+        for step in [1, 4, 10] {
+            for count in 0..12 {
+                let mut all = pieces("abcdefghij", step);
+                assert_eq!(all.tail(count), b"abcdefghij"[10 - count.min(10)..]);
+                assert!("abcdefghij".as_bytes().starts_with(all.join(count)) && all.first().len() >= count.min(10));
+                assert_eq!(text(&all), "abcdefghij");
+            }
+        }
+    }
+}

@@ -66,7 +66,12 @@ impl Context<'_> {
         let counts = if self.faults.mute() { (0, 0) } else { self.faults.eager() };
         let status = super::sync_status(node, self.faults, &seen);
         let early = |n: u64| match &wish {
-            Wish::Pending(_) => Some(notification(&id, &json!(Hash::derived(&id, &n.to_be_bytes()).to_string()))),
+            Wish::Pending(_) => {
+                // They count up, so that their order can be seen.
+                let mut hash = Hash::derived(&id, b"eager");
+                hash.0[24..].copy_from_slice(&n.to_be_bytes());
+                Some(notification(&id, &json!(hash.to_string())))
+            }
             Wish::Syncing(said) => Some(notification(&id, &sync_news(*said, &status))),
             Wish::NewHeads | Wish::Logs(_) => None,
         };

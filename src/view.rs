@@ -124,20 +124,25 @@ impl Views {
             return Err(Refused::Unsupported("there is no such subscription"));
         };
         let params = params.unwrap_or(b"[]");
-        let wish = match Asked::read(namespace, params)? {
-            Asked::Heads => Wish::Heads(self.heads.clone(), Interested::new(&self.interest)),
-            Asked::Logs(filter) => Wish::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
-            Asked::Other => Wish::Topic(self.topics.open(method, params).await?),
-        };
+        let asked = Asked::read(namespace, params)?;
         let id = SubscriptionId::draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner));
         let head = format!(
             r#"{{"jsonrpc":"2.0","method":"{namespace}_subscription","params":{{"subscription":"{id}","result":"#
         );
-        Ok(Prepared { id, head: head.into(), wish, mailbox: mailbox.clone() })
+        let (head, mailbox) = (Arc::from(head), mailbox.clone());
+        let wish = match asked {
+            Asked::Heads => Wish::Heads(self.heads.clone(), Interested::new(&self.interest)),
+            Asked::Logs(filter) => Wish::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
+            Asked::Other => {
+                let (seat, topic) = self.topics.open(method, params, &head, &mailbox).await?;
+                Wish::Topic(seat, topic)
+            }
+        };
+        Ok(Prepared { id, head, wish, mailbox })
     }
 }
 
-/// A subscription of which nothing is heard yet.
+/// A subscription of which the client has heard nothing yet.
 pub struct Prepared {
     /// What the client knows it by.
     pub id: SubscriptionId,
@@ -149,18 +154,21 @@ pub struct Prepared {
 enum Wish {
     Heads(Arc<Audience<()>>, Interested),
     Logs(Arc<Audience<Filter>>, Box<Filter>, Interested),
-    Topic(Arc<Topic>),
+    Topic(Seat<()>, Arc<Topic>),
 }
 
 impl Prepared {
-    /// Lets notifications come, from now on. To be called on the thread that serves the client, when the answer with the id is in its
+    /// Lets notifications come, from now on, and of what a node gives also those that came since it granted it. To be called on the thread that serves the client, when the answer with the id is in its
     /// mailbox.
     pub fn activate(self) -> Subscription {
         let Self { id: _, head, wish, mailbox } = self;
         Subscription(match wish {
             Wish::Heads(audience, interested) => Held::Heads(audience.join((), head, mailbox), interested),
             Wish::Logs(audience, filter, interested) => Held::Logs(audience.join(*filter, head, mailbox), interested),
-            Wish::Topic(topic) => Held::Topic(topic.audience.join((), head, mailbox), topic),
+            Wish::Topic(mut seat, topic) => {
+                seat.begin();
+                Held::Topic(seat, topic)
+            }
         })
     }
 }

@@ -19,7 +19,7 @@ use super::{
     http::{self as answers, Body},
     node::{Dropped, Node},
     record::Transport,
-    rpc::{self, Answer, Call, Message, RpcError},
+    rpc::{self, Answer, Call, Label, Message, RpcError},
     ws,
 };
 
@@ -81,26 +81,31 @@ async fn handle(node: Arc<Node>, mut request: Request<Incoming>, upgrade: Upgrad
 
 fn execute(node: &Arc<Node>, faults: &Faults, message: &Message) -> Response<Body> {
     let mut context = Context::new(node, faults, None);
-    if let Some((id, length)) = single_blob(message, faults) {
+    if let Some((label, length)) = single_blob(message, faults) {
         if length > MOST_BLOB {
             return answers::json(StatusCode::OK, message.answer(|_| RpcError::params("blob too large").into()));
         }
-        let pieces = std::iter::once(Bytes::from(rpc::blob_head(id)))
+        let pieces = std::iter::once(Bytes::from(rpc::blob_head(&label)))
             .chain(rpc::blob(length))
             .chain(std::iter::once(Bytes::from_static(rpc::BLOB_TAIL.as_bytes())));
         return answers::streamed("application/json", stream::iter(pieces.map(Ok)));
     }
-    answers::json(StatusCode::OK, message.answer(|call| held(context.answer(call))))
+    answers::json(StatusCode::OK, message.answer_as(|call| label(faults, call), |call| held(context.answer(call))))
 }
 
-/// The id and length of a blob that is to be streamed.
-fn single_blob<'a>(message: &'a Message, faults: &Faults) -> Option<(&'a str, u64)> {
+/// What the answer to the call carries as its id.
+pub(super) fn label(faults: &Faults, call: &Call) -> Label {
+    faults.label(&call.method, params(call))
+}
+
+/// The label and length of a blob that is to be streamed.
+fn single_blob(message: &Message, faults: &Faults) -> Option<(String, u64)> {
     let Message::One(rpc::Item::Call(call)) = message else { return None };
     if call.method != "dev_blob" || faults.rpc_error().is_some() {
         return None;
     }
     let length = super::params::Params::of(call).ok()?.number(0).ok()?;
-    (length > WHOLE_BLOB).then_some((call.id.as_ref()?.get(), length))
+    (length > WHOLE_BLOB).then_some((call.label(label(faults, call))?, length))
 }
 
 /// The answer, unless it is too large to be held in memory.

@@ -4,7 +4,7 @@ use std::{mem::discriminant, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::view::View;
+use super::{rpc::Label, view::View};
 
 /// One thing that is wrong with a node; several can be at once. In JSON: `{"fault":"lag","blocks":10}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,33 @@ pub enum Fault {
     },
     /// The connection is dropped in the middle of each answer's body.
     CutMidBody,
+    /// Answers carry the id of another call.
+    AlienId {
+        /// Methods it applies to; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
+    /// Answers carry no id at all.
+    NoId {
+        /// Methods it applies to; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
+    /// The newest blocks, their transactions and their receipts are announced, and `null` when they are asked for by number or hash.
+    Nulls {
+        /// How many blocks below the head, with it.
+        blocks: u64,
+    },
+    /// A new subscription to `syncing` or to pending transactions has notifications around the answer that grants it: the node's
+    /// state, or hashes of transactions that nobody sent.
+    Eager {
+        /// Before the answer.
+        #[serde(default)]
+        before: u64,
+        /// Right behind it.
+        #[serde(default)]
+        after: u64,
+    },
     /// Consensus: requests are answered with this status and nothing else is done about them.
     HttpStatus {
         /// The status, at least 200.
@@ -124,6 +151,30 @@ impl Fault {
         Self::HttpStatus { status, methods: methods.iter().map(|method| (*method).to_owned()).collect() }
     }
 
+    /// Answers `methods`, or all but probes if there are none, with another call's id.
+    #[must_use]
+    pub fn alien_id(methods: &[&str]) -> Self {
+        Self::AlienId { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+    }
+
+    /// Answers `methods`, or all but probes if there are none, without an id.
+    #[must_use]
+    pub fn no_id(methods: &[&str]) -> Self {
+        Self::NoId { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+    }
+
+    /// Does not give the newest `blocks` that it announces.
+    #[must_use]
+    pub fn nulls(blocks: u64) -> Self {
+        Self::Nulls { blocks }
+    }
+
+    /// Pushes so many notifications before and right behind the answer to a subscription.
+    #[must_use]
+    pub fn eager(before: u64, after: u64) -> Self {
+        Self::Eager { before, after }
+    }
+
     /// Reads `{"fault":"lag","blocks":10}`.
     ///
     /// # Errors
@@ -142,6 +193,7 @@ impl Fault {
             let text = argument.ok_or_else(|| FaultError(format!("{name} needs a number of {what}: {name}/10")))?;
             text.parse::<u64>().map_err(|_| FaultError(format!("{text:?} is not a number of {what}")))
         };
+        let listed: Vec<&str> = argument.map_or_else(Vec::new, |list| list.split(',').collect());
         let fault = match name.as_str() {
             "lag" => Self::lag(number("blocks")?),
             "lie" => Self::lie(number("blocks")?),
@@ -157,7 +209,11 @@ impl Fault {
                 let status = status.ok_or_else(|| FaultError(format!("{argument:?} is not a status from 200 on")))?;
                 Self::http_status(status, &[])
             }
-            "cut_answer" => Self::cut_answer(&argument.map_or_else(Vec::new, |list| list.split(',').collect())),
+            "cut_answer" => Self::cut_answer(&listed),
+            "alien_id" => Self::alien_id(&listed),
+            "no_id" => Self::no_id(&listed),
+            "nulls" => Self::nulls(number("blocks")?),
+            "eager" => Self::eager(0, number("notifications")?),
             _ if argument.is_some() => return Err(FaultError(format!("{name} takes no argument"))),
             _ => return Self::from_json(serde_json::json!({ "fault": name }).to_string().as_bytes()),
         };
@@ -274,6 +330,27 @@ impl Faults {
         methods.is_some_and(|named| is_named(named, method, params))
     }
 
+    /// What becomes of the id in the answer to such a call.
+    pub(super) fn label(&self, method: &str, params: &str) -> Label {
+        let spoilt = self.find(|fault| match fault {
+            Fault::AlienId { methods } if is_named(methods, method, params) => Some(Label::Alien),
+            Fault::NoId { methods } if is_named(methods, method, params) => Some(Label::Absent),
+            _ => None,
+        });
+        spoilt.unwrap_or(Label::Own)
+    }
+
+    /// How many of the newest blocks are not given.
+    pub(super) fn nulls(&self) -> u64 {
+        self.find(|fault| if let Fault::Nulls { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
+    }
+
+    /// Notifications before the answer to a subscription, and right behind it.
+    pub(super) fn eager(&self) -> (u64, u64) {
+        self.find(|fault| if let Fault::Eager { before, after } = fault { Some((*before, *after)) } else { None })
+            .unwrap_or((0, 0))
+    }
+
     /// The status that such a request is answered with in place of its own answer.
     pub(super) fn http_status(&self, method: &str, params: &str) -> Option<u16> {
         self.find(|fault| match fault {
@@ -310,6 +387,10 @@ mod tests {
             ),
             (r#"{"fault":"http_status","status":202}"#, "http-status", Some("202"), Fault::http_status(202, &[])),
             (r#"{"fault":"cut_mid_body"}"#, "cut-mid-body", None, Fault::CutMidBody),
+            (r#"{"fault":"alien_id"}"#, "alien-id", None, Fault::alien_id(&[])),
+            (r#"{"fault":"no_id","methods":["a"]}"#, "no-id", Some("a"), Fault::no_id(&["a"])),
+            (r#"{"fault":"nulls","blocks":2}"#, "nulls", Some("2"), Fault::nulls(2)),
+            (r#"{"fault":"eager","after":2}"#, "eager", Some("2"), Fault::eager(0, 2)),
             (r#"{"fault":"el_offline"}"#, "el-offline", None, Fault::ElOffline),
         ];
         for (json, name, argument, fault) in cases {

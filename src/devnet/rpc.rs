@@ -34,6 +34,17 @@ pub(super) enum Answer {
     Error(RpcError),
 }
 
+/// What an answer carries as its id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Label {
+    /// The call's.
+    Own,
+    /// Another call's.
+    Alien,
+    /// Nothing.
+    Absent,
+}
+
 /// A JSON-RPC error.
 #[derive(Debug)]
 pub(super) struct RpcError {
@@ -103,16 +114,21 @@ impl Message {
     }
 
     /// Executes each call and writes the whole answer; empty if none of them wants one.
-    pub(super) fn answer(&self, mut execute: impl FnMut(&Call) -> Answer) -> String {
+    pub(super) fn answer(&self, execute: impl FnMut(&Call) -> Answer) -> String {
+        self.answer_as(|_| Label::Own, execute)
+    }
+
+    /// The same, with ids as `label` wants them.
+    pub(super) fn answer_as(&self, label: impl Fn(&Call) -> Label, mut execute: impl FnMut(&Call) -> Answer) -> String {
         let mut out = String::new();
         match self {
-            Self::One(item) => item.answer(&mut out, &mut execute),
+            Self::One(item) => item.answer(&mut out, &label, &mut execute),
             Self::Batch(items) => {
                 for item in items {
                     let before = out.len();
                     out.push(if before == 0 { '[' } else { ',' });
                     let prefixed = out.len();
-                    item.answer(&mut out, &mut execute);
+                    item.answer(&mut out, &label, &mut execute);
                     if out.len() == prefixed {
                         out.truncate(before);
                     }
@@ -135,30 +151,51 @@ impl Item {
         }
     }
 
-    fn answer(&self, out: &mut String, execute: &mut impl FnMut(&Call) -> Answer) {
+    fn answer(&self, out: &mut String, label: &impl Fn(&Call) -> Label, execute: &mut impl FnMut(&Call) -> Answer) {
         match self {
-            Self::Bad(id, error) => write_error(out, id.as_ref().map_or("null", |id| id.get()), error),
+            Self::Bad(id, error) => write_error(out, &member(id.as_ref().map_or("null", |id| id.get())), error),
             Self::Call(call) => {
                 let answer = execute(call);
-                let Some(id) = &call.id else { return };
+                let Some(id) = call.label(label(call)) else { return };
                 match answer {
-                    Answer::Json(json) => write_result(out, id.get(), &json),
+                    Answer::Json(json) => write_result(out, &id, &json),
                     Answer::Blob(length) => {
-                        out.push_str(&blob_head(id.get()));
+                        out.push_str(&blob_head(&id));
                         let characters = usize::try_from(length).unwrap_or(0);
                         out.extend(BLOB_LINE.chars().cycle().take(characters));
                         out.push_str(BLOB_TAIL);
                     }
-                    Answer::Error(error) => write_error(out, id.get(), &error),
+                    Answer::Error(error) => write_error(out, &id, &error),
                 }
             }
         }
     }
 }
 
-/// The start of an answer whose result is a blob.
-pub(super) fn blob_head(id: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":""#)
+impl Call {
+    /// The member of the answer that says whose it is, with its comma; none if the call wants no answer.
+    pub(super) fn label(&self, label: Label) -> Option<String> {
+        let id = self.id.as_ref()?.get();
+        Some(match label {
+            Label::Own => member(id),
+            Label::Alien => member(&alien(id)),
+            Label::Absent => String::new(),
+        })
+    }
+}
+
+fn member(id: &str) -> String {
+    format!(r#""id":{id},"#)
+}
+
+/// The id of another call: where they are counted, of the next.
+fn alien(id: &str) -> String {
+    id.parse::<u64>().map_or_else(|_| r#""another call""#.to_owned(), |number| number.wrapping_add(1).to_string())
+}
+
+/// The start of an answer whose result is a blob; `label` is its member `id`.
+pub(super) fn blob_head(label: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0",{label}"result":""#)
 }
 
 /// The end of such an answer.
@@ -181,17 +218,17 @@ pub(super) fn blob(length: u64) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
-fn write_result(out: &mut String, id: &str, json: &str) {
-    out.reserve(json.len() + id.len() + 40);
-    for part in [r#"{"jsonrpc":"2.0","id":"#, id, r#","result":"#, json, "}"] {
+fn write_result(out: &mut String, label: &str, json: &str) {
+    out.reserve(json.len() + label.len() + 40);
+    for part in [r#"{"jsonrpc":"2.0","#, label, r#""result":"#, json, "}"] {
         out.push_str(part);
     }
 }
 
-fn write_error(out: &mut String, id: &str, error: &RpcError) {
+fn write_error(out: &mut String, label: &str, error: &RpcError) {
     let message = Value::String(error.message.clone());
     // Writing to a String cannot fail.
-    let _ = write!(out, r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{},"message":{message}"#, error.code);
+    let _ = write!(out, r#"{{"jsonrpc":"2.0",{label}"error":{{"code":{},"message":{message}"#, error.code);
     if let Some(data) = &error.data {
         let _ = write!(out, r#","data":{data}"#);
     }

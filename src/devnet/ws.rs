@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             message.answer(|_| RpcError::new(-32005, "rate limited").into())
         } else {
             let mut context = Context::new(&self.node, faults, Some(&mut self.subscriptions));
-            message.answer(|call| el::held(context.answer(call)))
+            message.answer_as(|call| el::label(faults, call), |call| el::held(context.answer(call)))
         };
         if el::cuts(faults, message) {
             return Err(End::Drop);
@@ -188,7 +188,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             self.socket.send(Frame::Frame(frame)).await?;
             return Err(End::Drop);
         }
-        self.send(vec![text]).await
+        let (mut texts, after) = self.subscriptions.take_eager();
+        texts.push(text);
+        texts.extend(after);
+        self.send(texts).await
     }
 
     async fn push(&mut self, faults: &Faults) -> Result<(), End> {

@@ -27,7 +27,9 @@ pub(super) struct Audience<W> {
 
 struct Room<W> {
     came: u64,
-    /// Whoever comes is closed too.
+    /// The state that was told last and lasts, where it is states that are told.
+    present: Option<Arc<str>>,
+    /// Whoever comes is closed too, when its subscription begins.
     closed: Option<Closing>,
     /// By wish, then in the order in which they came.
     seats: BTreeMap<Arc<W>, BTreeMap<u64, Listener>>,
@@ -39,6 +41,16 @@ struct Listener {
     /// Its notifications' text up to the result.
     head: Arc<str>,
     mailbox: Arc<Mailbox>,
+    /// Where it hears while its subscription has not begun.
+    held: Option<Box<Held>>,
+}
+
+/// What a subscriber has heard and is to be told when its subscription begins.
+#[derive(Default)]
+struct Held {
+    results: Vec<Arc<str>>,
+    /// Whether the end came already.
+    closing: Option<Closing>,
 }
 
 /// A subscriber's place; dropping it leaves.
@@ -47,25 +59,37 @@ pub(super) struct Seat<W: Ord> {
     wish: Arc<W>,
     room: usize,
     number: u64,
-    _counted: Box<dyn std::any::Any + Send + Sync>,
+    counted: Option<Box<dyn std::any::Any + Send + Sync>>,
 }
 
 impl<W: Ord + Send + Sync + 'static> Audience<W> {
     pub(super) fn new(kind: &'static str, couriers: Couriers, metrics: Arc<Metrics>) -> Arc<Self> {
-        let room = || Mutex::new(Room { came: 0, closed: None, seats: BTreeMap::new() });
+        let room = || Mutex::new(Room { came: 0, present: None, closed: None, seats: BTreeMap::new() });
         let rooms = (0..couriers.count()).map(|_| room()).collect();
         Arc::new(Self { rooms, couriers, now: AtomicU64::new(0), kind, metrics })
     }
 
     /// Lets a subscriber in, who hears of all that is announced from now on. `head` is the text of its notifications up to the result.
     pub(super) fn join(self: &Arc<Self>, wish: W, head: Arc<str>, mailbox: Arc<Mailbox>) -> Seat<W> {
+        let mut seat = self.expect(wish, head, mailbox);
+        seat.begin();
+        seat
+    }
+
+    /// Lets a subscriber in whose answer is not on its way: what it hears from now on waits for [`Seat::begin`], behind the present
+    /// state, if states are told and one was.
+    pub(super) fn expect(self: &Arc<Self>, wish: W, head: Arc<str>, mailbox: Arc<Mailbox>) -> Seat<W> {
         let index = self.couriers.here();
         let wish = Arc::new(wish);
         let mut room = self.room(index);
         // Read inside the room: whoever announces a change and then looks into it either finds this one, or has been heard by it.
         let since = self.now.load(Relaxed);
+        let mut one = Listener { since, head, mailbox, held: Some(Box::default()) };
+        if let Some(present) = &room.present {
+            one.tell(std::slice::from_ref(present));
+        }
         if let Some(why) = room.closed {
-            mailbox.close(why);
+            one.close(why);
         }
         room.came += 1;
         let number = room.came;
@@ -73,10 +97,9 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
             Some((known, _)) => known.clone(),
             None => wish,
         };
-        room.seats.entry(wish.clone()).or_default().insert(number, Listener { since, head, mailbox });
+        room.seats.entry(wish.clone()).or_default().insert(number, one);
         drop(room);
-        let counted = Box::new(self.metrics.subscription(self.kind));
-        Seat { audience: self.clone(), wish, room: index, number, _counted: counted }
+        Seat { audience: self.clone(), wish, room: index, number, counted: None }
     }
 
     /// The change of this number is there: it is told to nobody who comes from now on.
@@ -107,7 +130,16 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
                 continue;
             }
             let (audience, results) = (self.clone(), results.clone());
-            self.couriers.send(index, Box::new(move || audience.tell_room(index, change, &*results))).await;
+            self.couriers.send(index, Box::new(move || audience.tell_room(index, change, None, &*results))).await;
+        }
+    }
+
+    /// Tells everybody a state, which lasts until the next: whoever is let in meanwhile hears of it first.
+    pub(super) async fn tell_state(self: &Arc<Self>, state: Arc<str>) {
+        for index in 0..self.rooms.len() {
+            let (audience, results): (_, Arc<[Arc<str>]>) = (self.clone(), [state.clone()].into());
+            let job = move || audience.tell_room(index, u64::MAX, Some(&results[0]), |_| Arc::clone(&results));
+            self.couriers.send(index, Box::new(job)).await;
         }
     }
 
@@ -127,29 +159,74 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    fn tell_room(&self, index: usize, change: u64, results: impl Fn(&W) -> Arc<[Arc<str>]>) {
+    /// Tells those in a room who hear of the change; in one step, `present` becomes the state that lasts.
+    fn tell_room(
+        &self,
+        index: usize,
+        change: u64,
+        present: Option<&Arc<str>>,
+        results: impl Fn(&W) -> Arc<[Arc<str>]>,
+    ) {
         let mut told = 0;
-        for (wish, listeners) in &self.room(index).seats {
+        let mut room = self.room(index);
+        if present.is_some() {
+            room.present = present.cloned();
+        }
+        for (wish, listeners) in &mut room.seats {
             let results = results(wish);
             if results.is_empty() {
                 continue;
             }
-            for one in listeners.values().filter(|one| one.since < change) {
-                if one.mailbox.push_notes(&one.head, &results) {
+            for one in listeners.values_mut().filter(|one| one.since < change) {
+                if one.tell(&results) {
                     told += results.len() as u64;
                 }
             }
         }
+        drop(room);
         if told > 0 {
             self.metrics.notified(self.kind, told);
         }
     }
 
     fn close_room(&self, index: usize, change: u64, why: Closing) {
-        let room = self.room(index);
-        room.seats.values().flat_map(BTreeMap::values).filter(|one| one.since < change).for_each(|one| {
-            one.mailbox.close(why);
-        });
+        let mut room = self.room(index);
+        let all = room.seats.values_mut().flat_map(BTreeMap::values_mut);
+        all.filter(|one| one.since < change).for_each(|one| one.close(why));
+    }
+}
+
+impl Listener {
+    /// `false` when the client is being closed, and so hears nothing.
+    fn tell(&mut self, results: &[Arc<str>]) -> bool {
+        match &mut self.held {
+            None => self.mailbox.push_notes(&self.head, results),
+            Some(held) => {
+                let is_open = self.mailbox.hold(&self.head, results);
+                if is_open {
+                    held.results.extend_from_slice(results);
+                } else {
+                    self.mailbox.release(&self.head, results);
+                }
+                is_open
+            }
+        }
+    }
+
+    fn close(&mut self, why: Closing) {
+        match &mut self.held {
+            None => self.mailbox.close(why),
+            Some(held) => _ = held.closing.get_or_insert(why),
+        }
+    }
+
+    fn begin(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.mailbox.release(&self.head, &held.results);
+        self.mailbox.push_notes(&self.head, &held.results);
+        if let Some(why) = held.closing {
+            self.mailbox.close(why);
+        }
     }
 }
 
@@ -160,11 +237,27 @@ impl<W> Audience<W> {
     }
 }
 
+impl<W: Ord> Seat<W> {
+    /// Tells the subscriber what it has heard so far, and from now on each thing as it comes: the answer that tells it of the
+    /// subscription is in its mailbox.
+    pub(super) fn begin(&mut self) {
+        let mut room = self.audience.room(self.room);
+        if let Some(one) = room.seats.get_mut(&self.wish).and_then(|listeners| listeners.get_mut(&self.number)) {
+            one.begin();
+        }
+        drop(room);
+        let count = || Box::new(self.audience.metrics.subscription(self.audience.kind)) as _;
+        self.counted.get_or_insert_with(count);
+    }
+}
+
 impl<W: Ord> Drop for Seat<W> {
     fn drop(&mut self) {
         let mut room = self.audience.room(self.room);
         if let Some(listeners) = room.seats.get_mut(&self.wish) {
-            listeners.remove(&self.number);
+            if let Some(Listener { head, mailbox, held: Some(held), .. }) = listeners.remove(&self.number) {
+                mailbox.release(&head, &held.results);
+            }
             if listeners.is_empty() {
                 room.seats.remove(&self.wish);
             }

@@ -57,6 +57,8 @@ struct Queue {
     letters: VecDeque<Letter>,
     /// What the letters count.
     bytes: usize,
+    /// What notifications count that wait elsewhere, for subscriptions that have not begun.
+    held: usize,
     /// Follows the letters, and lets no further ones in.
     closing: Option<Closing>,
     waker: Option<Waker>,
@@ -85,6 +87,29 @@ impl Mailbox {
         }
         queue.wake();
         queue.closing.is_none()
+    }
+
+    /// Counts notifications that wait until their subscription begins. They have a quarter of the room, which answers leave to them.
+    /// `false` when the client is being closed, be it for these.
+    pub(super) fn hold(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
+        let mut queue = self.lock();
+        for result in results {
+            let weight = Letter::Note(Note { head: head.clone(), result: result.clone() }).weight();
+            if queue.closing.is_none() && queue.held > 0 && queue.held + weight > self.limit / 4 {
+                queue.overflow();
+                queue.wake();
+            }
+            queue.held += weight;
+        }
+        queue.closing.is_none()
+    }
+
+    /// Notifications that were held wait elsewhere no longer. Those that are to be sent have to be put in.
+    pub(super) fn release(&self, head: &Arc<str>, results: &[Arc<str>]) {
+        let weight = |result: &Arc<str>| Letter::Note(Note { head: head.clone(), result: result.clone() }).weight();
+        let weight: usize = results.iter().map(weight).sum();
+        let mut queue = self.lock();
+        queue.held = queue.held.saturating_sub(weight);
     }
 
     /// Has the client closed after what waits for it.
@@ -140,13 +165,17 @@ impl Queue {
         let weight = letter.weight();
         // One letter, however long, is no sign of a slow client.
         if self.bytes > 0 && self.bytes + weight > limit {
-            self.closing = Some(Closing::Slow);
-            self.letters = VecDeque::new();
-            self.bytes = 0;
+            self.overflow();
         } else {
             self.bytes += weight;
             self.letters.push_back(letter);
         }
+    }
+
+    fn overflow(&mut self) {
+        self.closing.get_or_insert(Closing::Slow);
+        self.letters = VecDeque::new();
+        self.bytes = 0;
     }
 
     fn wait(&mut self, context: &mut Context<'_>, is_stuck: bool) {

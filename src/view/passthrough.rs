@@ -1,7 +1,9 @@
 //! Subscriptions to what the chain does not tell: all clients with the same wish share one at one node.
 //!
 //! A task for each wish that somebody has holds the subscription to the node that serves the calls, as far as that has a link. A new one
-//! runs before the old one is left, for a while beside it, and what both tell is told once. What no node told while none was linked is
+//! runs before the old one is left, for a while beside it, and what both tell is told once. A client has its place before a node has
+//! granted anything, and hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is told the last
+//! one. What no node told while none was linked is
 //! not made up. The link asks for it again on each connection, and the task ends with the last client.
 
 mod choice;
@@ -21,7 +23,12 @@ use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::timeout};
 
 use self::relay::Relay;
-use super::{audience::Audience, courier::Couriers, refused::Refused};
+use super::{
+    audience::{Audience, Seat},
+    courier::Couriers,
+    mailbox::Mailbox,
+    refused::Refused,
+};
 use crate::{metrics::Metrics, pool::Pool};
 
 /// Different wishes of one network's clients at a time: each is a subscription at a node.
@@ -51,7 +58,7 @@ struct Open {
 
 /// One wish, for as long as somebody has it.
 pub(super) struct Topic {
-    pub(super) audience: Arc<Audience<()>>,
+    audience: Arc<Audience<()>>,
     state: watch::Receiver<State>,
     /// Ends with this.
     _task: JoinSet<()>,
@@ -80,15 +87,23 @@ impl Topics {
         self.pools.send_replace(pool);
     }
 
-    /// The topic of this wish, once a node has granted it.
-    pub(super) async fn open(&self, method: &str, params: &[u8]) -> Result<Arc<Topic>, Refused> {
+    /// A place with the topic of this wish, once a node has granted it. What comes of it is heard there from the beginning, before the
+    /// client can know that it is granted: nodes tell the first thing at once. To be called on the thread that serves the client.
+    pub(super) async fn open(
+        &self,
+        method: &str,
+        params: &[u8],
+        head: &Arc<str>,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<(Seat<()>, Arc<Topic>), Refused> {
         if self.pools.borrow().nodes.iter().all(|node| node.link.is_none()) {
             return Err(Refused::Unsupported("no node has a WebSocket over which this could be subscribed to"));
         }
         if params.len() > MOST_PARAMS {
             return Err(Refused::Limit("subscription_params"));
         }
-        let topic = self.topic((method.to_owned(), Bytes::copy_from_slice(params)))?;
+        let expect = |audience: &Arc<Audience<()>>| audience.expect((), head.clone(), mailbox.clone());
+        let (seat, topic) = self.topic((method.to_owned(), Bytes::copy_from_slice(params)), expect)?;
         let mut state = topic.state.clone();
         let limit = Duration::from_millis(self.timeout.load(Relaxed));
         let settled = match timeout(limit, state.wait_for(|state| *state != State::Asked)).await {
@@ -96,29 +111,34 @@ impl Topics {
             Ok(Err(_)) | Err(_) => State::Asked,
         };
         match settled {
-            State::Granted => Ok(topic),
+            State::Granted => Ok((seat, topic)),
             State::Refused(error) => Err(Refused::Node(error)),
             State::Asked => Err(Refused::NoNode),
         }
     }
 
-    fn topic(&self, wish: Wish) -> Result<Arc<Topic>, Refused> {
+    fn topic(
+        &self,
+        wish: Wish,
+        expect: impl Fn(&Arc<Audience<()>>) -> Seat<()>,
+    ) -> Result<(Seat<()>, Arc<Topic>), Refused> {
         let mut open = self.lock();
         if let Some(topic) = open.topics.get(&wish).and_then(Weak::upgrade) {
-            return Ok(topic);
+            return Ok((expect(&topic.audience), topic));
         }
         open.topics.retain(|_, topic| topic.strong_count() > 0);
         if open.topics.len() >= MOST_TOPICS {
             return Err(Refused::Limit("different_subscriptions"));
         }
         let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
+        let seat = expect(&audience);
         let (settled, state) = watch::channel(State::Asked);
         let relay = Relay::new(wish.clone(), self.pools.borrow().clone(), audience.clone(), settled);
         let mut task = JoinSet::new();
         task.spawn_on(relay.run(self.pools.subscribe()), &self.runtime);
         let topic = Arc::new(Topic { audience, state, _task: task });
         open.topics.insert(wish, Arc::downgrade(&topic));
-        Ok(topic)
+        Ok((seat, topic))
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -250,3 +250,46 @@ async fn what_was_half_said_when_the_hang_began_is_never_finished() {
     };
     timeout(SOON, open).await.unwrap();
 }
+
+#[tokio::test]
+async fn answers_carry_the_id_of_another_call_or_none_over_both_transports() {
+    let net = devnet().await;
+    let node = net.el(0);
+    let mut ws = Ws::open(node).await;
+    let ask = json!({"id": 7, "method": "eth_gasPrice"}).to_string();
+    for (fault, id) in [(Fault::alien_id(&[]), json!(8)), (Fault::no_id(&[]), Value::Null)] {
+        node.set_fault(fault.clone());
+        let answer: Value = post(node, ask.clone()).await.unwrap().json().await.unwrap();
+        assert_eq!((&answer["result"], &answer["id"]), (&json!("0x3b9aca00"), &id));
+        ws.send(7, "eth_gasPrice", json!([])).await;
+        let answer = ws.next().await;
+        assert_eq!((&answer["result"], &answer["id"]), (&json!("0x3b9aca00"), &id));
+        assert_eq!(answer.get("id").is_some(), id != Value::Null);
+        assert_eq!(head(node).await, 10, "probes are answered as they should be");
+        node.clear_fault(&fault.name());
+    }
+    let text = json!({"id": "a", "method": "eth_gasPrice"}).to_string();
+    node.set_fault(Fault::alien_id(&["eth_gasPrice"]));
+    let answer: Value = post(node, text).await.unwrap().json().await.unwrap();
+    assert_eq!(answer["id"], "another call");
+}
+
+#[tokio::test]
+async fn the_newest_blocks_are_announced_and_null() {
+    let net = devnet().await;
+    let (node, whole) = (net.el(0), net.el(1));
+    node.set_fault(Fault::nulls(2));
+    assert_eq!(head(node).await, 10);
+    for (number, is_null) in [("0x8", false), ("0x9", true), ("0xa", true), ("latest", false)] {
+        let block = result(node, "eth_getBlockByNumber", json!([number, false])).await;
+        assert_eq!(block.is_null(), is_null, "{number}");
+        assert_eq!(result(node, "eth_getBlockReceipts", json!([number])).await.is_null(), is_null, "{number}");
+        let block = result(whole, "eth_getBlockByNumber", json!([number, false])).await;
+        let is_null = is_null || number == "latest";
+        assert_eq!(result(node, "eth_getBlockByHash", json!([block["hash"], false])).await.is_null(), is_null);
+        for transaction in block["transactions"].as_array().unwrap() {
+            assert_eq!(result(node, "eth_getTransactionByHash", json!([transaction])).await.is_null(), is_null);
+            assert_eq!(result(node, "eth_getTransactionReceipt", json!([transaction])).await.is_null(), is_null);
+        }
+    }
+}

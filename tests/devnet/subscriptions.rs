@@ -215,3 +215,24 @@ async fn blocks_come_by_themselves_at_block_time() {
     let second = ws.event(&id).await;
     assert_eq!(second["parentHash"], first["hash"]);
 }
+
+#[tokio::test]
+async fn notifications_come_before_the_answer_and_right_behind_it() {
+    let net = devnet().await;
+    net.el(0).set_fault(Fault::eager(2, 3));
+    let mut ws = Ws::open(net.el(0)).await;
+    ws.send(1, "eth_subscribe", json!(["newPendingTransactions"])).await;
+    let mut texts = Vec::new();
+    for _ in 0..6 {
+        texts.push(ws.next().await);
+    }
+    let id = texts.remove(2)["result"].clone();
+    let results: std::collections::BTreeSet<_> =
+        texts.iter().map(|text| text["params"]["result"].as_str().unwrap().to_owned()).collect();
+    assert!(results.len() == 5 && texts.iter().all(|text| text["params"]["subscription"] == id));
+    net.el(0).set_fault(Fault::eager(0, 1));
+    let id = ws.subscribe(json!(["syncing"])).await;
+    assert_eq!(ws.event(&id).await, json!(false));
+    let id = ws.subscribe(json!(["newHeads"])).await;
+    assert!(ws.is_silent().await, "{id}");
+}

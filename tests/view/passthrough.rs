@@ -1,7 +1,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
-use steadfast::{devnet::Fault, view::Refused};
+use steadfast::{
+    devnet::Fault,
+    view::{Closing, Letter, Mailbox, Refused},
+};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -24,6 +27,11 @@ impl Stage {
 
 async fn pending(client: &mut Client) -> String {
     client.subscribe(PENDING).await
+}
+
+/// The places of an eager node's notifications in their order.
+fn places(hashes: &[Value]) -> Vec<u64> {
+    hashes.iter().map(|hash| u64::from_str_radix(&hash.as_str().unwrap()[50..], 16).unwrap()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,4 +172,107 @@ async fn wishes_are_bounded_in_number_and_in_length() {
     late.subscribe(&wish(1024)).await;
     let refused = late.try_subscribe("eth_subscribe", &wish(256 << 10)).await.unwrap_err();
     assert_eq!(refused, Refused::Limit("subscription_params"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_tells_around_its_answer_is_heard_from_the_first_on_in_order_and_once() {
+    let stage = Stage::new("").await;
+    for (before, after) in [(0, 1), (0, 5), (5, 0), (3, 300)] {
+        stage.all_nodes(&Fault::eager(before, after));
+        // Two that ask at the same time both hear it.
+        let (mut one, mut two) = (stage.client(), stage.client());
+        tokio::join!(pending(&mut one), pending(&mut two));
+        a_while().await;
+        let expected: Vec<u64> = (0..before + after).collect();
+        for client in [&one, &two] {
+            assert_eq!(places(&client.results()), expected, "{before} before the answer and {after} behind it");
+        }
+        // One that comes later is not told it again.
+        let mut late = stage.client();
+        pending(&mut late).await;
+        let hash = stage.submit(before * 1000 + after);
+        a_while().await;
+        assert_eq!(late.results(), [hash]);
+        drop((one, two, late));
+        until("it is left upstream", async || stage.passed(0) == 0).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_before_a_client_can_be_answered_waits_for_that_and_for_the_answer() {
+    let stage = Stage::new("").await;
+    stage.all_nodes(&Fault::eager(2, 2));
+    let client = stage.client();
+    let prepare = || stage.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox);
+    let (early, dropped) = (prepare().await.unwrap(), prepare().await.unwrap());
+    stage.submit(1);
+    a_while().await;
+    assert_eq!(client.next(), None, "nothing comes before the answer");
+    assert!(!stage.shows(r#"steadfast_subscriptions{kind="other"} 1"#));
+    drop(dropped);
+    let held = early.activate();
+    let told: Vec<Value> = client.notes().into_iter().map(|(_, result)| result).collect();
+    assert_eq!((places(&told[..4]), told.len()), (vec![0, 1, 2, 3], 5));
+    stage.submit(2);
+    a_while().await;
+    assert_eq!(client.notes().len(), 1);
+    assert!(stage.shows(r#"steadfast_subscriptions{kind="other"} 1"#));
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_for_which_too_much_waits_before_its_answer_is_closed() {
+    let stage = Stage::new("").await;
+    stage.all_nodes(&Fault::eager(0, 1000));
+    let mut client = stage.client();
+    client.mailbox = Mailbox::new(100_000);
+    let prepared = stage.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox).await.unwrap();
+    a_while().await;
+    assert_eq!(client.next(), Some(Letter::Close(Closing::Slow)));
+    assert_eq!(client.mailbox.waiting_bytes(), 0);
+    drop(prepared);
+}
+
+const SYNCING: &str = r#"["syncing"]"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_state_is_told_to_each_who_comes_and_not_again_by_another_node_that_is_in_it() {
+    let stage = Stage::new("").await;
+    stage.all_nodes(&Fault::eager(0, 1));
+    let no = Value::Bool(false);
+    for wish in [SYNCING, r#"["syncing", null]"#] {
+        let (mut one, mut two) = (stage.client(), stage.client());
+        one.subscribe(wish).await;
+        a_while().await;
+        assert_eq!(one.results(), std::slice::from_ref(&no));
+        two.subscribe(wish).await;
+        a_while().await;
+        assert_eq!((one.results(), two.results()), (vec![], vec![no.clone()]));
+        // The node says it again when its link is back, and so does another node.
+        stage.pool.nodes[0].link.as_ref().unwrap().cut("by the test");
+        a_while().await;
+        until("it runs again", async || stage.passed(0) + stage.passed(1) == 1).await;
+        stage.pool.cordon("el-1", true).await;
+        until("it runs at the other node", async || stage.passed(1) == 1 && stage.passed(0) == 0).await;
+        stage.pool.cordon("el-1", false).await;
+        until("it runs at home", async || stage.passed(0) == 1 && stage.passed(1) == 0).await;
+        assert_eq!((one.results(), two.results()), (vec![], vec![]));
+        // Another state is news, to those who are there and to those who come.
+        stage.all_nodes(&Fault::Syncing);
+        a_while().await;
+        let mut three = stage.client();
+        three.subscribe(wish).await;
+        for client in [&one, &two, &three] {
+            let heard = client.results();
+            assert_eq!((heard.len(), &heard[0]["syncing"]), (1, &Value::Bool(true)));
+        }
+        stage.heal();
+        stage.all_nodes(&Fault::eager(0, 1));
+        a_while().await;
+        for client in [&one, &two, &three] {
+            assert_eq!(client.results().last(), Some(&no));
+        }
+        drop((one, two, three));
+        until("it is left upstream", async || stage.passed(0) + stage.passed(1) == 0).await;
+    }
 }

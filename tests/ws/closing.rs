@@ -47,12 +47,10 @@ async fn a_close_is_answered_in_kind_and_takes_the_calls_under_way_along() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn whoever_breaks_the_rules_is_closed_with_the_code_for_it() {
-    let (_net, origin, proxy) = echo("").await;
-    let unmasked = [&[0x81, 2][..], b"{}"].concat();
-    for (bytes, code, why) in [
-        (unmasked, 1002, "no mask"),
+/// What breaks the rules, the code for it, and what is wrong.
+fn breaches() -> Vec<(Vec<u8>, u16, &'static str)> {
+    vec![
+        ([&[0x81, 2][..], b"{}"].concat(), 1002, "no mask"),
         (frame(0xc1, b"{}"), 1002, "a reserved bit"),
         (frame(0x83, b"{}"), 1002, "an unknown opcode"),
         (frame(0x8b, b""), 1002, "an unknown control opcode"),
@@ -60,21 +58,97 @@ async fn whoever_breaks_the_rules_is_closed_with_the_code_for_it() {
         ([frame(0x01, b"{"), frame(0x81, b"}")].concat(), 1002, "a message in a message"),
         (frame(0x09, b""), 1002, "a ping in pieces"),
         (frame(0x89, &[0; 126]), 1002, "a long ping"),
+        (frame(0x81, &[b'"', 0xc3, 0x28, b'"']), 1007, "a text that is no text"),
+        (frame(0x81, &[0xff]), 1007, "a byte that is no text"),
+        (frame(0x81, &[b'x'; 2000]), 1009, "a long message"),
+        ([frame(0x01, &[b'x'; 700]), frame(0x80, &[b'x'; 700])].concat(), 1009, "a message that grows long"),
+    ]
+}
+
+/// Close frames that no client may send.
+fn bad_closes() -> Vec<(Vec<u8>, u16, &'static str)> {
+    vec![
         (frame(0x88, &[3]), 1002, "half a close code"),
         (frame(0x88, &[3, 0xed]), 1002, "a close code that is none"),
         (frame(0x88, &[3, 0xe8, 0xff]), 1007, "a reason that is no text"),
-        (frame(0x81, &[b'"', 0xc3, 0x28, b'"']), 1007, "a text that is no text"),
-        (frame(0x81, &[0xff]), 1007, "a byte that is no text"),
-    ] {
+        (frame(0x88, &[0; 126]), 1002, "a long close frame"),
+        (frame(0x08, &[3, 0xe8]), 1002, "a close frame in pieces"),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_breaks_the_rules_is_closed_with_the_code_for_it() {
+    let (_net, origin, proxy) = echo("[ws]\nmax_message = \"1kB\"\n").await;
+    for (bytes, code, why) in breaches() {
         let mut client = proxy.client().await.upgraded("/").await;
         client.send(&bytes).await;
         assert_eq!(client.close_code().await, code, "{why}");
-        // What follows is not served, and the end comes though the client says nothing.
+        // What follows is not served, and the end comes though the client does not close.
+        let closed = Instant::now();
         client.send(frame(0x81, call(1, "eth_call", "[]").as_bytes())).await;
         assert!(client.is_closed().await, "{why}");
+        assert_eq!(closed.elapsed().as_millis() / 100, 20, "{why}");
     }
     assert_eq!(origin.seen().len(), 0);
     until("all are gone", async || open(&proxy).await == 0.0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_breach_of_the_rules_the_connection_ends_as_soon_as_the_client_ends_it_too() {
+    let (_net, origin, proxy) = echo("[ws]\nmax_message = \"1kB\"\n").await;
+    let at_once = |since: Instant| since.elapsed() < Duration::from_millis(10);
+    for (bytes, code, why) in breaches() {
+        // By its close frame, behind what it had sent before it knew, cut anywhere.
+        let sent =
+            [frame(0x81, call(1, "eth_call", "[]").as_bytes()), frame(0xff, b"x"), frame(0x88, &[3, 0xe8])].concat();
+        for cut in [0, 1, 7, sent.len() - 5, sent.len() - 1, sent.len()] {
+            let mut client = proxy.client().await.upgraded("/").await;
+            let since = Instant::now();
+            client.send(&[&bytes, &sent[..cut]].concat()).await;
+            assert_eq!(client.close_code().await, code, "{why}");
+            if cut < sent.len() {
+                client.send(&sent[cut..]).await;
+            }
+            assert!(client.is_closed().await && at_once(since), "{why}, cut at {cut}: {:?}", since.elapsed());
+        }
+        // By the end of the connection.
+        let mut client = proxy.client().await.upgraded("/").await;
+        let since = Instant::now();
+        client.send(&bytes).await;
+        assert_eq!(client.close_code().await, code, "{why}");
+        client.io.shutdown().await.unwrap();
+        assert!(client.is_closed().await && at_once(since), "{why}: {:?}", since.elapsed());
+    }
+    for (bytes, code, why) in bad_closes() {
+        let mut client = proxy.client().await.upgraded("/").await;
+        let since = Instant::now();
+        client.send(&bytes).await;
+        assert_eq!(client.close_code().await, code, "{why}");
+        assert!(client.is_closed().await && at_once(since), "{why}: {:?}", since.elapsed());
+    }
+    assert_eq!(origin.seen().len(), 0);
+    until("all are gone", async || open(&proxy).await == 0.0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_closed_for_a_reload_ends_the_connection_by_closing_too() {
+    for closes in [true, false] {
+        let (_net, origin, proxy) = echo("").await;
+        let mut client = proxy.client().await.upgraded("/").await;
+        proxy.reload(&format!("[[networks.base.el.primary]]\nname = \"b\"\nhttp = \"{}\"\n", origin.url())).await;
+        assert_eq!(client.close_code().await, 1012);
+        let since = Instant::now();
+        // Part of a message is under way, and a ping that is not answered any more.
+        client.send(&frame(0x81, &[b'x'; 300])[..100]).await;
+        sleep(Duration::from_millis(500)).await;
+        client.send([vec![b'x'; 300 - 92], frame(0x89, b"x")].concat()).await;
+        if closes {
+            client.send(frame(0x88, &[3, 0xf4])).await;
+        }
+        assert!(client.is_closed().await);
+        let expected = if closes { 5 } else { 20 };
+        assert_eq!(since.elapsed().as_millis() / 100, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use steadfast::devnet::{Devnet, Options};
+use steadfast::devnet::{Devnet, Fault, Options};
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -302,4 +302,26 @@ async fn a_batch_may_end_a_subscription_and_begin_another_beside_what_is_blocked
     devnet.chain().mine(1);
     assert_eq!(ws.notification().await.0, answers[1]["result"].as_str().unwrap());
     assert!(ws.is_silent().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_tells_at_once_comes_behind_the_answer_also_behind_that_of_a_batch() {
+    let (_net, devnet, proxy) = network("").await;
+    devnet.nodes().for_each(|node| node.set_fault(Fault::eager(2, 3)));
+    let mut ws = proxy.ws().await;
+    for batch in [false, true] {
+        let subscribe = call(1, "eth_subscribe", r#"["newPendingTransactions"]"#);
+        // A slow call in a batch keeps the answer for longer than the notifications take.
+        ws.send(if batch { format!("[{subscribe},{}]", call(2, "dev_sleep", "[500]")) } else { subscribe }).await;
+        let first: Value = serde_json::from_str(&ws.text().await).unwrap();
+        let id = if batch { &first[0]["result"] } else { &first["result"] };
+        for place in 0..5_u64 {
+            let (own, hash) = ws.notification().await;
+            assert_eq!(own, id.as_str().unwrap());
+            assert!(hash.as_str().unwrap().ends_with(&format!("{place:016x}")), "{place}: {hash}");
+        }
+        assert!(ws.is_silent().await);
+        let id = format!("[{id}]");
+        assert_eq!(ws.ask(call(3, "eth_unsubscribe", &id)).await, answer(3, "true"));
+    }
 }

@@ -19,7 +19,7 @@ impl Context<'_> {
     pub(super) fn block(&self, method: &str, params: &Params) -> Outcome {
         let at = self.at(method, params)?;
         let full = params.flag(1)?;
-        let Some(block) = self.find(at) else { return Ok(Value::Null.into()) };
+        let Some(block) = self.given(at) else { return Ok(Value::Null.into()) };
         let json = block.json(full);
         let lie = if at == At::Latest { self.faults.lie() } else { 0 };
         Ok(Answer::Json(with_number(json, block.number, lie)))
@@ -27,12 +27,12 @@ impl Context<'_> {
 
     pub(super) fn transaction_count_of_block(&self, method: &str, params: &Params) -> Outcome {
         let at = self.at(method, params)?;
-        Ok(self.find(at).map_or(Value::Null, |block| json!(format!("0x{:x}", block.transactions.len()))).into())
+        Ok(self.given(at).map_or(Value::Null, |block| json!(format!("0x{:x}", block.transactions.len()))).into())
     }
 
     pub(super) fn block_receipts(&self, params: &Params) -> Outcome {
         params.text(0).or_else(|error| if params.value(0).is_object() { Ok("") } else { Err(error) })?;
-        let Some(block) = self.find(params.at(0)?) else { return Ok(Value::Null.into()) };
+        let Some(block) = self.given(params.at(0)?) else { return Ok(Value::Null.into()) };
         Ok((0..block.transactions.len()).map(|i| block.receipt_json(i)).collect::<Value>().into())
     }
 
@@ -40,6 +40,7 @@ impl Context<'_> {
         let hash = params.hash(0)?;
         let places = self.node.chain.places(hash);
         let json = match places.iter().find(|(block, _)| self.view.is_canonical(block)) {
+            Some((block, _)) if self.is_withheld(block) => Value::Null,
             Some((block, index)) => block.transaction_json(*index),
             None => {
                 // Mined only where this node does not see it: for this node it still waits.
@@ -53,7 +54,7 @@ impl Context<'_> {
 
     pub(super) fn receipt(&self, params: &Params) -> Outcome {
         let places = self.node.chain.places(params.hash(0)?);
-        let place = places.iter().find(|(block, _)| self.view.is_canonical(block));
+        let place = places.iter().find(|(block, _)| self.view.is_canonical(block) && !self.is_withheld(block));
         Ok(place.map_or(Value::Null, |(block, index)| block.receipt_json(*index)).into())
     }
 
@@ -105,6 +106,16 @@ impl Context<'_> {
     pub(super) fn uninstall_filter(&self, params: &Params) -> Outcome {
         let id = params.text(0)?;
         Ok(json!(self.node.with_filters(|filters| filters.remove(id))).into())
+    }
+
+    /// The block, unless the node withholds it.
+    fn given(&self, at: At) -> Option<Arc<Block>> {
+        self.find(at).filter(|block| !matches!(at, At::Number(_) | At::Hash(_)) || !self.is_withheld(block))
+    }
+
+    fn is_withheld(&self, block: &Block) -> bool {
+        let nulls = self.faults.nulls();
+        nulls > 0 && block.number + nulls > self.view.head().number
     }
 
     pub(super) fn find(&self, at: At) -> Option<Arc<Block>> {

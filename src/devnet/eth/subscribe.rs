@@ -25,7 +25,11 @@ const MOST: usize = 10_000;
 
 /// What one WebSocket is subscribed to.
 #[derive(Default)]
-pub(in super::super) struct Subscriptions(Vec<Subscription>);
+pub(in super::super) struct Subscriptions {
+    live: Vec<Subscription>,
+    /// What is to be said before the answer that is being made, and right behind it.
+    eager: (Vec<String>, Vec<String>),
+}
 
 struct Subscription {
     id: String,
@@ -55,20 +59,34 @@ impl Context<'_> {
         let node = self.node;
         let seen = self.view.clone();
         let subscriptions = self.subscriptions.as_mut().ok_or_else(unsupported)?;
-        if subscriptions.0.len() >= MOST {
+        if subscriptions.live.len() >= MOST {
             return Err(RpcError::new(-32000, "too many subscriptions"));
         }
         let id = node.new_id();
-        subscriptions.0.push(Subscription { id: id.clone(), wish, seen, _counted: node.records.subscription() });
+        let counts = if self.faults.mute() { (0, 0) } else { self.faults.eager() };
+        let status = super::sync_status(node, self.faults, &seen);
+        let early = |n: u64| match &wish {
+            Wish::Pending(_) => {
+                // They count up, so that their order can be seen.
+                let mut hash = Hash::derived(&id, b"eager");
+                hash.0[24..].copy_from_slice(&n.to_be_bytes());
+                Some(notification(&id, &json!(hash.to_string())))
+            }
+            Wish::Syncing(said) => Some(notification(&id, &sync_news(*said, &status))),
+            Wish::NewHeads | Wish::Logs(_) => None,
+        };
+        subscriptions.eager.0.extend((0..counts.0).filter_map(early));
+        subscriptions.eager.1.extend((counts.0..counts.0 + counts.1).filter_map(early));
+        subscriptions.live.push(Subscription { id: id.clone(), wish, seen, _counted: node.records.subscription() });
         Ok(json!(id).into())
     }
 
     pub(super) fn unsubscribe(&mut self, params: &Params) -> Outcome {
         let id = params.text(0)?;
         let subscriptions = self.subscriptions.as_mut().ok_or_else(unsupported)?;
-        let before = subscriptions.0.len();
-        subscriptions.0.retain(|subscription| subscription.id != id);
-        if subscriptions.0.len() == before {
+        let before = subscriptions.live.len();
+        subscriptions.live.retain(|subscription| subscription.id != id);
+        if subscriptions.live.len() == before {
             return Err(RpcError::new(-32000, "subscription not found"));
         }
         Ok(json!(true).into())
@@ -76,11 +94,16 @@ impl Context<'_> {
 }
 
 impl Subscriptions {
+    /// What the calls that were just executed want said before their answer, and right behind it.
+    pub(in super::super) fn take_eager(&mut self) -> (Vec<String>, Vec<String>) {
+        std::mem::take(&mut self.eager)
+    }
+
     /// Notifications of what changed in the node's view or health; none if the node is mute, but then it is past.
     pub(in super::super) fn news(&mut self, node: &Node, faults: &Faults) -> Vec<String> {
         let mut out = Vec::new();
         let now = node.view_under(faults);
-        for Subscription { id, wish, seen, .. } in &mut self.0 {
+        for Subscription { id, wish, seen, .. } in &mut self.live {
             let mut notify = |result: &dyn Display| out.push(notification(id, result));
             match wish {
                 Wish::NewHeads => {
@@ -94,7 +117,7 @@ impl Subscriptions {
                 Wish::Syncing(said) if *said != faults.has(&Fault::Syncing) => {
                     *said = !*said;
                     let status = super::sync_status(node, faults, &now);
-                    notify(&if *said { json!({"syncing": true, "status": status}) } else { json!(false) });
+                    notify(&sync_news(*said, &status));
                 }
                 Wish::Syncing(_) | Wish::Pending(_) => {}
             }
@@ -115,8 +138,13 @@ impl Subscriptions {
             };
             Some(notification(&subscription.id, &result))
         };
-        if faults.mute() { Vec::new() } else { self.0.iter().filter_map(notify).collect() }
+        if faults.mute() { Vec::new() } else { self.live.iter().filter_map(notify).collect() }
     }
+}
+
+/// What `syncing` tells.
+fn sync_news(said: bool, status: &Value) -> Value {
+    if said { json!({"syncing": true, "status": status}) } else { json!(false) }
 }
 
 fn notification(id: &str, result: &dyn Display) -> String {

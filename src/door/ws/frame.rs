@@ -88,19 +88,39 @@ impl Head {
         if opcode.is_control() && (!is_final || usize::from(short) > MAX_CONTROL) {
             return Err(Closing::protocol("a control frame is short and in one piece"));
         }
-        let (length, rest) = match short {
-            126 => match rest.split_first_chunk::<2>() {
-                Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
-                None => return Ok(None),
-            },
-            127 => match rest.split_first_chunk::<8>() {
-                Some((length, rest)) => (u64::from_be_bytes(*length), rest),
-                None => return Ok(None),
-            },
-            short => (u64::from(short), rest),
-        };
+        let Some((length, rest)) = read_length(short, rest) else { return Ok(None) };
         let Some((mask, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
         Ok(Some((Self { opcode, is_final, mask: *mask, length }, bytes.len() - rest.len())))
+    }
+}
+
+/// Where a frame ends, whatever else may be wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outline {
+    pub(super) is_close: bool,
+    /// Bytes of its head.
+    pub(super) head: usize,
+    /// Bytes of its payload.
+    pub(super) payload: u64,
+}
+
+impl Outline {
+    /// Reads it off the head at the beginning of `bytes`; `None` if that is not whole.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let [first, second, rest @ ..] = bytes else { return None };
+        let (payload, rest) = read_length(second & 0x7f, rest)?;
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let left = rest.len().checked_sub(mask)?;
+        Some(Self { is_close: first & 0x0f == Opcode::Close as u8, head: bytes.len() - left, payload })
+    }
+}
+
+/// The length of a payload, and what follows it: `short` is what the second byte says.
+fn read_length(short: u8, rest: &[u8]) -> Option<(u64, &[u8])> {
+    match short {
+        126 => rest.split_first_chunk::<2>().map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest)),
+        127 => rest.split_first_chunk::<8>().map(|(length, rest)| (u64::from_be_bytes(*length), rest)),
+        short => Some((u64::from(short), rest)),
     }
 }
 
@@ -193,6 +213,22 @@ mod tests {
             ([0x88, 0xfe], "a long close"),
         ] {
             assert_eq!(Head::read(&bytes).unwrap_err().code, Closing::PROTOCOL, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_outline_of_a_frame_is_seen_whatever_is_wrong_with_it() {
+        for (bytes, is_close, head, payload) in [
+            (&[0x81, 0x85, 1, 2, 3, 4][..], false, 6, 5),
+            (&[0xf1, 0x05], false, 2, 5),
+            (&[0x03, 0xfe, 1, 0, 1, 2, 3, 4], false, 8, 256),
+            (&[0x88, 0x80, 1, 2, 3, 4], true, 6, 0),
+            (&[0x08, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4], true, 14, 1 << 32),
+            (&[0xf8, 0x00], true, 2, 0),
+        ] {
+            assert_eq!(Outline::read(bytes), Some(Outline { is_close, head, payload }), "{bytes:?}");
+            assert_eq!(Outline::read(&[bytes, b"more"].concat()), Some(Outline { is_close, head, payload }));
+            (0..bytes.len()).for_each(|cut| assert_eq!(Outline::read(&bytes[..cut]), None, "{bytes:?} cut at {cut}"));
         }
     }
 

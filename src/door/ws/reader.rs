@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 
-use super::frame::{Closing, Head, Opcode, unmask};
+use super::frame::{Closing, Head, Opcode, Outline, unmask};
 use crate::net::BoxIo;
 
 /// Bytes read at once while nothing is known of what comes.
@@ -54,6 +54,15 @@ pub(super) struct Reader {
     max_message: usize,
     /// Whether bytes came since this was asked last.
     heard: bool,
+    passing: Passing,
+}
+
+/// The frame that is passed over.
+#[derive(Default)]
+struct Passing {
+    /// Bytes of it that have not come.
+    left: u64,
+    is_close: bool,
 }
 
 impl Reader {
@@ -67,6 +76,7 @@ impl Reader {
             is_text: None,
             max_message,
             heard: false,
+            passing: Passing::default(),
         }
     }
 
@@ -146,18 +156,41 @@ impl Reader {
         Poll::Pending
     }
 
-    /// Reads to the end of the connection and looks at nothing.
-    ///
-    /// # Errors
-    /// When the connection is lost before its end.
-    pub(super) fn poll_gone(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<Result<Incoming, Unread>> {
-        let mut space = [const { MaybeUninit::uninit() }; GLANCE];
-        loop {
+    /// Reads on to the client's close frame, and keeps nothing of what comes before it; `false` when the connection ends without one.
+    /// What breaks the rules is passed over too, as long as it says its length: where there is no such thing, the end is awaited.
+    pub(super) fn poll_close(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<bool> {
+        if let Some(head) = self.frame.take() {
+            let left = if head.opcode.is_control() { head.length } else { self.missing(head) as u64 };
+            self.passing = Passing { left, is_close: head.opcode == Opcode::Close };
+        }
+        self.message = BytesMut::new();
+        self.start = 0;
+        while !self.pass() {
+            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
             let mut glance = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).map_err(|_| Unread::Lost)?;
-            if glance.filled().is_empty() {
-                return Poll::Ready(Ok(Incoming::Gone));
+            if ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).is_err() || glance.filled().is_empty() {
+                return Poll::Ready(false);
             }
+            self.ahead.extend_from_slice(glance.filled());
+        }
+        Poll::Ready(true)
+    }
+
+    /// Passes over the frames that have come; tells whether the last of them closes.
+    fn pass(&mut self) -> bool {
+        loop {
+            let count = self.passing.left.min(self.ahead.len() as u64);
+            self.ahead.advance(count as usize);
+            self.passing.left -= count;
+            if self.passing.left > 0 {
+                return false;
+            }
+            if self.passing.is_close {
+                return true;
+            }
+            let Some(Outline { is_close, head, payload }) = Outline::read(&self.ahead) else { return false };
+            self.ahead.advance(head);
+            self.passing = Passing { left: payload, is_close };
         }
     }
 

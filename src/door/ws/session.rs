@@ -15,8 +15,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
+    io::AsyncWriteExt,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -102,11 +103,9 @@ enum State {
     Open,
     /// Nothing more is taken; what is under way ends first.
     Leaving(Closing),
-    /// The close frame is on its way, and the client's is awaited.
+    /// The close frame is on its way, and the client's is awaited; whatever else comes is passed over.
     Closing,
-    /// Likewise, but what the client sends makes no sense any more.
-    Deaf,
-    /// The client closed, and its close frame is being answered.
+    /// The client closed, and what is left to be written to it is our close frame.
     Answering,
 }
 
@@ -168,6 +167,10 @@ impl Session {
     /// Serves the client to its end.
     pub(super) async fn run(mut self) {
         poll_fn(|context| self.poll(context)).await;
+        if matches!(self.state, State::Answering) {
+            // Under TLS, the end has to be said too.
+            let _ = timeout(FAREWELL, self.io.shutdown()).await;
+        }
     }
 
     /// Looks at all that may have happened; ready when the connection is over.
@@ -192,18 +195,17 @@ impl Session {
                     _ => self.reader.poll_lost(&mut self.io, context),
                 };
             }
-            let incoming = match self.state {
-                State::Deaf => ready!(self.reader.poll_gone(&mut self.io, context)),
-                _ => ready!(self.reader.poll_next(&mut self.io, context)),
-            };
-            match incoming {
-                Ok(Incoming::Gone) | Err(Unread::Lost) => return Poll::Ready(()),
-                Ok(Incoming::Close(_)) if matches!(self.state, State::Closing) => return Poll::Ready(()),
-                Ok(incoming) => self.take(incoming),
-                Err(Unread::Violation(closing)) => {
-                    self.close(&closing);
-                    self.state = State::Deaf;
+            if matches!(self.state, State::Closing) {
+                if !ready!(self.reader.poll_close(&mut self.io, context)) {
+                    return Poll::Ready(());
                 }
+                self.state = State::Answering;
+                continue;
+            }
+            match ready!(self.reader.poll_next(&mut self.io, context)) {
+                Ok(Incoming::Gone) | Err(Unread::Lost) => return Poll::Ready(()),
+                Ok(incoming) => self.take(incoming),
+                Err(Unread::Violation(closing)) => self.close(&closing),
             }
         }
     }
@@ -216,7 +218,7 @@ impl Session {
                     && self.served_bytes <= self.limits.max_message
                     && self.mailbox.waiting_bytes() + self.writer.waiting() <= self.limits.max_outbound / 4
             }
-            State::Closing | State::Deaf => true,
+            State::Closing => true,
             State::Answering => false,
         }
     }
@@ -232,16 +234,13 @@ impl Session {
             Incoming::Ping(payload) if open || matches!(self.state, State::Leaving(_)) => {
                 self.writer.control(Opcode::Pong, &payload);
             }
-            Incoming::Close(payload) => match frame::read_close(&payload) {
-                Ok(code) => {
-                    self.end(State::Answering);
-                    self.writer.close(code, "");
+            Incoming::Close(payload) => {
+                self.end(State::Answering);
+                match frame::read_close(&payload) {
+                    Ok(code) => self.writer.close(code, ""),
+                    Err(closing) => self.writer.close(Some(closing.code), closing.reason),
                 }
-                Err(closing) => {
-                    self.close(&closing);
-                    self.state = State::Deaf;
-                }
-            },
+            }
             _ => {}
         }
     }
@@ -393,6 +392,10 @@ impl Session {
 
     /// Sees whether the client is there: what is silent is asked, and is gone if that changes nothing.
     fn tick(&mut self) -> ControlFlow<()> {
+        if !matches!(self.state, State::Open | State::Leaving(_)) {
+            // Nothing may follow a close frame.
+            return ControlFlow::Continue(());
+        }
         let now = Instant::now();
         // Part of a message is a sign of life too. Whoever is not read cannot be heard; that it takes what is written is watched elsewhere.
         if self.reader.take_heard() || !self.reads() {

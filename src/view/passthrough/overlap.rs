@@ -41,6 +41,11 @@ impl Overlap {
             counts.heard[source] = 0;
         }
         self.heard.iter_mut().filter(|heard| heard.2 == source).for_each(|heard| heard.2 = usize::MAX);
+        self.interrupt(source);
+    }
+
+    /// The source's connection was lost: it tells its state anew, as another would.
+    pub(super) fn interrupt(&mut self, source: usize) {
         self.last = self.last.map(|(state, by)| (state, if by == source { usize::MAX } else { by }));
     }
 

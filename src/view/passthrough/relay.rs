@@ -3,6 +3,7 @@
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -29,6 +30,8 @@ pub(super) struct Relay {
     wish: Wish,
     pool: Arc<Pool>,
     audience: Arc<Audience<()>>,
+    /// What is told are states, each of which lasts until the next.
+    is_state: bool,
     state: watch::Sender<State>,
     current: Option<Source>,
     /// The one before, for the time of an overlap.
@@ -68,11 +71,12 @@ impl Drop for EndsWith {
 
 impl Relay {
     pub(super) fn new(wish: Wish, pool: Arc<Pool>, audience: Arc<Audience<()>>, state: watch::Sender<State>) -> Self {
-        let is_state = serde_json::from_slice::<(String,)>(&wish.1).is_ok_and(|(kind,)| kind == "syncing");
+        let is_state = is_state(&wish);
         Self {
             wish,
             pool,
             audience,
+            is_state,
             state,
             current: None,
             fading: None,
@@ -182,7 +186,7 @@ impl Relay {
         match news {
             Some(News::Event(event)) => self.tell(Some(current.number), &event).await,
             // The link asks again by itself. If it is down, another is better, which the steering sees.
-            Some(News::Lost | News::Back) => {}
+            Some(News::Lost | News::Back) => self.overlap.interrupt(current.number),
             Some(News::Refused(_)) => {
                 let node = &*current.pool.nodes[current.node].name;
                 warn!(method = self.wish.0, node, "the node refuses a subscription that it had granted");
@@ -200,10 +204,21 @@ impl Relay {
         if let Ok(text) = std::str::from_utf8(event)
             && self.overlap.hear(source, event, Instant::now())
         {
-            let results: Arc<[Arc<str>]> = [text.into()].into();
+            let result: Arc<str> = text.into();
+            if self.is_state {
+                return self.audience.tell_state(result).await;
+            }
+            let results: Arc<[Arc<str>]> = [result].into();
             self.audience.tell(u64::MAX, move |()| results.clone()).await;
         }
     }
+}
+
+/// Whether a node tells each new subscriber to this the state that it is in.
+fn is_state((method, params): &Wish) -> bool {
+    let params: Vec<&RawValue> = serde_json::from_slice(params).unwrap_or_default();
+    let kind = params.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
+    method == "eth_subscribe" && kind.as_deref() == Some("syncing")
 }
 
 async fn answer(opening: &mut Option<Opening>) -> Result<Feed, SubscribeError> {

@@ -22,7 +22,7 @@ use self::{
     pause::Pause,
 };
 use crate::{
-    config::{Calls as Settings, Verify},
+    config::{Calls as Settings, Policy, Verify},
     domain::{
         hex,
         method::{Class, Method, Tells},
@@ -136,12 +136,30 @@ impl Calls {
         outcome
     }
 
+    /// What the pool knows itself: what the network is called. No node is asked for it, so nothing that is told meanwhile overtakes the
+    /// answer. One with params is a node's to refuse.
+    fn known(&self, request: &Request<'_>, method: Method) -> Option<Answer> {
+        let result = match method.label {
+            "eth_chainId" => format!("0x{:x}", self.pool.chain_id()?),
+            "net_version" => self.pool.network_id()?.to_string(),
+            _ => return None,
+        };
+        let bare = |params: &[u8]| params.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
+        let id = request.id.filter(|_| request.params.is_none_or(bare))?;
+        let mut answer = Answer::made(&format!("\"{result}\""));
+        answer.set_id(id);
+        Some(answer)
+    }
+
     async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
         if self.settings.blocks(&request.method) {
             return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
         }
         if method.class == Class::Subscription {
             return Outcome::Refused(Refusal::NeedsWebSocket);
+        }
+        if let Some(answer) = self.known(request, method) {
+            return Outcome::Answered(answer);
         }
         let mut moved: Option<Arc<Self>> = None;
         let (mut may_have_arrived, mut held_since, mut first) = (false, None, First::default());
@@ -321,7 +339,8 @@ impl<'a> Course<'a> {
             if self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
-            if self.tried.is_empty() && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().serves()) {
+            if self.tried.is_empty() && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
+            {
                 let first = std::mem::take(&mut self.first);
                 *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);
             }
@@ -331,7 +350,12 @@ impl<'a> Course<'a> {
             };
             let class = self.method.class;
             let node = route::next(&pool.snapshot(), load, pool.served(), settings.policy, class, &self.tried);
-            if node.is_some() && self.attempts < settings.attempts.get() {
+            if let Some(chosen) = node
+                && self.attempts < settings.attempts.get()
+            {
+                if settings.policy == Policy::Spread {
+                    pool.catch_up(chosen);
+                }
                 return Ok(node);
             }
             // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.

@@ -21,6 +21,7 @@ mod hex;
 mod http;
 mod node;
 mod params;
+mod past;
 mod record;
 mod rlp;
 mod rpc;

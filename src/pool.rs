@@ -5,22 +5,26 @@
 
 pub mod ask;
 pub mod board;
+mod claims;
 pub mod clock;
 mod ear;
 pub mod head;
 pub mod health;
+mod home;
+mod identity;
 pub mod listen;
 pub mod node;
 pub mod pair;
 pub mod probe;
 mod running;
 pub mod snapshot;
+mod tend;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{
-            AtomicU64,
+            AtomicU64, AtomicUsize,
             Ordering::{Relaxed, Release},
         },
     },
@@ -39,7 +43,7 @@ use tracing::{info, warn};
 pub use self::running::Running;
 use self::{
     ask::Refused,
-    board::{Board, Effect, Input, Trouble},
+    board::{Board, Effect, Input, Served, Trouble},
     health::Fault,
     listen::{Listener, Pushed},
     node::Node,
@@ -66,6 +70,9 @@ const INBOX: usize = 1024;
 /// How many pushed headers a slow reader may have waiting before it misses some.
 const HEADERS: usize = 256;
 
+/// The index of no node.
+const NOBODY: usize = usize::MAX;
+
 /// The wall clock: seconds since the Unix epoch.
 pub type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -82,6 +89,12 @@ pub struct Pool {
     changed: watch::Sender<()>,
     /// The highest block that clients have been shown.
     served: AtomicU64,
+    /// The node that showed it.
+    served_by: AtomicUsize,
+    /// The chain whose `net_version` is its id, as a node has told.
+    version: AtomicU64,
+    /// When nodes that are passed over were last asked where they are.
+    caught_up: Mutex<Vec<Option<Instant>>>,
     inbox: mpsc::Sender<Input>,
     headers: broadcast::Sender<Pushed>,
 }
@@ -98,6 +111,7 @@ impl Pool {
         wall: Wall,
     ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
+        let count = nodes.len();
         let actors: Vec<_> = nodes.iter_mut().filter_map(Node::take_actor).collect();
         let board = Board::new(nodes.len(), layer, settings, expected_chain);
         let pool = Arc::new(Self {
@@ -108,6 +122,9 @@ impl Pool {
             settings: settings.clone(),
             changed: watch::Sender::new(()),
             served: AtomicU64::new(0),
+            served_by: AtomicUsize::new(NOBODY),
+            version: AtomicU64::new(0),
+            caught_up: Mutex::new(vec![None; count]),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
         });
@@ -125,6 +142,7 @@ impl Pool {
             }
         }
         tasks.spawn(watch_silence(pool.clone()));
+        tasks.spawn(tend::tend(pool.clone()));
         (pool, Running::new(tasks))
     }
 
@@ -159,11 +177,21 @@ impl Pool {
     /// `node` showed a client the block at `height`. Believed within the limit of what is known, so that a lying node cannot raise it.
     pub fn shown(&self, node: usize, height: u64) {
         let snapshot = self.snapshot();
-        let believed = snapshot.head.unwrap_or(0).saturating_add(board::near(self.layer, &self.settings));
+        let believed = snapshot.head.unwrap_or(0).saturating_add(snapshot.near);
         if height <= believed && snapshot.nodes[node].verdict != Verdict::Suspect {
             self.nodes[node].traffic.tell(height);
-            self.served.fetch_max(height, Relaxed);
+            self.raise(node, height);
         }
+    }
+
+    fn raise(&self, node: usize, height: u64) {
+        if self.served.fetch_max(height, Relaxed) < height {
+            self.served_by.store(node, Relaxed);
+        }
+    }
+
+    fn served_by(&self) -> Option<usize> {
+        Some(self.served_by.load(Relaxed)).filter(|node| *node < self.nodes.len())
     }
 
     /// The time between two probes of a node when nothing calls for one sooner.
@@ -290,10 +318,12 @@ async fn think(
         let now = Instant::now();
         if let Some(height) = board.forget_served(now) {
             pool.served.store(height, Relaxed);
+            pool.served_by.store(board.active().unwrap_or(NOBODY), Relaxed);
         }
-        let effects = board.step(input, &pool.nodes, pool.served(), now, wall());
-        if let Some(height) = board.active_height() {
-            pool.served.fetch_max(height, Relaxed);
+        let served = Served { height: pool.served(), by: pool.served_by() };
+        let effects = board.step(input, &pool.nodes, served, now, wall());
+        if let (Some(node), Some(height)) = (board.active(), board.active_height()) {
+            pool.raise(node, height);
         }
         // A node that is back may be chosen as soon as the snapshot says so.
         for effect in &effects {

@@ -62,6 +62,7 @@ mod tests {
             latency: None,
             last_error: None,
             proving: 0,
+            unbound: false,
             pushing: false,
         }
     }

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -38,6 +38,8 @@ pub struct Hold<To> {
     line: Semaphore,
     calls: AtomicUsize,
     bytes: AtomicUsize,
+    /// The longest that a call waits.
+    longest: Duration,
     max_calls: usize,
     max_bytes: usize,
     fate: watch::Sender<Fate<To>>,
@@ -134,6 +136,7 @@ impl<To> Hold<To> {
             line: Semaphore::new(1),
             calls: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            longest: settings.hold,
             max_calls: settings.max_held.get(),
             max_bytes: settings.max_held_bytes,
             fate: watch::Sender::new(Fate::Open),
@@ -151,7 +154,11 @@ impl<To> Hold<To> {
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
     pub async fn wait(&self, bytes: usize, until: Instant, first: First) -> Result<Turn<'_>, Left<To>> {
-        let _place = self.enter(bytes)?;
+        let _place = match self.enter(bytes) {
+            // Better at a node that is not the best than refused.
+            Err(_) if self.pool.snapshot().serves() && self.is_open() => return Ok(Turn::last(&self.line).await),
+            place => place?,
+        };
         let _gauge = self.metrics.hold(&self.pool.network);
         let wait = async {
             let mut asking = pin!(self.turn.clone().acquire_owned());
@@ -170,13 +177,17 @@ impl<To> Hold<To> {
                 if let Fate::Moved(to) = &*fate.borrow_and_update() {
                     return Err(Left::Moved(to.clone(), First(Some(turn))));
                 }
-                if self.pool.snapshot().serves() {
+                let now = Instant::now();
+                if self.pool.snapshot().admits(self.longest, now) {
                     break;
                 }
-                // Both arms are cancel-safe.
+                let wait = self.pool.snapshot().wait.map(|wait| wait.since + wait.longest.min(self.longest));
+                let wait = wait.filter(|until| *until > now);
+                // All arms are cancel-safe.
                 let changed = tokio::select! {
                     changed = changes.changed() => changed,
                     changed = fate.changed() => changed,
+                    () = sleep_until(wait.unwrap_or(now)), if wait.is_some() => continue,
                 };
                 changed.map_err(|_| Refusal::NoNode)?;
             }
@@ -187,7 +198,12 @@ impl<To> Hold<To> {
         // All arms are cancel-safe: a waiter that leaves gives up its place only.
         tokio::select! {
             biased;
-            outcome = timeout_at(until, wait) => outcome.unwrap_or(Err(Refusal::NoNode.into())),
+            outcome = timeout_at(until, wait) => match outcome {
+                Ok(outcome) => outcome,
+                // There is a node, though not as far as another was.
+                Err(_) if self.pool.snapshot().serves() && self.is_open() => Ok(Turn::last(&self.line).await),
+                Err(_) => Err(Refusal::NoNode.into()),
+            },
             () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),
         }
     }
@@ -223,6 +239,10 @@ impl<To> Hold<To> {
     async fn is(&self, such: impl Fn(&Fate<To>) -> bool) {
         // The queue itself holds the sender.
         let _ = self.fate.subscribe().wait_for(such).await;
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(&*self.fate.borrow(), Fate::Open)
     }
 
     fn enter(&self, bytes: usize) -> Result<Place<'_, To>, Refusal> {

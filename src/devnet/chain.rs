@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use super::{
     author::Author,
     block::Block,
     clock::Clock,
     hash::{Address, Hash},
+    past::Past,
     transaction::Transaction,
     view::Snapshot,
 };
@@ -37,6 +41,7 @@ pub struct Chain {
     state: Mutex<State>,
     /// Both the present chain and the news of it.
     tip: watch::Sender<Arc<Snapshot>>,
+    past: Past,
     pending: broadcast::Sender<Hash>,
     operations: broadcast::Sender<Operation>,
 }
@@ -106,10 +111,12 @@ impl Chain {
         }
         prune(&mut blocks, &mut state);
         let snapshot = Snapshot { blocks, genesis: first, made: state.made };
-        let tip = watch::Sender::new(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        let past = Past::new(snapshot.clone());
+        let tip = watch::Sender::new(snapshot);
         let pending = broadcast::Sender::new(PENDING_BACKLOG);
         let operations = broadcast::Sender::new(OPERATIONS_BACKLOG);
-        Arc::new(Self { id, author, clock, state: Mutex::new(state), tip, pending, operations })
+        Arc::new(Self { id, author, clock, state: Mutex::new(state), tip, past, pending, operations })
     }
 
     /// The chain's id.
@@ -134,6 +141,17 @@ impl Chain {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.tip.borrow().clone()
+    }
+
+    /// The chain as a node sees it that hears of blocks `late`.
+    pub(super) fn seen(&self, late: Duration) -> Arc<Snapshot> {
+        let seen = if late.is_zero() { None } else { self.past.seen(late) };
+        seen.unwrap_or_else(|| self.snapshot())
+    }
+
+    /// When such a node sees more than now.
+    pub(super) fn next_seen(&self, late: Duration) -> Option<Instant> {
+        if late.is_zero() { None } else { self.past.next(late) }
     }
 
     /// Follows the canonical chain.
@@ -295,9 +313,10 @@ impl Chain {
     fn publish(&self, state: &mut State, mut blocks: Vec<Arc<Block>>) -> Arc<Block> {
         prune(&mut blocks, state);
         let genesis = self.tip.borrow().genesis.clone();
-        let snapshot = Snapshot { blocks, genesis, made: state.made };
+        let snapshot = Arc::new(Snapshot { blocks, genesis, made: state.made });
         let head = snapshot.head().clone();
-        self.tip.send_replace(Arc::new(snapshot));
+        self.past.push(snapshot.clone());
+        self.tip.send_replace(snapshot);
         head
     }
 

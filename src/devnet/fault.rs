@@ -22,6 +22,11 @@ pub enum Fault {
         /// Blocks behind.
         blocks: u64,
     },
+    /// The node hears of blocks, and sees them, so much later than others.
+    Late {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// The node's head stays where it was when the fault was set.
     Freeze,
     /// The node reports a head that is so many blocks above its true one.
@@ -115,6 +120,12 @@ impl Fault {
         Self::Lag { blocks }
     }
 
+    /// Hears of blocks `ms` milliseconds later.
+    #[must_use]
+    pub fn late(ms: u64) -> Self {
+        Self::Late { ms }
+    }
+
     /// Lies by `blocks`.
     #[must_use]
     pub fn lie(blocks: u64) -> Self {
@@ -196,6 +207,7 @@ impl Fault {
         let listed: Vec<&str> = argument.map_or_else(Vec::new, |list| list.split(',').collect());
         let fault = match name.as_str() {
             "lag" => Self::lag(number("blocks")?),
+            "late" => Self::late(number("milliseconds")?),
             "lie" => Self::lie(number("blocks")?),
             "slow" => Self::slow(number("milliseconds")?),
             "wrong_chain" => Self::wrong_chain(number("the chain")?),
@@ -299,6 +311,11 @@ impl Faults {
         self.find(|fault| if let Fault::Lag { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
     }
 
+    pub(super) fn late(&self) -> Duration {
+        let ms = self.find(|fault| if let Fault::Late { ms } = fault { Some(*ms) } else { None });
+        Duration::from_millis(ms.unwrap_or(0))
+    }
+
     pub(super) fn lie(&self) -> u64 {
         self.find(|fault| if let Fault::Lie { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
     }
@@ -378,6 +395,7 @@ mod tests {
             (r#"{"fault":"down"}"#, "down", None, Fault::Down),
             (r#"{"fault":"lag","blocks":10}"#, "lag", Some("10"), Fault::lag(10)),
             (r#"{"fault":"wrong_chain","chain_id":5}"#, "wrong-chain", Some("5"), Fault::wrong_chain(5)),
+            (r#"{"fault":"late","ms":400}"#, "late", Some("400"), Fault::late(400)),
             (r#"{"fault":"cut_answer"}"#, "cut_answer", None, Fault::cut_answer(&[])),
             (
                 r#"{"fault":"cut_answer","methods":["a","b"]}"#,

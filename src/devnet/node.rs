@@ -282,8 +282,13 @@ impl Node {
     pub(super) fn view_under(&self, faults: &Faults) -> View {
         match faults.frozen() {
             Some(frozen) => frozen.back(faults.lag()),
-            None => View::new(self.chain.snapshot(), faults.lag()),
+            None => View::new(self.chain.seen(faults.late()), faults.lag()),
         }
+    }
+
+    /// When the node sees more of the chain than now, though nothing new happens.
+    pub(super) fn sees_more_at(&self, faults: &Faults) -> Option<Instant> {
+        self.chain.next_seen(faults.late())
     }
 
     /// Waits for as long as the node would take to answer a request that has just come, `extra` being its own wish. Answers the

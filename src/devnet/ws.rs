@@ -7,6 +7,7 @@ use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{broadcast, watch},
+    time::{Instant, sleep_until},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -63,6 +64,8 @@ struct Session<S> {
     chain: watch::Receiver<Arc<Snapshot>>,
     pending: broadcast::Receiver<Hash>,
     subscriptions: Subscriptions,
+    /// When a node that hears of blocks late sees the next.
+    more: Option<Instant>,
 }
 
 /// Serves one WebSocket until it ends.
@@ -83,6 +86,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(node: Arc<Node
         socket,
         headers,
         subscriptions: Subscriptions::default(),
+        more: None,
     };
     session.run().await;
 }
@@ -153,11 +157,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         F: Future<Output = (Message, Result<Arc<Faults>, Dropped>)>,
     {
         loop {
+            self.more = self.more.or_else(|| self.node.sees_more_at(&self.faults.borrow()));
+            let more = self.more;
             tokio::select! {
                 biased;
-                _ = self.faults.changed() => return Input::Faults,
+                _ = self.faults.changed() => {
+                    self.more = None;
+                    return Input::Faults;
+                }
                 Some((message, faults)) = waiting.next(), if !waiting.is_empty() => return Input::Ready(message, faults),
                 _ = self.chain.changed(), if !hang => return Input::Chain,
+                () = sleep_until(more.unwrap_or_else(Instant::now)), if !hang && more.is_some() => {
+                    self.more = None;
+                    return Input::Chain;
+                }
                 // Whoever listens too slowly misses some, as with a real node.
                 pending = self.pending.recv(), if !hang => if let Ok(hash) = pending { return Input::Pending(hash) },
                 frame = self.socket.next(), if waiting.len() < MOST_WAITING => return Input::Frame(frame),

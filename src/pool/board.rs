@@ -1,16 +1,20 @@
 //! The pool's mind: inputs in, a snapshot and effects out. No I/O and no clock of its own.
 
+mod choice;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
+    claims::Claims,
     clock,
     ear::Ear,
-    head::{self, Memory, Report, Standing},
+    head::{self, Limit, Memory, Report, Standing},
     health::{Fault, Health},
+    home::Home,
     node::Node,
-    snapshot::{Facts, Rank, Snapshot},
+    snapshot::{Chase, Facts, Snapshot, Wait},
 };
 use crate::{
     config::Health as Settings,
@@ -21,8 +25,10 @@ use crate::{
     },
 };
 
-/// For how long the highest served head is kept when no node reaches it any more.
-const KEEP_SERVED: Duration = Duration::from_secs(60);
+/// What a node may be late with news beside the time between two probes, and be within the lag limit.
+const NEWS: Duration = Duration::from_secs(1);
+/// A node that is asked rarely is not given more time for that.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a good probe learnt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +69,23 @@ pub enum Input {
     Out(usize, Trouble),
     /// The operator takes the node out, or lets it back in.
     Cordon(usize, bool),
+    /// The moment of [`Snapshot::wake_at`] has come.
+    Woken,
+}
+
+/// The highest block that clients have been shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Its height.
+    pub height: u64,
+    /// The node that showed it, by its index, if it is one of this pool.
+    pub by: Option<usize>,
+}
+
+impl From<u64> for Served {
+    fn from(height: u64) -> Self {
+        Self { height, by: None }
+    }
 }
 
 /// What follows from an input.
@@ -121,6 +144,8 @@ struct Known {
 
 /// All that is known of a pool's nodes.
 pub struct Board {
+    limit: Limit,
+    /// The limit in blocks of this chain.
     near: u64,
     expected_chain: Option<u64>,
     chain: Option<Chain>,
@@ -129,6 +154,16 @@ pub struct Board {
     head: Option<u64>,
     active: Option<usize>,
     unreached_since: Option<Instant>,
+    claims: Claims,
+    home: Home,
+    /// The nodes that are not bound by the highest block served, since they contradict the node that showed it.
+    unbound: Vec<bool>,
+    /// No node serves.
+    is_out: bool,
+    /// Since when nodes serve again after none did, while those that do are below what clients were shown.
+    recovering: Option<Instant>,
+    wait: Option<Wait>,
+    chase: Option<Chase>,
 }
 
 impl Board {
@@ -148,6 +183,7 @@ impl Board {
             verdict: Verdict::Down(Down::Unknown),
         };
         Self {
+            limit: Limit { blocks: near(layer, settings), time: settings.interval.min(LONGEST_INTERVAL) + NEWS },
             near: near(layer, settings),
             expected_chain,
             chain: None,
@@ -156,12 +192,26 @@ impl Board {
             head: None,
             active: None,
             unreached_since: None,
+            claims: Claims::new(nodes),
+            home: Home::default(),
+            unbound: vec![false; nodes],
+            is_out: true,
+            recovering: None,
+            wait: None,
+            chase: None,
         }
     }
 
     /// Takes note of `input` and tells what follows. `nodes` are the pool's, for what their traffic shows; `served` the highest block
     /// that clients have been shown; `unix` the wall clock in seconds.
-    pub fn step(&mut self, input: Input, nodes: &[Node], served: u64, now: Instant, unix: u64) -> Vec<Effect> {
+    pub fn step(
+        &mut self,
+        input: Input,
+        nodes: &[Node],
+        served: impl Into<Served>,
+        now: Instant,
+        unix: u64,
+    ) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
             Input::Probed(node, Ok(probe)) => {
@@ -172,6 +222,7 @@ impl Board {
                 if let Some(height) = self.known[node].probed(node, probe, now) {
                     nodes[node].traffic.lower(height);
                 }
+                self.claim(node);
             }
             Input::Feed(node, true) => self.known[node].ear.open(now),
             Input::Feed(node, false) => self.known[node].ear.close(),
@@ -180,6 +231,7 @@ impl Board {
                 if !self.known[node].told(node, block, at, now) {
                     effects.push(Effect::Poke(node));
                 }
+                self.claim(node);
             }
             Input::Probed(node, Err(trouble)) => {
                 self.known[node].failed(trouble, now);
@@ -196,10 +248,17 @@ impl Board {
                 self.known[node].last_error = Some((trouble.text, now));
             }
             Input::Cordon(node, cordoned) => self.known[node].cordoned = cordoned,
+            Input::Woken => {}
         }
         self.judge(now, unix, &mut effects);
-        self.choose(nodes, served, now, &mut effects);
+        self.choose(nodes, served.into(), now, &mut effects);
         effects
+    }
+
+    fn claim(&mut self, node: usize) {
+        if let Some(block) = &self.known[node].block {
+            self.claims.told(node, block);
+        }
     }
 
     /// Gives every node its verdict.
@@ -220,8 +279,9 @@ impl Board {
         if let Some(time) = chain.and_then(|chain| chain.block_time()) {
             self.memory.know_slot(time);
         }
-        let (memory, judgement) = head::judge(&self.memory, &reports, self.near, now, unix);
+        let (memory, judgement) = head::judge(&self.memory, &reports, self.limit, now, unix);
         self.memory = memory;
+        self.near = self.memory.near(self.limit);
         if judgement.head.is_some() {
             self.head = judgement.head;
         }
@@ -280,49 +340,21 @@ impl Board {
         self.chain.as_ref().filter(leads).or_else(|| told().find(leads)).cloned()
     }
 
-    fn choose(&mut self, nodes: &[Node], served: u64, now: Instant, effects: &mut Vec<Effect>) {
-        let rank = |node: usize| self.known[node].facts(nodes[node].tier, now).rank(nodes[node].traffic.told(), served);
-        let best: Option<(Rank, usize)> = (0..nodes.len()).filter_map(|node| Some((rank(node)?, node))).min();
-        let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
-        self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
-        let to = best.map(|(_, node)| node);
-        if to == self.active {
-            return;
-        }
-        let from = std::mem::replace(&mut self.active, to);
-        let reason = match from {
-            None => "start",
-            Some(from) if self.known[from].cordoned => "cordoned",
-            Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
-                "failback"
-            }
-            Some(from) if self.known[from].verdict.is_usable() => "behind",
-            Some(from) => self.known[from].verdict.as_str(),
-        };
-        effects.push(Effect::Switched { from, to, reason });
-    }
-
-    /// The height to which the highest served head is to be lowered, since no node has reached it for long.
-    pub fn forget_served(&self, now: Instant) -> Option<u64> {
-        let long_ago = self.unreached_since.is_some_and(|since| now.saturating_duration_since(since) > KEEP_SERVED);
-        if long_ago { self.head } else { None }
-    }
-
-    /// The height of the active node, if the rules find it usable: what clients may have been shown.
-    pub fn active_height(&self) -> Option<u64> {
-        let active = &self.known[self.active?];
-        active.block.as_ref().filter(|_| active.verdict.is_usable()).map(|block| block.number)
-    }
-
     /// What is known now.
     pub fn snapshot(&self, nodes: &[Node], now: Instant) -> Snapshot {
-        let facts = |(known, node): (&Known, &Node)| {
+        let facts = |((known, node), &unbound): ((&Known, &Node), &bool)| {
             let mut facts = known.facts(node.tier, now);
+            facts.unbound = unbound;
             facts.lag = known.block.as_ref().and_then(|block| Some(self.head?.saturating_sub(block.number)));
             facts
         };
         Snapshot {
-            nodes: self.known.iter().zip(nodes).map(facts).collect(),
+            nodes: self.known.iter().zip(nodes).zip(&self.unbound).map(facts).collect(),
+            near: self.near,
+            block_time: self.memory.block_time(),
+            wait: self.wait,
+            chase: self.chase,
+            wake_at: self.home.wake_at(),
             head: self.head,
             active: self.active,
             chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
@@ -400,6 +432,7 @@ impl Known {
             latency: self.latency,
             last_error: self.last_error.clone(),
             proving,
+            unbound: false,
             pushing: self.ear.hears(),
         }
     }

@@ -1,8 +1,10 @@
 //! The head rule: which reported heads count, so that one lying node cannot make an honest one unusable.
 //!
-//! The rule, in one place. `near` is the lag limit in blocks.
+//! The rule, in one place. `near` is the lag limit in blocks, or what the chain makes in the limit's time if that is more: a block
+//! is no measure where blocks come faster than nodes are asked.
 //!
-//! 1. A head whose block is stamped in the future does not count, unless every head is (then it is our clock that is doubtful).
+//! 1. A head whose block is stamped in the future does not count, unless every head is (then it is our clock that is doubtful), or
+//!    another node's, which is not, is stamped nearly the same (then that of the chain is).
 //! 2. When the best two heads are near each other, the best one counts: the two nodes agree.
 //! 3. Otherwise the memory decides: a *line* that starts at what was last agreed on, or said by the only node there was, and
 //!    rises at the chain's own pace: that which was seen, or that of its slots. The leader's head counts as far as the line reaches. The line
@@ -30,6 +32,8 @@ use tokio::time::Instant;
 
 /// How far a block's timestamp may lie ahead of our clock, in seconds.
 const FUTURE: u64 = 60;
+/// How much later than another's a head may be stamped that this one bears out, in seconds.
+const SAME_CLOCK: u64 = 15;
 /// Blocks a second before the chain's pace has been seen.
 const UNLEARNT_PACE: f64 = 1.0;
 /// The fastest pace believed of any chain, in blocks a second.
@@ -50,6 +54,15 @@ const SLACK: u64 = 1;
 const STALL_BLOCKS: f64 = 6.0;
 /// No node is stalled sooner than this.
 const SHORTEST_STALL: Duration = Duration::from_secs(3);
+
+/// How far a node may be behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// So many blocks at least.
+    pub blocks: u64,
+    /// And what the chain makes in this time.
+    pub time: Duration,
+}
 
 /// What a node last said of its head.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +140,17 @@ impl Memory {
         self.known_pace = Some(slot.as_secs_f64().recip().clamp(SLOWEST_PACE, FASTEST_PACE));
     }
 
+    /// The usual time between blocks, once it is known.
+    pub fn block_time(&self) -> Option<Duration> {
+        self.learnt_pace().map(|pace| Duration::from_secs_f64(pace.recip()))
+    }
+
+    /// The limit in blocks of this chain.
+    pub fn near(&self, limit: Limit) -> u64 {
+        let made = self.learnt_pace().map_or(0.0, |pace| (pace * limit.time.as_secs_f64()).ceil());
+        limit.blocks.max(made as u64)
+    }
+
     /// Blocks a second to reckon with.
     fn pace(&self) -> f64 {
         self.learnt_pace().unwrap_or(UNLEARNT_PACE)
@@ -183,9 +207,13 @@ impl Memory {
 
 /// Judges `reports`: those of the nodes that answer and serve the right chain. `unix` is the wall clock in seconds. Returns the
 /// memory for the next judgement.
-pub fn judge(memory: &Memory, reports: &[Report], near: u64, now: Instant, unix: u64) -> (Memory, Judgement) {
+pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, unix: u64) -> (Memory, Judgement) {
     let mut memory = memory.clone();
-    let from_the_future = |report: &Report| report.timestamp > unix.saturating_add(FUTURE);
+    let near = memory.near(limit);
+    let is_early = |report: &Report| report.timestamp > unix.saturating_add(FUTURE);
+    let bears_out = |other: &Report, stamp: u64| !is_early(other) && stamp - other.timestamp <= SAME_CLOCK;
+    let from_the_future =
+        |report: &Report| is_early(report) && !reports.iter().any(|other| bears_out(other, report.timestamp));
     let clock_is_doubtful = reports.iter().all(from_the_future);
     let mut ranked: Vec<usize> =
         (0..reports.len()).filter(|&n| clock_is_doubtful || !from_the_future(&reports[n])).collect();

@@ -87,6 +87,7 @@ mod tests {
             latency: None,
             last_error: None,
             proving: 0,
+            unbound: false,
             pushing: false,
         }
     }

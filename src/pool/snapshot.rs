@@ -24,6 +24,34 @@ pub struct Snapshot {
     pub active: Option<usize>,
     /// The chain that the nodes are held to.
     pub chain: Option<Chain>,
+    /// How many blocks (slots) a node may be behind, at this chain's pace.
+    pub near: u64,
+    /// The usual time between blocks, once it is known.
+    pub block_time: Option<Duration>,
+    /// Calls wait though nodes serve.
+    pub wait: Option<Wait>,
+    /// A node whose next block is awaited.
+    pub chase: Option<Chase>,
+    /// When the pool's mind is to look again, though nothing happens.
+    pub wake_at: Option<Instant>,
+}
+
+/// Calls wait though nodes serve, for one that will be where clients have seen the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// From when on.
+    pub since: Instant,
+    /// For how long at most.
+    pub longest: Duration,
+}
+
+/// A node that is to be probed more often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chase {
+    /// Which, by its index.
+    pub node: usize,
+    /// How often.
+    pub every: Duration,
 }
 
 /// What is known of one node.
@@ -49,6 +77,8 @@ pub struct Facts {
     pub last_error: Option<(String, Instant)>,
     /// Good probes in a row that it still needs; 0 while it is in.
     pub proving: u32,
+    /// Whether it is not measured by the highest block that clients were shown: it and the node that showed that one contradict one another.
+    pub unbound: bool,
     /// Whether it tells of its heads by itself now. Where it does not, they are known from probes only.
     pub pushing: bool,
 }
@@ -72,7 +102,7 @@ impl Facts {
         let height = self.head.as_ref().map_or(0, |head| head.number).max(told);
         serves.then(|| Rank {
             badness: self.verdict.badness(),
-            below_served: served.saturating_sub(height),
+            below_served: if self.unbound { 0 } else { served.saturating_sub(height) },
             tier: self.tier,
         })
     }
@@ -82,6 +112,12 @@ impl Snapshot {
     /// Whether any node may serve.
     pub fn serves(&self) -> bool {
         self.nodes.iter().any(|node| node.rank(0, 0).is_some())
+    }
+
+    /// Whether calls may set out at `now`, where none waits for longer than `hold`.
+    pub fn admits(&self, hold: Duration, now: Instant) -> bool {
+        let waits = self.wait.is_some_and(|wait| now < wait.since + wait.longest.min(hold));
+        !waits && self.serves()
     }
 
     /// Whether calls go to a node that the rules find unusable, because there is none better.

@@ -129,6 +129,26 @@ async fn faults_of_the_head_change_what_a_node_sees_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_late_node_sees_and_tells_each_block_later_than_others() {
+    let net = devnet().await;
+    let node = net.el(0);
+    node.set_fault(Fault::late(300));
+    assert_eq!(head(node).await, 10, "it is late with news, not behind");
+    let mut ws = Ws::open(node).await;
+    let heads = ws.subscribe(json!(["newHeads"])).await;
+    let mined = tokio::time::Instant::now();
+    net.chain().mine(2);
+    assert_eq!((head(net.el(1)).await, head(node).await), (12, 10));
+    assert_eq!(ws.event(&heads).await["number"], "0xb");
+    assert_eq!(ws.event(&heads).await["number"], "0xc");
+    assert!(mined.elapsed() >= Duration::from_millis(300), "{:?}", mined.elapsed());
+    assert_eq!(head(node).await, 12);
+    net.chain().mine(1);
+    node.clear_fault("late");
+    assert_eq!(ws.event(&heads).await["number"], "0xd");
+}
+
+#[tokio::test]
 async fn faults_of_the_answer_are_seen_by_http_clients() {
     let net = devnet().await;
     let node = net.el(0);

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
 use tokio::{
     sync::{broadcast, watch},
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
@@ -36,6 +36,8 @@ struct Stream {
     chain: watch::Receiver<Arc<Snapshot>>,
     comments: Interval,
     queue: VecDeque<Bytes>,
+    /// When a node that hears of blocks late sees the next.
+    more: Option<Instant>,
     operations: broadcast::Receiver<Operation>,
     _counted: SubscriptionGauge,
 }
@@ -63,6 +65,7 @@ impl Api<'_> {
             chain: self.node.chain.watch(),
             comments,
             queue: VecDeque::new(),
+            more: None,
             operations: self.node.chain.operations(),
             _counted: self.node.records.subscription(),
             node: self.node.clone(),
@@ -81,11 +84,14 @@ impl Stream {
             if let Some(event) = self.queue.pop_front() {
                 return Some((Ok(event), self));
             }
+            self.more = self.more.or_else(|| self.node.sees_more_at(&self.faults.borrow()));
+            let more = self.more;
             // All arms are cancel-safe; an error of a watch means that the node is gone, and the connection with it.
             tokio::select! {
                 biased;
-                _ = self.faults.changed() => {}
+                _ = self.faults.changed() => self.more = None,
                 _ = self.chain.changed() => {}
+                () = sleep_until(more.unwrap_or_else(Instant::now)), if more.is_some() => self.more = None,
                 submitted = self.operations.recv() => {
                     // A listener that is too far behind has missed some, as on a network.
                     if let Ok((topic, about)) = submitted

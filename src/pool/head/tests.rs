@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NEAR: u64 = 5;
+const LIMIT: Limit = Limit { blocks: NEAR, time: Duration::from_secs(2) };
 const UNIX: u64 = 1_800_000_000;
 
 /// A pool on a bench: nodes report at chosen times, and every report is judged.
@@ -37,7 +38,7 @@ impl Bench {
 
     fn judge(&mut self, now: Instant, seconds: f64) {
         let present: Vec<Report> = self.reports.iter().flatten().copied().collect();
-        (self.memory, self.last) = judge(&self.memory, &present, NEAR, now, UNIX + seconds as u64);
+        (self.memory, self.last) = judge(&self.memory, &present, LIMIT, now, UNIX + seconds as u64);
     }
 
     fn standing(&self, node: usize) -> Option<Standing> {

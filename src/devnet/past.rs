@@ -1,0 +1,48 @@
+//! What the chain was a moment ago: for nodes that hear of blocks later than others.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::view::Snapshot;
+
+/// Moments that are kept; whoever is later than that sees the oldest.
+const KEPT: usize = 256;
+
+/// The chain's latest snapshots, with when each was made, oldest first.
+pub(super) struct Past(Mutex<VecDeque<(Instant, Arc<Snapshot>)>>);
+
+impl Past {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self(Mutex::new(VecDeque::from([(Instant::now(), snapshot)])))
+    }
+
+    pub(super) fn push(&self, snapshot: Arc<Snapshot>) {
+        let mut kept = self.kept();
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((Instant::now(), snapshot));
+    }
+
+    /// What whoever is `late` by so much sees now.
+    pub(super) fn seen(&self, late: Duration) -> Option<Arc<Snapshot>> {
+        let (now, kept) = (Instant::now(), self.kept());
+        let seen = kept.iter().rev().find(|(made, _)| *made + late <= now).or(kept.front());
+        seen.map(|(_, snapshot)| snapshot.clone())
+    }
+
+    /// When whoever is `late` by so much sees more than now.
+    pub(super) fn next(&self, late: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        self.kept().iter().map(|(made, _)| *made + late).find(|seen| *seen > now)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Snapshot>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

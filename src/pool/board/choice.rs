@@ -1,0 +1,135 @@
+//! Which node is active, and when calls wait for one that will be better.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Board, Effect, Served};
+use crate::{
+    domain::verdict::{Down, Verdict},
+    pool::{
+        home::{self, Late},
+        node::Node,
+        snapshot::{Chase, Rank, Wait},
+    },
+};
+
+/// For how long the highest served head is kept when no node reaches it any more.
+const KEEP_SERVED: Duration = Duration::from_secs(60);
+/// Between two probes of a node whose next block is awaited, at least and at most.
+const CHASE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+impl Board {
+    /// Chooses the active node, and whether calls wait though nodes serve. `served` is the highest block that clients were shown.
+    pub(super) fn choose(&mut self, nodes: &[Node], served: Served, now: Instant, effects: &mut Vec<Effect>) {
+        self.unbound = (0..nodes.len()).map(|node| self.is_unbound(node, served)).collect();
+        let ranks: Vec<Option<Rank>> = (0..nodes.len())
+            .map(|node| {
+                let mut facts = self.known[node].facts(nodes[node].tier, now);
+                facts.unbound = self.unbound[node];
+                facts.rank(nodes[node].traffic.told(), served.height)
+            })
+            .collect();
+        let rank = |node: usize| ranks[node];
+        let best: Option<(Rank, usize)> = (0..nodes.len()).filter_map(|node| Some((rank(node)?, node))).min();
+        let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
+        self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
+        let late = best.and_then(|best| self.late(&ranks, best));
+        let is_better = |late: &Late| best.is_some_and(|(rank, _)| nodes[late.node].tier < rank.tier);
+        let block_time = self.memory.block_time();
+        let best = best.map(|(_, node)| node);
+        let awaited = self.home.step(best, late.filter(is_better), block_time, now);
+        self.wait = awaited.map(|awaited| Wait { since: awaited.since, longest: awaited.longest });
+        self.recover(&ranks, best, now);
+        let hurry = if awaited.is_some() { 6 } else { 3 };
+        self.chase = late.filter(|late| !self.known[late.node].ear.hears()).map(|late| Chase {
+            node: late.node,
+            every: (block_time.unwrap_or(CHASE.1) / hurry).clamp(CHASE.0, CHASE.1),
+        });
+        let to = awaited.map(|awaited| awaited.node).or(best);
+        if to == self.active {
+            return;
+        }
+        let from = std::mem::replace(&mut self.active, to);
+        let reason = match from {
+            None => "start",
+            Some(from) if self.known[from].cordoned => "cordoned",
+            Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
+                "failback"
+            }
+            Some(from) if self.known[from].verdict.is_usable() => "behind",
+            Some(from) => self.known[from].verdict.as_str(),
+        };
+        effects.push(Effect::Switched { from, to, reason });
+    }
+
+    /// Whether the highest block served says nothing of where `node` should be: the node that showed it contradicts it.
+    fn is_unbound(&self, node: usize, served: Served) -> bool {
+        let height = self.known[node].block.as_ref().map_or(0, |block| block.number);
+        height < served.height && served.by.is_some_and(|by| by != node && self.claims.contradict(by, node))
+    }
+
+    /// The node before `best` in the order of tiers and of the configuration that is usable and a little below what clients were shown.
+    fn late(&self, ranks: &[Option<Rank>], best: (Rank, usize)) -> Option<Late> {
+        let (node, rank) = ranks
+            .iter()
+            .enumerate()
+            .filter_map(|(node, rank)| Some((node, (*rank)?)))
+            .filter(|(_, rank)| rank.badness == 0)
+            .min_by_key(|(node, rank)| (rank.tier, *node))?;
+        let is_late = best.0.badness == 0 && (rank.tier, node) < (best.0.tier, best.1);
+        let moved = self.known[node].report?.moved;
+        (is_late && (1..=self.near).contains(&rank.below_served)).then_some(Late {
+            node,
+            below: rank.below_served,
+            moved,
+        })
+    }
+
+    /// After no node served: calls wait for what they were shown before, while a node may come that has it. A little below it they wait
+    /// no longer than for a better node, far below for as long as calls are held at all.
+    fn recover(&mut self, ranks: &[Option<Rank>], best: Option<usize>, now: Instant) {
+        let Some((best, rank)) = best.and_then(|best| Some((best, ranks[best]?))) else {
+            (self.is_out, self.recovering) = (true, None);
+            return;
+        };
+        if std::mem::take(&mut self.is_out) {
+            self.recovering = Some(now);
+        }
+        let may_come = |node: usize| match self.known[node].verdict {
+            _ if node == best || self.known[node].cordoned => false,
+            Verdict::Down(Down::Proving) => ranks[node].is_some_and(|other| other.below_served < rank.below_served),
+            Verdict::Down(_) => true,
+            _ => false,
+        };
+        if rank.below_served == 0 || !(0..ranks.len()).any(may_come) {
+            self.recovering = None;
+        }
+        if let Some(since) = self.recovering {
+            let is_near = rank.below_served <= self.near;
+            let longest = if is_near { home::patience(self.memory.block_time().unwrap_or(home::LONGEST)) } else { Duration::MAX };
+            self.wait = Some(Wait { since, longest });
+        }
+    }
+
+    /// The height to which the highest served head is to be lowered, since no node has reached it for long, or since the one
+    /// that serves is not bound by it.
+    pub fn forget_served(&self, now: Instant) -> Option<u64> {
+        let long_ago = self.unreached_since.is_some_and(|since| now.saturating_duration_since(since) > KEEP_SERVED);
+        if self.active.is_some_and(|active| self.unbound[active]) {
+            return self.active_height();
+        }
+        if long_ago { self.head } else { None }
+    }
+
+    /// The active node, by its index.
+    pub fn active(&self) -> Option<usize> {
+        self.active
+    }
+
+    /// The height of the active node, if the rules find it usable: what clients may have been shown.
+    pub fn active_height(&self) -> Option<u64> {
+        let active = &self.known[self.active?];
+        active.block.as_ref().filter(|_| active.verdict.is_usable()).map(|block| block.number)
+    }
+}

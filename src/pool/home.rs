@@ -1,0 +1,124 @@
+//! The way home: how calls get back to a better node that is later than the node which serves them. No I/O, no clock of its own.
+//!
+//! A node below the highest block that clients were shown may not serve while another has reached it, so one that is steadily later than
+//! the node that serves would never be chosen again. The rule, in one place:
+//!
+//! 1. A node of a better tier that is usable and within the lag limit of that block is *late*. While one is, it is asked for its head
+//!    several times per block, so that the moment at which it gets there is seen. Then calls are home.
+//! 2. When it has been late for [`GRACE`], calls wait for it, and the highest block stays where it is: for two block times, and not
+//!    longer than [`LONGEST`]. The wait begins when the node's next block is due in that time, by its last one and the
+//!    chain's pace; if it cannot be, calls do not wait at all. If it gets there, calls are home; if not, they go on where they were.
+//! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just after calls have come home, an answer
+//!    that was on its way elsewhere may show a higher block still; for that they wait once more, where they are.
+//!
+//! A node that is later than two block times stays late: the chain would have to go backwards for it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a node is only watched.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// The longest that calls wait for a node.
+pub(super) const LONGEST: Duration = Duration::from_secs(2);
+/// Between two waits.
+const PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(960);
+/// How long after calls have come home they may wait once more.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// For how long calls wait for a node that is a little behind, at most.
+pub(super) fn patience(block_time: Duration) -> Duration {
+    (2 * block_time).min(LONGEST)
+}
+
+/// A better node that is usable, and not quite where clients have seen the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) node: usize,
+    /// By how many blocks.
+    pub(super) below: u64,
+    /// When its head last changed.
+    pub(super) moved: Instant,
+}
+
+/// Calls wait for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Awaited {
+    pub(super) node: usize,
+    pub(super) since: Instant,
+    pub(super) longest: Duration,
+}
+
+/// What is remembered of the way home.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// The late node, and since when it has been.
+    late: Option<(usize, Instant)>,
+    awaited: Option<Awaited>,
+    /// No wait begins before.
+    not_before: Option<Instant>,
+    pause: Duration,
+    /// Calls have just come home, and may wait once more until then.
+    settling: Option<Instant>,
+    /// When to look again, though nothing happens.
+    wake_at: Option<Instant>,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self { late: None, awaited: None, not_before: None, pause: PAUSE, settling: None, wake_at: None }
+    }
+}
+
+impl Home {
+    /// The node that calls wait for now, if they do. `best` is the node that would serve by rank alone, `late` a better one.
+    pub(super) fn step(
+        &mut self,
+        best: Option<usize>,
+        late: Option<Late>,
+        block_time: Option<Duration>,
+        now: Instant,
+    ) -> Option<Awaited> {
+        self.wake_at = None;
+        if let Some(awaited) = self.awaited {
+            let until = awaited.since + awaited.longest;
+            if late.is_some_and(|late| late.node == awaited.node) && now < until {
+                self.wake_at = Some(until);
+                return self.awaited;
+            }
+            self.awaited = None;
+            let in_vain = best != Some(awaited.node);
+            self.pause = if in_vain { (2 * self.pause).min(LONGEST_PAUSE) } else { PAUSE };
+            self.not_before = Some(now + if in_vain { self.pause / 2 } else { PAUSE });
+        }
+        let Some(late) = late else {
+            if self.late.take().is_some_and(|(node, _)| best == Some(node)) {
+                self.settling = Some(now + SETTLING);
+            }
+            return None;
+        };
+        let since = self.late.filter(|(node, _)| *node == late.node).map_or(now, |(_, since)| since);
+        self.late = Some((late.node, since));
+        // When its next block is due is not known before the chain's pace is.
+        let longest = patience(block_time?);
+        let settles = self.settling.take().is_some_and(|until| now < until);
+        if !settles {
+            let due = late.moved + block_time? * u32::try_from(late.below).unwrap_or(u32::MAX).min(1 << 16);
+            let begin = (since + GRACE).max(due.checked_sub(longest * 4 / 5).unwrap_or(due));
+            let begin = self.not_before.map_or(begin, |not_before| begin.max(not_before));
+            if now < begin {
+                self.wake_at = Some(begin);
+                return None;
+            }
+        }
+        self.awaited = Some(Awaited { node: late.node, since: now, longest });
+        self.wake_at = Some(now + longest);
+        self.awaited
+    }
+
+    /// When to look again, though nothing happens.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+}

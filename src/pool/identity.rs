@@ -1,0 +1,49 @@
+//! What a network is called: its chain id, and the number that `net_version` tells.
+//!
+//! The two are the same nearly always, but not by any rule, so a node is asked once for each chain. Where it tells another number, or
+//! none, the pool does not know it, and calls for it go to nodes.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use super::Pool;
+
+/// How long a node may take to tell.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Before a node is asked again, when none told.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 4096;
+
+impl Pool {
+    /// The id of the chain, once it is known.
+    pub fn chain_id(&self) -> Option<u64> {
+        self.snapshot().chain.as_ref().map(|chain| chain.id)
+    }
+
+    /// The network's number, once a node has told it for this chain.
+    pub fn network_id(&self) -> Option<u64> {
+        let told = self.version.load(Relaxed);
+        self.chain_id().filter(|id| *id == told && told != 0)
+    }
+}
+
+/// Asks the active node, and the next one where that does not answer, for the number of the network whose chain this is.
+pub(super) async fn learn(pool: Arc<Pool>, chain: u64) {
+    while pool.chain_id() == Some(chain) {
+        let active = pool.snapshot().active;
+        if let Some(node) = active
+            && let Ok(told) = pool.ask_in_time(node, "net_version", "[]", MAX_ANSWER, LIMIT).await
+        {
+            if told.is_ok_and(|text| *text == *format!("\"{chain}\"").as_bytes()) {
+                pool.version.store(chain, Relaxed);
+            }
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}

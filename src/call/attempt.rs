@@ -14,7 +14,8 @@ use crate::{
     metrics::AttemptOutcome,
     net::{
         link,
-        upstream::{Error, Gate, Post},
+        places::Rank,
+        upstream::{Error, Gate, Post, Progress},
     },
     pool::{
         ask::{link_trouble, trouble},
@@ -86,11 +87,11 @@ impl Attempt<'_> {
         }
         let mut count = Count::new(self.node, started);
         let _owed = self.node.traffic.owes(started);
-        let mut again = false;
+        let mut progress = Progress::default();
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
         let sent = tokio::select! {
             biased;
-            sent = self.exchange(turn, &mut again) => {
+            sent = self.exchange(turn, &mut progress) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
                     Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
@@ -99,29 +100,24 @@ impl Attempt<'_> {
                 };
                 sent
             }
-            () = goes_out, if self.repeatable => Sent::Lost(None),
-            () = alarm.at(self.limit) => {
+            () = goes_out, if self.repeatable => if progress.waits { Sent::Nothing(None) } else { Sent::Lost(None) },
+            // The node takes no more connections, which is no silence.
+            () = alarm.at(self.limit) => if progress.waits { Sent::Nothing(None) } else {
                 count.outcome = AttemptOutcome::Timeout;
                 let text = format!("no answer to a call within {:?}", self.limit - started);
                 Sent::Lost(Some(Trouble { fault: Fault::Silent, text }))
             }
         };
-        (sent, again)
+        (sent, progress.again)
     }
 
-    async fn exchange(&self, turn: &mut Option<Turn<'_>>, again: &mut bool) -> Sent {
+    async fn exchange(&self, turn: &mut Option<Turn<'_>>, progress: &mut Progress) -> Sent {
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that calls over HTTP do not carry the room for it.
             return Box::pin(self.over_link(turn)).await;
         };
-        let mut post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable };
-        let mut outcome = upstream.post(post, turn).await;
-        if self.repeatable && outcome.as_ref().is_err_and(Error::is_stale) {
-            *again = true;
-            post.fresh = true;
-            outcome = upstream.post(post, turn).await;
-        }
-        let response = match outcome {
+        let post = Post { headers: self.headers, body: self.body, fresh: !self.repeatable, rank: Rank::Call };
+        let response = match upstream.post(post, turn, progress).await {
             Ok(response) => response,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),

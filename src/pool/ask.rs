@@ -13,7 +13,8 @@ use crate::{
     net::{
         exchange::Broken,
         link::{self, Link},
-        upstream::{Error, Post, Response, Upstream},
+        places::Rank,
+        upstream::{Error, Post, Progress, Response, Upstream},
     },
 };
 
@@ -35,9 +36,23 @@ pub struct Refused {
 /// # Errors
 /// When no JSON-RPC response of at most `max_bytes` came.
 pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> Result<Result<Bytes, Refused>, Trouble> {
+    ask_as(Rank::Own, node, method, params, max_bytes).await
+}
+
+/// [`ask`] with this rank among those who wait for a connection.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) async fn ask_as(
+    rank: Rank,
+    node: &Node,
+    method: &str,
+    params: &str,
+    max_bytes: usize,
+) -> Result<Result<Bytes, Refused>, Trouble> {
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
     let body = match &node.upstream {
-        Some(upstream) => post(node, upstream, method, request.as_bytes(), max_bytes).await?,
+        Some(upstream) => post(node, upstream, rank, method, request.as_bytes(), max_bytes).await?,
         None => call(node, method, request.as_bytes(), max_bytes).await?,
     };
     answer(&body, node, method)
@@ -46,16 +61,13 @@ pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> R
 async fn post(
     node: &Node,
     upstream: &Arc<Upstream>,
+    rank: Rank,
     method: &str,
     body: &[u8],
     max_bytes: usize,
 ) -> Result<Bytes, Trouble> {
-    let mut post = Post { headers: &[], body, fresh: false };
-    let mut outcome = upstream.post(post, &mut ()).await;
-    if outcome.as_ref().is_err_and(Error::is_stale) {
-        post.fresh = true;
-        outcome = upstream.post(post, &mut ()).await;
-    }
+    let post = Post { headers: &[], body, fresh: false, rank };
+    let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
     let body = read(node, method, response, max_bytes).await?;
@@ -130,6 +142,8 @@ pub fn trouble(node: &Node, error: &Error) -> Trouble {
         Error::Connect(error) if is_ours(error) => Fault::Ours,
         Error::Connect(_) => Fault::Unreachable,
         Error::ConnectTimeout(_) => Fault::Silent,
+        // A full node is not a lost one.
+        Error::NoPlace => Fault::Ours,
         Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };

@@ -339,7 +339,8 @@ impl<'a> Course<'a> {
             if self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
-            if self.tried.is_empty() && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
+            if self.tried.is_empty()
+                && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
             {
                 let first = std::mem::take(&mut self.first);
                 *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);

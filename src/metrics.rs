@@ -166,6 +166,10 @@ pub struct Facts {
     pub node_verdict: IntGaugeVec,
     /// Calls at the node now.
     pub node_in_flight: IntGaugeVec,
+    /// Connections to the node that are open.
+    pub node_connections: IntGaugeVec,
+    /// Requests that wait for a connection to the node, because it takes no more.
+    pub node_waiting: IntGaugeVec,
     /// The pool's head.
     pub pool_head: IntGaugeVec,
     /// 1 for the node that calls go to first, 0 for the others.
@@ -193,6 +197,16 @@ impl Facts {
                 &["network", "node", "layer", "verdict"],
             ),
             node_in_flight: gauge("node_in_flight", "Calls at the node now", &["network", "node", "layer"]),
+            node_connections: gauge(
+                "node_connections",
+                "Connections to the node that are open",
+                &["network", "node", "layer"],
+            ),
+            node_waiting: gauge(
+                "node_waiting",
+                "Requests that wait for a connection to the node, because it takes no more",
+                &["network", "node", "layer"],
+            ),
             pool_head: gauge("pool_head", "The pool's head", &["network", "layer"]),
             active_node: gauge("active_node", "1 for the node that calls go to first", &["network", "layer", "node"]),
             failover_active: gauge(
@@ -203,18 +217,31 @@ impl Facts {
         }
     }
 
-    fn all(&self) -> [&IntGaugeVec; 8] {
+    fn all(&self) -> [&IntGaugeVec; 10] {
         let Self {
             node_usable,
             node_head,
             node_lag,
             node_verdict,
             node_in_flight,
+            node_connections,
+            node_waiting,
             pool_head,
             active_node,
             failover_active,
         } = self;
-        [node_usable, node_head, node_lag, node_verdict, node_in_flight, pool_head, active_node, failover_active]
+        [
+            node_usable,
+            node_head,
+            node_lag,
+            node_verdict,
+            node_in_flight,
+            node_connections,
+            node_waiting,
+            pool_head,
+            active_node,
+            failover_active,
+        ]
     }
 }
 

@@ -3,9 +3,11 @@
 //! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
 //! simulated network.
 
+mod course;
 pub mod exchange;
 pub mod link;
 pub mod outgoing;
+pub mod places;
 pub mod request;
 pub mod tcp;
 pub mod tls;

@@ -398,7 +398,7 @@ async fn watch_silence(pool: Arc<Pool>) {
                     if under_test[index] || !pool.snapshot().nodes[index].verdict.answers() {
                         continue;
                     }
-                    let owes = node.traffic.silence(now) > SILENCE;
+                    let owes = node.silence(now) > SILENCE;
                     if owes || node.traffic.unheard(now) > patience {
                         under_test[index] = true;
                         let (pool, limit) = (pool.clone(), if owes { SILENCE } else { patience });

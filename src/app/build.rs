@@ -18,7 +18,10 @@ use crate::{
     door::site::{Served, Site},
     events::{self, Events},
     metrics::Metrics,
-    pool::{Pool, node::Node},
+    pool::{
+        Pool,
+        node::{Node, Reach},
+    },
     view::{self, Couriers, Views},
 };
 
@@ -204,9 +207,11 @@ impl Part {
                 return Ok(None);
             }
             let build = |node: &config::Node| {
-                let patience = CONNECT.min(config.calls.attempt_timeout);
+                let connect = CONNECT.min(config.calls.attempt_timeout);
+                let max_connections = node.max_connections.unwrap_or(config.calls.max_node_connections);
+                let reach = Reach { connect, max_connections };
                 let (label, seed) = (label(settings, layer, node), (world.wall)());
-                let built = Node::new(node, &label, &world.dial, patience, world.threads.unwrap_or(0), metrics, seed);
+                let built = Node::new(node, &label, &world.dial, reach, world.threads.unwrap_or(0), metrics, seed);
                 built.map_err(|why| format!("network {name}, node {}: {why}", node.name))
             };
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! One attempt at one node: what came of it, and whom that speaks of.
 
-use std::{future::poll_fn, ops::Range, pin::pin, sync::Arc, task::Poll};
+use std::{future::poll_fn, ops::Range, pin::pin, task::Poll};
 
 use tokio::time::Instant;
 
@@ -11,14 +11,12 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{
-        answer::Blame,
-        call_id::{CallId, Outbound},
-    },
+    domain::{answer::Blame, call_id::Outbound},
     metrics::AttemptOutcome,
     net::{
         link,
-        upstream::{Error, Gate, Post, Response, Upstream},
+        places::Rank,
+        upstream::{Error, Gate, Post, Progress},
     },
     pool::{
         ask::{link_trouble, trouble},
@@ -92,11 +90,11 @@ impl Attempt<'_> {
         }
         let mut count = Count::new(self.node, started);
         let _owed = self.node.traffic.owes(started);
-        let mut again = false;
+        let mut progress = Progress::default();
         // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
         let sent = tokio::select! {
             biased;
-            sent = self.exchange(turn, &mut again) => {
+            sent = self.exchange(turn, &mut progress) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
                     Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
@@ -105,29 +103,26 @@ impl Attempt<'_> {
                 };
                 sent
             }
-            () = goes_out, if self.repeatable => Sent::Lost(None),
-            () = alarm.at(self.limit) => {
+            () = goes_out, if self.repeatable => if progress.waits { Sent::Nothing(None) } else { Sent::Lost(None) },
+            // The node takes no more connections, which is no silence.
+            () = alarm.at(self.limit) => if progress.waits { Sent::Nothing(None) } else {
                 count.outcome = AttemptOutcome::Timeout;
                 let text = format!("no answer to a call within {:?}", self.limit - started);
                 Sent::Lost(Some(Trouble { fault: Fault::Silent, text }))
             }
         };
-        (sent, again)
+        (sent, progress.again)
     }
 
-    async fn exchange(&self, turn: &mut Option<Turn<'_>>, again: &mut bool) -> Sent {
+    async fn exchange(&self, turn: &mut Option<Turn<'_>>, progress: &mut Progress) -> Sent {
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that calls over HTTP do not carry the room for it.
             return Box::pin(self.over_link(turn)).await;
         };
-        let mut own = upstream.call_id();
-        let mut outcome = self.post(upstream, &own, !self.repeatable, turn).await;
-        if self.repeatable && outcome.as_ref().is_err_and(Error::is_stale) {
-            *again = true;
-            own = upstream.call_id();
-            outcome = self.post(upstream, &own, true, turn).await;
-        }
-        let response = match outcome {
+        let own = upstream.call_id();
+        let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
+        let post = Post { headers: self.headers, body, fresh: !self.repeatable, rank: Rank::Call };
+        let response = match upstream.post(post, turn, progress).await {
             Ok(response) => response,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
@@ -138,17 +133,6 @@ impl Attempt<'_> {
             Ok(answer) => self.classify(answer),
             Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken, reused: false }))),
         }
-    }
-
-    async fn post(
-        &self,
-        upstream: &Arc<Upstream>,
-        own: &CallId,
-        fresh: bool,
-        turn: &mut Option<Turn<'_>>,
-    ) -> Result<Response, Error> {
-        let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), own);
-        upstream.post(Post { headers: self.headers, body, fresh }, turn).await
     }
 
     async fn over_link(&self, turn: &mut Option<Turn<'_>>) -> Sent {

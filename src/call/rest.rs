@@ -300,7 +300,8 @@ impl<'a> Course<'a> {
                 return Ok(None);
             }
             let mut turn = None;
-            if self.tried.is_empty() && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
+            if self.tried.is_empty()
+                && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
             {
                 let first = std::mem::take(&mut self.first);
                 turn = Some(hold.wait(weight, self.hold_until(now), first).await.map_err(Stop::left)?);

@@ -49,6 +49,8 @@ pub struct Calls {
     pub max_held: NonZeroUsize,
     /// Bytes of the bodies of the calls that wait at once, at most; not less than `max_body`.
     pub max_held_bytes: usize,
+    /// Connections to one node open at once, at most, where the node's own setting says nothing; 0: as many as it takes.
+    pub max_node_connections: usize,
     /// Bytes of one request body, at most.
     pub max_body: usize,
     /// Calls in one batch, at most.
@@ -74,6 +76,7 @@ impl Default for Calls {
             hold: Duration::from_secs(10),
             max_held: const { NonZeroUsize::new(10_000).expect("not zero") },
             max_held_bytes: 64 * MIB,
+            max_node_connections: 0,
             max_body: 10 * MIB,
             max_batch: const { NonZeroUsize::new(1_000).expect("not zero") },
             policy: Policy::default(),
@@ -105,6 +108,10 @@ impl Calls {
             hold: r.duration_or_zero("hold", default.hold.min(timeout)),
             max_held: r.count("max_held", default.max_held),
             max_held_bytes: r.size("max_held_bytes", default.max_held_bytes.max(max_body)),
+            max_node_connections: r
+                .integer("max_node_connections", 0..=1_000_000)
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(default.max_node_connections),
             max_body,
             max_batch: r.count("max_batch", default.max_batch),
             policy: r.choice("policy", &[("first", Policy::First), ("spread", Policy::Spread)], default.policy),

@@ -48,7 +48,8 @@ impl Flags {
                     match urls(layer, value) {
                         Ok((http, ws)) => {
                             let name = Node::default_name(layer, tier, position);
-                            let node = Node { name, tier, http, ws, headers: Vec::new(), ca_file: None, pair: None };
+                            let (headers, ca_file, pair, max_connections) = (Vec::new(), None, None, None);
+                            let node = Node { name, tier, http, ws, headers, ca_file, pair, max_connections };
                             nodes.push((path, node));
                         }
                         Err(wrong) => reading.fail(&path, wrong.to_string()),

@@ -68,6 +68,8 @@ pub struct Node {
     pub ca_file: Option<CaFile>,
     /// The name that it shares with the one node of the other layer that it works with.
     pub pair: Option<NodeName>,
+    /// Connections to it open at once, at most; 0: as many as it takes. `None`: as [`Calls`](super::Calls) says.
+    pub max_connections: Option<usize>,
 }
 
 impl Node {
@@ -93,6 +95,7 @@ impl Node {
             headers: headers(&mut r),
             ca_file: r.parse("ca_file", |path| CaFile::read(folder, path)),
             pair: r.parse("pair", str::parse),
+            max_connections: r.integer("max_connections", 0..=1_000_000).and_then(|n| usize::try_from(n).ok()),
         };
         let clean = |key: &str| r.reading().is_clean(&join(r.path(), key));
         match layer {

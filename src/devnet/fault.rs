@@ -94,6 +94,11 @@ pub enum Fault {
         #[serde(default)]
         after: u64,
     },
+    /// So many connections are served; each further one is closed at once, without a byte, as Besu does.
+    MaxConnections {
+        /// Connections, WebSockets included.
+        connections: u64,
+    },
     /// Consensus: requests are answered with this status and nothing else is done about them.
     HttpStatus {
         /// The status, at least 200.
@@ -156,6 +161,12 @@ impl Fault {
         Self::CutAnswer { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
     }
 
+    /// Serves so many connections, and closes further ones.
+    #[must_use]
+    pub fn max_connections(connections: u64) -> Self {
+        Self::MaxConnections { connections }
+    }
+
     /// Answers `methods`, or all but probes if there are none, with this status.
     #[must_use]
     pub fn http_status(status: u16, methods: &[&str]) -> Self {
@@ -210,6 +221,7 @@ impl Fault {
             "late" => Self::late(number("milliseconds")?),
             "lie" => Self::lie(number("blocks")?),
             "slow" => Self::slow(number("milliseconds")?),
+            "max_connections" => Self::max_connections(number("connections")?),
             "wrong_chain" => Self::wrong_chain(number("the chain")?),
             "rpc_error" => {
                 let code = argument.map_or(Ok(-32000), str::parse);
@@ -325,6 +337,10 @@ impl Faults {
         Duration::from_millis(ms.unwrap_or(0))
     }
 
+    pub(super) fn max_connections(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::MaxConnections { connections } = fault { Some(*connections) } else { None })
+    }
+
     pub(super) fn chain_id(&self) -> Option<u64> {
         self.find(|fault| if let Fault::WrongChain { chain_id } = fault { Some(*chain_id) } else { None })
     }
@@ -396,6 +412,12 @@ mod tests {
             (r#"{"fault":"lag","blocks":10}"#, "lag", Some("10"), Fault::lag(10)),
             (r#"{"fault":"wrong_chain","chain_id":5}"#, "wrong-chain", Some("5"), Fault::wrong_chain(5)),
             (r#"{"fault":"late","ms":400}"#, "late", Some("400"), Fault::late(400)),
+            (
+                r#"{"fault":"max_connections","connections":80}"#,
+                "max-connections",
+                Some("80"),
+                Fault::max_connections(80),
+            ),
             (r#"{"fault":"cut_answer"}"#, "cut_answer", None, Fault::cut_answer(&[])),
             (
                 r#"{"fault":"cut_answer","methods":["a","b"]}"#,

@@ -209,6 +209,12 @@ impl Node {
         self.records.connections().1
     }
 
+    /// Connections closed at once because of [`Fault::MaxConnections`].
+    #[must_use]
+    pub fn connections_refused(&self) -> u64 {
+        self.records.refused()
+    }
+
     /// WebSockets that are open now.
     #[must_use]
     pub fn websockets_open(&self) -> u64 {

@@ -51,6 +51,7 @@ pub(super) struct Records {
     requests: Mutex<Kept>,
     open: AtomicU64,
     opened: AtomicU64,
+    refused: AtomicU64,
     websockets: AtomicU64,
     subscriptions: AtomicU64,
 }
@@ -129,6 +130,15 @@ impl Records {
     pub(super) fn connection(&self) -> Gauge<'_> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         Gauge::new(&self.open)
+    }
+
+    /// A connection was closed at once.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// Counts a WebSocket for as long as the guard lives.

@@ -78,6 +78,9 @@ async fn connection(node: Arc<Node>, incoming: Incoming) {
         Err(error) => return debug!(node = node.name(), %error, "open"),
     };
     let records = node.records.clone();
+    if node.faults().max_connections().is_some_and(|most| records.connections().0 >= most) {
+        return records.refuse();
+    }
     let _counted = records.connection();
     let io = Gate::new(io, &node);
     match node.kind() {

@@ -221,6 +221,9 @@ fn fill(facts: &Facts, pool: &Pool) {
             facts.node_verdict.with_label_values(&[network, name, layer, word]).set(is);
         }
         facts.node_in_flight.with_label_values(&[network, name, layer]).set(number(node.traffic.in_flight() as u64));
+        let occupancy = node.occupancy();
+        facts.node_connections.with_label_values(&[network, name, layer]).set(number(occupancy.open as u64));
+        facts.node_waiting.with_label_values(&[network, name, layer]).set(number(occupancy.waiting as u64));
         let active = i64::from(snapshot.active == Some(index));
         facts.active_node.with_label_values(&[network, layer, name]).set(active);
     }

@@ -19,8 +19,9 @@ use super::{
 use crate::{
     net::{
         outgoing::Patience,
+        places::Rank,
         request::{Body, Request},
-        upstream::{Error, Response},
+        upstream::{Error, Progress, Response},
     },
     pool::{Pool, ask::trouble, board::Trouble, health::Fault},
 };
@@ -229,14 +230,11 @@ async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Resu
     let Some(upstream) = &asked.upstream else { return Err(failing(pool, node, "it has no HTTP side")) };
     let target = PathAndQuery::try_from(path).map_err(|error| failing(pool, node, &error.to_string()))?;
     let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
-    let request = |fresh| Request { method: &Method::GET, target: &target, headers: &headers, fresh };
+    let request = Request { method: &Method::GET, target: &target, headers: &headers, fresh: false, rank: Rank::Own };
     // Nothing is streamed to the node.
     let patience = Patience { idle: PATIENCE, head: PATIENCE };
     let exchange = async {
-        let mut outcome = upstream.request(request(false), Body::Whole(&[]), patience).await;
-        if outcome.as_ref().is_err_and(Error::is_stale) {
-            outcome = upstream.request(request(true), Body::Whole(&[]), patience).await;
-        }
+        let outcome = upstream.request(request, Body::Whole(&[]), patience, &mut Progress::default()).await;
         outcome.map_err(|error| trouble(asked, &error))
     };
     timeout(PATIENCE, exchange).await.map_err(|_| silent())?

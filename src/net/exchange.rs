@@ -8,14 +8,19 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::timeout,
+};
 
 use super::{
     BoxIo,
     outgoing::{Outgoing, Patience, Pieces},
+    places::Place,
     wire::{Head, NotHttp},
 };
 
@@ -34,6 +39,8 @@ pub struct Conn {
     write: Vec<u8>,
     /// Whether it has carried an exchange before.
     pub reused: bool,
+    /// Its place among the connections to the node: the last field, for it is given up when the connection is closed.
+    pub place: Place,
 }
 
 /// Why an exchange has no response.
@@ -54,8 +61,14 @@ pub enum Broken {
 
 impl Conn {
     /// Takes a fresh connection.
-    pub fn new(io: BoxIo) -> Self {
-        Self { io, read: BytesMut::new(), write: Vec::new(), reused: false }
+    pub fn new(io: BoxIo, place: Place) -> Self {
+        Self { io, read: BytesMut::new(), write: Vec::new(), reused: false, place }
+    }
+
+    /// Whether the peer closes the fresh connection within `time` without a byte, as a full node does. What it sends is kept.
+    pub async fn closes_within(&mut self, time: Duration) -> bool {
+        let look = poll_fn(|context| self.poll_fill(context, SMALL_READ));
+        matches!(timeout(time, look).await, Ok(Ok(false) | Err(_)))
     }
 
     /// Whether the peer has left the idle connection alone: it neither closed it nor sent anything.

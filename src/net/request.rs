@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, header, uri::PathAndQuery};
 
-use super::outgoing::Pieces;
+use super::{outgoing::Pieces, places::Rank};
 
 /// A request to a node, but for its body.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +14,10 @@ pub struct Request<'a> {
     /// End-to-end headers. The node's own, where it has some of the same name, take their place; those of the message's framing must
     /// not be among them.
     pub headers: &'a HeaderMap,
-    /// Whether to open a connection for it, because an idle one may just be closing.
+    /// Whether it must not be sent twice. It then goes over a connection that is opened for it, because an idle one may just be closing.
     pub fresh: bool,
+    /// Whose it is.
+    pub rank: Rank,
 }
 
 /// A request's body.
@@ -93,7 +95,7 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         let target = PathAndQuery::from_static("/key/eth/v1/x?a=b");
-        let request = Request { method: &method, target: &target, headers: &map, fresh: false };
+        let request = Request { method: &method, target: &target, headers: &map, fresh: false, rank: Rank::Call };
         let own = [("Authorization".to_owned(), b"Bearer own".to_vec())];
         let mut out = Vec::new();
         request.write_head(&mut out, &target, "node:5052", &own, framing);

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -18,10 +18,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, uri::PathAndQuery};
 use tokio::time::{Instant, timeout};
 
+pub use super::course::Progress;
 use super::{
-    BoxIo, Dial, Endpoint,
+    Dial, Endpoint,
+    course::Course,
     exchange::{Broken, Conn},
     outgoing::Patience,
+    places::{Place, Places, Rank},
     request::{Body, Request},
     tls::Tls,
     wire::Head,
@@ -30,11 +33,6 @@ use crate::{
     config::Url,
     domain::call_id::{CallId, Outbound},
 };
-
-/// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a closed one is noticed when it is taken.
-const KEEP_IDLE: Duration = Duration::from_secs(60);
-/// How many idle connections each worker keeps to a node.
-const MAX_IDLE: usize = 256;
 
 thread_local! {
     /// Which shard of idle connections this thread uses: a connection is best used by the runtime that opened it.
@@ -61,10 +59,9 @@ pub struct Target {
     pub url: Url,
     /// Headers for every request: name and value. May hold secrets.
     pub headers: Vec<(String, Vec<u8>)>,
+    /// The places for connections there.
+    pub places: Arc<Places>,
 }
-
-/// The idle connections of one worker, each with the moment it became idle.
-type Shard = Mutex<Vec<(Conn, Instant)>>;
 
 /// A node as an HTTP server.
 pub struct Upstream {
@@ -75,7 +72,6 @@ pub struct Upstream {
     host: String,
     /// The head of a JSON-RPC request up to the length of the body.
     post: Vec<u8>,
-    idle: Box<[Shard]>,
     /// The number of the last call's id.
     last_id: AtomicU64,
 }
@@ -95,6 +91,9 @@ pub enum Error {
     /// No connection in time: nothing was sent.
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
+    /// The node takes no more connections, and none became free in time: nothing was sent.
+    #[error("all connections that the node takes are in use")]
+    NoPlace,
     /// The exchange broke: the request may have had its effect.
     #[error("{broken}")]
     Broken {
@@ -110,11 +109,6 @@ impl Error {
     pub fn may_have_arrived(&self) -> bool {
         matches!(self, Self::Broken { .. })
     }
-
-    /// Whether it may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
-    pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Broken { broken: Broken::Lost { started: false, .. }, reused: true })
-    }
 }
 
 /// A JSON-RPC request to a node.
@@ -124,8 +118,10 @@ pub struct Post<'a> {
     pub headers: &'a [u8],
     /// The body.
     pub body: Outbound<'a>,
-    /// Whether to open a connection for it, because an idle one may just be closing.
+    /// Whether it must not be sent twice. It then goes over a connection that is opened for it, because an idle one may just be closing.
     pub fresh: bool,
+    /// Whose it is.
+    pub rank: Rank,
 }
 
 /// Holds a request back until its turn has come, when it has a connection to go over.
@@ -171,7 +167,7 @@ impl Drop for Response {
     fn drop(&mut self) {
         let spent = if self.is_done { self.conn.take() } else { None };
         if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
-            self.upstream.give_back(conn);
+            self.upstream.target.places.give_back(conn);
         }
     }
 }
@@ -183,8 +179,8 @@ impl fmt::Debug for Response {
 }
 
 impl Upstream {
-    /// Prepares to talk to `target` for `workers` workers. A connection has `connect_timeout` to come about, TLS included.
-    pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration, workers: usize) -> Arc<Self> {
+    /// Prepares to talk to `target`. A connection has `connect_timeout` to come about, TLS included.
+    pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Arc<Self> {
         let host = target.url.authority();
         let mut common =
             format!("host: {host}\r\nuser-agent: steadfast/{}\r\n", env!("CARGO_PKG_VERSION")).into_bytes();
@@ -197,8 +193,7 @@ impl Upstream {
         let mut post = format!("POST {} HTTP/1.1\r\n", target.url.target().expose()).into_bytes();
         post.extend_from_slice(&common);
         post.extend_from_slice(b"content-type: application/json\r\ncontent-length: ");
-        let idle = (0..=workers).map(|_| Mutex::default()).collect();
-        Arc::new(Self { target, dial, connect_timeout, host, post, idle, last_id: AtomicU64::new(0) })
+        Arc::new(Self { target, dial, connect_timeout, host, post, last_id: AtomicU64::new(0) })
     }
 
     /// An id for one call to this node.
@@ -206,83 +201,91 @@ impl Upstream {
         CallId::new(self.last_id.fetch_add(1, Relaxed) + 1)
     }
 
-    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. The caller bounds it in time.
+    /// The places for connections to it.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.target.places
+    }
+
+    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. One that may be sent twice is, when an idle
+    /// connection was closed meanwhile, or when the node seems to be full. The caller bounds it in time; `progress` tells how far it came.
     ///
     /// # Errors
     /// Tells whether the request may have arrived.
-    pub async fn post(self: &Arc<Self>, post: Post<'_>, gate: &mut impl Gate) -> Result<Response, Error> {
-        let idle = if post.fresh { None } else { self.take_idle() };
-        let conn = match idle {
-            Some(conn) => conn,
-            None => Conn::new(self.connect().await?),
-        };
-        poll_fn(|context| gate.poll_open(context)).await;
-        self.exchange(conn, post, gate).await
+    pub async fn post(
+        self: &Arc<Self>,
+        post: Post<'_>,
+        gate: &mut impl Gate,
+        progress: &mut Progress,
+    ) -> Result<Response, Error> {
+        let mut course = Course::new(self, post.fresh, post.rank, None, progress);
+        loop {
+            let mut conn = course.conn().await?;
+            poll_fn(|context| gate.poll_open(context)).await;
+            let write = |out: &mut Vec<u8>| {
+                out.extend_from_slice(&self.post);
+                out.extend_from_slice(CallId::new(post.body.length() as u64).as_bytes());
+                out.extend_from_slice(b"\r\n");
+                if self.target.headers.is_empty() {
+                    out.extend_from_slice(post.headers);
+                } else {
+                    self.add_others(out, post.headers);
+                }
+                out.extend_from_slice(b"\r\n");
+            };
+            match conn.send(write, post.body.0, false, || gate.written()).await {
+                Ok(head) => return Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() }),
+                Err(broken) => course.lost(broken, conn).await?,
+            }
+        }
     }
 
-    /// Asks for what is at `target`, below the node's own URL, and waits for the response's head. `fresh`: over a new connection.
-    /// The caller bounds it in time.
+    /// Asks for what is at `target`, below the node's own URL, as a probe, and waits for the response's head. The caller bounds it in
+    /// time.
     ///
     /// # Errors
     /// A GET may be asked again whatever they say.
-    pub async fn get(self: &Arc<Self>, target: &PathAndQuery, fresh: bool) -> Result<Response, Error> {
-        let request = Request { method: &Method::GET, target, headers: &HeaderMap::new(), fresh };
+    pub async fn get(self: &Arc<Self>, target: &PathAndQuery) -> Result<Response, Error> {
+        let headers = &HeaderMap::new();
+        let request = Request { method: &Method::GET, target, headers, fresh: false, rank: Rank::Probe };
         // Nothing is streamed.
         let patience = Patience { idle: Duration::ZERO, head: Duration::ZERO };
-        self.request(request, Body::Whole(&[]), patience).await
+        self.request(request, Body::Whole(&[]), patience, &mut Progress::default()).await
     }
 
-    async fn exchange(
-        self: &Arc<Self>,
-        mut conn: Conn,
-        post: Post<'_>,
-        gate: &mut impl Gate,
-    ) -> Result<Response, Error> {
-        let write = |out: &mut Vec<u8>| {
-            out.extend_from_slice(&self.post);
-            out.extend_from_slice(CallId::new(post.body.length() as u64).as_bytes());
-            out.extend_from_slice(b"\r\n");
-            if self.target.headers.is_empty() {
-                out.extend_from_slice(post.headers);
-            } else {
-                self.add_others(out, post.headers);
-            }
-            out.extend_from_slice(b"\r\n");
-        };
-        let reused = conn.reused;
-        let head = conn.send(write, post.body.0, false, || gate.written()).await;
-        let head = head.map_err(|broken| Error::Broken { broken, reused })?;
-        Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() })
-    }
-
-    /// Sends a request of any kind and waits for the response's head. The caller bounds it in time; `patience` is for a body that
-    /// is streamed, of which only the exchange knows how far it has come.
+    /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A body that is streamed is sent once.
+    /// The caller bounds it in time; `patience` is for a body that is streamed, of which only the exchange knows how far it has come.
     ///
     /// # Errors
     /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a streamed body.
     pub async fn request(
         self: &Arc<Self>,
         request: Request<'_>,
-        body: Body<'_>,
+        mut body: Body<'_>,
         patience: Patience,
+        progress: &mut Progress,
     ) -> Result<Response, Error> {
         let own = &self.target;
         let joined = own.url.join(request.target).map_err(|_| Error::Connect(io::ErrorKind::InvalidInput.into()))?;
-        let idle = if request.fresh { None } else { self.take_idle() };
-        let mut conn = match idle {
-            Some(conn) => conn,
-            None => Conn::new(self.connect().await?),
-        };
-        let reused = conn.reused;
         let to_head = request.method == Method::HEAD;
         let framing = body.framing();
-        let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
-        let head = match body {
-            Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
-            Body::Streamed { pieces, length } => conn.stream(write, pieces, length.is_none(), patience, to_head).await,
-        };
-        let head = head.map_err(|broken| Error::Broken { broken, reused })?;
-        Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() })
+        let is_streamed = matches!(body, Body::Streamed { .. });
+        // The time that a client takes to send its body is not bounded by the caller.
+        let until = is_streamed.then(|| Instant::now() + patience.idle);
+        let mut course = Course::new(self, request.fresh || is_streamed, request.rank, until, progress);
+        loop {
+            let mut conn = course.conn().await?;
+            let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
+            let head = match &mut body {
+                Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
+                Body::Streamed { pieces, length } => {
+                    conn.stream(write, pieces.as_mut(), length.is_none(), patience, to_head).await
+                }
+            };
+            match head {
+                Ok(head) => return Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() }),
+                Err(broken) => course.lost(broken, conn).await?,
+            }
+        }
     }
 
     /// Adds those header lines whose names the node has no value of its own for.
@@ -295,11 +298,8 @@ impl Upstream {
         }
     }
 
-    /// Opens a connection.
-    ///
-    /// # Errors
-    /// Both kinds say that nothing was sent.
-    async fn connect(&self) -> Result<BoxIo, Error> {
+    /// Opens a connection. The place comes back when there is none.
+    pub(super) async fn connect(&self, place: Place) -> Result<Conn, (Error, Place)> {
         let connect = async {
             let io = self.dial.dial(&self.target.endpoint).await?;
             match &self.target.tls {
@@ -308,53 +308,21 @@ impl Upstream {
             }
         };
         match timeout(self.connect_timeout, connect).await {
-            Ok(connected) => connected.map_err(Error::Connect),
-            Err(_) => Err(Error::ConnectTimeout(self.connect_timeout)),
-        }
-    }
-
-    fn take_idle(&self) -> Option<Conn> {
-        loop {
-            let (mut conn, _) = self.shard().pop()?;
-            if conn.is_quiet() {
-                return Some(conn);
-            }
-        }
-    }
-
-    fn give_back(&self, conn: Conn) {
-        let mut idle = self.shard();
-        if idle.len() < MAX_IDLE {
-            idle.push((conn, Instant::now()));
+            Ok(Ok(io)) => Ok(Conn::new(io, place)),
+            Ok(Err(error)) => Err((Error::Connect(error), place)),
+            Err(_) => Err((Error::ConnectTimeout(self.connect_timeout), place)),
         }
     }
 
     /// Closes connections that nobody has used for a while.
     pub fn sweep(&self) {
-        let now = Instant::now();
-        for shard in &self.idle {
-            let mut idle = lock(shard);
-            // The oldest lie at the bottom.
-            let stale = idle.iter().take_while(|(_, since)| now.saturating_duration_since(*since) > KEEP_IDLE).count();
-            idle.drain(..stale);
-        }
+        self.target.places.sweep();
     }
 
     /// Closes every idle connection, as when the node is out.
     pub fn disconnect(&self) {
-        for shard in &self.idle {
-            lock(shard).clear();
-        }
+        self.target.places.disconnect();
     }
-
-    fn shard(&self) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
-        lock(&self.idle[SHARD.get().min(self.idle.len() - 1)])
-    }
-}
-
-/// A list of connections is whole at every moment, so a panic elsewhere cannot have spoilt it.
-fn lock(shard: &Shard) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Response {

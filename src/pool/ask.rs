@@ -16,7 +16,8 @@ use crate::{
     net::{
         exchange::Broken,
         link::{self, Link},
-        upstream::{Error, Post, Response, Upstream},
+        places::Rank,
+        upstream::{Error, Post, Progress, Response, Upstream},
     },
 };
 
@@ -38,9 +39,23 @@ pub struct Refused {
 /// # Errors
 /// When no JSON-RPC response of at most `max_bytes` came.
 pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> Result<Result<Bytes, Refused>, Trouble> {
+    ask_as(Rank::Own, node, method, params, max_bytes).await
+}
+
+/// [`ask`] with this rank among those who wait for a connection.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) async fn ask_as(
+    rank: Rank,
+    node: &Node,
+    method: &str,
+    params: &str,
+    max_bytes: usize,
+) -> Result<Result<Bytes, Refused>, Trouble> {
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
     match &node.upstream {
-        Some(upstream) => post(node, upstream, method, request.as_bytes(), max_bytes).await,
+        Some(upstream) => post(node, upstream, rank, method, request.as_bytes(), max_bytes).await,
         None => {
             let body = call(node, method, request.as_bytes(), max_bytes).await?;
             answer(&body, None, node, method)
@@ -51,17 +66,14 @@ pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> R
 async fn post(
     node: &Node,
     upstream: &Arc<Upstream>,
+    rank: Rank,
     method: &str,
     body: &[u8],
     max_bytes: usize,
 ) -> Result<Result<Bytes, Refused>, Trouble> {
     let own = upstream.call_id();
-    let mut post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), fresh: false };
-    let mut outcome = upstream.post(post, &mut ()).await;
-    if outcome.as_ref().is_err_and(Error::is_stale) {
-        post.fresh = true;
-        outcome = upstream.post(post, &mut ()).await;
-    }
+    let post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), fresh: false, rank };
+    let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
     let body = read(node, method, &mut response, max_bytes).await?;
@@ -155,6 +167,8 @@ pub fn trouble(node: &Node, error: &Error) -> Trouble {
         Error::Connect(error) if is_ours(error) => Fault::Ours,
         Error::Connect(_) => Fault::Unreachable,
         Error::ConnectTimeout(_) => Fault::Silent,
+        // A full node is not a lost one.
+        Error::NoPlace => Fault::Ours,
         Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };

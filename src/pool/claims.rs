@@ -73,7 +73,11 @@ mod tests {
             // The heights that one named came, and were others.
             (vec![(6, "b"), (7, "b"), (8, "b")], vec![(5, "a"), (6, "a"), (7, "a")], false),
             (vec![(6, "b"), (7, "b"), (8, "b")], vec![(6, "a"), (7, "a"), (8, "a"), (9, "a")], true),
-            (vec![(2, "b"), (4, "b"), (6, "b"), (8, "b")], vec![(1, "a"), (2, "a"), (3, "a"), (6, "a"), (8, "a")], true),
+            (
+                vec![(2, "b"), (4, "b"), (6, "b"), (8, "b")],
+                vec![(1, "a"), (2, "a"), (3, "a"), (6, "a"), (8, "a")],
+                true,
+            ),
             // A fork that is healed, though hashes are written otherwise.
             (vec![(6, "b"), (7, "b"), (8, "b"), (9, "A")], vec![(6, "a"), (7, "a"), (8, "a"), (9, "a")], false),
             (vec![(6, "b"), (7, "b"), (8, "b"), (6, "a")], vec![(6, "a"), (7, "a"), (8, "a")], false),

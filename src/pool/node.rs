@@ -21,6 +21,7 @@ use crate::{
     net::{
         Dial, Endpoint,
         link::{self, Link},
+        places::{Occupancy, Places},
         tls::Tls,
         upstream::{Target, Upstream},
     },
@@ -37,6 +38,15 @@ const NONE: u64 = u64::MAX;
 
 /// Words of an `Authorization` header that are no secret.
 const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
+
+/// How a node may be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// How long a connection may take to come about.
+    pub connect: Duration,
+    /// Connections open at once, at most, over all workers; 0 for as many as the node takes.
+    pub max_connections: usize,
+}
 
 /// A node of a pool.
 pub struct Node {
@@ -66,12 +76,12 @@ pub struct Node {
     pub(super) poke: Notify,
     /// Who runs the link, until the pool starts it.
     actor: Option<link::Actor>,
+    places: Arc<Places>,
     secrets: Vec<String>,
 }
 
 impl Node {
-    /// Prepares a node for `workers` workers. A connection must come about within `patience`; `seed` is for the pauses between attempts
-    /// to open the link.
+    /// Prepares a node for `workers` workers, to be reached as `reach` says; `seed` is for the pauses between attempts to open the link.
     ///
     /// # Errors
     /// When its TLS cannot be set up; the text names no secret.
@@ -79,7 +89,7 @@ impl Node {
         settings: &Settings,
         label: &str,
         dial: &Arc<dyn Dial>,
-        patience: Duration,
+        reach: Reach,
         workers: usize,
         metrics: &Arc<Metrics>,
         seed: u64,
@@ -90,22 +100,30 @@ impl Node {
             .map(|(name, value)| (name.to_string(), value.expose().as_bytes().to_vec()))
             .collect();
         let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
+        let bound = (reach.max_connections > 0).then_some(reach.max_connections);
+        let own_places = Places::new(bound, workers);
+        let address = |url: &Url| (url.host().clone(), url.port());
+        // What listens elsewhere counts for itself.
+        let shares = settings.http.as_ref().map(address) == settings.ws.as_ref().map(address);
         let target = |url: &Url, headers| -> Result<Target, String> {
+            let is_shared = shares || !url.scheme().is_websocket();
+            let places = if is_shared { own_places.clone() } else { Places::new(bound, workers) };
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
             };
             let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-            Ok(Target { endpoint, tls, url: url.clone(), headers })
+            Ok(Target { endpoint, tls, url: url.clone(), headers, places })
         };
         let (mut upstream, mut link, mut actor) = (None, None, None);
         if let Some(url) = &settings.http {
             let basic = url.basic_auth().map(|basic| ("authorization".to_owned(), basic.expose().as_bytes().to_vec()));
             let headers = headers.iter().cloned().chain(basic).collect();
-            upstream = Some(Upstream::new(target(url, headers)?, dial.clone(), patience, workers));
+            upstream = Some(Upstream::new(target(url, headers)?, dial.clone(), reach.connect));
         }
         if let Some(url) = &settings.ws {
-            let patience = link::Patience { connect: patience, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
+            let patience =
+                link::Patience { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
             let seed = label.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
             let (handle, runs) =
@@ -133,6 +151,7 @@ impl Node {
             upstream,
             link,
             actor,
+            places: own_places,
             metrics: metrics.node(label),
             traffic: Traffic::new(),
             url,
@@ -164,6 +183,23 @@ impl Node {
     pub(super) fn why_link_is_down(&self) -> String {
         let why = self.link.as_ref().and_then(|link| link.changes().borrow().why_down.clone());
         why.map_or_else(|| "the link is down".to_owned(), |why| self.redact(&format!("the link is down: {why}")))
+    }
+
+    /// What is known of the connections to it.
+    pub fn occupancy(&self) -> Occupancy {
+        self.places.occupancy()
+    }
+
+    /// For how long it has owed answers without sending a byte. What waits for a connection is not owed yet.
+    pub fn silence(&self, now: Instant) -> Duration {
+        let waiting = self.places.waiting_calls();
+        if waiting == 0 {
+            return self.traffic.silence(now);
+        }
+        if self.traffic.in_flight() <= waiting {
+            return Duration::ZERO;
+        }
+        self.traffic.silence(now).min(now.saturating_duration_since(self.places.granted()))
     }
 
     /// Completes when the node goes out; calls that wait on it and may be repeated then move on.

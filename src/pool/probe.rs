@@ -11,11 +11,14 @@ use super::{
     health::Fault,
     node::Node,
 };
-use crate::domain::{
-    block::BlockRef,
-    chain::Chain,
-    hex,
-    verdict::{Condition, Layer},
+use crate::{
+    domain::{
+        block::BlockRef,
+        chain::Chain,
+        hex,
+        verdict::{Condition, Layer},
+    },
+    net::places::Rank,
 };
 
 /// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
@@ -58,7 +61,7 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
 }
 
 async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {
-    super::ask::ask(node, method, params, MAX_ANSWER).await
+    super::ask::ask_as(Rank::Probe, node, method, params, MAX_ANSWER).await
 }
 
 /// What a node must be able to answer.

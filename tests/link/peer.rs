@@ -19,6 +19,7 @@ use steadfast::{
     net::{
         BoxFuture, BoxIo, Dial, Endpoint,
         link::{Link, Patience},
+        places::Places,
         upstream::Target,
     },
 };
@@ -277,7 +278,13 @@ impl Linked {
 /// What a link to this URL is made from.
 pub fn target(url: &str) -> Target {
     let url: steadfast::config::Url = url.parse().unwrap();
-    Target { endpoint: Endpoint { host: url.host().clone(), port: url.port() }, tls: None, url, headers: Vec::new() }
+    Target {
+        endpoint: Endpoint { host: url.host().clone(), port: url.port() },
+        tls: None,
+        url,
+        headers: Vec::new(),
+        places: Places::new(None, 0),
+    }
 }
 
 /// A link, up, and the node's end of it.

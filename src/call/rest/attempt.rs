@@ -12,8 +12,9 @@ use crate::{
     metrics::AttemptOutcome,
     net::{
         outgoing::Patience,
+        places::Rank,
         request::{Body, Request as Upstreamed},
-        upstream::{Error, Response},
+        upstream::{Error, Progress, Response},
     },
     pool::{Pool, ask::trouble, board::Trouble, health::Fault, node::Node},
 };
@@ -112,17 +113,14 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
     let node = &pool.nodes[index];
     // What cannot be tried elsewhere may take all the time there is: giving up would only lose the answer.
     let limit = if request.route.is_long() || !request.route.is_repeatable() { HEAD } else { patience };
-    let mut outcome = ask(node, request, upload, !request.route.is_repeatable(), limit).await;
-    if outcome.as_ref().is_some_and(|outcome| outcome.as_ref().is_err_and(Error::is_stale))
-        && request.route.is_repeatable()
-        && upload.is_there()
-    {
-        outcome = ask(node, request, upload, true, limit).await;
-    }
+    let mut progress = Progress::default();
+    let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {
         return Sent::Unsent(error);
     }
     let response = match outcome {
+        // The node takes no more connections, which is no silence.
+        None if progress.waits => return Sent::Nothing(None),
         None => {
             let text = format!("no answer to a request within {limit:?}");
             return Sent::Late(Trouble { fault: Fault::Silent, text });
@@ -143,8 +141,8 @@ async fn ask(
     node: &Node,
     request: &Request,
     upload: &mut Upload,
-    fresh: bool,
     limit: Duration,
+    progress: &mut Progress,
 ) -> Option<Result<Response, Error>> {
     let Some(upstream) = &node.upstream else {
         return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
@@ -156,9 +154,10 @@ async fn ask(
         method: &request.method,
         target: &request.target,
         headers: &request.headers,
-        fresh: fresh || is_streamed,
+        fresh: !request.route.is_repeatable(),
+        rank: Rank::Call,
     };
-    let asked = upstream.request(head, body, patience);
+    let asked = upstream.request(head, body, patience, progress);
     // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }

@@ -8,6 +8,7 @@ use crate::{
         verdict::{Condition, Layer},
     },
     door::site::Served,
+    net::places::Occupancy,
     pool::{
         Pool,
         pair::{PairFault, fault},
@@ -57,6 +58,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "pair": node.pair.as_deref().map(&pair),
                 "latency_ms": known.latency.map(|latency| latency.as_secs_f64() * 1000.0),
                 "in_flight": node.traffic.in_flight(),
+                "connections": connections(node.occupancy()),
                 "good_probes_needed": known.proving,
                 "last_error": known.last_error.as_ref().map(|(text, at)| json!({
                     "message": text,
@@ -75,6 +77,11 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
         "failover": snapshot.is_failed_over(),
         "nodes": nodes,
     })
+}
+
+/// Connections to a node. `bound` is how many may be open; where nobody says so, it is null until the node shows it.
+fn connections(Occupancy { open, bound, learnt, waiting }: Occupancy) -> Value {
+    json!({ "open": open, "waiting": waiting, "bound": bound, "bound_is_learnt": learnt })
 }
 
 fn genesis(chain: Option<&Chain>) -> Option<&str> {

@@ -332,13 +332,13 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::net::{Endpoint, link::Link, tcp::Tcp, upstream::Target};
+    use crate::net::{Endpoint, link::Link, places::Places, tcp::Tcp, upstream::Target};
 
     #[test]
     fn a_call_that_nobody_waits_for_is_not_kept_until_its_answer() {
         let url: crate::config::Url = "ws://node".parse().unwrap();
         let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-        let target = Target { endpoint, tls: None, url, headers: Vec::new() };
+        let target = Target { endpoint, tls: None, url, headers: Vec::new(), places: Places::new(None, 0) };
         let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
         let patience = Patience { connect, write, ping, pong, answer };
         let (link, mut actor) = Link::new(target, Arc::new(Tcp), patience, 1, Arc::new(Metrics::new()), "el-1");

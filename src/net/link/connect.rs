@@ -6,14 +6,18 @@ use http::{HeaderName, HeaderValue, Request, header};
 use tokio::time::timeout;
 use tokio_tungstenite::{
     client_async_with_config,
-    tungstenite::{Error, handshake::client::generate_key, protocol::WebSocketConfig},
+    tungstenite::{Error, error::ProtocolError, handshake::client::generate_key, protocol::WebSocketConfig},
 };
 
 use super::{
     MAX_MESSAGE, Patience,
     wire::{Timed, Wire},
 };
-use crate::net::{Dial, upstream::Target};
+use crate::net::{
+    Dial,
+    places::{Grant, Place, Rank},
+    upstream::Target,
+};
 
 /// The library's default of 128 KiB is for a few connections with much on them.
 const READ_BUFFER: usize = 16 << 10;
@@ -49,13 +53,23 @@ impl Connector {
     /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Wire, Failed> {
         let patience = self.patience.connect;
-        match timeout(patience, self.open()).await {
+        let places = &self.target.places;
+        let place = match places.free(Rank::Own) {
+            Some(place) => place,
+            None => match timeout(patience, places.wait(Rank::Own, true)).await {
+                Ok(Grant::Place(place)) => place,
+                Ok(Grant::Conn(_)) | Err(_) => {
+                    return Err("all connections that the node takes are in use".to_owned().into());
+                }
+            },
+        };
+        match timeout(patience, self.open(place)).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("no connection within {patience:?}").into()),
         }
     }
 
-    async fn open(&self) -> Result<Wire, Failed> {
+    async fn open(&self, mut place: Place) -> Result<Wire, Failed> {
         let unreachable = |error| format!("cannot connect: {error}");
         let mut io = self.dial.dial(&self.target.endpoint).await.map_err(unreachable)?;
         if let Some(tls) = &self.target.tls {
@@ -75,9 +89,14 @@ impl Connector {
                 let why = format!("the node answers {status} to a WebSocket handshake");
                 Failed { why, refused: status.is_client_error() }
             }
-            error => format!("no WebSocket handshake: {error}").into(),
+            error => {
+                if is_hanging_up(&error) {
+                    place.refused(false);
+                }
+                format!("no WebSocket handshake: {error}").into()
+            }
         })?;
-        Ok(Wire::new(socket, self.patience))
+        Ok(Wire::new(socket, place, self.patience))
     }
 
     fn request(&self) -> Result<Request<()>, http::Error> {
@@ -98,5 +117,14 @@ impl Connector {
         fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         fields.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::try_from(generate_key())?);
         Ok(request)
+    }
+}
+
+/// Whether the node closed the connection without a word, as one does that takes no more.
+fn is_hanging_up(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => !matches!(error.kind(), std::io::ErrorKind::TimedOut),
+        Error::Protocol(ProtocolError::HandshakeIncomplete) | Error::ConnectionClosed => true,
+        _ => false,
     }
 }

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 };
 
 use super::Patience;
-use crate::net::BoxIo;
+use crate::net::{BoxIo, places::Place};
 
 /// What happened on a connection.
 #[derive(Debug)]
@@ -42,12 +42,14 @@ pub(super) struct Wire {
     pinged: Option<Instant>,
     /// Never later than the next moment at which something may be overdue.
     alarm: Pin<Box<Sleep>>,
+    /// Given up when the connection is closed, and so the last field.
+    _place: Place,
 }
 
 impl Wire {
-    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, patience: Patience) -> Self {
+    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, place: Place, patience: Patience) -> Self {
         let alarm = Box::pin(sleep_until(Instant::now() + patience.ping));
-        Self { socket, patience, unflushed: None, pinged: None, alarm }
+        Self { socket, patience, unflushed: None, pinged: None, alarm, _place: place }
     }
 
     /// Whether everything is written, and so more may be.

@@ -107,7 +107,8 @@ impl Board {
         }
         if let Some(since) = self.recovering {
             let is_near = rank.below_served <= self.near;
-            let longest = if is_near { home::patience(self.memory.block_time().unwrap_or(home::LONGEST)) } else { Duration::MAX };
+            let longest =
+                if is_near { home::patience(self.memory.block_time().unwrap_or(home::LONGEST)) } else { Duration::MAX };
             self.wait = Some(Wait { since, longest });
         }
     }

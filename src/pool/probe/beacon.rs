@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::MAX_ANSWER;
 use crate::{
     domain::{block::BlockRef, chain::Chain, verdict::Condition},
-    net::upstream::{Error, Upstream},
+    net::upstream::Upstream,
     pool::{
         ask::{failing, read, trouble},
         board::{Probe, Trouble},
@@ -106,11 +106,7 @@ async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
 /// Status and body of the answer at `path` below the node's URL.
 async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<(u16, Bytes), Trouble> {
     let target = PathAndQuery::from_static(path);
-    let mut outcome = upstream.get(&target, false).await;
-    if outcome.as_ref().is_err_and(Error::is_stale) {
-        outcome = upstream.get(&target, true).await;
-    }
-    let mut response = outcome.map_err(|error| trouble(node, &error))?;
+    let mut response = upstream.get(&target).await.map_err(|error| trouble(node, &error))?;
     let status = response.head.status;
     Ok((status, read(node, path, &mut response, MAX_ANSWER).await?))
 }

@@ -1,0 +1,206 @@
+//! The way of one request to a connection, and to another when that one was of no use.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    exchange::{Broken, Conn},
+    places::{Grant, Rank},
+    upstream::{Error, Upstream},
+};
+
+/// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
+const PROBE: Duration = Duration::from_millis(500);
+/// How soon a node that is full closes a new connection: one that is closed later was closed for something else.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long a new connection is watched before anything is written, to a node that has shown that it can be full; and after the node
+/// closed the one before.
+const LOOK: Duration = Duration::from_millis(20);
+const LONG_LOOK: Duration = Duration::from_millis(100);
+/// After the node closed a new connection at once, up to this many times as long.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: u32 = 32;
+
+/// How far a request has come, for whoever gives it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// It was sent before, and may have arrived: the connection was closed without a byte of an answer.
+    pub again: bool,
+    /// It waits for a connection: the node owes nothing.
+    pub waits: bool,
+}
+
+/// One request under way.
+pub(super) struct Course<'a> {
+    upstream: &'a Arc<Upstream>,
+    rank: Rank,
+    /// Whether it must not be sent twice.
+    once: bool,
+    until: Option<Instant>,
+    progress: &'a mut Progress,
+    /// An idle connection was closed under it.
+    was_stale: bool,
+    /// A new connection was closed at once after it was written.
+    is_suspicious: bool,
+    /// How often a new connection was closed at once.
+    refusals: u32,
+    opened: Option<Instant>,
+}
+
+impl<'a> Course<'a> {
+    /// A request that waits for a connection `until` then, if that is bounded here.
+    pub(super) fn new(
+        upstream: &'a Arc<Upstream>,
+        once: bool,
+        rank: Rank,
+        until: Option<Instant>,
+        progress: &'a mut Progress,
+    ) -> Self {
+        Self {
+            upstream,
+            rank,
+            once,
+            until,
+            progress,
+            was_stale: false,
+            is_suspicious: false,
+            refusals: 0,
+            opened: None,
+        }
+    }
+
+    /// A connection to go over.
+    ///
+    /// # Errors
+    /// All say that nothing was sent.
+    pub(super) async fn conn(&mut self) -> Result<Conn, Error> {
+        if let Some(conn) = self.idle() {
+            return Ok(conn);
+        }
+        // In a box, so that what goes over an idle connection does not carry the room for it.
+        Box::pin(self.open()).await
+    }
+
+    fn idle(&mut self) -> Option<Conn> {
+        let conn = if self.must_be_fresh() { None } else { self.upstream.places().idle() };
+        self.progress.waits &= conn.is_none();
+        conn
+    }
+
+    fn must_be_fresh(&self) -> bool {
+        self.once || self.was_stale
+    }
+
+    async fn open(&mut self) -> Result<Conn, Error> {
+        loop {
+            let place = match self.grant().await? {
+                Grant::Conn(conn) => return Ok(conn),
+                Grant::Place(place) => place,
+            };
+            let mut conn = match self.upstream.connect(place).await {
+                Ok(conn) => conn,
+                Err((error, mut place)) => {
+                    if !is_hanging_up(&error) || !place.refused(true) {
+                        return Err(error);
+                    }
+                    drop(place);
+                    self.pause().await?;
+                    continue;
+                }
+            };
+            self.opened = Some(Instant::now());
+            let is_learnt = self.upstream.places().is_learnt();
+            let look = match self.once {
+                _ if self.is_suspicious || (self.was_stale && is_learnt) => LONG_LOOK,
+                true if is_learnt => LOOK,
+                true => Duration::ZERO,
+                false => return Ok(conn),
+            };
+            if !conn.closes_within(look).await {
+                return Ok(conn);
+            }
+            if !conn.place.refused(true) {
+                return Err(Error::Connect(io::ErrorKind::UnexpectedEof.into()));
+            }
+            drop(conn);
+            self.pause().await?;
+        }
+    }
+
+    /// A connection, or the right to open one.
+    async fn grant(&mut self) -> Result<Grant, Error> {
+        let places = self.upstream.places();
+        if let Some(conn) = self.idle() {
+            return Ok(Grant::Conn(conn));
+        }
+        self.progress.waits = true;
+        let grant = match places.free(self.rank) {
+            Some(place) => Grant::Place(place),
+            None => {
+                let wait = places.wait(self.rank, self.must_be_fresh());
+                match self.until() {
+                    Some(until) => timeout_at(until, wait).await.map_err(|_| Error::NoPlace)?,
+                    None => wait.await,
+                }
+            }
+        };
+        self.progress.waits = false;
+        Ok(grant)
+    }
+
+    fn until(&mut self) -> Option<Instant> {
+        if self.rank == Rank::Probe {
+            self.until.get_or_insert_with(|| Instant::now() + PROBE);
+        }
+        self.until
+    }
+
+    async fn pause(&mut self) -> Result<(), Error> {
+        let pause = PAUSE * 2_u32.saturating_pow(self.refusals).min(LONGEST_PAUSE);
+        self.refusals += 1;
+        self.progress.waits = true;
+        if self.until().is_some_and(|until| Instant::now() + pause > until) {
+            return Err(Error::NoPlace);
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// The connection was lost. Returns when the request may go over another.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
+        let reused = conn.reused;
+        if self.once || !matches!(broken, Broken::Lost { started: false, .. }) {
+            return Err(Error::Broken { broken, reused });
+        }
+        if self.is_suspicious {
+            // It is the request, then, or the node is going down.
+            self.upstream.places().cleared();
+            return Err(Error::Broken { broken, reused });
+        }
+        if reused && !self.was_stale {
+            // It may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
+            self.was_stale = true;
+            self.progress.again = true;
+            return Ok(());
+        }
+        let at_once = self.opened.is_some_and(|opened| opened.elapsed() <= AT_ONCE);
+        if self.was_stale || !at_once || !conn.place.refused(false) {
+            return Err(Error::Broken { broken, reused });
+        }
+        self.is_suspicious = true;
+        self.progress.again = true;
+        drop(conn);
+        Box::pin(self.pause()).await
+    }
+}
+
+/// Whether the node closed the connection while it came about.
+fn is_hanging_up(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let Error::Connect(error) = error else { return false };
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}

@@ -1,0 +1,199 @@
+//! How many connections a node takes, as the operator says and as the node shows. Pure.
+//!
+//! When the node closes a new connection at once while others are open, the bound is what was open at that moment. A connection that
+//! we closed within the last second counts as open: the node may not have noticed. So that a mistake heals, the bound is raised by one
+//! after a while, when somebody waits; if that holds for a second, by two, by four, and so on; if not, the next try waits twice as long.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Rank;
+
+/// How long a node may take to notice that a connection was closed.
+const NOTICED: Duration = Duration::from_secs(1);
+/// Before the bound is tried.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// How long a raised bound has to hold.
+const TRIAL: Duration = Duration::from_secs(1);
+/// A bound beyond this is none.
+const NONE: usize = 4096;
+
+pub(super) struct Bound {
+    configured: Option<usize>,
+    learnt: Option<Learnt>,
+    /// Connections closed since this moment.
+    closed: (usize, Instant),
+}
+
+struct Learnt {
+    bound: usize,
+    /// Whether a connection was closed before anything was written, which has no other reason.
+    certain: bool,
+    /// By how much it is raised next.
+    step: usize,
+    raise_at: Instant,
+    pause: Duration,
+}
+
+impl Bound {
+    pub(super) fn new(configured: Option<usize>, now: Instant) -> Self {
+        Self { configured, learnt: None, closed: (0, now) }
+    }
+
+    pub(super) fn bound(&self) -> Option<usize> {
+        self.learnt.as_ref().map(|learnt| learnt.bound).into_iter().chain(self.configured).min()
+    }
+
+    /// Whether the node's word is stricter than the operator's.
+    pub(super) fn is_learnt(&self) -> bool {
+        self.learnt.as_ref().is_some_and(|learnt| self.configured.is_none_or(|configured| learnt.bound < configured))
+    }
+
+    /// How many may be open for a request of this rank to open another. Two places are the probes', or one, where there are few.
+    pub(super) fn limit(&self, rank: Rank) -> usize {
+        let Some(bound) = self.bound() else { return usize::MAX };
+        let kept = match bound {
+            _ if rank == Rank::Probe => 0,
+            0..=1 => 0,
+            2..=7 => 1,
+            _ => 2,
+        };
+        bound - kept
+    }
+
+    /// A connection was closed by us.
+    pub(super) fn closed(&mut self, now: Instant) {
+        let (count, since) = &mut self.closed;
+        if now.saturating_duration_since(*since) > NOTICED {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+    }
+
+    /// The node closed a new connection at once while `others` were open.
+    pub(super) fn refused(&mut self, others: usize, certain: bool, now: Instant) {
+        let (closed, since) = self.closed;
+        let unnoticed = if now.saturating_duration_since(since) > NOTICED { 0 } else { closed };
+        let seen = others + unnoticed;
+        let raise_at = now + FIRST_PAUSE;
+        let learnt = self.learnt.get_or_insert(Learnt { bound: seen, certain, step: 1, raise_at, pause: FIRST_PAUSE });
+        learnt.bound = learnt.bound.min(seen).max(1);
+        learnt.certain |= certain;
+        if learnt.step > 1 {
+            learnt.pause = (learnt.pause * 2).min(LONGEST_PAUSE);
+            learnt.step = 1;
+        }
+        learnt.raise_at = now + learnt.pause;
+    }
+
+    /// When the bound may be tried; `None` when the node taught none.
+    pub(super) fn raise_at(&self) -> Option<Instant> {
+        self.learnt.as_ref().map(|learnt| learnt.raise_at)
+    }
+
+    /// Tries the bound, if it is time.
+    pub(super) fn raise(&mut self, now: Instant) {
+        let Some(learnt) = self.learnt.as_mut().filter(|learnt| learnt.raise_at <= now) else { return };
+        learnt.bound += learnt.step;
+        learnt.step *= 2;
+        learnt.raise_at = now + TRIAL;
+        if learnt.bound > NONE {
+            self.learnt = None;
+        }
+    }
+
+    /// It was not for want of room.
+    pub(super) fn cleared(&mut self) {
+        self.learnt.take_if(|learnt| !learnt.certain);
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.learnt = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_what_was_open_when_the_node_closed_a_new_connection() {
+        let now = Instant::now();
+        let mut bound = Bound::new(None, now);
+        assert_eq!((bound.bound(), bound.limit(Rank::Call)), (None, usize::MAX));
+        // Of a burst, most of what seems open is not.
+        for others in (80..120).rev() {
+            bound.refused(others, false, now);
+        }
+        assert_eq!((bound.bound(), bound.is_learnt()), (Some(80), true));
+        assert_eq!([Rank::Probe, Rank::Own, Rank::Call].map(|rank| bound.limit(rank)), [80, 78, 78]);
+    }
+
+    #[test]
+    fn probes_have_places_of_their_own_where_there_are_two() {
+        let now = Instant::now();
+        for (of_all, of_calls) in [(1, 1), (2, 1), (3, 2), (7, 6), (8, 6), (80, 78)] {
+            let bound = Bound::new(Some(of_all), now);
+            assert_eq!((bound.limit(Rank::Probe), bound.limit(Rank::Call)), (of_all, of_calls));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_just_closed_counts_as_open() {
+        let now = Instant::now();
+        let mut bound = Bound::new(None, now);
+        bound.closed(now);
+        bound.closed(now);
+        bound.refused(6, true, now + NOTICED);
+        assert_eq!(bound.bound(), Some(8));
+        bound.refused(6, true, now + NOTICED * 2);
+        assert_eq!(bound.bound(), Some(6));
+    }
+
+    #[test]
+    fn a_bound_is_tried_again_in_growing_steps_and_after_longer_pauses_when_it_holds() {
+        let mut now = Instant::now();
+        let mut bound = Bound::new(None, now);
+        bound.refused(5, true, now);
+        bound.raise(now + FIRST_PAUSE / 2);
+        assert_eq!(bound.bound(), Some(5));
+        now += FIRST_PAUSE;
+        for expected in [6, 8, 12, 20] {
+            bound.raise(now);
+            assert_eq!(bound.bound(), Some(expected));
+            now += TRIAL;
+        }
+        bound.refused(5, true, now);
+        assert_eq!((bound.bound(), bound.raise_at()), (Some(5), Some(now + FIRST_PAUSE * 2)));
+        // A second refusal of the same burst is no second lesson.
+        bound.refused(5, true, now);
+        assert_eq!(bound.raise_at(), Some(now + FIRST_PAUSE * 2));
+        for _ in 0..20 {
+            now = bound.raise_at().unwrap();
+            bound.raise(now);
+        }
+        assert_eq!(bound.bound(), None);
+    }
+
+    #[test]
+    fn the_operators_word_holds_and_what_was_only_suspected_can_be_taken_back() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(10), now);
+        bound.refused(50, false, now);
+        assert_eq!((bound.bound(), bound.is_learnt()), (Some(10), false));
+        bound.refused(4, false, now);
+        assert_eq!((bound.bound(), bound.is_learnt()), (Some(4), true));
+        bound.cleared();
+        assert_eq!(bound.bound(), Some(10));
+        bound.refused(4, true, now);
+        bound.cleared();
+        assert_eq!(bound.bound(), Some(4));
+        bound.forget();
+        assert_eq!(bound.bound(), Some(10));
+        // A node that is said to take none takes one.
+        bound.refused(0, true, now);
+        assert_eq!(bound.bound(), Some(1));
+    }
+}

@@ -280,10 +280,12 @@ impl Node {
     }
 
     pub(super) fn view_under(&self, faults: &Faults) -> View {
-        match faults.frozen() {
+        let view = match faults.frozen() {
             Some(frozen) => frozen.back(faults.lag()),
             None => View::new(self.chain.snapshot(), faults.lag()),
-        }
+        };
+        let head = view.head().number;
+        if faults.missing_block() == Some(head) { view.at(head.saturating_sub(1)) } else { view }
     }
 
     /// Waits for as long as the node would take to answer a request that has just come, `extra` being its own wish. Answers the

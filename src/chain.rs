@@ -6,7 +6,13 @@ mod follow;
 mod known;
 mod window;
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -26,6 +32,21 @@ const BACKLOG: usize = 64;
 pub struct Follower {
     pools: watch::Sender<Arc<Pool>>,
     wish: watch::Sender<Wish>,
+    pace: Pace,
+}
+
+/// The usual time between blocks in milliseconds, plus one; 0 while it is not known. The driver writes it.
+#[derive(Clone, Debug, Default)]
+struct Pace(Arc<AtomicU64>);
+
+impl Pace {
+    fn set(&self, time: Option<Duration>) {
+        self.0.store(time.map_or(0, |time| u64::try_from(time.as_millis()).map_or(0, |millis| millis + 1)), Relaxed);
+    }
+
+    fn time(&self) -> Option<Duration> {
+        self.0.load(Relaxed).checked_sub(1).map(Duration::from_millis)
+    }
 }
 
 /// Whether anybody listens, and where the chain was when they began to.
@@ -46,10 +67,11 @@ impl Follower {
         let (changes, told) = mpsc::channel(BACKLOG);
         let (pools, wish) = (watch::Sender::new(pool.clone()), watch::Sender::new(Wish::default()));
         let follow = Follow::new(settings, Instant::now());
-        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics);
+        let pace = Pace::default();
+        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics, pace.clone());
         let mut task = JoinSet::new();
         task.spawn(driver.run(pools.subscribe()));
-        (Arc::new(Self { pools, wish }), told, Running::new(task))
+        (Arc::new(Self { pools, wish, pace }), told, Running::new(task))
     }
 
     /// From now on the chain is that of another pool of the same network. Nothing is lost on the way.
@@ -67,6 +89,11 @@ impl Follower {
             }
             is_news
         });
+    }
+
+    /// The usual time between blocks, once enough are known.
+    pub fn block_time(&self) -> Option<Duration> {
+        self.pace.time()
     }
 
     /// The pool whose chain it follows now.

@@ -45,7 +45,7 @@ use self::root::read;
 pub use self::{
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
-    chain::Chain,
+    chain::{Chain, TrustBloom},
     flags::Flags,
     health::Health,
     log::{Log, LogFilter, LogFormat},

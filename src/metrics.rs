@@ -48,6 +48,15 @@ struct Plain {
     /// Gaps in what a network's clients are told that could not be filled.
     #[metric(labels = ["network"])]
     gaps_skipped_total: Counter,
+    /// Blocks whose logs no node gave in time, so that clients whom they may have concerned were closed.
+    #[metric(labels = ["network"])]
+    logs_given_up_total: Counter,
+    /// Logs that nodes wrote in a way that is not the API's.
+    #[metric(labels = ["network"])]
+    odd_logs_total: Counter,
+    /// Blocks with logs that their headers' bloom filters do not have.
+    #[metric(labels = ["network"])]
+    bloom_contradictions_total: Counter,
     /// Clients cut off because they did not take what was sent to them.
     #[metric]
     slow_clients_closed_total: Counter,
@@ -343,6 +352,21 @@ impl Metrics {
     /// A gap was skipped.
     pub fn gap_skipped(&self, network: &str) {
         self.plain.gaps_skipped_total(network).inc();
+    }
+
+    /// No node gave the logs of a block.
+    pub fn logs_given_up(&self, network: &str) {
+        self.plain.logs_given_up_total(network).inc();
+    }
+
+    /// A node wrote so many logs in its own way.
+    pub fn odd_logs(&self, network: &str, count: u64) {
+        self.plain.odd_logs_total(network).inc_by(count);
+    }
+
+    /// A block has logs that its bloom filter does not have.
+    pub fn bloom_contradicted(&self, network: &str) {
+        self.plain.bloom_contradictions_total(network).inc();
     }
 
     /// A slow client was cut off.

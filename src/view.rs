@@ -88,7 +88,7 @@ impl Views {
         let (follower, changes, running) = Follower::start(pool, &settings.chain, metrics.clone());
         let heads = Audience::new("newHeads", couriers.clone(), metrics.clone());
         let logs = Audience::new("logs", couriers.clone(), metrics.clone());
-        let desk = Logs::new(logs.clone(), follower.clone(), settings.chain.window);
+        let desk = Logs::new(logs.clone(), follower.clone(), &settings.chain, metrics.clone());
         let mut task = JoinSet::new();
         task.spawn(run(changes, heads.clone(), desk));
         let topics = Topics::new(follower.pool(), settings.timeout, couriers, metrics);

@@ -14,7 +14,10 @@ use steadfast::{
     events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},
-    pool::{self, Pool, node::Node},
+    pool::{
+        self, Pool,
+        node::{Node, Reach},
+    },
 };
 use tokio::{
     sync::watch,
@@ -46,9 +49,9 @@ impl Stage {
         let config = config(&text);
         let metrics = Arc::new(Metrics::new());
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
+        let reach = Reach { connect: Duration::from_secs(1), max_connections: 0 };
         let nodes = config.networks[0].cl.iter();
-        let nodes = nodes
-            .map(|node| Node::new(node, node.name.as_str(), &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap());
+        let nodes = nodes.map(|node| Node::new(node, node.name.as_str(), &dial, reach, 0, &metrics, 0).unwrap());
         let wall: pool::Wall = Arc::new(|| {
             #[expect(clippy::disallowed_methods, reason = "a test that runs in real time")]
             let now = std::time::SystemTime::now();

@@ -20,7 +20,7 @@ use common::{
 };
 use steadfast::{
     devnet::{Devnet, Fault, Options},
-    pool::head::{Memory, Report, Standing, judge},
+    pool::head::{Limit, Memory, Report, Standing, judge},
 };
 use tokio::{
     task::JoinSet,
@@ -297,7 +297,8 @@ impl Bench {
         let timestamp = DAWN.checked_add_signed(stamped).unwrap();
         self.reports.push(Report { node, number, timestamp, moved, heard: now });
         self.reports.sort_by_key(|report| report.node);
-        let (memory, judgement) = judge(&self.memory, &self.reports, 5, now, DAWN + millis / 1000);
+        let (memory, judgement) =
+            judge(&self.memory, &self.reports, Limit { blocks: 5, time: Duration::ZERO }, now, DAWN + millis / 1000);
         self.memory = memory;
         judgement.standings
     }

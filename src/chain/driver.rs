@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Wish,
+    Pace, Wish,
     block::{Block, Change, Head},
     follow::{Effect, Fetch, Follow, Input},
 };
@@ -34,6 +34,7 @@ pub(super) struct Driver {
     is_wanted: bool,
     changes: mpsc::Sender<Change>,
     metrics: Arc<Metrics>,
+    pace: Pace,
     /// Holds the one fetch that is under way.
     fetches: JoinSet<(Fetch, Option<Block>)>,
     polled: Instant,
@@ -49,9 +50,10 @@ impl Driver {
         wish: watch::Receiver<Wish>,
         changes: mpsc::Sender<Change>,
         metrics: Arc<Metrics>,
+        pace: Pace,
     ) -> Self {
         let (fetches, polled) = (JoinSet::new(), Instant::now());
-        Self { pool, follow, wish, is_wanted: false, changes, metrics, fetches, polled }
+        Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, fetches, polled }
     }
 
     /// Runs until nobody is left who could listen.
@@ -135,7 +137,9 @@ impl Driver {
     }
 
     async fn step(&mut self, input: Input) -> Result<(), Gone> {
-        for effect in self.follow.step(input, Instant::now()) {
+        let effects = self.follow.step(input, Instant::now());
+        self.pace.set(self.follow.block_time());
+        for effect in effects {
             let network = &*self.pool.network;
             match effect {
                 Effect::Fetch(fetch) => {

@@ -42,6 +42,9 @@ impl<'a> Context<'a> {
         if let Some((code, message)) = self.faults.rpc_error() {
             return RpcError::new(code, message).into();
         }
+        if self.faults.refuses_method(&call.method) {
+            return RpcError::new(-32603, "internal error").into();
+        }
         match Params::of(call).and_then(|params| self.dispatch(&call.method, &params)) {
             Ok(answer) => answer,
             Err(error) => error.into(),

@@ -99,6 +99,30 @@ pub enum Fault {
         /// Connections, WebSockets included.
         connections: u64,
     },
+    /// Execution: calls of these methods are answered with an internal error.
+    Refuse {
+        /// Which.
+        methods: Vec<String>,
+    },
+    /// Execution: of the logs in an answer to `eth_getLogs` the first lacks `removed` and `blockTimestamp`, and behind the last stands a
+    /// null.
+    OddLogs,
+    /// Execution: the last log of each block that `eth_getLogs` gives has `"topics":null`.
+    NullTopics,
+    /// Execution: `eth_getLogs` is refused when there are more logs than these.
+    LogsLimit {
+        /// How many are given.
+        most: u64,
+    },
+    /// Execution: `eth_getLogs` has no `blockHash`.
+    NoLogsByHash,
+    /// Execution: the block at this height cannot be had and is told by nobody, though those above it are.
+    MissingBlock {
+        /// Its height.
+        number: u64,
+    },
+    /// Execution: headers have a bloom filter with one bit, whatever logs their blocks have.
+    BlindBlooms,
     /// Consensus: requests are answered with this status and nothing else is done about them.
     HttpStatus {
         /// The status, at least 200.
@@ -167,6 +191,24 @@ impl Fault {
         Self::MaxConnections { connections }
     }
 
+    /// Answers `methods` with an internal error.
+    #[must_use]
+    pub fn refuse(methods: &[&str]) -> Self {
+        Self::Refuse { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+    }
+
+    /// Gives no more than `most` logs at once.
+    #[must_use]
+    pub fn logs_limit(most: u64) -> Self {
+        Self::LogsLimit { most }
+    }
+
+    /// Does not have the block at `number`.
+    #[must_use]
+    pub fn missing_block(number: u64) -> Self {
+        Self::MissingBlock { number }
+    }
+
     /// Answers `methods`, or all but probes if there are none, with this status.
     #[must_use]
     pub fn http_status(status: u16, methods: &[&str]) -> Self {
@@ -222,6 +264,12 @@ impl Fault {
             "lie" => Self::lie(number("blocks")?),
             "slow" => Self::slow(number("milliseconds")?),
             "max_connections" => Self::max_connections(number("connections")?),
+            "logs_limit" => Self::logs_limit(number("logs")?),
+            "missing_block" => Self::missing_block(number("a block")?),
+            "refuse" => {
+                let list = argument.ok_or_else(|| FaultError("refuse needs methods: refuse/eth_getLogs".to_owned()))?;
+                Self::refuse(&list.split(',').collect::<Vec<_>>())
+            }
             "wrong_chain" => Self::wrong_chain(number("the chain")?),
             "rpc_error" => {
                 let code = argument.map_or(Ok(-32000), str::parse);
@@ -384,6 +432,20 @@ impl Faults {
             .unwrap_or((0, 0))
     }
 
+    /// Whether calls of this method are refused.
+    pub(super) fn refuses_method(&self, method: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::Refuse { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|methods| methods.iter().any(|name| name == method))
+    }
+
+    pub(super) fn logs_limit(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::LogsLimit { most } = fault { Some(*most) } else { None })
+    }
+
+    pub(super) fn missing_block(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::MissingBlock { number } = fault { Some(*number) } else { None })
+    }
+
     /// The status that such a request is answered with in place of its own answer.
     pub(super) fn http_status(&self, method: &str, params: &str) -> Option<u16> {
         self.find(|fault| match fault {
@@ -426,6 +488,13 @@ mod tests {
                 Fault::cut_answer(&["a", "b"]),
             ),
             (r#"{"fault":"http_status","status":202}"#, "http-status", Some("202"), Fault::http_status(202, &[])),
+            (r#"{"fault":"logs_limit","most":3}"#, "logs-limit", Some("3"), Fault::logs_limit(3)),
+            (r#"{"fault":"missing_block","number":3}"#, "missing-block", Some("3"), Fault::missing_block(3)),
+            (r#"{"fault":"refuse","methods":["a","b"]}"#, "refuse", Some("a,b"), Fault::refuse(&["a", "b"])),
+            (r#"{"fault":"odd_logs"}"#, "odd-logs", None, Fault::OddLogs),
+            (r#"{"fault":"null_topics"}"#, "null-topics", None, Fault::NullTopics),
+            (r#"{"fault":"no_logs_by_hash"}"#, "no-logs-by-hash", None, Fault::NoLogsByHash),
+            (r#"{"fault":"blind_blooms"}"#, "blind-blooms", None, Fault::BlindBlooms),
             (r#"{"fault":"cut_mid_body"}"#, "cut-mid-body", None, Fault::CutMidBody),
             (r#"{"fault":"alien_id"}"#, "alien-id", None, Fault::alien_id(&[])),
             (r#"{"fault":"no_id","methods":["a"]}"#, "no-id", Some("a"), Fault::no_id(&["a"])),
@@ -445,9 +514,14 @@ mod tests {
         for json in ["", "{}", r#"{"fault":"sad"}"#, r#"{"fault":"lag"}"#, r#"{"fault":"lag","blocks":1,"x":1}"#] {
             assert!(Fault::from_json(json.as_bytes()).is_err(), "{json}");
         }
-        for (name, argument) in
-            [("sad", None), ("lag", None), ("lag", Some("x")), ("http_status", Some("99")), ("down", Some("1"))]
-        {
+        for (name, argument) in [
+            ("sad", None),
+            ("lag", None),
+            ("lag", Some("x")),
+            ("http_status", Some("99")),
+            ("down", Some("1")),
+            ("refuse", None),
+        ] {
             assert!(Fault::from_words(name, argument).is_err(), "{name}");
         }
     }

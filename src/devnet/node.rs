@@ -286,10 +286,12 @@ impl Node {
     }
 
     pub(super) fn view_under(&self, faults: &Faults) -> View {
-        match faults.frozen() {
+        let view = match faults.frozen() {
             Some(frozen) => frozen.back(faults.lag()),
             None => View::new(self.chain.seen(faults.late()), faults.lag()),
-        }
+        };
+        let head = view.head().number;
+        if faults.missing_block() == Some(head) { view.at(head.saturating_sub(1)) } else { view }
     }
 
     /// When the node sees more of the chain than now, though nothing new happens.

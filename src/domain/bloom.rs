@@ -29,6 +29,11 @@ impl Bloom {
         bits.iter().all(|&bit| self.0[255 - usize::from(bit / 8)] & (1 << (bit % 8)) != 0)
     }
 
+    /// Whether all bits are set, so that the filter says nothing.
+    pub fn is_full(&self) -> bool {
+        self.0 == [0xff; 256]
+    }
+
     /// Whether no bit is set.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 256]

@@ -143,11 +143,17 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Closes everybody who hears of the change of this number, behind what they were told before.
-    pub(super) async fn close(self: &Arc<Self>, change: u64, why: Closing) {
+    /// Closes everybody who hears of the change of this number and has one of `these` wishes, behind what they were told before.
+    pub(super) async fn close(
+        self: &Arc<Self>,
+        change: u64,
+        why: Closing,
+        these: impl Fn(&W) -> bool + Send + Sync + 'static,
+    ) {
+        let these = Arc::new(these);
         for index in 0..self.rooms.len() {
-            let audience = self.clone();
-            self.couriers.send(index, Box::new(move || audience.close_room(index, change, why))).await;
+            let (audience, these) = (self.clone(), these.clone());
+            self.couriers.send(index, Box::new(move || audience.close_room(index, change, why, &*these))).await;
         }
     }
 
@@ -155,7 +161,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
     pub(super) fn close_all(&self, why: Closing) {
         for index in 0..self.rooms.len() {
             self.room(index).closed = Some(why);
-            self.close_room(index, u64::MAX, why);
+            self.close_room(index, u64::MAX, why, &|_| true);
         }
     }
 
@@ -189,10 +195,10 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    fn close_room(&self, index: usize, change: u64, why: Closing) {
+    fn close_room(&self, index: usize, change: u64, why: Closing, these: &dyn Fn(&W) -> bool) {
         let mut room = self.room(index);
-        let all = room.seats.values_mut().flat_map(BTreeMap::values_mut);
-        all.filter(|one| one.since < change).for_each(|one| one.close(why));
+        let seats = room.seats.iter_mut().filter(|(wish, _)| these(wish));
+        seats.flat_map(|(_, seats)| seats.values_mut()).filter(|one| one.since < change).for_each(|one| one.close(why));
     }
 }
 
@@ -366,13 +372,14 @@ mod tests {
         let (early, _seat) = hall.join(1);
         hall.tell(1).await;
         hall.audience.announce(2);
-        let (late, _seat) = hall.join(1);
-        hall.audience.close(2, Closing::Gap).await;
+        let ((late, _seat), (other, _other_seat)) = (hall.join(1), hall.join(2));
+        hall.audience.close(2, Closing::Gap, |wish| *wish == 1).await;
+        hall.audience.close(3, Closing::Gap, |wish| *wish == 3).await;
         hall.tell(3).await;
         hall.work();
         let mut context = Context::from_waker(Waker::noop());
         assert!(matches!(early.poll_next(&mut context), Poll::Ready(Letter::Note(_))));
         assert_eq!(early.poll_next(&mut context), Poll::Ready(Letter::Close(Closing::Gap)));
-        assert_eq!(heard(&late), ["1:3"]);
+        assert_eq!((heard(&late), heard(&other)), (vec!["1:3".into()], vec!["2:3".to_owned()]));
     }
 }

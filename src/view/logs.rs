@@ -2,8 +2,10 @@
 //!
 //! Nodes are asked for a block's logs once for all subscribers, and only when the block's bloom filter does not rule out that some are
 //! wanted. They are told in the order of the blocks, as soon as they can be had; what was told is remembered for as long as the block
-//! may go, so that taking it back needs no node.
+//! may go, so that taking it back needs no node. A block whose logs no node gives in time holds up only those whom they may concern, and
+//! these are closed then.
 
+mod blooms;
 mod fetch;
 mod filter;
 mod ledger;
@@ -12,17 +14,21 @@ mod log;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::warn;
+use tracing::{debug, warn};
 
 pub(super) use self::filter::Filter;
 use self::{
+    blooms::Blooms,
+    fetch::Forms,
     ledger::{Ledger, Telling},
-    log::Log,
+    log::{Log, Told},
 };
 use super::{audience::Audience, mailbox::Closing};
 use crate::{
     chain::{Block, Change, Follower},
+    config,
     domain::{bloom::Bloom, hash::Hash},
+    metrics::Metrics,
 };
 
 /// Blocks whose logs are asked for at once.
@@ -37,20 +43,11 @@ pub(super) struct Logs {
     /// The blocks whose logs are to be found.
     sought: BTreeMap<Hash, Sought>,
     blooms: Blooms,
-}
-
-/// Whether the chain's blocks have bloom filters. On some chains all are empty, and say nothing.
-#[derive(Default)]
-struct Blooms {
-    are_known: bool,
-}
-
-impl Blooms {
-    /// The filter of the next block, if it says anything.
-    fn evidence<'a>(&mut self, bloom: Option<&'a Bloom>) -> Option<&'a Bloom> {
-        self.are_known |= bloom.is_some_and(|bloom| !bloom.is_empty());
-        bloom.filter(|_| self.are_known)
-    }
+    settings: config::Chain,
+    forms: Forms,
+    /// Whether it was said that nodes write odd logs.
+    said_odd: bool,
+    metrics: Arc<Metrics>,
 }
 
 struct Sought {
@@ -59,21 +56,30 @@ struct Sought {
     task: Option<AbortHandle>,
 }
 
-/// All logs of a block.
+/// All logs of a block, as far as anybody wants them; `None` if no node gave them in time.
 pub(super) struct Fetched {
     block: Hash,
-    logs: Arc<[Log]>,
+    told: Option<Told>,
 }
 
 impl Logs {
-    pub(super) fn new(audience: Arc<Audience<Filter>>, follower: Arc<Follower>, window: usize) -> Self {
+    pub(super) fn new(
+        audience: Arc<Audience<Filter>>,
+        follower: Arc<Follower>,
+        settings: &config::Chain,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             audience,
             follower,
-            ledger: Ledger::new(window),
+            ledger: Ledger::new(settings.window),
             fetches: JoinSet::new(),
             sought: BTreeMap::new(),
-            blooms: Blooms::default(),
+            blooms: Blooms::new(settings.trust_bloom),
+            settings: settings.clone(),
+            forms: Forms::default(),
+            said_odd: false,
+            metrics,
         }
     }
 
@@ -82,7 +88,8 @@ impl Logs {
         self.audience.announce(change.seq);
         if change.skipped {
             // Whoever comes after the announcement has missed nothing.
-            self.give_up(change.seq).await;
+            self.clear();
+            self.audience.close(change.seq, Closing::Gap, |_| true).await;
         }
         for block in &change.removed {
             self.forget(block.hash);
@@ -93,20 +100,20 @@ impl Logs {
         let wishes = self.audience.wishes(change.seq);
         for block in &change.added {
             let bloom = self.blooms.evidence(block.bloom.as_deref());
-            let is_wanted = wishes.iter().any(|filter| filter.may_match(block.number, bloom));
-            if is_wanted {
+            let may_match = |bloom| wishes.iter().any(|filter| filter.may_match(block.number, bloom));
+            let is_sought = may_match(bloom) || (may_match(None) && self.blooms.doubts(block.hash, change.seq));
+            if is_sought {
                 self.sought.insert(block.hash, Sought { block: block.clone(), task: None });
             }
-            let entry = ledger::Block { hash: block.hash, number: block.number, change: change.seq };
-            self.ledger.add(entry, (!is_wanted).then(Arc::default));
+            let (hash, number, change, bloom) = (block.hash, block.number, change.seq, bloom.cloned());
+            let entry = ledger::Block { hash, number, change, bloom };
+            self.ledger.add(entry.into(), (!is_sought).then(Arc::default));
         }
-        if self.ledger.is_overfull() {
-            let network = self.follower.pool().network.clone();
-            warn!(
-                network = &*network,
-                "no node gave the logs of a block for too long: clients that wait for them are closed"
-            );
-            self.give_up(change.seq).await;
+        while self.ledger.is_overfull() {
+            let oldest = self.ledger.wanted().next().cloned();
+            let Some(block) = oldest else { break };
+            self.give_up(&block).await;
+            self.tell_all().await;
         }
         if wishes.is_empty() {
             // Nobody is there, so nobody can be told anything of these blocks, now or later.
@@ -128,47 +135,92 @@ impl Logs {
     }
 
     /// Takes up the logs of a block, and tells what can be told now.
-    pub(super) async fn found(&mut self, Fetched { block: hash, logs }: Fetched) {
-        self.forget(hash);
-        let block = self.ledger.wanted().find(|block| block.hash == hash);
-        if let Some(block) = block {
-            let wishes = self.audience.wishes(block.change);
-            let is_wanted = |log: &&Log| wishes.iter().any(|filter| filter.matches(log, block.number));
-            let logs = logs.iter().filter(is_wanted).cloned().collect();
-            self.ledger.found(hash, logs);
+    pub(super) async fn found(&mut self, Fetched { block: hash, told }: Fetched) {
+        let sought = self.sought.remove(&hash);
+        let block = self.ledger.wanted().find(|block| block.hash == hash).cloned();
+        match (told, block) {
+            (Some(told), Some(block)) => {
+                let bloom = sought.as_ref().and_then(|sought| sought.block.bloom.as_deref());
+                self.judge(hash, bloom, &told).await;
+                let wishes = self.audience.wishes(block.change);
+                let is_wanted = |log: &Log| wishes.iter().any(|filter| filter.matches(log, block.number));
+                self.ledger.found(hash, told.logs.into_iter().filter(is_wanted).collect());
+            }
+            (None, Some(block)) => self.give_up(&block).await,
+            (_, None) => {}
         }
         self.go_on().await;
     }
-    /// Tells what can be told, and asks for what is to be told next.
-    async fn go_on(&mut self) {
-        while let Some(telling) = self.ledger.next() {
-            self.tell(telling).await;
+
+    /// What a block's logs say of the nodes, and of the chain's bloom filters.
+    async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &Told) {
+        let network = self.follower.pool().network.clone();
+        if told.odd > 0 {
+            self.metrics.odd_logs(&network, told.odd);
+            let odd = told.odd;
+            if std::mem::replace(&mut self.said_odd, true) {
+                debug!(network = &*network, %block, odd, "a block has odd logs");
+            } else {
+                warn!(
+                    network = &*network, %block, odd,
+                    "a node writes logs in its own way: they are told as they are, to those whom they can be seen to concern"
+                );
+            }
         }
-        for ledger::Block { hash, change, .. } in self.ledger.wanted().take(AT_ONCE) {
-            if let Some(Sought { block, task: task @ None }) = self.sought.get_mut(&hash) {
-                let (follower, audience, block) = (self.follower.clone(), self.audience.clone(), block.clone());
-                let fetch = async move {
-                    // Those who leave must not hold back the logs of later blocks from the others.
-                    let bloom = block.bloom.as_deref().filter(|bloom| !bloom.is_empty());
-                    let may_match = |filter: &Arc<Filter>| filter.may_match(block.number, bloom);
-                    let is_wanted = || audience.wishes(change).iter().any(may_match);
-                    Fetched { block: hash, logs: fetch::fetch(follower, block.clone(), is_wanted).await }
-                };
-                *task = Some(self.fetches.spawn(fetch));
+        if let Some(contradiction) = self.blooms.compare(bloom, &told.logs) {
+            self.metrics.bloom_contradicted(&network);
+            warn!(
+                network = &*network, %block,
+                "a block has logs that its header's bloom filter does not have: the filters are not believed any more"
+            );
+            if let Some(change) = contradiction.passed {
+                // There may have been such logs in blocks that nobody looked at.
+                self.audience.close(change, Closing::Gap, |_| true).await;
             }
         }
     }
 
-    async fn tell(&self, Telling { block, logs, removed }: Telling<Log>) {
+    async fn tell_all(&mut self) {
+        while let Some(telling) = self.ledger.next() {
+            self.tell(telling).await;
+        }
+    }
+
+    /// Tells what can be told, and asks for what is to be told next.
+    async fn go_on(&mut self) {
+        self.tell_all().await;
+        let patience = self.settings.patience(self.follower.block_time());
+        for block in self.ledger.wanted().take(AT_ONCE) {
+            if let Some(Sought { block: header, task: task @ None }) = self.sought.get_mut(&block.hash) {
+                let (audience, change) = (self.audience.clone(), block.change);
+                let errand = fetch::Errand {
+                    follower: self.follower.clone(),
+                    block: header.clone(),
+                    // Those who leave must not hold back the logs of later blocks from the others.
+                    wishes: Box::new(move || audience.wishes(change)),
+                    patience,
+                    forms: self.forms.clone(),
+                };
+                let hash = block.hash;
+                *task = Some(self.fetches.spawn(async move { Fetched { block: hash, told: errand.run().await } }));
+            }
+        }
+    }
+
+    async fn tell(&self, Telling { block, logs, removed, to }: Telling<Log>) {
         let logs = if removed { logs.iter().rev().map(Log::removed).collect() } else { logs };
         if logs.is_empty() {
             return;
         }
+        let change = block.change;
         let wanted = move |filter: &Filter| {
+            if !to.includes(|block| filter.may_match(block.number, block.bloom.as_ref())) {
+                return Arc::default();
+            }
             let logs = logs.iter().filter(|log| filter.matches(log, block.number));
             logs.map(|log| log.text.clone()).collect()
         };
-        self.audience.tell(block.change, wanted).await;
+        self.audience.tell(change, wanted).await;
     }
 
     /// The logs of this block need not be found any more.
@@ -184,23 +236,18 @@ impl Logs {
         self.fetches.abort_all();
     }
 
-    /// Logs are missing for whoever hears of the change of this number.
-    async fn give_up(&mut self, change: u64) {
-        self.clear();
-        self.audience.close(change, Closing::Gap).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_bloom_says_nothing_until_the_chain_has_shown_another() {
-        let (mut blooms, empty, full) = (Blooms::default(), Bloom([0; 256]), Bloom([1; 256]));
-        assert_eq!(blooms.evidence(Some(&empty)), None);
-        assert_eq!(blooms.evidence(Some(&full)), Some(&full));
-        assert_eq!(blooms.evidence(None), None);
-        assert_eq!(blooms.evidence(Some(&empty)), Some(&empty));
+    /// The logs of this block cannot be had: whom they may concern must not believe to have them all, and nobody else is held up.
+    async fn give_up(&mut self, block: &Arc<ledger::Block>) {
+        self.forget(block.hash);
+        self.ledger.found(block.hash, Arc::default());
+        let network = self.follower.pool().network.clone();
+        self.metrics.logs_given_up(&network);
+        warn!(
+            network = &*network, block = %block.hash, number = block.number,
+            "no node gave the logs of a block in time: clients whom they may concern are closed"
+        );
+        let at = block.clone();
+        let concerned = move |filter: &Filter| filter.may_match(at.number, at.bloom.as_ref());
+        self.audience.close(block.change, Closing::Gap, concerned).await;
     }
 }

@@ -9,7 +9,8 @@ use super::*;
 use crate::domain::hash::Hash;
 
 const NODES: usize = 3;
-const SETTINGS: Settings = Settings { window: 12, max_backfill: 6 };
+const SETTINGS: Settings =
+    Settings { window: 12, max_backfill: 6, timeout: None, trust_bloom: crate::config::TrustBloom::Auto };
 
 /// Every block that there is.
 #[derive(Default)]

@@ -44,7 +44,7 @@ fn told(change: &Change) -> String {
 impl Scene {
     fn dozing() -> Self {
         let now = Instant::now();
-        let follow = Follow::new(&Settings { window: 8, max_backfill: 4 }, now);
+        let follow = Follow::new(&Settings { window: 8, max_backfill: 4, ..Settings::default() }, now);
         let mut scene = Self { follow, now };
         assert_eq!(scene.head(0, "a10"), "");
         scene

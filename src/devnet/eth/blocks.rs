@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use super::{
     super::{
         block::Block,
+        bloom::Bloom,
+        fault::{Fault, Faults},
         filter::LogFilter,
-        hex::quantity,
+        hex::{self, quantity},
         params::{At, Params},
         rpc::{Answer, RpcError},
     },
@@ -22,7 +24,7 @@ impl Context<'_> {
         let Some(block) = self.given(at) else { return Ok(Value::Null.into()) };
         let json = block.json(full);
         let lie = if at == At::Latest { self.faults.lie() } else { 0 };
-        Ok(Answer::Json(with_number(json, block.number, lie)))
+        Ok(Answer::Json(with_bloom(with_number(json, block.number, lie), &block, self.faults)))
     }
 
     pub(super) fn transaction_count_of_block(&self, method: &str, params: &Params) -> Outcome {
@@ -65,6 +67,9 @@ impl Context<'_> {
         }
         let filter = LogFilter::parse(wish)?;
         if !wish["blockHash"].is_null() {
+            if self.faults.has(&Fault::NoLogsByHash) {
+                return Err(RpcError::params("invalid params: unknown field blockHash"));
+            }
             if !wish["fromBlock"].is_null() || !wish["toBlock"].is_null() {
                 return Err(RpcError::params(
                     "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other",
@@ -73,7 +78,7 @@ impl Context<'_> {
             let at = At::parse(&wish["blockHash"]).filter(|at| matches!(at, At::Hash(_)));
             let at = at.ok_or_else(|| RpcError::params("invalid block hash"))?;
             let block = self.find(at).ok_or_else(|| RpcError::new(-32000, "unknown block"))?;
-            return Ok(Value::Array(filter.logs(&block, false)).into());
+            return self.told(filter.logs(&block, false));
         }
         let end = |key: &str| {
             let at = At::parse(&wish[key]).filter(|at| !matches!(at, At::Hash(_)));
@@ -87,7 +92,29 @@ impl Context<'_> {
         }
         let range = from.max(self.view.base())..=to.min(self.view.head().number);
         let blocks = range.filter_map(|number| self.view.block(number));
-        Ok(blocks.flat_map(|block| filter.logs(block, false)).collect::<Value>().into())
+        self.told(blocks.flat_map(|block| filter.logs(block, false)).collect())
+    }
+
+    /// Logs as the node's faults have them told.
+    fn told(&self, mut logs: Vec<Value>) -> Outcome {
+        if let Some(most) = self.faults.logs_limit().filter(|most| logs.len() as u64 > *most) {
+            return Err(RpcError::new(-32005, format!("query returned more than {most} results")));
+        }
+        if self.faults.has(&Fault::NullTopics) {
+            for place in 0..logs.len() {
+                if logs.get(place + 1).is_none_or(|next| next["blockHash"] != logs[place]["blockHash"]) {
+                    logs[place]["topics"] = Value::Null;
+                }
+            }
+        }
+        if self.faults.has(&Fault::OddLogs) {
+            if let Some(first) = logs.first_mut().and_then(Value::as_object_mut) {
+                first.remove("removed");
+                first.remove("blockTimestamp");
+            }
+            logs.push(Value::Null);
+        }
+        Ok(Value::Array(logs).into())
     }
 
     pub(super) fn new_filter(&self, method: &str, params: &Params) -> Outcome {
@@ -119,7 +146,7 @@ impl Context<'_> {
     }
 
     pub(super) fn find(&self, at: At) -> Option<Arc<Block>> {
-        at.find(&self.node.chain, &self.view)
+        at.find(&self.node.chain, &self.view).filter(|block| self.faults.missing_block() != Some(block.number))
     }
 
     /// The first argument of `…ByNumber` or `…ByHash`, which must be there.
@@ -133,6 +160,16 @@ impl Context<'_> {
             at => Ok(at),
         }
     }
+}
+
+/// The block or header with the bloom filter that the node's faults give it.
+pub(in super::super) fn with_bloom(json: Arc<str>, block: &Block, faults: &Faults) -> Arc<str> {
+    if !faults.has(&Fault::BlindBlooms) {
+        return json;
+    }
+    let mut blind = Bloom::default();
+    blind.0[0] = 1;
+    json.replace(&hex::encode(&block.bloom.0), &hex::encode(&blind.0)).into()
 }
 
 /// The block or header with its number raised by `lie`.

@@ -17,7 +17,7 @@ use super::{
         view::View,
     },
     Context, Outcome,
-    blocks::with_number,
+    blocks::{with_bloom, with_number},
 };
 
 /// Subscriptions one WebSocket may have.
@@ -107,8 +107,10 @@ impl Subscriptions {
             let mut notify = |result: &dyn Display| out.push(notification(id, result));
             match wish {
                 Wish::NewHeads => {
-                    for block in seen.advance(now.clone()).added {
-                        notify(&with_number(block.head_json(), block.number, faults.lie()));
+                    let added = seen.advance(now.clone()).added.into_iter();
+                    for block in added.filter(|block| faults.missing_block() != Some(block.number)) {
+                        let header = with_number(block.head_json(), block.number, faults.lie());
+                        notify(&with_bloom(header, &block, faults));
                     }
                 }
                 Wish::Logs(filter) => {

@@ -1,57 +1,178 @@
-//! Asking nodes for the logs of a block.
+//! Getting the logs of one block from whichever node has them, by whatever question it answers.
 
-use std::{sync::Arc, time::Duration};
+mod forms;
+mod question;
 
-use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
-
-use super::log::Log;
-use crate::{
-    chain::{Block, Follower},
-    pool::Pool,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-/// The longest answer that is read, in bytes.
-const MAX_ANSWER: usize = 32 << 20;
-/// How long a node may take. One that sends nothing at all is out sooner.
-const LIMIT: Duration = Duration::from_secs(10);
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
+
+pub(super) use self::forms::Forms;
+use self::{
+    forms::Form,
+    question::{Lack, Question},
+};
+use super::{
+    filter::{Filter, union},
+    log::Told,
+};
+use crate::{
+    chain::{Block, Follower},
+    pool::{Pool, snapshot::Facts},
+};
+
 /// The first pause when no node has the logs; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Rounds after which nodes are believed that a block has no logs although its bloom filter has bits.
 const DISBELIEF: u32 = 10;
+/// The least and the most that a node may take before another one is asked beside it: a quarter of the patience.
+const HEAD_START: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+/// How often the nodes are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// A node that has sent nothing for longer while it owes the logs is not there, as far as is known.
+const SILENCE: Duration = Duration::from_millis(1200);
 
-/// The logs of `block`, all of them, from the first node that has them. It tries for as long as they are wanted; then there are none.
-pub(super) async fn fetch(follower: Arc<Follower>, block: Arc<Block>, is_wanted: impl Fn() -> bool) -> Arc<[Log]> {
-    let mut pause = PAUSE;
-    let mut round = 0_u32;
-    while round == 0 || is_wanted() {
-        round += 1;
-        let pool = follower.pool();
-        for node in candidates(&pool, block.number) {
-            let name = &*pool.nodes[node].name;
-            match ask(&pool, node, &block).await {
-                // Some nodes say so of a block that they do not have yet.
-                Ok(logs) if !is_credible(&logs, &block, round) => {
-                    debug!(node = name, block = %block.hash, "the node has no logs of a block that should have some");
-                }
-                Ok(logs) => return logs.into(),
-                Err(why) if round.is_multiple_of(DISBELIEF) => {
-                    warn!(network = &*pool.network, node = name, block = %block.hash, why, "the logs of a block cannot be had");
-                }
-                Err(why) => debug!(node = name, block = %block.hash, why, "no logs from this node"),
+/// The logs of a block are to be had.
+pub(super) struct Errand {
+    pub(super) follower: Arc<Follower>,
+    pub(super) block: Arc<Block>,
+    /// What those want who hear of the block.
+    pub(super) wishes: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
+    /// For how long the logs are tried for while there are nodes that should have them.
+    pub(super) patience: Duration,
+    pub(super) forms: Forms,
+}
+
+impl Errand {
+    /// The logs of the block, all of them that are wanted, from the first node that has them; none when nobody wants them any more. `None`
+    /// when they cannot be had in time.
+    pub(super) async fn run(self) -> Option<Told> {
+        let said_none = AtomicBool::new(false);
+        // Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            told = self.hunt(&said_none) => Some(told),
+            // In the end nodes are believed.
+            () = self.be_patient() => said_none.load(Relaxed).then(Told::default),
+        }
+    }
+
+    /// Time that passes while no node is there that should have the block is lost on nobody: nodes that are all away are waited for.
+    async fn be_patient(&self) {
+        let mut spent = Duration::ZERO;
+        while spent < self.patience {
+            let tick = TICK.min(self.patience - spent);
+            sleep(tick).await;
+            let pool = self.follower.pool();
+            let (now, snapshot) = (Instant::now(), pool.snapshot());
+            let is_there = |(facts, node): (&Facts, &crate::pool::node::Node)| {
+                has(facts, self.block.number) && facts.rank(0, 0).is_some() && node.traffic.silence(now) <= SILENCE
+            };
+            if snapshot.nodes.iter().zip(&pool.nodes).any(is_there) {
+                spent += tick;
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    Arc::default()
+
+    async fn hunt(&self, said_none: &AtomicBool) -> Told {
+        let mut pause = PAUSE;
+        let mut round = 0_u32;
+        while round == 0 || self.is_wanted() {
+            round += 1;
+            match self.ask_all(round, said_none).await {
+                Some(told) => return told,
+                None => sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Told::default()
+    }
+
+    fn is_wanted(&self) -> bool {
+        // A filter that is not believed rules out nothing.
+        (self.wishes)().iter().any(|filter| filter.may_match(self.block.number, None))
+    }
+
+    /// Asks the nodes, one after the other, and beside one that takes long the next.
+    async fn ask_all(&self, round: u32, said_none: &AtomicBool) -> Option<Told> {
+        let pool = self.follower.pool();
+        let mut nodes = candidates(&pool, self.block.number).into_iter();
+        let mut asked = FuturesUnordered::new();
+        let head_start = (self.patience / 4).clamp(HEAD_START.0, HEAD_START.1);
+        loop {
+            match nodes.next() {
+                Some(node) => asked.push(self.ask(&pool, node, round, said_none)),
+                None if asked.is_empty() => return None,
+                None => {}
+            }
+            let next_at = Instant::now() + head_start;
+            // Both arms are cancel-safe.
+            tokio::select! {
+                biased;
+                Some(answer) = asked.next() => if answer.is_some() { return answer },
+                () = sleep_until(next_at), if nodes.len() > 0 => {}
+            }
+        }
+    }
+
+    /// Asks one node, in one form after the other, as long as it answers.
+    async fn ask(&self, pool: &Pool, node: usize, round: u32, said_none: &AtomicBool) -> Option<Told> {
+        let name = &pool.nodes[node].name;
+        let (network, block) = (&*pool.network, self.block.hash);
+        let wishes = (self.wishes)();
+        let concerned = wishes.iter().map(|filter| &**filter);
+        let question = Question {
+            pool,
+            node,
+            block: &self.block,
+            union: union(concerned.filter(|filter| filter.may_match(self.block.number, None))),
+            limit: self.patience,
+        };
+        let mut refused = false;
+        for form in self.forms.of(name, round) {
+            match question.ask(form).await {
+                // Some nodes say so of a block that they do not have yet.
+                Ok(told) if !is_credible(&told, &self.block, round) => {
+                    debug!(network, node = &**name, %block, "the node has no logs of a block that should have some");
+                    said_none.store(true, Relaxed);
+                }
+                Ok(told) => {
+                    self.forms.answered(name, form, refused);
+                    return Some(told);
+                }
+                Err(Lack::Empty) => said_none.store(true, Relaxed),
+                Err(Lack::Inapplicable) => {}
+                Err(Lack::Refused(why)) => {
+                    debug!(network, node = &**name, %block, ?form, why, "no logs from this node in this form");
+                    refused |= form == Form::Hash;
+                }
+                Err(Lack::Away(why)) => {
+                    debug!(network, node = &**name, %block, ?form, why, "no logs from this node");
+                    return None;
+                }
+            }
+        }
+        None
+    }
 }
 
 /// Whether these may be all logs of the block. In the end nodes are believed.
-fn is_credible(logs: &[Log], block: &Block, round: u32) -> bool {
-    let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty());
-    !(logs.is_empty() && should_have_some && round < DISBELIEF)
+fn is_credible(told: &Told, block: &Block, round: u32) -> bool {
+    let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty() && !bloom.is_full());
+    !told.logs.is_empty() || told.receipts > 0 || !should_have_some || round >= DISBELIEF
+}
+
+fn has(facts: &Facts, number: u64) -> bool {
+    facts.head.as_ref().is_some_and(|head| head.number >= number)
 }
 
 /// The nodes to ask, in this order: the one that serves the calls, then those that should have the block.
@@ -61,8 +182,7 @@ fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
         .filter_map(|node| {
             let facts = &snapshot.nodes[node];
             let is_active = snapshot.active == Some(node);
-            let has_block = facts.head.as_ref().is_some_and(|head| head.number >= number);
-            (is_active || has_block).then_some(())?;
+            (is_active || has(facts, number)).then_some(())?;
             Some((!is_active, facts.rank(pool.nodes[node].traffic.told(), pool.served())?, node))
         })
         .collect();
@@ -70,40 +190,25 @@ fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
     nodes.into_iter().map(|(.., node)| node).collect()
 }
 
-async fn ask(pool: &Pool, index: usize, block: &Block) -> Result<Vec<Log>, String> {
-    let node = &pool.nodes[index];
-    let params = format!(r#"[{{"blockHash":"{}"}}]"#, block.hash);
-    let out = node.goes_out();
-    if node.is_out() {
-        return Err("the node is out".to_owned());
-    }
-    // Whoever is owed an answer is watched for its silence.
-    let _owed = node.traffic.owes(Instant::now());
-    // Both arms are cancel-safe.
-    let answer = tokio::select! {
-        biased;
-        answer = pool.ask_in_time(index, "eth_getLogs", &params, MAX_ANSWER, LIMIT) => answer,
-        () = out => return Err("the node went out".to_owned()),
-    };
-    node.traffic.touch(Instant::now());
-    let json = answer.map_err(|trouble| trouble.text)?.map_err(|refused| refused.text)?;
-    Log::read_all(&json, block.hash).ok_or_else(|| "eth_getLogs: not the logs of the block".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{bloom::Bloom, hash::Hash};
+    use crate::{
+        domain::{bloom::Bloom, hash::Hash},
+        view::logs::log::Log,
+    };
 
     #[test]
     fn that_a_block_whose_bloom_has_bits_has_no_logs_is_believed_late() {
         let (hash, parent, header) = (Hash([1; 32]), Hash([0; 32]), bytes::Bytes::new());
         let block = Block { number: 1, hash, parent, timestamp: 1, header, bloom: Some(Box::new(Bloom([1; 256]))) };
-        let without = [None, Some(Box::new(Bloom([0; 256])))].map(|bloom| Block { bloom, ..block.clone() });
-        let log = Log { address: [0; 20], topics: Vec::new(), text: "{}".into() };
-        assert!(!is_credible(&[], &block, 1));
-        assert!(is_credible(&[], &block, DISBELIEF));
-        assert!(is_credible(&[log], &block, 1));
-        assert!(without.iter().all(|block| is_credible(&[], block, 1)));
+        let silent = [None, Some(Box::new(Bloom([0; 256]))), Some(Box::new(Bloom([0xff; 256])))];
+        let without = silent.map(|bloom| Block { bloom, ..block.clone() });
+        let log = Log { address: None, topics: Vec::new(), text: "{}".into() };
+        assert!(!is_credible(&Told::default(), &block, 1));
+        assert!(is_credible(&Told::default(), &block, DISBELIEF));
+        assert!(is_credible(&Told { logs: vec![log], ..Told::default() }, &block, 1));
+        assert!(is_credible(&Told { receipts: 1, ..Told::default() }, &block, 1), "its transactions have none");
+        assert!(without.iter().all(|block| is_credible(&Told::default(), block, 1)));
     }
 }

@@ -1,5 +1,7 @@
 //! Which logs a subscriber wants.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -12,6 +14,8 @@ use crate::domain::{
 
 /// Addresses and topics in one filter, at most.
 const MOST: usize = 10_000;
+/// Addresses, or topics at one position, that nodes take in one filter without complaint.
+const UNION: usize = 1000;
 /// Topics that a log can have.
 const POSITIONS: usize = 4;
 
@@ -101,9 +105,9 @@ impl Filter {
     /// Whether the subscriber wants this log of the block at this height.
     pub(super) fn matches(&self, log: &Log, number: u64) -> bool {
         (self.from..=self.to).contains(&number)
-            && self.addresses.has(&log.address)
+            && self.addresses.has(log.address.as_ref())
             && self.topics.len() <= log.topics.len()
-            && self.topics.iter().zip(&log.topics).all(|(wanted, topic)| wanted.has(topic))
+            && self.topics.iter().zip(&log.topics).all(|(wanted, topic)| wanted.has(topic.as_ref()))
     }
 
     /// False when there is certainly no log for the subscriber in a block of this height and bloom.
@@ -115,6 +119,38 @@ impl Filter {
                     && self.topics.iter().all(|any| any.may_be_in(bloom))
             })
     }
+}
+
+/// The narrowest filter object's `address` and `topics` that give all logs that these want, each with a comma before it. `None` when
+/// it would be no narrower than none at all, or too long.
+pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Option<String> {
+    let addresses = any_of(filters.clone().map(|filter| Some(&filter.addresses)), |address| hex::encode(address));
+    let topics = (0..POSITIONS)
+        .map(|place| any_of(filters.clone().map(|filter| filter.topics.get(place)), |topic| topic.to_string()));
+    let mut topics: Vec<Option<String>> = topics.collect();
+    while topics.pop_if(|topic| topic.is_none()).is_some() {}
+    let topics: Vec<String> = topics.into_iter().map(|list| list.unwrap_or_else(|| "null".to_owned())).collect();
+    let addresses = addresses.map(|list| format!(r#","address":{list}"#));
+    let topics = (!topics.is_empty()).then(|| format!(r#","topics":[{}]"#, topics.join(",")));
+    let union = addresses.unwrap_or_default() + &topics.unwrap_or_default();
+    (!union.is_empty()).then_some(union)
+}
+
+/// The values of all in one list. `None` when one of them leaves it open, or the list would be too long.
+fn any_of<'a, T: Ord + 'a>(
+    wishes: impl Iterator<Item = Option<&'a Any<T>>>,
+    text: impl Fn(&T) -> String,
+) -> Option<String> {
+    let mut values = BTreeSet::new();
+    for wish in wishes {
+        let wish = wish.filter(|wish| !wish.0.is_empty())?;
+        values.extend(wish.0.iter().map(|(value, _)| value));
+        if values.len() > UNION {
+            return None;
+        }
+    }
+    let values: Vec<String> = values.into_iter().map(|value| format!("\"{}\"", text(value))).collect();
+    (!values.is_empty()).then(|| format!("[{}]", values.join(",")))
 }
 
 impl<T: Ord> Any<T> {
@@ -144,8 +180,9 @@ impl<T: Ord> Any<T> {
         Some(if is_open { Self::open() } else { Self(items.into()) })
     }
 
-    fn has(&self, item: &T) -> bool {
-        self.0.is_empty() || self.0.binary_search_by(|(one, _)| one.cmp(item)).is_ok()
+    /// What cannot be told is wanted only by those who leave it open.
+    fn has(&self, item: Option<&T>) -> bool {
+        self.0.is_empty() || item.is_some_and(|item| self.0.binary_search_by(|(one, _)| one.cmp(item)).is_ok())
     }
 
     fn may_be_in(&self, bloom: &Bloom) -> bool {
@@ -198,8 +235,8 @@ mod tests {
     fn bloom(logs: &[Log]) -> Bloom {
         let mut bloom = Bloom([0; 256]);
         for log in logs {
-            let topics = log.topics.iter().map(|topic| &topic.0[..]);
-            for bit in topics.chain([&log.address[..]]).flat_map(Bloom::bits) {
+            let topics = log.topics.iter().flatten().map(|topic| &topic.0[..]);
+            for bit in topics.chain(log.address.iter().map(|address| &address[..])).flat_map(Bloom::bits) {
                 bloom.0[255 - usize::from(bit / 8)] |= 1 << (bit % 8);
             }
         }
@@ -316,5 +353,27 @@ mod tests {
         let one = read(&json!({"address": [account(2), account(1), account(2)], "topics": [[word(2), word(1)]]}));
         let other = read(&json!({"topics": [[word(1), word(2)]], "address": [account(1), account(2)], "x": 1}));
         assert_eq!(one, other);
+    }
+
+    #[test]
+    fn what_all_want_together_is_asked_for_in_one_filter() {
+        let (a, b) = (json!(account(1)), json!(account(2)));
+        let (x, y) = (json!(word(1)), json!(word(2)));
+        for (filters, expected) in [
+            (vec![json!({"address": a})], json!({"address": [a]})),
+            (vec![json!({"address": a}), json!({"address": [b, a], "topics": [x]})], json!({"address": [a, b]})),
+            (vec![json!({"topics": [x]}), json!({"topics": [[y, x], y]})], json!({"topics": [[x, y]]})),
+            (vec![json!({"topics": [null, x], "address": b})], json!({"address": [b], "topics": [null, [x]]})),
+            (vec![json!({"topics": [x]}), json!({"address": a})], json!({})),
+            (vec![json!({"address": a}), json!({})], json!({})),
+            (vec![json!({"topics": [x, null, null]})], json!({"topics": [[x]]})),
+        ] {
+            let read: Vec<Filter> = filters.iter().map(|filter| read(filter).unwrap()).collect();
+            let union = union(read.iter()).map_or("{}".to_owned(), |text| format!("{{{}}}", &text[1..]));
+            assert_eq!(serde_json::from_str::<Value>(&union).unwrap(), expected, "{filters:?}");
+        }
+        let many: Vec<String> = (0..=UNION).map(|n| format!("0x{n:040x}")).collect();
+        assert_eq!(union([read(&json!({"address": many})).unwrap()].iter()), None);
+        assert_eq!(union([].iter()), None);
     }
 }

@@ -9,21 +9,95 @@ use super::filter::Address;
 use crate::domain::{hash::Hash, hex, json::Scanner};
 
 /// A log of a block: what filters look at, and the node's text, which goes to subscribers as it is.
+///
+/// Nodes write some logs in their own way. What cannot be told of such a log is `None`, and matches only who does not ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Log {
-    pub(super) address: Address,
-    pub(super) topics: Vec<Hash>,
+    pub(super) address: Option<Address>,
+    pub(super) topics: Vec<Option<Hash>>,
     /// An object.
     pub(super) text: Arc<str>,
 }
 
-impl Log {
-    /// Reads what a node says are all logs of `block`. `None` when it is anything else.
-    pub(super) fn read_all(json: &[u8], block: Hash) -> Option<Vec<Self>> {
-        let logs: Vec<&RawValue> = serde_json::from_slice(json).ok()?;
-        logs.into_iter().map(|log| Self::read(log.get(), block)).collect()
+/// What a node says are the logs of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) logs: Vec<Log>,
+    /// How many of the logs are not written as the API has it.
+    pub(super) odd: u64,
+    /// Of what, if the node was asked for receipts: how many transactions the block has.
+    pub(super) receipts: usize,
+}
+
+/// How a node was asked, which says what it means when a log does not name its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// For that very block.
+    ByHash,
+    /// For whichever block is at its height.
+    ByHeight,
+}
+
+/// Why an answer cannot be taken.
+const OTHER_BLOCK: &str = "the logs are of another block";
+const NOT_CANONICAL: &str = "to the node the block is not canonical";
+const NO_LOGS: &str = "the answer is no list of logs";
+const NO_RECEIPTS: &str = "the answer is no list of receipts";
+
+impl Told {
+    /// Reads the answer to `eth_getLogs`.
+    ///
+    /// # Errors
+    /// When they are not the logs of `block`, as far as the node says.
+    pub(super) fn read(json: &[u8], block: Hash, asked: Asked) -> Result<Self, &'static str> {
+        let logs: Vec<&RawValue> = serde_json::from_slice(json).map_err(|_| NO_LOGS)?;
+        let mut told = Self::default();
+        logs.into_iter().try_for_each(|log| told.take(log.get(), block, asked))?;
+        Ok(told)
     }
 
+    /// Reads the answer to `eth_getBlockReceipts`.
+    ///
+    /// # Errors
+    /// When they are not the receipts of `block`, as far as the node says.
+    pub(super) fn read_receipts(json: &[u8], block: Hash, asked: Asked) -> Result<Self, &'static str> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Receipt<'a> {
+            #[serde(borrow)]
+            block_hash: Option<&'a str>,
+            #[serde(borrow)]
+            logs: Option<Vec<&'a RawValue>>,
+        }
+        let receipts: Vec<Receipt<'_>> = serde_json::from_slice(json).map_err(|_| NO_RECEIPTS)?;
+        let mut told = Self { receipts: receipts.len(), ..Self::default() };
+        for receipt in receipts {
+            let asked = match receipt.block_hash.map(str::parse::<Hash>) {
+                Some(Ok(hash)) if hash == block => Asked::ByHash,
+                Some(Ok(_)) => return Err(OTHER_BLOCK),
+                Some(Err(_)) | None => asked,
+            };
+            let mut logs = receipt.logs.unwrap_or_default().into_iter();
+            logs.try_for_each(|log| told.take(log.get(), block, asked))?;
+        }
+        Ok(told)
+    }
+
+    /// What is no object is no log, and cannot be told.
+    fn take(&mut self, text: &str, block: Hash, asked: Asked) -> Result<(), &'static str> {
+        if let Some(log) = Log::read(text, block) {
+            self.logs.push(log);
+            return Ok(());
+        }
+        let log = Log::guess(text, block, asked)?;
+        self.odd += 1;
+        self.logs.extend(log);
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Reads a log of `block` as the API has it.
     pub(super) fn read(text: &str, block: Hash) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -37,9 +111,48 @@ impl Log {
         // To a node that says so the block is not canonical, and the client must not hear that of a log that it is told for the first time.
         let stands = fields.removed != Some(true);
         let is_of_block = stands && fields.block_hash.parse() == Ok(block);
-        let address = hex::bytes(fields.address)?.try_into().ok()?;
-        let topics = fields.topics.iter().map(|topic| topic.parse().ok()).collect::<Option<_>>()?;
-        is_of_block.then(|| Self { address, topics, text: text.into() })
+        let address = address(fields.address)?;
+        let topics = fields.topics.iter().map(|topic| topic.parse().ok().map(Some)).collect::<Option<_>>()?;
+        is_of_block.then(|| Self { address: Some(address), topics, text: text.into() })
+    }
+
+    /// Makes what can be made of a log that is written in another way. `None` when it is none.
+    fn guess(text: &str, block: Hash, asked: Asked) -> Result<Option<Self>, &'static str> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Fields<'a> {
+            #[serde(borrow)]
+            address: Option<&'a RawValue>,
+            #[serde(borrow)]
+            topics: Option<&'a RawValue>,
+            #[serde(borrow)]
+            block_hash: Option<&'a RawValue>,
+            #[serde(borrow)]
+            removed: Option<&'a RawValue>,
+        }
+        if !text.starts_with('{') {
+            return Ok(None);
+        }
+        // Members that come twice say nothing.
+        let fields: Fields<'_> = serde_json::from_str(text).unwrap_or_default();
+        let string = |json: Option<&RawValue>| serde_json::from_str::<String>(json?.get()).ok();
+        if fields.removed.is_some_and(|removed| removed.get() == "true") {
+            return Err(NOT_CANONICAL);
+        }
+        let names = string(fields.block_hash).and_then(|hash| hash.parse::<Hash>().ok());
+        if names.map_or(asked == Asked::ByHeight, |names| names != block) {
+            return Err(OTHER_BLOCK);
+        }
+        let list = fields.topics.and_then(|topics| serde_json::from_str::<Vec<&RawValue>>(topics.get()).ok());
+        let topics = list.unwrap_or_default().into_iter().map(|topic| string(Some(topic))?.parse().ok()).collect();
+        let address = string(fields.address).and_then(|text| address(&text));
+        Ok(Some(Self { address, topics, text: text.into() }))
+    }
+
+    /// The address, and the first topic: what tells in most cases whether a bloom filter has the log.
+    pub(super) fn marks(&self) -> impl Iterator<Item = &[u8]> {
+        let address = self.address.iter().map(|address| &address[..]);
+        address.chain(self.topics.first().into_iter().flatten().map(|topic| &topic.0[..]))
     }
 
     /// The log as it is told when its block is not canonical any more.
@@ -47,11 +160,15 @@ impl Log {
         let text = &*self.text;
         let removed = match flag(text.as_bytes()) {
             Some(flag) => [&text[..flag.start], "true", &text[flag.end..]].concat(),
-            // It has other members, or it could not have been read.
+            None if text[1..].trim_start().starts_with('}') => r#"{"removed":true}"#.to_owned(),
             None => [text.strip_suffix('}').unwrap_or(text), r#","removed":true}"#].concat(),
         };
         Self { text: removed.into(), ..self.clone() }
     }
+}
+
+fn address(text: &str) -> Option<Address> {
+    hex::bytes(text)?.try_into().ok()
 }
 
 /// Where the value of the member `removed` stands.
@@ -81,25 +198,79 @@ mod tests {
 
     const BLOCK: Hash = Hash([0x33; 32]);
 
-    #[test]
-    fn logs_are_read_and_their_text_is_kept_as_it_is() {
-        let (one, two) = (text(r#", "removed" : false, "data":"0x""#), text(""));
-        let logs = Log::read_all(format!("[ {one} ,\n{two}]").as_bytes(), BLOCK).unwrap();
-        assert_eq!(logs.iter().map(|log| &*log.text).collect::<Vec<_>>(), [&one, &two]);
-        assert_eq!((logs[0].address, &*logs[0].topics), ([0x11; 20], &[Hash([0x22; 32])][..]));
-        assert_eq!(Log::read_all(b"[]", BLOCK), Some(Vec::new()));
+    fn read(json: &str) -> Result<Told, &'static str> {
+        Told::read(json.as_bytes(), BLOCK, Asked::ByHash)
     }
 
     #[test]
-    fn what_is_not_all_logs_of_the_block_is_not_read() {
-        let other = Log::read_all(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]));
-        assert_eq!(other, None, "a node that does not know the parameter gives the logs of its latest block");
-        let removed = format!("[{}]", text(r#","removed":true"#));
-        for bad in
-            [&removed, "null", "{}", "[{}]", "[1]", &format!("[{}, {{}}]", text("")), &text("").replace("11", "1")]
-        {
-            assert_eq!(Log::read_all(bad.as_bytes(), BLOCK), None, "{bad}");
+    fn logs_are_read_and_their_text_is_kept_as_it_is() {
+        let (one, two) = (text(r#", "removed" : false, "data":"0x""#), text(""));
+        let told = read(&format!("[ {one} ,\n{two}]")).unwrap();
+        assert_eq!(told.logs.iter().map(|log| &*log.text).collect::<Vec<_>>(), [&one, &two]);
+        assert_eq!((told.logs[0].address, &*told.logs[0].topics), (Some([0x11; 20]), &[Some(Hash([0x22; 32]))][..]));
+        assert_eq!((told.odd, told.receipts), (0, 0));
+        assert_eq!(read("[]"), Ok(Told::default()));
+    }
+
+    #[test]
+    fn what_is_said_of_another_block_is_not_read() {
+        let other = Told::read(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]), Asked::ByHash);
+        assert_eq!(
+            other,
+            Err(OTHER_BLOCK),
+            "a node that does not know the parameter gives the logs of its latest block"
+        );
+        let removed = text(r#","removed":true"#);
+        assert_eq!(read(&format!("[{},{removed}]", text(""))), Err(NOT_CANONICAL));
+        for bad in ["null", "{}", "1", "[{}", &text("")] {
+            assert_eq!(read(bad), Err(NO_LOGS), "{bad}");
         }
+        let nameless = text("").replace("blockHash", "hash");
+        let by_height = Told::read(format!("[{nameless}]").as_bytes(), BLOCK, Asked::ByHeight);
+        assert_eq!(by_height, Err(OTHER_BLOCK), "nothing says of which block it is");
+    }
+
+    #[test]
+    fn one_odd_log_takes_no_other_with_it() {
+        let (well, topic) = (text(""), format!("\"0x{}\"", "22".repeat(32)));
+        let (address, list) = (Some([0x11; 20]), format!("[{topic}]"));
+        let known = Some(Hash([0x22; 32]));
+        for (odd, expected) in [
+            (well.replace(&list, "null"), Some((address, vec![]))),
+            (well.replace("topics", "themes"), Some((address, vec![]))),
+            (well.replace(&list, &format!("[{topic},null,\"0x1\"]")), Some((address, vec![known, None, None]))),
+            (well.replace("address", "contract"), Some((None, vec![known]))),
+            (well.replace("\"0x1111", "\"0x11"), Some((None, vec![known]))),
+            (well.replace("blockHash", "hash"), Some((address, vec![known]))),
+            (well.replace('}', ",\"removed\":null,\"address\":1}"), Some((None, vec![]))),
+            (well.replace('}', ",\"removed\":\"no\"}"), Some((address, vec![known]))),
+            ("{}".to_owned(), Some((None, vec![]))),
+            ("null".to_owned(), None),
+            ("[]".to_owned(), None),
+        ] {
+            let told = read(&format!("[{well},{odd}]")).unwrap_or_else(|why| panic!("{why}: {odd}"));
+            let expected = expected.map(|(address, topics)| Log { address, topics, text: odd.as_str().into() });
+            assert_eq!(told.odd, 1, "{odd}");
+            assert_eq!(told.logs[1..], expected.into_iter().collect::<Vec<_>>(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn logs_are_found_in_receipts() {
+        let log = text("");
+        let hash = BLOCK.to_string();
+        let receipts = |hash: &str, log: &str| {
+            format!(r#"[{{"blockHash":"{hash}","logs":[{log},{log}]}},{{"logs":null}},{{"logs":[{log}]}}]"#)
+        };
+        let read = |json: &str, asked| Told::read_receipts(json.as_bytes(), BLOCK, asked);
+        let told = read(&receipts(&hash, &log), Asked::ByHeight).unwrap();
+        assert_eq!((told.logs.len(), told.odd, told.receipts), (3, 0, 3));
+        assert_eq!(&*told.logs[2].text, log);
+        assert_eq!(read(&receipts(&hash.replace('3', "4"), &log), Asked::ByHash), Err(OTHER_BLOCK));
+        let nameless = log.replace("blockHash", "hash");
+        assert_eq!(read(&receipts(&hash, &nameless), Asked::ByHash).unwrap().odd, 3);
+        assert_eq!(read(&receipts(&hash, &nameless), Asked::ByHeight), Err(OTHER_BLOCK), "the last names no block");
+        assert_eq!(read("null", Asked::ByHash), Err(NO_RECEIPTS));
     }
 
     #[test]
@@ -112,7 +283,9 @@ mod tests {
         ] {
             let log = removed(rest);
             assert_eq!(&*log.text, text(expected));
-            assert_eq!((log.address, log.topics), ([0x11; 20], vec![Hash([0x22; 32])]));
+            assert_eq!((log.address, log.topics), (Some([0x11; 20]), vec![Some(Hash([0x22; 32]))]));
         }
+        let empty = Log { address: None, topics: Vec::new(), text: "{ }".into() };
+        assert_eq!(&*empty.removed().text, r#"{"removed":true}"#);
     }
 }

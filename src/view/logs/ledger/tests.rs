@@ -5,16 +5,21 @@ use super::*;
 /// A block of a random tree, named by the way from the root.
 type Path = Vec<u8>;
 
-fn block(path: &[u8], change: u64) -> Block {
+fn block(path: &[u8], change: u64) -> Arc<Block> {
     let mut hash = [0; 32];
     hash[..path.len()].copy_from_slice(path);
     hash[31] = path.len() as u8;
-    Block { hash: Hash(hash), number: path.len() as u64, change }
+    Arc::new(Block { hash: Hash(hash), number: path.len() as u64, change, bloom: None })
+}
+
+/// The last digit of the block's name.
+fn digit(hash: Hash) -> u8 {
+    hash.0[usize::from(hash.0[31]) - 1]
 }
 
 /// Two logs for most blocks, none for some.
 fn logs(hash: Hash) -> Arc<[(Hash, u8)]> {
-    if hash.0[usize::from(hash.0[31]) - 1] == 0 { Arc::default() } else { [(hash, 0), (hash, 1)].into() }
+    if digit(hash) == 0 { Arc::default() } else { [(hash, 0), (hash, 1)].into() }
 }
 
 /// Somebody who heard of what came after a change, and what they believe now: the blocks that they know logs of.
@@ -22,12 +27,19 @@ fn logs(hash: Hash) -> Arc<[(Hash, u8)]> {
 struct Client {
     since: u64,
     believes: Vec<Hash>,
+    /// The digit of the blocks that certainly do not concern it; 0 if there is none such.
+    spared: u8,
 }
 
 impl Client {
+    fn may_concern(&self, block: &Block) -> bool {
+        digit(block.hash) != self.spared
+    }
+
     fn hear(&mut self, telling: &Telling<(Hash, u8)>) {
         let hash = telling.block.hash;
-        if telling.block.change <= self.since || telling.logs.is_empty() {
+        let is_for_us = self.may_concern(&telling.block) && telling.to.includes(|block| self.may_concern(block));
+        if telling.block.change <= self.since || telling.logs.is_empty() || !is_for_us {
             return;
         }
         assert_eq!(telling.logs, logs(hash));
@@ -48,7 +60,8 @@ enum Step {
     Found(usize),
     /// Logs that were asked for earlier, perhaps of a block that has gone since, or is there again.
     Late(usize),
-    Join,
+    /// Somebody comes, whom blocks of this digit do not concern.
+    Join(u8),
     Leave,
 }
 
@@ -57,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0usize..4, proptest::collection::vec(0u8..3, 1..4)).prop_map(|(lost, gained)| Step::Change(lost, gained)),
         4 => (0usize..4).prop_map(Step::Found),
         1 => (0usize..20).prop_map(Step::Late),
-        1 => Just(Step::Join),
+        1 => (0u8..3).prop_map(Step::Join),
         1 => Just(Step::Leave),
     ]
 }
@@ -67,14 +80,14 @@ struct World {
     change: u64,
     path: Path,
     /// The canonical blocks, with the change with which each came.
-    canonical: Vec<Block>,
+    canonical: Vec<Arc<Block>>,
     seen: Vec<Hash>,
     clients: Vec<Client>,
 }
 
 impl World {
     fn new(window: usize) -> Self {
-        let clients = vec![Client { since: 0, believes: Vec::new() }];
+        let clients = [0, 1].map(|spared| Client { since: 0, believes: Vec::new(), spared }).into();
         let ledger = Ledger::new(window);
         Self { ledger, change: 0, path: Vec::new(), canonical: Vec::new(), seen: Vec::new(), clients }
     }
@@ -98,13 +111,13 @@ impl World {
                 for digit in gained.into_iter().take(30 - self.path.len()) {
                     self.path.push(digit);
                     let block = block(&self.path, self.change);
-                    self.canonical.push(block);
+                    self.canonical.push(block.clone());
                     self.seen.push(block.hash);
                     self.ledger.add(block, (digit == 0).then(Arc::default));
                 }
             }
             Step::Found(nth) => {
-                let found = self.ledger.wanted().nth(nth);
+                let found = self.ledger.wanted().nth(nth).cloned();
                 if let Some(block) = found {
                     self.ledger.found(block.hash, logs(block.hash));
                 }
@@ -114,11 +127,25 @@ impl World {
                     self.ledger.found(hash, logs(hash));
                 }
             }
-            Step::Join => self.clients.push(Client { since: self.change, believes: Vec::new() }),
-            Step::Leave => _ = (self.clients.len() > 1).then(|| self.clients.swap_remove(1)),
+            Step::Join(spared) => {
+                self.clients.push(Client { since: self.change, believes: Vec::new(), spared });
+            }
+            Step::Leave => _ = (self.clients.len() > 2).then(|| self.clients.swap_remove(2)),
         }
         while let Some(telling) = self.ledger.next() {
             self.tell(&telling);
+        }
+        self.nobody_waits_in_vain();
+    }
+
+    /// Everybody believes in all blocks below the lowest one that may concern them and whose logs are not found.
+    fn nobody_waits_in_vain(&self) {
+        for client in &self.clients {
+            let missing = self.ledger.wanted().find(|block| client.may_concern(block));
+            let due = self.canonical.iter().take_while(|block| Some(*block) != missing);
+            let due = due.filter(|block| block.change > client.since && client.may_concern(block));
+            let due: Vec<Hash> = due.map(|block| block.hash).filter(|hash| !logs(*hash).is_empty()).collect();
+            assert_eq!(client.believes, due, "{client:?}");
         }
     }
 
@@ -129,8 +156,8 @@ impl World {
         }
         for client in &self.clients {
             let with_logs = self.canonical.iter().filter(|block| !logs(block.hash).is_empty());
-            let canonical: Vec<Hash> =
-                with_logs.filter(|block| block.change > client.since).map(|block| block.hash).collect();
+            let concerned = with_logs.filter(|block| block.change > client.since && client.may_concern(block));
+            let canonical: Vec<Hash> = concerned.map(|block| block.hash).collect();
             assert_eq!(client.believes, canonical, "since {}", client.since);
         }
     }
@@ -153,7 +180,7 @@ proptest! {
 fn a_block_that_goes_before_its_logs_are_found_is_never_told() {
     let mut ledger = Ledger::new(10);
     let one = block(&[1], 1);
-    ledger.add(one, None);
+    ledger.add(one.clone(), None);
     assert_eq!(ledger.remove(one.hash), None);
     ledger.found(one.hash, logs(one.hash));
     assert_eq!(ledger.next(), None);
@@ -163,22 +190,38 @@ fn a_block_that_goes_before_its_logs_are_found_is_never_told() {
 fn a_block_whose_logs_are_missing_holds_back_those_above_it() {
     let mut ledger = Ledger::new(10);
     let (one, two) = (block(&[1], 1), block(&[1, 1], 2));
-    ledger.add(one, None);
-    ledger.add(two, None);
+    ledger.add(one.clone(), None);
+    ledger.add(two.clone(), None);
     ledger.found(two.hash, logs(two.hash));
-    assert_eq!(ledger.next(), None);
+    let telling = ledger.next().unwrap();
+    assert!(telling.block == two && !telling.to.includes(|_| true), "not those whom it may concern");
+    assert!(telling.to.includes(|block| *block == *two), "but those whom it does not");
+    assert_eq!(ledger.next(), None, "once");
     ledger.found(one.hash, logs(one.hash));
-    let told: Vec<Block> = std::iter::from_fn(|| ledger.next()).map(|telling| telling.block).collect();
-    assert_eq!(told, [one, two]);
+    let told: Vec<_> = std::iter::from_fn(|| ledger.next()).collect();
+    assert_eq!(told.iter().map(|telling| &telling.block).collect::<Vec<_>>(), [&one, &two]);
+    assert!(told[1].to.includes(|_| true) && !told[1].to.includes(|block| *block == *two), "nobody twice");
+}
+
+#[test]
+fn what_goes_before_all_were_told_is_taken_back_from_those_who_were() {
+    let mut ledger = Ledger::new(10);
+    let (one, two) = (block(&[1], 1), block(&[1, 1], 2));
+    ledger.add(one.clone(), None);
+    ledger.add(two.clone(), Some(logs(two.hash)));
+    assert!(ledger.next().is_some());
+    let telling = ledger.remove(two.hash).unwrap();
+    assert!(telling.removed && !telling.to.includes(|_| true) && telling.to.includes(|block| *block == *two));
+    assert_eq!(ledger.remove(one.hash), None);
 }
 
 #[test]
 fn the_logs_of_the_window_are_remembered_and_no_others() {
     let mut ledger = Ledger::new(3);
     let path = [1; 5];
-    let blocks: Vec<Block> = (1..=5).map(|length| block(&path[..length], length as u64)).collect();
+    let blocks: Vec<Arc<Block>> = (1..=5).map(|length| block(&path[..length], length as u64)).collect();
     for block in &blocks {
-        ledger.add(*block, Some(logs(block.hash)));
+        ledger.add(block.clone(), Some(logs(block.hash)));
         assert!(ledger.next().is_some());
     }
     let taken_back = blocks.iter().rev().map_while(|block| ledger.remove(block.hash)).count();

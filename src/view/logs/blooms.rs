@@ -1,0 +1,129 @@
+//! Whether headers' bloom filters are believed.
+
+use std::collections::BTreeSet;
+
+use super::log::Log;
+use crate::{
+    config::TrustBloom,
+    domain::{bloom::Bloom, hash::Hash},
+};
+
+/// One in so many of the blocks that nobody seems to want is looked at all the same.
+const SAMPLE: u8 = 8;
+
+/// What is known of the bloom filters of a chain's headers. On some chains all are empty, and say nothing; on others the nodes give logs
+/// that the filters do not have.
+#[derive(Debug)]
+pub(super) struct Blooms {
+    trust: TrustBloom,
+    /// Whether there was one that is not empty.
+    are_known: bool,
+    /// Whether a block was looked at that nobody seemed to want.
+    was_tried: bool,
+    /// The last change with a block that was passed over because of its filter.
+    passed: Option<u64>,
+}
+
+impl Blooms {
+    pub(super) fn new(trust: TrustBloom) -> Self {
+        Self { trust, are_known: false, was_tried: false, passed: None }
+    }
+
+    /// The filter of the next block, if it says anything.
+    pub(super) fn evidence<'a>(&mut self, bloom: Option<&'a Bloom>) -> Option<&'a Bloom> {
+        self.are_known |= bloom.is_some_and(|bloom| !bloom.is_empty());
+        let is_believed = match self.trust {
+            TrustBloom::Auto => self.are_known,
+            TrustBloom::Always => true,
+            TrustBloom::Never => false,
+        };
+        bloom.filter(|_| is_believed)
+    }
+
+    /// Whether to look at this block of this change, though by its filter nobody wants its logs.
+    pub(super) fn doubts(&mut self, block: Hash, change: u64) -> bool {
+        let doubts = self.trust == TrustBloom::Auto && (!self.was_tried || block.0[31].is_multiple_of(SAMPLE));
+        self.was_tried |= doubts;
+        if !doubts {
+            self.passed = Some(change);
+        }
+        doubts
+    }
+
+    /// Takes note of the logs of a block with this filter. When it does not have them, no filter is believed from now on; whoever heard of
+    /// the returned change, if there is one, may have missed logs.
+    pub(super) fn compare(&mut self, bloom: Option<&Bloom>, logs: &[Log]) -> Option<Contradiction> {
+        let bloom = bloom.filter(|bloom| self.trust == TrustBloom::Auto && !bloom.is_full())?;
+        if bloom.is_empty() && !self.are_known {
+            return None;
+        }
+        let marks: BTreeSet<&[u8]> = logs.iter().flat_map(Log::marks).collect();
+        if marks.into_iter().all(|mark| bloom.has(Bloom::bits(mark))) {
+            return None;
+        }
+        self.trust = TrustBloom::Never;
+        Some(Contradiction { passed: self.passed.take() })
+    }
+}
+
+/// A block has logs that its filter does not have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Contradiction {
+    /// The last change with a block whose filter was believed.
+    pub(super) passed: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(address: u8) -> Log {
+        Log { address: Some([address; 20]), topics: vec![Some(Hash([7; 32])), None], text: "{}".into() }
+    }
+
+    fn bloom(logs: &[Log]) -> Bloom {
+        let mut bloom = Bloom([0; 256]);
+        for bit in logs.iter().flat_map(Log::marks).flat_map(Bloom::bits) {
+            bloom.0[255 - usize::from(bit / 8)] |= 1 << (bit % 8);
+        }
+        bloom
+    }
+
+    #[test]
+    fn an_empty_bloom_says_nothing_until_the_chain_has_shown_another() {
+        let (mut blooms, empty, full) = (Blooms::new(TrustBloom::Auto), Bloom([0; 256]), Bloom([1; 256]));
+        assert_eq!(blooms.evidence(Some(&empty)), None);
+        assert_eq!(blooms.compare(Some(&empty), &[log(1)]), None);
+        assert_eq!(blooms.evidence(Some(&full)), Some(&full));
+        assert_eq!(blooms.evidence(None), None);
+        assert_eq!(blooms.evidence(Some(&empty)), Some(&empty));
+        assert!(blooms.compare(Some(&empty), &[log(1)]).is_some());
+        assert_eq!(blooms.evidence(Some(&full)), None);
+    }
+
+    #[test]
+    fn a_bloom_is_believed_until_a_log_contradicts_one() {
+        let mut blooms = Blooms::new(TrustBloom::Auto);
+        let honest = bloom(&[log(1), log(2)]);
+        let [passes, sampled] = [9, 8].map(|last| Hash([last; 32]));
+        assert_eq!(blooms.evidence(Some(&honest)), Some(&honest));
+        assert!(blooms.doubts(passes, 3), "the first is looked at");
+        assert!(!blooms.doubts(passes, 4) && blooms.doubts(sampled, 5) && !blooms.doubts(passes, 6));
+        assert_eq!(blooms.compare(Some(&honest), &[log(1), log(2), log(1)]), None);
+        assert_eq!(blooms.compare(Some(&Bloom([0xff; 256])), &[log(3)]), None);
+        assert_eq!(blooms.compare(Some(&honest), &[log(1), log(3)]), Some(Contradiction { passed: Some(6) }));
+        assert_eq!(blooms.evidence(Some(&honest)), None);
+        assert_eq!(blooms.compare(Some(&honest), &[log(3)]), None, "it is said once");
+    }
+
+    #[test]
+    fn who_says_what_to_believe_is_heeded() {
+        let (honest, empty) = (bloom(&[log(1)]), Bloom([0; 256]));
+        let mut always = Blooms::new(TrustBloom::Always);
+        assert_eq!(always.evidence(Some(&empty)), Some(&empty));
+        assert!(!always.doubts(Hash([8; 32]), 1));
+        assert_eq!(always.compare(Some(&honest), &[log(2)]), None);
+        assert_eq!(always.evidence(Some(&honest)), Some(&honest));
+        assert_eq!(Blooms::new(TrustBloom::Never).evidence(Some(&honest)), None);
+    }
+}

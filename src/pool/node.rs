@@ -48,6 +48,13 @@ pub struct Reach {
     pub max_connections: usize,
 }
 
+/// By as many connections as it takes, each within this time.
+impl From<Duration> for Reach {
+    fn from(connect: Duration) -> Self {
+        Self { connect, max_connections: 0 }
+    }
+}
+
 /// A node of a pool.
 pub struct Node {
     /// Its name in the configuration.
@@ -89,7 +96,7 @@ impl Node {
         settings: &Settings,
         label: &str,
         dial: &Arc<dyn Dial>,
-        reach: Reach,
+        reach: impl Into<Reach>,
         workers: usize,
         metrics: &Arc<Metrics>,
         seed: u64,
@@ -100,6 +107,7 @@ impl Node {
             .map(|(name, value)| (name.to_string(), value.expose().as_bytes().to_vec()))
             .collect();
         let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
+        let reach = reach.into();
         let bound = (reach.max_connections > 0).then_some(reach.max_connections);
         let own_places = Places::new(bound, workers);
         let address = |url: &Url| (url.host().clone(), url.port());

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod block;
 pub mod bloom;
 pub mod chain;
+pub mod conceal;
 pub mod hash;
 pub mod hex;
 pub mod id_splice;

@@ -5,6 +5,7 @@ pub mod block;
 pub mod bloom;
 pub mod call_id;
 pub mod chain;
+pub mod conceal;
 pub mod hash;
 pub mod hex;
 pub mod json;

@@ -283,8 +283,9 @@ async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_ha
         assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":2,"result":"{hash}"}}"#), "reused: {reused}");
         let on = |index: usize| net.el(index).raw_transactions().iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!((on(0), on(1)), (vec![hash.clone()], vec![]), "reused: {reused}");
-        // On a reused connection the loss says less, so that a fresh one is tried first.
-        assert_eq!(net.el(0).count(SEND), 1 + u64::from(reused));
+        // On a reused connection the loss says less, and on a fresh one that is closed at once the node may only be full: so another
+        // fresh one is tried first.
+        assert_eq!(net.el(0).count(SEND), 2);
         assert_eq!(net.el(1).count(SEND), 1);
         assert!(net.el(0).connections_total() > opened);
         assert_eq!(net.chain().mempool().len(), 1);

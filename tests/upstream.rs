@@ -212,6 +212,9 @@ async fn what_is_no_answer_is_asked_of_another_node() {
         ("200 with a page of 400 kB", ok("x".repeat(400_000))),
         ("no http", b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()),
         ("101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n".to_vec()),
+        ("a status of 999", response("999 Request denied", "", answer(1, "1"))),
+        ("a status of 600", response("600 Odd", "", answer(1, "1"))),
+        ("a status of 42", response("042 Odd", "", answer(1, "1"))),
         ("two lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}".to_vec()),
         (
             "a length and chunks",

@@ -15,7 +15,7 @@ use crate::{
     pool::{
         board::{Probe, near},
         clock,
-        node::{Node, Reach},
+        node::Node,
         probe::probe,
     },
 };
@@ -67,8 +67,7 @@ async fn check_side(
 ) -> Vec<Line> {
     let limit = config.health.timeout;
     let probes = nodes.iter().map(|settings| async move {
-        let reach = Reach { connect: limit, max_connections: 0 };
-        let node = Node::new(settings, settings.name.as_str(), &world.dial, reach, 0, metrics, 0);
+        let node = Node::new(settings, settings.name.as_str(), &world.dial, limit, 0, metrics, 0);
         let outcome = match node {
             Err(why) => Err(why),
             Ok(mut node) => {

@@ -36,8 +36,15 @@ pub(super) fn name(text: &str) -> Result<HeaderName, Invalid> {
     Ok(name)
 }
 
-/// A header value: not empty, visible ASCII with spaces and tabs between.
-pub(super) fn value(text: &str) -> Result<Secret<HeaderValue>, Invalid> {
+/// Parts of header names that tell a credential.
+const CREDENTIALS: [&str; 9] =
+    ["auth", "key", "token", "secret", "cookie", "password", "credential", "session", "signature"];
+/// From so many characters on a word that looks drawn by lot is a credential.
+const RANDOM: usize = 16;
+
+/// The value of the header `name`: not empty, visible ASCII with spaces and tabs between. It is marked as sensitive if it is a
+/// credential: by the header's name, by its looks, or because it was `filled_in` from the environment.
+pub(super) fn value(name: &str, text: &str, filled_in: bool) -> Result<Secret<HeaderValue>, Invalid> {
     let visible = |b: u8| b == b'\t' || (b' '..=b'~').contains(&b);
     if text.is_empty() || text.trim() != text || !text.bytes().all(visible) {
         return Err(Invalid(
@@ -46,8 +53,26 @@ pub(super) fn value(text: &str) -> Result<Secret<HeaderValue>, Invalid> {
         ));
     }
     let mut value = HeaderValue::try_from(text).map_err(|_| Invalid("is not a header value"))?;
-    value.set_sensitive(true);
+    let name = name.to_ascii_lowercase();
+    let is_named = CREDENTIALS.iter().any(|part| name.contains(part));
+    value.set_sensitive(filled_in || is_named || text.split_whitespace().any(is_random));
     Ok(Secret::new(value))
+}
+
+/// Whether nobody would have thought of such a word: a long run of letters and digits, mixed.
+fn is_random(word: &str) -> bool {
+    let hyphenless: String = word.chars().filter(|c| *c != '-').collect();
+    let is_hex = hyphenless.len() >= RANDOM
+        && hyphenless.bytes().all(|b| b.is_ascii_hexdigit())
+        && hyphenless.bytes().any(|b| b.is_ascii_digit())
+        && hyphenless.bytes().any(|b| b.is_ascii_alphabetic());
+    let mixed = |run: &str| {
+        let count = |is: fn(&u8) -> bool| run.bytes().filter(is).count();
+        let (digits, upper, lower) =
+            (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+        run.len() >= RANDOM && (digits > 2 && upper + lower > 2 || upper > 2 && lower > 2 && digits > 0)
+    };
+    is_hex || word.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '+').any(mixed)
 }
 
 #[cfg(test)]
@@ -66,10 +91,32 @@ mod tests {
 
     #[test]
     fn a_header_value_is_visible_ascii() {
-        assert_eq!(value("Bearer abc").unwrap().expose(), "Bearer abc");
-        assert!(value("Bearer abc").unwrap().expose().is_sensitive());
+        assert_eq!(value("x", "Bearer abc", false).unwrap().expose(), "Bearer abc");
         for text in ["", " a", "a ", "a\n", "a\r\nb: c", "a\0", "é", "\u{7f}"] {
-            assert!(value(text).is_err(), "{text:?}");
+            assert!(value("x", text, false).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_known_by_its_headers_name_by_its_looks_and_by_where_it_comes_from() {
+        for (name, text, filled_in, is_one) in [
+            ("Authorization", "Bearer abc", false, true),
+            ("X-Api-Key", "team", false, true),
+            ("x-access-TOKEN", "1", false, true),
+            ("Cookie", "a=b", false, true),
+            ("X-Team", "blue", true, true),
+            ("X-Team", "blue", false, false),
+            ("X-Shard", "0020", false, false),
+            ("X-Client", "execution layer", false, false),
+            ("X-Version", "2024-01-01T00:00:00Z", false, false),
+            ("X-Pool", "eth-mainnet-archive-01", false, false),
+            ("User-Agent", "Mozilla/5.0 (internationalization)", false, false),
+            ("X-Id", "0123456789abcdef0123456789abcdef", false, true),
+            ("X-Id", "550e8400-e29b-41d4-a716-446655440000", false, true),
+            ("X-Id", "id=q9ZrT3vLx0Wb7nKp", false, true),
+        ] {
+            let value = value(name, text, filled_in).unwrap();
+            assert_eq!(value.expose().is_sensitive(), is_one, "{name}: {text}");
         }
     }
 }

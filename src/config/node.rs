@@ -5,7 +5,8 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
+    base64, ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret,
+    url::Url,
 };
 
 /// Which half of Ethereum a node speaks for.
@@ -82,6 +83,15 @@ impl Node {
         name.parse().expect("layer, tier and number make a name")
     }
 
+    /// What must not be shown: what the URLs' `Display` leaves out, and the credentials among the headers, whole and in words.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let urls = || self.http.iter().chain(&self.ws);
+        let headers = self.headers.iter().map(|(_, value)| value.expose()).filter(|value| value.is_sensitive());
+        let values = headers.chain(urls().filter_map(|url| Some(url.basic_auth()?.expose())));
+        let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        urls().flat_map(Url::secrets).chain(values.flat_map(|value| words(&value))).collect()
+    }
+
     pub(super) fn read(mut r: Reader<'_>, layer: Layer, tier: Tier, position: usize) -> Self {
         let folder = r.reading().folder();
         let node = Self {
@@ -122,6 +132,22 @@ impl Node {
     }
 }
 
+/// A credential in every part that may be told alone: its words, a cookie's values, a user and a password that Basic authentication
+/// writes as one.
+fn words(credential: &str) -> Vec<String> {
+    let mut words = vec![credential.to_owned()];
+    for word in credential.split([' ', '\t', ';', ',']) {
+        words.push(word.to_owned());
+        words.extend(word.split_once('=').map(|(_, value)| value.to_owned()));
+        let user = base64::decode(word).and_then(|user| String::from_utf8(user).ok());
+        if let Some(user) = user.filter(|user| user.contains(':') && !user.contains(char::is_control)) {
+            words.extend(user.split_once(':').map(|(_, password)| password.to_owned()));
+            words.push(user);
+        }
+    }
+    words
+}
+
 /// An `http` or `https` URL.
 pub(super) fn http_url(text: &str) -> Result<Url, Invalid> {
     let url: Url = text.parse()?;
@@ -136,10 +162,10 @@ fn ws_url(text: &str) -> Result<Url, Invalid> {
 
 fn headers(r: &mut Reader<'_>) -> Vec<(HeaderName, Secret<HeaderValue>)> {
     let mut headers: Vec<(HeaderName, Secret<HeaderValue>)> = Vec::new();
-    for (name, path, value) in r.strings("headers") {
+    for (name, path, value, filled_in) in r.strings("headers") {
         let reading = r.reading();
+        let value = header::value(&name, &value, filled_in).map_err(|wrong| reading.fail(&path, wrong.to_string()));
         let name = header::name(&name).map_err(|wrong| reading.fail(&path, wrong.to_string()));
-        let value = header::value(&value).map_err(|wrong| reading.fail(&path, wrong.to_string()));
         let (Ok(name), Ok(value)) = (name, value) else { continue };
         if headers.iter().any(|(other, _)| *other == name) {
             reading.fail(&path, "is there already: header names are the same in upper and lower case");

@@ -152,13 +152,15 @@ impl<'r> Reader<'r> {
         (list.len() == count).then_some(list)
     }
 
-    /// A table of strings under free names: name, path and value of each.
-    pub(super) fn strings(&mut self, key: &'static str) -> Vec<(String, String, String)> {
+    /// A table of strings under free names: name, path and value of each, and whether a variable was filled in.
+    pub(super) fn strings(&mut self, key: &'static str) -> Vec<(String, String, String, bool)> {
         let path = join(&self.path, key);
         let entries = self.table_at(key).into_iter().filter_map(|(name, value)| {
             let name = name.into_inner().into_owned();
             let path = join(&path, &name);
-            self.text(&path, value.into_inner(), "a string").map(|text| (name, path, text))
+            let value = value.into_inner();
+            let filled_in = matches!(&value, DeValue::String(text) if text.replace("$${", "").contains("${"));
+            self.text(&path, value, "a string").map(|text| (name, path, text, filled_in))
         });
         entries.collect()
     }

@@ -12,7 +12,32 @@ use http::{HeaderValue, uri::PathAndQuery};
 use super::{base64, problem::Invalid, secret::Secret};
 
 /// Path segments that are shown; every other one may be a key.
-const SHOWN_SEGMENTS: [&str; 9] = ["v1", "v2", "v3", "rpc", "eth", "ws", "ext", "bc", "mainnet"];
+const SHOWN_SEGMENTS: [&str; 24] = [
+    "v1",
+    "v2",
+    "v3",
+    "v4",
+    "rpc",
+    "jsonrpc",
+    "eth",
+    "ws",
+    "http",
+    "api",
+    "ext",
+    "bc",
+    "mainnet",
+    "sepolia",
+    "holesky",
+    "hoodi",
+    "execution",
+    "consensus",
+    "beacon",
+    "archive",
+    "full",
+    "node",
+    "el",
+    "cl",
+];
 
 /// How a node is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -96,7 +96,8 @@ pub enum Grant {
 
 /// One connection's place; given up when it is dropped.
 pub struct Place {
-    places: Arc<Places>,
+    /// Idle connections are kept there, and must not keep it.
+    places: Weak<Places>,
     refused: bool,
 }
 
@@ -108,7 +109,9 @@ impl fmt::Debug for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.release(self.refused);
+        if let Some(places) = self.places.upgrade() {
+            places.release(self.refused);
+        }
     }
 }
 
@@ -116,14 +119,15 @@ impl Place {
     /// The node closed this new connection without a byte; `certain`: before anything was written. Tells whether it may be for want of
     /// room, since other connections are open: then no more than those are to be open from now on.
     pub fn refused(&mut self, certain: bool) -> bool {
-        let mut state = self.places.lock();
+        let Some(places) = self.places.upgrade() else { return false };
+        let mut state = places.lock();
         let others = state.open.saturating_sub(1);
         if others == 0 {
             return false;
         }
         self.refused = true;
         state.bound.refused(others, certain, Instant::now());
-        self.places.is_learnt.store(state.bound.is_learnt(), Relaxed);
+        places.is_learnt.store(state.bound.is_learnt(), Relaxed);
         true
     }
 }
@@ -174,7 +178,7 @@ impl Places {
             return None;
         }
         state.open += 1;
-        Some(Place { places: self.clone(), refused: false })
+        Some(Place { places: Arc::downgrade(self), refused: false })
     }
 
     /// Waits for a place or, unless it must be a `fresh` one, for a connection. Idle ones of other workers are closed to make room. The
@@ -293,7 +297,7 @@ impl Places {
             state.granted = Instant::now();
             drop(state);
             // Of a waiter that has just left the place comes back by being dropped.
-            let _ = waiter.tell.send(Grant::Place(Place { places: self.clone(), refused: false }));
+            let _ = waiter.tell.send(Grant::Place(Place { places: Arc::downgrade(self), refused: false }));
         }
     }
 

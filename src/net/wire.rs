@@ -56,6 +56,9 @@ impl Head {
                 buffer.advance(length);
                 continue;
             }
+            if !(200..600).contains(&status) {
+                return Err(NotHttp("a status that means nothing"));
+            }
             let mut keep_alive = response.version == Some(1);
             let (mut content_length, mut chunked) = (None, false);
             for header in response.headers.iter() {
@@ -268,6 +271,10 @@ mod tests {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-3\r\n\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhello\r\n",
             "HTTP/1.1 101 Switching\r\n\r\n",
+            "HTTP/1.1 000 Nothing\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 099 Nothing\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 600 Nothing\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 999 Nothing\r\ncontent-length: 0\r\n\r\n",
             "SSH-2.0-OpenSSH\r\n\r\n",
         ] {
             assert!(read(text.as_bytes(), 1000).is_err(), "{text:?}");

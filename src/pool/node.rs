@@ -11,12 +11,11 @@ use std::{
     time::Duration,
 };
 
-use memchr::memmem;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     config::{Node as Settings, Tier, Url},
-    domain::method::Method,
+    domain::{conceal::Secrets, method::Method},
     metrics::{Metrics, NodeMetrics},
     net::{
         Dial, Endpoint,
@@ -36,9 +35,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// No moment.
 const NONE: u64 = u64::MAX;
 
-/// Words of an `Authorization` header that are no secret.
-const SCHEMES: [&str; 4] = ["Bearer", "Basic", "Digest", "Token"];
-
 /// How a node may be reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach {
@@ -46,6 +42,13 @@ pub struct Reach {
     pub connect: Duration,
     /// Connections open at once, at most, over all workers; 0 for as many as the node takes.
     pub max_connections: usize,
+}
+
+/// By as many connections as it takes, each within this time.
+impl From<Duration> for Reach {
+    fn from(connect: Duration) -> Self {
+        Self { connect, max_connections: 0 }
+    }
 }
 
 /// A node of a pool.
@@ -77,7 +80,7 @@ pub struct Node {
     /// Who runs the link, until the pool starts it.
     actor: Option<link::Actor>,
     places: Arc<Places>,
-    secrets: Vec<String>,
+    secrets: Secrets,
 }
 
 impl Node {
@@ -89,7 +92,7 @@ impl Node {
         settings: &Settings,
         label: &str,
         dial: &Arc<dyn Dial>,
-        reach: Reach,
+        reach: impl Into<Reach>,
         workers: usize,
         metrics: &Arc<Metrics>,
         seed: u64,
@@ -100,6 +103,7 @@ impl Node {
             .map(|(name, value)| (name.to_string(), value.expose().as_bytes().to_vec()))
             .collect();
         let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
+        let reach = reach.into();
         let bound = (reach.max_connections > 0).then_some(reach.max_connections);
         let own_places = Places::new(bound, workers);
         let address = |url: &Url| (url.host().clone(), url.port());
@@ -131,18 +135,7 @@ impl Node {
             (link, actor) = (Some(handle), Some(runs));
         }
         let urls = || settings.http.iter().chain(&settings.ws);
-        let mut secrets: Vec<String> = urls().flat_map(Url::secrets).collect();
-        let basics = urls().filter_map(|url| Some(url.basic_auth()?.expose().as_bytes().to_vec()));
-        let values = headers.into_iter().map(|(_, value)| value).chain(basics);
-        secrets.extend(values.flat_map(|value| {
-            let value = String::from_utf8_lossy(&value).into_owned();
-            let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
-            words.into_iter().chain([value])
-        }));
-        // Shorter ones would take half of every message with them, and are no secret worth the name.
-        secrets.retain(|secret| secret.len() >= 4 && !SCHEMES.contains(&secret.as_str()));
-        // What holds another secret is hidden before it.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let secrets = settings.secrets().into_iter().collect();
         let url = urls().next().map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
@@ -219,31 +212,15 @@ impl Node {
 
     /// `bytes` without what the configuration keeps secret; `None` if there is nothing of it in them.
     pub fn conceal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let mut concealed: Option<Vec<u8>> = None;
-        for secret in &self.secrets {
-            let text = concealed.as_deref().unwrap_or(bytes);
-            let mut places = memmem::find_iter(text, secret).peekable();
-            if places.peek().is_none() {
-                continue;
-            }
-            let (mut without, mut from) = (Vec::with_capacity(text.len()), 0);
-            for place in places {
-                without.extend_from_slice(&text[from..place]);
-                without.extend_from_slice(b"***");
-                from = place + secret.len();
-            }
-            without.extend_from_slice(&text[from..]);
-            concealed = Some(without);
-        }
-        concealed
+        self.secrets.conceal(bytes)
     }
 
     /// `text` for people: short, on one line, and without what the configuration keeps secret.
     pub fn redact(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.secrets {
-            text = text.replace(secret.as_str(), "***");
-        }
+        let text = match self.secrets.conceal(text.as_bytes()) {
+            Some(text) => String::from_utf8_lossy(&text).into_owned(),
+            None => text.to_owned(),
+        };
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
     }
 }

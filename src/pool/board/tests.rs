@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{config::Config, domain::chain::Beacon, metrics::Metrics, net::tcp::Tcp, pool::node::Reach};
+use crate::{config::Config, domain::chain::Beacon, metrics::Metrics, net::tcp::Tcp};
 
 const GENESIS: u64 = 1_000;
 const SLOT: u64 = 12;
@@ -19,8 +19,7 @@ impl Bench {
         let text: String = (0..nodes).map(|n| format!("[[cl.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
         let config = Config::parse(&text, &|_| None).unwrap();
         let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Arc::new(Metrics::new()));
-        let reach = Reach { connect: Duration::from_secs(1), max_connections: 0 };
-        let node = |node| Node::new(node, "", &dial, reach, 0, &metrics, 0).unwrap();
+        let node = |node| Node::new(node, "", &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
         let nodes: Vec<Node> = config.networks[0].cl.iter().map(node).collect();
         let board = Board::new(nodes.len(), Layer::Cl, &config.health, chain);
         Self { board, nodes, start: Instant::now(), seconds: 0 }

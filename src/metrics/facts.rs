@@ -1,0 +1,94 @@
+//! What is known of nodes and pools, as gauges.
+
+use prometric::prometheus::{IntGaugeVec, Opts};
+
+/// The gauges that are written anew at every scrape.
+pub struct Facts {
+    /// Whether calls may go to the node: 1 or 0.
+    pub node_usable: IntGaugeVec,
+    /// The node's head.
+    pub node_head: IntGaugeVec,
+    /// Blocks that the node is behind the pool's head.
+    pub node_lag: IntGaugeVec,
+    /// 1 for the verdict on the node, 0 for every other.
+    pub node_verdict: IntGaugeVec,
+    /// Calls at the node now.
+    pub node_in_flight: IntGaugeVec,
+    /// Connections to the node that are open.
+    pub node_connections: IntGaugeVec,
+    /// Requests that wait for a connection to the node, because it takes no more.
+    pub node_waiting: IntGaugeVec,
+    /// The pool's head.
+    pub pool_head: IntGaugeVec,
+    /// 1 for the node that calls go to first, 0 for the others.
+    pub active_node: IntGaugeVec,
+    /// Whether calls go to a backup, or to a node that the rules find unusable: 1 or 0.
+    pub failover_active: IntGaugeVec,
+}
+
+impl Facts {
+    pub(super) fn new() -> Self {
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(format!("steadfast_{name}"), help), labels).expect("the names are constants")
+        };
+        Self {
+            node_usable: gauge(
+                "node_usable",
+                "Whether calls may go to the node",
+                &["network", "node", "layer", "tier"],
+            ),
+            node_head: gauge("node_head", "The node's head", &["network", "node", "layer"]),
+            node_lag: gauge("node_lag", "Blocks the node is behind the pool's head", &["network", "node", "layer"]),
+            node_verdict: gauge(
+                "node_verdict",
+                "1 for the verdict on the node, 0 for every other",
+                &["network", "node", "layer", "verdict"],
+            ),
+            node_in_flight: gauge("node_in_flight", "Calls at the node now", &["network", "node", "layer"]),
+            node_connections: gauge(
+                "node_connections",
+                "Connections to the node that are open",
+                &["network", "node", "layer"],
+            ),
+            node_waiting: gauge(
+                "node_waiting",
+                "Requests that wait for a connection to the node, because it takes no more",
+                &["network", "node", "layer"],
+            ),
+            pool_head: gauge("pool_head", "The pool's head", &["network", "layer"]),
+            active_node: gauge("active_node", "1 for the node that calls go to first", &["network", "layer", "node"]),
+            failover_active: gauge(
+                "failover_active",
+                "Whether calls go to a backup or to a node that the rules find unusable",
+                &["network", "layer"],
+            ),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&IntGaugeVec; 10] {
+        let Self {
+            node_usable,
+            node_head,
+            node_lag,
+            node_verdict,
+            node_in_flight,
+            node_connections,
+            node_waiting,
+            pool_head,
+            active_node,
+            failover_active,
+        } = self;
+        [
+            node_usable,
+            node_head,
+            node_lag,
+            node_verdict,
+            node_in_flight,
+            node_connections,
+            node_waiting,
+            pool_head,
+            active_node,
+            failover_active,
+        ]
+    }
+}

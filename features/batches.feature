@@ -69,5 +69,5 @@ Feature: A batch is answered entry by entry, in its order
       """
     Then the client gets HTTP status 400
     And the client gets error -32600
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets a result

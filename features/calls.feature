@@ -110,7 +110,7 @@ Feature: Calls pass as they are, or are refused for a reason
 
   Scenario Outline: The method <method> is not for calls
     Given the proxy runs
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets a result
     When a client sends the HTTP method <method>
     Then the client gets HTTP status 405
@@ -129,15 +129,15 @@ Feature: Calls pass as they are, or are refused for a reason
       """
     Then the client gets HTTP status 400
     And the client gets error -32700
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets a result
 
   Scenario: Calls that want no answer are made once, and do not speak against the node
     Given the proxy runs
-    And geth has been asked for net_version 0 times
+    And geth has been asked for eth_gasPrice 0 times
     When a client sends 10 calls without an id, one after the other
-    Then geth has been asked for net_version 10 times
-    And provider has been asked for net_version 0 times
+    Then geth has been asked for eth_gasPrice 10 times
+    And provider has been asked for eth_gasPrice 0 times
     And geth is found up, and never unusable, for 200 ms
     When a client calls web3_clientVersion
     Then the client is answered by geth

@@ -136,7 +136,7 @@ Feature: Settings are right as a whole, or nothing is changed
       | health.interval | "30s" |
       | health.timeout  | "30s" |
     And the proxy runs as a process of its own
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets a result
     When the operator changes the settings and reloads:
       | shutdown_grace | "1s" |

@@ -27,7 +27,7 @@ Feature: When no node serves, calls wait in order
     And the proxy runs
     When geth goes down
     Then geth is found down
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets HTTP status 503
     And the client gets error -32002 for the reason no_node
     And the client is told to come back later
@@ -43,7 +43,7 @@ Feature: When no node serves, calls wait in order
     When geth goes down
     Then geth is found down
     When 2 calls come, one after the other
-    And a client calls eth_chainId
+    And a client calls eth_gasPrice
     Then the client gets HTTP status 503
     And the client gets error -32005 for the reason max_held
     And 2 calls are held

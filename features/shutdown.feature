@@ -19,7 +19,7 @@ Feature: The proxy goes down without dropping a call
     And the settings:
       | shutdown_grace | "1500ms" |
     And the proxy runs as a process of its own
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets a result
     When geth goes down
     Then geth is found down
@@ -35,7 +35,7 @@ Feature: The proxy goes down without dropping a call
       | health.interval | "30s" |
       | health.timeout  | "30s" |
     And the proxy runs as a process of its own
-    When a client calls eth_chainId
+    When a client calls eth_gasPrice
     Then the client gets a result
     When geth hangs
     And a call has reached geth, which owes the answer

@@ -163,7 +163,7 @@ Feature: Calls over a WebSocket are answered, each once, while nodes die and ret
     And alice has a WebSocket
     And alice subscribes to newHeads
     And bob has a WebSocket
-    And bob calls eth_chainId
+    And bob calls eth_gasPrice
     When geth answers 1000 ms late
     And bob sends 3 calls, and they have reached geth
     And the operator sends SIGTERM

@@ -7,7 +7,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{client::Client, client::call, proxy, sim::Net};
+use common::{client::Client, client::call, proxy, sim::Net, witness::GAS_PRICE};
 use fastrand::Rng;
 use steadfast::{
     app::{App, World},
@@ -117,9 +117,9 @@ async fn make_calls<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
         let kind = rng.u8(..4);
         let request = match kind {
             0 => call(&id, "eth_getBlockByNumber", &format!("[\"0x{height:x}\",false]")),
-            1 => call(&id, "eth_chainId", "[]"),
+            1 => call(&id, "eth_gasPrice", "[]"),
             2 => call(&id, "web3_clientVersion", "[]"),
-            _ => format!("[{},{}]", call(&id, "eth_chainId", "[]"), call(1.5, "net_version", "[]")),
+            _ => format!("[{},{}]", call(&id, "eth_gasPrice", "[]"), call(1.5, "net_version", "[]")),
         };
         let asked = Instant::now();
         let answer = client.post(&request).await.text();
@@ -134,9 +134,9 @@ async fn make_calls<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
                 assert_eq!(value["result"]["hash"], hash, "{request}: {answer}");
                 assert_eq!(value["result"]["number"], format!("0x{height:x}"));
             }
-            1 => assert_eq!(answer, ours(&id, "\"0x539\"")),
+            1 => assert_eq!(answer, ours(&id, &format!("\"{GAS_PRICE}\""))),
             2 => assert!(answer.starts_with(&ours(&id, "\"Steadfast")[..id.len() + 40]), "{answer}"),
-            _ => assert_eq!(answer, format!("[{},{}]", ours(&id, "\"0x539\""), ours("1.5", "\"1337\""))),
+            _ => assert_eq!(answer, format!("[{},{}]", ours(&id, &format!("\"{GAS_PRICE}\"")), ours("1.5", "\"1337\""))),
         }
         answers.push((number, start.elapsed(), answer));
     }

@@ -56,7 +56,10 @@ impl<'a> Context<'a> {
             "eth_blockNumber" => Ok(json!(quantity(self.view.head().number + self.faults.lie())).into()),
             "eth_chainId" => Ok(json!(quantity(self.chain_id())).into()),
             "eth_syncing" => Ok(self.syncing()),
-            "net_version" => Ok(json!(self.chain_id().to_string()).into()),
+            "net_version" => {
+                let id = self.faults.network_id().unwrap_or_else(|| self.chain_id());
+                Ok(json!(id.to_string()).into())
+            }
             "net_listening" => Ok(json!(true).into()),
             "net_peerCount" => Ok(json!("0x8").into()),
             "web3_clientVersion" => Ok(json!(format!("SteadfastDevnet/v1/{}", self.node.name())).into()),

@@ -46,6 +46,11 @@ pub enum Fault {
         /// The chain id that it tells.
         chain_id: u64,
     },
+    /// The node tells another number for its network than its chain id, as on some old chains.
+    NetworkId {
+        /// What `net_version` tells.
+        id: u64,
+    },
     /// HTTP 500 with a body that is not JSON, whatever is asked; open WebSockets are closed with 1011.
     Failing,
     /// A JSON-RPC error, whatever is called.
@@ -173,6 +178,12 @@ impl Fault {
         Self::WrongChain { chain_id }
     }
 
+    /// Tells another number for its network.
+    #[must_use]
+    pub fn network_id(id: u64) -> Self {
+        Self::NetworkId { id }
+    }
+
     /// Answers every call with this error.
     #[must_use]
     pub fn rpc_error(code: i64, message: &str) -> Self {
@@ -271,6 +282,7 @@ impl Fault {
                 Self::refuse(&list.split(',').collect::<Vec<_>>())
             }
             "wrong_chain" => Self::wrong_chain(number("the chain")?),
+            "network_id" => Self::network_id(number("the network")?),
             "rpc_error" => {
                 let code = argument.map_or(Ok(-32000), str::parse);
                 let code = code.map_err(|_| FaultError(format!("{argument:?} is not an error code")))?;
@@ -391,6 +403,10 @@ impl Faults {
 
     pub(super) fn chain_id(&self) -> Option<u64> {
         self.find(|fault| if let Fault::WrongChain { chain_id } = fault { Some(*chain_id) } else { None })
+    }
+
+    pub(super) fn network_id(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::NetworkId { id } = fault { Some(*id) } else { None })
     }
 
     pub(super) fn rpc_error(&self) -> Option<(i64, &str)> {

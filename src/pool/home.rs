@@ -50,6 +50,14 @@ pub(super) struct Awaited {
     pub(super) longest: Duration,
 }
 
+/// When the node should have the block that it lacks. Where one is overdue for long, it was not to be had, and the next comes in time.
+fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Instant {
+    let blocks = |count: u64| block_time.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).min(1 << 16));
+    let due = late.moved + blocks(late.below);
+    let overdue = now.saturating_duration_since(due + longest).as_nanos();
+    due + blocks(u64::try_from(overdue.div_ceil(block_time.as_nanos().max(1))).unwrap_or(u64::MAX))
+}
+
 /// What is remembered of the way home.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -104,7 +112,7 @@ impl Home {
         let longest = patience(block_time?);
         let settles = self.settling.take().is_some_and(|until| now < until);
         if !settles {
-            let due = late.moved + block_time? * u32::try_from(late.below).unwrap_or(u32::MAX).min(1 << 16);
+            let due = due(late, block_time?, longest, now);
             let begin = (since + GRACE).max(due.checked_sub(longest * 4 / 5).unwrap_or(due));
             let begin = self.not_before.map_or(begin, |not_before| begin.max(not_before));
             if now < begin {

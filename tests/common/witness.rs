@@ -16,6 +16,9 @@ use tokio_tungstenite::{
 
 use super::SOON;
 
+/// What the pretend nodes answer to `eth_gasPrice`.
+pub const GAS_PRICE: &str = "0x3b9aca00";
+
 /// What a witness is to do.
 #[derive(Clone)]
 pub struct Plan {
@@ -179,14 +182,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
             }
             1 => {
                 let (one, two) = (self.id(), self.id());
-                let call = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"eth_chainId","params":[]}}"#);
+                let call = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"eth_gasPrice","params":[]}}"#);
                 let text = format!("[{},{}]", call(&one), call(&two));
-                let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"0x539"}}"#);
+                let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"{GAS_PRICE}"}}"#);
                 let answers = vec![answer(&one), answer(&two)];
                 self.asked.insert(one, (Instant::now(), Expected::Batch(answers)));
                 self.send(text).await;
             }
-            _ => self.ask("eth_chainId", "[]", Expected::Result("0x539".into())).await,
+            _ => self.ask("eth_gasPrice", "[]", Expected::Result(GAS_PRICE.into())).await,
         }
     }
 

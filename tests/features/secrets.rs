@@ -64,7 +64,7 @@ async fn shows(proxy: &mut Proxy, name: String, words: String) {
 
 #[then("no secret is shown anywhere")]
 async fn none(proxy: &mut Proxy) {
-    let reply = proxy.call("eth_chainId", &serde_json::json!([])).await;
+    let reply = proxy.call("eth_gasPrice", &serde_json::json!([])).await;
     let places = [
         ("the status", proxy.get("/status").await.1),
         ("the metrics", proxy.get("/metrics").await.1),

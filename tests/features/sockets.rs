@@ -393,7 +393,7 @@ async fn closed(proxy: &mut Proxy, name: String, code: u16, words: String) {
 
 #[then(expr = "{word} is connected")]
 async fn connected(proxy: &mut Proxy, name: String) {
-    calls(proxy, name, "eth_chainId".to_owned()).await;
+    calls(proxy, name, "eth_gasPrice".to_owned()).await;
 }
 
 #[then("no node was asked for anything over HTTP")]

@@ -12,6 +12,7 @@ use super::common::{
     client::call,
     sim::{Net, Proxy},
     until,
+    witness::GAS_PRICE,
 };
 
 const SEND: &str = "eth_sendRawTransaction";
@@ -50,16 +51,17 @@ async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_f
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 1).await;
     for id in ["1", "\"a\\\"}\"", "1.50e400", "123456789012345678901234567890", "-0", "null", "\"\""] {
-        let answer = proxy.post(call(id, "eth_chainId", "[]")).await;
-        assert_eq!((answer.status, answer.text()), (200, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"0x539"}}"#)));
+        let answer = proxy.post(call(id, "eth_gasPrice", "[]")).await;
+        assert_eq!((answer.status, answer.text()), (200, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"{GAS_PRICE}"}}"#)));
         let error = proxy.post(call(id, "eth_getBlockByNumber", "[]")).await.text();
         assert!(error.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#)), "{error}");
     }
-    let batch = format!("[{},{}]", call(1, "eth_chainId", "[]"), call("\"x\"", "net_version", "[]"));
-    let expected = r#"[{"jsonrpc":"2.0","id":1,"result":"0x539"},{"jsonrpc":"2.0","id":"x","result":"1337"}]"#;
+    let batch = format!("[{},{}]", call(1, "eth_gasPrice", "[]"), call("\"x\"", "net_version", "[]"));
+    let expected =
+        format!(r#"[{{"jsonrpc":"2.0","id":1,"result":"{GAS_PRICE}"}},{{"jsonrpc":"2.0","id":"x","result":"1337"}}]"#);
     assert_eq!(proxy.post(batch).await.text(), expected);
     // A notification has no answer.
-    let notification = r#"{"jsonrpc":"2.0","method":"eth_chainId","params":[]}"#;
+    let notification = r#"{"jsonrpc":"2.0","method":"eth_gasPrice","params":[]}"#;
     assert_eq!(proxy.post(notification).await.text(), "");
     assert_eq!(devnet.el(0).connections_open(), devnet.el(0).websockets_open());
     assert_eq!(devnet.el(0).websockets_open(), 1);

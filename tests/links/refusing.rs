@@ -72,6 +72,7 @@ impl Asked {
             })),
             "eth_syncing" => Ok(json!(false)),
             "eth_chainId" => Ok(json!("0x539")),
+            "net_version" => Ok(json!("1337")),
             "eth_subscribe" => {
                 self.subscriptions.fetch_add(1, SeqCst);
                 Err(json!({ "code": -32601, "message": format!("the method eth_subscribe does not exist at {KEY}") }))

@@ -36,7 +36,7 @@ async fn a_thousand_clients_that_subscribe_and_vanish_by_reset_leave_nothing_beh
             let mut ws = Ws::open(io, "/").await;
             ws.subscribe(r#"["newHeads"]"#).await;
             // One more call is on its way when the client goes.
-            ws.send(call(2, "eth_chainId", "[]")).await;
+            ws.send(call(2, "eth_gasPrice", "[]")).await;
             clients.push(ws);
         }
         assert_eq!(metric("steadfast_ws_connections").await, 1000.0, "round {round}");

@@ -73,6 +73,8 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
         "head": snapshot.head,
         "served_head": pool.served(),
         "active": snapshot.active.map(|active| &*pool.nodes[active].name),
+        // For a node that is soon where clients have seen the chain.
+        "calls_wait": snapshot.wait.is_some(),
         "degraded": snapshot.is_degraded(),
         "failover": snapshot.is_failed_over(),
         "nodes": nodes,

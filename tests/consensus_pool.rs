@@ -248,6 +248,45 @@ async fn the_operators_chain_id_holds_for_consensus_nodes_too() {
 }
 
 #[tokio::test]
+async fn a_node_that_leaves_out_of_its_spec_what_was_not_asked_for_is_as_good_as_any() {
+    const SPEC: &str = "/eth/v1/config/spec";
+    for (status, spec, has_slots) in [
+        (200, r#"{"data":{"SECONDS_PER_SLOT":"12","SLOTS_PER_EPOCH":"32"}}"#, true),
+        (200, r#"{"data":{"SECONDS_PER_SLOT":12,"DEPOSIT_CONTRACT_ADDRESS":"0x00"}}"#, true),
+        (200, r#"{"data":{}}"#, false),
+        (404, "no such route", false),
+        (405, "", false),
+        (403, "not in your plan", false),
+    ] {
+        for named in ["", "chain_id = 1\n"] {
+            let (bare, whole) = (Beacon::start().await, Beacon::start().await);
+            bare.set(SPEC, status, spec);
+            let nodes = |urls: &[String]| -> String {
+                urls.iter().map(|url| format!("[[cl.primary]]\nhttp = \"{url}\"\n")).collect()
+            };
+            // Alone, and in whatever order with one that says it all.
+            let proxy = Proxy::launch(&[named, HEALTH, &nodes(&[bare.url()])].concat()).await;
+            until_node(&proxy, "cl-1", "up").await;
+            let shown = side(&proxy).await;
+            assert_eq!((&shown["chain_id"], &shown["clock_rule"]), (&Value::Null, &has_slots.into()), "{spec}");
+            for urls in [[bare.url(), whole.url()], [whole.url(), bare.url()]] {
+                let proxy = Proxy::launch(&[named, HEALTH, &nodes(&urls)].concat()).await;
+                until_well(&proxy, &["cl-1", "cl-2"]).await;
+                let shown = side(&proxy).await;
+                assert_eq!((&shown["chain_id"], &shown["clock_rule"]), (&1.into(), &true.into()), "{spec}");
+            }
+        }
+    }
+    // What breaks off or goes wrong is a failure of the node all the same.
+    let node = Beacon::start().await;
+    node.set(SPEC, 503, "");
+    let proxy = over([node.url().as_str()]).await;
+    until("an error is noted", async || self::node(&proxy, "cl-1").await["last_error"].is_object()).await;
+    node.set(SPEC, 404, "");
+    until_node(&proxy, "cl-1", "up").await;
+}
+
+#[tokio::test]
 async fn a_status_of_206_is_not_healthy_whatever_else_is_said() {
     let node = Beacon::start().await;
     let (other, spare) = (Beacon::start().await, Beacon::start().await);

@@ -84,7 +84,7 @@ async fn check_side(
     let known = || outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
     let others = Others {
         best: known().map(|probe| probe.block.number).max().unwrap_or(0),
-        chain: known().map(|probe| &probe.chain).find(|chain| network.chain_id.is_none_or(|id| chain.id == id)),
+        chain: Chain::prevailing(known().map(|probe| &probe.chain), None, network.chain_id),
         expected: network.chain_id,
         near: near(layer, &config.health),
         unit: if layer == Layer::El { "blocks" } else { "slots" },
@@ -95,7 +95,7 @@ async fn check_side(
         let mut cells = vec![network.name.to_string(), name, node.tier.to_string(), url];
         let state = match outcome {
             Ok(probe) => {
-                cells.push(probe.chain.id.to_string());
+                cells.push(probe.chain.id.map_or_else(|| "not told".to_owned(), |id| id.to_string()));
                 cells.push(probe.block.number.to_string());
                 cells.push(format!("{:.1} ms", probe.latency.as_secs_f64() * 1000.0));
                 others.state(probe)
@@ -113,22 +113,24 @@ async fn check_side(
 }
 
 /// What a node is compared with: the nodes of its side, and the settings.
-struct Others<'a> {
+struct Others {
     best: u64,
-    chain: Option<&'a Chain>,
+    chain: Option<Chain>,
     expected: Option<u64>,
     near: u64,
     unit: &'static str,
 }
 
-impl Others<'_> {
+impl Others {
     /// What is wrong with a node that answers.
     fn state(&self, probe: &Probe) -> Result<(), String> {
-        match (self.expected, self.chain) {
-            (Some(expected), _) if probe.chain.id != expected => {
-                return Err(format!("on chain {}, not {expected}", probe.chain.id));
+        match (self.expected, &self.chain) {
+            (Some(expected), _) if !probe.chain.may_be(self.expected) => {
+                return Err(format!("on chain {}, not {expected}", probe.chain));
             }
-            (_, Some(chain)) if probe.chain != *chain => return Err(format!("on chain {}, not {chain}", probe.chain)),
+            (_, Some(chain)) if !probe.chain.agrees_with(chain) => {
+                return Err(format!("on chain {}, not {chain}", probe.chain));
+            }
             _ => {}
         }
         if let Some(verdict) = probe.condition.verdict() {

@@ -13,7 +13,7 @@ pub struct BlockRef {
     pub hash: String,
     /// Hash of the block before it.
     pub parent: String,
-    /// Seconds since the Unix epoch, from the header; for a consensus node, when the slot began.
+    /// Seconds since the Unix epoch, from the header; for a consensus node, when the slot began, or 0 if that is not known.
     pub timestamp: u64,
 }
 
@@ -83,7 +83,7 @@ impl BlockRef {
             number: slot,
             hash: check("root", root)?,
             parent: check("parent_root", message.parent_root)?,
-            timestamp: beacon.start_of(slot),
+            timestamp: beacon.start_of(slot).unwrap_or(0),
         };
         Ok((block, answer.execution_optimistic))
     }
@@ -114,8 +114,8 @@ mod tests {
         let beacon = Beacon {
             genesis_validators_root: String::new(),
             genesis_time: 1000,
-            slot_millis: 12_000,
-            slots_per_epoch: 32,
+            slot_millis: Some(12_000),
+            slots_per_epoch: Some(32),
         };
         let root = format!("0x{}", "ab".repeat(32));
         let json = |optimistic: &str, slot: &str, root: &str, parent: &str| {

@@ -33,6 +33,7 @@ use super::{
     topics::{self, Names},
 };
 use crate::{
+    domain::chain,
     metrics::Metrics,
     pool::{Pool, board::Trouble, health::Fault},
 };
@@ -47,6 +48,8 @@ const OVERLAP: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
+/// A slot where no node tells how long they are.
+const USUAL_SLOT: Duration = Duration::from_secs(12);
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -189,7 +192,7 @@ impl Hub {
             let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
             // Until a node has told what chain it is of, there is nothing to do.
             let Some(beacon) = beacon else { return };
-            self.stitcher = Some(Stitcher::new(beacon.slots_per_epoch));
+            self.stitcher = Some(Stitcher::new(beacon.epoch()));
         }
         self.trials.expire(now);
         self.watch_silence(now);
@@ -371,10 +374,10 @@ impl Hub {
     /// A stream that tells no head while the pool moves is lost, whatever its connection says.
     fn watch_silence(&mut self, now: Instant) {
         let snapshot = self.pool.snapshot();
-        let slot = snapshot.chain.as_ref().and_then(|chain| chain.beacon.as_ref()).map(|beacon| beacon.slot_millis);
-        let (Some(slot), Some(head)) = (slot, snapshot.head) else { return };
+        let slot = snapshot.chain.as_ref().and_then(chain::Chain::block_time).unwrap_or(USUAL_SLOT);
+        let Some(head) = snapshot.head else { return };
         drop(snapshot);
-        let patience = Duration::from_millis(slot) * SILENT_SLOTS;
+        let patience = slot * SILENT_SLOTS;
         for is_next in [false, true] {
             let stream = if is_next { &mut self.next } else { &mut self.current };
             let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
@@ -428,7 +431,7 @@ impl Hub {
     fn ask(&mut self, question: Question) {
         let Some(current) = &self.current else { return };
         let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
-        let slots_per_epoch = beacon.map_or(32, |beacon| beacon.slots_per_epoch);
+        let slots_per_epoch = beacon.map_or(chain::USUAL_EPOCH, |beacon| beacon.epoch());
         let (pool, node, id) = (current.pool.clone(), current.node, current.id);
         self.questions.spawn(async move { (id, question, node::ask(pool, node, question, slots_per_epoch).await) });
     }

@@ -2,7 +2,7 @@
 
 mod choice;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -329,15 +329,8 @@ impl Board {
     /// The chain that most nodes serve, of those that the operator wants; among equals the one before, then the first in the order
     /// of the configuration.
     fn prevailing_chain(&self) -> Option<Chain> {
-        let wanted = |chain: &&Chain| self.expected_chain.is_none_or(|id| chain.id == id);
-        let told = || self.known.iter().filter_map(|known| known.chain.as_ref()).filter(wanted);
-        let mut votes: BTreeMap<&Chain, usize> = BTreeMap::new();
-        for chain in told() {
-            *votes.entry(chain).or_default() += 1;
-        }
-        let most = votes.values().copied().max()?;
-        let leads = |chain: &&Chain| votes.get(chain) == Some(&most);
-        self.chain.as_ref().filter(leads).or_else(|| told().find(leads)).cloned()
+        let told = self.known.iter().filter_map(|known| known.chain.as_ref());
+        Chain::prevailing(told, self.chain.as_ref(), self.expected_chain)
     }
 
     /// What is known now.
@@ -403,7 +396,8 @@ impl Known {
     }
 
     fn is_off(&self, chain: Option<&Chain>) -> bool {
-        self.chain.is_some() && self.chain.as_ref() != chain
+        let agrees = |own: &Chain| chain.is_some_and(|chain| own.agrees_with(chain));
+        self.chain.as_ref().is_some_and(|own| !agrees(own))
     }
 
     /// The verdict that needs no comparison of heads.

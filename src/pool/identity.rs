@@ -22,7 +22,7 @@ const MAX_ANSWER: usize = 4096;
 impl Pool {
     /// The id of the chain, once it is known.
     pub fn chain_id(&self) -> Option<u64> {
-        self.snapshot().chain.as_ref().map(|chain| chain.id)
+        self.snapshot().chain.as_ref().and_then(|chain| chain.id)
     }
 
     /// The network's number, once a node has told it for this chain.

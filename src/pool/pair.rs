@@ -48,7 +48,7 @@ fn judge(execution: &Facts, consensus: &Facts, near: u64) -> Option<PairFault> {
     if consensus.condition.el_offline {
         return Some(PairFault::ElOffline);
     }
-    let slot_millis = consensus.chain.as_ref()?.beacon.as_ref()?.slot_millis;
+    let slot_millis = consensus.chain.as_ref()?.beacon.as_ref()?.slot_millis?;
     let limit = near.saturating_mul(slot_millis) / 1000;
     let (ours, theirs) = (execution.head.as_ref()?, consensus.head.as_ref()?);
     let apart = ours.timestamp.abs_diff(theirs.timestamp) > limit;
@@ -73,8 +73,8 @@ mod tests {
         let beacon = Beacon {
             genesis_validators_root: String::new(),
             genesis_time: 0,
-            slot_millis: 12_000,
-            slots_per_epoch: 32,
+            slot_millis: Some(12_000),
+            slots_per_epoch: Some(32),
         };
         Facts {
             tier: Tier::Primary,
@@ -83,7 +83,7 @@ mod tests {
             head: Some(BlockRef { number: 1, hash: String::new(), parent: String::new(), timestamp }),
             condition: Condition::default(),
             lag: None,
-            chain: Some(Chain { id: 1, beacon: Some(Arc::new(beacon)) }),
+            chain: Some(Chain { id: Some(1), beacon: Some(Arc::new(beacon)) }),
             latency: None,
             last_error: None,
             proving: 0,

@@ -28,7 +28,7 @@ pub(super) async fn tend(pool: Arc<Pool>) {
     loop {
         let (chase, wake, chain) = {
             let snapshot = pool.snapshot();
-            let chain = snapshot.chain.as_ref().map(|chain| chain.id);
+            let chain = snapshot.chain.as_ref().and_then(|chain| chain.id);
             (snapshot.chase, snapshot.wake_at, snapshot.active.and(chain))
         };
         if let Some(id) = chain.filter(|_| pool.layer == Layer::El && chain != named) {

@@ -47,7 +47,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "reason": known.verdict.to_string(),
                 "usable": known.verdict.is_usable() && !known.cordoned,
                 "cordoned": known.cordoned,
-                "chain_id": known.chain.as_ref().map(|chain| chain.id),
+                "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
                 "genesis_validators_root": genesis(known.chain.as_ref()),
                 "head": known.head.as_ref().map(|head| head.number),
                 "head_hash": known.head.as_ref().map(|head| head.hash.clone()),
@@ -68,8 +68,10 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
         })
         .collect();
     json!({
-        "chain_id": snapshot.chain.as_ref().map(|chain| chain.id),
+        "chain_id": snapshot.chain.as_ref().and_then(|chain| chain.id),
         "genesis_validators_root": genesis(snapshot.chain.as_ref()),
+        // Where no node tells how long its slots are, none is late by the clock.
+        "clock_rule": (pool.layer == Layer::Cl).then(|| has_slots(snapshot.chain.as_ref())),
         "head": snapshot.head,
         "served_head": pool.served(),
         "active": snapshot.active.map(|active| &*pool.nodes[active].name),
@@ -88,6 +90,10 @@ fn connections(Occupancy { open, bound, learnt, waiting }: Occupancy) -> Value {
 
 fn genesis(chain: Option<&Chain>) -> Option<&str> {
     chain.and_then(|chain| chain.beacon.as_ref()).map(|beacon| &*beacon.genesis_validators_root)
+}
+
+fn has_slots(chain: Option<&Chain>) -> bool {
+    chain.and_then(|chain| chain.beacon.as_ref()).is_some_and(|beacon| beacon.slot_millis.is_some())
 }
 
 /// What a consensus node said of itself when it last answered.

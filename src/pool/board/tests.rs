@@ -51,9 +51,13 @@ impl Bench {
 
 fn chain(id: u64, genesis: &str) -> Chain {
     let genesis_validators_root = genesis.to_owned();
-    let beacon =
-        Beacon { genesis_validators_root, genesis_time: GENESIS, slot_millis: SLOT * 1000, slots_per_epoch: 32 };
-    Chain { id, beacon: Some(Arc::new(beacon)) }
+    let beacon = Beacon {
+        genesis_validators_root,
+        genesis_time: GENESIS,
+        slot_millis: Some(SLOT * 1000),
+        slots_per_epoch: Some(32),
+    };
+    Chain { id: Some(id), beacon: Some(Arc::new(beacon)) }
 }
 
 fn at(slot: u64) -> Probe {

@@ -89,10 +89,16 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
 }
 
 async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Trouble> {
+    const SPEC: &str = "/eth/v1/config/spec";
     let genesis = get(node, upstream, "/eth/v1/beacon/genesis");
-    let spec = get(node, upstream, "/eth/v1/config/spec");
-    let (genesis, spec) = tokio::try_join!(genesis, spec)?;
-    Chain::read_beacon(&genesis, &spec).map_err(|why| failing(node, &why))
+    let (genesis, (status, spec)) = tokio::try_join!(genesis, ask(node, upstream, SPEC))?;
+    let spec = match status {
+        200 => Some(&spec[..]),
+        // Not offered, or not to us. Too many requests and the like are another matter.
+        400 | 401 | 403..=405 | 410 | 501 => None,
+        status => return Err(failing(node, &format!("{SPEC}: HTTP status {status}"))),
+    };
+    Chain::read_beacon(&genesis, spec).map_err(|why| failing(node, &why))
 }
 
 /// The body of an answer that must be 200.

@@ -384,7 +384,7 @@ async fn a_log_with_topics_that_are_null_is_told_as_it_is_to_those_who_want_no_t
     to_logs(&mut all, &json!({"topics": []})).await;
     to_logs(&mut with_topic, &json!({"topics": [null]})).await;
     stage.all_nodes(&Fault::NullTopics);
-    let first = stage.devnet.chain().mine(3).number - 2;
+    stage.devnet.chain().mine(3);
     a_while().await;
     let logs = all.results();
     assert_eq!(logs.iter().filter(|log| log["topics"].is_null()).count(), 3);
@@ -393,8 +393,6 @@ async fn a_log_with_topics_that_are_null_is_told_as_it_is_to_those_who_want_no_t
     stage.devnet.chain().reorg(3).unwrap();
     a_while().await;
     assert_eq!(all.results().iter().filter(|log| log["removed"] == true).count(), logs.len());
-    stage.heal();
-    assert_eq!(logs.len(), logs.iter().filter(|log| log["blockNumber"] >= json!(format!("{first:#x}"))).count());
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,7 +447,7 @@ async fn who_may_have_missed_logs_by_bloom_filters_that_were_believed_is_told() 
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_any_more_is_not_asked_for_and_holds_back_nobody() {
-    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let stage = Stage::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\", trust_bloom = \"always\" }\n").await;
     let (mut one, mut other) = (stage.client(), stage.client());
     let id = one.subscribe(r#"["logs",{}]"#).await;
     to_logs(&mut other, &json!({"address": format!("0x{}", "12".repeat(20))})).await;

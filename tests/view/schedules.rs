@@ -64,7 +64,6 @@ async fn run(seed: u64) {
                     Fault::lag(2),
                     Fault::Failing,
                     Fault::cut_answer(&["eth_getLogs"]),
-                    Fault::OddLogs,
                     Fault::NoLogsByHash,
                     Fault::logs_limit(1),
                     Fault::refuse(&["eth_getLogs"]),

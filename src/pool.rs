@@ -24,7 +24,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{
-            AtomicU64, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, Release},
         },
     },
@@ -43,7 +43,7 @@ use tracing::{info, warn};
 pub use self::running::Running;
 use self::{
     ask::Refused,
-    board::{Board, Effect, Input, Served, Trouble},
+    board::{Board, Effect, Input, Probe, Served, Trouble},
     health::Fault,
     listen::{Listener, Pushed},
     node::Node,
@@ -97,6 +97,8 @@ pub struct Pool {
     caught_up: Mutex<Vec<Option<Instant>>>,
     inbox: mpsc::Sender<Input>,
     headers: broadcast::Sender<Pushed>,
+    /// Whether the headers that probes find are wanted.
+    headers_wanted: AtomicBool,
 }
 
 impl Pool {
@@ -127,6 +129,7 @@ impl Pool {
             caught_up: Mutex::new(vec![None; count]),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
+            headers_wanted: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(think(pool.clone(), board, findings, metrics.clone(), wall));
@@ -223,6 +226,11 @@ impl Pool {
         let _ = self.inbox.try_send(input);
     }
 
+    /// Whether [`Pool::headers`] brings the blocks that probes find too.
+    pub fn want_headers(&self, wanted: bool) {
+        self.headers_wanted.store(wanted, Relaxed);
+    }
+
     /// Hears of every header that a node pushes from now on. It is knowledge that saves asking: a reader that is too slow misses some
     /// and loses nothing. Each comes before the snapshot that has it as the node's head.
     pub fn headers(&self) -> broadcast::Receiver<Pushed> {
@@ -232,7 +240,7 @@ impl Pool {
     /// `node` told of a new block by itself: it is the node's head as of now, unless it is below the one that is known.
     pub async fn pushed(&self, node: usize, block: BlockRef, json: Bytes) {
         // Nobody may be listening.
-        let _ = self.headers.send(Pushed { node, block: block.clone(), json });
+        let _ = self.headers.send(Pushed { node, block: block.clone(), json, is_whole: false });
         // The pool's mind lives as long as the pool's tasks do.
         let _ = self.inbox.send(Input::Told(node, block, Instant::now())).await;
     }
@@ -359,6 +367,12 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
         metrics.probed(&node.label, started.elapsed().as_secs_f64());
         // Whatever answers after an outage may be another node under the same address.
         chain = outcome.as_ref().ok().map(|probe| probe.chain.clone());
+        if let Ok(Probe { block, json: Some(json), .. }) = &outcome
+            && pool.headers_wanted.load(Relaxed)
+        {
+            let (block, json) = (block.clone(), json.clone());
+            let _ = pool.headers.send(Pushed { node: index, block, json, is_whole: true });
+        }
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
             return;
         }

@@ -158,6 +158,7 @@ impl Stage {
         String::from_utf8(self.metrics.render(|_| {})).unwrap().contains(line)
     }
 
+    /// How many headers were fetched, but for those that are canonical at a height.
     fn fetches(&self) -> u64 {
         self.devnet.nodes().map(|node| node.count("eth_getBlockByHash")).sum()
     }
@@ -253,8 +254,8 @@ async fn blocks_that_nobody_pushed_are_filled_in() {
     }
     sleep(Duration::from_secs(10)).await;
     stage.is_whole(first, 0);
-    assert_eq!(stage.changes().len(), 1);
-    assert!(stage.shows("steadfast_backfilled_blocks_total{network=\"default\"} 100"));
+    assert!(stage.changes().iter().all(|change| change.removed.is_empty() && !change.skipped));
+    assert!(stage.shows("steadfast_backfilled_blocks_total{network=\"default\"} 99"), "the head was found by a probe");
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,15 +347,143 @@ async fn a_fetched_header_is_the_one_that_is_pushed() {
     let stage = Stage::new(Options::default(), PUSHED).await;
     stage.devnet.el(0).set_fault(Fault::Mute);
     let mut headers = stage.pool.headers();
-    stage.devnet.chain().mine(1);
+    stage.devnet.chain().mine(2);
     sleep(Duration::from_secs(5)).await;
-    let pushed = headers.try_recv().unwrap();
-    assert_eq!(pushed.node, 1);
+    let mut pushed = Vec::new();
+    while let Ok(header) = headers.try_recv() {
+        pushed.extend(Some(header).filter(|header| !header.is_whole));
+    }
+    assert!(pushed.iter().all(|header| header.node == 1));
     let [change] = &stage.changes()[..] else { panic!("one change") };
     assert_eq!(change.node, 0);
-    assert_eq!(change.added[0].header, pushed.json);
-    assert!(change.added[0].bloom.is_some());
-    assert_eq!(stage.fetches(), 1);
+    // The first was fetched, and the second found by a probe.
+    for (block, header) in change.added.iter().zip(&pushed) {
+        assert_eq!(block.header, header.json);
+        assert!(block.bloom.is_some());
+    }
+    assert_eq!((pushed.len(), change.added.len(), stage.fetches()), (2, 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_header_that_a_probe_finds_is_not_asked_for_again() {
+    let stage = Stage::new(moving(), POLLED).await;
+    let first = stage.devnet.chain().head().number + 1;
+    sleep(BLOCK_TIME * 20 + BLOCK_TIME / 2).await;
+    stage.is_whole(first, 0);
+    assert_eq!(stage.fetches(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_is_faster_than_probes_of_far_nodes_is_kept_up_with() {
+    for (millis, behind) in [(100, 6), (250, 3)] {
+        let options = Options { block_time: Some(Duration::from_millis(millis)), ..Options::default() };
+        let stage = Stage::new(options, POLLED).await;
+        stage.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(50)));
+        sleep(Duration::from_secs(5)).await;
+        stage.heard.lock().unwrap().clear();
+        sleep(Duration::from_secs(60)).await;
+        let heard = stage.heard.lock().unwrap().clone();
+        let told: Vec<u64> = heard.iter().flat_map(|(_, change)| &change.added).map(|block| block.number).collect();
+        let tip = stage.devnet.chain().head().number;
+        assert!(tip - told.last().unwrap() <= behind, "{millis} ms: at {:?} of {tip}", told.last());
+        assert_eq!(told, (told[0]..told[0] + told.len() as u64).collect::<Vec<_>>());
+        assert!(told.len() as u64 + 2 * behind >= 60_000 / millis, "{millis} ms: {} blocks", told.len());
+        assert!(stage.latency() < Duration::from_millis(700), "{millis} ms: {:?}", stage.latency());
+        assert!(!stage.shows("steadfast_gaps_skipped_total"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_were_missed_are_fetched_together() {
+    let stage = Stage::new(Options::default(), POLLED).await;
+    let first = stage.devnet.chain().head().number + 1;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(100)));
+    stage.devnet.chain().mine(65);
+    let start = Instant::now();
+    until("all is told", async || stage.chain().last().is_some_and(|block| block.number == first + 64)).await;
+    assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
+    stage.is_whole(first, 0);
+    let heard = stage.heard.lock().unwrap();
+    assert!(
+        heard.first().unwrap().0 - start < heard.last().unwrap().0 - start - Duration::from_millis(500),
+        "as they join"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_no_node_gives_is_skipped_after_a_while_and_heads_go_on() {
+    for settings in [PUSHED, POLLED] {
+        let stage = Stage::new(moving(), settings).await;
+        sleep(BLOCK_TIME * 3).await;
+        let missing = stage.devnet.chain().head().number + 3;
+        stage.devnet.nodes().for_each(|node| node.set_fault(Fault::missing_block(missing)));
+        sleep(BLOCK_TIME * 12 + BLOCK_TIME / 2).await;
+        stage.is_whole(missing + 1, 0);
+        let heard = stage.heard.lock().unwrap();
+        let told: Vec<u64> = heard.iter().flat_map(|(_, change)| &change.added).map(|block| block.number).collect();
+        let until: Vec<u64> = (told[0]..=stage.devnet.chain().head().number).filter(|one| *one != missing).collect();
+        assert_eq!(told, until, "all but that one, each once");
+        // Four block times, and the time that it took to find out.
+        let silence = heard.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap();
+        assert!(silence < BLOCK_TIME * 7, "{silence:?}");
+        assert!(stage.shows("steadfast_gaps_skipped_total{network=\"default\"} 1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_one_node_does_not_give_is_had_from_another() {
+    let stage = Stage::new(moving(), POLLED).await;
+    let first = stage.devnet.chain().head().number + 1;
+    sleep(BLOCK_TIME * 3).await;
+    stage.devnet.el(0).set_fault(Fault::missing_block(stage.devnet.chain().head().number + 3));
+    sleep(BLOCK_TIME * 8 + BLOCK_TIME / 2).await;
+    stage.is_whole(first, 0);
+    assert!(stage.latency() < BLOCK_TIME * 2, "{:?}", stage.latency());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_begins_anew_is_told_at_once_when_no_node_has_the_old_one() {
+    for (execution, away, longest) in [(1, false, 3_000), (1, true, 500), (2, true, 1_500)] {
+        let options = Options { execution, ..Options::default() };
+        let stage = Stage::new(options, POLLED).await;
+        stage.devnet.chain().mine(3);
+        sleep(Duration::from_secs(2)).await;
+        if away {
+            stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
+            sleep(Duration::from_secs(5)).await;
+        }
+        stage.devnet.chain().reorg_to(28, 1).unwrap();
+        stage.devnet.nodes().for_each(|node| node.clear_faults());
+        until("a node serves", async || {
+            let snapshot = stage.pool.snapshot();
+            let heads: Vec<_> = snapshot.nodes.iter().filter_map(|node| node.head.as_ref()).collect();
+            snapshot.active.is_some() && heads.iter().all(|head| head.number == 6)
+        })
+        .await;
+        let start = Instant::now();
+        until("the new chain is told", async || stage.chain().last().is_some_and(|block| block.number == 6)).await;
+        assert!(start.elapsed() <= Duration::from_millis(longest), "{execution} {away}: {:?}", start.elapsed());
+        stage.devnet.chain().mine(2);
+        sleep(Duration::from_secs(2)).await;
+        stage.is_whole(6, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_node_that_is_back_is_not_believed_to_have_lost_the_chain_while_another_is_away() {
+    let stage = Stage::new(Options::default(), POLLED).await;
+    let first = stage.devnet.chain().mine(3).number - 2;
+    sleep(Duration::from_secs(2)).await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
+    sleep(Duration::from_secs(5)).await;
+    stage.devnet.el(0).clear_faults();
+    stage.devnet.el(0).set_fault(Fault::lag(20));
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(stage.pool.snapshot().active, Some(0));
+    stage.devnet.el(1).clear_faults();
+    stage.devnet.chain().mine(1);
+    sleep(Duration::from_secs(8)).await;
+    stage.is_whole(first, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,7 +136,9 @@ async fn make_calls<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
             }
             1 => assert_eq!(answer, ours(&id, &format!("\"{GAS_PRICE}\""))),
             2 => assert!(answer.starts_with(&ours(&id, "\"Steadfast")[..id.len() + 40]), "{answer}"),
-            _ => assert_eq!(answer, format!("[{},{}]", ours(&id, &format!("\"{GAS_PRICE}\"")), ours("1.5", "\"1337\""))),
+            _ => {
+                assert_eq!(answer, format!("[{},{}]", ours(&id, &format!("\"{GAS_PRICE}\"")), ours("1.5", "\"1337\"")))
+            }
         }
         answers.push((number, start.elapsed(), answer));
     }

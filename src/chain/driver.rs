@@ -12,10 +12,10 @@ use tracing::{debug, warn};
 use super::{
     Pace, Wish,
     block::{Block, Change, Head},
-    follow::{Effect, Fetch, Follow, Input},
+    follow::{Effect, Fetch, Follow, Input, Others, What},
 };
 use crate::{
-    domain::block::BlockRef,
+    domain::{block::BlockRef, verdict::Verdict},
     metrics::Metrics,
     pool::{Pool, listen::Pushed},
 };
@@ -35,7 +35,7 @@ pub(super) struct Driver {
     changes: mpsc::Sender<Change>,
     metrics: Arc<Metrics>,
     pace: Pace,
-    /// Holds the one fetch that is under way.
+    /// The fetches that are under way.
     fetches: JoinSet<(Fetch, Option<Block>)>,
     polled: Instant,
 }
@@ -81,6 +81,7 @@ impl Driver {
                 moved = pools.changed() => match moved {
                     Ok(()) => {
                         self.pool = pools.borrow_and_update().clone();
+                        self.pool.want_headers(self.is_wanted);
                         (snapshots, headers) = (self.pool.subscribe(), self.pool.headers());
                         self.fetches.abort_all();
                         self.step(Input::Moved).await
@@ -116,12 +117,28 @@ impl Driver {
         if self.wish.has_changed().map_err(|_| Gone)? {
             let Wish { is_wanted, since } = self.wish.borrow_and_update().clone();
             self.is_wanted = is_wanted;
+            self.pool.want_headers(is_wanted);
             // It may be of a pool to which this one is about to move.
             let since = since.filter(|(node, _)| *node < self.pool.nodes.len());
             let since = since.and_then(|(node, block)| Some((node, Head::read(&block)?)));
             self.step(if is_wanted { Input::Wanted(since) } else { Input::Unwanted }).await?;
         }
-        self.step(Input::Head(told)).await
+        let others = self.others(told.map(|(node, _)| node));
+        self.step(Input::Head(told, others)).await
+    }
+
+    /// What the nodes besides the active one have of the tip.
+    fn others(&self, active: Option<usize>) -> Others {
+        let Some(tip) = self.follow.tip().map(|tip| tip.number) else { return Others::Lack };
+        let snapshot = self.pool.snapshot();
+        let others = snapshot.nodes.iter().enumerate().filter(|(node, facts)| Some(*node) != active && !facts.cordoned);
+        others.fold(Others::Lack, |so_far, (_, facts)| match facts.verdict {
+            Verdict::WrongChain | Verdict::Suspect => so_far,
+            Verdict::Down(_) if so_far == Others::Lack => Others::Away,
+            Verdict::Down(_) => so_far,
+            _ if facts.head.as_ref().is_some_and(|head| head.number >= tip) => Others::Hold,
+            _ => so_far,
+        })
     }
 
     fn told(&self) -> Option<(usize, Head)> {
@@ -129,8 +146,11 @@ impl Driver {
         Some((node, Head::read(&block)?))
     }
 
-    async fn learn(&mut self, Pushed { node, json, .. }: Pushed) -> Result<(), Gone> {
-        match Block::read(json) {
+    async fn learn(&mut self, Pushed { node, block, json, is_whole }: Pushed) -> Result<(), Gone> {
+        if block.hash.parse().is_ok_and(|hash| self.follow.knows(node, hash, block.number)) {
+            return Ok(());
+        }
+        match if is_whole { Block::read_whole(&json) } else { Block::read(json) } {
             Some(block) => self.step(Input::Pushed(node, Arc::new(block))).await,
             None => Ok(()),
         }
@@ -142,18 +162,16 @@ impl Driver {
         for effect in effects {
             let network = &*self.pool.network;
             match effect {
-                Effect::Fetch(fetch) => {
-                    self.fetches.abort_all();
-                    self.fetches.spawn(carry_out(self.pool.clone(), fetch));
-                }
+                Effect::Fetch(fetch) => _ = self.fetches.spawn(carry_out(self.pool.clone(), fetch)),
+                Effect::Drop => self.fetches.abort_all(),
                 Effect::Filled => self.metrics.backfilled(network),
                 Effect::Reorged(depth) => {
                     debug!(network, depth, "blocks were taken out");
                     self.metrics.reorged(network);
                     self.metrics.reorg_depth(depth);
                 }
-                Effect::Skipped { from, to } => {
-                    warn!(network, from, to, "blocks are skipped: they are more than may be filled in");
+                Effect::Skipped { from, to, why } => {
+                    warn!(network, from, to, why, "blocks are skipped");
                     self.metrics.gap_skipped(network);
                 }
                 Effect::Tell(change) => {
@@ -190,21 +208,47 @@ pub(super) fn active_head(pool: &Pool) -> Option<(usize, BlockRef)> {
     Some((active, snapshot.nodes[active].head.clone()?))
 }
 
-/// Fetches a header.
+/// Fetches a header from the node that told of it, or else, if it has a name, from another that may serve and stands as high.
 async fn carry_out(pool: Arc<Pool>, fetch: Fetch) -> (Fetch, Option<Block>) {
-    let params = format!(r#"["{}",false]"#, fetch.missing.hash);
-    let asked = pool.ask_in_time(fetch.node, "eth_getBlockByHash", &params, MAX_ANSWER, FETCH);
-    let block = match asked.await {
-        Ok(Ok(block)) => Block::read_whole(&block),
-        Ok(Err(refused)) => {
-            debug!(network = &*pool.network, node = &*pool.nodes[fetch.node].name, why = refused.text, "no header");
-            None
+    let (method, params) = match fetch.what {
+        What::Hash(missing) => ("eth_getBlockByHash", format!(r#"["{}",false]"#, missing.hash)),
+        What::Height(height) => ("eth_getBlockByNumber", format!(r#"["{height:#x}",false]"#)),
+    };
+    let mut block = ask(&pool, fetch.node, method, &params).await;
+    if let What::Hash(missing) = fetch.what {
+        let mut others = others_with(&pool, missing.number, fetch.node).into_iter();
+        let is_it = |block: &Block| block.hash == missing.hash;
+        while !block.as_ref().is_some_and(is_it)
+            && let Some(node) = others.next()
+        {
+            block = ask(&pool, node, method, &params).await;
         }
+    }
+    (fetch, block)
+}
+
+/// Nodes besides `active` that are well and stand at least at this height.
+fn others_with(pool: &Pool, number: u64, active: usize) -> Vec<usize> {
+    let snapshot = pool.snapshot();
+    let others = snapshot.nodes.iter().enumerate().filter(|(node, facts)| {
+        let has = facts.head.as_ref().is_some_and(|head| head.number >= number);
+        *node != active && has && !facts.cordoned && facts.verdict.is_usable()
+    });
+    others.map(|(node, _)| node).collect()
+}
+
+async fn ask(pool: &Pool, node: usize, method: &str, params: &str) -> Option<Block> {
+    let why = match pool.ask_in_time(node, method, params, MAX_ANSWER, FETCH).await {
+        Ok(Ok(block)) => match Block::read_whole(&block) {
+            Some(block) => return Some(block),
+            None => "the answer is no block".to_owned(),
+        },
+        Ok(Err(refused)) => refused.text,
         Err(trouble) => {
-            debug!(network = &*pool.network, node = &*pool.nodes[fetch.node].name, why = trouble.text, "no header");
-            pool.doubt(fetch.node);
-            None
+            pool.doubt(node);
+            trouble.text
         }
     };
-    (fetch, block)
+    debug!(network = &*pool.network, node = &*pool.nodes[node].name, why, "no header");
+    None
 }

@@ -6,34 +6,51 @@
 //! - A head whose parent is the tip is added. To any other, the way is walked back by parent hashes to a block of the window; what stood
 //!   above that is removed, newest first, then the new blocks are added, oldest first.
 //! - A node that has just become active may be behind: until it has told the tip or a height above it, its heads up to that
-//!   height are lag, unknown as they may be. After a minute of that, they count.
-//! - One way at a time is walked. What was fetched is kept, so when the way breaks off, the next node's head takes it up from there.
+//!   height are lag, unknown as they may be; so are heads below the window. For how long depends on the other nodes: a minute while one
+//!   of them has the tip, some seconds while some are away, who may have it, and no time when none has: then the chain was reset.
+//! - One way at a time is walked, from its head by hash. Meanwhile the blocks above the tip are asked for by their heights, several at
+//!   once, and told as they join the tip. What was fetched is kept, so when the way breaks off, the next node's head takes it up from there.
 //! - A gap longer than may be filled, or a reorganisation deeper than a full window, is skipped: the head alone is added.
+//! - A header that no node gives is tried for as long as the settings say. Then it is skipped: what is known above it is added.
 //! - While nobody listens nothing is fetched: a head that does not follow the tip begins a new window.
+
+mod ladder;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use self::ladder::Ladder;
 use super::{
     block::{Block, Change, Head},
     known::Known,
     window::{Missing, Road, Way, Window},
 };
-use crate::config::Chain as Settings;
+use crate::{config::Chain as Settings, domain::hash::Hash};
 
-/// For how long the heads of a node that is behind the tip are taken for lag.
+/// For how long the heads of a node that is behind the tip are taken for lag, while another node has the tip.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same while other nodes are away. A node that can make up for it within [`PATIENCE`] has that time.
+const RETURN: Duration = Duration::from_secs(10);
+/// The same while no other node is away, or has the tip, of a node that was at the tip: a second look.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+/// Headers that are fetched at once.
+const AT_ONCE: usize = 8;
 /// The pause after a header could not be had; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// Why blocks are skipped.
+const TOO_MANY: &str = "they are more than may be filled in";
+const TOO_DEEP: &str = "the chain was reorganised further back than is remembered";
+const NOT_GIVEN: &str = "a header on the way cannot be had";
+
 /// What can happen to a follower.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
-    /// The active node and its head; none when no node serves, or the one that does has not told any.
-    Head(Option<(usize, Head)>),
+    /// The active node and its head; none when no node serves, or the one that does has not told any. And what the others have.
+    Head(Option<(usize, Head)>, Others),
     /// A node told a header unasked.
     Pushed(usize, Arc<Block>),
     /// A fetch ended, maybe too late to matter; without a block if the node had none to give.
@@ -48,17 +65,30 @@ pub(super) enum Input {
     Woken,
 }
 
+/// What the nodes that are not active have of the tip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// One of them stands as high.
+    Hold,
+    /// None that answers does; some do not answer.
+    Away,
+    /// None does.
+    Lack,
+}
+
 /// What follows from an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// A header is to be fetched, and no other any more.
+    /// A header is to be fetched.
     Fetch(Fetch),
+    /// What is being fetched is not wanted any more.
+    Drop,
     /// A fetch brought a header that no node had told.
     Filled,
     /// The way to the next change took out so many blocks.
     Reorged(usize),
-    /// Blocks between these heights will not be told.
-    Skipped { from: u64, to: u64 },
+    /// Blocks between these heights will not be told, for this reason.
+    Skipped { from: u64, to: u64, why: &'static str },
     /// The chain changed.
     Tell(Change),
 }
@@ -67,7 +97,16 @@ pub(super) enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fetch {
     pub(super) node: usize,
-    pub(super) missing: Missing,
+    pub(super) what: What,
+}
+
+/// Which header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// The one of this name.
+    Hash(Missing),
+    /// The one that is canonical at this height.
+    Height(u64),
 }
 
 /// The head that is made for; the active node may be further by now.
@@ -81,6 +120,7 @@ struct Goal {
 /// The chain of one network.
 #[derive(Debug)]
 pub(super) struct Follow {
+    settings: Settings,
     max_backfill: u64,
     window: Window,
     known: Known,
@@ -88,14 +128,19 @@ pub(super) struct Follow {
     active: Option<usize>,
     /// The active node's head.
     head: Option<Head>,
+    others: Others,
     goal: Option<Goal>,
+    ladder: Ladder,
     /// Whether the active node has been at the tip since it became active.
     caught_up: bool,
     /// When the active node was last not behind, or became active.
     abreast: Instant,
-    fetching: Option<Fetch>,
+    /// The fetches that are under way, at most [`AT_ONCE`].
+    fetching: Vec<Fetch>,
     /// Fetches that failed in a row.
     failures: u32,
+    /// Since when a header on the way cannot be had.
+    stuck: Option<Instant>,
     /// Nothing is fetched before.
     pause_until: Instant,
     wake_at: Option<Instant>,
@@ -106,6 +151,7 @@ pub(super) struct Follow {
 impl Follow {
     pub(super) fn new(settings: &Settings, now: Instant) -> Self {
         Self {
+            settings: settings.clone(),
             max_backfill: settings.max_backfill as u64,
             window: Window::new(settings.window),
             // The longest way, and the branch that it leaves.
@@ -113,11 +159,14 @@ impl Follow {
             wanted: false,
             active: None,
             head: None,
+            others: Others::Lack,
             goal: None,
+            ladder: Ladder::default(),
             caught_up: false,
             abreast: now,
-            fetching: None,
+            fetching: Vec::new(),
             failures: 0,
+            stuck: None,
             pause_until: now,
             wake_at: None,
             seq: 0,
@@ -130,6 +179,16 @@ impl Follow {
         self.wake_at
     }
 
+    /// The newest block that stands.
+    pub(super) fn tip(&self) -> Option<&Arc<Block>> {
+        self.window.tip()
+    }
+
+    /// Whether the header need not be told any more, as a word of `node`.
+    pub(super) fn knows(&self, node: usize, hash: Hash, number: u64) -> bool {
+        self.window.has(hash, number) || self.known.find(node, hash, number).is_some()
+    }
+
     /// The usual time between blocks, once enough are known.
     pub(super) fn block_time(&self) -> Option<Duration> {
         self.window.block_time()
@@ -138,7 +197,10 @@ impl Follow {
     /// Takes an input and says what follows from it, in order.
     pub(super) fn step(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         match input {
-            Input::Head(told) => self.hear(told, now),
+            Input::Head(told, others) => {
+                self.others = others;
+                self.hear(told, now);
+            }
             Input::Pushed(node, block) => self.known.push(node, block),
             Input::Fetched(fetch, block) => self.learn(fetch, block, now),
             Input::Wanted(since) => {
@@ -181,34 +243,52 @@ impl Follow {
 
     /// The way that is being walked is given up.
     fn stop(&mut self, now: Instant) {
-        self.goal = None;
-        self.fetching = None;
-        self.failures = 0;
+        if !self.fetching.is_empty() {
+            self.fetching.clear();
+            self.effects.push(Effect::Drop);
+        }
+        self.ladder = Ladder::default();
+        self.moved();
         self.pause_until = now;
     }
 
+    /// The way is walked no further, or to another tip.
+    fn moved(&mut self) {
+        self.goal = None;
+        self.failures = 0;
+        self.stuck = None;
+        self.ladder.may_climb();
+    }
+
     fn learn(&mut self, fetch: Fetch, block: Option<Block>, now: Instant) {
-        let Missing { hash, number } = fetch.missing;
-        let is_awaited = self.fetching.take_if(|fetching| *fetching == fetch).is_some();
-        let block = block.filter(|block| block.hash == hash && block.number == number);
-        match block {
-            Some(block) => {
-                if self.known.find(fetch.node, hash, number).is_none() {
+        let place = self.fetching.iter().position(|fetching| *fetching == fetch);
+        let is_awaited = place.map(|place| self.fetching.swap_remove(place)).is_some();
+        let block = block.filter(|block| match fetch.what {
+            What::Hash(Missing { hash, number }) => block.hash == hash && block.number == number,
+            What::Height(number) => block.number == number && is_awaited,
+        });
+        match (block.map(Arc::new), fetch.what) {
+            (Some(block), what) => {
+                if !self.knows(fetch.node, block.hash, block.number) {
                     self.effects.push(Effect::Filled);
                 }
-                self.known.insert(Arc::new(block));
-                if is_awaited {
+                if matches!(what, What::Height(_)) {
+                    self.ladder.insert(block.clone());
+                } else if is_awaited {
                     self.failures = 0;
                 }
+                self.known.insert(block);
             }
-            None if is_awaited => {
+            (None, What::Hash(_)) if is_awaited => {
                 let pause = PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
                 self.pause_until = now + pause;
                 self.failures += 1;
+                self.stuck.get_or_insert(now);
                 // The node may have left that branch; its head of now will tell.
                 self.goal = None;
             }
-            None => {}
+            (None, What::Height(_)) if is_awaited => self.ladder.breaks(),
+            (None, _) => {}
         }
     }
 
@@ -222,24 +302,41 @@ impl Follow {
             return;
         };
         if self.window.has(head.hash, head.number) {
-            self.goal = None;
+            self.moved();
             return;
         }
-        if self.is_behind(&head, tip) && now < self.abreast + PATIENCE {
-            self.wake_at = Some(self.abreast + PATIENCE);
-            self.goal = None;
-            return;
+        if self.is_behind(&head, tip) {
+            let until = self.abreast + self.patience(&head, tip);
+            if now < until {
+                self.wake_by(until);
+                self.moved();
+                return;
+            }
         }
         self.caught_up = true;
         if !self.wanted {
             self.doze(head);
             return;
         }
-        let skips = match self.window.road(&head, &self.known, node) {
+        let tip = self.join(node, &head, now).unwrap_or(tip);
+        if self.window.has(head.hash, head.number) {
+            self.moved();
+            return;
+        }
+        // The goal may have been joined.
+        self.goal.take_if(|goal| self.window.has(goal.head.hash, goal.head.number));
+        let (skips, why) = match self.window.road(&head, &self.known, node) {
             Road::Leads(way) => return self.go(node, way, now),
-            Road::TooDeep => true,
-            Road::Missing(_) => head.number.saturating_sub(tip) > self.max_backfill,
+            Road::TooDeep => (true, TOO_DEEP),
+            Road::Missing(_) => (head.number.saturating_sub(tip) > self.max_backfill, TOO_MANY),
         };
+        if let Some(since) = self.stuck {
+            let until = since + self.settings.patience(self.block_time());
+            if now >= until {
+                return self.leave_out(node, head, tip, now);
+            }
+            self.wake_by(until);
+        }
         // One way at a time, so that blocks are told however fast the node moves on.
         let goal = match self.goal {
             Some(goal) if !goal.skips || (skips && goal.head.number > tip) => goal,
@@ -247,10 +344,10 @@ impl Follow {
         };
         self.goal = Some(goal);
         if goal.skips {
-            return self.skip(node, goal.head, tip, now);
+            return self.skip(node, goal.head, tip, now, why);
         }
         match self.window.road(&goal.head, &self.known, node) {
-            Road::Missing(missing) => self.fetch(Fetch { node, missing }, now),
+            Road::Missing(missing) => self.fetch_way(node, missing, tip, now),
             Road::Leads(way) => {
                 self.go(node, way, now);
                 self.advance(now);
@@ -275,20 +372,69 @@ impl Follow {
         }
     }
 
+    /// For how long a head that is behind the tip is lag.
+    fn patience(&self, head: &Head, tip: u64) -> Duration {
+        match self.others {
+            Others::Hold => PATIENCE,
+            Others::Away => {
+                let blocks = u32::try_from(tip.saturating_sub(head.number)).unwrap_or(u32::MAX);
+                let catching_up = self.block_time().map_or(Duration::ZERO, |time| time.saturating_mul(blocks));
+                Some(catching_up).filter(|time| *time <= PATIENCE).unwrap_or_default().max(RETURN)
+            }
+            Others::Lack if self.caught_up => SECOND_LOOK,
+            Others::Lack => Duration::ZERO,
+        }
+    }
+
+    fn wake_by(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Tells the blocks that were asked for by height as far as they join the tip. Returns the height of the new tip if there is one.
+    fn join(&mut self, node: usize, head: &Head, now: Instant) -> Option<u64> {
+        let tip = self.window.tip()?;
+        let added = self.ladder.climb(tip, head.number);
+        let tip = added.last()?.number;
+        self.abreast = now;
+        self.failures = 0;
+        self.stuck = None;
+        self.ladder.may_climb();
+        added.iter().for_each(|block| self.window.push(block.clone()));
+        self.tell(node, Vec::new(), added, false);
+        Some(tip)
+    }
+
+    /// Has the missing header on the way to the goal fetched, and those between it and the tip.
+    fn fetch_way(&mut self, node: usize, missing: Missing, tip: u64, now: Instant) {
+        let at = |height| Fetch { node, what: What::Height(height) };
+        if !self.fetching.contains(&at(missing.number)) {
+            self.fetch(Fetch { node, what: What::Hash(missing) }, now);
+        }
+        for height in self.ladder.rungs(tip + 1..missing.number) {
+            if self.fetching.len() >= AT_ONCE {
+                return;
+            }
+            if !self.fetching.contains(&at(height)) {
+                self.fetching.push(at(height));
+                self.effects.push(Effect::Fetch(at(height)));
+            }
+        }
+    }
+
     fn fetch(&mut self, fetch: Fetch, now: Instant) {
-        if self.fetching == Some(fetch) {
+        if self.fetching.contains(&fetch) {
             return;
         }
         if now < self.pause_until {
-            self.wake_at = Some(self.pause_until);
+            self.wake_by(self.pause_until);
             return;
         }
-        self.fetching = Some(fetch);
+        self.fetching.push(fetch);
         self.effects.push(Effect::Fetch(fetch));
     }
 
     fn go(&mut self, node: usize, way: Way, now: Instant) {
-        self.goal = None;
+        self.moved();
         self.abreast = now;
         let removed = self.window.go(&way);
         if !removed.is_empty() {
@@ -301,16 +447,41 @@ impl Follow {
         self.tell(node, removed, way.into_added(), false);
     }
 
-    fn skip(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
+    fn skip(&mut self, node: usize, head: Head, tip: u64, now: Instant, why: &'static str) {
         let Some(block) = self.known.find(node, head.hash, head.number).cloned() else {
             let missing = Missing { hash: head.hash, number: head.number };
-            return self.fetch(Fetch { node, missing }, now);
+            return self.fetch(Fetch { node, what: What::Hash(missing) }, now);
         };
-        self.goal = None;
+        self.begin_anew(node, vec![block], tip, now, why);
+    }
+
+    /// Goes on behind a header that cannot be had, with what is known of the way from there to the head.
+    fn leave_out(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
+        let mut added = Vec::new();
+        let (mut hash, mut number) = (head.hash, head.number);
+        while let Some(block) = self.known.find(node, hash, number)
+            && (added.len() as u64) < self.max_backfill
+        {
+            added.push(block.clone());
+            (hash, number) = (block.parent, number.saturating_sub(1));
+        }
+        if added.is_empty() {
+            return self.skip(node, head, tip, now, NOT_GIVEN);
+        }
+        added.reverse();
+        self.begin_anew(node, added, tip, now, NOT_GIVEN);
+    }
+
+    /// `added`, each the parent of the next, are all that is known to be canonical.
+    fn begin_anew(&mut self, node: usize, added: Vec<Arc<Block>>, tip: u64, now: Instant, why: &'static str) {
+        self.moved();
+        self.ladder = Ladder::default();
         self.abreast = now;
-        self.window.reset(block.clone());
-        self.effects.push(Effect::Skipped { from: tip, to: head.number });
-        self.tell(node, Vec::new(), vec![block], true);
+        let Some((first, rest)) = added.split_first() else { return };
+        self.window.reset(first.clone());
+        rest.iter().for_each(|block| self.window.push(block.clone()));
+        self.effects.push(Effect::Skipped { from: tip, to: first.number, why });
+        self.tell(node, Vec::new(), added, true);
         self.advance(now);
     }
 

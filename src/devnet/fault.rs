@@ -126,6 +126,11 @@ pub enum Fault {
         /// Its height.
         number: u64,
     },
+    /// Execution: the logs of the block at this height cannot be had: whatever would give some of them is an internal error.
+    MissingLogs {
+        /// Its height.
+        number: u64,
+    },
     /// Execution: headers have a bloom filter with one bit, whatever logs their blocks have.
     BlindBlooms,
     /// Consensus: requests are answered with this status and nothing else is done about them.
@@ -220,6 +225,12 @@ impl Fault {
         Self::MissingBlock { number }
     }
 
+    /// Does not have the logs of the block at `number`.
+    #[must_use]
+    pub fn missing_logs(number: u64) -> Self {
+        Self::MissingLogs { number }
+    }
+
     /// Answers `methods`, or all but probes if there are none, with this status.
     #[must_use]
     pub fn http_status(status: u16, methods: &[&str]) -> Self {
@@ -277,6 +288,7 @@ impl Fault {
             "max_connections" => Self::max_connections(number("connections")?),
             "logs_limit" => Self::logs_limit(number("logs")?),
             "missing_block" => Self::missing_block(number("a block")?),
+            "missing_logs" => Self::missing_logs(number("a block")?),
             "refuse" => {
                 let list = argument.ok_or_else(|| FaultError("refuse needs methods: refuse/eth_getLogs".to_owned()))?;
                 Self::refuse(&list.split(',').collect::<Vec<_>>())
@@ -462,6 +474,10 @@ impl Faults {
         self.find(|fault| if let Fault::MissingBlock { number } = fault { Some(*number) } else { None })
     }
 
+    pub(super) fn missing_logs(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::MissingLogs { number } = fault { Some(*number) } else { None })
+    }
+
     /// The status that such a request is answered with in place of its own answer.
     pub(super) fn http_status(&self, method: &str, params: &str) -> Option<u16> {
         self.find(|fault| match fault {
@@ -506,6 +522,7 @@ mod tests {
             (r#"{"fault":"http_status","status":202}"#, "http-status", Some("202"), Fault::http_status(202, &[])),
             (r#"{"fault":"logs_limit","most":3}"#, "logs-limit", Some("3"), Fault::logs_limit(3)),
             (r#"{"fault":"missing_block","number":3}"#, "missing-block", Some("3"), Fault::missing_block(3)),
+            (r#"{"fault":"missing_logs","number":3}"#, "missing-logs", Some("3"), Fault::missing_logs(3)),
             (r#"{"fault":"refuse","methods":["a","b"]}"#, "refuse", Some("a,b"), Fault::refuse(&["a", "b"])),
             (r#"{"fault":"odd_logs"}"#, "odd-logs", None, Fault::OddLogs),
             (r#"{"fault":"null_topics"}"#, "null-topics", None, Fault::NullTopics),

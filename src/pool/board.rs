@@ -4,6 +4,7 @@ mod choice;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -43,6 +44,8 @@ pub struct Probe {
     pub latency: Duration,
     /// When the question for the latest block left.
     pub asked: Instant,
+    /// The latest block of an execution node, as the node wrote it.
+    pub json: Option<Bytes>,
 }
 
 /// What a probe or a call ran into, in words without secrets.

@@ -24,7 +24,7 @@ pub(super) const MUTE: &str = "it told of no blocks";
 /// How long to wait when a subscription could not be asked for.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A header that a node pushed: knowledge that saves asking for it, and no word on which block is the head.
+/// A header that a node pushed, or a probe found: knowledge that saves asking for it, and no word on which block is the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
     /// The node's index in the pool.
@@ -33,6 +33,8 @@ pub struct Pushed {
     pub block: BlockRef,
     /// The header as the node wrote it.
     pub json: Bytes,
+    /// Whether it is a whole block, as a probe brings it, and not the header that is pushed.
+    pub is_whole: bool,
 }
 
 /// Listens to one node's link for ever.

@@ -38,7 +38,7 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
     let block = async {
         let text = must(ask(node, "eth_getBlockByNumber", r#"["latest",false]"#).await?)?;
         let block = BlockRef::read(&text).map_err(|why| failing(node, &format!("eth_getBlockByNumber: {why}")))?;
-        Ok((block, asked.elapsed()))
+        Ok((block, text, asked.elapsed()))
     };
     let syncing = async {
         match ask(node, "eth_syncing", "[]").await? {
@@ -56,8 +56,15 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
         let id = serde_json::from_slice::<String>(&text).ok().and_then(|text| hex::quantity(&text));
         id.map(Chain::from).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
     };
-    let ((block, latency), syncing, chain) = tokio::try_join!(block, syncing, chain)?;
-    Ok(Probe { block, condition: Condition { syncing, ..Condition::default() }, chain, latency, asked })
+    let ((block, json, latency), syncing, chain) = tokio::try_join!(block, syncing, chain)?;
+    Ok(Probe {
+        block,
+        condition: Condition { syncing, ..Condition::default() },
+        chain,
+        latency,
+        asked,
+        json: Some(json),
+    })
 }
 
 async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {

@@ -52,6 +52,8 @@ pub(super) struct Logs {
 
 struct Sought {
     block: Arc<Block>,
+    /// Whether nobody wants them, as far as the block's bloom filter is right.
+    is_sample: bool,
     /// Asks for them, when it is their turn.
     task: Option<AbortHandle>,
 }
@@ -101,9 +103,11 @@ impl Logs {
         for block in &change.added {
             let bloom = self.blooms.evidence(block.bloom.as_deref());
             let may_match = |bloom| wishes.iter().any(|filter| filter.may_match(block.number, bloom));
-            let is_sought = may_match(bloom) || (may_match(None) && self.blooms.doubts(block.hash, change.seq));
+            let is_wanted = may_match(bloom);
+            let is_sample = !is_wanted && may_match(None) && self.blooms.doubts(block.hash, change.seq);
+            let is_sought = is_wanted || is_sample;
             if is_sought {
-                self.sought.insert(block.hash, Sought { block: block.clone(), task: None });
+                self.sought.insert(block.hash, Sought { block: block.clone(), is_sample, task: None });
             }
             let (hash, number, change, bloom) = (block.hash, block.number, change.seq, bloom.cloned());
             let entry = ledger::Block { hash, number, change, bloom };
@@ -145,6 +149,10 @@ impl Logs {
                 let wishes = self.audience.wishes(block.change);
                 let is_wanted = |log: &Log| wishes.iter().any(|filter| filter.matches(log, block.number));
                 self.ledger.found(hash, told.logs.into_iter().filter(is_wanted).collect());
+            }
+            (None, Some(block)) if sought.is_some_and(|sought| sought.is_sample) => {
+                self.blooms.passed_over(block.change);
+                self.ledger.found(hash, Arc::default());
             }
             (None, Some(block)) => self.give_up(&block).await,
             (_, None) => {}
@@ -191,13 +199,14 @@ impl Logs {
         self.tell_all().await;
         let patience = self.settings.patience(self.follower.block_time());
         for block in self.ledger.wanted().take(AT_ONCE) {
-            if let Some(Sought { block: header, task: task @ None }) = self.sought.get_mut(&block.hash) {
+            if let Some(Sought { block: header, is_sample, task: task @ None }) = self.sought.get_mut(&block.hash) {
                 let (audience, change) = (self.audience.clone(), block.change);
                 let errand = fetch::Errand {
                     follower: self.follower.clone(),
                     block: header.clone(),
-                    // Those who leave must not hold back the logs of later blocks from the others.
                     wishes: Box::new(move || audience.wishes(change)),
+                    bloom: block.bloom.clone().filter(|_| !*is_sample),
+                    is_sample: *is_sample,
                     patience,
                     forms: self.forms.clone(),
                 };

@@ -217,7 +217,9 @@ async fn ids(proxy: &mut Proxy, step: &Step) {
     for row in &step.table.as_ref().expect("a table").rows {
         let id = &row[0];
         let one = |method: &str| format!(r#"{{"jsonrpc":"2.0", "id" : {id} ,"method":"{method}","params":[]}}"#);
-        for (method, word) in [("eth_gasPrice", "result"), ("eth_chainId", "result"), ("admin_peers", "error"), ("eth_call", "error")] {
+        for (method, word) in
+            [("eth_gasPrice", "result"), ("eth_chainId", "result"), ("admin_peers", "error"), ("eth_call", "error")]
+        {
             let reply = proxy.post(one(method)).await;
             let answer: Envelope<'_> = serde_json::from_str(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"));
             assert_eq!(answer.id.get(), id, "{method}: {reply:?}");
@@ -260,5 +262,7 @@ async fn malformed(proxy: &mut Proxy, step: &Step) {
 /// What nodes were asked that is no probe.
 fn foreign(proxy: &Proxy) -> Vec<String> {
     let methods = proxy.net.as_ref().unwrap().nodes().flat_map(|node| node.counts().into_keys());
-    methods.filter(|method| !["eth_getBlockByNumber", "eth_syncing", "eth_chainId", "net_version"].contains(&&**method)).collect()
+    methods
+        .filter(|method| !["eth_getBlockByNumber", "eth_syncing", "eth_chainId", "net_version"].contains(&&**method))
+        .collect()
 }

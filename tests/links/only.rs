@@ -52,7 +52,10 @@ async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_f
     let (devnet, proxy) = before(&net, 1, 1).await;
     for id in ["1", "\"a\\\"}\"", "1.50e400", "123456789012345678901234567890", "-0", "null", "\"\""] {
         let answer = proxy.post(call(id, "eth_gasPrice", "[]")).await;
-        assert_eq!((answer.status, answer.text()), (200, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"{GAS_PRICE}"}}"#)));
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"{GAS_PRICE}"}}"#))
+        );
         let error = proxy.post(call(id, "eth_getBlockByNumber", "[]")).await.text();
         assert!(error.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#)), "{error}");
     }

@@ -6,7 +6,7 @@ use steadfast::{
     view::{Closing, Letter},
 };
 
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::stage::{Client, POLLED, Stage, a_while};
 
@@ -49,6 +49,14 @@ impl Stage {
         self.ask(0, "eth_getLogs", &json!([filter])).await.as_array().unwrap().clone()
     }
 }
+
+/// Nodes lose the answers with logs, however they are asked for them.
+pub(super) fn no_logs() -> Fault {
+    Fault::cut_answer(&["eth_getLogs", "eth_getBlockReceipts"])
+}
+
+/// Subscribers wait for long.
+pub(super) const PATIENT: &str = "chain = { timeout = \"1h\" }\n";
 
 pub(super) async fn to_logs(client: &mut Client, filter: &Value) {
     client.subscribe(&json!(["logs", filter]).to_string()).await;
@@ -97,18 +105,28 @@ async fn blocks_whose_bloom_rules_all_out_are_not_asked_for() {
     to_logs(&mut client, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
     stage.devnet.chain().mine(10);
     a_while().await;
-    assert_eq!((client.next(), stage.count("eth_getLogs")), (None, 0));
+    let asked = stage.count("eth_getLogs");
+    assert_eq!(client.next(), None);
+    assert!((1..=4).contains(&asked), "the first, and now and then one: {asked}");
+    for (trust, expected) in [("always", 0), ("never", 10)] {
+        let stage = Stage::new(&format!("chain = {{ trust_bloom = \"{trust}\" }}\n")).await;
+        let mut client = stage.client();
+        to_logs(&mut client, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
+        stage.devnet.chain().mine(10);
+        a_while().await;
+        assert_eq!((client.next(), stage.count("eth_getLogs")), (None, expected), "{trust}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn removed_logs_come_first_newest_first_and_need_no_node() {
-    let stage = Stage::new("").await;
+    let stage = Stage::new(PATIENT).await;
     let mut client = stage.client();
     to_logs(&mut client, &json!({})).await;
     let first = stage.devnet.chain().mine(4).number - 3;
     a_while().await;
     let before = client.results();
-    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    stage.all_nodes(&no_logs());
     stage.devnet.chain().reorg(2).unwrap();
     a_while().await;
     let removed = client.results();
@@ -139,10 +157,10 @@ async fn a_newcomer_hears_of_no_removal_of_what_it_was_not_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_block_that_goes_before_its_logs_were_had_is_never_told() {
-    let stage = Stage::new("").await;
+    let stage = Stage::new(PATIENT).await;
     let mut client = stage.client();
     to_logs(&mut client, &json!({})).await;
-    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    stage.all_nodes(&no_logs());
     let first = stage.devnet.chain().mine(2).number - 1;
     a_while().await;
     stage.devnet.chain().reorg(2).unwrap();
@@ -157,7 +175,7 @@ async fn logs_come_from_another_node_that_has_the_block() {
     let stage = Stage::new("").await;
     let mut client = stage.client();
     to_logs(&mut client, &json!({})).await;
-    stage.devnet.el(0).set_fault(Fault::cut_answer(&["eth_getLogs"]));
+    stage.devnet.el(0).set_fault(no_logs());
     let first = stage.devnet.chain().mine(1).number;
     client.some().await;
     let told = client.results();
@@ -178,7 +196,7 @@ async fn a_node_that_falls_silent_over_a_blocks_logs_costs_seconds() {
     let start = Instant::now();
     client.some().await;
     assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
-    assert!(start.elapsed() > Duration::from_secs(1), "it was asked first");
+    assert!(start.elapsed() > Duration::from_millis(400), "it was asked first");
     let told = client.results();
     stage.heal();
     a_while().await;
@@ -215,10 +233,10 @@ async fn a_gap_closes_those_who_would_believe_in_completeness_and_nobody_else() 
 
 #[tokio::test(start_paused = true)]
 async fn logs_that_cannot_be_had_for_a_whole_window_are_a_gap() {
-    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let stage = Stage::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\" }\n").await;
     let mut client = stage.client();
     to_logs(&mut client, &json!({})).await;
-    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    stage.all_nodes(&no_logs());
     for _ in 0..4 {
         stage.devnet.chain().mine(4);
         a_while().await;
@@ -229,13 +247,212 @@ async fn logs_that_cannot_be_had_for_a_whole_window_are_a_gap() {
     assert!(client.is_closed(Closing::Gap));
 }
 
+/// Subscribers to each of the pretend contracts, and one to everything.
+struct Readers {
+    of: Vec<(String, Client)>,
+    all: Client,
+}
+
+impl Readers {
+    async fn of(stage: &Stage) -> Self {
+        let mut of = Vec::new();
+        for contract in stage.devnet.chain().contracts() {
+            let mut client = stage.client();
+            to_logs(&mut client, &json!({"address": contract.to_string()})).await;
+            of.push((contract.to_string(), client));
+        }
+        let mut all = stage.client();
+        to_logs(&mut all, &json!({})).await;
+        Self { of, all }
+    }
+
+    /// Everybody has heard everything from block `first` on.
+    async fn have_heard(&self, stage: &Stage, first: u64) {
+        assert_eq!(self.all.results(), stage.logs_since(first, &json!({})).await);
+        for (contract, client) in &self.of {
+            assert_eq!(client.results(), stage.logs_since(first, &json!({"address": contract})).await);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_whose_logs_nobody_gives_closes_those_whom_they_may_concern_and_the_others_do_not_wait() {
+    let stage = Stage::new("").await;
+    let chain = stage.devnet.chain();
+    let readers = Readers::of(&stage).await;
+    // A block that does not concern everybody.
+    let bad = loop {
+        let number = chain.head().number + 1;
+        stage.all_nodes(&Fault::missing_logs(number));
+        let block = chain.mine(1);
+        let are_in: BTreeSet<bool> = chain.contracts().iter().map(|one| block.bloom.may_contain(&one.0)).collect();
+        if are_in.len() == 2 {
+            break block;
+        }
+        stage.heal();
+        a_while().await;
+        readers.have_heard(&stage, number).await;
+    };
+    chain.mine(3);
+    sleep(Duration::from_millis(500)).await;
+    let mut concerned = vec![&readers.all];
+    for (contract, client) in &readers.of {
+        let address = chain.contracts().iter().find(|one| one.to_string() == *contract).unwrap();
+        if bad.bloom.may_contain(&address.0) {
+            concerned.push(client);
+        } else {
+            let logs = stage.logs_since(bad.number + 1, &json!({"address": contract})).await;
+            assert_eq!(client.results(), logs, "at once");
+        }
+    }
+    assert!(concerned.iter().all(|client| client.next().is_none()), "they wait");
+    sleep(Duration::from_secs(2)).await;
+    assert!(concerned.iter().all(|client| client.is_closed(Closing::Gap)));
+    assert!(readers.of.iter().filter(|(_, client)| client.next().is_none()).count() == 4 - concerned.len());
+    assert!(stage.shows(r#"steadfast_logs_given_up_total{network="default"} 1"#));
+    assert!(stage.count("eth_getLogs") < 120, "{}", stage.count("eth_getLogs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_all_away_cost_no_log() {
+    for fault in [Fault::Down, Fault::Hang] {
+        let stage = Stage::new("chain = { timeout = \"2s\" }\n").await;
+        let readers = Readers::of(&stage).await;
+        stage.all_nodes(&Fault::slow(300));
+        let first = stage.devnet.chain().mine(1).number;
+        sleep(Duration::from_millis(400)).await;
+        stage.all_nodes(&fault);
+        sleep(Duration::from_secs(30)).await;
+        stage.heal();
+        sleep(Duration::from_secs(15)).await;
+        readers.have_heard(&stage, first).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_are_had_in_whatever_form_a_node_gives_them() {
+    let any = ["eth_getLogs", "eth_getBlockReceipts"];
+    for (faults, often) in [
+        (vec![Fault::OddLogs], 1),
+        (vec![Fault::logs_limit(1)], 4),
+        (vec![Fault::logs_limit(0)], 4),
+        (vec![Fault::NoLogsByHash], 1),
+        (vec![Fault::NoLogsByHash, Fault::OddLogs], 1),
+        (vec![Fault::refuse(&any[..1])], 4),
+        (vec![Fault::cut_answer(&any[..1])], 9),
+        (vec![Fault::logs_limit(0), Fault::refuse(&any[1..])], 9),
+    ] {
+        let stage = Stage::new("").await;
+        // The second node is of no help, but for the last.
+        let is_last = faults.contains(&Fault::refuse(&any[1..]));
+        if !is_last {
+            stage.devnet.el(1).set_fault(Fault::lag(20));
+            a_while().await;
+        }
+        let readers = Readers::of(&stage).await;
+        faults.iter().for_each(|fault| stage.devnet.el(0).set_fault(fault.clone()));
+        let chain = stage.devnet.chain();
+        let first = chain.mine(1).number;
+        for _ in 0..9 {
+            sleep(Duration::from_secs(2)).await;
+            chain.mine(1);
+        }
+        a_while().await;
+        let asked = stage.count("eth_getLogs");
+        let waits = readers.all.results();
+        stage.heal();
+        let mut logs = stage.logs_since(first, &json!({})).await;
+        if faults.contains(&Fault::OddLogs) {
+            let mut last = Value::Null;
+            for log in &mut logs {
+                if std::mem::replace(&mut last, log["blockHash"].clone()) != log["blockHash"] {
+                    log.as_object_mut().unwrap().remove("removed");
+                    log.as_object_mut().unwrap().remove("blockTimestamp");
+                }
+            }
+            assert!(stage.shows(r#"steadfast_odd_logs_total{network="default"} 10"#), "{faults:?}");
+        }
+        assert_eq!(waits, logs, "{faults:?}");
+        assert!(asked <= often * 10 + 8, "{faults:?}: {asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_with_topics_that_are_null_is_told_as_it_is_to_those_who_want_no_topic() {
+    let stage = Stage::new("").await;
+    let (mut all, mut with_topic) = (stage.client(), stage.client());
+    to_logs(&mut all, &json!({"topics": []})).await;
+    to_logs(&mut with_topic, &json!({"topics": [null]})).await;
+    stage.all_nodes(&Fault::NullTopics);
+    stage.devnet.chain().mine(3);
+    a_while().await;
+    let logs = all.results();
+    assert_eq!(logs.iter().filter(|log| log["topics"].is_null()).count(), 3);
+    let others: Vec<Value> = logs.iter().filter(|log| log["topics"].is_array()).cloned().collect();
+    assert_eq!(with_topic.results(), others);
+    stage.devnet.chain().reorg(3).unwrap();
+    a_while().await;
+    assert_eq!(all.results().iter().filter(|log| log["removed"] == true).count(), logs.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bloom_filter_that_a_log_contradicts_is_the_last_that_is_believed() {
+    let stage = Stage::new("").await;
+    let chain = stage.devnet.chain();
+    stage.all_nodes(&Fault::BlindBlooms);
+    a_while().await;
+    let mut client = stage.client();
+    let filter = json!({"address": chain.contracts()[0].to_string()});
+    to_logs(&mut client, &filter).await;
+    let first = chain.mine(1).number;
+    a_while().await;
+    for _ in 0..9 {
+        chain.mine(1);
+        a_while().await;
+    }
+    assert_eq!(client.results(), stage.logs_since(first, &filter).await);
+    assert!(stage.shows(r#"steadfast_bloom_contradictions_total{network="default"} 1"#));
+    // Where they are believed at all cost, nothing is heard.
+    let stage = Stage::new("chain = { trust_bloom = \"always\" }\n").await;
+    stage.all_nodes(&Fault::BlindBlooms);
+    let mut client = stage.client();
+    to_logs(&mut client, &filter).await;
+    stage.devnet.chain().mine(10);
+    a_while().await;
+    assert_eq!((client.next(), stage.count("eth_getLogs")), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_have_missed_logs_by_bloom_filters_that_were_believed_is_told() {
+    let stage = Stage::new("").await;
+    let mut early = stage.client();
+    to_logs(&mut early, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
+    for _ in 0..20 {
+        stage.devnet.chain().mine(1);
+        a_while().await;
+    }
+    assert_eq!(early.next(), None);
+    stage.all_nodes(&Fault::BlindBlooms);
+    for _ in 0..20 {
+        stage.devnet.chain().mine(1);
+        a_while().await;
+    }
+    assert!(early.is_closed(Closing::Gap), "there were blocks at which nobody looked");
+    let mut late = stage.client();
+    to_logs(&mut late, &json!({})).await;
+    let first = stage.devnet.chain().mine(1).number;
+    a_while().await;
+    assert_eq!(late.results(), stage.logs_since(first, &json!({})).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_any_more_is_not_asked_for_and_holds_back_nobody() {
-    let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
+    let stage =
+        Stage::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\", trust_bloom = \"always\" }\n").await;
     let (mut one, mut other) = (stage.client(), stage.client());
     let id = one.subscribe(r#"["logs",{}]"#).await;
     to_logs(&mut other, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
-    stage.all_nodes(&Fault::cut_answer(&["eth_getLogs"]));
+    stage.all_nodes(&no_logs());
     stage.devnet.chain().mine(1);
     a_while().await;
     one.unsubscribe(&id);

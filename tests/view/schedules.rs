@@ -64,6 +64,9 @@ async fn run(seed: u64) {
                     Fault::lag(2),
                     Fault::Failing,
                     Fault::cut_answer(&["eth_getLogs"]),
+                    Fault::NoLogsByHash,
+                    Fault::logs_limit(1),
+                    Fault::refuse(&["eth_getLogs"]),
                     Fault::slow(300),
                 ];
                 let node = random.usize(0..2);

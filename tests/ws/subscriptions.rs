@@ -77,7 +77,8 @@ async fn a_subscription_may_be_made_in_a_batch_or_a_binary_message_and_ended_so(
     let (_net, devnet, proxy) = network("").await;
     let mut ws = proxy.ws().await;
     let subscribe = |id: u32, kind: &str| call(id, "eth_subscribe", &format!("[\"{kind}\"]"));
-    let batch = format!("[{},{},{}]", subscribe(1, "newHeads"), call(2, "eth_gasPrice", "[]"), subscribe(3, "newHeads"));
+    let batch =
+        format!("[{},{},{}]", subscribe(1, "newHeads"), call(2, "eth_gasPrice", "[]"), subscribe(3, "newHeads"));
     let answers: Vec<Value> = serde_json::from_str(&ws.ask(batch).await).unwrap();
     ws.message(Message::binary(subscribe(4, "newHeads").into_bytes())).await;
     let last: Value = serde_json::from_str(&ws.text().await).unwrap();

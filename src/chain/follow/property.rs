@@ -100,6 +100,8 @@ struct World {
     follow: Follow,
     now: Instant,
     fetches: Vec<Fetch>,
+    /// Blocks that no node gives.
+    lost: BTreeSet<Hash>,
     client: Option<Client>,
     /// The active node as the follower knows it, since when, and whether it has been at the tip.
     judged: Option<usize>,
@@ -128,6 +130,7 @@ impl World {
             follow,
             now,
             fetches,
+            lost: BTreeSet::new(),
             client: None,
             judged: None,
             judged_since: now,
@@ -141,10 +144,27 @@ impl World {
         self.active.map(|active| (active, self.tree.head(self.nodes[active].head)))
     }
 
+    /// What the nodes besides the active one have of the tip. All of them answer.
+    fn others(&self) -> Others {
+        let tip = self.follow.window.tip().map_or(0, |tip| tip.number);
+        let others = self.nodes.iter().enumerate().filter(|(node, _)| Some(*node) != self.active);
+        let mut heights = others.map(|(_, node)| self.tree.blocks[&node.head].number);
+        if heights.any(|height| height >= tip) { Others::Hold } else { Others::Lack }
+    }
+
+    fn head(&self) -> Input {
+        Input::Head(self.told(), self.others())
+    }
+
     fn give(&mut self, input: Input) {
+        assert!(self.follow.fetching.len() <= AT_ONCE);
         let tip = |follow: &Follow| follow.window.tip().map(|tip| (tip.number, tip.hash));
         let (before, full, floor) = (tip(&self.follow), self.follow.window.is_full, self.follow.window.floor());
-        let patient = self.now >= self.follow.abreast + PATIENCE;
+        let others = if let Input::Head(_, others) = input { others } else { self.follow.others };
+        let hold = others == Others::Hold;
+        let patient = self.now >= self.follow.abreast + if hold { PATIENCE } else { Duration::ZERO };
+        let patience = SETTINGS.patience(self.follow.block_time());
+        let stuck = self.follow.stuck.is_some_and(|since| self.now >= since + patience);
         self.judge(&input);
         for effect in self.follow.step(input, self.now) {
             match effect {
@@ -155,21 +175,21 @@ impl World {
                 Effect::Tell(change) => {
                     self.skips += u32::from(change.skipped);
                     let is_late = self.now >= self.judged_since + PATIENCE;
-                    assert!(self.counts || is_late, "a node that is behind is believed: {change:?}");
+                    assert!(self.counts || is_late || !hold, "a node that is behind is believed: {change:?}");
                     assert_eq!(Some(change.node), self.active);
                     let client = self.client.as_mut().expect("somebody listens");
                     client.hear(&self.tree, &change);
                 }
-                Effect::Skipped { from, to } => {
+                Effect::Skipped { from, to, .. } => {
                     let (_, old) = before.expect("a tip before");
                     let new = self.follow.window.tip().expect("a tip").hash;
                     let floor = floor.expect("a window before");
                     let is_deep = full && self.tree.fork(old, new).is_none_or(|fork| fork < floor);
                     let is_below = patient && to < floor;
                     let is_far = to > from + SETTINGS.max_backfill as u64;
-                    assert!(is_far || is_deep || is_below, "skipped from {from} to {to}");
+                    assert!(is_far || is_deep || is_below || stuck, "skipped from {from} to {to}");
                 }
-                Effect::Filled | Effect::Reorged(_) => {}
+                Effect::Filled | Effect::Drop | Effect::Reorged(_) => {}
             }
         }
         if let Some(client) = &self.client {
@@ -181,7 +201,7 @@ impl World {
 
     /// Whether the word of the active node counts from now on, by the rule on lag.
     fn judge(&mut self, input: &Input) {
-        let (Input::Head(told) | Input::Wanted(told)) = input else { return };
+        let (Input::Head(told, _) | Input::Wanted(told)) = input else { return };
         let node = told.map(|(node, _)| node);
         if node != self.judged {
             (self.judged, self.judged_since, self.counts) = (node, self.now, false);
@@ -189,6 +209,9 @@ impl World {
         if let Some((_, head)) = told {
             let tip = self.follow.window.tip();
             self.counts |= tip.is_none_or(|tip| head.number > tip.number || head.hash == tip.hash);
+            // That no other has the tip is believed once and for all.
+            let others = if let Input::Head(_, others) = input { *others } else { self.follow.others };
+            self.counts |= others == Others::Lack && !self.follow.window.has(head.hash, head.number);
         }
     }
 
@@ -212,21 +235,34 @@ impl World {
 
     fn tell(&mut self, node: usize) {
         if self.active == Some(node) {
-            self.give(Input::Head(self.told()));
+            self.give(self.head());
         }
     }
 
     fn switch(&mut self, to: Option<usize>) {
         self.active = to;
-        self.give(Input::Head(self.told()));
+        self.give(self.head());
     }
 
     fn answer(&mut self, index: usize) {
         let fetch = self.fetches.swap_remove(index);
         let node = &self.nodes[fetch.node];
-        // It has what leads to its head, and little else.
-        let has = self.tree.line(node.head).any(|hash| hash == fetch.missing.hash) || self.rng.bool();
-        let block = self.tree.blocks.get(&fetch.missing.hash).cloned().filter(|_| has && node.answers);
+        let answers = node.answers;
+        let hash = match fetch.what {
+            // It has what leads to its head, and little else.
+            What::Hash(Missing { hash, .. }) => {
+                let has = self.tree.line(node.head).any(|own| own == hash) || self.rng.bool();
+                Some(hash).filter(|_| has)
+            }
+            // Now and then it is of another branch by the time it answers.
+            What::Height(height) => {
+                let node = if self.rng.u8(..5) == 0 { self.rng.usize(..NODES) } else { fetch.node };
+                self.tree.line(self.nodes[node].head).find(|hash| self.tree.blocks[hash].number == height)
+            }
+        };
+        let lost = self.lost.clone();
+        let hash = hash.filter(|hash| answers && !lost.contains(hash));
+        let block = hash.and_then(|hash| self.tree.blocks.get(&hash)).cloned();
         self.give(Input::Fetched(fetch, block));
     }
 
@@ -243,7 +279,7 @@ impl World {
             self.nodes[active].head = head;
         }
         self.give_wanted(since);
-        self.give(Input::Head(self.told()));
+        self.give(self.head());
     }
 
     fn give_wanted(&mut self, since: Option<(usize, Head)>) {
@@ -306,11 +342,16 @@ impl World {
             33..=34 => self.switch(Some(node)),
             35 => self.switch(None),
             36 => self.want(),
+            38 if self.rng.bool() => {
+                let head = self.nodes[node].head;
+                let back = self.rng.usize(..3);
+                self.lost.extend(self.tree.line(head).nth(back));
+            }
             37 => self.now += Duration::from_secs(self.rng.u64(..70)),
             38 => {
                 self.give(Input::Moved);
                 self.judged = None;
-                self.give(Input::Head(self.told()));
+                self.give(self.head());
             }
             _ => self.give(Input::Woken),
         }

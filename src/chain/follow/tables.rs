@@ -2,6 +2,8 @@
 //!
 //! Blocks are named by branch and height: `a12` stands on `a11`. Branch `b` leaves `a` after 12, branch `c` after 9.
 
+use std::collections::VecDeque;
+
 use super::*;
 use crate::domain::hash::Hash;
 
@@ -9,6 +11,7 @@ use crate::domain::hash::Hash;
 struct Scene {
     follow: Follow,
     now: Instant,
+    others: Others,
 }
 
 fn head(name: &str) -> Head {
@@ -45,7 +48,7 @@ impl Scene {
     fn dozing() -> Self {
         let now = Instant::now();
         let follow = Follow::new(&Settings { window: 8, max_backfill: 4, ..Settings::default() }, now);
-        let mut scene = Self { follow, now };
+        let mut scene = Self { follow, now, others: Others::Hold };
         assert_eq!(scene.head(0, "a10"), "");
         scene
     }
@@ -59,17 +62,18 @@ impl Scene {
     fn give(&mut self, input: Input) -> String {
         let effects = self.follow.step(input, self.now);
         let text = effects.iter().filter_map(|effect| match effect {
-            Effect::Fetch(Fetch { node, missing }) => Some(format!("{node}? {}", name(missing.hash))),
-            Effect::Filled => None,
+            Effect::Fetch(Fetch { node, what: What::Hash(missing) }) => Some(format!("{node}? {}", name(missing.hash))),
+            Effect::Fetch(Fetch { node, what: What::Height(height) }) => Some(format!("{node}? #{height}")),
+            Effect::Filled | Effect::Drop => None,
             Effect::Reorged(depth) => Some(format!("depth {depth}")),
-            Effect::Skipped { from, to } => Some(format!("from {from} to {to}")),
+            Effect::Skipped { from, to, .. } => Some(format!("from {from} to {to}")),
             Effect::Tell(change) => Some(told(change)),
         });
         text.collect::<Vec<_>>().join("; ")
     }
 
     fn head(&mut self, node: usize, name: &str) -> String {
-        self.give(Input::Head(Some((node, head(name)))))
+        self.give(Input::Head(Some((node, head(name))), self.others))
     }
 
     fn push(&mut self, node: usize, names: &str) -> String {
@@ -82,16 +86,28 @@ impl Scene {
     }
 
     fn answer(&mut self, node: usize, asked: &str, answer: Option<Block>) -> String {
-        let Head { hash, number, .. } = head(asked);
-        self.give(Input::Fetched(Fetch { node, missing: Missing { hash, number } }, answer))
+        let what = match asked.strip_prefix('#') {
+            Some(height) => What::Height(height.parse().unwrap()),
+            None => What::Hash(Missing { hash: head(asked).hash, number: head(asked).number }),
+        };
+        self.give(Input::Fetched(Fetch { node, what }, answer))
     }
 
-    /// Fetches are answered as they should be until none is left.
-    fn answer_all(&mut self, mut effects: String) -> String {
-        while let Some((node, asked)) = effects.split_once("? ") {
-            effects = self.answer(node.parse().unwrap(), asked, Some(block(asked)));
+    /// Fetches are answered as they should be, of heights from branch `a`, in their order, until none is left.
+    fn answer_all(&mut self, effects: String) -> String {
+        let mut told = Vec::new();
+        let mut effects: VecDeque<String> = effects.split("; ").map(str::to_owned).collect();
+        while let Some(effect) = effects.pop_front() {
+            match effect.split_once("? ") {
+                Some((node, asked)) => {
+                    let answer = block(&asked.replace('#', "a"));
+                    let more = self.answer(node.parse().unwrap(), asked, Some(answer));
+                    effects.extend(more.split("; ").filter(|effect| !effect.is_empty()).map(str::to_owned));
+                }
+                None => told.push(effect),
+            }
         }
-        effects
+        told.join("; ")
     }
 
     fn wait(&mut self, millis: u64) -> String {
@@ -123,10 +139,119 @@ fn a_head_of_the_window_is_no_news() {
 #[test]
 fn missing_blocks_are_fetched_from_the_node_that_told_and_come_in_their_order() {
     let mut scene = Scene::new();
-    assert_eq!(scene.head(1, "a13"), "1? a13");
-    assert_eq!(scene.answer(1, "a13", Some(block("a13"))), "1? a12");
-    assert_eq!(scene.answer(1, "a12", Some(block("a12"))), "1? a11");
-    assert_eq!(scene.answer(1, "a11", Some(block("a11"))), "1: +a11 +a12 +a13");
+    assert_eq!(scene.head(1, "a13"), "1? a13; 1? #11; 1? #12");
+    assert_eq!(scene.answer(1, "#12", Some(block("a12"))), "");
+    assert_eq!(scene.answer(1, "a13", Some(block("a13"))), "");
+    assert_eq!(scene.answer(1, "#11", Some(block("a11"))), "1: +a11 +a12; 1: +a13");
+}
+
+#[test]
+fn blocks_between_are_told_as_they_join_whatever_becomes_of_those_above() {
+    let mut scene = Scene::new();
+    scene.push(0, "a14");
+    assert_eq!(scene.head(0, "a14"), "0? a13; 0? #11; 0? #12");
+    assert_eq!(scene.answer(0, "#11", Some(block("a11"))), "0: +a11");
+    assert_eq!(scene.answer(0, "a13", None), "", "for a while");
+    assert_eq!(scene.answer(0, "#12", Some(block("a12"))), "0: +a12");
+    assert_eq!(scene.wait(100), "0? a13");
+    assert_eq!(scene.answer(0, "a13", Some(block("a13"))), "0: +a13 +a14");
+}
+
+#[test]
+fn what_stands_at_a_height_is_told_only_if_it_joins() {
+    let mut scene = Scene::new();
+    scene.grow(0, "a11");
+    scene.grow(0, "a12");
+    scene.push(0, "a15");
+    assert_eq!(scene.head(0, "a15"), "0? a14; 0? #13");
+    assert_eq!(scene.answer(0, "#13", Some(block("c13"))), "", "of another branch");
+    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a13");
+    assert_eq!(scene.answer(0, "a13", Some(block("a13"))), "0: +a13 +a14 +a15");
+    scene.push(0, "a18");
+    assert_eq!(scene.head(0, "a18"), "0? a17; 0? #16");
+    assert_eq!(scene.answer(0, "#16", None), "");
+    assert_eq!(scene.answer(0, "a17", Some(block("a17"))), "0? a16", "by its hash then");
+}
+
+#[test]
+fn a_header_that_nobody_gives_is_left_out_after_a_while() {
+    let mut scene = Scene::new();
+    scene.push(0, "a13");
+    assert_eq!(scene.head(0, "a13"), "0? a12; 0? #11");
+    assert_eq!(scene.answer(0, "#11", Some(block("a11"))), "0: +a11");
+    assert_eq!(scene.answer(0, "a12", None), "");
+    scene.push(0, "a14");
+    scene.head(0, "a14");
+    assert_eq!(scene.wait(100), "0? a12");
+    // The pace is not known, so the wait is ten seconds.
+    for _ in 0..8 {
+        assert_eq!(scene.answer(0, "a12", None), "");
+        scene.wait(1200);
+    }
+    assert_eq!(scene.answer(0, "a12", None), "");
+    assert_eq!(scene.wait(299), "");
+    assert_eq!(scene.wait(1), "from 11 to 13; 0: +a13 +a14 over a gap");
+    assert_eq!(scene.grow(0, "a15"), "0: +a15", "and on");
+}
+
+#[test]
+fn a_node_that_is_lost_on_the_way_is_not_held_against_the_next() {
+    let mut scene = Scene::new();
+    scene.push(0, "a12");
+    assert_eq!(scene.head(0, "a12"), "0? a11");
+    assert_eq!(scene.answer(0, "a11", None), "");
+    scene.wait(9_900);
+    scene.give(Input::Head(None, Others::Away));
+    scene.wait(60_000);
+    assert_eq!(scene.head(1, "a12"), "1? a12; 1? #11");
+    assert_eq!(scene.answer(1, "a12", Some(block("a12"))), "");
+    assert_eq!(scene.answer(1, "#11", Some(block("a11"))), "1: +a11; 1: +a12");
+}
+
+#[test]
+fn a_chain_that_was_reset_is_told_as_soon_as_no_other_node_has_the_old_one() {
+    for (others, millis) in [(Others::Lack, 0), (Others::Away, 10_000), (Others::Hold, 60_000)] {
+        let mut scene = Scene::new();
+        for name in ["a11", "a12", "a13"] {
+            scene.grow(0, name);
+        }
+        scene.others = others;
+        scene.give(Input::Head(None, others));
+        scene.push(0, "c3");
+        let told = scene.head(0, "c3");
+        if millis > 0 {
+            assert_eq!(told, "", "{others:?}");
+            assert_eq!(scene.wait(millis - 1), "");
+            assert_eq!(scene.wait(1), "from 13 to 3; 0: +c3 over a gap", "{others:?}");
+        } else {
+            assert_eq!(told, "from 13 to 3; 0: +c3 over a gap");
+        }
+        assert_eq!(scene.grow(0, "c4"), "0: +c4");
+    }
+}
+
+#[test]
+fn a_head_below_the_window_that_comes_without_an_outage_is_looked_at_twice() {
+    let mut scene = Scene::new();
+    scene.grow(0, "a11");
+    scene.others = Others::Lack;
+    scene.push(0, "a9");
+    assert_eq!(scene.head(0, "a9"), "");
+    assert_eq!(scene.wait(1_999), "");
+    assert_eq!(scene.head(0, "a11"), "", "one of several nodes behind one name was late");
+    assert_eq!(scene.head(0, "a9"), "");
+    assert_eq!(scene.wait(2_000), "from 11 to 9; 0: +a9 over a gap");
+}
+
+#[test]
+fn a_node_that_can_make_up_for_it_within_a_minute_has_that_time_while_others_are_away() {
+    let mut scene = Scene::new();
+    scene.grow(0, "a11");
+    scene.grow(0, "a12");
+    scene.others = Others::Away;
+    assert_eq!(scene.head(1, "a9"), "", "three blocks of twelve seconds");
+    assert_eq!(scene.wait(35_999), "");
+    assert_eq!(scene.wait(1), "1? a9");
 }
 
 #[test]
@@ -144,18 +269,19 @@ fn a_reorganisation_takes_out_the_newest_first_and_can_be_undone() {
 #[test]
 fn a_way_that_breaks_off_is_taken_up_with_the_next_node() {
     let mut scene = Scene::new();
-    assert_eq!(scene.head(0, "a14"), "0? a14");
-    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a13");
-    assert_eq!(scene.give(Input::Head(None)), "");
-    assert_eq!(scene.head(1, "a14"), "1? a13", "what the first node gave is not asked for again");
+    assert_eq!(scene.head(0, "a14"), "0? a14; 0? #11; 0? #12; 0? #13");
+    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "");
+    assert_eq!(scene.give(Input::Head(None, Others::Away)), "");
+    assert_eq!(scene.head(1, "a14"), "1? a13; 1? #11; 1? #12", "what the first node gave is not asked for again");
     assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "", "a late answer");
-    assert_eq!(scene.answer(1, "a13", Some(block("a13"))), "1? a11", "is not in vain");
-    assert_eq!(scene.answer(1, "a11", Some(block("a11"))), "1: +a11 +a12 +a13 +a14");
+    assert_eq!(scene.answer(1, "a13", Some(block("a13"))), "", "is not in vain");
+    assert_eq!(scene.answer(1, "#11", Some(block("a11"))), "1: +a11; 1: +a12 +a13 +a14");
 }
 
 #[test]
 fn what_fails_is_asked_for_again_after_pauses_that_double() {
     let mut scene = Scene::new();
+    scene.follow.settings.timeout = Some(Duration::from_secs(60));
     scene.head(0, "a11");
     for pause in [100, 200, 400, 800, 1600, 2000, 2000] {
         assert_eq!(scene.answer(0, "a11", None), "");
@@ -178,6 +304,7 @@ fn what_was_not_asked_for_is_no_answer() {
     assert_eq!(scene.wait(100), "0? a12");
     let lie = Block { number: 12, ..block("a11") };
     scene.answer(0, "a12", Some(block("a12")));
+    assert_eq!(scene.answer(0, "#11", Some(lie.clone())), "0? a11");
     assert_eq!(scene.answer(0, "a11", Some(lie)), "");
     assert_eq!(scene.wait(100), "0? a11");
 }
@@ -224,7 +351,7 @@ fn a_node_that_is_behind_for_a_minute_is_believed() {
 fn a_gap_that_is_too_long_is_skipped() {
     let mut scene = Scene::new();
     let effects = scene.head(0, "a14");
-    assert_eq!(scene.answer_all(effects), "0: +a11 +a12 +a13 +a14", "four blocks");
+    assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12; 0: +a13; 0: +a14", "four blocks");
     assert_eq!(scene.head(0, "a19"), "0? a19");
     assert_eq!(scene.answer(0, "a19", Some(block("a19"))), "from 14 to 19; 0: +a19 over a gap", "five");
     scene.push(0, "a20 a21 a22 a23 a24");
@@ -234,12 +361,13 @@ fn a_gap_that_is_too_long_is_skipped() {
 #[test]
 fn a_node_that_moves_faster_than_it_answers_is_followed_all_the_same() {
     let mut scene = Scene::new();
-    assert_eq!(scene.head(0, "a12"), "0? a12");
+    assert_eq!(scene.head(0, "a12"), "0? a12; 0? #11");
     assert_eq!(scene.head(0, "a13"), "", "one way at a time");
-    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "0? a11");
+    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "");
     assert_eq!(scene.head(0, "a14"), "");
-    assert_eq!(scene.answer(0, "a11", Some(block("a11"))), "0: +a11 +a12; 0? a14");
+    assert_eq!(scene.answer(0, "#11", Some(block("a11"))), "0: +a11; 0: +a12; 0? a14; 0? #13");
     assert_eq!(scene.head(0, "a20"), "");
+    assert_eq!(scene.answer(0, "#13", None), "");
     assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a13");
     assert_eq!(scene.answer(0, "a13", None), "");
     assert_eq!(scene.wait(100), "0? a20", "given up, and then it is a gap");
@@ -297,7 +425,7 @@ fn a_head_below_the_window_is_waited_for_a_minute() {
     scene.head(0, "c9");
     assert_eq!(scene.wait(60_000), "0? c9");
     let effects = scene.head(0, "a12");
-    assert_eq!(scene.answer_all(effects), "0: +a11 +a12", "nothing is skipped when the node is back");
+    assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12", "nothing is skipped when the node is back");
     assert_eq!(scene.head(0, "a18"), "0? a18");
     scene.head(0, "a17");
     scene.now += PATIENCE;
@@ -306,7 +434,7 @@ fn a_head_below_the_window_is_waited_for_a_minute() {
     let mut scene = Scene::new();
     let effects = scene.head(0, "a12");
     scene.now += PATIENCE;
-    assert_eq!(scene.answer_all(effects), "0: +a11 +a12");
+    assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12");
     assert_eq!(scene.head(0, "c9"), "", "from when it was last followed");
 }
 
@@ -349,7 +477,7 @@ fn who_begins_to_listen_misses_nothing() {
     // The head of that moment was a13, of which the follower has not heard; by now it is a15.
     assert_eq!(scene.give(Input::Wanted(Some((0, head("a13"))))), "");
     let effects = scene.head(0, "a15");
-    assert_eq!(scene.answer_all(effects), "0: +a14 +a15");
+    assert_eq!(scene.answer_all(effects), "0: +a14; 0: +a15");
 }
 
 #[test]
@@ -358,13 +486,13 @@ fn other_nodes_go_on_where_the_former_were() {
     scene.grow(0, "a11");
     let effects = scene.head(0, "a13");
     scene.answer(0, "a13", Some(block("a13")));
-    assert_eq!(effects, "0? a13");
+    assert_eq!(effects, "0? a13; 0? #12");
     scene.push(0, "a14");
     assert_eq!(scene.give(Input::Moved), "");
     assert_eq!(scene.head(0, "a10"), "", "it may be behind");
-    assert_eq!(scene.head(0, "a14"), "0? a14", "what was pushed, others pushed");
-    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "0? a12");
-    assert_eq!(scene.answer(0, "a12", Some(block("a12"))), "0: +a12 +a13 +a14");
+    assert_eq!(scene.head(0, "a14"), "0? a14; 0? #12; 0? #13", "what was pushed, others pushed");
+    assert_eq!(scene.answer(0, "a14", Some(block("a14"))), "");
+    assert_eq!(scene.answer(0, "#12", Some(block("a12"))), "0: +a12; 0: +a13 +a14");
 }
 
 #[test]

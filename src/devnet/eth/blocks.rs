@@ -1,6 +1,6 @@
 //! Blocks, transactions, receipts and logs.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ impl Context<'_> {
     pub(super) fn block_receipts(&self, params: &Params) -> Outcome {
         params.text(0).or_else(|error| if params.value(0).is_object() { Ok("") } else { Err(error) })?;
         let Some(block) = self.given(params.at(0)?) else { return Ok(Value::Null.into()) };
+        self.has_logs(block.number..=block.number)?;
         Ok((0..block.transactions.len()).map(|i| block.receipt_json(i)).collect::<Value>().into())
     }
 
@@ -78,6 +79,7 @@ impl Context<'_> {
             let at = At::parse(&wish["blockHash"]).filter(|at| matches!(at, At::Hash(_)));
             let at = at.ok_or_else(|| RpcError::params("invalid block hash"))?;
             let block = self.find(at).ok_or_else(|| RpcError::new(-32000, "unknown block"))?;
+            self.has_logs(block.number..=block.number)?;
             return self.told(filter.logs(&block, false));
         }
         let end = |key: &str| {
@@ -91,8 +93,14 @@ impl Context<'_> {
             return Err(RpcError::params("invalid block range params"));
         }
         let range = from.max(self.view.base())..=to.min(self.view.head().number);
+        self.has_logs(range.clone())?;
         let blocks = range.filter_map(|number| self.view.block(number));
         self.told(blocks.flat_map(|block| filter.logs(block, false)).collect())
+    }
+
+    fn has_logs(&self, blocks: RangeInclusive<u64>) -> Result<(), RpcError> {
+        let lacks = self.faults.missing_logs().is_some_and(|number| blocks.contains(&number));
+        if lacks { Err(RpcError::new(-32603, "internal error")) } else { Ok(()) }
     }
 
     /// Logs as the node's faults have them told.

@@ -63,7 +63,14 @@ fn chain(id: u64, genesis: &str) -> Chain {
 fn at(slot: u64) -> Probe {
     let block = BlockRef { number: slot, hash: String::new(), parent: String::new(), timestamp: GENESIS + slot * SLOT };
     let asked = Instant::now();
-    Probe { block, condition: Condition::default(), chain: chain(1, "0xaa"), latency: Duration::ZERO, asked }
+    Probe {
+        block,
+        condition: Condition::default(),
+        chain: chain(1, "0xaa"),
+        latency: Duration::ZERO,
+        asked,
+        json: None,
+    }
 }
 
 fn says(condition: Condition) -> Probe {

@@ -45,7 +45,7 @@ pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, T
     let (block, optimistic) = BlockRef::read_beacon(&head, beacon)
         .map_err(|why| failing(node, &format!("/eth/v1/beacon/headers/head: {why}")))?;
     condition.optimistic |= optimistic;
-    Ok(Probe { block, condition, chain, latency, asked: started })
+    Ok(Probe { block, condition, chain, latency, asked: started, json: None })
 }
 
 /// What the node says of itself. When its words are all well, the status of its health route has the last one: nodes have called

@@ -45,9 +45,14 @@ impl Blooms {
         let doubts = self.trust == TrustBloom::Auto && (!self.was_tried || block.0[31].is_multiple_of(SAMPLE));
         self.was_tried |= doubts;
         if !doubts {
-            self.passed = Some(change);
+            self.passed_over(change);
         }
         doubts
+    }
+
+    /// Nobody looked at the logs of a block of this change.
+    pub(super) fn passed_over(&mut self, change: u64) {
+        self.passed = self.passed.max(Some(change));
     }
 
     /// Takes note of the logs of a block with this filter. When it does not have them, no filter is believed from now on; whoever heard of

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     chain::{Block, Follower},
+    domain::bloom::Bloom,
     pool::{Pool, snapshot::Facts},
 };
 
@@ -47,6 +48,10 @@ pub(super) struct Errand {
     pub(super) block: Arc<Block>,
     /// What those want who hear of the block.
     pub(super) wishes: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
+    /// The block's bloom filter, if that tells whom the logs may concern.
+    pub(super) bloom: Option<Bloom>,
+    /// Whether the logs are asked for to hold them against the bloom filter, so that one round is enough.
+    pub(super) is_sample: bool,
     /// For how long the logs are tried for while there are nodes that should have them.
     pub(super) patience: Duration,
     pub(super) forms: Forms,
@@ -60,7 +65,7 @@ impl Errand {
         // Both arms are cancel-safe.
         tokio::select! {
             biased;
-            told = self.hunt(&said_none) => Some(told),
+            told = self.hunt(&said_none) => told,
             // In the end nodes are believed.
             () = self.be_patient() => said_none.load(Relaxed).then(Told::default),
         }
@@ -83,23 +88,24 @@ impl Errand {
         }
     }
 
-    async fn hunt(&self, said_none: &AtomicBool) -> Told {
+    async fn hunt(&self, said_none: &AtomicBool) -> Option<Told> {
         let mut pause = PAUSE;
         let mut round = 0_u32;
-        while round == 0 || self.is_wanted() {
+        // Those who leave must not hold back the logs of later blocks from the others.
+        while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
             round += 1;
-            match self.ask_all(round, said_none).await {
-                Some(told) => return told,
-                None => sleep(pause).await,
+            let told = self.ask_all(round, said_none).await;
+            if told.is_some() || self.is_sample {
+                return told;
             }
+            sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Told::default()
+        Some(Told::default())
     }
 
-    fn is_wanted(&self) -> bool {
-        // A filter that is not believed rules out nothing.
-        (self.wishes)().iter().any(|filter| filter.may_match(self.block.number, None))
+    fn may_concern(&self, filter: &Filter) -> bool {
+        filter.may_match(self.block.number, self.bloom.as_ref())
     }
 
     /// Asks the nodes, one after the other, and beside one that takes long the next.
@@ -134,7 +140,7 @@ impl Errand {
             pool,
             node,
             block: &self.block,
-            union: union(concerned.filter(|filter| filter.may_match(self.block.number, None))),
+            union: union(concerned.filter(|filter| self.may_concern(filter))),
             limit: self.patience,
         };
         let mut refused = false;
@@ -193,10 +199,7 @@ fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::{bloom::Bloom, hash::Hash},
-        view::logs::log::Log,
-    };
+    use crate::{domain::hash::Hash, view::logs::log::Log};
 
     #[test]
     fn that_a_block_whose_bloom_has_bits_has_no_logs_is_believed_late() {

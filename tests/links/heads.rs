@@ -69,9 +69,9 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
     let config = proxy::config(settings);
     let metrics = Arc::new(Metrics::new());
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
-    let patience = Duration::from_secs(1);
+    let reach = pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0 };
     let node = |node: &steadfast::config::Node| {
-        pool::node::Node::new(node, node.name.as_str(), &dial, patience, 0, &metrics, 1).unwrap()
+        pool::node::Node::new(node, node.name.as_str(), &dial, reach, 0, &metrics, 1).unwrap()
     };
     let nodes = config.networks[0].el.iter().map(node).collect();
     let health = Health { interval, ..config.health };

@@ -30,14 +30,13 @@ Feature: A consensus node that is not well is left, and taken again when it has 
       | hangs                                                    | down       |
       | answers everything with HTTP status 503                  | down       |
       | answers with HTTP 500                                    | down       |
-      | answers with HTTP 429                                    | down       |
+      | answers with HTTP 429                                    | resting    |
       | breaks off in the middle of its answers                  | down       |
       | starts to sync                                           | syncing    |
       | turns optimistic                                         | optimistic |
       | loses its execution node                                 | el_offline |
       | falls 9 blocks behind                                    | lagging    |
       | calls itself well, but for HTTP status 206 of its health | syncing    |
-      | calls itself well, but for HTTP status 500 of its health | down       |
       | calls itself well, but for HTTP status 503 of its health | down       |
 
   Scenario Outline: The reason is told of a node that <fails>
@@ -64,6 +63,7 @@ Feature: A consensus node that is not well is left, and taken again when it has 
     Examples:
       | status |
       | 404    |
+      | 500    |
       | 501    |
 
   Scenario: A hanging node delays nobody else's probes

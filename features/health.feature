@@ -56,7 +56,7 @@ Feature: A node that is not well is left, and taken again when it has proved its
       | goes down                    | down        |
       | answers with garbage         | down        |
       | answers with HTTP 500        | down        |
-      | answers with HTTP 429        | down        |
+      | answers with HTTP 429        | resting     |
       | hangs                        | down        |
       | starts to sync               | syncing     |
       | breaks off in the middle of its answers | down |

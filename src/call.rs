@@ -6,6 +6,7 @@
 pub mod alarm;
 pub mod answer;
 mod attempt;
+mod choice;
 pub mod hold;
 mod pause;
 pub mod rest;
@@ -18,6 +19,7 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Attempt, Sent},
+    choice::{Choice, Wish, choose, rest_ends, seconds_to},
     hold::{First, Hold, Left, Turn},
     pause::Pause,
 };
@@ -31,8 +33,7 @@ use crate::{
         transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, ask::ID, board::Trouble},
-    route::{self, Load},
+    pool::{Pool, Scout, ask::ID, board::Trouble, health::Fault, resting::Kind},
 };
 
 /// The calls to one network's execution nodes.
@@ -171,6 +172,7 @@ impl Calls {
                 method,
                 terms,
                 deadline: terms.arrived + self.settings.timeout,
+                kind: Kind::of_method(method.place, &request.method),
                 tried: if moved.is_some() { Vec::new() } else { terms.avoid.to_vec() },
                 attempts: 0,
                 lost: 0,
@@ -178,6 +180,8 @@ impl Calls {
                 unsure: may_have_arrived,
                 best: None,
                 rejected: None,
+                refused: Refused::default(),
+                again: false,
                 charges: Vec::new(),
                 held_since,
                 first,
@@ -201,6 +205,15 @@ impl Calls {
     }
 }
 
+/// What nodes that refuse for quota said of a call.
+#[derive(Default)]
+struct Refused {
+    /// If any did, until when the first of them wants to be left alone.
+    until: Option<Instant>,
+    /// The first answer of one.
+    answer: Option<Answer>,
+}
+
 /// One call under way.
 struct Course<'a> {
     calls: &'a Calls,
@@ -208,6 +221,8 @@ struct Course<'a> {
     method: Method,
     terms: Terms<'a>,
     deadline: Instant,
+    /// Which calls may rest with it.
+    kind: Kind,
     /// The nodes that failed it since it last waited.
     tried: Vec<usize>,
     /// Attempts of this round that reached a node.
@@ -222,6 +237,9 @@ struct Course<'a> {
     best: Option<Answer>,
     /// The HTTP status with which a node would not take the call.
     rejected: Option<u16>,
+    refused: Refused,
+    /// Whether every node has failed it before.
+    again: bool,
     /// What nodes did with the call, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
@@ -234,7 +252,8 @@ impl<'a> Course<'a> {
     async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
         let mut turn = None;
         loop {
-            let node = match self.next_node(&mut turn).await {
+            // A scout's place is kept until it is known what became of the scout.
+            let (node, _scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
                 Ok(None) => return Ok(self.give_up(None)?),
                 Err(Left::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
@@ -246,34 +265,49 @@ impl<'a> Course<'a> {
             match sent {
                 Sent::Answered(mut answer) => {
                     answer.node = Some(node);
-                    self.charge(node);
+                    self.calls.pool.call_answered(node, self.kind);
+                    self.charge(node, true);
                     if let Some(height) = answer.height(self.tells()) {
                         self.calls.pool.shown(node, height);
                     }
                     return Ok(answer);
                 }
                 Sent::OfTheCaller(answer) => {
-                    self.charge(node);
+                    self.calls.pool.call_answered(node, self.kind);
+                    self.charge(node, false);
                     return Ok(self.settle(node, answer, alarm).await?);
                 }
                 Sent::OfTheNode(answer, trouble) => {
+                    if answer.is_none() {
+                        self.calls.pool.nodes[node].resting.failed_again(Instant::now());
+                        self.pause.slow_down();
+                    }
                     self.unsure |= answer.is_none();
                     self.best = self.best.take().or(answer);
                     self.may_have_arrived = true;
                     self.attempts += 1;
                     self.charges.extend(trouble.map(|trouble| (node, trouble)));
                 }
-                Sent::Rejected(status, trouble) => {
+                Sent::Refused(answer, wait) => {
+                    self.calls.pool.call_refused(node, self.kind, wait);
+                    let end = Instant::now() + wait.unwrap_or_default();
+                    self.refused.until = Some(self.refused.until.map_or(end, |until| until.min(end)));
+                    self.refused.answer = self.refused.answer.take().or(answer);
+                    self.attempts += 1;
+                    if !self.method.is_repeatable() {
+                        return Ok(self.give_up(None)?);
+                    }
+                }
+                Sent::Rejected(status) => {
                     self.rejected = Some(status);
                     self.attempts += 1;
-                    self.charges.push((node, trouble));
                     if !self.method.is_repeatable() {
                         return Ok(self.give_up(None)?);
                     }
                 }
                 Sent::Nothing(trouble) => {
                     if let Some(trouble) = trouble {
-                        self.calls.pool.call_failed(node, self.method.place, trouble);
+                        self.calls.pool.call_failed(node, self.kind, trouble, None);
                     }
                 }
                 Sent::Lost(trouble) => {
@@ -304,12 +338,12 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// `node` answered the call well, so what others did with it speaks of them. Before that, it might have been the call's doing:
-    /// no client can talk nodes down with a call that none of them likes.
-    fn charge(&mut self, node: usize) {
+    /// `node` answered the call, with a `result` or not, so what others did with it may speak of them. Before that, it might have been
+    /// the call's doing. An error beside another error is a matter of words.
+    fn charge(&mut self, node: usize, result: bool) {
         for (other, trouble) in self.charges.drain(..) {
-            if other != node {
-                self.calls.pool.call_failed(other, self.method.place, trouble);
+            if other != node && (result || trouble.fault != Fault::Erring) {
+                self.calls.pool.call_failed(other, self.kind, trouble, Some(node));
             }
         }
     }
@@ -322,7 +356,6 @@ impl<'a> Course<'a> {
             body: self.request.raw,
             headers: self.terms.headers,
             verify: self.terms.verify,
-            place: self.method.place,
             id: self.request.id,
             repeatable,
             // What cannot be tried elsewhere may take all the time there is.
@@ -332,7 +365,10 @@ impl<'a> Course<'a> {
 
     /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so
     /// that none that came later is written before it. `None` when it has had all its chances.
-    async fn next_node(&mut self, turn: &mut Option<Turn<'a>>) -> Result<Option<usize>, Left<Calls>> {
+    async fn next_node(
+        &mut self,
+        turn: &mut Option<Turn<'a>>,
+    ) -> Result<Option<(usize, Option<Scout<'a>>)>, Left<Calls>> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
@@ -345,27 +381,40 @@ impl<'a> Course<'a> {
                 let first = std::mem::take(&mut self.first);
                 *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);
             }
-            let load = |node: usize| {
-                let traffic = &pool.nodes[node].traffic;
-                Load { in_flight: traffic.in_flight(), told: traffic.told() }
-            };
-            let class = self.method.class;
-            let node = route::next(&pool.snapshot(), load, pool.served(), settings.policy, class, &self.tried);
-            if let Some(chosen) = node
-                && self.attempts < settings.attempts.get()
-            {
-                if settings.policy == Policy::Spread {
-                    pool.catch_up(chosen);
+            let mut rest = None;
+            if self.attempts < settings.attempts.get() {
+                let Self { kind, again, .. } = *self;
+                let (policy, class, tried) = (settings.policy, self.method.class, &self.tried[..]);
+                match choose(pool, Wish { policy, class, kind, tried, again }) {
+                    Choice::Node(node, scout) => {
+                        if settings.policy == Policy::Spread {
+                            pool.catch_up(node);
+                        }
+                        return Ok(Some((node, scout)));
+                    }
+                    Choice::Rest(end) => rest = Some(end),
+                    Choice::Nowhere => {}
                 }
-                return Ok(node);
             }
             // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
             *turn = None;
-            let until = self.hold_until(now);
+            let (until, bytes) = (self.hold_until(now), self.request.raw.len());
             if self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.next().min(until - now), self.request.raw.len()).await?;
+            if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
+                // No node can say more of it than that it may be there.
+                return Ok(None);
+            }
+            match rest.filter(|_| self.tried.is_empty()) {
+                // It would only hear the same again.
+                Some(Some(end)) if end > until => return Ok(None),
+                Some(end) => hold.rest(end.unwrap_or(until).min(until), bytes).await?,
+                None => {
+                    self.again = true;
+                    hold.pause(self.pause.next().min(until - now), bytes).await?;
+                }
+            }
             self.tried.clear();
             self.attempts = 0;
         }
@@ -402,7 +451,6 @@ impl<'a> Course<'a> {
             body: ask.as_bytes(),
             headers: &[],
             verify: Verify::All,
-            place: Method::of("eth_getTransactionByHash").place,
             id: Some(&ask.as_bytes()[ID]),
             repeatable: true,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
@@ -422,10 +470,16 @@ impl<'a> Course<'a> {
         if let Some(best) = self.best.take() {
             return Ok(best);
         }
+        let rests = || rest_ends(&self.calls.pool, self.kind).or(self.refused.until);
+        if let Some(mut answer) = self.refused.answer.take() {
+            answer.retry_after = rests().map(seconds_to);
+            return Ok(answer);
+        }
         Err(match (self.rejected, refusal) {
             (Some(status), _) => Refusal::Rejected(status),
             // A read has no outcome to be unsure of.
             _ if self.method.class == Class::RawTransaction && self.may_have_arrived => Refusal::OutcomeUnknown,
+            (None, None | Some(Refusal::NoNode)) if let Some(until) = rests() => Refusal::Resting(seconds_to(until)),
             (None, Some(refusal)) => refusal,
             (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
             (None, None) => Refusal::NoNode,

@@ -88,6 +88,14 @@ impl Piped {
     }
 }
 
+/// In how many seconds a client should come again, after a refusal.
+pub fn retry_after(refusal: &Refusal) -> Option<u32> {
+    match refusal {
+        Refusal::Resting(seconds) => Some(*seconds),
+        refusal => (status(refusal) == 503).then_some(1),
+    }
+}
+
 /// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown outcome: some clients repeat a
 /// request by themselves on a 5xx, and that one must not be sent twice.
 pub fn status(refusal: &Refusal) -> u16 {
@@ -95,7 +103,10 @@ pub fn status(refusal: &Refusal) -> u16 {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
         Refusal::NoNode | Refusal::ShuttingDown => 503,
+        // Where a node points to, and as whom it wants to know us, is nothing to a client.
+        Refusal::Rejected(300..=399 | 401 | 407) => 502,
         Refusal::Rejected(status) => *status,
+        Refusal::Resting(_) => 429,
         Refusal::Deadline => 504,
         Refusal::Limit { name: "max_body" | "max_batch", .. } => 413,
         Refusal::Limit { .. } => 503,

@@ -6,6 +6,7 @@
 
 mod facts;
 mod live;
+mod outcome;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -16,7 +17,11 @@ use prometric::{
 use prometric_derive::metrics;
 
 use self::live::Live;
-pub use self::{facts::Facts, live::Replay};
+pub use self::{
+    facts::Facts,
+    live::Replay,
+    outcome::{AttemptOutcome, CallOutcome},
+};
 
 use crate::domain::{method::Method, rest::Route};
 
@@ -77,75 +82,6 @@ struct Plain {
     /// The version that runs; always 1.
     #[metric(labels = ["version"])]
     build_info: Gauge,
-}
-
-/// How a call ended, for its label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallOutcome {
-    /// With a result.
-    Result,
-    /// With an error that a node returned.
-    NodeError,
-    /// With an error of the proxy's own, but for those that have an outcome of their own.
-    Refused,
-    /// No node could serve.
-    NoNode,
-    /// The deadline passed.
-    Deadline,
-    /// It may have had its effect, and no answer came.
-    OutcomeUnknown,
-    /// The client left before the answer.
-    Gone,
-}
-
-impl CallOutcome {
-    const ALL: [Self; 7] =
-        [Self::Result, Self::NodeError, Self::Refused, Self::NoNode, Self::Deadline, Self::OutcomeUnknown, Self::Gone];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Result => "result",
-            Self::NodeError => "node_error",
-            Self::Refused => "refused",
-            Self::NoNode => "no_node",
-            Self::Deadline => "deadline",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::Gone => "client_gone",
-        }
-    }
-}
-
-/// How an attempt at a node ended, for its label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptOutcome {
-    /// With an answer that goes back to the client.
-    Answered,
-    /// With an answer that speaks of the node, not of the call.
-    NodeFault,
-    /// No connection.
-    Unreachable,
-    /// The connection was lost.
-    Dropped,
-    /// No answer in time.
-    Timeout,
-    /// Given up because the node was found to be out, or the client left.
-    Abandoned,
-}
-
-impl AttemptOutcome {
-    const ALL: [Self; 6] =
-        [Self::Answered, Self::NodeFault, Self::Unreachable, Self::Dropped, Self::Timeout, Self::Abandoned];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::NodeFault => "node_fault",
-            Self::Unreachable => "unreachable",
-            Self::Dropped => "dropped",
-            Self::Timeout => "timeout",
-            Self::Abandoned => "abandoned",
-        }
-    }
 }
 
 /// Everything that is measured.

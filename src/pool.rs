@@ -8,6 +8,7 @@ pub mod board;
 mod claims;
 pub mod clock;
 mod ear;
+pub mod evidence;
 pub mod head;
 pub mod health;
 mod home;
@@ -16,7 +17,9 @@ pub mod listen;
 pub mod node;
 pub mod pair;
 pub mod probe;
+pub mod resting;
 mod running;
+mod scout;
 pub mod snapshot;
 mod tend;
 
@@ -34,26 +37,28 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{Notify, broadcast, mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
-pub use self::running::Running;
 use self::{
     ask::Refused,
     board::{Board, Effect, Input, Probe, Served, Trouble},
     health::Fault,
     listen::{Listener, Pushed},
     node::Node,
+    probe::Prober,
+    resting::Kind,
     snapshot::Snapshot,
 };
+pub use self::{running::Running, scout::Scout};
 use crate::{
     config::Health,
     domain::{
         block::BlockRef,
-        chain::Chain,
+        method::Method,
         verdict::{Layer, Verdict},
     },
     metrics::Metrics,
@@ -95,6 +100,8 @@ pub struct Pool {
     version: AtomicU64,
     /// When nodes that are passed over were last asked where they are.
     caught_up: Mutex<Vec<Option<Instant>>>,
+    /// Rung when a rest may have ended.
+    stirred: Notify,
     inbox: mpsc::Sender<Input>,
     headers: broadcast::Sender<Pushed>,
     /// Whether the headers that probes find are wanted.
@@ -127,6 +134,7 @@ impl Pool {
             served_by: AtomicUsize::new(NOBODY),
             version: AtomicU64::new(0),
             caught_up: Mutex::new(vec![None; count]),
+            stirred: Notify::new(),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
             headers_wanted: AtomicBool::new(false),
@@ -207,25 +215,6 @@ impl Pool {
         self.nodes[node].poke.notify_one();
     }
 
-    /// A call of the method at `place` in the table failed in a way that speaks of the node. A refused connection has it probed at once;
-    /// a run of failures takes it out.
-    pub fn call_failed(&self, node: usize, place: usize, trouble: Trouble) {
-        if trouble.fault == Fault::Ours {
-            return;
-        }
-        let run = self.nodes[node].traffic.failed(place);
-        let input = if run >= self.settings.fall.get() && self.snapshot().nodes[node].verdict.is_usable() {
-            self.nodes[node].traffic.answered(place);
-            Input::Out(node, trouble)
-        } else if trouble.fault == Fault::Unreachable {
-            Input::CallFailed(node, trouble)
-        } else {
-            return;
-        };
-        // A full inbox is full of the same news.
-        let _ = self.inbox.try_send(input);
-    }
-
     /// Whether [`Pool::headers`] brings the blocks that probes find too.
     pub fn want_headers(&self, wanted: bool) {
         self.headers_wanted.store(wanted, Relaxed);
@@ -241,6 +230,10 @@ impl Pool {
     pub async fn pushed(&self, node: usize, block: BlockRef, json: Bytes) {
         // Nobody may be listening.
         let _ = self.headers.send(Pushed { node, block: block.clone(), json, is_whole: false });
+        if self.nodes[node].upstream.is_none() {
+            // What comes over the link says nothing of an HTTP side that hangs.
+            self.nodes[node].traffic.touch(Instant::now());
+        }
         // The pool's mind lives as long as the pool's tasks do.
         let _ = self.inbox.send(Input::Told(node, block, Instant::now())).await;
     }
@@ -263,8 +256,15 @@ impl Pool {
         max_bytes: usize,
         limit: Duration,
     ) -> Result<Result<Bytes, Refused>, Trouble> {
-        let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes));
-        answer.await.unwrap_or_else(|_| {
+        let kind = Kind::of_method(Method::of(method).place, method);
+        let _scout = self.may_ask(node, kind)?;
+        let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes)).await;
+        match &answer {
+            Ok(Ok(Ok(_))) => _ = self.nodes[node].resting.answered(kind, Instant::now()),
+            Ok(Err(Trouble { fault: Fault::Resting(wait), .. })) => self.call_refused(node, kind, *wait),
+            _ => {}
+        }
+        answer.unwrap_or_else(|_| {
             Err(Trouble { fault: Fault::Silent, text: format!("{method}: no answer within {limit:?}") })
         })
     }
@@ -350,36 +350,42 @@ async fn think(
 /// Probes one node for ever, each probe under its deadline.
 async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     let node = &pool.nodes[index];
-    let mut chain: Option<Chain> = None;
+    let mut prober = Prober::default();
     loop {
         let started = Instant::now();
         node.traffic.asks(started);
-        let outcome = match timeout(pool.settings.timeout, probe::probe(node, pool.layer, chain.as_ref())).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let text = format!("no answer to a probe within {:?}", pool.settings.timeout);
-                Err(Trouble { fault: Fault::Silent, text })
-            }
-        };
+        let mut outcome = prober.probe(&pool, index).await;
         if !matches!(outcome, Err(Trouble { fault: Fault::Silent, .. })) {
             node.traffic.hears();
         }
         metrics.probed(&node.label, started.elapsed().as_secs_f64());
-        // Whatever answers after an outage may be another node under the same address.
-        chain = outcome.as_ref().ok().map(|probe| probe.chain.clone());
         if let Ok(Probe { block, json: Some(json), .. }) = &outcome
             && pool.headers_wanted.load(Relaxed)
         {
             let (block, json) = (block.clone(), json.clone());
             let _ = pool.headers.send(Pushed { node: index, block, json, is_whole: true });
         }
+        if outcome.is_ok()
+            && let Some(trouble) = evidence::examine_again(&pool, index).await
+        {
+            outcome = Err(trouble);
+        }
+        let is_well = outcome.is_ok();
         if pool.inbox.send(Input::Probed(index, outcome)).await.is_err() {
+            return;
+        }
+        if is_well
+            && let Some(trouble) = evidence::examine(&pool, index).await
+            && pool.inbox.send(Input::Out(index, trouble)).await.is_err()
+        {
             return;
         }
         if let Some(upstream) = &node.upstream {
             upstream.sweep();
         }
         sleep_until(Instant::now() + PROBE_GAP).await;
+        // A node that asks to be left alone is, whoever would like to know.
+        sleep_until(node.resting.probes_rest_until().unwrap_or(started)).await;
         // Both arms are cancel-safe.
         tokio::select! {
             () = sleep_until(started + pool.settings.interval) => {}
@@ -388,8 +394,9 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     }
 }
 
-/// Looks for nodes that owe answers and send nothing, or nothing to a probe, and puts each to the test. A node may take half the time
-/// of a probe to send the first byte, if that is more: one that is slow with probes is not silent.
+/// Looks for nodes that owe answers and send nothing, or nothing to a probe, and puts each to the test. One that is slow with probes is
+/// not silent: a node may be still for as long as its last good probe took, if that is more than a second, and take half the time of a
+/// probe to send the first byte to one.
 async fn watch_silence(pool: Arc<Pool>) {
     let mut tests: JoinSet<(usize, Option<Input>)> = JoinSet::new();
     let mut under_test = vec![false; pool.nodes.len()];
@@ -409,13 +416,16 @@ async fn watch_silence(pool: Arc<Pool>) {
             }
             now = ticks.tick() => {
                 for (index, node) in pool.nodes.iter().enumerate() {
-                    if under_test[index] || !pool.snapshot().nodes[index].verdict.answers() {
+                    let snapshot = pool.snapshot();
+                    let known = &snapshot.nodes[index];
+                    if under_test[index] || !known.verdict.answers() {
                         continue;
                     }
-                    let owes = node.silence(now) > SILENCE;
+                    let usual = SILENCE.max(known.latency.unwrap_or_default());
+                    let owes = node.silence(now) > usual;
                     if owes || node.traffic.unheard(now) > patience {
                         under_test[index] = true;
-                        let (pool, limit) = (pool.clone(), if owes { SILENCE } else { patience });
+                        let (pool, limit) = (pool.clone(), if owes { usual } else { patience });
                         tests.spawn(async move { (index, put_to_the_test(&pool, index, owes, limit).await) });
                     }
                 }
@@ -434,7 +444,8 @@ async fn put_to_the_test(pool: &Pool, index: usize, owes: bool, limit: Duration)
             None
         }
         Ok(Err(trouble)) => Some(Input::Probed(index, Err(trouble))),
-        // The probe that it was silent to may have been answered meanwhile.
+        // The verdict is on what holds now: a byte may have come meanwhile, to a call or to another probe.
+        Err(_) if owes && node.traffic.silence(Instant::now()) < limit => None,
         Err(_) if !owes && node.traffic.unheard(Instant::now()) < limit => None,
         Err(_) => {
             let what = if owes { "answers" } else { "an answer to a probe" };

@@ -297,11 +297,11 @@ async fn a_status_of_206_is_not_healthy_whatever_else_is_said() {
     until_active(&proxy, "cl-2").await;
     node.set("/eth/v1/node/health", 503, "");
     until_node(&proxy, "cl-1", "down").await;
-    // Providers do not all offer the route.
-    for status in [404, 501] {
+    // Providers do not all offer the route, and say so in their own ways.
+    for status in [404, 501, 403, 500, 502, 429] {
         node.set("/eth/v1/node/health", status, "");
         until_node(&proxy, "cl-1", "up").await;
-        node.set("/eth/v1/node/health", 500, "");
+        node.set("/eth/v1/node/health", 503, "");
         until_node(&proxy, "cl-1", "down").await;
     }
     node.set("/eth/v1/node/health", 200, "");

@@ -64,6 +64,8 @@ pub struct Answer {
     pub kind: Kind,
     /// The node that gave a result, by its index in the pool.
     pub node: Option<usize>,
+    /// In how many seconds to come again, of one that a node refused for quota.
+    pub retry_after: Option<u32>,
     /// Whether the result is `null`.
     pub is_null: bool,
     pieces: Pieces,
@@ -154,7 +156,7 @@ impl Answer {
         // What comes next on the connection may be the answer to the call, or anything.
         if matches!(kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
             response.condemn();
-            return Ok(Self { status, kind, node: None, is_null, pieces, rest: None, id });
+            return Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest: None, id });
         }
         let rest = (!ended).then(|| {
             let walk = (verify == Verify::All && own.is_some()).then(Box::default);
@@ -163,7 +165,7 @@ impl Answer {
                 _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
             }
         });
-        Ok(Self { status, kind, node: None, is_null, pieces, rest, id })
+        Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id })
     }
 
     /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
@@ -173,7 +175,7 @@ impl Answer {
             Err(why) => (Kind::Alien(why), false),
         };
         let id = if id.is_empty() { Id::None } else { Id::At(id) };
-        Self { status: 200, kind, node: None, is_null, pieces: text.into(), rest: None, id }
+        Self { status: 200, kind, node: None, retry_after: None, is_null, pieces: text.into(), rest: None, id }
     }
 
     /// An answer of our own making, in a node's stead: with this result, as JSON.
@@ -181,7 +183,16 @@ impl Answer {
         const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
         let text = Bytes::from(format!(r#"{HEAD}0,"result":{result}}}"#));
         let id = Id::At(HEAD.len()..HEAD.len() + 1);
-        Self { status: 200, kind: Kind::Result, node: None, is_null: false, pieces: text.into(), rest: None, id }
+        Self {
+            status: 200,
+            kind: Kind::Result,
+            node: None,
+            retry_after: None,
+            is_null: false,
+            pieces: text.into(),
+            rest: None,
+            id,
+        }
     }
 
     /// Puts the client's `id` in the place of ours, byte for byte.
@@ -206,6 +217,11 @@ impl Answer {
             }
             self.pieces = Bytes::from(text).into();
         }
+    }
+
+    /// As much of it as is in memory, in one piece.
+    pub fn beginning(&mut self) -> &Bytes {
+        self.pieces.join(usize::MAX)
     }
 
     /// The error that the node returned, if it can be read.

@@ -1,6 +1,6 @@
 //! One attempt at one node: what came of it, and whom that speaks of.
 
-use std::{future::poll_fn, ops::Range, pin::pin, task::Poll};
+use std::{future::poll_fn, ops::Range, pin::pin, task::Poll, time::Duration};
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{answer::Blame, call_id::Outbound},
+    domain::{answer::Blame, call_id::Outbound, quota},
     metrics::AttemptOutcome,
     net::{
         link,
@@ -19,7 +19,7 @@ use crate::{
         upstream::{Error, Gate, Post, Progress},
     },
     pool::{
-        ask::{link_trouble, trouble},
+        ask::{is_refusal, link_trouble, trouble, wait},
         board::Trouble,
         health::Fault,
         node::Node,
@@ -33,8 +33,6 @@ pub(super) struct Attempt<'a> {
     pub(super) body: &'a [u8],
     /// Lines to send along.
     pub(super) headers: &'a [u8],
-    /// The method's place in the table.
-    pub(super) place: usize,
     /// Whether the call may be sent twice.
     pub(super) repeatable: bool,
     /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
@@ -51,8 +49,11 @@ pub(super) enum Sent {
     OfTheCaller(Answer),
     /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
-    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it may be the call's doing or the node's.
-    Rejected(u16, Trouble),
+    /// The node refused the call for quota or place, with a JSON-RPC answer, if there is one, and for as long as this, if it said so.
+    Refused(Option<Answer>, Option<Duration>),
+    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it speaks of the call, or of who we are to
+    /// the node, and will say the same again.
+    Rejected(u16),
     /// No byte of the call left; with evidence against the node, if it is any.
     Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
@@ -97,7 +98,8 @@ impl Attempt<'_> {
             sent = self.exchange(turn, &mut progress) => {
                 count.outcome = match &sent {
                     Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
-                    Sent::OfTheNode(..) | Sent::Rejected(..) => AttemptOutcome::NodeFault,
+                    Sent::OfTheNode(..) | Sent::Rejected(_) => AttemptOutcome::NodeFault,
+                    Sent::Refused(..) => AttemptOutcome::Refused,
                     Sent::Nothing(_) => AttemptOutcome::Unreachable,
                     Sent::Lost(_) => AttemptOutcome::Dropped,
                 };
@@ -128,9 +130,11 @@ impl Attempt<'_> {
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
         };
         let heard = || self.node.traffic.touch(Instant::now());
+        heard();
+        let wait = wait(&response.head);
         let own = self.id.is_some().then_some(&own);
         match Answer::read(response, own, self.verify, heard).await {
-            Ok(answer) => self.classify(answer),
+            Ok(answer) => self.classify(answer, wait),
             Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken, reused: false }))),
         }
     }
@@ -149,7 +153,7 @@ impl Attempt<'_> {
         match outcome {
             Ok(answer) => {
                 self.node.traffic.touch(Instant::now());
-                self.classify(Answer::whole(answer.text, answer.id))
+                self.classify(Answer::whole(answer.text, answer.id), None)
             }
             // That more came at once than can wait says nothing of the node.
             Err(link::Error::NotSent) if link.is_up() => Sent::Nothing(None),
@@ -158,35 +162,49 @@ impl Attempt<'_> {
         }
     }
 
-    fn classify(&self, mut answer: Answer) -> Sent {
+    /// Whom an answer speaks of; a refusal asks to `wait` for so long.
+    fn classify(&self, mut answer: Answer, wait: Option<Duration>) -> Sent {
         let status = answer.status;
         // Gateways like to repeat the URL they were asked for, and a key may be in it.
         if answer.kind != Kind::Result && self.node.has_secrets() {
             answer.conceal(|text| self.node.conceal(text));
         }
-        // What a gateway or a provider says of itself and not of the call.
-        let of_the_node = matches!(status, 300..=399 | 401 | 403 | 404 | 407 | 408 | 429 | 500..);
         let failing = |what: &str| {
             let text = format!("a call was answered with HTTP status {status}{what}");
             Trouble { fault: Fault::Failing, text }
         };
+        if is_refusal(status, wait) {
+            return Sent::Refused((answer.kind == Kind::Error).then_some(answer), wait);
+        }
+        // Who we are to the node, and where it is, another node sees otherwise; what is wrong with the call it does not.
+        let of_the_gateway = matches!(status, 300..=399 | 401 | 403 | 404 | 407);
+        let of_the_node = matches!(status, 408 | 500..);
+        let is_readable = answer.kind == Kind::Result || (answer.kind == Kind::Error && answer.error().is_some());
+        let is_quota = !is_readable && quota::is_quota_in_words(answer.beginning());
         match answer.kind {
-            _ if self.id.is_none() && status < 300 => {
-                self.node.traffic.answered(self.place);
-                Sent::Answered(answer)
-            }
-            Kind::Alien(_) if (400..500).contains(&status) && !of_the_node => Sent::Rejected(status, failing("")),
+            _ if self.id.is_none() && status < 300 => Sent::Answered(answer),
+            Kind::Alien(_) | Kind::Error if is_quota => Sent::Refused(None, wait),
+            Kind::Alien(_) if (300..500).contains(&status) && !of_the_node => Sent::Rejected(status),
             Kind::Alien(why) => Sent::OfTheNode(None, Some(failing(&format!(": {why}")))),
-            _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
-            Kind::Result => {
-                self.node.traffic.answered(self.place);
-                Sent::Answered(answer)
-            }
+            Kind::Result if of_the_gateway => Sent::OfTheNode(Some(answer), None),
+            Kind::Result if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
+            Kind::Result => Sent::Answered(answer),
             Kind::Error => {
-                self.node.traffic.answered(self.place);
-                match answer.error().map_or(Blame::Caller, |error| error.blame()) {
+                let error = answer.error();
+                let (blame, code, is_quota) = error.map_or((Blame::Caller, 0, false), |error| {
+                    (error.blame(), error.code, quota::is_quota(error.code, &error.message))
+                });
+                match blame {
+                    _ if is_quota => Sent::Refused(Some(answer), wait),
+                    _ if of_the_gateway => Sent::OfTheNode(Some(answer), None),
+                    _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
                     Blame::Caller => Sent::OfTheCaller(answer),
-                    Blame::Node => Sent::OfTheNode(Some(answer), None),
+                    Blame::Node => {
+                        // An internal error is the node's, as far as can be told; all others may be the call's.
+                        let fault = if code == -32603 { Fault::Failing } else { Fault::Erring };
+                        let text = format!("a call was answered with error {code}, which another node did not give");
+                        Sent::OfTheNode(Some(answer), Some(Trouble { fault, text }))
+                    }
                 }
             }
         }

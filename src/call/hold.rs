@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -213,16 +213,28 @@ impl<To> Hold<To> {
     /// # Errors
     /// When the queue is full, the proxy shuts down, or the queue has moved.
     pub async fn pause(&self, length: Duration, bytes: usize) -> Result<(), Left<To>> {
+        self.stay(sleep(length), bytes).await
+    }
+
+    async fn stay(&self, wait: impl Future<Output = ()>, bytes: usize) -> Result<(), Left<To>> {
         let _place = self.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
         // Both arms are cancel-safe.
         tokio::select! {
-            () = tokio::time::sleep(length) => Ok(()),
+            () = wait => Ok(()),
             () = self.is(|fate| !matches!(fate, Fate::Open)) => Err(match &*self.fate.borrow() {
                 Fate::Moved(to) => Left::Moved(to.clone(), First::default()),
                 Fate::Open | Fate::Closed => Refusal::ShuttingDown.into(),
             }),
         }
+    }
+
+    /// Waits until nodes that rest may have had their rest, or `until`.
+    ///
+    /// # Errors
+    /// As of [`Hold::pause`].
+    pub async fn rest(&self, until: Instant, bytes: usize) -> Result<(), Left<To>> {
+        self.stay(self.pool.stirs(until), bytes).await
     }
 
     /// Answers all that wait, and all that would, with 'shutting down'.

@@ -21,11 +21,12 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 pub use self::attempt::Request;
 use self::{
     answer::Answer,
-    attempt::{Sent, attempt},
+    attempt::{Sent, attempt, kind},
     sticky::Sticky,
     upload::{Kept, Upload},
 };
 use super::{
+    choice::{Choice, Wish, choose, rest_ends, seconds_to},
     hold::{First, Hold, Left, Turn},
     pause::Pause,
 };
@@ -37,7 +38,7 @@ use crate::{
         rest::{Class, Route},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, board::Trouble},
+    pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
     route::{self, Load},
 };
 
@@ -175,6 +176,8 @@ impl Rest {
                 attempts: 0,
                 was_late: false,
                 best: None,
+                refused: None,
+                again: false,
                 charges: Vec::new(),
                 held_since,
                 first,
@@ -193,19 +196,29 @@ impl Rest {
     }
 
     /// The best node but for those in `tried`.
-    fn choose(&self, route: &Route, tried: &[usize]) -> Option<usize> {
+    fn choose(&self, route: &Route, tried: &[usize], again: bool) -> Choice<'_> {
+        let wish =
+            |class| Wish { policy: self.settings.policy, class, kind: Kind::of_group(route.place), tried, again };
+        if !route.is_duty {
+            return choose(&self.pool, wish(CallClass::Read));
+        }
         let load = |node: usize| {
             let traffic = &self.pool.nodes[node].traffic;
             Load { in_flight: traffic.in_flight(), told: traffic.told() }
         };
-        let next = |tried: &[usize], class| {
-            route::next(&self.pool.snapshot(), load, self.pool.served(), self.settings.policy, class, tried)
+        let best = || {
+            let snapshot = self.pool.snapshot();
+            route::next(&snapshot, load, self.pool.served(), self.settings.policy, CallClass::NodeLocal, &[])
         };
-        if !route.is_duty {
-            return next(tried, CallClass::Read);
+        let kept = self.sticky.node(&self.pool, best).filter(|node| !tried.contains(node));
+        let others: Vec<usize> = match kept {
+            Some(kept) => (0..self.pool.nodes.len()).filter(|node| *node != kept).collect(),
+            None => return choose(&self.pool, wish(CallClass::NodeLocal)),
+        };
+        match choose(&self.pool, Wish { tried: &others, ..wish(CallClass::NodeLocal) }) {
+            Choice::Node(node, scout) => Choice::Node(node, scout),
+            Choice::Rest(_) | Choice::Nowhere => choose(&self.pool, wish(CallClass::NodeLocal)),
         }
-        let kept = self.sticky.node(&self.pool, || next(&[], CallClass::NodeLocal));
-        kept.filter(|node| !tried.contains(node)).or_else(|| next(tried, CallClass::NodeLocal))
     }
 }
 
@@ -220,6 +233,10 @@ struct Course<'a> {
     was_late: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
+    /// The first answer of a node that refused it for quota.
+    refused: Option<Answer>,
+    /// Whether every node has failed it before.
+    again: bool,
     /// What nodes did with the request, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
@@ -254,12 +271,13 @@ impl<'a> Course<'a> {
     async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
         let route = &self.request.route;
         loop {
-            let Some((node, turn)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
+            // A scout's place is kept until it is known what became of the scout.
+            let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
             match attempt(&self.rest.pool, node, self.request, upload, self.rest.settings.attempt_timeout).await {
                 Sent::Answered(answer) => {
-                    self.charge(node);
+                    self.charge(node, answer.status < 300);
                     return Ok(answer);
                 }
                 Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
@@ -268,9 +286,16 @@ impl<'a> Course<'a> {
                     self.charges.extend(trouble.map(|trouble| (node, trouble)));
                     self.attempts += 1;
                 }
+                Sent::Refused(answer, _) => {
+                    self.refused = self.refused.take().or(Some(answer));
+                    self.attempts += 1;
+                }
                 Sent::Nothing(_) => {}
                 Sent::Lost(_) | Sent::Late(_) if !route.is_repeatable() => return Err(Refusal::OutcomeUnknown.into()),
-                Sent::Lost(_) => self.attempts += 1,
+                Sent::Lost(trouble) => {
+                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
+                    self.attempts += 1;
+                }
                 Sent::Late(trouble) => {
                     self.was_late = true;
                     self.charges.push((node, trouble));
@@ -284,15 +309,17 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// `node` did better than those that could not serve the request.
-    fn charge(&mut self, node: usize) {
-        for (other, trouble) in self.charges.drain(..).filter(|(other, _)| *other != node) {
-            self.rest.pool.call_failed(other, self.request.route.place, trouble);
+    /// `node` did better than those that could not serve the request: with what was asked for, if it is a `result`.
+    fn charge(&mut self, node: usize, result: bool) {
+        for (other, trouble) in self.charges.drain(..) {
+            if other != node && (result || trouble.fault != Fault::Erring) {
+                self.rest.pool.call_failed(other, kind(self.request), trouble, Some(node));
+            }
         }
     }
 
     /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the queue if the request had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>)>, Stop> {
+    async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>, Option<Scout<'a>>)>, Stop> {
         let Rest { pool, hold, settings, .. } = self.rest;
         loop {
             let now = Instant::now();
@@ -306,16 +333,26 @@ impl<'a> Course<'a> {
                 let first = std::mem::take(&mut self.first);
                 turn = Some(hold.wait(weight, self.hold_until(now), first).await.map_err(Stop::left)?);
             }
-            if let Some(node) = self.rest.choose(&self.request.route, &self.tried) {
-                return Ok(Some((node, turn)));
-            }
+            let rest = match self.rest.choose(&self.request.route, &self.tried, self.again) {
+                Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
+                Choice::Rest(end) => Some(end),
+                Choice::Nowhere => None,
+            };
             drop(turn);
             // Every node has failed it. An answer that one gave is better than waiting for another.
             let until = self.hold_until(now);
             if self.best.is_some() || now >= until {
                 return Ok(None);
             }
-            hold.pause(self.pause.next().min(until - now), weight).await.map_err(Stop::left)?;
+            match rest.filter(|_| self.tried.is_empty()) {
+                // It would only hear the same again.
+                Some(Some(end)) if end > until => return Ok(None),
+                Some(end) => hold.rest(end.unwrap_or(until).min(until), weight).await.map_err(Stop::left)?,
+                None => {
+                    self.again = true;
+                    hold.pause(self.pause.next().min(until - now), weight).await.map_err(Stop::left)?;
+                }
+            }
             self.tried.clear();
         }
     }
@@ -325,8 +362,10 @@ impl<'a> Course<'a> {
     }
 
     fn give_up(&mut self) -> Result<Answer, Failure> {
-        match self.best.take() {
+        let rests = || rest_ends(&self.rest.pool, kind(self.request));
+        match self.best.take().or_else(|| self.refused.take()) {
             Some(best) => Ok(best),
+            None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
             None if self.was_late => Err(Refusal::Deadline.into()),
             None => Err(Refusal::NoNode.into()),
         }

@@ -62,6 +62,11 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
     let api = Api { view: node.view_under(&faults), node: &node, faults: &faults };
     let ordered = faults.rpc_error().map(|(code, message)| (u16::try_from(code).unwrap_or(0), message));
     let ordered = ordered.or_else(|| Some((faults.http_status(&called, query)?, "by order of the devnet")));
+    let refused = || {
+        let no_quota = faults.has_no_quota(&called, query).then_some((429, "too many requests"));
+        no_quota.or_else(|| faults.does_not_offer(&called, query).then_some((404, "not offered here")))
+    };
+    let ordered = ordered.or_else(refused);
     let outcome = match (body, ordered) {
         (None, _) => Err(Problem(StatusCode::PAYLOAD_TOO_LARGE, "body too large".to_owned())),
         (_, Some((status, message))) => {

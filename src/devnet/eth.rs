@@ -45,6 +45,13 @@ impl<'a> Context<'a> {
         if self.faults.refuses_method(&call.method) {
             return RpcError::new(-32603, "internal error").into();
         }
+        let text = call.params.as_ref().map_or("", |params| params.get());
+        if self.faults.has_no_quota(&call.method, text) {
+            return RpcError::new(-32005, "daily request count exceeded, request rate limited").into();
+        }
+        if self.faults.does_not_offer(&call.method, text) {
+            return not_offered(&call.method).into();
+        }
         match Params::of(call).and_then(|params| self.dispatch(&call.method, &params)) {
             Ok(answer) => answer,
             Err(error) => error.into(),
@@ -87,7 +94,7 @@ impl<'a> Context<'a> {
             "dev_nodeName" => Ok(json!(self.node.name()).into()),
             "dev_sleep" => Ok(json!(params.number(0)?).into()),
             "dev_blob" => Ok(Answer::Blob(params.number(0)?)),
-            _ => Err(RpcError::new(-32601, format!("the method {method} does not exist/is not available"))),
+            _ => Err(not_offered(method)),
         }
     }
 
@@ -98,6 +105,10 @@ impl<'a> Context<'a> {
     fn syncing(&self) -> Answer {
         sync_status(self.node, self.faults, &self.view).into()
     }
+}
+
+fn not_offered(method: &str) -> RpcError {
+    RpcError::new(-32601, format!("the method {method} does not exist/is not available"))
 }
 
 /// What `eth_syncing` answers: false, or how far the node is.

@@ -63,7 +63,23 @@ pub enum Fault {
     /// Answers that are not JSON.
     Garbage,
     /// HTTP 429 with `Retry-After`; over an open WebSocket, error -32005.
-    RateLimited,
+    RateLimited {
+        /// The seconds that `Retry-After` names.
+        #[serde(default = "one")]
+        retry_after: u64,
+    },
+    /// The quota is used up, and that is said as providers do: error -32005 in HTTP 200; HTTP 429 on consensus nodes.
+    Quota {
+        /// Methods it applies to; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
+    /// Methods that the node does not offer: error -32601; HTTP 404 on consensus nodes.
+    NotOffered {
+        /// Methods it applies to; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
     /// Requests are executed, then the connection is dropped without one byte of answer.
     CutAnswer {
         /// Methods it applies to; none means all but [probes](is_probe).
@@ -133,11 +149,11 @@ pub enum Fault {
     },
     /// Execution: headers have a bloom filter with one bit, whatever logs their blocks have.
     BlindBlooms,
-    /// Consensus: requests are answered with this status and nothing else is done about them.
+    /// HTTP requests are answered with this status and nothing else is done about them.
     HttpStatus {
         /// The status, at least 200.
         status: u16,
-        /// Methods it applies to, such as `GET /eth/v1/node/health`; none means all but [probes](is_probe).
+        /// Methods it applies to, such as `eth_call` or `GET /eth/v1/node/health`; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
@@ -198,7 +214,25 @@ impl Fault {
     /// Loses the answers to `methods`, or to all but probes if there are none.
     #[must_use]
     pub fn cut_answer(methods: &[&str]) -> Self {
-        Self::CutAnswer { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+        Self::CutAnswer { methods: owned(methods) }
+    }
+
+    /// Refuses everything with HTTP 429, for so many seconds.
+    #[must_use]
+    pub fn rate_limited(retry_after: u64) -> Self {
+        Self::RateLimited { retry_after }
+    }
+
+    /// Has no quota left for `methods`, or for all but probes if there are none.
+    #[must_use]
+    pub fn quota(methods: &[&str]) -> Self {
+        Self::Quota { methods: owned(methods) }
+    }
+
+    /// Does not offer `methods`, or nothing but probes if there are none.
+    #[must_use]
+    pub fn not_offered(methods: &[&str]) -> Self {
+        Self::NotOffered { methods: owned(methods) }
     }
 
     /// Serves so many connections, and closes further ones.
@@ -234,7 +268,7 @@ impl Fault {
     /// Answers `methods`, or all but probes if there are none, with this status.
     #[must_use]
     pub fn http_status(status: u16, methods: &[&str]) -> Self {
-        Self::HttpStatus { status, methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+        Self::HttpStatus { status, methods: owned(methods) }
     }
 
     /// Answers `methods`, or all but probes if there are none, with another call's id.
@@ -269,7 +303,7 @@ impl Fault {
         serde_json::from_slice(text).map_err(|error| FaultError(error.to_string()))
     }
 
-    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`.
+    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`, `http-status` + `503,eth_call`.
     ///
     /// # Errors
     /// Says what is wrong with them.
@@ -279,7 +313,7 @@ impl Fault {
             let text = argument.ok_or_else(|| FaultError(format!("{name} needs a number of {what}: {name}/10")))?;
             text.parse::<u64>().map_err(|_| FaultError(format!("{text:?} is not a number of {what}")))
         };
-        let listed: Vec<&str> = argument.map_or_else(Vec::new, |list| list.split(',').collect());
+        let list: Vec<&str> = argument.map_or_else(Vec::new, |list| list.split(',').collect());
         let fault = match name.as_str() {
             "lag" => Self::lag(number("blocks")?),
             "late" => Self::late(number("milliseconds")?),
@@ -301,15 +335,18 @@ impl Fault {
                 Self::rpc_error(code, "error by order of the devnet")
             }
             "http_status" => {
-                let status = u16::try_from(number("an HTTP status")?).ok().filter(|status| *status >= 200);
+                let status = list.first().and_then(|text| text.parse().ok()).filter(|status| *status >= 200);
                 let status = status.ok_or_else(|| FaultError(format!("{argument:?} is not a status from 200 on")))?;
-                Self::http_status(status, &[])
+                Self::http_status(status, &list[1..])
             }
-            "cut_answer" => Self::cut_answer(&listed),
-            "alien_id" => Self::alien_id(&listed),
-            "no_id" => Self::no_id(&listed),
+            "alien_id" => Self::alien_id(&list),
+            "no_id" => Self::no_id(&list),
             "nulls" => Self::nulls(number("blocks")?),
             "eager" => Self::eager(0, number("notifications")?),
+            "rate_limited" => Self::rate_limited(argument.map_or(Ok(1), |_| number("seconds"))?),
+            "cut_answer" => Self::cut_answer(&list),
+            "quota" => Self::quota(&list),
+            "not_offered" => Self::not_offered(&list),
             _ if argument.is_some() => return Err(FaultError(format!("{name} takes no argument"))),
             _ => return Self::from_json(serde_json::json!({ "fault": name }).to_string().as_bytes()),
         };
@@ -322,6 +359,14 @@ impl Fault {
         let value = serde_json::to_value(self).unwrap_or_default();
         value["fault"].as_str().unwrap_or_default().to_owned()
     }
+}
+
+fn owned(methods: &[&str]) -> Vec<String> {
+    methods.iter().map(|method| (*method).to_owned()).collect()
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// Whether a request is one of those by which a proxy watches a node: they get through [`Fault::CutAnswer`].
@@ -430,8 +475,24 @@ impl Faults {
 
     /// Whether requests are turned away before they are looked at.
     pub(super) fn refuses(&self) -> bool {
-        [Fault::Failing, Fault::Garbage, Fault::RateLimited].iter().any(|fault| self.has(fault))
+        [Fault::Failing, Fault::Garbage].iter().any(|fault| self.has(fault))
+            || self.rate_limited().is_some()
             || self.rpc_error().is_some()
+    }
+
+    /// The seconds after which a client may come again.
+    pub(super) fn rate_limited(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::RateLimited { retry_after } = fault { Some(*retry_after) } else { None })
+    }
+
+    pub(super) fn has_no_quota(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::Quota { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| is_named(named, method, params))
+    }
+
+    pub(super) fn does_not_offer(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::NotOffered { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| is_named(named, method, params))
     }
 
     pub(super) fn cuts(&self, method: &str, params: &str) -> bool {
@@ -528,6 +589,17 @@ mod tests {
             (r#"{"fault":"null_topics"}"#, "null-topics", None, Fault::NullTopics),
             (r#"{"fault":"no_logs_by_hash"}"#, "no-logs-by-hash", None, Fault::NoLogsByHash),
             (r#"{"fault":"blind_blooms"}"#, "blind-blooms", None, Fault::BlindBlooms),
+            (
+                r#"{"fault":"http_status","status":503,"methods":["a"]}"#,
+                "http_status",
+                Some("503,a"),
+                Fault::http_status(503, &["a"]),
+            ),
+            (r#"{"fault":"rate_limited"}"#, "rate-limited", None, Fault::rate_limited(1)),
+            (r#"{"fault":"rate_limited","retry_after":9}"#, "rate_limited", Some("9"), Fault::rate_limited(9)),
+            (r#"{"fault":"quota"}"#, "quota", None, Fault::quota(&[])),
+            (r#"{"fault":"quota","methods":["a","b"]}"#, "quota", Some("a,b"), Fault::quota(&["a", "b"])),
+            (r#"{"fault":"not_offered","methods":["a"]}"#, "not-offered", Some("a"), Fault::not_offered(&["a"])),
             (r#"{"fault":"cut_mid_body"}"#, "cut-mid-body", None, Fault::CutMidBody),
             (r#"{"fault":"alien_id"}"#, "alien-id", None, Fault::alien_id(&[])),
             (r#"{"fault":"no_id","methods":["a"]}"#, "no-id", Some("a"), Fault::no_id(&["a"])),

@@ -54,9 +54,9 @@ pub(super) fn refusal(faults: &Faults) -> Option<Response<Body>> {
         let page = "<html><body><h1>500 Internal Server Error</h1></body></html>";
         return Some(answer(StatusCode::INTERNAL_SERVER_ERROR, "text/html", page));
     }
-    if faults.has(&Fault::RateLimited) {
+    if let Some(seconds) = faults.rate_limited() {
         let mut response = answer(StatusCode::TOO_MANY_REQUESTS, "text/plain", "Too Many Requests");
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         return Some(response);
     }
     faults.has(&Fault::Garbage).then(|| json(StatusCode::OK, GARBAGE))

@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if faults.has(&Fault::Garbage) {
             return self.send(vec![GARBAGE.to_owned()]).await;
         }
-        let text = if faults.has(&Fault::RateLimited) {
+        let text = if faults.rate_limited().is_some() {
             message.answer(|_| RpcError::new(-32005, "rate limited").into())
         } else {
             let mut context = Context::new(&self.node, faults, Some(&mut self.subscriptions));

@@ -157,6 +157,11 @@ impl Method {
         Self { label: "other", place: Self::COUNT, class, tells: Nothing }
     }
 
+    /// The name for labels of the method at `place` in the table.
+    pub fn label_at(place: usize) -> &'static str {
+        TABLE.get(place).map_or("other", |(name, ..)| name)
+    }
+
     /// Whether the call may be sent again, to this node or another, when its answer was lost.
     pub fn is_repeatable(&self) -> bool {
         matches!(self.class, Read | RawTransaction)

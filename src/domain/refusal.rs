@@ -17,6 +17,8 @@ pub enum Refusal {
     NoNode,
     /// No node would take it: the HTTP status that the last one gave instead of a JSON-RPC answer.
     Rejected(u16),
+    /// All nodes that could serve refuse calls for quota, and rest for so many seconds more.
+    Resting(u32),
     /// The call's deadline passed.
     Deadline,
     /// The call may have had its effect, and no answer came.
@@ -40,7 +42,7 @@ impl Refusal {
             Self::NotARequest(_) => -32600,
             Self::Blocked(_) | Self::NeedsWebSocket => -32601,
             Self::NoNode | Self::Rejected(_) | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => -32002,
-            Self::Limit { .. } => -32005,
+            Self::Resting(_) | Self::Limit { .. } => -32005,
         }
     }
 
@@ -53,6 +55,7 @@ impl Refusal {
             Self::NeedsWebSocket => "needs_websocket",
             Self::NoNode => "no_node",
             Self::Rejected(_) => "rejected",
+            Self::Resting(_) => "resting",
             Self::Deadline => "deadline",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::ShuttingDown => "shutting_down",
@@ -69,6 +72,9 @@ impl Refusal {
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
             Self::NoNode => "no node can serve this call now".into(),
             Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),
+            Self::Resting(seconds) => {
+                format!("the nodes refuse calls for quota and are left alone for {seconds} s more")
+            }
             Self::Deadline => "no answer inside the call's deadline".into(),
             Self::OutcomeUnknown => {
                 "the connection to the node was lost after the call was sent: it may or may not have taken effect"
@@ -106,6 +112,7 @@ mod tests {
             (Refusal::Blocked("admin_\n".into()), -32601, None),
             (Refusal::NoNode, -32002, Some("no_node")),
             (Refusal::Rejected(413), -32002, Some("rejected")),
+            (Refusal::Resting(7), -32005, Some("resting")),
             (Refusal::Deadline, -32002, Some("deadline")),
             (Refusal::OutcomeUnknown, -32002, Some("outcome_unknown")),
             (Refusal::ShuttingDown, -32002, Some("shutting_down")),

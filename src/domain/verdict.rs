@@ -55,6 +55,8 @@ pub enum Verdict {
     Syncing,
     /// Reports a head that no other node and no pace of the chain bears out.
     Suspect,
+    /// It refuses calls for quota, and is left alone for a while.
+    Resting,
     /// Serves another chain.
     WrongChain,
     /// Not answering as a node should.
@@ -63,8 +65,18 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every word that [`Verdict::as_str`] can return.
-    pub const WORDS: [&'static str; 9] =
-        ["up", "lagging", "stalled", "optimistic", "el_offline", "syncing", "suspect", "wrong_chain", "down"];
+    pub const WORDS: [&'static str; 10] = [
+        "up",
+        "lagging",
+        "stalled",
+        "optimistic",
+        "el_offline",
+        "syncing",
+        "resting",
+        "suspect",
+        "wrong_chain",
+        "down",
+    ];
 
     /// Whether calls may go to it while nothing better is said.
     pub fn is_usable(self) -> bool {
@@ -76,10 +88,15 @@ impl Verdict {
     pub fn answers(self) -> bool {
         match self {
             Self::Up | Self::Lagging(_) | Self::Stalled | Self::Syncing | Self::Suspect => true,
-            Self::Optimistic | Self::ElOffline => true,
+            Self::Optimistic | Self::ElOffline | Self::Resting => true,
             Self::Down(why) => why == Down::Proving,
             Self::WrongChain => false,
         }
+    }
+
+    /// Whether it is in: neither out, nor still to prove itself.
+    pub fn is_in(self) -> bool {
+        !matches!(self, Self::Down(_))
     }
 
     /// How bad it is, for choosing the least bad node: old but true is better than new and unverified.
@@ -92,7 +109,8 @@ impl Verdict {
             Self::Optimistic => 1 << 34,
             Self::ElOffline => 1 << 35,
             Self::Syncing => 1 << 36,
-            Self::Suspect => 1 << 37,
+            Self::Resting => 1 << 37,
+            Self::Suspect => 1 << 38,
             Self::WrongChain | Self::Down(_) => u64::MAX,
         }
     }
@@ -106,6 +124,7 @@ impl Verdict {
             Self::Optimistic => "optimistic",
             Self::ElOffline => "el_offline",
             Self::Syncing => "syncing",
+            Self::Resting => "resting",
             Self::Suspect => "suspect",
             Self::WrongChain => "wrong_chain",
             Self::Down(_) => "down",
@@ -154,6 +173,7 @@ impl fmt::Display for Verdict {
                     Down::Proving => "proving itself after an outage",
                 }
             ),
+            Self::Resting => f.write_str("resting: it refuses calls for quota"),
             Self::WrongChain => f.write_str("on another chain"),
             Self::ElOffline => f.write_str("its execution node is offline"),
             other => f.write_str(other.as_str()),
@@ -165,7 +185,7 @@ impl fmt::Display for Verdict {
 mod tests {
     use super::*;
 
-    const ALL: [Verdict; 10] = [
+    const ALL: [Verdict; 11] = [
         Verdict::Up,
         Verdict::Down(Down::Proving),
         Verdict::Lagging(u64::MAX),
@@ -173,6 +193,7 @@ mod tests {
         Verdict::Optimistic,
         Verdict::ElOffline,
         Verdict::Syncing,
+        Verdict::Resting,
         Verdict::Suspect,
         Verdict::WrongChain,
         Verdict::Down(Down::Silent),

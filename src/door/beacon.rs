@@ -31,22 +31,22 @@ pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static,
 }
 
 /// An error of our own.
-struct Problem(StatusCode, String);
+struct Problem(StatusCode, String, Option<u32>);
 
 impl Problem {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self(status, message.into())
+        Self(status, message.into(), None)
     }
 
     fn response(self) -> Response<Piped> {
-        let Self(status, message) = self;
+        let Self(status, message, seconds) = self;
         let body = serde_json::json!({ "code": status.as_u16(), "message": message }).to_string();
         let mut response = Response::new(Piped::whole(body.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = seconds.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1)) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::PAYLOAD_TOO_LARGE {
             // The rest of the body is not waited for.
@@ -63,7 +63,7 @@ impl From<Failure> for Problem {
             Failure::Refused(Refusal::OutcomeUnknown) => {
                 Self::new(StatusCode::BAD_GATEWAY, Refusal::OutcomeUnknown.message())
             }
-            Failure::Refused(refusal) => Self::new(status(&refusal), refusal.message()),
+            Failure::Refused(refusal) => Self(status(&refusal), refusal.message(), super::retry_after(&refusal)),
             Failure::TooLong(limit) => {
                 let message = format!("what all nodes must be told may have {limit} bytes: send it in parts");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)

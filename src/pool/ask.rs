@@ -1,23 +1,26 @@
 //! Asking a node something on our own account.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::{board::Trouble, health::Fault, node::Node};
 use crate::{
     domain::{
         answer::{Envelope, NodeError},
         call_id::{CallId, Outbound},
+        quota,
     },
     net::{
         exchange::Broken,
         link::{self, Link},
         places::Rank,
         upstream::{Error, Post, Progress, Response, Upstream},
+        wire::Head,
     },
 };
 
@@ -27,8 +30,10 @@ pub const ID: Range<usize> = 22..23;
 /// The error that a node returned to a question of ours, in words without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The JSON-RPC error code.
+    /// The JSON-RPC error code; 0 where there was none.
     pub code: i64,
+    /// Whether the node offers what was asked, as far as the error tells.
+    pub is_offered: bool,
     /// For people: what was asked, and what the node said.
     pub text: String,
 }
@@ -58,9 +63,53 @@ pub(super) async fn ask_as(
         Some(upstream) => post(node, upstream, rank, method, request.as_bytes(), max_bytes).await,
         None => {
             let body = call(node, method, request.as_bytes(), max_bytes).await?;
-            answer(&body, None, node, method)
+            told(answer(&body, None, node, method), (200, None), node, method)
         }
     }
+}
+
+/// What an answer that came with this HTTP status, and this wish to be left alone, says.
+fn told(
+    answer: Result<Result<Bytes, (Refused, bool)>, Trouble>,
+    (status, wait): (u16, Option<Duration>),
+    node: &Node,
+    method: &str,
+) -> Result<Result<Bytes, Refused>, Trouble> {
+    if is_refusal(status, wait) {
+        return Err(refusing(node, &format!("{method}: HTTP status {status}"), wait));
+    }
+    let refused = |error: Refused| match status {
+        200 => Ok(Err(error)),
+        status if says_no(status) => Ok(Err(Refused { is_offered: false, ..error })),
+        _ => Err(failing(node, &format!("{method}: HTTP status {status}"))),
+    };
+    match answer {
+        Ok(Ok(result)) if status == 200 => Ok(Ok(result)),
+        Ok(Err((error, true))) => Err(refusing(node, &error.text, wait)),
+        Ok(Err((error, false))) => refused(error),
+        Err(trouble) if status == 200 || matches!(trouble.fault, Fault::Resting(_)) => Err(trouble),
+        Ok(Ok(_)) | Err(_) => {
+            refused(Refused { code: 0, is_offered: false, text: format!("{method}: HTTP status {status}") })
+        }
+    }
+}
+
+/// Whether an HTTP status says that too much is asked of the node, or that it has no place now.
+pub fn is_refusal(status: u16, wait: Option<Duration>) -> bool {
+    matches!(status, 402 | 429) || (status == 503 && wait.is_some())
+}
+
+/// Whether an HTTP status says of a request that the node does not offer it.
+pub(super) fn says_no(status: u16) -> bool {
+    matches!(status, 400..=499 | 501) && !matches!(status, 401 | 407 | 408) && !is_refusal(status, None)
+}
+
+/// For how long a refusal asks to be left alone.
+pub fn wait(head: &Head) -> Option<Duration> {
+    if head.status < 300 {
+        return None;
+    }
+    quota::retry_after(&head.header("retry-after")?, head.header("date").as_deref())
 }
 
 async fn post(
@@ -75,17 +124,14 @@ async fn post(
     let post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), fresh: false, rank };
     let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
-    let status = response.head.status;
+    let (status, wait) = (response.head.status, wait(&response.head));
     let body = read(node, method, &mut response, max_bytes).await?;
-    if status != 200 {
-        return Err(failing(node, &format!("{method}: HTTP status {status}")));
-    }
     let answer = answer(&body, Some(&own), node, method);
-    if answer.is_err() {
+    if status == 200 && answer.is_err() {
         // What comes next on the connection may be the answer to this question.
         response.condemn();
     }
-    answer
+    told(answer, (status, wait), node, method)
 }
 
 /// Asks over the link. One that is down is waited for until its next attempt to connect has failed.
@@ -103,8 +149,16 @@ async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Resul
     }
 }
 
-/// Reads the answer to the question that was sent with the id `own`; over a link, the link has compared the ids.
-fn answer(body: &Bytes, own: Option<&CallId>, node: &Node, method: &str) -> Result<Result<Bytes, Refused>, Trouble> {
+/// Reads the answer to the question that was sent with the id `own`; over a link, the link has compared the ids. Of an error, also
+/// whether it is about quota.
+fn answer(
+    body: &Bytes,
+    own: Option<&CallId>,
+    node: &Node,
+    method: &str,
+) -> Result<Result<Bytes, (Refused, bool)>, Trouble> {
+    /// Not there, or not supported.
+    const NOT_OFFERED: [i64; 2] = [-32601, -32004];
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
@@ -112,7 +166,10 @@ fn answer(body: &Bytes, own: Option<&CallId>, node: &Node, method: &str) -> Resu
         #[serde(borrow)]
         error: Option<NodeError<'a>>,
     }
-    let envelope = Envelope::read(body).map_err(|why| failing(node, &format!("{method}: {why}")))?;
+    let envelope = Envelope::read(body).map_err(|why| match quota::is_quota_in_words(body) {
+        true => refusing(node, &format!("{method}: {}", String::from_utf8_lossy(body)), None),
+        false => failing(node, &format!("{method}: {why}")),
+    })?;
     let is_foreign = |own: &CallId| envelope.id.is_some_and(|id| !own.is_answered_by(&body[id]));
     if own.is_some_and(is_foreign) {
         return Err(failing(node, &format!("{method}: the answer is to another call")));
@@ -122,7 +179,8 @@ fn answer(body: &Bytes, own: Option<&CallId>, node: &Node, method: &str) -> Resu
     Ok(match answer {
         Answer { error: Some(error), .. } => {
             let text = node.redact(&format!("{method}: error {}: {}", error.code, error.message));
-            Err(Refused { code: error.code, text })
+            let is_offered = !NOT_OFFERED.contains(&error.code);
+            Err((Refused { code: error.code, is_offered, text }, quota::is_quota(error.code, &error.message)))
         }
         Answer { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
         // `Option` reads a null result as none.
@@ -138,8 +196,9 @@ pub(super) async fn read(
     max_bytes: usize,
 ) -> Result<Bytes, Trouble> {
     let mut body = BytesMut::new();
-    node.traffic.hears();
+    node.traffic.touch(Instant::now());
     while let Some(piece) = response.next().await {
+        node.traffic.touch(Instant::now());
         let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
         if body.len() + piece.len() > max_bytes {
             return Err(too_long(node, asked, max_bytes));
@@ -159,6 +218,11 @@ fn too_long(node: &Node, asked: &str, max_bytes: usize) -> Trouble {
 /// What an answer that is none says of a node.
 pub(super) fn failing(node: &Node, text: &str) -> Trouble {
     Trouble { fault: Fault::Failing, text: node.redact(text) }
+}
+
+/// What a refusal for quota says of a node.
+pub(super) fn refusing(node: &Node, text: &str, wait: Option<Duration>) -> Trouble {
+    Trouble { fault: Fault::Resting(wait), text: node.redact(text) }
 }
 
 /// What a failed exchange says of a node.

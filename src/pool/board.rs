@@ -2,7 +2,7 @@
 
 mod choice;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use super::{
     health::{Fault, Health},
     home::Home,
     node::Node,
+    probe::may_be_of_another_chain,
     snapshot::{Chase, Facts, Snapshot, Wait},
 };
 use crate::{
@@ -66,6 +67,8 @@ pub enum Input {
     Told(usize, BlockRef, Instant),
     /// The node's feed of heads runs from now on, or no longer.
     Feed(usize, bool),
+    /// What rests at the node has changed.
+    Rests(usize),
     /// A call failed in a way that speaks of the node.
     CallFailed(usize, Trouble),
     /// Evidence that needs no repetition: the node is out.
@@ -142,6 +145,8 @@ struct Known {
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
     cordoned: bool,
+    /// Whether it is left alone, because it refused calls or probes for quota.
+    resting: bool,
     verdict: Verdict,
 }
 
@@ -152,6 +157,8 @@ pub struct Board {
     near: u64,
     expected_chain: Option<u64>,
     chain: Option<Chain>,
+    /// The chain that prevailed over all nodes that ever told theirs.
+    usual_chain: Option<Chain>,
     known: Vec<Known>,
     memory: Memory,
     head: Option<u64>,
@@ -183,6 +190,7 @@ impl Board {
             latency: None,
             last_error: None,
             cordoned: false,
+            resting: false,
             verdict: Verdict::Down(Down::Unknown),
         };
         Self {
@@ -190,6 +198,7 @@ impl Board {
             near: near(layer, settings),
             expected_chain,
             chain: None,
+            usual_chain: None,
             known: (0..nodes).map(|_| known()).collect(),
             memory: Memory::default(),
             head: None,
@@ -219,6 +228,7 @@ impl Board {
         match input {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
+                nodes[node].resting.probe_answered();
                 if !probe.condition.syncing && self.known[node].ear.is_mute(probe.block.number, probe.asked) {
                     effects.push(Effect::Mute(node));
                 }
@@ -231,11 +241,23 @@ impl Board {
             Input::Feed(node, false) => self.known[node].ear.close(),
             Input::Told(node, block, at) => {
                 self.known[node].ear.heard(block.number);
-                if !self.known[node].told(node, block, at, now) {
+                let known = &mut self.known[node];
+                let is_odd = known.block.as_ref().is_some_and(|known| may_be_of_another_chain(known, &block));
+                if is_odd {
+                    // Mostly a reorganisation; but the chain itself may have changed.
+                    nodes[node].recheck.store(true, Relaxed);
+                }
+                if !known.told(node, block, at, now) || is_odd {
                     effects.push(Effect::Poke(node));
                 }
                 self.claim(node);
             }
+            Input::Probed(node, Err(Trouble { fault: Fault::Resting(wait), text })) => {
+                nodes[node].traffic.touch(now);
+                nodes[node].resting.probe_refused(wait, now);
+                self.known[node].last_error = Some((text, now));
+            }
+            Input::Rests(_) => {}
             Input::Probed(node, Err(trouble)) => {
                 self.known[node].failed(trouble, now);
                 if self.known[node].health.is_doubtful() {
@@ -252,6 +274,9 @@ impl Board {
             }
             Input::Cordon(node, cordoned) => self.known[node].cordoned = cordoned,
             Input::Woken => {}
+        }
+        for (known, node) in self.known.iter_mut().zip(nodes) {
+            known.resting = node.resting.is_whole(now);
         }
         self.judge(now, unix, &mut effects);
         self.choose(nodes, served.into(), now, &mut effects);
@@ -300,7 +325,10 @@ impl Board {
             });
         }
         for (node, (known, verdict)) in self.known.iter_mut().zip(verdicts).enumerate() {
-            let to = verdict.unwrap_or(Verdict::Down(Down::Unknown));
+            let to = match verdict.unwrap_or(Verdict::Down(Down::Unknown)) {
+                Verdict::Up if known.resting => Verdict::Resting,
+                verdict => verdict,
+            };
             let from = std::mem::replace(&mut known.verdict, to);
             if from != to {
                 match (from.answers(), to.answers()) {
@@ -329,11 +357,19 @@ impl Board {
         clock::late(&places, self.near, beacon.slot_at(unix))
     }
 
-    /// The chain that most nodes serve, of those that the operator wants; among equals the one before, then the first in the order
-    /// of the configuration.
-    fn prevailing_chain(&self) -> Option<Chain> {
-        let told = self.known.iter().filter_map(|known| known.chain.as_ref());
-        Chain::prevailing(told, self.chain.as_ref(), self.expected_chain)
+    /// The chain that most of the nodes that are in serve, of those that the operator wants: what is down has no vote, so that the last
+    /// node alive is used. Among equals it is the one that most nodes served that ever told, then the first in the order of the
+    /// configuration. While none is in, it is that of before.
+    fn prevailing_chain(&mut self) -> Option<Chain> {
+        let told = || self.known.iter().filter_map(|known| known.chain.as_ref());
+        let alive = self.known.iter().filter(|known| known.health.down().is_none());
+        let usual = Chain::prevailing(told(), self.usual_chain.as_ref(), self.expected_chain);
+        let now =
+            Chain::prevailing(alive.filter_map(|known| known.chain.as_ref()), usual.as_ref(), self.expected_chain);
+        let is_told = |chain: &Chain| told().any(|other| other.agrees_with(chain));
+        let chain = now.or_else(|| self.chain.clone().filter(is_told)).or_else(|| usual.clone());
+        self.usual_chain = usual;
+        chain
     }
 
     /// What is known now.

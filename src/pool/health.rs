@@ -25,6 +25,10 @@ pub enum Fault {
     Silent,
     /// The answer was an error or made no sense.
     Failing,
+    /// The answer was an error that may be the call's doing, though another node did not give it.
+    Erring,
+    /// It refused for quota or place, and may have said for how long: it rests, which is no failure.
+    Resting(Option<Duration>),
     /// We ourselves ran out of something, such as file descriptors: it says nothing of the node.
     Ours,
 }
@@ -35,7 +39,7 @@ impl Fault {
             Self::Unreachable => Down::Unreachable,
             Self::Dropped => Down::Dropped,
             Self::Silent => Down::Silent,
-            Self::Failing | Self::Ours => Down::Failing,
+            Self::Failing | Self::Erring | Self::Resting(_) | Self::Ours => Down::Failing,
         }
     }
 }
@@ -93,7 +97,7 @@ impl Health {
 
     /// A probe or a call failed.
     pub fn bad(&mut self, fault: Fault, now: Instant) {
-        if fault == Fault::Ours {
+        if matches!(fault, Fault::Ours | Fault::Resting(_)) {
             return;
         }
         match self.state {

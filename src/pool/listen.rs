@@ -3,7 +3,10 @@
 //! A task for each link keeps a subscription to `newHeads`, which the link asks for again on every connection. A node that does not
 //! offer one is well all the same: its heads are known from probes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -103,6 +106,8 @@ impl Listener {
             let text = node.why_link_is_down();
             self.tell(Input::Out(self.index, Trouble { fault: Fault::Dropped, text })).await;
         }
+        // What answers under this address now may be another node.
+        node.recheck.store(true, Relaxed);
         self.pool.doubt(self.index);
     }
 

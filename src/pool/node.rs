@@ -13,6 +13,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::{evidence::Evidence, resting::Resting};
 use crate::{
     config::{Node as Settings, Tier, Url},
     domain::{conceal::Secrets, method::Method},
@@ -67,6 +68,12 @@ pub struct Node {
     pub metrics: NodeMetrics,
     /// What its answers to calls tell.
     pub traffic: Traffic,
+    /// What it refuses for quota, and for how long it is left alone.
+    pub resting: Resting,
+    /// The failures of its calls that other nodes answered.
+    pub(super) evidence: Evidence,
+    /// Set when there is a sign that the chain behind its address may be another now.
+    pub(super) recheck: AtomicBool,
     /// The URL without its secrets.
     pub url: String,
     /// The name that it shares with the node of the other layer that it works with.
@@ -147,6 +154,9 @@ impl Node {
             places: own_places,
             metrics: metrics.node(label),
             traffic: Traffic::new(),
+            resting: Resting::default(),
+            evidence: Evidence::default(),
+            recheck: AtomicBool::new(false),
             url,
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),

@@ -2,10 +2,13 @@
 
 mod beacon;
 
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
+    Pool,
     ask::{Refused, failing},
     board::{Probe, Trouble},
     health::Fault,
@@ -24,6 +27,78 @@ use crate::{
 /// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
 const MAX_ANSWER: usize = 4 << 20;
 
+/// How often a node is asked for its chain though nothing tells that it may be another.
+const CHAIN_AGAIN: Duration = Duration::from_secs(60);
+/// A head that is so many blocks beyond the one before may be another chain's.
+const LEAP: u64 = 64;
+
+/// Probes one node, and keeps in mind what need not be asked each time.
+#[derive(Default)]
+pub(super) struct Prober {
+    /// The chain that the node serves, and when it said so.
+    chain: Option<(Chain, Instant)>,
+    /// The head that it told before.
+    head: Option<BlockRef>,
+}
+
+impl Prober {
+    /// Asks the node for its head and how it is, within the pool's patience; and for its chain if that is not known, was not asked for
+    /// long, or may have changed. What answers after an outage may be another node under the same address.
+    pub(super) async fn probe(&mut self, pool: &Pool, index: usize) -> Result<Probe, Trouble> {
+        let (node, layer, patience) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
+        let asked = Instant::now();
+        let known = self.chain.take();
+        let is_old = |at: Instant| asked.saturating_duration_since(at) >= CHAIN_AGAIN;
+        let mut ask_again = node.recheck.swap(false, Relaxed) || known.as_ref().is_some_and(|(_, at)| is_old(*at));
+        let chain = known.as_ref().map(|(chain, _)| chain);
+        let mut probe = timeout(patience, probe(node, layer, chain)).await.unwrap_or_else(|_| {
+            let text = format!("no answer to a probe within {patience:?}");
+            Err(Trouble { fault: Fault::Silent, text })
+        })?;
+        ask_again |= self.head.as_ref().is_some_and(|head| may_be_of_another_chain(head, &probe.block));
+        self.head = Some(probe.block.clone());
+        let Some((chain, at)) = known else {
+            self.chain = Some((probe.chain.clone(), asked));
+            return Ok(probe);
+        };
+        self.chain = Some((chain, at));
+        if ask_again {
+            // One that does not say is asked again with the next probe. Its head is worth no less for it.
+            match timeout(patience, ask_chain(node, layer)).await {
+                Ok(Ok(chain)) => {
+                    self.chain = Some((chain.clone(), asked));
+                    probe.chain = chain;
+                }
+                Ok(Err(_)) | Err(_) => node.recheck.store(true, Relaxed),
+            }
+        }
+        Ok(probe)
+    }
+}
+
+/// Whether a node that told `before` and then `now` may have come to serve another chain: its head fell, changed, does not join, or
+/// leapt. Mostly it is a reorganisation, and asking costs little.
+pub(super) fn may_be_of_another_chain(before: &BlockRef, now: &BlockRef) -> bool {
+    match now.number.checked_sub(before.number) {
+        None => true,
+        Some(0) => now.hash != before.hash,
+        Some(1) => now.parent != before.hash,
+        Some(blocks) => blocks > LEAP,
+    }
+}
+
+/// The HTTP status of a consensus node's answer at this path.
+pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Trouble> {
+    beacon::status_of(node, path).await
+}
+
+async fn ask_chain(node: &Node, layer: Layer) -> Result<Chain, Trouble> {
+    match layer {
+        Layer::El => execution_chain(node).await,
+        Layer::Cl => beacon::chain(node).await,
+    }
+}
+
 /// Asks a node of `layer` for its head and how it is, and, unless its chain is `known`, which one it serves. The caller bounds it
 /// in time.
 pub async fn probe(node: &Node, layer: Layer, known: Option<&Chain>) -> Result<Probe, Trouble> {
@@ -41,20 +116,19 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
         Ok((block, text, asked.elapsed()))
     };
     let syncing = async {
-        match ask(node, "eth_syncing", "[]").await? {
-            Ok(text) => Ok(text.starts_with(b"{") || &text[..] == b"true"),
-            // A provider that does not offer the method does not sync either.
-            Err(error) if error.text.contains("-32601") => Ok(false),
-            Err(error) => must(Err(error)),
+        match ask(node, "eth_syncing", "[]").await {
+            Ok(Ok(text)) => Ok(text.starts_with(b"{") || &text[..] == b"true"),
+            // Its head is what must be known. A provider that does not offer the method, in whatever words, or not so often, does not
+            // say that it is syncing.
+            Ok(Err(_)) | Err(Trouble { fault: Fault::Resting(_), .. }) => Ok(false),
+            Err(trouble) => Err(trouble),
         }
     };
     let chain = async {
-        if let Some(chain) = known {
-            return Ok(chain.clone());
+        match known {
+            Some(chain) => Ok(chain.clone()),
+            None => execution_chain(node).await,
         }
-        let text = must(ask(node, "eth_chainId", "[]").await?)?;
-        let id = serde_json::from_slice::<String>(&text).ok().and_then(|text| hex::quantity(&text));
-        id.map(Chain::from).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
     };
     let ((block, json, latency), syncing, chain) = tokio::try_join!(block, syncing, chain)?;
     Ok(Probe {
@@ -67,6 +141,12 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
     })
 }
 
+async fn execution_chain(node: &Node) -> Result<Chain, Trouble> {
+    let text = must(ask(node, "eth_chainId", "[]").await?)?;
+    let id = serde_json::from_slice::<String>(&text).ok().and_then(|text| hex::quantity(&text));
+    id.map(Chain::from).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
+}
+
 async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {
     super::ask::ask_as(Rank::Probe, node, method, params, MAX_ANSWER).await
 }
@@ -74,4 +154,32 @@ async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Re
 /// What a node must be able to answer.
 fn must<T>(answer: Result<T, Refused>) -> Result<T, Trouble> {
     answer.map_err(|Refused { text, .. }| Trouble { fault: Fault::Failing, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_falls_changes_does_not_join_or_leaps_may_be_of_another_chain() {
+        let block = |number: u64, hash: &str, parent: &str| BlockRef {
+            number,
+            hash: hash.into(),
+            parent: parent.into(),
+            timestamp: 0,
+        };
+        let before = block(100, "a", "z");
+        for (now, may_be) in [
+            (block(100, "a", "z"), false),
+            (block(101, "b", "a"), false),
+            (block(105, "c", "b"), false),
+            (block(100 + LEAP, "c", "b"), false),
+            (block(99, "z", "y"), true),
+            (block(100, "b", "z"), true),
+            (block(101, "b", "x"), true),
+            (block(101 + LEAP, "c", "b"), true),
+        ] {
+            assert_eq!(may_be_of_another_chain(&before, &now), may_be, "{now:?}");
+        }
+    }
 }

@@ -165,7 +165,7 @@ async fn faults_of_the_answer_are_seen_by_http_clients() {
     let (status, _, body) = ask().await;
     assert_eq!((status, serde_json::from_str::<Value>(&body).is_err()), (200, true));
     node.clear_faults();
-    node.set_fault(Fault::RateLimited);
+    node.set_fault(Fault::rate_limited(1));
     let (status, retry, _) = ask().await;
     assert_eq!((status, retry), (429, true));
     node.clear_faults();

@@ -162,7 +162,7 @@ async fn a_failing_node_closes_its_websockets_and_a_limited_one_answers_with_an_
     let net = devnet().await;
     let node = net.el(0);
     let mut ws = Ws::open(node).await;
-    node.set_fault(Fault::RateLimited);
+    node.set_fault(Fault::rate_limited(1));
     ws.send(1, "eth_chainId", json!([])).await;
     assert_eq!(ws.next().await["error"]["code"], -32005);
     assert!(Ws::try_open(node).await.is_err());

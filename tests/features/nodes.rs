@@ -81,7 +81,7 @@ async fn fails(proxy: &mut Proxy, name: String, how: String) {
         "hangs" => Fault::Hang,
         "answers with garbage" => Fault::Garbage,
         "answers with HTTP 500" => Fault::Failing,
-        "answers with HTTP 429" => Fault::RateLimited,
+        "answers with HTTP 429" => Fault::rate_limited(1),
         _ => Fault::Syncing,
     };
     befalls(proxy, &name, fault).await;
@@ -157,7 +157,7 @@ async fn mined_slowly(proxy: &mut Proxy, blocks: u64, millis: u64) {
     }
 }
 
-#[then(regex = r"^(\S+) is found (up|lagging|stalled|syncing|suspect|wrong_chain|optimistic|el_offline|down)$")]
+#[then(regex = r"^(\S+) is found (up|lagging|stalled|syncing|suspect|wrong_chain|optimistic|el_offline|resting|down)$")]
 async fn found(proxy: &mut Proxy, name: String, verdict: String) {
     let proxy = &*proxy;
     eventually(&format!("{name} is found {verdict}"), SOON, async || {

@@ -16,7 +16,14 @@ use crate::{
         request::{Body, Request as Upstreamed},
         upstream::{Error, Progress, Response},
     },
-    pool::{Pool, ask::trouble, board::Trouble, health::Fault, node::Node},
+    pool::{
+        Pool,
+        ask::{is_refusal, trouble, wait},
+        board::Trouble,
+        health::Fault,
+        node::Node,
+        resting::Kind,
+    },
 };
 
 /// How long the head of an answer may take where the work may be long: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
@@ -47,6 +54,8 @@ pub(super) enum Sent {
     /// An answer that speaks of the node: another may have a better one, and the node may be to blame then. The request had no
     /// effect.
     OfTheNode(Answer, Option<Trouble>),
+    /// The node refused the request for quota or place, and may have said for how long. The request had no effect.
+    Refused(Answer, Option<Duration>),
     /// No byte of the request left; with evidence against the node, if it is any.
     Nothing(Option<Trouble>),
     /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
@@ -90,6 +99,7 @@ pub(super) async fn attempt(
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
                 Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
+                Sent::Refused(..) => AttemptOutcome::Refused,
                 Sent::Nothing(_) => AttemptOutcome::Unreachable,
                 Sent::Lost(_) => AttemptOutcome::Dropped,
                 Sent::Late(_) => AttemptOutcome::Timeout,
@@ -101,9 +111,11 @@ pub(super) async fn attempt(
     };
     drop(count);
     match &sent {
-        Sent::Nothing(Some(trouble)) => pool.call_failed(index, request.route.place, trouble.clone()),
+        Sent::Nothing(Some(trouble)) => pool.call_failed(index, kind(request), trouble.clone(), None),
         // It may have been the request that did it.
         Sent::Lost(Some(_)) => pool.doubt(index),
+        Sent::Refused(_, wait) => pool.call_refused(index, kind(request), *wait),
+        Sent::Answered(_) => pool.call_answered(index, kind(request)),
         _ => {}
     }
     sent
@@ -130,8 +142,9 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
         Some(Err(error)) => return Sent::Nothing(Some(trouble(node, &error))),
     };
     node.traffic.touch(Instant::now());
+    let wait = wait(&response.head);
     match Answer::read(response, pool, index).await {
-        Ok(answer) => classify(pool, index, request, answer),
+        Ok(answer) => classify(request, answer, wait),
         Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken, reused: false }))),
     }
 }
@@ -162,28 +175,35 @@ async fn ask(
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
-fn classify(pool: &Pool, index: usize, request: &Request, answer: Answer) -> Sent {
+/// Which requests may rest with this one.
+pub(super) fn kind(request: &Request) -> Kind {
+    Kind::of_group(request.route.place)
+}
+
+fn classify(request: &Request, answer: Answer, wait: Option<Duration>) -> Sent {
     let status = answer.status;
+    if is_refusal(status, wait) && request.route.class != Class::Once {
+        return Sent::Refused(answer, wait);
+    }
     let of_the_node = match request.route.class {
         // Refused for who we are: unless the client said who it is, another node may know us.
         Class::Read | Class::Everywhere => match status {
             // It points elsewhere, with its own idea of where it is; a client knows only us.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
-            408 | 429 | 500.. => true,
+            408 | 500.. => true,
             _ => false,
         },
         // 'I cannot now': it was not done. What another status says of what was done is for the client to judge.
-        Class::Publish => matches!(status, 429 | 503),
+        Class::Publish => status == 503,
         Class::Once => false,
     };
     if !of_the_node {
-        pool.nodes[index].traffic.answered(request.route.place);
         return Sent::Answered(answer);
     }
     // In the API's own form it is the node that speaks, of this request; otherwise what stands before it, or a node that is not well.
-    let trouble = (status >= 500 && !answer.is_json()).then(|| Trouble {
-        fault: Fault::Failing,
+    let trouble = (status >= 500).then(|| Trouble {
+        fault: if answer.is_json() { Fault::Erring } else { Fault::Failing },
         text: format!("a request was answered with HTTP status {status}, which another node could answer"),
     });
     Sent::OfTheNode(answer, trouble)

@@ -25,7 +25,7 @@ impl Rest {
             return Ok(None);
         }
         // Whoever is told now is whom the duties stay with.
-        self.choose(&request.route, &[]);
+        self.choose(&request.route, &[], false);
         let (answers, mut told) = mpsc::channel(usable.len());
         {
             let request = Arc::new(request.clone());
@@ -52,7 +52,7 @@ impl Rest {
             match sent {
                 Sent::Answered(answer) if answer.status < 300 => return Ok(Some(answer)),
                 Sent::Answered(answer) => of_the_caller = of_the_caller.or(Some(answer)),
-                Sent::OfTheNode(answer, _) => of_a_node = of_a_node.or(Some(answer)),
+                Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) => of_a_node = of_a_node.or(Some(answer)),
                 Sent::Nothing(_) | Sent::Lost(_) | Sent::Late(_) | Sent::Unsent(_) => {}
             }
         }

@@ -1,16 +1,20 @@
 //! What `/status` tells of a network. URLs come without their secrets, and errors were cleaned when they were noted.
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     domain::{
         chain::Chain,
+        method::Method,
+        rest::Route,
         verdict::{Condition, Layer},
     },
     door::site::Served,
     net::places::Occupancy,
     pool::{
         Pool,
+        node::Node,
         pair::{PairFault, fault},
     },
 };
@@ -47,6 +51,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
                 "reason": known.verdict.to_string(),
                 "usable": known.verdict.is_usable() && !known.cordoned,
                 "cordoned": known.cordoned,
+                "resting": resting(node, pool.layer),
                 "chain_id": known.chain.as_ref().and_then(|chain| chain.id),
                 "genesis_validators_root": genesis(known.chain.as_ref()),
                 "head": known.head.as_ref().map(|head| head.number),
@@ -86,6 +91,19 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
 /// Connections to a node. `bound` is how many may be open; where nobody says so, it is null until the node shows it.
 fn connections(Occupancy { open, bound, learnt, waiting }: Occupancy) -> Value {
     json!({ "open": open, "waiting": waiting, "bound": bound, "bound_is_learnt": learnt })
+}
+
+/// For how many seconds more the node is left alone, if as a whole, or else the methods, or groups of routes, that pass it over.
+fn resting(node: &Node, layer: Layer) -> Option<Value> {
+    let now = Instant::now();
+    let seconds = node.resting.until(now).map(|until| until.saturating_duration_since(now).as_secs());
+    let label = |place: usize| match layer {
+        Layer::El => Method::label_at(place),
+        Layer::Cl => Route::GROUPS.get(place).copied().unwrap_or("other"),
+    };
+    let methods: Vec<_> = node.resting.kinds(now).into_iter().map(|kind| label(kind.place())).collect();
+    let rests = seconds.is_some() || !methods.is_empty();
+    rests.then(|| json!({ "seconds": seconds, "methods": methods }))
 }
 
 fn genesis(chain: Option<&Chain>) -> Option<&str> {

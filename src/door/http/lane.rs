@@ -274,8 +274,10 @@ impl<'a> Lane<'a> {
             out.put_slice(format!("HTTP/1.1 {} {}\r\n", reply.status, reason.unwrap_or("")).as_bytes());
         }
         out.put_slice(b"content-type: application/json\r\n");
-        if reply.is_passing_trouble() {
-            out.put_slice(b"retry-after: 1\r\n");
+        if let Some(seconds) = reply.retry_after {
+            out.put_slice(b"retry-after: ");
+            put_decimal(out, seconds.into());
+            out.put_slice(b"\r\n");
         }
         match length {
             Some(length) => {

@@ -252,12 +252,12 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
 
 fn framed(reply: Reply) -> Response<Streamed> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
-    let later = reply.is_passing_trouble();
+    let later = reply.retry_after;
     let mut response = Response::new(Streamed::new(reply.body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if later {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = later {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }

@@ -21,6 +21,8 @@ use crate::{
 /// A response: its status and its body, which is JSON.
 pub(super) struct Reply {
     pub(super) status: u16,
+    /// In how many seconds the client should come again.
+    pub(super) retry_after: Option<u32>,
     pub(super) body: Content,
 }
 
@@ -38,25 +40,22 @@ pub(super) enum Content {
 
 impl Reply {
     pub(super) fn answered(answer: Answer) -> Self {
-        Self { status: answer.status, body: Content::Answer(answer) }
+        let retry_after = answer.retry_after.or((answer.status == 503).then_some(1));
+        Self { status: answer.status, retry_after, body: Content::Answer(answer) }
     }
 
     pub(super) fn refused(refusal: &Refusal, id: Option<&[u8]>) -> Self {
-        Self { status: door::status(refusal), body: Content::Ready(refusal.body(id).into()) }
+        let retry_after = door::retry_after(refusal);
+        Self { status: door::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
     }
 
     pub(super) fn batch(batch: Batch) -> Self {
-        Self { status: 200, body: Content::Batch(batch) }
+        Self { status: 200, retry_after: None, body: Content::Batch(batch) }
     }
 
     /// What notifications get.
     pub(super) fn empty() -> Self {
-        Self { status: 200, body: Content::Ready(Bytes::new()) }
-    }
-
-    /// Whether the client should come back a little later.
-    pub(super) fn is_passing_trouble(&self) -> bool {
-        self.status == 503
+        Self { status: 200, retry_after: None, body: Content::Ready(Bytes::new()) }
     }
 }
 

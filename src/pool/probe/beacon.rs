@@ -1,6 +1,6 @@
 //! Asking a consensus node how it is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -12,7 +12,7 @@ use crate::{
     domain::{block::BlockRef, chain::Chain, verdict::Condition},
     net::upstream::Upstream,
     pool::{
-        ask::{failing, read, trouble},
+        ask::{failing, is_refusal, read, refusing, says_no, trouble, wait},
         board::{Probe, Trouble},
         node::Node,
     },
@@ -20,6 +20,7 @@ use crate::{
 
 /// What the node says of itself beyond its words: by the status of its health route.
 const PARTIAL_CONTENT: u16 = 206;
+const UNWELL: u16 = 503;
 
 /// Asks for the head, how the node is, and, unless its chain is `known`, which chain it serves.
 pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, Trouble> {
@@ -48,11 +49,32 @@ pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, T
     Ok(Probe { block, condition, chain, latency, asked: started, json: None })
 }
 
+/// The chain that the node serves.
+pub(super) async fn chain(node: &Node) -> Result<Chain, Trouble> {
+    match &node.upstream {
+        Some(upstream) => ask_chain(node, upstream).await,
+        None => Err(failing(node, "has no HTTP URL")),
+    }
+}
+
+/// The HTTP status of the answer at this path.
+pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Trouble> {
+    match &node.upstream {
+        Some(upstream) => {
+            let Answer { status, wait, .. } = ask(node, upstream, path).await?;
+            let refused = || refusing(node, &format!("{path}: HTTP status {status}"), wait);
+            if is_refusal(status, wait) { Err(refused()) } else { Ok(status) }
+        }
+        None => Err(failing(node, "has no HTTP URL")),
+    }
+}
+
 /// What the node says of itself. When its words are all well, the status of its health route has the last one: nodes have called
-/// themselves synced while that was 206 (syncing, optimistic or without an execution node) or 503 (not well).
+/// themselves synced while that was 206 (syncing, optimistic or without an execution node) or 503 (not well). Every other status, and
+/// a node that does not offer to tell whether it syncs, says nothing.
 async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Condition, Trouble> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Told {
         data: Syncing,
     }
     #[derive(Deserialize)]
@@ -67,21 +89,29 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
     }
     const SYNCING: &str = "/eth/v1/node/syncing";
     const HEALTH: &str = "/eth/v1/node/health";
-    let (answer, (health, _)) = tokio::try_join!(get(node, upstream, SYNCING), ask(node, upstream, HEALTH))?;
-    let Answer { data } =
-        serde_json::from_slice(&answer).map_err(|error| failing(node, &format!("{SYNCING}: {error}")))?;
-    let distance = data.sync_distance.parse();
-    let mut condition = Condition {
-        syncing: data.is_syncing,
-        optimistic: data.is_optimistic,
-        el_offline: data.el_offline,
-        sync_distance: distance.map_err(|_| failing(node, &format!("{SYNCING}: sync_distance is no number")))?,
+    let (syncing, health) = tokio::try_join!(ask(node, upstream, SYNCING), ask(node, upstream, HEALTH))?;
+    let mut condition = match (syncing.status, syncing.body) {
+        // What is refused for quota is not known either, and need not be: the head is what must be.
+        (status, _) if says_no(status) || is_refusal(status, syncing.wait) => Condition::default(),
+        (200, answer) => {
+            let Told { data } =
+                serde_json::from_slice(&answer).map_err(|error| failing(node, &format!("{SYNCING}: {error}")))?;
+            let distance = data.sync_distance.parse();
+            Condition {
+                syncing: data.is_syncing,
+                optimistic: data.is_optimistic,
+                el_offline: data.el_offline,
+                sync_distance: distance
+                    .map_err(|_| failing(node, &format!("{SYNCING}: sync_distance is no number")))?,
+            }
+        }
+        (status, _) => return Err(failing(node, &format!("{SYNCING}: HTTP status {status}"))),
     };
     if condition.verdict().is_none() {
-        match health {
+        match health.status {
             PARTIAL_CONTENT => condition.syncing = true,
-            500 | 502..=504 => return Err(failing(node, &format!("{HEALTH}: HTTP status {health}"))),
-            // Well, or a provider that does not offer the route.
+            UNWELL => return Err(failing(node, &format!("{HEALTH}: HTTP status {UNWELL}"))),
+            // Well, or no word on it.
             _ => {}
         }
     }
@@ -91,11 +121,14 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
 async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Trouble> {
     const SPEC: &str = "/eth/v1/config/spec";
     let genesis = get(node, upstream, "/eth/v1/beacon/genesis");
-    let (genesis, (status, spec)) = tokio::try_join!(genesis, ask(node, upstream, SPEC))?;
+    let (genesis, Answer { status, wait, body }) = tokio::try_join!(genesis, ask(node, upstream, SPEC))?;
     let spec = match status {
-        200 => Some(&spec[..]),
+        200 => Some(&body[..]),
         // Not offered, or not to us. Too many requests and the like are another matter.
         400 | 401 | 403..=405 | 410 | 501 => None,
+        status if is_refusal(status, wait) => {
+            return Err(refusing(node, &format!("{SPEC}: HTTP status {status}"), wait));
+        }
         status => return Err(failing(node, &format!("{SPEC}: HTTP status {status}"))),
     };
     Chain::read_beacon(&genesis, spec).map_err(|why| failing(node, &why))
@@ -103,16 +136,26 @@ async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Troub
 
 /// The body of an answer that must be 200.
 async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Bytes, Trouble> {
-    match ask(node, upstream, path).await? {
-        (200, body) => Ok(body),
-        (status, _) => Err(failing(node, &format!("{path}: HTTP status {status}"))),
+    let Answer { status, wait, body } = ask(node, upstream, path).await?;
+    let what = || format!("{path}: HTTP status {status}");
+    match status {
+        200 => Ok(body),
+        status if is_refusal(status, wait) => Err(refusing(node, &what(), wait)),
+        _ => Err(failing(node, &what())),
     }
 }
 
-/// Status and body of the answer at `path` below the node's URL.
-async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<(u16, Bytes), Trouble> {
+struct Answer {
+    status: u16,
+    /// What a refusal asks for.
+    wait: Option<Duration>,
+    body: Bytes,
+}
+
+/// The answer at `path` below the node's URL.
+async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Answer, Trouble> {
     let target = PathAndQuery::from_static(path);
     let mut response = upstream.get(&target).await.map_err(|error| trouble(node, &error))?;
-    let status = response.head.status;
-    Ok((status, read(node, path, &mut response, MAX_ANSWER).await?))
+    let (status, wait) = (response.head.status, wait(&response.head));
+    Ok(Answer { status, wait, body: read(node, path, &mut response, MAX_ANSWER).await? })
 }

@@ -1,0 +1,453 @@
+//! Rest for nodes that refuse calls for quota or place, and how they are tried again: one call as a scout, then more and more.
+//!
+//! What a node refuses speaks of one method first: calls of that method pass the node over while it rests, all others go on. When a
+//! second method is refused, and no call was answered in between, the whole node rests. A rest lasts as long as `Retry-After` says,
+//! and at least for a pause that doubles with each refusal of a scout; a good answer ends it.
+//!
+//! Methods that a node fails again and again rest in the same way, but for one thing: when no other node is left, they are tried.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::domain::method::Method;
+
+/// The first pause after a refusal, and the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// The same between the second tries of calls that every node failed.
+const FIRST_AGAIN: Duration = Duration::from_millis(100);
+const LONGEST_AGAIN: Duration = Duration::from_secs(2);
+/// A rest that no call has put to the test for so long after its end is over.
+const LAPSE: Duration = Duration::from_secs(60);
+/// As many calls at once as this, all answered well, and the rest is forgotten.
+const WIDEST: u32 = 64;
+/// How many kinds the methods that the table does not know are sorted into.
+const UNKNOWN_KINDS: u32 = 64;
+
+/// Which calls a rest is about: those of a method, or of a group of the beacon API's routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind(u32);
+
+impl Kind {
+    /// The kind of calls of the method `name`, which is at `place` in the table.
+    pub fn of_method(place: usize, name: &str) -> Self {
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        if (place as usize) < Method::COUNT {
+            return Self(place);
+        }
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Self(place.saturating_add(hash % UNKNOWN_KINDS))
+    }
+
+    /// The kind of requests of the group at `place`.
+    pub fn of_group(place: usize) -> Self {
+        Self(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// The place in the table, or the first behind it for what the table does not know.
+    pub fn place(self) -> usize {
+        (self.0 as usize).min(Method::COUNT)
+    }
+}
+
+/// What rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// The node: calls were refused.
+    Whole,
+    /// The node: probes are refused.
+    Probes,
+    /// One kind of calls, which the node refuses.
+    Refused(Kind),
+    /// One kind of calls, which the node fails.
+    Failed(Kind),
+    /// Second tries of calls that every node failed.
+    Again,
+}
+
+/// Whether a call may go to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Free,
+    /// It may, as a scout: with a [`Claim`].
+    Due,
+    /// Only if no other node is left.
+    Last,
+    /// Not before this moment; `None`: not before a scout is back.
+    Rests(Option<Instant>),
+}
+
+/// A scout's place at a node, to be given back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claim([u64; 4]);
+
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    what: What,
+    /// No two have had the same.
+    number: u64,
+    pause: Duration,
+    until: Instant,
+    /// How many calls may be under way after its end, and how many are.
+    width: u32,
+    out: u32,
+}
+
+impl Rest {
+    fn is_for(&self, kind: Kind, again: bool) -> bool {
+        match self.what {
+            What::Whole | What::Probes => true,
+            What::Refused(other) | What::Failed(other) => other == kind,
+            What::Again => again,
+        }
+    }
+
+    fn admits(&self, now: Instant) -> bool {
+        now >= self.until && self.out < self.width
+    }
+
+    fn bounds(what: What) -> (Duration, Duration) {
+        if what == What::Again { (FIRST_AGAIN, LONGEST_AGAIN) } else { (FIRST, LONGEST) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    rests: Vec<Rest>,
+    last_number: u64,
+    /// The kind that was last refused, if nothing was answered since.
+    refused: Option<Kind>,
+}
+
+impl Table {
+    fn find(&mut self, what: What) -> Option<&mut Rest> {
+        self.rests.iter_mut().find(|rest| rest.what == what)
+    }
+
+    /// It was refused, and asks to be left for `wait`. What is refused while it rests was sent before.
+    fn rest(&mut self, what: What, wait: Duration, now: Instant) {
+        let (first, longest) = Rest::bounds(what);
+        let Some(rest) = self.find(what) else {
+            self.last_number += 1;
+            let until = now + first.max(wait);
+            self.rests.push(Rest { what, number: self.last_number, pause: first, until, width: 1, out: 0 });
+            return;
+        };
+        if now >= rest.until {
+            rest.pause = if rest.width > 1 { first } else { (rest.pause * 2).min(longest) };
+            rest.width = 1;
+            rest.until = now + rest.pause.max(wait);
+        } else {
+            rest.until = rest.until.max(now + wait);
+        }
+    }
+
+    fn forget(&mut self, over: impl Fn(&Rest) -> bool) {
+        self.rests.retain(|rest| !over(rest));
+    }
+}
+
+/// What rests at one node. Next to nothing is done while nothing does.
+#[derive(Debug, Default)]
+pub struct Resting {
+    any: AtomicBool,
+    table: Mutex<Table>,
+}
+
+impl Resting {
+    /// Whether anything may rest.
+    pub fn is_any(&self) -> bool {
+        self.any.load(Relaxed)
+    }
+
+    /// Whether a call of this kind may go to the node; `again`: it was failed by all nodes before.
+    pub fn standing(&self, kind: Kind, again: bool, now: Instant) -> Standing {
+        if !self.is_any() {
+            return Standing::Free;
+        }
+        let mut table = self.lock();
+        table.forget(|rest| rest.out == 0 && now >= rest.until + LAPSE);
+        self.any.store(!table.rests.is_empty(), Relaxed);
+        let mut standing = Standing::Free;
+        for rest in table.rests.iter().filter(|rest| rest.is_for(kind, again)) {
+            let this = match (rest.admits(now), rest.what) {
+                (true, _) => Standing::Due,
+                (false, What::Failed(_)) => Standing::Last,
+                (false, _) => Standing::Rests((now < rest.until).then_some(rest.until)),
+            };
+            standing = match (standing, this) {
+                (Standing::Rests(one), Standing::Rests(other)) => {
+                    Standing::Rests(one.zip(other).map(|(a, b)| a.max(b)))
+                }
+                (Standing::Rests(until), _) | (_, Standing::Rests(until)) => Standing::Rests(until),
+                (Standing::Last, _) | (_, Standing::Last) => Standing::Last,
+                _ => Standing::Due,
+            };
+        }
+        standing
+    }
+
+    /// Takes a scout's place, if there is one.
+    pub fn claim(&self, kind: Kind, again: bool, now: Instant) -> Option<Claim> {
+        let mut table = self.lock();
+        if table.rests.iter().any(|rest| rest.is_for(kind, again) && !rest.admits(now)) {
+            return None;
+        }
+        let mut claim = Claim::default();
+        let rests = table.rests.iter_mut().filter(|rest| rest.is_for(kind, again));
+        for (rest, place) in rests.zip(&mut claim.0) {
+            rest.out += 1;
+            *place = rest.number;
+        }
+        Some(claim)
+    }
+
+    /// Gives a scout's place back.
+    pub fn release(&self, Claim(numbers): Claim) {
+        for rest in &mut self.lock().rests {
+            if numbers.contains(&rest.number) {
+                rest.out = rest.out.saturating_sub(1);
+            }
+        }
+    }
+
+    /// The node refused a call for quota, and asked to be left for `wait`.
+    pub fn refused(&self, kind: Kind, wait: Option<Duration>, now: Instant) {
+        let wait = wait.unwrap_or_default();
+        let mut table = self.lock();
+        if table.find(What::Whole).is_some() {
+            table.rest(What::Whole, wait, now);
+        } else if table.refused.is_some_and(|other| other != kind) {
+            let left = |rest: &Rest| if matches!(rest.what, What::Refused(_)) { Some(rest.until - now) } else { None };
+            let longest = table.rests.iter().filter_map(left).max().unwrap_or_default();
+            table.forget(|rest| matches!(rest.what, What::Refused(_)));
+            table.rest(What::Whole, wait.max(longest), now);
+        } else {
+            table.refused = Some(kind);
+            table.rest(What::Refused(kind), wait, now);
+        }
+        self.any.store(true, Relaxed);
+    }
+
+    /// The node refused a probe for quota.
+    pub fn probe_refused(&self, wait: Option<Duration>, now: Instant) {
+        self.lock().rest(What::Probes, wait.unwrap_or_default(), now);
+        self.any.store(true, Relaxed);
+    }
+
+    /// A probe was answered well, which says nothing of calls.
+    pub fn probe_answered(&self) {
+        if self.is_any() {
+            self.lock().forget(|rest| rest.what == What::Probes);
+        }
+    }
+
+    /// The node fails one call of this kind after the other, which others answer.
+    pub fn failed(&self, kind: Kind, now: Instant) {
+        self.lock().rest(What::Failed(kind), Duration::ZERO, now);
+        self.any.store(true, Relaxed);
+    }
+
+    /// The node gave no answer to a call, as others may not either: such calls are tried again, but not all at once.
+    pub fn failed_again(&self, now: Instant) {
+        self.lock().rest(What::Again, Duration::ZERO, now);
+        self.any.store(true, Relaxed);
+    }
+
+    /// A call was answered well. Returns whether that changed anything.
+    pub fn answered(&self, kind: Kind, now: Instant) -> bool {
+        if !self.is_any() {
+            return false;
+        }
+        let mut table = self.lock();
+        table.refused = None;
+        let mut changed = false;
+        table.rests.retain_mut(|rest| {
+            // What is answered while it rests was sent before. What probes find, probes end.
+            if !rest.is_for(kind, true) || now < rest.until || rest.what == What::Probes {
+                return true;
+            }
+            changed = true;
+            rest.width *= 2;
+            matches!(rest.what, What::Whole | What::Refused(_)) && rest.width <= WIDEST
+        });
+        self.any.store(!table.rests.is_empty(), Relaxed);
+        changed
+    }
+
+    /// Whether the whole node rests, or has yet to be found well after a rest.
+    pub fn is_whole(&self, now: Instant) -> bool {
+        self.is_any() && self.whole(now).next().is_some()
+    }
+
+    /// When the rest of the whole node ends, if it does rest.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        if self.is_any() { self.whole(now).map(|rest| rest.until).max() } else { None }
+    }
+
+    /// For how long probes are to be left out.
+    pub fn probes_rest_until(&self) -> Option<Instant> {
+        if self.is_any() { self.lock().find(What::Probes).map(|rest| rest.until) } else { None }
+    }
+
+    /// The kinds that are passed over now, while the node as a whole is not.
+    pub fn kinds(&self, now: Instant) -> Vec<Kind> {
+        let kind = |rest: &Rest| match rest.what {
+            What::Refused(kind) | What::Failed(kind) if rest.width == 1 && now < rest.until + LAPSE => Some(kind),
+            _ => None,
+        };
+        if self.is_any() { self.lock().rests.iter().filter_map(kind).collect() } else { Vec::new() }
+    }
+
+    fn whole(&self, now: Instant) -> impl Iterator<Item = Rest> {
+        let is_whole = move |rest: &Rest| {
+            matches!(rest.what, What::Whole | What::Probes) && rest.width == 1 && now < rest.until + LAPSE
+        };
+        self.lock().rests.clone().into_iter().filter(is_whole)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: Kind = Kind(1);
+    const LOGS: Kind = Kind(2);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// The only scout that there may be.
+    fn scout(resting: &Resting, kind: Kind, now: Instant) -> Claim {
+        assert_eq!(resting.standing(kind, false, now), Standing::Due);
+        let claim = resting.claim(kind, false, now).unwrap();
+        assert_eq!(resting.standing(kind, false, now), Standing::Rests(None));
+        assert!(resting.claim(kind, false, now).is_none());
+        claim
+    }
+
+    #[test]
+    fn a_method_that_is_refused_rests_alone_and_each_refused_scout_doubles_its_pause() {
+        let (resting, mut now) = (Resting::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            resting.refused(CALL, None, now);
+            // What was under way when the rest began lengthens it no further.
+            resting.refused(CALL, None, now);
+            assert_eq!(resting.standing(LOGS, false, now), Standing::Free);
+            assert!(!resting.is_whole(now));
+            let Standing::Rests(Some(until)) = resting.standing(CALL, false, now) else { panic!("no rest") };
+            pauses.push((until - now).as_secs());
+            now = until;
+            let claim = scout(&resting, CALL, now);
+            resting.release(claim);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn a_second_method_refused_has_the_node_rest_unless_a_call_was_answered_in_between() {
+        let (resting, now) = (Resting::default(), Instant::now());
+        resting.refused(CALL, Some(seconds(5)), now);
+        resting.answered(LOGS, now);
+        resting.refused(LOGS, None, now);
+        assert!(!resting.is_whole(now));
+        assert_eq!(resting.kinds(now), [CALL, LOGS]);
+        resting.refused(CALL, None, now);
+        assert!(resting.is_whole(now));
+        assert_eq!((resting.until(now), resting.kinds(now)), (Some(now + seconds(5)), vec![]));
+        assert_eq!(resting.standing(Kind(3), false, now), Standing::Rests(Some(now + seconds(5))));
+    }
+
+    #[test]
+    fn what_the_node_asks_for_is_the_least_and_a_good_answer_lets_more_and_more_calls_go() {
+        let (resting, mut now) = (Resting::default(), Instant::now());
+        resting.refused(CALL, Some(seconds(30)), now);
+        assert_eq!(resting.standing(CALL, false, now + seconds(29)), Standing::Rests(Some(now + seconds(30))));
+        now += seconds(30);
+        let mut width = 1;
+        while resting.is_any() {
+            let mut claims = Vec::new();
+            while resting.standing(CALL, false, now) == Standing::Due {
+                claims.push(resting.claim(CALL, false, now).unwrap());
+            }
+            assert_eq!(claims.len(), width);
+            claims.into_iter().for_each(|claim| resting.release(claim));
+            assert!(resting.answered(CALL, now));
+            width *= 2;
+        }
+        assert_eq!(width as u32, 2 * WIDEST);
+        // The next refusal is a first one.
+        resting.refused(CALL, None, now);
+        assert_eq!(resting.standing(CALL, false, now), Standing::Rests(Some(now + FIRST)));
+    }
+
+    #[test]
+    fn good_probes_end_what_probes_began_and_nothing_else() {
+        let (resting, now) = (Resting::default(), Instant::now());
+        resting.probe_refused(Some(seconds(3)), now);
+        assert!(resting.is_whole(now));
+        assert_eq!(resting.probes_rest_until(), Some(now + seconds(3)));
+        resting.answered(CALL, now + seconds(4));
+        assert!(resting.is_whole(now));
+        resting.probe_answered();
+        assert!(!resting.is_whole(now));
+        resting.refused(CALL, None, now);
+        resting.probe_answered();
+        assert_eq!(resting.kinds(now), [CALL]);
+    }
+
+    #[test]
+    fn a_method_that_fails_is_tried_when_no_other_node_is_left_and_its_first_good_answer_ends_it() {
+        let (resting, now) = (Resting::default(), Instant::now());
+        resting.failed(CALL, now);
+        assert_eq!(resting.standing(CALL, false, now), Standing::Last);
+        assert!(!resting.is_whole(now));
+        resting.answered(CALL, now + FIRST);
+        assert_eq!(resting.standing(CALL, false, now + FIRST), Standing::Free);
+    }
+
+    #[test]
+    fn second_tries_go_one_by_one_and_first_tries_are_not_held_up_by_them() {
+        let (resting, now) = (Resting::default(), Instant::now());
+        resting.failed_again(now);
+        assert_eq!(resting.standing(CALL, false, now), Standing::Free);
+        assert_eq!(resting.standing(CALL, true, now), Standing::Rests(Some(now + FIRST_AGAIN)));
+        let claim = resting.claim(CALL, true, now + FIRST_AGAIN).unwrap();
+        assert!(resting.claim(CALL, true, now + FIRST_AGAIN).is_none());
+        resting.release(claim);
+        resting.answered(LOGS, now + FIRST_AGAIN);
+        assert_eq!(resting.standing(CALL, true, now), Standing::Free);
+    }
+
+    #[test]
+    fn a_rest_that_no_call_puts_to_the_test_is_over_in_the_end() {
+        let (resting, now) = (Resting::default(), Instant::now());
+        resting.refused(CALL, None, now);
+        resting.refused(LOGS, None, now);
+        assert!(resting.is_whole(now + FIRST));
+        assert!(!resting.is_whole(now + FIRST + LAPSE));
+        assert_eq!(resting.standing(CALL, false, now + FIRST + LAPSE), Standing::Free);
+    }
+
+    #[test]
+    fn methods_that_the_table_does_not_know_are_told_apart() {
+        let kind = |name| Kind::of_method(Method::of(name).place, name);
+        assert_ne!(kind("zks_getBridgeContracts"), kind("zks_estimateFee"));
+        assert_eq!(kind("zks_estimateFee").place(), Method::COUNT);
+        assert_eq!(kind("eth_call").place(), Method::of("eth_call").place);
+    }
+}

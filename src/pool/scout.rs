@@ -1,0 +1,76 @@
+//! Calls at nodes that rest: who may go, and who is told when that changes.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Pool,
+    board::{Input, Trouble},
+    health::Fault,
+    resting::{Claim, Kind, Standing},
+};
+
+/// A scout's place at a node that rested. Those that wait hear when it is free again.
+pub struct Scout<'a> {
+    pool: &'a Pool,
+    node: usize,
+    claim: Claim,
+}
+
+impl Drop for Scout<'_> {
+    fn drop(&mut self) {
+        self.pool.nodes[self.node].resting.release(self.claim);
+        self.pool.stirred.notify_waiters();
+    }
+}
+
+impl Pool {
+    /// Whether anything rests at any node.
+    pub fn is_any_resting(&self) -> bool {
+        self.nodes.iter().any(|node| node.resting.is_any())
+    }
+
+    /// Takes a scout's place at a node, if there is one.
+    pub fn scout(&self, node: usize, kind: Kind, again: bool) -> Option<Scout<'_>> {
+        let claim = self.nodes[node].resting.claim(kind, again, Instant::now())?;
+        Some(Scout { pool: self, node, claim })
+    }
+
+    /// A node refused a call of this kind for quota, and may have said how long to wait.
+    pub fn call_refused(&self, node: usize, kind: Kind, wait: Option<Duration>) {
+        self.nodes[node].resting.refused(kind, wait, Instant::now());
+        self.rest_changed(node);
+    }
+
+    /// Waits until a rest may have ended, or `until`. What has changed before it is first polled is not heard of: a rest's end is also
+    /// looked for once a second.
+    pub async fn stirs(&self, until: Instant) {
+        const OFTEN: Duration = Duration::from_secs(1);
+        // Both arms are cancel-safe.
+        tokio::select! {
+            () = self.stirred.notified() => {}
+            () = sleep_until(until.min(Instant::now() + OFTEN)) => {}
+        }
+    }
+
+    pub(super) fn rest_changed(&self, node: usize) {
+        self.stirred.notify_waiters();
+        // A full inbox is worked off soon, and what rests is looked at each time.
+        let _ = self.inbox.try_send(Input::Rests(node));
+    }
+
+    /// The way in for a question of our own: with a scout's place where one is needed.
+    ///
+    /// # Errors
+    /// When the node rests.
+    pub(super) fn may_ask(&self, node: usize, kind: Kind) -> Result<Option<Scout<'_>>, Trouble> {
+        let rests =
+            || Trouble { fault: Fault::Resting(None), text: "it rests, since it refused calls for quota".into() };
+        match self.nodes[node].resting.standing(kind, false, Instant::now()) {
+            Standing::Free | Standing::Last => Ok(None),
+            Standing::Due => self.scout(node, kind, false).map(Some).ok_or_else(rests),
+            Standing::Rests(_) => Err(rests()),
+        }
+    }
+}

@@ -6,8 +6,10 @@
 mod course;
 pub mod exchange;
 pub mod link;
+pub mod names;
 pub mod outgoing;
 pub mod places;
+mod race;
 pub mod request;
 pub mod tcp;
 pub mod tls;

@@ -1,10 +1,17 @@
 //! The real network: TCP sockets of the operating system.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::LazyLock};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Accept, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen};
+use super::{
+    Accept, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen,
+    names::{Names, System},
+    race::race,
+};
+
+/// The process has one resolver, and so one memory of names.
+static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(System));
 
 /// Dials and listens on the operating system's TCP.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,7 +20,10 @@ pub struct Tcp;
 impl Dial for Tcp {
     fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, io::Result<BoxIo>> {
         Box::pin(async move {
-            let stream = TcpStream::connect((&*to.host, to.port)).await?;
+            let addresses = NAMES.lookup(&to.host).await?;
+            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, to.port)).collect();
+            let (address, stream) = race(addresses, TcpStream::connect).await?;
+            NAMES.connected(&to.host, address.ip());
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxIo)
         })

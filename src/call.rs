@@ -27,7 +27,7 @@ use crate::{
     config::{Calls as Settings, Policy, Verify},
     domain::{
         hex,
-        method::{Class, Method, Tells},
+        method::{Again, Class, Method, Tells},
         refusal::Refusal,
         rpc::Request,
         transaction,
@@ -321,7 +321,9 @@ impl<'a> Course<'a> {
                     }
                 }
             }
-            if self.may_have_arrived && !self.method.is_repeatable() {
+            // A filter is known to one node: what that says of it is the last word.
+            let is_settled = self.best.is_some() && self.method.class == Class::NodeLocal;
+            if is_settled || (self.may_have_arrived && !self.method.is_repeatable()) {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
@@ -349,7 +351,7 @@ impl<'a> Course<'a> {
     }
 
     fn attempt(&self, node: usize) -> Attempt<'a> {
-        let repeatable = self.method.is_repeatable();
+        let again = self.method.again();
         let limit = Instant::now() + self.calls.settings.attempt_timeout;
         Attempt {
             node: &self.calls.pool.nodes[node],
@@ -357,9 +359,9 @@ impl<'a> Course<'a> {
             headers: self.terms.headers,
             verify: self.terms.verify,
             id: self.request.id,
-            repeatable,
+            again,
             // What cannot be tried elsewhere may take all the time there is.
-            limit: if repeatable { limit.min(self.deadline) } else { self.deadline },
+            limit: if again != Again::Never { limit.min(self.deadline) } else { self.deadline },
         }
     }
 
@@ -399,7 +401,8 @@ impl<'a> Course<'a> {
             // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
             *turn = None;
             let (until, bytes) = (self.hold_until(now), self.request.raw.len());
-            if self.best.is_some() || self.rejected.is_some() || now >= until {
+            let is_spent = self.may_have_arrived && self.method.again() == Again::Elsewhere;
+            if is_spent || self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
@@ -452,7 +455,7 @@ impl<'a> Course<'a> {
             headers: &[],
             verify: Verify::All,
             id: Some(&ask.as_bytes()[ID]),
-            repeatable: true,
+            again: Again::Anywhere,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };
         match attempt.run(&mut None, alarm).await.0 {
@@ -477,8 +480,9 @@ impl<'a> Course<'a> {
         }
         Err(match (self.rejected, refusal) {
             (Some(status), _) => Refusal::Rejected(status),
-            // A read has no outcome to be unsure of.
-            _ if self.method.class == Class::RawTransaction && self.may_have_arrived => Refusal::OutcomeUnknown,
+            // A read has no outcome to be unsure of; what a poll took may be lost.
+            _ if self.may_have_arrived && self.method.class == Class::RawTransaction => Refusal::OutcomeUnknown,
+            _ if self.may_have_arrived && self.method.again() == Again::Elsewhere => Refusal::OutcomeUnknown,
             (None, None | Some(Refusal::NoNode)) if let Some(until) = rests() => Refusal::Resting(seconds_to(until)),
             (None, Some(refusal)) => refusal,
             (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{answer::Blame, call_id::Outbound, quota},
+    domain::{answer::Blame, call_id::Outbound, method::Again, quota},
     metrics::AttemptOutcome,
     net::{
         link,
         places::Rank,
-        upstream::{Error, Gate, Post, Progress},
+        upstream::{Error, Gate, Post, Progress, Sending},
     },
     pool::{
         ask::{is_refusal, link_trouble, trouble, wait},
@@ -33,8 +33,8 @@ pub(super) struct Attempt<'a> {
     pub(super) body: &'a [u8],
     /// Lines to send along.
     pub(super) headers: &'a [u8],
-    /// Whether the call may be sent twice.
-    pub(super) repeatable: bool,
+    /// Where the call may be sent again.
+    pub(super) again: Again,
     /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
     pub(super) id: Option<&'a [u8]>,
     pub(super) verify: Verify,
@@ -85,7 +85,7 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm) -> (Sent, bool) {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
-        if self.repeatable && self.node.is_out() {
+        if self.again != Again::Never && self.node.is_out() {
             // It went out after it was chosen.
             return (Sent::Nothing(None), false);
         }
@@ -105,7 +105,7 @@ impl Attempt<'_> {
                 };
                 sent
             }
-            () = goes_out, if self.repeatable => if progress.waits { Sent::Nothing(None) } else { Sent::Lost(None) },
+            () = goes_out, if self.again != Again::Never => if progress.waits { Sent::Nothing(None) } else { Sent::Lost(None) },
             // The node takes no more connections, which is no silence.
             () = alarm.at(self.limit) => if progress.waits { Sent::Nothing(None) } else {
                 count.outcome = AttemptOutcome::Timeout;
@@ -123,7 +123,12 @@ impl Attempt<'_> {
         };
         let own = upstream.call_id();
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
-        let post = Post { headers: self.headers, body, fresh: !self.repeatable, rank: Rank::Call };
+        let sending = match self.again {
+            Again::Anywhere => Sending::Freely,
+            Again::Elsewhere => Sending::Once,
+            Again::Never => Sending::Fresh,
+        };
+        let post = Post { headers: self.headers, body, sending, rank: Rank::Call };
         let response = match upstream.post(post, turn, progress).await {
             Ok(response) => response,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),

@@ -9,10 +9,21 @@ pub enum Class {
     RawTransaction,
     /// May have an effect: never sent again once its bytes may have reached a node.
     Unsafe,
-    /// Means something only on the node that it is sent to, such as polling a filter: one node, no second try.
+    /// Means something only on the node that it is sent to, such as polling a filter: always goes to the same node as long as that serves.
     NodeLocal,
     /// Opens or closes a subscription, which needs a connection that can carry notifications.
     Subscription,
+}
+
+/// Where a call may be sent when its answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Again {
+    /// To that node or any other.
+    Anywhere,
+    /// To other nodes only: the one that has it may have given what it does not give twice.
+    Elsewhere,
+    /// Nowhere.
+    Never,
 }
 
 /// Where an answer tells how far the chain has come.
@@ -162,9 +173,20 @@ impl Method {
         TABLE.get(place).map_or("other", |(name, ..)| name)
     }
 
+    /// Where the call may be sent when its answer was lost. A filter that is made twice does no harm, nor does one that is ended twice.
+    /// What a poll takes is taken: asked again, the node would leave out what was lost and nobody would notice, while another node
+    /// answers that it has no such filter, upon which a client makes a new one.
+    pub fn again(&self) -> Again {
+        match self.class {
+            NodeLocal if self.label == "eth_getFilterChanges" => Again::Elsewhere,
+            Read | RawTransaction | NodeLocal => Again::Anywhere,
+            Unsafe | Subscription => Again::Never,
+        }
+    }
+
     /// Whether the call may be sent again, to this node or another, when its answer was lost.
     pub fn is_repeatable(&self) -> bool {
-        matches!(self.class, Read | RawTransaction)
+        self.again() != Again::Never
     }
 }
 
@@ -200,16 +222,21 @@ mod tests {
     }
 
     #[test]
-    fn only_reads_and_raw_transactions_may_be_sent_twice() {
+    fn what_has_an_effect_is_never_sent_twice_and_a_poll_not_twice_to_one_node() {
         for (name, expected) in [
-            ("eth_call", true),
-            ("eth_sendRawTransaction", true),
-            ("eth_sendTransaction", false),
-            ("eth_getFilterChanges", false),
-            ("eth_sign", false),
-            ("eth_subscribe", false),
+            ("eth_call", Again::Anywhere),
+            ("eth_sendRawTransaction", Again::Anywhere),
+            ("eth_newFilter", Again::Anywhere),
+            ("eth_getFilterLogs", Again::Anywhere),
+            ("eth_uninstallFilter", Again::Anywhere),
+            ("eth_getFilterChanges", Again::Elsewhere),
+            ("eth_sendTransaction", Again::Never),
+            ("eth_sign", Again::Never),
+            ("eth_subscribe", Again::Never),
+            ("dev_unknown", Again::Never),
         ] {
-            assert_eq!(Method::of(name).is_repeatable(), expected, "{name}");
+            let method = Method::of(name);
+            assert_eq!((method.again(), method.is_repeatable()), (expected, expected != Again::Never), "{name}");
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     exchange::{Broken, Conn},
     places::{Grant, Rank},
-    upstream::{Error, Upstream},
+    upstream::{Error, Sending, Upstream},
 };
 
 /// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
@@ -35,8 +35,7 @@ pub struct Progress {
 pub(super) struct Course<'a> {
     upstream: &'a Arc<Upstream>,
     rank: Rank,
-    /// Whether it must not be sent twice.
-    once: bool,
+    sending: Sending,
     until: Option<Instant>,
     progress: &'a mut Progress,
     /// An idle connection was closed under it.
@@ -52,7 +51,7 @@ impl<'a> Course<'a> {
     /// A request that waits for a connection `until` then, if that is bounded here.
     pub(super) fn new(
         upstream: &'a Arc<Upstream>,
-        once: bool,
+        sending: Sending,
         rank: Rank,
         until: Option<Instant>,
         progress: &'a mut Progress,
@@ -60,7 +59,7 @@ impl<'a> Course<'a> {
         Self {
             upstream,
             rank,
-            once,
+            sending,
             until,
             progress,
             was_stale: false,
@@ -89,7 +88,7 @@ impl<'a> Course<'a> {
     }
 
     fn must_be_fresh(&self) -> bool {
-        self.once || self.was_stale
+        self.sending == Sending::Fresh || self.was_stale
     }
 
     async fn open(&mut self) -> Result<Conn, Error> {
@@ -111,7 +110,7 @@ impl<'a> Course<'a> {
             };
             self.opened = Some(Instant::now());
             let is_learnt = self.upstream.places().is_learnt();
-            let look = match self.once {
+            let look = match self.sending != Sending::Freely {
                 _ if self.is_suspicious || (self.was_stale && is_learnt) => LONG_LOOK,
                 true if is_learnt => LOOK,
                 true => Duration::ZERO,
@@ -173,7 +172,7 @@ impl<'a> Course<'a> {
     /// When it may not.
     pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
         let reused = conn.reused;
-        if self.once || !matches!(broken, Broken::Lost { started: false, .. }) {
+        if self.sending != Sending::Freely || !matches!(broken, Broken::Lost { started: false, .. }) {
             return Err(Error::Broken { broken, reused });
         }
         if self.is_suspicious {

@@ -118,10 +118,21 @@ pub struct Post<'a> {
     pub headers: &'a [u8],
     /// The body.
     pub body: Outbound<'a>,
-    /// Whether it must not be sent twice. It then goes over a connection that is opened for it, because an idle one may just be closing.
-    pub fresh: bool,
+    /// How often it may be sent.
+    pub sending: Sending,
     /// Whose it is.
     pub rank: Rank,
+}
+
+/// How often a request may be sent, and over which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Again, where a connection turns out to be closed.
+    Freely,
+    /// Once, over whichever connection.
+    Once,
+    /// Once, over a connection that is opened for it, because an idle one may just be closing.
+    Fresh,
 }
 
 /// Holds a request back until its turn has come, when it has a connection to go over.
@@ -217,7 +228,7 @@ impl Upstream {
         gate: &mut impl Gate,
         progress: &mut Progress,
     ) -> Result<Response, Error> {
-        let mut course = Course::new(self, post.fresh, post.rank, None, progress);
+        let mut course = Course::new(self, post.sending, post.rank, None, progress);
         loop {
             let mut conn = course.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
@@ -271,7 +282,8 @@ impl Upstream {
         let is_streamed = matches!(body, Body::Streamed { .. });
         // The time that a client takes to send its body is not bounded by the caller.
         let until = is_streamed.then(|| Instant::now() + patience.idle);
-        let mut course = Course::new(self, request.fresh || is_streamed, request.rank, until, progress);
+        let sending = if request.fresh || is_streamed { Sending::Fresh } else { Sending::Freely };
+        let mut course = Course::new(self, sending, request.rank, until, progress);
         loop {
             let mut conn = course.conn().await?;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);

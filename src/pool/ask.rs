@@ -19,7 +19,7 @@ use crate::{
         exchange::Broken,
         link::{self, Link},
         places::Rank,
-        upstream::{Error, Post, Progress, Response, Upstream},
+        upstream::{Error, Post, Progress, Response, Sending, Upstream},
         wire::Head,
     },
 };
@@ -121,7 +121,7 @@ async fn post(
     max_bytes: usize,
 ) -> Result<Result<Bytes, Refused>, Trouble> {
     let own = upstream.call_id();
-    let post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), fresh: false, rank };
+    let post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), sending: Sending::Freely, rank };
     let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));

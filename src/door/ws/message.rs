@@ -21,7 +21,7 @@ use crate::{
     call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
     config::Verify,
     domain::{
-        method::Method,
+        method::{Again, Method},
         refusal::Refusal,
         rpc::{self, Body, NotARequest, Request},
     },
@@ -243,7 +243,7 @@ impl Client {
         alarm: &mut Alarm,
         part: Part<'_, 'c>,
     ) -> Result<Bytes, Refusal> {
-        let is_repeatable = Method::of(&request.method).is_repeatable();
+        let is_repeatable = Method::of(&request.method).again() == Again::Anywhere;
         let stall = if is_repeatable { calls.settings().attempt_timeout.min(STALL) } else { STALL };
         let mut lost = Vec::new();
         for _ in 0..calls.settings().attempts.get() {

@@ -8,7 +8,9 @@ pub mod answer;
 mod attempt;
 mod choice;
 pub mod hold;
+mod late;
 mod pause;
+mod promise;
 pub mod rest;
 
 use std::sync::Arc;
@@ -18,10 +20,12 @@ use tokio::time::Instant;
 use self::{
     alarm::Alarm,
     answer::Answer,
-    attempt::{Attempt, Sent},
+    attempt::{Attempt, Ran, Sent},
     choice::{Choice, Wish, choose, rest_ends, seconds_to},
     hold::{First, Hold, Left, Turn},
+    late::Late,
     pause::Pause,
+    promise::{Null, Promise, promised},
 };
 use crate::{
     config::{Calls as Settings, Policy, Verify},
@@ -179,6 +183,8 @@ impl Calls {
                 may_have_arrived,
                 unsure: may_have_arrived,
                 best: None,
+                doubtful: None,
+                null: None,
                 rejected: None,
                 refused: Refused::default(),
                 again: false,
@@ -235,6 +241,10 @@ struct Course<'a> {
     unsure: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
+    /// An error that one node gave, and that may be the call's or the node's.
+    doubtful: Option<Answer>,
+    /// A `null` for what clients were told of.
+    null: Option<Null>,
     /// The HTTP status with which a node would not take the call.
     rejected: Option<u16>,
     refused: Refused,
@@ -259,13 +269,28 @@ impl<'a> Course<'a> {
                 Err(Left::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
                 Err(moved) => return Err(moved),
             };
-            let (sent, again) = self.attempt(node).run(&mut turn, alarm).await;
-            self.may_have_arrived |= again;
-            self.unsure |= again;
+            let late = self.late(node);
+            let Ran { sent, again, beside } = late.attempt(node).run(&mut turn, alarm, &late).await;
+            self.may_have_arrived |= again || beside.is_some();
+            self.unsure |= again || beside.is_some();
+            let node = match beside {
+                Some((other, trouble)) => {
+                    self.charges.push((node, trouble));
+                    self.tried.push(node);
+                    other
+                }
+                None => node,
+            };
             match sent {
                 Sent::Answered(mut answer) => {
                     answer.node = Some(node);
                     self.calls.pool.call_answered(node, self.kind);
+                    if let Some(promise) = self.broken_promise(&answer) {
+                        self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
+                        self.attempts += 1;
+                        self.tried.push(node);
+                        continue;
+                    }
                     self.charge(node, true);
                     if let Some(height) = answer.height(self.tells()) {
                         self.calls.pool.shown(node, height);
@@ -275,7 +300,23 @@ impl<'a> Course<'a> {
                 Sent::OfTheCaller(answer) => {
                     self.calls.pool.call_answered(node, self.kind);
                     self.charge(node, false);
-                    return Ok(self.settle(node, answer, alarm).await?);
+                    return Ok(self.settle(node, answer).await?);
+                }
+                Sent::OfNobody(answer) if self.method.class != Class::Read => {
+                    self.calls.pool.call_answered(node, self.kind);
+                    self.charge(node, false);
+                    return Ok(self.settle(node, answer).await?);
+                }
+                Sent::OfNobody(answer) => {
+                    self.calls.pool.call_answered(node, self.kind);
+                    if let Some(first) = self.doubtful.take() {
+                        // Two nodes will not have the call: it is the call.
+                        self.charge(node, false);
+                        return Ok(first);
+                    }
+                    self.doubtful = Some(answer);
+                    self.may_have_arrived = true;
+                    self.attempts += 1;
                 }
                 Sent::OfTheNode(answer, trouble) => {
                     if answer.is_none() {
@@ -350,19 +391,15 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn attempt(&self, node: usize) -> Attempt<'a> {
-        let again = self.method.again();
-        let limit = Instant::now() + self.calls.settings.attempt_timeout;
-        Attempt {
-            node: &self.calls.pool.nodes[node],
-            body: self.request.raw,
-            headers: self.terms.headers,
-            verify: self.terms.verify,
-            id: self.request.id,
-            again,
-            // What cannot be tried elsewhere may take all the time there is.
-            limit: if again != Again::Never { limit.min(self.deadline) } else { self.deadline },
-        }
+    fn late(&self, node: usize) -> Late<'a, '_> {
+        let Self { calls, request, method, terms, kind, deadline, .. } = *self;
+        Late { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried: &self.tried }
+    }
+
+    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts it.
+    fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
+        let promise = || promised(self.method.label, self.request, &self.calls.pool);
+        answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
     }
 
     /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so
@@ -384,10 +421,13 @@ impl<'a> Course<'a> {
                 *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);
             }
             let mut rest = None;
+            let has_word = self.doubtful.is_some() || self.null.is_some();
             if self.attempts < settings.attempts.get() {
                 let Self { kind, again, .. } = *self;
                 let (policy, class, tried) = (settings.policy, self.method.class, &self.tried[..]);
                 match choose(pool, Wish { policy, class, kind, tried, again }) {
+                    // What is only a second opinion is not asked of a node that is not well.
+                    Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
                     Choice::Node(node, scout) => {
                         if settings.policy == Policy::Spread {
                             pool.catch_up(node);
@@ -402,7 +442,14 @@ impl<'a> Course<'a> {
             *turn = None;
             let (until, bytes) = (self.hold_until(now), self.request.raw.len());
             let is_spent = self.may_have_arrived && self.method.again() == Again::Elsewhere;
-            if is_spent || self.best.is_some() || self.rejected.is_some() || now >= until {
+            if let Some(null) = &mut self.null {
+                let Some(pause) = null.pause(now) else { return Ok(None) };
+                hold.pause(pause.min(self.deadline - now), bytes).await?;
+                self.tried.clear();
+                self.attempts = 0;
+                continue;
+            }
+            if is_spent || self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
@@ -431,7 +478,7 @@ impl<'a> Course<'a> {
     /// An error that speaks of the call goes back as it is, but not that of a transaction which an earlier attempt of ours may have
     /// brought to a node: 'already known' is then the good news, and of any other error only what speaks of its very bytes is the
     /// last word, for what one node's pool does not take another's may have taken.
-    async fn settle(&mut self, node: usize, mut answer: Answer, alarm: &mut Alarm) -> Result<Answer, Refusal> {
+    async fn settle(&mut self, node: usize, mut answer: Answer) -> Result<Answer, Refusal> {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
             return Ok(answer);
         }
@@ -440,14 +487,14 @@ impl<'a> Course<'a> {
         };
         let hash = hex::encode(&hash);
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
-        if known || (!malformed && self.is_there(node, &hash, alarm).await) {
+        if known || (!malformed && self.is_there(node, &hash).await) {
             return Ok(Answer::made(&format!("\"{hash}\"")));
         }
         if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
     }
 
     /// Whether the node has the transaction, in a block or waiting.
-    async fn is_there(&mut self, node: usize, hash: &str, alarm: &mut Alarm) -> bool {
+    async fn is_there(&mut self, node: usize, hash: &str) -> bool {
         let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
         let attempt = Attempt {
             node: &self.calls.pool.nodes[node],
@@ -456,9 +503,10 @@ impl<'a> Course<'a> {
             verify: Verify::All,
             id: Some(&ask.as_bytes()[ID]),
             again: Again::Anywhere,
+            patience: self.deadline,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };
-        match attempt.run(&mut None, alarm).await.0 {
+        match attempt.alone().await {
             Sent::Answered(answer) => answer.shows(hash),
             _ => false,
         }
@@ -470,8 +518,10 @@ impl<'a> Course<'a> {
             // What another node said of itself is no word on the one that may have it.
             return Err(Refusal::OutcomeUnknown);
         }
-        if let Some(best) = self.best.take() {
-            return Ok(best);
+        let word =
+            self.doubtful.take().or_else(|| self.null.take().map(Null::into_answer)).or_else(|| self.best.take());
+        if let Some(word) = word {
+            return Ok(word);
         }
         let rests = || rest_ends(&self.calls.pool, self.kind).or(self.refused.until);
         if let Some(mut answer) = self.refused.answer.take() {

@@ -3,6 +3,7 @@
 //! Every node is probed by a task of its own, so a hanging one delays no other. One task, the pool's mind, takes what probes and
 //! calls find, in order, and publishes a new [`Snapshot`] each time. Readers never wait.
 
+mod announced;
 pub mod ask;
 pub mod board;
 mod claims;
@@ -25,7 +26,7 @@ mod tend;
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, Release},
@@ -44,6 +45,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
+    announced::Announced,
     ask::Refused,
     board::{Board, Effect, Input, Probe, Served, Trouble},
     health::Fault,
@@ -58,6 +60,7 @@ use crate::{
     config::Health,
     domain::{
         block::BlockRef,
+        hash::Hash,
         method::Method,
         verdict::{Layer, Verdict},
     },
@@ -102,6 +105,8 @@ pub struct Pool {
     caught_up: Mutex<Vec<Option<Instant>>>,
     /// Rung when a rest may have ended.
     stirred: Notify,
+    /// What clients were told of by its hash.
+    announced: Mutex<Announced>,
     inbox: mpsc::Sender<Input>,
     headers: broadcast::Sender<Pushed>,
     /// Whether the headers that probes find are wanted.
@@ -135,6 +140,7 @@ impl Pool {
             version: AtomicU64::new(0),
             caught_up: Mutex::new(vec![None; count]),
             stirred: Notify::new(),
+            announced: Mutex::default(),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
             headers_wanted: AtomicBool::new(false),
@@ -160,6 +166,8 @@ impl Pool {
     /// Takes over what an earlier pool of the same network had shown its clients, and which nodes the operator had taken out.
     pub async fn inherit(&self, earlier: &Self) {
         self.served.fetch_max(earlier.served(), Relaxed);
+        let announced = earlier.announced().clone();
+        *self.announced() = announced;
         let cordoned: Vec<_> = {
             let snapshot = earlier.snapshot();
             let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
@@ -183,6 +191,33 @@ impl Pool {
     /// The highest block that clients have been shown.
     pub fn served(&self) -> u64 {
         self.served.load(Relaxed)
+    }
+
+    /// Clients are told of these, by their hashes.
+    pub fn announce(&self, hashes: impl IntoIterator<Item = Hash>) {
+        let mut announced = self.announced();
+        hashes.into_iter().for_each(|hash| announced.add(hash));
+    }
+
+    /// Whether clients were told of a block or a transaction, as far back as is remembered.
+    pub fn is_announced(&self, hash: &Hash) -> bool {
+        self.announced().has(hash)
+    }
+
+    fn announced(&self) -> MutexGuard<'_, Announced> {
+        // The hashes are whole at every moment, so a panic elsewhere cannot have spoilt them.
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the rules find `node` usable, and the operator left it in.
+    pub fn is_usable(&self, node: usize) -> bool {
+        let known = &self.snapshot().nodes[node];
+        known.verdict.is_usable() && !known.cordoned
+    }
+
+    /// Whether `node` is usable and owes no byte to a probe for as long as would be silence.
+    pub fn answers_probes(&self, node: usize) -> bool {
+        self.is_usable(node) && self.nodes[node].traffic.unheard(Instant::now()) < SILENCE
     }
 
     /// `node` showed a client the block at `height`. Believed within the limit of what is known, so that a lying node cannot raise it.

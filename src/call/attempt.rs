@@ -1,20 +1,30 @@
 //! One attempt at one node: what came of it, and whom that speaks of.
 
-use std::{future::poll_fn, ops::Range, pin::pin, task::Poll, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    ops::Range,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use tokio::{
+    sync::futures::Notified,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     alarm::Alarm,
     answer::{Answer, Kind},
     hold::Turn,
+    late::{Late, Next},
 };
 use crate::{
     config::Verify,
     domain::{answer::Blame, call_id::Outbound, method::Again, quota},
     metrics::AttemptOutcome,
     net::{
-        link,
+        BoxFuture, link,
         places::Rank,
         upstream::{Error, Gate, Post, Progress, Sending},
     },
@@ -38,6 +48,9 @@ pub(super) struct Attempt<'a> {
     /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
     pub(super) id: Option<&'a [u8]>,
     pub(super) verify: Verify,
+    /// Until then nothing is begun beside the attempt.
+    pub(super) patience: Instant,
+    /// The call's own end.
     pub(super) limit: Instant,
 }
 
@@ -47,6 +60,8 @@ pub(super) enum Sent {
     Answered(Answer),
     /// An error that speaks of the call.
     OfTheCaller(Answer),
+    /// An error of which nobody can tell from one node's word whom it speaks of.
+    OfNobody(Answer),
     /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
     /// The node refused the call for quota or place, with a JSON-RPC answer, if there is one, and for as long as this, if it said so.
@@ -58,6 +73,31 @@ pub(super) enum Sent {
     Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
+}
+
+impl Sent {
+    /// Whether the node has said something that the client may be told.
+    fn is_word(&self) -> bool {
+        matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_))
+    }
+
+    fn outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) => AttemptOutcome::Answered,
+            Self::OfTheNode(..) | Self::Rejected(_) => AttemptOutcome::NodeFault,
+            Self::Refused(..) => AttemptOutcome::Refused,
+            Self::Nothing(_) => AttemptOutcome::Unreachable,
+            Self::Lost(_) => AttemptOutcome::Dropped,
+        }
+    }
+}
+
+/// What comes of a second attempt, if there is one.
+async fn second(beside: &mut Option<(usize, BoxFuture<'_, Sent>)>) -> Sent {
+    match beside {
+        Some((_, running)) => running.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Counts an attempt, also one that is dropped.
@@ -79,41 +119,148 @@ impl Drop for Count<'_> {
     }
 }
 
+/// How an attempt ended.
+enum End {
+    Sent(Sent),
+    WentOut,
+    Overdue,
+    /// A second attempt, at the node of this index, had a word for the client first.
+    Beside(usize, Sent),
+}
+
+/// What came of an attempt, or of one that was begun beside it.
+pub(super) struct Ran {
+    pub(super) sent: Sent,
+    /// Whether the attempt took two goes at the node, the first of which may have arrived.
+    pub(super) again: bool,
+    /// The node that `sent` is of, if it is another one's: what to hold against the first is beside it.
+    pub(super) beside: Option<(usize, Trouble)>,
+}
+
 impl Attempt<'_> {
-    /// Makes the attempt, in its turn if it has to wait for one. The flag tells that it took two goes at the node, the first of which may
-    /// have arrived.
-    pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm) -> (Sent, bool) {
+    /// Makes the attempt, in its turn if it has to wait for one. When it has taken long, `late` is asked for another to make beside it.
+    pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm, late: &Late<'_, '_>) -> Ran {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
-        if self.again != Again::Never && self.node.is_out() {
-            // It went out after it was chosen.
-            return (Sent::Nothing(None), false);
+        if self.is_over() {
+            return Ran { sent: Sent::Nothing(None), again: false, beside: None };
+        }
+        let mut count = Count::new(self.node, started);
+        let owed = self.node.traffic.owes(started);
+        let mut progress = Progress::default();
+        let end = {
+            let mut exchange = pin!(self.exchange(turn, &mut progress));
+            let mut goes_out = pin!(goes_out);
+            // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
+            let soon = tokio::select! {
+                biased;
+                sent = exchange.as_mut() => Some(End::Sent(sent)),
+                () = goes_out.as_mut(), if self.again != Again::Never => Some(End::WentOut),
+                () = alarm.at(self.patience) => None,
+            };
+            match soon {
+                Some(end) => end,
+                None => Box::pin(self.go_on(exchange, goes_out, late)).await,
+            }
+        };
+        drop(owed);
+        let text = || format!("no answer to a call within {:?}", Instant::now() - started);
+        let silent = || Trouble { fault: Fault::Silent, text: text() };
+        let sent = match end {
+            End::Sent(sent) => {
+                count.outcome = sent.outcome();
+                sent
+            }
+            End::Beside(node, sent) => {
+                count.outcome = AttemptOutcome::Timeout;
+                return Ran { sent, again: progress.again, beside: Some((node, silent())) };
+            }
+            // The node takes no more connections, which is no silence.
+            End::WentOut | End::Overdue if progress.waits => Sent::Nothing(None),
+            End::WentOut => Sent::Lost(None),
+            End::Overdue => {
+                count.outcome = AttemptOutcome::Timeout;
+                Sent::Lost(Some(silent()))
+            }
+        };
+        Ran { sent, again: progress.again, beside: None }
+    }
+
+    /// Waits on for what takes long, beside another attempt if `late` has one.
+    async fn go_on<'p>(
+        &self,
+        mut exchange: Pin<&'p mut (impl Future<Output = Sent> + Send)>,
+        mut goes_out: Pin<&'p mut Notified<'_>>,
+        late: &Late<'_, '_>,
+    ) -> End {
+        let mut look = Instant::now();
+        let mut beside: Option<(usize, BoxFuture<'_, Sent>)> = None;
+        let mut may_have_another = true;
+        loop {
+            let due = if may_have_another { look.min(self.limit) } else { self.limit };
+            // All arms are cancel-safe.
+            let end = tokio::select! {
+                biased;
+                sent = exchange.as_mut() => End::Sent(sent),
+                () = goes_out.as_mut(), if self.again != Again::Never => End::WentOut,
+                sent = second(&mut beside) => {
+                    let node = beside.take().map_or(late.node, |(node, _)| node);
+                    if sent.is_word() {
+                        return End::Beside(node, sent);
+                    }
+                    continue;
+                }
+                () = sleep_until(due) => {
+                    if Instant::now() >= self.limit {
+                        return End::Overdue;
+                    }
+                    match late.next() {
+                        Next::At(then) => look = then,
+                        Next::Beside(another) => {
+                            may_have_another = false;
+                            let node = another.node;
+                            beside = Some((node, Box::pin(async move { another.attempt.alone().await })));
+                        }
+                    }
+                    continue;
+                }
+            };
+            let has_word = matches!(&end, End::Sent(sent) if sent.is_word());
+            let Some((node, running)) = beside.filter(|_| !has_word) else { return end };
+            // The first has failed, and the second may not.
+            let sent = running.await;
+            return if sent.is_word() { End::Beside(node, sent) } else { end };
+        }
+    }
+
+    /// Makes the attempt at once, with nothing beside it.
+    pub(super) async fn alone(&self) -> Sent {
+        let started = Instant::now();
+        let goes_out = self.node.goes_out();
+        if self.is_over() {
+            return Sent::Nothing(None);
         }
         let mut count = Count::new(self.node, started);
         let _owed = self.node.traffic.owes(started);
-        let mut progress = Progress::default();
-        // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
-        let sent = tokio::select! {
+        let (mut turn, mut progress) = (None, Progress::default());
+        // All arms are cancel-safe.
+        tokio::select! {
             biased;
-            sent = self.exchange(turn, &mut progress) => {
-                count.outcome = match &sent {
-                    Sent::Answered(_) | Sent::OfTheCaller(_) => AttemptOutcome::Answered,
-                    Sent::OfTheNode(..) | Sent::Rejected(_) => AttemptOutcome::NodeFault,
-                    Sent::Refused(..) => AttemptOutcome::Refused,
-                    Sent::Nothing(_) => AttemptOutcome::Unreachable,
-                    Sent::Lost(_) => AttemptOutcome::Dropped,
-                };
+            sent = self.exchange(&mut turn, &mut progress) => {
+                count.outcome = sent.outcome();
                 sent
             }
-            () = goes_out, if self.again != Again::Never => if progress.waits { Sent::Nothing(None) } else { Sent::Lost(None) },
-            // The node takes no more connections, which is no silence.
-            () = alarm.at(self.limit) => if progress.waits { Sent::Nothing(None) } else {
+            () = goes_out => Sent::Lost(None),
+            () = sleep_until(self.limit) => {
                 count.outcome = AttemptOutcome::Timeout;
-                let text = format!("no answer to a call within {:?}", self.limit - started);
-                Sent::Lost(Some(Trouble { fault: Fault::Silent, text }))
+                Sent::Lost(None)
             }
-        };
-        (sent, progress.again)
+        }
+    }
+
+    /// Whether the node went out after it was chosen.
+    fn is_over(&self) -> bool {
+        self.again != Again::Never && self.node.is_out()
     }
 
     async fn exchange(&self, turn: &mut Option<Turn<'_>>, progress: &mut Progress) -> Sent {
@@ -196,7 +343,7 @@ impl Attempt<'_> {
             Kind::Result => Sent::Answered(answer),
             Kind::Error => {
                 let error = answer.error();
-                let (blame, code, is_quota) = error.map_or((Blame::Caller, 0, false), |error| {
+                let (blame, code, is_quota) = error.map_or((Blame::Unknown, 0, false), |error| {
                     (error.blame(), error.code, quota::is_quota(error.code, &error.message))
                 });
                 match blame {
@@ -204,6 +351,7 @@ impl Attempt<'_> {
                     _ if of_the_gateway => Sent::OfTheNode(Some(answer), None),
                     _ if of_the_node => Sent::OfTheNode(Some(answer), Some(failing(""))),
                     Blame::Caller => Sent::OfTheCaller(answer),
+                    Blame::Unknown => Sent::OfNobody(answer),
                     Blame::Node => {
                         // An internal error is the node's, as far as can be told; all others may be the call's.
                         let fault = if code == -32603 { Fault::Failing } else { Fault::Erring };

@@ -177,6 +177,7 @@ impl Driver {
                 Effect::Tell(change) => {
                     // Whoever hears of a block may ask for it: no node below it is to answer then.
                     if let Some(tip) = change.added.last() {
+                        self.pool.announce(change.added.iter().map(|block| block.hash));
                         self.pool.shown(change.node, tip.number);
                     }
                     self.changes.send(change).await.map_err(|_| Gone)?;

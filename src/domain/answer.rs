@@ -199,6 +199,8 @@ pub enum Blame {
     Caller,
     /// The node: another may answer.
     Node,
+    /// Nobody can tell from one node's word: if a second node says so too, it is the call.
+    Unknown,
 }
 
 impl<'a> NodeError<'a> {
@@ -212,12 +214,18 @@ impl<'a> NodeError<'a> {
         serde_json::from_slice::<Response<'a>>(text).ok().map(|response| response.error)
     }
 
-    /// Whom the error speaks of: internal errors, limits and missing state are the node's, all else the caller's.
+    /// Whom the error speaks of, as far as can be told.
     pub fn blame(&self) -> Blame {
-        const OF_THE_NODE: [&str; 22] = [
+        const OF_THE_NODE: [&str; 46] = [
+            // Full, for now.
             "txpool is full",
             "transaction pool is full",
             "mempool is full",
+            "capacity exceeded",
+            "rate limit",
+            "too many requests",
+            "daily request count exceeded",
+            // What the node does not have, or not yet.
             "missing trie node",
             "header not found",
             "header for hash not found",
@@ -232,20 +240,42 @@ impl<'a> NodeError<'a> {
             "not synced",
             "still syncing",
             "is syncing",
-            "rate limit",
-            "too many requests",
-            "capacity exceeded",
-            "daily request count exceeded",
-            "request timed out",
+            // What the node does not offer.
+            "method not found",
+            "method does not exist",
+            "does not exist/is not available",
+            "method is not available",
+            "method not available",
+            "not supported",
+            "unsupported method",
+            "not whitelisted",
+            "not available on",
+            "not allowed",
+            // What is too much for the node.
+            "block range",
+            "range is too large",
+            "range too large",
+            "limited to a",
+            "more than 10000 results",
+            "too many results",
+            "response size",
+            "response is too big",
+            "response too large",
+            "content length too large",
+            "execution timeout",
+            "query timeout",
+            "timed out",
+            "timeout exceeded",
+            "exceeds maximum",
         ];
         // Some nodes report a revert as an internal error; the data of a revert is the contract's word to the caller.
-        if self.says("revert") || self.is_already_known() {
+        if self.code == 3 || self.says("revert") || self.is_already_known() {
             return Blame::Caller;
         }
         match self.code {
-            -32603 | -32005 | -32002 | 429 => Blame::Node,
+            -32603 | -32601 | -32005..=-32004 | -32002 | -32008 | 429 | 4444 => Blame::Node,
             _ if OF_THE_NODE.iter().any(|words| self.says(words)) => Blame::Node,
-            _ => Blame::Caller,
+            _ => Blame::Unknown,
         }
     }
 
@@ -258,6 +288,9 @@ impl<'a> NodeError<'a> {
             "already imported",
             "already in mempool",
             "already exists",
+            "same hash",
+            "tx already in",
+            "transaction already",
         ]
         .iter()
         .any(|words| self.says(words))
@@ -392,9 +425,20 @@ mod tests {
             (-32000, "txpool is full", Blame::Node),
             (-32000, "missing trie node 12ab (path )", Blame::Node),
             (-32000, "Header Not Found", Blame::Node),
-            (-32000, "insufficient funds for gas * price + value", Blame::Caller),
-            (-32602, "invalid argument 0", Blame::Caller),
-            (-32601, "the method x does not exist/is not available", Blame::Caller),
+            (-32000, "existing tx with same hash", Blame::Caller),
+            (-32000, "insufficient funds for gas * price + value", Blame::Unknown),
+            (-32602, "invalid argument 0", Blame::Unknown),
+            (-32700, "parse error", Blame::Unknown),
+            (-32099, "words that nobody has heard before", Blame::Unknown),
+            (-32601, "the method x does not exist/is not available", Blame::Node),
+            (-32000, "Method x not supported", Blame::Node),
+            (-32602, "eth_getLogs and eth_newFilter are limited to a 10,000 blocks range", Blame::Node),
+            (-32000, "block range too large: exceeds maximum of 1024", Blame::Node),
+            (-32005, "query returned more than 10000 results", Blame::Node),
+            (-32602, "Log response size exceeded", Blame::Node),
+            (-32008, "Response is too big", Blame::Node),
+            (-32000, "execution timeout", Blame::Node),
+            (4444, "pruned history unavailable", Blame::Node),
         ] {
             let error = NodeError { code, message: message.into(), data: None };
             assert_eq!(error.blame(), blame, "{code} {message}");

@@ -221,6 +221,9 @@ impl Logs {
         if logs.is_empty() {
             return;
         }
+        if !removed {
+            self.follower.pool().announce(logs.iter().filter_map(Log::transaction));
+        }
         let change = block.change;
         let wanted = move |filter: &Filter| {
             if !to.includes(|block| filter.may_match(block.number, block.bloom.as_ref())) {

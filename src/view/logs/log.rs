@@ -97,6 +97,13 @@ impl Told {
 }
 
 impl Log {
+    /// The hash of the log's transaction, where the node wrote it as nodes do.
+    pub(super) fn transaction(&self) -> Option<Hash> {
+        const KEY: &str = "\"transactionHash\"";
+        let value = self.text.split_once(KEY)?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+        value.get(..66)?.parse().ok()
+    }
+
     /// Reads a log of `block` as the API has it.
     pub(super) fn read(text: &str, block: Hash) -> Option<Self> {
         #[derive(Deserialize)]

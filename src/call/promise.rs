@@ -1,0 +1,96 @@
+//! What a client has been told and may ask for at once: a node that answers `null` to that is behind another of the same address.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use crate::{
+    domain::{hash::Hash, hex, rpc::Request},
+    pool::Pool,
+};
+
+/// Blocks below the highest that clients were shown which nodes may still be about to import.
+const RECENT: u64 = 64;
+/// For how long nodes are asked again for what was announced.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The pause before they are asked again; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether a `null` is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// It is: nobody was told of such a thing.
+    None,
+    /// Not while another node is there: nodes differ in what they keep.
+    Elsewhere,
+    /// Not for a moment either: what was announced is on its way.
+    Soon,
+}
+
+/// What clients were told of what `request`, a call of the method `label`, asks for.
+pub(super) fn promised(label: &str, request: &Request<'_>, pool: &Pool) -> Promise {
+    let is_place = |index: usize| request.param(index).is_some();
+    match label {
+        "eth_getBlockByNumber"
+        | "eth_getHeaderByNumber"
+        | "eth_getBlockTransactionCountByNumber"
+        | "eth_getBlockByHash"
+        | "eth_getHeaderByHash"
+        | "eth_getBlockTransactionCountByHash"
+        | "eth_getBlockReceipts" => block(request, pool),
+        // The block may well have no transaction of that index.
+        "eth_getTransactionByBlockNumberAndIndex" | "eth_getTransactionByBlockHashAndIndex" if is_place(1) => {
+            if block(request, pool) == Promise::None { Promise::None } else { Promise::Elsewhere }
+        }
+        "eth_getTransactionByHash" | "eth_getTransactionReceipt" => announced(request, pool),
+        _ => Promise::None,
+    }
+}
+
+fn block(request: &Request<'_>, pool: &Pool) -> Promise {
+    let Some(which) = request.text_param(0) else { return Promise::None };
+    match &*which {
+        "latest" => Promise::Soon,
+        "earliest" | "safe" | "finalized" => Promise::Elsewhere,
+        text if text.len() == 66 => announced(request, pool),
+        text => match (hex::quantity(text), pool.served()) {
+            (Some(height), served) if height > served => Promise::None,
+            (Some(height), served) if served - height < RECENT => Promise::Soon,
+            (Some(_), _) => Promise::Elsewhere,
+            (None, _) => Promise::None,
+        },
+    }
+}
+
+fn announced(request: &Request<'_>, pool: &Pool) -> Promise {
+    let hash = request.text_param(0).and_then(|hash| hash.parse::<Hash>().ok());
+    if hash.is_some_and(|hash| pool.is_announced(&hash)) { Promise::Soon } else { Promise::None }
+}
+
+/// A `null` that is not believed yet.
+pub(super) struct Null {
+    answer: Answer,
+    /// Until then nodes are asked again.
+    until: Instant,
+    pause: Duration,
+}
+
+impl Null {
+    pub(super) fn new(answer: Answer, promise: Promise, now: Instant) -> Self {
+        let until = if promise == Promise::Soon { now + PATIENCE } else { now };
+        Self { answer, until, pause: PAUSE }
+    }
+
+    /// The next pause, now that every node was asked; `None` when it is time to believe it.
+    pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
+        let left = self.until.checked_duration_since(now).filter(|left| !left.is_zero())?;
+        let pause = self.pause.min(left);
+        self.pause *= 2;
+        Some(pause)
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        self.answer
+    }
+}

@@ -1,0 +1,48 @@
+//! What clients were told of by its hash: blocks, and the transactions of logs.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::domain::hash::Hash;
+
+/// How many are remembered: those of the last minutes of a busy chain. 64 bytes each.
+const MOST: usize = 8192;
+
+/// The latest hashes that clients were told of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    order: VecDeque<Hash>,
+    known: HashSet<Hash>,
+}
+
+impl Announced {
+    pub(super) fn add(&mut self, hash: Hash) {
+        if !self.known.insert(hash) {
+            return;
+        }
+        if self.order.len() == MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.order.push_back(hash);
+    }
+
+    pub(super) fn has(&self, hash: &Hash) -> bool {
+        self.known.contains(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_hashes_are_known_and_the_oldest_are_forgotten() {
+        let hash = |number: usize| Hash(std::array::from_fn(|place| (number >> (8 * (place % 8))) as u8));
+        let mut announced = Announced::default();
+        (0..MOST + 10).for_each(|number| announced.add(hash(number)));
+        announced.add(hash(MOST));
+        assert!(!announced.has(&hash(9)) && announced.has(&hash(10)) && announced.has(&hash(MOST + 9)));
+        assert_eq!((announced.order.len(), announced.known.len()), (MOST, MOST));
+    }
+}

@@ -480,7 +480,7 @@ async fn put_to_the_test(pool: &Pool, index: usize, owes: bool, limit: Duration)
         }
         Ok(Err(trouble)) => Some(Input::Probed(index, Err(trouble))),
         // The verdict is on what holds now: a byte may have come meanwhile, to a call or to another probe.
-        Err(_) if owes && node.traffic.silence(Instant::now()) < limit => None,
+        Err(_) if owes && node.silence(Instant::now()) < limit => None,
         Err(_) if !owes && node.traffic.unheard(Instant::now()) < limit => None,
         Err(_) => {
             let what = if owes { "answers" } else { "an answer to a probe" };

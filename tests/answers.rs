@@ -60,7 +60,7 @@ fn aliens(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("null twice", text(&answer(id, "nullnull"))),
         ("cut JSON", text(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":[1,2"#))),
         ("an open bracket", text(&answer(id, "[1,2"))),
-        ("a string as an error", text(&format!(r#"{{"id":{id},"error":"rate limited"}}"#))),
+        ("a string as an error", text(&format!(r#"{{"id":{id},"error":"too bad"}}"#))),
         ("a result beside an error", text(&format!(r#"{{"id":{id},"result":1,"error":{{"code":1,"message":"x"}}}}"#))),
         ("neither a result nor an error", text(&format!(r#"{{"jsonrpc":"2.0","id":{id}}}"#))),
         ("a list", text(&format!("[{}]", answer(id, "1")))),

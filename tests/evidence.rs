@@ -166,7 +166,7 @@ async fn a_node_that_fails_what_others_answer_is_out_though_its_probes_are_well_
         }
         let asked = Instant::now();
         until("it is out", async || proxy.verdicts().await == ["down", "up"]).await;
-        assert!(asked.elapsed() < Duration::from_millis(100), "{how}: {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_millis(250), "{how}: {:?}", asked.elapsed());
         let left = first.count("eth_call");
         for (caller, method) in callers.iter_mut().zip(SEVERAL) {
             caller.post(call(1, method, "[]")).await;
@@ -469,8 +469,12 @@ async fn a_node_that_takes_its_time_over_everything_is_not_silent() {
         sleep(Duration::from_millis(2 * slow)).await;
         for id in 0..20 {
             let asked = Instant::now();
-            let text = proxy.post(call(id, "eth_chainId", "[]")).await.text();
-            assert_eq!((text, proxy.verdicts().await), (answer(id, "\"0x539\""), vec!["up".to_owned()]), "{slow} ms");
+            let text = proxy.post(call(id, "eth_gasPrice", "[]")).await.text();
+            assert_eq!(
+                (text, proxy.verdicts().await),
+                (answer(id, "\"0x3b9aca00\""), vec!["up".to_owned()]),
+                "{slow} ms"
+            );
             assert!(asked.elapsed() < Duration::from_millis(slow + 100), "{slow} ms: {:?}", asked.elapsed());
         }
     }
@@ -481,6 +485,7 @@ async fn a_node_that_works_on_a_long_call_and_is_slow_with_probes_meanwhile_is_n
     let net = Net::default();
     let (devnet, proxy) = alone(&net, "calls.attempt_timeout = \"20s\"\nhealth = { timeout = \"5s\" }\n").await;
     devnet.el(0).set_fault(Fault::slow(1100));
+    sleep(Duration::from_secs(3)).await;
     let text = proxy.post(call(1, "dev_sleep", "[9000]")).await.text();
     assert_eq!((text, proxy.verdicts().await), (answer(1, "9000"), vec!["up".to_owned()]));
 }
@@ -489,10 +494,10 @@ async fn a_node_that_works_on_a_long_call_and_is_slow_with_probes_meanwhile_is_n
 async fn a_node_that_hangs_with_calls_in_flight_is_out_after_two_seconds() {
     let net = Net::default();
     let (devnet, proxy) = alone(&net, "").await;
-    proxy.post(call(1, "eth_chainId", "[]")).await;
+    proxy.post(call(1, "eth_gasPrice", "[]")).await;
     devnet.el(0).set_fault(Fault::Hang);
     let mut client = proxy.client().await;
-    client.send(common::client::post("/", call(1, "eth_chainId", "[]").as_bytes())).await;
+    client.send(common::client::post("/", call(1, "eth_gasPrice", "[]").as_bytes())).await;
     let start = Instant::now();
     until("it is out", async || proxy.verdicts().await == ["down"]).await;
     assert!(start.elapsed() < Duration::from_millis(2300), "{:?}", start.elapsed());

@@ -73,13 +73,18 @@ async fn simulate(seed: u64) -> Vec<Line> {
         sleep(Duration::from_millis(rng.u64(100..4000))).await;
         let node = devnet.el(rng.usize(..NODES - 1));
         node.clear_faults();
-        match rng.u8(..8) {
+        match rng.u8(..13) {
             0 => node.set_fault(Fault::Down),
             1 => node.set_fault(Fault::Hang),
             2 => node.set_fault(Fault::slow(rng.u64(10..1500))),
             3 => node.set_fault(Fault::lag(rng.u64(1..20))),
             4 => node.set_fault(Fault::lie(rng.u64(1..100_000))),
             5 => node.set_fault(Fault::CutMidBody),
+            6 => node.set_fault(Fault::rate_limited(rng.u64(1..6))),
+            7 => node.set_fault(Fault::quota(&[])),
+            8 => node.set_fault(Fault::quota(&["eth_getBlockByNumber", "eth_getBalance"])),
+            9 => node.set_fault(Fault::http_status(503, &[])),
+            10 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
             _ => {}
         }
         node.settled().await;

@@ -82,7 +82,7 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
         _ => {
             let node = scene.node(rng.usize(..nodes - 1));
             node.clear_faults();
-            match rng.u8(..14) {
+            match rng.u8(..17) {
                 0 | 1 => node.set_fault(Fault::Down),
                 2 | 3 => node.set_fault(Fault::Hang),
                 4 => node.set_fault(Fault::Mute),
@@ -93,6 +93,9 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
                 9 => node.set_fault(Fault::CutMidBody),
                 10 => node.set_fault(Fault::Failing),
                 11 => node.set_fault(Fault::Garbage),
+                12 => node.set_fault(Fault::rate_limited(rng.u64(1..6))),
+                13 => node.set_fault(Fault::quota(&[])),
+                14 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
                 _ => {}
             }
         }

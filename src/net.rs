@@ -3,6 +3,7 @@
 //! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
 //! simulated network.
 
+mod coding;
 mod course;
 pub mod exchange;
 pub mod link;

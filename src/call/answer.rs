@@ -255,7 +255,7 @@ impl Answer {
         match &self.rest {
             None => Some(ready),
             Some(rest) if !rest.keeps_length() => None,
-            Some(rest) => rest.response.head.framing.remaining().map(|left| ready + left),
+            Some(rest) => rest.response.head.length().map(|left| ready + left),
         }
     }
 

@@ -5,7 +5,8 @@ use http::{HeaderName, HeaderValue};
 use super::{problem::Invalid, secret::Secret};
 
 /// Headers that belong to one connection, to the message's framing or to a handshake: Steadfast writes them itself.
-const OWN: [&str; 19] = [
+const OWN: [&str; 20] = [
+    "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",

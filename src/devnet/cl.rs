@@ -78,9 +78,12 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
     if faults.cuts(&called, query) {
         return Err(Dropped);
     }
-    let response = outcome.unwrap_or_else(|Problem(status, message)| {
+    let mut response = outcome.unwrap_or_else(|Problem(status, message)| {
         answers::json(status, json!({"code": status.as_u16(), "message": message}).to_string())
     });
+    if faults.has(&Fault::Gzip) {
+        response = answers::gzipped(response).await;
+    }
     // An event stream's body comes when it comes: there is nothing to halve.
     let whole = path != "/eth/v1/events";
     if whole && faults.has(&Fault::CutMidBody) { Ok(answers::cut(response).await) } else { Ok(response) }

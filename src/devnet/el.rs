@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     eth::{self, Context},
-    fault::Faults,
+    fault::{Fault, Faults},
     gate::Gate,
     http::{self as answers, Body},
     node::{Dropped, Node},
@@ -76,11 +76,14 @@ async fn handle(node: Arc<Node>, mut request: Request<Incoming>, upgrade: Upgrad
     if let Some(status) = ordered.and_then(|status| StatusCode::from_u16(status).ok()) {
         return Ok(answers::answer(status, "text/plain", "by order of the devnet\n"));
     }
-    let response = execute(&node, &faults, &message);
+    let mut response = execute(&node, &faults, &message);
+    if faults.has(&Fault::Gzip) {
+        response = answers::gzipped(response).await;
+    }
     if cuts(&faults, &message) {
         return Err(Dropped);
     }
-    if faults.has(&super::fault::Fault::CutMidBody) { Ok(answers::cut(response).await) } else { Ok(response) }
+    if faults.has(&Fault::CutMidBody) { Ok(answers::cut(response).await) } else { Ok(response) }
 }
 
 fn execute(node: &Arc<Node>, faults: &Faults, message: &Message) -> Response<Body> {

@@ -120,6 +120,8 @@ pub enum Fault {
         /// Connections, WebSockets included.
         connections: u64,
     },
+    /// Answers are compressed by gzip whatever the request says, but for streams.
+    Gzip,
     /// Execution: calls of these methods are answered with an internal error.
     Refuse {
         /// Which.
@@ -605,6 +607,7 @@ mod tests {
             (r#"{"fault":"no_id","methods":["a"]}"#, "no-id", Some("a"), Fault::no_id(&["a"])),
             (r#"{"fault":"nulls","blocks":2}"#, "nulls", Some("2"), Fault::nulls(2)),
             (r#"{"fault":"eager","after":2}"#, "eager", Some("2"), Fault::eager(0, 2)),
+            (r#"{"fault":"gzip"}"#, "gzip", None, Fault::Gzip),
             (r#"{"fault":"el_offline"}"#, "el-offline", None, Fault::ElOffline),
         ];
         for (json, name, argument, fault) in cases {

@@ -1,8 +1,9 @@
 //! HTTP answers, and how faults spoil them.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use futures_util::{Stream, stream};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -91,6 +92,23 @@ pub(super) async fn cut(response: Response<Body>) -> Response<Body> {
         }
     });
     Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(pieces)))
+}
+
+/// The answer compressed, if it comes whole.
+pub(super) async fn gzipped(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if http_body::Body::size_hint(&body).exact().is_none_or(|length| length == 0) {
+        return Response::from_parts(head, body);
+    }
+    let Ok(body) = body.collect().await else { return Response::from_parts(head, Body::default()) };
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // Writing to memory does not fail.
+    let _ = encoder.write_all(&body.to_bytes());
+    let coded = encoder.finish().unwrap_or_default();
+    head.headers.insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+    head.headers.remove(header::CONTENT_LENGTH);
+    let body = Full::new(Bytes::from(coded)).map_err(|never: Infallible| match never {}).boxed_unsync();
+    Response::from_parts(head, body)
 }
 
 /// Reads a request's body; none if it is too large or the connection broke.

@@ -67,6 +67,9 @@ impl Request<'_> {
         if !self.headers.contains_key(header::USER_AGENT) && !names("user-agent") {
             put(&[b"user-agent: steadfast/", env!("CARGO_PKG_VERSION").as_bytes(), b"\r\n"]);
         }
+        if !self.headers.contains_key(header::ACCEPT_ENCODING) {
+            put(&[b"accept-encoding: identity\r\n"]);
+        }
         for (name, value) in own {
             put(&[name.as_bytes(), b": ", value, b"\r\n"]);
         }
@@ -105,10 +108,12 @@ mod tests {
     #[test]
     fn a_node_gets_its_own_headers_in_the_place_of_the_clients() {
         let headers = [("accept", "a"), ("accept", "b"), ("authorization", "theirs"), ("user-agent", "vc/1")];
+        let own_coding = head(Method::GET, &[("accept-encoding", "gzip")], Framing::Length(0));
+        assert!(own_coding.contains("accept-encoding: gzip\r\n") && !own_coding.contains("identity"));
         assert_eq!(
             head(Method::GET, &headers, Framing::Length(0)),
-            "GET /key/eth/v1/x?a=b HTTP/1.1\r\nhost: node:5052\r\nAuthorization: Bearer own\r\naccept: a\r\naccept: b\r\n\
-             user-agent: vc/1\r\n\r\n"
+            "GET /key/eth/v1/x?a=b HTTP/1.1\r\nhost: node:5052\r\naccept-encoding: identity\r\nAuthorization: Bearer own\r\n\
+             accept: a\r\naccept: b\r\nuser-agent: vc/1\r\n\r\n"
         );
     }
 
@@ -124,7 +129,7 @@ mod tests {
             let head = head(method.clone(), &[], framing);
             match line {
                 Some(line) => assert!(head.ends_with(line), "{head}"),
-                None => assert!(!head.contains("length") && !head.contains("encoding"), "{head}"),
+                None => assert!(!head.contains("length") && !head.contains("transfer-encoding"), "{head}"),
             }
             assert!(head.contains("\r\nuser-agent: steadfast/"));
         }

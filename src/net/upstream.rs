@@ -15,12 +15,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, uri::PathAndQuery};
+use http::{HeaderMap, Method, header::ACCEPT_ENCODING, uri::PathAndQuery};
 use tokio::time::{Instant, timeout};
 
 pub use super::course::Progress;
 use super::{
     Dial, Endpoint,
+    coding::{Coding, Decoder},
     course::Course,
     exchange::{Broken, Conn},
     outgoing::Patience,
@@ -169,14 +170,16 @@ pub struct Response {
     pub head: Head,
     /// Until the response is dropped, however much of it has come: the reader may find that the connection is of no more use.
     conn: Option<Conn>,
-    is_done: bool,
+    /// Whether all of the body has come; what is coded may not have gone out yet.
+    has_come: bool,
+    decoder: Option<Box<Decoder>>,
     upstream: Arc<Upstream>,
 }
 
 /// The connection of a response that came whole is free for the next request.
 impl Drop for Response {
     fn drop(&mut self) {
-        let spent = if self.is_done { self.conn.take() } else { None };
+        let spent = if self.has_come { self.conn.take() } else { None };
         if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
             self.upstream.target.places.give_back(conn);
         }
@@ -193,8 +196,11 @@ impl Upstream {
     /// Prepares to talk to `target`. A connection has `connect_timeout` to come about, TLS included.
     pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Arc<Self> {
         let host = target.url.authority();
-        let mut common =
-            format!("host: {host}\r\nuser-agent: steadfast/{}\r\n", env!("CARGO_PKG_VERSION")).into_bytes();
+        let mut common = format!(
+            "host: {host}\r\nuser-agent: steadfast/{}\r\naccept-encoding: identity\r\n",
+            env!("CARGO_PKG_VERSION")
+        )
+        .into_bytes();
         for (name, value) in &target.headers {
             common.extend_from_slice(name.as_bytes());
             common.extend_from_slice(b": ");
@@ -244,7 +250,7 @@ impl Upstream {
                 out.extend_from_slice(b"\r\n");
             };
             match conn.send(write, post.body.0, false, || gate.written()).await {
-                Ok(head) => return Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() }),
+                Ok(head) => return Response::new(head, conn, self, true),
                 Err(broken) => course.lost(broken, conn).await?,
             }
         }
@@ -294,7 +300,8 @@ impl Upstream {
                 }
             };
             match head {
-                Ok(head) => return Ok(Response { head, conn: Some(conn), is_done: false, upstream: self.clone() }),
+                // Who asked for a coding gets it.
+                Ok(head) => return Response::new(head, conn, self, !request.headers.contains_key(ACCEPT_ENCODING)),
                 Err(broken) => course.lost(broken, conn).await?,
             }
         }
@@ -338,14 +345,55 @@ impl Upstream {
 }
 
 impl Response {
+    /// `decodes`: a compressed body is read all the same.
+    fn new(mut head: Head, conn: Conn, upstream: &Arc<Upstream>, decodes: bool) -> Result<Self, Error> {
+        let mut decoder = None;
+        if decodes && head.coding != Coding::Identity && !head.framing.is_done() {
+            let reused = conn.reused;
+            decoder = Decoder::new(head.coding).map_err(|error| Error::Broken { broken: error.into(), reused })?;
+            head.is_decoded = true;
+        }
+        Ok(Self { head, conn: Some(conn), has_come: false, decoder, upstream: upstream.clone() })
+    }
+
     /// Waits for the next piece of the body.
     ///
     /// # Errors
     /// When the body cannot be had whole.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Some(conn) = self.conn.as_mut().filter(|_| !self.is_done) else { return Poll::Ready(None) };
+        if self.decoder.is_none() { self.poll_coded(context) } else { self.poll_decoded(context) }
+    }
+
+    fn poll_decoded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            let Some(decoder) = &mut self.decoder else { return Poll::Ready(None) };
+            let failed = match decoder.next() {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(None) => match ready!(self.poll_coded(context)) {
+                    Some(Ok(coded)) => {
+                        if let Some(decoder) = &mut self.decoder {
+                            decoder.feed(coded);
+                        }
+                        continue;
+                    }
+                    Some(Err(broken)) => broken,
+                    None => match self.decoder.take().map_or(Ok(None), |mut decoder| decoder.finish()) {
+                        Ok(last) => return Poll::Ready(last.map(Ok)),
+                        Err(error) => error.into(),
+                    },
+                },
+                Err(error) => error.into(),
+            };
+            self.condemn();
+            return Poll::Ready(Some(Err(failed)));
+        }
+    }
+
+    /// The next piece as it came.
+    fn poll_coded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Some(conn) = self.conn.as_mut().filter(|_| !self.has_come) else { return Poll::Ready(None) };
         let next = ready!(conn.poll_body(context, &mut self.head));
-        self.is_done = match &next {
+        self.has_come = match &next {
             None => true,
             Some(Ok(_)) => self.head.framing.is_done(),
             Some(Err(_)) => {
@@ -358,13 +406,13 @@ impl Response {
 
     /// Whether all of the body has been taken.
     pub fn is_done(&self) -> bool {
-        self.is_done
+        self.has_come && self.decoder.is_none()
     }
 
     /// Has the connection closed, also if the body has come whole: what came is no answer to the request.
     pub fn condemn(&mut self) {
-        self.conn = None;
-        self.is_done = true;
+        (self.conn, self.decoder) = (None, None);
+        self.has_come = true;
     }
 }
 

@@ -7,6 +7,8 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::coding::Coding;
+
 /// The longest response head accepted, in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
@@ -27,6 +29,10 @@ pub struct Head {
     pub keep_alive: bool,
     /// How the body is framed.
     pub framing: Framing,
+    /// How the body is coded.
+    pub coding: Coding,
+    /// Whether that is undone before the body is seen.
+    pub(super) is_decoded: bool,
     /// The head's bytes, for those who want its fields.
     raw: Bytes,
 }
@@ -60,7 +66,7 @@ impl Head {
                 return Err(NotHttp("a status that means nothing"));
             }
             let mut keep_alive = response.version == Some(1);
-            let (mut content_length, mut chunked) = (None, false);
+            let (mut content_length, mut chunked, mut coding) = (None, false, Coding::Identity);
             for header in response.headers.iter() {
                 let value = header.value.trim_ascii();
                 if header.name.eq_ignore_ascii_case("content-length") {
@@ -74,6 +80,8 @@ impl Head {
                     if !value.eq_ignore_ascii_case(b"chunked") {
                         return Err(NotHttp("unknown transfer-encoding"));
                     }
+                } else if header.name.eq_ignore_ascii_case("content-encoding") {
+                    coding = coding.and(value);
                 } else if header.name.eq_ignore_ascii_case("connection") {
                     for option in value.split(|&b| b == b',') {
                         match option.trim_ascii() {
@@ -94,16 +102,25 @@ impl Head {
                 (false, None) => Framing::UntilClose,
             };
             keep_alive &= framing != Framing::UntilClose;
-            return Ok(Some(Self { status, keep_alive, framing, raw: buffer.split_to(length).freeze() }));
+            let raw = buffer.split_to(length).freeze();
+            return Ok(Some(Self { status, keep_alive, framing, coding, is_decoded: false, raw }));
         }
     }
 
-    /// All header lines: name and value, in their order.
+    /// Bytes that the body has yet, as it is seen, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        if self.is_decoded { None } else { self.framing.remaining() }
+    }
+
+    /// All header lines: name and value, in their order. What only speaks of a coding that is undone is left out.
     pub fn each_header(&self, mut take: impl FnMut(&str, &[u8])) {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         if response.parse(&self.raw).is_ok() {
-            response.headers.iter().for_each(|header| take(header.name, header.value));
+            let of_the_coding = ["content-encoding", "content-length"];
+            let is_void = |name: &str| self.is_decoded && of_the_coding.iter().any(|of| name.eq_ignore_ascii_case(of));
+            let headers = response.headers.iter().filter(|header| !is_void(header.name));
+            headers.for_each(|header| take(header.name, header.value));
         }
     }
 

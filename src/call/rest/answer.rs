@@ -67,7 +67,7 @@ impl Answer {
                 headers.append(name, value);
             }
         });
-        let length = response.head.framing.remaining();
+        let length = response.head.length();
         let mut answer = Self {
             status,
             is_json: is_of_kind(&headers, b"application/json"),

@@ -105,6 +105,7 @@ impl Connector {
         let mut request = Request::get(uri).body(())?;
         let fields = request.headers_mut();
         fields.insert(header::USER_AGENT, HeaderValue::from_static(concat!("steadfast/", env!("CARGO_PKG_VERSION"))));
+        fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(basic) = url.basic_auth() {
             fields.insert(header::AUTHORIZATION, basic.expose().clone());
         }

@@ -14,9 +14,11 @@ use common::{
     client::{Client, call},
     heights::{active, millis, pollers, side, switches, well},
     scene::{Reach, Scene, play},
+    sim::{Net, Proxy},
+    until,
     ws::Ws,
 };
-use steadfast::devnet::Fault;
+use steadfast::devnet::{Devnet, Fault, Node, Options};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -88,7 +90,8 @@ fn calls_are_spread_evenly_over_equal_nodes_however_fast_the_chain_is() {
                 total[node] += 1;
                 moments.entry((*at - scene.start).as_millis() / 100).or_default()[node] += 1;
             }
-            let lopsided = moments.values().filter(|count| count[0].min(count[1]) * 10 < count[0].max(count[1])).count();
+            let lopsided =
+                moments.values().filter(|count| count[0].min(count[1]) * 10 < count[0].max(count[1])).count();
             println!("  {total:?}, nearly all at one node in {lopsided} of {} tenths of a second", moments.len());
             let share = total[0] * 100 / (total[0] + total[1]);
             assert!((40..=60).contains(&share), "{share} of 100 at the first node");
@@ -258,4 +261,28 @@ fn a_single_node_that_begins_anew_is_not_waited_for() {
         }
         scene.app.shutdown().await;
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_to_consensus_nodes_wait_for_the_slot_that_clients_were_shown_as_calls_do() {
+    let net = Net::default();
+    let options = Options { execution: 0, consensus: 2, initial_blocks: 100, ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let node = |node: &Node| format!("[[cl.primary]]\nname = \"{}\"\nhttp = \"{}\"\n", node.name(), node.http_url());
+    let proxy = Proxy::launch(&net, &devnet.nodes().map(|n| node(n)).collect::<String>()).await;
+    let side = async || proxy.admin("/status").await.json()["networks"][0]["cl"].take();
+    until("both are up", async || side().await["nodes"].as_array().unwrap().iter().all(|n| n["verdict"] == "up")).await;
+    devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
+    until("none serves", async || side().await["active"].is_null()).await;
+    let out = Instant::now();
+    let mut client = proxy.client().await;
+    client.send("GET /eth/v1/beacon/headers/head HTTP/1.1\r\nHost: proxy\r\n\r\n").await;
+    sleep(millis(2_000)).await;
+    devnet.cl(0).clear_faults();
+    devnet.cl(0).set_fault(Fault::lag(20));
+    sleep(millis(2_000)).await;
+    devnet.cl(1).clear_faults();
+    let answer = client.response().await.json();
+    assert_eq!(answer["data"]["header"]["message"]["slot"], "100", "{answer}");
+    assert!((millis(4_000)..millis(8_000)).contains(&out.elapsed()), "{:?}", out.elapsed());
 }

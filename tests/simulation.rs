@@ -73,13 +73,14 @@ async fn simulate(seed: u64) -> Vec<Line> {
         sleep(Duration::from_millis(rng.u64(100..4000))).await;
         let node = devnet.el(rng.usize(..NODES - 1));
         node.clear_faults();
-        match rng.u8(..8) {
+        match rng.u8(..9) {
             0 => node.set_fault(Fault::Down),
             1 => node.set_fault(Fault::Hang),
             2 => node.set_fault(Fault::slow(rng.u64(10..1500))),
             3 => node.set_fault(Fault::lag(rng.u64(1..20))),
             4 => node.set_fault(Fault::lie(rng.u64(1..100_000))),
             5 => node.set_fault(Fault::CutMidBody),
+            6 => node.set_fault(Fault::late(rng.u64(50..4_000))),
             _ => {}
         }
         node.settled().await;

@@ -82,7 +82,7 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
         _ => {
             let node = scene.node(rng.usize(..nodes - 1));
             node.clear_faults();
-            match rng.u8(..14) {
+            match rng.u8(..15) {
                 0 | 1 => node.set_fault(Fault::Down),
                 2 | 3 => node.set_fault(Fault::Hang),
                 4 => node.set_fault(Fault::Mute),
@@ -93,6 +93,7 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
                 9 => node.set_fault(Fault::CutMidBody),
                 10 => node.set_fault(Fault::Failing),
                 11 => node.set_fault(Fault::Garbage),
+                12 => node.set_fault(Fault::late(rng.u64(50..4_000))),
                 _ => {}
             }
         }

@@ -64,7 +64,8 @@ pub async fn pollers(scene: &Scene, count: usize) -> (JoinSet<()>, Seen) {
             loop {
                 let asked = Instant::now();
                 let answer = client.post(call(1, "eth_blockNumber", "[]")).await.json();
-                let height = u64::from_str_radix(answer["result"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+                let height =
+                    u64::from_str_radix(answer["result"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
                 assert!(height >= highest, "client {number} was shown {height} after {highest}");
                 highest = height;
                 seen.lock().unwrap().push((asked, asked.elapsed(), height));
@@ -86,4 +87,3 @@ pub fn well(tasks: &mut JoinSet<()>) {
         std::panic::resume_unwind(error.into_panic());
     }
 }
-

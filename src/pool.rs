@@ -245,6 +245,14 @@ impl Pool {
         self.settings.interval
     }
 
+    /// A call that waited for a height could not wait any longer: no other needs to.
+    pub fn waited_in_vain(&self) {
+        if self.snapshot().wait.is_some() {
+            // A full inbox has more of the same.
+            let _ = self.inbox.try_send(Input::Impatient);
+        }
+    }
+
     /// Has `node` probed now.
     pub fn doubt(&self, node: usize) {
         self.nodes[node].poke.notify_one();

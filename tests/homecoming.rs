@@ -4,95 +4,15 @@
 
 mod common;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-
 use common::{
     client::{Client, call},
+    heights::{active, millis, pollers, side, switches, until_active, well, worst},
     scene::{Reach, Scene, play},
 };
-use serde_json::Value;
 use steadfast::devnet::Fault;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
 const SEED: u64 = 3;
-
-fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-async fn side(scene: &Scene) -> Value {
-    let mut client = Client::over(scene.net.connect(scene.app.admin_addr().port()).await.unwrap());
-    client.send("GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
-    client.response().await.json()["networks"][0]["el"].take()
-}
-
-async fn active(scene: &Scene) -> Option<String> {
-    side(scene).await["active"].as_str().map(str::to_owned)
-}
-
-async fn switches(scene: &Scene) -> u64 {
-    let mut client = Client::over(scene.net.connect(scene.app.admin_addr().port()).await.unwrap());
-    client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
-    let text = client.response().await.text();
-    let lines = text.lines().filter(|line| line.starts_with("steadfast_switches_total"));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
-}
-
-/// When `node` became active for good, looked for until `deadline`.
-async fn until_active(scene: &Scene, node: &str, deadline: Instant) -> Option<Instant> {
-    while Instant::now() < deadline {
-        let side = side(scene).await;
-        if side["active"] == node && side["calls_wait"] == false {
-            return Some(Instant::now());
-        }
-        sleep(millis(10)).await;
-    }
-    None
-}
-
-/// What clients that poll for the block number saw: when each call was made, how long it took, and the height.
-type Seen = Arc<Mutex<Vec<(Instant, Duration, u64)>>>;
-
-/// Clients that ask for the block number every 20 ms and do not stand for one that falls.
-async fn pollers(scene: &Scene, count: usize) -> (JoinSet<()>, Seen) {
-    let (mut tasks, seen) = (JoinSet::new(), Seen::default());
-    for number in 0..count {
-        let mut client = Client::over(scene.net.connect(scene.app.addr().port()).await.unwrap());
-        let seen = seen.clone();
-        tasks.spawn(async move {
-            let mut highest = 0;
-            loop {
-                let asked = Instant::now();
-                let answer = client.post(call(1, "eth_blockNumber", "[]")).await.json();
-                let height =
-                    u64::from_str_radix(answer["result"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-                assert!(height >= highest, "client {number} was shown {height} after {highest}");
-                highest = height;
-                seen.lock().unwrap().push((asked, asked.elapsed(), height));
-                sleep(millis(20)).await;
-            }
-        });
-    }
-    (tasks, seen)
-}
-
-fn worst(seen: &Seen, since: Instant) -> Duration {
-    let seen = seen.lock().unwrap();
-    seen.iter().filter(|(asked, ..)| *asked >= since).map(|(_, took, _)| *took).max().unwrap_or_default()
-}
-
-/// Asks pollers that are still at it whether all is well.
-fn well(tasks: &mut JoinSet<()>) {
-    if let Some(Err(error)) = tasks.try_join_next() {
-        std::panic::resume_unwind(error.into_panic());
-    }
-}
 
 struct Case {
     block: u64,
@@ -173,5 +93,47 @@ fn a_primary_that_is_a_block_later_than_the_backup_gets_its_traffic_back() {
 fn for_a_primary_that_is_three_blocks_later_calls_wait_rarely_and_go_on_at_the_backup() {
     for (block, late) in [(1_000, 3_500), (12_000, 36_500), (100, 350)] {
         run(&Case { block, late, reaches: [Reach::Http, Reach::Http], home: None });
+    }
+}
+
+#[test]
+fn a_backup_that_lies_within_the_lag_limit_does_not_keep_calls_from_the_primary() {
+    for (block, lead) in [(1_000, 1), (1_000, 3), (1_000, 5), (250, 5), (100, 5), (100, 15), (12_000, 2), (12_000, 5)] {
+        println!("a block each {block} ms, the backup claims {lead} more");
+        play(SEED, async {
+            let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
+            let learnt = (8 * block).max(10_000);
+            let end = learnt + 10_000 + (2 * lead + 20) * block + 60_000;
+            let _miner = scene.mine(millis(block), end);
+            scene.at(learnt).await;
+            scene.node(0).set_fault(Fault::Down);
+            scene.node(1).set_fault(Fault::lie(lead));
+            // Clients ask for the block number all the while, so that the lie is shown to them.
+            let mut client = scene.net.connect(scene.app.addr().port()).await.map(Client::over).unwrap();
+            let asking = tokio::spawn(async move {
+                loop {
+                    client.post(call(1, "eth_blockNumber", "[]")).await;
+                    sleep(millis(50)).await;
+                }
+            });
+            sleep(millis(3_000)).await;
+            assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+            let back = Instant::now();
+            scene.node(0).clear_faults();
+            let limit = millis(10_000 + (lead + 5) * block);
+            let came = until_active(&scene, "el-1", back + limit).await;
+            let came = came.unwrap_or_else(|| panic!("the liar keeps the calls"));
+            println!("  home {:?} after it was back", came - back);
+            sleep(millis(3_000)).await;
+            let before = switches(&scene).await;
+            while scene.start.elapsed() < millis(end) {
+                let side = side(&scene).await;
+                assert_eq!((&side["active"], &side["nodes"][0]["usable"]), (&"el-1".into(), &true.into()), "{side}");
+                sleep(millis(200)).await;
+            }
+            assert_eq!(switches(&scene).await, before);
+            asking.abort();
+            scene.app.shutdown().await;
+        });
     }
 }

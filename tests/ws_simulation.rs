@@ -82,7 +82,7 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
         _ => {
             let node = scene.node(rng.usize(..nodes - 1));
             node.clear_faults();
-            match rng.u8(..17) {
+            match rng.u8(..18) {
                 0 | 1 => node.set_fault(Fault::Down),
                 2 | 3 => node.set_fault(Fault::Hang),
                 4 => node.set_fault(Fault::Mute),
@@ -96,6 +96,7 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
                 12 => node.set_fault(Fault::rate_limited(rng.u64(1..6))),
                 13 => node.set_fault(Fault::quota(&[])),
                 14 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
+                15 => node.set_fault(Fault::late(rng.u64(50..4_000))),
                 _ => {}
             }
         }

@@ -201,7 +201,10 @@ impl<To> Hold<To> {
             outcome = timeout_at(until, wait) => match outcome {
                 Ok(outcome) => outcome,
                 // There is a node, though not as far as another was.
-                Err(_) if self.pool.snapshot().serves() && self.is_open() => Ok(Turn::last(&self.line).await),
+                Err(_) if self.pool.snapshot().serves() && self.is_open() => {
+                    self.pool.waited_in_vain();
+                    Ok(Turn::last(&self.line).await)
+                }
                 Err(_) => Err(Refusal::NoNode.into()),
             },
             () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),

@@ -77,6 +77,8 @@ pub enum Input {
     Cordon(usize, bool),
     /// The moment of [`Snapshot::wake_at`] has come.
     Woken,
+    /// Calls could not be held any longer for what they were shown, and went to the node that there is.
+    Impatient,
 }
 
 /// The highest block that clients have been shown.
@@ -274,6 +276,7 @@ impl Board {
             }
             Input::Cordon(node, cordoned) => self.known[node].cordoned = cordoned,
             Input::Woken => {}
+            Input::Impatient => self.recovering = None,
         }
         for (known, node) in self.known.iter_mut().zip(nodes) {
             known.resting = node.resting.is_whole(now);

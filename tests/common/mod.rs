@@ -7,6 +7,7 @@
 )]
 
 pub mod client;
+pub mod heights;
 pub mod origin;
 pub mod proxy;
 pub mod rest;

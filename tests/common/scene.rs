@@ -58,6 +58,11 @@ pub fn play<T>(seed: u64, scene: impl Future<Output = T>) -> T {
 impl Scene {
     /// The first node is the primary, the others are backups. `more` is appended to the settings.
     pub async fn set(seed: u64, reaches: &[Reach], more: &str) -> Self {
+        Self::with(seed, reaches, |index| if index == 0 { "primary" } else { "backup" }, more).await
+    }
+
+    /// `tier` says which node is what.
+    pub async fn with(seed: u64, reaches: &[Reach], tier: impl Fn(usize) -> &'static str, more: &str) -> Self {
         let start = Instant::now();
         let net = Net::default();
         let options = Options {
@@ -77,7 +82,7 @@ impl Scene {
         };
         let mut settings = String::new();
         for (index, (node, reach)) in devnet.nodes().zip(reaches).enumerate() {
-            let tier = if index == 0 { "primary" } else { "backup" };
+            let tier = tier(index);
             settings += &format!("[[el.{tier}]]\nname = \"{}\"\n", node.name());
             if *reach != Reach::Ws {
                 settings += &format!("http = \"{}\"\n", node.http_url());

@@ -71,19 +71,18 @@ impl Board {
 
     /// The node before `best` in the order of tiers and of the configuration that is usable and a little below what clients were shown.
     fn late(&self, ranks: &[Option<Rank>], best: (Rank, usize)) -> Option<Late> {
-        let (node, rank) = ranks
-            .iter()
-            .enumerate()
-            .filter_map(|(node, rank)| Some((node, (*rank)?)))
-            .filter(|(_, rank)| rank.badness == 0)
-            .min_by_key(|(node, rank)| (rank.tier, *node))?;
-        let is_late = best.0.badness == 0 && (rank.tier, node) < (best.0.tier, best.1);
-        let moved = self.known[node].report?.moved;
-        (is_late && (1..=self.near).contains(&rank.below_served)).then_some(Late {
-            node,
-            below: rank.below_served,
-            moved,
-        })
+        if best.0.badness != 0 {
+            return None;
+        }
+        let is_late = |node: usize, rank: &Rank| {
+            rank.badness == 0
+                && (rank.tier, node) < (best.0.tier, best.1)
+                && (1..=self.near).contains(&rank.below_served)
+        };
+        let ranks = ranks.iter().enumerate().filter_map(|(node, rank)| Some((node, (*rank)?)));
+        let (node, rank) =
+            ranks.filter(|(node, rank)| is_late(*node, rank)).min_by_key(|(node, rank)| (rank.tier, *node))?;
+        Some(Late { node, below: rank.below_served, moved: self.known[node].report?.moved })
     }
 
     /// After no node served: calls wait for what they were shown before, while a node may come that has it. A little below it they wait

@@ -248,6 +248,39 @@ fn a_burst_of_blocks_is_no_lie_while_the_others_have_not_been_asked_since() {
     assert_eq!((bench.standing(0), bench.standing(1)), (Some(Standing::Fit), Some(Standing::Fit)));
 }
 
+#[test]
+fn nodes_of_a_fast_chain_that_are_asked_at_different_moments_are_fit_though_its_stamps_run_ahead() {
+    for (block, late) in [(0.1, 0.0), (0.1, 0.4), (0.25, 0.4), (0.1, 0.9)] {
+        let mut bench = Bench::new(2);
+        for second in 0..120 {
+            for (node, behind, phase) in [(0, 0.0, 0.0), (1, late, 0.6)] {
+                let seconds = second as f64 + phase;
+                let number = 1_000 + ((seconds - behind).max(0.0) / block) as u64;
+                // Each block is stamped a second after the one before.
+                bench.report(seconds, node, number, UNIX + number - 1_000);
+                for other in 0..2 {
+                    let standing = bench.standing(other);
+                    let is_known = second >= 6;
+                    assert!(!is_known || standing == Some(Standing::Fit), "{other} at {seconds}: {standing:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_limit_is_a_time_where_blocks_come_faster_than_that() {
+    for (block, near) in [(0.1, 20), (0.25, 8), (1.0, NEAR), (12.0, NEAR)] {
+        let mut bench = Bench::new(1);
+        for n in 0..40u64 {
+            bench.report(n as f64 * block, 0, 100 + n, UNIX + n);
+        }
+        let found = bench.memory.near(LIMIT);
+        assert!(found.abs_diff(near) <= 1, "{block}: {found}");
+    }
+    assert_eq!(Memory::default().near(LIMIT), NEAR);
+}
+
 /// What the liar says next: a number of its own, the truth and something, or nothing (it is gone).
 fn lies() -> impl Strategy<Value = Option<(bool, i64, u64)>> {
     let claim = (
@@ -265,8 +298,8 @@ proptest! {
     fn a_lying_node_cannot_evict_an_honest_one(
         honest in 1usize..4,
         liar_at in 0usize..4,
-        block in 0.3f64..13.0,
-        lags in proptest::collection::vec(0u64..=NEAR, 4),
+        block in prop_oneof![0.06f64..0.3, 0.3f64..13.0],
+        lags in proptest::collection::vec(0.0f64..1.0, 4),
         lies in proptest::collection::vec(lies(), 10..120),
         creep in any::<bool>(),
     ) {
@@ -274,7 +307,12 @@ proptest! {
         let mut bench = Bench::new(honest + 1);
         let is_honest = |node: usize| node != liar;
         // One honest node is at the tip; with a single one there is nobody to lag behind.
-        let lag = |node: usize| if node == (0..=honest).find(|&n| is_honest(n)).unwrap() { 0 } else { lags[node] };
+        // Within the limit in blocks, or within a second where blocks come faster.
+        let most = NEAR.max((1.0 / block) as u64);
+        let lag = |node: usize| {
+            let is_first = node == (0..=honest).find(|&n| is_honest(n)).unwrap();
+            if is_first { 0 } else { (lags[node] * (most + 1) as f64) as u64 }
+        };
         let tip = |seconds: f64| 1_000 + (seconds / block) as u64;
         let mut seconds = 0.0;
         let round = |bench: &mut Bench, seconds: f64| {

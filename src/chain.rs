@@ -1,5 +1,6 @@
 //! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it changes, whatever becomes of nodes.
 
+mod arrivals;
 mod block;
 mod driver;
 mod follow;

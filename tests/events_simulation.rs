@@ -309,3 +309,45 @@ fn a_client_that_leaves_or_does_not_read_is_let_go_and_the_others_hear_all() {
         stage.app.shutdown().await;
     });
 }
+
+#[test]
+fn a_header_that_no_node_gives_is_skipped_within_seconds() {
+    for seed in 0..40 {
+        play(seed, async {
+            let mut rng = Rng::with_seed(seed);
+            let stage = Stage::set(&mut rng).await;
+            let mut tip = stage.tree.lock().unwrap().len() - 1;
+            let mut grow = |nodes: &[Node], count: usize| {
+                let slot = PAST + stage.start.elapsed().as_secs();
+                for place in 0..count {
+                    tip = stage.tree.lock().unwrap().add(slot + 1 + place as u64, tip);
+                }
+                nodes.iter().for_each(|node| node.set_tip(tip));
+                tip
+            };
+            let client = stage.listener(CHAIN_ONLY, format!("seed {seed}"));
+            let mut clients = JoinSet::new();
+            clients.spawn(client);
+            sleep(Duration::from_secs(5)).await;
+            grow(&stage.nodes, 1);
+            sleep(Duration::from_secs(3)).await;
+            // A block that nobody gives, and two upon it; later another one every few seconds.
+            let lacking = stage.tree.lock().unwrap().len();
+            stage.nodes.iter().for_each(|node| node.set_fault(Fault::Lacks(lacking)));
+            let (since, first) = (Instant::now(), grow(&stage.nodes, 3));
+            while stage.start.elapsed().as_secs() < END - 10 {
+                sleep(Duration::from_secs(4)).await;
+                grow(&stage.nodes, 1);
+            }
+            let (_, heard) = clients.join_next().await.unwrap().unwrap();
+            let after = heard.iter().find(|one| {
+                one.topic == "head" && chain::name(one.data["block"].as_str().unwrap()) >= first
+            });
+            let waited = after.unwrap_or_else(|| panic!("seed {seed}: nothing more")).at - since;
+            assert!(waited < Duration::from_secs(16), "seed {seed}: {waited:?}");
+            let heads = heard.iter().filter(|one| one.topic == "head" && one.at > since + waited).count();
+            assert!(heads >= 15, "seed {seed}: {heads}");
+            stage.app.shutdown().await;
+        });
+    }
+}

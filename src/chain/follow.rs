@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use self::ladder::Ladder;
 use super::{
+    arrivals::Arrivals,
     block::{Block, Change, Head},
     known::Known,
     window::{Missing, Road, Way, Window},
@@ -123,6 +124,7 @@ pub(super) struct Follow {
     settings: Settings,
     max_backfill: u64,
     window: Window,
+    arrivals: Arrivals,
     known: Known,
     wanted: bool,
     active: Option<usize>,
@@ -154,6 +156,7 @@ impl Follow {
             settings: settings.clone(),
             max_backfill: settings.max_backfill as u64,
             window: Window::new(settings.window),
+            arrivals: Arrivals::default(),
             // The longest way, and the branch that it leaves.
             known: Known::new(2 * settings.window + settings.max_backfill),
             wanted: false,
@@ -191,7 +194,10 @@ impl Follow {
 
     /// The usual time between blocks, once enough are known.
     pub(super) fn block_time(&self) -> Option<Duration> {
-        self.window.block_time()
+        match (self.window.block_time(), self.arrivals.pace()) {
+            (Some(stamped), Some(seen)) => Some(stamped.min(seen)),
+            (stamped, seen) => stamped.or(seen),
+        }
     }
 
     /// Takes an input and says what follows from it, in order.
@@ -234,6 +240,7 @@ impl Follow {
             self.stop(now);
         }
         self.head = told.map(|(_, head)| head);
+        self.head.iter().for_each(|head| self.arrivals.hear(head.number, now));
         let (Some(head), Some(tip), Some(floor)) = (self.head, self.window.tip(), self.window.floor()) else { return };
         self.caught_up |= head.number > tip.number || head.hash == tip.hash;
         if self.caught_up && head.number >= floor {

@@ -50,6 +50,8 @@ const BACKLOG: usize = 256;
 const SILENT_SLOTS: u32 = 2;
 /// A slot where no node tells how long they are.
 const USUAL_SLOT: Duration = Duration::from_secs(12);
+/// For how long a head that no node can bear out is waited for. It may take until the next node's stream is open that it is skipped.
+const STUCK: Duration = Duration::from_secs(5);
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,6 +72,8 @@ pub(super) struct Hub {
     metrics: Arc<Metrics>,
     state: watch::Sender<State>,
     stitcher: Option<Stitcher>,
+    /// Since when the stitcher cannot tell the next head.
+    stuck: Option<Instant>,
     current: Option<Stream>,
     /// A stream that is to take the place of the current one.
     next: Option<Stream>,
@@ -123,6 +127,7 @@ pub(super) async fn run(
         metrics,
         state,
         stitcher: None,
+        stuck: None,
         current: None,
         next: None,
         leaving: None,
@@ -196,6 +201,9 @@ impl Hub {
         }
         self.trials.expire(now);
         self.watch_silence(now);
+        if self.stuck.is_some_and(|since| now.saturating_duration_since(since) >= STUCK) {
+            self.step(Input::Enough);
+        }
         // While all nodes are to be avoided, what there is goes on.
         let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
         let mut topics = Names::clone(&wanted);
@@ -400,6 +408,7 @@ impl Hub {
     fn step(&mut self, input: Input) {
         let Some(stitcher) = &mut self.stitcher else { return };
         let effects = stitcher.step(input);
+        self.stuck = if stitcher.is_stuck() { self.stuck.or_else(|| Some(Instant::now())) } else { None };
         for effect in effects {
             self.perform(effect);
         }

@@ -12,7 +12,7 @@
 //!
 //! What tells the chain is small. An event of these topics that is not is told as if the node had kept it to itself.
 //!
-//! A gap that is too long, or that no node can fill, is skipped: the next head is told, and clients see a slot that does not follow.
+//! A gap that is too long, or that no node can fill in time, is skipped: the next head is told, and clients see a slot that does not follow.
 
 mod chain;
 mod terms;
@@ -35,8 +35,7 @@ use super::{
 pub const WINDOW: u64 = 256;
 /// The longest gap that is filled, in slots.
 pub const MAX_GAP: u64 = 128;
-/// How often a gap may fail to be filled before it is skipped: one node alone has a dozen seconds then, and of several, those that are
-/// behind have some slots to come after it.
+/// How often a gap may fail to be filled before it is skipped, if that does not come to too long a time before.
 const ATTEMPTS: u32 = 8;
 /// The longest event of a topic that tells the chain, in bytes; they have a few hundred.
 const MAX_EVENT: usize = 64 << 10;
@@ -95,6 +94,11 @@ impl Stitcher {
         self.tip.and_then(|tip| self.chain.header(tip.what)).map(|header| header.slot)
     }
 
+    /// Whether the node could not bear out the head that it told last, nor any before it since a head was told.
+    pub fn is_stuck(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Takes an input and says what follows from it, in order.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
@@ -108,6 +112,8 @@ impl Stitcher {
                 self.reorg = None;
             }
             Input::Event(event) => self.take(event),
+            // The next question without an answer is one too many.
+            Input::Enough => self.failures = self.failures.max(ATTEMPTS),
             Input::Answered(question, answer) => {
                 if self.waiting == Some(question) {
                     self.waiting = None;
@@ -193,7 +199,13 @@ impl Stitcher {
                     self.skip(slot, root, event);
                 }
             }
-            Some(Work::Catch) => self.broken("it does not tell its head"),
+            Some(Work::Catch) => {
+                self.failures += 1;
+                // In the end its events will have to do.
+                if self.failures < ATTEMPTS {
+                    self.broken("it does not tell its head");
+                }
+            }
             Some(Work::Finality(_) | Work::MissedFinality(_)) => self.asks_finality = true,
             _ => {}
         }

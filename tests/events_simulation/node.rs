@@ -37,6 +37,8 @@ pub enum Fault {
     Slow(u64),
     /// It finds no block by its root.
     Forgetful,
+    /// It does not find this one.
+    Lacks(usize),
 }
 
 /// How a node is.
@@ -277,7 +279,7 @@ fn answer(shared: &Shared, path: &str) -> Option<(u16, Value)> {
         }
         ["beacon", "headers", id] => {
             let at = if id == "head" { tip } else { name(id) };
-            let is_found = at <= most && (id == "head" || fault != Fault::Forgetful);
+            let is_found = at <= most && (id == "head" || ![Fault::Forgetful, Fault::Lacks(at)].contains(&fault));
             let block = is_found.then(|| tree.block(at))?;
             json!({
                 "root": root(at), "canonical": tree.line(tip).any(|other| other == at), "header": {

@@ -163,7 +163,8 @@ impl World {
         let others = if let Input::Head(_, others) = input { others } else { self.follow.others };
         let hold = others == Others::Hold;
         let patient = self.now >= self.follow.abreast + if hold { PATIENCE } else { Duration::ZERO };
-        let patience = SETTINGS.patience(self.follow.block_time());
+        // The pace may be known better by the end of the step.
+        let patience = SETTINGS.patience(Some(Duration::ZERO));
         let stuck = self.follow.stuck.is_some_and(|since| self.now >= since + patience);
         self.judge(&input);
         for effect in self.follow.step(input, self.now) {

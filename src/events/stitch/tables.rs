@@ -23,12 +23,13 @@ struct Node {
     blocks: BTreeMap<u64, (u64, u64)>,
     head: u64,
     finalized: u64,
+    hides_head: bool,
 }
 
 impl Node {
     fn new(blocks: &[(u64, u64, u64)], head: u64) -> Self {
         let blocks = blocks.iter().map(|&(name, slot, parent)| (name, (slot, parent))).collect();
-        Self { blocks, head, finalized: 0 }
+        Self { blocks, head, finalized: 0, hides_head: false }
     }
 
     /// Blocks 1, 2, 3 and so on, one in each slot.
@@ -45,7 +46,7 @@ impl Node {
 
     fn answer(&self, question: Question) -> Option<Answer> {
         match question {
-            Question::Head => self.header(self.head),
+            Question::Head => self.header(self.head).filter(|_| !self.hides_head),
             Question::Header(wanted) => {
                 self.blocks.keys().find(|name| root(**name) == wanted).and_then(|name| self.header(*name))
             }
@@ -329,6 +330,34 @@ fn a_gap_that_cannot_be_filled_breaks_the_stream_and_is_skipped_in_the_end() {
     let node = Node::line(node.head + MAX_GAP);
     stage.head(&node, node.head);
     assert_eq!(stage.heard().len() as u64, 2 * MAX_GAP, "the longest gap that is filled");
+}
+
+#[test]
+fn a_gap_that_was_waited_for_for_long_enough_is_skipped_with_the_next_question() {
+    let mut stage = Stage::opened(&Node::line(5));
+    let mut node = Node::line(9);
+    node.blocks.remove(&7);
+    stage.open(&node);
+    assert_eq!(stage.heard(), ["broken"]);
+    assert!(stage.stitcher.is_stuck());
+    stage.give(&node, Input::Enough);
+    stage.head(&node, 9);
+    assert_eq!(stage.heard(), ["skipped 5 to 9", "head 9"]);
+    assert!(!stage.stitcher.is_stuck());
+}
+
+#[test]
+fn a_node_that_never_tells_its_head_is_heard_all_the_same_in_the_end() {
+    let mut stage = Stage::opened(&Node::line(5));
+    let mut node = Node::line(6);
+    node.hides_head = true;
+    for _ in 1..ATTEMPTS {
+        stage.open(&node);
+        assert_eq!(stage.heard(), ["broken"]);
+    }
+    stage.open(&node);
+    stage.head(&node, 6);
+    assert_eq!(stage.heard(), ["block 6", "head 6"]);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub enum Input {
     Event(Event),
     /// The answer to the question asked last, `None` if it cannot be had.
     Answered(Question, Option<Answer>),
+    /// The head that no node bears out has been waited for for long enough.
+    Enough,
 }
 
 /// What the node of the present stream is to be asked. At most one question is open at any time.

@@ -10,6 +10,8 @@ use crate::{
 
 /// One in so many of the blocks that nobody seems to want is looked at all the same.
 const SAMPLE: u8 = 8;
+/// Each is, until one of them had logs; but no more than so many.
+const AT_FIRST: u8 = 8;
 
 /// What is known of the bloom filters of a chain's headers. On some chains all are empty, and say nothing; on others the nodes give logs
 /// that the filters do not have.
@@ -18,15 +20,15 @@ pub(super) struct Blooms {
     trust: TrustBloom,
     /// Whether there was one that is not empty.
     are_known: bool,
-    /// Whether a block was looked at that nobody seemed to want.
-    was_tried: bool,
+    /// How many more blocks that nobody seems to want are all looked at.
+    to_try: u8,
     /// The last change with a block that was passed over because of its filter.
     passed: Option<u64>,
 }
 
 impl Blooms {
     pub(super) fn new(trust: TrustBloom) -> Self {
-        Self { trust, are_known: false, was_tried: false, passed: None }
+        Self { trust, are_known: false, to_try: AT_FIRST, passed: None }
     }
 
     /// The filter of the next block, if it says anything.
@@ -42,8 +44,8 @@ impl Blooms {
 
     /// Whether to look at this block of this change, though by its filter nobody wants its logs.
     pub(super) fn doubts(&mut self, block: Hash, change: u64) -> bool {
-        let doubts = self.trust == TrustBloom::Auto && (!self.was_tried || block.0[31].is_multiple_of(SAMPLE));
-        self.was_tried |= doubts;
+        let doubts = self.trust == TrustBloom::Auto && (self.to_try > 0 || block.0[31].is_multiple_of(SAMPLE));
+        self.to_try = self.to_try.saturating_sub(1);
         if !doubts {
             self.passed_over(change);
         }
@@ -61,6 +63,9 @@ impl Blooms {
         let bloom = bloom.filter(|bloom| self.trust == TrustBloom::Auto && !bloom.is_full())?;
         if bloom.is_empty() && !self.are_known {
             return None;
+        }
+        if !logs.is_empty() {
+            self.to_try = 0;
         }
         let marks: BTreeSet<&[u8]> = logs.iter().flat_map(Log::marks).collect();
         if marks.into_iter().all(|mark| bloom.has(Bloom::bits(mark))) {
@@ -113,12 +118,17 @@ mod tests {
         let [passes, sampled] = [9, 8].map(|last| Hash([last; 32]));
         assert_eq!(blooms.evidence(Some(&honest)), Some(&honest));
         assert!(blooms.doubts(passes, 3), "the first is looked at");
+        assert_eq!(blooms.compare(Some(&honest), &[]), None);
+        assert!(blooms.doubts(passes, 4), "the other had no logs");
+        assert_eq!(blooms.compare(Some(&honest), &[log(1)]), None);
         assert!(!blooms.doubts(passes, 4) && blooms.doubts(sampled, 5) && !blooms.doubts(passes, 6));
         assert_eq!(blooms.compare(Some(&honest), &[log(1), log(2), log(1)]), None);
         assert_eq!(blooms.compare(Some(&Bloom([0xff; 256])), &[log(3)]), None);
         assert_eq!(blooms.compare(Some(&honest), &[log(1), log(3)]), Some(Contradiction { passed: Some(6) }));
         assert_eq!(blooms.evidence(Some(&honest)), None);
         assert_eq!(blooms.compare(Some(&honest), &[log(3)]), None, "it is said once");
+        let mut quiet = Blooms::new(TrustBloom::Auto);
+        assert_eq!((0..20).filter(|change| quiet.doubts(passes, *change)).count(), usize::from(AT_FIRST));
     }
 
     #[test]

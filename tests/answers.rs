@@ -9,12 +9,18 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use common::{
     client::call,
     origin::{Origin, Reply, Seen, chain, ok, response},
     sim::{Net, Proxy},
+    until,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep},
 };
 
 const READ: &str = "eth_getLogs";
@@ -244,4 +250,146 @@ async fn a_method_that_a_node_might_trim_reaches_none() {
         }
     }
     assert_eq!(asked.load(SeqCst), 0);
+}
+
+/// Three nodes that do as `scripts` say with a read.
+async fn three(net: &Net, scripts: [Script; 3]) -> (Vec<Origin>, Proxy) {
+    let mut origins = Vec::new();
+    for script in scripts {
+        origins.push(Origin::within(net, script).await);
+    }
+    let proxy = Proxy::over(net, origins.iter().map(Origin::url), "").await;
+    until("all are up", async || proxy.verdicts().await == ["up", "up", "up"]).await;
+    (origins, proxy)
+}
+
+type Script = fn(&Seen) -> Reply;
+
+fn odd(seen: &Seen) -> Reply {
+    Reply::error(seen, -32099, "words that nobody has heard before")
+}
+
+fn well(seen: &Seen) -> Reply {
+    Reply::result(seen, "\"well\"")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_nobody_knows_is_asked_of_one_more_node_at_every_door() {
+    for door in DOORS {
+        let net = Net::default();
+        let (origins, proxy) = three(&net, [odd, well, well]).await;
+        assert_eq!(at(door, &proxy, "1", READ).await, answer(1, "\"well\""), "{door}");
+        assert_eq!(origins.iter().map(|origin| origin.count(READ)).collect::<Vec<_>>(), [1, 1, 0], "{door}");
+
+        let second: Script = |seen| Reply::error(seen, -32098, "the second node's own words");
+        let (origins, proxy) = three(&net, [odd, second, well]).await;
+        let text = at(door, &proxy, "1", READ).await;
+        assert!(text.contains("words that nobody has heard before"), "{door}: {text}");
+        assert_eq!(origins.iter().map(|origin| origin.count(READ)).collect::<Vec<_>>(), [1, 1, 0], "{door}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revert_and_what_is_not_a_read_are_not_asked_twice() {
+    let net = Net::default();
+    let revert: Script = |seen| Reply::error(seen, 3, "execution reverted");
+    let (origins, proxy) = three(&net, [revert, well, well]).await;
+    assert!(at("single", &proxy, "1", READ).await.contains("execution reverted"));
+    assert_eq!(origins[1].count(READ), 0);
+    let (origins, proxy) = three(&net, [odd, well, well]).await;
+    assert!(at("single", &proxy, "1", "eth_sendTransaction").await.contains("words that nobody"));
+    assert_eq!(origins[1].count("eth_sendTransaction"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_null_for_what_clients_were_shown_is_not_believed_while_another_node_has_it() {
+    let null: Script = |seen| Reply::result(seen, "null");
+    let net = Net::default();
+    for (method, params) in [
+        ("eth_getBlockByNumber", r#"["0x2",false]"#),
+        ("eth_getBlockReceipts", r#"["0x2"]"#),
+        ("eth_getTransactionByBlockNumberAndIndex", r#"["0x2","0x0"]"#),
+        ("eth_getBlockTransactionCountByNumber", r#"["0x2"]"#),
+    ] {
+        let (origins, proxy) = three(&net, [null, well, well]).await;
+        for origin in &origins {
+            origin.head().store(5, SeqCst);
+        }
+        until("the head is known", async || proxy.side().await["head"] == 5).await;
+        assert_eq!(proxy.post(call(1, method, params)).await.text(), answer(1, "\"well\""), "{method}");
+    }
+    // Above what was shown a null is the truth, and so it is of a hash that nobody was told.
+    let (origins, proxy) = three(&net, [null, well, well]).await;
+    let unheard = format!("[\"0x{}\",false]", "ab".repeat(32));
+    for (method, params) in [("eth_getBlockByNumber", r#"["0xffffff",false]"#), ("eth_getBlockByHash", &unheard)] {
+        assert_eq!(proxy.post(call(1, method, params)).await.text(), answer(1, "null"), "{method}");
+        assert_eq!(origins[1].count(method), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_node_has_yet_is_asked_for_again_for_two_seconds_at_most() {
+    let net = Net::default();
+    for (comes_after, expected) in [(0.7, "\"there\""), (5.0, "null")] {
+        let dawn = Instant::now();
+        let origin = Origin::within(&net, move |seen| {
+            let is_there = dawn.elapsed() >= Duration::from_secs_f64(1.0 + comes_after);
+            Reply::result(seen, if is_there { "\"there\"" } else { "null" })
+        })
+        .await;
+        let proxy = Proxy::over(&net, [origin.url()], "").await;
+        sleep(Duration::from_secs(1).saturating_sub(dawn.elapsed())).await;
+        let asked = Instant::now();
+        let text = proxy.post(call(1, "eth_getBlockByNumber", r#"["0x64",false]"#)).await.text();
+        assert_eq!(text, answer(1, expected));
+        assert!(asked.elapsed() <= Duration::from_millis(2100), "{:?}", asked.elapsed());
+        assert!((2..10).contains(&origin.count("eth_getBlockByNumber")), "{}", origin.count("eth_getBlockByNumber"));
+    }
+}
+
+/// A node that takes so long over a read, and answers all else at once.
+async fn slow(net: &Net, seconds: u64) -> Origin {
+    Origin::within(net, move |seen| {
+        let bytes = ok(answer(seen.id(), "\"well\""));
+        let wait = if seen.method() == READ { seconds } else { 0 };
+        Reply::act(async move |mut io| {
+            sleep(Duration::from_secs(wait)).await;
+            io.write_all(&bytes).await.ok()?;
+            Some(io)
+        })
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_call_is_begun_once_and_answered() {
+    for door in DOORS {
+        for count in [1, 3] {
+            let net = Net::default();
+            let mut origins = Vec::new();
+            for _ in 0..count {
+                origins.push(slow(&net, 15).await);
+            }
+            let _chain = chain(&origins);
+            let proxy = Proxy::over(&net, origins.iter().map(Origin::url), "").await;
+            assert_eq!(at(door, &proxy, "1", READ).await, answer(1, "\"well\""), "{door}, {count} nodes");
+            let begun: usize = origins.iter().map(|origin| origin.count(READ)).sum();
+            assert_eq!(begun, 1, "{door}, {count} nodes");
+            assert!(proxy.verdicts().await.iter().all(|verdict| verdict == "up"), "{door}, {count} nodes");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_node_swallows_is_begun_at_another_in_time_for_its_deadline() {
+    for door in DOORS {
+        let net = Net::default();
+        let origins = [slow(&net, 3600).await, slow(&net, 1).await];
+        let _chain = chain(&origins);
+        let proxy = Proxy::over(&net, origins.iter().map(Origin::url), "").await;
+        let asked = Instant::now();
+        assert_eq!(at(door, &proxy, "1", READ).await, answer(1, "\"well\""), "{door}");
+        assert!(asked.elapsed() < Duration::from_secs(22), "{door}: {:?}", asked.elapsed());
+        assert_eq!([origins[0].count(READ), origins[1].count(READ)], [1, 1], "{door}");
+    }
 }

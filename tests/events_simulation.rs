@@ -340,9 +340,9 @@ fn a_header_that_no_node_gives_is_skipped_within_seconds() {
                 grow(&stage.nodes, 1);
             }
             let (_, heard) = clients.join_next().await.unwrap().unwrap();
-            let after = heard.iter().find(|one| {
-                one.topic == "head" && chain::name(one.data["block"].as_str().unwrap()) >= first
-            });
+            let after = heard
+                .iter()
+                .find(|one| one.topic == "head" && chain::name(one.data["block"].as_str().unwrap()) >= first);
             let waited = after.unwrap_or_else(|| panic!("seed {seed}: nothing more")).at - since;
             assert!(waited < Duration::from_secs(16), "seed {seed}: {waited:?}");
             let heads = heard.iter().filter(|one| one.topic == "head" && one.at > since + waited).count();

@@ -348,7 +348,7 @@ async fn results_pass_unchanged_in_every_order_of_members() {
 }
 
 #[tokio::test]
-async fn an_error_that_speaks_of_the_node_is_asked_of_another_and_one_that_speaks_of_the_call_is_not() {
+async fn an_error_is_asked_of_another_node_unless_it_is_the_calls_for_certain() {
     let cases = [
         (-32603, "Internal error", true),
         (-32005, "limit exceeded", true),
@@ -356,9 +356,9 @@ async fn an_error_that_speaks_of_the_node_is_asked_of_another_and_one_that_speak
         (-32000, "header not found", true),
         (-32000, "required historical state unavailable", true),
         (3, "execution reverted", false),
-        (-32602, "missing value for required argument 0", false),
-        (-32601, "the method eth_foo does not exist/is not available", false),
-        (-32000, "insufficient funds for gas * price + value", false),
+        (-32602, "missing value for required argument 0", true),
+        (-32601, "the method eth_foo does not exist/is not available", true),
+        (-32000, "insufficient funds for gas * price + value", true),
     ];
     for (code, message, of_the_node) in cases {
         let (first, well, proxy) = first_and_well(move |seen| Reply::error(seen, code, message)).await;

@@ -101,7 +101,8 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
     let (_, keys) = read_example_in_full();
     let written = written_in_the_example();
     for setting in settings(&keys) {
-        let no_default = ["workers", "chain_id", "networks.<name>.chain_id", "chain.timeout"].contains(&setting.as_str());
+        let no_default =
+            ["workers", "chain_id", "networks.<name>.chain_id", "chain.timeout"].contains(&setting.as_str());
         let row = match setting.strip_prefix("node.") {
             Some(key) => format!("| `{key}` | "),
             None if no_default => format!("| `{setting}` | "),

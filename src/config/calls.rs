@@ -39,7 +39,7 @@ pub enum Verify {
 pub struct Calls {
     /// The whole call: all attempts, and the time for which it is held.
     pub timeout: Duration,
-    /// One attempt at one node; not longer than `timeout`.
+    /// How long an attempt at one node is waited for before another may be begun beside it; not longer than `timeout`.
     pub attempt_timeout: Duration,
     /// Attempts of one call at most before it waits, the first included.
     pub attempts: NonZeroU32,

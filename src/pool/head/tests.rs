@@ -318,7 +318,7 @@ proptest! {
         let round = |bench: &mut Bench, seconds: f64| {
             for node in (0..=honest).filter(|&n| is_honest(n)) {
                 let number = tip(seconds) - lag(node);
-                bench.report(seconds + node as f64 * 0.001, node, number, UNIX + ((number - 990) as f64 * block / 2.0) as u64 % (seconds as u64 + 1));
+                bench.report(seconds + node as f64 * 0.001, node, number, UNIX + (number.saturating_sub(990) as f64 * block / 2.0) as u64 % (seconds as u64 + 1));
             }
         };
         // The honest nodes were there first, for as long as it takes to learn the pace.

@@ -332,7 +332,7 @@ async fn nodes_that_do_not_push_are_asked_three_times_a_block() {
     let probes = stage.devnet.el(0).count("eth_getBlockByNumber");
     assert!((55..=65).contains(&probes), "{probes} in a minute, {asked} before, from block {first}");
     assert!(stage.latency() < Duration::from_millis(1100), "{:?}", stage.latency());
-    assert_eq!(stage.changes().len(), 20);
+    assert!((19..=20).contains(&stage.changes().len()), "the last may be yet to come");
     assert!(stage.devnet.el(1).count("eth_getBlockByNumber") < 10, "the others' heads are not wanted so soon");
     // No more than needed while nobody listens.
     stage.follower.want(false);

@@ -77,12 +77,16 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
             scene.node(nodes - 1).clear_faults();
             scene.node(nodes - 1).set_fault(Fault::lag(rng.u64(1..5)));
         }
-        2 => scene.node(nodes - 1).clear_faults(),
+        2 => {
+            scene.node(nodes - 1).clear_faults();
+            // Logs can be had all the same, in another form.
+            odd_about_logs(scene, nodes - 1, rng);
+        }
         3 | 4 => _ = scene.devnet.chain().reorg(rng.u64(1..5)).unwrap(),
         _ => {
             let node = scene.node(rng.usize(..nodes - 1));
             node.clear_faults();
-            match rng.u8(..18) {
+            match rng.u8(..22) {
                 0 | 1 => node.set_fault(Fault::Down),
                 2 | 3 => node.set_fault(Fault::Hang),
                 4 => node.set_fault(Fault::Mute),
@@ -97,10 +101,83 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
                 13 => node.set_fault(Fault::quota(&[])),
                 14 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
                 15 => node.set_fault(Fault::late(rng.u64(50..4_000))),
+                16..=19 => odd_about_logs(scene, rng.usize(..nodes - 1), rng),
                 _ => {}
             }
         }
     }
+}
+
+fn odd_about_logs(scene: &Scene, node: usize, rng: &mut Rng) {
+    match rng.u8(..5) {
+        0 => scene.node(node).set_fault(Fault::OddLogs),
+        1 => scene.node(node).set_fault(Fault::NoLogsByHash),
+        2 => scene.node(node).set_fault(Fault::logs_limit(rng.u64(..3))),
+        3 => scene.node(node).set_fault(Fault::refuse(&["eth_getLogs"])),
+        _ => {}
+    }
+}
+
+/// For a while nobody gives the logs of one block; besides that, all but the last node come and go. Whom the block may concern is told, and
+/// nobody else notices.
+fn run_without_logs_of_a_block(seed: u64) -> usize {
+    play(seed, async {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = rng.usize(2..=3);
+        let any = [Reach::Both, Reach::Http, Reach::Ws];
+        let reaches: Vec<Reach> = (0..nodes).map(|_| any[rng.usize(..any.len())]).collect();
+        let mut scene = Scene::set(seed, &reaches, "").await;
+        let _miner = scene.mine(Duration::from_millis(rng.u64(500..3000)), BLOCKS_UNTIL);
+        for number in 0..CLIENTS {
+            let mut plan = scene.plan(number, CALLS_UNTIL, END);
+            plan.patience = PATIENCE;
+            plan.may_be_closed = true;
+            scene.admit(plan).await;
+        }
+        scene.at(4_000 + rng.u64(..4_000)).await;
+        let missing = scene.devnet.chain().head().number + rng.u64(1..3);
+        let lacks = |clears: bool, node: usize| {
+            if clears {
+                scene.node(node).clear_faults();
+            }
+            scene.node(node).set_fault(Fault::missing_logs(missing));
+        };
+        (0..nodes).for_each(|node| lacks(false, node));
+        while scene.start.elapsed() < Duration::from_millis(28_000) {
+            let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
+            scene.at(now + rng.u64(500..5_000)).await;
+            let node = rng.usize(..nodes - 1);
+            lacks(true, node);
+            match rng.u8(..4) {
+                0 => scene.node(node).set_fault(Fault::Down),
+                1 => scene.node(node).set_fault(Fault::Hang),
+                2 => scene.node(node).set_fault(Fault::slow(rng.u64(10..500))),
+                _ => {}
+            }
+        }
+        for node in 0..nodes {
+            scene.node(node).clear_faults();
+            scene.node(node).settled().await;
+        }
+        let bloom = scene.devnet.chain().block(missing).unwrap().bloom.clone();
+        let concerned: Vec<bool> = (0..CLIENTS).map(|number| scene.plan(number, 0, 0).may_want(&bloom)).collect();
+        let reports = scene.settle().await;
+        for (number, (report, concerned)) in reports.iter().zip(&concerned).enumerate() {
+            assert_eq!(report.closed.is_some(), *concerned, "seed {seed} client {number}: {:?}", report.closed);
+        }
+        scene.app.shutdown().await;
+        concerned.iter().filter(|concerned| **concerned).count()
+    })
+}
+
+#[test]
+fn a_block_whose_logs_nobody_gives_closes_those_whom_it_may_concern_and_nobody_else() {
+    let seeds = seeds(0..300);
+    let closed = AtomicU64::new(0);
+    each(seeds.clone(), run_without_logs_of_a_block, |count| _ = closed.fetch_add(count as u64, Relaxed));
+    let (count, closed) = ((seeds.end - seeds.start) * CLIENTS as u64, closed.into_inner());
+    println!("seeds {seeds:?}: {closed} of {count} clients closed");
+    assert!(closed * 10 > count && closed * 10 < count * 9);
 }
 
 #[test]

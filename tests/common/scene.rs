@@ -124,6 +124,7 @@ impl Scene {
                 _ => json!({ "address": [contract], "topics": [] }),
             },
             fetches: false,
+            may_be_closed: false,
             old_blocks: OLD_BLOCKS,
             tip: Arc::new(move || chain.head().number),
         }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 use fastrand::Rng;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use steadfast::devnet::Bloom;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -39,6 +40,8 @@ pub struct Plan {
     pub filter: Value,
     /// Whether it fetches each block as it hears of it, which must be there.
     pub fetches: bool,
+    /// Whether it may be closed with 1013, since something was not to be had.
+    pub may_be_closed: bool,
     /// Blocks up to this height are the same on every node, whatever befalls it.
     pub old_blocks: u64,
     /// The head of the network at this moment.
@@ -59,6 +62,8 @@ pub struct Report {
     /// Notifications, of heads and of logs.
     pub notified: (usize, usize),
     pub calls: usize,
+    /// When it was closed with 1013, and why.
+    pub closed: Option<(Duration, String)>,
     /// The longest that an answer took.
     pub worst: Duration,
     /// The longest time between two heads.
@@ -115,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
         self.ask("eth_subscribe", r#"["newHeads"]"#, Expected::Subscription("newHeads")).await;
         self.ask("eth_subscribe", &format!(r#"["logs",{filter}]"#), Expected::Subscription("logs")).await;
         let mut next_call = Instant::now();
-        while Instant::now() < self.plan.end {
+        while Instant::now() < self.plan.end && self.report.closed.is_none() {
             let due = if next_call < self.plan.calls_until { next_call } else { self.plan.end };
             let overdue = self.asked.values().map(|(at, _)| *at + self.plan.patience).min();
             tokio::select! {
@@ -136,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
                 }
             }
         }
-        if !self.asked.is_empty() {
+        if !self.asked.is_empty() && self.report.closed.is_none() {
             self.fail(&format!("never answered: {:?}", self.asked.keys()));
         }
     }
@@ -197,6 +202,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
         let text = match message {
             Message::Text(text) => text.as_str().to_owned(),
             Message::Ping(_) | Message::Pong(_) => return,
+            Message::Close(Some(CloseFrame { code, reason })) if u16::from(code) == 1013 && self.plan.may_be_closed => {
+                self.report.closed = Some((self.start.elapsed(), reason.to_string()));
+                return;
+            }
             Message::Close(Some(CloseFrame { code, reason })) => self.fail(&format!("closed with {code} {reason}")),
             other => self.fail(&format!("{other:?}")),
         };
@@ -310,9 +319,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
     }
 }
 
+impl Plan {
+    /// Whether a block with this bloom filter may have logs that its filter wants: an address, or alternatives of the first topic.
+    pub fn may_want(&self, bloom: &Bloom) -> bool {
+        let has = |value: &Value| {
+            let hex = value.as_str().unwrap().trim_start_matches("0x");
+            let byte = |place: usize| u8::from_str_radix(&hex[place..place + 2], 16).unwrap();
+            bloom.may_contain(&(0..hex.len()).step_by(2).map(byte).collect::<Vec<u8>>())
+        };
+        let any = |wish: &Value| match wish {
+            Value::Null => true,
+            Value::Array(list) => list.is_empty() || list.iter().any(has),
+            one => has(one),
+        };
+        any(&self.filter["address"]) && any(&self.filter["topics"][0]) && bloom.0 != [0; 256]
+    }
+}
+
 impl Report {
     /// Holds what stands at the end against the canonical `heads` (number and hash) and `logs` of the network.
     pub fn settle(&self, name: &str, heads: &[(u64, String)], logs: &[(u64, String, u64)]) {
+        if self.closed.is_some() {
+            return;
+        }
         let (first, tip) = (self.heads.first().map(|head| head.0), heads.last().map(|head| head.0));
         assert!(
             first.is_some_and(|first| first <= self.since + 1) || tip == Some(self.since),

@@ -357,7 +357,7 @@ fn a_node_that_never_tells_its_head_is_heard_all_the_same_in_the_end() {
     }
     stage.open(&node);
     stage.head(&node, 6);
-    assert_eq!(stage.heard(), ["block 6", "head 6"]);
+    assert_eq!(stage.heard(), ["block* 6", "head 6"]);
 }
 
 #[test]

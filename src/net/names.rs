@@ -31,22 +31,24 @@ const MAX_NAMES: usize = 1024;
 
 /// What came of a lookup.
 pub type Found = io::Result<Vec<IpAddr>>;
+/// What is told of a name, once.
+pub type Done = Box<dyn FnOnce(Found) + Send>;
 
 /// Looks names up.
 pub trait Resolve: Send + Sync + 'static {
     /// Looks `host` up and calls `done`, now or later, on any thread. It may hang for as long as it likes, but not here.
-    fn resolve(&self, host: &str, done: Box<dyn FnOnce(Found) + Send>);
+    fn resolve(&self, host: &str, done: Done);
 }
 
 /// The system's resolver.
 pub(super) struct System;
 
 impl Resolve for System {
-    fn resolve(&self, host: &str, done: Box<dyn FnOnce(Found) + Send>) {
+    fn resolve(&self, host: &str, done: Done) {
         let host = host.to_owned();
         let done = Arc::new(Mutex::new(Some(done)));
         let of_the_thread = done.clone();
-        let tell = |done: &Mutex<Option<Box<dyn FnOnce(Found) + Send>>>, found| {
+        let tell = |done: &Mutex<Option<Done>>, found| {
             if let Some(done) = lock(done).take() {
                 done(found);
             }
@@ -233,8 +235,6 @@ mod tests {
             assert_eq!(alternating(&list(given)), list(order), "{given}");
         }
     }
-
-    type Done = Box<dyn FnOnce(Found) + Send>;
 
     /// A resolver that answers when the test says so.
     #[derive(Clone, Default)]

@@ -30,7 +30,10 @@ const FORGET: Duration = Duration::from_secs(600);
 
 /// What is remembered of nodes, by their names. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Forms(Arc<Mutex<BTreeMap<Arc<str>, (u8, Instant)>>>);
+pub(in super::super) struct Forms(Arc<Mutex<Refused>>);
+
+/// By the name of a node.
+type Refused = BTreeMap<Arc<str>, (u8, Instant)>;
 
 impl Forms {
     /// The forms to ask a node in, one after the other. A node that lost an answer in one form begins its next round with another.

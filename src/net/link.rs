@@ -232,6 +232,11 @@ impl Shared {
         self.last_id.fetch_add(1, Relaxed) + 1
     }
 
+    /// Whether this id was given out at some time.
+    fn has_given(&self, id: u64) -> bool {
+        (1..=self.last_id.load(Relaxed)).contains(&id)
+    }
+
     fn signal(&self, signal: Signal) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         // The last one tells why a connection is cut.

@@ -102,6 +102,53 @@ fn place(scanner: &mut Scanner<'_>) -> Result<Range<usize>, Malformed> {
     Ok(start..scanner.offset())
 }
 
+/// What an object without an id is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unlabelled {
+    /// An answer, with the id that it must have, and where that stands.
+    Answer(Bytes, Range<usize>),
+    /// A result, and nobody knows whose.
+    Result,
+    Other,
+}
+
+/// Reads an object that has no id, or null for one. `only` is the id of the one call that can be meant, if there is but one.
+pub(super) fn labelled(text: &Bytes, only: impl FnOnce() -> Option<u64>) -> Unlabelled {
+    let (mut scanner, mut first) = (Scanner::new(text), true);
+    let (mut null, mut has_result, mut has_error) = (None, false, false);
+    scanner.space();
+    if scanner.expect(b'{', "expected an object").is_err() {
+        return Unlabelled::Other;
+    }
+    let start = scanner.offset();
+    while let Ok(Some(key)) = scanner.member(first) {
+        first = false;
+        let Ok(value) = place(&mut scanner) else { return Unlabelled::Other };
+        match key.raw {
+            b"id" => null = Some(value),
+            b"result" => has_result = true,
+            b"error" => has_error |= &text[value] != b"null",
+            b"method" => return Unlabelled::Other,
+            _ => {}
+        }
+    }
+    match only().filter(|_| has_result || has_error) {
+        Some(id) => {
+            let id = id.to_string();
+            let (before, label, after) = match null {
+                Some(null) => (null.start, id, null.end),
+                None => (start, format!(r#""id":{id},"#), start),
+            };
+            let place = before + label.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
+            let digits = label.bytes().filter(u8::is_ascii_digit).count();
+            let text = [&text[..before], label.as_bytes(), &text[after..]].concat();
+            Unlabelled::Answer(text.into(), place..place + digits)
+        }
+        None if has_result && !has_error => Unlabelled::Result,
+        None => Unlabelled::Other,
+    }
+}
+
 /// What a response says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {

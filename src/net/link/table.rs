@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{
     Shared,
     feed::News,
-    frame::{self, Answer, Frame, Outcome},
+    frame::{self, Answer, Frame, Outcome, Unlabelled},
 };
 use crate::{domain::json::Malformed, metrics::Replay};
 
@@ -51,6 +51,12 @@ pub(super) enum Broken {
     /// More than can be kept.
     #[error("the node sent {MAX_EARLY} notifications before it answered a subscription")]
     Early,
+    /// An answer to what nobody asked: the node mixes calls up.
+    #[error("the node answered a call that it was never sent")]
+    Alien,
+    /// A result that may be of one call or another.
+    #[error("the node sent a result without an id while several calls were under way")]
+    NoId,
     /// An answer to what the link asked for itself has not come in time.
     #[error("no answer to a subscription within {0:?}")]
     Unanswered(Duration),
@@ -63,6 +69,8 @@ pub(super) struct Table<C> {
     patience: Duration,
     /// Calls that wait for an answer, by our id.
     calls: BTreeMap<u64, C>,
+    /// Calls on this connection that were forgotten and not answered.
+    forgotten: usize,
     /// What the link asked for itself on this connection and is not answered, by our id: these answers are for nobody else.
     own: BTreeMap<u64, Own>,
     /// Every subscription that somebody reads, on whichever connection.
@@ -123,6 +131,7 @@ impl<C> Table<C> {
             ids,
             patience,
             calls: BTreeMap::new(),
+            forgotten: 0,
             own: BTreeMap::new(),
             wanted: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -137,7 +146,7 @@ impl<C> Table<C> {
 
     /// Nobody waits for a call any more; its answer, if it comes, is for nobody.
     pub(super) fn forget(&mut self, id: u64) {
-        self.calls.remove(&id);
+        self.forgotten += usize::from(self.calls.remove(&id).is_some());
     }
 
     /// Somebody wants a subscription, on the connection that is open. The params must be UTF-8.
@@ -182,6 +191,7 @@ impl<C> Table<C> {
     /// The connection is lost, with all that was to come on it. Whoever waits for a call is dropped.
     pub(super) fn detach(&mut self) -> Vec<Effect<C>> {
         self.calls.clear();
+        self.forgotten = 0;
         self.own.clear();
         self.live.clear();
         self.early.clear();
@@ -221,8 +231,24 @@ impl<C> Table<C> {
         match frame::read(text)? {
             Frame::Answer(id) => self.answer(text, id, now, effects),
             Frame::Note { subscription, result } => self.note(text.slice(subscription), text.slice(result), effects),
-            Frame::Other => Ok(()),
+            Frame::Other => match frame::labelled(text, || self.only_one()) {
+                Unlabelled::Answer(text, id) => self.answer(&text, id, now, effects),
+                Unlabelled::Result if !self.is_idle() => Err(Broken::NoId),
+                // Such as an error without an id, which may be of none of the calls.
+                Unlabelled::Result | Unlabelled::Other => Ok(()),
+            },
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.own.is_empty()
+    }
+
+    /// The id of what is under way, if it is one thing.
+    fn only_one(&self) -> Option<u64> {
+        let mut all = self.calls.keys().chain(self.own.keys());
+        let one = all.next().filter(|_| self.forgotten == 0)?;
+        all.next().is_none().then_some(*one)
     }
 
     fn answer(
@@ -232,14 +258,20 @@ impl<C> Table<C> {
         now: Instant,
         effects: &mut Vec<Effect<C>>,
     ) -> Result<(), Broken> {
-        let id = std::str::from_utf8(&text[place.clone()]).ok().and_then(|id| id.parse().ok());
-        let Some(id) = id else { return Ok(()) };
+        let id = std::str::from_utf8(&text[place.clone()]).ok().and_then(|id| id.trim_matches('"').parse().ok());
+        let Some(id) = id.filter(|id| self.ids.has_given(*id)) else {
+            // While something is under way, it may be meant, and would wait in vain.
+            return if self.is_idle() { Ok(()) } else { Err(Broken::Alien) };
+        };
         if let Some(caller) = self.calls.remove(&id) {
             effects.push(Effect::Answer(caller, Answer { text: text.clone(), id: place }));
             return Ok(());
         }
-        // An id that nobody knows is of a call that was forgotten.
-        let Some(own) = self.own.remove(&id) else { return Ok(()) };
+        let Some(own) = self.own.remove(&id) else {
+            // It is of a call that was forgotten.
+            self.forgotten = self.forgotten.saturating_sub(1);
+            return Ok(());
+        };
         let Kind::Subscribe { key, ask } = own.kind else { return Ok(()) };
         match frame::outcome(text)? {
             Outcome::Result(subscription) => self.granted(key, ask, subscription, now, effects),

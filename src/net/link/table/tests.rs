@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering::Relaxed;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -256,6 +258,7 @@ fn a_lapsed_wish_is_ended_and_asked_for_again_when_its_reader_has_caught_up() {
 #[test]
 fn calls_are_answered_in_any_order_and_forgotten_ones_not_at_all() {
     let mut bench = Bench::new();
+    bench.table.ids.last_id.store(12, Relaxed);
     for (id, caller) in [(10, "a"), (11, "b"), (12, "c")] {
         bench.table.call(id, caller);
     }
@@ -267,6 +270,56 @@ fn calls_are_answered_in_any_order_and_forgotten_ones_not_at_all() {
     bench.frame(r#"{"id":"10","result":1}"#);
     bench.frame(r#"{"id":null,"error":{"code":-32700}}"#);
     assert_eq!(bench.said(), [r#"c {"jsonrpc":"2.0","id":*,"result":"c"}"#, r#"a {"result":{"id":11},"id":*}"#]);
+}
+
+#[test]
+fn an_answer_without_an_id_is_that_of_the_only_call_or_nobodys() {
+    let frame = |bench: &mut Bench, text: &str| {
+        let mut effects = Vec::new();
+        let outcome = bench.table.frame(&Bytes::copy_from_slice(text.as_bytes()), bench.now, &mut effects);
+        bench.note(effects);
+        outcome.map_err(|broken| broken.to_string())
+    };
+    let mut bench = Bench::new();
+    bench.table.ids.last_id.store(20, Relaxed);
+    for (text, answered) in [
+        (r#"{"jsonrpc":"2.0","result":[1]}"#, r#"a {"id":*,"jsonrpc":"2.0","result":[1]}"#),
+        (r#"{"result":"0x1","id":null}"#, r#"a {"result":"0x1","id":*}"#),
+        (r#"{"id":null,"error":{"code":-32700,"message":"x"}}"#, r#"a {"id":*,"error":{"code":-32700,"message":"x"}}"#),
+        (r#"{"id":"10","result":{"id":5}}"#, r#"a {"id":*,"result":{"id":5}}"#),
+    ] {
+        bench.table.call(10, "a");
+        assert_eq!((frame(&mut bench, text), bench.said()), (Ok(()), vec![answered.to_owned()]), "{text}");
+    }
+    // It might be of the one or the other; an error may be of neither.
+    bench.table.call(10, "a");
+    bench.table.call(11, "b");
+    assert_eq!(frame(&mut bench, r#"{"id":null,"error":{"code":1}}"#), Ok(()));
+    assert!(frame(&mut bench, r#"{"result":1}"#).is_err());
+    // It might be of the one that was forgotten, until that is answered.
+    bench.table.forget(10);
+    assert!(frame(&mut bench, r#"{"result":1}"#).is_err());
+    assert_eq!(frame(&mut bench, r#"{"id":10,"result":1}"#), Ok(()));
+    assert_eq!(bench.said(), Vec::<String>::new());
+    assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
+    assert_eq!(bench.said(), [r#"b {"id":*,"result":1}"#]);
+    // With nothing under way, it harms nobody.
+    assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
+}
+
+#[test]
+fn an_answer_with_an_id_that_no_call_had_ends_the_connection_if_one_is_under_way() {
+    let mut bench = Bench::new();
+    bench.want(100);
+    let answer = |bench: &mut Bench, id: &str| {
+        let text = Bytes::from(format!(r#"{{"id":{id},"result":"0x1"}}"#));
+        bench.table.frame(&text, bench.now, &mut Vec::new())
+    };
+    for id in ["2", "0", r#""x""#, "1.5"] {
+        assert_eq!(answer(&mut bench, id), Err(Broken::Alien), "{id}");
+    }
+    assert_eq!(answer(&mut bench, "1"), Ok(()));
+    assert_eq!(answer(&mut bench, "2"), Ok(()), "nothing is under way");
 }
 
 #[test]

@@ -67,7 +67,11 @@ use crate::{
     metrics::Metrics,
 };
 
-/// A node that owes answers and has been silent for this long is probed at once, and has as long again to answer.
+/// A node that owes answers and has been silent for this long is probed at once.
+const SUSPICION: Duration = Duration::from_millis(500);
+/// And has this long to send a byte. Both together are two seconds, and leave most of them to a node that is slow with probes.
+const TRIAL: Duration = Duration::from_millis(1500);
+/// A node may be silent to a probe for half its time, but for this long at least, before another is sent, and for as long again.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often silence is looked for.
 const WATCH: Duration = Duration::from_millis(100);
@@ -437,9 +441,8 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
     }
 }
 
-/// Looks for nodes that owe answers and send nothing, or nothing to a probe, and puts each to the test. One that is slow with probes is
-/// not silent: a node may be still for as long as its last good probe took, if that is more than a second, and take half the time of a
-/// probe to send the first byte to one.
+/// Looks for nodes that owe answers and send nothing, or nothing to a probe, and puts each to the test. One that is known to be slow with
+/// probes has as long as its last good one took.
 async fn watch_silence(pool: Arc<Pool>) {
     let mut tests: JoinSet<(usize, Option<Input>)> = JoinSet::new();
     let mut under_test = vec![false; pool.nodes.len()];
@@ -464,11 +467,11 @@ async fn watch_silence(pool: Arc<Pool>) {
                     if under_test[index] || !known.verdict.answers() {
                         continue;
                     }
-                    let usual = SILENCE.max(known.latency.unwrap_or_default());
-                    let owes = node.silence(now) > usual;
+                    let owes = node.silence(now) > SUSPICION;
                     if owes || node.traffic.unheard(now) > patience {
                         under_test[index] = true;
-                        let (pool, limit) = (pool.clone(), if owes { usual } else { patience });
+                        let trial = TRIAL.max(known.latency.unwrap_or_default());
+                        let (pool, limit) = (pool.clone(), if owes { trial } else { patience });
                         tests.spawn(async move { (index, put_to_the_test(&pool, index, owes, limit).await) });
                     }
                 }
@@ -477,7 +480,7 @@ async fn watch_silence(pool: Arc<Pool>) {
     }
 }
 
-/// Probes a node that has been silent for `limit`, though it `owes` answers, or a probe its first byte, and gives it as long again.
+/// Probes a node that has been silent for a while, though it `owes` answers, or a probe its first byte, and gives it so long to send one.
 async fn put_to_the_test(pool: &Pool, index: usize, owes: bool, limit: Duration) -> Option<Input> {
     let node = &pool.nodes[index];
     let chain = pool.snapshot().nodes[index].chain.clone();
@@ -491,8 +494,8 @@ async fn put_to_the_test(pool: &Pool, index: usize, owes: bool, limit: Duration)
         Err(_) if owes && node.silence(Instant::now()) < limit => None,
         Err(_) if !owes && node.traffic.unheard(Instant::now()) < limit => None,
         Err(_) => {
-            let what = if owes { "answers" } else { "an answer to a probe" };
-            let text = format!("owes {what}, and has been silent for {:?}", limit * 2);
+            let (what, before) = if owes { ("answers", SUSPICION) } else { ("an answer to a probe", limit) };
+            let text = format!("owes {what}, and has been silent for {:?}", before + limit);
             Some(Input::Out(index, Trouble { fault: Fault::Silent, text }))
         }
     }

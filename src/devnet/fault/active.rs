@@ -1,0 +1,180 @@
+//! What is wrong with one node at one moment.
+
+use std::{mem::discriminant, time::Duration};
+
+use super::{Fault, is_probe};
+use crate::devnet::{rpc::Label, view::View};
+
+/// All that is wrong with a node at one moment.
+#[derive(Clone, Default)]
+pub(in crate::devnet) struct Faults {
+    pub(super) list: Vec<Fault>,
+    /// What the node saw when [`Fault::Freeze`] was set.
+    pub(super) frozen: Option<View>,
+}
+
+impl Faults {
+    pub(in crate::devnet) fn list(&self) -> &[Fault] {
+        &self.list
+    }
+
+    /// Adds a fault, in the place of one of its kind. `view` is the node's present one.
+    pub(in crate::devnet) fn set(&mut self, fault: Fault, view: View) {
+        if fault == Fault::Freeze {
+            self.frozen = Some(view);
+        }
+        self.list.retain(|other| discriminant(other) != discriminant(&fault));
+        self.list.push(fault);
+    }
+
+    /// Takes the fault of this name away, if it is there.
+    pub(in crate::devnet) fn unset(&mut self, name: &str) {
+        self.list.retain(|fault| fault.name() != name);
+        if !self.has(&Fault::Freeze) {
+            self.frozen = None;
+        }
+    }
+
+    pub(in crate::devnet) fn has(&self, fault: &Fault) -> bool {
+        self.list.contains(fault)
+    }
+
+    pub(in crate::devnet) fn none(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(in crate::devnet) fn frozen(&self) -> Option<&View> {
+        self.frozen.as_ref()
+    }
+
+    pub(in crate::devnet) fn hang(&self) -> bool {
+        self.has(&Fault::Hang)
+    }
+
+    pub(in crate::devnet) fn down(&self) -> bool {
+        self.has(&Fault::Down)
+    }
+
+    pub(in crate::devnet) fn mute(&self) -> bool {
+        self.has(&Fault::Mute)
+    }
+
+    pub(in crate::devnet) fn lag(&self) -> u64 {
+        self.find(|fault| if let Fault::Lag { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
+    }
+
+    pub(in crate::devnet) fn late(&self) -> Duration {
+        let ms = self.find(|fault| if let Fault::Late { ms } = fault { Some(*ms) } else { None });
+        Duration::from_millis(ms.unwrap_or(0))
+    }
+
+    pub(in crate::devnet) fn lie(&self) -> u64 {
+        self.find(|fault| if let Fault::Lie { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
+    }
+
+    pub(in crate::devnet) fn slow(&self) -> Duration {
+        let ms = self.find(|fault| if let Fault::Slow { ms } = fault { Some(*ms) } else { None });
+        Duration::from_millis(ms.unwrap_or(0))
+    }
+
+    pub(in crate::devnet) fn max_connections(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::MaxConnections { connections } = fault { Some(*connections) } else { None })
+    }
+
+    pub(in crate::devnet) fn chain_id(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::WrongChain { chain_id } = fault { Some(*chain_id) } else { None })
+    }
+
+    pub(in crate::devnet) fn network_id(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::NetworkId { id } = fault { Some(*id) } else { None })
+    }
+
+    pub(in crate::devnet) fn rpc_error(&self) -> Option<(i64, &str)> {
+        self.find(|fault| match fault {
+            Fault::RpcError { code, message } => Some((*code, message.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Whether requests are turned away before they are looked at.
+    pub(in crate::devnet) fn refuses(&self) -> bool {
+        [Fault::Failing, Fault::Garbage].iter().any(|fault| self.has(fault))
+            || self.rate_limited().is_some()
+            || self.rpc_error().is_some()
+    }
+
+    /// The seconds after which a client may come again.
+    pub(in crate::devnet) fn rate_limited(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::RateLimited { retry_after } = fault { Some(*retry_after) } else { None })
+    }
+
+    pub(in crate::devnet) fn has_no_quota(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::Quota { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| is_named(named, method, params))
+    }
+
+    pub(in crate::devnet) fn does_not_offer(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::NotOffered { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| is_named(named, method, params))
+    }
+
+    pub(in crate::devnet) fn cuts(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::CutAnswer { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| is_named(named, method, params))
+    }
+
+    /// What becomes of the id in the answer to such a call.
+    pub(in crate::devnet) fn label(&self, method: &str, params: &str) -> Label {
+        let spoilt = self.find(|fault| match fault {
+            Fault::AlienId { methods } if is_named(methods, method, params) => Some(Label::Alien),
+            Fault::NoId { methods } if is_named(methods, method, params) => Some(Label::Absent),
+            _ => None,
+        });
+        spoilt.unwrap_or(Label::Own)
+    }
+
+    /// How many of the newest blocks are not given.
+    pub(in crate::devnet) fn nulls(&self) -> u64 {
+        self.find(|fault| if let Fault::Nulls { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
+    }
+
+    /// Notifications before the answer to a subscription, and right behind it.
+    pub(in crate::devnet) fn eager(&self) -> (u64, u64) {
+        self.find(|fault| if let Fault::Eager { before, after } = fault { Some((*before, *after)) } else { None })
+            .unwrap_or((0, 0))
+    }
+
+    /// Whether calls of this method are refused.
+    pub(in crate::devnet) fn refuses_method(&self, method: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::Refuse { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|methods| methods.iter().any(|name| name == method))
+    }
+
+    pub(in crate::devnet) fn logs_limit(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::LogsLimit { most } = fault { Some(*most) } else { None })
+    }
+
+    pub(in crate::devnet) fn missing_block(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::MissingBlock { number } = fault { Some(*number) } else { None })
+    }
+
+    pub(in crate::devnet) fn missing_logs(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::MissingLogs { number } = fault { Some(*number) } else { None })
+    }
+
+    /// The status that such a request is answered with in place of its own answer.
+    pub(in crate::devnet) fn http_status(&self, method: &str, params: &str) -> Option<u16> {
+        self.find(|fault| match fault {
+            Fault::HttpStatus { status, methods } if is_named(methods, method, params) => Some(*status),
+            _ => None,
+        })
+    }
+
+    fn find<'a, T: 'a>(&'a self, pick: impl Fn(&'a Fault) -> Option<T>) -> Option<T> {
+        self.list.iter().find_map(pick)
+    }
+}
+
+fn is_named(named: &[String], method: &str, params: &str) -> bool {
+    if named.is_empty() { !is_probe(method, params) } else { named.iter().any(|name| name == method) }
+}

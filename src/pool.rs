@@ -304,7 +304,6 @@ impl Pool {
         limit: Duration,
     ) -> Result<Result<Bytes, Refused>, Trouble> {
         let kind = Kind::of_method(Method::of(method).place, method);
-        let _scout = self.may_ask(node, kind)?;
         let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes)).await;
         match &answer {
             Ok(Ok(Ok(_))) => _ = self.nodes[node].resting.answered(kind, Instant::now()),

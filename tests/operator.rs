@@ -286,6 +286,8 @@ async fn an_error_in_which_a_node_repeats_its_key_reaches_the_client_without_it(
             assert!(text.contains(&format!("\"id\":{id}")), "{method}: {text}");
             serde_json::from_str::<serde_json::Value>(&text).unwrap();
         }
+        // The node is left alone for a while after it refused, and then has its say again.
+        sleep(Duration::from_secs(60)).await;
         // A result is data, and goes as it came.
         assert_eq!(proxy.post(call(id, "eth_getBalance", "[]")).await.text(), answer(id, &format!("\"{words}\"")));
     }

@@ -6,9 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Pool,
-    board::{Input, Trouble},
-    health::Fault,
-    resting::{Claim, Kind, Standing},
+    board::Input,
+    resting::{Claim, Kind},
 };
 
 /// A scout's place at a node that rested. Those that wait hear when it is free again.
@@ -58,19 +57,5 @@ impl Pool {
         self.stirred.notify_waiters();
         // A full inbox is worked off soon, and what rests is looked at each time.
         let _ = self.inbox.try_send(Input::Rests(node));
-    }
-
-    /// The way in for a question of our own: with a scout's place where one is needed.
-    ///
-    /// # Errors
-    /// When the node rests.
-    pub(super) fn may_ask(&self, node: usize, kind: Kind) -> Result<Option<Scout<'_>>, Trouble> {
-        let rests =
-            || Trouble { fault: Fault::Resting(None), text: "it rests, since it refused calls for quota".into() };
-        match self.nodes[node].resting.standing(kind, false, Instant::now()) {
-            Standing::Free | Standing::Last => Ok(None),
-            Standing::Due => self.scout(node, kind, false).map(Some).ok_or_else(rests),
-            Standing::Rests(_) => Err(rests()),
-        }
     }
 }

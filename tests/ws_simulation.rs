@@ -86,7 +86,7 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
         _ => {
             let node = scene.node(rng.usize(..nodes - 1));
             node.clear_faults();
-            match rng.u8(..22) {
+            match rng.u8(..24) {
                 0 | 1 => node.set_fault(Fault::Down),
                 2 | 3 => node.set_fault(Fault::Hang),
                 4 => node.set_fault(Fault::Mute),
@@ -102,6 +102,8 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
                 14 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
                 15 => node.set_fault(Fault::late(rng.u64(50..4_000))),
                 16..=19 => odd_about_logs(scene, rng.usize(..nodes - 1), rng),
+                20 => node.set_fault(Fault::max_connections(rng.u64(1..6))),
+                21 => node.set_fault(Fault::Gzip),
                 _ => {}
             }
         }

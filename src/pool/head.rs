@@ -109,6 +109,8 @@ pub struct Memory {
     rises: VecDeque<(Instant, u64)>,
     /// The pace that the chain has by its own rules, if it has one: slots come by the clock.
     known_pace: Option<f64>,
+    /// The pace that was seen when two nodes last agreed, or there was only one: none of a node that is slower than the others.
+    agreed_pace: Option<f64>,
 }
 
 /// The outcome of a judgement.
@@ -173,7 +175,8 @@ impl Memory {
         let track = self.tracks.get(&report.node).copied().or(self.line);
         let leaps = track.is_some_and(|(number, at)| {
             let seconds = now.saturating_duration_since(at).as_secs_f64();
-            let blocks = self.learnt_pace().map_or(FASTEST_PACE, |pace| 2.0 * pace) * seconds;
+            let pace = self.learnt_pace().map(|pace| self.agreed_pace.map_or(pace, |agreed| agreed.max(pace)));
+            let blocks = pace.map_or(FASTEST_PACE, |pace| 2.0 * pace) * seconds;
             report.number > number.saturating_add(SLACK + near).saturating_add(blocks as u64)
         });
         if !leaps {
@@ -228,7 +231,7 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
         Some(second) if leader.number - second.number <= near => memory.agree(leader, second, now),
         Some(second) => {
             let others_heard = ranked[1..].iter().map(|&n| reports[n].heard).max().unwrap_or(now);
-            memory.arbitrate(leader, second, others_heard, near, now, unix)
+            memory.arbitrate(leader, second, others_heard, (limit.blocks, near), now, unix)
         }
         None => memory.trust(leader, near, now),
     };
@@ -263,6 +266,7 @@ impl Memory {
         self.since.get_or_insert(now);
         self.settled = true;
         self.rise(second.number, second.moved);
+        self.agreed_pace = self.learnt_pace();
         self.line = Some((second.number, now));
         self.tracks.insert(leader.node, (leader.number, leader.moved));
         self.tracks.insert(second.node, (second.number, second.moved));
@@ -276,7 +280,7 @@ impl Memory {
         leader: Report,
         second: Report,
         others_heard: Instant,
-        near: u64,
+        (blocks, near): (u64, u64),
         now: Instant,
         unix: u64,
     ) -> (u64, bool) {
@@ -295,7 +299,10 @@ impl Memory {
         }
         let implausible = self.leaps(leader, near, now).is_some_and(|since| others_heard > since);
         let line = self.line(now).unwrap_or(second.number);
-        let keeps_up = second.number.saturating_add(near) >= line.min(leader.number);
+        // As of this moment: where blocks come fast, it has gone on since it was heard. The limit in time is no measure of pace: what
+        // rises however slowly would keep up by it.
+        let number = self.risen((second.number, second.heard), now);
+        let keeps_up = number.saturating_add(blocks) >= line.min(leader.number);
         if keeps_up && self.line.is_none_or(|(number, _)| number < second.number) {
             self.rise(second.number, second.moved);
             self.line = Some((second.number, second.moved));
@@ -326,6 +333,7 @@ impl Memory {
             return (self.line(now).unwrap_or(only.number).min(only.number), true);
         }
         self.rise(only.number, only.moved);
+        self.agreed_pace = self.learnt_pace();
         if settling || self.line(now).is_none_or(|line| only.number <= line) {
             self.line = Some((only.number, now));
         }

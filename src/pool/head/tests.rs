@@ -369,3 +369,18 @@ fn where_slots_come_by_the_clock_a_liar_leads_no_faster_than_they_do() {
         assert_eq!(bench.standing(1), Some(liar), "{second}");
     }
 }
+#[test]
+fn a_node_that_rises_slowly_makes_nobody_implausible() {
+    for (block, slow) in [(0.06, 1.0), (0.1, 1.0), (0.1, 0.3), (0.25, 1.0), (1.0, 2.0), (1.0, 4.0), (1.0, 8.0)] {
+        let mut bench = Bench::new(2);
+        let tip = |seconds: f64| 10_000 + (seconds / block) as u64;
+        let found = (0..300u64).find(|&n| {
+            let seconds = n as f64;
+            bench.report(seconds, 0, tip(seconds), UNIX + n);
+            let crept = tip(seconds.min(30.0)) + ((seconds - 30.0).max(0.0) / slow) as u64;
+            bench.report(seconds + 0.5, 1, crept, UNIX + n.min(30));
+            n > 12 && bench.standing(0) != Some(Standing::Fit)
+        });
+        assert_eq!(found, None, "{block} {slow}: {:?}, pace {}", bench.standing(0), bench.memory.pace());
+    }
+}

@@ -257,9 +257,7 @@ fn a_node_that_can_make_up_for_it_within_a_minute_has_that_time_while_others_are
 #[test]
 fn a_reorganisation_takes_out_the_newest_first_and_can_be_undone() {
     let mut scene = Scene::new();
-    for name in ["a11", "a12", "a13", "a14"] {
-        scene.grow(0, name);
-    }
+    scene.grow_all(&["a11", "a12", "a13", "a14"]);
     scene.push(0, "b13 b14 b15");
     assert_eq!(scene.head(0, "b15"), "depth 2; 0: -a14 -a13 +b13 +b14 +b15");
     assert_eq!(scene.grow(0, "a15"), "depth 3; 0: -b15 -b14 -b13 +a13 +a14 +a15");
@@ -332,9 +330,7 @@ fn a_node_that_was_just_chosen_may_be_behind() {
 #[test]
 fn a_node_that_is_behind_for_a_minute_is_believed() {
     let mut scene = Scene::new();
-    for name in ["a11", "a12", "a13", "a14"] {
-        scene.grow(0, name);
-    }
+    scene.grow_all(&["a11", "a12", "a13", "a14"]);
     scene.push(1, "b13");
     assert_eq!(scene.head(1, "b13"), "");
     assert_eq!(scene.follow.wake_at(), Some(scene.now + PATIENCE));

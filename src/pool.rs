@@ -262,11 +262,6 @@ impl Pool {
         self.nodes[node].poke.notify_one();
     }
 
-    /// Whether [`Pool::headers`] brings the blocks that probes find too.
-    pub fn want_headers(&self, wanted: bool) {
-        self.headers_wanted.store(wanted, Relaxed);
-    }
-
     /// Hears of every header that a node pushes from now on. It is knowledge that saves asking: a reader that is too slow misses some
     /// and loses nothing. Each comes before the snapshot that has it as the node's head.
     pub fn headers(&self) -> broadcast::Receiver<Pushed> {
@@ -405,12 +400,7 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
             node.traffic.hears();
         }
         metrics.probed(&node.label, started.elapsed().as_secs_f64());
-        if let Ok(Probe { block, json: Some(json), .. }) = &outcome
-            && pool.headers_wanted.load(Relaxed)
-        {
-            let (block, json) = (block.clone(), json.clone());
-            let _ = pool.headers.send(Pushed { node: index, block, json, is_whole: true });
-        }
+        outcome.as_ref().into_iter().for_each(|probe| pool.found(index, probe));
         if outcome.is_ok()
             && let Some(trouble) = evidence::examine_again(&pool, index).await
         {

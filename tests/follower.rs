@@ -23,7 +23,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Unix time at the start.
 const DAWN: u64 = 1_800_000_000;
 const BLOCK_TIME: Duration = Duration::from_secs(2);
 /// Nodes tell of their heads over WebSockets.

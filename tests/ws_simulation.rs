@@ -152,7 +152,7 @@ fn run_without_logs_of_a_block(seed: u64) -> usize {
             lacks(true, node);
             match rng.u8(..4) {
                 0 => scene.node(node).set_fault(Fault::Down),
-                1 => scene.node(node).set_fault(Fault::Hang),
+                1 => scene.node(node).set_fault(Fault::Mute),
                 2 => scene.node(node).set_fault(Fault::slow(rng.u64(10..500))),
                 _ => {}
             }

@@ -1,26 +1,36 @@
-//! Makes one chain out of what the nodes say of it. Pure: what nodes say goes in, how the chain changed and what must be fetched
-//! comes out.
+//! Makes one chain out of what the nodes say of it. Pure: what nodes say goes in, how the chain
+//! changed and what must be fetched comes out.
 //!
 //! The rules:
-//! - Only the word of the active node counts. A head that is in the window is no news: the node repeats, or lags.
-//! - A head whose parent is the tip is added. To any other, the way is walked back by parent hashes to a block of the window; what stood
-//!   above that is removed, newest first, then the new blocks are added, oldest first.
-//! - A node that has just become active may be behind: until it has told the tip or a height above it, its heads up to that
-//!   height are lag, unknown as they may be; so are heads below the window. For how long depends on the other nodes: a minute while one
-//!   of them has the tip, some seconds while some are away, who may have it, and no time when none has: then the chain was reset.
-//! - One way at a time is walked, from its head by hash. Meanwhile the blocks above the tip are asked for by their heights, several at
-//!   once, and told as they join the tip. What was fetched is kept, so when the way breaks off, the next node's head takes it up from there.
-//! - A gap longer than may be filled, or a reorganisation deeper than a full window, is skipped: the head alone is added.
-//! - A header that no node gives is tried for as long as the settings say. Then it is skipped: what is known above it is added.
-//! - While nobody listens nothing is fetched: a head that does not follow the tip begins a new window.
+//! - Only the word of the active node counts. A head that is in the window is no news: the node
+//!   repeats, or lags.
+//! - A head whose parent is the tip is added. To any other, the way is walked back by parent hashes
+//!   to a block of the window; what stood above that is removed, newest first, then the new blocks
+//!   are added, oldest first.
+//! - A node that has just become active may be behind: until it has told the tip or a height above
+//!   it, its heads up to that height are lag, unknown as they may be; so are heads below the
+//!   window. For how long depends on the other nodes: a minute while one of them has the tip, some
+//!   seconds while some are away, who may have it, and no time when none has: then the chain was
+//!   reset.
+//! - One way at a time is walked, from its head by hash. Meanwhile the blocks above the tip are
+//!   asked for by their heights, several at once, and told as they join the tip. What was fetched
+//!   is kept, so when the way breaks off, the next node's head takes it up from there.
+//! - A gap longer than may be filled, or a reorganisation deeper than a full window, is skipped:
+//!   the head alone is added.
+//! - A header that no node gives is tried for as long as the settings say. Then it is skipped: what
+//!   is known above it is added.
+//! - While nobody listens nothing is fetched: a head that does not follow the tip begins a new
+//!   window.
 
 mod ladder;
+mod terms;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use self::ladder::Ladder;
+pub(super) use self::terms::{Effect, Fetch, Input, Others, What};
 use super::{
     arrivals::Arrivals,
     block::{Block, Change, Head},
@@ -29,11 +39,14 @@ use super::{
 };
 use crate::{config::Chain as Settings, domain::hash::Hash};
 
-/// For how long the heads of a node that is behind the tip are taken for lag, while another node has the tip.
+/// For how long the heads of a node that is behind the tip are taken for lag, while another node
+/// has the tip.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The same while other nodes are away. A node that can make up for it within [`PATIENCE`] has that time.
+/// The same while other nodes are away. A node that can make up for it within [`PATIENCE`] has that
+/// time.
 const RETURN: Duration = Duration::from_secs(10);
-/// The same while no other node is away, or has the tip, of a node that was at the tip: a second look.
+/// The same while no other node is away, or has the tip, of a node that was at the tip: a second
+/// look.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Headers that are fetched at once.
 const AT_ONCE: usize = 8;
@@ -46,69 +59,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const TOO_MANY: &str = "they are more than may be filled in";
 const TOO_DEEP: &str = "the chain was reorganised further back than is remembered";
 const NOT_GIVEN: &str = "a header on the way cannot be had";
-
-/// What can happen to a follower.
-#[derive(Clone, Debug)]
-pub(super) enum Input {
-    /// The active node and its head; none when no node serves, or the one that does has not told any. And what the others have.
-    Head(Option<(usize, Head)>, Others),
-    /// A node told a header unasked.
-    Pushed(usize, Arc<Block>),
-    /// A fetch ended, maybe too late to matter; without a block if the node had none to give.
-    Fetched(Fetch, Option<Block>),
-    /// Somebody listens from now on. The active node and its head when they began to.
-    Wanted(Option<(usize, Head)>),
-    /// Nobody listens any more.
-    Unwanted,
-    /// The nodes are others now, of the same network.
-    Moved,
-    /// The moment of [`Follow::wake_at`] has come.
-    Woken,
-}
-
-/// What the nodes that are not active have of the tip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Others {
-    /// One of them stands as high.
-    Hold,
-    /// None that answers does; some do not answer.
-    Away,
-    /// None does.
-    Lack,
-}
-
-/// What follows from an input.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// A header is to be fetched.
-    Fetch(Fetch),
-    /// What is being fetched is not wanted any more.
-    Drop,
-    /// A fetch brought a header that no node had told.
-    Filled,
-    /// The way to the next change took out so many blocks.
-    Reorged(usize),
-    /// Blocks between these heights will not be told, for this reason.
-    Skipped { from: u64, to: u64, why: &'static str },
-    /// The chain changed.
-    Tell(Change),
-}
-
-/// A header to be had from a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fetch {
-    pub(super) node: usize,
-    pub(super) what: What,
-}
-
-/// Which header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// The one of this name.
-    Hash(Missing),
-    /// The one that is canonical at this height.
-    Height(u64),
-}
 
 /// The head that is made for; the active node may be further by now.
 #[derive(Clone, Copy, Debug)]
@@ -397,7 +347,8 @@ impl Follow {
         self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
     }
 
-    /// Tells the blocks that were asked for by height as far as they join the tip. Returns the height of the new tip if there is one.
+    /// Tells the blocks that were asked for by height as far as they join the tip. Returns the
+    /// height of the new tip if there is one.
     fn join(&mut self, node: usize, head: &Head, now: Instant) -> Option<u64> {
         let tip = self.window.tip()?;
         let added = self.ladder.climb(tip, head.number);
@@ -462,7 +413,8 @@ impl Follow {
         self.begin_anew(node, vec![block], tip, now, why);
     }
 
-    /// Goes on behind a header that cannot be had, with what is known of the way from there to the head.
+    /// Goes on behind a header that cannot be had, with what is known of the way from there to the
+    /// head.
     fn leave_out(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
         let mut added = Vec::new();
         let (mut hash, mut number) = (head.hash, head.number);

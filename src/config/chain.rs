@@ -1,10 +1,12 @@
-//! `[chain]`: how much of the chain is kept in mind for subscribers, and what is done about what no node gives.
+//! `[chain]`: how much of the chain is kept in mind for subscribers, and what is done about what no
+//! node gives.
 
 use std::time::Duration;
 
 use super::reader::Reader;
 
-/// The largest window: more than a reorganisation can reach back on any chain, and still small in memory.
+/// The largest window: more than a reorganisation can reach back on any chain, and still small in
+/// memory.
 const MAX_WINDOW: u64 = 65_536;
 
 /// The least and the most that is waited for what no node gives, when the chain's pace decides.
@@ -15,20 +17,25 @@ const BLOCKS: u32 = 4;
 /// How much of the chain is kept in mind for subscribers, and how long they are made to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// The latest blocks that are kept: as deep as a reorganisation can be and still be told block by block.
+    /// The latest blocks that are kept: as deep as a reorganisation can be and still be told block
+    /// by block.
     pub window: usize,
-    /// The longest gap that is filled block by block; at least 1 and less than `window`. A longer one is skipped.
+    /// The longest gap that is filled block by block; at least 1 and less than `window`. A longer
+    /// one is skipped.
     pub max_backfill: usize,
-    /// For how long a block's logs, or a header, that no node gives may hold up subscribers. `None`: see [`Chain::patience`].
+    /// For how long a block's logs, or a header, that no node gives may hold up subscribers.
+    /// `None`: see [`Chain::patience`].
     pub timeout: Option<Duration>,
-    /// Whether a block's bloom filter is believed when it rules out that a subscriber wants logs of the block.
+    /// Whether a block's bloom filter is believed when it rules out that a subscriber wants logs of
+    /// the block.
     pub trust_bloom: TrustBloom,
 }
 
 /// Whether bloom filters are believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrustBloom {
-    /// Until one is found that its block's logs contradict; some blocks are looked at for that alone.
+    /// Until one is found that its block's logs contradict; some blocks are looked at for that
+    /// alone.
     #[default]
     Auto,
     /// Whatever happens.

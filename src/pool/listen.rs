@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Pool,
-    board::{Input, Trouble},
+    board::{Input, Probe, Trouble},
     health::Fault,
 };
 use crate::{
@@ -38,6 +38,21 @@ pub struct Pushed {
     pub json: Bytes,
     /// Whether it is a whole block, as a probe brings it, and not the header that is pushed.
     pub is_whole: bool,
+}
+
+impl Pool {
+    /// Whether [`Pool::headers`] brings the blocks that probes find too.
+    pub fn want_headers(&self, wanted: bool) {
+        self.headers_wanted.store(wanted, Relaxed);
+    }
+
+    /// A probe found a block, which comes before the snapshot that has it as the node's head.
+    pub(super) fn found(&self, node: usize, probe: &Probe) {
+        if let Some(json) = probe.json.clone().filter(|_| self.headers_wanted.load(Relaxed)) {
+            // Nobody may be listening.
+            let _ = self.headers.send(Pushed { node, block: probe.block.clone(), json, is_whole: true });
+        }
+    }
 }
 
 /// Listens to one node's link for ever.

@@ -1,9 +1,10 @@
 //! Logs of new blocks, and of blocks that a reorganisation took out.
 //!
-//! Nodes are asked for a block's logs once for all subscribers, and only when the block's bloom filter does not rule out that some are
-//! wanted. They are told in the order of the blocks, as soon as they can be had; what was told is remembered for as long as the block
-//! may go, so that taking it back needs no node. A block whose logs no node gives in time holds up only those whom they may concern, and
-//! these are closed then.
+//! Nodes are asked for a block's logs once for all subscribers, and only when the block's bloom
+//! filter does not rule out that some are wanted. They are told in the order of the blocks, as soon
+//! as they can be had; what was told is remembered for as long as the block may go, so that taking
+//! it back needs no node. A block whose logs no node gives in time holds up only those whom they
+//! may concern, and these are closed then.
 
 mod blooms;
 mod fetch;
@@ -248,7 +249,8 @@ impl Logs {
         self.fetches.abort_all();
     }
 
-    /// The logs of this block cannot be had: whom they may concern must not believe to have them all, and nobody else is held up.
+    /// The logs of this block cannot be had: whom they may concern must not believe to have them
+    /// all, and nobody else is held up.
     async fn give_up(&mut self, block: &Arc<ledger::Block>) {
         self.forget(block.hash);
         self.ledger.found(block.hash, Arc::default());

@@ -85,6 +85,10 @@ impl Scene {
         self.push(node, name) + &self.head(node, name)
     }
 
+    fn grow_all(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| _ = self.grow(0, name));
+    }
+
     fn answer(&mut self, node: usize, asked: &str, answer: Option<Block>) -> String {
         let what = match asked.strip_prefix('#') {
             Some(height) => What::Height(height.parse().unwrap()),
@@ -160,8 +164,7 @@ fn blocks_between_are_told_as_they_join_whatever_becomes_of_those_above() {
 #[test]
 fn what_stands_at_a_height_is_told_only_if_it_joins() {
     let mut scene = Scene::new();
-    scene.grow(0, "a11");
-    scene.grow(0, "a12");
+    scene.grow_all(&["a11", "a12"]);
     scene.push(0, "a15");
     assert_eq!(scene.head(0, "a15"), "0? a14; 0? #13");
     assert_eq!(scene.answer(0, "#13", Some(block("c13"))), "", "of another branch");
@@ -212,9 +215,7 @@ fn a_node_that_is_lost_on_the_way_is_not_held_against_the_next() {
 fn a_chain_that_was_reset_is_told_as_soon_as_no_other_node_has_the_old_one() {
     for (others, millis) in [(Others::Lack, 0), (Others::Away, 10_000), (Others::Hold, 60_000)] {
         let mut scene = Scene::new();
-        for name in ["a11", "a12", "a13"] {
-            scene.grow(0, name);
-        }
+        scene.grow_all(&["a11", "a12", "a13"]);
         scene.others = others;
         scene.give(Input::Head(None, others));
         scene.push(0, "c3");
@@ -246,8 +247,7 @@ fn a_head_below_the_window_that_comes_without_an_outage_is_looked_at_twice() {
 #[test]
 fn a_node_that_can_make_up_for_it_within_a_minute_has_that_time_while_others_are_away() {
     let mut scene = Scene::new();
-    scene.grow(0, "a11");
-    scene.grow(0, "a12");
+    scene.grow_all(&["a11", "a12"]);
     scene.others = Others::Away;
     assert_eq!(scene.head(1, "a9"), "", "three blocks of twelve seconds");
     assert_eq!(scene.wait(35_999), "");
@@ -257,9 +257,7 @@ fn a_node_that_can_make_up_for_it_within_a_minute_has_that_time_while_others_are
 #[test]
 fn a_reorganisation_takes_out_the_newest_first_and_can_be_undone() {
     let mut scene = Scene::new();
-    for name in ["a11", "a12", "a13", "a14"] {
-        scene.grow(0, name);
-    }
+    scene.grow_all(&["a11", "a12", "a13", "a14"]);
     scene.push(0, "b13 b14 b15");
     assert_eq!(scene.head(0, "b15"), "depth 2; 0: -a14 -a13 +b13 +b14 +b15");
     assert_eq!(scene.grow(0, "a15"), "depth 3; 0: -b15 -b14 -b13 +a13 +a14 +a15");
@@ -321,9 +319,7 @@ fn a_header_that_another_node_pushed_is_not_believed() {
 #[test]
 fn a_node_that_was_just_chosen_may_be_behind() {
     let mut scene = Scene::new();
-    for name in ["a11", "a12", "a13", "a14"] {
-        scene.grow(0, name);
-    }
+    scene.grow_all(&["a11", "a12", "a13", "a14"]);
     for lagging in ["a12", "b13", "b14"] {
         assert_eq!(scene.grow(1, lagging), "", "{lagging}");
     }
@@ -334,9 +330,7 @@ fn a_node_that_was_just_chosen_may_be_behind() {
 #[test]
 fn a_node_that_is_behind_for_a_minute_is_believed() {
     let mut scene = Scene::new();
-    for name in ["a11", "a12", "a13", "a14"] {
-        scene.grow(0, name);
-    }
+    scene.grow_all(&["a11", "a12", "a13", "a14"]);
     scene.push(1, "b13");
     assert_eq!(scene.head(1, "b13"), "");
     assert_eq!(scene.follow.wake_at(), Some(scene.now + PATIENCE));

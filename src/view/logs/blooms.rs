@@ -13,8 +13,8 @@ const SAMPLE: u8 = 8;
 /// Each is, until one of them had logs; but no more than so many.
 const AT_FIRST: u8 = 8;
 
-/// What is known of the bloom filters of a chain's headers. On some chains all are empty, and say nothing; on others the nodes give logs
-/// that the filters do not have.
+/// What is known of the bloom filters of a chain's headers. On some chains all are empty, and say
+/// nothing; on others the nodes give logs that the filters do not have.
 #[derive(Debug)]
 pub(super) struct Blooms {
     trust: TrustBloom,
@@ -57,8 +57,9 @@ impl Blooms {
         self.passed = self.passed.max(Some(change));
     }
 
-    /// Takes note of the logs of a block with this filter. When it does not have them, no filter is believed from now on; whoever heard of
-    /// the returned change, if there is one, may have missed logs.
+    /// Takes note of the logs of a block with this filter. When it does not have them, no filter is
+    /// believed from now on; whoever heard of the returned change, if there is one, may have missed
+    /// logs.
     pub(super) fn compare(&mut self, bloom: Option<&Bloom>, logs: &[Log]) -> Option<Contradiction> {
         let bloom = bloom.filter(|bloom| self.trust == TrustBloom::Auto && !bloom.is_full())?;
         if bloom.is_empty() && !self.are_known {

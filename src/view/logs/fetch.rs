@@ -33,9 +33,11 @@ use crate::{
 /// The first pause when no node has the logs; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Rounds after which nodes are believed that a block has no logs although its bloom filter has bits.
+/// Rounds after which nodes are believed that a block has no logs although its bloom filter has
+/// bits.
 const DISBELIEF: u32 = 10;
-/// The least and the most that a node may take before another one is asked beside it: a quarter of the patience.
+/// The least and the most that a node may take before another one is asked beside it: a quarter of
+/// the patience.
 const HEAD_START: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// How often the nodes are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +52,8 @@ pub(super) struct Errand {
     pub(super) wishes: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
     /// The block's bloom filter, if that tells whom the logs may concern.
     pub(super) bloom: Option<Bloom>,
-    /// Whether the logs are asked for to hold them against the bloom filter, so that one round is enough.
+    /// Whether the logs are asked for to hold them against the bloom filter, so that one round is
+    /// enough.
     pub(super) is_sample: bool,
     /// For how long the logs are tried for while there are nodes that should have them.
     pub(super) patience: Duration,
@@ -58,8 +61,8 @@ pub(super) struct Errand {
 }
 
 impl Errand {
-    /// The logs of the block, all of them that are wanted, from the first node that has them; none when nobody wants them any more. `None`
-    /// when they cannot be had in time.
+    /// The logs of the block, all of them that are wanted, from the first node that has them; none
+    /// when nobody wants them any more. `None` when they cannot be had in time.
     pub(super) async fn run(self) -> Option<Told> {
         let said_none = AtomicBool::new(false);
         // Both arms are cancel-safe.
@@ -71,7 +74,8 @@ impl Errand {
         }
     }
 
-    /// Time that passes while no node is there that should have the block is lost on nobody: nodes that are all away are waited for.
+    /// Time that passes while no node is there that should have the block is lost on nobody: nodes
+    /// that are all away are waited for.
     async fn be_patient(&self) {
         let mut spent = Duration::ZERO;
         while spent < self.patience {
@@ -181,7 +185,8 @@ fn has(facts: &Facts, number: u64) -> bool {
     facts.head.as_ref().is_some_and(|head| head.number >= number)
 }
 
-/// The nodes to ask, in this order: the one that serves the calls, then those that should have the block.
+/// The nodes to ask, in this order: the one that serves the calls, then those that should have the
+/// block.
 fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
     let snapshot = pool.snapshot();
     let mut nodes: Vec<_> = (0..snapshot.nodes.len())

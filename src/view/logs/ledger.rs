@@ -4,10 +4,12 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::domain::{bloom::Bloom, hash::Hash};
 
-/// The blocks of the window: those that were told, each with its logs, and behind them those that are still to be. What it gives out
-/// adds up, whatever the order in which logs are found, to the logs of the canonical blocks.
+/// The blocks of the window: those that were told, each with its logs, and behind them those that
+/// are still to be. What it gives out adds up, whatever the order in which logs are found, to the
+/// logs of the canonical blocks.
 ///
-/// Everybody hears in the order of the blocks. A block whose logs are not found yet holds back only those whom they may concern.
+/// Everybody hears in the order of the blocks. A block whose logs are not found yet holds back only
+/// those whom they may concern.
 #[derive(Debug)]
 pub(super) struct Ledger<L> {
     /// Oldest first.
@@ -22,7 +24,8 @@ pub(super) struct Ledger<L> {
 struct Entry<T> {
     block: Arc<Block>,
     logs: T,
-    /// `None`: nobody was told. Else everybody was, but for those whom one of these blocks, not found then, may concern.
+    /// `None`: nobody was told. Else everybody was, but for those whom one of these blocks, not
+    /// found then, may concern.
     but_for: Option<Blocks>,
 }
 
@@ -33,7 +36,8 @@ type Blocks = Arc<[Arc<Block>]>;
 pub(super) struct Block {
     pub(super) hash: Hash,
     pub(super) number: u64,
-    /// The number of the change with which it came. Whoever hears of that hears of its logs, and hears of it if they go.
+    /// The number of the change with which it came. Whoever hears of that hears of its logs, and
+    /// hears of it if they go.
     pub(super) change: u64,
     /// What tells whom its logs may concern; `None` if nothing does.
     pub(super) bloom: Option<Bloom>,
@@ -72,8 +76,8 @@ impl<L> Ledger<L> {
         Self { told: VecDeque::new(), pending: VecDeque::new(), window }
     }
 
-    /// `block` is canonical no longer; those above it have gone before. What was told of it is to be taken back, what was not never will be
-    /// told.
+    /// `block` is canonical no longer; those above it have gone before. What was told of it is to
+    /// be taken back, what was not never will be told.
     pub(super) fn remove(&mut self, block: Hash) -> Option<Telling<L>> {
         let (block, logs, waits) = if let Some(entry) = self.pending.pop_back_if(|entry| entry.block.hash == block) {
             (entry.block, entry.logs?, entry.but_for?)
@@ -84,7 +88,8 @@ impl<L> Ledger<L> {
         Some(Telling { block, logs, removed: true, to: To { waits, but_for: None } })
     }
 
-    /// `block` is canonical now, above all others. `logs` are known from the beginning if nobody wants any.
+    /// `block` is canonical now, above all others. `logs` are known from the beginning if nobody
+    /// wants any.
     pub(super) fn add(&mut self, block: Arc<Block>, logs: Option<Arc<[L]>>) {
         self.pending.push_back(Entry { block, logs, but_for: None });
     }
@@ -112,7 +117,8 @@ impl<L> Ledger<L> {
                 missing.push(block.clone());
                 continue;
             };
-            // Of the blocks below this one, none comes, and those that are found are missing no longer: as many are the same.
+            // Of the blocks below this one, none comes, and those that are found are missing no
+            // longer: as many are the same.
             if but_for.as_ref().is_none_or(|blocks| blocks.len() > missing.len()) {
                 let waits: Blocks = missing.into();
                 let but_for = but_for.replace(waits.clone());

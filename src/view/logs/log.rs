@@ -10,7 +10,8 @@ use crate::domain::{hash::Hash, hex, json::Scanner};
 
 /// A log of a block: what filters look at, and the node's text, which goes to subscribers as it is.
 ///
-/// Nodes write some logs in their own way. What cannot be told of such a log is `None`, and matches only who does not ask for it.
+/// Nodes write some logs in their own way. What cannot be told of such a log is `None`, and matches
+/// only who does not ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Log {
     pub(super) address: Option<Address>,
@@ -115,7 +116,8 @@ impl Log {
             removed: Option<bool>,
         }
         let fields: Fields<'_> = serde_json::from_str(text).ok()?;
-        // To a node that says so the block is not canonical, and the client must not hear that of a log that it is told for the first time.
+        // To a node that says so the block is not canonical, and the client must not hear that of a
+        // log that it is told for the first time.
         let stands = fields.removed != Some(true);
         let is_of_block = stands && fields.block_hash.parse() == Ok(block);
         let address = address(fields.address)?;
@@ -156,7 +158,8 @@ impl Log {
         Ok(Some(Self { address, topics, text: text.into() }))
     }
 
-    /// The address, and the first topic: what tells in most cases whether a bloom filter has the log.
+    /// The address, and the first topic: what tells in most cases whether a bloom filter has the
+    /// log.
     pub(super) fn marks(&self) -> impl Iterator<Item = &[u8]> {
         let address = self.address.iter().map(|address| &address[..]);
         address.chain(self.topics.first().into_iter().flatten().map(|topic| &topic.0[..]))

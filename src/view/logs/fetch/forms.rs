@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,13 +30,14 @@ const FORGET: Duration = Duration::from_secs(600);
 
 /// What is remembered of nodes, by their names. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Forms(Arc<Mutex<Refused>>);
+pub(in super::super) struct Forms(Arc<Mutex<Known>>);
 
-/// By the name of a node.
-type Refused = BTreeMap<Arc<str>, (u8, Instant)>;
+/// How often in a row each node has refused the form, and when it did last.
+type Known = BTreeMap<Arc<str>, (u8, Instant)>;
 
 impl Forms {
-    /// The forms to ask a node in, one after the other. A node that lost an answer in one form begins its next round with another.
+    /// The forms to ask a node in, one after the other. A node that lost an answer in one form
+    /// begins its next round with another.
     pub(super) fn of(&self, node: &Arc<str>, round: u32) -> impl Iterator<Item = Form> + use<> {
         let known = self.lock().get(node).copied();
         let lacks_hash = known.is_some_and(|(times, last)| times >= TIMES && last.elapsed() < FORGET);
@@ -59,7 +60,7 @@ impl Forms {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, (u8, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         // The map is whole at every moment, so a panic elsewhere cannot have spoilt it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

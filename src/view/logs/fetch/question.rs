@@ -23,7 +23,8 @@ pub(super) struct Question<'a> {
     pub(super) pool: &'a Pool,
     pub(super) node: usize,
     pub(super) block: &'a Block,
-    /// What a filter object says besides the block so that it gives no more than is wanted, if that is less than all.
+    /// What a filter object says besides the block so that it gives no more than is wanted, if that
+    /// is less than all.
     pub(super) union: Option<String>,
     /// How long the node may take.
     pub(super) limit: Duration,
@@ -68,7 +69,8 @@ impl Question<'_> {
         if !told.logs.is_empty() {
             return Ok(told);
         }
-        // None at that height: of this block, if the node held it to be canonical before it said so, and after.
+        // None at that height: of this block, if the node held it to be canonical before it said
+        // so, and after.
         self.stands(&height).await?;
         let told = logs().await?;
         self.stands(&height).await?;

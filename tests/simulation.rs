@@ -73,7 +73,7 @@ async fn simulate(seed: u64) -> Vec<Line> {
         sleep(Duration::from_millis(rng.u64(100..4000))).await;
         let node = devnet.el(rng.usize(..NODES - 1));
         node.clear_faults();
-        match rng.u8(..16) {
+        match rng.u8(..19) {
             0 => node.set_fault(Fault::Down),
             1 => node.set_fault(Fault::Hang),
             2 => node.set_fault(Fault::slow(rng.u64(10..1500))),
@@ -86,8 +86,11 @@ async fn simulate(seed: u64) -> Vec<Line> {
             9 => node.set_fault(Fault::http_status(503, &[])),
             10 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
             11 => node.set_fault(Fault::late(rng.u64(50..4_000))),
-            12 => node.set_fault(Fault::max_connections(rng.u64(1..4))),
-            13 => node.set_fault(Fault::Gzip),
+            12 => node.set_fault(Fault::alien_id(&[])),
+            13 => node.set_fault(Fault::no_id(&[])),
+            14 => node.set_fault(Fault::nulls(rng.u64(1..5))),
+            15 => node.set_fault(Fault::max_connections(rng.u64(1..6))),
+            16 => node.set_fault(Fault::Gzip),
             _ => {}
         }
         node.settled().await;

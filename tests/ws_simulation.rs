@@ -48,7 +48,7 @@ fn run(seed: u64) -> Vec<Report> {
         while scene.start.elapsed().as_millis() < u128::from(FAULTS_UNTIL) {
             let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
             scene.at(now + rng.u64(50..4_000)).await;
-            disturb(&scene, nodes, &mut rng).await;
+            disturb(&scene, &reaches, &mut rng).await;
         }
         for node in 0..nodes {
             scene.node(node).clear_faults();
@@ -59,7 +59,8 @@ fn run(seed: u64) -> Vec<Report> {
     })
 }
 
-async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
+async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
+    let nodes = reaches.len();
     match rng.u8(..12) {
         // The last node is spared, but for these.
         0 => {
@@ -84,9 +85,12 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
         }
         3 | 4 => _ = scene.devnet.chain().reorg(rng.u64(1..5)).unwrap(),
         _ => {
-            let node = scene.node(rng.usize(..nodes - 1));
+            let index = rng.usize(..nodes - 1);
+            let node = scene.node(index);
             node.clear_faults();
-            match rng.u8(..24) {
+            // Over a link, an answer has nothing but its id to be told apart by: another call's cannot be seen to be wrong.
+            let is_called_by_http = reaches[index] != Reach::Ws;
+            match rng.u8(..27) {
                 0 | 1 => node.set_fault(Fault::Down),
                 2 | 3 => node.set_fault(Fault::Hang),
                 4 => node.set_fault(Fault::Mute),
@@ -101,8 +105,11 @@ async fn disturb(scene: &Scene, nodes: usize, rng: &mut Rng) {
                 13 => node.set_fault(Fault::quota(&[])),
                 14 => node.set_fault(Fault::not_offered(&["eth_syncing"])),
                 15 => node.set_fault(Fault::late(rng.u64(50..4_000))),
+                22 if is_called_by_http => node.set_fault(Fault::alien_id(&[])),
+                23 if is_called_by_http => node.set_fault(Fault::no_id(&[])),
+                24 => node.set_fault(Fault::nulls(rng.u64(1..5))),
+                25 => node.set_fault(Fault::max_connections(rng.u64(3..8))),
                 16..=19 => odd_about_logs(scene, rng.usize(..nodes - 1), rng),
-                20 => node.set_fault(Fault::max_connections(rng.u64(1..6))),
                 21 => node.set_fault(Fault::Gzip),
                 _ => {}
             }

@@ -47,7 +47,7 @@ use tracing::{info, warn};
 use self::{
     announced::Announced,
     ask::Refused,
-    board::{Board, Effect, Input, Probe, Served, Trouble},
+    board::{Board, Effect, Input, Served, Trouble},
     health::Fault,
     listen::{Listener, Pushed},
     node::Node,

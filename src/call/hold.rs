@@ -185,6 +185,7 @@ impl<To> Hold<To> {
                 let wait = wait.filter(|until| *until > now);
                 // All arms are cancel-safe.
                 let changed = tokio::select! {
+                    biased;
                     changed = changes.changed() => changed,
                     changed = fate.changed() => changed,
                     () = sleep_until(wait.unwrap_or(now)), if wait.is_some() => continue,

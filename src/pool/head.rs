@@ -11,7 +11,7 @@
 //!    follows the lower node while
 //!    that one keeps up with it, and lets it go when it falls behind; it never rises faster than the pace, however often a node
 //!    claims a little more.
-//! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace (or at the fastest of any
+//! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace, as it was when nodes last agreed (or at the fastest of any
 //!    chain, before this one's is known), and no other node that
 //!    was heard since bears it out. So only what a node itself says can make it implausible, and then nobody's lag is measured by it.
 //! 5. With three nodes or more, lag is measured against the highest head that two nodes have reached: one leader alone makes

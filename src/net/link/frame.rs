@@ -56,7 +56,9 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
         match key.raw {
             // The value may be long, and nodes that do not write the id before it write it at the end.
             b"result" | b"error" => {
-                if let Ending::Whole(Some(id)) = answer::ending(text) {
+                if let Ending::Whole(Some(id)) = answer::ending(text)
+                    && &text[id.clone()] != b"null"
+                {
                     return Ok(Frame::Answer(id));
                 }
             }
@@ -213,7 +215,7 @@ mod tests {
             (r#" { "result" : {"id":5} , "id" : 12 } "#, "answer 12"),
             (r#"{"result":{"id":5},"id":12,"jsonrpc":"2.0"}"#, "answer 12"),
             (r#"{"error":{"code":1,"message":"}"},"id":7,"more":[{}]}"#, "answer 7"),
-            (r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"x"},"id":null}"#, "answer null"),
+            (r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"x"},"id":null}"#, "other"),
             (r#"{"id":null,"error":{}}"#, "other"),
             (
                 r#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"0x1","result":{"a":[1]}}}"#,

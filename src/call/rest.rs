@@ -21,7 +21,7 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 pub use self::attempt::Request;
 use self::{
     answer::Answer,
-    attempt::{Limits, Sent, attempt, kind},
+    attempt::{Sent, attempt, kind},
     sticky::Sticky,
     upload::{Kept, Upload},
 };
@@ -275,9 +275,7 @@ impl<'a> Course<'a> {
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
-            let Settings { attempt_timeout, timeout, .. } = self.rest.settings;
-            let limits = Limits { attempt: attempt_timeout, call: timeout };
-            match attempt(&self.rest.pool, node, self.request, upload, limits).await {
+            match attempt(&self.rest.pool, node, self.request, upload, self.rest.settings.attempt_timeout).await {
                 Sent::Answered(answer) => {
                     self.charge(node, answer.status < 300);
                     return Ok(answer);

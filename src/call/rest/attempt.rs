@@ -1,9 +1,9 @@
 //! One attempt at one consensus node: what came of it, and whom that speaks of.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, header, uri::PathAndQuery};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{answer::Answer, upload::Upload};
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         ask::{is_refusal, trouble, wait},
         board::Trouble,
         health::Fault,
+        node::Node,
         resting::Kind,
     },
 };
@@ -30,8 +31,6 @@ use crate::{
 const HEAD: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take nothing of a body that it is sent.
 const IDLE: Duration = Duration::from_secs(30);
-/// How often the node of a request that takes long is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long a node that went out is still waited for, when the request must not go to another.
 const LAST_HOPE: Duration = Duration::from_secs(10);
 
@@ -67,25 +66,15 @@ pub(super) enum Sent {
     Unsent(io::Error),
 }
 
-/// How long a node may take to begin its answer.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// In any case.
-    pub(super) attempt: Duration,
-    /// While it answers its probes.
-    pub(super) call: Duration,
-}
-
 /// Sends `request` to one node of `pool`, and notes what that shows of the node.
 ///
-/// A request whose work is not long, and that may go to another node, must be answered within `patience`, or, while the node answers its
-/// probes, within the time for a whole call: work that takes long is no dead node.
+/// A request whose work is not long, and that may go to another node, must be answered within `patience`.
 pub(super) async fn attempt(
     pool: &Arc<Pool>,
     index: usize,
     request: &Request,
     upload: &mut Upload,
-    patience: Limits,
+    patience: Duration,
 ) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
@@ -132,13 +121,12 @@ pub(super) async fn attempt(
     sent
 }
 
-async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload, patience: Limits) -> Sent {
+async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload, patience: Duration) -> Sent {
     let node = &pool.nodes[index];
     // What cannot be tried elsewhere may take all the time there is: giving up would only lose the answer.
-    let is_patient = request.route.is_long() || !request.route.is_repeatable();
-    let limits = if is_patient { Limits { attempt: HEAD, call: HEAD } } else { patience };
-    let (started, mut progress) = (Instant::now(), Progress::default());
-    let outcome = ask(pool, index, request, upload, limits, &mut progress).await;
+    let limit = if request.route.is_long() || !request.route.is_repeatable() { HEAD } else { patience };
+    let mut progress = Progress::default();
+    let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {
         return Sent::Unsent(error);
     }
@@ -146,7 +134,7 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
         // The node takes no more connections, which is no silence.
         None if progress.waits => return Sent::Nothing(None),
         None => {
-            let text = format!("no answer to a request within {:?}", started.elapsed());
+            let text = format!("no answer to a request within {limit:?}");
             return Sent::Late(Trouble { fault: Fault::Silent, text });
         }
         Some(Ok(response)) => response,
@@ -163,19 +151,17 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
 
 /// Sends it and waits for the head of the response; `None` when that took too long.
 async fn ask(
-    pool: &Pool,
-    index: usize,
+    node: &Node,
     request: &Request,
     upload: &mut Upload,
-    limits: Limits,
+    limit: Duration,
     progress: &mut Progress,
 ) -> Option<Result<Response, Error>> {
-    let node = &pool.nodes[index];
     let Some(upstream) = &node.upstream else {
         return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
     };
     let body = upload.body();
-    let patience = Patience { idle: IDLE, head: limits.call };
+    let patience = Patience { idle: IDLE, head: limit };
     let is_streamed = matches!(body, Body::Streamed { .. });
     let head = Upstreamed {
         method: &request.method,
@@ -186,20 +172,7 @@ async fn ask(
     };
     let asked = upstream.request(head, body, patience, progress);
     // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
-    if is_streamed {
-        return Some(asked.await);
-    }
-    let (started, mut asked) = (Instant::now(), pin!(asked));
-    let (mut due, end) = (started + limits.attempt, started + limits.call);
-    loop {
-        if let Ok(outcome) = timeout_at(due, asked.as_mut()).await {
-            return Some(outcome);
-        }
-        if due >= end || !pool.answers_probes(index) {
-            return None;
-        }
-        due = (due + LOOK).min(end);
-    }
+    if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
 /// Which requests may rest with this one.

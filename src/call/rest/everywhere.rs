@@ -8,13 +8,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{
-    Failure, Request, Rest, Sent,
-    answer::Answer,
-    attempt::{Limits, attempt},
-    sticky::is_usable,
-    upload::Whole,
-};
+use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, sticky::is_usable, upload::Whole};
 use crate::domain::refusal::Refusal;
 
 /// How long one node is told.
@@ -44,9 +38,8 @@ impl Rest {
             for node in usable {
                 let (pool, request, answers) = (self.pool.clone(), request.clone(), answers.clone());
                 let mut upload = body.upload();
-                let limits = Limits { attempt: TELLING, call: TELLING };
                 background.spawn(async move {
-                    if let Ok(sent) = timeout(TELLING, attempt(&pool, node, &request, &mut upload, limits)).await {
+                    if let Ok(sent) = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await {
                         // The client may have its answer already.
                         let _ = answers.send(sent).await;
                     }

@@ -199,7 +199,8 @@ async fn errors_never_show_the_key_in_a_node_s_url() {
         ("plain", 400, "{\"code\":400,\"message\":\"as it is\"}"),
         ("chunks", 410, "<p>no /v2/***/eth/v1/node/chunks</p>"),
         ("long", 404, &withheld),
-        ("packed", 404, &withheld),
+        // It says that it is gzip, and is none.
+        ("packed", 503, "{\"code\":503,\"message\":\"no node can serve this call now\"}"),
         ("empty", 404, ""),
         ("good", 200, "{}"),
         ("broken", 502, "/v2/***/eth/v1/node/broken"),

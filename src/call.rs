@@ -8,10 +8,12 @@ pub mod answer;
 mod attempt;
 mod choice;
 pub mod hold;
+mod known;
 mod late;
 mod pause;
 mod promise;
 pub mod rest;
+mod settle;
 
 use std::sync::Arc;
 
@@ -139,21 +141,6 @@ impl Calls {
             Outcome::Refused(_) => CallOutcome::Refused,
         });
         outcome
-    }
-
-    /// What the pool knows itself: what the network is called. No node is asked for it, so nothing that is told meanwhile overtakes the
-    /// answer. One with params is a node's to refuse.
-    fn known(&self, request: &Request<'_>, method: Method) -> Option<Answer> {
-        let result = match method.label {
-            "eth_chainId" => format!("0x{:x}", self.pool.chain_id()?),
-            "net_version" => self.pool.network_id()?.to_string(),
-            _ => return None,
-        };
-        let bare = |params: &[u8]| params.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
-        let id = request.id.filter(|_| request.params.is_none_or(bare))?;
-        let mut answer = Answer::made(&format!("\"{result}\""));
-        answer.set_id(id);
-        Some(answer)
     }
 
     async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
@@ -473,43 +460,6 @@ impl<'a> Course<'a> {
     fn hold_until(&mut self, now: Instant) -> Instant {
         let since = *self.held_since.get_or_insert(now);
         (since + self.calls.settings.hold).min(self.deadline)
-    }
-
-    /// An error that speaks of the call goes back as it is, but not that of a transaction which an earlier attempt of ours may have
-    /// brought to a node: 'already known' is then the good news, and of any other error only what speaks of its very bytes is the
-    /// last word, for what one node's pool does not take another's may have taken.
-    async fn settle(&mut self, node: usize, mut answer: Answer) -> Result<Answer, Refusal> {
-        if self.method.class != Class::RawTransaction || !self.may_have_arrived {
-            return Ok(answer);
-        }
-        let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
-            return Ok(answer);
-        };
-        let hash = hex::encode(&hash);
-        let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
-        if known || (!malformed && self.is_there(node, &hash).await) {
-            return Ok(Answer::made(&format!("\"{hash}\"")));
-        }
-        if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
-    }
-
-    /// Whether the node has the transaction, in a block or waiting.
-    async fn is_there(&mut self, node: usize, hash: &str) -> bool {
-        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
-        let attempt = Attempt {
-            node: &self.calls.pool.nodes[node],
-            body: ask.as_bytes(),
-            headers: &[],
-            verify: Verify::All,
-            id: Some(&ask.as_bytes()[ID]),
-            again: Again::Anywhere,
-            patience: self.deadline,
-            limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
-        };
-        match attempt.alone().await {
-            Sent::Answered(answer) => answer.shows(hash),
-            _ => false,
-        }
     }
 
     /// What the client gets when there is no more to try: what nodes said comes before the `refusal` of the queue.

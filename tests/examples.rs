@@ -47,6 +47,8 @@ fn examples() -> Option<Vec<Example>> {
             }
         }
     }
+    // What the network is called the proxy knows itself.
+    examples.retain(|request, _| !request.contains("eth_chainId") && !request.contains("net_version"));
     assert!(examples.len() > 100, "only {} examples", examples.len());
     Some(examples.into_iter().collect())
 }

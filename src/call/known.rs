@@ -1,0 +1,21 @@
+//! What the pool knows itself, so that no node is asked.
+
+use super::{Calls, answer::Answer};
+use crate::domain::{method::Method, rpc::Request};
+
+impl Calls {
+    /// What the pool knows itself: what the network is called. No node is asked for it, so nothing that is told meanwhile overtakes the
+    /// answer. One with params is a node's to refuse.
+    pub(super) fn known(&self, request: &Request<'_>, method: Method) -> Option<Answer> {
+        let result = match method.label {
+            "eth_chainId" => format!("0x{:x}", self.pool.chain_id()?),
+            "net_version" => self.pool.network_id()?.to_string(),
+            _ => return None,
+        };
+        let bare = |params: &[u8]| params.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
+        let id = request.id.filter(|_| request.params.is_none_or(bare))?;
+        let mut answer = Answer::made(&format!("\"{result}\""));
+        answer.set_id(id);
+        Some(answer)
+    }
+}

@@ -40,7 +40,7 @@ use bytes::Bytes;
 use tokio::{
     sync::{Notify, broadcast, mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -469,18 +469,27 @@ async fn watch_silence(pool: Arc<Pool>) {
     }
 }
 
-/// Probes a node that has been silent for a while, though it `owes` answers, or a probe its first byte, and gives it so long to send one.
+/// Probes a node that is silent. Where calls that it hangs on hold all its connections, what they hear decides.
 async fn put_to_the_test(pool: &Pool, index: usize, owes: bool, limit: Duration) -> Option<Input> {
     let node = &pool.nodes[index];
     let chain = pool.snapshot().nodes[index].chain.clone();
-    match timeout(limit, probe::probe(node, pool.layer, chain.as_ref())).await {
+    let end = Instant::now() + limit;
+    let mut probed = timeout_at(end, probe::probe(node, pool.layer, chain.as_ref())).await;
+    if owes && matches!(probed, Ok(Err(Trouble { fault: Fault::Full, .. }))) {
+        sleep_until(end).await;
+        if node.silence(Instant::now()).is_zero() {
+            return None;
+        }
+        probed = timeout_at(end, std::future::pending()).await;
+    }
+    match probed {
         Ok(Ok(_)) => {
             node.traffic.touch(Instant::now());
             None
         }
         Ok(Err(trouble)) => Some(Input::Probed(index, Err(trouble))),
         // The verdict is on what holds now: a byte may have come meanwhile, to a call or to another probe.
-        Err(_) if owes && node.silence(Instant::now()) < limit => None,
+        Err(_) if owes && node.traffic.silence(Instant::now()) < limit => None,
         Err(_) if !owes && node.traffic.unheard(Instant::now()) < limit => None,
         Err(_) => {
             let (what, before) = if owes { ("answers", SUSPICION) } else { ("an answer to a probe", limit) };

@@ -231,8 +231,7 @@ pub fn trouble(node: &Node, error: &Error) -> Trouble {
         Error::Connect(error) if is_ours(error) => Fault::Ours,
         Error::Connect(_) => Fault::Unreachable,
         Error::ConnectTimeout(_) => Fault::Silent,
-        // A full node is not a lost one.
-        Error::NoPlace => Fault::Ours,
+        Error::NoPlace => Fault::Full,
         Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };

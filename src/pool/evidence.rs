@@ -152,7 +152,7 @@ impl Question {
 
     fn failed(trouble: Trouble) -> (Took, String) {
         match trouble.fault {
-            Fault::Ours | Fault::Resting(_) => (Took::Declined, trouble.text),
+            Fault::Ours | Fault::Full | Fault::Resting(_) => (Took::Declined, trouble.text),
             _ => (Took::Failed, trouble.text),
         }
     }
@@ -228,7 +228,7 @@ impl Pool {
     pub fn call_failed(&self, node: usize, kind: Kind, trouble: Trouble, other: Option<usize>) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
         match (trouble.fault, other) {
-            (Fault::Ours | Fault::Resting(_), _) => {}
+            (Fault::Ours | Fault::Full | Fault::Resting(_), _) => {}
             (Fault::Unreachable, _) => {
                 // A full inbox is full of the same news.
                 let _ = self.inbox.try_send(Input::CallFailed(node, trouble));

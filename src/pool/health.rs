@@ -29,6 +29,8 @@ pub enum Fault {
     Erring,
     /// It refused for quota or place, and may have said for how long: it rests, which is no failure.
     Resting(Option<Duration>),
+    /// It takes no more connections now: a full node is not a lost one.
+    Full,
     /// We ourselves ran out of something, such as file descriptors: it says nothing of the node.
     Ours,
 }
@@ -39,7 +41,7 @@ impl Fault {
             Self::Unreachable => Down::Unreachable,
             Self::Dropped => Down::Dropped,
             Self::Silent => Down::Silent,
-            Self::Failing | Self::Erring | Self::Resting(_) | Self::Ours => Down::Failing,
+            Self::Failing | Self::Erring | Self::Resting(_) | Self::Full | Self::Ours => Down::Failing,
         }
     }
 }
@@ -97,7 +99,7 @@ impl Health {
 
     /// A probe or a call failed.
     pub fn bad(&mut self, fault: Fault, now: Instant) {
-        if matches!(fault, Fault::Ours | Fault::Resting(_)) {
+        if matches!(fault, Fault::Ours | Fault::Full | Fault::Resting(_)) {
             return;
         }
         match self.state {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::{
     alarm::Alarm,
     answer::Answer,
-    attempt::{Attempt, Ran, Sent},
+    attempt::{Ran, Sent},
     choice::{Choice, Wish, choose, rest_ends, seconds_to},
     hold::{First, Hold, Left, Turn},
     late::Late,
@@ -32,14 +32,12 @@ use self::{
 use crate::{
     config::{Calls as Settings, Policy, Verify},
     domain::{
-        hex,
         method::{Again, Class, Method, Tells},
         refusal::Refusal,
         rpc::Request,
-        transaction,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, ask::ID, board::Trouble, health::Fault, resting::Kind},
+    pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
 };
 
 /// The calls to one network's execution nodes.

@@ -11,7 +11,6 @@ Feature: A call that changes something is not done twice
     And a client sends a signed transaction
     Then the client gets the transaction's hash
     And the transaction waits for a block exactly once
-    And geth has been asked for eth_sendRawTransaction 1 time
     And provider has been asked for eth_sendRawTransaction 1 time
 
   Scenario: A signed transaction that somebody else has sent before is told to be known

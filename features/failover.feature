@@ -120,9 +120,9 @@ Feature: Calls are answered while nodes die and return
     When geth answers every call with error -32603 "internal error"
     And a client calls web3_clientVersion
     Then the client is answered by provider
-    When geth answers every call with error -32602 "invalid argument 0"
+    When geth answers every call with error 3 "execution reverted"
     And a client calls web3_clientVersion
-    Then the client gets error -32602
+    Then the client gets error 3
     And provider has been asked for web3_clientVersion 1 time
 
   Scenario: When every node fails the call, the best answer of a node goes back, not an invented one

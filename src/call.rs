@@ -255,9 +255,14 @@ impl<'a> Course<'a> {
                 Err(moved) => return Err(moved),
             };
             let late = self.late(node);
-            let Ran { sent, again, beside } = late.attempt(node).run(&mut turn, alarm, &late).await;
-            self.may_have_arrived |= again || beside.is_some();
-            self.unsure |= again || beside.is_some();
+            let Ran { sent, again, beside, in_vain, had_second } =
+                late.attempt(node).run(&mut turn, alarm, &late).await;
+            self.may_have_arrived |= again || had_second;
+            self.unsure |= again || had_second;
+            if let Some((other, sent)) = in_vain {
+                self.had_no_word(other, sent);
+                self.tried.push(other);
+            }
             let node = match beside {
                 Some((other, trouble)) => {
                     self.charges.push((node, trouble));
@@ -303,47 +308,11 @@ impl<'a> Course<'a> {
                     self.may_have_arrived = true;
                     self.attempts += 1;
                 }
-                Sent::OfTheNode(answer, trouble) => {
-                    if answer.is_none() {
-                        self.calls.pool.nodes[node].resting.failed_again(Instant::now());
-                        self.pause.slow_down();
-                    }
-                    self.unsure |= answer.is_none();
-                    self.best = self.best.take().or(answer);
-                    self.may_have_arrived = true;
-                    self.attempts += 1;
-                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
-                }
-                Sent::Refused(answer, wait) => {
-                    self.calls.pool.call_refused(node, self.kind, wait);
-                    let end = Instant::now() + wait.unwrap_or_default();
-                    self.refused.until = Some(self.refused.until.map_or(end, |until| until.min(end)));
-                    self.refused.answer = self.refused.answer.take().or(answer);
-                    self.attempts += 1;
-                    if !self.method.is_repeatable() {
+                sent => {
+                    let is_over = matches!(sent, Sent::Refused(..) | Sent::Rejected(_)) && !self.method.is_repeatable();
+                    self.had_no_word(node, sent);
+                    if is_over {
                         return Ok(self.give_up(None)?);
-                    }
-                }
-                Sent::Rejected(status) => {
-                    self.rejected = Some(status);
-                    self.attempts += 1;
-                    if !self.method.is_repeatable() {
-                        return Ok(self.give_up(None)?);
-                    }
-                }
-                Sent::Nothing(trouble) => {
-                    if let Some(trouble) = trouble {
-                        self.calls.pool.call_failed(node, self.kind, trouble, None);
-                    }
-                }
-                Sent::Lost(trouble) => {
-                    self.may_have_arrived = true;
-                    self.attempts += 1;
-                    self.lost += 1;
-                    self.unsure = true;
-                    if let Some(trouble) = trouble {
-                        self.calls.pool.doubt(node);
-                        self.charges.push((node, trouble));
                     }
                 }
             }
@@ -353,6 +322,51 @@ impl<'a> Course<'a> {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
+        }
+    }
+
+    /// Takes note of an attempt at `node` that brought no word for the client.
+    fn had_no_word(&mut self, node: usize, sent: Sent) {
+        let pool = &self.calls.pool;
+        match sent {
+            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) => {}
+            Sent::OfTheNode(answer, trouble) => {
+                if answer.is_none() {
+                    pool.nodes[node].resting.failed_again(Instant::now());
+                    self.pause.slow_down();
+                }
+                self.unsure |= answer.is_none();
+                self.best = self.best.take().or(answer);
+                self.may_have_arrived = true;
+                self.attempts += 1;
+                self.charges.extend(trouble.map(|trouble| (node, trouble)));
+            }
+            Sent::Refused(answer, wait) => {
+                pool.call_refused(node, self.kind, wait);
+                let end = Instant::now() + wait.unwrap_or_default();
+                self.refused.until = Some(self.refused.until.map_or(end, |until| until.min(end)));
+                self.refused.answer = self.refused.answer.take().or(answer);
+                self.attempts += 1;
+            }
+            Sent::Rejected(status) => {
+                self.rejected = Some(status);
+                self.attempts += 1;
+            }
+            Sent::Nothing(trouble) => {
+                if let Some(trouble) = trouble {
+                    pool.call_failed(node, self.kind, trouble, None);
+                }
+            }
+            Sent::Lost(trouble) => {
+                self.may_have_arrived = true;
+                self.attempts += 1;
+                self.lost += 1;
+                self.unsure = true;
+                if let Some(trouble) = trouble {
+                    pool.doubt(node);
+                    self.charges.push((node, trouble));
+                }
+            }
         }
     }
 

@@ -409,7 +409,7 @@ async fn a_lead_at_the_start_does_not_count_against_a_block_as_old_as_blocks_get
             let mut bench = Bench::new();
             if known {
                 // As of a chain whose block time its id tells.
-                bench.memory.know_slot(Duration::from_secs(12));
+                bench.memory.know_slot(Duration::from_secs(12), true);
             }
             for seconds in 0..240_u64 {
                 let block = (seconds + age) / 12;

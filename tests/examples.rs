@@ -77,6 +77,18 @@ async fn origin(examples: &[Example]) -> Origin {
     .await
 }
 
+/// Each example was asked so many times, and oftener only if the answer is a `null`, which is not believed at once.
+fn assert_asked(origin: &Origin, examples: &[Example], times: usize) {
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    origin.seen().iter().for_each(|seen| *asked.entry(seen.sent_as("0")).or_default() += 1);
+    for (request, response) in examples {
+        let wanted = examples.iter().filter(|(other, _)| with_id(other, "0") == with_id(request, "0")).count() * times;
+        let count = asked.get(&with_id(request, "0")).copied().unwrap_or(0);
+        let is_null = response.contains("\"result\":null");
+        assert!(count == wanted || (is_null && count > wanted), "{request} was asked {count} times");
+    }
+}
+
 fn assert_same(got: &[u8], expected: &str, request: &str) {
     let request: String = request.chars().take(300).collect();
     assert!(got == expected.as_bytes(), "{request}\n{}", String::from_utf8_lossy(&got[..got.len().min(300)]));
@@ -91,7 +103,7 @@ async fn recorded_examples_come_through_one_by_one() {
     for (request, response) in &examples {
         assert_same(&client.post(request).await.body, response, request);
     }
-    assert_eq!(origin.seen().len(), examples.len());
+    assert_asked(&origin, &examples, 1);
 }
 
 #[tokio::test]
@@ -109,7 +121,7 @@ async fn recorded_examples_come_through_in_batches_of_twenty() {
         let response = format!("[{}]", join(|example| &example.1, ","));
         assert_same(&client.post(&request).await.body, &response, &request);
     }
-    assert_eq!(origin.seen().len(), examples.len());
+    assert_asked(&origin, &examples, 1);
 }
 
 #[tokio::test]
@@ -133,7 +145,7 @@ async fn recorded_examples_come_through_sixteen_at_a_time() {
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(origin.seen().len(), AT_A_TIME * examples.len());
+    assert_asked(&origin, &examples, AT_A_TIME);
 }
 
 #[tokio::test]
@@ -151,7 +163,7 @@ async fn recorded_examples_come_through_a_websocket_one_by_one_and_in_batches_of
         let response = format!("[{}]", responses.join(","));
         assert_same(ws.ask(&request).await.as_bytes(), &response, &request);
     }
-    assert_eq!(origin.seen().len(), 2 * examples.len());
+    assert_asked(&origin, &examples, 2);
 }
 
 #[tokio::test]

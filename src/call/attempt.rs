@@ -17,7 +17,7 @@ use super::{
     alarm::Alarm,
     answer::{Answer, Kind},
     hold::Turn,
-    late::{Late, Next},
+    late::{Beside, Late, Next},
 };
 use crate::{
     config::Verify,
@@ -92,6 +92,13 @@ impl Sent {
     }
 }
 
+/// What is known of a second attempt.
+#[derive(Default)]
+struct Second {
+    was_begun: bool,
+    in_vain: Option<(usize, Sent)>,
+}
+
 /// What comes of a second attempt, if there is one.
 async fn second(beside: &mut Option<(usize, BoxFuture<'_, Sent>)>) -> Sent {
     match beside {
@@ -135,6 +142,10 @@ pub(super) struct Ran {
     pub(super) again: bool,
     /// The node that `sent` is of, if it is another one's: what to hold against the first is beside it.
     pub(super) beside: Option<(usize, Trouble)>,
+    /// What came of a second attempt that brought no word: its node, and how it ended.
+    pub(super) in_vain: Option<(usize, Sent)>,
+    /// Whether a second attempt was begun.
+    pub(super) had_second: bool,
 }
 
 impl Attempt<'_> {
@@ -143,11 +154,12 @@ impl Attempt<'_> {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.is_over() {
-            return Ran { sent: Sent::Nothing(None), again: false, beside: None };
+            return Ran { sent: Sent::Nothing(None), again: false, beside: None, in_vain: None, had_second: false };
         }
         let mut count = Count::new(self.node, started);
         let owed = self.node.traffic.owes(started);
         let mut progress = Progress::default();
+        let mut second = Second::default();
         let end = {
             let mut exchange = pin!(self.exchange(turn, &mut progress));
             let mut goes_out = pin!(goes_out);
@@ -160,7 +172,7 @@ impl Attempt<'_> {
             };
             match soon {
                 Some(end) => end,
-                None => Box::pin(self.go_on(exchange, goes_out, late)).await,
+                None => Box::pin(self.go_on(exchange, goes_out, late, &mut second)).await,
             }
         };
         drop(owed);
@@ -173,7 +185,8 @@ impl Attempt<'_> {
             }
             End::Beside(node, sent) => {
                 count.outcome = AttemptOutcome::Timeout;
-                return Ran { sent, again: progress.again, beside: Some((node, silent())) };
+                let beside = Some((node, silent()));
+                return Ran { sent, again: progress.again, beside, in_vain: None, had_second: true };
             }
             // The node takes no more connections, which is no silence.
             End::WentOut | End::Overdue if progress.waits => Sent::Nothing(None),
@@ -183,7 +196,8 @@ impl Attempt<'_> {
                 Sent::Lost(Some(silent()))
             }
         };
-        Ran { sent, again: progress.again, beside: None }
+        let Second { in_vain, was_begun: had_second } = second;
+        Ran { sent, again: progress.again, beside: None, in_vain, had_second }
     }
 
     /// Waits on for what takes long, beside another attempt if `late` has one.
@@ -192,6 +206,7 @@ impl Attempt<'_> {
         mut exchange: Pin<&'p mut (impl Future<Output = Sent> + Send)>,
         mut goes_out: Pin<&'p mut Notified<'_>>,
         late: &Late<'_, '_>,
+        second_one: &mut Second,
     ) -> End {
         let mut look = Instant::now();
         let mut beside: Option<(usize, BoxFuture<'_, Sent>)> = None;
@@ -208,6 +223,7 @@ impl Attempt<'_> {
                     if sent.is_word() {
                         return End::Beside(node, sent);
                     }
+                    second_one.in_vain = Some((node, sent));
                     continue;
                 }
                 () = sleep_until(due) => {
@@ -218,8 +234,12 @@ impl Attempt<'_> {
                         Next::At(then) => look = then,
                         Next::Beside(another) => {
                             may_have_another = false;
-                            let node = another.node;
-                            beside = Some((node, Box::pin(async move { another.attempt.alone().await })));
+                            second_one.was_begun = true;
+                            let Beside { node, attempt, scout } = another;
+                            beside = Some((node, Box::pin(async move {
+                                let _scout = scout;
+                                attempt.alone().await
+                            })));
                         }
                     }
                     continue;
@@ -229,7 +249,11 @@ impl Attempt<'_> {
             let Some((node, running)) = beside.filter(|_| !has_word) else { return end };
             // The first has failed, and the second may not.
             let sent = running.await;
-            return if sent.is_word() { End::Beside(node, sent) } else { end };
+            if sent.is_word() {
+                return End::Beside(node, sent);
+            }
+            second_one.in_vain = Some((node, sent));
+            return end;
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) struct Beside<'a> {
     pub(super) node: usize,
     pub(super) attempt: Attempt<'a>,
     /// Kept until it is known what became of the attempt.
-    pub(super) _scout: Option<Scout<'a>>,
+    pub(super) scout: Option<Scout<'a>>,
 }
 
 impl<'a> Late<'a, '_> {
@@ -88,7 +88,7 @@ impl<'a> Late<'a, '_> {
         let (policy, class, kind) = (settings.policy, self.method.class, self.kind);
         match choose(pool, Wish { policy, class, kind, tried: &tried, again: false }) {
             Choice::Node(node, scout) if pool.is_usable(node) => {
-                Next::Beside(Beside { node, attempt: self.attempt(node), _scout: scout })
+                Next::Beside(Beside { node, attempt: self.attempt(node), scout })
             }
             _ => Next::At(now + LOOK),
         }

@@ -92,7 +92,7 @@ pub(super) struct Follow {
     /// Fetches that failed in a row.
     failures: u32,
     /// Since when a header on the way cannot be had.
-    stuck: Option<Instant>,
+    stuck: Option<(Hash, Instant)>,
     /// Nothing is fetched before.
     pause_until: Instant,
     wake_at: Option<Instant>,
@@ -234,13 +234,17 @@ impl Follow {
                 } else if is_awaited {
                     self.failures = 0;
                 }
+                if self.stuck.take_if(|(hash, _)| *hash == block.hash).is_some() {
+                    // What could not be had has come, and so may what is above.
+                    self.ladder.may_climb();
+                }
                 self.known.insert(block);
             }
-            (None, What::Hash(_)) if is_awaited => {
+            (None, What::Hash(missing)) if is_awaited => {
                 let pause = PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
                 self.pause_until = now + pause;
                 self.failures += 1;
-                self.stuck.get_or_insert(now);
+                self.stuck.get_or_insert((missing.hash, now));
                 // The node may have left that branch; its head of now will tell.
                 self.goal = None;
             }
@@ -287,7 +291,7 @@ impl Follow {
             Road::TooDeep => (true, TOO_DEEP),
             Road::Missing(_) => (head.number.saturating_sub(tip) > self.max_backfill, TOO_MANY),
         };
-        if let Some(since) = self.stuck {
+        if let Some((_, since)) = self.stuck {
             let until = since + self.settings.patience(self.block_time());
             if now >= until {
                 return self.leave_out(node, head, tip, now);

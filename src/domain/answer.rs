@@ -32,7 +32,7 @@ pub fn peek(text: &[u8]) -> Beginning {
 
 /// `Err(true)` when the text ended before anything was told.
 fn look(text: &[u8]) -> Result<Beginning, bool> {
-    let mut scanner = Scanner::new(text);
+    let mut scanner = Scanner::of_answer(text);
     scanner.space();
     if !scanner.take(b'{') {
         return Err(scanner.is_at_end());
@@ -93,7 +93,7 @@ impl Envelope {
         if std::str::from_utf8(text).is_err() {
             return Err("the answer is not UTF-8");
         }
-        let mut scanner = Scanner::new(text);
+        let mut scanner = Scanner::of_answer(text);
         scanner.space();
         if !scanner.take(b'{') {
             return Err("the answer is not a JSON object");

@@ -11,6 +11,8 @@ pub use self::walk::Walk;
 
 /// How deep arrays and objects may nest. A real call needs fewer than ten levels.
 pub const MAX_DEPTH: u32 = 128;
+/// How deep they may nest in a node's answer: a trace has two levels for each of up to 1024 calls within calls.
+pub const MAX_ANSWER_DEPTH: u32 = 4096;
 
 /// Why a text is not JSON, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,7 @@ pub struct Malformed {
 pub struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
+    max_depth: u32,
 }
 
 /// The inside of a scanned string, quotes excluded and escapes left as they are.
@@ -52,7 +55,12 @@ impl<'a> Str<'a> {
 impl<'a> Scanner<'a> {
     /// Starts at the first byte of `text`.
     pub fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, max_depth: MAX_DEPTH }
+    }
+
+    /// Starts at the first byte of `text`, which may nest as deep as a node's answer.
+    pub fn of_answer(text: &'a [u8]) -> Self {
+        Self { text, at: 0, max_depth: MAX_ANSWER_DEPTH }
     }
 
     /// The offset of the next byte.
@@ -130,25 +138,22 @@ impl<'a> Scanner<'a> {
     /// Consumes one value of any kind and returns its bytes.
     ///
     /// # Errors
-    /// When the value is malformed or nests deeper than [`MAX_DEPTH`].
+    /// When the value is malformed or nests too deep.
     pub fn value(&mut self) -> Result<&'a [u8], Malformed> {
         let start = self.at;
-        // One bit for each open container, innermost lowest: set for an object.
-        let mut objects: u128 = 0;
-        let mut depth: u32 = 0;
+        let mut open_ones = Open::default();
         'value: loop {
             self.space();
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
-                    if depth == MAX_DEPTH {
+                    if open_ones.depth == self.max_depth {
                         return Err(self.malformed("nested too deep"));
                     }
                     self.at += 1;
                     self.space();
                     let object = open == b'{';
                     if !self.take(open + 2) {
-                        depth += 1;
-                        objects = objects << 1 | u128::from(object);
+                        open_ones.push(object);
                         if object {
                             self.key()?;
                         }
@@ -165,9 +170,9 @@ impl<'a> Scanner<'a> {
                 _ => return Err(self.malformed("expected a value")),
             }
             // A value has just ended: close what it completes, or go on to its next sibling.
-            while depth > 0 {
+            while open_ones.depth > 0 {
                 self.space();
-                let object = objects & 1 == 1;
+                let object = open_ones.is_object();
                 if self.take(b',') {
                     if object {
                         self.space();
@@ -176,8 +181,7 @@ impl<'a> Scanner<'a> {
                     continue 'value;
                 }
                 self.expect(if object { b'}' } else { b']' }, "expected a comma or a closing bracket")?;
-                depth -= 1;
-                objects >>= 1;
+                open_ones.pop();
             }
             return Ok(&self.text[start..self.at]);
         }
@@ -272,9 +276,44 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether `text` is one complete value.
+/// The containers that are open.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    depth: u32,
+    /// One bit for each of the innermost, up to 128, innermost lowest: set for an object.
+    objects: u128,
+    /// Those further out, 128 each.
+    outer: Vec<u128>,
+}
+
+impl Open {
+    const BITS: u32 = 128;
+
+    fn push(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(Self::BITS) {
+            self.outer.push(std::mem::take(&mut self.objects));
+        }
+        self.depth += 1;
+        self.objects = self.objects << 1 | u128::from(object);
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.objects >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(Self::BITS) {
+            self.objects = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    /// Whether the innermost is an object; an array otherwise.
+    fn is_object(&self) -> bool {
+        self.objects & 1 == 1
+    }
+}
+
+/// Whether `text`, an answer, is one complete value.
 pub fn is_whole(text: &[u8]) -> bool {
-    let mut scanner = Scanner::new(text);
+    let mut scanner = Scanner::of_answer(text);
     scanner.space();
     scanner.value().is_ok() && scanner.end().is_ok()
 }
@@ -388,6 +427,13 @@ mod tests {
         assert!(accepts(&nested(MAX_DEPTH as usize)));
         assert!(!accepts(&nested(MAX_DEPTH as usize + 1)));
         assert!(!accepts(&"[".repeat(10_000_000)));
+        for depth in [127, 128, 129, 255, 256, 257, 2050, MAX_ANSWER_DEPTH as usize] {
+            assert!(is_whole(nested(depth).as_bytes()), "{depth}");
+            let mixed = "[{\"a\":".repeat(depth / 2) + "1" + &"}]".repeat(depth / 2);
+            assert!(is_whole(mixed.as_bytes()), "{depth}");
+            assert!(!is_whole(mixed.replacen("}]", "]}", 1).as_bytes()), "{depth}");
+        }
+        assert!(!is_whole(nested(MAX_ANSWER_DEPTH as usize + 1).as_bytes()));
         let objects = "{\"a\":".repeat(64) + "[[1]]" + &"}".repeat(64);
         assert!(accepts(&objects));
     }

@@ -307,8 +307,9 @@ impl Board {
         };
         let reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
+        let by_clock = chain.is_some_and(|chain| chain.beacon.is_some());
         if let Some(time) = chain.and_then(|chain| chain.block_time()) {
-            self.memory.know_slot(time);
+            self.memory.know_slot(time, by_clock);
         }
         let (memory, judgement) = head::judge(&self.memory, &reports, self.limit, now, unix);
         self.memory = memory;

@@ -30,6 +30,7 @@ use super::{
     node::Node,
     probe,
     resting::Kind,
+    snapshot::Facts,
 };
 use crate::domain::{method::Method, rest::Route, verdict::Layer};
 
@@ -281,6 +282,11 @@ pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
 /// Asks a node again what it was found guilty of, while it is out for that.
 pub(super) async fn examine_again(pool: &Pool, index: usize) -> Option<Trouble> {
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
+    let serves = |(other, facts): (usize, &Facts)| other != index && facts.rank(0, 0).is_some();
+    if !pool.snapshot().nodes.iter().enumerate().any(serves) {
+        // What the node does answer, no other does.
+        return None;
+    }
     let questions = {
         let mut state = node.evidence.lock();
         let is_in = pool.snapshot().nodes[index].verdict.is_in();

@@ -109,6 +109,8 @@ pub struct Memory {
     rises: VecDeque<(Instant, u64)>,
     /// The pace that the chain has by its own rules, if it has one: slots come by the clock.
     known_pace: Option<f64>,
+    /// Whether the known pace is kept whatever is seen: slots come by the clock, blocks that are made on demand may pause.
+    comes_by_the_clock: bool,
     /// The pace that was seen when two nodes last agreed, or there was only one: none of a node that is slower than the others.
     agreed_pace: Option<f64>,
 }
@@ -123,7 +125,7 @@ pub struct Judgement {
 }
 
 impl Memory {
-    /// Blocks a second: as seen, but not fewer than are known to come; `None` before anything is known.
+    /// Blocks a second: as seen, but not fewer than come by the clock; `None` before anything is known.
     fn learnt_pace(&self) -> Option<f64> {
         let seen = || {
             let (first, last) = (self.rises.front()?, self.rises.back()?);
@@ -132,13 +134,14 @@ impl Memory {
             learnt.then(|| ((last.1 - first.1) as f64 / seconds).clamp(SLOWEST_PACE, FASTEST_PACE))
         };
         match (seen(), self.known_pace) {
-            (Some(seen), Some(known)) => Some(seen.max(known)),
+            (Some(seen), Some(known)) if self.comes_by_the_clock => Some(seen.max(known)),
             (seen, known) => seen.or(known),
         }
     }
 
     /// The chain has slots of this length.
-    pub fn know_slot(&mut self, slot: Duration) {
+    pub fn know_slot(&mut self, slot: Duration, comes_by_the_clock: bool) {
+        self.comes_by_the_clock = comes_by_the_clock;
         self.known_pace = Some(slot.as_secs_f64().recip().clamp(SLOWEST_PACE, FASTEST_PACE));
     }
 

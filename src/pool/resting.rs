@@ -175,6 +175,9 @@ impl Resting {
         }
         let mut table = self.lock();
         table.forget(|rest| rest.out == 0 && now >= rest.until + LAPSE);
+        if !table.rests.iter().any(|rest| matches!(rest.what, What::Refused(_))) {
+            table.refused = None;
+        }
         self.any.store(!table.rests.is_empty(), Relaxed);
         let mut standing = Standing::Free;
         for rest in table.rests.iter().filter(|rest| rest.is_for(kind, again)) {

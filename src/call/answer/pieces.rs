@@ -38,6 +38,9 @@ impl Pieces {
     }
 
     pub(super) fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
         self.length += piece.len();
         if self.first.is_empty() {
             self.first = piece;
@@ -141,6 +144,9 @@ mod tests {
                     expected.replace_range(range.clone(), "<->");
                     assert_eq!(text(&all), expected, "{range:?} by {step}");
                     assert_eq!(all.length(), expected.len());
+                    // An empty piece would be taken for the end.
+                    let taken: Vec<u8> = std::iter::from_fn(|| all.pop()).flatten().collect();
+                    assert_eq!(taken, expected.as_bytes(), "{range:?} by {step}");
                 }
             }
         }

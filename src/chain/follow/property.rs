@@ -165,7 +165,7 @@ impl World {
         let patient = self.now >= self.follow.abreast + if hold { PATIENCE } else { Duration::ZERO };
         // The pace may be known better by the end of the step.
         let patience = SETTINGS.patience(Some(Duration::ZERO));
-        let stuck = self.follow.stuck.is_some_and(|since| self.now >= since + patience);
+        let stuck = self.follow.stuck.is_some_and(|(_, since)| self.now >= since + patience);
         self.judge(&input);
         for effect in self.follow.step(input, self.now) {
             match effect {

@@ -1,13 +1,11 @@
 //! A look at JSON that passes in pieces: whether all of it together is one value in UTF-8.
 
-use super::{MAX_DEPTH, skip_plain};
+use super::{MAX_ANSWER_DEPTH, Open, skip_plain};
 
 /// Where in a text of one JSON value the pieces so far end.
 #[derive(Clone, Debug, Default)]
 pub struct Walk {
-    /// One bit for each open container, innermost lowest: set for an object.
-    objects: u128,
-    depth: u32,
+    open: Open,
     next: Next,
     utf8: Utf8,
 }
@@ -89,7 +87,7 @@ impl Walk {
             Next::Number(number) => number.is_whole(),
             _ => false,
         };
-        ended && self.depth == 0 && self.utf8.is_whole()
+        ended && self.open.depth == 0 && self.utf8.is_whole()
     }
 
     fn walk(&mut self, piece: &[u8]) -> Option<()> {
@@ -133,15 +131,19 @@ impl Walk {
             (Next::Value | Next::ValueOrClose, b'n') => Next::Literal { word: b"null", at: 1 },
             (Next::Key | Next::KeyOrClose, b'"') => Next::String { is_key: true, escape: Escape::None },
             (Next::Colon, b':') => Next::Value,
-            (Next::CommaOrClose, b',') if self.depth > 0 => {
-                if self.objects & 1 == 1 {
+            (Next::CommaOrClose, b',') if self.open.depth > 0 => {
+                if self.open.is_object() {
                     Next::Key
                 } else {
                     Next::Value
                 }
             }
-            (Next::CommaOrClose | Next::KeyOrClose, b'}') if self.depth > 0 && self.objects & 1 == 1 => self.close(),
-            (Next::CommaOrClose | Next::ValueOrClose, b']') if self.depth > 0 && self.objects & 1 == 0 => self.close(),
+            (Next::CommaOrClose | Next::KeyOrClose, b'}') if self.open.depth > 0 && self.open.is_object() => {
+                self.close()
+            }
+            (Next::CommaOrClose | Next::ValueOrClose, b']') if self.open.depth > 0 && !self.open.is_object() => {
+                self.close()
+            }
             _ => return None,
         };
         Some(())
@@ -162,17 +164,15 @@ impl Walk {
     }
 
     fn open(&mut self, object: bool) -> Option<Next> {
-        if self.depth == MAX_DEPTH {
+        if self.open.depth == MAX_ANSWER_DEPTH {
             return None;
         }
-        self.depth += 1;
-        self.objects = self.objects << 1 | u128::from(object);
+        self.open.push(object);
         Some(if object { Next::KeyOrClose } else { Next::ValueOrClose })
     }
 
     fn close(&mut self) -> Next {
-        self.depth -= 1;
-        self.objects >>= 1;
+        self.open.pop();
         Next::CommaOrClose
     }
 }
@@ -255,7 +255,7 @@ mod tests {
         let text = "[\"é😀\",{\"ключ\":\"\\u00e9\"}]".as_bytes();
         assert!((1..=text.len()).all(|step| accepts(text, step)));
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(accepts(nested(MAX_DEPTH as usize).as_bytes(), 7));
-        assert!(!accepts(nested(MAX_DEPTH as usize + 1).as_bytes(), 7));
+        assert!(accepts(nested(MAX_ANSWER_DEPTH as usize).as_bytes(), 7));
+        assert!(!accepts(nested(MAX_ANSWER_DEPTH as usize + 1).as_bytes(), 7));
     }
 }

@@ -47,7 +47,7 @@ pub(super) enum Frame {
 /// # Errors
 /// When it is no JSON object.
 pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
-    let mut scanner = Scanner::new(text);
+    let mut scanner = Scanner::of_answer(text);
     scanner.space();
     scanner.expect(b'{', "expected an object")?;
     let (mut other, mut is_call, mut first) = (Frame::Other, false, true);
@@ -116,7 +116,7 @@ pub(super) enum Unlabelled {
 
 /// Reads an object that has no id, or null for one. `only` is the id of the one call that can be meant, if there is but one.
 pub(super) fn labelled(text: &Bytes, only: impl FnOnce() -> Option<u64>) -> Unlabelled {
-    let (mut scanner, mut first) = (Scanner::new(text), true);
+    let (mut scanner, mut first) = (Scanner::of_answer(text), true);
     let (mut null, mut has_result, mut has_error) = (None, false, false);
     scanner.space();
     if scanner.expect(b'{', "expected an object").is_err() {
@@ -163,7 +163,7 @@ pub(super) enum Outcome {
 /// # Errors
 /// When it has neither or is malformed.
 pub(super) fn outcome(text: &Bytes) -> Result<Outcome, Malformed> {
-    let mut scanner = Scanner::new(text);
+    let mut scanner = Scanner::of_answer(text);
     scanner.space();
     scanner.expect(b'{', "expected an object")?;
     let (mut result, mut error, mut first) = (None, None, true);

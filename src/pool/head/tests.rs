@@ -358,7 +358,7 @@ proptest! {
 #[test]
 fn where_slots_come_by_the_clock_a_liar_leads_no_faster_than_they_do() {
     let mut bench = Bench::new(2);
-    bench.memory.know_slot(Duration::from_secs(12));
+    bench.memory.know_slot(Duration::from_secs(12), true);
     for second in 0..60 {
         let slot = 100 + second / 12;
         bench.report(second as f64, 0, slot, UNIX);

@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod answer;
 mod attempt;
 mod choice;
+mod ending;
 pub mod hold;
 mod known;
 mod late;
@@ -24,6 +25,7 @@ use self::{
     answer::Answer,
     attempt::{Ran, Sent},
     choice::{Choice, Wish, choose, rest_ends, seconds_to},
+    ending::Ending,
     hold::{First, Hold, Left, Turn},
     late::Late,
     pause::Pause,
@@ -69,29 +71,6 @@ pub enum Outcome {
     Answered(Answer),
     /// An error of the proxy's own.
     Refused(Refusal),
-}
-
-/// Counts a call that its client abandons.
-struct Ending<'a> {
-    calls: &'a Calls,
-    method: Method,
-    arrived: Instant,
-    counted: bool,
-}
-
-impl Ending<'_> {
-    fn count(&mut self, outcome: CallOutcome) {
-        self.counted = true;
-        self.calls.metrics.ended(&self.method, outcome, self.arrived.elapsed().as_secs_f64());
-    }
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        if !self.counted {
-            self.count(CallOutcome::Gone);
-        }
-    }
 }
 
 impl Calls {

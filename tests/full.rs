@@ -315,3 +315,28 @@ async fn workers_share_the_connections_of_a_full_node_also_those_that_lie_idle_e
         assert!(setting.is_empty() || node.connections_refused() <= 20, "{}", node.connections_refused());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays_in() {
+    let net = Net::default();
+    let devnet = Devnet::start(Options { execution: 2, ..Options::default() }, Arc::new(net.clone())).await.unwrap();
+    let (full, other) = (devnet.el(0), devnet.el(1));
+    // Its link has the only place that there is.
+    full.set_fault(Fault::max_connections(1));
+    let settings = format!(
+        "[[el.primary]]\nname = \"el-1\"\nmax_connections = 1\nhttp = \"{}\"\nws = \"{}\"\n[[el.backup]]\nname = \"el-2\"\nhttp = \"{}\"\n",
+        full.http_url(),
+        full.ws_url(),
+        other.http_url()
+    );
+    full.set_fault(Fault::slow(60_000));
+    let proxy = Arc::new(Proxy::launch(&net, &settings).await);
+    until("the other is up", async || proxy.verdicts().await[1] == "up").await;
+    full.clear_fault("slow");
+    until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    full.set_fault(Fault::slow(20_000));
+    let started = Instant::now();
+    let answers = calls(&proxy, 20, 3, "eth_gasPrice").await;
+    assert!(answers.iter().all(is_well), "{answers:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}

@@ -28,6 +28,8 @@ use crate::{
 /// How long a connection to a node may take to come about. A node that is there answers at once; one that is not is known by its
 /// silence.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long a call waits for a connection to a node that takes no more, where there are others.
+const FULL: Duration = Duration::from_secs(1);
 /// Bytes of events that may wait for one client: some seconds of every attestation there is.
 const MAX_EVENTS: usize = 4 << 20;
 
@@ -209,7 +211,8 @@ impl Part {
             let build = |node: &config::Node| {
                 let connect = CONNECT.min(config.calls.attempt_timeout);
                 let max_connections = node.max_connections.unwrap_or(config.calls.max_node_connections);
-                let reach = Reach { connect, max_connections };
+                let patience = (nodes.len() > 1).then_some(FULL);
+                let reach = Reach { connect, max_connections, patience };
                 let (label, seed) = (label(settings, layer, node), (world.wall)());
                 let built = Node::new(node, &label, &world.dial, reach, world.threads.unwrap_or(0), metrics, seed);
                 built.map_err(|why| format!("network {name}, node {}: {why}", node.name))

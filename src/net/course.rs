@@ -37,6 +37,8 @@ pub(super) struct Course<'a> {
     rank: Rank,
     sending: Sending,
     until: Option<Instant>,
+    /// Whether `until` has been set for its rank.
+    is_bounded: bool,
     progress: &'a mut Progress,
     /// An idle connection was closed under it.
     was_stale: bool,
@@ -61,6 +63,7 @@ impl<'a> Course<'a> {
             rank,
             sending,
             until,
+            is_bounded: false,
             progress,
             was_stale: false,
             is_suspicious: false,
@@ -149,8 +152,15 @@ impl<'a> Course<'a> {
     }
 
     fn until(&mut self) -> Option<Instant> {
-        if self.rank == Rank::Probe {
-            self.until.get_or_insert_with(|| Instant::now() + PROBE);
+        let patience = match self.rank {
+            Rank::Probe => Some(PROBE),
+            Rank::Own => None,
+            Rank::Call => self.upstream.places().patience(),
+        };
+        if let Some(patience) = patience.filter(|_| !self.is_bounded) {
+            let until = Instant::now() + patience;
+            self.until = Some(self.until.map_or(until, |other| other.min(until)));
+            self.is_bounded = true;
         }
         self.until
     }

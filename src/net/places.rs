@@ -12,7 +12,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -65,6 +65,8 @@ pub struct Places {
     waiting: AtomicUsize,
     waiting_calls: AtomicUsize,
     is_learnt: AtomicBool,
+    /// How long a call waits before it goes to another node; not set where there is none.
+    patience: OnceLock<Duration>,
     state: Mutex<State>,
 }
 
@@ -74,7 +76,7 @@ struct State {
     /// By rank, each in the order of arrival.
     queues: [VecDeque<Waiter>; 3],
     last_id: u64,
-    /// When a place was last given to a request that had waited.
+    /// When a place was last given.
     granted: Instant,
 }
 
@@ -161,8 +163,23 @@ impl Places {
             waiting: AtomicUsize::new(0),
             waiting_calls: AtomicUsize::new(0),
             is_learnt: AtomicBool::new(false),
+            patience: OnceLock::new(),
             state: Mutex::new(state),
         })
+    }
+
+    /// Calls that find no place have other nodes to go to, after `patience`.
+    pub fn set_patience(&self, patience: Duration) {
+        // It is set once, when the node is built.
+        let _ = self.patience.set(patience);
+    }
+
+    /// How long a call waits for a place now: not at all when none was given to those who wait for as long as that. `None`: as long as
+    /// it likes.
+    pub fn patience(&self) -> Option<Duration> {
+        let patience = *self.patience.get()?;
+        let is_stuck = self.waiting_calls() > 0 && self.granted().elapsed() > patience;
+        Some(if is_stuck { Duration::ZERO } else { patience })
     }
 
     /// An idle connection of this worker's, if there is one.
@@ -178,6 +195,7 @@ impl Places {
             return None;
         }
         state.open += 1;
+        state.granted = Instant::now();
         Some(Place { places: Arc::downgrade(self), refused: false })
     }
 
@@ -335,7 +353,7 @@ impl Places {
         self.waiting_calls.load(Relaxed)
     }
 
-    /// When a request that had waited was last given a connection.
+    /// When a request was last given a place, or a connection that it had waited for.
     pub fn granted(&self) -> Instant {
         self.lock().granted
     }

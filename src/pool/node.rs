@@ -43,12 +43,15 @@ pub struct Reach {
     pub connect: Duration,
     /// Connections open at once, at most, over all workers; 0 for as many as the node takes.
     pub max_connections: usize,
+    /// How long a call waits for a connection when all that the node takes are in use, before it goes to another node; `None` where
+    /// there is none.
+    pub patience: Option<Duration>,
 }
 
 /// By as many connections as it takes, each within this time.
 impl From<Duration> for Reach {
     fn from(connect: Duration) -> Self {
-        Self { connect, max_connections: 0 }
+        Self { connect, max_connections: 0, patience: None }
     }
 }
 
@@ -113,6 +116,7 @@ impl Node {
         let reach = reach.into();
         let bound = (reach.max_connections > 0).then_some(reach.max_connections);
         let own_places = Places::new(bound, workers);
+        reach.patience.into_iter().for_each(|patience| own_places.set_patience(patience));
         let address = |url: &Url| (url.host().clone(), url.port());
         // What listens elsewhere counts for itself.
         let shares = settings.http.as_ref().map(address) == settings.ws.as_ref().map(address);

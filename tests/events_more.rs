@@ -42,7 +42,8 @@ impl Stage {
         let metrics = Arc::new(Metrics::new());
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
         let nodes = config.networks[0].cl.iter();
-        let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
+        let reach =
+            steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
         let nodes = nodes.map(|node| Node::new(node, node.name.as_str(), &dial, reach, 0, &metrics, 0).unwrap());
         let wall: pool::Wall = Arc::new(teller::now);
         let (pool, watched) =

@@ -47,12 +47,11 @@ for id in '"a string"' '"with \"quotes\" and \u00e9"' 7 -3 0 null; do
         "$(post "$front" '{"jsonrpc":"2.0","id":'"$id"',"method":"eth_chainId","params":[]}')" \
         '{"jsonrpc":"2.0","id":'"$id"',"result":"0x539"}'
 done
-# Asked directly, this node answers such calls with another id: null, or the number in another form.
+# A node would refuse some of these, or write them in its own way: it never sees them.
 for id in 1.50 2e3 -0 123456789012345678901234567890; do
-    body='{"jsonrpc":"2.0","id":'$id',"method":"eth_chainId","params":[]}'
-    direct=$(post "$a" "$body")
-    is "the id $id comes back byte for byte, and the rest is the node's own" \
-        "$(post "$front" "$body")" '{"jsonrpc":"2.0","id":'"$id,${direct#*,*,}"
+    is "the id $id comes back byte for byte" \
+        "$(post "$front" '{"jsonrpc":"2.0","id":'"$id"',"method":"eth_gasPrice","params":[]}' | head -c $((22 + ${#id})))" \
+        '{"jsonrpc":"2.0","id":'"$id"
 done
 
 for call in '"eth_getBlockByNumber","params":["0x8",true]' '"eth_getLogs","params":[{}]' '"eth_nonsense","params":[]' \

@@ -311,7 +311,7 @@ impl Attempt<'_> {
         let own = self.id.is_some().then_some(&own);
         match Answer::read(response, own, self.verify, heard).await {
             Ok(answer) => self.classify(answer, wait),
-            Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken, reused: false }))),
+            Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken }))),
         }
     }
 

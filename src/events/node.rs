@@ -124,7 +124,7 @@ async fn read(pool: &Pool, node: usize, mut response: Response, outlet: &Outlet)
     while let Some(piece) = response.next().await {
         let piece = match piece {
             Ok(piece) => piece,
-            Err(broken) => return Some(trouble(&pool.nodes[node], &Error::Broken { broken, reused: false })),
+            Err(broken) => return Some(trouble(&pool.nodes[node], &Error::Broken { broken })),
         };
         let outcome = parser.feed(&piece, |event| events.push(event));
         for event in events.drain(..) {
@@ -213,7 +213,7 @@ async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) ->
     let mut whole = Vec::new();
     let read = async {
         while let Some(piece) = response.next().await {
-            let piece = piece.map_err(|broken| trouble(&pool.nodes[node], &Error::Broken { broken, reused: false }))?;
+            let piece = piece.map_err(|broken| trouble(&pool.nodes[node], &Error::Broken { broken }))?;
             whole.extend_from_slice(&piece);
             if whole.len() > limit {
                 return Err(failing(pool, node, "its answer is too long"));

@@ -183,12 +183,12 @@ impl<'a> Course<'a> {
     pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
         let reused = conn.reused;
         if self.sending != Sending::Freely || !matches!(broken, Broken::Lost { started: false, .. }) {
-            return Err(Error::Broken { broken, reused });
+            return Err(Error::Broken { broken });
         }
         if self.is_suspicious {
             // It is the request, then, or the node is going down.
             self.upstream.places().cleared();
-            return Err(Error::Broken { broken, reused });
+            return Err(Error::Broken { broken });
         }
         if reused && !self.was_stale {
             // It may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
@@ -198,7 +198,7 @@ impl<'a> Course<'a> {
         }
         let at_once = self.opened.is_some_and(|opened| opened.elapsed() <= AT_ONCE);
         if self.was_stale || !at_once || !conn.place.refused(false) {
-            return Err(Error::Broken { broken, reused });
+            return Err(Error::Broken { broken });
         }
         self.is_suspicious = true;
         self.progress.again = true;

@@ -100,8 +100,6 @@ pub enum Error {
     Broken {
         /// How.
         broken: Broken,
-        /// Whether it was on a connection kept from earlier, which the node may just have been closing.
-        reused: bool,
     },
 }
 
@@ -349,8 +347,7 @@ impl Response {
     fn new(mut head: Head, conn: Conn, upstream: &Arc<Upstream>, decodes: bool) -> Result<Self, Error> {
         let mut decoder = None;
         if decodes && head.coding != Coding::Identity && !head.framing.is_done() {
-            let reused = conn.reused;
-            decoder = Decoder::new(head.coding).map_err(|error| Error::Broken { broken: error.into(), reused })?;
+            decoder = Decoder::new(head.coding).map_err(|error| Error::Broken { broken: error.into() })?;
             head.is_decoded = true;
         }
         Ok(Self { head, conn: Some(conn), has_come: false, decoder, upstream: upstream.clone() })

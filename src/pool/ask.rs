@@ -199,7 +199,7 @@ pub(super) async fn read(
     node.traffic.touch(Instant::now());
     while let Some(piece) = response.next().await {
         node.traffic.touch(Instant::now());
-        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken, reused: false }))?;
+        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken }))?;
         if body.len() + piece.len() > max_bytes {
             return Err(too_long(node, asked, max_bytes));
         }

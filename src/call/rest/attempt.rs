@@ -145,7 +145,7 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
     let wait = wait(&response.head);
     match Answer::read(response, pool, index).await {
         Ok(answer) => classify(request, answer, wait),
-        Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken, reused: false }))),
+        Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken }))),
     }
 }
 

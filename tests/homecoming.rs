@@ -109,13 +109,7 @@ fn a_backup_that_lies_within_the_lag_limit_does_not_keep_calls_from_the_primary(
             scene.node(0).set_fault(Fault::Down);
             scene.node(1).set_fault(Fault::lie(lead));
             // Clients ask for the block number all the while, so that the lie is shown to them.
-            let mut client = scene.net.connect(scene.app.addr().port()).await.map(Client::over).unwrap();
-            let asking = tokio::spawn(async move {
-                loop {
-                    client.post(call(1, "eth_blockNumber", "[]")).await;
-                    sleep(millis(50)).await;
-                }
-            });
+            let asking = ask_on(&scene).await;
             sleep(millis(3_000)).await;
             assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
             let back = Instant::now();
@@ -132,6 +126,102 @@ fn a_backup_that_lies_within_the_lag_limit_does_not_keep_calls_from_the_primary(
                 sleep(millis(200)).await;
             }
             assert_eq!(switches(&scene).await, before);
+            asking.abort();
+            scene.app.shutdown().await;
+        });
+    }
+}
+
+/// Clients that ask for the block number all the while, and take what they are told.
+async fn ask_on(scene: &Scene) -> tokio::task::AbortHandle {
+    let mut client = Client::over(scene.net.connect(scene.app.addr().port()).await.unwrap());
+    tokio::spawn(async move {
+        loop {
+            client.post(call(1, "eth_blockNumber", "[]")).await;
+            sleep(millis(50)).await;
+        }
+    })
+    .abort_handle()
+}
+
+#[test]
+fn heights_do_not_fall_for_a_primary_on_another_branch() {
+    for (block, behind, nodes, home) in [
+        (1_000, 1, 2, true),
+        (12_000, 1, 2, true),
+        (1_000, 3, 2, false),
+        (1_000, 5, 2, false),
+        (250, 4, 2, false),
+        (12_000, 3, 2, false),
+        // Another backup bears out the one that serves.
+        (1_000, 1, 3, true),
+        (1_000, 4, 3, false),
+    ] {
+        println!("a block each {block} ms, the primary {behind} below, {nodes} nodes");
+        play(SEED, async {
+            let scene = Scene::set(SEED, &[Reach::Http; 3][..nodes], "").await;
+            let learnt = (8 * block).max(10_000);
+            let end = learnt + 30_000 + 40 * block;
+            let _miner = scene.mine(millis(block), end + 20_000);
+            scene.at(learnt).await;
+            let (mut tasks, seen) = pollers(&scene, 2).await;
+            scene.node(0).set_fault(Fault::Down);
+            sleep(millis(3_000)).await;
+            assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+            let back = Instant::now();
+            scene.node(0).clear_faults();
+            scene.node(0).set_fault(Fault::branch(8));
+            scene.node(0).set_fault(Fault::lag(behind));
+            if home {
+                let came = until_active(&scene, "el-1", back + millis(10_000 + 4 * block)).await;
+                assert!(came.is_some(), "still not home");
+            }
+            while scene.start.elapsed() < millis(end) {
+                sleep(millis(100)).await;
+                well(&mut tasks);
+                let is_proven = back.elapsed() > millis(10_000);
+                assert!(!is_proven || side(&scene).await["nodes"][0]["usable"] == true);
+            }
+            let longest = worst(&seen, back);
+            assert!(longest <= millis((2 * block).min(2_000) + 100), "a call took {longest:?}");
+            drop(tasks);
+            // It serves all the same when there is no other.
+            (1..nodes).for_each(|node| scene.node(node).set_fault(Fault::Down));
+            let came = until_active(&scene, "el-1", Instant::now() + millis(5_000)).await;
+            assert!(came.is_some(), "nobody serves");
+            let mut client = scene.net.connect(scene.app.addr().port()).await.map(Client::over).unwrap();
+            let answer = client.post(call(1, "eth_blockNumber", "[]")).await.json();
+            assert!(answer["result"].is_string(), "{answer}");
+            scene.app.shutdown().await;
+        });
+    }
+}
+
+#[test]
+fn a_backup_that_others_contradict_does_not_keep_calls() {
+    for (block, lead) in [(1_000, 3), (1_000, 5), (250, 5), (12_000, 4)] {
+        println!("a block each {block} ms, the backup is {lead} ahead on a branch of its own");
+        play(SEED, async {
+            let scene = Scene::set(SEED, &[Reach::Http; 3], "").await;
+            let learnt = (8 * block).max(10_000);
+            let _miner = scene.mine(millis(block), learnt + 20_000 + 40 * block);
+            scene.at(learnt).await;
+            scene.node(1).set_fault(Fault::branch(1));
+            scene.node(2).set_fault(Fault::lag(lead));
+            scene.node(0).set_fault(Fault::Down);
+            let asking = ask_on(&scene).await;
+            sleep(millis(3_000)).await;
+            assert_eq!(active(&scene).await.as_deref(), Some("el-2"));
+            let back = Instant::now();
+            scene.node(0).clear_faults();
+            scene.node(0).set_fault(Fault::lag(lead));
+            let came = until_active(&scene, "el-1", back + millis(10_000 + (lead + 5) * block)).await;
+            println!("  home {:?} after it was back", came.expect("the backup keeps the calls") - back);
+            let until = Instant::now() + millis(5_000 + 10 * block);
+            while Instant::now() < until {
+                assert_eq!(active(&scene).await.as_deref(), Some("el-1"));
+                sleep(millis(200)).await;
+            }
             asking.abort();
             scene.app.shutdown().await;
         });

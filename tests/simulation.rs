@@ -73,7 +73,7 @@ async fn simulate(seed: u64) -> Vec<Line> {
         sleep(Duration::from_millis(rng.u64(100..4000))).await;
         let node = devnet.el(rng.usize(..NODES - 1));
         node.clear_faults();
-        match rng.u8(..19) {
+        match rng.u8(..20) {
             0 => node.set_fault(Fault::Down),
             1 => node.set_fault(Fault::Hang),
             2 => node.set_fault(Fault::slow(rng.u64(10..1500))),
@@ -91,6 +91,7 @@ async fn simulate(seed: u64) -> Vec<Line> {
             14 => node.set_fault(Fault::nulls(rng.u64(1..5))),
             15 => node.set_fault(Fault::max_connections(rng.u64(1..6))),
             16 => node.set_fault(Fault::Gzip),
+            17 => node.set_fault(Fault::branch(rng.u64(1..10))),
             _ => {}
         }
         node.settled().await;

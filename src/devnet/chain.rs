@@ -57,6 +57,8 @@ struct State {
     by_transaction: HashMap<Hash, Vec<(Arc<Block>, usize)>>,
     made: u64,
     branches: u64,
+    /// Branches that were ever begun beside the canonical one.
+    rivals: u64,
     unlocked: Vec<Hash>,
 }
 
@@ -110,7 +112,7 @@ impl Chain {
             state.extend(&author, &mut blocks, back(initial - number));
         }
         prune(&mut blocks, &mut state);
-        let snapshot = Snapshot { blocks, genesis: first, made: state.made };
+        let snapshot = Snapshot { blocks, genesis: first, made: state.made, rival: None };
         let snapshot = Arc::new(snapshot);
         let past = Past::new(snapshot.clone());
         let tip = watch::Sender::new(snapshot);
@@ -203,6 +205,22 @@ impl Chain {
         let added = blocks[keep..].to_vec();
         self.publish(&mut state, blocks);
         Ok(Reorg { removed, added })
+    }
+
+    /// Begins a branch beside the canonical one, `depth` blocks below the head, in the place of an earlier one. It has other blocks of the
+    /// same heights, with none of the submitted transactions, and grows as the canonical one does.
+    pub(super) fn diverge(&self, depth: u64) {
+        let mut state = self.state();
+        let blocks = self.snapshot().blocks.clone();
+        let keep = usize::try_from(depth).map_or(1, |depth| blocks.len().saturating_sub(depth).max(1));
+        state.rivals += 1;
+        let rival = Snapshot {
+            blocks: blocks[..keep].to_vec(),
+            genesis: self.tip.borrow().genesis.clone(),
+            made: state.made,
+            rival: None,
+        };
+        self.publish_beside(&mut state, blocks, Some(&rival));
     }
 
     /// Takes a signed transaction, any bytes, and answers its hash.
@@ -310,10 +328,21 @@ impl Chain {
     }
 
     /// Publishes while the lock is held, so that snapshots appear in the order in which they were made.
-    fn publish(&self, state: &mut State, mut blocks: Vec<Arc<Block>>) -> Arc<Block> {
+    fn publish(&self, state: &mut State, blocks: Vec<Arc<Block>>) -> Arc<Block> {
+        let rival = self.tip.borrow().rival.clone();
+        self.publish_beside(state, blocks, rival.as_deref())
+    }
+
+    fn publish_beside(&self, state: &mut State, mut blocks: Vec<Arc<Block>>, rival: Option<&Snapshot>) -> Arc<Block> {
+        let rival = rival.map(|rival| {
+            let mut rivals = rival.blocks.clone();
+            state.keep_pace(&self.author, &mut rivals, &blocks);
+            prune(&mut rivals, state);
+            Arc::new(Snapshot { blocks: rivals, genesis: rival.genesis.clone(), made: state.made, rival: None })
+        });
         prune(&mut blocks, state);
         let genesis = self.tip.borrow().genesis.clone();
-        let snapshot = Arc::new(Snapshot { blocks, genesis, made: state.made });
+        let snapshot = Arc::new(Snapshot { blocks, genesis, made: state.made, rival });
         let head = snapshot.head().clone();
         self.past.push(snapshot.clone());
         self.tip.send_replace(snapshot);
@@ -327,10 +356,32 @@ impl Chain {
 
 impl State {
     fn extend(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, now: u64) {
+        let waiting = std::mem::take(&mut self.mempool);
+        self.add(author, blocks, self.branches, waiting, now);
+    }
+
+    /// Extends `rivals`, a branch, to the height of `blocks`, at the same times.
+    fn keep_pace(&mut self, author: &Author, rivals: &mut Vec<Arc<Block>>, blocks: &[Arc<Block>]) {
+        // Counted from the other end than the canonical ones.
+        let branch = u64::MAX - self.rivals;
+        let tip = rivals.last().map_or(0, |block| block.number);
+        for block in blocks.iter().filter(|block| block.number > tip) {
+            self.add(author, rivals, branch, Vec::new(), block.timestamp);
+        }
+    }
+
+    fn add(
+        &mut self,
+        author: &Author,
+        blocks: &mut Vec<Arc<Block>>,
+        branch: u64,
+        waiting: Vec<Arc<Transaction>>,
+        now: u64,
+    ) {
         let Some(parent) = blocks.last() else { return };
         self.made += 1;
-        let salt = author.salt(parent.number + 1, self.branches);
-        let contents = author.fill(salt, std::mem::take(&mut self.mempool));
+        let salt = author.salt(parent.number + 1, branch);
+        let contents = author.fill(salt, waiting);
         let block = Arc::new(Block::seal(Some(parent), salt, now.max(parent.timestamp), self.made, contents));
         self.index(&block);
         blocks.push(block);
@@ -379,98 +430,4 @@ fn prune(blocks: &mut Vec<Arc<Block>>, state: &mut State) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::view::View, *};
-
-    fn chain(initial: u64) -> Arc<Chain> {
-        Chain::new(1337, 7, Clock::fixed(1_800_000_000), initial, Duration::from_secs(12), None)
-    }
-
-    fn linked(chain: &Chain) {
-        let snapshot = chain.snapshot();
-        for pair in snapshot.blocks.windows(2) {
-            assert_eq!(pair[1].parent_hash, pair[0].hash);
-            assert_eq!(pair[1].number, pair[0].number + 1);
-            assert!(pair[1].timestamp >= pair[0].timestamp);
-        }
-    }
-
-    #[tokio::test]
-    async fn initial_blocks_lie_in_the_past_and_end_now() {
-        let chain = chain(10);
-        assert_eq!(chain.head().number, 10);
-        assert_eq!(chain.head().timestamp, 1_800_000_000);
-        assert_eq!(chain.block(0).unwrap().timestamp, 1_800_000_000 - 120);
-        linked(&chain);
-    }
-
-    #[tokio::test]
-    async fn the_same_seed_makes_the_same_chain_and_another_seed_another() {
-        let one = chain(5);
-        let two = chain(5);
-        one.reorg(2).unwrap();
-        two.reorg(2).unwrap();
-        assert_eq!(one.mine(1).hash, two.mine(1).hash);
-        let other = Chain::new(1337, 8, Clock::fixed(1_800_000_000), 5, Duration::from_secs(12), None);
-        assert_ne!(other.block(5).unwrap().hash, chain(5).block(5).unwrap().hash);
-    }
-
-    #[tokio::test]
-    async fn every_log_is_in_its_blocks_bloom() {
-        let head = chain(3).head();
-        assert!(head.logs().count() >= 2);
-        for (_, _, log) in head.logs() {
-            assert!(head.bloom.may_contain(&log.address.0));
-            assert!(log.topics.iter().all(|topic| head.bloom.may_contain(&topic.0)));
-        }
-        assert!(!head.bloom.may_contain(b"nobody"));
-        assert_eq!(head.logs().map(|(_, i, _)| i).collect::<Vec<_>>(), (0..head.logs().count()).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn a_reorg_replaces_blocks_and_grows_the_chain() {
-        let chain = chain(10);
-        let old: Vec<_> = (7..=10).rev().map(|n| chain.block(n).unwrap().hash).collect();
-        let reorg = chain.reorg(4).unwrap();
-        assert_eq!(reorg.removed.iter().map(|b| b.hash).collect::<Vec<_>>(), old);
-        assert_eq!(reorg.added.iter().map(|b| b.number).collect::<Vec<_>>(), [7, 8, 9, 10, 11]);
-        assert_eq!(reorg.added[0].parent_hash, chain.block(6).unwrap().hash);
-        assert!(reorg.added.iter().all(|b| !old.contains(&b.hash)));
-        linked(&chain);
-        let again = chain.reorg(5).unwrap();
-        assert!(again.added.iter().all(|b| reorg.added.iter().all(|a| a.hash != b.hash)));
-        assert_eq!(chain.reorg(13).err(), Some(ChainError::TooDeep { depth: 13, most: 12 }));
-        assert_eq!(chain.reorg_to(12, 1).unwrap().added[0].number, 1);
-    }
-
-    #[tokio::test]
-    async fn a_submitted_transaction_survives_a_reorg_and_filler_does_not() {
-        let chain = chain(2);
-        let hash = chain.submit(vec![1, 2, 3]).unwrap();
-        assert_eq!(hash, Hash::of(&[1, 2, 3]));
-        assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
-        let filler = chain.mine(1).transactions[0].transaction.hash;
-        assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
-        let added = chain.reorg(1).unwrap().added;
-        let again: Vec<_> = added.iter().flat_map(|b| &b.transactions).map(|m| m.transaction.hash).collect();
-        assert_eq!(again.iter().filter(|h| **h == hash).count(), 1);
-        assert!(!again.contains(&filler));
-        assert!(chain.mempool().is_empty());
-    }
-
-    #[tokio::test]
-    async fn old_blocks_are_pruned_with_their_transactions() {
-        let chain = chain(1);
-        let old = chain.block(1).unwrap();
-        let mut view = View::new(chain.snapshot(), 0);
-        chain.mine(KEPT_BLOCKS as u64 + 10);
-        let change = view.advance(View::new(chain.snapshot(), 0));
-        assert_eq!((change.removed.len(), change.added.len()), (0, KEPT_BLOCKS), "what is pruned cannot be told");
-        assert!(chain.block(1).is_none());
-        assert!(chain.block_by_hash(chain.block(0).unwrap().hash).is_some());
-        assert!(chain.block_by_hash(old.hash).is_none());
-        assert!(chain.places(old.transactions[0].transaction.hash).is_empty());
-        assert_eq!(chain.snapshot().blocks.len(), KEPT_BLOCKS);
-        assert_eq!(chain.state().by_hash.len(), KEPT_BLOCKS + 1);
-    }
-}
+mod tests;

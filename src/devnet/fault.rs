@@ -27,6 +27,12 @@ pub enum Fault {
         /// Milliseconds.
         ms: u64,
     },
+    /// The node is on another branch than those without this fault. It begins so many blocks below the head when the fault is set, and all
+    /// that have the fault follow the latest.
+    Branch {
+        /// Blocks below the head.
+        blocks: u64,
+    },
     /// The node's head stays where it was when the fault was set.
     Freeze,
     /// The node reports a head that is so many blocks above its true one.
@@ -183,6 +189,12 @@ impl Fault {
         Self::Late { ms }
     }
 
+    /// Follows another branch from `blocks` below the head on.
+    #[must_use]
+    pub fn branch(blocks: u64) -> Self {
+        Self::Branch { blocks }
+    }
+
     /// Lies by `blocks`.
     #[must_use]
     pub fn lie(blocks: u64) -> Self {
@@ -319,6 +331,7 @@ impl Fault {
         let fault = match name.as_str() {
             "lag" => Self::lag(number("blocks")?),
             "late" => Self::late(number("milliseconds")?),
+            "branch" => Self::branch(number("blocks")?),
             "lie" => Self::lie(number("blocks")?),
             "slow" => Self::slow(number("milliseconds")?),
             "max_connections" => Self::max_connections(number("connections")?),

@@ -134,6 +134,9 @@ impl Node {
     /// Switches a fault on, in the place of one of its kind. The socket follows [`Fault::Down`] shortly: see [`Node::settled`];
     /// a `Down` that is cleared before that may pass unnoticed.
     pub fn set_fault(&self, fault: Fault) {
+        if let Fault::Branch { blocks } = fault {
+            self.chain.diverge(blocks);
+        }
         let view = self.view();
         self.faults.send_modify(|faults| Arc::make_mut(faults).set(fault, view));
     }
@@ -288,7 +291,11 @@ impl Node {
     pub(super) fn view_under(&self, faults: &Faults) -> View {
         let view = match faults.frozen() {
             Some(frozen) => frozen.back(faults.lag()),
-            None => View::new(self.chain.seen(faults.late()), faults.lag()),
+            None => {
+                let seen = self.chain.seen(faults.late());
+                let rival = seen.rival.clone().filter(|_| faults.branch());
+                View::new(rival.unwrap_or(seen), faults.lag())
+            }
         };
         let head = view.head().number;
         if faults.missing_block() == Some(head) { view.at(head.saturating_sub(1)) } else { view }

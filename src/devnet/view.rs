@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub(super) genesis: Arc<Block>,
     /// How many blocks had been made by then, on all branches.
     pub(super) made: u64,
+    /// The branch that nodes follow which do not follow the canonical one, if there is one.
+    pub(super) rival: Option<Arc<Self>>,
 }
 
 impl Snapshot {

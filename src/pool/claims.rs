@@ -1,8 +1,9 @@
-//! Which nodes contradict one another: they name different blocks at the same heights, again and again.
+//! What nodes named as their heads, and what that tells of pairs of them.
 //!
-//! A node that claims heights which the chain does not have yet cannot know the hashes of the blocks to come. So once others get there,
-//! its blocks are found not to be theirs, while those of a node that was only the first to have them are. That tells a liar from
-//! the early one of two honest nodes, which heights alone never do.
+//! A node that claims heights which the chain does not have yet cannot know the hashes of the blocks to come. So it names blocks
+//! that there are, higher than they stand, or makes hashes up; once others get there, its blocks are found not to be theirs, while those of
+//! a node that was only the first to have them are. The former is proof of a lie, since a block has one height. The latter is none between
+//! two nodes, who may follow two branches: which of them is right, others tell.
 
 use std::collections::VecDeque;
 
@@ -34,18 +35,19 @@ impl Claims {
         said.push_back((block.number, block.hash.clone()));
     }
 
-    /// Whether the two nodes contradict one another.
-    pub(super) fn contradict(&self, one: usize, other: usize) -> bool {
-        let mut differ: [u64; ENOUGH] = [0; ENOUGH];
+    /// Whether `one` names blocks of `other`'s as higher than they stand there.
+    pub(super) fn raises(&self, one: usize, other: usize) -> bool {
+        let mut raised: [&str; ENOUGH] = [""; ENOUGH];
         let mut count = 0;
         for (number, hash) in self.0[one].iter().rev() {
-            let Some((_, said)) = self.0[other].iter().rev().find(|(height, _)| height == number) else { continue };
-            if hash.eq_ignore_ascii_case(said) {
+            let Some((height, _)) = self.0[other].iter().rev().find(|(_, said)| hash.eq_ignore_ascii_case(said)) else {
+                continue;
+            };
+            if height == number {
                 return false;
             }
-            // What it took back of the same height counts once.
-            if !differ[..count].contains(number) {
-                differ[count] = *number;
+            if height < number && !raised[..count].contains(&hash.as_str()) {
+                raised[count] = hash;
                 count += 1;
             }
             if count == ENOUGH {
@@ -53,6 +55,38 @@ impl Claims {
             }
         }
         false
+    }
+
+    /// Whether the two nodes named one block at the latest height that both named, and that is not below `from`.
+    pub(super) fn agree(&self, one: usize, other: usize, from: u64) -> bool {
+        let mut ours = self.0[one].iter().rev();
+        let latest = ours.find_map(|(number, hash)| {
+            let (_, said) = self.0[other].iter().rev().find(|(height, _)| height == number)?;
+            Some(*number >= from && hash.eq_ignore_ascii_case(said))
+        });
+        latest == Some(true)
+    }
+
+    /// Whether the two nodes contradict one another: they name different blocks at the same heights, again and again. Tells the lowest of
+    /// the latest such heights.
+    pub(super) fn contradict(&self, one: usize, other: usize) -> Option<u64> {
+        let mut differ: [u64; ENOUGH] = [0; ENOUGH];
+        let mut count = 0;
+        for (number, hash) in self.0[one].iter().rev() {
+            let Some((_, said)) = self.0[other].iter().rev().find(|(height, _)| height == number) else { continue };
+            if hash.eq_ignore_ascii_case(said) {
+                return None;
+            }
+            // What it took back of the same height counts once.
+            if !differ[..count].contains(number) {
+                differ[count] = *number;
+                count += 1;
+            }
+            if count == ENOUGH {
+                return differ.into_iter().min();
+            }
+        }
+        None
     }
 }
 
@@ -68,27 +102,69 @@ mod tests {
     fn nodes_contradict_one_another_when_the_last_heights_that_both_named_all_differ() {
         for (ours, theirs, contradict) in [
             // One is only later than the other.
-            (vec![(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a")], vec![(1, "a"), (2, "a"), (3, "a")], false),
-            (vec![(6, "b"), (7, "b"), (8, "b")], vec![(1, "a"), (2, "a"), (3, "a")], false),
+            (vec![(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a")], vec![(1, "a"), (2, "a"), (3, "a")], None),
+            (vec![(6, "b"), (7, "b"), (8, "b")], vec![(1, "a"), (2, "a"), (3, "a")], None),
             // The heights that one named came, and were others.
-            (vec![(6, "b"), (7, "b"), (8, "b")], vec![(5, "a"), (6, "a"), (7, "a")], false),
-            (vec![(6, "b"), (7, "b"), (8, "b")], vec![(6, "a"), (7, "a"), (8, "a"), (9, "a")], true),
+            (vec![(6, "b"), (7, "b"), (8, "b")], vec![(5, "a"), (6, "a"), (7, "a")], None),
+            (vec![(6, "b"), (7, "b"), (8, "b")], vec![(6, "a"), (7, "a"), (8, "a"), (9, "a")], Some(6)),
             (
                 vec![(2, "b"), (4, "b"), (6, "b"), (8, "b")],
                 vec![(1, "a"), (2, "a"), (3, "a"), (6, "a"), (8, "a")],
-                true,
+                Some(2),
             ),
             // A fork that is healed, though hashes are written otherwise.
-            (vec![(6, "b"), (7, "b"), (8, "b"), (9, "A")], vec![(6, "a"), (7, "a"), (8, "a"), (9, "a")], false),
-            (vec![(6, "b"), (7, "b"), (8, "b"), (6, "a")], vec![(6, "a"), (7, "a"), (8, "a")], false),
+            (vec![(6, "b"), (7, "b"), (8, "b"), (9, "A")], vec![(6, "a"), (7, "a"), (8, "a"), (9, "a")], None),
+            (vec![(6, "b"), (7, "b"), (8, "b"), (6, "a")], vec![(6, "a"), (7, "a"), (8, "a")], None),
             // Many branches of one height.
-            (vec![(6, "b"), (6, "c"), (6, "d"), (7, "b")], vec![(6, "a"), (7, "a"), (8, "a")], false),
+            (vec![(6, "b"), (6, "c"), (6, "d"), (7, "b")], vec![(6, "a"), (7, "a"), (8, "a")], None),
         ] {
             let mut claims = Claims::new(2);
             ours.iter().for_each(|(number, branch)| claims.told(0, &block(*number, branch)));
             theirs.iter().for_each(|(number, branch)| claims.told(1, &block(*number, branch)));
             assert_eq!(claims.contradict(0, 1), contradict, "{ours:?} {theirs:?}");
             assert_eq!(claims.contradict(1, 0), contradict, "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_lies_about_heights_that_names_blocks_of_another_higher_than_they_stand() {
+        // Height, and the block's name: its true height.
+        for (ours, theirs, raises) in [
+            (vec![(6, "3"), (7, "4"), (8, "5")], vec![(3, "3"), (4, "4"), (5, "5")], true),
+            (vec![(6, "3"), (7, "4")], vec![(3, "3"), (4, "4"), (5, "5")], false),
+            (vec![(6, "3"), (7, "4"), (7, "4"), (8, "4")], vec![(3, "3"), (4, "4"), (5, "5")], false),
+            // It is early, on the same branch or on another.
+            (vec![(3, "3"), (4, "4"), (5, "5"), (6, "6")], vec![(3, "3"), (4, "4"), (5, "5")], false),
+            (vec![(3, "a"), (4, "b"), (5, "c"), (6, "d")], vec![(3, "3"), (4, "4"), (5, "5")], false),
+            // It has come to its senses, though it is early.
+            (
+                vec![(6, "3"), (7, "4"), (8, "5"), (6, "6"), (7, "7")],
+                vec![(3, "3"), (4, "4"), (5, "5"), (6, "6")],
+                false,
+            ),
+        ] {
+            let block = |number: u64, name: &str| BlockRef { hash: format!("0x{name}"), ..block(number, "") };
+            let mut claims = Claims::new(2);
+            ours.iter().for_each(|(number, name)| claims.told(0, &block(*number, name)));
+            theirs.iter().for_each(|(number, name)| claims.told(1, &block(*number, name)));
+            assert_eq!(claims.raises(0, 1), raises, "{ours:?} {theirs:?}");
+            assert!(!claims.raises(1, 0), "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_agree_that_named_one_block_at_the_latest_height_of_both() {
+        for (ours, theirs, agree) in [
+            (vec![(1, "a"), (2, "a"), (3, "a")], vec![(1, "a"), (2, "A")], true),
+            (vec![(1, "a"), (2, "b"), (3, "b")], vec![(1, "a"), (2, "a")], false),
+            (vec![(1, "a")], vec![(2, "a")], false),
+            (vec![], vec![(2, "a")], false),
+        ] {
+            let mut claims = Claims::new(2);
+            ours.iter().for_each(|(number, branch)| claims.told(0, &block(*number, branch)));
+            theirs.iter().for_each(|(number, branch)| claims.told(1, &block(*number, branch)));
+            assert_eq!((claims.agree(0, 1, 2), claims.agree(1, 0, 2)), (agree, agree), "{ours:?} {theirs:?}");
+            assert!(!claims.agree(0, 1, 3), "{ours:?} {theirs:?}");
         }
     }
 }

@@ -77,7 +77,8 @@ pub struct Facts {
     pub last_error: Option<(String, Instant)>,
     /// Good probes in a row that it still needs; 0 while it is in.
     pub proving: u32,
-    /// Whether it is not measured by the highest block that clients were shown: it and the node that showed that one contradict one another.
+    /// Whether it is not measured by the highest block that clients were shown: the node that showed that one is
+    /// found to be wrong about the chain.
     pub unbound: bool,
     /// Whether it tells of its heads by itself now. Where it does not, they are known from probes only.
     pub pushing: bool,

@@ -129,6 +129,35 @@ async fn faults_of_the_head_change_what_a_node_sees_and_no_other() {
 }
 
 #[tokio::test]
+async fn nodes_on_another_branch_have_other_blocks_of_the_same_heights() {
+    let net = devnet().await;
+    let node = net.el(0);
+    let mut ws = Ws::open(node).await;
+    let heads = ws.subscribe(json!(["newHeads"])).await;
+    node.set_fault(Fault::branch(2));
+    let both = async |number: &str| {
+        let block = async |index: usize| result(net.el(index), "eth_getBlockByNumber", json!([number, false])).await;
+        (block(0).await, block(1).await)
+    };
+    let (ours, theirs) = both("0x8").await;
+    assert_eq!(ours["hash"], theirs["hash"]);
+    let mut parent = ours["hash"].clone();
+    net.chain().mine(1);
+    for number in ["0x9", "0xa", "0xb"] {
+        let (ours, theirs) = both(number).await;
+        assert_ne!(ours["hash"], theirs["hash"], "{number}");
+        assert_eq!(ours["parentHash"], parent, "{number}");
+        assert_eq!(ws.event(&heads).await["hash"], ours["hash"], "{number}");
+        assert_eq!(result(node, "eth_getBlockByHash", json!([ours["hash"], false])).await["number"], number);
+        parent = ours["hash"].clone();
+    }
+    node.clear_fault("branch");
+    let (ours, theirs) = both("0xb").await;
+    assert_eq!(ours["hash"], theirs["hash"]);
+    assert_eq!(ws.event(&heads).await["number"], "0x9", "it comes back by a reorganisation");
+}
+
+#[tokio::test]
 async fn a_late_node_sees_and_tells_each_block_later_than_others() {
     let net = devnet().await;
     let node = net.el(0);

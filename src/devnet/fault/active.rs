@@ -68,6 +68,10 @@ impl Faults {
         Duration::from_millis(ms.unwrap_or(0))
     }
 
+    pub(in crate::devnet) fn branch(&self) -> bool {
+        self.list.iter().any(|fault| matches!(fault, Fault::Branch { .. }))
+    }
+
     pub(in crate::devnet) fn lie(&self) -> u64 {
         self.find(|fault| if let Fault::Lie { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
     }

@@ -9,6 +9,7 @@ fn faults_are_read_from_json_and_from_words() {
         (r#"{"fault":"lag","blocks":10}"#, "lag", Some("10"), Fault::lag(10)),
         (r#"{"fault":"wrong_chain","chain_id":5}"#, "wrong-chain", Some("5"), Fault::wrong_chain(5)),
         (r#"{"fault":"late","ms":400}"#, "late", Some("400"), Fault::late(400)),
+        (r#"{"fault":"branch","blocks":3}"#, "branch", Some("3"), Fault::branch(3)),
         (r#"{"fault":"max_connections","connections":80}"#, "max-connections", Some("80"), Fault::max_connections(80)),
         (r#"{"fault":"cut_answer"}"#, "cut_answer", None, Fault::cut_answer(&[])),
         (r#"{"fault":"cut_answer","methods":["a","b"]}"#, "cut-answer", Some("a,b"), Fault::cut_answer(&["a", "b"])),

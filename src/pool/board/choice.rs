@@ -63,10 +63,22 @@ impl Board {
         effects.push(Effect::Switched { from, to, reason });
     }
 
-    /// Whether the highest block served says nothing of where `node` should be: the node that showed it contradicts it.
+    /// Whether the highest block served says nothing of where `node` should be: the node that showed it lies about heights, or it and
+    /// `node` contradict one another and more of the others bear `node` out. Where two nodes only contradict one another, nobody knows
+    /// which of them is right, and clients have seen the chain of the one that serves.
     fn is_unbound(&self, node: usize, served: Served) -> bool {
         let height = self.known[node].block.as_ref().map_or(0, |block| block.number);
-        height < served.height && served.by.is_some_and(|by| by != node && self.claims.contradict(by, node))
+        let Some(by) = served.by.filter(|by| *by != node && height < served.height) else { return false };
+        let is_borne_out = |from: u64| self.is_borne_out(node, by, from);
+        self.claims.raises(by, node) || self.claims.contradict(by, node).is_some_and(is_borne_out)
+    }
+
+    /// Whether more of the others that answer name the blocks of `node` from this height on, at which it and `other` differ, than contradict
+    /// it. One that comes home is asked so often that it has named nearly all heights.
+    fn is_borne_out(&self, node: usize, other: usize, from: u64) -> bool {
+        let others = || (0..self.known.len()).filter(|&n| n != node && n != other && self.known[n].verdict.answers());
+        let bear_out = others().filter(|&n| self.claims.agree(n, node, from)).count();
+        bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
     }
 
     /// The node before `best` in the order of tiers and of the configuration that is usable and a little below what clients were shown.

@@ -1,0 +1,124 @@
+//! Mining, reorganisations, branches and the mempool.
+
+use super::{super::view::View, *};
+
+fn chain(initial: u64) -> Arc<Chain> {
+    Chain::new(1337, 7, Clock::fixed(1_800_000_000), initial, Duration::from_secs(12), None)
+}
+
+fn linked(chain: &Chain) {
+    let snapshot = chain.snapshot();
+    for pair in snapshot.blocks.windows(2) {
+        assert_eq!(pair[1].parent_hash, pair[0].hash);
+        assert_eq!(pair[1].number, pair[0].number + 1);
+        assert!(pair[1].timestamp >= pair[0].timestamp);
+    }
+}
+
+#[tokio::test]
+async fn initial_blocks_lie_in_the_past_and_end_now() {
+    let chain = chain(10);
+    assert_eq!(chain.head().number, 10);
+    assert_eq!(chain.head().timestamp, 1_800_000_000);
+    assert_eq!(chain.block(0).unwrap().timestamp, 1_800_000_000 - 120);
+    linked(&chain);
+}
+
+#[tokio::test]
+async fn the_same_seed_makes_the_same_chain_and_another_seed_another() {
+    let one = chain(5);
+    let two = chain(5);
+    one.reorg(2).unwrap();
+    two.reorg(2).unwrap();
+    assert_eq!(one.mine(1).hash, two.mine(1).hash);
+    let other = Chain::new(1337, 8, Clock::fixed(1_800_000_000), 5, Duration::from_secs(12), None);
+    assert_ne!(other.block(5).unwrap().hash, chain(5).block(5).unwrap().hash);
+}
+
+#[tokio::test]
+async fn every_log_is_in_its_blocks_bloom() {
+    let head = chain(3).head();
+    assert!(head.logs().count() >= 2);
+    for (_, _, log) in head.logs() {
+        assert!(head.bloom.may_contain(&log.address.0));
+        assert!(log.topics.iter().all(|topic| head.bloom.may_contain(&topic.0)));
+    }
+    assert!(!head.bloom.may_contain(b"nobody"));
+    assert_eq!(head.logs().map(|(_, i, _)| i).collect::<Vec<_>>(), (0..head.logs().count()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_reorg_replaces_blocks_and_grows_the_chain() {
+    let chain = chain(10);
+    let old: Vec<_> = (7..=10).rev().map(|n| chain.block(n).unwrap().hash).collect();
+    let reorg = chain.reorg(4).unwrap();
+    assert_eq!(reorg.removed.iter().map(|b| b.hash).collect::<Vec<_>>(), old);
+    assert_eq!(reorg.added.iter().map(|b| b.number).collect::<Vec<_>>(), [7, 8, 9, 10, 11]);
+    assert_eq!(reorg.added[0].parent_hash, chain.block(6).unwrap().hash);
+    assert!(reorg.added.iter().all(|b| !old.contains(&b.hash)));
+    linked(&chain);
+    let again = chain.reorg(5).unwrap();
+    assert!(again.added.iter().all(|b| reorg.added.iter().all(|a| a.hash != b.hash)));
+    assert_eq!(chain.reorg(13).err(), Some(ChainError::TooDeep { depth: 13, most: 12 }));
+    assert_eq!(chain.reorg_to(12, 1).unwrap().added[0].number, 1);
+}
+
+#[tokio::test]
+async fn a_branch_beside_the_chain_has_other_blocks_of_the_same_heights_and_grows_with_it() {
+    let chain = chain(10);
+    assert!(chain.snapshot().rival.is_none());
+    chain.diverge(2);
+    let head = chain.head();
+    let snapshot = chain.snapshot();
+    let rival = snapshot.rival.clone().unwrap();
+    assert_eq!((head.number, rival.head().number), (10, 10));
+    assert_eq!(rival.block(8).unwrap().hash, snapshot.block(8).unwrap().hash);
+    assert_eq!(rival.block(9).unwrap().parent_hash, snapshot.block(8).unwrap().hash);
+    chain.submit(vec![1]).unwrap();
+    chain.mine(2);
+    chain.reorg(1).unwrap();
+    let snapshot = chain.snapshot();
+    let rival = snapshot.rival.clone().unwrap();
+    assert_eq!(rival.head().number, snapshot.head().number);
+    for number in 9..=snapshot.head().number {
+        let (ours, theirs) = (snapshot.block(number).unwrap(), rival.block(number).unwrap());
+        assert_ne!(ours.hash, theirs.hash);
+        assert_eq!(theirs.parent_hash, rival.block(number - 1).unwrap().hash);
+        assert!(theirs.transactions.iter().all(|mined| !mined.transaction.submitted));
+    }
+    // Another one.
+    let old = rival.head().hash;
+    chain.diverge(100);
+    assert_ne!(chain.snapshot().rival.as_ref().unwrap().head().hash, old);
+}
+
+#[tokio::test]
+async fn a_submitted_transaction_survives_a_reorg_and_filler_does_not() {
+    let chain = chain(2);
+    let hash = chain.submit(vec![1, 2, 3]).unwrap();
+    assert_eq!(hash, Hash::of(&[1, 2, 3]));
+    assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
+    let filler = chain.mine(1).transactions[0].transaction.hash;
+    assert_eq!(chain.submit(vec![1, 2, 3]), Err(ChainError::AlreadyKnown));
+    let added = chain.reorg(1).unwrap().added;
+    let again: Vec<_> = added.iter().flat_map(|b| &b.transactions).map(|m| m.transaction.hash).collect();
+    assert_eq!(again.iter().filter(|h| **h == hash).count(), 1);
+    assert!(!again.contains(&filler));
+    assert!(chain.mempool().is_empty());
+}
+
+#[tokio::test]
+async fn old_blocks_are_pruned_with_their_transactions() {
+    let chain = chain(1);
+    let old = chain.block(1).unwrap();
+    let mut view = View::new(chain.snapshot(), 0);
+    chain.mine(KEPT_BLOCKS as u64 + 10);
+    let change = view.advance(View::new(chain.snapshot(), 0));
+    assert_eq!((change.removed.len(), change.added.len()), (0, KEPT_BLOCKS), "what is pruned cannot be told");
+    assert!(chain.block(1).is_none());
+    assert!(chain.block_by_hash(chain.block(0).unwrap().hash).is_some());
+    assert!(chain.block_by_hash(old.hash).is_none());
+    assert!(chain.places(old.transactions[0].transaction.hash).is_empty());
+    assert_eq!(chain.snapshot().blocks.len(), KEPT_BLOCKS);
+    assert_eq!(chain.state().by_hash.len(), KEPT_BLOCKS + 1);
+}

@@ -27,7 +27,7 @@ pub(super) struct Audience<W> {
 
 struct Room<W> {
     came: u64,
-    /// The state that was told last and lasts, where it is states that are told.
+    /// The state that lasts, where it is states that are told, and it is known.
     present: Option<Arc<str>>,
     /// Whoever comes is closed too, when its subscription begins.
     closed: Option<Closing>,
@@ -38,6 +38,8 @@ struct Room<W> {
 struct Listener {
     /// The newest change that had been announced when it came: it hears of those that follow.
     since: u64,
+    /// Whether it was told anything.
+    was_told: bool,
     /// Its notifications' text up to the result.
     head: Arc<str>,
     mailbox: Arc<Mailbox>,
@@ -84,7 +86,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         let mut room = self.room(index);
         // Read inside the room: whoever announces a change and then looks into it either finds this one, or has been heard by it.
         let since = self.now.load(Relaxed);
-        let mut one = Listener { since, head, mailbox, held: Some(Box::default()) };
+        let mut one = Listener { since, was_told: false, head, mailbox, held: Some(Box::default()) };
         if let Some(present) = &room.present {
             one.tell(std::slice::from_ref(present));
         }
@@ -130,16 +132,29 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
                 continue;
             }
             let (audience, results) = (self.clone(), results.clone());
-            self.couriers.send(index, Box::new(move || audience.tell_room(index, change, None, &*results))).await;
+            let job = move || audience.tell_room(index, None, |one| one.since < change, &*results);
+            self.couriers.send(index, Box::new(job)).await;
         }
     }
 
-    /// Tells everybody a state, which lasts until the next: whoever is let in meanwhile hears of it first.
-    pub(super) async fn tell_state(self: &Arc<Self>, state: Arc<str>) {
+    /// Tells a state, which lasts until the next, to everybody, or to those only who were told none yet: whoever is let in meanwhile hears of
+    /// it first.
+    pub(super) async fn tell_state(self: &Arc<Self>, state: Arc<str>, to_all: bool) {
         for index in 0..self.rooms.len() {
             let (audience, results): (_, Arc<[Arc<str>]>) = (self.clone(), [state.clone()].into());
-            let job = move || audience.tell_room(index, u64::MAX, Some(&results[0]), |_| Arc::clone(&results));
+            let job = move || {
+                let hears = |one: &Listener| to_all || !one.was_told;
+                audience.tell_room(index, Some(&results[0]), hears, |_| Arc::clone(&results));
+            };
             self.couriers.send(index, Box::new(job)).await;
+        }
+    }
+
+    /// What was told last need not be so any more: nobody who comes is told it.
+    pub(super) async fn forget_state(self: &Arc<Self>) {
+        for index in 0..self.rooms.len() {
+            let audience = self.clone();
+            self.couriers.send(index, Box::new(move || audience.room(index).present = None)).await;
         }
     }
 
@@ -165,12 +180,12 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Tells those in a room who hear of the change; in one step, `present` becomes the state that lasts.
+    /// Tells those in a room who hear of it; in one step, `present` becomes the state that lasts.
     fn tell_room(
         &self,
         index: usize,
-        change: u64,
         present: Option<&Arc<str>>,
+        hears: impl Fn(&Listener) -> bool,
         results: impl Fn(&W) -> Arc<[Arc<str>]>,
     ) {
         let mut told = 0;
@@ -183,7 +198,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
             if results.is_empty() {
                 continue;
             }
-            for one in listeners.values_mut().filter(|one| one.since < change) {
+            for one in listeners.values_mut().filter(|one| hears(one)) {
                 if one.tell(&results) {
                     told += results.len() as u64;
                 }
@@ -205,6 +220,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
 impl Listener {
     /// `false` when the client is being closed, and so hears nothing.
     fn tell(&mut self, results: &[Arc<str>]) -> bool {
+        self.was_told = true;
         match &mut self.held {
             None => self.mailbox.push_notes(&self.head, results),
             Some(held) => {

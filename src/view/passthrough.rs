@@ -2,9 +2,8 @@
 //!
 //! A task for each wish that somebody has holds the subscription to the node that serves the calls, as far as that has a link. A new one
 //! runs before the old one is left, for a while beside it, and what both tell is told once. A client has its place before a node has
-//! granted anything, and hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is told the last
-//! one. What no node told while none was linked is
-//! not made up. The link asks for it again on each connection, and the task ends with the last client.
+//! granted anything, and hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is told that of the node
+//! that it is at, once that has told it. What no node told while none was linked is not made up. The link asks for it again on each connection, and the task ends with the last client.
 
 mod choice;
 mod overlap;

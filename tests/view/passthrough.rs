@@ -276,3 +276,63 @@ async fn a_state_is_told_to_each_who_comes_and_not_again_by_another_node_that_is
         until("it is left upstream", async || stage.passed(0) + stage.passed(1) == 0).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_a_switch_is_told_the_new_nodes_state() {
+    let stage = Stage::new("").await;
+    let (mut one, mut early, mut late) = (stage.client(), stage.client(), stage.client());
+    stage.devnet.el(0).set_fault(Fault::eager(0, 1));
+    one.subscribe(SYNCING).await;
+    a_while().await;
+    assert_eq!(one.results(), [Value::Bool(false)]);
+    // The other node tells no state before it changes.
+    stage.pool.cordon("el-1", true).await;
+    until("it runs at the other node", async || stage.passed(1) == 1 && stage.passed(0) == 0).await;
+    early.subscribe(SYNCING).await;
+    a_while().await;
+    assert_eq!((one.results(), early.results()), (vec![], vec![]), "nobody knows the state of the other node");
+    // Back at the first one, which says what it said before: that is news to who came meanwhile.
+    stage.pool.cordon("el-1", false).await;
+    until("it runs at home", async || stage.passed(0) == 1 && stage.passed(1) == 0).await;
+    late.subscribe(SYNCING).await;
+    a_while().await;
+    let no = vec![Value::Bool(false)];
+    assert_eq!((one.results(), early.results(), late.results()), (vec![], no.clone(), no));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_a_link_was_lost_is_not_told_the_state_of_before() {
+    let stage = Stage::new("").await;
+    let (mut one, mut late) = (stage.client(), stage.client());
+    stage.all_nodes(&Fault::eager(0, 1));
+    one.subscribe(SYNCING).await;
+    a_while().await;
+    assert_eq!(one.results(), [Value::Bool(false)]);
+    stage.heal();
+    stage.devnet.el(1).set_fault(Fault::Down);
+    stage.pool.nodes[0].link.as_ref().unwrap().cut("by the test");
+    until("it is away", async || stage.passed(0) == 0).await;
+    until("it runs again", async || stage.passed(0) == 1).await;
+    late.subscribe(SYNCING).await;
+    a_while().await;
+    assert_eq!((one.results(), late.results()), (vec![], vec![]));
+    stage.devnet.el(0).set_fault(Fault::Syncing);
+    a_while().await;
+    for client in [&one, &late] {
+        assert_eq!(client.results()[0]["syncing"], true);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_node_that_is_left_is_told_to_nobody() {
+    let stage = Stage::new("").await;
+    let mut one = stage.client();
+    stage.all_nodes(&Fault::eager(0, 1));
+    one.subscribe(SYNCING).await;
+    a_while().await;
+    stage.pool.cordon("el-1", true).await;
+    until("both run", async || stage.passed(1) == 1 && stage.passed(0) == 1).await;
+    stage.devnet.el(0).set_fault(Fault::Syncing);
+    until("the first one is left", async || stage.passed(0) == 0).await;
+    assert_eq!(one.results(), [Value::Bool(false)]);
+}

@@ -110,6 +110,8 @@ impl Relay {
                 _ = changes.changed() => {}
                 answer = answer(&mut self.opening) => self.answered(answer).await,
                 news = next(self.fading.as_mut().map(|(source, _)| source)) => match news {
+                    // The state of the node that is left is nobody's any more.
+                    Some(News::Event(_)) if self.is_state => {}
                     Some(News::Event(event)) => self.tell(self.fading.as_ref().map(|(source, _)| source.number), &event).await,
                     Some(News::Back) => {}
                     Some(News::Lost | News::Refused(_)) | None => self.fading = None,
@@ -159,6 +161,7 @@ impl Relay {
                 self.overlap.replace(number);
                 self.current = Some(Source { pool, node, feed, number });
                 self.refusal = None;
+                self.forget_state().await;
                 if *self.state.borrow() != State::Granted {
                     self.state.send_replace(State::Granted);
                 }
@@ -186,7 +189,10 @@ impl Relay {
         match news {
             Some(News::Event(event)) => self.tell(Some(current.number), &event).await,
             // The link asks again by itself. If it is down, another is better, which the steering sees.
-            Some(News::Lost | News::Back) => self.overlap.interrupt(current.number),
+            Some(News::Lost | News::Back) => {
+                self.overlap.interrupt(current.number);
+                self.forget_state().await;
+            }
             Some(News::Refused(_)) => {
                 let node = &*current.pool.nodes[current.node].name;
                 warn!(method = self.wish.0, node, "the node refuses a subscription that it had granted");
@@ -194,22 +200,31 @@ impl Relay {
                     self.avoided.add(current.node, Instant::now());
                 }
                 self.current = None;
+                self.forget_state().await;
             }
-            None => self.current = None,
+            None => {
+                self.current = None;
+                self.forget_state().await;
+            }
         }
     }
 
     async fn tell(&mut self, source: Option<usize>, event: &Bytes) {
-        let Some(source) = source else { return };
-        if let Ok(text) = std::str::from_utf8(event)
-            && self.overlap.hear(source, event, Instant::now())
-        {
-            let result: Arc<str> = text.into();
-            if self.is_state {
-                return self.audience.tell_state(result).await;
-            }
-            let results: Arc<[Arc<str>]> = [result].into();
+        let (Some(source), Ok(text)) = (source, std::str::from_utf8(event)) else { return };
+        let is_new = self.overlap.hear(source, event, Instant::now());
+        if self.is_state {
+            // What is no news to most is to those who came while nothing was known of this node.
+            self.audience.tell_state(text.into(), is_new).await;
+        } else if is_new {
+            let results: Arc<[Arc<str>]> = [text.into()].into();
             self.audience.tell(u64::MAX, move |()| results.clone()).await;
+        }
+    }
+
+    /// The node whose state was told is left, or was away: nobody who comes is told that state before it is told anew.
+    async fn forget_state(&mut self) {
+        if self.is_state {
+            self.audience.forget_state().await;
         }
     }
 }

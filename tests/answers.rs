@@ -165,6 +165,16 @@ async fn an_answer_without_an_id_gets_the_clients() {
             format!(r#"{{"id":"c","result":{}}}"#, &long[..30_000].to_owned().add("\"")),
         ),
         ("one that streams", format!(r#"{{"result":{long}}}"#), format!(r#"{{"result":{long},"id":"c"}}"#)),
+        (
+            "an object that streams",
+            format!(r#"{{"result":{{"id":5,"x":[{long},{{"id":6}}]}}}}"#),
+            format!(r#"{{"result":{{"id":5,"x":[{long},{{"id":6}}]}},"id":"c"}}"#),
+        ),
+        (
+            "a long object",
+            format!(r#"{{"result":{{"x":{},"id":5}}}}"#, &long[..30_000].to_owned().add("\"")),
+            format!(r#"{{"id":"c","result":{{"x":{},"id":5}}}}"#, &long[..30_000].to_owned().add("\"")),
+        ),
     ] {
         let net = Net::default();
         let origin = Origin::within(&net, move |_| Reply::body(&text)).await;
@@ -176,12 +186,48 @@ async fn an_answer_without_an_id_gets_the_clients() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_id_before_more_members_gives_way_to_the_clients() {
+    for length in [1, 30_000, 600_000] {
+        let long = "l".repeat(length);
+        for more in
+            [r#""more":{"id":5}"#, r#""more":[1]"#, r#""a":{},"b":[{}]"#, r#""more":"MANY""#, r#""more":["MANY"]"#]
+        {
+            for chunk in [7, 1_000, usize::MAX] {
+                let (net, result) = (Net::default(), format!("[\"{long}\"]"));
+                let more = more.replace("MANY", &"m".repeat(6_000));
+                let make = move |id: &str| format!(r#"{{"result":{result},"id":{id},{more}}} {}"#, "\n");
+                let expected = make("\"c\"");
+                let origin = Origin::within(&net, move |seen| {
+                    let body = make(&seen.id()).into_bytes();
+                    let chunks = body
+                        .chunks(chunk.max(length / 1_000).min(body.len()))
+                        .map(|part| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat());
+                    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+                    Reply::Bytes([head].into_iter().chain(chunks).chain([b"0\r\n\r\n".to_vec()]).flatten().collect())
+                })
+                .await;
+                let proxy = Proxy::over(&net, [origin.url()], "").await;
+                for door in DOORS {
+                    let text = at(door, &proxy, "\"c\"", READ).await;
+                    let is_it = text.trim_end() == expected.trim_end();
+                    assert!(is_it, "{length}, {chunk}, {door}: …{}", &text[text.len().saturating_sub(200)..]);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_answer_that_turns_out_to_be_none_never_ends_well() {
     let long = format!("\"{}\"", "l".repeat(600_000));
     type Make = fn(&str, &str) -> String;
-    let makes: [(&str, Make, &str); 4] = [
+    let makes: [(&str, Make, &str); 8] = [
         ("without an end", |id, long| format!(r#"{{"id":{id},"result":[{long}"#), "ends"),
         ("another id behind", |id, long| format!(r#"{{"result":{long},"id":{id}1}}"#), "ends"),
+        ("another id before more", |id, long| format!(r#"{{"result":{long},"id":{id}1,"more":{{}}}}"#), "ends"),
+        ("two ids", |id, long| format!(r#"{{"result":{long},"id":{id},"id":{id}}}"#), "ends"),
+        ("an id without an end", |id, long| format!(r#"{{"result":{long},"id":{id}{}}}"#, "1".repeat(9_000)), "ends"),
+        ("more behind the end", |id, long| format!(r#"{{"result":{long},"id":{id}}}{{}}"#), "ends"),
         ("broken in the middle", |id, long| format!(r#"{{"id":{id},"result":[{long}{long}]}}"#), "all"),
         ("no UTF-8", |id, long| format!(r#"{{"id":{id},"result":["{}",{long}]}}"#, "X"), "all"),
     ];

@@ -148,7 +148,7 @@ impl Answer {
                 Beginning::Result { id, .. } if !ended => judge_beginning(id, pieces.first(), own),
                 _ if !ended => Judgement::alien("the answer is too long for what it begins with"),
                 Beginning::Result { id, .. } if pieces.length() > ALWAYS_WHOLE && verify == Verify::Ends => {
-                    judge_ends(id, &pieces, own)
+                    judge_ends(id, &mut pieces, own)
                 }
                 _ => judge_whole(pieces.join(usize::MAX), own),
             },
@@ -337,11 +337,12 @@ fn judge_whole(text: &[u8], own: &CallId) -> Judgement {
 }
 
 /// Judges a long result by its beginning, with the id there if it is, and its end.
-fn judge_ends(id: Option<Range<usize>>, pieces: &Pieces, own: &CallId) -> Judgement {
+fn judge_ends(id: Option<Range<usize>>, pieces: &mut Pieces, own: &CallId) -> Judgement {
     let tail = pieces.tail(TAIL);
     let id = match (id, answer::ending(&tail)) {
         (_, Ending::Torn) => return Judgement::alien(TORN),
-        (Some(id), Ending::Whole(_)) => Some(id),
+        (Some(id), _) => Some(id),
+        (None, Ending::Unclear) => return judge_whole(pieces.join(usize::MAX), own),
         (None, Ending::Whole(id)) if id.as_ref().is_some_and(|id| !own.is_answered_by(&tail[id.clone()])) => {
             return Judgement::alien(FOREIGN);
         }

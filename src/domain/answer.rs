@@ -136,6 +136,8 @@ impl Envelope {
 pub enum Ending {
     /// As an object does. The id is there, if it stands behind the result.
     Whole(Option<Range<usize>>),
+    /// As an object does, with a member of which it cannot be told whether it is the result, and what stands before it.
+    Unclear,
     /// In the middle of something.
     Torn,
 }
@@ -147,11 +149,11 @@ pub fn ending(tail: &[u8]) -> Ending {
     while let Some((key, value, before)) = last_member(left) {
         match key {
             b"id" => return Ending::Whole(Some(value)),
-            b"result" => break,
+            b"result" => return Ending::Whole(None),
             _ => left = before,
         }
     }
-    Ending::Whole(None)
+    Ending::Unclear
 }
 
 /// The last member of an object whose text before its closing brace is `text`, if its value is a string, a number or a literal: key,
@@ -367,15 +369,21 @@ mod tests {
             (r#"{"id":1,"result":"x"}"#, None),
             (r#"{"id":1,"result":"\"id\":5"}"#, None),
             (r#"{"id":1,"result":"x\",\"id\":5"}"#, None),
-            (r#"{"id":1,"result":{"id":5}}"#, None),
-            (r#"{"id":1,"result":["a","id",5]}"#, None),
-            (r#"{"result":1,"a\"id":5}"#, None),
-            ("}", None),
         ] {
             match ending(text.as_bytes()) {
                 Ending::Whole(place) => assert_eq!(place.map(|place| &text[place]), id, "{text}"),
-                Ending::Torn => panic!("{text}"),
+                other => panic!("{other:?}: {text}"),
             }
+        }
+        for unclear in [
+            r#"{"id":1,"result":{"id":5}}"#,
+            r#"{"id":1,"result":["a","id",5]}"#,
+            r#"{"result":"x","id":12,"more":{"id":5}}"#,
+            r#"{"result":"x","id":12,"more":[]}"#,
+            r#"{"result":1,"a\"id":5}"#,
+            "}",
+        ] {
+            assert_eq!(ending(unclear.as_bytes()), Ending::Unclear, "{unclear}");
         }
         for torn in ["", "{\"result\":[1", "{\"result\":[1]", "{\"result\":\"a\"", "]"] {
             assert_eq!(ending(torn.as_bytes()), Ending::Torn, "{torn}");

@@ -1,16 +1,13 @@
 //! The rest of an answer that is too long to be taken whole: what is still to be looked at as it passes, and the client's id in the
 //! place of ours if it stands behind the result.
 
-use std::collections::VecDeque;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::TAIL;
 use crate::{
     domain::{
-        answer::{self, Ending},
         call_id::CallId,
-        json::Walk,
+        json::{Seek, Walk},
     },
     net::upstream::Response,
 };
@@ -33,10 +30,63 @@ pub(super) struct Torn;
 enum End {
     /// The id was seen before the result: the last byte closes an object. Until then it is this one.
     Brace(u8),
-    /// The id is still to come.
-    Id { own: CallId, client: Bytes, held: VecDeque<Bytes>, length: usize },
+    /// The id is still to come, wherever: behind a result there may be more than that.
+    Id(Box<Behind>),
     /// Nothing: nobody waits for the answer.
     Free,
+}
+
+/// An answer whose id is looked for as it passes.
+#[derive(Debug)]
+struct Behind {
+    own: CallId,
+    /// The client's id.
+    client: Bytes,
+    seek: Seek,
+    /// Whether the client's id has gone to the client.
+    is_told: bool,
+    /// What may not go to the client yet: an id that is not all there, or the end of the answer before all has come.
+    held: Bytes,
+}
+
+impl Behind {
+    /// Takes the next piece, and tells what can go to the client.
+    fn pass(&mut self, piece: Bytes) -> Result<Option<Bytes>, Torn> {
+        // How many bytes had come before what is held.
+        let from = self.seek.passed() - self.held.len();
+        if !self.seek.pass(&piece) {
+            return Err(Torn);
+        }
+        let all = if self.held.is_empty() { piece } else { [&self.held[..], &piece].concat().into() };
+        let until = self.seek.begun().or(self.seek.closed()).map_or(all.len(), |at| at.saturating_sub(from));
+        self.held = all.slice(until..);
+        // Neither a number nor white space at the end may grow for ever.
+        if self.held.len() > TAIL {
+            return Err(Torn);
+        }
+        let go = match self.seek.id().filter(|_| !self.is_told) {
+            Some(id) => {
+                let id = id.start - from..id.end - from;
+                if !self.own.is_answered_by(&all[id.clone()]) {
+                    return Err(Torn);
+                }
+                self.is_told = true;
+                [&all[..id.start], &self.client, &all[id.end..until]].concat().into()
+            }
+            None => all.slice(..until),
+        };
+        Ok(Some(go).filter(|go| !go.is_empty()))
+    }
+
+    /// All has come: what is left for the client. If the node wrote no id, the client's goes before the closing brace.
+    fn finish(&self) -> Result<Bytes, Torn> {
+        let is_whole = self.seek.is_whole() && self.seek.closed().is_some();
+        match (is_whole, self.is_told) {
+            (false, _) => Err(Torn),
+            (true, true) => Ok(self.held.clone()),
+            (true, false) => Ok([b",\"id\":", &self.client[..], &self.held].concat().into()),
+        }
+    }
 }
 
 impl Rest {
@@ -48,13 +98,14 @@ impl Rest {
     /// The rest of an answer in which `own` is still to come.
     pub(super) fn expecting(response: Response, own: CallId, walk: Option<Box<Walk>>) -> Self {
         let client = Bytes::copy_from_slice(own.as_bytes());
-        Self { response, end: End::Id { own, client, held: VecDeque::new(), length: 0 }, walk }
+        let behind = Behind { own, client, seek: Seek::default(), is_told: false, held: Bytes::new() };
+        Self { response, end: End::Id(Box::new(behind)), walk }
     }
 
     /// The id of the client, if ours is still to come.
     pub(super) fn set_id(&mut self, id: &[u8]) {
-        if let End::Id { client, .. } = &mut self.end {
-            *client = Bytes::copy_from_slice(id);
+        if let End::Id(behind) = &mut self.end {
+            behind.client = Bytes::copy_from_slice(id);
         }
     }
 
@@ -81,14 +132,7 @@ impl Rest {
                 }
                 Ok(Some(piece))
             }
-            End::Id { held, length, .. } => {
-                *length += piece.len();
-                held.push_back(piece);
-                let is_spare = held.front().is_some_and(|front| *length - front.len() >= TAIL);
-                let front = if is_spare { held.pop_front() } else { None };
-                *length -= front.as_ref().map_or(0, Bytes::len);
-                Ok(front)
-            }
+            End::Id(behind) => behind.pass(piece),
         }
     }
 
@@ -98,28 +142,10 @@ impl Rest {
     /// When it is no answer to the call.
     pub(super) fn finish(&mut self) -> Result<Option<Bytes>, Torn> {
         self.is_whole()?;
-        let End::Id { own, client, held, .. } = &mut self.end else { return Ok(None) };
-        let mut tail = BytesMut::new();
-        held.drain(..).for_each(|piece| tail.extend_from_slice(&piece));
-        let from = tail.len().saturating_sub(TAIL);
-        let place = match answer::ending(&tail[from..]) {
-            Ending::Torn => return Err(Torn),
-            Ending::Whole(Some(place)) => {
-                if !own.is_answered_by(&tail[from..][place.clone()]) {
-                    return Err(Torn);
-                }
-                from + place.start..from + place.end
-            }
-            Ending::Whole(None) => {
-                // The node wrote none: it goes before the closing brace.
-                let brace = tail.trim_ascii_end().len() - 1;
-                *client = [b",\"id\":", &client[..]].concat().into();
-                brace..brace
-            }
-        };
-        let all = [&tail[..place.start], client, &tail[place.end..]].concat();
+        let End::Id(behind) = &self.end else { return Ok(None) };
+        let left = behind.finish()?;
         self.end = End::Free;
-        Ok(Some(all.into()))
+        Ok(Some(left).filter(|left| !left.is_empty()))
     }
 
     fn is_whole(&self) -> Result<(), Torn> {

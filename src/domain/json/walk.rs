@@ -1,6 +1,10 @@
 //! A look at JSON that passes in pieces: whether all of it together is one value in UTF-8.
 
+mod seek;
+
 use super::{MAX_ANSWER_DEPTH, Open, skip_plain};
+
+pub use self::seek::Seek;
 
 /// Where in a text of one JSON value the pieces so far end.
 #[derive(Clone, Debug, Default)]

@@ -6,11 +6,13 @@ use std::{
     io,
     ops::Range,
     pin::Pin,
+    sync::LazyLock,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
+use memchr::memmem::Finder;
 
 use self::{
     pieces::Pieces,
@@ -43,6 +45,9 @@ const MAX_ERROR: usize = 1024 * 1024;
 const MAX_HEIGHT_LOOK: usize = 4096;
 /// How much of a long answer's end is looked at.
 const TAIL: usize = 4096;
+/// The keys that heights stand behind. To prepare a search costs more than to search a short answer.
+static KEYS: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"result\"", "\"number\"", "\"blockNumber\""].map(Finder::new));
 
 /// What kind of answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +74,8 @@ pub struct Answer {
     /// Whether the result is `null`.
     pub is_null: bool,
     pieces: Pieces,
-    rest: Option<Rest>,
+    /// In a box, since few answers have one, and every answer is moved several times.
+    rest: Option<Box<Rest>>,
     id: Id,
 }
 
@@ -160,10 +166,10 @@ impl Answer {
         }
         let rest = (!ended).then(|| {
             let walk = (verify == Verify::All && own.is_some()).then(Box::default);
-            match (own, &id) {
+            Box::new(match (own, &id) {
                 (Some(own), Id::Behind) => Rest::expecting(response, *own, walk),
                 _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
-            }
+            })
         });
         Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id })
     }
@@ -231,14 +237,14 @@ impl Answer {
 
     /// The height that the result shows, where `tells` says that it shows one.
     pub fn height(&self, tells: Tells) -> Option<u64> {
-        let key: &[u8] = match tells {
+        let key = match tells {
             Tells::Nothing => return None,
-            Tells::Number => b"\"result\"",
-            Tells::Block => b"\"number\"",
-            Tells::Inclusion => b"\"blockNumber\"",
+            Tells::Number => &KEYS[0],
+            Tells::Block => &KEYS[1],
+            Tells::Inclusion => &KEYS[2],
         };
         let text = &self.pieces.first()[..self.pieces.first().len().min(MAX_HEIGHT_LOOK)];
-        let at = memchr::memmem::find(text, key)? + key.len();
+        let at = key.find(text)? + key.needle().len();
         let value = text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', value)?;
         hex::quantity(std::str::from_utf8(&value[..end]).ok()?)

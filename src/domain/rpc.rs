@@ -90,6 +90,9 @@ enum Key {
 fn key_of(key: &Str<'_>) -> Result<Key, &'static str> {
     const KNOWN: [(&str, Key); 4] =
         [("jsonrpc", Key::Version), ("id", Key::Id), ("method", Key::Method), ("params", Key::Params)];
+    if let Some((_, known)) = KNOWN.iter().find(|(known, _)| known.as_bytes() == key.raw) {
+        return Ok(*known);
+    }
     let Some(name) = key.decode() else { return Err("a key holds half of a surrogate pair") };
     if let Some((_, key)) = KNOWN.iter().find(|(known, _)| *known == name) {
         return Ok(*key);

@@ -91,6 +91,14 @@ impl Pieces {
 
     /// Puts `with` in the place of `range`.
     pub(super) fn replace(&mut self, range: Range<usize>, with: &[u8]) {
+        if self.more.is_empty() && self.length <= SHORT {
+            let mut made = Vec::with_capacity(self.length - range.len() + with.len());
+            made.extend_from_slice(&self.first[..range.start]);
+            made.extend_from_slice(with);
+            made.extend_from_slice(&self.first[range.end..]);
+            *self = Bytes::from(made).into();
+            return;
+        }
         let mut made = Self::default();
         let mut start = 0;
         let mut middle = Some(with);

@@ -16,7 +16,7 @@ COPY --from=build /steadfast /steadfast
 COPY LICENSE-APACHE LICENSE-MIT /licenses/
 USER nonroot
 # Clients; and the admin listener, which is on loopback unless `--admin-listen` or the configuration says otherwise.
-EXPOSE 8545 9090
+EXPOSE 8545 9545
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["/steadfast", "status", "--ready"]
 ENTRYPOINT ["/steadfast"]
 # Nodes come as flags (`docker run … run --listen 0.0.0.0:8545 --el URL`) or in the mounted file.

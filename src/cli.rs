@@ -70,7 +70,7 @@ struct Settings {
     /// Where clients connect [default: 127.0.0.1:8545].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where metrics, status and switches are [default: 127.0.0.1:9090].
+    /// Where metrics, status and switches are [default: 127.0.0.1:9545].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
 }

@@ -29,7 +29,7 @@ fn the_file_of_the_design_means_what_it_says() {
     let config = parse(include_str!("config/design.toml"));
     assert_eq!(config.listen, "127.0.0.1:8545".parse().unwrap());
     assert_eq!(config.workers, None);
-    assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
+    assert_eq!(config.admin.listen, "127.0.0.1:9545".parse().unwrap());
     assert_eq!(config.shutdown_grace, Duration::from_secs(25));
     assert_eq!(config.health.interval, Duration::from_secs(1));
     assert_eq!(config.health.timeout, Duration::from_secs(2));
@@ -172,7 +172,7 @@ fn each_rule_is_enforced_at_its_key() {
         ("[calls]\nmax_body = 10", "2: calls.max_body: must be a string with a unit, such as \"10MiB\", not a number"),
         // Values.
         ("listen = \"localhost:8545\"", "1: listen: must be an IP address and a port"),
-        ("[admin]\nlisten = \":9090\"", "2: admin.listen: must be an IP address and a port"),
+        ("[admin]\nlisten = \":9545\"", "2: admin.listen: must be an IP address and a port"),
         ("workers = 0", "1: workers: must be from 1 to 1024"),
         ("workers = -1", "1: workers: must be from 1 to 1024"),
         ("chain_id = 0", "1: chain_id: must be from 1 to"),
@@ -211,9 +211,9 @@ fn each_rule_is_enforced_at_its_key() {
         ("[calls]\nattempt_timeout = \"31s\"", "2: calls.attempt_timeout: must not be longer than `timeout`"),
         ("[calls]\ntimeout = \"1s\"\nhold = \"2s\"", "3: calls.hold: must not be longer than `timeout`"),
         ("[calls]\nmax_held_bytes = \"1MiB\"", "2: calls.max_held_bytes: must not be less than `max_body`"),
-        ("listen = \"127.0.0.1:9090\"", "admin.listen: must not be the address"),
+        ("listen = \"127.0.0.1:9545\"", "admin.listen: must not be the address"),
         ("[admin]\nlisten = \"0.0.0.0:8545\"", "2: admin.listen: must not be the address"),
-        ("listen = \"[::]:9090\"", "admin.listen: must not be the address"),
+        ("listen = \"[::]:9545\"", "admin.listen: must not be the address"),
         // Nodes.
         ("[[el.backup]]", "1: el.backup[0]: needs `http`, `ws` or both"),
         ("[[cl.primary]]", "1: cl.primary[0]: needs `http`"),
@@ -272,7 +272,7 @@ fn each_rule_is_enforced_at_its_key() {
             "listen = \"0.0.0.0:1\"\n[[cl.backup]]\nhttp = \"http://localhost:1\"",
             "1: listen: is the address of one of the nodes",
         ),
-        ("[[el.backup]]\nws = \"ws://127.0.0.1:9090\"", "admin.listen: is the address of one of the nodes"),
+        ("[[el.backup]]\nws = \"ws://127.0.0.1:9545\"", "admin.listen: is the address of one of the nodes"),
         // Networks.
         ("networks.base = {}", "1: networks.base: has no nodes"),
         ("[[networks.Base.el.primary]]\nhttp = \"http://a\"", "1: networks.Base: must have a name"),
@@ -304,7 +304,7 @@ fn each_rule_is_enforced_at_its_key() {
 fn what_is_allowed_though_it_looks_odd() {
     for text in [
         "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"",
-        "listen = \"127.0.0.1:9090\"\nadmin.listen = \"127.0.0.2:9090\"",
+        "listen = \"127.0.0.1:9545\"\nadmin.listen = \"127.0.0.2:9545\"",
         "calls.hold = \"0s\"\nshutdown_grace = \"0s\"",
         "calls.blocked = []",
         "calls.blocked = [\"*\"]\ncalls.allowed = [\"eth_*\"]",
@@ -399,7 +399,7 @@ fn wrong_flags_are_reported_together_by_name_and_position() {
         cl: vec!["http://d,ws://d".into()],
         cl_backup: vec![],
         listen: Some("localhost:1".into()),
-        admin_listen: Some("9090".into()),
+        admin_listen: Some("9545".into()),
     })
     .unwrap_err();
     let text = errors.to_string();
@@ -420,7 +420,7 @@ fn wrong_flags_are_reported_together_by_name_and_position() {
     assert!(!text.contains("k3y"));
     let nothing = Config::from_flags(&Flags::default()).unwrap_err().to_string();
     assert!(nothing.starts_with("--el: needs the URL of at least one node"), "{nothing}");
-    let same = Flags { el: vec!["http://a".into()], listen: Some("[::]:9090".into()), ..Flags::default() };
+    let same = Flags { el: vec!["http://a".into()], listen: Some("[::]:9545".into()), ..Flags::default() };
     let same = Config::from_flags(&same).unwrap_err().to_string();
     assert!(same.starts_with("--admin-listen: must not be the address"), "{same}");
 }
@@ -442,7 +442,7 @@ fn a_file_is_read_from_its_folder_and_flags_override_its_addresses() {
     let overridden = Config::load(&file, &listen("127.0.0.1:2"), &env).unwrap();
     assert_eq!(overridden.listen, "127.0.0.1:2".parse().unwrap());
     assert_eq!(Config { listen: plain.listen, ..overridden }, plain);
-    let clash = Config::load(&file, &listen("127.0.0.1:9090"), &env).unwrap_err();
+    let clash = Config::load(&file, &listen("127.0.0.1:9545"), &env).unwrap_err();
     assert!(clash.problems[0].path == "admin.listen", "{clash}");
 
     // A certificate that changed under the same name is a change.

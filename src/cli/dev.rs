@@ -31,7 +31,7 @@ pub(super) struct Dev {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8545")]
     listen: SocketAddr,
     /// Where metrics, status and switches are.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9545")]
     admin_listen: SocketAddr,
     /// Where nodes are killed and brought back.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9191")]

@@ -11,7 +11,7 @@ use super::{block_on, table::table};
 #[derive(Args)]
 pub(super) struct Status {
     /// The proxy's admin side.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9545")]
     admin: String,
     /// Show it anew every second until Ctrl-C.
     #[arg(long)]

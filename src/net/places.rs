@@ -205,6 +205,8 @@ impl Places {
         let (tell, mut told) = oneshot::channel();
         let mut early = None;
         let _waiting = self.enter(rank, fresh, tell);
+        // A place may have become free since one was looked for, when this one could not be seen to wait.
+        self.grant();
         // It may be that another waits already who comes first, and then that one gets the room.
         while let Err(TryRecvError::Empty) = told.try_recv().map(|grant| early = Some(grant)) {
             let Some(conn) = self.idle.oldest() else { break };
@@ -268,8 +270,10 @@ impl Places {
         loop {
             let mut state = self.lock();
             let Some(rank) = state.first() else {
+                // With the lock held: whoever begins to wait finds it lying idle.
+                let spare = self.idle.put(conn, || false);
                 drop(state);
-                return drop(self.idle.put(conn, || false));
+                return drop(spare);
             };
             let is_over = state.open > state.bound.limit(rank);
             let queue = &mut state.queues[rank as usize];
@@ -377,3 +381,6 @@ impl State {
         [Rank::Probe, Rank::Own, Rank::Call].into_iter().find(|rank| !self.queues[*rank as usize].is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,10 +48,15 @@ impl Idle {
     /// The one that has lain longest, of any worker.
     pub(super) fn oldest(&self) -> Option<Conn> {
         let age = |shard: &Shard| lock(shard).first().map(|(_, since)| *since);
-        let (_, shard) =
-            self.shards.iter().filter_map(|shard| Some((age(shard)?, shard))).min_by_key(|(age, _)| *age)?;
-        let mut shard = lock(shard);
-        (!shard.is_empty()).then(|| shard.remove(0).0)
+        loop {
+            let (_, shard) =
+                self.shards.iter().filter_map(|shard| Some((age(shard)?, shard))).min_by_key(|(age, _)| *age)?;
+            let mut shard = lock(shard);
+            // Its worker may have taken the last one just now, and others have some.
+            if !shard.is_empty() {
+                return Some(shard.remove(0).0);
+            }
+        }
     }
 
     /// Those that nobody has used for a while.
@@ -67,6 +72,12 @@ impl Idle {
 
     pub(super) fn all(&self) -> Vec<(Conn, Instant)> {
         self.shards.iter().flat_map(|shard| std::mem::take(&mut *lock(shard))).collect()
+    }
+
+    /// Keeps everybody from this worker's.
+    #[cfg(test)]
+    pub(super) fn locked(&self) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
+        self.own()
     }
 
     fn own(&self) -> MutexGuard<'_, Vec<(Conn, Instant)>> {

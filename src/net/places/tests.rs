@@ -1,0 +1,123 @@
+//! That whoever waits for a connection is not forgotten, whatever others do at the same moment.
+
+use std::{
+    sync::{TryLockError, atomic::AtomicUsize},
+    thread,
+};
+
+use tokio::{io::duplex, runtime, time::timeout};
+
+use super::*;
+use crate::net::upstream::set_worker;
+
+/// Far longer than anything here takes.
+const FOR_EVER: Duration = Duration::from_secs(20);
+
+fn conn(place: Place) -> Conn {
+    let (near, far) = duplex(1);
+    // The node leaves it alone.
+    std::mem::forget(far);
+    Conn::new(Box::new(near), place)
+}
+
+fn conn_of(grant: Grant) -> Conn {
+    match grant {
+        Grant::Conn(conn) => conn,
+        Grant::Place(place) => conn(place),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_becomes_free_before_one_waits_for_it_is_given() {
+    let places = Places::new(Some(1), 0);
+    let only = places.free(Rank::Call).unwrap();
+    assert!(places.free(Rank::Call).is_none());
+    drop(only);
+    assert!(timeout(FOR_EVER, places.wait(Rank::Call, false)).await.is_ok());
+}
+
+/// Where threads meet before each step.
+#[derive(Default)]
+struct Meeting(AtomicUsize);
+
+impl Meeting {
+    fn meet(&self, threads: usize, step: usize) {
+        self.0.fetch_add(1, SeqCst);
+        while self.0.load(SeqCst) < threads * (step + 1) {
+            thread::yield_now();
+        }
+    }
+}
+
+fn spin(turns: u32) {
+    (0..turns).for_each(|_| std::hint::spin_loop());
+}
+
+#[test]
+fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
+    let places = Places::new(Some(1), 0);
+    let held = conn(places.free(Rank::Call).unwrap());
+    let is_locked = || matches!(places.state.try_lock(), Err(TryLockError::WouldBlock));
+    thread::scope(|scope| {
+        // Whoever lays a connection by waits here; whoever began to wait meanwhile would have looked for an idle one in vain.
+        let idle = places.idle.locked();
+        scope.spawn(|| places.hand_over(held));
+        let looks = (0..5_000_000).take_while(|_| !is_locked()).inspect(|_| thread::yield_now()).count();
+        (0..10_000).for_each(|_| thread::yield_now());
+        assert!(is_locked(), "{looks} looks");
+        drop(idle);
+    });
+    assert!(places.idle.oldest().is_some());
+}
+
+/// In each round one worker gives the only connection back, one begins to wait for it, and one that waits leaves.
+#[test]
+fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
+    const ROUNDS: usize = 3_000;
+    let places = Places::new(Some(1), 3);
+    let (meeting, holding, forgotten) = (Meeting::default(), Mutex::new(None), AtomicBool::new(false));
+    let run = |worker: usize, act: &(dyn Fn(&mut fastrand::Rng, &runtime::Runtime) + Sync)| {
+        set_worker(worker);
+        let runtime = runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut rng = fastrand::Rng::with_seed(worker as u64);
+        for round in 0..ROUNDS {
+            meeting.meet(3, 2 * round);
+            if !forgotten.load(SeqCst) {
+                act(&mut rng, &runtime);
+            }
+            meeting.meet(3, 2 * round + 1);
+        }
+    };
+    *holding.lock().unwrap() = Some(conn(places.free(Rank::Call).unwrap()));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            run(1, &|rng, _| {
+                let held = holding.lock().unwrap().take().unwrap();
+                spin(rng.u32(..200));
+                places.give_back(held);
+            });
+        });
+        scope.spawn(|| {
+            run(2, &|rng, runtime| {
+                runtime.block_on(async {
+                    let mut waits = Box::pin(places.wait(Rank::Call, false));
+                    if let Ok(grant) = timeout(Duration::ZERO, &mut waits).await {
+                        places.give_back(conn_of(grant));
+                    }
+                    spin(rng.u32(..200));
+                });
+            });
+        });
+        scope.spawn(|| {
+            run(3, &|rng, runtime| {
+                spin(rng.u32(..200));
+                match runtime.block_on(async { timeout(FOR_EVER, places.wait(Rank::Call, false)).await }) {
+                    Ok(grant) => *holding.lock().unwrap() = Some(conn_of(grant)),
+                    Err(_) => forgotten.store(true, SeqCst),
+                }
+            });
+        });
+    });
+    assert!(!forgotten.into_inner(), "one waits for ever: {:?}", places.occupancy());
+    assert_eq!((places.occupancy().open, places.occupancy().waiting), (1, 0));
+}

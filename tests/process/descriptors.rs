@@ -1,0 +1,1 @@
+//! Few descriptors: `ulimit -n`.

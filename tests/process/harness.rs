@@ -1,0 +1,221 @@
+//! Runs the binary under limits, watches it, and calls it as honest clients do.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::common::{
+    SOON,
+    client::{Client, call},
+    until,
+};
+
+/// A running `steadfast`; killed when dropped.
+pub struct Process {
+    child: Child,
+    file: PathBuf,
+    log: Arc<Mutex<String>>,
+    clients: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Process {
+    /// Runs the binary with `settings` (TOML, without addresses) after these commands of a shell, such as `ulimit -v 524288`, and
+    /// waits until a node serves.
+    pub async fn start(settings: &str, before: &[&str]) -> Self {
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("process-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let addresses = "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n";
+        std::fs::write(&file, [addresses, settings].concat()).unwrap();
+        let script = [before, &["exec \"$0\" run --config \"$1\""]].concat().join(" && ");
+        let mut child = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = into.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut process = Self { child, file, log, clients: nowhere, admin: nowhere };
+        until("the process says where it listens", async || {
+            assert!(process.is_alive(), "{}", process.log());
+            process.address("clients").is_some() && process.address("admin").is_some()
+        })
+        .await;
+        process.clients = process.address("clients").unwrap();
+        process.admin = process.address("admin").unwrap();
+        until("a node serves", async || process.admin_status("/readyz").await == Some(200)).await;
+        process
+    }
+
+    /// Where clients connect.
+    pub fn clients(&self) -> SocketAddr {
+        self.clients
+    }
+
+    /// Where the operator connects.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has written.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// A figure of `/proc/<pid>/status` that is told in kB, such as `VmHWM`; here in bytes.
+    pub fn figure(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a figure");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
+    /// The status of what the operator's side answers to a GET; `None` if there is no answer.
+    pub async fn admin_status(&self, path: &str) -> Option<u16> {
+        let asked = async {
+            let mut client = Client::over(TcpStream::connect(self.admin).await.ok()?);
+            client.send(format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin)).await;
+            client.try_response().await.ok().map(|response| response.status)
+        };
+        timeout(SOON, asked).await.ok().flatten()
+    }
+
+    /// The sum of a metric over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let mut client = Client::connect(self.admin).await;
+        client.send(format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin)).await;
+        let text = client.response().await.text();
+        let of_that_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines().filter(of_that_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Calls as an honest client does, each on a connection of its own, and looks at the operator's side beside that, until the
+    /// watch is ended.
+    pub fn watch(&self) -> Watch {
+        let (stop, mut stopped) = oneshot::channel();
+        let (clients, admin) = (self.clients, self.admin);
+        let task = tokio::spawn(async move {
+            let mut seen = Seen::default();
+            while stopped.try_recv().is_err() {
+                seen.calls += 1;
+                if let Err(why) = honest_call(clients).await {
+                    seen.failed.push(why);
+                }
+                seen.looks += 1;
+                if let Err(why) = look(admin).await {
+                    seen.unseen.push(why);
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            seen
+        });
+        Watch { stop, task }
+    }
+
+    fn address(&self, key: &str) -> Option<SocketAddr> {
+        let log = self.log();
+        let (_, rest) = log.split_once(&format!("{key}="))?;
+        rest.split_whitespace().next()?.parse().ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            eprintln!("the process wrote at last:\n{}", &log[log.len().saturating_sub(2000)..]);
+        }
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// An honest client at work, and an operator who looks.
+pub struct Watch {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Seen>,
+}
+
+/// What they saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub calls: usize,
+    /// Why calls failed.
+    pub failed: Vec<String>,
+    pub looks: usize,
+    /// Why the operator's side could not be seen.
+    pub unseen: Vec<String>,
+}
+
+impl Watch {
+    pub async fn end(self) -> Seen {
+        let _ = self.stop.send(());
+        self.task.await.unwrap()
+    }
+}
+
+/// One call on a connection of its own, which must be answered with a result.
+pub async fn honest_call(addr: SocketAddr) -> Result<(), String> {
+    let asked = async {
+        let io = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
+        let mut client = Client::over(io);
+        client.send(crate::common::client::post("/", call(1, "eth_call", "[]").as_bytes())).await;
+        let response = client.try_response().await.map_err(|broken| format!("{broken:?}"))?;
+        if response.status == 200 && response.text().contains("\"result\"") { Ok(()) } else { Err(response.text()) }
+    };
+    timeout(SOON, asked).await.map_err(|_| "no answer in time".to_owned())?
+}
+
+async fn look(addr: SocketAddr) -> Result<(), String> {
+    let asked = async {
+        let io = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
+        let mut client = Client::over(io);
+        client.send(format!("GET /livez HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n")).await;
+        let response = client.try_response().await.map_err(|broken| format!("{broken:?}"))?;
+        if response.status == 200 { Ok(()) } else { Err(response.text()) }
+    };
+    timeout(SOON, asked).await.map_err(|_| "no answer in time".to_owned())?
+}

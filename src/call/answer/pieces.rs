@@ -79,24 +79,24 @@ impl Pieces {
         if last.len() >= count {
             return last.slice(last.len() - count..);
         }
-        let mut skip = self.length.saturating_sub(count);
-        let mut tail = BytesMut::with_capacity(self.length - skip);
-        for piece in self.iter() {
-            let from = skip.min(piece.len());
-            tail.extend_from_slice(&piece[from..]);
-            skip -= from;
+        let mut left = count.min(self.length);
+        let mut parts = Vec::new();
+        for piece in self.iter().rev() {
+            let taken = left.min(piece.len());
+            parts.push(&piece[piece.len() - taken..]);
+            left -= taken;
+            if left == 0 {
+                break;
+            }
         }
-        tail.freeze()
+        parts.reverse();
+        parts.concat().into()
     }
 
     /// Puts `with` in the place of `range`.
     pub(super) fn replace(&mut self, range: Range<usize>, with: &[u8]) {
-        if self.more.is_empty() && self.length <= SHORT {
-            let mut made = Vec::with_capacity(self.length - range.len() + with.len());
-            made.extend_from_slice(&self.first[..range.start]);
-            made.extend_from_slice(with);
-            made.extend_from_slice(&self.first[range.end..]);
-            *self = Bytes::from(made).into();
+        if range.end <= self.first.len() && !self.first.is_empty() {
+            self.replace_in_first(range, with);
             return;
         }
         let mut made = Self::default();
@@ -120,6 +120,26 @@ impl Pieces {
             start = end;
         }
         *self = made;
+    }
+
+    /// The id of most answers is in their first piece: the others, of which a long answer has many,
+    /// stay as they are.
+    fn replace_in_first(&mut self, range: Range<usize>, with: &[u8]) {
+        self.length = self.length - range.len() + with.len();
+        let (before, after) = (&self.first[..range.start], &self.first[range.end..]);
+        if self.first.len() <= SHORT {
+            let mut made = Vec::with_capacity(before.len() + with.len() + after.len());
+            for part in [before, with, after] {
+                made.extend_from_slice(part);
+            }
+            self.first = made.into();
+            return;
+        }
+        let parts = [self.first.slice(range.end..), Bytes::copy_from_slice(with), self.first.slice(..range.start)];
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            self.more.push_front(part);
+        }
+        self.first = self.more.pop_front().unwrap_or_default();
     }
 }
 

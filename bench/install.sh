@@ -1,9 +1,9 @@
 # Sourced by run.sh: the tools that the measurement stands on.
 
-# Installs, by apt, those of haproxy, nginx and wrk that are missing. Starts none of them.
+# Installs, by apt, those of haproxy, nginx, wrk and valgrind that are missing. Starts none of them.
 install_tools() (
     missing=()
-    for tool in haproxy nginx wrk; do
+    for tool in haproxy nginx wrk valgrind; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if [ ${#missing[@]} -eq 0 ]; then

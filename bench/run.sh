@@ -9,7 +9,10 @@ root=$(dirname "$here")
 export PATH="$PATH:/usr/sbin:/sbin"
 
 measure=measure.py
-case " $* " in *" --state "*) measure=state.py ;; esac
+case " $* " in
+*" --state "*) measure=state.py ;;
+*" --instructions "*) measure=instructions.py ;;
+esac
 case " $* " in
 *" --help "* | *" -h "*) exec python3 "$here/$measure" --help ;;
 esac

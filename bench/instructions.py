@@ -1,0 +1,105 @@
+"""How many instructions of its own a proxy runs for a call, counted by valgrind.
+
+The count is of user code alone, and does not depend on what else the machine does. It needs no counters of the
+processor, which many virtual machines do not have.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import HAPROXY, LOADS, STEADFAST, Bench, Failed, Proxy, free_port
+
+
+class Counted(Bench):
+    """Runs each proxy under callgrind, one after the other."""
+
+    def begin(self, name, command, template, suffix, origin):
+        ports = {"port": free_port(), "admin": free_port(), "origin": origin, "work": self.work}
+        config = self.write(name + suffix, template.format(**ports))
+        tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.work}/{name}.out"]
+        child = self.start(name, [*tool, *command, config], self.proxy_cpus)
+        proxy = Proxy(name, ports["port"], child)
+        self.wait_for(proxy, child)
+        return proxy
+
+    def count(self, proxy, load):
+        """Instructions for one call of `load`."""
+        self.load(proxy, load, 2)  # warm
+        self.control("--zero", proxy)
+        calls, *_ = self.load(proxy, load, self.options.seconds)
+        self.control("--dump", proxy)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for dump in sorted(self.work.glob(f"{proxy.name}.out.*")):
+                total = re.search(r"^(?:totals|summary): (\d+)", dump.read_text(errors="replace"), re.M)
+                if total:
+                    dump.unlink()
+                    return int(total[1]) / calls
+            time.sleep(0.2)
+        raise Failed(f"{proxy.name}: callgrind gave no count")
+
+    def control(self, command, proxy):
+        run = subprocess.run(
+            ["callgrind_control", command, str(proxy.process.pid)], capture_output=True, text=True, timeout=30
+        )
+        if run.returncode:
+            raise Failed(f"callgrind_control {command}: {run.stdout}{run.stderr}")
+
+    def run(self):
+        origin = free_port()
+        node = self.start("node", [os.environ["ORIGIN_BIN"], str(origin)], self.other_cpus)
+        self.wait_for(Proxy("node", origin), node)
+        steadfast = ["run", "--config"]
+        kinds = [("Steadfast", [os.environ["STEADFAST_BIN"], *steadfast], STEADFAST, ".toml")]
+        if self.options.against:
+            kinds.append(("against", [self.options.against, *steadfast], STEADFAST, ".toml"))
+        else:
+            kinds.append(("haproxy", ["haproxy", "-db", "-f"], HAPROXY, ".cfg"))
+        counts = {}
+        for kind in kinds:
+            proxy = self.begin(*kind, origin)
+            for load in LOADS:
+                counts[load, proxy.name] = self.count(proxy, load)
+            proxy.process.terminate()
+            proxy.process.wait(20)
+        first, second = (name for name, *_ in kinds)
+        print(f"| thousands of user instructions a call | {first} | {second} | ratio |\n|---|--:|--:|--:|")
+        for load in LOADS:
+            one, other = counts[load, first], counts[load, second]
+            print(f"| {load.title} | {one / 1000:.1f} | {other / 1000:.1f} | {one / other:.2f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench/run.sh --instructions", description=__doc__)
+    parser.add_argument("--instructions", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=int, default=6, help="seconds for each load (default 6)")
+    parser.add_argument("--against", metavar="BIN", help="compare with this binary of Steadfast, not with haproxy")
+    options = parser.parse_args()
+    options.no_pin = False
+
+    def give_up(signum, _frame):
+        raise Failed("out of time" if signum == signal.SIGALRM else "interrupted")
+
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(each, give_up)
+    signal.alarm(120 + options.seconds * len(LOADS) * 4)
+    with tempfile.TemporaryDirectory() as work:
+        counted = Counted(work, options)
+        counted.work = Path(work)
+        try:
+            counted.run()
+        except Failed as failed:
+            sys.exit(f"{parser.prog}: {failed}")
+        finally:
+            counted.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::Incoming;
@@ -86,6 +86,13 @@ impl Piped {
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         self.pieces.as_mut().poll_next(context)
     }
+}
+
+/// The headers that `Connection` names: they are of one connection, and go no further.
+fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let options =
+        headers.get_all(header::CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
 }
 
 /// In how many seconds a client should come again, after a refusal.

@@ -11,6 +11,7 @@ pub mod devnet;
 pub mod domain;
 pub mod door;
 pub mod events;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod pool;

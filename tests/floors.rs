@@ -13,7 +13,7 @@ use source::{Reference, Source};
 /// The floors, lowest first. Modules in one row are siblings, and do not import each other.
 const FLOORS: &[&[&str]] = &[
     &["domain"],
-    &["config", "metrics"],
+    &["config", "metrics", "memory"],
     &["net"],
     &["pool", "cluster"],
     &["route"],

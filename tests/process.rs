@@ -15,3 +15,5 @@ mod descriptors;
 mod harness;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/work.rs"]
+mod work;

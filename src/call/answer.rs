@@ -29,7 +29,7 @@ use crate::{
     net::{exchange::Broken, upstream::Response, wire::Framing},
 };
 
-mod pieces;
+pub(in crate::call) mod pieces;
 mod rest;
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
@@ -121,7 +121,7 @@ impl Answer {
     ) -> Result<Self, Broken> {
         let status = response.head.status;
         let mut pieces = Pieces::default();
-        let (mut beginning, mut ended) = (Beginning::Incomplete, false);
+        let (mut beginning, mut ended, mut looked) = (Beginning::Incomplete, false, 0);
         while !ended {
             let piece = poll_fn(|context| response.poll_next(context)).await;
             heard();
@@ -137,7 +137,10 @@ impl Answer {
             if ended && pieces.length() <= ALWAYS_WHOLE {
                 break;
             }
-            if beginning == Beginning::Incomplete && pieces.length() <= 2 * MAX_LOOK {
+            // What comes in small pieces is looked at when there is twice as much, not anew for each.
+            let length = pieces.length();
+            if beginning == Beginning::Incomplete && looked < MAX_LOOK && (length >= 2 * looked || ended) {
+                looked = length;
                 beginning = answer::peek(pieces.join(MAX_LOOK));
             }
             let enough = match beginning {

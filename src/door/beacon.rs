@@ -130,10 +130,13 @@ fn check(site: &Site, request: &Request<Incoming>) -> Result<(), Problem> {
 /// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
 /// path, and what lies beside that is not for clients.
 fn climbs(path: &str) -> bool {
-    let mut plain = path.to_ascii_lowercase();
-    // Some decode more than once.
-    while plain.contains("%25") {
-        plain = plain.replace("%25", "%");
+    let mut plain = String::with_capacity(path.len());
+    for char in path.chars() {
+        plain.push(char.to_ascii_lowercase());
+        // Some decode more than once: what a percent sign becomes may be part of another, and is looked at here as it comes.
+        if plain.ends_with("%25") {
+            plain.truncate(plain.len() - 2);
+        }
     }
     let plain = plain.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
     // And some take what follows a semicolon for a parameter of the step.
@@ -177,12 +180,19 @@ mod tests {
             "/eth/v1/x\\..\\x",
             "/eth/v1/..;/x",
             "/eth/v1/%252e%252E/x",
+            "/eth/v1/%25252e%2525252e/x",
+            "/eth/v1/%2525%32e/..%252525253bx/x",
         ] {
             assert!(climbs(path), "{path}");
         }
-        for path in
-            ["/eth/v1/node/version", "/eth/v1/a..b/...", "/eth/v1/beacon/headers/0x..", "/eth/v1//x", "/eth/v1/%252"]
-        {
+        for path in [
+            "/eth/v1/node/version",
+            "/eth/v1/a..b/...",
+            "/eth/v1/beacon/headers/0x..",
+            "/eth/v1//x",
+            "/eth/v1/%252",
+            "/eth/v1/%2525252",
+        ] {
             assert!(!climbs(path), "{path}");
         }
     }

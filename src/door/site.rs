@@ -12,6 +12,13 @@ use crate::{
     view::Views,
 };
 
+/// Headers that are always sent along, to find calls again in the nodes' logs.
+const TRACES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
+/// Bytes of the value of one of these, at most.
+const MAX_TRACE: usize = 256;
+/// Bytes of the value of a header that the operator has sent along, at most: credentials may be signed texts.
+const MAX_FORWARDED: usize = 4096;
+
 /// One network as clients see it.
 pub struct Served {
     /// Its name, which is also its path; the default one is at `/`.
@@ -102,8 +109,29 @@ impl Site {
 
     /// Whether a client's header of this name is sent along.
     pub fn forwards(&self, name: &str) -> bool {
-        ["x-request-id", "traceparent", "tracestate"].iter().any(|always| name.eq_ignore_ascii_case(always))
-            || self.forward.iter().any(|other| name.eq_ignore_ascii_case(other.as_str()))
+        self.longest_forwarded(name).is_some()
+    }
+
+    /// Adds a client's header to the `lines` to send along with its calls, if it is one of those. Each call of a batch has them, so
+    /// each name goes along once, and what is too long not at all.
+    pub fn forward(&self, name: &str, value: &[u8], lines: &mut Vec<u8>) {
+        let is_there = |lines: &[u8]| {
+            let mut names = lines.split(|&b| b == b'\n').filter_map(|line| line.split(|&b| b == b':').next());
+            names.any(|other| other.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        if self.longest_forwarded(name).is_some_and(|longest| value.len() <= longest) && !is_there(lines) {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+    }
+
+    /// Bytes of the value of a header that is sent along; `None` if it is not.
+    fn longest_forwarded(&self, name: &str) -> Option<usize> {
+        if TRACES.iter().any(|always| name.eq_ignore_ascii_case(always)) {
+            return Some(MAX_TRACE);
+        }
+        self.forward.iter().any(|other| name.eq_ignore_ascii_case(other.as_str())).then_some(MAX_FORWARDED)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Conn {
     io: BoxIo,
     read: BytesMut,
     write: Vec<u8>,
+    /// Responses in this exchange that only announced another.
+    interim: usize,
     /// Whether it has carried an exchange before.
     pub reused: bool,
     /// Its place among the connections to the node: the last field, for it is given up when the connection is closed.
@@ -62,7 +64,7 @@ pub enum Broken {
 impl Conn {
     /// Takes a fresh connection.
     pub fn new(io: BoxIo, place: Place) -> Self {
-        Self { io, read: BytesMut::new(), write: Vec::new(), reused: false, place }
+        Self { io, read: BytesMut::new(), write: Vec::new(), interim: 0, reused: false, place }
     }
 
     /// Whether the peer closes the fresh connection within `time` without a byte, as a full node does. What it sends is kept.
@@ -214,7 +216,7 @@ impl Conn {
                     None => return Poll::Pending,
                 },
             }
-            if let Some(mut head) = Head::read(&mut self.read, to_head)? {
+            if let Some(mut head) = Head::read(&mut self.read, to_head, &mut self.interim)? {
                 // A request that was not taken whole leaves the connection in the middle of it.
                 head.keep_alive &= whole && lost.is_none();
                 return Poll::Ready(Ok(head));
@@ -250,13 +252,14 @@ impl Conn {
 
     /// Makes the connection ready for its next exchange, if it can have one.
     pub fn recycle(mut self, head: &Head) -> Option<Self> {
-        self.reused = true;
+        (self.reused, self.interim) = (true, 0);
         (head.keep_alive && head.framing.is_done() && self.read.is_empty()).then_some(self)
     }
 
     /// Reads what there is, up to `wanted` bytes. `false` at the end of the stream.
     fn poll_fill(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<bool>> {
-        if self.read.capacity() - self.read.len() < wanted {
+        // What came before may be kept by whoever took it. A buffer is filled before there is another, so that little bytes keep little.
+        if self.read.capacity() - self.read.len() < wanted.min(SMALL_READ) {
             self.read.reserve(wanted);
         }
         let read = std::pin::pin!(self.io.read_buf(&mut self.read));

@@ -13,7 +13,15 @@ use super::coding::Coding;
 pub const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
 /// The longest line between chunks: a size, its extensions, or a trailer.
-const MAX_CHUNK_LINE: usize = 8 * 1024;
+const MAX_CHUNK_LINE: usize = 1024;
+/// All trailers together, at most, in bytes.
+const MAX_TRAILERS: usize = 16 * 1024;
+/// Responses that only announce another, at most.
+const MAX_INTERIM: usize = 32;
+/// Pieces of chunks up to this size are copied together, so that they keep nothing of what came between them in memory.
+const SHORT: usize = 4 * 1024;
+/// So much is copied together at most.
+const TOGETHER: usize = 16 * 1024;
 
 /// Why bytes are not an HTTP response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,12 +46,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads a head off the front of `buffer`, interim (1xx) ones skipped. `None` while it is not whole. `to_head` tells that the
-    /// request was a HEAD, whose response has no body.
+    /// Reads a head off the front of `buffer`, interim (1xx) ones skipped and counted. `None` while it is not whole. `to_head` tells that
+    /// the request was a HEAD, whose response has no body.
     ///
     /// # Errors
     /// When the bytes cannot become a response.
-    pub fn read(buffer: &mut BytesMut, to_head: bool) -> Result<Option<Self>, NotHttp> {
+    pub fn read(buffer: &mut BytesMut, to_head: bool, interim: &mut usize) -> Result<Option<Self>, NotHttp> {
         loop {
             let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
             let mut response = httparse::Response::new(&mut []);
@@ -59,6 +67,10 @@ impl Head {
                 return Err(NotHttp("switches protocols unasked"));
             }
             if (100..200).contains(&status) {
+                *interim += 1;
+                if *interim > MAX_INTERIM {
+                    return Err(NotHttp("it announces a response and sends none"));
+                }
                 buffer.advance(length);
                 continue;
             }
@@ -154,8 +166,8 @@ pub enum Chunk {
     Data(u64),
     /// Before the line end that closes a chunk.
     DataEnd,
-    /// After the empty chunk, before the empty line.
-    Trailers,
+    /// After the empty chunk, before the empty line: so many bytes may still come.
+    Trailers(usize),
     /// Behind it all.
     Done,
 }
@@ -179,6 +191,22 @@ impl Framing {
     /// # Errors
     /// When a chunk is malformed.
     pub fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, NotHttp> {
+        let mut together = BytesMut::new();
+        while let Some(piece) = self.next(buffer)? {
+            let is_short = matches!(self, Self::Chunked(_)) && piece.len() <= SHORT;
+            if !is_short && together.is_empty() {
+                return Ok(Some(piece));
+            }
+            together.extend_from_slice(&piece);
+            if !is_short || together.len() >= TOGETHER {
+                break;
+            }
+        }
+        Ok((!together.is_empty()).then(|| together.freeze()))
+    }
+
+    /// The next piece as it was cut by the node.
+    fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, NotHttp> {
         loop {
             match self {
                 Self::UntilClose => return Ok((!buffer.is_empty()).then(|| buffer.split().freeze())),
@@ -199,17 +227,24 @@ impl Framing {
                         let too_long = buffer.len() > MAX_CHUNK_LINE;
                         return if too_long { Err(NotHttp("chunk line too long")) } else { Ok(None) };
                     };
+                    if end > MAX_CHUNK_LINE {
+                        return Err(NotHttp("chunk line too long"));
+                    }
                     let line = buffer.split_to(end + 1);
                     let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
-                    *place = match place {
+                    *place = match *place {
                         Chunk::Size => match chunk_size(line)? {
-                            0 => Chunk::Trailers,
+                            0 => Chunk::Trailers(MAX_TRAILERS),
                             size => Chunk::Data(size),
                         },
                         Chunk::DataEnd if line.is_empty() => Chunk::Size,
                         Chunk::DataEnd => return Err(NotHttp("chunk longer than its size")),
-                        _ if line.is_empty() => Chunk::Done,
-                        _ => Chunk::Trailers,
+                        Chunk::Trailers(_) if line.is_empty() => Chunk::Done,
+                        Chunk::Trailers(left) => {
+                            Chunk::Trailers(left.checked_sub(end + 1).ok_or(NotHttp("trailers too long"))?)
+                        }
+                        // These were dealt with above.
+                        Chunk::Data(_) | Chunk::Done => return Ok(None),
                     };
                 }
             }
@@ -236,7 +271,7 @@ mod tests {
         for piece in text.chunks(step) {
             buffer.extend_from_slice(piece);
             if head.is_none() {
-                head = Head::read(&mut buffer, false)?;
+                head = Head::read(&mut buffer, false, &mut 0)?;
             }
             if let Some(head) = &mut head {
                 while let Some(piece) = head.framing.take(&mut buffer)? {
@@ -296,14 +331,32 @@ mod tests {
         ] {
             assert!(read(text.as_bytes(), 1000).is_err(), "{text:?}");
         }
-        let endless = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"a: b\r\n".repeat(20_000)].concat();
-        assert!(read(&endless, 1000).is_err());
+        let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for endless in [
+            [b"HTTP/1.1 200 OK\r\n".to_vec(), b"a: b\r\n".repeat(20_000)].concat(),
+            b"HTTP/1.1 100 Continue\r\n\r\n".repeat(40),
+            [&chunked[..], &b"0".repeat(2000), b"1\r\na\r\n"].concat(),
+            [&chunked[..], b"0\r\n", &b"a: b\r\n".repeat(3000), b"\r\n"].concat(),
+        ] {
+            assert!(read(&endless, 1000).is_err());
+        }
+    }
+
+    #[test]
+    fn short_chunks_keep_nothing_in_memory_but_themselves() {
+        let extension = "e".repeat(900);
+        let body: Vec<u8> = (0..2000).flat_map(|_| format!("1;{extension}\r\na\r\n").into_bytes()).collect();
+        let (mut framing, mut buffer) = (Framing::Chunked(Chunk::Size), BytesMut::from(&body[..]));
+        let piece = framing.take(&mut buffer).unwrap().unwrap();
+        assert_eq!((piece.len(), framing.take(&mut buffer)), (2000, Ok(None)));
+        let own = piece.try_into_mut().expect("nobody else has a part of it").capacity();
+        assert!(own < 8192, "{own} bytes for 2000");
     }
 
     #[test]
     fn a_response_to_head_has_no_body_and_its_fields_can_be_asked_for() {
         let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nRetry-After: 7\r\n\r\n"[..]);
-        let head = Head::read(&mut buffer, true).unwrap().unwrap();
+        let head = Head::read(&mut buffer, true, &mut 0).unwrap().unwrap();
         assert!(head.framing.is_done());
         assert_eq!(head.header("retry-after").as_deref(), Some(&b"7"[..]));
         assert_eq!(head.header("x"), None);

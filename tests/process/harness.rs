@@ -106,6 +106,16 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
+    /// Nanoseconds of the processor that its threads have had.
+    pub fn nanoseconds(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let of_each = tasks.map(|task| {
+            let figures = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+            figures.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0)
+        });
+        of_each.sum()
+    }
+
     /// Descriptors that it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()

@@ -45,7 +45,7 @@ impl Pieces {
         if self.first.is_empty() {
             self.first = piece;
         } else {
-            self.more.push_back(piece);
+            append(&mut self.more, piece);
         }
     }
 
@@ -140,6 +140,18 @@ impl Pieces {
             self.more.push_front(part);
         }
         self.first = self.more.pop_front().unwrap_or_default();
+    }
+}
+
+/// Puts a piece behind the others. Short ones become one, so that what comes byte by byte takes no more than its bytes.
+pub(in crate::call) fn append(pieces: &mut VecDeque<Bytes>, piece: Bytes) {
+    match pieces.pop_back() {
+        Some(last) if last.len() + piece.len() <= SHORT => {
+            let mut both = last.try_into_mut().unwrap_or_else(|last| BytesMut::from(&last[..]));
+            both.extend_from_slice(&piece);
+            pieces.push_back(both.freeze());
+        }
+        last => pieces.extend(last.into_iter().chain([piece])),
     }
 }
 

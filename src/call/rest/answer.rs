@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::idle::Idle;
 use crate::{
+    call::answer::pieces::append,
     net::{exchange::Broken, upstream::Response},
     pool::Pool,
 };
@@ -104,7 +105,7 @@ impl Answer {
                 return Ok(());
             };
             held += piece.len() as u64;
-            self.pieces.push_back(piece);
+            append(&mut self.pieces, piece);
         }
         Ok(())
     }

@@ -59,20 +59,17 @@ pub(super) fn may_be_forged(headers: &HeaderMap, origins: &Origins) -> bool {
 
 /// The end-to-end headers that may pass, in their order.
 fn passing(headers: &HeaderMap, may_pass: impl Fn(&str) -> bool) -> HeaderMap {
-    let named: Vec<&[u8]> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
-        .map(<[u8]>::trim_ascii)
-        .collect();
     let passes = |name: &HeaderName| {
         let name = name.as_str();
-        !HOP_BY_HOP.contains(&name)
-            && !name.starts_with("proxy-")
-            && !named.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
-            && may_pass(name)
+        !HOP_BY_HOP.contains(&name) && !name.starts_with("proxy-") && may_pass(name)
     };
-    headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let passing = headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone()));
+    let mut passing: HeaderMap = passing.collect();
+    // Looked up one by one: there may be as many of these as there are headers, and many more.
+    for named in crate::door::named_by_connection(headers) {
+        passing.remove(named);
+    }
+    passing
 }
 
 #[cfg(test)]

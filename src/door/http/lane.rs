@@ -58,8 +58,10 @@ pub(super) enum Left {
 }
 
 enum Parsed {
-    /// At least this many bytes are needed.
-    Partial(usize),
+    /// The head is not whole.
+    Head,
+    /// The body is not whole: with it, there are so many bytes.
+    Body(usize),
     Other,
     Call {
         body: Range<usize>,
@@ -79,18 +81,20 @@ impl<'a> Lane<'a> {
         let mut closing = self.service.closing.clone();
         let mut closing = pin!(closing.wait_for(|closing| *closing));
         loop {
-            let mut needed = 0;
+            let (mut needed, mut looked) = (0, 0);
             let mut due = Instant::now() + IDLE;
             let (body, mut keep_alive, calls, arrived) = loop {
-                if !self.read.is_empty() && self.read.len() >= needed {
+                // A head has one deadline for all of it, a body one for each piece.
+                let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
+                if is_due {
                     match self.parse(&self.service.site.load()) {
-                        Parsed::Partial(length) => {
-                            // A head has one deadline for all of it, a body one for each piece.
-                            if needed == 0 || length > self.read.len() + 1 {
+                        Parsed::Head => {
+                            if looked == 0 {
                                 due = Instant::now() + ARRIVAL;
                             }
-                            needed = length;
+                            looked = self.read.len();
                         }
+                        Parsed::Body(length) => (needed, due) = (length, Instant::now() + ARRIVAL),
                         Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
                         Parsed::Call { body, keep_alive, calls } => {
                             self.read.advance(body.start);
@@ -136,13 +140,20 @@ impl<'a> Lane<'a> {
         }
     }
 
+    /// Whether what has come since the first `looked` bytes can make a difference. A head that comes byte by byte is not read anew for
+    /// each of them, but for each line, of which there are few, and when there is twice as much.
+    fn is_worth_a_look(&self, looked: usize) -> bool {
+        let len = self.read.len();
+        len > looked && (len >= MAX_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())
+    }
+
     /// Looks at what has come; the headers to send along are noted in passing.
     fn parse(&mut self, site: &Site) -> Parsed {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         let head = match request.parse_with_uninit_headers(&self.read, &mut headers) {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if self.read.len() < MAX_HEAD => return Parsed::Partial(self.read.len() + 1),
+            Ok(httparse::Status::Partial) if self.read.len() < MAX_HEAD => return Parsed::Head,
             _ => return Parsed::Other,
         };
         let (Some("POST"), Some(path), Some(1)) = (request.method, request.path, request.version) else {
@@ -171,17 +182,12 @@ impl<'a> Lane<'a> {
                     value if value.eq_ignore_ascii_case(b"keep-alive") => {}
                     _ => return Parsed::Other,
                 },
-                _ if site.forwards(header.name) => {
-                    for part in [header.name.as_bytes(), b": ", header.value, b"\r\n"] {
-                        self.pass.extend_from_slice(part);
-                    }
-                }
-                _ => {}
+                _ => site.forward(header.name, header.value, &mut self.pass),
             }
         }
         match length {
             Some(length) if !has_host || length == 0 => Parsed::Other,
-            Some(length) if self.read.len() < head + length => Parsed::Partial(head + length),
+            Some(length) if self.read.len() < head + length => Parsed::Body(head + length),
             Some(length) => Parsed::Call { body: head..head + length, keep_alive, calls: calls.clone() },
             None => Parsed::Other,
         }

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
-    door::{Admitted, Guest, NotAdmitted, Takeover, site::Site},
+    door::{self, Admitted, Guest, NotAdmitted, Takeover, site::Site},
     net::{BoxIo, exchange::Broken},
 };
 
@@ -199,20 +199,13 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
 
 /// The lines to send along: neither hop-by-hop ones nor those that `Connection` names.
 fn forwarded(site: &Site, headers: &HeaderMap) -> Vec<u8> {
-    let named = |name: &str| {
-        headers.get_all(header::CONNECTION).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|&b| b == b',')
-                .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-        })
-    };
-    let mut lines = Vec::new();
-    for (name, value) in headers.iter().filter(|(name, _)| site.forwards(name.as_str()) && !named(name.as_str())) {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.extend_from_slice(part);
-        }
+    let passing = headers.iter().filter(|(name, _)| site.forwards(name.as_str()));
+    let mut passing: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
+    for named in door::named_by_connection(headers) {
+        passing.remove(named);
     }
+    let mut lines = Vec::new();
+    passing.iter().for_each(|(name, value)| site.forward(name.as_str(), value.as_bytes(), &mut lines));
     lines
 }
 

@@ -301,7 +301,7 @@ impl Pool {
         let kind = Kind::of_method(Method::of(method).place, method);
         let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes)).await;
         match &answer {
-            Ok(Ok(Ok(_))) => _ = self.nodes[node].resting.answered(kind, Instant::now()),
+            Ok(Ok(Ok(_))) if self.nodes[node].resting.answered(kind, Instant::now()) => self.rest_changed(node),
             Ok(Err(Trouble { fault: Fault::Resting(wait), .. })) => self.call_refused(node, kind, *wait),
             _ => {}
         }

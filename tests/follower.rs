@@ -1,6 +1,8 @@
 //! The follower before pretend nodes on a network of memory, under a clock that only moves when nothing else can.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "follower/anew.rs"]
+mod anew;
 mod common;
 
 use std::{
@@ -441,51 +443,6 @@ async fn a_header_that_one_node_does_not_give_is_had_from_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_that_begins_anew_is_told_at_once_when_no_node_has_the_old_one() {
-    for (execution, away, longest) in [(1, false, 3_000), (1, true, 500), (2, true, 1_500)] {
-        let options = Options { execution, ..Options::default() };
-        let stage = Stage::new(options, POLLED).await;
-        stage.devnet.chain().mine(3);
-        sleep(Duration::from_secs(2)).await;
-        if away {
-            stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
-            sleep(Duration::from_secs(5)).await;
-        }
-        stage.devnet.chain().reorg_to(28, 1).unwrap();
-        stage.devnet.nodes().for_each(|node| node.clear_faults());
-        until("a node serves", async || {
-            let snapshot = stage.pool.snapshot();
-            let heads: Vec<_> = snapshot.nodes.iter().filter_map(|node| node.head.as_ref()).collect();
-            snapshot.active.is_some() && heads.iter().all(|head| head.number == 6)
-        })
-        .await;
-        let start = Instant::now();
-        until("the new chain is told", async || stage.chain().last().is_some_and(|block| block.number == 6)).await;
-        assert!(start.elapsed() <= Duration::from_millis(longest), "{execution} {away}: {:?}", start.elapsed());
-        stage.devnet.chain().mine(2);
-        sleep(Duration::from_secs(2)).await;
-        stage.is_whole(6, 0);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_first_node_that_is_back_is_not_believed_to_have_lost_the_chain_while_another_is_away() {
-    let stage = Stage::new(Options::default(), POLLED).await;
-    let first = stage.devnet.chain().mine(3).number - 2;
-    sleep(Duration::from_secs(2)).await;
-    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
-    sleep(Duration::from_secs(5)).await;
-    stage.devnet.el(0).clear_faults();
-    stage.devnet.el(0).set_fault(Fault::lag(20));
-    sleep(Duration::from_secs(8)).await;
-    assert_eq!(stage.pool.snapshot().active, Some(0));
-    stage.devnet.el(1).clear_faults();
-    stage.devnet.chain().mine(1);
-    sleep(Duration::from_secs(8)).await;
-    stage.is_whole(first, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn another_pool_goes_on_where_the_former_was() {
     let mut stage = Stage::new(moving(), PUSHED).await;
     let first = stage.devnet.chain().head().number + 1;
@@ -497,4 +454,23 @@ async fn another_pool_goes_on_where_the_former_was() {
     sleep(BLOCK_TIME * 5).await;
     stage.is_whole(first, 0);
     assert_eq!(stage.chain().len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_answer_to_a_question_of_our_own_tells_that_a_rest_is_over() {
+    let stage = Stage::new(moving(), POLLED).await;
+    let (pool, limit) = (&stage.pool, Duration::from_secs(5));
+    let ask = async || pool.ask_in_time(0, "eth_gasPrice", "[]", 1 << 10, limit).await;
+    stage.devnet.el(0).set_fault(Fault::quota(&["eth_gasPrice"]));
+    assert!(ask().await.is_err());
+    stage.devnet.el(0).clear_faults();
+    sleep(Duration::from_secs(2)).await;
+    let (start, pause) = (Instant::now(), Duration::from_millis(100));
+    let asked = async {
+        sleep(pause).await;
+        ask().await.unwrap().unwrap();
+    };
+    // Whoever waits looks again each second in any case.
+    tokio::join!(pool.stirs(start + limit), asked);
+    assert_eq!(start.elapsed(), pause);
 }

@@ -240,6 +240,41 @@ fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_show
 }
 
 #[test]
+fn a_node_that_was_away_before_clients_saw_the_height_is_not_waited_for() {
+    for lies in [false, true] {
+        play(SEED, async {
+            let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
+            let _miner = scene.mine(millis(1_000), 25_000);
+            scene.at(3_000).await;
+            if lies {
+                // It has never been where it says it is.
+                scene.node(1).set_fault(Fault::lie(1_000));
+                sleep(millis(3_000)).await;
+            }
+            scene.node(1).set_fault(Fault::Down);
+            scene.at(25_000).await;
+            let (asking, _) = pollers(&scene, 1).await;
+            sleep(millis(700)).await;
+            drop(asking);
+            scene.node(0).set_fault(Fault::Down);
+            while active(&scene).await.is_some() {
+                sleep(millis(10)).await;
+            }
+            let mut calls = waiting(&scene).await;
+            sleep(millis(2_000)).await;
+            let back = Instant::now();
+            scene.node(0).clear_faults();
+            scene.node(0).set_fault(Fault::lag(8));
+            while let Some(answer) = calls.join_next().await {
+                let (door, at, _) = answer.unwrap();
+                assert!(at - back < millis(2_000), "lies: {lies}, {door}: {:?}", at - back);
+            }
+            scene.app.shutdown().await;
+        });
+    }
+}
+
+#[test]
 fn a_single_node_that_begins_anew_is_not_waited_for() {
     play(SEED, async {
         let scene = Scene::set(SEED, &[Reach::Http], "").await;

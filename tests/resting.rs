@@ -282,3 +282,71 @@ async fn no_refusal_makes_a_storm() {
         assert_eq!(proxy.verdicts().await.iter().filter(|verdict| *verdict == "down").count(), 0, "{what}");
     }
 }
+
+/// A node that takes its time over `eth_call`, and one that does `other` with it. Both answer probes.
+async fn slow_and(
+    net: &Net,
+    seconds: u64,
+    other: impl Fn(&common::origin::Seen) -> Reply + Send + Sync + 'static,
+) -> ([Origin; 2], JoinSet<()>, Arc<Proxy>) {
+    let begun = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let slow = Origin::within(net, move |seen| {
+        if !begun.swap(true, std::sync::atomic::Ordering::SeqCst) && seen.params() == r#"["first"]"# {
+            return Reply::error(seen, -32000, "missing trie node 12ab");
+        }
+        let body = common::origin::ok(format!(r#"{{"jsonrpc":"2.0","id":{},"result":"slow"}}"#, seen.id()));
+        Reply::act(async move |mut io| {
+            sleep(Duration::from_secs(seconds)).await;
+            tokio::io::AsyncWriteExt::write_all(&mut io, &body).await.ok()?;
+            Some(io)
+        })
+    });
+    let origins = [slow.await, Origin::within(net, other).await];
+    let chain = chain(&origins);
+    let proxy = Proxy::over(net, origins.iter().map(Origin::url), "").await;
+    (origins, chain, Arc::new(proxy))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_refuses_a_second_attempt_rests() {
+    let net = Net::default();
+    let refusal = response("429 Too Many Requests", "retry-after: 30\r\n", "");
+    let (origins, _chain, proxy) = slow_and(&net, 25, move |_| Reply::Bytes(refusal.clone())).await;
+    let text = proxy.post(call(1, "eth_call", "[]")).await.text();
+    assert_eq!(text, r#"{"jsonrpc":"2.0","id":1,"result":"slow"}"#);
+    assert_eq!(origins[1].count("eth_call"), 1, "the second attempt");
+    let resting = proxy.side().await["nodes"][1]["resting"].take();
+    assert_eq!(resting["methods"], serde_json::json!(["eth_call"]), "{resting}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_attempts_go_to_a_node_that_rested_as_scouts_one_at_a_time() {
+    let net = Net::default();
+    let refused = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (origins, _chain, proxy) = slow_and(&net, 60, move |seen| {
+        if !refused.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return Reply::Bytes(response("429 Too Many Requests", "retry-after: 5\r\n", ""));
+        }
+        let body = common::origin::ok(format!(r#"{{"jsonrpc":"2.0","id":{},"result":"other"}}"#, seen.id()));
+        Reply::act(async move |mut io| {
+            sleep(Duration::from_secs(2)).await;
+            tokio::io::AsyncWriteExt::write_all(&mut io, &body).await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    // The first node fails it, and the other refuses it.
+    proxy.post(call(1, "eth_call", r#"["first"]"#)).await;
+    assert_eq!(origins.each_ref().map(|origin| origin.count("eth_call")), [1, 1]);
+    let mut calls = JoinSet::new();
+    for id in 0..5 {
+        let proxy = proxy.clone();
+        calls.spawn(async move { proxy.post(call(id, "eth_call", "[]")).await.text() });
+    }
+    sleep(Duration::from_millis(21_500)).await;
+    assert_eq!(origins.each_ref().map(|origin| origin.count("eth_call")), [6, 2], "one scout");
+    while let Some(text) = calls.join_next().await {
+        assert!(text.as_ref().unwrap().contains("\"other\""), "{text:?}");
+    }
+    assert_eq!(origins[1].count("eth_call"), 6);
+}

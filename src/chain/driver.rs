@@ -131,8 +131,8 @@ impl Driver {
     fn others(&self, active: Option<usize>) -> Others {
         let Some(tip) = self.follow.tip().map(|tip| tip.number) else { return Others::Lack };
         let snapshot = self.pool.snapshot();
-        if active.is_some_and(|active| snapshot.nodes[active].verdict == Verdict::Syncing) {
-            // The node says itself that it is on its way.
+        if active.is_some_and(|active| snapshot.nodes[active].condition.syncing) {
+            // The node says itself that it is on its way, also while it has yet to prove itself.
             return Others::Hold;
         }
         let others = snapshot.nodes.iter().enumerate().filter(|(node, facts)| Some(*node) != active && !facts.cordoned);

@@ -447,6 +447,18 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_forgotten_with_the_rest_that_it_began() {
+        for (after, is_whole) in [(FIRST, true), (FIRST + LAPSE, false)] {
+            let (resting, now) = (Resting::default(), Instant::now());
+            resting.refused(CALL, None, now);
+            resting.failed(Kind(3), now + after);
+            assert_ne!(resting.standing(Kind(3), false, now + after), Standing::Free);
+            resting.refused(LOGS, None, now + after);
+            assert_eq!(resting.is_whole(now + after), is_whole, "{after:?} later");
+        }
+    }
+
+    #[test]
     fn methods_that_the_table_does_not_know_are_told_apart() {
         let kind = |name| Kind::of_method(Method::of(name).place, name);
         assert_ne!(kind("zks_getBridgeContracts"), kind("zks_estimateFee"));

@@ -2,6 +2,8 @@
 //!
 //! Blocks are named by branch and height: `a12` stands on `a11`. Branch `b` leaves `a` after 12, branch `c` after 9.
 
+mod stuck;
+
 use std::collections::VecDeque;
 
 use super::*;
@@ -174,41 +176,6 @@ fn what_stands_at_a_height_is_told_only_if_it_joins() {
     assert_eq!(scene.head(0, "a18"), "0? a17; 0? #16");
     assert_eq!(scene.answer(0, "#16", None), "");
     assert_eq!(scene.answer(0, "a17", Some(block("a17"))), "0? a16", "by its hash then");
-}
-
-#[test]
-fn a_header_that_nobody_gives_is_left_out_after_a_while() {
-    let mut scene = Scene::new();
-    scene.push(0, "a13");
-    assert_eq!(scene.head(0, "a13"), "0? a12; 0? #11");
-    assert_eq!(scene.answer(0, "#11", Some(block("a11"))), "0: +a11");
-    assert_eq!(scene.answer(0, "a12", None), "");
-    scene.push(0, "a14");
-    scene.head(0, "a14");
-    assert_eq!(scene.wait(100), "0? a12");
-    // The pace is not known, so the wait is ten seconds.
-    for _ in 0..8 {
-        assert_eq!(scene.answer(0, "a12", None), "");
-        scene.wait(1200);
-    }
-    assert_eq!(scene.answer(0, "a12", None), "");
-    assert_eq!(scene.wait(299), "");
-    assert_eq!(scene.wait(1), "from 11 to 13; 0: +a13 +a14 over a gap");
-    assert_eq!(scene.grow(0, "a15"), "0: +a15", "and on");
-}
-
-#[test]
-fn a_node_that_is_lost_on_the_way_is_not_held_against_the_next() {
-    let mut scene = Scene::new();
-    scene.push(0, "a12");
-    assert_eq!(scene.head(0, "a12"), "0? a11");
-    assert_eq!(scene.answer(0, "a11", None), "");
-    scene.wait(9_900);
-    scene.give(Input::Head(None, Others::Away));
-    scene.wait(60_000);
-    assert_eq!(scene.head(1, "a12"), "1? a12; 1? #11");
-    assert_eq!(scene.answer(1, "a12", Some(block("a12"))), "");
-    assert_eq!(scene.answer(1, "#11", Some(block("a11"))), "1: +a11; 1: +a12");
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Board {
         let best = best.map(|(_, node)| node);
         let awaited = self.home.step(best, late.filter(is_better), block_time, now);
         self.wait = awaited.map(|awaited| Wait { since: awaited.since, longest: awaited.longest });
-        self.recover(&ranks, best, now);
+        self.recover(&ranks, best, nodes, served, now);
         let hurry = if awaited.is_some() { 6 } else { 3 };
         self.chase = late.filter(|late| !self.known[late.node].ear.hears()).map(|late| Chase {
             node: late.node,
@@ -97,9 +97,10 @@ impl Board {
         Some(Late { node, below: rank.below_served, moved: self.known[node].report?.moved })
     }
 
-    /// After no node served: calls wait for what they were shown before, while a node may come that has it. A little below it they wait
-    /// no longer than for a better node, far below for as long as calls are held at all.
-    fn recover(&mut self, ranks: &[Option<Rank>], best: Option<usize>, now: Instant) {
+    /// After no node served: calls wait for what they were shown before, while a node may come that is nearer to it: one that stood higher
+    /// than the best does, when it was last heard, or that was not asked yet. A little below it they wait no longer than for a better node,
+    /// far below for as long as calls are held at all.
+    fn recover(&mut self, ranks: &[Option<Rank>], best: Option<usize>, nodes: &[Node], served: Served, now: Instant) {
         let Some((best, rank)) = best.and_then(|best| Some((best, ranks[best]?))) else {
             (self.is_out, self.recovering) = (true, None);
             return;
@@ -107,10 +108,16 @@ impl Board {
         if std::mem::take(&mut self.is_out) {
             self.recovering = Some(now);
         }
+        let height = |node: usize| {
+            let head = self.known[node].block.as_ref().map_or(0, |block| block.number);
+            head.max(nodes[node].traffic.told())
+        };
+        // What was beyond all that clients were shown was a lie.
+        let highest = served.height.saturating_add(self.near);
         let may_come = |node: usize| match self.known[node].verdict {
             _ if node == best || self.known[node].cordoned => false,
-            Verdict::Down(Down::Proving) => ranks[node].is_some_and(|other| other.below_served < rank.below_served),
-            Verdict::Down(_) => true,
+            Verdict::Down(Down::Unknown) => true,
+            Verdict::Down(_) => (height(best) + 1..=highest).contains(&height(node)),
             _ => false,
         };
         if rank.below_served == 0 || !(0..ranks.len()).any(may_come) {

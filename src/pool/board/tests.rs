@@ -16,12 +16,18 @@ struct Bench {
 
 impl Bench {
     fn new(nodes: usize, chain: Option<u64>) -> Self {
-        let text: String = (0..nodes).map(|n| format!("[[cl.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
+        Self::of(Layer::Cl, nodes, chain)
+    }
+
+    fn of(layer: Layer, nodes: usize, chain: Option<u64>) -> Self {
+        let side = layer.as_str();
+        let text: String = (0..nodes).map(|n| format!("[[{side}.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
         let config = Config::parse(&text, &|_| None).unwrap();
         let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Arc::new(Metrics::new()));
         let node = |node| Node::new(node, "", &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
-        let nodes: Vec<Node> = config.networks[0].cl.iter().map(node).collect();
-        let board = Board::new(nodes.len(), Layer::Cl, &config.health, chain);
+        let networks = &config.networks[0];
+        let nodes: Vec<Node> = if layer == Layer::Cl { &networks.cl } else { &networks.el }.iter().map(node).collect();
+        let board = Board::new(nodes.len(), layer, &config.health, chain);
         Self { board, nodes, start: Instant::now(), seconds: 0 }
     }
 
@@ -226,4 +232,17 @@ fn a_node_that_tells_of_blocks_and_answers_no_probe_is_not_in() {
     bench.step(news);
     assert_eq!(bench.board.known[0].verdict, Verdict::Down(Down::Unknown));
     assert_eq!(heights(&bench).1, None);
+}
+
+#[test]
+fn the_pace_of_execution_nodes_is_the_one_that_is_seen_and_that_of_slots_is_never_slower() {
+    for (layer, chain, seconds) in [(Layer::El, Chain::from(1), 60), (Layer::Cl, chain(1, "0xaa"), 12)] {
+        let mut bench = Bench::of(layer, 1, None);
+        for block in 0..20 {
+            bench.seconds = 60 * block;
+            bench.step(Input::Probed(0, Ok(Probe { chain: chain.clone(), ..at(100 + block) })));
+        }
+        let time = bench.board.snapshot(&bench.nodes, bench.start).block_time.unwrap();
+        assert_eq!(time.as_secs_f64().round() as u64, seconds, "{layer:?}");
+    }
 }

@@ -369,6 +369,20 @@ fn where_slots_come_by_the_clock_a_liar_leads_no_faster_than_they_do() {
         assert_eq!(bench.standing(1), Some(liar), "{second}");
     }
 }
+
+#[test]
+fn blocks_may_be_slower_than_the_chain_allows_and_slots_may_not() {
+    for (comes_by_the_clock, seconds) in [(false, 60), (true, 12)] {
+        let mut bench = Bench::new(1);
+        bench.memory.know_slot(Duration::from_secs(12), comes_by_the_clock);
+        assert_eq!(bench.memory.block_time().map(|time| time.as_secs()), Some(12), "before anything is seen");
+        for n in 0..20 {
+            bench.report(60.0 * n as f64, 0, 100 + n, UNIX + 60 * n);
+        }
+        assert_eq!(bench.memory.block_time().map(|time| time.as_secs_f64().round() as u64), Some(seconds));
+    }
+}
+
 #[test]
 fn a_node_that_rises_slowly_makes_nobody_implausible() {
     for (block, slow) in [(0.06, 1.0), (0.1, 1.0), (0.1, 0.3), (0.25, 1.0), (1.0, 2.0), (1.0, 4.0), (1.0, 8.0)] {

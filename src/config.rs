@@ -47,7 +47,7 @@ pub use self::{
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
     flags::Flags,
-    health::Health,
+    health::{Health, Ready},
     log::{Log, LogFilter, LogFormat},
     method::MethodPattern,
     name::{NetworkName, NodeName},

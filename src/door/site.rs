@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     call::{Calls, rest::Rest},
-    config::{Origins, Ws},
+    config::{Origins, Ready, Ws},
     events::Events,
     pool::Pool,
     view::Views,
@@ -39,6 +39,8 @@ impl Served {
 pub struct Site {
     /// The networks.
     pub networks: Vec<Served>,
+    /// When the whole is ready.
+    pub ready: Ready,
     /// Which web pages may read answers.
     pub origins: Origins,
     /// Client headers that are sent along, in lower case, beside those that always are.
@@ -95,11 +97,6 @@ impl Site {
         Some((self.networks.iter().find(|network| !network.is_default && *network.name == *name), path))
     }
 
-    /// Whether every side of every network has a node that may serve.
-    pub fn is_ready(&self) -> bool {
-        self.networks.iter().flat_map(Served::pools).all(|pool| pool.snapshot().serves())
-    }
-
     /// Whether a client's header of this name is sent along.
     pub fn forwards(&self, name: &str) -> bool {
         ["x-request-id", "traceparent", "tracestate"].iter().any(|always| name.eq_ignore_ascii_case(always))
@@ -123,6 +120,7 @@ mod tests {
         let forward = vec![HeaderName::from_static("authorization")];
         let site = Site {
             networks: vec![],
+            ready: Ready::Any,
             origins: Origins::None,
             forward,
             max_body: 0,
@@ -154,6 +152,7 @@ mod tests {
         };
         let site = Site {
             networks: vec![served("default", true), served("holesky", false)],
+            ready: Ready::Any,
             origins: Origins::None,
             forward: vec![],
             max_body: 0,

@@ -32,7 +32,11 @@ use super::{
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
-    door::{Admitted, Guest, NotAdmitted, Takeover, site::Site},
+    door::{
+        Admitted, NotAdmitted, Takeover,
+        readiness::{Detail, Readiness},
+        site::Site,
+    },
     net::{BoxIo, exchange::Broken},
 };
 
@@ -58,7 +62,7 @@ pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<E
                 let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
                 switch(admitted, taken)
             } else {
-                respond(site, request, service.beacon).await
+                respond(site, request, service).await
             })
         })
     });
@@ -121,14 +125,16 @@ fn switch(admitted: Result<Admitted, NotAdmitted>, taken: &Mutex<Option<Takeover
     }
 }
 
-async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> Response<Streamed> {
+async fn respond(site: Arc<Site>, request: Request<Incoming>, service: &Service) -> Response<Streamed> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = origin.as_ref().filter(|origin| site.origins.allow(origin.as_bytes())).cloned();
     let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => health(&site),
+        (&Method::GET | &Method::HEAD, path) if let Some(part) = health_of(path) => {
+            health(&service.readiness, part, request.uri().query())
+        }
         (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => preflight(&request, "GET, HEAD, POST, DELETE"),
-        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
+        _ if is_beacon => (service.beacon)(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
         (_, path) if site.calls(path).is_none() => plain(StatusCode::NOT_FOUND, "no such network\n"),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, "POST"),
         (&Method::POST, _) if origin.is_some() && allowed.is_none() && !is_json(request.headers()) => {
@@ -232,12 +238,17 @@ fn preflight(request: &Request<Incoming>, methods: &'static str) -> Response<Str
     response
 }
 
-fn health(site: &Site) -> Response<Streamed> {
-    if site.is_ready() {
-        plain(StatusCode::OK, "ok\n")
-    } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "a network has no node that can serve\n")
-    }
+/// What follows `/health` in a path that asks for it.
+fn health_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/health").filter(|part| part.is_empty() || part.starts_with('/'))
+}
+
+fn health(readiness: &Readiness, part: &str, query: Option<&str>) -> Response<Streamed> {
+    let (status, told) = readiness.answer(part, query, Detail::Verdicts);
+    let mut response = Response::new(Streamed::new(Content::Ready(format!("{told:#}\n").into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {

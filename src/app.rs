@@ -122,6 +122,9 @@ impl App {
         let listener = bind("listen", config.listen).await?;
         let admin_listener = bind("admin.listen", config.admin.listen).await?;
         let (addr, admin_addr) = (listener.local_addr(), admin_listener.local_addr());
+        if !admin_addr.ip().is_loopback() {
+            warn!(addr = %admin_addr, "the admin side is not on loopback and asks for no password: let only operators reach it");
+        }
         let broken = Arc::new(watch::Sender::new(false));
         let (couriers, jobs) = Couriers::new(world.threads.unwrap_or(1));
         let tools = Tools { world: &world, metrics: &metrics, couriers: &couriers, broken: &broken };
@@ -134,14 +137,7 @@ impl App {
         let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer, sockets.clone());
         let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
-        let admin = Admin::new(
-            admin_addr,
-            site.clone(),
-            metrics.clone(),
-            closing.subscribe(),
-            broken.subscribe(),
-            reload.clone(),
-        );
+        let admin = Admin::new(site.clone(), metrics.clone(), closing.subscribe(), broken.subscribe(), reload.clone());
         let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, crew.hands(), shared.clone()));

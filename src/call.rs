@@ -11,12 +11,13 @@ mod ending;
 pub mod hold;
 mod known;
 mod late;
+mod leaving;
 mod pause;
 mod promise;
 pub mod rest;
 mod settle;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
@@ -28,6 +29,7 @@ use self::{
     ending::Ending,
     hold::{First, Hold, Left, Turn},
     late::Late,
+    leaving::Leaving,
     pause::Pause,
     promise::{Null, Promise, promised},
 };
@@ -61,6 +63,8 @@ pub struct Terms<'a> {
     pub avoid: &'a [usize],
     /// How closely the answer is looked at.
     pub verify: Verify,
+    /// Turns true when the client has closed its side, where that can be told: it may have left, or wait for its answer all the same.
+    pub left: Option<&'a AtomicBool>,
 }
 
 /// What becomes of a call.
@@ -389,7 +393,8 @@ impl<'a> Course<'a> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
-            if self.lost >= settings.attempts.get() || now >= self.deadline {
+            let is_unwanted = Leaving::new(&self.terms, self.method).is_unwanted();
+            if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             if self.tried.is_empty()
@@ -397,6 +402,9 @@ impl<'a> Course<'a> {
             {
                 let first = std::mem::take(&mut self.first);
                 *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);
+                if Leaving::new(&self.terms, self.method).is_unwanted() {
+                    return Ok(None);
+                }
             }
             let mut rest = None;
             let has_word = self.doubtful.is_some() || self.null.is_some();

@@ -7,12 +7,14 @@
 //! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials, listens or resolves a name.
 
 mod base64;
+mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
 mod flags;
 mod header;
 mod health;
+mod hosts;
 mod interpolate;
 mod log;
 mod method;
@@ -43,13 +45,15 @@ use std::{
 use self::root::read;
 
 pub use self::{
+    beacon::{Beacon, PathPattern},
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
     flags::Flags,
     health::Health,
+    hosts::{HostRule, Hosts},
     log::{Log, LogFilter, LogFormat},
-    method::MethodPattern,
+    method::{MethodPattern, MethodRule},
     name::{NetworkName, NodeName},
     network::Network,
     node::{Node, Tier},
@@ -65,6 +69,8 @@ pub use self::{
 pub struct Config {
     /// Where clients connect. Port 0: a free one.
     pub listen: SocketAddr,
+    /// By which names clients may ask for it.
+    pub hosts: Hosts,
     /// Threads that serve; `None`: as many as the machine has cores.
     pub workers: Option<NonZeroUsize>,
     /// Client connections open at once, at most.
@@ -83,6 +89,8 @@ pub struct Config {
     pub cors: Cors,
     /// Limits of clients' WebSocket connections.
     pub ws: Ws,
+    /// Which requests to the beacon API are passed on.
+    pub beacon: Beacon,
     /// The networks: the default one first if there is one, then the others by name. At least one, each with at least one node.
     pub networks: Vec<Network>,
     /// What is logged, and how.
@@ -94,6 +102,8 @@ pub struct Config {
 pub struct Admin {
     /// Where metrics, status and the switches for nodes are. Port 0: a free one.
     pub listen: SocketAddr,
+    /// By which names operators may ask for it.
+    pub hosts: Hosts,
 }
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8545);
@@ -153,7 +163,8 @@ impl Config {
         let Self {
             listen,
             workers,
-            admin: Admin { listen: admin_listen },
+            hosts: _,
+            admin: Admin { listen: admin_listen, hosts: _ },
             max_connections: _,
             shutdown_grace: _,
             health: _,
@@ -161,6 +172,7 @@ impl Config {
             chain,
             cors: _,
             ws: _,
+            beacon: _,
             networks: _,
             log,
         } = self;

@@ -14,5 +14,6 @@ pub mod quota;
 pub mod refusal;
 pub mod rest;
 pub mod rpc;
+pub mod target;
 pub mod transaction;
 pub mod verdict;

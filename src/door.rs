@@ -16,6 +16,7 @@ use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::site::Site;
 use crate::{
@@ -57,6 +58,27 @@ pub struct NotAdmitted {
     pub why: &'static str,
     /// A header that tells what would do.
     pub hint: Option<(HeaderName, &'static str)>,
+}
+
+/// The query of a request, where it is longer than a `Uri` can be: it stands among the request's extensions.
+#[derive(Debug)]
+pub struct LongQuery {
+    text: Box<str>,
+    /// Such queries are few.
+    _place: OwnedSemaphorePermit,
+}
+
+impl LongQuery {
+    /// A query that has a place.
+    pub fn new(query: &str, place: OwnedSemaphorePermit) -> Self {
+        Self { text: query.into(), _place: place }
+    }
+}
+
+/// The query of a request, however long.
+pub fn query<B>(request: &Request<B>) -> Option<&str> {
+    let long = request.extensions().get::<Arc<LongQuery>>();
+    long.map_or_else(|| request.uri().query(), |long| Some(&long.text))
 }
 
 /// The body of a guest's response, as it comes.

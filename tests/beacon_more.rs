@@ -83,7 +83,7 @@ async fn a_stream_s_headers_may_be_asked_for_without_its_events() {
     // Nothing of a body came, so the connection is where the next response begins.
     client.send(request("GET", "/health", "", "")).await;
     assert_eq!(client.response().await.text(), "ok\n");
-    client.send(request("DELETE", "/eth/v1/events?topics=head", "", "")).await;
+    client.send(request("POST", "/eth/v1/events?topics=head", "", "")).await;
     let refused = client.response().await;
     assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
 }

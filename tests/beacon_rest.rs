@@ -5,6 +5,8 @@ mod common;
 
 #[path = "beacon_rest/duties.rs"]
 mod duties;
+#[path = "beacon_rest/guard.rs"]
+mod guard;
 #[path = "beacon_rest/own.rs"]
 mod own;
 #[path = "beacon_rest/passing.rs"]
@@ -17,3 +19,7 @@ mod reading;
 mod reloading;
 #[path = "beacon_rest/streaming.rs"]
 mod streaming;
+
+/// Settings with which every HTTP method is passed on that may be.
+const ALL_METHODS: &str =
+    "[beacon]\nmethods = [\"GET\", \"HEAD\", \"POST\", \"OPTIONS\", \"PUT\", \"PATCH\", \"DELETE\"]\n";

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{
-    client::{Client, call, post, with_headers},
+    client::{Client, ROUNDABOUT, call, post, with_headers},
     origin::{Origin, Reply, chain, ok, response},
     proxy::{self, nodes},
     sim::{Net, Proxy},
@@ -42,7 +42,7 @@ async fn stuck(net: &Net) -> Origin {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_goes_on_at_the_nodes_that_a_reload_brings() {
     for method in ["eth_call", "eth_sendTransaction"] {
-        for headers in ["", "Origin: https://page.example\r\n"] {
+        for headers in ["", ROUNDABOUT] {
             for batch in [false, true] {
                 let net = Net::default();
                 let good = well(&net).await;
@@ -142,7 +142,7 @@ async fn one_client_more_than_there_is_room_for_is_closed_and_counted_and_places
     for id in 0..3 {
         let mut client = proxy.client().await;
         // One of them leaves the plain lane.
-        let headers = if id == 1 { "Origin: https://page.example\r\n" } else { "" };
+        let headers = if id == 1 { ROUNDABOUT } else { "" };
         client.send(with_headers("/", headers, call(id, "eth_call", "[]").as_bytes())).await;
         assert_eq!(client.response().await.text(), answer(id, "\"well\""));
         clients.push(client);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    client::{Broken, call, chunked, post, with_headers},
+    client::{Broken, ROUNDABOUT, call, chunked, post, with_headers},
     origin::{Origin, Reply, Seen, ok, response},
     proxy::nodes,
     sim::{Net, Proxy},
@@ -27,7 +27,7 @@ use tokio::{
 fn shapes(body: &str) -> [(&'static str, Vec<u8>); 3] {
     [
         ("plain", post("/", body.as_bytes())),
-        ("from a page", with_headers("/", "Origin: https://page.example\r\n", body.as_bytes())),
+        ("roundabout", with_headers("/", ROUNDABOUT, body.as_bytes())),
         ("in chunks", chunked("", body.as_bytes(), 50)),
     ]
 }
@@ -229,5 +229,40 @@ async fn what_waits_in_a_batch_is_never_sent_once_its_client_has_left() {
     let (read, transaction) = (call(0, "eth_call", "[]"), call(1, SEND, "[{}]"));
     for body in [format!("[{transaction}]"), format!("[{read},{transaction}]")] {
         assert_eq!(sent_for_who_left(&body).await, Vec::<&str>::new(), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_closed_its_side_is_waited_for_half_a_minute() {
+    for (shape, request) in shapes(&call(1, "eth_call", "[]")) {
+        let net = Net::default();
+        let origin = Origin::within(&net, |seen| {
+            let bytes = ok(answer(seen.id(), "\"late\""));
+            Reply::act(async move |mut io| {
+                sleep(seconds(25.0)).await;
+                io.write_all(&bytes).await.ok()?;
+                Some(io)
+            })
+        })
+        .await;
+        let settings = "[calls]\ntimeout = \"5m\"\nattempt_timeout = \"5m\"\nhold = \"1s\"\n";
+        let proxy = Proxy::over(&net, [origin.url()], settings).await;
+        let gone = async || proxy.metric("steadfast_calls_total", "outcome=\"client_gone\"").await;
+        let mut client = proxy.client().await;
+        client.send(&request).await;
+        client.io.shutdown().await.unwrap();
+        assert_eq!(client.response().await.text(), answer(1, "\"late\""), "{shape}");
+        assert!(gone().await < 0.5, "{shape}");
+        // A node that answers no more.
+        let origin = Origin::within(&net, |_| Reply::act(async |_io| std::future::pending().await)).await;
+        let proxy = Proxy::over(&net, [origin.url()], settings).await;
+        let gone = async || proxy.metric("steadfast_calls_total", "outcome=\"client_gone\"").await;
+        let mut client = proxy.client().await;
+        client.send(&request).await;
+        client.io.shutdown().await.unwrap();
+        sleep(seconds(29.0)).await;
+        assert!(gone().await < 0.5, "{shape}");
+        sleep(seconds(2.0)).await;
+        assert!(gone().await > 0.5, "{shape}");
     }
 }

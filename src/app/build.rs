@@ -103,7 +103,10 @@ impl Parts {
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
+            hosts: self.config.hosts.for_clients(self.config.listen.ip().is_loopback()),
+            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen.ip().is_loopback()),
             origins: self.config.cors.origins.clone(),
+            rules: self.config.beacon.clone(),
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
             max_connections: self.config.max_connections.get(),

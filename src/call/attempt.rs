@@ -18,6 +18,7 @@ use super::{
     answer::{Answer, Kind},
     hold::Turn,
     late::{Beside, Late, Next},
+    leaving::{Leaving, Wanted},
 };
 use crate::{
     config::Verify,
@@ -48,6 +49,8 @@ pub(super) struct Attempt<'a> {
     /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
     pub(super) id: Option<&'a [u8]>,
     pub(super) verify: Verify,
+    /// Whether it is still to be sent when its client has closed its side.
+    pub(super) leaving: Leaving<'a>,
     /// Until then nothing is begun beside the attempt.
     pub(super) patience: Instant,
     /// The call's own end.
@@ -300,7 +303,8 @@ impl Attempt<'_> {
             Again::Never => Sending::Fresh,
         };
         let post = Post { headers: self.headers, body, sending, rank: Rank::Call };
-        let response = match upstream.post(post, turn, progress).await {
+        let mut gate = Wanted { turn, leaving: self.leaving };
+        let response = match upstream.post(post, &mut gate, progress).await {
             Ok(response) => response,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
@@ -318,6 +322,9 @@ impl Attempt<'_> {
     async fn over_link(&self, turn: &mut Option<Turn<'_>>) -> Sent {
         let Some(link) = &self.node.link else { return Sent::Nothing(None) };
         poll_fn(|context| turn.poll_open(context)).await;
+        if self.leaving.is_unwanted() {
+            return Sent::Nothing(None);
+        }
         let mut call = pin!(link.call(self.body, self.id.and_then(|id| place(self.body, id))));
         // The link writes calls in the order in which they are first asked about.
         let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;

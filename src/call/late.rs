@@ -13,6 +13,7 @@ use super::{
     Calls, Terms,
     attempt::Attempt,
     choice::{Choice, Wish, choose},
+    leaving::Leaving,
 };
 use crate::{
     domain::{
@@ -65,6 +66,7 @@ impl<'a> Late<'a, '_> {
             body: self.request.raw,
             headers: self.terms.headers,
             verify: self.terms.verify,
+            leaving: Leaving::new(&self.terms, self.method),
             id: self.request.id,
             again: self.method.again(),
             patience: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),

@@ -6,6 +6,7 @@ use super::{
     Course,
     answer::Answer,
     attempt::{Attempt, Sent},
+    leaving::Leaving,
 };
 use crate::{
     config::Verify,
@@ -45,6 +46,7 @@ impl Course<'_> {
             body: ask.as_bytes(),
             headers: &[],
             verify: Verify::All,
+            leaving: Leaving::default(),
             id: Some(&ask.as_bytes()[ID]),
             again: Again::Anywhere,
             patience: self.deadline,

@@ -7,12 +7,41 @@ use std::{
 
 use http::HeaderName;
 
-use super::{header, method::MethodPattern, reader::Reader};
+use super::{
+    header,
+    method::{MethodPattern, MethodRule, is_refused},
+    reader::Reader,
+};
 
 const MIB: usize = 1 << 20;
 
-/// Method namespaces that a node keeps for its operator, and that a proxy would make public.
-const BLOCKED: [&str; 6] = ["admin_*", "personal_*", "miner_*", "engine_*", "clique_*", "les_*"];
+/// Methods that a node keeps for its operator, and that a proxy would make public. Of `debug_`, what traces and what reads blocks,
+/// transactions and receipts as they are is for everybody, but for the one that reads a file of the node's machine.
+const BLOCKED: [&str; 23] = [
+    "admin_*",
+    "personal_*",
+    "miner_*",
+    "engine_*",
+    "clique_*",
+    "les_*",
+    "perm_*",
+    "plugins_*",
+    "qbft_*",
+    "ibft_*",
+    "istanbul_*",
+    "raft_*",
+    "anvil_*",
+    "hardhat_*",
+    "evm_*",
+    "debug_*",
+    "!debug_trace*",
+    "debug_traceBlockFromFile",
+    "!debug_getRaw*",
+    "!debug_getBadBlocks",
+    "!debug_getBlockRlp",
+    "!debug_getBlockRlpByHash",
+    "!debug_getHeaderRlp",
+];
 
 /// Which of several equally good nodes gets a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +89,7 @@ pub struct Calls {
     /// How closely nodes' answers are looked at.
     pub verify: Verify,
     /// Methods that are refused; see [`Calls::blocks`].
-    pub blocked: Vec<MethodPattern>,
+    pub blocked: Vec<MethodRule>,
     /// Exceptions to `blocked`.
     pub allowed: Vec<MethodPattern>,
     /// Client headers that go to every node, beside `x-request-id` and `traceparent`, which always do.
@@ -89,11 +118,9 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Whether `method` is refused. `blocked` is matched without regard to case, because some nodes look methods up so; `allowed`
-    /// exactly.
+    /// Whether `method` is refused: by `blocked`, and not excepted by `allowed`, which is matched to the letter.
     pub fn blocks(&self, method: &str) -> bool {
-        self.blocked.iter().any(|pattern| pattern.matches_any_case(method))
-            && !self.allowed.iter().any(|pattern| pattern.matches(method))
+        is_refused(&self.blocked, method) && !self.allowed.iter().any(|pattern| pattern.matches(method))
     }
 
     pub(super) fn read(mut r: Reader<'_>) -> Self {
@@ -148,5 +175,72 @@ mod tests {
             assert!(!calls.blocks(method), "{method}");
         }
         assert!(!Calls { blocked: vec![], ..calls }.blocks("admin_addPeer"));
+    }
+
+    #[test]
+    fn of_debug_what_traces_and_reads_is_open_and_all_else_is_not() {
+        let calls = Calls::default();
+        // As geth, reth, Nethermind, Erigon and Besu name them.
+        for method in [
+            "debug_traceBlock",
+            "debug_traceBlockByHash",
+            "debug_traceBlockByNumber",
+            "debug_traceBadBlock",
+            "debug_traceCall",
+            "debug_traceCallMany",
+            "debug_traceChain",
+            "debug_traceTransaction",
+            "debug_traceTransactionByBlockAndIndex",
+            "debug_traceTransactionInBlockByHash",
+            "debug_getRawBlock",
+            "debug_getRawHeader",
+            "debug_getRawReceipts",
+            "debug_getRawTransaction",
+            "debug_getRawTransactions",
+            "debug_getBadBlocks",
+            "debug_getBlockRlp",
+            "debug_getBlockRlpByHash",
+            "debug_getHeaderRlp",
+        ] {
+            assert!(!calls.blocks(method), "{method}");
+        }
+        for method in [
+            "debug_setHead",
+            "debug_resetHead",
+            "debug_deleteChainSlice",
+            "debug_migrateReceipts",
+            "debug_insertReceipts",
+            "debug_getConfigValue",
+            "debug_getFromDb",
+            "debug_dbGet",
+            "debug_chaindbCompact",
+            "debug_cpuProfile",
+            "debug_writeMemProfile",
+            "debug_startGoTrace",
+            "debug_freezeClient",
+            "debug_freeOSMemory",
+            "debug_setGCPercent",
+            "debug_verbosity",
+            "debug_stacks",
+            "debug_dumpBlock",
+            "debug_traceBlockFromFile",
+            "debug_standardTraceBlockToFile",
+            "debug_standardTraceBadBlockToFile",
+            "debug_batchSendRawTransaction",
+            "debug_replayBlock",
+            "debug_somethingNew",
+            "Debug_traceCall",
+            "perm_addNodesToAllowlist",
+            "plugins_reloadPluginConfig",
+            "qbft_proposeValidatorVote",
+            "ibft_discardValidatorVote",
+            "istanbul_propose",
+            "raft_removePeer",
+            "anvil_setBalance",
+            "hardhat_impersonateAccount",
+            "evm_mine",
+        ] {
+            assert!(calls.blocks(method), "{method}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A method name, or the beginning of one.
+//! A method name, or the beginning of one, and a rule about it.
 
 use std::{fmt, str::FromStr};
 
@@ -49,9 +49,87 @@ impl fmt::Debug for MethodPattern {
     }
 }
 
+/// One entry of a list of refused methods: which methods are refused, or, behind a `!`, which are not.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct MethodRule {
+    pattern: MethodPattern,
+    blocks: bool,
+}
+
+impl MethodRule {
+    /// How much the rule says of `method`, if anything: the longer text says more, and a whole name more than a beginning. Refusals
+    /// do not look at upper and lower case, because some nodes do not; exceptions do.
+    fn weight(&self, method: &str) -> Option<usize> {
+        let matches = if self.blocks { self.pattern.matches_any_case(method) } else { self.pattern.matches(method) };
+        matches.then_some(2 * self.pattern.text.len() + usize::from(!self.pattern.open))
+    }
+}
+
+/// Whether `method` is refused by `rules`: the rule that says most decides, whatever their order.
+pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
+    let first = method.as_bytes().first().map(u8::to_ascii_lowercase);
+    // Most rules are ruled out by their first letter.
+    let may_match = |rule: &&MethodRule| {
+        let letter = rule.pattern.text.as_bytes().first();
+        letter.is_none_or(|letter| Some(letter.to_ascii_lowercase()) == first)
+    };
+    let weighed = rules.iter().filter(may_match).filter_map(|rule| rule.weight(method).map(|weight| (weight, rule)));
+    weighed.max_by_key(|(weight, rule)| (*weight, rule.blocks)).is_some_and(|(_, rule)| rule.blocks)
+}
+
+impl FromStr for MethodRule {
+    type Err = Invalid;
+
+    fn from_str(rule: &str) -> Result<Self, Invalid> {
+        let (pattern, blocks) = rule.strip_prefix('!').map_or((rule, true), |pattern| (pattern, false));
+        Ok(Self { pattern: pattern.parse()?, blocks })
+    }
+}
+
+impl fmt::Display for MethodRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.blocks { "" } else { "!" }, self.pattern)
+    }
+}
+
+impl fmt::Debug for MethodRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_rules_the_one_that_says_most_decides() {
+        let rules: Vec<MethodRule> =
+            ["!debug_trace*", "debug_*", "debug_traceBlockFromFile", "!debug_get", "debug_get*"]
+                .map(|rule| rule.parse().unwrap())
+                .to_vec();
+        assert_eq!(rules[0].to_string(), "!debug_trace*");
+        for (method, refused) in [
+            ("debug_traceCall", false),
+            ("debug_TraceCall", true),
+            ("DEBUG_traceCall", true),
+            ("debug_traceBlockFromFile", true),
+            ("debug_traceblockFROMfile", true),
+            ("debug_setHead", true),
+            ("debug_get", false),
+            ("debug_getX", true),
+            ("eth_call", false),
+            ("", false),
+        ] {
+            assert_eq!(is_refused(&rules, method), refused, "{method}");
+        }
+        let all = ["*".parse().unwrap(), "!eth_*".parse().unwrap()];
+        assert!(is_refused(&all, "") && is_refused(&all, "é") && !is_refused(&all, "eth_x"));
+        assert!("!!a".parse::<MethodRule>().is_ok_and(|rule| !is_refused(&[rule], "a")));
+        for rule in ["!", "", "!a*b"] {
+            assert!(rule.parse::<MethodRule>().is_err(), "{rule}");
+        }
+    }
 
     #[test]
     fn a_pattern_is_a_name_or_a_beginning() {

@@ -9,8 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Admin, Calls, Chain, Config, Cors, Flags, Health, LISTEN, Log, MAX_CONNECTIONS, Network, Problem,
-    SHUTDOWN_GRACE, Url, Ws,
+    ADMIN_LISTEN, Admin, Beacon, Calls, Chain, Config, Cors, Flags, Health, Hosts, LISTEN, Log, MAX_CONNECTIONS,
+    Network, Problem, SHUTDOWN_GRACE, Url, Ws,
     problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
@@ -44,15 +44,17 @@ pub(super) fn read_and_list_keys(
     };
     let config = Config {
         listen: root.parse("listen", address).unwrap_or(LISTEN),
+        hosts: Hosts::read(&mut root),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
-        admin: Admin { listen: admin_listen(&mut root) },
+        admin: admin(&mut root),
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),
         calls: Calls::read(root.section("calls")),
         chain: Chain::read(root.section("chain")),
         cors: Cors::read(root.section("cors")),
         ws: Ws::read(root.section("ws")),
+        beacon: Beacon::read(root.section("beacon")),
         log: Log::read(root.section("log")),
         networks,
     };
@@ -67,8 +69,9 @@ fn address(text: &str) -> Result<SocketAddr, Invalid> {
     text.parse().map_err(|_| Invalid("must be an IP address and a port, such as \"127.0.0.1:8545\" or \"[::]:8545\""))
 }
 
-fn admin_listen(root: &mut Reader<'_>) -> SocketAddr {
-    root.section("admin").parse("listen", address).unwrap_or(ADMIN_LISTEN)
+fn admin(root: &mut Reader<'_>) -> Admin {
+    let mut section = root.section("admin");
+    Admin { listen: section.parse("listen", address).unwrap_or(ADMIN_LISTEN), hosts: Hosts::read(&mut section) }
 }
 
 fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, has_file: bool) -> Config {

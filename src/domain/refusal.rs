@@ -68,7 +68,8 @@ impl Refusal {
         match self {
             Self::NotJson(why) => format!("parse error: {why}"),
             Self::NotARequest(why) => format!("invalid request: {why}"),
-            Self::Blocked(method) => format!("the method {method} is not allowed here"),
+            // In geth's words, which clients know how to take.
+            Self::Blocked(method) => format!("the method {method} does not exist/is not available"),
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
             Self::NoNode => "no node can serve this call now".into(),
             Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),

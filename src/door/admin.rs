@@ -2,18 +2,14 @@
 //!
 //! It listens on an address of its own, the loopback by default, and asks for no password: whoever reaches it may use it.
 
+mod page;
 mod status;
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -40,7 +36,6 @@ pub type Reload = oneshot::Sender<Result<String, String>>;
 /// The operator's side of a running proxy.
 #[derive(Clone)]
 pub struct Admin {
-    addr: SocketAddr,
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
     started: Instant,
@@ -53,9 +48,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The side for what `site` holds, listening at `addr`. Reloads are asked for through `reload`.
+    /// The side for what `site` holds. Reloads are asked for through `reload`.
     pub fn new(
-        addr: SocketAddr,
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
@@ -63,7 +57,7 @@ impl Admin {
         reload: mpsc::Sender<Reload>,
     ) -> Self {
         let draining = Arc::new(watch::Sender::new(false));
-        Self { addr, site, metrics, started: Instant::now(), draining, closing, broken, reload }
+        Self { site, metrics, started: Instant::now(), draining, closing, broken, reload }
     }
 
     /// Serves one connection to its end.
@@ -85,9 +79,8 @@ impl Admin {
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        if self.addr.ip().is_loopback() && !names_this_machine(&request) {
-            // A web page whose name was made to point here asks as that name.
-            return failure(StatusCode::FORBIDDEN, "ask by address or as localhost");
+        if let Err((status, why)) = page::check(&self.site.load().admin_hosts, &request) {
+            return failure(status, why);
         }
         if request.method() == Method::GET || request.method() == Method::HEAD {
             return match path {
@@ -103,9 +96,6 @@ impl Admin {
         }
         if request.method() != Method::POST {
             return failure(StatusCode::METHOD_NOT_ALLOWED, "GET and POST are what there is");
-        }
-        if is_foreign(&request) {
-            return failure(StatusCode::FORBIDDEN, "a web page of another origin may not do this");
         }
         match path {
             "/drain" | "/undrain" => {
@@ -231,25 +221,6 @@ fn fill(facts: &Facts, pool: &Pool) {
         facts.pool_head.with_label_values(&[network, layer]).set(number(head));
     }
     facts.failover_active.with_label_values(&[network, layer]).set(i64::from(snapshot.is_failed_over()));
-}
-
-/// Whether the request is to an address or to `localhost`, not to any other name.
-fn names_this_machine(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let Some(Ok(authority)) = host.map(str::parse::<Authority>) else { return host.is_none() };
-    let host = authority.host();
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
-}
-
-/// Whether a web page of another origin sent the request: browsers always say where a POST comes from.
-fn is_foreign(request: &Request<Incoming>) -> bool {
-    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    match (header(header::ORIGIN), header(header::HOST)) {
-        (None, _) => false,
-        (Some(origin), Some(host)) => origin.strip_prefix(b"http://") != Some(host),
-        (Some(_), None) => true,
-    }
 }
 
 fn unknown(path: &str) -> Response<Full<Bytes>> {

@@ -3,27 +3,25 @@
 //! Bodies stream both ways and are not looked at; SSZ and JSON pass as they are. Errors of our own have the API's form.
 
 mod events;
+mod guard;
 mod headers;
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
-use super::Piped;
+use super::{Piped, query};
 use crate::{
     call::rest::{self, Failure, answer::Answer, upload::Upload},
-    domain::{refusal::Refusal, rest::Route},
+    domain::{refusal::Refusal, rest::Route, target::Target},
     door::site::Site,
     net::BoxFuture,
 };
-
-/// The longest path with its query, in bytes. What comes before it in a node's URL must fit into a request target, too.
-const MAX_TARGET: usize = 60_000;
 
 /// Answers one request.
 pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {
@@ -84,7 +82,12 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let arrived = Instant::now();
     let path = request.uri().path();
     let (network, path) = site.beacon(path).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such route"))?;
-    check(site, &request)?;
+    if let Some(refused) = guard::refusal(&site.rules, request.method(), path, query(&request)) {
+        return Ok(refused);
+    }
+    if climbs(request.uri().path()) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the path must not have `.` or `..` in it"));
+    }
     let network = network.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such network"))?;
     let rest = network.beacon.as_ref();
     let rest = rest
@@ -93,38 +96,14 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     if route.group == "events" {
         return events::answer(network, &request).await;
     }
-    let target = match request.uri().query() {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
-    };
-    let target = target.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
+    let target = Target::new(path, query(&request));
+    let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
     let (head, body) = request.into_parts();
     let mut upload = upload(body);
     let asked = rest::Request { route, method: head.method, target, headers };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     Ok(pass_on(answer, &asked.method))
-}
-
-/// What no node should see.
-fn check(site: &Site, request: &Request<Incoming>) -> Result<(), Problem> {
-    let (method, uri) = (request.method(), request.uri());
-    if matches!(*method, Method::TRACE | Method::CONNECT) {
-        // A trace would show the client the headers that only the node may see.
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here")));
-    }
-    if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
-        let message = format!("the path is longer than {MAX_TARGET} bytes");
-        return Err(Problem::new(StatusCode::URI_TOO_LONG, message));
-    }
-    if climbs(uri.path()) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "the path must not have `.` or `..` in it"));
-    }
-    if *method == Method::POST && headers::may_be_forged(request.headers(), &site.origins) {
-        let message = "a web page of this origin may not call here; see cors.origins";
-        return Err(Problem::new(StatusCode::FORBIDDEN, message));
-    }
-    Ok(())
 }
 
 /// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own

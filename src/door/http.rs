@@ -4,16 +4,25 @@
 //! hands it over to hyper (in [`other`]) for good. Both ask the same [`Service`].
 
 mod batch;
+mod bridge;
+mod gate;
 mod lane;
 mod other;
 mod reply;
 mod stall;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use self::{
     batch::Batch,
@@ -36,8 +45,12 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a request's head, and each further piece of its body, may take to come.
 const ARRIVAL: Duration = Duration::from_secs(20);
-/// How long a client may take none of its answer, and a node may send none of it once it has begun.
+/// How long a client may take none of its answer, and a node may send none of it once it has begun; and for how long an answer is
+/// waited for on behalf of a client that has closed its side.
 const STALL: Duration = Duration::from_secs(30);
+
+/// Long request lines that are held at once.
+const LONG_LINES: usize = 256;
 
 /// Serves clients' connections.
 #[derive(Clone)]
@@ -50,6 +63,8 @@ pub struct Service {
     beacon: Guest,
     /// Whose the connections are that go on as WebSockets.
     usher: Arc<dyn Usher>,
+    /// Places for request lines that the server library could not hold.
+    long_lines: Arc<Semaphore>,
 }
 
 impl Service {
@@ -62,7 +77,7 @@ impl Service {
         beacon: Guest,
         usher: Arc<dyn Usher>,
     ) -> Self {
-        Self { site, metrics, closing, beacon, usher }
+        Self { site, metrics, closing, beacon, usher, long_lines: Arc::new(Semaphore::new(LONG_LINES)) }
     }
 
     /// Serves one connection to its end.
@@ -91,14 +106,22 @@ impl Service {
     }
 }
 
-/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along.
-async fn answer(calls: &Arc<Calls>, body: Bytes, headers: &[u8], arrived: Instant, alarm: &mut Alarm) -> Reply {
+/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along, and `left` turns true when the client
+/// has closed its side.
+async fn answer(
+    calls: &Arc<Calls>,
+    body: Bytes,
+    headers: &[u8],
+    arrived: Instant,
+    left: &Arc<AtomicBool>,
+    alarm: &mut Alarm,
+) -> Reply {
     let max_batch = calls.settings().max_batch.get();
     match rpc::peek(&body, max_batch) {
         Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
         Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
         Ok(Body::Single(Ok(request))) => {
-            let terms = Terms { headers, arrived, avoid: &[], verify: calls.settings().verify };
+            let terms = Terms { headers, arrived, avoid: &[], verify: calls.settings().verify, left: Some(left) };
             match (calls.run(&request, terms, alarm).await, request.id) {
                 (_, None) => Reply::empty(),
                 (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
@@ -113,7 +136,7 @@ async fn answer(calls: &Arc<Calls>, body: Bytes, headers: &[u8], arrived: Instan
         }
         Ok(Body::Batch(entries)) => {
             let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
-            let batch = Batch::new(calls, &body, &entries, headers, arrived);
+            let batch = Batch::new(calls, &body, &entries, headers, arrived, left);
             if answers {
                 return Reply::batch(batch);
             }

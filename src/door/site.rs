@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     call::{Calls, rest::Rest},
-    config::{Origins, Ws},
+    config::{Beacon, HostRule, Origins, Ws},
     events::Events,
     pool::Pool,
     view::Views,
@@ -39,8 +39,14 @@ impl Served {
 pub struct Site {
     /// The networks.
     pub networks: Vec<Served>,
-    /// Which web pages may read answers.
+    /// By which names clients may ask.
+    pub hosts: HostRule,
+    /// By which names operators may ask.
+    pub admin_hosts: HostRule,
+    /// Which web pages may call and read answers.
     pub origins: Origins,
+    /// Which requests to the beacon API are passed on.
+    pub rules: Beacon,
     /// Client headers that are sent along, in lower case, beside those that always are.
     pub forward: Vec<HeaderName>,
     /// Bytes of a request's body at most.
@@ -67,6 +73,12 @@ impl Site {
         let path = path.strip_suffix('/').unwrap_or(path);
         let path = if path == "ws" { "" } else { path.strip_suffix("/ws").unwrap_or(path) };
         self.execution(path).filter(|network| network.calls.is_some())
+    }
+
+    /// Whether the execution side of a network is, or would be, at `path`, or a network of consensus nodes alone.
+    pub fn is_home(&self, path: &str) -> bool {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        self.execution(path.strip_suffix('/').unwrap_or(path)).is_some()
     }
 
     /// The network of this name.
@@ -117,19 +129,27 @@ fn beacon_path(path: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Hosts;
 
-    #[test]
-    fn trace_headers_go_along_and_others_only_if_configured() {
-        let forward = vec![HeaderName::from_static("authorization")];
-        let site = Site {
-            networks: vec![],
+    fn site(networks: Vec<Served>, forward: Vec<HeaderName>) -> Site {
+        Site {
+            networks,
+            hosts: Hosts::None.for_clients(true),
+            admin_hosts: Hosts::None.for_operator(true),
             origins: Origins::None,
+            rules: Beacon::default(),
             forward,
             max_body: 0,
             max_connections: 1,
             ws: Ws::default(),
             shutdown_grace: Duration::ZERO,
-        };
+        }
+    }
+
+    #[test]
+    fn trace_headers_go_along_and_others_only_if_configured() {
+        let forward = vec![HeaderName::from_static("authorization")];
+        let site = site(vec![], forward);
         for (name, goes) in [
             ("X-Request-Id", true),
             ("traceparent", true),
@@ -152,15 +172,7 @@ mod tests {
             events: None,
             views: None,
         };
-        let site = Site {
-            networks: vec![served("default", true), served("holesky", false)],
-            origins: Origins::None,
-            forward: vec![],
-            max_body: 0,
-            max_connections: 1,
-            ws: Ws::default(),
-            shutdown_grace: Duration::ZERO,
-        };
+        let site = site(vec![served("default", true), served("holesky", false)], vec![]);
         let found = |path| site.beacon(path).map(|(network, path)| (network.map(|network| &*network.name), path));
         for (path, network, below) in [
             ("/eth/v1/node/version", Some("default"), "/eth/v1/node/version"),

@@ -76,16 +76,16 @@ impl Usher for Sockets {
         let response = handshake::answer(request, &site.ws.allow_origins)?;
         let refuse = |status, why| NotAdmitted { status, why, hint: Some((header::RETRY_AFTER, "1")) };
         if *self.signals.closing.borrow() {
-            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down\n"));
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down"));
         }
         let Some(served) = site.websockets(request.uri().path()) else {
-            return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network\n", hint: None });
+            return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
         let limit = site.ws.max_connections.get();
         let Some(open) = self.enter(limit) else {
             self.metrics.websocket_refused();
             warn!(limit, "ws.max_connections is reached; a WebSocket is refused");
-            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached\n"));
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
         let metrics = self.metrics.clone();

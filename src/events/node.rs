@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue, Method, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, header};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
@@ -17,6 +17,7 @@ use super::{
     topics::Names,
 };
 use crate::{
+    domain::target::Target,
     net::{
         outgoing::Patience,
         places::Rank,
@@ -228,7 +229,7 @@ async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) ->
 async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Result<Response, Trouble> {
     let asked = &pool.nodes[node];
     let Some(upstream) = &asked.upstream else { return Err(failing(pool, node, "it has no HTTP side")) };
-    let target = PathAndQuery::try_from(path).map_err(|error| failing(pool, node, &error.to_string()))?;
+    let target = Target::parse(path).ok_or_else(|| failing(pool, node, "a path that no request can carry"))?;
     let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
     let request = Request { method: &Method::GET, target: &target, headers: &headers, fresh: false, rank: Rank::Own };
     // Nothing is streamed to the node.

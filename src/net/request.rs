@@ -1,8 +1,9 @@
 //! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::upstream::Post`].
 
-use http::{HeaderMap, Method, header, uri::PathAndQuery};
+use http::{HeaderMap, Method, header};
 
 use super::{outgoing::Pieces, places::Rank};
+use crate::domain::target::Target;
 
 /// A request to a node, but for its body.
 #[derive(Clone, Copy, Debug)]
@@ -10,7 +11,7 @@ pub struct Request<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Path and query below the node's own URL.
-    pub target: &'a PathAndQuery,
+    pub target: &'a Target,
     /// End-to-end headers. The node's own, where it has some of the same name, take their place; those of the message's framing must
     /// not be among them.
     pub headers: &'a HeaderMap,
@@ -55,14 +56,14 @@ impl Request<'_> {
     pub(super) fn write_head(
         &self,
         out: &mut Vec<u8>,
-        target: &PathAndQuery,
+        target: &str,
         host: &str,
         own: &[(String, Vec<u8>)],
         framing: Framing,
     ) {
         let names = |name: &str| own.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
         let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
-        put(&[self.method.as_str().as_bytes(), b" ", target.as_str().as_bytes(), b" HTTP/1.1\r\nhost: "]);
+        put(&[self.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\nhost: "]);
         put(&[host.as_bytes(), b"\r\n"]);
         if !self.headers.contains_key(header::USER_AGENT) && !names("user-agent") {
             put(&[b"user-agent: steadfast/", env!("CARGO_PKG_VERSION").as_bytes(), b"\r\n"]);
@@ -97,11 +98,11 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        let target = PathAndQuery::from_static("/key/eth/v1/x?a=b");
+        let target = Target::parse("/key/eth/v1/x?a=b").unwrap();
         let request = Request { method: &method, target: &target, headers: &map, fresh: false, rank: Rank::Call };
         let own = [("Authorization".to_owned(), b"Bearer own".to_vec())];
         let mut out = Vec::new();
-        request.write_head(&mut out, &target, "node:5052", &own, framing);
+        request.write_head(&mut out, target.as_str(), "node:5052", &own, framing);
         String::from_utf8(out).unwrap()
     }
 

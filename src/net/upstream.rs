@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header::ACCEPT_ENCODING, uri::PathAndQuery};
+use http::{HeaderMap, Method, header::ACCEPT_ENCODING};
 use tokio::time::{Instant, timeout};
 
 pub use super::course::Progress;
@@ -32,7 +32,10 @@ use super::{
 };
 use crate::{
     config::Url,
-    domain::call_id::{CallId, Outbound},
+    domain::{
+        call_id::{CallId, Outbound},
+        target::Target as RequestTarget,
+    },
 };
 
 thread_local! {
@@ -139,6 +142,11 @@ pub trait Gate: Send {
     /// Ready when the request may be written.
     fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
+    /// Whether the request, though it is its turn, must not be written any more.
+    fn is_shut(&self) -> bool {
+        false
+    }
+
     /// All of the request has left. May be called more than once.
     fn written(&mut self);
 }
@@ -236,6 +244,9 @@ impl Upstream {
         loop {
             let mut conn = course.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
+            if gate.is_shut() {
+                return Err(Error::NoPlace);
+            }
             let write = |out: &mut Vec<u8>| {
                 out.extend_from_slice(&self.post);
                 out.extend_from_slice(CallId::new(post.body.length() as u64).as_bytes());
@@ -259,7 +270,7 @@ impl Upstream {
     ///
     /// # Errors
     /// A GET may be asked again whatever they say.
-    pub async fn get(self: &Arc<Self>, target: &PathAndQuery) -> Result<Response, Error> {
+    pub async fn get(self: &Arc<Self>, target: &RequestTarget) -> Result<Response, Error> {
         let headers = &HeaderMap::new();
         let request = Request { method: &Method::GET, target, headers, fresh: false, rank: Rank::Probe };
         // Nothing is streamed.
@@ -280,7 +291,7 @@ impl Upstream {
         progress: &mut Progress,
     ) -> Result<Response, Error> {
         let own = &self.target;
-        let joined = own.url.join(request.target).map_err(|_| Error::Connect(io::ErrorKind::InvalidInput.into()))?;
+        let joined = own.url.join(request.target);
         let to_head = request.method == Method::HEAD;
         let framing = body.framing();
         let is_streamed = matches!(body, Body::Streamed { .. });

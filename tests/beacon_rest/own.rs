@@ -35,8 +35,10 @@ async fn errors_have_the_form_of_the_api() {
     ] {
         assert_error(&ask(&proxy, method, path).await, status, words);
     }
-    let long = format!("/eth/v1/beacon/states/head/validators?id={}", "1,".repeat(30_000));
-    assert_error(&ask(&proxy, "GET", &long).await, 414, "longer than");
+    for (length, words) in [(131_060, "longer than"), (140_000, "too long"), (400_000, "too long")] {
+        let long = format!("/eth/v1/beacon/states/head/validators?id={}", "1".repeat(length));
+        assert_error(&ask(&proxy, "GET", &long).await, 414, words);
+    }
     assert_eq!(node.count(), 0);
 }
 
@@ -84,6 +86,20 @@ async fn web_pages_that_are_allowed_see_answers_and_others_do_nothing() {
         "origin",
     );
     assert_eq!(node.count(), asked);
-    let answer = send(&proxy, from("GET", "https://evil.example", "")).await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, None));
+    // Whatever it asks for, of whatever kind.
+    for (method, kind) in [
+        ("POST", "application/json"),
+        ("POST", "application/octet-stream"),
+        ("GET", "application/json"),
+        ("HEAD", "application/json"),
+        ("OPTIONS", "application/json"),
+    ] {
+        let more = format!("content-type: {kind}\r\naccess-control-request-method: POST\r\n");
+        let mut client = proxy.client().await;
+        client.send(from(method, "https://evil.example", &more)).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 403 ") && !head.contains("access-control"), "{method} {kind}: {head}");
+    }
+    assert!(node.asked().iter().all(|asked| asked.header("origin").is_empty()));
+    assert_eq!(node.count(), asked);
 }

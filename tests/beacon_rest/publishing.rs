@@ -1,8 +1,11 @@
 //! What may have an effect is sent once: only a node that had nothing of it, or says that it did nothing, is followed by another.
 
-use super::common::{
-    rest::{Exchange, Node, chunks, json, over, request, response, send, status},
-    until,
+use super::{
+    ALL_METHODS,
+    common::{
+        rest::{Exchange, Node, chunks, json, over, request, response, send, status},
+        until,
+    },
 };
 
 const BLOCKS: &str = "/eth/v2/beacon/blocks?broadcast_validation=consensus";
@@ -66,7 +69,7 @@ async fn what_may_have_arrived_is_not_sent_again() {
         })
         .await;
         let second = well().await;
-        let proxy = over(&[&first, &second], "").await;
+        let proxy = over(&[&first, &second], ALL_METHODS).await;
         let answer = send(&proxy, request(method, path, "", "the body")).await;
         let error = answer.json();
         assert_eq!((answer.status, &error["code"]), (502, &502.into()), "{method} {path}");

@@ -187,12 +187,13 @@ async fn half_an_answer_that_the_client_has_seen_is_not_taken_for_a_whole_one() 
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_its_request_with_it() {
+async fn a_client_that_is_lost_takes_its_request_with_it() {
     let node = Node::start(Exchange::hang).await;
     let proxy = over(&[&node], "").await;
     let mut client = proxy.client().await;
     client.send(request("GET", PATH, "", "")).await;
     until("the node has the request", async || node.count() == 1).await;
+    client.io.set_zero_linger().unwrap();
     drop(client);
     until("it counts as left", async || {
         let line = r#"steadfast_calls_total{layer="cl",method="headers",network="default",outcome="client_gone"} 1"#;

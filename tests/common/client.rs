@@ -197,6 +197,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
+/// A header that changes nothing, but for the way that a request takes through the door: that of all which is not plain.
+pub const ROUNDABOUT: &str = "Connection: keep-alive, te\r\n";
+
 /// A plain request.
 pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
     with_headers(path, "", body)

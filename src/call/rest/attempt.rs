@@ -2,13 +2,16 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, header, uri::PathAndQuery};
+use http::{HeaderMap, Method, header};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{answer::Answer, upload::Upload};
 use crate::{
     call::attempt::Count,
-    domain::rest::{Class, Route},
+    domain::{
+        rest::{Class, Route},
+        target::Target,
+    },
     metrics::AttemptOutcome,
     net::{
         outgoing::Patience,
@@ -42,7 +45,7 @@ pub struct Request {
     /// Its method.
     pub method: Method,
     /// Path, from `/eth/` on, and query.
-    pub target: PathAndQuery,
+    pub target: Target,
     /// The headers that nodes get.
     pub headers: HeaderMap,
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::{Piped, Problem};
+use super::{Piped, Problem, query};
 use crate::{
     door::site::Served,
     events::{HEADERS, Refused, topics},
@@ -21,7 +21,7 @@ pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<
     let Some(events) = &network.events else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"));
     };
-    let topics = topics::parse(request.uri().query().unwrap_or_default());
+    let topics = topics::parse(query(request).unwrap_or_default());
     let topics = topics.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
     match events.subscribe(topics).await {
         Ok(events) => {

@@ -1,8 +1,6 @@
 //! Which headers pass: all that are end-to-end, but for what one side must not have of the other.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-
-use crate::config::Origins;
+use http::{HeaderMap, HeaderName, header};
 
 /// Headers of one connection or of the message's framing, which each side writes for itself.
 const HOP_BY_HOP: [&str; 10] = [
@@ -47,16 +45,6 @@ pub(super) fn for_client(node: &HeaderMap, tells_length: bool) -> HeaderMap {
     headers
 }
 
-/// Whether any web page could have sent this without asking first: it is from one that is not allowed, and of a kind that browsers
-/// send unasked.
-pub(super) fn may_be_forged(headers: &HeaderMap, origins: &Origins) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let kind = kind.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-    let asks_first = [&b"application/json"[..], b"application/octet-stream"];
-    !origins.allow(origin.as_bytes()) && !asks_first.iter().any(|asks| kind.eq_ignore_ascii_case(asks))
-}
-
 /// The end-to-end headers that may pass, in their order.
 fn passing(headers: &HeaderMap, may_pass: impl Fn(&str) -> bool) -> HeaderMap {
     let named: Vec<&[u8]> = headers
@@ -77,6 +65,8 @@ fn passing(headers: &HeaderMap, may_pass: impl Fn(&str) -> bool) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -141,16 +131,5 @@ mod tests {
         ];
         assert_eq!(for_client(&node, false), map(&expected));
         assert_eq!(for_client(&node, true), map(&[&expected[..], &[("content-length", "5")]].concat()));
-    }
-
-    #[test]
-    fn what_browsers_send_unasked_is_known() {
-        let origins = Origins::List(vec!["https://app.example".parse().unwrap()]);
-        let forged = |headers: &[(&'static str, &'static str)]| may_be_forged(&map(headers), &origins);
-        assert!(forged(&[("origin", "https://evil.example"), ("content-type", "text/plain")]));
-        assert!(forged(&[("origin", "https://evil.example")]));
-        assert!(!forged(&[("origin", "https://evil.example"), ("content-type", "application/JSON; charset=utf-8")]));
-        assert!(!forged(&[("origin", "https://app.example"), ("content-type", "text/plain")]));
-        assert!(!forged(&[("content-type", "text/plain")]));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll, ready},
 };
 
@@ -48,6 +48,7 @@ impl Batch {
         entries: &[Result<Request<'_>, NotARequest<'_>>],
         headers: &[u8],
         arrived: Instant,
+        left: &Arc<AtomicBool>,
     ) -> Self {
         let headers = Bytes::copy_from_slice(headers);
         let futures: Vec<_> = entries
@@ -55,10 +56,10 @@ impl Batch {
             .map(|entry| {
                 let ready = entry.as_ref().map(|request| body.slice_ref(request.raw));
                 let ready = ready.map_err(|wrong| Refusal::NotARequest(wrong.why).body(wrong.id));
-                let (calls, headers) = (calls.clone(), headers.clone());
+                let (calls, headers, left) = (calls.clone(), headers.clone(), left.clone());
                 async move {
                     match ready {
-                        Ok(raw) => run(&calls, &raw, &headers, arrived).await,
+                        Ok(raw) => run(&calls, &raw, &headers, arrived, &left).await,
                         Err(refusal) => Entry::Ready(refusal),
                     }
                 }
@@ -79,10 +80,10 @@ impl Batch {
     }
 }
 
-async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant) -> Entry {
+async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, left: &AtomicBool) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // What is wrong with one answer would spoil those of all others.
-    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All };
+    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left) };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

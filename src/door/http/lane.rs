@@ -8,14 +8,17 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     ops::Range,
-    pin::pin,
-    sync::Arc,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::Instant,
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{ARRIVAL, IDLE, STALL, Service, answer, reply::Reply};
@@ -41,6 +44,8 @@ pub(super) struct Lane<'a> {
     /// Header lines of the request to send along.
     pass: Vec<u8>,
     alarm: Alarm,
+    /// Whether the client has closed its side. It may wait for its answer all the same.
+    left: Arc<AtomicBool>,
     service: &'a Service,
 }
 
@@ -71,7 +76,7 @@ enum Parsed {
 impl<'a> Lane<'a> {
     pub(super) fn new(io: BoxIo, service: &'a Service) -> Self {
         let (read, write) = (BytesMut::new(), BytesMut::new());
-        Self { io, read, write, pass: Vec::new(), alarm: Alarm::default(), service }
+        Self { io, read, write, pass: Vec::new(), alarm: Alarm::default(), left: Arc::default(), service }
     }
 
     /// Serves plain calls until the connection ends or something else comes.
@@ -100,6 +105,9 @@ impl<'a> Lane<'a> {
                 } else if needed > 0 {
                     due = Instant::now() + ARRIVAL;
                 }
+                if self.has_left() {
+                    return Ok(Left::Closed);
+                }
                 self.read.reserve(needed.saturating_sub(self.read.len()).max(2048));
                 // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
                 tokio::select! {
@@ -111,19 +119,26 @@ impl<'a> Lane<'a> {
                     () = self.alarm.at(due) => return Ok(Left::Closed),
                 }
             };
-            // A client that leaves takes its call with it: one that still waits for a node is then not sent.
-            let Self { io, read, alarm, pass, .. } = &mut self;
+            // A client that is lost takes its call with it: one that still waits for a node is then not sent.
+            let Self { io, read, alarm, pass, left, .. } = &mut self;
             let reply = {
-                let mut reply = pin!(answer(&calls, body, pass, arrived, alarm));
+                let left = &*left;
+                let mut reply = pin!(answer(&calls, body, pass, arrived, left, alarm));
+                let mut patience = None;
                 loop {
-                    // Both arms are cancel-safe. What comes meanwhile is the next request's.
+                    // All arms are cancel-safe. What comes meanwhile is the next request's.
                     tokio::select! {
                         biased;
                         reply = &mut reply => break reply,
-                        count = io.read_buf(read), if read.len() < MAX_AHEAD => match count {
-                            Ok(0) | Err(_) => return Ok(Left::Closed),
+                        count = io.read_buf(read), if read.len() < MAX_AHEAD && !left.load(Relaxed) => match count {
+                            Ok(0) => {
+                                left.store(true, Relaxed);
+                                patience = Some(Box::pin(sleep(STALL)));
+                            }
                             Ok(_) => {}
+                            Err(_) => return Ok(Left::Closed),
                         },
+                        () = over(&mut patience) => return Ok(Left::Closed),
                     }
                 }
             };
@@ -134,6 +149,10 @@ impl<'a> Lane<'a> {
                 return Ok(Left::Closed);
             }
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
     }
 
     /// Looks at what has come; the headers to send along are noted in passing.
@@ -151,10 +170,16 @@ impl<'a> Lane<'a> {
         let Some(calls) = site.calls(path) else { return Parsed::Other };
         self.pass.clear();
         let (mut length, mut keep_alive, mut has_host) = (None, true, false);
+        // A name that is not to be asked for, a second one, and a coded body are refused there.
         for header in request.headers.iter() {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             match header.name.len() {
-                4 if is("host") => has_host = true,
+                4 if is("host") => {
+                    if has_host || !site.hosts.allows(header.value) {
+                        return Parsed::Other;
+                    }
+                    has_host = true;
+                }
                 14 if is("content-length") => {
                     let digits =
                         std::str::from_utf8(header.value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
@@ -166,6 +191,7 @@ impl<'a> Lane<'a> {
                 6 if is("expect") || is("origin") => return Parsed::Other,
                 7 if is("upgrade") => return Parsed::Other,
                 17 if is("transfer-encoding") => return Parsed::Other,
+                16 if is("content-encoding") => return Parsed::Other,
                 10 if is("connection") => match header.value {
                     value if value.eq_ignore_ascii_case(b"close") => keep_alive = false,
                     value if value.eq_ignore_ascii_case(b"keep-alive") => {}
@@ -203,14 +229,16 @@ impl<'a> Lane<'a> {
         }
         let mut due = None;
         loop {
-            // A batch goes on running here, and its client may leave. Both arms are cancel-safe.
+            // A batch goes on running here, and its client may be lost. Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
                 piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut due)) => piece,
-                count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD => match count? {
-                    0 => return Err(io::ErrorKind::ConnectionAborted.into()),
-                    _ => continue,
-                },
+                count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
+                    if count? == 0 {
+                        self.left.store(true, Relaxed);
+                    }
+                    continue;
+                }
             };
             let piece = piece.transpose().map_err(io::Error::other)?;
             match (piece, length) {
@@ -288,6 +316,14 @@ impl<'a> Lane<'a> {
             None => out.put_slice(b"transfer-encoding: chunked\r\n"),
         }
         out.put_slice(if keep_alive { b"\r\n" } else { b"connection: close\r\n\r\n" });
+    }
+}
+
+/// Completes when nobody can be expected to wait any longer.
+async fn over(patience: &mut Option<Pin<Box<Sleep>>>) {
+    match patience {
+        Some(patience) => patience.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,13 +1,14 @@
 //! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`), bodies in chunks, and all that is
-//! malformed or too long. Requests to the beacon API go on to the door that answers them, and connections that are to go on as
+//! malformed, too long or not to be served. Requests to the beacon API go on to the door that answers them, and connections that are to go on as
 //! WebSockets to the door that takes them over.
 
 use std::{
     convert::Infallible,
     future::poll_fn,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -20,12 +21,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioTimer;
 use tokio::{
-    io::AsyncWriteExt,
-    time::{Instant, timeout},
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use super::{
     ARRIVAL, IDLE, STALL, Service, answer,
+    bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
+    gate,
     reply::{Content, Reply},
     stall::Stall,
 };
@@ -47,49 +50,170 @@ pub(super) enum Ended {
     },
 }
 
+/// The longest head of a request, but for a long query; and how much is read at once.
+const MAX_HEAD: usize = 64 * 1024;
+/// For how long, and how much, what a refused client still sends is read, lest the refusal is lost with it.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER: usize = 1 << 20;
+
 /// Serves the connection from here to its end, or until it is taken over.
 pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<Ended, hyper::Error> {
     let taken = Mutex::new(None);
-    let respond = service_fn(|request| {
-        let taken = &taken;
+    let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone());
+    let respond = service_fn(|mut request: Request<Incoming>| {
+        let (turn, long) = watch.begin();
+        if let Some(long) = long.filter(|_| request.uri().query() == Some(STAND_IN)) {
+            request.extensions_mut().insert(long);
+        }
+        let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
-            let site = service.site.load_full();
-            Ok::<_, Infallible>(if asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
-                let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
-                switch(admitted, taken)
-            } else {
-                respond(site, request, service.beacon).await
-            })
+            let whole = request.body().is_end_stream();
+            let mut response = answered(service, request, watch, taken).await;
+            response.body_mut().turn = Some(turn);
+            if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
+                watch.streams();
+            }
+            if !whole && response.status().is_client_error() {
+                watch.linger();
+            }
+            Ok::<_, Infallible>(response)
         })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
-        .serve_connection(Stall::new(io, read, STALL), respond);
+        .half_close(true)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(bridge, respond);
     let mut closing = service.closing.clone();
     // Both arms are cancel-safe; after the second, the first goes on alone.
-    let ended = tokio::select! {
+    let driven = tokio::select! {
         biased;
-        outcome = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(outcome),
+        driven = drive(&mut connection, &watch) => Some(driven),
         _ = closing.wait_for(|closing| *closing) => None,
     };
-    if ended.transpose()?.is_none() {
-        Pin::new(&mut connection).graceful_shutdown();
-        poll_fn(|context| connection.poll_without_shutdown(context)).await?;
-    }
-    let parts = connection.into_parts();
-    let (io, unread) = parts.io.into_parts();
-    let by = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(match by {
-        // What hyper has read comes before what was not given to it.
-        Some(by) => Ended::TakenOver { io, read: [parts.read_buf, unread].concat().into(), by },
+    let driven = match driven {
+        Some(driven) => driven,
         None => {
-            let mut io = io;
-            // The client may be gone already.
-            let _ = timeout(STALL, io.shutdown()).await;
-            Ended::Closed
+            Pin::new(&mut connection).graceful_shutdown();
+            drive(&mut connection, &watch).await
+        }
+    };
+    let unparsed = connection.into_parts().read_buf;
+    let by = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let outcome = match driven {
+        Driven::Lost => return Ok(Ended::Closed),
+        Driven::Over(outcome) => outcome,
+    };
+    let is_wrong = outcome.as_ref().is_err_and(hyper::Error::is_parse);
+    let Rest { mut io, read, unwritten, refusal, lingers } = watch.finish(is_wrong);
+    if let Some(by) = by.filter(|_| outcome.is_ok()) {
+        // What hyper has read comes before what was not given to it.
+        return Ok(Ended::TakenOver { io, read: [unparsed, read].concat().into(), by });
+    }
+    let last = refusal.map_or(unwritten, |refusal| last_words(&refusal).into());
+    // The client may be gone already.
+    let said = timeout(STALL, async {
+        io.write_all(&last).await?;
+        io.shutdown().await
+    });
+    if matches!(said.await, Ok(Ok(()))) && lingers {
+        let _ = timeout(LINGER, drain(&mut io)).await;
+    }
+    outcome.map(|()| Ended::Closed)
+}
+
+/// How a connection that hyper has ends.
+enum Driven {
+    Over(Result<(), hyper::Error>),
+    /// The client is gone.
+    Lost,
+}
+
+async fn drive<S, F>(connection: &mut http1::Connection<Bridge, S>, watch: &Watch) -> Driven
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Streamed, Future = F> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: Unpin,
+{
+    let mut patience: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|context| {
+        loop {
+            if let Poll::Ready(outcome) = connection.poll_without_shutdown(context) {
+                return Poll::Ready(Driven::Over(outcome));
+            }
+            match watch.poll_end(context) {
+                Poll::Pending => {}
+                // What is under way may look at that.
+                Poll::Ready(End::Half) => {
+                    watch.take_written();
+                    patience = Some(Box::pin(sleep(STALL)));
+                    continue;
+                }
+                Poll::Ready(End::Lost) => return Poll::Ready(Driven::Lost),
+            }
+            let Some(patience) = &mut patience else { return Poll::Pending };
+            ready!(patience.as_mut().poll(context));
+            if !watch.take_written() {
+                return Poll::Ready(Driven::Lost);
+            }
+            patience.set(sleep(STALL));
         }
     })
+    .await
+}
+
+/// What hyper refused by itself, in the form that all refusals have.
+fn last_words(refused: &Refused) -> Vec<u8> {
+    let Refused { status, is_beacon } = *refused;
+    let why = match status {
+        StatusCode::URI_TOO_LONG => "the request line is too long",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the head of the request is too long",
+        StatusCode::SERVICE_UNAVAILABLE => "too many long request lines are under way: come again",
+        _ => "this is no request of HTTP/1.1",
+    };
+    let body = gate::body(status, why, is_beacon);
+    let reason = status.canonical_reason().unwrap_or_default();
+    let later = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+    let head = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{later}connection: close\r\n\r\n",
+        status.as_u16(),
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
+}
+
+/// Reads what a client still sends, and looks at none of it.
+async fn drain(io: &mut BoxIo) {
+    let mut piece = [0u8; 8 * 1024];
+    let mut left = MAX_LINGER;
+    while left > 0 {
+        match io.read(&mut piece).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => left = left.saturating_sub(count),
+        }
+    }
+}
+
+async fn answered(
+    service: &Service,
+    request: Request<Incoming>,
+    watch: &Watch,
+    taken: &Mutex<Option<Takeover>>,
+) -> Response<Streamed> {
+    let site = service.site.load_full();
+    let is_beacon = site.beacon(request.uri().path()).is_some();
+    if let Err(refused) = gate::check_host(&site, &request) {
+        return refuse(&refused, is_beacon);
+    }
+    if asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
+        let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
+        return switch(admitted, taken);
+    }
+    if let Err(refused) = gate::check_origin(&site, &request) {
+        return refuse(&refused, is_beacon);
+    }
+    respond(site, request, service.beacon, &watch.left).await
 }
 
 /// Whether the request asks to go on as a WebSocket.
@@ -111,34 +235,34 @@ fn switch(admitted: Result<Admitted, NotAdmitted>, taken: &Mutex<Option<Takeover
             *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
             response
         }
-        Err(NotAdmitted { status, why, hint }) => {
-            let mut response = plain(status, why);
-            if let Some((name, value)) = hint {
-                response.headers_mut().insert(name, HeaderValue::from_static(value));
-            }
-            response
-        }
+        Err(NotAdmitted { status, why, hint }) => refuse(&gate::Refused { status, why, hint }, false),
     }
 }
 
-async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> Response<Streamed> {
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let allowed = origin.as_ref().filter(|origin| site.origins.allow(origin.as_bytes())).cloned();
+async fn respond(
+    site: Arc<Site>,
+    request: Request<Incoming>,
+    beacon: Guest,
+    left: &Arc<AtomicBool>,
+) -> Response<Streamed> {
+    // One that is not allowed does not come so far.
+    let allowed = request.headers().get(header::ORIGIN).cloned();
     let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") => health(&site),
-        (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => preflight(&request, "GET, HEAD, POST, DELETE"),
-        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
-        (_, path) if site.calls(path).is_none() => plain(StatusCode::NOT_FOUND, "no such network\n"),
-        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, "POST"),
-        (&Method::POST, _) if origin.is_some() && allowed.is_none() && !is_json(request.headers()) => {
-            // Any web page could have sent it without asking first.
-            plain(StatusCode::FORBIDDEN, "a web page of this origin may not call here; see cors.origins\n")
+        (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => {
+            let methods: Vec<&str> = site.rules.methods.iter().map(Method::as_str).collect();
+            preflight(&request, HeaderValue::from_str(&methods.join(", ")).ok())
         }
-        (&Method::POST, _) => call(&site, request).await,
+        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
+        (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, HOME),
+        (_, path) if site.calls(path).is_none() => refuse(&NO_NETWORK, false),
+        (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, Some(HeaderValue::from_static("POST"))),
+        (&Method::POST, _) => call(&site, request, left).await,
         _ => {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST\n");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            let mut response =
+                refuse(&gate::Refused::new(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST"), false);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
             response
         }
     };
@@ -154,15 +278,33 @@ async fn respond(site: Arc<Site>, request: Request<Incoming>, beacon: Guest) -> 
     response
 }
 
-async fn call(site: &Site, request: Request<Incoming>) -> Response<Streamed> {
+/// What is at home, for load balancers and for whoever looks.
+const HOME: &str = "Steadfast: Ethereum JSON-RPC by POST or WebSocket here, the beacon API below eth/\n";
+const NO_NETWORK: gate::Refused = gate::Refused::new(StatusCode::NOT_FOUND, "no such network");
+
+/// A refusal in the form that clients of the path expect.
+fn refuse(refused: &gate::Refused, is_beacon: bool) -> Response<Streamed> {
+    let body = gate::body(refused.status, refused.why, is_beacon);
+    let mut response = Response::new(Streamed::new(Content::Ready(body.into())));
+    *response.status_mut() = refused.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some((name, value)) = &refused.hint {
+        headers.insert(name.clone(), HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -> Response<Streamed> {
     let arrived = Instant::now();
-    let Some(calls) = site.calls(request.uri().path()).cloned() else {
-        return plain(StatusCode::NOT_FOUND, "no such network\n");
-    };
+    let Some(calls) = site.calls(request.uri().path()).cloned() else { return refuse(&NO_NETWORK, false) };
+    if let Err(refused) = gate::check_coding(&request) {
+        return refuse(&refused, false);
+    }
     let headers = forwarded(site, request.headers());
     match collect(request.into_body(), site.max_body).await {
         Ok(body) => {
-            let reply = answer(&calls, body, &headers, arrived, &mut Alarm::default()).await;
+            let reply = answer(&calls, body, &headers, arrived, left, &mut Alarm::default()).await;
             framed(reply)
         }
         Err(Unread::TooLong) => {
@@ -171,8 +313,10 @@ async fn call(site: &Site, request: Request<Incoming>) -> Response<Streamed> {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
-        Err(Unread::Lost) => plain(StatusCode::BAD_REQUEST, "the body did not come whole\n"),
-        Err(Unread::Late) => plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
+        Err(Unread::Lost) => refuse(&gate::Refused::new(StatusCode::BAD_REQUEST, "the body did not come whole"), false),
+        Err(Unread::Late) => {
+            refuse(&gate::Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"), false)
+        }
     }
 }
 
@@ -216,15 +360,10 @@ fn forwarded(site: &Site, headers: &HeaderMap) -> Vec<u8> {
     lines
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    kind.split(|&b| b == b';').next().is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
-}
-
-fn preflight(request: &Request<Incoming>, methods: &'static str) -> Response<Streamed> {
+fn preflight(request: &Request<Incoming>, methods: Option<HeaderValue>) -> Response<Streamed> {
     let mut response = plain(StatusCode::NO_CONTENT, "");
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    headers.extend(methods.map(|methods| (header::ACCESS_CONTROL_ALLOW_METHODS, methods)));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
     if let Some(asked) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
@@ -267,11 +406,13 @@ struct Streamed {
     content: Content,
     alarm: Alarm,
     due: Option<Instant>,
+    /// The request that it answers.
+    turn: Option<Turn>,
 }
 
 impl Streamed {
     fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), due: None }
+        Self { content, alarm: Alarm::default(), due: None, turn: None }
     }
 }
 
@@ -280,7 +421,7 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { content, alarm, due } = &mut *self;
+        let Self { content, alarm, due, .. } = &mut *self;
         content.poll_in_time(context, alarm, due).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 

@@ -3,12 +3,12 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use bytes::{Bytes, BytesMut};
+use hyper::rt::Write;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::net::BoxIo;
 
-/// A client's stream as hyper wants it: what was read already comes first, and a write that nobody takes ends it.
+/// A client's stream: what was read already comes first, and a write that nobody takes ends it.
 pub(super) struct Stall {
     io: BoxIo,
     read: Bytes,
@@ -30,9 +30,24 @@ impl Stall {
         Self { io, read, patience, since: None }
     }
 
-    /// The stream, and what was read of it and not asked for.
-    pub(super) fn into_parts(self) -> (BoxIo, Bytes) {
-        (self.io, self.read)
+    /// The stream, and what was read of it and not asked for. Nothing is left here.
+    pub(super) fn take(&mut self) -> (BoxIo, Bytes) {
+        (std::mem::replace(&mut self.io, Box::new(tokio::io::empty())), std::mem::take(&mut self.read))
+    }
+
+    /// Reads some bytes behind those in `into`; 0 at the end of what the client sends.
+    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if !self.read.is_empty() {
+            let read = std::mem::take(&mut self.read);
+            into.extend_from_slice(&read);
+            return Poll::Ready(Ok(read.len()));
+        }
+        // `forbid(unsafe_code)` leaves a copy; this is not the path of plain calls.
+        let mut piece = [0u8; 8192];
+        let mut buffer = ReadBuf::new(&mut piece);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
+        into.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -43,27 +58,6 @@ impl Stall {
         let patience = self.patience;
         let since = self.since.get_or_insert_with(|| Box::pin(sleep(patience)));
         since.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl Read for Stall {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        mut into: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.read.is_empty() {
-            let count = self.read.len().min(into.remaining());
-            into.put_slice(&self.read.split_to(count));
-            return Poll::Ready(Ok(()));
-        }
-        // `forbid(unsafe_code)` leaves a copy; this is not the path of plain calls.
-        let mut piece = [0u8; 8192];
-        let wanted = piece.len().min(into.remaining());
-        let mut buffer = ReadBuf::new(&mut piece[..wanted]);
-        std::task::ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
-        into.put_slice(buffer.filled());
-        Poll::Ready(Ok(()))
     }
 }
 

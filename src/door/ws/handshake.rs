@@ -16,16 +16,16 @@ pub(super) fn answer<B>(
     let headers = request.headers();
     let refuse = |status, why, hint| Err(NotAdmitted { status, why, hint });
     if request.version() != Version::HTTP_11 || !has_token(headers, header::CONNECTION, b"upgrade") {
-        return refuse(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1 and connection: upgrade\n", None);
+        return refuse(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1 and connection: upgrade", None);
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let hint = Some((header::SEC_WEBSOCKET_VERSION, "13"));
-        return refuse(StatusCode::UPGRADE_REQUIRED, "WebSockets are of version 13 here\n", hint);
+        return refuse(StatusCode::UPGRADE_REQUIRED, "WebSockets are of version 13 here", hint);
     }
     if headers.get_all(header::ORIGIN).iter().any(|origin| !origins.allow(origin.as_bytes())) {
         return refuse(
             StatusCode::FORBIDDEN,
-            "a web page of this origin may not connect here; see ws.allow_origins\n",
+            "a web page of this origin may not connect here; see ws.allow_origins",
             None,
         );
     }
@@ -33,7 +33,7 @@ pub(super) fn answer<B>(
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).filter(|key| key.len() == 24);
     let accept = key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key)).ok());
     let Some(accept) = accept else {
-        return refuse(StatusCode::BAD_REQUEST, "sec-websocket-key is missing or wrong\n", None);
+        return refuse(StatusCode::BAD_REQUEST, "sec-websocket-key is missing or wrong", None);
     };
     Ok(vec![
         (header::CONNECTION, HeaderValue::from_static("upgrade")),

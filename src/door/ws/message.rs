@@ -272,7 +272,8 @@ impl Client {
 
     /// A client would have to close the connection on a message that is not whole.
     fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize]) -> Terms<'t> {
-        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All }
+        // A WebSocket whose one side is closed is over.
+        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None }
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.

@@ -3,13 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::MAX_ANSWER;
 use crate::{
-    domain::{block::BlockRef, chain::Chain, verdict::Condition},
+    domain::{block::BlockRef, chain::Chain, target::Target, verdict::Condition},
     net::upstream::Upstream,
     pool::{
         ask::{failing, is_refusal, read, refusing, says_no, trouble, wait},
@@ -154,7 +153,7 @@ struct Answer {
 
 /// The answer at `path` below the node's URL.
 async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Answer, Trouble> {
-    let target = PathAndQuery::from_static(path);
+    let target = Target::parse(path).expect("the paths of probes are fit for a request line");
     let mut response = upstream.get(&target).await.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
     Ok(Answer { status, wait, body: read(node, path, &mut response, MAX_ANSWER).await? })

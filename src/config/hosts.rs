@@ -1,0 +1,142 @@
+//! By which names a door may be asked for.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{problem::Invalid, reader::Reader};
+
+/// Names of this proxy, beside its addresses and `localhost`. A web page whose own name was made to point here asks by that name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hosts {
+    /// No others.
+    #[default]
+    None,
+    /// Every name: `["*"]`.
+    Any,
+    /// These, in lower case.
+    Names(Vec<Box<str>>),
+}
+
+/// Which `Host` a door serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRule {
+    hosts: Hosts,
+    /// Whether names without a dot pass too: those of machines and containers, which no page on the web can have.
+    short: bool,
+}
+
+impl Hosts {
+    /// The rule of the clients' door. Where it does not listen on loopback, its names are known only if the operator tells them.
+    pub fn for_clients(&self, is_loopback: bool) -> HostRule {
+        let hosts = if is_loopback || *self != Self::None { self.clone() } else { Self::Any };
+        HostRule { hosts, short: true }
+    }
+
+    /// The rule of the operator's door.
+    pub fn for_operator(&self, is_loopback: bool) -> HostRule {
+        HostRule { hosts: self.clone(), short: !is_loopback }
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        let names = r.list("hosts", |text| if text == "*" { Ok(None) } else { name(text).map(Some) });
+        let names = names.unwrap_or_default();
+        let any = names.contains(&None);
+        r.check(!any || names.len() == 1, "hosts", &[], "must hold either \"*\" alone or single names");
+        let names: Vec<_> = names.into_iter().flatten().collect();
+        match (any, names.is_empty()) {
+            (true, _) => Self::Any,
+            (false, true) => Self::None,
+            (false, false) => Self::Names(names),
+        }
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn name(text: &str) -> Result<Box<str>, Invalid> {
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if text.is_empty() || !text.bytes().all(is_good) {
+        return Err(Invalid("must be a name without a port, such as \"rpc.example\", or \"*\""));
+    }
+    Ok(text.trim_end_matches('.').to_ascii_lowercase().into())
+}
+
+impl HostRule {
+    /// Whether a request with this `Host` is served.
+    pub fn allows(&self, host: &[u8]) -> bool {
+        if self.hosts == Hosts::Any {
+            return true;
+        }
+        let Ok(host) = std::str::from_utf8(host) else { return false };
+        if let Some(address) = host.strip_prefix('[') {
+            let Some((ip, port)) = address.split_once(']') else { return false };
+            let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some(""));
+            return ip.parse::<Ipv6Addr>().is_ok() && port.is_some_and(is_port);
+        }
+        let (host, port) = host.split_once(':').unwrap_or((host, ""));
+        let is_name = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !is_name || !is_port(port) {
+            return false;
+        }
+        if host.starts_with(|c: char| c.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_ok() {
+            return true;
+        }
+        if (self.short && !host.contains('.')) || host.eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        let Hosts::Names(names) = &self.hosts else { return false };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        names.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_localhost_pass_and_other_names_if_they_are_listed() {
+        let names = Hosts::Names(vec!["rpc.example".into()]);
+        let (none, listed) = (Hosts::None.for_clients(true), names.for_clients(true));
+        for host in
+            ["127.0.0.1", "127.0.0.1:8545", "10.1.2.3:80", "[::1]:8545", "[::1]", "localhost", "LocalHost:1", ""]
+        {
+            assert!(none.allows(host.as_bytes()) && listed.allows(host.as_bytes()), "{host}");
+        }
+        for host in ["rpc.example", "RPC.example:8545", "rpc.example.", "rpc.example.:80"] {
+            assert!(!none.allows(host.as_bytes()) && listed.allows(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8545",
+            "127.0.0.1.evil.example",
+            "x.rpc.example",
+            "[evil.example]",
+            "[::1",
+            "localhost.evil.example",
+            "1.2.3",
+            "evil.",
+            "a:b:c",
+            "localhost:1@evil.example",
+            "localhost/",
+            "a b",
+            "[::1]x",
+            "[::1]:x",
+            "x@localhost",
+        ] {
+            assert!(!none.allows(host.as_bytes()) && !listed.allows(host.as_bytes()), "{host}");
+            assert!(Hosts::Any.for_clients(true).allows(host.as_bytes()), "{host}");
+        }
+        assert!(!none.allows(b"\xff.example"));
+    }
+
+    #[test]
+    fn a_door_that_the_net_can_reach_has_names_that_only_its_operator_knows() {
+        assert!(Hosts::None.for_clients(false).allows(b"rpc.example"));
+        assert!(!Hosts::Names(vec!["a.example".into()]).for_clients(false).allows(b"rpc.example"));
+        assert!(!Hosts::None.for_operator(false).allows(b"evil.example"));
+        assert!(Hosts::None.for_operator(false).allows(b"steadfast:9090"));
+        assert!(!Hosts::None.for_operator(true).allows(b"steadfast:9090"));
+    }
+}

@@ -1,0 +1,94 @@
+//! What no node should see of requests to the beacon API.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+use super::{Piped, Problem};
+use crate::config::Beacon;
+
+/// The longest path with its query, in bytes. Nodes take as much: the keys of 1,024 validators are 101 kB.
+pub(super) const MAX_TARGET: usize = 128 * 1024;
+
+/// How to refuse what is too long, and what `rules` keep from clients.
+pub(super) fn refusal(rules: &Beacon, method: &Method, path: &str, query: Option<&str>) -> Option<Response<Piped>> {
+    if !rules.methods.contains(method) {
+        let message = format!("{method} is not passed on here; see beacon.methods");
+        let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).response();
+        let served: Vec<&str> = rules.methods.iter().map(Method::as_str).collect();
+        if let Ok(served) = HeaderValue::from_str(&served.join(", ")) {
+            response.headers_mut().insert(header::ALLOW, served);
+        }
+        return Some(response);
+    }
+    if path.len() + query.map_or(0, str::len) > MAX_TARGET {
+        let message = format!("the path is longer than {MAX_TARGET} bytes");
+        return Some(Problem::new(StatusCode::URI_TOO_LONG, message).response());
+    }
+    if is_blocked(rules, path) {
+        let message = "this path is not for clients; see beacon.blocked";
+        return Some(Problem::new(StatusCode::NOT_FOUND, message).response());
+    }
+    None
+}
+
+/// Whether some server on the way might read the path as one that is blocked.
+fn is_blocked(rules: &Beacon, path: &str) -> bool {
+    let plain = plain(path);
+    // Some take what follows a semicolon for a parameter of the step, and several slashes for one.
+    let steps = plain.split(['/', '\\']).map(|step| step.split(';').next().unwrap_or_default());
+    rules.blocks(steps.filter(|step| !step.is_empty()))
+}
+
+/// The path in lower case with nothing percent-encoded, however often it was. Each byte is looked at a few times at most.
+fn plain(path: &str) -> String {
+    let mut plain: Vec<u8> = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        plain.push(byte.to_ascii_lowercase());
+        while let Some(byte) = plain.last_chunk().and_then(decoded) {
+            plain.truncate(plain.len() - 3);
+            plain.push(byte.to_ascii_lowercase());
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+fn decoded(code: &[u8; 3]) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16);
+    match *code {
+        [b'%', high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_path_is_known_however_it_is_written() {
+        for path in [
+            "/eth/v1/keystores",
+            "/eth/v1/keystores/",
+            "/eth/v1//keystores",
+            "/eth/V1/KeyStores",
+            "/eth/v1/key%73tores",
+            "/eth/v1/key%2573tores",
+            "/eth/v1/%25%36%62eystores",
+            "/eth/v1%2fkeystores",
+            "/eth/v1/keystores;a=b",
+            "/eth/v1/remotekeys/x",
+            "/eth/v1/validator/0X93/feerecipient",
+            "/eth/v1/validator/%30x93/graffiti",
+        ] {
+            assert!(is_blocked(&Beacon::default(), path), "{path}");
+        }
+        for path in ["/eth/v1/node/version", "/eth/v1/keystores%zz", "/eth/v1/%", "/eth/v1/validator/liveness/1"] {
+            assert!(!is_blocked(&Beacon::default(), path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_a_thousand_times_is_decoded_in_one_go() {
+        let deep = format!("/eth/v1/%{}6beystores", "25".repeat(20_000));
+        assert!(is_blocked(&Beacon::default(), &deep));
+    }
+}

@@ -1,0 +1,416 @@
+//! Between hyper and a client's stream: three things that hyper does not do.
+//!
+//! - A request line may be longer than hyper can hold. Its query is taken out, and goes on beside the request.
+//! - What hyper refuses by itself it answers without a body. That answer is held back, and given another form.
+//! - While a request is answered, hyper does not look at what the client does. A client that closes its side may wait for its answer all
+//!   the same; one whose connection is lost does not.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::StatusCode;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::stall::Stall;
+use crate::{door::LongQuery, net::BoxIo};
+
+/// The longest request line that goes to hyper as it is.
+const SHORT: usize = 8 * 1024;
+/// The longest one that is read. The beacon API takes a little less.
+const LONGEST: usize = 132 * 1024;
+/// How much of further requests is read while one is answered.
+const MAX_AHEAD: usize = 64 * 1024;
+/// What stands for the query of a long line.
+pub(super) const STAND_IN: &str = "steadfast-long-query";
+/// Nothing that hyper takes for a request.
+const NONSENSE: &[u8] = b"\0\r\n\r\n";
+
+/// The stream as hyper has it.
+pub(super) struct Bridge(Arc<Mutex<Inner>>);
+
+/// The stream as whoever drives hyper has it.
+pub(super) struct Watch {
+    inner: Arc<Mutex<Inner>>,
+    /// Turns true when the client has closed its side.
+    pub(super) left: Arc<AtomicBool>,
+}
+
+struct Inner {
+    stall: Stall,
+    left: Arc<AtomicBool>,
+    /// What was read and not given to hyper.
+    ahead: BytesMut,
+    /// How much of it was looked through for the end of a line.
+    looked: usize,
+    /// Whether hyper waits for bytes.
+    is_wanted: bool,
+    /// Whether a request is being answered.
+    is_busy: bool,
+    /// Whether the next bytes for hyper begin a request, as far as can be told.
+    is_fresh: bool,
+    /// Whether the answer under way is one for as long as the client is there.
+    is_stream: bool,
+    /// Whether something was written since this was asked last.
+    has_written: bool,
+    /// Whether the request under way is one to the beacon API.
+    is_beacon: bool,
+    /// An answer that looks like one that hyper gives by itself.
+    held: Bytes,
+    /// What is wrong with the request, if that is known better than by hyper.
+    wrong: Option<StatusCode>,
+    long: Option<Arc<LongQuery>>,
+    /// Whether what the client still sends is worth reading, lest it misses why it was refused.
+    lingers: bool,
+    places: Arc<Semaphore>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// A request that is being answered, until this is dropped.
+pub(super) struct Turn(Arc<Mutex<Inner>>);
+
+/// What the client did while a request was answered.
+pub(super) enum End {
+    /// It closed its side.
+    Half,
+    /// Its connection is lost, or the answer is one that has no end.
+    Lost,
+}
+
+/// How hyper refused a request, and whose form the refusal is to have.
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) is_beacon: bool,
+}
+
+/// What hyper leaves behind.
+pub(super) struct Rest {
+    pub(super) io: BoxIo,
+    /// What was read and not given to hyper.
+    pub(super) read: Bytes,
+    /// What is still to be written.
+    pub(super) unwritten: Bytes,
+    /// What is to be written instead of hyper's own refusal, if it gave one.
+    pub(super) refusal: Option<Refusal>,
+    /// Whether what the client still sends is to be read for a while, lest it misses why it was refused.
+    pub(super) lingers: bool,
+}
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both ends of a stream. Long request lines take a place of `places`.
+pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>) -> (Bridge, Watch) {
+    let left = Arc::new(AtomicBool::new(false));
+    let inner = Arc::new(Mutex::new(Inner {
+        stall,
+        left: left.clone(),
+        ahead: BytesMut::new(),
+        looked: 0,
+        is_wanted: false,
+        is_busy: false,
+        is_fresh: true,
+        is_stream: false,
+        has_written: false,
+        is_beacon: false,
+        held: Bytes::new(),
+        wrong: None,
+        long: None,
+        lingers: false,
+        places,
+        place: None,
+    }));
+    (Bridge(inner.clone()), Watch { inner, left })
+}
+
+impl Watch {
+    /// A request begins to be answered. Tells the query that was taken out of it.
+    pub(super) fn begin(&self) -> (Turn, Option<Arc<LongQuery>>) {
+        let mut inner = lock(&self.inner);
+        inner.is_busy = true;
+        (Turn(self.inner.clone()), inner.long.take())
+    }
+
+    /// The answer under way lasts for as long as the client is there.
+    pub(super) fn streams(&self) {
+        lock(&self.inner).is_stream = true;
+    }
+
+    /// The request was refused before it had come whole.
+    pub(super) fn linger(&self) {
+        lock(&self.inner).lingers = true;
+    }
+
+    /// Whether something was written since this was asked last.
+    pub(super) fn take_written(&self) -> bool {
+        std::mem::take(&mut lock(&self.inner).has_written)
+    }
+
+    /// What the client does while a request is answered.
+    pub(super) fn poll_end(&self, context: &mut Context<'_>) -> Poll<End> {
+        let mut inner = lock(&self.inner);
+        if inner.has_left() {
+            return if inner.is_busy && inner.is_stream { Poll::Ready(End::Lost) } else { Poll::Pending };
+        }
+        while inner.is_busy && !inner.is_wanted && inner.ahead.len() < MAX_AHEAD {
+            match ready!(inner.poll_fill(context)) {
+                Ok(0) => return Poll::Ready(if inner.is_stream { End::Lost } else { End::Half }),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(End::Lost),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What is left once hyper is done. `is_wrong`: hyper could not read a request.
+    pub(super) fn finish(self, is_wrong: bool) -> Rest {
+        let mut inner = lock(&self.inner);
+        let (io, unread) = inner.stall.take();
+        let mut rest = Rest {
+            io,
+            read: [inner.ahead.split().freeze(), unread].concat().into(),
+            unwritten: std::mem::take(&mut inner.held),
+            refusal: None,
+            lingers: inner.lingers,
+        };
+        if is_wrong {
+            // Of HTTP/2 it says nothing.
+            let digits = rest.unwritten.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
+            let told = digits.and_then(|digits| digits.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
+            let refusal = Refusal { status: inner.wrong.unwrap_or(told), is_beacon: inner.is_beacon };
+            (rest.unwritten, rest.refusal, rest.lingers) = (Bytes::new(), Some(refusal), true);
+        }
+        rest.lingers &= !inner.has_left();
+        rest
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.0);
+        (inner.is_busy, inner.is_fresh, inner.is_stream) = (false, true, false);
+    }
+}
+
+impl Inner {
+    fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
+
+    /// Reads on; 0 at the end of what the client sends.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let count = ready!(self.stall.poll_fill(context, &mut self.ahead))?;
+        if count == 0 {
+            self.left.store(true, Relaxed);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads until the line with which a request begins is known, and shortens that if it is long.
+    fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let (length, end) = match self.line() {
+                Line::Odd => break,
+                Line::Whole(end) => (end, Some(end)),
+                Line::Part(length) => (length, None),
+            };
+            if length > LONGEST {
+                self.refuse(StatusCode::URI_TOO_LONG);
+                break;
+            }
+            if length > SHORT && self.place.is_none() {
+                self.place = self.places.clone().try_acquire_owned().ok();
+                if self.place.is_none() {
+                    self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                    break;
+                }
+            }
+            if let Some(end) = end {
+                if length > SHORT {
+                    self.shorten(end);
+                }
+                break;
+            }
+            if self.has_left() || ready!(self.poll_fill(context))? == 0 {
+                break;
+            }
+        }
+        (self.place, self.looked, self.is_fresh) = (None, 0, false);
+        Poll::Ready(Ok(()))
+    }
+
+    /// What is known of the first line.
+    fn line(&mut self) -> Line {
+        let end = self.ahead[self.looked..].iter().position(|&b| b == b'\n').map(|at| self.looked + at);
+        self.looked = self.ahead.len();
+        let line = &self.ahead[..end.unwrap_or(self.ahead.len())];
+        if !begins_a_request(line) {
+            return Line::Odd;
+        }
+        self.is_beacon = line[..line.len().min(100)].windows(6).any(|part| part == b"/eth/v");
+        end.map_or(Line::Part(line.len()), Line::Whole)
+    }
+
+    /// Takes the query out of a request line that ends at `end`.
+    fn shorten(&mut self, end: usize) {
+        let Ok(line) = std::str::from_utf8(&self.ahead[..end]) else { return };
+        let mut words = line.trim_end_matches('\r').split(' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return;
+        };
+        let Some((path, query)) = target.split_once('?') else {
+            // Of a path alone, none is so long.
+            return self.refuse(StatusCode::URI_TOO_LONG);
+        };
+        let Some(place) = self.place.take() else { return };
+        if path.len() > SHORT {
+            return self.refuse(StatusCode::URI_TOO_LONG);
+        }
+        let line = format!("{method} {path}?{STAND_IN} {version}\r\n");
+        let long = LongQuery::new(query, place);
+        let mut shorter = BytesMut::from(line.as_bytes());
+        shorter.extend_from_slice(&self.ahead[end + 1..]);
+        (self.ahead, self.long) = (shorter, Some(Arc::new(long)));
+    }
+
+    /// Has hyper refuse the request, which is not read any further.
+    fn refuse(&mut self, status: StatusCode) {
+        self.wrong = Some(status);
+        self.ahead = NONSENSE.into();
+    }
+
+    /// Writes what was held back and was no refusal.
+    fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let count = ready!(Pin::new(&mut self.stall).poll_write(context, &self.held))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The line with which a request begins.
+enum Line {
+    /// It is no request's.
+    Odd,
+    /// So much of it has come.
+    Part(usize),
+    /// It ends there.
+    Whole(usize),
+}
+
+/// Whether a line may be a request's first one.
+fn begins_a_request(line: &[u8]) -> bool {
+    let method = line.iter().take_while(|b| b.is_ascii_uppercase()).count();
+    method <= 16 && matches!(line[method..], [] | [b' '] | [b' ', b'/', ..])
+}
+
+/// Where in `bytes` an answer begins that hyper may have given by itself: at their end, with a 4xx and with nothing in it.
+fn refusal(bytes: &[u8]) -> Option<usize> {
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let from = bytes.len().saturating_sub(256);
+    let at = from + bytes[from..].windows(10).rposition(|part| part == b"HTTP/1.1 4")?;
+    let head = std::str::from_utf8(&bytes[at..]).ok()?;
+    let mut fields = head.trim_end().split("\r\n").skip(1);
+    let plain = |field: &str| {
+        let field = field.to_ascii_lowercase();
+        field == "content-length: 0" || field == "connection: close" || field.starts_with("date: ")
+    };
+    (head.matches("\r\n\r\n").count() == 1 && fields.all(plain)).then_some(at)
+}
+
+impl Read for Bridge {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_release(context))?;
+        inner.is_wanted = true;
+        if inner.is_fresh {
+            ready!(inner.poll_begin(context))?;
+        }
+        if inner.ahead.is_empty() && !inner.has_left() {
+            ready!(inner.poll_fill(context))?;
+        }
+        inner.is_wanted = false;
+        let count = inner.ahead.len().min(into.remaining());
+        into.put_slice(&inner.ahead[..count]);
+        inner.ahead.advance(count);
+        if inner.ahead.is_empty() {
+            // An idle connection holds no buffer.
+            inner.ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Bridge {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_release(context))?;
+        if !inner.is_busy
+            && let Some(at) = refusal(bytes)
+        {
+            if at == 0 {
+                inner.held = Bytes::copy_from_slice(bytes);
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            return Pin::new(&mut inner.stall).poll_write(context, &bytes[..at]);
+        }
+        Pin::new(&mut inner.stall).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let is_busy = {
+            let mut inner = lock(&self.0);
+            inner.has_written = true;
+            inner.is_busy
+        };
+        let last = slices.iter().rposition(|slice| !slice.is_empty());
+        let first = slices.iter().position(|slice| !slice.is_empty());
+        match (first, last) {
+            _ if is_busy => {}
+            (Some(first), Some(last)) if first == last => return self.poll_write(context, &slices[first]),
+            // What is last is looked at when its turn comes.
+            (Some(_), Some(last)) => {
+                let mut inner = lock(&self.0);
+                ready!(inner.poll_release(context))?;
+                return Pin::new(&mut inner.stall).poll_write_vectored(context, &slices[..last]);
+            }
+            _ => {}
+        }
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_release(context))?;
+        Pin::new(&mut inner.stall).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        lock(&self.0).stall.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).stall).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).stall).poll_shutdown(context)
+    }
+}

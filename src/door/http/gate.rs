@@ -1,0 +1,71 @@
+//! What is refused before anybody looks at what is asked for, and the form of it.
+//!
+//! A web page can send requests here from its visitor's machine. It says where it comes from (`Origin`), and, if it made its own name
+//! point here, it asks by that name (`Host`).
+
+use http::{HeaderName, HeaderValue, Request, StatusCode, Version, header};
+
+use crate::{domain::refusal::Refusal, door::site::Site};
+
+/// Why a request is not served.
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) why: &'static str,
+    /// A header that tells what would do.
+    pub(super) hint: Option<(HeaderName, &'static str)>,
+}
+
+impl Refused {
+    pub(super) const fn new(status: StatusCode, why: &'static str) -> Self {
+        Self { status, why, hint: None }
+    }
+}
+
+/// Whether the request says once for whom it is, and by a name that it may be asked for.
+pub(super) fn check_host<B>(site: &Site, request: &Request<B>) -> Result<(), Refused> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() >= Version::HTTP_11 => {
+            return Err(Refused::new(StatusCode::BAD_REQUEST, "the request has no Host"));
+        }
+        (Some(_), Some(_)) => return Err(Refused::new(StatusCode::BAD_REQUEST, "the request has two lines of Host")),
+        _ => {}
+    }
+    let named = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    // In a request to a proxy it stands before the path, too.
+    let in_target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    if named.into_iter().chain(in_target).all(|host| site.hosts.allows(host)) {
+        return Ok(());
+    }
+    let why = "not served by this name: ask by address or as localhost, or name it in `hosts`";
+    Err(Refused::new(StatusCode::FORBIDDEN, why))
+}
+
+/// Whether no web page sent the request, or one that may.
+pub(super) fn check_origin<B>(site: &Site, request: &Request<B>) -> Result<(), Refused> {
+    if request.headers().get_all(header::ORIGIN).iter().all(|origin| site.origins.allow(origin.as_bytes())) {
+        return Ok(());
+    }
+    let why = "a web page of this origin may not call here: name its origin in `cors.origins`";
+    Err(Refused::new(StatusCode::FORBIDDEN, why))
+}
+
+/// Whether a call's body is as it is: it is looked at.
+pub(super) fn check_coding<B>(request: &Request<B>) -> Result<(), Refused> {
+    let codings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    let mut codings = codings.flat_map(|value| value.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    if codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let why = "the body is compressed: send it as it is";
+    let hint = Some((header::ACCEPT_ENCODING, "identity"));
+    Err(Refused { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, why, hint })
+}
+
+/// The body of a refusal: that of a JSON-RPC error, or the beacon API's.
+pub(super) fn body(status: StatusCode, why: &'static str, is_beacon: bool) -> Vec<u8> {
+    if is_beacon {
+        return serde_json::json!({ "code": status.as_u16(), "message": why }).to_string().into_bytes();
+    }
+    Refusal::NotARequest(why).body(None)
+}

@@ -1,0 +1,145 @@
+//! What of the port of the beacon API is not for clients, and how much of it may stand in one line.
+
+use super::common::{
+    client::{Broken, Client},
+    proxy::Proxy,
+    rest::{self, Exchange, Node, ask, json, nodes, over, request, send},
+};
+
+#[tokio::test]
+async fn the_keymanagers_paths_and_odd_methods_reach_no_node() {
+    let node = Node::always(json("200 OK", "{}")).await;
+    let proxy = over(&[&node], "").await;
+    for (method, path, status) in [
+        ("GET", "/eth/v1/keystores", 404),
+        ("POST", "/eth/v1/keystores", 404),
+        ("POST", "/eth/v1/key%73tores", 404),
+        ("GET", "/cl/eth/v1//KeyStores/", 404),
+        ("POST", "/eth/v1/remotekeys", 404),
+        ("POST", "/eth/v1/validator/0x93/feerecipient", 404),
+        ("GET", "/eth/v1/validator/0x93/gas_limit", 404),
+        ("POST", "/eth/v1/validator/0x93/graffiti", 404),
+        ("POST", "/eth/v1/validator/0x93/voluntary_exit", 404),
+        ("DELETE", "/eth/v1/keystores", 405),
+        ("DELETE", "/eth/v1/node/version", 405),
+        ("PUT", "/eth/v1/node/version", 405),
+        ("PATCH", "/eth/v1/node/version", 405),
+        ("TRACE", "/eth/v1/node/version", 405),
+        ("CONNECT", "/eth/v1/node/version", 405),
+        ("BREW", "/eth/v1/node/version", 405),
+    ] {
+        let answer = ask(&proxy, method, path).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (status, &status.into()), "{method} {path}");
+        assert_eq!(answer.header("allow"), (status == 405).then_some("GET, HEAD, POST, OPTIONS"), "{method} {path}");
+    }
+    assert_eq!(node.count(), 0);
+    let open = "[beacon]\nblocked = []\nmethods = [\"GET\", \"DELETE\"]\n";
+    let proxy = over(&[&node], open).await;
+    for (method, status) in [("GET", 200), ("DELETE", 200), ("POST", 405)] {
+        assert_eq!(ask(&proxy, method, "/eth/v1/keystores").await.status, status, "{method}");
+    }
+}
+
+/// A node that tells how long the line was that it was asked by.
+async fn measuring() -> Node {
+    Node::start(|exchange: Exchange| {
+        let length = exchange.asked.target.len().to_string();
+        exchange.reply(json("200 OK", &length))
+    })
+    .await
+}
+
+fn keys(length: usize) -> String {
+    let start = "/eth/v1/beacon/states/head/validators?id=";
+    let keys: String =
+        (0..length).map(|at| if at % 99 == 98 { ',' } else { char::from(b'a' + (at % 6) as u8) }).collect();
+    format!("{start}{}", &keys[..length - start.len()])
+}
+
+#[tokio::test]
+async fn a_long_request_line_reaches_the_node_whole() {
+    let node = measuring().await;
+    let proxy = over(&[&node], "").await;
+    let mut client = proxy.client().await;
+    // Before, between and behind others on one connection; a thousand keys are 101 kB.
+    for length in [100, 8_000, 8_300, 60_000, 65_534, 65_600, 101_416, 131_000, 200] {
+        let target = keys(length);
+        client.send(request("GET", &target, "x-a: b\r\n", "")).await;
+        assert_eq!(client.response().await.text(), length.to_string());
+        let seen = node.asked().pop().unwrap();
+        assert!(seen.target == target && seen.header("x-a") == ["b"], "{length}");
+        client.send(request("POST", "/eth/v1/beacon/states/head/validators", "", "[]")).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    // In pieces, and below a node's own query.
+    let settings = format!("[[cl.primary]]\nname = \"cl-1\"\nhttp = \"{}/key?a=b\"\n", node.url());
+    let proxy = Proxy::launch(&settings).await;
+    let mut client = proxy.client().await;
+    let long = keys(90_000);
+    for piece in request("GET", &long, "", "").chunks(7_777) {
+        client.send(piece).await;
+    }
+    client.response().await;
+    assert_eq!(node.asked().pop().unwrap().target, format!("/key{}", long.replace("?id", "?a=b&id")));
+}
+
+#[tokio::test]
+async fn a_query_that_stands_for_a_long_one_is_only_what_it_is() {
+    let node = measuring().await;
+    let proxy = over(&[&node], "").await;
+    let mut client = proxy.client().await;
+    let short = "/eth/v1/node/version?steadfast-long-query";
+    for (target, seen) in
+        [(short.to_owned(), short.to_owned()), (keys(20_000), keys(20_000)), (short.into(), short.into())]
+    {
+        client.send(request("GET", &target, "", "")).await;
+        assert_eq!(client.response().await.status, 200);
+        assert_eq!(node.asked().pop().unwrap().target, seen);
+    }
+    // What could not stand in a line is not taken out of one either.
+    for line in ["GET /eth/v1/x?TWO WORDS HTTP/1.1", "GET /eth/v1/x?A\u{7f} HTTP/1.1", "GET /eth/v1/x?A#b HTTP/1.1"] {
+        let line = line.replace("TWO", &"A".repeat(10_000)).replace("?A", &format!("?{}", "A".repeat(10_000)));
+        let answer = send(&proxy, format!("{line}\r\nhost: p\r\n\r\n").into_bytes()).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (400, &400.into()),
+            "{:?}: {}",
+            &line[line.len() - 20..],
+            answer.text()
+        );
+    }
+    assert_eq!(node.count(), 3);
+}
+
+#[tokio::test]
+async fn long_request_lines_have_a_number_of_places_and_give_them_back() {
+    let node = measuring().await;
+    let proxy = Proxy::launch(&nodes(&[node.url()])).await;
+    let whole = request("GET", &keys(20_000), "", "");
+    let mut waiting: Vec<Client> = Vec::new();
+    for _ in 0..256 {
+        let mut client = proxy.client().await;
+        // Up to 16 kB wait for the rest of their head as any request does.
+        client.send(&whole[..18_000]).await;
+        waiting.push(client);
+    }
+    // Whichever comes last finds no place.
+    let mut refused = 0;
+    for _ in 0..40 {
+        let mut client = proxy.client().await;
+        client.send(&whole).await;
+        let answer = client.response().await;
+        refused += usize::from(answer.status == 503);
+        if answer.status == 503 {
+            assert_eq!((answer.header("retry-after"), &answer.json()["code"]), (Some("1"), &503.into()));
+        }
+    }
+    assert!(refused > 0, "more lines than places were held");
+    // Short ones need none.
+    assert_eq!(rest::ask(&proxy, "GET", "/eth/v1/node/version").await.status, 200);
+    for mut client in waiting {
+        client.send(&whole[18_000..]).await;
+        assert!(matches!(client.try_response().await.map(|answer| answer.status), Ok(200 | 503) | Err(Broken::Reset)));
+    }
+    assert_eq!(send(&proxy, whole).await.status, 200);
+}

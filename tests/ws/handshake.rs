@@ -76,7 +76,7 @@ async fn what_is_no_proper_request_for_a_websocket_is_told_why() {
         ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
         ("Connection: keep-alive, Upgrade", "Connection: keep-alive", 400),
-        ("Upgrade: WebSocket", "Upgrade: h2c", 405),
+        ("Upgrade: WebSocket", "Upgrade: h2c", 200),
         ("GET ", "PUT ", 405),
     ] {
         let request = good.replacen(from, to, 1);
@@ -154,7 +154,8 @@ async fn one_websocket_too_many_is_refused_and_the_next_has_the_place_of_one_tha
     // WebSockets do not use up what HTTP may have.
     assert_eq!(proxy.post(call(1, "eth_call", "[]")).await.text(), answer(1, "[]"));
     let (status, text) = refusal(&proxy, &upgrade("/", "")).await;
-    assert_eq!((status, text.as_str()), (503, "ws.max_connections is reached\n"));
+    assert_eq!(status, 503);
+    assert!(text.contains("ws.max_connections is reached"), "{text}");
     assert_eq!(proxy.metric("steadfast_ws_connections_refused_total", "").await, 1.0);
     assert_eq!(proxy.metric("steadfast_ws_connections", "").await, 5.0);
     all.pop();

@@ -67,5 +67,9 @@ pub(super) fn body(status: StatusCode, why: &'static str, is_beacon: bool) -> Ve
     if is_beacon {
         return serde_json::json!({ "code": status.as_u16(), "message": why }).to_string().into_bytes();
     }
+    if status.is_server_error() {
+        let error = serde_json::json!({ "code": -32002, "message": why, "data": { "reason": "unavailable" } });
+        return serde_json::json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string().into_bytes();
+    }
     Refusal::NotARequest(why).body(None)
 }

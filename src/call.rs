@@ -69,7 +69,6 @@ pub struct Terms<'a> {
 
 /// What becomes of a call.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every call")]
 pub enum Outcome {
     /// A node's answer, with the client's id.
     Answered(Answer),

@@ -24,7 +24,6 @@ use crate::{
 const WIDTH: usize = 16;
 
 /// One entry's answer; none for a notification.
-#[expect(clippy::large_enum_variant, reason = "at most WIDTH of them live at a time")]
 enum Entry {
     Answer(Answer),
     Ready(Vec<u8>),

@@ -48,6 +48,8 @@ use crate::{
 pub struct Calls {
     pool: Arc<Pool>,
     settings: Settings,
+    /// Whether each method of the table is refused: the rules are many, and asked for every call.
+    blocked: Box<[bool]>,
     metrics: CallMetrics,
     hold: Hold<Calls>,
 }
@@ -82,6 +84,7 @@ impl Calls {
         Self {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
+            blocked: (0..Method::COUNT).map(|place| settings.blocks(Method::label_at(place))).collect(),
             settings: settings.clone(),
             pool,
         }
@@ -124,7 +127,8 @@ impl Calls {
     }
 
     async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
-        if self.settings.blocks(&request.method) {
+        let is_blocked = self.blocked.get(method.place).copied();
+        if is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method)) {
             return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
         }
         if method.class == Class::Subscription {

@@ -1,6 +1,6 @@
 //! By which names a door may be asked for.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::{problem::Invalid, reader::Reader};
 
@@ -50,8 +50,11 @@ impl Hosts {
     }
 }
 
-fn is_port(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit())
+/// Whether `text`, what follows an opening bracket, is an IPv6 address, and a port if there is one.
+fn is_address_and_port(text: &str) -> bool {
+    let Some((ip, port)) = text.split_once(']') else { return false };
+    let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some(""));
+    ip.parse::<Ipv6Addr>().is_ok() && port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn name(text: &str) -> Result<Box<str>, Invalid> {
@@ -68,20 +71,25 @@ impl HostRule {
         if self.hosts == Hosts::Any {
             return true;
         }
-        let Ok(host) = std::str::from_utf8(host) else { return false };
-        if let Some(address) = host.strip_prefix('[') {
-            let Some((ip, port)) = address.split_once(']') else { return false };
-            let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some(""));
-            return ip.parse::<Ipv6Addr>().is_ok() && port.is_some_and(is_port);
+        if let Some(address) = host.strip_prefix(b"[") {
+            return std::str::from_utf8(address).is_ok_and(is_address_and_port);
         }
-        let (host, port) = host.split_once(':').unwrap_or((host, ""));
-        let is_name = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !is_name || !is_port(port) {
+        let (host, port) = match host.iter().position(|b| *b == b':') {
+            Some(colon) => (&host[..colon], &host[colon + 1..]),
+            None => (host, &b""[..]),
+        };
+        if !port.iter().all(u8::is_ascii_digit) {
             return false;
         }
-        if host.starts_with(|c: char| c.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_ok() {
+        // An IPv4 address: to a browser, no name of a page ends in a number.
+        let dots = host.iter().filter(|b| **b == b'.').count();
+        if dots == 3 && host.iter().all(|b| b.is_ascii_digit() || *b == b'.') {
             return true;
         }
+        let is_good = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+        let Some(host) = std::str::from_utf8(host).ok().filter(|host| host.as_bytes().iter().all(is_good)) else {
+            return false;
+        };
         if (self.short && !host.contains('.')) || host.eq_ignore_ascii_case("localhost") {
             return true;
         }

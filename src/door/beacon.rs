@@ -82,7 +82,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let arrived = Instant::now();
     let path = request.uri().path();
     let (network, path) = site.beacon(path).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such route"))?;
-    if let Err(refused) = guard::check(&site.rules, request.method(), path, query(&request)) {
+    if let Some(refused) = guard::refusal(&site.rules, request.method(), path, query(&request)) {
         return Ok(refused);
     }
     if climbs(request.uri().path()) {

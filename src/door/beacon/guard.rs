@@ -8,8 +8,8 @@ use crate::config::Beacon;
 /// The longest path with its query, in bytes. Nodes take as much: the keys of 1,024 validators are 101 kB.
 pub(super) const MAX_TARGET: usize = 128 * 1024;
 
-/// Refuses what is too long, and what `rules` keep from clients. HTTP methods that are not served are told from those that are.
-pub(super) fn check(rules: &Beacon, method: &Method, path: &str, query: Option<&str>) -> Result<(), Response<Piped>> {
+/// How to refuse what is too long, and what `rules` keep from clients.
+pub(super) fn refusal(rules: &Beacon, method: &Method, path: &str, query: Option<&str>) -> Option<Response<Piped>> {
     if !rules.methods.contains(method) {
         let message = format!("{method} is not passed on here; see beacon.methods");
         let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).response();
@@ -17,17 +17,17 @@ pub(super) fn check(rules: &Beacon, method: &Method, path: &str, query: Option<&
         if let Ok(served) = HeaderValue::from_str(&served.join(", ")) {
             response.headers_mut().insert(header::ALLOW, served);
         }
-        return Err(response);
+        return Some(response);
     }
     if path.len() + query.map_or(0, str::len) > MAX_TARGET {
         let message = format!("the path is longer than {MAX_TARGET} bytes");
-        return Err(Problem::new(StatusCode::URI_TOO_LONG, message).response());
+        return Some(Problem::new(StatusCode::URI_TOO_LONG, message).response());
     }
     if is_blocked(rules, path) {
         let message = "this path is not for clients; see beacon.blocked";
-        return Err(Problem::new(StatusCode::NOT_FOUND, message).response());
+        return Some(Problem::new(StatusCode::NOT_FOUND, message).response());
     }
-    Ok(())
+    None
 }
 
 /// Whether some server on the way might read the path as one that is blocked.

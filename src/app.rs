@@ -23,6 +23,7 @@ use crate::{
         admin::{Admin, Reload},
         beacon,
         http::Service,
+        readiness::Readiness,
         site::Site,
         ws::Sockets,
     },
@@ -67,7 +68,7 @@ fn unix_seconds() -> u64 {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {addr}: {error}")]
+    #[error("{key}: cannot listen on {addr}: {error}{}", advice(key, error))]
     Listen {
         /// The key that names it.
         key: &'static str,
@@ -82,6 +83,22 @@ pub enum StartError {
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+/// What an operator can do about an address that cannot be listened on.
+fn advice(key: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
+            unless it is told otherwise, and another Steadfast may run. Give that program another port, or this one with \
+            `listen` or --listen"
+            .to_owned(),
+        io::ErrorKind::AddrInUse => "\nanother program has this port: another Steadfast may run. Give this one another \
+            port with `admin.listen` or --admin-listen"
+            .to_owned(),
+        io::ErrorKind::AddrNotAvailable => format!("\nthis machine has no such address: see `{key}`"),
+        io::ErrorKind::PermissionDenied => "\nports below 1024 are for privileged processes only".to_owned(),
+        _ => String::new(),
+    }
 }
 
 /// A running proxy. Dropping it ends it at once; [`App::shutdown`] lets calls finish.
@@ -134,10 +151,19 @@ impl App {
         let reloaded = watch::Sender::new(0);
         let sockets = Sockets::new(site.clone(), metrics.clone(), closing.subscribe(), reloaded.subscribe());
         let sockets = Arc::new(sockets);
-        let service = Service::new(site.clone(), metrics.clone(), closing.subscribe(), beacon::answer, sockets.clone());
+        let draining = watch::Sender::new(false);
+        let readiness = Readiness::new(site.clone(), closing.subscribe(), draining.subscribe());
+        let service = Service::new(
+            site.clone(),
+            metrics.clone(),
+            closing.subscribe(),
+            readiness.clone(),
+            beacon::answer,
+            sockets.clone(),
+        );
         let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
-        let admin = Admin::new(site.clone(), metrics.clone(), closing.subscribe(), broken.subscribe(), reload.clone());
+        let admin = Admin::new(site.clone(), metrics.clone(), draining, readiness, broken.subscribe(), reload.clone());
         let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, crew.hands(), shared.clone()));
@@ -275,7 +301,11 @@ impl Shared {
         let config = source()?;
         let needing_restart = parts.config().changes_needing_restart(&config);
         if !needing_restart.is_empty() {
-            return Err(format!("cannot be changed while running: {}", needing_restart.join(", ")));
+            let keys = needing_restart.join(", ");
+            let them = if needing_restart.len() == 1 { "it" } else { "them" };
+            return Err(format!(
+                "{keys}: cannot be changed while the proxy runs: restart to apply, or change {them} back"
+            ));
         }
         let Self { world, metrics, couriers, broken, .. } = self;
         let changed = parts.replace(config, &Tools { world, metrics, couriers, broken }).await?;

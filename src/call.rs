@@ -25,7 +25,7 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Ran, Sent},
-    choice::{Choice, Wish, choose, rest_ends, seconds_to},
+    choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     ending::Ending,
     hold::{First, Hold, Left, Turn},
     late::Late,
@@ -116,7 +116,7 @@ impl Calls {
         ending.count(match &outcome {
             Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
             Outcome::Answered(_) => CallOutcome::NodeError,
-            Outcome::Refused(Refusal::NoNode) => CallOutcome::NoNode,
+            Outcome::Refused(Refusal::Unserved(why)) => (*why).into(),
             Outcome::Refused(Refusal::Deadline) => CallOutcome::Deadline,
             Outcome::Refused(Refusal::OutcomeUnknown) => CallOutcome::OutcomeUnknown,
             Outcome::Refused(_) => CallOutcome::Refused,
@@ -155,6 +155,7 @@ impl Calls {
                 null: None,
                 rejected: None,
                 refused: Refused::default(),
+                failure: None,
                 again: false,
                 charges: Vec::new(),
                 held_since,
@@ -216,6 +217,8 @@ struct Course<'a> {
     /// The HTTP status with which a node would not take the call.
     rejected: Option<u16>,
     refused: Refused,
+    /// What the last attempt that brought nothing failed for, if it was never sent.
+    failure: Option<Fault>,
     /// Whether every node has failed it before.
     again: bool,
     /// What nodes did with the call, to be held against them if another does better.
@@ -311,6 +314,7 @@ impl<'a> Course<'a> {
     /// Takes note of an attempt at `node` that brought no word for the client.
     fn had_no_word(&mut self, node: usize, sent: Sent) {
         let pool = &self.calls.pool;
+        self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         match sent {
             Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) => {}
             Sent::OfTheNode(answer, trouble) => {
@@ -482,10 +486,12 @@ impl<'a> Course<'a> {
             // A read has no outcome to be unsure of; what a poll took may be lost.
             _ if self.may_have_arrived && self.method.class == Class::RawTransaction => Refusal::OutcomeUnknown,
             _ if self.may_have_arrived && self.method.again() == Again::Elsewhere => Refusal::OutcomeUnknown,
-            (None, None | Some(Refusal::NoNode)) if let Some(until) = rests() => Refusal::Resting(seconds_to(until)),
+            (None, None | Some(Refusal::Unserved(_))) if let Some(until) = rests() => {
+                Refusal::Resting(seconds_to(until))
+            }
             (None, Some(refusal)) => refusal,
             (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
-            (None, None) => Refusal::NoNode,
+            (None, None) => Refusal::Unserved(unserved(&self.calls.pool, self.failure)),
         })
     }
 }

@@ -1,10 +1,12 @@
 //! The command line.
 
+mod admin;
 mod check;
 mod dev;
 mod init;
 mod run;
 mod status;
+mod switch;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -27,9 +29,10 @@ enum Command {
     ///
     /// Nodes come from a file, or from flags:
     ///
-    ///   steadfast run --el http://127.0.0.1:8546 --el-backup https://eth.example/v2/KEY
+    ///   steadfast run --el http://127.0.0.1:18545 --el-backup https://eth.example/v2/KEY
     ///
-    /// Without either, ./steadfast.toml is read. SIGTERM and Ctrl-C let calls finish; SIGHUP reads the file anew.
+    /// Without either, ./steadfast.toml is read. SIGTERM and Ctrl-C let calls finish, a second one ends the
+    /// process at once; SIGHUP reads the file anew.
     #[command(verbatim_doc_comment)]
     Run(Settings),
     /// Run the proxy in front of a pretend network, with nothing else to install.
@@ -45,6 +48,21 @@ enum Command {
     ///
     /// Exits with 1 if the proxy cannot be reached or is not ready.
     Status(status::Status),
+    /// Take a node of a running proxy out of use: it gets no new calls, and stays probed.
+    ///
+    /// The cordon outlives a reload, and ends with `steadfast uncordon` or with the process. Cordoning the last node of a side
+    /// is done, with a warning: calls then wait for calls.hold, and fail.
+    Cordon(switch::Node),
+    /// Let a cordoned node be used again.
+    Uncordon(switch::Node),
+    /// Have a running proxy say that it is not ready, so that load balancers send it nothing new; it serves on.
+    Drain(switch::Proxy),
+    /// End a drain.
+    Undrain(switch::Proxy),
+    /// Have a running proxy read its file anew.
+    ///
+    /// All of it is applied, or nothing. Exits with 1, and says why, if nothing was.
+    Reload(switch::Proxy),
     /// Write a commented configuration file to start from.
     Init(init::Init),
 }
@@ -105,8 +123,14 @@ impl Settings {
     fn read_or_complain(&self) -> Result<Config, ExitCode> {
         self.read().map_err(|errors| {
             eprintln!("{errors}");
-            if self.config.is_none() && self.file().is_some_and(|path| !path.exists()) {
-                eprintln!("name nodes with --el, a file with --config, or write one with `steadfast init`");
+            match (&self.config, self.file()) {
+                (None, Some(path)) if !path.exists() => {
+                    eprintln!("name nodes with --el, a file with --config, or write one with `steadfast init`");
+                }
+                (Some(path), _) if !path.exists() => {
+                    eprintln!("is the path right? `steadfast init {}` writes a file to start from", path.display());
+                }
+                _ => {}
             }
             ExitCode::from(2)
         })
@@ -120,6 +144,11 @@ pub fn main() -> ExitCode {
         Command::Dev(dev) => dev::run(&dev),
         Command::Check(settings) => check::run(&settings),
         Command::Status(status) => status::run(&status),
+        Command::Cordon(node) => switch::cordon(&node, true),
+        Command::Uncordon(node) => switch::cordon(&node, false),
+        Command::Drain(proxy) => switch::drain(&proxy, true),
+        Command::Undrain(proxy) => switch::drain(&proxy, false),
+        Command::Reload(proxy) => switch::reload(&proxy),
         Command::Init(init) => init::run(&init),
     }
 }
@@ -137,9 +166,9 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
 }
 
 /// The exit code of a proxy that has run, or has said why it could not.
-fn conclude(served: Result<Result<(), String>, ExitCode>) -> ExitCode {
+fn conclude(served: Result<Result<ExitCode, String>, ExitCode>) -> ExitCode {
     match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(why)) => {
             eprintln!("{why}");
             ExitCode::FAILURE

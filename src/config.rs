@@ -50,7 +50,7 @@ pub use self::{
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
     flags::Flags,
-    health::Health,
+    health::{Health, Ready},
     hosts::{HostRule, Hosts},
     log::{Log, LogFilter, LogFormat},
     method::{MethodPattern, MethodRule},

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod beacon;
 pub mod http;
+pub mod readiness;
 pub mod site;
 pub mod ws;
 
@@ -131,7 +132,7 @@ pub fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::NoNode | Refusal::ShuttingDown => 503,
+        Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
         // Where a node points to, and as whom it wants to know us, is nothing to a client.
         Refusal::Rejected(300..=399 | 401 | 407) => 502,
         Refusal::Rejected(status) => *status,

@@ -6,22 +6,24 @@
 
 mod facts;
 mod live;
+mod node;
 mod outcome;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometric::{
-    Counter, Gauge, Histogram,
+    Counter, Gauge,
     prometheus::{self, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder},
 };
 use prometric_derive::metrics;
 
-use self::live::Live;
 pub use self::{
     facts::Facts,
     live::Replay,
+    node::{LinkMetrics, NodeLabels, NodeMetrics},
     outcome::{AttemptOutcome, CallOutcome},
 };
+use self::{live::Live, node::Nodes};
 
 use crate::domain::{method::Method, rest::Route};
 
@@ -34,9 +36,6 @@ struct Plain {
     /// Times that the active node changed, by the reason for leaving the one before.
     #[metric(labels = ["network", "layer", "reason"])]
     switches_total: Counter,
-    /// Duration of probes in seconds, failed ones included.
-    #[metric(labels = ["node"], buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])]
-    probe_duration_seconds: Histogram,
     /// Event streams of the beacon API open now.
     #[metric]
     sse_streams: Gauge,
@@ -91,8 +90,7 @@ pub struct Metrics {
     live: Live,
     calls: IntCounterVec,
     call_duration: HistogramVec,
-    attempts: IntCounterVec,
-    attempt_duration: HistogramVec,
+    nodes: Nodes,
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
     facts: Mutex<Facts>,
@@ -129,12 +127,7 @@ impl Metrics {
                 "From a call's arrival to the head of its answer, in seconds",
                 &["network", "layer"],
             ),
-            attempts: counter("steadfast_attempts_total", "Attempts at nodes", &["node", "outcome"]),
-            attempt_duration: histogram(
-                "steadfast_attempt_duration_seconds",
-                "From an attempt's start to the beginning of its answer, in seconds",
-                &["node"],
-            ),
+            nodes: Nodes::new(&registry),
             facts: Mutex::new(facts),
             live: Live::builder().with_registry(&registry).build(),
             plain,
@@ -155,22 +148,9 @@ impl Metrics {
         }
     }
 
-    /// The handles for the attempts at one node.
-    pub fn node(&self, node: &str) -> NodeMetrics {
-        NodeMetrics {
-            total: AttemptOutcome::ALL.map(|outcome| self.attempts.with_label_values(&[node, outcome.as_str()])),
-            duration: self.attempt_duration.with_label_values(&[node]),
-        }
-    }
-
     /// The active node of a side changed.
     pub fn switched(&self, network: &str, layer: &str, reason: &str) {
         self.plain.switches_total(network, layer, reason).inc();
-    }
-
-    /// A probe took that long.
-    pub fn probed(&self, node: &str, seconds: f64) {
-        self.plain.probe_duration_seconds(node).observe(seconds);
     }
 
     /// Counts a client's event stream as open for as long as the guard lives.
@@ -323,20 +303,6 @@ impl CallMetrics {
     }
 }
 
-/// The attempts at one node, counted without looking labels up.
-pub struct NodeMetrics {
-    total: [IntCounter; AttemptOutcome::ALL.len()],
-    duration: prometheus::Histogram,
-}
-
-impl NodeMetrics {
-    /// An attempt ended so, after that many seconds.
-    pub fn ended(&self, outcome: AttemptOutcome, seconds: f64) {
-        self.total[outcome as usize].inc();
-        self.duration.observe(seconds);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,12 +328,13 @@ mod tests {
         calls.ended(&Method::of("eth_call"), CallOutcome::Result, 0.002);
         calls.ended(&Method::of("eth_call"), CallOutcome::Result, 0.002);
         calls.ended(&Method::of("my_secret_method"), CallOutcome::NoNode, 0.002);
-        metrics.node("geth-1").ended(AttemptOutcome::Timeout, 1.0);
+        let of = NodeLabels { network: "default", layer: "el", node: "geth-1" };
+        metrics.node(of).ended(AttemptOutcome::Timeout, 1.0);
         let text = text(&metrics, |_| {});
         for line in [
             r#"steadfast_calls_total{layer="el",method="eth_call",network="default",outcome="result"} 2"#,
             r#"steadfast_calls_total{layer="el",method="other",network="default",outcome="no_node"} 1"#,
-            r#"steadfast_attempts_total{node="geth-1",outcome="timeout"} 1"#,
+            r#"steadfast_attempts_total{layer="el",network="default",node="geth-1",outcome="timeout"} 1"#,
             r#"steadfast_call_duration_seconds_count{layer="el",network="default"} 3"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -9,13 +9,16 @@ pub mod board;
 mod claims;
 pub mod clock;
 mod ear;
+mod effects;
 pub mod evidence;
 pub mod head;
 pub mod health;
 mod home;
 mod identity;
+mod inherit;
 pub mod listen;
 pub mod node;
+mod outage;
 pub mod pair;
 pub mod probe;
 pub mod resting;
@@ -42,7 +45,6 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at},
 };
-use tracing::{info, warn};
 
 use self::{
     announced::Announced,
@@ -98,6 +100,9 @@ pub struct Pool {
     pub nodes: Box<[Node]>,
     settings: Health,
     snapshot: ArcSwap<Snapshot>,
+    board: Mutex<Board>,
+    /// Whether another pool has taken this one's place.
+    is_retired: AtomicBool,
     changed: watch::Sender<()>,
     /// The highest block that clients have been shown.
     served: AtomicU64,
@@ -122,7 +127,7 @@ impl Pool {
     pub fn start(
         network: &str,
         layer: Layer,
-        mut nodes: Vec<Node>,
+        nodes: Vec<Node>,
         settings: &Health,
         expected_chain: Option<u64>,
         metrics: Arc<Metrics>,
@@ -130,12 +135,14 @@ impl Pool {
     ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
         let count = nodes.len();
-        let actors: Vec<_> = nodes.iter_mut().filter_map(Node::take_actor).collect();
+        let links: Vec<_> = nodes.iter().filter_map(Node::link_run).collect();
         let board = Board::new(nodes.len(), layer, settings, expected_chain);
         let pool = Arc::new(Self {
             network: network.into(),
             layer,
             snapshot: ArcSwap::from_pointee(board.snapshot(&nodes, Instant::now())),
+            board: Mutex::new(board),
+            is_retired: AtomicBool::new(false),
             nodes: nodes.into(),
             settings: settings.clone(),
             changed: watch::Sender::new(()),
@@ -150,12 +157,12 @@ impl Pool {
             headers_wanted: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(think(pool.clone(), board, findings, metrics.clone(), wall));
+        tasks.spawn(think(pool.clone(), findings, metrics, wall));
         for node in 0..pool.nodes.len() {
-            tasks.spawn(keep_probing(pool.clone(), node, metrics.clone()));
+            tasks.spawn(keep_probing(pool.clone(), node));
         }
-        for actor in actors {
-            tasks.spawn(actor.run());
+        for link in links {
+            tasks.spawn(link);
         }
         for (index, node) in pool.nodes.iter().enumerate() {
             if let Some(link) = &node.link {
@@ -164,22 +171,8 @@ impl Pool {
         }
         tasks.spawn(watch_silence(pool.clone()));
         tasks.spawn(tend::tend(pool.clone()));
+        tasks.spawn(outage::watch(pool.clone()));
         (pool, Running::new(tasks))
-    }
-
-    /// Takes over what an earlier pool of the same network had shown its clients, and which nodes the operator had taken out.
-    pub async fn inherit(&self, earlier: &Self) {
-        self.served.fetch_max(earlier.served(), Relaxed);
-        let announced = earlier.announced().clone();
-        *self.announced() = announced;
-        let cordoned: Vec<_> = {
-            let snapshot = earlier.snapshot();
-            let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
-            nodes.filter(|(_, known)| known.cordoned).map(|(node, _)| node.name.clone()).collect()
-        };
-        for name in cordoned {
-            self.cordon(&name, true).await;
-        }
     }
 
     /// What is known now.
@@ -310,61 +303,25 @@ impl Pool {
         })
     }
 
-    /// The operator takes a node out, or lets it back in. `false` when there is none of that name.
+    /// The operator takes a node out, or lets it back in. It has taken effect when this returns. `false` when there is none of that name.
     pub async fn cordon(&self, name: &str, cordoned: bool) -> bool {
         let Some(node) = self.nodes.iter().position(|node| *node.name == *name) else { return false };
-        self.inbox.send(Input::Cordon(node, cordoned)).await.is_ok()
-    }
-
-    fn perform(&self, effect: Effect, metrics: &Metrics) {
-        let name = |node: usize| &*self.nodes[node].name;
-        match effect {
-            Effect::CameBack(node) => self.nodes[node].link.iter().for_each(|link| link.hurry()),
-            Effect::WentOut(node) => {
-                self.nodes[node].is_out.store(true, Release);
-                self.nodes[node].out.notify_waiters();
-                if let Some(upstream) = &self.nodes[node].upstream {
-                    upstream.disconnect();
-                }
-            }
-            Effect::Poke(node) => self.nodes[node].poke.notify_one(),
-            Effect::Mute(node) => {
-                let (network, layer) = (&*self.network, self.layer.as_str());
-                warn!(network, layer, node = name(node), "the WebSocket tells of no blocks though the node has some");
-                metrics.mute(&self.nodes[node].label);
-                self.nodes[node].link.iter().for_each(|link| link.cut(listen::MUTE));
-            }
-            Effect::Verdict { node, from, to } => {
-                let (network, layer) = (&*self.network, self.layer.as_str());
-                let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());
-                match (to, why) {
-                    (Verdict::Up, _) => info!(network, layer, node = name(node), was = %from, "node is up"),
-                    (_, Some(why)) if matches!(to, Verdict::Down(_)) => {
-                        warn!(network, layer, node = name(node), was = %from, verdict = %to, why, "node is not usable");
-                    }
-                    _ => warn!(network, layer, node = name(node), was = %from, verdict = %to, "node is not usable"),
-                }
-            }
-            Effect::Switched { from, to, reason } => {
-                metrics.switched(&self.network, self.layer.as_str(), reason);
-                let (from, to) = (from.map_or("none", name), to.map_or("none", name));
-                info!(network = &*self.network, layer = self.layer.as_str(), from, to, reason, "calls go elsewhere");
-            }
+        let mut changes = self.subscribe();
+        if self.inbox.send(Input::Cordon(node, cordoned)).await.is_err() {
+            return false;
         }
+        let seen = changes.wait_for(|()| self.snapshot().nodes[node].cordoned == cordoned);
+        // The pool's mind takes its inputs in order, and none takes it long.
+        timeout(SILENCE, seen).await.is_ok()
     }
 }
 
 /// The pool's mind.
-async fn think(
-    pool: Arc<Pool>,
-    mut board: Board,
-    mut findings: mpsc::Receiver<Input>,
-    metrics: Arc<Metrics>,
-    wall: Wall,
-) {
+async fn think(pool: Arc<Pool>, mut findings: mpsc::Receiver<Input>, metrics: Arc<Metrics>, wall: Wall) {
     // The pool holds a sender of its own, so this ends by being dropped.
     while let Some(input) = findings.recv().await {
         let now = Instant::now();
+        let mut board = pool.board();
         if let Some(height) = board.forget_served(now) {
             pool.served.store(height, Relaxed);
             pool.served_by.store(board.active().unwrap_or(NOBODY), Relaxed);
@@ -381,6 +338,7 @@ async fn think(
             }
         }
         pool.snapshot.store(Arc::new(board.snapshot(&pool.nodes, now)));
+        drop(board);
         for effect in effects {
             pool.perform(effect, &metrics);
         }
@@ -389,7 +347,7 @@ async fn think(
 }
 
 /// Probes one node for ever, each probe under its deadline.
-async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
+async fn keep_probing(pool: Arc<Pool>, index: usize) {
     let node = &pool.nodes[index];
     let mut prober = Prober::default();
     loop {
@@ -399,7 +357,7 @@ async fn keep_probing(pool: Arc<Pool>, index: usize, metrics: Arc<Metrics>) {
         if !matches!(outcome, Err(Trouble { fault: Fault::Silent, .. })) {
             node.traffic.hears();
         }
-        metrics.probed(&node.label, started.elapsed().as_secs_f64());
+        node.metrics.probed(started.elapsed().as_secs_f64());
         outcome.as_ref().into_iter().for_each(|probe| pool.found(index, probe));
         if outcome.is_ok()
             && let Some(trouble) = evidence::examine_again(&pool, index).await

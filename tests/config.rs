@@ -214,7 +214,13 @@ fn each_rule_is_enforced_at_its_key() {
         ("listen = \"127.0.0.1:9545\"", "admin.listen: must not be the address"),
         ("[admin]\nlisten = \"0.0.0.0:8545\"", "2: admin.listen: must not be the address"),
         ("listen = \"[::]:9545\"", "admin.listen: must not be the address"),
+        ("[health]\nready = \"some\"", "2: health.ready: must be \"any\" or \"all\""),
         // Nodes.
+        (
+            "[[el.backup]]\nhttp = \"http://a:1,ws://a:2\"",
+            "2: el.backup[0].http: holds more than one URL: a WebSocket's is",
+        ),
+        ("[[cl.backup]]\nhttp = \"http://a:1,http://b:1\"", "2: cl.backup[0].http: holds more than one URL"),
         ("[[el.backup]]", "1: el.backup[0]: needs `http`, `ws` or both"),
         ("[[cl.primary]]", "1: cl.primary[0]: needs `http`"),
         ("[[cl.primary]]\nhttp = \"http://a\"\nws = \"ws://a\"", "3: cl.primary[0].ws: is not a known key"),

@@ -342,7 +342,9 @@ async fn nodes_are_asked_below_their_path_with_their_credentials_and_nothing_of_
     let asked = node.requests();
     assert!(
         asked.iter().all(|(path, auth)| {
-            path.starts_with("/s3cretkey/eth/v1/") && auth.as_deref() == Some("Basic dXNlcjpzM2NyZXRwYXNzd29yZA==")
+            // At the path itself, a node that fails is asked whether it is an execution node.
+            let is_below = path.starts_with("/s3cretkey/eth/v1/") || path == "/s3cretkey/";
+            is_below && auth.as_deref() == Some("Basic dXNlcjpzM2NyZXRwYXNzd29yZA==")
         }),
         "{asked:?}"
     );
@@ -420,23 +422,23 @@ async fn a_node_is_taken_out_by_the_operator_though_the_other_side_has_one_of_it
     until_active(&proxy, "a").await;
     assert_eq!(proxy.admin("POST /nodes/default/b/cordon").await.status, 200);
     assert_eq!(proxy.admin("POST /nodes/c/cordon").await.status, 404);
-    // Where a metric names nothing but the node, the two are told apart.
     let metrics = proxy.admin("GET /metrics").await.text();
-    for name in ["a", "cl/a", "b"] {
-        let line = format!("steadfast_probe_duration_seconds_count{{node=\"{name}\"}}");
+    for (layer, name) in [("el", "a"), ("cl", "a"), ("cl", "b")] {
+        let labels = format!("layer=\"{layer}\",network=\"default\",node=\"{name}\"");
+        let line = format!("steadfast_probe_duration_seconds_count{{{labels}}}");
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
     }
 }
 
 #[tokio::test]
-async fn a_side_without_a_node_that_may_serve_makes_the_proxy_not_ready() {
+async fn where_all_sides_are_wanted_one_that_is_down_means_not_ready() {
     let devnet = devnet(Options { execution: 1, consensus: 1, ..Options::default() }).await;
     let nodes = format!(
         "[[el.primary]]\nhttp = \"{}\"\n[[cl.primary]]\nhttp = \"{}\"\n",
         devnet.el(0).http_url(),
         devnet.cl(0).http_url()
     );
-    let proxy = Proxy::launch(&[HEALTH, &nodes].concat()).await;
+    let proxy = Proxy::launch(&[HEALTH, "ready = \"all\"\n", &nodes].concat()).await;
     until("it is ready", async || proxy.admin("GET /readyz").await.status == 200).await;
     devnet.cl(0).set_fault(Fault::Down);
     until("it is not", async || proxy.admin("GET /readyz").await.status == 503).await;

@@ -51,7 +51,7 @@ impl Stage {
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
         let reach = Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
         let nodes = config.networks[0].cl.iter();
-        let nodes = nodes.map(|node| Node::new(node, node.name.as_str(), &dial, reach, 0, &metrics, 0).unwrap());
+        let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());
         let wall: pool::Wall = Arc::new(|| {
             #[expect(clippy::disallowed_methods, reason = "a test that runs in real time")]
             let now = std::time::SystemTime::now();

@@ -44,7 +44,7 @@ impl Stage {
         let nodes = config.networks[0].cl.iter();
         let reach =
             steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
-        let nodes = nodes.map(|node| Node::new(node, node.name.as_str(), &dial, reach, 0, &metrics, 0).unwrap());
+        let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());
         let wall: pool::Wall = Arc::new(teller::now);
         let (pool, watched) =
             Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall);

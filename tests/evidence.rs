@@ -85,7 +85,7 @@ async fn a_call_that_every_node_refuses_takes_none_out_however_often_it_is_made(
             let error = response.json()["error"].take();
             let (status, reason) = match how.split(' ').next().unwrap() {
                 status @ ("413" | "400" | "431" | "403") => (status.parse().unwrap(), "rejected"),
-                _ => (503, "no_node"),
+                _ => (503, "attempts_failed"),
             };
             assert_eq!((response.status, &error["data"]["reason"]), (status, &reason.into()), "{how}: {error}");
             refused += 1;
@@ -277,7 +277,7 @@ async fn what_this_machine_lacks_takes_no_node_out() {
     for id in 0..5 {
         for method in ["eth_call", "eth_sendTransaction"] {
             let answered = proxy.post(call(id, method, "[]")).await;
-            assert_eq!(answered.json()["error"]["data"]["reason"], "no_node", "{method}");
+            assert_eq!(answered.json()["error"]["data"]["reason"], "out_of_resources", "{method}");
             refused += 1;
             assert_eq!(proxy.verdicts().await, ["up", "up"], "after {refused} calls");
         }

@@ -58,7 +58,7 @@ fn start_pool(devnet: &Devnet, net: &Net, settings: &str, metrics: &Arc<Metrics>
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
     let nodes = config.networks[0].el.iter();
     let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
-    let nodes = nodes.map(|node| Node::new(node, node.name.as_str(), &dial, reach, 0, metrics, 7).unwrap());
+    let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, 7).unwrap());
     let start = Instant::now();
     let wall: pool::Wall = Arc::new(move || DAWN + start.elapsed().as_secs());
     Pool::start("default", Layer::El, nodes.collect(), &config.health, None, metrics.clone(), wall)

@@ -280,7 +280,7 @@ async fn a_node_that_loses_each_answer_teaches_no_bound() {
     let proxy = Arc::new(Proxy::over(&net, [&*node.http_url()], "").await);
     node.set_fault(Fault::cut_answer(&["eth_gasPrice"]));
     let answers = calls(&proxy, 4, 1, "eth_gasPrice").await;
-    assert!(answers.iter().all(|answer| answer["error"]["data"]["reason"] == "no_node"), "{answers:?}");
+    assert!(answers.iter().all(|answer| answer["error"]["data"]["reason"] == "attempts_failed"), "{answers:?}");
     assert_eq!(connections(&proxy).await["bound"], Value::Null);
     assert!(node.count("eth_gasPrice") <= 4 * 3 * 3, "{} were made", node.count("eth_gasPrice"));
 }

@@ -2,16 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 mod common;
+#[path = "operator/health.rs"]
+mod health;
+#[path = "operator/pools.rs"]
+mod pools;
+#[path = "operator/process.rs"]
+mod process;
+#[path = "operator/reference.rs"]
+mod reference;
+#[path = "operator/refusals.rs"]
+mod refusals;
+#[path = "operator/words.rs"]
+mod words;
 
-use std::{
-    future::pending,
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    time::Duration,
-};
+use std::{future::pending, net::SocketAddr, time::Duration};
 
 use common::{
     client::{Client, ROUNDABOUT, call, post, with_headers},
@@ -22,8 +26,7 @@ use common::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    task::spawn_blocking,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 fn answer(id: impl std::fmt::Display, result: &str) -> String {
@@ -291,98 +294,4 @@ async fn an_error_in_which_a_node_repeats_its_key_reaches_the_client_without_it(
         // A result is data, and goes as it came.
         assert_eq!(proxy.post(call(id, "eth_getBalance", "[]")).await.text(), answer(id, &format!("\"{words}\"")));
     }
-}
-
-/// The binary with a file; killed when dropped.
-struct Process {
-    child: Child,
-    file: PathBuf,
-    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
-}
-
-impl Process {
-    fn start(settings: &str) -> Self {
-        static FILES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("operator-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&file, settings).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-            .args(["run", "--config"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, file, log }
-    }
-
-    /// Waits for a line of the log with these words.
-    fn until_it_says(&mut self, words: &str) {
-        assert!(self.log.by_ref().map_while(Result::ok).any(|line| line.contains(words)), "it ended without {words:?}");
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
-    }
-}
-
-#[tokio::test]
-async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_ending() {
-    let origin = Origin::echo().await;
-    // Takes connections, and says nothing on them.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let silent_url = format!("http://{}", silent.local_addr().unwrap());
-    let settings = |url: &str| {
-        let top = "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nhealth.timeout = \"30s\"\n";
-        format!("{top}{}", nodes([url]))
-    };
-    let (first, second) = (settings(origin.url()), settings(&silent_url));
-    let waited = spawn_blocking(move || {
-        let mut process = Process::start(&first);
-        process.until_it_says("steadfast is running");
-        process
-    });
-    let mut process = timeout(common::SOON, waited).await.unwrap().unwrap();
-    // It listens for signals a moment later only.
-    sleep(Duration::from_millis(300)).await;
-    std::fs::write(&process.file, second).unwrap();
-    process.signal("HUP");
-    // The reload is under way once its node is being probed.
-    let _probe = timeout(common::SOON, silent.accept()).await.expect("the reload probes the new node").unwrap();
-    let told = Instant::now();
-    process.signal("TERM");
-    let mut status = None;
-    until("it ends", async || {
-        status = process.child.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert!(told.elapsed() < Duration::from_secs(5), "only after {:?}", told.elapsed());
-    assert!(status.unwrap().success(), "{status:?}");
-}
-
-#[tokio::test]
-async fn a_process_that_says_that_it_runs_hears_signals_from_then_on() {
-    let origin = Origin::echo().await;
-    let settings = format!("listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{}", nodes([origin.url()]));
-    let ends = spawn_blocking(move || {
-        for start in 1..=20 {
-            let mut process = Process::start(&settings);
-            process.until_it_says("steadfast is running");
-            process.signal("TERM");
-            let status = process.child.wait().unwrap();
-            assert!(status.success(), "start {start}: {status:?}");
-        }
-    });
-    timeout(common::SOON * 3, ends).await.expect("it ends").unwrap();
 }

@@ -181,7 +181,7 @@ async fn a_call_that_no_gateway_lets_through_is_told_so_after_the_hold_time_and_
     let asked = Instant::now();
     let refused = proxy.post(call(1, "eth_call", "[]")).await;
     let took = asked.elapsed();
-    assert_eq!((refused.status, &refused.json()["error"]["data"]["reason"]), (503, &"no_node".into()));
+    assert_eq!((refused.status, &refused.json()["error"]["data"]["reason"]), (503, &"attempts_failed".into()));
     assert!((seconds(5.9)..seconds(7.0)).contains(&took), "{took:?}");
     let asks = origin.count("eth_call");
     assert!((5..60).contains(&asks), "{asks} attempts in six seconds");

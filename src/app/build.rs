@@ -17,7 +17,7 @@ use crate::{
     domain::verdict::Layer,
     door::site::{Served, Site},
     events::{self, Events},
-    metrics::Metrics,
+    metrics::{Metrics, NodeLabels},
     pool::{
         Pool,
         node::{Node, Reach},
@@ -81,7 +81,7 @@ pub(super) struct Tools<'a> {
 
 /// Builds everything anew.
 pub(super) fn build(config: Config, tools: &Tools<'_>) -> Result<(Site, Parts), String> {
-    let networks = config.networks.iter().map(|network| Part::build(network, &config, tools));
+    let networks = config.networks.iter().map(|network| Part::build(network, &config, None, tools));
     let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
     let parts = Parts { config, networks, retired: JoinSet::new() };
     Ok((parts.site(), parts))
@@ -105,6 +105,7 @@ impl Parts {
             networks: self.networks.iter().map(served).collect(),
             hosts: self.config.hosts.for_clients(self.config.listen.ip().is_loopback()),
             admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen.ip().is_loopback()),
+            ready: self.config.health.ready,
             origins: self.config.cors.origins.clone(),
             rules: self.config.beacon.clone(),
             forward: self.config.calls.forward_headers.clone(),
@@ -118,7 +119,9 @@ impl Parts {
     /// Changes to `config`: networks that are the same go on as they are, others are built anew and take over when their nodes are
     /// known. Tells what changed.
     pub(super) async fn replace(&mut self, config: Config, tools: &Tools<'_>) -> Result<String, String> {
-        let same_rules = self.config.health == config.health && self.config.calls == config.calls;
+        // What is said to load balancers is nothing to the nodes.
+        let health = config::Health { ready: config.health.ready, ..self.config.health.clone() };
+        let same_rules = health == config.health && self.config.calls == config.calls;
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
         // Everything that can fail comes first.
@@ -126,7 +129,10 @@ impl Parts {
         for network in &config.networks {
             fresh.push(match kept(network) {
                 Some(_) => None,
-                None => Some(Part::build(network, &config, tools)?),
+                None => {
+                    let earlier = self.networks.iter().find(|earlier| earlier.settings.name == network.name);
+                    Some(Part::build(network, &config, earlier, tools)?)
+                }
             });
         }
         let changed: Vec<String> = fresh.iter().flatten().map(|part| format!("network {}", part.served)).collect();
@@ -159,6 +165,18 @@ impl Parts {
             if let (Some(rest), Some(next)) = (&earlier.beacon, successor.and_then(|part| part.beacon.clone())) {
                 next.inherit(rest);
                 rest.move_to(next);
+            }
+        }
+        for pool in self.networks.iter().flat_map(Part::pools) {
+            pool.retire();
+            let is_there = |node: &str| {
+                let pools = networks.iter().flat_map(Part::pools);
+                let mut same = pools.filter(|other| other.network == pool.network && other.layer == pool.layer);
+                same.any(|other| other.nodes.iter().any(|other| *other.name == *node))
+            };
+            for node in pool.nodes.iter().filter(|node| !is_there(&node.name)) {
+                let (network, layer) = (&*pool.network, pool.layer.as_str());
+                tools.metrics.forget_node(NodeLabels { network, layer, node: &node.name });
             }
         }
         for earlier in &mut self.networks {
@@ -203,7 +221,13 @@ impl Part {
             || self.beacon.as_ref().is_some_and(|beacon| Arc::strong_count(beacon) > 1)
     }
 
-    fn build(settings: &config::Network, config: &Config, tools: &Tools<'_>) -> Result<Self, String> {
+    /// `earlier` is the network of this name that runs, if any: its nodes that stay as they are keep their connections.
+    fn build(
+        settings: &config::Network,
+        config: &Config,
+        earlier: Option<&Self>,
+        tools: &Tools<'_>,
+    ) -> Result<Self, String> {
         let Tools { world, metrics, broken, .. } = *tools;
         let name: Arc<str> = settings.name.as_str().into();
         let mut watch = JoinSet::new();
@@ -216,8 +240,14 @@ impl Part {
                 let max_connections = node.max_connections.unwrap_or(config.calls.max_node_connections);
                 let patience = (nodes.len() > 1).then_some(FULL);
                 let reach = Reach { connect, max_connections, patience };
-                let (label, seed) = (label(settings, layer, node), (world.wall)());
-                let built = Node::new(node, &label, &world.dial, reach, world.threads.unwrap_or(0), metrics, seed);
+                let pools = earlier.into_iter().flat_map(Self::pools).filter(|pool| pool.layer == layer);
+                let same_name = |old: &&Node| *old.name == *node.name.as_str();
+                let old = pools.flat_map(|pool| pool.nodes.iter()).find(same_name);
+                if let Some(again) = old.and_then(|old| old.again(node, reach)) {
+                    return Ok(again);
+                }
+                let (of, seed) = ((&*name, layer), (world.wall)());
+                let built = Node::new(node, of, &world.dial, reach, world.threads.unwrap_or(0), metrics, seed);
                 built.map_err(|why| format!("network {name}, node {}: {why}", node.name))
             };
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;
@@ -284,12 +314,4 @@ async fn mourn(
     let how = how.await;
     error!(network = &*network, how, "{what}");
     broken.send_replace(true);
-}
-
-/// A node's name where only the name tells it from others: with its network before it, but for the default one, and with its side if
-/// the other one has a node of the same name.
-fn label(network: &config::Network, layer: Layer, node: &config::Node) -> String {
-    let clashes = layer == Layer::Cl && network.el.iter().any(|other| other.name == node.name);
-    let name = if clashes { format!("cl/{}", node.name) } else { node.name.to_string() };
-    if network.name.is_default() { name } else { format!("{}/{name}", network.name) }
 }

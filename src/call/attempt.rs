@@ -192,7 +192,7 @@ impl Attempt<'_> {
                 return Ran { sent, again: progress.again, beside, in_vain: None, had_second: true };
             }
             // The node takes no more connections, which is no silence.
-            End::WentOut | End::Overdue if progress.waits => Sent::Nothing(None),
+            End::WentOut | End::Overdue if progress.waits => Sent::Nothing(Some(Trouble::full())),
             End::WentOut => Sent::Lost(None),
             End::Overdue => {
                 count.outcome = AttemptOutcome::Timeout;

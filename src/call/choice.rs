@@ -4,9 +4,10 @@ use tokio::time::Instant;
 
 use crate::{
     config::Policy,
-    domain::{method::Class, verdict::Verdict},
+    domain::{method::Class, refusal::Unserved, verdict::Verdict},
     pool::{
         Pool, Scout,
+        health::Fault,
         resting::{Kind, Standing},
     },
     route::{self, Load},
@@ -104,6 +105,15 @@ pub(super) fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
         _ => None,
     });
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
+}
+
+/// Why no node answered a call, the last attempt at which failed for this, as far as it was not sent.
+pub(super) fn unserved(pool: &Pool, failure: Option<Fault>) -> Unserved {
+    match (pool.snapshot().unserved(), failure) {
+        (Unserved::Failed, Some(Fault::Full)) => Unserved::Full,
+        (Unserved::Failed, Some(Fault::Ours)) => Unserved::Exhausted,
+        (why, _) => why,
+    }
 }
 
 /// Whole seconds until then, at least one.

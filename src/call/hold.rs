@@ -190,7 +190,7 @@ impl<To> Hold<To> {
                     changed = fate.changed() => changed,
                     () = sleep_until(wait.unwrap_or(now)), if wait.is_some() => continue,
                 };
-                changed.map_err(|_| Refusal::NoNode)?;
+                changed.map_err(|_| self.unserved())?;
             }
             let place = Turn::last(&self.line).await;
             drop(turn);
@@ -206,7 +206,7 @@ impl<To> Hold<To> {
                     self.pool.waited_in_vain();
                     Ok(Turn::last(&self.line).await)
                 }
-                Err(_) => Err(Refusal::NoNode.into()),
+                Err(_) => Err(self.unserved().into()),
             },
             () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),
         }
@@ -255,6 +255,10 @@ impl<To> Hold<To> {
     async fn is(&self, such: impl Fn(&Fate<To>) -> bool) {
         // The queue itself holds the sender.
         let _ = self.fate.subscribe().wait_for(such).await;
+    }
+
+    fn unserved(&self) -> Refusal {
+        Refusal::Unserved(self.pool.snapshot().unserved())
     }
 
     fn is_open(&self) -> bool {

@@ -26,7 +26,7 @@ use self::{
     upload::{Kept, Upload},
 };
 use super::{
-    choice::{Choice, Wish, choose, rest_ends, seconds_to},
+    choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     hold::{First, Hold, Left, Turn},
     pause::Pause,
 };
@@ -133,7 +133,7 @@ impl Rest {
         ending.outcome = match &outcome {
             Ok(answer) if answer.status < 400 => CallOutcome::Result,
             Ok(_) => CallOutcome::NodeError,
-            Err(Failure::Refused(Refusal::NoNode)) => CallOutcome::NoNode,
+            Err(Failure::Refused(Refusal::Unserved(why))) => (*why).into(),
             Err(Failure::Refused(Refusal::Deadline)) => CallOutcome::Deadline,
             Err(Failure::Refused(Refusal::OutcomeUnknown)) => CallOutcome::OutcomeUnknown,
             Err(Failure::Refused(_) | Failure::TooLong(_)) => CallOutcome::Refused,
@@ -177,6 +177,7 @@ impl Rest {
                 was_late: false,
                 best: None,
                 refused: None,
+                failure: None,
                 again: false,
                 charges: Vec::new(),
                 held_since,
@@ -235,6 +236,8 @@ struct Course<'a> {
     best: Option<Answer>,
     /// The first answer of a node that refused it for quota.
     refused: Option<Answer>,
+    /// What the last attempt that brought nothing failed for, if it was never sent.
+    failure: Option<Fault>,
     /// Whether every node has failed it before.
     again: bool,
     /// What nodes did with the request, to be held against them if another does better.
@@ -275,7 +278,9 @@ impl<'a> Course<'a> {
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
-            match attempt(&self.rest.pool, node, self.request, upload, self.rest.settings.attempt_timeout).await {
+            let sent = attempt(&self.rest.pool, node, self.request, upload, self.rest.settings.attempt_timeout).await;
+            self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+            match sent {
                 Sent::Answered(answer) => {
                     self.charge(node, answer.status < 300);
                     return Ok(answer);
@@ -367,7 +372,7 @@ impl<'a> Course<'a> {
             Some(best) => Ok(best),
             None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
             None if self.was_late => Err(Refusal::Deadline.into()),
-            None => Err(Refusal::NoNode.into()),
+            None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.failure)).into()),
         }
     }
 }

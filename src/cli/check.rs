@@ -11,12 +11,11 @@ use crate::{
     config::{Config, Network, Node as Settings},
     domain::{chain::Chain, verdict::Layer},
     metrics::Metrics,
-    net::link::Actor,
     pool::{
-        board::{Probe, near},
+        board::{Probe, Trouble, near},
         clock,
         node::Node,
-        probe::probe,
+        probe::{misplaced, probe},
     },
 };
 
@@ -67,12 +66,20 @@ async fn check_side(
 ) -> Vec<Line> {
     let limit = config.health.timeout;
     let probes = nodes.iter().map(|settings| async move {
-        let node = Node::new(settings, settings.name.as_str(), &world.dial, limit, 0, metrics, 0);
+        let node = Node::new(settings, (network.name.as_str(), layer), &world.dial, limit, 0, metrics, 0);
         let outcome = match node {
             Err(why) => Err(why),
-            Ok(mut node) => {
-                let _link: JoinSet<()> = node.take_actor().into_iter().map(Actor::run).collect();
-                let probed = async { probe(&node, layer, None).await.map_err(|trouble| trouble.text) };
+            Ok(node) => {
+                let _link: JoinSet<()> = node.link_run().into_iter().collect();
+                let probed = async {
+                    match probe(&node, layer, None).await {
+                        Ok(probe) => Ok(probe),
+                        Err(Trouble { text, .. }) => Err(match misplaced(&node, layer).await {
+                            Some(what) => format!("{what} ({text})"),
+                            None => text,
+                        }),
+                    }
+                };
                 let both = async { tokio::try_join!(probed, node.linked()) };
                 let outcome = timeout(limit, both).await;
                 outcome.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))).map(|(probe, ())| probe)

@@ -41,7 +41,7 @@ pub(super) struct Dev {
 pub(super) fn run(dev: &Dev) -> ExitCode {
     run::start_log(&Log::default());
     let served = block_on(async {
-        let signals = run::Signals::listen()?;
+        let mut signals = run::Signals::listen()?;
         let options = Options {
             execution: usize::from(dev.nodes),
             consensus: usize::from(dev.nodes),
@@ -50,15 +50,17 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             control: Some(dev.control),
             ..Options::default()
         };
-        let devnet = Devnet::start(options, Arc::new(Tcp)).await.map_err(|error| format!("the devnet: {error}"))?;
+        let devnet = Devnet::start(options, Arc::new(Tcp)).await.map_err(|error| {
+            format!("the pretend network cannot listen: {error} (it is controlled at {}: see --control)", dev.control)
+        })?;
         let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());
         let app = App::start(config, World::real(threads), None).await.map_err(|error| error.to_string())?;
         introduce(&devnet, &app);
         signals.until_told(&app).await;
-        app.shutdown().await;
+        let code = signals.see_down(app).await;
         drop(devnet);
-        Ok::<_, String>(())
+        Ok::<_, String>(code)
     });
     conclude(served)
 }

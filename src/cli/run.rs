@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, process::ExitCode, sync::Arc, thread::available_parallelism};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::fmt;
 
 use super::{Settings, block_on, conclude};
@@ -22,15 +22,21 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let again = settings.clone();
     let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
     let served = block_on(async {
-        let signals = Signals::listen()?;
+        let mut signals = Signals::listen()?;
         let app = App::start(config, World::real(threads), source).await.map_err(|error| error.to_string())?;
         info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
-        let reason = signals.until_told(&app).await;
-        info!(reason, "shutting down: letting calls finish");
-        app.shutdown().await;
-        Ok::<_, String>(())
+        let reason = signals.until_told(&app).await.name;
+        info!(reason, "shutting down: letting calls finish; a second signal ends the process at once");
+        Ok::<_, String>(signals.see_down(app).await)
     });
     conclude(served)
+}
+
+/// A signal to end.
+pub(super) struct End {
+    name: &'static str,
+    /// The exit code of a process that it ends at once, as a shell counts.
+    code: u8,
 }
 
 /// The signals that tell the process what to do, heard from the moment that this exists.
@@ -51,14 +57,33 @@ impl Signals {
     }
 
     /// Waits for a signal to end; reloads when told to in the meantime.
-    pub(super) async fn until_told(mut self, app: &App) -> &'static str {
+    pub(super) async fn until_told(&mut self, app: &App) -> End {
         loop {
-            // All arms are cancel-safe.
+            // Both arms are cancel-safe.
             tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
+                end = Self::end(&mut self.terminate, &mut self.interrupt) => return end,
                 _ = self.hangup.recv() => app.ask_for_reload(),
             }
+        }
+    }
+
+    /// Lets what is in flight finish. Another signal to end cuts that short; the exit code tells whether one did.
+    pub(super) async fn see_down(&mut self, app: App) -> ExitCode {
+        // Dropping a shutdown that is under way ends the proxy at once.
+        tokio::select! {
+            () = app.shutdown() => ExitCode::SUCCESS,
+            end = Self::end(&mut self.terminate, &mut self.interrupt) => {
+                warn!(reason = end.name, "ending at once: calls in flight are cut");
+                ExitCode::from(end.code)
+            }
+        }
+    }
+
+    async fn end(terminate: &mut Signal, interrupt: &mut Signal) -> End {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            _ = terminate.recv() => End { name: "SIGTERM", code: 128 + 15 },
+            _ = interrupt.recv() => End { name: "SIGINT", code: 128 + 2 },
         }
     }
 }

@@ -1,28 +1,36 @@
 //! `steadfast status`: the nodes of a running proxy as it sees them.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde::Deserialize;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{block_on, table::table};
+use super::{admin::Admin, block_on, table::table};
 
 /// Which proxy, and how to show it.
 #[derive(Args)]
 pub(super) struct Status {
-    /// The proxy's admin side.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9545")]
-    admin: String,
+    #[command(flatten)]
+    admin: Admin,
     /// Show it anew every second until Ctrl-C.
     #[arg(long)]
     watch: bool,
-    /// Print nothing; only the exit code tells whether the proxy is ready (0) or not (1).
+    /// Print everything that is known as JSON.
     #[arg(long, conflicts_with = "watch")]
+    json: bool,
+    /// Print nothing; only the exit code tells whether the proxy is ready (0) or not (1).
+    #[arg(long, conflicts_with_all = ["watch", "json"])]
     ready: bool,
+    /// Print nothing; only the exit code tells whether the process is alive (0) or not (1).
+    #[arg(long, conflicts_with_all = ["watch", "json", "ready"])]
+    live: bool,
 }
 
 /// How long the proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is asked.
+const ROUND: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 struct Report {
@@ -83,25 +91,23 @@ struct LastError {
 
 pub(super) fn run(status: &Status) -> ExitCode {
     let shown = block_on(async {
-        loop {
-            let report = fetch(&status.admin).await;
-            let is_ready = report.as_ref().is_ok_and(|report| report.ready);
-            if status.ready {
-                return is_ready;
-            }
-            if status.watch {
-                // Home, and clear to the end of the screen.
-                print!("\x1b[H\x1b[2J");
-            }
-            match report {
-                Ok(report) => print!("{}", render(&report)),
-                Err(why) => eprintln!("{why}"),
-            }
-            if !status.watch {
-                return is_ready;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        if status.live {
+            let answer = status.admin.get("/livez", PATIENCE).await;
+            return answer.is_ok_and(|answer| answer.status.is_success());
         }
+        if status.watch {
+            watch(&status.admin).await;
+            return false;
+        }
+        let answer = fetch(&status.admin).await;
+        let is_ready = answer.as_ref().is_ok_and(|(report, _)| report.ready);
+        match answer {
+            _ if status.ready => {}
+            Ok((_, text)) if status.json => print!("{text}"),
+            Ok((report, _)) => print!("{}", render(&report, None)),
+            Err(why) => eprintln!("{why}"),
+        }
+        is_ready
     });
     match shown {
         Ok(true) => ExitCode::SUCCESS,
@@ -110,28 +116,85 @@ pub(super) fn run(status: &Status) -> ExitCode {
     }
 }
 
-async fn fetch(admin: &str) -> Result<Report, String> {
-    let url = format!("{}/status", admin.trim_end_matches('/'));
-    let unreachable = |error: reqwest::Error| {
-        let error = error.without_url();
-        let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
-        let error = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        format!(
-            "{admin} does not answer as a proxy's admin side: {error}\nis it running, and is this its admin.listen?"
-        )
-    };
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(unreachable)?;
-    let response = client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(unreachable)?;
-    response.json().await.map_err(unreachable)
+/// The proxy's report, and its text.
+async fn fetch(admin: &Admin) -> Result<(Report, String), String> {
+    let answer = admin.get("/status", PATIENCE).await?;
+    let read = || serde_json::from_str(&answer.body).ok().filter(|_| answer.status.is_success());
+    match read() {
+        Some(report) => Ok((report, answer.body)),
+        None => Err(format!(
+            "{} answers, and not as a proxy's admin side (HTTP status {})\nis this its admin.listen? --admin names another",
+            admin.url(),
+            answer.status
+        )),
+    }
 }
 
-fn render(report: &Report) -> String {
+/// Shows the report anew every second, until nobody looks any more.
+async fn watch(admin: &Admin) {
+    let mut screen = Screen { admin: admin.url(), last: None, trouble: None };
+    loop {
+        let next = Instant::now() + ROUND;
+        let mut asking = std::pin::pin!(fetch(admin));
+        let outcome = loop {
+            // Both arms are cancel-safe. While no answer comes, the age of the last one goes on.
+            tokio::select! {
+                biased;
+                outcome = &mut asking => break outcome,
+                () = sleep(ROUND) => if !screen.draw() { return },
+            }
+        };
+        match outcome {
+            Ok((report, _)) => (screen.last, screen.trouble) = (Some((report, Instant::now())), None),
+            Err(why) => screen.trouble = Some(why),
+        }
+        if !screen.draw() {
+            return;
+        }
+        sleep_until(next).await;
+    }
+}
+
+/// What `--watch` shows.
+struct Screen {
+    admin: String,
+    /// The last report, and when it came.
+    last: Option<(Report, Instant)>,
+    /// Why there is none now.
+    trouble: Option<String>,
+}
+
+impl Screen {
+    /// Whether there is still somebody to show it to.
+    fn draw(&self) -> bool {
+        // Clear the screen, and begin at its first line.
+        let text = format!("\x1b[2J\x1b[H{}", self.text(Instant::now()));
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    }
+
+    /// The report with its age; or, while none comes, why, and how old the last one is. Nodes that were well then may not be now, so
+    /// an old report is not shown beside an error.
+    fn text(&self, now: Instant) -> String {
+        let age = |at: &Instant| now.saturating_duration_since(*at).as_secs();
+        match (&self.last, &self.trouble) {
+            (Some((report, at)), None) => render(report, Some(age(at))),
+            (Some((_, at)), Some(why)) => format!("{why}\nlast answer: {} s ago\n", age(at)),
+            (None, Some(why)) => format!("{why}\nno answer yet\n"),
+            (None, None) => format!("asking {}\n", self.admin),
+        }
+    }
+}
+
+/// The report as a table, with its age in seconds where that is of interest.
+fn render(report: &Report, age: Option<u64>) -> String {
     let state = match (report.ready, report.draining) {
         (true, _) => "ready",
         (false, true) => "draining",
         (false, false) => "not ready",
     };
-    let mut text = format!("steadfast {}: {state}\n\n", report.version);
+    let age = age.map_or_else(String::new, |seconds| format!(", as of {seconds} s ago"));
+    let mut text = format!("steadfast {}: {state}{age}\n\n", report.version);
     let head = ["", "NETWORK", "NODE", "TIER", "URL", "HEAD", "LAG", "LATENCY", "CALLS", "STATE", "LAST ERROR"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (network, layer, side) in report.networks.iter().flat_map(Network::sides) {
@@ -158,6 +221,9 @@ fn render(report: &Report) -> String {
                 "network {network}, {layer}: no node is usable by the rules; the least bad one serves\n"
             ));
         }
+        if side.active.is_none() {
+            text.push_str(&format!("network {network}, {layer}: no node can serve; calls wait, and then fail\n"));
+        }
     }
     text.push_str(&table(&rows));
     text
@@ -168,5 +234,29 @@ fn state_of(node: &Node) -> String {
     match &node.pair {
         Some(Pair { name, fault: Some(fault) }) => format!("{state}; pair {name}: {fault}"),
         _ => state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen(last: Option<u64>, trouble: Option<&str>) -> String {
+        let now = Instant::now();
+        let report = || Report { version: "1.2.3".into(), ready: true, draining: false, networks: Vec::new() };
+        let last = last.map(|age| (report(), now - Duration::from_secs(age)));
+        Screen { admin: "http://a".into(), last, trouble: trouble.map(str::to_owned) }.text(now)
+    }
+
+    #[test]
+    fn a_report_that_is_watched_tells_its_age() {
+        assert!(screen(Some(0), None).starts_with("steadfast 1.2.3: ready, as of 0 s ago\n"));
+        assert!(screen(Some(4), None).starts_with("steadfast 1.2.3: ready, as of 4 s ago\n"));
+    }
+
+    #[test]
+    fn a_proxy_that_is_gone_leaves_no_old_report_on_the_screen() {
+        assert_eq!(screen(Some(12), Some("gone")), "gone\nlast answer: 12 s ago\n");
+        assert_eq!(screen(None, Some("gone")), "gone\nno answer yet\n");
     }
 }

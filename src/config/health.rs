@@ -4,7 +4,17 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::reader::Reader;
 
-/// How nodes are probed.
+/// When the proxy as a whole says that it is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ready {
+    /// When one side of one network has a node that may serve.
+    #[default]
+    Any,
+    /// When every side of every network has one.
+    All,
+}
+
+/// How nodes are probed, and what is said of that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// From the start of one probe of a node to the start of its next.
@@ -19,6 +29,8 @@ pub struct Health {
     pub max_lag_blocks: u64,
     /// Slots that a consensus node may be behind the pool's head.
     pub max_lag_slots: u64,
+    /// When the proxy is ready.
+    pub ready: Ready,
 }
 
 impl Default for Health {
@@ -30,6 +42,7 @@ impl Default for Health {
             rise: const { NonZeroU32::new(2).expect("not zero") },
             max_lag_blocks: 5,
             max_lag_slots: 3,
+            ready: Ready::default(),
         }
     }
 }
@@ -44,6 +57,7 @@ impl Health {
             rise: r.positive("rise", default.rise),
             max_lag_blocks: r.number("max_lag_blocks", default.max_lag_blocks),
             max_lag_slots: r.number("max_lag_slots", default.max_lag_slots),
+            ready: r.choice("ready", &[("any", Ready::Any), ("all", Ready::All)], default.ready),
         };
         r.check(
             health.interval >= Duration::from_millis(10),

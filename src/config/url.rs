@@ -168,6 +168,11 @@ impl FromStr for Url {
         if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('\\') {
             return Err(Invalid("has a space, a backslash or a non-ASCII character in it: write it percent-encoded"));
         }
+        if holds_another(text) {
+            return Err(Invalid(
+                "holds more than one URL: a WebSocket's is a setting of its own (`ws`), and another node an entry of its own",
+            ));
+        }
         if text.contains('#') {
             return Err(Invalid(
                 "has a `#` in it: a fragment means nothing to a node (write %23 if it belongs to a key)",
@@ -232,6 +237,15 @@ impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
     }
+}
+
+/// Whether a comma stands where none can, or another URL behind one.
+fn holds_another(text: &str) -> bool {
+    let host = text.split_once("://").map_or("", |(_, rest)| rest);
+    let host = &host[..host.find(['/', '?']).unwrap_or(host.len())];
+    let host = host.rsplit('@').next().unwrap_or(host);
+    let is_url = |rest: &str| ["http://", "https://", "ws://", "wss://"].iter().any(|scheme| rest.starts_with(scheme));
+    host.contains([',', ';']) || text.split([',', ';']).skip(1).any(is_url)
 }
 
 fn percent_encoding_is_whole(text: &str) -> bool {
@@ -375,7 +389,9 @@ mod tests {
             ("http://a..b", "neither a name nor an address"),
             ("http://.", "neither a name nor an address"),
             ("http://s3cret%41", "neither a name nor an address"),
-            ("http://a,s3cret", "neither a name nor an address"),
+            ("http://a,s3cret", "more than one URL"),
+            ("http://a:1,ws://s3cret", "more than one URL"),
+            ("http://a:8545/s3cret,http://b", "more than one URL"),
             ("http://*.s3cret", "neither a name nor an address"),
             ("http://256.0.0.1", "looks like an IPv4 address"),
             ("http://127.1", "looks like an IPv4 address"),

@@ -13,8 +13,8 @@ pub enum Refusal {
     Blocked(String),
     /// Subscriptions need a connection that can carry notifications.
     NeedsWebSocket,
-    /// No node could serve inside the hold time, or none that the call could go to is left.
-    NoNode,
+    /// No node answered it, inside the hold time or after all attempts; says why.
+    Unserved(Unserved),
     /// No node would take it: the HTTP status that the last one gave instead of a JSON-RPC answer.
     Rejected(u16),
     /// All nodes that could serve refuse calls for quota, and rest for so many seconds more.
@@ -34,6 +34,53 @@ pub enum Refusal {
     },
 }
 
+/// Why no node answered a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// No node may serve: all are down, or none was heard yet.
+    NoNode,
+    /// The nodes that answer serve another chain.
+    OtherChain,
+    /// The operator has taken out the nodes that could serve.
+    Cordoned,
+    /// Nodes may serve, and all attempts at them failed.
+    Failed,
+    /// The nodes take no more connections.
+    Full,
+    /// This machine lacks what a connection to a node needs, such as file descriptors.
+    Exhausted,
+}
+
+impl Unserved {
+    /// Whether there was no node to ask.
+    pub fn is_for_want_of_a_node(self) -> bool {
+        matches!(self, Self::NoNode | Self::OtherChain | Self::Cordoned)
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NoNode => "no_node",
+            Self::OtherChain => "other_chain",
+            Self::Cordoned => "cordoned",
+            Self::Failed => "attempts_failed",
+            Self::Full => "nodes_full",
+            Self::Exhausted => "out_of_resources",
+        }
+    }
+
+    /// The error in words.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::NoNode => "no node can serve this call now",
+            Self::OtherChain => "no node can serve this call now: those that answer serve another chain",
+            Self::Cordoned => "no node can serve this call now: the operator has taken out those that could",
+            Self::Failed => "all attempts to have a node answer this call failed",
+            Self::Full => "the nodes take no more connections now",
+            Self::Exhausted => "the proxy has not what it needs for a connection to a node, such as file descriptors",
+        }
+    }
+}
+
 impl Refusal {
     /// The JSON-RPC error code.
     pub fn code(&self) -> i32 {
@@ -41,7 +88,9 @@ impl Refusal {
             Self::NotJson(_) => -32700,
             Self::NotARequest(_) => -32600,
             Self::Blocked(_) | Self::NeedsWebSocket => -32601,
-            Self::NoNode | Self::Rejected(_) | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => -32002,
+            Self::Unserved(_) | Self::Rejected(_) | Self::Deadline | Self::OutcomeUnknown | Self::ShuttingDown => {
+                -32002
+            }
             Self::Resting(_) | Self::Limit { .. } => -32005,
         }
     }
@@ -53,7 +102,7 @@ impl Refusal {
             Self::NotARequest(_) => "invalid_request",
             Self::Blocked(_) => "blocked_method",
             Self::NeedsWebSocket => "needs_websocket",
-            Self::NoNode => "no_node",
+            Self::Unserved(why) => why.reason(),
             Self::Rejected(_) => "rejected",
             Self::Resting(_) => "resting",
             Self::Deadline => "deadline",
@@ -71,7 +120,7 @@ impl Refusal {
             // In geth's words, which clients know how to take.
             Self::Blocked(method) => format!("the method {method} does not exist/is not available"),
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
-            Self::NoNode => "no node can serve this call now".into(),
+            Self::Unserved(why) => why.message().into(),
             Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),
             Self::Resting(seconds) => {
                 format!("the nodes refuse calls for quota and are left alone for {seconds} s more")
@@ -111,7 +160,8 @@ mod tests {
             (Refusal::NotJson("a \"quote\"".into()), -32700, None),
             (Refusal::NotARequest("x"), -32600, None),
             (Refusal::Blocked("admin_\n".into()), -32601, None),
-            (Refusal::NoNode, -32002, Some("no_node")),
+            (Refusal::Unserved(Unserved::NoNode), -32002, Some("no_node")),
+            (Refusal::Unserved(Unserved::Failed), -32002, Some("attempts_failed")),
             (Refusal::Rejected(413), -32002, Some("rejected")),
             (Refusal::Resting(7), -32005, Some("resting")),
             (Refusal::Deadline, -32002, Some("deadline")),
@@ -125,6 +175,6 @@ mod tests {
             assert_eq!(json["error"]["code"], code);
             assert_eq!(json["error"]["data"]["reason"].as_str(), reason);
         }
-        assert!(Refusal::NoNode.body(None).starts_with(br#"{"jsonrpc":"2.0","id":null,"#));
+        assert!(Refusal::ShuttingDown.body(None).starts_with(br#"{"jsonrpc":"2.0","id":null,"#));
     }
 }

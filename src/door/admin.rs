@@ -21,7 +21,10 @@ use tokio::{
 
 use crate::{
     domain::verdict::Verdict,
-    door::site::{Served, Site},
+    door::{
+        readiness::{Detail, Readiness},
+        site::{Served, Site},
+    },
     metrics::{Facts, Metrics},
     net::BoxIo,
     pool::Pool,
@@ -40,24 +43,24 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     started: Instant,
     /// Whether the operator asked for no more traffic.
-    draining: Arc<watch::Sender<bool>>,
-    closing: watch::Receiver<bool>,
+    draining: watch::Sender<bool>,
+    readiness: Readiness,
     /// Turns true when a task that all depends on has ended.
     broken: watch::Receiver<bool>,
     reload: mpsc::Sender<Reload>,
 }
 
 impl Admin {
-    /// The side for what `site` holds. Reloads are asked for through `reload`.
+    /// The side for what `site` holds. It switches `draining`, and reloads are asked for through `reload`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
-        closing: watch::Receiver<bool>,
+        draining: watch::Sender<bool>,
+        readiness: Readiness,
         broken: watch::Receiver<bool>,
         reload: mpsc::Sender<Reload>,
     ) -> Self {
-        let draining = Arc::new(watch::Sender::new(false));
-        Self { site, metrics, started: Instant::now(), draining, closing, broken, reload }
+        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload }
     }
 
     /// Serves one connection to its end.
@@ -72,11 +75,6 @@ impl Admin {
         }
     }
 
-    /// Whether new traffic is welcome.
-    fn is_ready(&self) -> bool {
-        !*self.closing.borrow() && !*self.draining.borrow() && self.site.load().is_ready()
-    }
-
     async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if let Err((status, why)) = page::check(&self.site.load().admin_hosts, &request) {
@@ -89,9 +87,13 @@ impl Admin {
                 "/metrics" => self.metrics(),
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
                 "/livez" => text(StatusCode::OK, "ok\n"),
-                "/readyz" if self.is_ready() => text(StatusCode::OK, "ok\n"),
-                "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-                _ => unknown(path),
+                _ => match path.strip_prefix("/readyz").filter(|part| part.is_empty() || part.starts_with('/')) {
+                    Some(part) => {
+                        let (status, told) = self.readiness.answer(part, request.uri().query(), Detail::Names);
+                        json_reply(status, &told)
+                    }
+                    None => unknown(path),
+                },
             };
         }
         if request.method() != Method::POST {
@@ -116,8 +118,8 @@ impl Admin {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.started.elapsed().as_secs(),
-            "ready": self.is_ready(),
-            "draining": *self.draining.borrow(),
+            "ready": self.readiness.is_ready(),
+            "draining": self.readiness.is_draining(),
             "websockets": {
                 "connections": self.metrics.websockets_open(),
                 "subscriptions": self.metrics.subscriptions_open(),
@@ -164,11 +166,23 @@ impl Admin {
             .filter(|(pool, name)| is_meant(pool, name))
             .collect();
         match meant[..] {
-            [] => failure(StatusCode::NOT_FOUND, &format!("there is no node {node}")),
+            [] => {
+                let all = site.networks.iter().flat_map(Served::pools);
+                let names = all.flat_map(|pool| pool.nodes.iter().map(|node| full(pool, &node.name)));
+                let names: Vec<_> = names.collect();
+                let why = format!("there is no node {node}; the nodes are {}", names.join(", "));
+                failure(StatusCode::NOT_FOUND, &why)
+            }
             [(pool, name)] => {
                 pool.cordon(name, cordoned).await;
                 let (network, layer) = (&*pool.network, pool.layer.as_str());
-                let done = json!({ "node": name, "network": network, "layer": layer, "cordoned": cordoned });
+                // What is said of it is as of then.
+                let warning = (cordoned && !pool.snapshot().serves()).then(|| {
+                    format!("no other node of {network} {layer} can serve now: calls wait for calls.hold, and fail")
+                });
+                let done = json!({
+                    "node": name, "network": network, "layer": layer, "cordoned": cordoned, "warning": warning,
+                });
                 json_reply(StatusCode::OK, &done)
             }
             _ => {
@@ -180,11 +194,12 @@ impl Admin {
     }
 }
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "GET /status",
     "GET /metrics",
     "GET /livez",
     "GET /readyz",
+    "GET /readyz/<network>?layer=<el|cl>",
     "POST /nodes/<name>/cordon",
     "POST /nodes/<name>/uncordon",
     "POST /drain",
@@ -200,6 +215,8 @@ fn fill(facts: &Facts, pool: &Pool) {
         let name = &*node.name;
         let usable = known.verdict.is_usable() && !known.cordoned;
         facts.node_usable.with_label_values(&[network, name, layer, node.tier.as_str()]).set(i64::from(usable));
+        let cordoned = i64::from(known.cordoned);
+        facts.node_cordoned.with_label_values(&[network, name, layer]).set(cordoned);
         if let Some(head) = &known.head {
             facts.node_head.with_label_values(&[network, name, layer]).set(number(head.number));
         }
@@ -220,6 +237,7 @@ fn fill(facts: &Facts, pool: &Pool) {
     if let Some(head) = snapshot.head {
         facts.pool_head.with_label_values(&[network, layer]).set(number(head));
     }
+    facts.pool_serves.with_label_values(&[network, layer]).set(i64::from(snapshot.serves()));
     facts.failover_active.with_label_values(&[network, layer]).set(i64::from(snapshot.is_failed_over()));
 }
 

@@ -36,7 +36,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body},
     },
-    door::{Guest, Usher, site::Site},
+    door::{Guest, Usher, readiness::Readiness, site::Site},
     metrics::Metrics,
     net::BoxIo,
 };
@@ -59,6 +59,8 @@ pub struct Service {
     metrics: Arc<Metrics>,
     /// Turns true when the proxy goes down: no connection takes another request then.
     closing: watch::Receiver<bool>,
+    /// What load balancers are told.
+    readiness: Readiness,
     /// Whose the requests to the beacon API are.
     beacon: Guest,
     /// Whose the connections are that go on as WebSockets.
@@ -68,16 +70,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service for what `site` holds, until `closing` turns true. Requests to the beacon API go to `beacon`, and connections that
-    /// are to go on as WebSockets to `usher`.
+    /// A service for what `site` holds, until `closing` turns true. Load balancers hear of `readiness`, requests to the beacon API go to
+    /// `beacon`, and connections that are to go on as WebSockets to `usher`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
+        readiness: Readiness,
         beacon: Guest,
         usher: Arc<dyn Usher>,
     ) -> Self {
-        Self { site, metrics, closing, beacon, usher, long_lines: Arc::new(Semaphore::new(LONG_LINES)) }
+        Self { site, metrics, closing, readiness, beacon, usher, long_lines: Arc::new(Semaphore::new(LONG_LINES)) }
     }
 
     /// Serves one connection to its end.

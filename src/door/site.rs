@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     call::{Calls, rest::Rest},
-    config::{Beacon, HostRule, Origins, Ws},
+    config::{Beacon, HostRule, Origins, Ready, Ws},
     events::Events,
     pool::Pool,
     view::Views,
@@ -46,6 +46,8 @@ impl Served {
 pub struct Site {
     /// The networks.
     pub networks: Vec<Served>,
+    /// When the whole is ready.
+    pub ready: Ready,
     /// By which names clients may ask.
     pub hosts: HostRule,
     /// By which names operators may ask.
@@ -114,11 +116,6 @@ impl Site {
         Some((self.networks.iter().find(|network| !network.is_default && *network.name == *name), path))
     }
 
-    /// Whether every side of every network has a node that may serve.
-    pub fn is_ready(&self) -> bool {
-        self.networks.iter().flat_map(Served::pools).all(|pool| pool.snapshot().serves())
-    }
-
     /// Whether a client's header of this name is sent along.
     pub fn forwards(&self, name: &str) -> bool {
         self.longest_forwarded(name).is_some()
@@ -162,6 +159,7 @@ mod tests {
     fn site(networks: Vec<Served>, forward: Vec<HeaderName>) -> Site {
         Site {
             networks,
+            ready: Ready::Any,
             hosts: Hosts::None.for_clients(true),
             admin_hosts: Hosts::None.for_operator(true),
             origins: Origins::None,

@@ -6,6 +6,8 @@ use prometric::prometheus::{IntGaugeVec, Opts};
 pub struct Facts {
     /// Whether calls may go to the node: 1 or 0.
     pub node_usable: IntGaugeVec,
+    /// Whether the operator has taken the node out: 1 or 0.
+    pub node_cordoned: IntGaugeVec,
     /// The node's head.
     pub node_head: IntGaugeVec,
     /// Blocks that the node is behind the pool's head.
@@ -20,6 +22,8 @@ pub struct Facts {
     pub node_waiting: IntGaugeVec,
     /// The pool's head.
     pub pool_head: IntGaugeVec,
+    /// Whether any node may serve: 1 or 0.
+    pub pool_serves: IntGaugeVec,
     /// 1 for the node that calls go to first, 0 for the others.
     pub active_node: IntGaugeVec,
     /// Whether calls go to a backup, or to a node that the rules find unusable: 1 or 0.
@@ -36,6 +40,11 @@ impl Facts {
                 "node_usable",
                 "Whether calls may go to the node",
                 &["network", "node", "layer", "tier"],
+            ),
+            node_cordoned: gauge(
+                "node_cordoned",
+                "Whether the operator has taken the node out",
+                &["network", "node", "layer"],
             ),
             node_head: gauge("node_head", "The node's head", &["network", "node", "layer"]),
             node_lag: gauge("node_lag", "Blocks the node is behind the pool's head", &["network", "node", "layer"]),
@@ -56,6 +65,7 @@ impl Facts {
                 &["network", "node", "layer"],
             ),
             pool_head: gauge("pool_head", "The pool's head", &["network", "layer"]),
+            pool_serves: gauge("pool_serves", "Whether any node may serve", &["network", "layer"]),
             active_node: gauge("active_node", "1 for the node that calls go to first", &["network", "layer", "node"]),
             failover_active: gauge(
                 "failover_active",
@@ -65,9 +75,10 @@ impl Facts {
         }
     }
 
-    pub(super) fn all(&self) -> [&IntGaugeVec; 10] {
+    pub(super) fn all(&self) -> [&IntGaugeVec; 12] {
         let Self {
             node_usable,
+            node_cordoned,
             node_head,
             node_lag,
             node_verdict,
@@ -75,11 +86,13 @@ impl Facts {
             node_connections,
             node_waiting,
             pool_head,
+            pool_serves,
             active_node,
             failover_active,
         } = self;
         [
             node_usable,
+            node_cordoned,
             node_head,
             node_lag,
             node_verdict,
@@ -87,6 +100,7 @@ impl Facts {
             node_connections,
             node_waiting,
             pool_head,
+            pool_serves,
             active_node,
             failover_active,
         ]

@@ -1,4 +1,4 @@
-//! The instruments of what stays open: clients' WebSockets, their subscriptions, and the links to nodes.
+//! The instruments of what stays open: clients' WebSockets and their subscriptions.
 
 use prometric::{Counter, Gauge, Histogram};
 use prometric_derive::metrics;
@@ -19,18 +19,6 @@ pub(super) struct Live {
     /// Subscriptions of WebSocket clients open now, by kind: newHeads, logs, or other.
     #[metric(labels = ["kind"])]
     subscriptions: Gauge,
-    /// Whether the WebSocket to the node is open: 1 or 0.
-    #[metric(labels = ["node"])]
-    link_up: Gauge,
-    /// Times that the WebSocket to the node was opened anew after it was lost.
-    #[metric(labels = ["node"])]
-    link_reconnects_total: Counter,
-    /// Times that the WebSocket to the node was closed because it told of no blocks though the node had some.
-    #[metric(labels = ["node"])]
-    link_mute_total: Counter,
-    /// Subscriptions of our own asked for again on a new WebSocket to the node, by outcome: accepted, refused, or lost.
-    #[metric(labels = ["node", "outcome"])]
-    replays_total: Counter,
     /// Blocks that a reorganisation took out.
     #[metric(buckets = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0])]
     reorg_depth: Histogram,
@@ -48,7 +36,9 @@ pub enum Replay {
 }
 
 impl Replay {
-    fn as_str(self) -> &'static str {
+    pub(super) const ALL: [Self; 3] = [Self::Accepted, Self::Refused, Self::Lost];
+
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
@@ -92,31 +82,6 @@ impl Metrics {
     /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as the guard lives.
     pub fn subscription(&self, kind: &'static str) -> impl Drop + Send + Sync + use<> {
         Guard::new(self.live.subscriptions.clone(), vec![kind.to_owned()])
-    }
-
-    /// Counts the link to a node as up for as long as the guard lives.
-    pub fn link(&self, node: &str) -> impl Drop + Send + use<> {
-        Guard::new(self.live.link_up.clone(), vec![node.to_owned()])
-    }
-
-    /// Shows a node's link, down until a [`Metrics::link`] guard says otherwise.
-    pub fn has_link(&self, node: &str) {
-        self.live.link_up(node).set(0_u64);
-    }
-
-    /// The link to a node was opened anew.
-    pub fn relinked(&self, node: &str) {
-        self.live.link_reconnects_total(node).inc();
-    }
-
-    /// The link to a node was found mute.
-    pub fn mute(&self, node: &str) {
-        self.live.link_mute_total(node).inc();
-    }
-
-    /// A subscription of our own was asked for again.
-    pub fn replayed(&self, node: &str, outcome: Replay) {
-        self.live.replays_total(node, outcome.as_str()).inc();
     }
 
     /// A reorganisation took out `depth` blocks.

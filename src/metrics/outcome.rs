@@ -1,5 +1,7 @@
 //! How calls and attempts end, in words for labels.
 
+use crate::domain::refusal::Unserved;
+
 /// How a call ended, for its label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
@@ -11,6 +13,8 @@ pub enum CallOutcome {
     Refused,
     /// No node could serve.
     NoNode,
+    /// All attempts at nodes failed.
+    Failed,
     /// The deadline passed.
     Deadline,
     /// It may have had its effect, and no answer came.
@@ -19,9 +23,23 @@ pub enum CallOutcome {
     Gone,
 }
 
+impl From<Unserved> for CallOutcome {
+    fn from(why: Unserved) -> Self {
+        if why.is_for_want_of_a_node() { Self::NoNode } else { Self::Failed }
+    }
+}
+
 impl CallOutcome {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Result, Self::NodeError, Self::Refused, Self::NoNode, Self::Deadline, Self::OutcomeUnknown, Self::Gone];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Result,
+        Self::NodeError,
+        Self::Refused,
+        Self::NoNode,
+        Self::Failed,
+        Self::Deadline,
+        Self::OutcomeUnknown,
+        Self::Gone,
+    ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +47,7 @@ impl CallOutcome {
             Self::NodeError => "node_error",
             Self::Refused => "refused",
             Self::NoNode => "no_node",
+            Self::Failed => "attempts_failed",
             Self::Deadline => "deadline",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Gone => "client_gone",

@@ -34,7 +34,7 @@ pub use self::{
 };
 use self::{connect::Connector, feed::Queue, reply::Reply};
 use super::{Dial, upstream::Target};
-use crate::metrics::Metrics;
+use crate::metrics::LinkMetrics;
 
 /// The longest message, in bytes, in either direction. A node that sends a longer one is cut off.
 pub const MAX_MESSAGE: usize = 64 << 20;
@@ -94,6 +94,7 @@ pub struct Link {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     status: watch::Receiver<Status>,
+    metrics: LinkMetrics,
 }
 
 impl fmt::Debug for Link {
@@ -103,23 +104,26 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Prepares the link to `target`, named `label` in the metrics, whose delays between attempts are drawn from `seed`. Nothing is
+    /// Prepares the link to `target`, whose delays between attempts are drawn from `seed`. Nothing is
     /// dialled before the actor runs; it ends when the handle is gone.
     pub fn new(
         target: Target,
         dial: Arc<dyn Dial>,
         patience: Patience,
         seed: u64,
-        metrics: Arc<Metrics>,
-        label: &str,
+        metrics: LinkMetrics,
     ) -> (Arc<Self>, Actor) {
-        metrics.has_link(label);
         let (commands, queued) = mpsc::channel(MAX_QUEUED);
         let (told, status) = watch::channel(Status::default());
         let shared = Arc::new(Shared::default());
         let connector = Connector::new(target, dial, patience);
-        let actor = Actor::new(connector, patience, seed, metrics, label, queued, shared.clone(), told);
-        (Arc::new(Self { commands, shared, status }), actor)
+        let actor = Actor::new(connector, patience, seed, metrics.clone(), queued, shared.clone(), told);
+        (Arc::new(Self { commands, shared, status, metrics }), actor)
+    }
+
+    /// Where it is counted.
+    pub fn metrics(&self) -> &LinkMetrics {
+        &self.metrics
     }
 
     /// Sends one call and waits for the answer. `raw` is the whole request object, `id` the place of its id's value in it; `None` for

@@ -12,9 +12,9 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{
-            AtomicBool, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -31,6 +31,8 @@ use super::{exchange::Conn, upstream::worker};
 
 /// How much later than the first in the queue another may have come and still be given a connection of its own worker's.
 const LENIENCY: Duration = Duration::from_millis(100);
+/// Calls wait for as long as they like.
+const ENDLESS: u64 = u64::MAX;
 /// How far into the queue a waiter of the connection's own worker is looked for.
 const SEARCHED: usize = 64;
 
@@ -65,8 +67,8 @@ pub struct Places {
     waiting: AtomicUsize,
     waiting_calls: AtomicUsize,
     is_learnt: AtomicBool,
-    /// How long a call waits before it goes to another node; not set where there is none.
-    patience: OnceLock<Duration>,
+    /// Milliseconds that a call waits before it goes to another node; [`ENDLESS`] where there is none.
+    patience: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -163,21 +165,22 @@ impl Places {
             waiting: AtomicUsize::new(0),
             waiting_calls: AtomicUsize::new(0),
             is_learnt: AtomicBool::new(false),
-            patience: OnceLock::new(),
+            patience: AtomicU64::new(ENDLESS),
             state: Mutex::new(state),
         })
     }
 
-    /// Calls that find no place have other nodes to go to, after `patience`.
-    pub fn set_patience(&self, patience: Duration) {
-        // It is set once, when the node is built.
-        let _ = self.patience.set(patience);
+    /// Calls that find no place have other nodes to go to, after `patience`; `None`: there is none.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        let millis = patience.map_or(ENDLESS, |patience| u64::try_from(patience.as_millis()).unwrap_or(ENDLESS));
+        self.patience.store(millis, Relaxed);
     }
 
     /// How long a call waits for a place now: not at all when none was given to those who wait for as long as that. `None`: as long as
     /// it likes.
     pub fn patience(&self) -> Option<Duration> {
-        let patience = *self.patience.get()?;
+        let millis = Some(self.patience.load(Relaxed)).filter(|millis| *millis != ENDLESS)?;
+        let patience = Duration::from_millis(millis);
         let is_stuck = self.waiting_calls() > 0 && self.granted().elapsed() > patience;
         Some(if is_stuck { Duration::ZERO } else { patience })
     }

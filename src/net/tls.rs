@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        ClientConfig, RootCertStore,
+        CertificateError, ClientConfig, Error, RootCertStore,
         crypto::ring,
         pki_types::{CertificateDer, ServerName},
     },
@@ -47,7 +47,23 @@ impl Tls {
     /// # Errors
     /// When the handshake fails; the certificate's fault is told.
     pub async fn wrap(&self, io: BoxIo) -> io::Result<BoxIo> {
-        let stream = self.connector.connect(self.name.clone(), io).await?;
+        let stream = self.connector.connect(self.name.clone(), io).await.map_err(explained)?;
         Ok(Box::new(stream))
     }
+}
+
+/// The error, and what an operator can do about those that come of a wrong setting.
+fn explained(error: io::Error) -> io::Error {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let advice = match fault {
+        Some(Error::InvalidMessage(_)) => "the port does not speak TLS: is the URL http:// or ws://?",
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "no authority that is trusted has signed the certificate: is one to be named as ca_file?"
+        }
+        Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
+            "the certificate is for other names: is the URL's host one of them?"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {advice}"))
 }

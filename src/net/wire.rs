@@ -23,6 +23,9 @@ const SHORT: usize = 4 * 1024;
 /// So much is copied together at most.
 const TOGETHER: usize = 16 * 1024;
 
+/// How the complaint begins of a peer that wants TLS and heard something else.
+const TLS_ALERT: &[u8] = &[0x15, 0x03];
+
 /// Why bytes are not an HTTP response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an HTTP response: {0}")]
@@ -60,6 +63,9 @@ impl Head {
                 Ok(httparse::Status::Complete(length)) => length,
                 Ok(httparse::Status::Partial) if buffer.len() > MAX_HEAD => return Err(NotHttp("head too long")),
                 Ok(httparse::Status::Partial) => return Ok(None),
+                Err(_) if buffer.starts_with(TLS_ALERT) => {
+                    return Err(NotHttp("the port speaks TLS: is the URL https:// or wss://?"));
+                }
                 Err(_) => return Err(NotHttp("malformed head")),
             };
             let status = response.code.ok_or(NotHttp("no status"))?;

@@ -1,8 +1,12 @@
 //! The pool's mind: inputs in, a snapshot and effects out. No I/O and no clock of its own.
 
 mod choice;
+mod inherit;
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -16,7 +20,7 @@ use super::{
     home::Home,
     node::Node,
     probe::may_be_of_another_chain,
-    snapshot::{Chase, Facts, Snapshot, Wait},
+    snapshot::{Chase, Facts, Snapshot, Switch, Wait},
 };
 use crate::{
     config::Health as Settings,
@@ -56,6 +60,13 @@ pub struct Trouble {
     pub fault: Fault,
     /// For people.
     pub text: String,
+}
+
+impl Trouble {
+    /// No connection to the node became free.
+    pub fn full() -> Self {
+        Self { fault: Fault::Full, text: "no connection to the node became free in time".to_owned() }
+    }
 }
 
 /// What can happen to a pool.
@@ -117,14 +128,7 @@ pub enum Effect {
         to: Verdict,
     },
     /// Calls go elsewhere first.
-    Switched {
-        /// From which node.
-        from: Option<usize>,
-        /// To which node.
-        to: Option<usize>,
-        /// Why, in a word of a bounded set.
-        reason: &'static str,
-    },
+    Switched(Switch),
 }
 
 /// How many blocks (slots) a node of `layer` may be behind.
@@ -135,6 +139,7 @@ pub fn near(layer: Layer, settings: &Settings) -> u64 {
     }
 }
 
+#[derive(Clone)]
 struct Known {
     health: Health,
     chain: Option<Chain>,
@@ -165,6 +170,9 @@ pub struct Board {
     memory: Memory,
     head: Option<u64>,
     active: Option<usize>,
+    /// The node that was active in the pool before, if it is none of this one's.
+    removed: Option<Arc<str>>,
+    last_switch: Option<Switch>,
     unreached_since: Option<Instant>,
     claims: Claims,
     home: Home,
@@ -205,6 +213,8 @@ impl Board {
             memory: Memory::default(),
             head: None,
             active: None,
+            removed: None,
+            last_switch: None,
             unreached_since: None,
             claims: Claims::new(nodes),
             home: Home::default(),
@@ -393,6 +403,7 @@ impl Board {
             wake_at: self.home.wake_at(),
             head: self.head,
             active: self.active,
+            last_switch: self.last_switch.clone(),
             chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
         }
     }

@@ -23,6 +23,11 @@ impl Claims {
         Self(vec![VecDeque::new(); nodes])
     }
 
+    /// These of other indexes: for each node the one that it was before, if any.
+    pub(super) fn moved(&self, from: &[Option<usize>]) -> Self {
+        Self(from.iter().map(|old| old.map_or_else(VecDeque::new, |old| self.0[old].clone())).collect())
+    }
+
     /// `node` named `block` as its head.
     pub(super) fn told(&mut self, node: usize, block: &BlockRef) {
         let said = &mut self.0[node];

@@ -11,14 +11,14 @@ const GRACE: Duration = Duration::from_secs(2);
 const LONGEST_GRACE: Duration = Duration::from_secs(300);
 
 /// What is heard of one node's feed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ear {
     feed: Option<Feed>,
     /// How often in a row it was found mute, with no block told in between.
     muted: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Feed {
     since: Instant,
     /// The height that was last told, or found by the first probe since it runs.

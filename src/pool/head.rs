@@ -125,6 +125,16 @@ pub struct Judgement {
 }
 
 impl Memory {
+    /// This one of other indexes: for each node the one that it was before, if any.
+    pub(super) fn moved(&self, from: &[Option<usize>]) -> Self {
+        fn moved<T: Copy>(of: &BTreeMap<usize, T>, from: &[Option<usize>]) -> BTreeMap<usize, T> {
+            let known = |(new, old): (usize, &Option<usize>)| Some((new, *of.get(&(*old)?)?));
+            from.iter().enumerate().filter_map(known).collect()
+        }
+        let (tracks, leaps) = (moved(&self.tracks, from), moved(&self.leaps, from));
+        Self { tracks, leaps, ..self.clone() }
+    }
+
     /// Blocks a second: as seen, but not fewer than come by the clock; `None` before anything is known.
     fn learnt_pace(&self) -> Option<f64> {
         let seen = || {

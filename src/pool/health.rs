@@ -71,6 +71,11 @@ impl Health {
         Self { state: State::New { failures: 0, why: Down::Unknown }, outages: VecDeque::new(), fall, rise }
     }
 
+    /// What `earlier` knew of the node, by the rules of this.
+    pub fn inherit(&mut self, earlier: &Self) {
+        *self = Self { fall: self.fall, rise: self.rise, ..earlier.clone() };
+    }
+
     /// Why the node is out; `None` while it is in.
     pub fn down(&self) -> Option<Down> {
         match self.state {

@@ -106,7 +106,9 @@ impl Listener {
     async fn mind(&self, before: &Status, now: &Status) {
         let node = &self.pool.nodes[self.index];
         let (network, name) = (&*self.pool.network, &*node.name);
-        if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
+        if self.pool.is_retired() {
+            // The pool in this one's place tells of it.
+        } else if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
             let why = node.why_link_is_down();
             warn!(network, node = name, why, "no WebSocket to the node");
         } else if now.up && before.why_down.is_some() {

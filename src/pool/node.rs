@@ -11,15 +11,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{evidence::Evidence, resting::Resting};
 use crate::{
     config::{Node as Settings, Tier, Url},
-    domain::{conceal::Secrets, method::Method},
-    metrics::{Metrics, NodeMetrics},
+    domain::{conceal::Secrets, method::Method, verdict::Layer},
+    metrics::{Metrics, NodeLabels, NodeMetrics},
     net::{
-        Dial, Endpoint,
+        BoxFuture, Dial, Endpoint,
         link::{self, Link},
         places::{Occupancy, Places},
         tls::Tls,
@@ -36,8 +37,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// No moment.
 const NONE: u64 = u64::MAX;
 
+/// What runs a link, for whoever holds it: it goes on while one of its clones is awaited.
+pub type LinkRun = Shared<BoxFuture<'static, ()>>;
+
 /// How a node may be reached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
     /// How long a connection may take to come about.
     pub connect: Duration,
@@ -55,12 +59,11 @@ impl From<Duration> for Reach {
     }
 }
 
-/// A node of a pool.
+/// A node of a pool. What is in an `Arc` is of the node itself, and shared with the same node of a pool that takes this one's place;
+/// everything else is the pool's.
 pub struct Node {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Its name for metrics that have no network label: with the network before it, but for the default one.
-    pub label: String,
     /// Whose turn it is.
     pub tier: Tier,
     /// Its HTTP side; `None` for a node that has only a WebSocket.
@@ -68,13 +71,13 @@ pub struct Node {
     /// Its WebSocket side, if it has one.
     pub link: Option<Arc<Link>>,
     /// Where its attempts are counted.
-    pub metrics: NodeMetrics,
+    pub metrics: Arc<NodeMetrics>,
     /// What its answers to calls tell.
-    pub traffic: Traffic,
+    pub traffic: Arc<Traffic>,
     /// What it refuses for quota, and for how long it is left alone.
-    pub resting: Resting,
+    pub resting: Arc<Resting>,
     /// The failures of its calls that other nodes answered.
-    pub(super) evidence: Evidence,
+    pub(super) evidence: Arc<Evidence>,
     /// Set when there is a sign that the chain behind its address may be another now.
     pub(super) recheck: AtomicBool,
     /// The URL without its secrets.
@@ -87,20 +90,23 @@ pub struct Node {
     pub(super) is_out: AtomicBool,
     /// Rung to have it probed now.
     pub(super) poke: Notify,
-    /// Who runs the link, until the pool starts it.
-    actor: Option<link::Actor>,
+    /// What runs the link.
+    runs: Option<LinkRun>,
     places: Arc<Places>,
-    secrets: Secrets,
+    secrets: Arc<Secrets>,
+    settings: Settings,
+    reach: Reach,
 }
 
 impl Node {
-    /// Prepares a node for `workers` workers, to be reached as `reach` says; `seed` is for the pauses between attempts to open the link.
+    /// Prepares a node `of` a network and layer for `workers` workers, to be reached as `reach` says; `seed` is for the pauses between
+    /// attempts to open the link.
     ///
     /// # Errors
     /// When its TLS cannot be set up; the text names no secret.
     pub fn new(
         settings: &Settings,
-        label: &str,
+        (network, layer): (&str, Layer),
         dial: &Arc<dyn Dial>,
         reach: impl Into<Reach>,
         workers: usize,
@@ -116,7 +122,7 @@ impl Node {
         let reach = reach.into();
         let bound = (reach.max_connections > 0).then_some(reach.max_connections);
         let own_places = Places::new(bound, workers);
-        reach.patience.into_iter().for_each(|patience| own_places.set_patience(patience));
+        own_places.set_patience(reach.patience);
         let address = |url: &Url| (url.host().clone(), url.port());
         // What listens elsewhere counts for itself.
         let shares = settings.http.as_ref().map(address) == settings.ws.as_ref().map(address);
@@ -130,7 +136,8 @@ impl Node {
             let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
             Ok(Target { endpoint, tls, url: url.clone(), headers, places })
         };
-        let (mut upstream, mut link, mut actor) = (None, None, None);
+        let labels = NodeLabels { network, layer: layer.as_str(), node: settings.name.as_str() };
+        let (mut upstream, mut link, mut runs) = (None, None, None);
         if let Some(url) = &settings.http {
             let basic = url.basic_auth().map(|basic| ("authorization".to_owned(), basic.expose().as_bytes().to_vec()));
             let headers = headers.iter().cloned().chain(basic).collect();
@@ -140,26 +147,27 @@ impl Node {
             let patience =
                 link::Patience { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
-            let seed = label.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
-            let (handle, runs) =
-                Link::new(target(url, headers.clone())?, dial.clone(), patience, seed, metrics.clone(), label);
-            (link, actor) = (Some(handle), Some(runs));
+            let name = [network, layer.as_str(), settings.name.as_str()].concat();
+            let seed = name.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+            let target = target(url, headers.clone())?;
+            let (handle, actor) = Link::new(target, dial.clone(), patience, seed, metrics.link(labels));
+            let run: BoxFuture<'static, ()> = Box::pin(actor.run());
+            (link, runs) = (Some(handle), Some(run.shared()));
         }
         let urls = || settings.http.iter().chain(&settings.ws);
-        let secrets = settings.secrets().into_iter().collect();
+        let secrets = Arc::new(settings.secrets().into_iter().collect());
         let url = urls().next().map(ToString::to_string).unwrap_or_default();
         Ok(Self {
             name: settings.name.as_str().into(),
-            label: label.to_owned(),
             tier: settings.tier,
             upstream,
             link,
-            actor,
+            runs,
             places: own_places,
-            metrics: metrics.node(label),
-            traffic: Traffic::new(),
-            resting: Resting::default(),
-            evidence: Evidence::default(),
+            metrics: Arc::new(metrics.node(labels)),
+            traffic: Arc::new(Traffic::new()),
+            resting: Arc::default(),
+            evidence: Arc::default(),
             recheck: AtomicBool::new(false),
             url,
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
@@ -167,12 +175,58 @@ impl Node {
             is_out: AtomicBool::new(false),
             poke: Notify::new(),
             secrets,
+            settings: settings.clone(),
+            reach,
         })
     }
 
-    /// Whoever runs the link, to be spawned; `None` when there is none, or it was taken already.
-    pub fn take_actor(&mut self) -> Option<link::Actor> {
-        self.actor.take()
+    /// This node for a pool that takes its pool's place, with its connections and what its traffic tells; `None` if `settings` or
+    /// `reach` are of another node, or would have other connections.
+    pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
+        // These change nothing in how it is reached, and how long a call waits for a place is known from the places.
+        let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
+        let is_same = with(&self.settings) == with(settings)
+            && Reach { patience: None, ..self.reach } == Reach { patience: None, ..reach };
+        if !is_same {
+            return None;
+        }
+        Some(Self {
+            name: self.name.clone(),
+            tier: settings.tier,
+            upstream: self.upstream.clone(),
+            link: self.link.clone(),
+            metrics: self.metrics.clone(),
+            traffic: self.traffic.clone(),
+            resting: self.resting.clone(),
+            evidence: self.evidence.clone(),
+            recheck: AtomicBool::new(false),
+            url: self.url.clone(),
+            pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
+            out: Notify::new(),
+            is_out: AtomicBool::new(false),
+            poke: Notify::new(),
+            runs: self.runs.clone(),
+            places: self.places.clone(),
+            secrets: self.secrets.clone(),
+            settings: settings.clone(),
+            reach,
+        })
+    }
+
+    /// Its connections are this pool's from now on.
+    pub(super) fn take_over(&self) {
+        self.places.set_patience(self.reach.patience);
+    }
+
+    /// Whether what is known of `earlier` is known of this node: it is at the same address, as the same client of it.
+    pub(super) fn is_same_as(&self, earlier: &Self) -> bool {
+        let address = |node: &Settings| (node.http.clone(), node.ws.clone(), node.headers.clone());
+        address(&self.settings) == address(&earlier.settings)
+    }
+
+    /// What runs the link, to be awaited for as long as the link is wanted; `None` when there is none.
+    pub fn link_run(&self) -> Option<LinkRun> {
+        self.runs.clone()
     }
 
     /// Completes when the link is up, if there is one.

@@ -1,6 +1,7 @@
 //! Asking a node how it is.
 
 mod beacon;
+mod misplaced;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -24,11 +25,15 @@ use crate::{
     net::places::Rank,
 };
 
+pub(crate) use self::misplaced::misplaced;
+
 /// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
 const MAX_ANSWER: usize = 4 << 20;
 
 /// How often a node is asked for its chain though nothing tells that it may be another.
 const CHAIN_AGAIN: Duration = Duration::from_secs(60);
+/// How often a node that was never understood is asked whether it is one of the other layer.
+const MISPLACED_AGAIN: Duration = Duration::from_secs(10);
 /// A head that is so many blocks beyond the one before may be another chain's.
 const LEAP: u64 = 64;
 
@@ -39,6 +44,8 @@ pub(super) struct Prober {
     chain: Option<(Chain, Instant)>,
     /// The head that it told before.
     head: Option<BlockRef>,
+    /// What the node is instead of one of its layer, and when it was asked; while it was never understood.
+    misplaced: Option<(Option<&'static str>, Instant)>,
 }
 
 impl Prober {
@@ -54,7 +61,14 @@ impl Prober {
         let mut probe = timeout(patience, probe(node, layer, chain)).await.unwrap_or_else(|_| {
             let text = format!("no answer to a probe within {patience:?}");
             Err(Trouble { fault: Fault::Silent, text })
-        })?;
+        });
+        if let Err(trouble) = &mut probe
+            && self.head.is_none()
+            && trouble.fault == Fault::Failing
+        {
+            self.explain(node, layer, trouble).await;
+        }
+        let mut probe = probe?;
         ask_again |= self.head.as_ref().is_some_and(|head| may_be_of_another_chain(head, &probe.block));
         self.head = Some(probe.block.clone());
         let Some((chain, at)) = known else {
@@ -73,6 +87,21 @@ impl Prober {
             }
         }
         Ok(probe)
+    }
+}
+
+impl Prober {
+    /// Adds to `trouble` that the node is one of the other layer, if it is.
+    async fn explain(&mut self, node: &Node, layer: Layer, trouble: &mut Trouble) {
+        let now = Instant::now();
+        let is_asked = |(_, at): &(_, Instant)| now.saturating_duration_since(*at) < MISPLACED_AGAIN;
+        let (what, _) = match self.misplaced.filter(is_asked) {
+            Some(known) => known,
+            None => *self.misplaced.insert((misplaced(node, layer).await, now)),
+        };
+        if let Some(what) = what {
+            trouble.text = format!("{what} ({})", trouble.text);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is known of a pool's nodes at one moment.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -9,6 +9,7 @@ use crate::{
     domain::{
         block::BlockRef,
         chain::Chain,
+        refusal::Unserved,
         verdict::{Condition, Verdict},
     },
 };
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub head: Option<u64>,
     /// The node that calls go to first, by its index.
     pub active: Option<usize>,
+    /// How that node came to be it.
+    pub last_switch: Option<Switch>,
     /// The chain that the nodes are held to.
     pub chain: Option<Chain>,
     /// How many blocks (slots) a node may be behind, at this chain's pace.
@@ -52,6 +55,19 @@ pub struct Chase {
     pub node: usize,
     /// How often.
     pub every: Duration,
+}
+
+/// Calls came to go elsewhere first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// From which node, by its name; `None`: none served.
+    pub from: Option<Arc<str>>,
+    /// To which node; `None`: none serves.
+    pub to: Option<Arc<str>>,
+    /// Why, in a word of a bounded set.
+    pub reason: &'static str,
+    /// When.
+    pub at: Instant,
 }
 
 /// What is known of one node.
@@ -109,10 +125,31 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// How it is, in words for people.
+    pub fn state(&self) -> String {
+        if self.cordoned { format!("cordoned ({})", self.verdict) } else { self.verdict.to_string() }
+    }
+}
+
 impl Snapshot {
     /// Whether any node may serve.
     pub fn serves(&self) -> bool {
         self.nodes.iter().any(|node| node.rank(0, 0).is_some())
+    }
+
+    /// Why a call that no node answered had none, as far as the nodes tell.
+    pub fn unserved(&self) -> Unserved {
+        let any = |is: fn(&Facts) -> bool| self.nodes.iter().any(is);
+        if self.serves() {
+            Unserved::Failed
+        } else if any(|node| node.cordoned && node.verdict.answers()) {
+            Unserved::Cordoned
+        } else if any(|node| !node.cordoned && node.verdict == Verdict::WrongChain) {
+            Unserved::OtherChain
+        } else {
+            Unserved::NoNode
+        }
     }
 
     /// Whether calls may set out at `now`, where none waits for longer than `hold`.

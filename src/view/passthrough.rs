@@ -112,6 +112,7 @@ impl Topics {
         match settled {
             State::Granted => Ok((seat, topic)),
             State::Refused(error) => Err(Refused::Node(error)),
+            State::Asked if self.pools.borrow().snapshot().serves() => Err(Refused::NotGranted),
             State::Asked => Err(Refused::NoNode),
         }
     }

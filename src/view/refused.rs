@@ -11,8 +11,10 @@ pub enum Refused {
     Params(String),
     /// No node has such a subscription to give; says why.
     Unsupported(&'static str),
-    /// No node gave or refused it in time.
+    /// No node could serve in time.
     NoNode,
+    /// Nodes serve, and none gave or refused it in time.
+    NotGranted,
     /// It would be more than this limit allows.
     Limit(&'static str),
     /// The node's own error object.
@@ -31,6 +33,10 @@ impl Refused {
             Self::Unsupported(why) => body.extend_from_slice(own(-32601, why, None).as_bytes()),
             Self::NoNode => {
                 let error = own(-32002, "no node can serve this subscription now", Some("no_node"));
+                body.extend_from_slice(error.as_bytes());
+            }
+            Self::NotGranted => {
+                let error = own(-32002, "no node granted or refused this subscription in time", Some("not_granted"));
                 body.extend_from_slice(error.as_bytes());
             }
             Self::Limit(limit) => {
@@ -63,6 +69,7 @@ mod tests {
             (Refused::Params("\"quoted\"".into()), -32602),
             (Refused::Unsupported("no"), -32601),
             (Refused::NoNode, -32002),
+            (Refused::NotGranted, -32002),
             (Refused::Limit("x"), -32005),
         ] {
             let json: serde_json::Value = serde_json::from_str(&body(refused)).unwrap();

@@ -98,7 +98,7 @@ async fn what_all_nodes_must_know_all_are_told_and_the_first_good_answer_is_retu
             assert_eq!(node.asked()[0].header("content-type"), ["application/json"]);
         }
         until("the slow one was waited for", async || {
-            let line = r#"steadfast_attempts_total{node="cl-2",outcome="answered"} 1"#;
+            let line = r#"steadfast_attempts_total{layer="cl",network="default",node="cl-2",outcome="answered"} 1"#;
             proxy.admin("GET /metrics").await.text().contains(line)
         })
         .await;

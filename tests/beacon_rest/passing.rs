@@ -201,6 +201,9 @@ async fn connections_to_nodes_are_kept_and_requests_are_counted_by_their_group()
     let metrics = proxy.admin("GET /metrics").await.text();
     let line = r#"steadfast_calls_total{layer="cl",method="headers",network="default",outcome="result"} 20"#;
     assert!(metrics.contains(line), "{metrics}");
-    assert!(metrics.contains(r#"steadfast_attempts_total{node="cl-1",outcome="answered"} 20"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"steadfast_attempts_total{layer="cl",network="default",node="cl-1",outcome="answered"} 20"#),
+        "{metrics}"
+    );
     assert_eq!(status(&proxy, "cl-1").await["in_flight"], 0);
 }

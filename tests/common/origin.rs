@@ -365,6 +365,12 @@ async fn request(
     loop {
         if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(read[..end].to_vec()).unwrap();
+            if head.starts_with("GET ") && head.contains("/eth/v1/node/version") {
+                // Asked of a node that fails its probes: whether it is a consensus node.
+                read.drain(..end + 4);
+                io.write_all(&response("404 Not Found", "", "")).await.ok()?;
+                continue;
+            }
             let mut seen = Seen { head, body: Vec::new(), connection, turn };
             assert_eq!(seen.header("transfer-encoding"), Vec::<&str>::new(), "{}", seen.head);
             assert_eq!(seen.header("host").len(), 1, "{}", seen.head);

@@ -190,6 +190,21 @@ impl Proxy {
         client.response().await
     }
 
+    /// Has the operator's side do what is at `path`.
+    pub async fn operate(&self, path: &str) -> Response {
+        let mut client = Client::over(self.net.connect(self.app.admin_addr().port()).await.unwrap());
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        client.send(head).await;
+        client.response().await
+    }
+
+    /// What `/status` says of a node of the first network's execution side.
+    pub async fn node(&self, name: &str) -> Value {
+        let side = self.side().await;
+        let nodes = side["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["name"] == name).unwrap_or_else(|| panic!("no {name} in {side}")).clone()
+    }
+
     /// The execution side of the first network in `/status`.
     pub async fn side(&self) -> Value {
         self.admin("/status").await.json()["networks"][0]["el"].take()

@@ -79,7 +79,7 @@ async fn a_node_that_cannot_be_reached_is_tried_again_with_growing_pauses_until_
     let _peer = node.accept().await;
     linked.until(true).await;
     assert_eq!(linked.link.changes().borrow().epoch, 1);
-    assert_eq!(linked.metric("link_reconnects_total{node=\"el-1\"}"), "", "the first connection is no new one");
+    assert_eq!(linked.metric("link_reconnects_total{"), "0", "the first connection is no new one");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use serde_json::Value;
 use steadfast::{
-    metrics::Metrics,
+    metrics::{Metrics, NodeLabels},
     net::{
         BoxFuture, BoxIo, Dial, Endpoint,
         link::{Link, Patience},
@@ -252,7 +252,7 @@ impl Linked {
     /// Starts a link over `dial`.
     pub fn start(dial: Arc<dyn Dial>, target: Target) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let (link, actor) = Link::new(target, dial, PATIENCE, 7, metrics.clone(), "el-1");
+        let (link, actor) = Link::new(target, dial, PATIENCE, 7, metrics.link(LABELS));
         Self { link, running: tokio::spawn(actor.run()), metrics }
     }
 
@@ -274,6 +274,9 @@ impl Linked {
         line.map(|line| line.rsplit(' ').next().unwrap().to_owned()).unwrap_or_default()
     }
 }
+
+/// What the link is called in the metrics.
+pub const LABELS: NodeLabels<'_> = NodeLabels { network: "default", layer: "el", node: "el-1" };
 
 /// What a link to this URL is made from.
 pub fn target(url: &str) -> Target {

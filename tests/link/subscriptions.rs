@@ -78,8 +78,11 @@ async fn subscriptions_are_asked_for_again_and_ids_of_two_connections_do_not_mix
     assert_eq!(answer.unwrap().with_id(b"1"), r#"{"jsonrpc":"2.0","id":1,"result":"0x5"}"#);
     assert_eq!([next(&mut first).await, next(&mut first).await], [News::Back, event("\"of the first\"")]);
     assert_eq!([next(&mut second).await, next(&mut second).await], [News::Back, event("\"of the second\"")]);
-    assert_eq!(linked.metric("replays_total{node=\"el-1\",outcome=\"accepted\"}"), "2");
-    assert_eq!(linked.metric("link_reconnects_total{node=\"el-1\"}"), "1");
+    assert_eq!(
+        linked.metric("replays_total{layer=\"el\",network=\"default\",node=\"el-1\",outcome=\"accepted\"}"),
+        "2"
+    );
+    assert_eq!(linked.metric("link_reconnects_total{layer=\"el\",network=\"default\",node=\"el-1\"}"), "1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +96,7 @@ async fn a_replay_that_is_refused_is_told_and_tried_on_the_next_connection() {
     assert_eq!(next(&mut feed).await, News::Lost);
     assert_eq!(next(&mut feed).await, News::Refused(REFUSAL.into()));
     assert!(peer.is_quiet().await, "a refusal is no reason to ask again here");
-    assert_eq!(linked.metric("replays_total{node=\"el-1\",outcome=\"refused\"}"), "1");
+    assert_eq!(linked.metric("replays_total{layer=\"el\",network=\"default\",node=\"el-1\",outcome=\"refused\"}"), "1");
     drop(peer);
     let mut peer = node.accept().await;
     peer.grant("0x9").await;
@@ -112,7 +115,7 @@ async fn a_replay_that_is_lost_is_counted_and_tried_again() {
     let mut peer = node.accept().await;
     peer.grant("0x1").await;
     assert_eq!([next(&mut feed).await, next(&mut feed).await], [News::Lost, News::Back]);
-    assert_eq!(linked.metric("replays_total{node=\"el-1\",outcome=\"lost\"}"), "1");
+    assert_eq!(linked.metric("replays_total{layer=\"el\",network=\"default\",node=\"el-1\",outcome=\"lost\"}"), "1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +237,7 @@ async fn a_feed_ends_when_the_actor_does_and_the_actor_when_the_handle_does() {
     let (mut node, dial) = crate::peer::Node::new();
     let metrics = std::sync::Arc::new(steadfast::metrics::Metrics::new());
     let target = crate::peer::target("ws://node");
-    let (link, actor) = Link::new(target, dial, PATIENCE, 1, metrics, "el-1");
+    let (link, actor) = Link::new(target, dial, PATIENCE, 1, metrics.link(crate::peer::LABELS));
     let running = tokio::spawn(actor.run());
     let mut peer = node.accept().await;
     link.changes().wait_for(|status| status.up).await.unwrap();

@@ -71,7 +71,7 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
     let dial: Arc<dyn Dial> = Arc::new(net.clone());
     let reach = pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
     let node = |node: &steadfast::config::Node| {
-        pool::node::Node::new(node, node.name.as_str(), &dial, reach, 0, &metrics, 1).unwrap()
+        pool::node::Node::new(node, ("default", Layer::El), &dial, reach, 0, &metrics, 1).unwrap()
     };
     let nodes = config.networks[0].el.iter().map(node).collect();
     let health = Health { interval, ..config.health };

@@ -191,7 +191,7 @@ async fn a_long_answer_comes_whole_though_its_node_is_lost_in_the_middle_of_it()
     let half = Proxy::over(&net, [bad.url()], "[calls]\nattempts = 3\n").await;
     let mut ws = half.ws().await;
     let error: Value = serde_json::from_str(&ws.ask(call(6, "eth_call", "[]")).await).unwrap();
-    assert_eq!((error["error"]["data"]["reason"].as_str(), error["id"].as_i64()), (Some("no_node"), Some(6)));
+    assert_eq!((error["error"]["data"]["reason"].as_str(), error["id"].as_i64()), (Some("attempts_failed"), Some(6)));
     assert_eq!(bad.count("eth_call"), 3);
     // What may have had its effect is not asked for again.
     let error: Value = serde_json::from_str(&ws.ask(call(7, "eth_sendTransaction", "[]")).await).unwrap();

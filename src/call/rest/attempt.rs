@@ -135,7 +135,7 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
     }
     let response = match outcome {
         // The node takes no more connections, which is no silence.
-        None if progress.waits => return Sent::Nothing(None),
+        None if progress.waits => return Sent::Nothing(Some(Trouble::full())),
         None => {
             let text = format!("no answer to a request within {limit:?}");
             return Sent::Late(Trouble { fault: Fault::Silent, text });

@@ -16,6 +16,7 @@ use crate::{
         Pool,
         node::Node,
         pair::{PairFault, fault},
+        snapshot::Switch,
     },
 };
 
@@ -80,12 +81,19 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
         "head": snapshot.head,
         "served_head": pool.served(),
         "active": snapshot.active.map(|active| &*pool.nodes[active].name),
+        "last_switch": snapshot.last_switch.as_ref().map(last_switch),
         // For a node that is soon where clients have seen the chain.
         "calls_wait": snapshot.wait.is_some(),
         "degraded": snapshot.is_degraded(),
+        "serves": snapshot.serves(),
         "failover": snapshot.is_failed_over(),
         "nodes": nodes,
     })
+}
+
+/// The nodes between which calls last came to go elsewhere; null for none.
+fn last_switch(Switch { from, to, reason, at }: &Switch) -> Value {
+    json!({ "from": from.as_deref(), "to": to.as_deref(), "reason": reason, "seconds_ago": at.elapsed().as_secs() })
 }
 
 /// Connections to a node. `bound` is how many may be open; where nobody says so, it is null until the node shows it.

@@ -35,7 +35,11 @@ use super::{
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
-    door::{self, Admitted, Guest, NotAdmitted, Takeover, site::Site},
+    door::{
+        self, Admitted, NotAdmitted, Takeover,
+        readiness::{Detail, Readiness},
+        site::Site,
+    },
     net::{BoxIo, exchange::Broken},
 };
 
@@ -213,7 +217,7 @@ async fn answered(
     if let Err(refused) = gate::check_origin(&site, &request) {
         return refuse(&refused, is_beacon);
     }
-    respond(site, request, service.beacon, &watch.left).await
+    respond(site, request, service, &watch.left).await
 }
 
 /// Whether the request asks to go on as a WebSocket.
@@ -242,19 +246,21 @@ fn switch(admitted: Result<Admitted, NotAdmitted>, taken: &Mutex<Option<Takeover
 async fn respond(
     site: Arc<Site>,
     request: Request<Incoming>,
-    beacon: Guest,
+    service: &Service,
     left: &Arc<AtomicBool>,
 ) -> Response<Streamed> {
     // One that is not allowed does not come so far.
     let allowed = request.headers().get(header::ORIGIN).cloned();
     let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => health(&site),
+        (&Method::GET | &Method::HEAD, path) if let Some(part) = health_of(path) => {
+            health(&service.readiness, part, request.uri().query())
+        }
         (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => {
             let methods: Vec<&str> = site.rules.methods.iter().map(Method::as_str).collect();
             preflight(&request, HeaderValue::from_str(&methods.join(", ")).ok())
         }
-        _ if is_beacon => beacon(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
+        _ if is_beacon => (service.beacon)(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
         (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, HOME),
         (_, path) if site.calls(path).is_none() => refuse(&NO_NETWORK, false),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, Some(HeaderValue::from_static("POST"))),
@@ -364,12 +370,17 @@ fn preflight(request: &Request<Incoming>, methods: Option<HeaderValue>) -> Respo
     response
 }
 
-fn health(site: &Site) -> Response<Streamed> {
-    if site.is_ready() {
-        plain(StatusCode::OK, "ok\n")
-    } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "a network has no node that can serve\n")
-    }
+/// What follows `/health` in a path that asks for it.
+fn health_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/health").filter(|part| part.is_empty() || part.starts_with('/'))
+}
+
+fn health(readiness: &Readiness, part: &str, query: Option<&str>) -> Response<Streamed> {
+    let (status, told) = readiness.answer(part, query, Detail::Verdicts);
+    let mut response = Response::new(Streamed::new(Content::Ready(format!("{told:#}\n").into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {

@@ -22,7 +22,7 @@ use crate::{
     config::Verify,
     domain::{
         method::{Again, Method},
-        refusal::Refusal,
+        refusal::{Refusal, Unserved},
         rpc::{self, Body, NotARequest, Request},
     },
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
@@ -267,7 +267,7 @@ impl Client {
                 }
             }
         }
-        Err(Refusal::NoNode)
+        Err(Refusal::Unserved(Unserved::Failed))
     }
 
     /// A client would have to close the connection on a message that is not whole.

@@ -24,7 +24,7 @@ use super::{
     table::{Effect, Table},
     wire::{Event, Wire},
 };
-use crate::metrics::Metrics;
+use crate::metrics::LinkMetrics;
 
 /// How many frames are taken in a row before it is the callers' turn.
 const MAX_FRAMES: usize = 64;
@@ -34,8 +34,7 @@ const MAX_BATCH: usize = 64;
 /// Opens the connection, keeps it open, and does what the handle asks for.
 pub struct Actor {
     connector: Arc<Connector>,
-    metrics: Arc<Metrics>,
-    label: String,
+    metrics: LinkMetrics,
     commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
     status: watch::Sender<Status>,
@@ -65,8 +64,7 @@ impl Actor {
         connector: Arc<Connector>,
         patience: Patience,
         seed: u64,
-        metrics: Arc<Metrics>,
-        label: &str,
+        metrics: LinkMetrics,
         commands: mpsc::Receiver<Command>,
         shared: Arc<Shared>,
         status: watch::Sender<Status>,
@@ -74,7 +72,6 @@ impl Actor {
         Self {
             connector,
             metrics,
-            label: label.to_owned(),
             commands,
             table: Table::new(shared.clone(), patience.answer),
             shared,
@@ -151,9 +148,9 @@ impl Actor {
         let replays = self.table.attach(Instant::now());
         self.perform(replays);
         self.status.send_modify(|status| *status = Status { up: true, epoch: status.epoch + 1, why_down: None });
-        let _up = self.metrics.link(&self.label);
+        let _up = self.metrics.up();
         if self.status.borrow().epoch > 1 {
-            self.metrics.relinked(&self.label);
+            self.metrics.relinked();
         }
         let mut frames = 0;
         loop {
@@ -266,7 +263,7 @@ impl Actor {
                 // Its reply tells by being dropped.
                 Effect::Unanswered(key) => _ = self.feeds.remove(&key),
                 Effect::News(key, news) => self.tell(key, news),
-                Effect::Replayed(outcome) => self.metrics.replayed(&self.label, outcome),
+                Effect::Replayed(outcome) => self.metrics.replayed(outcome),
             }
         }
     }
@@ -341,7 +338,9 @@ mod tests {
         let target = Target { endpoint, tls: None, url, headers: Vec::new(), places: Places::new(None, 0) };
         let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
         let patience = Patience { connect, write, ping, pong, answer };
-        let (link, mut actor) = Link::new(target, Arc::new(Tcp), patience, 1, Arc::new(Metrics::new()), "el-1");
+        let metrics = crate::metrics::Metrics::new();
+        let of = crate::metrics::NodeLabels { network: "default", layer: "el", node: "el-1" };
+        let (link, mut actor) = Link::new(target, Arc::new(Tcp), patience, 1, metrics.link(of));
         actor.status.send_modify(|status| status.up = true);
         let mut call = Box::pin(link.call(b"{\"id\":1}", Some(6..7)));
         assert!(call.as_mut().now_or_never().is_none());

@@ -86,14 +86,17 @@ impl Connector {
         let (socket, _) = opened.map_err(|error| match error {
             Error::Http(response) => {
                 let status = response.status();
-                let why = format!("the node answers {status} to a WebSocket handshake");
+                let why = format!("the node answers {status} to a WebSocket handshake: is `ws` its WebSocket port?");
                 Failed { why, refused: status.is_client_error() }
             }
             error => {
                 if is_hanging_up(&error) {
                     place.refused(false);
                 }
-                format!("no WebSocket handshake: {error}").into()
+                let is_no_http = matches!(error, Error::Protocol(ProtocolError::HttparseError(_)));
+                let hint =
+                    if is_no_http && self.target.tls.is_none() { "; does the port speak TLS (wss://)?" } else { "" };
+                format!("no WebSocket handshake: {error}{hint}").into()
             }
         })?;
         Ok(Wire::new(socket, place, self.patience))

@@ -10,7 +10,7 @@ use crate::{
     pool::{
         home::{self, Late},
         node::Node,
-        snapshot::{Chase, Rank, Wait},
+        snapshot::{Chase, Rank, Switch, Wait},
     },
 };
 
@@ -47,12 +47,15 @@ impl Board {
             every: (block_time.unwrap_or(CHASE.1) / hurry).clamp(CHASE.0, CHASE.1),
         });
         let to = awaited.map(|awaited| awaited.node).or(best);
-        if to == self.active {
+        if to == self.active && self.removed.is_none() {
             return;
         }
+        let removed = self.removed.take();
         let from = std::mem::replace(&mut self.active, to);
         let reason = match from {
-            None => "start",
+            None if removed.is_some() => "removed",
+            None if self.last_switch.is_none() => "start",
+            None => "recovered",
             Some(from) if self.known[from].cordoned => "cordoned",
             Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
                 "failback"
@@ -60,7 +63,10 @@ impl Board {
             Some(from) if self.known[from].verdict.is_usable() => "behind",
             Some(from) => self.known[from].verdict.as_str(),
         };
-        effects.push(Effect::Switched { from, to, reason });
+        let name = |node: usize| nodes[node].name.clone();
+        let switch = Switch { from: from.map(name).or(removed), to: to.map(name), reason, at: now };
+        self.last_switch = Some(switch.clone());
+        effects.push(Effect::Switched(switch));
     }
 
     /// Whether the highest block served says nothing of where `node` should be: the node that showed it lies about heights, or it and

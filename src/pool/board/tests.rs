@@ -19,7 +19,8 @@ impl Bench {
         let text: String = (0..nodes).map(|n| format!("[[cl.primary]]\nhttp = \"http://node-{n}\"\n")).collect();
         let config = Config::parse(&text, &|_| None).unwrap();
         let (dial, metrics): (Arc<dyn crate::net::Dial>, _) = (Arc::new(Tcp), Arc::new(Metrics::new()));
-        let node = |node| Node::new(node, "", &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
+        let node =
+            |node| Node::new(node, ("default", Layer::El), &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
         let nodes: Vec<Node> = config.networks[0].cl.iter().map(node).collect();
         let board = Board::new(nodes.len(), Layer::Cl, &config.health, chain);
         Self { board, nodes, start: Instant::now(), seconds: 0 }

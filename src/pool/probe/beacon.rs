@@ -133,6 +133,11 @@ async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Troub
     Chain::read_beacon(&genesis, spec).map_err(|why| failing(node, &why))
 }
 
+/// The body of an answer at this path, which must be 200.
+pub(super) async fn body_of(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Bytes, Trouble> {
+    get(node, upstream, path).await
+}
+
 /// The body of an answer that must be 200.
 async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Bytes, Trouble> {
     let Answer { status, wait, body } = ask(node, upstream, path).await?;

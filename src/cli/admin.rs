@@ -1,0 +1,63 @@
+//! The admin side of a running proxy, as the commands reach it.
+
+use std::{error::Error, time::Duration};
+
+use clap::Args;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+/// Which proxy.
+#[derive(Args)]
+pub(super) struct Admin {
+    /// The proxy's admin side: its admin.listen.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9545")]
+    admin: String,
+}
+
+/// What the admin side answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: String,
+}
+
+impl Answer {
+    /// The answer as JSON; null if it is none.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+impl Admin {
+    /// Where the proxy is asked.
+    pub(super) fn url(&self) -> String {
+        let url = self.admin.trim_end_matches('/');
+        if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+    }
+
+    /// Reads what is at `path`.
+    pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, String> {
+        self.ask(Method::GET, path, patience).await
+    }
+
+    /// Has the proxy do what is at `path`.
+    pub(super) async fn post(&self, path: &str, patience: Duration) -> Result<Answer, String> {
+        self.ask(Method::POST, path, patience).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, patience: Duration) -> Result<Answer, String> {
+        let admin = self.url();
+        let unreachable = |error: reqwest::Error| {
+            let error = error.without_url();
+            let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+            let error = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            format!(
+                "{admin} does not answer as a proxy's admin side: {error}\n\
+                 is the proxy running, and is this its admin.listen? --admin names another"
+            )
+        };
+        let client = reqwest::Client::builder().no_proxy().timeout(patience).build().map_err(unreachable)?;
+        let response = client.request(method, format!("{admin}{path}")).send().await.map_err(unreachable)?;
+        let status = response.status();
+        Ok(Answer { status, body: response.text().await.map_err(unreachable)? })
+    }
+}

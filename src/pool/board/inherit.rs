@@ -1,0 +1,80 @@
+//! What is known already when a pool takes the place of another, as at a reload.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Board, Known};
+use crate::{
+    domain::chain::Chain,
+    pool::{
+        claims::Claims,
+        ear::Ear,
+        head::{Memory, Report},
+        node::Node,
+        snapshot::Switch,
+    },
+};
+
+/// What one board leaves to another.
+pub(in crate::pool) struct Legacy {
+    /// Of each node of the other board, if it is one of this.
+    known: Vec<Option<Known>>,
+    /// What these together showed of the chain; none of it where no node stays.
+    shown: Option<Shown>,
+    active: Option<usize>,
+    removed: Option<Arc<str>>,
+    last_switch: Option<Switch>,
+}
+
+struct Shown {
+    memory: Memory,
+    claims: Claims,
+    head: Option<u64>,
+    chain: Option<Chain>,
+    usual_chain: Option<Chain>,
+    unreached_since: Option<Instant>,
+    is_out: bool,
+    recovering: Option<Instant>,
+}
+
+impl Board {
+    /// What is left to a board of other nodes: `from` tells of each which one of `nodes` it was, if any.
+    pub(in crate::pool) fn legacy(&self, nodes: &[Node], from: &[Option<usize>]) -> Legacy {
+        let active = self.active.and_then(|active| from.iter().position(|old| *old == Some(active)));
+        let removed = if active.is_none() { self.active.map(|active| nodes[active].name.clone()) } else { None };
+        // What a link pushes is heard by the new pool on its own account.
+        let known = |(new, old): (usize, &Option<usize>)| {
+            let known = self.known[(*old)?].clone();
+            let report = known.report.map(|report| Report { node: new, ..report });
+            Some(Known { ear: Ear::default(), report, ..known })
+        };
+        let shown = from.iter().any(Option::is_some).then(|| Shown {
+            memory: self.memory.moved(from),
+            claims: self.claims.moved(from),
+            head: self.head,
+            chain: self.chain.clone(),
+            usual_chain: self.usual_chain.clone(),
+            unreached_since: self.unreached_since,
+            is_out: self.is_out,
+            recovering: self.recovering,
+        });
+        let last_switch = self.last_switch.clone();
+        Legacy { known: from.iter().enumerate().map(known).collect(), shown, active, removed, last_switch }
+    }
+
+    /// Knows from now on what an earlier board knew.
+    pub(in crate::pool) fn inherit(&mut self, legacy: Legacy) {
+        for (known, earlier) in self.known.iter_mut().zip(legacy.known) {
+            let Some(earlier) = earlier else { continue };
+            let mut health = known.health.clone();
+            health.inherit(&earlier.health);
+            *known = Known { health, ..earlier };
+        }
+        (self.active, self.removed, self.last_switch) = (legacy.active, legacy.removed, legacy.last_switch);
+        let Some(shown) = legacy.shown else { return };
+        (self.memory, self.claims, self.head) = (shown.memory, shown.claims, shown.head);
+        (self.chain, self.usual_chain) = (shown.chain, shown.usual_chain);
+        (self.unreached_since, self.is_out, self.recovering) = (shown.unreached_since, shown.is_out, shown.recovering);
+    }
+}

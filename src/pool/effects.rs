@@ -1,0 +1,63 @@
+//! What follows from what a pool's mind concludes: bells, metrics, and the log.
+
+use std::sync::atomic::Ordering::Release;
+
+use tracing::{info, warn};
+
+use super::{Pool, board::Effect, listen, snapshot::Switch};
+use crate::{domain::verdict::Verdict, metrics::Metrics};
+
+impl Pool {
+    pub(super) fn perform(&self, effect: Effect, metrics: &Metrics) {
+        let name = |node: usize| &*self.nodes[node].name;
+        let (network, layer) = (&*self.network, self.layer.as_str());
+        match effect {
+            Effect::CameBack(node) => self.nodes[node].link.iter().for_each(|link| link.hurry()),
+            Effect::WentOut(node) => {
+                self.nodes[node].is_out.store(true, Release);
+                self.nodes[node].out.notify_waiters();
+                if let Some(upstream) = &self.nodes[node].upstream {
+                    upstream.disconnect();
+                }
+            }
+            Effect::Poke(node) => self.nodes[node].poke.notify_one(),
+            Effect::Mute(node) => {
+                warn!(network, layer, node = name(node), "the WebSocket tells of no blocks though the node has some");
+                self.nodes[node].link.iter().for_each(|link| {
+                    link.metrics().mute();
+                    link.cut(listen::MUTE);
+                });
+            }
+            // The pool in this one's place tells of its nodes.
+            Effect::Verdict { .. } | Effect::Switched(_) if self.is_retired() => {}
+            Effect::Verdict { node, from, to } => self.tell_verdict(node, from, to),
+            Effect::Switched(Switch { from, to, reason, .. }) => {
+                metrics.switched(network, layer, reason);
+                let what = match (&from, &to) {
+                    (_, None) => "no node is left for calls",
+                    (None, Some(_)) => "calls go to a node",
+                    (Some(_), Some(_)) => "calls go elsewhere",
+                };
+                let (from, to) = (from.as_deref().unwrap_or("none"), to.as_deref().unwrap_or("none"));
+                info!(network, layer, from, to, reason, "{what}");
+            }
+        }
+    }
+
+    /// What is better than before is no warning, even if it is not good yet.
+    fn tell_verdict(&self, node: usize, from: Verdict, to: Verdict) {
+        let (network, layer, name) = (&*self.network, self.layer.as_str(), &*self.nodes[node].name);
+        let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());
+        let (was, verdict) = (from, to);
+        match (to, why) {
+            (Verdict::Up, _) => info!(network, layer, node = name, %was, "node is up"),
+            _ if to.badness() < from.badness() => {
+                info!(network, layer, node = name, %was, %verdict, "node is better, and not well yet");
+            }
+            (Verdict::Down(_) | Verdict::Resting, Some(why)) => {
+                warn!(network, layer, node = name, %was, %verdict, why, "node is not usable");
+            }
+            _ => warn!(network, layer, node = name, %was, %verdict, "node is not usable"),
+        }
+    }
+}

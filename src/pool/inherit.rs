@@ -1,0 +1,66 @@
+//! What a pool takes over from the one whose place it takes, as at a reload: a node that stays is known as it was.
+
+use std::sync::{
+    MutexGuard, PoisonError,
+    atomic::Ordering::{Relaxed, Release},
+};
+
+use tokio::time::timeout;
+
+use super::{
+    NOBODY, Pool, SILENCE,
+    board::{Board, Input},
+};
+
+impl Pool {
+    /// Takes over what an earlier pool of the same side of the same network had shown its clients, what it knew of the nodes that stay,
+    /// and which nodes the operator had taken out.
+    pub async fn inherit(&self, earlier: &Self) {
+        let place = |node: &super::Node| {
+            let is_same = |other: &super::Node| other.name == node.name && node.is_same_as(other);
+            earlier.nodes.iter().position(is_same)
+        };
+        let from: Vec<Option<usize>> = self.nodes.iter().map(place).collect();
+        self.served.fetch_max(earlier.served(), Relaxed);
+        let by = earlier.served_by().and_then(|by| from.iter().position(|old| *old == Some(by)));
+        self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
+        self.version.store(earlier.version.load(Relaxed), Relaxed);
+        let announced = earlier.announced().clone();
+        *self.announced() = announced;
+        self.nodes.iter().for_each(|node| node.take_over());
+        let legacy = earlier.board().legacy(&earlier.nodes, &from);
+        self.board().inherit(legacy);
+        let cordoned: Vec<_> = {
+            let snapshot = earlier.snapshot();
+            for (node, old) in self.nodes.iter().zip(&from) {
+                let is_out = old.is_some_and(|old| !snapshot.nodes[old].verdict.answers());
+                node.is_out.store(is_out, Release);
+            }
+            let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
+            nodes.filter(|(_, known)| known.cordoned).map(|(node, _)| node.name.clone()).collect()
+        };
+        // The pool's mind looks at what it knows now, and says so.
+        let mut changes = self.subscribe();
+        if self.inbox.send(Input::Woken).await.is_ok() {
+            let _ = timeout(SILENCE, changes.changed()).await;
+        }
+        for name in cordoned {
+            self.cordon(&name, true).await;
+        }
+    }
+
+    /// Another pool has taken this one's place: it ends what was begun here, and tells nobody any more how its nodes are.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed)
+    }
+
+    /// What the pool's mind knows. Held for moments only.
+    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
+        // A mind that panicked is told of; until then, what it knew is worth more than nothing.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,137 @@
+//! A side of a network without any node that may serve: told as an error when it begins, again while it lasts, and when it is over.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info};
+
+use super::Pool;
+use crate::domain::verdict::{Down, Verdict};
+
+/// How often an outage that lasts is told.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Outages that follow one another are told no more often than this.
+const APART: Duration = Duration::from_secs(10);
+
+/// What is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// No node serves, for so long now.
+    Lasts(Duration),
+    /// One serves again, after so long.
+    Over(Duration),
+}
+
+/// The outages of one side.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Instant>,
+    /// When an outage was last told.
+    told: Option<Instant>,
+    /// Whether the present one was.
+    is_told: bool,
+}
+
+impl Outage {
+    /// Takes note of whether a node serves at `now`.
+    fn step(&mut self, serves: bool, now: Instant) -> Option<Word> {
+        if serves {
+            let since = self.since.take()?;
+            return std::mem::take(&mut self.is_told).then(|| Word::Over(now.saturating_duration_since(since)));
+        }
+        let since = *self.since.get_or_insert(now);
+        if self.due().is_some_and(|due| now < due) {
+            return None;
+        }
+        (self.told, self.is_told) = (Some(now), true);
+        Some(Word::Lasts(now.saturating_duration_since(since)))
+    }
+
+    /// When the present outage is to be told; `None` when there is none, or at once.
+    fn due(&self) -> Option<Instant> {
+        self.since?;
+        Some(self.told? + if self.is_told { AGAIN } else { APART })
+    }
+}
+
+/// Watches for outages for as long as the pool runs.
+pub(super) async fn watch(pool: Arc<Pool>) {
+    let mut changes = pool.subscribe();
+    let mut outage = Outage::default();
+    let mut is_known = false;
+    loop {
+        // Before every node was asked, nothing is known to be out.
+        is_known |= pool.is_known();
+        let is_ours = is_known && !pool.is_retired();
+        if is_ours && let Some(word) = outage.step(pool.snapshot().serves(), Instant::now()) {
+            pool.tell_outage(word);
+        }
+        let due = outage.due().filter(|_| is_ours);
+        // Both arms are cancel-safe; the pool itself holds the sender.
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+        }
+    }
+}
+
+impl Pool {
+    /// Whether a node serves, or every node was asked.
+    fn is_known(&self) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.serves() || snapshot.nodes.iter().all(|node| node.verdict != Verdict::Down(Down::Unknown))
+    }
+
+    fn tell_outage(&self, word: Word) {
+        let (network, layer) = (&*self.network, self.layer.as_str());
+        match word {
+            Word::Lasts(length) => {
+                let snapshot = self.snapshot();
+                let nodes = self.nodes.iter().zip(&snapshot.nodes);
+                let nodes: Vec<_> = nodes.map(|(node, known)| format!("{}: {}", node.name, known.state())).collect();
+                let (seconds, nodes) = (length.as_secs(), nodes.join("; "));
+                error!(network, layer, seconds, nodes, "no node can serve: calls wait, and then fail");
+            }
+            Word::Over(length) => {
+                let seconds = length.as_secs_f64();
+                info!(network, layer, seconds = format!("{seconds:.1}"), "a node serves again: the outage is over");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_at_once_each_minute_and_at_its_end() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut outage = Outage::default();
+        assert_eq!(outage.step(true, start), None);
+        let lasts = |seconds| Some(Word::Lasts(Duration::from_secs(seconds)));
+        let mut told = Vec::new();
+        for second in 5..=130 {
+            told.extend(outage.step(false, at(second)).map(|word| (second, word)));
+        }
+        assert_eq!(
+            told.iter().map(|(at, word)| (*at, Some(*word))).collect::<Vec<_>>(),
+            [(5, lasts(0)), (65, lasts(60)), (125, lasts(120)),]
+        );
+        assert_eq!(outage.step(true, at(131)), Some(Word::Over(Duration::from_secs(126))));
+        assert_eq!(outage.step(true, at(132)), None);
+    }
+
+    #[test]
+    fn nodes_that_flap_do_not_fill_the_log() {
+        let start = Instant::now();
+        let mut outage = Outage::default();
+        let mut told = 0;
+        for tenth in 0..600 {
+            told += u32::from(outage.step(tenth % 2 == 0, start + Duration::from_millis(100 * tenth)).is_some());
+        }
+        // Six outages of a minute are told, each with its end.
+        assert_eq!(told, 12);
+    }
+}

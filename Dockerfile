@@ -18,7 +18,7 @@ USER nonroot
 # Clients; and the admin listener, which is on loopback unless `--admin-listen` or the configuration says otherwise.
 EXPOSE 8545 9545
 # Whether the process is alive: nodes that are down are no reason to restart it. It asks the admin listener at its default address; if
-# that is elsewhere, give `--health-cmd '/steadfast status --live --admin ADDR'`. Who balances traffic asks /health on the client port.
+# that is elsewhere, set STEADFAST_ADMIN to it. Who balances traffic asks /health on the client port.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["/steadfast", "status", "--live"]
 ENTRYPOINT ["/steadfast"]
 # Nodes come as flags (`docker run … run --listen 0.0.0.0:8545 --el URL`) or in the mounted file.

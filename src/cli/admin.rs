@@ -9,10 +9,14 @@ use serde_json::Value;
 /// Which proxy.
 #[derive(Args)]
 pub(super) struct Admin {
-    /// The proxy's admin side: its admin.listen.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9545")]
-    admin: String,
+    /// The proxy's admin side: its admin.listen [default: what STEADFAST_ADMIN says, or http://127.0.0.1:9545].
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 }
+
+/// The variable that names the admin side, for those who cannot change the command, such as a container's health check.
+const VARIABLE: &str = "STEADFAST_ADMIN";
+const USUAL: &str = "http://127.0.0.1:9545";
 
 /// What the admin side answered.
 pub(super) struct Answer {
@@ -30,7 +34,9 @@ impl Answer {
 impl Admin {
     /// Where the proxy is asked.
     pub(super) fn url(&self) -> String {
-        let url = self.admin.trim_end_matches('/');
+        let url = self.admin.clone().or_else(|| std::env::var(VARIABLE).ok().filter(|url| !url.is_empty()));
+        let url = url.unwrap_or_else(|| USUAL.to_owned());
+        let url = url.trim_end_matches('/');
         if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
     }
 

@@ -168,6 +168,19 @@ async fn a_call_at_a_node_that_stays_is_answered_over_a_reload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chain_that_a_reload_names_holds_for_nodes_that_stay() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let nodes = settings(&devnet, &[0, 1]);
+    let proxy = Proxy::launch(&net, &nodes).await;
+    until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    proxy.reload(&format!("chain_id = 5\n{nodes}")).await;
+    assert_eq!(proxy.verdicts().await, ["wrong_chain", "wrong_chain"]);
+    proxy.reload(&nodes).await;
+    assert_eq!(proxy.verdicts().await, ["up", "up"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_a_reload_removes_leaves_no_series() {
     let net = Net::default();
     let devnet = devnet(&net).await;

@@ -26,6 +26,9 @@ use crate::common::{
     until,
 };
 
+/// Where commands look for a proxy that are told no other place: nobody is there.
+pub(crate) const USUAL: &str = "http://127.0.0.1:1";
+
 /// Free ports, and probes that tell soon.
 const QUICK: &str =
     "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n[health]\ninterval = \"50ms\"\ntimeout = \"500ms\"\n";
@@ -147,7 +150,8 @@ async fn a_process_that_says_that_it_runs_hears_signals_from_then_on() {
 pub(crate) async fn command(words: &[&str]) -> (i32, String, String) {
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let run = spawn_blocking(move || {
-        let done = Command::new(env!("CARGO_BIN_EXE_steadfast")).args(&words).output().unwrap();
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_steadfast")).args(&words).env("STEADFAST_ADMIN", USUAL).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
     });
@@ -265,6 +269,8 @@ async fn the_operators_commands_do_what_they_say() {
     assert_eq!(code, 1);
     assert!(why.starts_with("workers: ") && why.contains("restart to apply, or change it back"), "{why}");
     drop(process);
+    let (_, _, why) = command(&["drain"]).await;
+    assert!(why.starts_with(&format!("{USUAL} does not answer")), "{why}");
 
     for words in [&["drain"][..], &["reload"], &["cordon", "el-1"], &["status"]] {
         let (code, _, why) = run(words).await;

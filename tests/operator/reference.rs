@@ -129,12 +129,14 @@ fn declared() -> BTreeSet<String> {
         let text = std::fs::read_to_string(&file).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();
         // Fields of what the derive makes metrics of.
-        let fields = text.split("#[metric").skip(1).filter_map(|after| after.split_once(']')?.1.trim().split_once(':'));
+        let fields =
+            text.split("#[metric").skip(1).filter_map(|after| after.split_once("]\n")?.1.trim().split_once(':'));
         names.extend(fields.map(|(name, _)| name.to_owned()).filter(|name| !name.contains(char::is_whitespace)));
         let text: String = text.split_whitespace().collect();
         for start in ["\"steadfast_", "gauge(\""] {
             let after = text.split(start).skip(1).filter_map(|after| after.split('"').next());
-            names.extend(after.filter(|name| !name.contains('{')).map(str::to_owned));
+            let is_name = |name: &&str| !name.contains('{') && !name.starts_with("steadfast_");
+            names.extend(after.filter(is_name).map(str::to_owned));
         }
     }
     names

@@ -74,7 +74,9 @@ impl Board {
         (self.active, self.removed, self.last_switch) = (legacy.active, legacy.removed, legacy.last_switch);
         let Some(shown) = legacy.shown else { return };
         (self.memory, self.claims, self.head) = (shown.memory, shown.claims, shown.head);
-        (self.chain, self.usual_chain) = (shown.chain, shown.usual_chain);
+        // The operator may have named another chain meanwhile.
+        let is_wanted = |chain: &Chain| chain.may_be(self.expected_chain);
+        (self.chain, self.usual_chain) = (shown.chain.filter(is_wanted), shown.usual_chain.filter(is_wanted));
         (self.unreached_since, self.is_out, self.recovering) = (shown.unreached_since, shown.is_out, shown.recovering);
     }
 }

@@ -59,7 +59,6 @@ enum End {
 }
 
 impl Actor {
-    #[expect(clippy::too_many_arguments, reason = "each is one thing, and there is one caller")]
     pub(super) fn new(
         connector: Arc<Connector>,
         patience: Patience,

@@ -27,6 +27,7 @@ use crate::{
         site::Site,
         ws::Sockets,
     },
+    memory::{self, Budget},
     metrics::Metrics,
     net::{Accept, Dial, Listen, tcp::Tcp},
     pool::Wall,
@@ -35,6 +36,9 @@ use crate::{
 
 /// How long to wait after a failure to accept, such as running out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is said that clients are refused for want of memory.
+const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
 /// Where the settings come from when they are read anew.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -121,6 +125,8 @@ struct Shared {
     couriers: Couriers,
     broken: Arc<watch::Sender<bool>>,
     sockets: Arc<Sockets>,
+    /// What clients make the proxy hold.
+    memory: Arc<Budget>,
     /// Counts reloads.
     reloaded: watch::Sender<u64>,
 }
@@ -132,6 +138,9 @@ impl App {
     /// When an address cannot be listened on or a node cannot be set up; nothing runs then.
     pub async fn start(config: Config, world: World, source: Option<Source>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let memory = Budget::new(config.max_client_memory.unwrap_or_else(memory::quarter));
+        let measured = memory.clone();
+        metrics.measure_memory(move || [measured.held(), measured.limit(), measured.refused() as usize]);
         let bind = async |key, addr| {
             let bound = world.listen.bind(addr).await;
             bound.map_err(|error| StartError::Listen { key, addr, error })
@@ -149,13 +158,15 @@ impl App {
         let site = Arc::new(ArcSwap::from_pointee(site));
         let closing = watch::Sender::new(false);
         let reloaded = watch::Sender::new(0);
-        let sockets = Sockets::new(site.clone(), metrics.clone(), closing.subscribe(), reloaded.subscribe());
+        let sockets =
+            Sockets::new(site.clone(), metrics.clone(), memory.clone(), closing.subscribe(), reloaded.subscribe());
         let sockets = Arc::new(sockets);
         let draining = watch::Sender::new(false);
         let readiness = Readiness::new(site.clone(), closing.subscribe(), draining.subscribe());
         let service = Service::new(
             site.clone(),
             metrics.clone(),
+            memory.clone(),
             closing.subscribe(),
             readiness.clone(),
             beacon::answer,
@@ -164,11 +175,12 @@ impl App {
         let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(site.clone(), metrics.clone(), draining, readiness, broken.subscribe(), reload.clone());
-        let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, reloaded });
+        let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, memory, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, crew.hands(), shared.clone()));
         let mut background = JoinSet::new();
         background.spawn(accept_admin(admin_listener, admin));
+        background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(keep_reloading(shared.clone(), parts, source, reloads));
         Ok(Self { addr, admin_addr, shared, closing, crew, reload, acceptor, background })
     }
@@ -274,6 +286,20 @@ async fn accept_admin(mut listener: Box<dyn Accept>, admin: Admin) {
     }
 }
 
+/// Says that clients are refused for want of memory, once in a while for as long as that goes on.
+async fn tell_of_refusals(memory: Arc<Budget>) {
+    let mut told = 0;
+    loop {
+        sleep(REFUSALS_TOLD).await;
+        let refused = memory.refused();
+        if refused > told {
+            let (held, limit) = (memory.held(), memory.limit());
+            warn!(held, limit, times = refused - told, "clients were refused: max_client_memory is reached");
+            told = refused;
+        }
+    }
+}
+
 /// Owns what runs by the settings, and changes it when asked.
 async fn keep_reloading(
     shared: Arc<Shared>,
@@ -308,8 +334,10 @@ impl Shared {
             ));
         }
         let Self { world, metrics, couriers, broken, .. } = self;
+        let limit = config.max_client_memory;
         let changed = parts.replace(config, &Tools { world, metrics, couriers, broken }).await?;
         self.site.store(Arc::new(parts.site()));
+        self.memory.set_limit(limit.unwrap_or_else(memory::quarter));
         self.reloaded.send_modify(|count| *count += 1);
         Ok(changed)
     }

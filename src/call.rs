@@ -26,7 +26,7 @@ use self::{
     answer::Answer,
     attempt::{Ran, Sent},
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
-    ending::Ending,
+    ending::{Ending, Refused},
     hold::{First, Hold, Left, Turn},
     late::Late,
     leaving::Leaving,
@@ -40,6 +40,7 @@ use crate::{
         refusal::Refusal,
         rpc::Request,
     },
+    memory::Account,
     metrics::{CallMetrics, CallOutcome, Metrics},
     pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
 };
@@ -67,6 +68,8 @@ pub struct Terms<'a> {
     pub verify: Verify,
     /// Turns true when the client has closed its side, where that can be told: it may have left, or wait for its answer all the same.
     pub left: Option<&'a AtomicBool>,
+    /// Whose bytes a long answer is.
+    pub memory: &'a Arc<Account>,
 }
 
 /// What becomes of a call.
@@ -183,15 +186,6 @@ impl Calls {
     }
 }
 
-/// What nodes that refuse for quota said of a call.
-#[derive(Default)]
-struct Refused {
-    /// If any did, until when the first of them wants to be left alone.
-    until: Option<Instant>,
-    /// The first answer of one.
-    answer: Option<Answer>,
-}
-
 /// One call under way.
 struct Course<'a> {
     calls: &'a Calls,
@@ -276,6 +270,8 @@ impl<'a> Course<'a> {
                     }
                     return Ok(answer);
                 }
+                Sent::NoRoom(full) if self.method.is_repeatable() => return Err(Left::Refused(full.into())),
+                Sent::NoRoom(_) => return Ok(self.give_up(Some(Refusal::OutcomeUnknown))?),
                 Sent::OfTheCaller(answer) => {
                     self.calls.pool.call_answered(node, self.kind);
                     self.charge(node, false);
@@ -319,7 +315,7 @@ impl<'a> Course<'a> {
         let pool = &self.calls.pool;
         self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         match sent {
-            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) => {}
+            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) => {}
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
                     pool.nodes[node].resting.failed_again(Instant::now());

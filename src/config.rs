@@ -75,6 +75,8 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Client connections open at once, at most.
     pub max_connections: NonZeroUsize,
+    /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory that there is.
+    pub max_client_memory: Option<usize>,
     /// The operator's side.
     pub admin: Admin,
     /// How long a shutdown waits for what is in flight.
@@ -166,6 +168,7 @@ impl Config {
             hosts: _,
             admin: Admin { listen: admin_listen, hosts: _ },
             max_connections: _,
+            max_client_memory: _,
             shutdown_grace: _,
             health: _,
             calls: _,

@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use self::site::Site;
 use crate::{
     domain::refusal::Refusal,
+    memory::Account,
     net::{BoxFuture, BoxIo, exchange::Broken},
 };
 
@@ -109,6 +110,11 @@ impl Piped {
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         self.pieces.as_mut().poll_next(context)
     }
+}
+
+/// The account of the connection that the request came over.
+fn account<B>(request: &Request<B>) -> Arc<Account> {
+    request.extensions().get::<Arc<Account>>().cloned().unwrap_or_else(Account::unlimited)
 }
 
 /// The headers that `Connection` names: they are of one connection, and go no further.

@@ -19,7 +19,9 @@ pub const SETTING: &str = "max_client_memory";
 /// Bytes of one connection that are not counted, so that small calls one after the other never touch the sum.
 pub const FREE: usize = 8 * 1024;
 /// What a call under way takes besides the bytes of its request and its answer.
-pub const CALL: usize = 8 * 1024;
+pub const CALL: usize = 5 * 1024;
+/// What an answer that passes piece by piece takes, on its way from the node's connection to the client's.
+pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;
 
@@ -98,28 +100,19 @@ impl Budget {
 #[derive(Debug)]
 pub struct Account {
     budget: Arc<Budget>,
-    books: Mutex<Books>,
+    /// Bytes in use. They decide what is taken from the sum.
+    used: Mutex<usize>,
 }
 
-#[derive(Debug, Default)]
-struct Books {
-    /// Bytes in use.
-    used: usize,
-    /// Bytes taken from the sum.
-    taken: usize,
-}
-
-impl Books {
-    /// What `used` bytes take from the sum.
-    fn price(used: usize) -> usize {
-        used.saturating_sub(FREE).div_ceil(STEP) * STEP
-    }
+/// What `used` bytes of one connection take from the sum.
+fn price(used: usize) -> usize {
+    used.saturating_sub(FREE).div_ceil(STEP) * STEP
 }
 
 impl Account {
     /// An account of a new connection.
     pub fn open(budget: &Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget: budget.clone(), books: Mutex::default() })
+        Arc::new(Self { budget: budget.clone(), used: Mutex::new(0) })
     }
 
     /// An account that nobody limits, for what is the proxy's own.
@@ -139,22 +132,22 @@ impl Account {
 
     /// Changes what is in use from `before` to `after` bytes.
     fn change(&self, before: usize, after: usize, side: Option<Side>) -> Result<(), Full> {
-        let mut books = self.lock();
-        let used = books.used - before + after;
-        let price = Books::price(used);
+        let mut used = self.lock();
+        let now = *used - before + after;
+        let (taken, price) = (price(*used), price(now));
         match side {
-            Some(side) if price > books.taken => self.budget.take(price - books.taken, side)?,
-            None if price > books.taken => _ = self.budget.held.fetch_add(price - books.taken, Relaxed),
-            _ if price < books.taken => _ = self.budget.held.fetch_sub(books.taken - price, Relaxed),
+            Some(side) if price > taken => self.budget.take(price - taken, side)?,
+            None if price > taken => _ = self.budget.held.fetch_add(price - taken, Relaxed),
+            _ if price < taken => _ = self.budget.held.fetch_sub(taken - price, Relaxed),
             _ => {}
         }
-        *books = Books { used, taken: price };
+        *used = now;
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
-        // Books are whole at every moment, so a panic elsewhere cannot have spoilt them.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        // It is one number, so a panic elsewhere cannot have spoilt it.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

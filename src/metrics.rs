@@ -9,7 +9,10 @@ mod live;
 mod node;
 mod outcome;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use prometric::{
     Counter, Gauge,
@@ -75,6 +78,15 @@ struct Plain {
     /// Client HTTP connections closed at once, because max_connections was reached.
     #[metric]
     http_connections_refused_total: Counter,
+    /// Bytes that clients make the proxy hold now, as far as they are counted.
+    #[metric]
+    client_memory_bytes: Gauge,
+    /// Bytes that clients may make the proxy hold: max_client_memory.
+    #[metric]
+    client_memory_limit_bytes: Gauge,
+    /// Times that a client was refused because max_client_memory was reached.
+    #[metric]
+    client_memory_refused_total: Counter,
     /// Reloads of the configuration, by outcome.
     #[metric(labels = ["outcome"])]
     reloads_total: Counter,
@@ -94,6 +106,10 @@ pub struct Metrics {
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
     facts: Mutex<Facts>,
+    /// Bytes that clients make the proxy hold, how many there may be, and how often some were refused.
+    memory: OnceLock<Box<dyn Fn() -> [usize; 3] + Send + Sync>>,
+    /// The refusals that the counter has.
+    memory_refused: AtomicU64,
 }
 
 impl Metrics {
@@ -129,6 +145,8 @@ impl Metrics {
             ),
             nodes: Nodes::new(&registry),
             facts: Mutex::new(facts),
+            memory: OnceLock::new(),
+            memory_refused: AtomicU64::new(0),
             live: Live::builder().with_registry(&registry).build(),
             plain,
             registry,
@@ -219,6 +237,21 @@ impl Metrics {
         self.plain.http_connections_refused_total().inc();
     }
 
+    /// From now on a scrape asks `measure` what clients make the proxy hold: bytes, how many there may be, and how often some were
+    /// refused.
+    pub fn measure_memory(&self, measure: impl Fn() -> [usize; 3] + Send + Sync + 'static) {
+        // Asked for once.
+        let _ = self.memory.set(Box::new(measure));
+    }
+
+    fn note_memory(&self) {
+        let [held, limit, refused] = self.memory.get().map_or([0; 3], |measure| measure());
+        self.plain.client_memory_bytes().set(held as u64);
+        self.plain.client_memory_limit_bytes().set(limit as u64);
+        let counted = self.memory_refused.swap(refused as u64, Relaxed);
+        self.plain.client_memory_refused_total().inc_by((refused as u64).saturating_sub(counted));
+    }
+
     /// The gauge of this name at this moment, over all its labels.
     fn gauge(&self, name: &str) -> u64 {
         let families = self.registry.gather();
@@ -233,6 +266,7 @@ impl Metrics {
             gauge.reset();
         }
         fill(&facts);
+        self.note_memory();
         let mut text = Vec::new();
         // Writing to memory does not fail.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

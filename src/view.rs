@@ -59,6 +59,9 @@ pub struct Views {
     random: Mutex<fastrand::Rng>,
 }
 
+/// Bytes of the params of one subscription, at most: what is read of them takes several times as many for a moment.
+const MOST_PARAMS: usize = 1 << 20;
+
 /// The tasks behind a network's subscriptions; they end when this is dropped.
 pub struct Running {
     own: pool::Running,
@@ -124,6 +127,9 @@ impl Views {
             return Err(Refused::Unsupported("there is no such subscription"));
         };
         let params = params.unwrap_or(b"[]");
+        if params.len() > MOST_PARAMS {
+            return Err(Refused::Limit("subscription_params"));
+        }
         let asked = Asked::read(namespace, params)?;
         let id = SubscriptionId::draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner));
         let head = format!(
@@ -158,6 +164,13 @@ enum Wish {
 }
 
 impl Prepared {
+    /// Bytes that the subscription takes for as long as it lasts.
+    pub fn bytes(&self) -> usize {
+        // A place in an audience, with all that belongs to it.
+        const PLACE: usize = 512;
+        PLACE + if let Wish::Logs(_, filter, _) = &self.wish { filter.bytes() } else { 0 }
+    }
+
     /// Lets notifications come, from now on, and of what a node gives also those that came since it granted it. To be called on the thread that serves the client, when the answer with the id is in its
     /// mailbox.
     pub fn activate(self) -> Subscription {

@@ -4,6 +4,8 @@
 mod common;
 #[path = "http/ends.rs"]
 mod ends;
+#[path = "http/memory.rs"]
+mod memory;
 #[path = "http/rules.rs"]
 mod rules;
 

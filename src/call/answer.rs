@@ -6,7 +6,7 @@ use std::{
     io,
     ops::Range,
     pin::Pin,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
 };
 
@@ -26,6 +26,7 @@ use crate::{
         hex, json,
         method::Tells,
     },
+    memory::{Account, Claim, Full, STREAM},
     net::{exchange::Broken, upstream::Response, wire::Framing},
 };
 
@@ -43,6 +44,8 @@ const MAX_LOOK: usize = 64 * 1024;
 const MAX_ERROR: usize = 1024 * 1024;
 /// How far a result is searched for the height that it shows.
 const MAX_HEIGHT_LOOK: usize = 4096;
+/// Up to this many bytes an answer is not counted.
+const UNCOUNTED: usize = 4096;
 /// How much of a long answer's end is looked at.
 const TAIL: usize = 4096;
 /// The keys that heights stand behind. To prepare a search costs more than to search a short answer.
@@ -77,6 +80,29 @@ pub struct Answer {
     /// In a box, since few answers have one, and every answer is moved several times.
     rest: Option<Box<Rest>>,
     id: Id,
+    /// What it takes of its client's memory.
+    claim: Option<Claim>,
+}
+
+/// Why an answer could not be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// The connection was lost.
+    Broken(Broken),
+    /// There is no room for it.
+    NoRoom(Full),
+}
+
+impl From<Broken> for Unread {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl From<Full> for Unread {
+    fn from(full: Full) -> Self {
+        Self::NoRoom(full)
+    }
 }
 
 /// Where our id stands in an answer.
@@ -109,29 +135,38 @@ const TORN: &str = "the answer ends in the middle";
 
 impl Answer {
     /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short. `own` is the id that the call was sent
-    /// with; `heard` is called as bytes come. The connection of what is no answer is closed.
+    /// with; `heard` is called as bytes come. The connection of what is no answer is closed. What it takes beyond a little is `memory`'s.
     ///
     /// # Errors
-    /// When the connection is lost before that.
+    /// When the connection is lost before that, or there is no room for it.
     pub async fn read(
         mut response: Response,
         own: Option<&CallId>,
         verify: Verify,
+        memory: Option<&Arc<Account>>,
         heard: impl Fn(),
-    ) -> Result<Self, Broken> {
+    ) -> Result<Self, Unread> {
         let status = response.head.status;
         let mut pieces = Pieces::default();
+        let mut claim: Option<Claim> = None;
+        let mut hold = |bytes: usize| match memory {
+            Some(memory) if bytes > UNCOUNTED => claim.get_or_insert_with(|| memory.outgoing()).resize(bytes),
+            _ => Ok(()),
+        };
         let (mut beginning, mut ended, mut looked) = (Beginning::Incomplete, false, 0);
         while !ended {
             let piece = poll_fn(|context| response.poll_next(context)).await;
             heard();
             match piece {
-                Some(piece) => pieces.push(piece?),
+                Some(piece) => {
+                    pieces.push(piece?);
+                    hold(pieces.length())?;
+                }
                 None => ended = true,
             }
             if ended && response.head.framing == Framing::UntilClose && !json::is_whole(pieces.join(usize::MAX)) {
                 // Nothing else tells such an answer's end from the node's.
-                return Err(Broken::Lost { error: io::ErrorKind::UnexpectedEof.into(), started: true });
+                return Err(Broken::Lost { error: io::ErrorKind::UnexpectedEof.into(), started: true }.into());
             }
             ended |= response.is_done();
             if ended && pieces.length() <= ALWAYS_WHOLE {
@@ -165,7 +200,10 @@ impl Answer {
         // What comes next on the connection may be the answer to the call, or anything.
         if matches!(kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
             response.condemn();
-            return Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest: None, id });
+            return Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest: None, id, claim });
+        }
+        if !ended {
+            hold(pieces.length() + STREAM)?;
         }
         let rest = (!ended).then(|| {
             let walk = (verify == Verify::All && own.is_some()).then(Box::default);
@@ -174,7 +212,7 @@ impl Answer {
                 _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
             })
         });
-        Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id })
+        Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id, claim })
     }
 
     /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
@@ -184,7 +222,17 @@ impl Answer {
             Err(why) => (Kind::Alien(why), false),
         };
         let id = if id.is_empty() { Id::None } else { Id::At(id) };
-        Self { status: 200, kind, node: None, retry_after: None, is_null, pieces: text.into(), rest: None, id }
+        Self {
+            status: 200,
+            kind,
+            node: None,
+            retry_after: None,
+            is_null,
+            pieces: text.into(),
+            rest: None,
+            id,
+            claim: None,
+        }
     }
 
     /// An answer of our own making, in a node's stead: with this result, as JSON.
@@ -201,6 +249,7 @@ impl Answer {
             pieces: text.into(),
             rest: None,
             id,
+            claim: None,
         }
     }
 
@@ -216,6 +265,15 @@ impl Answer {
             Id::None => {}
         }
         self.id = Id::None;
+        self.count();
+    }
+
+    /// Has its claim be what it takes now: all of it is there already.
+    fn count(&mut self) {
+        let stream = if self.rest.is_some() { STREAM } else { 0 };
+        if let Some(claim) = &mut self.claim {
+            claim.set(self.pieces.length() + stream);
+        }
     }
 
     /// Replaces what is in memory, where `concealed` has another text for it.
@@ -278,6 +336,9 @@ impl Answer {
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             let piece = self.pieces.pop();
+            if piece.is_some() {
+                self.count();
+            }
             let Some(rest) = &mut self.rest else { return Poll::Ready(piece.map(Ok)) };
             let piece = match piece {
                 Some(piece) => Some(piece),

@@ -4,6 +4,7 @@ use std::{
     future::{Future, poll_fn},
     ops::Range,
     pin::{Pin, pin},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tokio::{
 
 use super::{
     alarm::Alarm,
-    answer::{Answer, Kind},
+    answer::{Answer, Kind, Unread},
     hold::Turn,
     late::{Beside, Late, Next},
     leaving::{Leaving, Wanted},
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     config::Verify,
     domain::{answer::Blame, call_id::Outbound, method::Again, quota},
+    memory::{Account, Full},
     metrics::AttemptOutcome,
     net::{
         BoxFuture, link,
@@ -51,6 +53,8 @@ pub(super) struct Attempt<'a> {
     pub(super) verify: Verify,
     /// Whether it is still to be sent when its client has closed its side.
     pub(super) leaving: Leaving<'a>,
+    /// Whose bytes the answer is; nobody's if it is for ourselves.
+    pub(super) memory: Option<&'a Arc<Account>>,
     /// Until then nothing is begun beside the attempt.
     pub(super) patience: Instant,
     /// The call's own end.
@@ -76,6 +80,8 @@ pub(super) enum Sent {
     Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
     Lost(Option<Trouble>),
+    /// The node answers, and there is no room for it here.
+    NoRoom(Full),
 }
 
 impl Sent {
@@ -91,6 +97,7 @@ impl Sent {
             Self::Refused(..) => AttemptOutcome::Refused,
             Self::Nothing(_) => AttemptOutcome::Unreachable,
             Self::Lost(_) => AttemptOutcome::Dropped,
+            Self::NoRoom(_) => AttemptOutcome::Abandoned,
         }
     }
 }
@@ -313,9 +320,10 @@ impl Attempt<'_> {
         heard();
         let wait = wait(&response.head);
         let own = self.id.is_some().then_some(&own);
-        match Answer::read(response, own, self.verify, heard).await {
+        match Answer::read(response, own, self.verify, self.memory, heard).await {
             Ok(answer) => self.classify(answer, wait),
-            Err(broken) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken }))),
+            Err(Unread::Broken(broken)) => Sent::Lost(Some(trouble(self.node, &Error::Broken { broken }))),
+            Err(Unread::NoRoom(full)) => Sent::NoRoom(full),
         }
     }
 

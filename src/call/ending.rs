@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::Calls;
+use super::{Calls, answer::Answer};
 use crate::{domain::method::Method, metrics::CallOutcome};
 
 /// Counts a call that its client abandons.
@@ -26,4 +26,13 @@ impl Drop for Ending<'_> {
             self.count(CallOutcome::Gone);
         }
     }
+}
+
+/// What nodes that refuse for quota said of a call.
+#[derive(Default)]
+pub(super) struct Refused {
+    /// If any did, until when the first of them wants to be left alone.
+    pub(super) until: Option<Instant>,
+    /// The first answer of one.
+    pub(super) answer: Option<Answer>,
 }

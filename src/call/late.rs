@@ -67,6 +67,7 @@ impl<'a> Late<'a, '_> {
             headers: self.terms.headers,
             verify: self.terms.verify,
             leaving: Leaving::new(&self.terms, self.method),
+            memory: Some(self.terms.memory),
             id: self.request.id,
             again: self.method.again(),
             patience: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),

@@ -47,6 +47,7 @@ impl Course<'_> {
             headers: &[],
             verify: Verify::All,
             leaving: Leaving::default(),
+            memory: None,
             id: Some(&ask.as_bytes()[ID]),
             again: Again::Anywhere,
             patience: self.deadline,

@@ -14,6 +14,7 @@ use super::{
     problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
+    units::size,
 };
 
 /// Reads `text`, or the flags alone when there is none.
@@ -47,6 +48,7 @@ pub(super) fn read_and_list_keys(
         hosts: Hosts::read(&mut root),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
+        max_client_memory: root.parse("max_client_memory", size),
         admin: admin(&mut root),
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),

@@ -81,12 +81,13 @@ fn every_setting_that_the_example_comments_out_shows_its_default() {
     let (full, _) = read_example_in_full();
     let bare = Config::parse(example(), &|_| None).unwrap();
     assert_eq!(full.workers, NonZeroUsize::new(4));
+    assert_eq!(full.max_client_memory, Some(512 << 20));
     assert_eq!(full.chain.timeout, Some(std::time::Duration::from_secs(10)));
     assert_eq!(full.networks[0].chain_id, Some(1));
     assert_eq!(full.networks.len(), 2);
     assert_eq!(full.networks[0].el[1].ca_file.as_ref().unwrap().certificates.len(), 1);
     let chain = Chain { timeout: None, ..full.chain };
-    assert_eq!(Config { workers: None, chain, networks: bare.networks.clone(), ..full }, bare);
+    assert_eq!(Config { workers: None, max_client_memory: None, chain, networks: bare.networks.clone(), ..full }, bare);
 }
 
 #[test]
@@ -101,8 +102,8 @@ fn every_key_that_is_read_is_in_the_docs_with_its_default() {
     let (_, keys) = read_example_in_full();
     let written = written_in_the_example();
     for setting in settings(&keys) {
-        let no_default =
-            ["workers", "chain_id", "networks.<name>.chain_id", "chain.timeout"].contains(&setting.as_str());
+        let no_default = ["workers", "max_client_memory", "chain_id", "networks.<name>.chain_id", "chain.timeout"];
+        let no_default = no_default.contains(&setting.as_str());
         let row = match setting.strip_prefix("node.") {
             Some(key) => format!("| `{key}` | "),
             None if no_default => format!("| `{setting}` | "),

@@ -9,7 +9,7 @@ mod headers;
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -20,6 +20,7 @@ use crate::{
     call::rest::{self, Failure, answer::Answer, upload::Upload},
     domain::{refusal::Refusal, rest::Route, target::Target},
     door::site::Site,
+    memory::{Account, Claim},
     net::BoxFuture,
 };
 
@@ -99,11 +100,20 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let target = Target::new(path, query(&request));
     let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
+    let memory = super::account(&request);
     let (head, body) = request.into_parts();
-    let mut upload = upload(body);
+    let mut upload = upload(body, &memory);
     let asked = rest::Request { route, method: head.method, target, headers };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
-    Ok(pass_on(answer, &asked.method))
+    let mut claim = memory.outgoing();
+    if let Err(full) = claim.resize(answer.weight()) {
+        if matches!(asked.method, Method::GET | Method::HEAD) {
+            return Err(Failure::Refused(full.into()).into());
+        }
+        // Something was done, and the client has to hear of it.
+        claim.set(answer.weight());
+    }
+    Ok(pass_on(answer, &asked.method, claim))
 }
 
 /// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
@@ -122,20 +132,22 @@ fn climbs(path: &str) -> bool {
     plain.split(['/', '\\']).any(|step| matches!(step.split(';').next(), Some("." | "..")))
 }
 
-fn upload(body: Incoming) -> Upload {
+fn upload(body: Incoming, memory: &Arc<Account>) -> Upload {
     if body.is_end_stream() {
         return Upload::whole(Bytes::new());
     }
     let length = body.size_hint().exact();
-    Upload::streamed(Box::pin(body.into_data_stream().map_err(io::Error::other)), length)
+    Upload::streamed(Box::pin(body.into_data_stream().map_err(io::Error::other)), length).counted(memory.incoming())
 }
 
-fn pass_on(answer: Answer, method: &Method) -> Response<Piped> {
+/// `claim` is what the answer takes, for as long as it passes.
+fn pass_on(answer: Answer, method: &Method, claim: Claim) -> Response<Piped> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     // These have no body and may still tell how long it would be.
     let tells_length = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     let headers = headers::for_client(&answer.headers, tells_length);
     let length = answer.length();
+    let answer = answer.inspect(move |_| _ = &claim);
     let mut response = Response::new(Piped::new(answer, length));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

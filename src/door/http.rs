@@ -37,6 +37,7 @@ use crate::{
         rpc::{self, Body},
     },
     door::{Guest, Usher, readiness::Readiness, site::Site},
+    memory::{Account, Budget},
     metrics::Metrics,
     net::BoxIo,
 };
@@ -57,6 +58,8 @@ const LONG_LINES: usize = 256;
 pub struct Service {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
+    /// What clients make the proxy hold.
+    memory: Arc<Budget>,
     /// Turns true when the proxy goes down: no connection takes another request then.
     closing: watch::Receiver<bool>,
     /// What load balancers are told.
@@ -70,35 +73,37 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service for what `site` holds, until `closing` turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`, and connections that
+    /// A service for what `site` holds, of which clients may take so much `memory`, until `closing` turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`, and connections that
     /// are to go on as WebSockets to `usher`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
+        memory: Arc<Budget>,
         closing: watch::Receiver<bool>,
         readiness: Readiness,
         beacon: Guest,
         usher: Arc<dyn Usher>,
     ) -> Self {
         let long_lines = Arc::new(Semaphore::new(LONG_LINES));
-        Self { site, metrics, closing, readiness, beacon, usher, long_lines }
+        Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
     }
 
     /// Serves one connection to its end.
     pub async fn serve(self, io: BoxIo, peer: SocketAddr) {
         let open = self.metrics.connection();
         // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
-        let outcome = match Box::pin(Lane::new(io, &self).run()).await {
+        let memory = Account::open(&self.memory);
+        let outcome = match Box::pin(Lane::new(io, &self, &memory).run()).await {
             Ok(Left::Closed) => Ok(Ended::Closed),
             Ok(Left::Other { io, read }) => {
-                Box::pin(other::serve(io, read, &self)).await.map_err(|error| error.to_string())
+                Box::pin(other::serve(io, read, &self, &memory)).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
         match outcome {
             Ok(Ended::Closed) => {}
             Ok(Ended::TakenOver { io, read, by }) => {
-                drop((open, self));
+                drop((open, self, memory));
                 by(io, read).await;
             }
             Err(error) => tracing::debug!(%peer, error, "client connection ended"),
@@ -111,7 +116,7 @@ impl Service {
 }
 
 /// Answers a request's body: one call, or a batch of them. `headers` are lines to send along, and `left` turns true when the client
-/// has closed its side.
+/// has closed its side. What the answers take is `memory`'s.
 async fn answer(
     calls: &Arc<Calls>,
     body: Bytes,
@@ -119,13 +124,15 @@ async fn answer(
     arrived: Instant,
     left: &Arc<AtomicBool>,
     alarm: &mut Alarm,
+    memory: &Arc<Account>,
 ) -> Reply {
     let max_batch = calls.settings().max_batch.get();
     match rpc::peek(&body, max_batch) {
         Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
         Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
         Ok(Body::Single(Ok(request))) => {
-            let terms = Terms { headers, arrived, avoid: &[], verify: calls.settings().verify, left: Some(left) };
+            let terms =
+                Terms { headers, arrived, avoid: &[], verify: calls.settings().verify, left: Some(left), memory };
             match (calls.run(&request, terms, alarm).await, request.id) {
                 (_, None) => Reply::empty(),
                 (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
@@ -140,7 +147,10 @@ async fn answer(
         }
         Ok(Body::Batch(entries)) => {
             let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
-            let batch = Batch::new(calls, &body, &entries, headers, arrived, left);
+            let batch = match Batch::new(calls, &body, &entries, headers, arrived, left, memory) {
+                Ok(batch) => batch,
+                Err(full) => return Reply::refused(&full.into(), None),
+            };
             if answers {
                 return Reply::batch(batch);
             }

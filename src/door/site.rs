@@ -189,6 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_along_is_short_and_goes_once() {
+        let site = site(vec![], vec![HeaderName::from_static("authorization")]);
+        let mut lines = Vec::new();
+        let (id, too_long, token) = ([b'a'; MAX_TRACE], [b'a'; MAX_TRACE + 1], [b't'; MAX_FORWARDED + 1]);
+        site.forward("X-Request-Id", &id, &mut lines);
+        site.forward("x-request-id", b"another", &mut lines);
+        site.forward("traceparent", &too_long, &mut lines);
+        site.forward("authorization", &token, &mut lines);
+        site.forward("authorization", &token[1..], &mut lines);
+        site.forward("cookie", b"a=b", &mut lines);
+        let expected = [b"X-Request-Id: ", &id[..], b"\r\nauthorization: ", &token[1..], b"\r\n"].concat();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
     fn paths_of_the_beacon_api_are_told_from_others() {
         let served = |name: &str, is_default| Served {
             name: name.into(),

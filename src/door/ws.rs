@@ -24,12 +24,16 @@ use tracing::warn;
 
 use self::session::{Session, Signals};
 use super::{Admitted, NotAdmitted, Usher, site::Site};
-use crate::metrics::Metrics;
+use crate::{
+    memory::{Account, Budget},
+    metrics::Metrics,
+};
 
 /// The WebSockets of all clients.
 pub struct Sockets {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
+    memory: Arc<Budget>,
     signals: Signals,
     open: Arc<AtomicUsize>,
 }
@@ -47,14 +51,15 @@ impl<M> Drop for Open<M> {
 }
 
 impl Sockets {
-    /// WebSockets to what `site` holds, until `closing` turns true. `reloads` changes after every change of `site`.
+    /// WebSockets to what `site` holds, which may take so much `memory`, until `closing` turns true. `reloads` changes after every change of `site`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
+        memory: Arc<Budget>,
         closing: watch::Receiver<bool>,
         reloads: watch::Receiver<u64>,
     ) -> Self {
-        Self { site, metrics, signals: Signals { closing, reloads }, open: Arc::default() }
+        Self { site, metrics, memory, signals: Signals { closing, reloads }, open: Arc::default() }
     }
 
     /// WebSockets open now.
@@ -88,11 +93,11 @@ impl Usher for Sockets {
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
-        let metrics = self.metrics.clone();
+        let (metrics, memory) = (self.metrics.clone(), Account::open(&self.memory));
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
-                let session = Session::new(io, read, headers, network, site, signals, metrics);
+                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory);
                 Box::pin(async move {
                     let _open = open;
                     session.run().await;

@@ -17,12 +17,18 @@ use tokio::{
 use tracing::warn;
 
 use super::topics::{self, Names};
-use crate::metrics::Metrics;
+use crate::{
+    memory::{Account, Claim},
+    metrics::Metrics,
+};
 
 /// Between two comments that keep a quiet stream alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes of an event's own that count against a client, besides its text: small ones cost memory too.
 const OVERHEAD: usize = 64;
+
+/// For how long what waits for a client is taken for what waits for all.
+const SHARED: Duration = Duration::from_secs(1);
 
 /// Topics unknown to the API that all clients of a network together may ask for: each makes the request to the node longer.
 const MOST_UNKNOWN: usize = 16;
@@ -59,6 +65,10 @@ struct Client {
 struct Waiting {
     events: VecDeque<Bytes>,
     bytes: usize,
+    /// Since when something has waited without a break.
+    since: Option<Instant>,
+    /// What that takes of the client's memory, once it has waited for a while: before that, others share it.
+    claim: Option<Claim>,
     closed: bool,
     waker: Option<Waker>,
 }
@@ -129,7 +139,7 @@ impl Audience {
 
     /// Tells everybody who wants the topic. Whoever is too far behind is cut off.
     pub(super) fn tell(&self, topic: &str, event: &Bytes) {
-        let mut told = 0;
+        let (mut told, now) = (0, Instant::now());
         for client in lock(&self.clients).by_topic.get(topic).into_iter().flat_map(BTreeMap::values) {
             let mut waiting = client.waiting();
             if waiting.closed {
@@ -139,7 +149,11 @@ impl Audience {
             // One event, however large, is no sign of a slow client.
             let is_slow = waiting.bytes > 0 && waiting.bytes + event.len() + OVERHEAD > self.max_waiting;
             waiting.bytes += event.len() + OVERHEAD;
-            if is_slow {
+            let is_refused = !waiting.is_counted(now);
+            if is_refused {
+                self.metrics.slow_client_closed();
+                waiting.close();
+            } else if is_slow {
                 warn!(network = &*self.network, limit = self.max_waiting, "a slow client of events is cut off");
                 self.metrics.slow_client_closed();
                 waiting.close();
@@ -176,6 +190,29 @@ impl Waiting {
         self.closed = true;
         self.events = VecDeque::new();
         self.bytes = 0;
+        self.claim = None;
+    }
+
+    /// Counts what waits, if the client has left some of it for a while. `false` when there is no room for it.
+    fn is_counted(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        match &mut self.claim {
+            Some(claim) if now - since > SHARED => claim.resize(self.bytes).is_ok(),
+            _ => true,
+        }
+    }
+
+    /// The next event.
+    fn pop(&mut self) -> Option<Bytes> {
+        let event = self.events.pop_front()?;
+        self.bytes -= event.len() + OVERHEAD;
+        if self.events.is_empty() {
+            self.since = None;
+        }
+        if let Some(claim) = self.claim.as_mut().filter(|claim| claim.bytes() > 0) {
+            claim.set(self.bytes);
+        }
+        Some(event)
     }
 
     fn wake(&mut self) {
@@ -200,14 +237,21 @@ pub struct Subscription {
     _counted: Box<dyn std::any::Any + Send>,
 }
 
+impl Subscription {
+    /// What waits for the client, if it takes little, is `memory`'s.
+    pub fn counted(self, memory: &Arc<Account>) -> Self {
+        self.client.waiting().claim = Some(memory.outgoing());
+        self
+    }
+}
+
 impl Stream for Subscription {
     type Item = Bytes;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         {
             let mut waiting = self.client.waiting();
-            if let Some(event) = waiting.events.pop_front() {
-                waiting.bytes -= event.len() + OVERHEAD;
+            if let Some(event) = waiting.pop() {
                 drop(waiting);
                 self.quiet.as_mut().reset(Instant::now() + KEEP_ALIVE);
                 return Poll::Ready(Some(event));

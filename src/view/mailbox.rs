@@ -9,6 +9,8 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::memory::{Account, Claim};
+
 /// Letters for which an emptied queue keeps its memory.
 const KEPT: usize = 4;
 /// What stands behind the result of a notification.
@@ -19,7 +21,12 @@ pub struct Mailbox {
     queue: Mutex<Queue>,
     /// Bytes that may wait.
     limit: usize,
+    /// Whose they are.
+    memory: Arc<Account>,
 }
+
+/// Up to this many bytes what waits is not counted.
+const UNCOUNTED: usize = 4096;
 
 /// The next thing to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub enum Closing {
     Gap,
     /// There will be no more notifications: what the subscriptions are of is gone.
     Gone,
+    /// The client takes little, and all clients together make the proxy hold as much as they may. What waited is gone.
+    Full,
 }
 
 /// A notification, whose parts are shared with others: `head`, the result, and two braces.
@@ -52,11 +61,16 @@ pub struct Note {
     result: Arc<str>,
 }
 
-#[derive(Default)]
 struct Queue {
     letters: VecDeque<Letter>,
     /// What the letters count.
     bytes: usize,
+    /// What the answers among them count. Notifications are shared with other clients.
+    answers: usize,
+    /// What was taken from here and could not be written yet.
+    unwritten: usize,
+    /// What is taken of the client's memory: the answers, and all of it when the client does not take what it is sent.
+    claim: Option<Box<Claim>>,
     /// What notifications count that wait elsewhere, for subscriptions that have not begun.
     held: usize,
     /// Follows the letters, and lets no further ones in.
@@ -69,13 +83,43 @@ struct Queue {
 impl Mailbox {
     /// A mailbox in which `limit` bytes may wait, each letter counted with what it takes in memory besides its text.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::default(), limit })
+        Self::of(&Account::unlimited(), limit)
+    }
+
+    /// The mailbox of the client whose account it is.
+    pub fn of(memory: &Arc<Account>, limit: usize) -> Arc<Self> {
+        let queue = Queue {
+            letters: VecDeque::new(),
+            bytes: 0,
+            answers: 0,
+            unwritten: 0,
+            claim: None,
+            held: 0,
+            closing: None,
+            waker: None,
+            is_stuck: false,
+        };
+        Arc::new(Self { queue: Mutex::new(queue), limit, memory: memory.clone() })
+    }
+
+    /// The account of the client.
+    pub fn memory(&self) -> &Arc<Account> {
+        &self.memory
+    }
+
+    /// So much of what was taken from here could not be written yet.
+    pub fn note_unwritten(&self, bytes: usize) {
+        let mut queue = self.lock();
+        if queue.unwritten != bytes {
+            queue.unwritten = bytes;
+            queue.count(&self.memory);
+        }
     }
 
     /// Puts in an answer.
     pub fn push_answer(&self, answer: Bytes) {
         let mut queue = self.lock();
-        queue.push(Letter::Answer(answer), self.limit);
+        queue.push(Letter::Answer(answer), self);
         queue.wake();
     }
 
@@ -83,7 +127,7 @@ impl Mailbox {
     pub(super) fn push_notes(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
-            queue.push(Letter::Note(Note { head: head.clone(), result: result.clone() }), self.limit);
+            queue.push(Letter::Note(Note { head: head.clone(), result: result.clone() }), self);
         }
         queue.wake();
         queue.closing.is_none()
@@ -124,6 +168,11 @@ impl Mailbox {
         let mut queue = self.lock();
         if let Some(letter) = queue.letters.pop_front() {
             queue.bytes -= letter.weight();
+            if matches!(letter, Letter::Answer(_)) {
+                queue.answers -= letter.weight();
+            }
+            queue.is_stuck = false;
+            queue.count(&self.memory);
             if queue.letters.is_empty() && queue.letters.capacity() > KEPT {
                 queue.letters = VecDeque::new();
             }
@@ -139,6 +188,8 @@ impl Mailbox {
     /// Waits for nothing but the end, when no letter is left before it: for one who can take no letter now, so that none wakes it.
     pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<Closing> {
         let mut queue = self.lock();
+        queue.is_stuck = true;
+        queue.count(&self.memory);
         if let Some(why) = queue.closing.filter(|_| queue.letters.is_empty()) {
             return Poll::Ready(why);
         }
@@ -158,24 +209,49 @@ impl Mailbox {
 }
 
 impl Queue {
-    fn push(&mut self, letter: Letter, limit: usize) {
+    fn push(&mut self, letter: Letter, mailbox: &Mailbox) {
         if self.closing.is_some() {
             return;
         }
         let weight = letter.weight();
         // One letter, however long, is no sign of a slow client.
-        if self.bytes > 0 && self.bytes + weight > limit {
+        if self.bytes > 0 && self.bytes + weight > mailbox.limit {
             self.overflow();
         } else {
             self.bytes += weight;
+            if matches!(letter, Letter::Answer(_)) {
+                self.answers += weight;
+            }
             self.letters.push_back(letter);
+            self.count(&mailbox.memory);
         }
     }
 
     fn overflow(&mut self) {
         self.closing.get_or_insert(Closing::Slow);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.letters = VecDeque::new();
-        self.bytes = 0;
+        (self.bytes, self.answers) = (0, 0);
+        self.claim = None;
+    }
+
+    /// Has the claim be what is to be counted. Answers were counted before they came here.
+    fn count(&mut self, memory: &Arc<Account>) {
+        let counted = self.unwritten + if self.is_stuck { self.bytes } else { self.answers };
+        if counted <= UNCOUNTED {
+            self.claim = None;
+            return;
+        }
+        let claim = self.claim.get_or_insert_with(|| Box::new(memory.outgoing()));
+        if !self.is_stuck {
+            claim.set(counted);
+        } else if claim.resize(counted).is_err() {
+            self.closing.get_or_insert(Closing::Full);
+            self.clear();
+        }
     }
 
     fn wait(&mut self, context: &mut Context<'_>, is_stuck: bool) {
@@ -344,7 +420,7 @@ mod tests {
         (0..1000).for_each(|_| mailbox.push_answer("x".into()));
         while next(&mailbox).is_some() {}
         assert!(mailbox.lock().letters.capacity() <= KEPT);
-        assert!(EMPTY <= 48 && mem::size_of::<Mailbox>() <= 96, "{EMPTY} {}", mem::size_of::<Mailbox>());
+        assert!(EMPTY <= 48 && mem::size_of::<Mailbox>() <= 128, "{EMPTY} {}", mem::size_of::<Mailbox>());
     }
 
     #[test]

@@ -16,7 +16,9 @@ use crate::{
     common::{
         client::call,
         origin::{Origin, Reply, ok},
+        proxy::nodes,
         sim::{Net, Proxy},
+        until,
         ws::frame,
     },
     echo, lengths,
@@ -44,6 +46,32 @@ async fn a_message_over_the_limit_closes_with_1009_as_soon_as_it_is_known() {
         assert_eq!(client.close_code().await, 1009);
     }
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_beyond_the_memory_for_all_close_with_1013() {
+    const HELD: &str = "steadfast_client_memory_bytes";
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| Reply::result(seen, &seen.params())).await;
+    let proxy = Proxy::launch(&net, &format!("max_client_memory = \"1MiB\"\n{}", nodes([origin.url()]))).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let message = frame(0x81, &[b' '; 1_000_000]);
+    let mut clients = Vec::new();
+    // What is only announced takes nothing.
+    for length in [20].repeat(50).into_iter().chain([400_000]) {
+        let mut client = proxy.client().await.upgraded("/").await;
+        client.send(&message[..length]).await;
+        clients.push(client);
+    }
+    until("it is counted", async || proxy.metric(HELD, "").await >= 400_000.0).await;
+    let mut other = proxy.client().await.upgraded("/").await;
+    other.send(&message[..600_000]).await;
+    assert_eq!(other.close_code().await, 1013);
+    // Small calls are served all the same.
+    let mut ws = proxy.ws().await;
+    assert_eq!(ws.ask(call(1, "eth_call", "[]")).await, answer(1, "[]"));
+    drop(clients);
+    until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::idle::Idle;
 use crate::{
     call::answer::pieces::append,
+    memory::STREAM,
     net::{exchange::Broken, upstream::Response},
     pool::Pool,
 };
@@ -141,6 +142,12 @@ impl Answer {
         self.length = Some(body.len() as u64);
         self.pieces = (!body.is_empty()).then_some(body).into_iter().collect();
         Ok(())
+    }
+
+    /// Bytes that it takes of its client's memory: what is held, and the way of what is to come.
+    pub fn weight(&self) -> usize {
+        let held: usize = self.pieces.iter().map(Bytes::len).sum();
+        held + if self.rest.is_some() { STREAM } else { 0 }
     }
 
     /// Bytes of the body, where that is known.

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::idle::Idle;
-use crate::net::request::Body;
+use crate::{memory::Claim, net::request::Body};
 
 /// The pieces of a body as they come from the client.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -30,14 +30,21 @@ pub struct Upload {
     failed: Option<io::Error>,
     idle: Idle,
     /// What is kept of the room for such bodies, for as long as anybody holds it.
-    share: Option<Arc<OwnedSemaphorePermit>>,
+    share: Option<Arc<Share>>,
+    /// For what is kept, of the client's memory.
+    claim: Option<Claim>,
 }
+
+/// What a body that is kept takes.
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is only held, and given back with this")]
+struct Share(Option<OwnedSemaphorePermit>, Option<Claim>);
 
 /// A body in memory, with its share of the room.
 #[derive(Debug)]
 pub(super) struct Whole {
     bytes: Bytes,
-    share: Option<Arc<OwnedSemaphorePermit>>,
+    share: Option<Arc<Share>>,
 }
 
 impl Whole {
@@ -61,7 +68,7 @@ impl Upload {
     /// A body in memory.
     pub fn whole(kept: Bytes) -> Self {
         let length = Some(kept.len() as u64);
-        Self { kept, rest: None, length, begun: false, failed: None, idle: Idle::default(), share: None }
+        Self { kept, rest: None, length, begun: false, failed: None, idle: Idle::default(), share: None, claim: None }
     }
 
     /// A body that comes piece by piece, `length` bytes in all where that is known.
@@ -74,7 +81,13 @@ impl Upload {
             failed: None,
             idle: Idle::default(),
             share: None,
+            claim: None,
         }
+    }
+
+    /// What is kept of it is the claim's.
+    pub fn counted(self, claim: Claim) -> Self {
+        Self { claim: Some(claim), ..self }
     }
 
     /// Takes the body into memory if it is not longer than `limit`, and if it fits into the `room`, whose permits are bytes.
@@ -97,6 +110,13 @@ impl Upload {
             if bytes.len() > limit {
                 break Kept::TooLong;
             }
+            if let Some(claim) = &mut self.claim
+                && claim.resize(bytes.capacity()).is_err()
+            {
+                // These few are there already.
+                claim.set(bytes.capacity());
+                break Kept::NoRoom;
+            }
             let more = u32::try_from(piece.len()).ok().and_then(|n| room.clone().try_acquire_many_owned(n).ok());
             match (more, &mut share) {
                 (None, _) => break Kept::NoRoom,
@@ -105,7 +125,7 @@ impl Upload {
             }
         };
         self.kept = bytes.freeze();
-        self.share = share.map(Arc::new);
+        self.share = Some(Arc::new(Share(share, self.claim.take())));
         Ok(kept)
     }
 

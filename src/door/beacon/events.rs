@@ -23,7 +23,8 @@ pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<
     };
     let topics = topics::parse(query(request).unwrap_or_default());
     let topics = topics.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
-    match events.subscribe(topics).await {
+    let memory = crate::door::account(request);
+    match events.subscribe(topics).await.map(|events| events.counted(&memory)) {
         Ok(events) => {
             let body = if is_head { Piped::new(stream::empty(), None) } else { Piped::new(events.map(Ok), None) };
             let mut response = Response::new(body);

@@ -17,6 +17,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body, NotARequest, Request},
     },
+    memory::{Account, CALL, Claim, Full},
     net::exchange::Broken,
 };
 
@@ -30,6 +31,13 @@ enum Entry {
     Nothing,
 }
 
+/// One entry that has not begun.
+enum Waiting {
+    Call(Bytes),
+    /// It is no call: why, and its id.
+    Wrong(&'static str, Option<Bytes>),
+}
+
 /// The answers of a batch, with their brackets and commas.
 pub(super) struct Batch {
     entries: Pin<Box<dyn Stream<Item = Entry> + Send>>,
@@ -37,10 +45,15 @@ pub(super) struct Batch {
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
     over: bool,
+    /// What its entries take, but for their answers.
+    _claim: Claim,
 }
 
 impl Batch {
-    /// Prepares the `entries` of `body`; they start when the batch is first polled.
+    /// Notes the `entries` of `body`; they start when the batch is polled, each in its turn.
+    ///
+    /// # Errors
+    /// When there is no room for so many in `memory`.
     pub(super) fn new(
         calls: &Arc<Calls>,
         body: &Bytes,
@@ -48,24 +61,29 @@ impl Batch {
         headers: &[u8],
         arrived: Instant,
         left: &Arc<AtomicBool>,
-    ) -> Self {
-        let headers = Bytes::copy_from_slice(headers);
-        let futures: Vec<_> = entries
-            .iter()
-            .map(|entry| {
-                let ready = entry.as_ref().map(|request| body.slice_ref(request.raw));
-                let ready = ready.map_err(|wrong| Refusal::NotARequest(wrong.why).body(wrong.id));
-                let (calls, headers, left) = (calls.clone(), headers.clone(), left.clone());
-                async move {
-                    match ready {
-                        Ok(raw) => run(&calls, &raw, &headers, arrived, &left).await,
-                        Err(refusal) => Entry::Ready(refusal),
-                    }
+        memory: &Arc<Account>,
+    ) -> Result<Self, Full> {
+        let mut claim = memory.outgoing();
+        claim.resize(entries.len() * size_of::<Waiting>() + entries.len().min(WIDTH) * CALL)?;
+        let waiting = entries.iter().map(|entry| match entry {
+            Ok(request) => Waiting::Call(body.slice_ref(request.raw)),
+            Err(wrong) => Waiting::Wrong(wrong.why, wrong.id.map(|id| body.slice_ref(id))),
+        });
+        let waiting: Vec<Waiting> = waiting.collect();
+        let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
+        let (left, memory) = (left.clone(), memory.clone());
+        // A call's future is large, and is made when its turn has come.
+        let entries = waiting.into_iter().map(move |entry| {
+            let (calls, headers, left, memory) = (calls.clone(), headers.clone(), left.clone(), memory.clone());
+            async move {
+                match entry {
+                    Waiting::Call(raw) => run(&calls, &raw, &headers, arrived, &left, &memory).await,
+                    Waiting::Wrong(why, id) => Entry::Ready(Refusal::NotARequest(why).body(id.as_deref())),
                 }
-            })
-            .collect();
-        let entries = stream::iter(futures).buffered(WIDTH);
-        Self { entries: Box::pin(entries), current: None, before: "[", over: false }
+            }
+        });
+        let entries = stream::iter(entries).buffered(WIDTH);
+        Ok(Self { entries: Box::pin(entries), current: None, before: "[", over: false, _claim: claim })
     }
 
     /// Whether the next piece is a node's to send, not that of a call still under way.
@@ -79,10 +97,17 @@ impl Batch {
     }
 }
 
-async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, left: &AtomicBool) -> Entry {
+async fn run(
+    calls: &Calls,
+    raw: &[u8],
+    headers: &[u8],
+    arrived: Instant,
+    left: &AtomicBool,
+    memory: &Arc<Account>,
+) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // What is wrong with one answer would spoil those of all others.
-    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left) };
+    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left), memory };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -21,14 +21,16 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::stall::Stall;
-use crate::{door::LongQuery, net::BoxIo};
+use crate::{door::LongQuery, memory::Claim, net::BoxIo};
 
 /// The longest request line that goes to hyper as it is.
 const SHORT: usize = 8 * 1024;
 /// The longest one that is read. The beacon API takes a little less.
 const LONGEST: usize = 132 * 1024;
 /// How much of further requests is read while one is answered.
-const MAX_AHEAD: usize = 64 * 1024;
+const MAX_AHEAD: usize = 8 * 1024;
+/// Up to this size a head is not counted.
+const UNCOUNTED: usize = 8 * 1024;
 /// What stands for the query of a long line.
 pub(super) const STAND_IN: &str = "steadfast-long-query";
 /// Nothing that hyper takes for a request.
@@ -72,6 +74,9 @@ struct Inner {
     lingers: bool,
     places: Arc<Semaphore>,
     place: Option<OwnedSemaphorePermit>,
+    /// What has come of a request's head, which hyper keeps until it is whole, and what it takes for as long as the request lasts.
+    came: usize,
+    claim: Claim,
 }
 
 /// A request that is being answered, until this is dropped.
@@ -108,8 +113,8 @@ fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Both ends of a stream. Long request lines take a place of `places`.
-pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>) -> (Bridge, Watch) {
+/// Both ends of a stream. Long request lines take a place of `places`, and heads are `claim`'s.
+pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bridge, Watch) {
     let left = Arc::new(AtomicBool::new(false));
     let inner = Arc::new(Mutex::new(Inner {
         stall,
@@ -128,6 +133,8 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>) -> (Bridge, Watch) {
         lingers: false,
         places,
         place: None,
+        came: 0,
+        claim,
     }));
     (Bridge(inner.clone()), Watch { inner, left })
 }
@@ -198,6 +205,8 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut inner = lock(&self.0);
         (inner.is_busy, inner.is_fresh, inner.is_stream) = (false, true, false);
+        inner.came = 0;
+        inner.claim.set(0);
     }
 }
 
@@ -211,6 +220,12 @@ impl Inner {
         let count = ready!(self.stall.poll_fill(context, &mut self.ahead))?;
         if count == 0 {
             self.left.store(true, Relaxed);
+        }
+        if !self.is_busy {
+            self.came += count;
+            if self.came > UNCOUNTED && self.claim.resize(self.came).is_err() {
+                self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
         }
         Poll::Ready(Ok(count))
     }

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -21,10 +22,14 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{ARRIVAL, IDLE, STALL, Service, answer, reply::Reply};
+use super::{
+    ARRIVAL, IDLE, STALL, Service, answer,
+    reply::{Content, Reply},
+};
 use crate::{
     call::{Calls, alarm::Alarm},
     door::site::Site,
+    memory::{Account, Claim, Full},
     net::BoxIo,
 };
 
@@ -34,7 +39,13 @@ const FLATTEN: u64 = 16 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// How much of further requests is read while one is answered.
-const MAX_AHEAD: usize = 64 * 1024;
+const MAX_AHEAD: usize = 8 * 1024;
+/// What is read at once at least, of a head and of a body.
+const STEPS: [usize; 2] = [2048, 8192];
+/// Up to this size what was read is not counted.
+const UNCOUNTED: usize = 4096;
+/// How long what a client sends is passed over when its request was refused before all of it had come.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's connection in the lane.
 pub(super) struct Lane<'a> {
@@ -46,6 +57,9 @@ pub(super) struct Lane<'a> {
     alarm: Alarm,
     /// Whether the client has closed its side. It may wait for its answer all the same.
     left: Arc<AtomicBool>,
+    memory: &'a Arc<Account>,
+    /// What was read takes so much, also while it is answered.
+    claim: Claim,
     service: &'a Service,
 }
 
@@ -76,9 +90,19 @@ enum Parsed {
 }
 
 impl<'a> Lane<'a> {
-    pub(super) fn new(io: BoxIo, service: &'a Service) -> Self {
-        let (read, write) = (BytesMut::new(), BytesMut::new());
-        Self { io, read, write, pass: Vec::new(), alarm: Alarm::default(), left: Arc::default(), service }
+    pub(super) fn new(io: BoxIo, service: &'a Service, memory: &'a Arc<Account>) -> Self {
+        let (read, write, claim) = (BytesMut::new(), BytesMut::new(), memory.incoming());
+        Self {
+            io,
+            read,
+            write,
+            pass: Vec::new(),
+            alarm: Alarm::default(),
+            left: Arc::default(),
+            memory,
+            claim,
+            service,
+        }
     }
 
     /// Serves plain calls until the connection ends or something else comes.
@@ -103,7 +127,12 @@ impl<'a> Lane<'a> {
                         Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
                         Parsed::Call { body, keep_alive, calls } => {
                             self.read.advance(body.start);
-                            break (self.read.split_to(body.len()).freeze(), keep_alive, calls, Instant::now());
+                            let body = self.read.split_to(body.len()).freeze();
+                            if self.claim.bytes() > 0 {
+                                // A large buffer goes with its body, and does not stay with the connection.
+                                self.read = BytesMut::from(&self.read[..]);
+                            }
+                            break (body, keep_alive, calls, Instant::now());
                         }
                     }
                 } else if needed > 0 {
@@ -112,7 +141,9 @@ impl<'a> Lane<'a> {
                 if self.has_left() {
                     return Ok(Left::Closed);
                 }
-                self.read.reserve(needed.saturating_sub(self.read.len()).max(2048));
+                if let Err(full) = self.make_room(needed) {
+                    return self.refuse(full).await;
+                }
                 // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
                 tokio::select! {
                     biased;
@@ -124,10 +155,10 @@ impl<'a> Lane<'a> {
                 }
             };
             // A client that is lost takes its call with it: one that still waits for a node is then not sent.
-            let Self { io, read, alarm, pass, left, .. } = &mut self;
+            let Self { io, read, alarm, pass, left, memory, .. } = &mut self;
             let reply = {
                 let left = &*left;
-                let mut reply = pin!(answer(&calls, body, pass, arrived, left, alarm));
+                let mut reply = pin!(answer(&calls, body, pass, arrived, left, alarm, memory));
                 let mut patience = None;
                 loop {
                     // All arms are cancel-safe. What comes meanwhile is the next request's.
@@ -147,12 +178,57 @@ impl<'a> Lane<'a> {
                 }
             };
             keep_alive &= !self.service.is_closing();
+            if let Content::Ready(own) = &reply.body
+                && own.len() > UNCOUNTED
+            {
+                // There is a long id in it.
+                self.claim.set(self.claim.bytes() + own.len());
+            }
             self.reply(reply, keep_alive).await?;
+            self.claim.set(if self.read.capacity() > UNCOUNTED { self.read.capacity() } else { 0 });
             if !keep_alive {
                 self.io.shutdown().await?;
                 return Ok(Left::Closed);
             }
         }
+    }
+
+    /// Makes room for more of a request of which `needed` bytes are known to come: for as much again as has come, since what a client
+    /// only announces shall cost nothing.
+    fn make_room(&mut self, needed: usize) -> Result<(), Full> {
+        let (length, missing) = (self.read.len(), needed.saturating_sub(self.read.len()));
+        let step = STEPS[usize::from(needed > 0)];
+        let least = if needed > 0 { missing.min(step) } else { step };
+        if self.read.capacity() - length >= least {
+            return Ok(());
+        }
+        let more = if needed > 0 { missing.min(length.max(step)) } else { step };
+        if length + more > UNCOUNTED {
+            self.claim.resize(length + more)?;
+        }
+        self.read.reserve(more);
+        if self.read.capacity() > UNCOUNTED {
+            self.claim.set(self.read.capacity());
+        }
+        Ok(())
+    }
+
+    /// Answers a request for which there is no room, and closes. What of it is still on its way is passed over, since to close at once
+    /// could take the answer away again.
+    async fn refuse(mut self, full: Full) -> io::Result<Left> {
+        self.read = BytesMut::new();
+        self.claim.set(0);
+        self.reply(Reply::refused(&full.into(), None), false).await?;
+        self.io.shutdown().await?;
+        let due = Instant::now() + FAREWELL;
+        let mut passed = [0; 2048];
+        // Both arms are cancel-safe.
+        while tokio::select! {
+            biased;
+            () = self.alarm.at(due) => false,
+            count = self.io.read(&mut passed) => count? > 0,
+        } {}
+        Ok(Left::Closed)
     }
 
     /// Whether what has come since the first `looked` bytes can make a difference. A head that comes byte by byte is not read anew for

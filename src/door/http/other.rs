@@ -40,6 +40,7 @@ use crate::{
         readiness::{Detail, Readiness},
         site::Site,
     },
+    memory::{Account, Claim, Full},
     net::{BoxIo, exchange::Broken},
 };
 
@@ -61,9 +62,14 @@ const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 1 << 20;
 
 /// Serves the connection from here to its end, or until it is taken over.
-pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<Ended, hyper::Error> {
+pub(super) async fn serve(
+    io: BoxIo,
+    read: Bytes,
+    service: &Service,
+    memory: &Arc<Account>,
+) -> Result<Ended, hyper::Error> {
     let taken = Mutex::new(None);
-    let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone());
+    let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone(), memory.incoming());
     let respond = service_fn(|mut request: Request<Incoming>| {
         let (turn, long) = watch.begin();
         if let Some(long) = long.filter(|_| request.uri().query() == Some(STAND_IN)) {
@@ -71,13 +77,15 @@ pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<E
         }
         let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
+            // Doors do not know each other: what goes on to another has the account beside it.
+            request.extensions_mut().insert(memory.clone());
             let whole = request.body().is_end_stream();
             let mut response = answered(service, request, watch, taken).await;
             response.body_mut().turn = Some(turn);
             if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
                 watch.streams();
             }
-            if !whole && response.status().is_client_error() {
+            if !whole && (response.status().is_client_error() || response.status().is_server_error()) {
                 watch.linger();
             }
             Ok::<_, Infallible>(response)
@@ -303,15 +311,24 @@ fn refuse(refused: &gate::Refused, is_beacon: bool) -> Response<Streamed> {
 
 async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -> Response<Streamed> {
     let arrived = Instant::now();
+    let memory = &door::account(&request);
     let Some(calls) = site.calls(request.uri().path()).cloned() else { return refuse(&NO_NETWORK, false) };
     if let Err(refused) = gate::check_coding(&request) {
         return refuse(&refused, false);
     }
     let headers = forwarded(site, request.headers());
-    match collect(request.into_body(), site.max_body).await {
+    let mut claim = memory.incoming();
+    match collect(request.into_body(), site.max_body, &mut claim).await {
         Ok(body) => {
-            let reply = answer(&calls, body, &headers, arrived, left, &mut Alarm::default()).await;
-            framed(reply)
+            let reply = answer(&calls, body, &headers, arrived, left, &mut Alarm::default(), memory).await;
+            let mut response = framed(reply);
+            response.body_mut().claim = Some(claim);
+            response
+        }
+        Err(Unread::NoRoom(full)) => {
+            let mut response = framed(Reply::refused(&full.into(), None));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
         }
         Err(Unread::TooLong) => {
             let mut response = framed(Reply::refused(&Refusal::Limit { name: "max_body", limit: site.max_body }, None));
@@ -328,11 +345,12 @@ async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -
 
 enum Unread {
     TooLong,
+    NoRoom(Full),
     Lost,
     Late,
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
+async fn collect(mut body: Incoming, limit: usize, claim: &mut Claim) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLong);
     }
@@ -342,8 +360,10 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
         if whole.len() + piece.len() > limit {
             return Err(Unread::TooLong);
         }
+        claim.resize(whole.capacity().max(whole.len() + piece.len())).map_err(Unread::NoRoom)?;
         whole.extend_from_slice(&piece);
     }
+    claim.set(whole.capacity());
     Ok(whole.freeze())
 }
 
@@ -412,11 +432,13 @@ struct Streamed {
     due: Option<Instant>,
     /// The request that it answers.
     turn: Option<Turn>,
+    /// What the request takes until it is answered.
+    claim: Option<Claim>,
 }
 
 impl Streamed {
     fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), due: None, turn: None }
+        Self { content, alarm: Alarm::default(), due: None, turn: None, claim: None }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+/// Why a client is closed for whose bytes there is no room.
+pub(super) const NO_ROOM: &str = "max_client_memory is reached: try again";
 /// The longest payload of a control frame, in bytes.
 const MAX_CONTROL: usize = 125;
 

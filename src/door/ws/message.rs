@@ -16,7 +16,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{frame::Closing, subscriptions::Subscriptions};
+use super::{
+    frame::{Closing, NO_ROOM},
+    subscriptions::Subscriptions,
+};
 use crate::{
     call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
     config::Verify,
@@ -25,6 +28,7 @@ use crate::{
         refusal::{Refusal, Unserved},
         rpc::{self, Body, NotARequest, Request},
     },
+    memory::{Account, CALL, Claim, Full},
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
@@ -32,6 +36,8 @@ use crate::{
 const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
+/// Up to this size an answer is not counted.
+const UNCOUNTED: usize = 4096;
 /// How long a node may send none of an answer that it has begun and that no other may be asked for.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -60,12 +66,27 @@ pub(super) struct Network {
 }
 
 /// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
-#[derive(Default)]
 struct Share<'c> {
     room: OnceCell<Option<SemaphorePermit<'c>>>,
+    /// What the calls and their answers take until they are in the mailbox.
+    claim: Mutex<Claim>,
     /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
     placed: AtomicUsize,
     next: Notify,
+}
+
+impl Share<'_> {
+    fn new(memory: &Arc<Account>) -> Self {
+        let claim = Mutex::new(memory.outgoing());
+        Self { room: OnceCell::new(), claim, placed: AtomicUsize::new(0), next: Notify::new() }
+    }
+
+    /// Takes so many bytes more.
+    fn hold(&self, more: usize) -> Result<(), Full> {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = claim.bytes() + more;
+        claim.resize(bytes)
+    }
 }
 
 /// A call's part of it: by its place in a batch.
@@ -113,7 +134,7 @@ impl Client {
             Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
             Ok(Body::Single(Ok(request))) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::default();
+                let share = Share::new(self.mailbox.memory());
                 let part = Part { share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
@@ -130,8 +151,7 @@ impl Client {
             }
             Ok(Body::Batch(entries)) => {
                 // Boxed, so that single calls do not pay for its size.
-                Box::pin(self.batch(network, &entries, arrived)).await;
-                return Ok(());
+                return Box::pin(self.batch(network, &entries, arrived)).await;
             }
         };
         self.send(refusal.into(), None).await;
@@ -139,8 +159,15 @@ impl Client {
     }
 
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
-    async fn batch(&self, network: &Network, entries: &[Result<Request<'_>, NotARequest<'_>>], arrived: Instant) {
-        let share = Share::default();
+    async fn batch(
+        &self,
+        network: &Network,
+        entries: &[Result<Request<'_>, NotARequest<'_>>],
+        arrived: Instant,
+    ) -> Result<(), Closing> {
+        let share = Share::new(self.mailbox.memory());
+        let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
+        share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
         let mut left = entries.iter().enumerate();
         let mut running = FuturesOrdered::new();
         let mut text = BytesMut::new();
@@ -171,6 +198,7 @@ impl Client {
             text.put_u8(b']');
             self.send(text.freeze(), begins).await;
         }
+        Ok(())
     }
 
     async fn entry<'e, 'c>(
@@ -220,7 +248,9 @@ impl Client {
         };
         match views.prepare(&request.method, request.params, &self.mailbox).await {
             Ok(prepared) => {
-                self.subscriptions.expect(prepared.id);
+                if let Err(refusal) = self.subscriptions.expect(prepared.id, prepared.bytes(), self.mailbox.memory()) {
+                    return Reply::Text(refusal.body(Some(id)).into());
+                }
                 Reply::Subscribed(result(id, &format!("\"{}\"", prepared.id)), prepared)
             }
             Err(refused) => Reply::Text(refused.body(id).into()),
@@ -258,6 +288,8 @@ impl Client {
             match self.whole(answer, stall, alarm, part).await {
                 Whole::Text(text) => return Ok(text),
                 Whole::TooLong => return Err(self.too_long()),
+                Whole::NoRoom(full) if is_repeatable => return Err(full.into()),
+                Whole::NoRoom(_) => return Err(Refusal::OutcomeUnknown),
                 Whole::Lost if !is_repeatable => return Err(Refusal::OutcomeUnknown),
                 Whole::Lost => {
                     if let Some(node) = node {
@@ -273,13 +305,19 @@ impl Client {
     /// A client would have to close the connection on a message that is not whole.
     fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize]) -> Terms<'t> {
         // A WebSocket whose one side is closed is over.
-        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None }
+        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory: self.mailbox.memory() }
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
     async fn whole<'c>(&'c self, mut answer: Answer, stall: Duration, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
         let text = match answer.in_memory() {
-            Some((first, more)) if more.is_empty() => first.clone(),
+            Some((first, more)) if more.is_empty() => {
+                let hold = if first.len() > UNCOUNTED { part.share.hold(first.len()) } else { Ok(()) };
+                if let Err(full) = hold {
+                    return Whole::NoRoom(full);
+                }
+                first.clone()
+            }
             _ => match self.gather(&mut answer, stall, alarm, part).await {
                 Ok(text) => text,
                 Err(whole) => return whole,
@@ -304,7 +342,8 @@ impl Client {
             return Err(Whole::TooLong);
         }
         self.enter(part, answer.length()).await;
-        let mut pieces = BytesMut::with_capacity(length(answer) as usize);
+        // It grows as the answer comes: what a node announces costs nothing.
+        let mut pieces = BytesMut::new();
         loop {
             if length(answer).saturating_add(pieces.len() as u64) > limit {
                 return Err(Whole::TooLong);
@@ -317,7 +356,14 @@ impl Client {
                 () = alarm.at(due) => return Err(Whole::Lost),
             };
             match piece {
-                Some(Ok(piece)) => pieces.put_slice(&piece),
+                Some(Ok(piece)) => {
+                    if pieces.capacity() - pieces.len() < piece.len() {
+                        let more = piece.len().max(pieces.capacity());
+                        part.share.hold(more).map_err(Whole::NoRoom)?;
+                        pieces.reserve(more);
+                    }
+                    pieces.put_slice(&piece);
+                }
                 Some(Err(_)) => return Err(Whole::Lost),
                 None => return Ok(pieces.freeze()),
             }
@@ -395,6 +441,7 @@ fn result(id: &[u8], result: &str) -> Bytes {
 enum Whole {
     Text(Bytes),
     TooLong,
+    NoRoom(Full),
     /// The rest of it cannot be had.
     Lost,
 }

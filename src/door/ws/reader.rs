@@ -3,19 +3,25 @@
 use std::{
     mem::MaybeUninit,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 
-use super::frame::{Closing, Head, Opcode, Outline, unmask};
-use crate::net::BoxIo;
+use super::frame::{Closing, Head, NO_ROOM, Opcode, Outline, unmask};
+use crate::{
+    memory::{Account, Claim},
+    net::BoxIo,
+};
 
 /// Bytes read at once while nothing is known of what comes.
 const GLANCE: usize = 8 * 1024;
 /// Memory that a message is given on its word; beyond it, it gets as much again as has come.
-const TRUST: usize = 64 * 1024;
+const TRUST: usize = GLANCE;
+/// Up to this size a message that comes is not counted.
+const UNCOUNTED: usize = 4096;
 
 /// What comes from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub(super) struct Reader {
     /// Whether the message is text, once its first frame has begun.
     is_text: Option<bool>,
     max_message: usize,
+    /// What the message takes while it comes.
+    claim: Option<Box<Claim>>,
     /// Whether bytes came since this was asked last.
     heard: bool,
     passing: Passing,
@@ -75,6 +83,7 @@ impl Reader {
             start: 0,
             is_text: None,
             max_message,
+            claim: None,
             heard: false,
             passing: Passing::default(),
         }
@@ -90,16 +99,21 @@ impl Reader {
         std::mem::take(&mut self.heard)
     }
 
-    /// The next message or control frame.
+    /// The next message or control frame. What comes of a message takes its bytes from `memory`.
     ///
     /// # Errors
     /// There is nothing to be read after one.
-    pub(super) fn poll_next(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<Result<Incoming, Unread>> {
+    pub(super) fn poll_next(
+        &mut self,
+        io: &mut BoxIo,
+        memory: &Arc<Account>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Incoming, Unread>> {
         loop {
             if !self.ahead.is_empty() {
                 let mut ahead = std::mem::take(&mut self.ahead);
                 let mut left = &ahead[..];
-                let found = self.find(&mut left);
+                let found = self.find(&mut left, memory);
                 ahead.advance(ahead.len() - left.len());
                 if !ahead.is_empty() {
                     self.ahead = ahead;
@@ -111,7 +125,8 @@ impl Reader {
             let missing = self.frame.filter(|head| !head.opcode.is_control()).map_or(0, |head| self.missing(head));
             let found = if missing > GLANCE {
                 // A long payload goes where it stays.
-                self.message.reserve(self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing));
+                let more = self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing);
+                self.make_room(more, memory).map_err(Unread::Violation)?;
                 let mut into = (&mut self.message).limit(missing);
                 let count = ready!(pin!(io.read_buf(&mut into)).poll(context)).map_err(|_| Unread::Lost)?;
                 if count == 0 {
@@ -127,7 +142,7 @@ impl Reader {
                     return Poll::Ready(Ok(Incoming::Gone));
                 }
                 if self.ahead.is_empty() {
-                    let found = self.find(&mut read);
+                    let found = self.find(&mut read, memory);
                     self.ahead.extend_from_slice(read);
                     found.map_err(Unread::Violation)?
                 } else {
@@ -164,6 +179,7 @@ impl Reader {
             self.passing = Passing { left, is_close: head.opcode == Opcode::Close };
         }
         self.message = BytesMut::new();
+        self.claim = None;
         self.start = 0;
         while !self.pass() {
             let mut space = [const { MaybeUninit::uninit() }; GLANCE];
@@ -201,13 +217,13 @@ impl Reader {
     }
 
     /// Takes bytes off the front of `read` until they make a message, or more are needed.
-    fn find(&mut self, read: &mut &[u8]) -> Result<Option<Incoming>, Closing> {
+    fn find(&mut self, read: &mut &[u8], memory: &Arc<Account>) -> Result<Option<Incoming>, Closing> {
         loop {
             let head = match self.frame {
                 Some(head) => head,
                 None => {
                     let Some((head, length)) = Head::read(read)? else { return Ok(None) };
-                    self.admit(head)?;
+                    self.admit(head, memory)?;
                     *read = &read[length..];
                     *self.frame.insert(head)
                 }
@@ -218,6 +234,7 @@ impl Reader {
                 Some(control(head, payload))
             } else {
                 let count = self.missing(head).min(read.len());
+                self.make_room(count, memory)?;
                 let (payload, rest) = read.split_at(count);
                 self.message.extend_from_slice(payload);
                 *read = rest;
@@ -233,7 +250,7 @@ impl Reader {
     }
 
     /// Whether a frame with this head may come now.
-    fn admit(&mut self, head: Head) -> Result<(), Closing> {
+    fn admit(&mut self, head: Head, memory: &Arc<Account>) -> Result<(), Closing> {
         if head.opcode.is_control() {
             return Ok(());
         }
@@ -249,7 +266,23 @@ impl Reader {
         }
         self.start = self.message.len();
         // Most messages are one frame, and this is all the memory that they need.
-        self.message.reserve((head.length as usize).min(TRUST));
+        self.make_room((head.length as usize).min(TRUST), memory)
+    }
+
+    /// Makes room for so many more bytes of the message.
+    fn make_room(&mut self, more: usize, memory: &Arc<Account>) -> Result<(), Closing> {
+        let needed = self.message.len() + more;
+        if needed > self.message.capacity() {
+            if needed > UNCOUNTED {
+                let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
+                let claim = self.claim.get_or_insert_with(|| Box::new(memory.incoming()));
+                claim.resize(needed).map_err(full)?;
+            }
+            self.message.reserve(more);
+            if let Some(claim) = &mut self.claim {
+                claim.set(self.message.capacity());
+            }
+        }
         Ok(())
     }
 
@@ -262,6 +295,8 @@ impl Reader {
             return None;
         }
         let message = std::mem::take(&mut self.message).freeze();
+        // From here on whoever serves it counts it.
+        self.claim = None;
         self.start = 0;
         Some(if self.is_text.take()? { Incoming::Text(message) } else { Incoming::Binary(message) })
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    frame::{self, Closing, Opcode},
+    frame::{self, Closing, NO_ROOM, Opcode},
     message::{Client, Message, Network},
     reader::{Incoming, Reader, Unread},
     writer::Writer,
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Ws,
     door::site::Site,
+    memory::{Account, CALL},
     metrics::Metrics,
     net::{BoxFuture, BoxIo},
     view::{self, Letter, Mailbox},
@@ -126,6 +127,7 @@ enum Event {
 }
 
 impl Session {
+    #[expect(clippy::too_many_arguments, reason = "what a session is of comes from as many sides")]
     pub(super) fn new(
         io: BoxIo,
         read: Bytes,
@@ -134,9 +136,10 @@ impl Session {
         site: Arc<ArcSwap<Site>>,
         signals: Signals,
         metrics: Arc<Metrics>,
+        memory: &Arc<Account>,
     ) -> Self {
         let limits = Limits::of(&site.load().ws);
-        let mailbox = Mailbox::new(limits.max_outbound);
+        let mailbox = Mailbox::of(memory, limits.max_outbound);
         let client = Arc::new(Client::new(mailbox.clone(), headers, limits.max_outbound));
         let mut session = Self {
             io,
@@ -202,7 +205,7 @@ impl Session {
                 self.state = State::Answering;
                 continue;
             }
-            match ready!(self.reader.poll_next(&mut self.io, context)) {
+            match ready!(self.reader.poll_next(&mut self.io, self.mailbox.memory(), context)) {
                 Ok(Incoming::Gone) | Err(Unread::Lost) => return Poll::Ready(()),
                 Ok(incoming) => self.take(incoming),
                 Err(Unread::Violation(closing)) => self.close(&closing),
@@ -251,10 +254,20 @@ impl Session {
         self.metrics.messages_in(1);
         let Some(network) = self.behind() else { return self.leave(GONE) };
         let (client, bytes) = (self.client.clone(), message.text.len());
+        let mut claim = self.mailbox.memory().incoming();
+        if claim.resize(bytes + CALL).is_err() {
+            // One at a time each client may have served.
+            if self.served > 0 {
+                self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
+                return;
+            }
+            claim.set(bytes + CALL);
+        }
         self.served += 1;
         self.served_bytes += bytes;
         self.work.push(Box::pin(async move {
             let outcome = client.serve(&network, &message, arrived).await;
+            drop(claim);
             Event::Served(bytes, outcome)
         }));
     }
@@ -275,10 +288,15 @@ impl Session {
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
                 Poll::Pending => {
+                    self.mailbox.note_unwritten(self.writer.waiting());
                     self.stall(before);
                     return ControlFlow::Continue(());
                 }
-                Poll::Ready(Ok(())) => self.stalled = None,
+                Poll::Ready(Ok(())) => {
+                    if self.stalled.take().is_some() {
+                        self.mailbox.note_unwritten(0);
+                    }
+                }
             }
             match &self.state {
                 State::Answering => return ControlFlow::Break(()),
@@ -327,6 +345,7 @@ impl Session {
         match why {
             view::Closing::Slow => self.too_slow(),
             view::Closing::Gap => self.close(&GAP),
+            view::Closing::Full => self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM)),
             view::Closing::Gone => self.close(&ENDED),
         }
     }

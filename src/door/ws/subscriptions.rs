@@ -2,10 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::view::{Prepared, Subscription, SubscriptionId};
+use crate::{
+    domain::refusal::Refusal,
+    memory::{Account, Claim},
+};
+
+/// Bytes of what the subscriptions of one client are of, at most: filters of logs are looked at with every block.
+const MOST_BYTES: usize = 4 << 20;
 
 /// The subscriptions of a client, by their ids.
 #[derive(Default)]
@@ -13,10 +20,11 @@ pub(super) struct Subscriptions(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// `None` for one whose answer is not on its way yet.
-    open: BTreeMap<SubscriptionId, Option<Subscription>>,
+    /// `None` for one whose answer is not on its way yet; each with the bytes that it takes.
+    open: BTreeMap<SubscriptionId, (Option<Subscription>, usize)>,
     /// Places of those that are being prepared.
     reserved: usize,
+    claim: Option<Box<Claim>>,
 }
 
 /// A place for one that is being prepared.
@@ -38,27 +46,49 @@ impl Subscriptions {
         })
     }
 
-    /// Notes one that is prepared: it may be ended from now on.
-    pub(super) fn expect(&self, id: SubscriptionId) {
-        self.lock().open.insert(id, None);
+    /// Notes one that is prepared and takes so many bytes of `memory`: it may be ended from now on.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub(super) fn expect(&self, id: SubscriptionId, bytes: usize, memory: &Arc<Account>) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let claim = state.claim.get_or_insert_with(|| Box::new(memory.incoming()));
+        let all = claim.bytes() + bytes;
+        if all > MOST_BYTES {
+            return Err(Refusal::Limit { name: "subscription_bytes", limit: MOST_BYTES });
+        }
+        claim.resize(all)?;
+        state.open.insert(id, (None, bytes));
+        Ok(())
     }
 
     /// Lets one begin, if it was not ended meanwhile.
     pub(super) fn begin(&self, prepared: Prepared) {
-        if let Some(subscription) = self.lock().open.get_mut(&prepared.id) {
+        if let Some((subscription, _)) = self.lock().open.get_mut(&prepared.id) {
             *subscription = Some(prepared.activate());
         }
     }
 
     /// Ends one; tells whether it was there.
     pub(super) fn end(&self, id: SubscriptionId) -> bool {
-        let ended = self.lock().open.remove(&id);
+        let ended = {
+            let mut state = self.lock();
+            let ended = state.open.remove(&id);
+            if let (Some((_, bytes)), Some(claim)) = (&ended, &mut state.claim) {
+                claim.set(claim.bytes() - bytes);
+            }
+            ended
+        };
         ended.is_some()
     }
 
     /// Ends all.
     pub(super) fn clear(&self) {
-        let all = std::mem::take(&mut self.lock().open);
+        let all = {
+            let mut state = self.lock();
+            state.claim = None;
+            std::mem::take(&mut state.open)
+        };
         drop(all);
     }
 

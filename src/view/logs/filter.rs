@@ -102,6 +102,13 @@ impl Filter {
         Ok(filter)
     }
 
+    /// Bytes that it takes in memory.
+    pub(in crate::view) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.addresses.0)
+            + self.topics.iter().map(|any| size_of_val(any) + size_of_val(&*any.0)).sum::<usize>()
+    }
+
     /// Whether the subscriber wants this log of the block at this height.
     pub(super) fn matches(&self, log: &Log, number: u64) -> bool {
         (self.from..=self.to).contains(&number)

@@ -149,6 +149,11 @@ async fn calls_that_must_not_be_repeated_are_made_once_each_by_a_full_node() {
     let answers = calls(&proxy, 30, 4, "dev_sleep").await;
     assert!(answers.iter().all(|answer| answer["result"] == 1), "{answers:?}");
     assert_eq!(node.count("dev_sleep"), 120);
+    // It takes fewer than it has shown: that is seen before anything is written.
+    fill_up(node, CAP / 2);
+    let answers = calls(&proxy, 30, 2, "dev_sleep").await;
+    assert!(answers.iter().all(|answer| answer["result"] == 1), "{answers:?}");
+    assert_eq!(node.count("dev_sleep"), 180);
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,4 +344,12 @@ async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays
     let answers = calls(&proxy, 20, 3, "eth_gasPrice").await;
     assert!(answers.iter().all(is_well), "{answers:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // What waits for a connection is owed nothing, so the node is not silent.
+    let waits = proxy.clone();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { calls(&waits, 5, 20, "eth_gasPrice").await });
+    for _ in 0..80 {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(proxy.verdicts().await, ["up", "up"]);
+    }
 }

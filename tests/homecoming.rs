@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{
     client::{Client, call},
     heights::{active, millis, pollers, side, switches, until_active, well, worst},
@@ -64,6 +66,13 @@ fn run(case: &Case) {
         let longest = worst(&seen, back);
         assert!(longest <= patience + millis(100), "a call took {longest:?}");
         assert!(worst(&seen, out) < millis(2_500));
+        if home.is_none() {
+            // Half a minute lies between the first two waits, and twice as long between the next.
+            let waits = |took: &Duration| *took > patience / 2;
+            let waited = seen.lock().unwrap().iter().filter(|(at, took, _)| *at >= back && waits(took)).count();
+            let spans = (back.elapsed().as_secs() / 30 + 1) as usize;
+            assert!(waited <= 2 * 2 * spans, "{waited} calls waited in {:?}", back.elapsed());
+        }
         drop(tasks);
         scene.node(0).clear_faults();
         scene.settle().await;

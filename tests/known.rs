@@ -63,7 +63,13 @@ async fn the_chain_id_and_the_network_id_are_answered_on_every_door_without_a_no
 #[tokio::test(start_paused = true)]
 async fn no_notification_overtakes_the_answer_to_what_was_asked_before_the_block_came() {
     let (_net, devnet, proxy) = network(None, "").await;
-    devnet.el(0).set_fault(Fault::slow(50));
+    // Blocks are pushed at once, and all else takes its time.
+    let node = devnet.el(0);
+    let both = format!("[[el.primary]]\nname = \"el-1\"\nhttp = \"{}\"\nws = \"{}\"\n", node.http_url(), node.ws_url());
+    proxy.reload(&both).await;
+    until("blocks are pushed", async || node.subscriptions() == 1).await;
+    sleep(Duration::from_secs(3)).await;
+    node.set_fault(Fault::slow(50));
     let mut ws: ws::Ws<_> = proxy.ws().await;
     ws.subscribe(r#"["newHeads"]"#).await;
     for method in [CHAIN, VERSION] {

@@ -34,8 +34,7 @@ fn run(seed: u64) -> Vec<Report> {
         let nodes = rng.usize(2..=3);
         let any = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
         let reaches: Vec<Reach> = (0..nodes).map(|_| any[rng.usize(..any.len())]).collect();
-        // What is given up in the end has a simulation of its own, below.
-        let mut scene = Scene::set(seed, &reaches, "[chain]\ntimeout = \"1m\"\n").await;
+        let mut scene = Scene::set(seed, &reaches, "").await;
         let _miner = scene.mine(Duration::from_millis(rng.u64(300..3000)), BLOCKS_UNTIL);
         for number in 0..CLIENTS {
             let mut plan = scene.plan(number, CALLS_UNTIL, END);
@@ -160,7 +159,7 @@ fn run_without_logs_of_a_block(seed: u64) -> usize {
             lacks(true, node);
             match rng.u8(..4) {
                 0 => scene.node(node).set_fault(Fault::Down),
-                1 => scene.node(node).set_fault(Fault::Mute),
+                1 => scene.node(node).set_fault(Fault::Hang),
                 2 => scene.node(node).set_fault(Fault::slow(rng.u64(10..500))),
                 _ => {}
             }

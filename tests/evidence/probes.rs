@@ -10,6 +10,7 @@ use super::{
     common::{
         self,
         client::call,
+        origin::{Origin, Reply},
         sim::{Net, Proxy},
         until,
     },
@@ -81,6 +82,35 @@ async fn a_node_that_works_on_a_long_call_and_is_slow_with_probes_meanwhile_is_n
     sleep(Duration::from_secs(3)).await;
     let text = proxy.post(call(1, "dev_sleep", "[9000]")).await.text();
     assert_eq!((text, proxy.verdicts().await), (answer(1, "9000"), vec!["up".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_sends_bytes_to_a_call_is_not_silent_though_a_probe_hangs() {
+    let net = Net::default();
+    let node = Origin::within(&net, |seen| {
+        let bytes = common::origin::ok(answer(seen.id(), &format!("\"{}\"", "s".repeat(1_000_000))));
+        Reply::act(async move |mut io| {
+            for piece in bytes.chunks(100_000) {
+                tokio::io::AsyncWriteExt::write_all(&mut io, piece).await.ok()?;
+                sleep(Duration::from_millis(900)).await;
+            }
+            Some(io)
+        })
+    })
+    .await;
+    // A regular probe that fails is another matter.
+    let settings = "health = { timeout = \"20s\" }\n".to_owned() + &common::proxy::nodes([node.url()]);
+    let proxy = Proxy::over(&net, [], &settings).await;
+    until("it is up", async || proxy.verdicts().await == ["up"]).await;
+    let mut client = proxy.client().await;
+    client.send(common::client::post("/", call(1, "eth_call", "[]").as_bytes())).await;
+    sleep(Duration::from_millis(100)).await;
+    node.mute();
+    for _ in 0..80 {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(proxy.verdicts().await, ["up"]);
+    }
+    assert!(client.response().await.body.len() > 1_000_000);
 }
 
 #[tokio::test(start_paused = true)]

@@ -204,6 +204,26 @@ async fn a_node_that_falls_silent_over_a_blocks_logs_costs_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_has_the_block_later_is_asked_beside_one_that_hangs() {
+    let stage = Stage::new("chain = { timeout = \"2s\" }\n").await;
+    let (mut heads, mut client) = (stage.client(), stage.client());
+    heads.subscribe(r#"["newHeads"]"#).await;
+    to_logs(&mut client, &json!({})).await;
+    stage.devnet.el(1).set_fault(Fault::late(700));
+    stage.devnet.el(0).set_fault(Fault::slow(500));
+    let first = stage.devnet.chain().mine(1).number;
+    heads.some().await;
+    stage.devnet.el(0).set_fault(Fault::Hang);
+    let start = Instant::now();
+    client.some().await;
+    assert!(start.elapsed() < Duration::from_millis(1000), "{:?}", start.elapsed());
+    let told = client.results();
+    stage.heal();
+    a_while().await;
+    assert_eq!(told, stage.logs_since(first, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_closes_those_who_would_believe_in_completeness_and_nobody_else() {
     let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
     let (mut heads, mut logs) = (stage.client(), stage.client());
@@ -318,7 +338,8 @@ async fn nodes_that_are_all_away_cost_no_log() {
     for fault in [Fault::Down, Fault::Hang] {
         let stage = Stage::new("chain = { timeout = \"2s\" }\n").await;
         let readers = Readers::of(&stage).await;
-        stage.all_nodes(&Fault::slow(300));
+        // They are asked for the logs, and answer no more.
+        stage.all_nodes(&Fault::slow(1_000));
         let first = stage.devnet.chain().mine(1).number;
         sleep(Duration::from_millis(400)).await;
         stage.all_nodes(&fault);

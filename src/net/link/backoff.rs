@@ -39,6 +39,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_that_refuses_is_left_alone_for_up_to_a_minute() {
+        let mut backoff = Backoff::new(1);
+        let delays: Vec<_> = (0..16).map(|_| backoff.delay(true)).collect();
+        assert!(delays[..12].iter().all(|delay| *delay < LONGEST_REFUSED), "{delays:?}");
+        assert!(delays[12..].iter().all(|delay| *delay >= LONGEST_REFUSED / 2), "{delays:?}");
+        backoff.reset();
+        assert!(backoff.delay(true) <= FIRST);
+    }
+
+    #[test]
     fn delays_double_up_to_the_longest_and_differ_between_seeds() {
         let delays = |seed| {
             let mut backoff = Backoff::new(seed);

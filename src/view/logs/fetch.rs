@@ -41,6 +41,8 @@ const DISBELIEF: u32 = 10;
 const HEAD_START: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// How often the nodes are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// How often nodes that were all away are given all the time anew: they may come and go for ever.
+const RETURNS: u32 = 2;
 /// A node that has sent nothing for longer while it owes the logs is not there, as far as is known.
 const SILENCE: Duration = Duration::from_millis(1200);
 
@@ -75,9 +77,10 @@ impl Errand {
     }
 
     /// Time that passes while no node is there that should have the block is lost on nobody: nodes
-    /// that are all away are waited for.
+    /// that are all away are waited for, and those that are back have all the time again, though not
+    /// more often than [`RETURNS`].
     async fn be_patient(&self) {
-        let mut spent = Duration::ZERO;
+        let (mut spent, mut returns, mut are_away) = (Duration::ZERO, 0, false);
         while spent < self.patience {
             let tick = TICK.min(self.patience - spent);
             sleep(tick).await;
@@ -86,9 +89,15 @@ impl Errand {
             let is_there = |(facts, node): (&Facts, &crate::pool::node::Node)| {
                 has(facts, self.block.number) && facts.rank(0, 0).is_some() && node.traffic.silence(now) <= SILENCE
             };
-            if snapshot.nodes.iter().zip(&pool.nodes).any(is_there) {
-                spent += tick;
+            if !snapshot.nodes.iter().zip(&pool.nodes).any(is_there) {
+                are_away = true;
+                continue;
             }
+            if std::mem::take(&mut are_away) && returns < RETURNS {
+                returns += 1;
+                spent = Duration::ZERO;
+            }
+            spent += tick;
         }
     }
 
@@ -97,6 +106,12 @@ impl Errand {
         let mut round = 0_u32;
         // Those who leave must not hold back the logs of later blocks from the others.
         while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
+            if !self.is_sample && candidates(&self.follower.pool(), self.block.number).is_empty() {
+                // Whoever comes first is asked at once.
+                pause = PAUSE;
+                sleep(TICK).await;
+                continue;
+            }
             round += 1;
             let told = self.ask_all(round, said_none).await;
             if told.is_some() || self.is_sample {
@@ -112,24 +127,34 @@ impl Errand {
         filter.may_match(self.block.number, self.bloom.as_ref())
     }
 
-    /// Asks the nodes, one after the other, and beside one that takes long the next.
+    /// Asks the nodes, one after the other, and beside one that takes long the next, also one that is
+    /// known to have the block only by then.
     async fn ask_all(&self, round: u32, said_none: &AtomicBool) -> Option<Told> {
         let pool = self.follower.pool();
-        let mut nodes = candidates(&pool, self.block.number).into_iter();
         let mut asked = FuturesUnordered::new();
+        let mut had_its_turn = Vec::new();
         let head_start = (self.patience / 4).clamp(HEAD_START.0, HEAD_START.1);
+        let mut next_at = Instant::now();
         loop {
-            match nodes.next() {
-                Some(node) => asked.push(self.ask(&pool, node, round, said_none)),
+            let now = Instant::now();
+            let next = candidates(&pool, self.block.number).into_iter().find(|node| !had_its_turn.contains(node));
+            match next {
+                Some(node) if now >= next_at => {
+                    had_its_turn.push(node);
+                    asked.push(self.ask(&pool, node, round, said_none));
+                    next_at = now + head_start;
+                }
                 None if asked.is_empty() => return None,
-                None => {}
+                _ => {}
             }
-            let next_at = Instant::now() + head_start;
             // Both arms are cancel-safe.
             tokio::select! {
                 biased;
-                Some(answer) = asked.next() => if answer.is_some() { return answer },
-                () = sleep_until(next_at), if nodes.len() > 0 => {}
+                Some(answer) = asked.next() => match answer {
+                    None => next_at = now,
+                    answer => return answer,
+                },
+                () = sleep_until(next_at.max(now + TICK)) => {}
             }
         }
     }

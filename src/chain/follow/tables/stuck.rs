@@ -93,6 +93,7 @@ fn a_header_that_comes_late_leaves_the_next_one_its_own_time() {
     let told = loop {
         let effects = scene.wait(100);
         tenths += 1;
+        assert!(tenths < 1_000, "nothing is told");
         let told = scene.answer_all_but("a11 a12", &effects);
         if !told.is_empty() {
             break told;

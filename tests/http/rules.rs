@@ -22,7 +22,8 @@ async fn named(hosts: &str) -> (Origin, Proxy) {
     (origin, proxy)
 }
 
-/// What a request of these fields and this body gets, by the plain way and by the other, which must be the same.
+/// What a request of these fields and this body gets, by the plain way and by the other, which must
+/// be the same.
 async fn both_ways(proxy: &Proxy, line: &str, fields: &str, body: &str) -> Response {
     let length = body.len();
     let mut client = proxy.client().await;

@@ -123,7 +123,8 @@ impl<'a> Lane<'a> {
                     () = self.alarm.at(due) => return Ok(Left::Closed),
                 }
             };
-            // A client that is lost takes its call with it: one that still waits for a node is then not sent.
+            // A client that is lost takes its call with it: one that still waits for a node is then
+            // not sent.
             let Self { io, read, alarm, pass, left, .. } = &mut self;
             let reply = {
                 let left = &*left;
@@ -155,8 +156,9 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Whether what has come since the first `looked` bytes can make a difference. A head that comes byte by byte is not read anew for
-    /// each of them, but for each line, of which there are few, and when there is twice as much.
+    /// Whether what has come since the first `looked` bytes can make a difference. A head that
+    /// comes byte by byte is not read anew for each of them, but for each line, of which there are
+    /// few, and when there is twice as much.
     fn is_worth_a_look(&self, looked: usize) -> bool {
         let len = self.read.len();
         len > looked && (len >= MAX_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())

@@ -66,7 +66,8 @@ pub struct Terms<'a> {
     pub avoid: &'a [usize],
     /// How closely the answer is looked at.
     pub verify: Verify,
-    /// Turns true when the client has closed its side, where that can be told: it may have left, or wait for its answer all the same.
+    /// Turns true when the client has closed its side, where that can be told: it may have left, or
+    /// wait for its answer all the same.
     pub left: Option<&'a AtomicBool>,
     /// Whose bytes a long answer is.
     pub memory: &'a Arc<Account>,

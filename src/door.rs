@@ -62,7 +62,8 @@ pub struct NotAdmitted {
     pub hint: Option<(HeaderName, &'static str)>,
 }
 
-/// The query of a request, where it is longer than a `Uri` can be: it stands among the request's extensions.
+/// The query of a request, where it is longer than a `Uri` can be: it stands among the request's
+/// extensions.
 #[derive(Debug)]
 pub struct LongQuery {
     text: Box<str>,

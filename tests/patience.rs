@@ -266,3 +266,23 @@ async fn who_closed_its_side_is_waited_for_half_a_minute() {
         assert!(gone().await > 0.5, "{shape}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_may_say_all_of_it_and_reads_why() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| Reply::result(seen, "[]")).await;
+    let small = "[calls]\nmax_body = \"1KiB\"\nmax_held_bytes = \"1MiB\"\n";
+    let proxy = Proxy::over(&net, [origin.url()], small).await;
+    let body = call(1, "eth_call", &format!("[\"{}\"]", "x".repeat(400_000)));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: p\r\n\r\n", "x".repeat(400_000));
+    for (request, status) in
+        [(long.into_bytes(), 414), (chunked("", body.as_bytes(), 9_000), 413), (post("/", body.as_bytes()), 413)]
+    {
+        let mut client = proxy.client().await;
+        // A client that writes before it reads, and gives up when it cannot.
+        client.send(&request).await;
+        assert_eq!(client.response().await.status, status);
+        assert!(client.is_closed().await);
+    }
+    assert_eq!(origin.count("eth_call"), 0);
+}

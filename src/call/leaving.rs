@@ -1,8 +1,8 @@
 //! Whether a client that has closed its side still waits for its call.
 //!
-//! One that closes only its sending side, as scripts do, looks the same as one that has left. So a call goes on behind the end of what
-//! a client sends; but what has an effect and had to wait for a node is not sent any more, since whoever sent it may have given it up
-//! and done something else.
+//! One that closes only its sending side, as scripts do, looks the same as one that has left. So a
+//! call goes on behind the end of what a client sends; but what has an effect and had to wait for a
+//! node is not sent any more, since whoever sent it may have given it up and done something else.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -24,7 +24,8 @@ const WAITED: Duration = Duration::from_secs(1);
 /// A call that may lose its client.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Leaving<'a> {
-    /// What turns true when the client has closed its side, and when the call came. Nothing where that changes nothing.
+    /// What turns true when the client has closed its side, and when the call came. Nothing where
+    /// that changes nothing.
     watched: Option<(&'a AtomicBool, Instant)>,
 }
 

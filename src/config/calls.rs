@@ -15,8 +15,9 @@ use super::{
 
 const MIB: usize = 1 << 20;
 
-/// Methods that a node keeps for its operator, and that a proxy would make public. Of `debug_`, what traces and what reads blocks,
-/// transactions and receipts as they are is for everybody, but for the one that reads a file of the node's machine.
+/// Methods that a node keeps for its operator, and that a proxy would make public. Of `debug_`,
+/// what traces and what reads blocks, transactions and receipts as they are is for everybody, but
+/// for the one that reads a file of the node's machine.
 const BLOCKED: [&str; 23] = [
     "admin_*",
     "personal_*",
@@ -118,7 +119,8 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Whether `method` is refused: by `blocked`, and not excepted by `allowed`, which is matched to the letter.
+    /// Whether `method` is refused: by `blocked`, and not excepted by `allowed`, which is matched
+    /// to the letter.
     pub fn blocks(&self, method: &str) -> bool {
         is_refused(&self.blocked, method) && !self.allowed.iter().any(|pattern| pattern.matches(method))
     }

@@ -4,7 +4,8 @@ use std::net::Ipv6Addr;
 
 use super::{problem::Invalid, reader::Reader};
 
-/// Names of this proxy, beside its addresses and `localhost`. A web page whose own name was made to point here asks by that name.
+/// Names of this proxy, beside its addresses and `localhost`. A web page whose own name was made to
+/// point here asks by that name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Hosts {
     /// No others.
@@ -20,12 +21,14 @@ pub enum Hosts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     hosts: Hosts,
-    /// Whether names without a dot pass too: those of machines and containers, which no page on the web can have.
+    /// Whether names without a dot pass too: those of machines and containers, which no page on the
+    /// web can have.
     short: bool,
 }
 
 impl Hosts {
-    /// The rule of the clients' door. Where it does not listen on loopback, its names are known only if the operator tells them.
+    /// The rule of the clients' door. Where it does not listen on loopback, its names are known
+    /// only if the operator tells them.
     pub fn for_clients(&self, is_loopback: bool) -> HostRule {
         let hosts = if is_loopback || *self != Self::None { self.clone() } else { Self::Any };
         HostRule { hosts, short: true }

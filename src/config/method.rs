@@ -49,7 +49,8 @@ impl fmt::Debug for MethodPattern {
     }
 }
 
-/// One entry of a list of refused methods: which methods are refused, or, behind a `!`, which are not.
+/// One entry of a list of refused methods: which methods are refused, or, behind a `!`, which are
+/// not.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MethodRule {
     pattern: MethodPattern,
@@ -57,8 +58,9 @@ pub struct MethodRule {
 }
 
 impl MethodRule {
-    /// How much the rule says of `method`, if anything: the longer text says more, and a whole name more than a beginning. Refusals
-    /// do not look at upper and lower case, because some nodes do not; exceptions do.
+    /// How much the rule says of `method`, if anything: the longer text says more, and a whole name
+    /// more than a beginning. Refusals do not look at upper and lower case, because some nodes do
+    /// not; exceptions do.
     fn weight(&self, method: &str) -> Option<usize> {
         let matches = if self.blocks { self.pattern.matches_any_case(method) } else { self.pattern.matches(method) };
         matches.then_some(2 * self.pattern.text.len() + usize::from(!self.pattern.open))

@@ -1,6 +1,7 @@
 //! What an HTTP request asks for: a path and a query, which may be longer than a `Uri` can be.
 
-/// A path, which begins with `/`, and a query if there is one. Holds no byte that could end a request line.
+/// A path, which begins with `/`, and a query if there is one. Holds no byte that could end a
+/// request line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     text: Box<str>,

@@ -122,7 +122,8 @@ fn climbs(path: &str) -> bool {
     let mut plain = String::with_capacity(path.len());
     for char in path.chars() {
         plain.push(char.to_ascii_lowercase());
-        // Some decode more than once: what a percent sign becomes may be part of another, and is looked at here as it comes.
+        // Some decode more than once: what a percent sign becomes may be part of another, and is
+        // looked at here as it comes.
         if plain.ends_with("%25") {
             plain.truncate(plain.len() - 2);
         }

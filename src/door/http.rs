@@ -46,8 +46,8 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a request's head, and each further piece of its body, may take to come.
 const ARRIVAL: Duration = Duration::from_secs(20);
-/// How long a client may take none of its answer, and a node may send none of it once it has begun; and for how long an answer is
-/// waited for on behalf of a client that has closed its side.
+/// How long a client may take none of its answer, and a node may send none of it once it has begun;
+/// and for how long an answer is waited for on behalf of a client that has closed its side.
 const STALL: Duration = Duration::from_secs(30);
 
 /// Long request lines that are held at once.
@@ -73,8 +73,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service for what `site` holds, of which clients may take so much `memory`, until `closing` turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`, and connections that
-    /// are to go on as WebSockets to `usher`.
+    /// A service for what `site` holds, of which clients may take so much `memory`, until `closing`
+    /// turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`, and
+    /// connections that are to go on as WebSockets to `usher`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -115,8 +116,8 @@ impl Service {
     }
 }
 
-/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along, and `left` turns true when the client
-/// has closed its side. What the answers take is `memory`'s.
+/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along, and
+/// `left` turns true when the client has closed its side. What the answers take is `memory`'s.
 async fn answer(
     calls: &Arc<Calls>,
     body: Bytes,

@@ -16,7 +16,8 @@ use crate::{
 const TRACES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
 /// Bytes of the value of one of these, at most.
 const MAX_TRACE: usize = 256;
-/// Bytes of the value of a header that the operator has sent along, at most: credentials may be signed texts.
+/// Bytes of the value of a header that the operator has sent along, at most: credentials may be
+/// signed texts.
 const MAX_FORWARDED: usize = 4096;
 
 /// One network as clients see it.
@@ -84,7 +85,8 @@ impl Site {
         self.execution(path).filter(|network| network.calls.is_some())
     }
 
-    /// Whether the execution side of a network is, or would be, at `path`, or a network of consensus nodes alone.
+    /// Whether the execution side of a network is, or would be, at `path`, or a network of
+    /// consensus nodes alone.
     pub fn is_home(&self, path: &str) -> bool {
         let path = path.strip_prefix('/').unwrap_or(path);
         self.execution(path.strip_suffix('/').unwrap_or(path)).is_some()
@@ -121,8 +123,9 @@ impl Site {
         self.longest_forwarded(name).is_some()
     }
 
-    /// Adds a client's header to the `lines` to send along with its calls, if it is one of those. Each call of a batch has them, so
-    /// each name goes along once, and what is too long not at all.
+    /// Adds a client's header to the `lines` to send along with its calls, if it is one of those.
+    /// Each call of a batch has them, so each name goes along once, and what is too long not at
+    /// all.
     pub fn forward(&self, name: &str, value: &[u8], lines: &mut Vec<u8>) {
         let is_there = |lines: &[u8]| {
             let mut names = lines.split(|&b| b == b'\n').filter_map(|line| line.split(|&b| b == b':').next());

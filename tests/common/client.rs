@@ -197,7 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-/// A header that changes nothing, but for the way that a request takes through the door: that of all which is not plain.
+/// A header that changes nothing, but for the way that a request takes through the door: that of
+/// all which is not plain.
 pub const ROUNDABOUT: &str = "Connection: keep-alive, te\r\n";
 
 /// A plain request.

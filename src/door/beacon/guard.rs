@@ -5,7 +5,8 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use super::{Piped, Problem};
 use crate::config::Beacon;
 
-/// The longest path with its query, in bytes. Nodes take as much: the keys of 1,024 validators are 101 kB.
+/// The longest path with its query, in bytes. Nodes take as much: the keys of 1,024 validators are
+/// 101 kB.
 pub(super) const MAX_TARGET: usize = 128 * 1024;
 
 /// How to refuse what is too long, and what `rules` keep from clients.
@@ -38,7 +39,8 @@ fn is_blocked(rules: &Beacon, path: &str) -> bool {
     rules.blocks(steps.filter(|step| !step.is_empty()))
 }
 
-/// The path in lower case with nothing percent-encoded, however often it was. Each byte is looked at a few times at most.
+/// The path in lower case with nothing percent-encoded, however often it was. Each byte is looked
+/// at a few times at most.
 fn plain(path: &str) -> String {
     let mut plain: Vec<u8> = Vec::with_capacity(path.len());
     for byte in path.bytes() {

@@ -1,9 +1,11 @@
 //! Between hyper and a client's stream: three things that hyper does not do.
 //!
-//! - A request line may be longer than hyper can hold. Its query is taken out, and goes on beside the request.
-//! - What hyper refuses by itself it answers without a body. That answer is held back, and given another form.
-//! - While a request is answered, hyper does not look at what the client does. A client that closes its side may wait for its answer all
-//!   the same; one whose connection is lost does not.
+//! - A request line may be longer than hyper can hold. Its query is taken out, and goes on beside
+//!   the request.
+//! - What hyper refuses by itself it answers without a body. That answer is held back, and given
+//!   another form.
+//! - While a request is answered, hyper does not look at what the client does. A client that closes
+//!   its side may wait for its answer all the same; one whose connection is lost does not.
 
 use std::{
     io,
@@ -105,7 +107,8 @@ pub(super) struct Rest {
     pub(super) unwritten: Bytes,
     /// What is to be written instead of hyper's own refusal, if it gave one.
     pub(super) refusal: Option<Refusal>,
-    /// Whether what the client still sends is to be read for a while, lest it misses why it was refused.
+    /// Whether what the client still sends is to be read for a while, lest it misses why it was
+    /// refused.
     pub(super) lingers: bool,
 }
 
@@ -334,7 +337,8 @@ fn begins_a_request(line: &[u8]) -> bool {
     method <= 16 && matches!(line[method..], [] | [b' '] | [b' ', b'/', ..])
 }
 
-/// Where in `bytes` an answer begins that hyper may have given by itself: at their end, with a 4xx and with nothing in it.
+/// Where in `bytes` an answer begins that hyper may have given by itself: at their end, with a 4xx
+/// and with nothing in it.
 fn refusal(bytes: &[u8]) -> Option<usize> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;

@@ -1,7 +1,7 @@
 //! What is refused before anybody looks at what is asked for, and the form of it.
 //!
-//! A web page can send requests here from its visitor's machine. It says where it comes from (`Origin`), and, if it made its own name
-//! point here, it asks by that name (`Host`).
+//! A web page can send requests here from its visitor's machine. It says where it comes from
+//! (`Origin`), and, if it made its own name point here, it asks by that name (`Host`).
 
 use http::{HeaderName, HeaderValue, Request, StatusCode, Version, header};
 

@@ -1,6 +1,7 @@
-//! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`), bodies in chunks, and all that is
-//! malformed, too long or not to be served. Requests to the beacon API go on to the door that answers them, and connections that are to go on as
-//! WebSockets to the door that takes them over.
+//! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`),
+//! bodies in chunks, and all that is malformed, too long or not to be served. Requests to the
+//! beacon API go on to the door that answers them, and connections that are to go on as WebSockets
+//! to the door that takes them over.
 
 use std::{
     convert::Infallible,
@@ -57,7 +58,8 @@ pub(super) enum Ended {
 
 /// The longest head of a request, but for a long query; and how much is read at once.
 const MAX_HEAD: usize = 64 * 1024;
-/// For how long, and how much, what a refused client still sends is read, lest the refusal is lost with it.
+/// For how long, and how much, what a refused client still sends is read, lest the refusal is lost
+/// with it.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 1 << 20;
 

@@ -102,6 +102,7 @@ impl Admin {
         match path {
             "/drain" | "/undrain" => {
                 self.draining.send_replace(path == "/drain");
+                tracing::info!(draining = path == "/drain", "the operator switched the drain");
                 json_reply(StatusCode::OK, &json!({ "draining": path == "/drain" }))
             }
             "/reload" => self.ask_for_reload().await,
@@ -176,6 +177,7 @@ impl Admin {
             [(pool, name)] => {
                 pool.cordon(name, cordoned).await;
                 let (network, layer) = (&*pool.network, pool.layer.as_str());
+                tracing::info!(network, layer, node = name, cordoned, "the operator switched a node");
                 // What is said of it is as of then.
                 let warning = (cordoned && !pool.snapshot().serves()).then(|| {
                     format!("no other node of {network} {layer} can serve now: calls wait for calls.hold, and fail")

@@ -183,7 +183,8 @@ impl Node {
     /// This node for a pool that takes its pool's place, with its connections and what its traffic tells; `None` if `settings` or
     /// `reach` are of another node, or would have other connections.
     pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
-        // These change nothing in how it is reached, and how long a call waits for a place is known from the places.
+        // Tier and pair change nothing in how it is reached; how long a call waits for a place, the
+        // places know.
         let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
         let is_same = with(&self.settings) == with(settings)
             && Reach { patience: None, ..self.reach } == Reach { patience: None, ..reach };

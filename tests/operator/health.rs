@@ -76,7 +76,7 @@ async fn a_side_that_is_down_leaves_the_rest_in_rotation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_says_which_side_is_well_and_names_nodes_to_the_operator_only() {
+async fn the_body_says_why_and_names_nodes_to_the_operator_only() {
     let (net, devnet) = net_of(2, 1).await;
     let proxy = Proxy::launch(&net, &settings(&devnet, "health.ready = \"all\"\n")).await;
     until("all is well", async || status(&proxy, "/health").await == 200).await;
@@ -100,7 +100,7 @@ async fn the_body_says_which_side_is_well_and_names_nodes_to_the_operator_only()
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_it_drains_the_proxy_is_alive_and_serves_and_is_not_ready() {
+async fn a_proxy_that_drains_serves_and_lives_and_is_not_ready() {
     let (net, devnet) = net_of(2, 1).await;
     let proxy = Proxy::launch(&net, &settings(&devnet, "")).await;
     until("it is ready", async || status(&proxy, "/health/default?layer=el").await == 200).await;

@@ -59,7 +59,7 @@ async fn nodes_of_another_chain_are_named_as_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_that_are_well_and_fail_a_call_are_not_said_to_be_absent() {
+async fn nodes_that_are_well_and_fail_a_call_are_not_called_absent() {
     let net = Net::default();
     // It breaks off at this call, and passes its probes.
     let origin = Origin::within(&net, |_| Reply::Last(Vec::new())).await;

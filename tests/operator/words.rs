@@ -39,7 +39,7 @@ async fn a_file_that_is_not_there_is_told_with_how_to_write_one() {
 }
 
 #[tokio::test]
-async fn an_execution_and_a_consensus_node_in_each_others_place_are_told() {
+async fn nodes_of_both_layers_in_each_others_place_are_told() {
     let devnet = devnet(Options { execution: 1, consensus: 1, ..Options::default() }).await;
     let (el, cl) = (devnet.el(0).http_url(), devnet.cl(0).http_url());
     let (code, table, _) = command(&["check", "--el", &cl, "--cl", &el]).await;

@@ -8,6 +8,7 @@ mod facts;
 mod live;
 mod node;
 mod outcome;
+mod throttle;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -21,7 +22,8 @@ pub use self::{
     facts::Facts,
     live::Replay,
     node::{LinkMetrics, NodeLabels, NodeMetrics},
-    outcome::{AttemptOutcome, CallOutcome},
+    outcome::{AttemptOutcome, CallOutcome, Ended},
+    throttle::Throttle,
 };
 use self::{live::Live, node::Nodes};
 
@@ -75,6 +77,11 @@ struct Plain {
     /// Client HTTP connections closed at once, because max_connections was reached.
     #[metric]
     http_connections_refused_total: Counter,
+    /// Client connections that the proxy ended by itself, by reason: silent (no request in the first 20 s), idle, crowded (longest idle
+    /// when there were as many as may be), slow_request (a request that came too slowly), or slow_reader (an answer that was taken too
+    /// slowly).
+    #[metric(labels = ["reason"])]
+    client_connections_ended_total: Counter,
     /// Reloads of the configuration, by outcome.
     #[metric(labels = ["outcome"])]
     reloads_total: Counter,
@@ -217,6 +224,11 @@ impl Metrics {
     /// A client connection was one too many.
     pub fn connection_refused(&self) {
         self.plain.http_connections_refused_total().inc();
+    }
+
+    /// A client connection was ended, for this reason.
+    pub fn client_ended(&self, why: Ended) {
+        self.plain.client_connections_ended_total(why.as_str()).inc();
     }
 
     /// The gauge of this name at this moment, over all its labels.

@@ -149,7 +149,10 @@ async fn one_websocket_too_many_is_refused_and_the_next_has_the_place_of_one_tha
     until("it is up", async || proxy.verdicts().await == ["up"]).await;
     let mut all = Vec::new();
     for _ in 0..5 {
-        all.push(proxy.ws().await);
+        let mut ws = proxy.ws().await;
+        // One with a subscription is never idle.
+        ws.ask(call(1, "eth_subscribe", "[\"newHeads\"]")).await;
+        all.push(ws);
     }
     // WebSockets do not use up what HTTP may have.
     assert_eq!(proxy.post(call(1, "eth_call", "[]")).await.text(), answer(1, "[]"));

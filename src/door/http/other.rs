@@ -4,7 +4,7 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     task::{Context, Poll, ready},
@@ -29,16 +29,20 @@ use super::{
     ARRIVAL, IDLE, STALL, Service, answer,
     bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
     gate,
-    reply::{Content, Reply},
-    stall::Stall,
+    reply::{Content, Patience, Reply},
 };
 use crate::{
     call::alarm::Alarm,
-    domain::refusal::Refusal,
+    domain::{
+        pace::{CLIENT_RATE, Pace},
+        refusal::Refusal,
+    },
     door::{
         self, Admitted, NotAdmitted, Takeover,
+        crowd::{Asked, Place, Seated},
         readiness::{Detail, Readiness},
         site::Site,
+        stall::Stall,
     },
     net::{BoxIo, exchange::Broken},
 };
@@ -61,7 +65,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 1 << 20;
 
 /// Serves the connection from here to its end, or until it is taken over.
-pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<Ended, hyper::Error> {
+pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service, place: &Place) -> Result<Ended, hyper::Error> {
     let taken = Mutex::new(None);
     let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone());
     let respond = service_fn(|mut request: Request<Incoming>| {
@@ -72,8 +76,16 @@ pub(super) async fn serve(io: BoxIo, read: Bytes, service: &Service) -> Result<E
         let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
             let whole = request.body().is_end_stream();
+            let asked = place.asked();
+            if !whole {
+                // Who takes the body says when it is whole.
+                request.extensions_mut().insert(asked.seated().clone());
+            } else if !asked.seated().begins() {
+                // The connection is ended in this moment.
+                pending::<()>().await;
+            }
             let mut response = answered(service, request, watch, taken).await;
-            response.body_mut().turn = Some(turn);
+            response.body_mut().turn = Some((turn, asked));
             if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
                 watch.streams();
             }
@@ -308,7 +320,9 @@ async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -
         return refuse(&refused, false);
     }
     let headers = forwarded(site, request.headers());
+    let seated = request.extensions().get::<Seated>().cloned();
     match collect(request.into_body(), site.max_body).await {
+        Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
             let reply = answer(&calls, body, &headers, arrived, left, &mut Alarm::default()).await;
             framed(reply)
@@ -336,9 +350,13 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLong);
     }
-    let mut whole = BytesMut::new();
-    while let Some(frame) = timeout(ARRIVAL, body.frame()).await.map_err(|_| Unread::Late)? {
+    let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
+    loop {
+        let begun = Instant::now();
+        let frame = timeout(pace.left(), body.frame()).await.map_err(|_| Unread::Late)?;
+        let Some(frame) = frame else { break };
         let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
+        pace.moved(begun.elapsed(), piece.len());
         if whole.len() + piece.len() > limit {
             return Err(Unread::TooLong);
         }
@@ -409,14 +427,14 @@ fn framed(reply: Reply) -> Response<Streamed> {
 struct Streamed {
     content: Content,
     alarm: Alarm,
-    due: Option<Instant>,
+    patience: Patience,
     /// The request that it answers.
-    turn: Option<Turn>,
+    turn: Option<(Turn, Asked)>,
 }
 
 impl Streamed {
     fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), due: None, turn: None }
+        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None }
     }
 }
 
@@ -425,8 +443,8 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { content, alarm, due, .. } = &mut *self;
-        content.poll_in_time(context, alarm, due).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        let Self { content, alarm, patience, .. } = &mut *self;
+        content.poll_in_time(context, alarm, patience).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -107,6 +107,35 @@ async fn more_calls_than_may_be_under_way_wait_for_their_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_no_turn_left_pings_are_answered_and_calls_refused() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |_| Reply::act(async |_io| std::future::pending().await)).await;
+    let proxy = Proxy::over(&net, [origin.url()], "").await;
+    let mut client = proxy.client().await.upgraded("/").await;
+    // A batch counts with all its calls, and a short one still has its place behind it.
+    let batch = format!("[{}]", vec![call(1, "eth_call", "[]"); 50].join(","));
+    for _ in 0..2 {
+        client.send(frame(0x81, batch.as_bytes())).await;
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(proxy.in_flight().await, 16, "the width of one batch");
+    for id in 0..1100 {
+        client.send(frame(0x81, call(id, "eth_call", "[]").as_bytes())).await;
+    }
+    // 1,024 wait, of which 50 are the second batch's.
+    for id in 974..1100 {
+        let (first, text) = client.frame().await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(first == 0x81 && text.contains("-32005") && text.contains("max_calls"), "{text}");
+        assert!(text.contains(&format!("\"id\":{id},")) || text.contains(&format!("\"id\":{id}}}")), "{id}: {text}");
+    }
+    client.send(frame(0x89, b"there?")).await;
+    assert_eq!(client.frame().await, (0x8a, "there?".into()));
+    client.send(frame(0x88, &1000u16.to_be_bytes())).await;
+    assert_eq!(client.close_code().await, 1000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_is_closed_in_time_and_hurts_no_other() {
     let (_net, origin, proxy) = lengths("[ws]\nmax_outbound = \"4MiB\"\nping_interval = \"10m\"\n").await;
     let mut slow = proxy.ws().await;

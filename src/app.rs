@@ -1,6 +1,8 @@
 //! Builds the proxy from its settings, wires the floors, and takes it down again. The only module that sees them all.
 
 mod build;
+mod descriptors;
+mod doors;
 mod worker;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -29,13 +31,10 @@ use crate::{
     },
     memory::{self, Budget},
     metrics::Metrics,
-    net::{Accept, Dial, Listen, tcp::Tcp},
+    net::{Dial, Listen, tcp::Tcp},
     pool::Wall,
     view::Couriers,
 };
-
-/// How long to wait after a failure to accept, such as running out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often it is said that clients are refused for want of memory.
 const REFUSALS_TOLD: Duration = Duration::from_secs(10);
@@ -54,12 +53,20 @@ pub struct World {
     pub wall: Wall,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the runtime that starts it.
     pub threads: Option<usize>,
+    /// File descriptors that the process may have; `None`: as many as it likes.
+    pub descriptors: Option<usize>,
 }
 
 impl World {
     /// The operating system's network and clock. `threads` serve clients.
     pub fn real(threads: usize) -> Self {
-        Self { dial: Arc::new(Tcp), listen: Arc::new(Tcp), wall: Arc::new(unix_seconds), threads: Some(threads) }
+        Self {
+            dial: Arc::new(Tcp),
+            listen: Arc::new(Tcp),
+            wall: Arc::new(unix_seconds),
+            threads: Some(threads),
+            descriptors: None,
+        }
     }
 }
 
@@ -177,10 +184,10 @@ impl App {
         let admin = Admin::new(site.clone(), metrics.clone(), draining, readiness, broken.subscribe(), reload.clone());
         let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, memory, reloaded });
         let mut acceptor = JoinSet::new();
-        acceptor.spawn(accept(listener, crew.hands(), shared.clone()));
+        acceptor.spawn(doors::clients(listener, crew.hands(), shared.clone()));
         let mut background = JoinSet::new();
-        background.spawn(accept_admin(admin_listener, admin));
         background.spawn(tell_of_refusals(shared.memory.clone()));
+        background.spawn(doors::admin(admin_listener, admin, shared.clone()));
         background.spawn(keep_reloading(shared.clone(), parts, source, reloads));
         Ok(Self { addr, admin_addr, shared, closing, crew, reload, acceptor, background })
     }
@@ -237,52 +244,6 @@ impl App {
             }
         }
         self.background.shutdown().await;
-    }
-}
-
-async fn accept(mut listener: Box<dyn Accept>, hands: worker::Hands, shared: Arc<Shared>) {
-    let mut is_full = false;
-    loop {
-        match listener.accept().await {
-            Ok((incoming, peer)) => {
-                let limit = shared.site.load().max_connections;
-                // WebSockets have a limit of their own.
-                let open = hands.open().saturating_sub(shared.sockets.open());
-                let was_full = std::mem::replace(&mut is_full, open >= limit);
-                if is_full {
-                    shared.metrics.connection_refused();
-                    if !was_full {
-                        warn!(limit, "max_connections is reached; further connections are closed");
-                    }
-                    continue;
-                }
-                hands.give(incoming, peer).await;
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn accept_admin(mut listener: Box<dyn Accept>, admin: Admin) {
-    let mut connections = JoinSet::new();
-    loop {
-        // Both arms are cancel-safe.
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-        };
-        match accepted.and_then(|(incoming, _)| incoming.open()) {
-            Ok(io) => {
-                connections.spawn(admin.clone().serve(io));
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept an admin connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
     }
 }
 

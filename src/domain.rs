@@ -10,6 +10,7 @@ pub mod hash;
 pub mod hex;
 pub mod json;
 pub mod method;
+pub mod pace;
 pub mod quota;
 pub mod refusal;
 pub mod rest;

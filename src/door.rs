@@ -2,9 +2,11 @@
 
 pub mod admin;
 pub mod beacon;
+pub mod crowd;
 pub mod http;
 pub mod readiness;
 pub mod site;
+mod stall;
 pub mod ws;
 
 use std::{

@@ -8,6 +8,7 @@ mod facts;
 mod live;
 mod node;
 mod outcome;
+mod throttle;
 
 use std::sync::{
     Mutex, OnceLock, PoisonError,
@@ -24,7 +25,8 @@ pub use self::{
     facts::Facts,
     live::Replay,
     node::{LinkMetrics, NodeLabels, NodeMetrics},
-    outcome::{AttemptOutcome, CallOutcome},
+    outcome::{AttemptOutcome, CallOutcome, Ended},
+    throttle::Throttle,
 };
 use self::{live::Live, node::Nodes};
 
@@ -87,6 +89,11 @@ struct Plain {
     /// Times that a client was refused because max_client_memory was reached.
     #[metric]
     client_memory_refused_total: Counter,
+    /// Client connections that the proxy ended by itself, by reason: silent (no request in the first 20 s), idle, crowded (longest idle
+    /// when there were as many as may be), slow_request (a request that came too slowly), or slow_reader (an answer that was taken too
+    /// slowly).
+    #[metric(labels = ["reason"])]
+    client_connections_ended_total: Counter,
     /// Reloads of the configuration, by outcome.
     #[metric(labels = ["outcome"])]
     reloads_total: Counter,
@@ -250,6 +257,11 @@ impl Metrics {
         self.plain.client_memory_limit_bytes().set(limit as u64);
         let counted = self.memory_refused.swap(refused as u64, Relaxed);
         self.plain.client_memory_refused_total().inc_by((refused as u64).saturating_sub(counted));
+    }
+
+    /// A client connection was ended, for this reason.
+    pub fn client_ended(&self, why: Ended) {
+        self.plain.client_connections_ended_total(why.as_str()).inc();
     }
 
     /// The gauge of this name at this moment, over all its labels.

@@ -5,6 +5,7 @@
 
 mod coding;
 mod course;
+pub mod descriptors;
 pub mod exchange;
 pub mod link;
 pub mod names;

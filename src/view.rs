@@ -24,7 +24,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use self::{
     audience::{Audience, Seat},
     logs::{Filter, Logs},
-    passthrough::{Topic, Topics},
+    passthrough::{Joined, Topics},
 };
 pub use self::{
     courier::{Couriers, Job},
@@ -139,10 +139,7 @@ impl Views {
         let wish = match asked {
             Asked::Heads => Wish::Heads(self.heads.clone(), Interested::new(&self.interest)),
             Asked::Logs(filter) => Wish::Logs(self.logs.clone(), filter, Interested::new(&self.interest)),
-            Asked::Other => {
-                let (seat, topic) = self.topics.open(method, params, &head, &mailbox).await?;
-                Wish::Topic(seat, topic)
-            }
+            Asked::Other => Wish::Topic(self.topics.open(method, params, &head, &mailbox).await?),
         };
         Ok(Prepared { id, head, wish, mailbox })
     }
@@ -160,7 +157,7 @@ pub struct Prepared {
 enum Wish {
     Heads(Arc<Audience<()>>, Interested),
     Logs(Arc<Audience<Filter>>, Box<Filter>, Interested),
-    Topic(Seat<()>, Arc<Topic>),
+    Topic(Joined),
 }
 
 impl Prepared {
@@ -178,9 +175,9 @@ impl Prepared {
         Subscription(match wish {
             Wish::Heads(audience, interested) => Held::Heads(audience.join((), head, mailbox), interested),
             Wish::Logs(audience, filter, interested) => Held::Logs(audience.join(*filter, head, mailbox), interested),
-            Wish::Topic(mut seat, topic) => {
-                seat.begin();
-                Held::Topic(seat, topic)
+            Wish::Topic(mut joined) => {
+                joined.0.begin();
+                Held::Topic(joined)
             }
         })
     }
@@ -194,7 +191,7 @@ pub struct Subscription(Held);
 enum Held {
     Heads(Seat<()>, Interested),
     Logs(Seat<Filter>, Interested),
-    Topic(Seat<()>, Arc<Topic>),
+    Topic(Joined),
 }
 
 /// What a client asks for.

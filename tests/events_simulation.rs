@@ -102,6 +102,7 @@ impl Stage {
             listen: Arc::new(net.clone()),
             wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
             threads: None,
+            descriptors: None,
         };
         sleep(Duration::from_millis(1)).await;
         let app = App::start(proxy::config(&settings), world, None).await.unwrap();

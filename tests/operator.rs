@@ -12,6 +12,8 @@ mod process;
 mod reference;
 #[path = "operator/refusals.rs"]
 mod refusals;
+#[path = "operator/shares.rs"]
+mod shares;
 #[path = "operator/words.rs"]
 mod words;
 
@@ -134,10 +136,10 @@ async fn a_shutdown_waits_as_long_as_the_settings_that_were_last_read_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_client_more_than_there_is_room_for_is_closed_and_counted_and_places_become_free_again() {
+async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
     const REFUSED: &str = "steadfast_http_connections_refused_total";
     let net = Net::default();
-    let origin = well(&net).await;
+    let origin = stuck(&net).await;
     let settings = format!("max_connections = 3\n{}", nodes([origin.url()]));
     let proxy = Proxy::launch(&net, &settings).await;
     until("the node is up", async || proxy.verdicts().await == ["up"]).await;
@@ -146,30 +148,24 @@ async fn one_client_more_than_there_is_room_for_is_closed_and_counted_and_places
         let mut client = proxy.client().await;
         // One of them leaves the plain lane.
         let headers = if id == 1 { ROUNDABOUT } else { "" };
-        client.send(with_headers("/", headers, call(id, "eth_call", "[]").as_bytes())).await;
-        assert_eq!(client.response().await.text(), answer(id, "\"well\""));
+        client.send(with_headers("/", headers, call(id, "eth_sendTransaction", "[]").as_bytes())).await;
         clients.push(client);
     }
+    until("all are busy", async || proxy.in_flight().await == 3).await;
     for count in 1..=2 {
         assert!(proxy.client().await.is_closed().await, "one more was let in");
         let refused = proxy.metric(REFUSED, "").await;
         assert!((refused - f64::from(count)).abs() < 0.5, "{refused}");
     }
-    // Those who are there are served on.
-    for (id, client) in clients.iter_mut().enumerate() {
-        assert_eq!(client.post(call(id, "eth_call", "[]")).await.text(), answer(id, "\"well\""));
-    }
-    for leaves in [1, 0] {
-        drop(clients.remove(leaves));
-        sleep(Duration::from_millis(100)).await;
-        let mut next = proxy.client().await;
-        assert_eq!(next.post(call(9, "eth_call", "[]")).await.text(), answer(9, "\"well\""));
-        clients.push(next);
-        assert!(proxy.client().await.is_closed().await);
-    }
-    // The limit can be raised while the proxy runs.
-    proxy.reload(&settings.replace("max_connections = 3", "max_connections = 4")).await;
-    assert_eq!(proxy.post(call(9, "eth_call", "[]")).await.text(), answer(9, "\"well\""));
+    // Their calls end, and who has nothing under way makes room. The limit can be raised while the proxy runs.
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(proxy.client().await.post("{}").await.status, 400);
+    let crowded = proxy.metric("steadfast_client_connections_ended_total", "reason=\"crowded\"").await;
+    assert!((crowded - 1.0).abs() < 0.5, "{crowded}");
+    proxy.reload(&settings.replace("max_connections = 3", "max_connections = 10")).await;
+    assert_eq!(proxy.client().await.post("{}").await.status, 400);
+    let crowded = proxy.metric("steadfast_client_connections_ended_total", "reason=\"crowded\"").await;
+    assert!((crowded - 1.0).abs() < 0.5, "{crowded}");
 }
 
 #[tokio::test(start_paused = true)]

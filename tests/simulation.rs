@@ -56,6 +56,7 @@ async fn simulate(seed: u64) -> Vec<Line> {
         listen: Arc::new(net.clone()),
         wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
         threads: None,
+        descriptors: None,
     };
     let config = proxy::config(&proxy::nodes(urls.iter().map(String::as_str)));
     let app = App::start(config, world, None).await.unwrap();

@@ -1,6 +1,6 @@
 //! From settings to what serves them.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
@@ -8,9 +8,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tracing::error;
+use tracing::{error, warn};
 
-use super::World;
+use super::{World, descriptors::Share};
 use crate::{
     call::{Calls, rest::Rest},
     config::{self, Config},
@@ -41,6 +41,7 @@ const RETIREMENT_ROUND: Duration = Duration::from_secs(1);
 /// The networks that run, and the settings that they run by.
 pub(super) struct Parts {
     config: Config,
+    share: Share,
     networks: Vec<Part>,
     /// What was replaced and may still have calls.
     retired: JoinSet<()>,
@@ -79,11 +80,32 @@ pub(super) struct Tools<'a> {
     pub(super) broken: &'a Arc<watch::Sender<bool>>,
 }
 
+impl Tools<'_> {
+    /// Shares out the descriptors, and says where that is less than `config` would have.
+    fn share(&self, config: &Config) -> Share {
+        let share = Share::of(self.world.descriptors, self.world.threads.unwrap_or(1), config);
+        let wanted = (config.max_connections.get(), config.ws.max_connections.get());
+        if (share.http, share.ws) != wanted {
+            warn!(
+                limit = self.world.descriptors,
+                "the limit on open files is too low: max_connections is {} instead of {}, ws.max_connections is {} instead of {}, \
+                 and the rest is for nodes and the admin side",
+                share.http,
+                wanted.0,
+                share.ws,
+                wanted.1,
+            );
+        }
+        share
+    }
+}
+
 /// Builds everything anew.
 pub(super) fn build(config: Config, tools: &Tools<'_>) -> Result<(Site, Parts), String> {
-    let networks = config.networks.iter().map(|network| Part::build(network, &config, None, tools));
+    let share = tools.share(&config);
+    let networks = config.networks.iter().map(|network| Part::build(network, &config, None, share, tools));
     let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
-    let parts = Parts { config, networks, retired: JoinSet::new() };
+    let parts = Parts { config, share, networks, retired: JoinSet::new() };
     Ok((parts.site(), parts))
 }
 
@@ -110,8 +132,11 @@ impl Parts {
             rules: self.config.beacon.clone(),
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
-            max_connections: self.config.max_connections.get(),
-            ws: self.config.ws.clone(),
+            max_connections: self.share.http,
+            ws: config::Ws {
+                max_connections: NonZeroUsize::new(self.share.ws).unwrap_or(NonZeroUsize::MIN),
+                ..self.config.ws.clone()
+            },
             shutdown_grace: self.config.shutdown_grace,
         }
     }
@@ -124,6 +149,7 @@ impl Parts {
         let same_rules = health == config.health && self.config.calls == config.calls;
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
+        let share = tools.share(&config);
         // Everything that can fail comes first.
         let mut fresh = Vec::new();
         for network in &config.networks {
@@ -131,7 +157,8 @@ impl Parts {
                 Some(_) => None,
                 None => {
                     let earlier = self.networks.iter().find(|earlier| earlier.settings.name == network.name);
-                    Some(Part::build(network, &config, earlier, tools)?)
+                    let earlier = earlier.map(|earlier| (earlier, self.share));
+                    Some(Part::build(network, &config, earlier, share, tools)?)
                 }
             });
         }
@@ -196,7 +223,7 @@ impl Parts {
             }
         }
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
-        let replaced = std::mem::replace(self, Self { config, networks, retired: JoinSet::new() });
+        let replaced = std::mem::replace(self, Self { config, share, networks, retired: JoinSet::new() });
         self.retired = replaced.retired;
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {
@@ -221,11 +248,13 @@ impl Part {
             || self.beacon.as_ref().is_some_and(|beacon| Arc::strong_count(beacon) > 1)
     }
 
-    /// `earlier` is the network of this name that runs, if any: its nodes that stay as they are keep their connections.
+    /// `earlier` is the network of this name that runs, if any, with its share: its nodes that stay as they are keep their connections,
+    /// and may have as many as before.
     fn build(
         settings: &config::Network,
         config: &Config,
-        earlier: Option<&Self>,
+        earlier: Option<(&Self, Share)>,
+        share: Share,
         tools: &Tools<'_>,
     ) -> Result<Self, String> {
         let Tools { world, metrics, broken, .. } = *tools;
@@ -237,13 +266,20 @@ impl Part {
             }
             let build = |node: &config::Node| {
                 let connect = CONNECT.min(config.calls.attempt_timeout);
-                let max_connections = node.max_connections.unwrap_or(config.calls.max_node_connections);
+                let wanted = node.max_connections.unwrap_or(config.calls.max_node_connections);
                 let patience = (nodes.len() > 1).then_some(FULL);
-                let reach = Reach { connect, max_connections, patience };
-                let pools = earlier.into_iter().flat_map(Self::pools).filter(|pool| pool.layer == layer);
+                let within = |share: Share| {
+                    let bounds = [Some(wanted).filter(|most| *most > 0), share.per_node];
+                    let max_connections = bounds.into_iter().flatten().min().unwrap_or(0);
+                    Reach { connect, max_connections, patience }
+                };
+                let reach = within(share);
+                let pools =
+                    earlier.into_iter().flat_map(|(earlier, _)| earlier.pools()).filter(|pool| pool.layer == layer);
                 let same_name = |old: &&Node| *old.name == *node.name.as_str();
                 let old = pools.flat_map(|pool| pool.nodes.iter()).find(same_name);
-                if let Some(again) = old.and_then(|old| old.again(node, reach)) {
+                let before = earlier.map_or(reach, |(_, share)| within(share));
+                if let Some(again) = old.and_then(|old| old.again(node, before)) {
                     return Ok(again);
                 }
                 let (of, seed) = ((&*name, layer), (world.wall)());

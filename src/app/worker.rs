@@ -18,13 +18,16 @@ use tokio::{
 use tracing::{debug, error};
 
 use crate::{
-    door::http::Service,
+    door::{crowd::Place, http::Service},
     net::{Incoming, upstream},
     view::Job,
 };
 
 /// Connections that may wait for a worker to take them up.
 const BACKLOG: usize = 1024;
+
+/// A connection, whom it is with, and its place among the clients'.
+type Accepted = (Incoming, SocketAddr, Place);
 
 /// All workers. Dropping it ends them and cuts their connections.
 pub(super) struct Crew {
@@ -39,7 +42,7 @@ pub(super) struct Hands(Vec<Hand>);
 
 #[derive(Clone)]
 struct Hand {
-    connections: mpsc::Sender<(Incoming, SocketAddr)>,
+    connections: mpsc::Sender<Accepted>,
     open: Arc<AtomicUsize>,
 }
 
@@ -96,17 +99,17 @@ impl Hands {
     }
 
     /// Gives a connection to the worker that has the fewest.
-    pub(super) async fn give(&self, incoming: Incoming, peer: SocketAddr) {
+    pub(super) async fn give(&self, incoming: Incoming, peer: SocketAddr, place: Place) {
         let Some(hand) = self.0.iter().min_by_key(|hand| hand.open.load(Relaxed)) else { return };
         hand.open.fetch_add(1, Relaxed);
-        if hand.connections.send((incoming, peer)).await.is_err() {
+        if hand.connections.send((incoming, peer, place)).await.is_err() {
             error!("a worker is gone");
         }
     }
 }
 
 async fn work(
-    mut accepted: mpsc::Receiver<(Incoming, SocketAddr)>,
+    mut accepted: mpsc::Receiver<Accepted>,
     mut jobs: mpsc::Receiver<Job>,
     mut stopped: oneshot::Receiver<()>,
     open: Arc<AtomicUsize>,
@@ -121,7 +124,8 @@ async fn work(
             _ = &mut stopped => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
                 open.fetch_sub(1, Relaxed);
-                if let Err(error) = ended {
+                // One that had to go for another was cancelled.
+                if let Some(error) = ended.err().filter(|error| !error.is_cancelled()) {
                     error!(%error, "a connection's task panicked");
                 }
             }
@@ -129,9 +133,10 @@ async fn work(
             Some(job) = jobs.recv() => job(),
             given = accepted.recv(), if accepting => match given {
                 None => accepting = false,
-                Some((incoming, peer)) => match incoming.open() {
+                Some((incoming, peer, place)) => match incoming.open() {
                     Ok(io) => {
-                        connections.spawn(service.clone().serve(io, peer));
+                        let seated = place.seated();
+                        seated.ends_with(connections.spawn(service.clone().serve(io, peer, place)));
                     }
                     Err(error) => {
                         open.fetch_sub(1, Relaxed);

@@ -15,7 +15,7 @@ use crate::{
     app::{App, World},
     config::{Config, Log},
     devnet::{Devnet, Kind, Options},
-    net::tcp::Tcp,
+    net::{descriptors, tcp::Tcp},
 };
 
 /// The pretend network and the proxy in front of it.
@@ -55,7 +55,9 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         })?;
         let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());
-        let app = App::start(config, World::real(threads), None).await.map_err(|error| error.to_string())?;
+        let app = App::start(config, World { descriptors: descriptors::raise(), ..World::real(threads) }, None)
+            .await
+            .map_err(|error| error.to_string())?;
         introduce(&devnet, &app);
         signals.until_told(&app).await;
         let code = signals.see_down(app).await;

@@ -10,6 +10,7 @@ use super::{Settings, block_on, conclude};
 use crate::{
     app::{App, Source, World},
     config::{Log, LogFormat},
+    net::descriptors,
 };
 
 pub(super) fn run(settings: &Settings) -> ExitCode {
@@ -23,7 +24,8 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
     let served = block_on(async {
         let mut signals = Signals::listen()?;
-        let app = App::start(config, World::real(threads), source).await.map_err(|error| error.to_string())?;
+        let world = World { descriptors: descriptors::raise(), ..World::real(threads) };
+        let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
         info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
         let reason = signals.until_told(&app).await.name;
         info!(reason, "shutting down: letting calls finish; a second signal ends the process at once");

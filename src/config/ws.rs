@@ -13,6 +13,9 @@ pub struct Ws {
     pub max_message: usize,
     /// Connections at once, at most.
     pub max_connections: NonZeroUsize,
+    /// Calls of one connection under way at once, at most, those of a batch each counted; further ones wait, or are refused when many
+    /// do.
+    pub max_calls: NonZeroUsize,
     /// Subscriptions of one connection, at most.
     pub max_subscriptions: NonZeroUsize,
     /// Bytes that wait to be sent on one connection, at most; past it the client is closed.
@@ -28,6 +31,7 @@ impl Default for Ws {
         Self {
             max_message: 32 * MIB,
             max_connections: const { NonZeroUsize::new(20_000).expect("not zero") },
+            max_calls: const { NonZeroUsize::new(64).expect("not zero") },
             max_subscriptions: const { NonZeroUsize::new(1_000).expect("not zero") },
             max_outbound: 16 * MIB,
             ping_interval: Duration::from_secs(20),
@@ -42,6 +46,7 @@ impl Ws {
         Self {
             max_message: r.size("max_message", default.max_message),
             max_connections: r.count("max_connections", default.max_connections),
+            max_calls: r.count("max_calls", default.max_calls),
             max_subscriptions: r.count("max_subscriptions", default.max_subscriptions),
             max_outbound: r.size("max_outbound", default.max_outbound),
             ping_interval: r.duration("ping_interval", default.ping_interval),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -24,6 +24,7 @@ use crate::{
     door::{
         readiness::{Detail, Readiness},
         site::{Served, Site},
+        stall::Stall,
     },
     metrics::{Facts, Metrics},
     net::BoxIo,
@@ -32,6 +33,8 @@ use crate::{
 
 /// How long a client of the admin side may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long one may take nothing of its answer.
+const STALL: Duration = Duration::from_secs(30);
 
 /// A request to read the configuration anew; the answer is what was changed, or why nothing was.
 pub type Reload = oneshot::Sender<Result<String, String>>;
@@ -69,7 +72,7 @@ impl Admin {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
-            .serve_connection(TokioIo::new(io), respond);
+            .serve_connection(Stall::new(io, Bytes::new(), STALL), respond);
         if let Err(error) = connection.await {
             tracing::debug!(%error, "admin connection ended");
         }

@@ -6,10 +6,10 @@ mod events;
 mod guard;
 mod headers;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -19,7 +19,7 @@ use super::{Piped, query};
 use crate::{
     call::rest::{self, Failure, answer::Answer, upload::Upload},
     domain::{refusal::Refusal, rest::Route, target::Target},
-    door::site::Site,
+    door::{crowd::Seated, site::Site},
     memory::{Account, Claim},
     net::BoxFuture,
 };
@@ -102,7 +102,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
     let memory = super::account(&request);
     let (head, body) = request.into_parts();
-    let mut upload = upload(body, &memory);
+    let mut upload = upload(body, head.extensions.get().cloned(), &memory);
     let asked = rest::Request { route, method: head.method, target, headers };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
@@ -133,12 +133,18 @@ fn climbs(path: &str) -> bool {
     plain.split(['/', '\\']).any(|step| matches!(step.split(';').next(), Some("." | "..")))
 }
 
-fn upload(body: Incoming, memory: &Arc<Account>) -> Upload {
+/// The body of a request; its connection counts as idle until all of it has come.
+fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Upload {
     if body.is_end_stream() {
         return Upload::whole(Bytes::new());
     }
     let length = body.size_hint().exact();
-    Upload::streamed(Box::pin(body.into_data_stream().map_err(io::Error::other)), length).counted(memory.incoming())
+    let pieces = body.into_data_stream().map_err(io::Error::other);
+    let whole = stream::poll_fn(move |_| match &seated {
+        Some(seated) if !seated.begins() => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+        _ => Poll::Ready(None),
+    });
+    Upload::streamed(Box::pin(pieces.chain(whole)), length).counted(memory.incoming())
 }
 
 /// `claim` is what the answer takes, for as long as it passes.

@@ -9,7 +9,6 @@ mod gate;
 mod lane;
 mod other;
 mod reply;
-mod stall;
 
 use std::{
     net::SocketAddr,
@@ -36,7 +35,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body},
     },
-    door::{Guest, Usher, readiness::Readiness, site::Site},
+    door::{Guest, Usher, crowd::Place, readiness::Readiness, site::Site},
     memory::{Account, Budget},
     metrics::Metrics,
     net::BoxIo,
@@ -44,7 +43,7 @@ use crate::{
 
 /// How long a client may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(120);
-/// How long a request's head, and each further piece of its body, may take to come.
+/// How long a new connection may say nothing, how long a request's head may take to come, and how long its body may stand still.
 const ARRIVAL: Duration = Duration::from_secs(20);
 /// How long a client may take none of its answer, and a node may send none of it once it has begun;
 /// and for how long an answer is waited for on behalf of a client that has closed its side.
@@ -89,22 +88,22 @@ impl Service {
         Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
     }
 
-    /// Serves one connection to its end.
-    pub async fn serve(self, io: BoxIo, peer: SocketAddr) {
+    /// Serves one connection, which has this place among the clients', to its end.
+    pub async fn serve(self, io: BoxIo, peer: SocketAddr, place: Place) {
         let open = self.metrics.connection();
         // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
         let memory = Account::open(&self.memory);
-        let outcome = match Box::pin(Lane::new(io, &self, &memory).run()).await {
+        let outcome = match Box::pin(Lane::new(io, &self, &memory, &place).run()).await {
             Ok(Left::Closed) => Ok(Ended::Closed),
             Ok(Left::Other { io, read }) => {
-                Box::pin(other::serve(io, read, &self, &memory)).await.map_err(|error| error.to_string())
+                Box::pin(other::serve(io, read, &self, &memory, &place)).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
         match outcome {
             Ok(Ended::Closed) => {}
             Ok(Ended::TakenOver { io, read, by }) => {
-                drop((open, self, memory));
+                drop((open, self, memory, place));
                 by(io, read).await;
             }
             Err(error) => tracing::debug!(%peer, error, "client connection ended"),

@@ -23,10 +23,14 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use self::session::{Session, Signals};
-use super::{Admitted, NotAdmitted, Usher, site::Site};
+use super::{
+    Admitted, NotAdmitted, Usher,
+    crowd::{Crowd, LEAVING, Place},
+    site::Site,
+};
 use crate::{
     memory::{Account, Budget},
-    metrics::Metrics,
+    metrics::{Ended, Metrics, Throttle},
 };
 
 /// The WebSockets of all clients.
@@ -36,6 +40,8 @@ pub struct Sockets {
     memory: Arc<Budget>,
     signals: Signals,
     open: Arc<AtomicUsize>,
+    crowd: Arc<Crowd>,
+    full: Throttle,
 }
 
 /// Counts an open WebSocket for as long as it lives.
@@ -59,7 +65,8 @@ impl Sockets {
         closing: watch::Receiver<bool>,
         reloads: watch::Receiver<u64>,
     ) -> Self {
-        Self { site, metrics, memory, signals: Signals { closing, reloads }, open: Arc::default() }
+        let signals = Signals { closing, reloads };
+        Self { site, metrics, memory, signals, open: Arc::default(), crowd: Crowd::new(), full: Throttle::default() }
     }
 
     /// WebSockets open now.
@@ -67,12 +74,19 @@ impl Sockets {
         self.open.load(Relaxed)
     }
 
-    fn enter(&self, limit: usize) -> Option<Open<impl Drop + Send + use<>>> {
-        if self.open.fetch_add(1, Relaxed) >= limit {
-            self.open.fetch_sub(1, Relaxed);
-            return None;
+    /// Takes one more in, among at most `limit`. Where there are as many, the one that has been idle longest makes room, if any has
+    /// neither calls nor subscriptions.
+    fn enter(&self, limit: usize) -> Option<(Open<impl Drop + Send + use<>>, Place)> {
+        let others = self.open.fetch_add(1, Relaxed);
+        if others >= limit {
+            if others >= limit + LEAVING || !self.crowd.end_longest_idle() {
+                self.open.fetch_sub(1, Relaxed);
+                self.metrics.websocket_refused();
+                return None;
+            }
+            self.metrics.client_ended(Ended::Crowded);
         }
-        Some(Open { open: self.open.clone(), _counted: self.metrics.websocket() })
+        Some((Open { open: self.open.clone(), _counted: self.metrics.websocket() }, self.crowd.enter()))
     }
 }
 
@@ -87,9 +101,10 @@ impl Usher for Sockets {
             return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
         let limit = site.ws.max_connections.get();
-        let Some(open) = self.enter(limit) else {
-            self.metrics.websocket_refused();
-            warn!(limit, "ws.max_connections is reached; a WebSocket is refused");
+        let Some((open, place)) = self.enter(limit) else {
+            if let Some(before) = self.full.pass() {
+                warn!(limit, before, "ws.max_connections is reached, and none is idle; WebSockets are refused");
+            }
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
@@ -97,7 +112,7 @@ impl Usher for Sockets {
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
-                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory);
+                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, place);
                 Box::pin(async move {
                     let _open = open;
                     session.run().await;

@@ -97,3 +97,30 @@ impl AttemptOutcome {
         }
     }
 }
+
+/// Why the proxy ended a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It never asked for anything.
+    Silent,
+    /// It asked for nothing any more.
+    Idle,
+    /// There were as many as may be, and it was idle longest.
+    Crowded,
+    /// Its request came too slowly.
+    SlowRequest,
+    /// It took too little of its answer.
+    SlowReader,
+}
+
+impl Ended {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Crowded => "crowded",
+            Self::SlowRequest => "slow_request",
+            Self::SlowReader => "slow_reader",
+        }
+    }
+}

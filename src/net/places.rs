@@ -341,6 +341,11 @@ impl Places {
         self.grant();
     }
 
+    /// Closes every idle connection.
+    pub fn close_idle(&self) {
+        drop(self.idle.all());
+    }
+
     /// Closes connections that nobody has used for a while.
     pub fn sweep(&self) {
         drop(self.idle.stale(Instant::now()));

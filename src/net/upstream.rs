@@ -23,6 +23,7 @@ use super::{
     Dial, Endpoint,
     coding::{Coding, Decoder},
     course::Course,
+    descriptors,
     exchange::{Broken, Conn},
     outgoing::Patience,
     places::{Place, Places, Rank},
@@ -329,7 +330,13 @@ impl Upstream {
     /// Opens a connection. The place comes back when there is none.
     pub(super) async fn connect(&self, place: Place) -> Result<Conn, (Error, Place)> {
         let connect = async {
-            let io = self.dial.dial(&self.target.endpoint).await?;
+            let mut dialled = self.dial.dial(&self.target.endpoint).await;
+            if dialled.as_ref().is_err_and(descriptors::are_used_up) {
+                // An own want is no fault of the node's: what lies idle makes room.
+                self.close_idle();
+                dialled = self.dial.dial(&self.target.endpoint).await;
+            }
+            let io = dialled?;
             match &self.target.tls {
                 Some(tls) => tls.wrap(io).await,
                 None => Ok(io),
@@ -345,6 +352,11 @@ impl Upstream {
     /// Closes connections that nobody has used for a while.
     pub fn sweep(&self) {
         self.target.places.sweep();
+    }
+
+    /// Closes every idle connection, for want of descriptors.
+    pub fn close_idle(&self) {
+        self.target.places.close_idle();
     }
 
     /// Closes every idle connection, as when the node is out.

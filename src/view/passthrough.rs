@@ -6,6 +6,7 @@
 //! that it is at, once that has told it. What no node told while none was linked is not made up. The link asks for it again on each connection, and the task ends with the last client.
 
 mod choice;
+mod claim;
 mod overlap;
 mod relay;
 
@@ -21,7 +22,10 @@ use std::{
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::timeout};
 
-use self::relay::Relay;
+use self::{
+    claim::{Claim, Claims},
+    relay::Relay,
+};
 use super::{
     audience::{Audience, Seat},
     courier::Couriers,
@@ -32,8 +36,9 @@ use crate::{metrics::Metrics, pool::Pool};
 
 /// Different wishes of one network's clients at a time: each is a subscription at a node.
 const MOST_TOPICS: usize = 1024;
-/// Bytes of the params of one wish, which are kept.
-const MOST_PARAMS: usize = 256 << 10;
+/// Bytes of the params of one wish, which are kept, and of all of them together.
+const MOST_PARAMS: usize = 64 << 10;
+const MOST_BYTES: usize = 16 << 20;
 
 /// What clients can share: method and params, as they were written.
 type Wish = (String, Bytes);
@@ -41,6 +46,7 @@ type Wish = (String, Bytes);
 /// All wishes of one network's clients.
 pub(super) struct Topics {
     open: Mutex<Open>,
+    claims: Arc<Claims>,
     pools: watch::Sender<Arc<Pool>>,
     /// How long a client waits for a node's first answer, in milliseconds.
     timeout: AtomicU64,
@@ -53,6 +59,29 @@ pub(super) struct Topics {
 #[derive(Default)]
 struct Open {
     topics: BTreeMap<Wish, Weak<Topic>>,
+}
+
+/// A client's place with a topic.
+pub(super) type Joined = (Seat<()>, Arc<Topic>, Option<Claim>);
+
+/// The wishes that every wallet and library has, as they are sent to nodes: the limits on different ones do not hold for them.
+fn usual(method: &str, params: &[u8]) -> Option<&'static [u8]> {
+    const USUAL: [&[u8]; 4] = [
+        br#"["syncing"]"#,
+        br#"["newPendingTransactions"]"#,
+        br#"["newPendingTransactions",true]"#,
+        br#"["newPendingTransactions",false]"#,
+    ];
+    // Space between the words makes no other wish.
+    let is_meant = |usual: &&&[u8]| {
+        let mut is_quoted = false;
+        let words = params.iter().filter(|byte| {
+            is_quoted ^= **byte == b'"';
+            is_quoted || !byte.is_ascii_whitespace()
+        });
+        words.eq(usual.iter())
+    };
+    USUAL.iter().find(is_meant).copied().filter(|_| method == "eth_subscribe")
 }
 
 /// One wish, for as long as somebody has it.
@@ -78,7 +107,8 @@ impl Topics {
     /// To be called on the runtime on which the links are.
     pub(super) fn new(pool: Arc<Pool>, timeout: Duration, couriers: Couriers, metrics: Arc<Metrics>) -> Self {
         let (open, pools, runtime) = (Mutex::default(), watch::Sender::new(pool), Handle::current());
-        Self { open, pools, timeout: AtomicU64::new(millis(timeout)), couriers, metrics, runtime }
+        let timeout = AtomicU64::new(millis(timeout));
+        Self { open, claims: Arc::default(), pools, timeout, couriers, metrics, runtime }
     }
 
     pub(super) fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
@@ -94,7 +124,7 @@ impl Topics {
         params: &[u8],
         head: &Arc<str>,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<(Seat<()>, Arc<Topic>), Refused> {
+    ) -> Result<Joined, Refused> {
         if self.pools.borrow().nodes.iter().all(|node| node.link.is_none()) {
             return Err(Refused::Unsupported("no node has a WebSocket over which this could be subscribed to"));
         }
@@ -102,7 +132,8 @@ impl Topics {
             return Err(Refused::Limit("subscription_params"));
         }
         let expect = |audience: &Arc<Audience<()>>| audience.expect((), head.clone(), mailbox.clone());
-        let (seat, topic) = self.topic((method.to_owned(), Bytes::copy_from_slice(params)), expect)?;
+        let joined = self.topic(method, params, mailbox, expect)?;
+        let topic = &joined.1;
         let mut state = topic.state.clone();
         let limit = Duration::from_millis(self.timeout.load(Relaxed));
         let settled = match timeout(limit, state.wait_for(|state| *state != State::Asked)).await {
@@ -110,7 +141,7 @@ impl Topics {
             Ok(Err(_)) | Err(_) => State::Asked,
         };
         match settled {
-            State::Granted => Ok((seat, topic)),
+            State::Granted => Ok(joined),
             State::Refused(error) => Err(Refused::Node(error)),
             State::Asked if self.pools.borrow().snapshot().serves() => Err(Refused::NotGranted),
             State::Asked => Err(Refused::NoNode),
@@ -119,16 +150,35 @@ impl Topics {
 
     fn topic(
         &self,
-        wish: Wish,
+        method: &str,
+        params: &[u8],
+        mailbox: &Arc<Mailbox>,
         expect: impl Fn(&Arc<Audience<()>>) -> Seat<()>,
-    ) -> Result<(Seat<()>, Arc<Topic>), Refused> {
+    ) -> Result<Joined, Refused> {
+        let usual = usual(method, params);
+        let params = usual.map_or_else(|| Bytes::copy_from_slice(params), Bytes::from_static);
+        let wish = (method.to_owned(), params);
+        let full = || Refused::Limit("different_subscriptions");
+        let claim = |topic: &Arc<Topic>| match usual {
+            Some(_) => Ok(None),
+            None => Claim::new(&self.claims, mailbox, topic).map(Some).ok_or_else(full),
+        };
         let mut open = self.lock();
         if let Some(topic) = open.topics.get(&wish).and_then(Weak::upgrade) {
-            return Ok((expect(&topic.audience), topic));
+            let claim = claim(&topic)?;
+            return Ok((expect(&topic.audience), topic, claim));
         }
         open.topics.retain(|_, topic| topic.strong_count() > 0);
-        if open.topics.len() >= MOST_TOPICS {
-            return Err(Refused::Limit("different_subscriptions"));
+        if usual.is_none() {
+            let others = open.topics.keys().filter(|(method, params)| self::usual(method, params).is_none());
+            let (count, bytes) =
+                others.fold((0, wish.1.len()), |(count, bytes), (_, params)| (count + 1, bytes + params.len()));
+            if count >= MOST_TOPICS || self.claims.are_used_up(mailbox) {
+                return Err(full());
+            }
+            if bytes > MOST_BYTES {
+                return Err(Refused::Limit("subscription_params"));
+            }
         }
         let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
         let seat = expect(&audience);
@@ -138,7 +188,8 @@ impl Topics {
         task.spawn_on(relay.run(self.pools.subscribe()), &self.runtime);
         let topic = Arc::new(Topic { audience, state, _task: task });
         open.topics.insert(wish, Arc::downgrade(&topic));
-        Ok((seat, topic))
+        let claim = claim(&topic)?;
+        Ok((seat, topic, claim))
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

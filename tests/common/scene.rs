@@ -79,6 +79,7 @@ impl Scene {
             listen: Arc::new(net.clone()),
             wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
             threads: None,
+            descriptors: None,
         };
         let mut settings = String::new();
         for (index, (node, reach)) in devnet.nodes().zip(reaches).enumerate() {

@@ -158,7 +158,7 @@ async fn after_a_reload_a_node_is_waited_for_as_long_as_its_settings_say() {
 async fn wishes_are_bounded_in_number_and_in_length() {
     let stage = Stage::new("").await;
     let mut clients: Vec<Client> = Vec::new();
-    let wish = |number: usize| PENDING.replace('[', &format!("[{}", " ".repeat(number)));
+    let wish = |number: usize| format!("[\"newPendingTransactions\",false,{number}]");
     for number in 0..1024 {
         let mut client = stage.client();
         client.subscribe(&wish(number)).await;
@@ -168,10 +168,37 @@ async fn wishes_are_bounded_in_number_and_in_length() {
     let refused = late.try_subscribe("eth_subscribe", &wish(1024)).await.unwrap_err();
     assert_eq!(refused, Refused::Limit("different_subscriptions"));
     late.subscribe(&wish(7)).await;
+    // What everybody has is there for everybody, however it is written.
+    for usual in [PENDING, "[ \"newPendingTransactions\" , true ]", "[\"syncing\"]", "[ \"syncing\"]"] {
+        late.subscribe(usual).await;
+    }
     clients.pop();
     late.subscribe(&wish(1024)).await;
-    let refused = late.try_subscribe("eth_subscribe", &wish(256 << 10)).await.unwrap_err();
+    let long = wish(0).replace('[', &format!("[{}", " ".repeat(64 << 10)));
+    let refused = late.try_subscribe("eth_subscribe", &long).await.unwrap_err();
     assert_eq!(refused, Refused::Limit("subscription_params"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_client_takes_all_the_different_wishes_of_the_others() {
+    let stage = Stage::new("").await;
+    let wish = |number: usize| format!("[\"newPendingTransactions\",false,{number}]");
+    let mut greedy = stage.client();
+    for number in 0..16 {
+        greedy.subscribe(&wish(number)).await;
+    }
+    // The same one again is no different one, and others have theirs.
+    greedy.subscribe(&wish(3)).await;
+    greedy.subscribe(PENDING).await;
+    let refused = greedy.try_subscribe("eth_subscribe", &wish(16)).await.unwrap_err();
+    assert_eq!(refused, Refused::Limit("different_subscriptions"));
+    stage.client().subscribe(&wish(16)).await;
+    // A refused one takes no place, and one that has ended gives its place back.
+    drop(greedy);
+    let mut other = stage.client();
+    for number in 0..16 {
+        other.subscribe(&wish(number)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

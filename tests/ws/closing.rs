@@ -206,10 +206,10 @@ async fn a_client_that_waits_long_for_its_answers_is_not_dead() {
         })
     })
     .await;
-    let settings = "[calls]\ntimeout = \"60s\"\nattempt_timeout = \"30s\"\n[ws]\nping_interval = \"2s\"\n";
+    let settings =
+        "[calls]\ntimeout = \"60s\"\nattempt_timeout = \"30s\"\n[ws]\nping_interval = \"2s\"\nmax_calls = 300\n";
     let proxy = Proxy::over(&net, [origin.url()], settings).await;
     let mut ws = proxy.ws().await;
-    // So many that it is not read meanwhile, and its pongs are not heard.
     for id in 0..300 {
         ws.send(call(id, "eth_sendTransaction", "[]")).await;
     }

@@ -149,7 +149,10 @@ async fn one_websocket_too_many_is_refused_and_the_next_has_the_place_of_one_tha
     until("it is up", async || proxy.verdicts().await == ["up"]).await;
     let mut all = Vec::new();
     for _ in 0..5 {
-        all.push(proxy.ws().await);
+        let mut ws = proxy.ws().await;
+        // One with a subscription is never idle.
+        ws.ask(call(1, "eth_subscribe", "[\"newHeads\"]")).await;
+        all.push(ws);
     }
     // WebSockets do not use up what HTTP may have.
     assert_eq!(proxy.post(call(1, "eth_call", "[]")).await.text(), answer(1, "[]"));
@@ -163,4 +166,27 @@ async fn one_websocket_too_many_is_refused_and_the_next_has_the_place_of_one_tha
     let mut ws = proxy.ws().await;
     assert_eq!(ws.ask(call(1, "eth_call", "[]")).await, answer(1, "[]"));
     assert_eq!(proxy.metric("steadfast_ws_connections_total", "").await, 6.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_idle_websocket_makes_room_for_the_next() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| Reply::result(seen, "[]")).await;
+    let settings = [&nodes([origin.url()]), "[ws]\nmax_connections = 3\n"].concat();
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("it is up", async || proxy.verdicts().await == ["up"]).await;
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(proxy.ws().await);
+    }
+    all[0].ask(call(1, "eth_subscribe", "[\"newHeads\"]")).await;
+    for id in [1, 2] {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(all[3 - id].ask(call(1, "eth_call", "[]")).await, answer(1, "[]"));
+    }
+    let mut next = proxy.ws().await;
+    assert_eq!(next.ask(call(1, "eth_call", "[]")).await, answer(1, "[]"));
+    let (code, why) = all.pop().unwrap().closed().await;
+    assert!(code == 1013 && why.contains("idle"), "{code} {why}");
+    assert_eq!(all[1].ask(call(2, "eth_call", "[]")).await, answer(2, "[]"));
 }

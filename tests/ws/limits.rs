@@ -105,7 +105,7 @@ async fn a_client_that_reads_well_gets_all_its_long_answers_though_they_end_at_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_too_many_calls_under_way_no_more_are_read_until_some_are_answered() {
+async fn more_calls_than_may_be_under_way_wait_for_their_turn() {
     let net = Net::default();
     let (arrived, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, gate) = (arrived.clone(), open.clone());
@@ -127,11 +127,40 @@ async fn with_too_many_calls_under_way_no_more_are_read_until_some_are_answered(
         ws.send(call(id, "eth_call", "[]")).await;
     }
     sleep(Duration::from_millis(500)).await;
-    assert_eq!(arrived.load(SeqCst), 256);
+    assert_eq!(arrived.load(SeqCst), 64);
     open.store(true, SeqCst);
     for _ in 0..400 {
         assert!(ws.text().await.contains("\"result\":1"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_no_turn_left_pings_are_answered_and_calls_refused() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |_| Reply::act(async |_io| std::future::pending().await)).await;
+    let proxy = Proxy::over(&net, [origin.url()], "").await;
+    let mut client = proxy.client().await.upgraded("/").await;
+    // A batch counts with all its calls, and a short one still has its place behind it.
+    let batch = format!("[{}]", vec![call(1, "eth_call", "[]"); 50].join(","));
+    for _ in 0..2 {
+        client.send(frame(0x81, batch.as_bytes())).await;
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(proxy.in_flight().await, 16, "the width of one batch");
+    for id in 0..1100 {
+        client.send(frame(0x81, call(id, "eth_call", "[]").as_bytes())).await;
+    }
+    // 1,024 wait, of which 50 are the second batch's.
+    for id in 974..1100 {
+        let (first, text) = client.frame().await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(first == 0x81 && text.contains("-32005") && text.contains("max_calls"), "{text}");
+        assert!(text.contains(&format!("\"id\":{id},")) || text.contains(&format!("\"id\":{id}}}")), "{id}: {text}");
+    }
+    client.send(frame(0x89, b"there?")).await;
+    assert_eq!(client.frame().await, (0x8a, "there?".into()));
+    client.send(frame(0x88, &1000u16.to_be_bytes())).await;
+    assert_eq!(client.close_code().await, 1000);
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::idle::Idle;
 use crate::{
     call::answer::pieces::append,
+    domain::pace::NODE_RATE,
     memory::STREAM,
     net::{exchange::Broken, upstream::Response},
     pool::Pool,
@@ -70,6 +71,8 @@ impl Answer {
             }
         });
         let length = response.head.length();
+        // A byte a second is enough for a stream of what happens.
+        let rate = if is_of_kind(&headers, b"text/event-stream") { 1 } else { NODE_RATE };
         let mut answer = Self {
             status,
             is_json: is_of_kind(&headers, b"application/json"),
@@ -77,7 +80,7 @@ impl Answer {
             length,
             pieces: VecDeque::new(),
             rest: Some(response),
-            idle: Idle::default(),
+            idle: Idle::new(rate),
             source: (pool.clone(), node),
         };
         if source.has_secrets() && !(200..300).contains(&status) {
@@ -170,7 +173,11 @@ impl Answer {
         let (pool, node) = &self.source;
         let next = rest.poll_next(context);
         let late = || Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }));
-        let next = ready!(self.idle.watch(context, next)).unwrap_or_else(late);
+        let bytes = |next: &Option<Result<Bytes, _>>| match next {
+            Some(Ok(piece)) => piece.len(),
+            _ => 0,
+        };
+        let next = ready!(self.idle.watch(context, next, bytes)).unwrap_or_else(late);
         match &next {
             Some(Ok(_)) => pool.nodes[*node].traffic.touch(Instant::now()),
             None => self.rest = None,

@@ -1,4 +1,4 @@
-//! A limit on how long what streams may stand still.
+//! A limit on how long what streams may stand still, and on how slow it may be in the long run.
 
 use std::{
     future::Future,
@@ -7,25 +7,41 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::domain::pace::Pace;
 
 /// How long a stream may stand still, on either side.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Watches one stream. It has a timer only while that stands still.
-#[derive(Default)]
-pub(super) struct Idle(Option<Pin<Box<Sleep>>>);
+pub(super) struct Idle {
+    pace: Pace,
+    waits: Option<(Instant, Pin<Box<Sleep>>)>,
+}
 
 impl Idle {
-    /// Passes on what polling the stream came to; `None` when it has stood still for too long.
-    pub(super) fn watch<T>(&mut self, context: &mut Context<'_>, next: Poll<T>) -> Poll<Option<T>> {
+    /// For a stream that has to move `rate` bytes in a second in the long run.
+    pub(super) fn new(rate: u32) -> Self {
+        Self { pace: Pace::new(LONGEST, rate), waits: None }
+    }
+
+    /// Passes on what polling the stream came to, which has so many bytes; `None` when it has been too slow.
+    pub(super) fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        next: Poll<T>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<Option<T>> {
         if let Poll::Ready(next) = next {
-            self.0 = None;
+            let waited = self.waits.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            self.pace.moved(waited, bytes(&next));
             return Poll::Ready(Some(next));
         }
-        let timer = self.0.get_or_insert_with(|| Box::pin(sleep(LONGEST)));
+        let left = self.pace.left();
+        let (_, timer) = self.waits.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
         ready!(timer.as_mut().poll(context));
-        self.0 = None;
+        self.waits = None;
         Poll::Ready(None)
     }
 }
@@ -34,22 +50,35 @@ impl Idle {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
 
     use super::*;
 
+    async fn stands_still(idle: &mut Idle, length: Duration) {
+        let pending = poll_fn(|context| Poll::Ready(idle.watch(context, Poll::<usize>::Pending, |bytes| *bytes)));
+        assert!(pending.await.is_pending());
+        advance(length).await;
+    }
+
+    async fn moves(idle: &mut Idle, bytes: usize) {
+        let moved = poll_fn(|context| idle.watch(context, Poll::Ready(bytes), |bytes| *bytes));
+        assert_eq!(moved.await, Some(bytes));
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn each_piece_has_its_time() {
-        let mut idle = Idle::default();
+    async fn each_piece_has_its_time_and_drops_have_it_together() {
+        let mut idle = Idle::new(1000);
         for _ in 0..3 {
             // It stands still, but not for too long.
-            let pending = poll_fn(|context| Poll::Ready(idle.watch(context, Poll::<u8>::Pending)));
-            assert!(pending.await.is_pending());
-            advance(LONGEST - Duration::from_millis(2)).await;
-            assert_eq!(poll_fn(|context| idle.watch(context, Poll::Ready(7))).await, Some(7));
+            stands_still(&mut idle, LONGEST - Duration::from_millis(2)).await;
+            moves(&mut idle, 30_000).await;
+        }
+        for _ in 0..2 {
+            stands_still(&mut idle, LONGEST / 3).await;
+            moves(&mut idle, 1).await;
         }
         let start = Instant::now();
-        assert_eq!(poll_fn(|context| idle.watch(context, Poll::<u8>::Pending)).await, None);
-        assert_eq!(start.elapsed(), LONGEST);
+        assert_eq!(poll_fn(|context| idle.watch(context, Poll::<usize>::Pending, |bytes| *bytes)).await, None);
+        assert!(start.elapsed() < LONGEST / 2 && start.elapsed() > LONGEST / 4, "{:?}", start.elapsed());
     }
 }

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::idle::Idle;
-use crate::{memory::Claim, net::request::Body};
+use crate::{domain::pace::CLIENT_RATE, memory::Claim, net::request::Body};
 
 /// The pieces of a body as they come from the client.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -68,7 +68,8 @@ impl Upload {
     /// A body in memory.
     pub fn whole(kept: Bytes) -> Self {
         let length = Some(kept.len() as u64);
-        Self { kept, rest: None, length, begun: false, failed: None, idle: Idle::default(), share: None, claim: None }
+        let idle = Idle::new(CLIENT_RATE);
+        Self { kept, rest: None, length, begun: false, failed: None, idle, share: None, claim: None }
     }
 
     /// A body that comes piece by piece, `length` bytes in all where that is known.
@@ -79,7 +80,7 @@ impl Upload {
             length,
             begun: false,
             failed: None,
-            idle: Idle::default(),
+            idle: Idle::new(CLIENT_RATE),
             share: None,
             claim: None,
         }
@@ -163,7 +164,11 @@ impl Upload {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         let next = rest.as_mut().poll_next(context);
         let late = || Some(Err(io::ErrorKind::TimedOut.into()));
-        match ready!(self.idle.watch(context, next)).unwrap_or_else(late) {
+        let bytes = |next: &Option<io::Result<Bytes>>| match next {
+            Some(Ok(piece)) => piece.len(),
+            _ => 0,
+        };
+        match ready!(self.idle.watch(context, next, bytes)).unwrap_or_else(late) {
             Some(Ok(piece)) => Poll::Ready(Some(Ok(piece))),
             Some(Err(error)) => {
                 self.failed = Some(error.kind().into());

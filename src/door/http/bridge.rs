@@ -20,10 +20,17 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
 
-use super::stall::Stall;
-use crate::{door::LongQuery, memory::Claim, net::BoxIo};
+use super::ARRIVAL;
+use crate::{
+    door::{LongQuery, stall::Stall},
+    memory::Claim,
+    net::BoxIo,
+};
 
 /// The longest request line that goes to hyper as it is.
 const SHORT: usize = 8 * 1024;
@@ -55,6 +62,8 @@ struct Inner {
     ahead: BytesMut,
     /// How much of it was looked through for the end of a line.
     looked: usize,
+    /// For how long the head of a request that has begun may still come.
+    head: Option<Pin<Box<Sleep>>>,
     /// Whether hyper waits for bytes.
     is_wanted: bool,
     /// Whether a request is being answered.
@@ -124,6 +133,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         left: left.clone(),
         ahead: BytesMut::new(),
         looked: 0,
+        head: None,
         is_wanted: false,
         is_busy: false,
         is_fresh: true,
@@ -147,6 +157,7 @@ impl Watch {
     pub(super) fn begin(&self) -> (Turn, Option<Arc<LongQuery>>) {
         let mut inner = lock(&self.inner);
         inner.is_busy = true;
+        inner.head = None;
         (Turn(self.inner.clone()), inner.long.take())
     }
 
@@ -231,6 +242,32 @@ impl Inner {
             }
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Waits for something to give to hyper.
+    fn poll_wanted(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_release(context))?;
+        self.is_wanted = true;
+        if self.is_fresh {
+            ready!(self.poll_begin(context))?;
+        }
+        if self.ahead.is_empty() && !self.has_left() {
+            ready!(self.poll_fill(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn head_begins(&mut self) {
+        self.head.get_or_insert_with(|| Box::pin(sleep(ARRIVAL)));
+    }
+
+    /// Ready when the head of a request that has begun has not come in time.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_busy && !self.ahead.is_empty() {
+            self.head_begins();
+        }
+        let Some(head) = self.head.as_mut().filter(|_| !self.is_busy) else { return Poll::Pending };
+        head.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Reads until the line with which a request begins is known, and shortens that if it is long.
@@ -357,15 +394,13 @@ fn refusal(bytes: &[u8]) -> Option<usize> {
 impl Read for Bridge {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
-        ready!(inner.poll_release(context))?;
-        inner.is_wanted = true;
-        if inner.is_fresh {
-            ready!(inner.poll_begin(context))?;
-        }
-        if inner.ahead.is_empty() && !inner.has_left() {
-            ready!(inner.poll_fill(context))?;
+        if inner.poll_wanted(context)?.is_pending() {
+            return inner.poll_late(context);
         }
         inner.is_wanted = false;
+        if !inner.is_busy && !inner.ahead.is_empty() {
+            inner.head_begins();
+        }
         let count = inner.ahead.len().min(into.remaining());
         into.put_slice(&inner.ahead[..count]);
         inner.ahead.advance(count);

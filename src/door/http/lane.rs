@@ -24,12 +24,14 @@ use tokio::{
 
 use super::{
     ARRIVAL, IDLE, STALL, Service, answer,
-    reply::{Content, Reply},
+    reply::{Content, Patience, Reply},
 };
 use crate::{
     call::{Calls, alarm::Alarm},
-    door::site::Site,
+    domain::pace::{CLIENT_RATE, Pace},
+    door::{crowd::Place, site::Site},
     memory::{Account, Claim, Full},
+    metrics::Ended,
     net::BoxIo,
 };
 
@@ -60,7 +62,10 @@ pub(super) struct Lane<'a> {
     memory: &'a Arc<Account>,
     /// What was read takes so much, also while it is answered.
     claim: Claim,
+    /// How the client takes its answers.
+    pace: Pace,
     service: &'a Service,
+    place: &'a Place,
 }
 
 /// How a connection leaves the lane.
@@ -90,7 +95,7 @@ enum Parsed {
 }
 
 impl<'a> Lane<'a> {
-    pub(super) fn new(io: BoxIo, service: &'a Service, memory: &'a Arc<Account>) -> Self {
+    pub(super) fn new(io: BoxIo, service: &'a Service, memory: &'a Arc<Account>, place: &'a Place) -> Self {
         let (read, write, claim) = (BytesMut::new(), BytesMut::new(), memory.incoming());
         Self {
             io,
@@ -101,7 +106,9 @@ impl<'a> Lane<'a> {
             left: Arc::default(),
             memory,
             claim,
+            pace: Pace::new(STALL, CLIENT_RATE),
             service,
+            place,
         }
     }
 
@@ -109,11 +116,19 @@ impl<'a> Lane<'a> {
     pub(super) async fn run(mut self) -> io::Result<Left> {
         let mut closing = self.service.closing.clone();
         let mut closing = pin!(closing.wait_for(|closing| *closing));
+        // Who has not asked for anything yet has less time: a connection costs nothing but a place.
+        let mut idle = ARRIVAL;
         loop {
             let (mut needed, mut looked) = (0, 0);
-            let mut due = Instant::now() + IDLE;
+            let now = Instant::now();
+            if idle == IDLE {
+                self.place.rests(now);
+            }
+            let mut due = now + idle;
+            // Once the length of the body is known.
+            let mut pace: Option<Pace> = None;
             let (body, mut keep_alive, calls, arrived) = loop {
-                // A head has one deadline for all of it, a body one for each piece.
+                // A head has one deadline for all of it, a body a rate.
                 let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
                 if is_due {
                     match self.parse(&self.service.site.load()) {
@@ -123,7 +138,10 @@ impl<'a> Lane<'a> {
                             }
                             looked = self.read.len();
                         }
-                        Parsed::Body(length) => (needed, due) = (length, Instant::now() + ARRIVAL),
+                        Parsed::Body(length) => {
+                            (needed, due) = (length, Instant::now() + ARRIVAL);
+                            pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
+                        }
                         Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
                         Parsed::Call { body, keep_alive, calls } => {
                             self.read.advance(body.start);
@@ -135,8 +153,6 @@ impl<'a> Lane<'a> {
                             break (body, keep_alive, calls, Instant::now());
                         }
                     }
-                } else if needed > 0 {
-                    due = Instant::now() + ARRIVAL;
                 }
                 if self.has_left() {
                     return Ok(Left::Closed);
@@ -147,13 +163,32 @@ impl<'a> Lane<'a> {
                 // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
                 tokio::select! {
                     biased;
-                    count = self.io.read_buf(&mut self.read) => if count? == 0 {
-                        return Ok(Left::Closed);
+                    count = self.io.read_buf(&mut self.read) => match count? {
+                        0 => return Ok(Left::Closed),
+                        count => {
+                            if let Some(pace) = &mut pace {
+                                let now = Instant::now();
+                                let left = due.saturating_duration_since(now);
+                                pace.moved(pace.left().saturating_sub(left), count);
+                                due = now + pace.left();
+                            }
+                        }
                     },
                     _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
-                    () = self.alarm.at(due) => return Ok(Left::Closed),
+                    () = self.alarm.at(due) => {
+                        self.service.metrics.client_ended(match () {
+                            () if !self.read.is_empty() => Ended::SlowRequest,
+                            () if idle == ARRIVAL => Ended::Silent,
+                            () => Ended::Idle,
+                        });
+                        return Ok(Left::Closed);
+                    }
                 }
             };
+            idle = IDLE;
+            if !self.place.begins() {
+                return Ok(Left::Closed);
+            }
             // A client that is lost takes its call with it: one that still waits for a node is then not sent.
             let Self { io, read, alarm, pass, left, memory, .. } = &mut self;
             let reply = {
@@ -309,12 +344,12 @@ impl<'a> Lane<'a> {
             }
             return self.write_out(pieces.map(Bytes::as_ref)).await;
         }
-        let mut due = None;
+        let mut patience = Patience::default();
         loop {
             // A batch goes on running here, and its client may be lost. Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
-                piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut due)) => piece,
+                piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut patience)) => piece,
                 count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
                     if count? == 0 {
                         self.left.store(true, Relaxed);
@@ -341,6 +376,7 @@ impl<'a> Lane<'a> {
     /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
     async fn write_out<'b>(&mut self, more: impl IntoIterator<Item = &'b [u8]>) -> io::Result<()> {
         let mut gathered = std::mem::take(&mut self.write);
+        let mut pace = self.pace;
         let mut pieces =
             std::iter::once(&gathered[..]).chain(more.into_iter().map(shorten)).filter(|piece| !piece.is_empty());
         loop {
@@ -351,16 +387,27 @@ impl<'a> Lane<'a> {
                 break;
             }
             while !left.is_empty() {
-                let due = Instant::now() + STALL;
+                let begun = Instant::now();
+                let (due, mut waited) = (begun + pace.left(), false);
                 // Both arms are cancel-safe: what was written is counted.
                 let count = tokio::select! {
                     biased;
-                    count = poll_fn(|context| match &*left {
-                        [one] => Pin::new(&mut self.io).poll_write(context, one),
-                        many => Pin::new(&mut self.io).poll_write_vectored(context, many),
+                    count = poll_fn(|context| {
+                        let written = match &*left {
+                            [one] => Pin::new(&mut self.io).poll_write(context, one),
+                            many => Pin::new(&mut self.io).poll_write_vectored(context, many),
+                        };
+                        waited |= written.is_pending();
+                        written
                     }) => count?,
-                    () = self.alarm.at(due) => return Err(io::ErrorKind::TimedOut.into()),
+                    () = self.alarm.at(due) => {
+                        self.service.metrics.client_ended(Ended::SlowReader);
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
                 };
+                if waited {
+                    pace.moved(begun.elapsed(), count);
+                }
                 if count == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -368,7 +415,7 @@ impl<'a> Lane<'a> {
             }
         }
         gathered.clear();
-        self.write = gathered;
+        (self.write, self.pace) = (gathered, pace);
         // A TLS or simulated stream may keep something back.
         self.io.flush().await
     }

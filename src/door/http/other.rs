@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     task::{Context, Poll, ready},
@@ -30,16 +30,20 @@ use super::{
     ARRIVAL, IDLE, STALL, Service, answer,
     bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
     gate,
-    reply::{Content, Reply},
-    stall::Stall,
+    reply::{Content, Patience, Reply},
 };
 use crate::{
     call::alarm::Alarm,
-    domain::refusal::Refusal,
+    domain::{
+        pace::{CLIENT_RATE, Pace},
+        refusal::Refusal,
+    },
     door::{
         self, Admitted, NotAdmitted, Takeover,
+        crowd::{Asked, Place, Seated},
         readiness::{Detail, Readiness},
         site::Site,
+        stall::Stall,
     },
     memory::{Account, Claim, Full},
     net::{BoxIo, exchange::Broken},
@@ -69,6 +73,7 @@ pub(super) async fn serve(
     read: Bytes,
     service: &Service,
     memory: &Arc<Account>,
+    place: &Place,
 ) -> Result<Ended, hyper::Error> {
     let taken = Mutex::new(None);
     let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone(), memory.incoming());
@@ -82,8 +87,16 @@ pub(super) async fn serve(
             // Doors do not know each other: what goes on to another has the account beside it.
             request.extensions_mut().insert(memory.clone());
             let whole = request.body().is_end_stream();
+            let asked = place.asked();
+            if !whole {
+                // Who takes the body says when it is whole.
+                request.extensions_mut().insert(asked.seated().clone());
+            } else if !asked.seated().begins() {
+                // The connection is ended in this moment.
+                pending::<()>().await;
+            }
             let mut response = answered(service, request, watch, taken).await;
-            response.body_mut().turn = Some(turn);
+            response.body_mut().turn = Some((turn, asked));
             if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
                 watch.streams();
             }
@@ -319,8 +332,10 @@ async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -
         return refuse(&refused, false);
     }
     let headers = forwarded(site, request.headers());
+    let seated = request.extensions().get::<Seated>().cloned();
     let mut claim = memory.incoming();
     match collect(request.into_body(), site.max_body, &mut claim).await {
+        Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
             let reply = answer(&calls, body, &headers, arrived, left, &mut Alarm::default(), memory).await;
             let mut response = framed(reply);
@@ -356,9 +371,13 @@ async fn collect(mut body: Incoming, limit: usize, claim: &mut Claim) -> Result<
     if body.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLong);
     }
-    let mut whole = BytesMut::new();
-    while let Some(frame) = timeout(ARRIVAL, body.frame()).await.map_err(|_| Unread::Late)? {
+    let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
+    loop {
+        let begun = Instant::now();
+        let frame = timeout(pace.left(), body.frame()).await.map_err(|_| Unread::Late)?;
+        let Some(frame) = frame else { break };
         let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
+        pace.moved(begun.elapsed(), piece.len());
         if whole.len() + piece.len() > limit {
             return Err(Unread::TooLong);
         }
@@ -431,16 +450,16 @@ fn framed(reply: Reply) -> Response<Streamed> {
 struct Streamed {
     content: Content,
     alarm: Alarm,
-    due: Option<Instant>,
+    patience: Patience,
     /// The request that it answers.
-    turn: Option<Turn>,
+    turn: Option<(Turn, Asked)>,
     /// What the request takes until it is answered.
     claim: Option<Claim>,
 }
 
 impl Streamed {
     fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), due: None, turn: None, claim: None }
+        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
     }
 }
 
@@ -449,8 +468,8 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { content, alarm, due, .. } = &mut *self;
-        content.poll_in_time(context, alarm, due).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        let Self { content, alarm, patience, .. } = &mut *self;
+        content.poll_in_time(context, alarm, patience).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

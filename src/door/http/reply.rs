@@ -13,7 +13,10 @@ use tokio::time::Instant;
 use super::{STALL, batch::Batch};
 use crate::{
     call::{alarm::Alarm, answer::Answer},
-    domain::refusal::Refusal,
+    domain::{
+        pace::{NODE_RATE, Pace},
+        refusal::Refusal,
+    },
     door::{self, Piped},
     net::exchange::Broken,
 };
@@ -36,6 +39,18 @@ pub(super) enum Content {
     Batch(Batch),
     /// What another door made.
     Piped(Piped),
+}
+
+/// How long a node's answer may stand still, and since when it does.
+pub(super) struct Patience {
+    pace: Pace,
+    since: Option<Instant>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { pace: Pace::new(STALL, NODE_RATE), since: None }
+    }
 }
 
 impl Reply {
@@ -80,23 +95,30 @@ impl Content {
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
-    /// The next piece, within `STALL` if it is a node's to send; the calls of a batch have deadlines of their own. `due` is when that
-    /// time is up, kept from poll to poll.
+    /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of their own, and what another door made
+    /// has a rate of its own. `patience` is kept from poll to poll.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,
         alarm: &mut Alarm,
-        due: &mut Option<Instant>,
+        patience: &mut Patience,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
         if let Poll::Ready(piece) = self.poll_piece(context) {
-            *due = None;
+            if let Some(since) = patience.since.take() {
+                let bytes = match (&*self, &piece) {
+                    (Self::Piped(_), _) => usize::MAX,
+                    (_, Some(Ok(piece))) => piece.len(),
+                    _ => 0,
+                };
+                patience.pace.moved(since.elapsed(), bytes);
+            }
             return Poll::Ready(piece);
         }
         if matches!(self, Self::Batch(batch) if !batch.awaits_node()) {
-            *due = None;
+            patience.since = None;
             return Poll::Pending;
         }
-        let due = *due.get_or_insert_with(|| Instant::now() + STALL);
+        let due = *patience.since.get_or_insert_with(Instant::now) + patience.pace.left();
         ready!(pin!(alarm.at(due)).poll(context));
         Poll::Ready(Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true })))
     }

@@ -158,6 +158,26 @@ impl Client {
         Ok(())
     }
 
+    /// Answers each call of a message with the same refusal, at once.
+    pub(super) fn refuse(&self, message: &Message, max_batch: usize, refusal: &Refusal) {
+        let of = |entry: &Result<Request<'_>, NotARequest<'_>>| match entry {
+            Ok(request) => request.id.map(|id| refusal.body(Some(id))),
+            Err(wrong) => Some(refusal.body(wrong.id)),
+        };
+        let answer = match rpc::peek(&message.text, max_batch) {
+            Err(_) => refusal.body(None),
+            Ok(Body::Batch(entries)) if entries.len() > max_batch => refusal.body(None),
+            Ok(Body::Single(entry)) => of(&entry).unwrap_or_default(),
+            Ok(Body::Batch(entries)) => {
+                let answers: Vec<_> = entries.iter().filter_map(of).collect();
+                if answers.is_empty() { Vec::new() } else { [&b"["[..], &answers.join(&b','), b"]"].concat() }
+            }
+        };
+        if !answer.is_empty() {
+            self.mailbox.push_answer(answer.into());
+        }
+    }
+
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
     async fn batch(
         &self,
@@ -411,6 +431,19 @@ impl Client {
 pub(super) struct Message {
     pub(super) text: Bytes,
     pub(super) is_binary: bool,
+}
+
+impl Message {
+    /// How many calls it has; what is answered as a whole counts as one.
+    pub(super) fn calls(&self, max_batch: usize) -> usize {
+        if self.text.trim_ascii_start().first() != Some(&b'[') {
+            return 1;
+        }
+        match rpc::peek(&self.text, max_batch) {
+            Ok(Body::Batch(entries)) if entries.len() <= max_batch => entries.len().max(1),
+            _ => 1,
+        }
+    }
 }
 
 /// Whether a method opens a subscription or closes one.

@@ -157,18 +157,10 @@ impl Reader {
         }
     }
 
-    /// Waits for the end of the connection while no message is wanted: reads a little ahead, and notices no end behind more than that.
-    pub(super) fn poll_lost(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<()> {
-        while self.ahead.len() < GLANCE {
-            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
-            let mut glance = ReadBuf::uninit(&mut space);
-            if ready!(Pin::new(&mut *io).poll_read(context, &mut glance)).is_err() || glance.filled().is_empty() {
-                return Poll::Ready(());
-            }
-            self.ahead.extend_from_slice(glance.filled());
-            self.heard = true;
-        }
-        Poll::Pending
+    /// Bytes of a message that has begun and is not whole; `None` if none has.
+    pub(super) fn begun(&self) -> Option<usize> {
+        let is_begun = self.is_text.is_some() || self.frame.is_some() || !self.ahead.is_empty();
+        is_begun.then(|| self.message.len() + self.ahead.len())
     }
 
     /// Reads on to the client's close frame, and keeps nothing of what comes before it; `false` when the connection ends without one.

@@ -3,7 +3,11 @@
 //! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way: the set is told which of them
 //! woke it, so that a notification on its way to the client costs no look at them.
 
+mod slow;
+mod turns;
+
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     ops::ControlFlow,
     sync::Arc,
@@ -20,6 +24,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use self::turns::Queued;
 use super::{
     frame::{self, Closing, NO_ROOM, Opcode},
     message::{Client, Message, Network},
@@ -28,15 +33,14 @@ use super::{
 };
 use crate::{
     config::Ws,
-    door::site::Site,
-    memory::{Account, CALL},
+    domain::pace::{CLIENT_RATE, Pace},
+    door::{crowd::Place, site::Site},
+    memory::Account,
     metrics::Metrics,
     net::{BoxFuture, BoxIo},
     view::{self, Letter, Mailbox},
 };
 
-/// Messages that are served at once; with more, the client is not read.
-const MAX_SERVED: usize = 256;
 /// How long a client may take nothing of what is written to it.
 const STALL: Duration = Duration::from_secs(30);
 /// How long a client may take to close its side.
@@ -46,6 +50,8 @@ const LAST_CALL: f64 = 0.9;
 
 const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
 const ENDED: Closing = Closing::new(Closing::TRY_AGAIN, "no node gives one of the subscriptions any more");
+const CROWDED: Closing =
+    Closing::new(Closing::TRY_AGAIN, "ws.max_connections is reached, and this connection was idle longest");
 const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
 
 const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
@@ -74,21 +80,36 @@ pub(super) struct Session {
     work: FuturesUnordered<BoxFuture<'static, Event>>,
     is_work_new: bool,
     state: State,
-    /// Messages that are served now, and their bytes.
+    /// Messages that are served now, their calls and their bytes.
     served: usize,
+    calls: usize,
     served_bytes: usize,
+    /// Those that wait for their turn, their calls and their bytes.
+    queue: VecDeque<Queued>,
+    queued_calls: usize,
+    queued_bytes: usize,
     limits: Limits,
     heard: Instant,
     /// Whether a ping is unanswered.
     pinged: bool,
     /// Whether the writer has to wait for the client, and since when.
     stalled: Option<Instant>,
+    /// How the client takes what is written.
+    pace: Pace,
     /// Whether an event will tell how that ended.
     is_stall_watched: bool,
+    /// Since when a message comes that is not whole.
+    begun: Option<Instant>,
+    /// Whether an event will tell whether it is late.
+    is_message_watched: bool,
+    /// The connection's place among all WebSockets, where it stands as idle while it has neither calls nor subscriptions.
+    place: Place,
+    is_idle: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Limits {
+    max_calls: usize,
     max_message: usize,
     max_outbound: usize,
     ping_interval: Duration,
@@ -96,7 +117,12 @@ struct Limits {
 
 impl Limits {
     fn of(ws: &Ws) -> Self {
-        Self { max_message: ws.max_message, max_outbound: ws.max_outbound, ping_interval: ws.ping_interval }
+        Self {
+            max_calls: ws.max_calls.get(),
+            max_message: ws.max_message,
+            max_outbound: ws.max_outbound,
+            ping_interval: ws.ping_interval,
+        }
     }
 }
 
@@ -112,12 +138,16 @@ enum State {
 
 /// What may happen beside messages and letters.
 enum Event {
-    /// A message of so many bytes was served.
-    Served(usize, Result<(), Closing>),
+    /// A message of so many calls and bytes was served.
+    Served(usize, usize, Result<(), Closing>),
     /// It is time to see whether the client is there.
     Tick,
     /// It is time to see whether the client takes what is written.
     Stalled,
+    /// It is time to see whether a message that has begun has come.
+    Late,
+    /// The connection has to go for another.
+    Crowded,
     GoingDown,
     Reloaded,
     /// There is no more time for what is under way.
@@ -127,7 +157,7 @@ enum Event {
 }
 
 impl Session {
-    #[expect(clippy::too_many_arguments, reason = "what a session is of comes from as many sides")]
+    #[expect(clippy::too_many_arguments, reason = "each is handed through once")]
     pub(super) fn new(
         io: BoxIo,
         read: Bytes,
@@ -137,6 +167,7 @@ impl Session {
         signals: Signals,
         metrics: Arc<Metrics>,
         memory: &Arc<Account>,
+        place: Place,
     ) -> Self {
         let limits = Limits::of(&site.load().ws);
         let mailbox = Mailbox::of(memory, limits.max_outbound);
@@ -155,13 +186,27 @@ impl Session {
             is_work_new: true,
             state: State::Open,
             served: 0,
+            calls: 0,
             served_bytes: 0,
+            queue: VecDeque::new(),
+            queued_calls: 0,
+            queued_bytes: 0,
             limits,
             heard: Instant::now(),
             pinged: false,
             stalled: None,
+            pace: Pace::new(STALL, CLIENT_RATE),
             is_stall_watched: false,
+            begun: None,
+            is_message_watched: false,
+            place,
+            is_idle: true,
         };
+        let crowded = session.place.told_to_go();
+        session.work.push(Box::pin(async move {
+            crowded.await;
+            Event::Crowded
+        }));
         session.watch();
         session.at(session.heard + limits.ping_interval, || Event::Tick);
         session
@@ -187,16 +232,13 @@ impl Session {
             if self.deliver(context).is_break() {
                 return Poll::Ready(());
             }
+            self.take_turns();
             // What was added must be looked at once before it can wake anybody.
             if std::mem::take(&mut self.is_work_new) {
                 continue;
             }
-            if !self.reads() {
-                return match self.state {
-                    State::Answering => Poll::Pending,
-                    // It may be gone all the same, and its calls with it.
-                    _ => self.reader.poll_lost(&mut self.io, context),
-                };
+            if matches!(self.state, State::Answering) {
+                return Poll::Pending;
             }
             if matches!(self.state, State::Closing) {
                 if !ready!(self.reader.poll_close(&mut self.io, context)) {
@@ -205,24 +247,18 @@ impl Session {
                 self.state = State::Answering;
                 continue;
             }
-            match ready!(self.reader.poll_next(&mut self.io, self.mailbox.memory(), context)) {
+            let Poll::Ready(read) = self.reader.poll_next(&mut self.io, self.mailbox.memory(), context) else {
+                self.watch_message();
+                if self.is_work_new {
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            match read {
                 Ok(Incoming::Gone) | Err(Unread::Lost) => return Poll::Ready(()),
                 Ok(incoming) => self.take(incoming),
                 Err(Unread::Violation(closing)) => self.close(&closing),
             }
-        }
-    }
-
-    /// Whether more is read of the client: not while it has much under way or takes little of what it gets.
-    fn reads(&self) -> bool {
-        match self.state {
-            State::Open | State::Leaving(_) => {
-                self.served < MAX_SERVED
-                    && self.served_bytes <= self.limits.max_message
-                    && self.mailbox.waiting_bytes() + self.writer.waiting() <= self.limits.max_outbound / 4
-            }
-            State::Closing => true,
-            State::Answering => false,
         }
     }
 
@@ -231,9 +267,12 @@ impl Session {
         self.pinged = false;
         self.reader.take_heard();
         let open = matches!(self.state, State::Open);
+        if matches!(incoming, Incoming::Text(_) | Incoming::Binary(_)) {
+            self.begun = None;
+        }
         match incoming {
-            Incoming::Text(text) if open => self.serve(Message { text, is_binary: false }),
-            Incoming::Binary(text) if open => self.serve(Message { text, is_binary: true }),
+            Incoming::Text(text) if open => self.admit(Message { text, is_binary: false }),
+            Incoming::Binary(text) if open => self.admit(Message { text, is_binary: true }),
             Incoming::Ping(payload) if open || matches!(self.state, State::Leaving(_)) => {
                 self.writer.control(Opcode::Pong, &payload);
             }
@@ -246,30 +285,6 @@ impl Session {
             }
             _ => {}
         }
-    }
-
-    /// Begins to serve a message.
-    fn serve(&mut self, message: Message) {
-        let arrived = self.heard;
-        self.metrics.messages_in(1);
-        let Some(network) = self.behind() else { return self.leave(GONE) };
-        let (client, bytes) = (self.client.clone(), message.text.len());
-        let mut claim = self.mailbox.memory().incoming();
-        if claim.resize(bytes + CALL).is_err() {
-            // One at a time each client may have served.
-            if self.served > 0 {
-                self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
-                return;
-            }
-            claim.set(bytes + CALL);
-        }
-        self.served += 1;
-        self.served_bytes += bytes;
-        self.work.push(Box::pin(async move {
-            let outcome = client.serve(&network, &message, arrived).await;
-            drop(claim);
-            Event::Served(bytes, outcome)
-        }));
     }
 
     /// What is behind the door for this client now.
@@ -295,12 +310,13 @@ impl Session {
                 Poll::Ready(Ok(())) => {
                     if self.stalled.take().is_some() {
                         self.mailbox.note_unwritten(0);
+                        self.pace = Pace::new(STALL, CLIENT_RATE);
                     }
                 }
             }
             match &self.state {
                 State::Answering => return ControlFlow::Break(()),
-                State::Leaving(closing) if is_drained && self.served == 0 => {
+                State::Leaving(closing) if is_drained && self.served == 0 && self.queue.is_empty() => {
                     let closing = closing.clone();
                     self.close(&closing);
                 }
@@ -350,39 +366,21 @@ impl Session {
         }
     }
 
-    /// Notes that the client does not take what is written; `before`, so much was waiting.
-    fn stall(&mut self, before: usize) {
-        if self.stalled.is_some() && self.writer.waiting() == before {
-            return;
-        }
-        let now = Instant::now();
-        if self.stalled.replace(now).is_none() && !self.is_stall_watched {
-            self.is_stall_watched = true;
-            self.at(now + STALL, || Event::Stalled);
-        }
-    }
-
     fn happened(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Served(bytes, outcome) => {
+            Event::Served(calls, bytes, outcome) => {
                 self.served -= 1;
+                self.calls -= calls;
                 self.served_bytes -= bytes;
+                self.note_idleness();
                 if let Err(closing) = outcome {
                     self.close(&closing);
                 }
             }
             Event::Tick => return self.tick(),
-            Event::Stalled => {
-                self.is_stall_watched = false;
-                if let Some(since) = self.stalled {
-                    if since.elapsed() >= STALL {
-                        self.too_slow();
-                    } else {
-                        self.is_stall_watched = true;
-                        self.at(since + STALL, || Event::Stalled);
-                    }
-                }
-            }
+            Event::Stalled => self.look_for_stall(),
+            Event::Late => self.look_for_message(),
+            Event::Crowded => self.close(&CROWDED),
             Event::GoingDown => {
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;
@@ -416,8 +414,9 @@ impl Session {
             return ControlFlow::Continue(());
         }
         let now = Instant::now();
-        // Part of a message is a sign of life too. Whoever is not read cannot be heard; that it takes what is written is watched elsewhere.
-        if self.reader.take_heard() || !self.reads() {
+        // Part of a message is a sign of life too. Whoever has much to take before a ping hears of that late; that it takes what is
+        // written is watched elsewhere.
+        if self.reader.take_heard() || self.stalled.is_some() {
             self.heard = now;
             self.pinged = false;
         }
@@ -459,7 +458,10 @@ impl Session {
         self.state = state;
         self.work.clear();
         self.client.subscriptions.clear();
+        self.queue = VecDeque::new();
+        (self.queued_calls, self.queued_bytes) = (0, 0);
         self.served = 0;
+        self.calls = 0;
         self.served_bytes = 0;
         self.at(Instant::now() + FAREWELL, || Event::Farewell);
     }

@@ -82,6 +82,12 @@ impl Subscriptions {
         ended.is_some()
     }
 
+    /// Whether there is none, nor one that is being prepared.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.open.is_empty() && state.reserved == 0
+    }
+
     /// Ends all.
     pub(super) fn clear(&self) {
         let all = {

@@ -1,4 +1,4 @@
-//! A stream whose writes have a deadline, for servers that have none of their own.
+//! A stream whose writes have a deadline and a least rate, for servers that have none of their own.
 
 use std::{
     io,
@@ -8,26 +8,31 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use hyper::rt::Write;
+use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
-use crate::net::BoxIo;
+use crate::{
+    domain::pace::{CLIENT_RATE, Pace},
+    net::BoxIo,
+};
 
-/// A client's stream: what was read already comes first, and a write that nobody takes ends it.
+/// A client's stream: what was read already comes first, and a client that takes too little of what is written is lost.
 pub(super) struct Stall {
     io: BoxIo,
     read: Bytes,
-    patience: Duration,
-    since: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    /// Since when a write waits, and the timer for how long it may.
+    blocked: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Stall {
-    /// `read` comes before what `io` still holds; a client that takes nothing for `patience` is lost.
+    /// `read` comes before what `io` still holds; a client that takes nothing for `patience`, or less than the least rate for longer,
+    /// is lost.
     pub(super) fn new(io: BoxIo, read: Bytes, patience: Duration) -> Self {
-        Self { io, read, patience, since: None }
+        Self { io, read, pace: Pace::new(patience, CLIENT_RATE), blocked: None }
     }
 
     /// The stream, and what was read of it and not asked for. Nothing is left here.
@@ -50,14 +55,30 @@ impl Stall {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.since = None;
-            return outcome;
+    fn watch(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(outcome) = outcome {
+            let waited = self.blocked.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            self.pace.moved(waited, *outcome.as_ref().unwrap_or(&0));
+            return Poll::Ready(outcome);
         }
-        let patience = self.patience;
-        let since = self.since.get_or_insert_with(|| Box::pin(sleep(patience)));
-        since.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let left = self.pace.left();
+        let (_, timer) = self.blocked.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        timer.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Read for Stall {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut piece = [0u8; 8192];
+        let wanted = piece.len().min(into.remaining());
+        let mut buffer = ReadBuf::new(&mut piece[..wanted]);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
+        into.put_slice(buffer.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -82,11 +103,11 @@ impl Write for Stall {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_flush(context);
-        self.watch(context, outcome)
+        self.watch(context, outcome.map_ok(|()| 0)).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_shutdown(context);
-        self.watch(context, outcome)
+        self.watch(context, outcome.map_ok(|()| 0)).map_ok(|_| ())
     }
 }

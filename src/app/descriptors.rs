@@ -1,0 +1,79 @@
+//! What the file descriptors are for: clients, nodes, and the proxy itself. Pure.
+
+use crate::{config::Config, door::crowd::LEAVING};
+
+/// The proxy's own: the log, the listeners, signals, the resolver.
+const OWN: usize = 32;
+/// What each worker's runtime has.
+const PER_WORKER: usize = 4;
+/// Connections of the operator's side at once.
+pub(super) const ADMIN: usize = 32;
+/// A node needs some: a probe's, a link, a few calls.
+const LEAST_PER_NODE: usize = 4;
+/// The part that nodes get where clients want more than there are: a call under way takes one descriptor for its client and one for
+/// its node, but most clients are idle.
+const PART_OF_NODES: usize = 4;
+
+/// How the descriptors are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Client connections over HTTP.
+    pub(super) http: usize,
+    /// Client WebSockets.
+    pub(super) ws: usize,
+    /// Connections to each node; `None`: as many as may be.
+    pub(super) per_node: Option<usize>,
+}
+
+impl Share {
+    /// What `config` may have of `limit` descriptors.
+    pub(super) fn of(limit: Option<usize>, workers: usize, config: &Config) -> Self {
+        let nodes = config.networks.iter().map(|network| network.el.len() + network.cl.len()).sum();
+        Self::new(limit, workers, config.max_connections.get(), config.ws.max_connections.get(), nodes)
+    }
+
+    fn new(limit: Option<usize>, workers: usize, http: usize, ws: usize, nodes: usize) -> Self {
+        let Some(limit) = limit else { return Self { http, ws, per_node: None } };
+        let left = limit.saturating_sub(OWN + PER_WORKER * workers + ADMIN + 2 * LEAVING);
+        let for_nodes = (left / PART_OF_NODES).max(left.saturating_sub(http.saturating_add(ws)));
+        let for_clients = left - for_nodes;
+        let wanted = http.saturating_add(ws);
+        let (http, ws) = if wanted <= for_clients {
+            (http, ws)
+        } else {
+            // Each in its proportion, so that neither door is shut.
+            let part = (for_clients as u128 * http as u128 / wanted as u128) as usize;
+            (part.max(1), for_clients.saturating_sub(part).max(1))
+        };
+        Self { http, ws, per_node: Some((for_nodes / nodes.max(1)).max(LEAST_PER_NODE)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_not_cut_and_nodes_have_the_rest() {
+        let all = Share { http: 10_000, ws: 20_000, per_node: None };
+        assert_eq!(Share::new(None, 4, 10_000, 20_000, 3), all);
+        let plenty = Share::new(Some(1 << 20), 4, 10_000, 20_000, 2);
+        assert_eq!((plenty.http, plenty.ws), (10_000, 20_000));
+        assert!(plenty.per_node.is_some_and(|nodes| nodes > 400_000));
+        assert_eq!(Share::new(Some(1024), 4, 100, 100, 2).http, 100);
+    }
+
+    #[test]
+    fn the_parts_are_never_more_than_the_limit() {
+        for limit in [256, 1024, 4096, 20_000, 65_536] {
+            for nodes in [1, 2, 5] {
+                let share = Share::new(Some(limit), 4, 10_000, 20_000, nodes);
+                let of_nodes = share.per_node.unwrap() * nodes;
+                let own = OWN + 4 * PER_WORKER + ADMIN + 2 * LEAVING;
+                assert!(share.http + share.ws + of_nodes + own <= limit, "{limit} {nodes} {share:?}");
+                assert!(share.http > 20 && share.ws > 40 && of_nodes > 20, "{limit} {nodes} {share:?}");
+                assert!(share.ws.abs_diff(share.http * 2) <= 2, "{share:?}");
+            }
+        }
+    }
+}

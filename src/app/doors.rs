@@ -1,0 +1,127 @@
+//! Takes connections in, the clients' and the operator's: how many there may be, and who goes when there are more.
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+use tracing::warn;
+
+use super::{Shared, descriptors, worker::Hands};
+use crate::{
+    door::{
+        admin::Admin,
+        crowd::{Crowd, LEAVING},
+        site::Served,
+    },
+    metrics::{Ended, Throttle},
+    net::{Accept, Incoming, descriptors::are_used_up},
+};
+
+/// How long to wait after a failure to accept that another try would only repeat.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Failures in a row that are more than the failures of single connections.
+const MANY: u32 = 64;
+
+/// Takes clients in. Where there are as many as may be, the one that has been idle longest makes room.
+pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared: Arc<Shared>) {
+    let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
+    loop {
+        let accepted = listener.accept().await;
+        let (incoming, peer) = match failures.filter(&shared, accepted, "client").await {
+            Ok(accepted) => accepted,
+            Err(is_want) => {
+                // Whoever waits at the door gets a descriptor from one who does nothing with it.
+                if is_want && crowd.end_longest_idle() {
+                    shared.metrics.client_ended(Ended::Crowded);
+                }
+                continue;
+            }
+        };
+        let limit = shared.site.load().max_connections;
+        // WebSockets have a limit of their own.
+        let open = hands.open().saturating_sub(shared.sockets.open());
+        if open >= limit {
+            let makes_room = open < limit + LEAVING && crowd.end_longest_idle();
+            if makes_room {
+                shared.metrics.client_ended(Ended::Crowded);
+            } else {
+                shared.metrics.connection_refused();
+            }
+            if let Some(before) = full.pass() {
+                warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
+            }
+            if !makes_room {
+                continue;
+            }
+        }
+        hands.give(incoming, peer, crowd.enter()).await;
+    }
+}
+
+/// Takes the operator's connections in. They are few, so that the oldest makes room for the newest.
+pub(super) async fn admin(mut listener: Box<dyn Accept>, admin: Admin, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut failures = Failures::default();
+    loop {
+        // Both arms are cancel-safe.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {
+                open.retain(|connection| !connection.is_finished());
+                continue;
+            }
+        };
+        let Ok((incoming, _)) = failures.filter(&shared, accepted, "admin").await else { continue };
+        let Ok(io) = incoming.open() else { continue };
+        if open.len() >= descriptors::ADMIN
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connections.spawn(admin.clone().serve(io)));
+    }
+}
+
+/// Keeps the log and the processor calm when connections cannot be accepted.
+#[derive(Default)]
+struct Failures {
+    log: Throttle,
+    in_a_row: u32,
+}
+
+impl Failures {
+    /// What was accepted. Otherwise there may be room now, or a moment has passed; tells whether there were no descriptors.
+    async fn filter(
+        &mut self,
+        shared: &Shared,
+        accepted: io::Result<(Incoming, SocketAddr)>,
+        door: &str,
+    ) -> Result<(Incoming, SocketAddr), bool> {
+        let error = match accepted {
+            Ok(accepted) => {
+                self.in_a_row = 0;
+                return Ok(accepted);
+            }
+            Err(error) => error,
+        };
+        self.in_a_row += 1;
+        if let Some(before) = self.log.pass() {
+            warn!(door, %error, before, "cannot accept a connection");
+        }
+        let is_want = are_used_up(&error);
+        if is_want {
+            // Connections to nodes that nobody uses are opened again for nothing.
+            let site = shared.site.load_full();
+            let nodes = site.networks.iter().flat_map(Served::pools).flat_map(|pool| pool.nodes.iter());
+            nodes.filter_map(|node| node.upstream.as_ref()).for_each(|upstream| upstream.close_idle());
+        }
+        // An error of one connection, which its client may have brought about, must not hold up the next.
+        if is_want || self.in_a_row > MANY {
+            sleep(PAUSE).await;
+        }
+        Err(is_want)
+    }
+}

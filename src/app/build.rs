@@ -274,7 +274,8 @@ impl Part {
                     Reach { connect, max_connections, patience }
                 };
                 let reach = within(share);
-                let pools = earlier.into_iter().flat_map(|(earlier, _)| earlier.pools()).filter(|pool| pool.layer == layer);
+                let pools =
+                    earlier.into_iter().flat_map(|(earlier, _)| earlier.pools()).filter(|pool| pool.layer == layer);
                 let same_name = |old: &&Node| *old.name == *node.name.as_str();
                 let old = pools.flat_map(|pool| pool.nodes.iter()).find(same_name);
                 let before = earlier.map_or(reach, |(_, share)| within(share));

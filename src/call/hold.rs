@@ -1,12 +1,11 @@
-//! Where calls wait while no node can serve: in the order of their arrival, bounded in count and bytes.
+//! Where calls wait while no node can serve: in the order of their arrival, bounded in count and bytes, and shared fairly.
+
+mod shares;
 
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +15,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
+use self::shares::Shares;
 use crate::{
     config::Calls,
     domain::refusal::Refusal,
@@ -36,12 +36,9 @@ pub struct Hold<To> {
     turn: Arc<Semaphore>,
     /// The calls that have left, in the order in which they did: whoever holds the one permit may be written.
     line: Semaphore,
-    calls: AtomicUsize,
-    bytes: AtomicUsize,
+    shares: Shares,
     /// The longest that a call waits.
     longest: Duration,
-    max_calls: usize,
-    max_bytes: usize,
     fate: watch::Sender<Fate<To>>,
 }
 
@@ -113,19 +110,6 @@ impl Gate for Turn<'_> {
     }
 }
 
-/// A call's share of the queue's bounds.
-struct Place<'a, To> {
-    hold: &'a Hold<To>,
-    bytes: usize,
-}
-
-impl<To> Drop for Place<'_, To> {
-    fn drop(&mut self) {
-        self.hold.calls.fetch_sub(1, Relaxed);
-        self.hold.bytes.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
 impl<To> Hold<To> {
     /// An empty queue for the calls to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Calls, metrics: Arc<Metrics>) -> Self {
@@ -134,18 +118,15 @@ impl<To> Hold<To> {
             metrics,
             turn: Arc::new(Semaphore::new(1)),
             line: Semaphore::new(1),
-            calls: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            shares: Shares::new(settings.max_held.get(), settings.max_held_bytes),
             longest: settings.hold,
-            max_calls: settings.max_held.get(),
-            max_bytes: settings.max_held_bytes,
             fate: watch::Sender::new(Fate::Open),
         }
     }
 
     /// Whether nobody waits, so that a call may pass.
     pub fn is_empty(&self) -> bool {
-        self.calls.load(Relaxed) == 0
+        self.shares.is_empty()
     }
 
     /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory, `first` the turn that it had
@@ -154,7 +135,7 @@ impl<To> Hold<To> {
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
     pub async fn wait(&self, bytes: usize, until: Instant, first: First) -> Result<Turn<'_>, Left<To>> {
-        let _place = match self.enter(bytes) {
+        let place = match self.shares.enter(bytes) {
             // Better at a node that is not the best than refused.
             Err(_) if self.pool.snapshot().serves() && self.is_open() => return Ok(Turn::last(&self.line).await),
             place => place?,
@@ -209,6 +190,7 @@ impl<To> Hold<To> {
                 Err(_) => Err(self.unserved().into()),
             },
             () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),
+            () = place.lost() => Err(self.shares.full().into()),
         }
     }
 
@@ -221,11 +203,12 @@ impl<To> Hold<To> {
     }
 
     async fn stay(&self, wait: impl Future<Output = ()>, bytes: usize) -> Result<(), Left<To>> {
-        let _place = self.enter(bytes)?;
+        let place = self.shares.enter(bytes)?;
         let _gauge = self.metrics.hold(&self.pool.network);
-        // Both arms are cancel-safe.
+        // All arms are cancel-safe.
         tokio::select! {
             () = wait => Ok(()),
+            () = place.lost() => Err(self.shares.full().into()),
             () = self.is(|fate| !matches!(fate, Fate::Open)) => Err(match &*self.fate.borrow() {
                 Fate::Moved(to) => Left::Moved(to.clone(), First::default()),
                 Fate::Open | Fate::Closed => Refusal::ShuttingDown.into(),
@@ -263,18 +246,5 @@ impl<To> Hold<To> {
 
     fn is_open(&self) -> bool {
         matches!(&*self.fate.borrow(), Fate::Open)
-    }
-
-    fn enter(&self, bytes: usize) -> Result<Place<'_, To>, Refusal> {
-        let place = Place { hold: self, bytes };
-        let calls = self.calls.fetch_add(1, Relaxed) + 1;
-        let total = self.bytes.fetch_add(bytes, Relaxed) + bytes;
-        if calls > self.max_calls {
-            return Err(Refusal::Limit { name: "max_held", limit: self.max_calls });
-        }
-        if total > self.max_bytes {
-            return Err(Refusal::Limit { name: "max_held_bytes", limit: self.max_bytes });
-        }
-        Ok(place)
     }
 }

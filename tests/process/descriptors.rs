@@ -1,1 +1,73 @@
-//! Few descriptors: `ulimit -n`.
+//! Few file descriptors: `ulimit -n`.
+
+use std::{future::pending, time::Duration};
+
+use tokio::{net::TcpStream, time::sleep};
+
+use crate::{
+    common::{
+        client::call,
+        origin::{Origin, Reply},
+        proxy::nodes,
+        ws::Ws,
+    },
+    harness::{Process, Seen},
+};
+
+/// Nobody who calls, or looks, is kept out. The odd one may be, where it is slower to say something than thirty are to come behind it.
+fn is_served(seen: &Seen) -> bool {
+    seen.calls > 10 && seen.failed.len() <= seen.calls / 10 && seen.unseen.is_empty()
+}
+
+fn settings(node: &Origin) -> String {
+    ["workers = 2\n", &nodes([node.url()])].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_and_says_nothing_keeps_nobody_out() {
+    let node = Origin::echo().await;
+    let mut process = Process::start(&settings(&node), &["ulimit -n 256"]).await;
+    let watch = process.watch();
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        for _ in 0..20 {
+            silent.push(TcpStream::connect(process.clients()).await.unwrap());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let seen = watch.end().await;
+    assert!(process.is_alive() && is_served(&seen), "{seen:?}");
+    assert!(process.descriptors() < 200, "{}", process.descriptors());
+    // The operator's side has descriptors of its own, and a bound.
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(process.admin()).await.unwrap());
+    }
+    let watch = process.watch();
+    sleep(Duration::from_secs(1)).await;
+    let seen = watch.end().await;
+    assert!(process.is_alive() && is_served(&seen), "{seen:?}");
+    let log = process.log();
+    assert_eq!(log.matches("the limit on open files is too low").count(), 1, "{log}");
+    assert!(log.lines().count() < 20, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_websocket_with_many_slow_calls_keeps_nobody_out() {
+    let node = Origin::start(|seen| match seen.method().as_str() {
+        "eth_getLogs" => Reply::act(async |_io| pending().await),
+        _ => Reply::result(seen, "\"0x1\""),
+    })
+    .await;
+    let mut process = Process::start(&settings(&node), &["ulimit -n 1024"]).await;
+    let watch = process.watch();
+    let mut ws = Ws::dial(process.clients()).await;
+    for _ in 0..1000 {
+        ws.send(call(1, "eth_getLogs", "[]")).await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    let seen = watch.end().await;
+    assert!(process.is_alive() && seen.failed.is_empty() && is_served(&seen), "{seen:?}");
+    assert!(process.descriptors() < 200, "{}", process.descriptors());
+    assert!(process.log().lines().count() < 20, "{}", process.log());
+}

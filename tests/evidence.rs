@@ -184,7 +184,7 @@ async fn a_node_that_fails_what_others_answer_is_out_though_its_probes_are_well_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_out_for_what_it_fails_serves_when_it_is_the_last() {
+async fn a_node_that_is_out_for_what_it_fails_serves_as_the_last_one() {
     let net = Net::default();
     let first = Origin::within(&net, |seen| match seen.method() == "eth_blockNumber" {
         true => well(seen),

@@ -457,7 +457,7 @@ async fn another_pool_goes_on_where_the_former_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_good_answer_to_a_question_of_our_own_tells_that_a_rest_is_over() {
+async fn a_good_answer_to_our_own_question_tells_that_a_rest_is_over() {
     let stage = Stage::new(moving(), POLLED).await;
     let (pool, limit) = (&stage.pool, Duration::from_secs(5));
     let ask = async || pool.ask_in_time(0, "eth_gasPrice", "[]", 1 << 10, limit).await;

@@ -240,7 +240,7 @@ fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_show
 }
 
 #[test]
-fn a_node_that_was_away_before_clients_saw_the_height_is_not_waited_for() {
+fn who_was_away_before_the_height_was_seen_is_not_waited_for() {
     for lies in [false, true] {
         play(SEED, async {
             let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;

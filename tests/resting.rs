@@ -326,7 +326,7 @@ async fn a_node_that_refuses_a_second_attempt_rests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn second_attempts_go_to_a_node_that_rested_as_scouts_one_at_a_time() {
+async fn second_attempts_go_to_a_rested_node_as_one_scout_at_a_time() {
     let net = Net::default();
     let refused = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (origins, _chain, proxy) = slow_and(&net, 60, move |seen| {

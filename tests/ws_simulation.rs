@@ -34,7 +34,8 @@ fn run(seed: u64) -> Vec<Report> {
         let nodes = rng.usize(2..=3);
         let any = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
         let reaches: Vec<Reach> = (0..nodes).map(|_| any[rng.usize(..any.len())]).collect();
-        let mut scene = Scene::set(seed, &reaches, "").await;
+        // What is given up in the end has a simulation of its own, below.
+        let mut scene = Scene::set(seed, &reaches, "[chain]\ntimeout = \"1m\"\n").await;
         let _miner = scene.mine(Duration::from_millis(rng.u64(300..3000)), BLOCKS_UNTIL);
         for number in 0..CLIENTS {
             let mut plan = scene.plan(number, CALLS_UNTIL, END);

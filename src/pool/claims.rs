@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_lies_about_heights_that_names_blocks_of_another_higher_than_they_stand() {
+    fn who_names_known_blocks_higher_than_they_stand_lies() {
         // Height, and the block's name: its true height.
         for (ours, theirs, raises) in [
             (vec![(6, "3"), (7, "4"), (8, "5")], vec![(3, "3"), (4, "4"), (5, "5")], true),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_agree_that_named_one_block_at_the_latest_height_of_both() {
+    fn nodes_agree_that_named_one_block_at_their_latest_height() {
         for (ours, theirs, agree) in [
             (vec![(1, "a"), (2, "a"), (3, "a")], vec![(1, "a"), (2, "A")], true),
             (vec![(1, "a"), (2, "b"), (3, "b")], vec![(1, "a"), (2, "a")], false),

@@ -129,7 +129,7 @@ async fn faults_of_the_head_change_what_a_node_sees_and_no_other() {
 }
 
 #[tokio::test]
-async fn nodes_on_another_branch_have_other_blocks_of_the_same_heights() {
+async fn nodes_on_another_branch_have_other_blocks_at_a_height() {
     let net = devnet().await;
     let node = net.el(0);
     let mut ws = Ws::open(node).await;

@@ -85,7 +85,7 @@ async fn a_node_that_works_on_a_long_call_and_is_slow_with_probes_meanwhile_is_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_sends_bytes_to_a_call_is_not_silent_though_a_probe_hangs() {
+async fn a_node_that_sends_bytes_is_not_silent_though_a_probe_hangs() {
     let net = Net::default();
     let node = Origin::within(&net, |seen| {
         let bytes = common::origin::ok(answer(seen.id(), &format!("\"{}\"", "s".repeat(1_000_000))));

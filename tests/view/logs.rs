@@ -204,7 +204,7 @@ async fn a_node_that_falls_silent_over_a_blocks_logs_costs_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_has_the_block_later_is_asked_beside_one_that_hangs() {
+async fn a_node_that_is_later_is_asked_for_logs_beside_one_that_hangs() {
     let stage = Stage::new("chain = { timeout = \"2s\" }\n").await;
     let (mut heads, mut client) = (stage.client(), stage.client());
     heads.subscribe(r#"["newHeads"]"#).await;

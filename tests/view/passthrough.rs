@@ -328,7 +328,7 @@ async fn who_comes_after_a_switch_is_told_the_new_nodes_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_after_a_link_was_lost_is_not_told_the_state_of_before() {
+async fn who_comes_after_a_loss_is_not_told_the_state_of_before() {
     let stage = Stage::new("").await;
     let (mut one, mut late) = (stage.client(), stage.client());
     stage.all_nodes(&Fault::eager(0, 1));

@@ -64,7 +64,7 @@ async fn a_reorg_replaces_blocks_and_grows_the_chain() {
 }
 
 #[tokio::test]
-async fn a_branch_beside_the_chain_has_other_blocks_of_the_same_heights_and_grows_with_it() {
+async fn a_branch_beside_the_chain_has_other_blocks_and_keeps_pace() {
     let chain = chain(10);
     assert!(chain.snapshot().rival.is_none());
     chain.diverge(2);

@@ -235,7 +235,7 @@ fn a_node_that_tells_of_blocks_and_answers_no_probe_is_not_in() {
 }
 
 #[test]
-fn the_pace_of_execution_nodes_is_the_one_that_is_seen_and_that_of_slots_is_never_slower() {
+fn blocks_come_as_seen_and_slots_never_slower_than_by_the_clock() {
     for (layer, chain, seconds) in [(Layer::El, Chain::from(1), 60), (Layer::Cl, chain(1, "0xaa"), 12)] {
         let mut bench = Bench::of(layer, 1, None);
         for block in 0..20 {

@@ -57,7 +57,7 @@ impl Scene {
 }
 
 #[test]
-fn a_header_that_cannot_be_had_is_left_out_in_time_though_others_come() {
+fn a_missing_header_is_left_out_in_time_though_others_come() {
     let mut scene = Scene::new();
     scene.follow.settings.timeout = Some(Duration::from_secs(10));
     let effects = scene.head(0, "a13");

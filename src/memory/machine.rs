@@ -37,7 +37,7 @@ fn of_group(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let groups = Path::new(path.trim_start_matches('/')).ancestors();
-    let files = trees.iter().flat_map(|tree| groups.clone().map(move |group| root.join(tree).join(group).join(file)));
+    let files = trees.iter().flat_map(|tree| groups.map(move |group| root.join(tree).join(group).join(file)));
     files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).collect()
 }
 

@@ -20,7 +20,8 @@ pub const SETTING: &str = "max_client_memory";
 pub const FREE: usize = 8 * 1024;
 /// What a call under way takes besides the bytes of its request and its answer.
 pub const CALL: usize = 5 * 1024;
-/// What an answer that passes piece by piece takes, on its way from the node's connection to the client's.
+/// What an answer that passes piece by piece takes, on its way from the node's connection to the
+/// client's.
 pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;

@@ -1,7 +1,8 @@
 //! Floor 1: the bytes that clients make the proxy hold, as one sum with one limit.
 //!
-//! Every door opens an [`Account`] for a connection and takes bytes as they come; what a client only promises costs nothing. The
-//! bounds on single bodies, messages and buffers stand beneath this one: it is for what ten thousand clients make of them together.
+//! Every door opens an [`Account`] for a connection and takes bytes as they come; what a client
+//! only promises costs nothing. The bounds on single bodies, messages and buffers stand beneath
+//! this one: it is for what ten thousand clients make of them together.
 
 mod machine;
 
@@ -16,11 +17,13 @@ pub use self::machine::quarter;
 
 /// The setting's name, which refusals tell.
 pub const SETTING: &str = "max_client_memory";
-/// Bytes of one connection that are not counted, so that small calls one after the other never touch the sum.
+/// Bytes of one connection that are not counted, so that small calls one after the other never
+/// touch the sum.
 pub const FREE: usize = 8 * 1024;
 /// What a call under way takes besides the bytes of its request and its answer.
 pub const CALL: usize = 5 * 1024;
-/// What an answer that passes piece by piece takes, on its way from the node's connection to the client's.
+/// What an answer that passes piece by piece takes, on its way from the node's connection to the
+/// client's.
 pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;
@@ -47,7 +50,8 @@ impl From<Full> for Refusal {
 /// Whose bytes they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
-    /// Clients' own: they may take three quarters, so that the calls that were let in can be answered.
+    /// Clients' own: they may take three quarters, so that the calls that were let in can be
+    /// answered.
     In,
     /// What is to be sent to clients.
     Out,

@@ -67,7 +67,8 @@ struct Waiting {
     bytes: usize,
     /// Since when something has waited without a break.
     since: Option<Instant>,
-    /// What that takes of the client's memory, once it has waited for a while: before that, others share it.
+    /// What that takes of the client's memory, once it has waited for a while: before that, others
+    /// share it.
     claim: Option<Claim>,
     closed: bool,
     waker: Option<Waker>,
@@ -193,7 +194,8 @@ impl Waiting {
         self.claim = None;
     }
 
-    /// Counts what waits, if the client has left some of it for a while. `false` when there is no room for it.
+    /// Counts what waits, if the client has left some of it for a while. `false` when there is no
+    /// room for it.
     fn is_counted(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         match &mut self.claim {

@@ -1,4 +1,5 @@
-//! How much memory there is for this process: the machine's, its control group's, or what the system lets it address.
+//! How much memory there is for this process: the machine's, its control group's, or what the
+//! system lets it address.
 
 use std::{fs, path::Path};
 
@@ -26,8 +27,9 @@ fn least(root: &Path) -> Option<u64> {
     machine.into_iter().chain(addressed).chain(groups).filter(|bytes| *bytes > 0).min()
 }
 
-/// The bounds of one line of `/proc/self/cgroup`, `number:controllers:path`, and of the groups around it. Inside a container the path
-/// may be one of the host's, of which only the end is to be seen, or nothing.
+/// The bounds of one line of `/proc/self/cgroup`, `number:controllers:path`, and of the groups
+/// around it. Inside a container the path may be one of the host's, of which only the end is to be
+/// seen, or nothing.
 fn of_group(root: &Path, line: &str) -> Vec<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
@@ -37,7 +39,7 @@ fn of_group(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let groups = Path::new(path.trim_start_matches('/')).ancestors();
-    let files = trees.iter().flat_map(|tree| groups.clone().map(move |group| root.join(tree).join(group).join(file)));
+    let files = trees.iter().flat_map(|tree| groups.map(move |group| root.join(tree).join(group).join(file)));
     files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).collect()
 }
 

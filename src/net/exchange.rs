@@ -258,7 +258,8 @@ impl Conn {
 
     /// Reads what there is, up to `wanted` bytes. `false` at the end of the stream.
     fn poll_fill(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<bool>> {
-        // What came before may be kept by whoever took it. A buffer is filled before there is another, so that little bytes keep little.
+        // What came before may be kept by whoever took it. A buffer is filled before there is
+        // another, so that little bytes keep little.
         if self.read.capacity() - self.read.len() < wanted.min(SMALL_READ) {
             self.read.reserve(wanted);
         }

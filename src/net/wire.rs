@@ -18,8 +18,9 @@ const MAX_CHUNK_LINE: usize = 1024;
 const MAX_TRAILERS: usize = 16 * 1024;
 /// Responses that only announce another, at most.
 const MAX_INTERIM: usize = 32;
-/// Pieces of chunks up to this size are copied together, so that they keep nothing of what came between them in memory. Nodes cut
-/// long answers into pieces of 2 kB and more, which are not copied: what lies between two of those is shorter than they are.
+/// Pieces of chunks up to this size are copied together, so that they keep nothing of what came
+/// between them in memory. Nodes cut long answers into pieces of 2 kB and more, which are not
+/// copied: what lies between two of those is shorter than they are.
 const SHORT: usize = 1024;
 /// So much is copied together at most.
 const TOGETHER: usize = 16 * 1024;
@@ -50,8 +51,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads a head off the front of `buffer`, interim (1xx) ones skipped and counted. `None` while it is not whole. `to_head` tells that
-    /// the request was a HEAD, whose response has no body.
+    /// Reads a head off the front of `buffer`, interim (1xx) ones skipped and counted. `None` while
+    /// it is not whole. `to_head` tells that the request was a HEAD, whose response has no body.
     ///
     /// # Errors
     /// When the bytes cannot become a response.

@@ -48,7 +48,8 @@ pub enum Closing {
     Gap,
     /// There will be no more notifications: what the subscriptions are of is gone.
     Gone,
-    /// The client takes little, and all clients together make the proxy hold as much as they may. What waited is gone.
+    /// The client takes little, and all clients together make the proxy hold as much as they may.
+    /// What waited is gone.
     Full,
 }
 
@@ -69,7 +70,8 @@ struct Queue {
     answers: usize,
     /// What was taken from here and could not be written yet.
     unwritten: usize,
-    /// What is taken of the client's memory: the answers, and all of it when the client does not take what it is sent.
+    /// What is taken of the client's memory: the answers, and all of it when the client does not
+    /// take what it is sent.
     claim: Option<Box<Claim>>,
     /// What notifications count that wait elsewhere, for subscriptions that have not begun.
     held: usize,

@@ -36,8 +36,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Runs the binary with `settings` (TOML, without addresses) after these commands of a shell, such as `ulimit -v 524288`, and
-    /// waits until a node serves.
+    /// Runs the binary with `settings` (TOML, without addresses) after these commands of a shell,
+    /// such as `ulimit -v 524288`, and waits until a node serves.
     pub async fn start(settings: &str, before: &[&str]) -> Self {
         static FILES: AtomicUsize = AtomicUsize::new(0);
         let name = format!("process-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
@@ -140,8 +140,8 @@ impl Process {
         text.lines().filter(of_that_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Calls as an honest client does, each on a connection of its own, and looks at the operator's side beside that, until the
-    /// watch is ended.
+    /// Calls as an honest client does, each on a connection of its own, and looks at the operator's
+    /// side beside that, until the watch is ended.
     pub fn watch(&self) -> Watch {
         let (stop, mut stopped) = oneshot::channel();
         let (clients, admin) = (self.clients, self.admin);

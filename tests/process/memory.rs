@@ -1,4 +1,5 @@
-//! Little memory: half a gigabyte of address space, or of a control group, under what clients could fill it with.
+//! Little memory: half a gigabyte of address space, or of a control group, under what clients could
+//! fill it with.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -24,10 +25,12 @@ use crate::{
 const LITTLE: &str = "ulimit -v 524288";
 const LIMIT: u64 = 512 << 20;
 
-/// What clients do. Each gets the process and keeps its connections open for as long as it is asked to.
+/// What clients do. Each gets the process and keeps its connections open for as long as it is asked
+/// to.
 type Attack = fn(SocketAddr) -> JoinSet<Option<TcpStream>>;
 
-/// A node that never answers `eth_getLogs`, has a long answer to `eth_getProof`, and returns the params of everything else.
+/// A node that never answers `eth_getLogs`, has a long answer to `eth_getProof`, and returns the
+/// params of everything else.
 async fn node() -> Origin {
     let long = format!("\"{}\"", "a".repeat(200_000));
     Origin::start(move |seen| match seen.method().as_str() {
@@ -120,7 +123,8 @@ fn answers_that_nobody_takes(addr: SocketAddr) -> JoinSet<Option<TcpStream>> {
 /// Lets clients attack the process, which `before` limits, and sees that nobody else notices.
 async fn survives(attack: Attack, before: &[&str]) {
     let node = node().await;
-    // The node must not go out for what the attack asks of it. Calls of clients that have closed their side go on until they end.
+    // The node must not go out for what the attack asks of it. Calls of clients that have closed
+    // their side go on until they end.
     let more = "[health]\ntimeout = \"60s\"\nfall = 1000\n[calls]\ntimeout = \"6s\"\n";
     let settings = format!("{}\n{more}", nodes([node.url()]));
     let mut process = Process::start(&settings, before).await;

@@ -46,7 +46,8 @@ const MAX_AHEAD: usize = 8 * 1024;
 const STEPS: [usize; 2] = [2048, 8192];
 /// Up to this size what was read is not counted.
 const UNCOUNTED: usize = 4096;
-/// How long what a client sends is passed over when its request was refused before all of it had come.
+/// How long what a client sends is passed over when its request was refused before all of it had
+/// come.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's connection in the lane.
@@ -147,7 +148,8 @@ impl<'a> Lane<'a> {
                             self.read.advance(body.start);
                             let body = self.read.split_to(body.len()).freeze();
                             if self.claim.bytes() > 0 {
-                                // A large buffer goes with its body, and does not stay with the connection.
+                                // A large buffer goes with its body, and does not stay with the
+                                // connection.
                                 self.read = BytesMut::from(&self.read[..]);
                             }
                             break (body, keep_alive, calls, Instant::now());
@@ -189,7 +191,8 @@ impl<'a> Lane<'a> {
             if !self.place.begins() {
                 return Ok(Left::Closed);
             }
-            // A client that is lost takes its call with it: one that still waits for a node is then not sent.
+            // A client that is lost takes its call with it: one that still waits for a node is then
+            // not sent.
             let Self { io, read, alarm, pass, left, memory, .. } = &mut self;
             let reply = {
                 let left = &*left;
@@ -228,8 +231,8 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Makes room for more of a request of which `needed` bytes are known to come: for as much again as has come, since what a client
-    /// only announces shall cost nothing.
+    /// Makes room for more of a request of which `needed` bytes are known to come: for as much
+    /// again as has come, since what a client only announces shall cost nothing.
     fn make_room(&mut self, needed: usize) -> Result<(), Full> {
         let (length, missing) = (self.read.len(), needed.saturating_sub(self.read.len()));
         let step = STEPS[usize::from(needed > 0)];
@@ -248,8 +251,8 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Answers a request for which there is no room, and closes. What of it is still on its way is passed over, since to close at once
-    /// could take the answer away again.
+    /// Answers a request for which there is no room, and closes. What of it is still on its way is
+    /// passed over, since to close at once could take the answer away again.
     async fn refuse(mut self, full: Full) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);
@@ -266,8 +269,9 @@ impl<'a> Lane<'a> {
         Ok(Left::Closed)
     }
 
-    /// Whether what has come since the first `looked` bytes can make a difference. A head that comes byte by byte is not read anew for
-    /// each of them, but for each line, of which there are few, and when there is twice as much.
+    /// Whether what has come since the first `looked` bytes can make a difference. A head that
+    /// comes byte by byte is not read anew for each of them, but for each line, of which there are
+    /// few, and when there is twice as much.
     fn is_worth_a_look(&self, looked: usize) -> bool {
         let len = self.read.len();
         len > looked && (len >= MAX_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())

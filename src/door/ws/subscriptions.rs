@@ -11,7 +11,8 @@ use crate::{
     memory::{Account, Claim},
 };
 
-/// Bytes of what the subscriptions of one client are of, at most: filters of logs are looked at with every block.
+/// Bytes of what the subscriptions of one client are of, at most: filters of logs are looked at
+/// with every block.
 const MOST_BYTES: usize = 4 << 20;
 
 /// The subscriptions of a client, by their ids.

@@ -271,7 +271,7 @@ impl<'a> Course<'a> {
                     }
                     return Ok(answer);
                 }
-                Sent::NoRoom(full) if self.method.is_repeatable() => return Err(Left::Refused(full.into())),
+                Sent::NoRoom(full) if self.method.is_repeatable() => return Ok(self.give_up(Some(full.into()))?),
                 Sent::NoRoom(_) => return Ok(self.give_up(Some(Refusal::OutcomeUnknown))?),
                 Sent::OfTheCaller(answer) => {
                     self.calls.pool.call_answered(node, self.kind);

@@ -268,6 +268,17 @@ impl Answer {
         self.count();
     }
 
+    /// Has an answer that came whole counted as `memory`'s.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub(super) fn charge_to(&mut self, memory: &Arc<Account>) -> Result<(), Full> {
+        if self.pieces.length() > UNCOUNTED {
+            self.claim.get_or_insert_with(|| memory.outgoing()).resize(self.pieces.length())?;
+        }
+        Ok(())
+    }
+
     /// Has its claim be what it takes now: all of it is there already.
     fn count(&mut self) {
         let stream = if self.rest.is_some() { STREAM } else { 0 };

@@ -344,7 +344,11 @@ impl Attempt<'_> {
         match outcome {
             Ok(answer) => {
                 self.node.traffic.touch(Instant::now());
-                self.classify(Answer::whole(answer.text, answer.id), None)
+                let mut answer = Answer::whole(answer.text, answer.id);
+                match self.memory.map_or(Ok(()), |memory| answer.charge_to(memory)) {
+                    Ok(()) => self.classify(answer, None),
+                    Err(full) => Sent::NoRoom(full),
+                }
             }
             // That more came at once than can wait says nothing of the node.
             Err(link::Error::NotSent) if link.is_up() => Sent::Nothing(None),

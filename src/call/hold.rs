@@ -190,7 +190,11 @@ impl<To> Hold<To> {
                 Err(_) => Err(self.unserved().into()),
             },
             () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),
-            () = place.lost() => Err(self.shares.full().into()),
+            // Better at a node that is not the best than refused.
+            () = place.lost() => match self.pool.snapshot().serves() && self.is_open() {
+                true => Ok(Turn::last(&self.line).await),
+                false => Err(self.shares.full().into()),
+            },
         }
     }
 

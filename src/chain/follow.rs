@@ -373,7 +373,8 @@ impl Follow {
             self.fetch(Fetch { node, what: What::Hash(missing) }, now);
         }
         for height in self.ladder.rungs(tip + 1..missing.number) {
-            if self.fetching.len() >= AT_ONCE {
+            // The last place is for a header by its hash, on which the others may depend.
+            if self.fetching.len() + 1 >= AT_ONCE {
                 return;
             }
             if !self.fetching.contains(&at(height)) {
@@ -384,7 +385,8 @@ impl Follow {
     }
 
     fn fetch(&mut self, fetch: Fetch, now: Instant) {
-        if self.fetching.contains(&fetch) {
+        // What is under way ends in bounded time, and then this is asked for again.
+        if self.fetching.contains(&fetch) || self.fetching.len() >= AT_ONCE {
             return;
         }
         if now < self.pause_until {

@@ -119,16 +119,8 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
 /// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
 /// path, and what lies beside that is not for clients.
 fn climbs(path: &str) -> bool {
-    let mut plain = String::with_capacity(path.len());
-    for char in path.chars() {
-        plain.push(char.to_ascii_lowercase());
-        // Some decode more than once: what a percent sign becomes may be part of another, and is
-        // looked at here as it comes.
-        if plain.ends_with("%25") {
-            plain.truncate(plain.len() - 2);
-        }
-    }
-    let plain = plain.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
+    // Some decode more than once.
+    let plain = guard::plain(path);
     // And some take what follows a semicolon for a parameter of the step.
     plain.split(['/', '\\']).any(|step| matches!(step.split(';').next(), Some("." | "..")))
 }
@@ -179,6 +171,8 @@ mod tests {
             "/eth/v1/..;/x",
             "/eth/v1/%252e%252E/x",
             "/eth/v1/%25252e%2525252e/x",
+            "/eth/v1/%%32e%%32e/x",
+            "/eth/v1/%25%32%65%25%32%65/%25%32%65%25%32%65/admin",
             "/eth/v1/%2525%32e/..%252525253bx/x",
         ] {
             assert!(climbs(path), "{path}");

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::Ordering::{Relaxed, Release},
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     NOBODY, Pool, SILENCE,
@@ -29,13 +29,18 @@ impl Pool {
         *self.announced() = announced;
         self.nodes.iter().for_each(|node| node.take_over());
         let legacy = earlier.board().legacy(&earlier.nodes, &from);
-        self.board().inherit(legacy);
+        {
+            // Under the lock, as when a node comes back: what calls are told of a node is what the
+            // board has of it.
+            let mut board = self.board();
+            board.inherit(legacy);
+            let known = board.snapshot(&self.nodes, Instant::now()).nodes;
+            for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| from[*index].is_some()) {
+                node.is_out.store(!known[index].verdict.answers(), Release);
+            }
+        }
         let cordoned: Vec<_> = {
             let snapshot = earlier.snapshot();
-            for (node, old) in self.nodes.iter().zip(&from) {
-                let is_out = old.is_some_and(|old| !snapshot.nodes[old].verdict.answers());
-                node.is_out.store(is_out, Release);
-            }
             let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
             nodes.filter(|(_, known)| known.cordoned).map(|(node, _)| node.name.clone()).collect()
         };

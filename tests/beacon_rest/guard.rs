@@ -1,9 +1,16 @@
 //! What of the port of the beacon API is not for clients, and how much of it may stand in one line.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use tokio::sync::watch;
+
 use super::common::{
-    client::{Broken, Client},
+    client::Client,
     proxy::Proxy,
-    rest::{self, Exchange, Node, ask, json, nodes, over, request, send},
+    rest::{Exchange, Node, ask, json, nodes, over, request, send},
     until,
 };
 
@@ -112,39 +119,47 @@ async fn a_query_that_stands_for_a_long_one_is_only_what_it_is() {
     assert_eq!(node.count(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn long_request_lines_have_a_number_of_places_and_give_them_back() {
-    let node = measuring().await;
-    let proxy = Proxy::launch(&nodes(&[node.url()])).await;
-    let whole = request("GET", &keys(20_000), "", "");
-    // Up to 16 kB wait for the rest of their head as any request does.
-    let begin = async || {
-        let mut client = proxy.client().await;
-        client.send(&whole[..18_000]).await;
-        client
-    };
-    let mut waiting: Vec<Client> = Vec::new();
-    for _ in 0..256 {
-        waiting.push(begin().await);
-    }
-    until("no place is left", async || {
-        let answer = send(&proxy, whole.clone()).await;
-        let is_refused = answer.status == 503;
-        if is_refused {
-            let code = &answer.json()["code"];
-            assert_eq!((answer.header("retry-after"), code), (Some("1"), &503.into()));
-        } else {
-            // The request itself may have had the last place, and one that waits was refused.
-            waiting.push(begin().await);
+    let (open, arrived) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
+    let node = Node::start({
+        let (opened, arrived) = (open.subscribe(), arrived.clone());
+        move |exchange: Exchange| {
+            let (mut opened, arrived) = (opened.clone(), arrived.clone());
+            async move {
+                if exchange.asked.target.len() > 10_000 {
+                    arrived.fetch_add(1, Relaxed);
+                    opened.wait_for(|open| *open).await.ok()?;
+                }
+                exchange.reply(json("200 OK", "{}")).await
+            }
         }
-        is_refused
     })
     .await;
+    let proxy = Proxy::launch(&nodes(&[node.url()])).await;
+    let whole = request("GET", &keys(20_000), "", "");
+    // Lines that do not end take no place.
+    let mut halves = Vec::new();
+    for _ in 0..300 {
+        let mut client = proxy.client().await;
+        client.send(&whole[..18_000]).await;
+        halves.push(client);
+    }
+    let mut under_way: Vec<Client> = Vec::new();
+    for _ in 0..256 {
+        let mut client = proxy.client().await;
+        client.send(&whole).await;
+        under_way.push(client);
+    }
+    until("all are at the node", async || arrived.load(Relaxed) == 256).await;
+    let refused = send(&proxy, whole.clone()).await;
+    let code = &refused.json()["code"];
+    assert_eq!((refused.status, refused.header("retry-after"), code), (503, Some("1"), &503.into()));
     // Short ones need none.
-    assert_eq!(rest::ask(&proxy, "GET", "/eth/v1/node/version").await.status, 200);
-    for mut client in waiting {
-        client.send(&whole[18_000..]).await;
-        assert!(matches!(client.try_response().await.map(|answer| answer.status), Ok(200 | 503) | Err(Broken::Reset)));
+    assert_eq!(ask(&proxy, "GET", "/eth/v1/node/version").await.status, 200);
+    open.send_replace(true);
+    for mut client in under_way {
+        assert_eq!(client.response().await.status, 200);
     }
     until("they have their places back", async || send(&proxy, whole.clone()).await.status == 200).await;
 }

@@ -93,12 +93,39 @@ async fn nothing_that_a_client_sends_drips_for_ever() {
         ("a body in chunks", vec![], text(format!("{head}transfer-encoding: chunked\r\n\r\n")), b"1\r\n \r\n"),
         ("a message", upgrade("/", "").into_bytes(), vec![0x81, 0xfe, 0x20, 0, 1, 2, 3, 4], b"a"),
         ("fragments", upgrade("/", "").into_bytes(), frame(0x01, b"["), &frame(0x00, b" ")),
+        (
+            "the end of a long message",
+            upgrade("/", "").into_bytes(),
+            frame(0x81, &[b' '; 1_000_000])[..900_000].to_vec(),
+            b"",
+        ),
     ] {
         let took = drip(&net, &proxy, &before, &begins, drop).await;
         assert!((Duration::from_secs(19)..Duration::from_secs(45)).contains(&took), "{what}: {took:?}");
     }
     let slow = proxy.metric("steadfast_client_connections_ended_total", "reason=\"slow_request\"").await;
     assert!(slow > 3.5, "{slow}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_in_two_parts_does_not_hide_the_message_behind_it() {
+    let net = Net::default();
+    let origin = well(&net).await;
+    let proxy = Proxy::launch(&net, &nodes([origin.url()])).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let ping = frame(0x89, b"ping");
+    for wait in [18, 22] {
+        let mut client = proxy.client().await.upgraded("/").await;
+        client.send(&ping[..3]).await;
+        sleep(Duration::from_secs(1)).await;
+        client.send(&ping[3..]).await;
+        sleep(Duration::from_secs(wait)).await;
+        let start = Instant::now();
+        client.send(&frame(0x81, &[b' '; 9000])[..10]).await;
+        assert_eq!(client.close_code().await, 1008);
+        let took = start.elapsed();
+        assert!((Duration::from_secs(19)..Duration::from_secs(25)).contains(&took), "{took:?} after {wait} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

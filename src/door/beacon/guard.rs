@@ -41,7 +41,7 @@ fn is_blocked(rules: &Beacon, path: &str) -> bool {
 
 /// The path in lower case with nothing percent-encoded, however often it was. Each byte is looked
 /// at a few times at most.
-fn plain(path: &str) -> String {
+pub(super) fn plain(path: &str) -> String {
     let mut plain: Vec<u8> = Vec::with_capacity(path.len());
     for byte in path.bytes() {
         plain.push(byte.to_ascii_lowercase());

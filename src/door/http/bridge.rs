@@ -282,16 +282,15 @@ impl Inner {
                 self.refuse(StatusCode::URI_TOO_LONG);
                 break;
             }
-            if length > SHORT && self.place.is_none() {
-                self.place = self.places.clone().try_acquire_owned().ok();
-                if self.place.is_none() {
-                    self.refuse(StatusCode::SERVICE_UNAVAILABLE);
-                    break;
-                }
-            }
             if let Some(end) = end {
                 if length > SHORT {
-                    self.shorten(end);
+                    // Only now, so that lines which do not end keep nobody out.
+                    self.place = self.places.clone().try_acquire_owned().ok();
+                    if self.place.is_some() {
+                        self.shorten(end);
+                    } else {
+                        self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                    }
                 }
                 break;
             }

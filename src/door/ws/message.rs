@@ -211,6 +211,10 @@ impl Client {
                     reply
                 }
             };
+            // Longer ones are counted as they come.
+            if reply.len() <= UNCOUNTED {
+                share.hold(reply.len()).map_err(full)?;
+            }
             text.put_u8(if text.is_empty() { b'[' } else { b',' });
             text.put_slice(&reply);
         }

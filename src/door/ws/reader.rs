@@ -157,6 +157,11 @@ impl Reader {
         }
     }
 
+    /// Whether a frame of a message has begun to come, and not the whole message.
+    pub(super) fn is_in_message(&self) -> bool {
+        self.is_text.is_some()
+    }
+
     /// Bytes of a message that has begun and is not whole; `None` if none has.
     pub(super) fn begun(&self) -> Option<usize> {
         let is_begun = self.is_text.is_some() || self.frame.is_some() || !self.ahead.is_empty();

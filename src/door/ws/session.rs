@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use self::turns::Queued;
+use self::{slow::Begun, turns::Queued};
 use super::{
     frame::{self, Closing, NO_ROOM, Opcode},
     message::{Client, Message, Network},
@@ -99,7 +99,7 @@ pub(super) struct Session {
     /// Whether an event will tell how that ended.
     is_stall_watched: bool,
     /// Since when a message comes that is not whole.
-    begun: Option<Instant>,
+    begun: Option<Begun>,
     /// Whether an event will tell whether it is late.
     is_message_watched: bool,
     /// The connection's place among all WebSockets, where it stands as idle while it has neither calls nor subscriptions.
@@ -267,13 +267,18 @@ impl Session {
         self.pinged = false;
         self.reader.take_heard();
         let open = matches!(self.state, State::Open);
-        if matches!(incoming, Incoming::Text(_) | Incoming::Binary(_)) {
+        // A ping may stand between the frames of a message, which it does not end.
+        if !self.reader.is_in_message() {
             self.begun = None;
         }
         match incoming {
             Incoming::Text(text) if open => self.admit(Message { text, is_binary: false }),
             Incoming::Binary(text) if open => self.admit(Message { text, is_binary: true }),
-            Incoming::Ping(payload) if open || matches!(self.state, State::Leaving(_)) => {
+            // One pong may answer several pings, so a client that reads none is sent no more of them.
+            Incoming::Ping(payload)
+                if (open || matches!(self.state, State::Leaving(_)))
+                    && self.writer.waiting() < self.limits.max_outbound =>
+            {
                 self.writer.control(Opcode::Pong, &payload);
             }
             Incoming::Close(payload) => {
@@ -380,7 +385,13 @@ impl Session {
             Event::Tick => return self.tick(),
             Event::Stalled => self.look_for_stall(),
             Event::Late => self.look_for_message(),
-            Event::Crowded => self.close(&CROWDED),
+            // Others wait for its place: it is told, and not waited for.
+            Event::Crowded => {
+                self.close(&CROWDED);
+                if matches!(self.state, State::Closing) {
+                    self.state = State::Answering;
+                }
+            }
             Event::GoingDown => {
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;

@@ -5,11 +5,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Event, Session};
-use crate::{domain::pace::CLIENT_RATE, door::ws::frame::Closing, metrics::Ended};
+use crate::{
+    domain::pace::{CLIENT_RATE, Pace},
+    door::ws::frame::Closing,
+    metrics::Ended,
+};
 
 /// How long a message may stand still once it has begun.
 const ARRIVAL: Duration = Duration::from_secs(20);
 const LATE: Closing = Closing::new(Closing::POLICY, "too slow: a message did not come in time");
+
+/// A message that has begun to come.
+pub(super) struct Begun {
+    pace: Pace,
+    /// When the message was looked at last, and how much of it had come.
+    looked: Instant,
+    bytes: usize,
+}
 
 impl Session {
     /// Notes that the client does not take what is written; `before`, so much was waiting.
@@ -41,28 +53,38 @@ impl Session {
 
     /// Has a message that has begun to come watched.
     pub(super) fn watch_message(&mut self) {
-        if self.begun.is_some() || self.reader.begun().is_none() {
+        let Some(bytes) = self.reader.begun() else {
+            self.begun = None;
+            return;
+        };
+        if self.begun.is_some() {
             return;
         }
-        let now = Instant::now();
-        self.begun = Some(now);
+        let looked = Instant::now();
+        self.begun = Some(Begun { pace: Pace::new(ARRIVAL, CLIENT_RATE), looked, bytes });
         if !self.is_message_watched {
             self.is_message_watched = true;
-            self.at(now + ARRIVAL, || Event::Late);
+            self.at(looked + ARRIVAL, || Event::Late);
         }
     }
 
     /// Closes a client whose message comes more slowly than any line is.
     pub(super) fn look_for_message(&mut self) {
         self.is_message_watched = false;
-        let (Some(begun), Some(bytes)) = (self.begun, self.reader.begun()) else { return };
-        let due = begun + ARRIVAL + Duration::from_secs(bytes as u64 / u64::from(CLIENT_RATE));
-        if due <= Instant::now() {
+        let (Some(begun), Some(bytes)) = (&mut self.begun, self.reader.begun()) else {
+            self.begun = None;
+            return;
+        };
+        let now = Instant::now();
+        begun.pace.moved(now - begun.looked, bytes.saturating_sub(begun.bytes));
+        (begun.looked, begun.bytes) = (now, bytes);
+        let left = begun.pace.left();
+        if left.is_zero() {
             self.metrics.client_ended(Ended::SlowRequest);
             self.close(&LATE);
         } else {
             self.is_message_watched = true;
-            self.at(due, || Event::Late);
+            self.at(now + left, || Event::Late);
         }
     }
 }

@@ -289,7 +289,7 @@ impl Follow {
         let (skips, why) = match self.window.road(&head, &self.known, node) {
             Road::Leads(way) => return self.go(node, way, now),
             Road::TooDeep => (true, TOO_DEEP),
-            Road::Missing(_) => (head.number.saturating_sub(tip) > self.max_backfill, TOO_MANY),
+            Road::Missing(_) => (self.is_far(head.number, tip), TOO_MANY),
         };
         if let Some((_, since)) = self.stuck {
             let until = since + self.settings.patience(self.block_time());
@@ -300,7 +300,11 @@ impl Follow {
         }
         // One way at a time, so that blocks are told however fast the node moves on.
         let goal = match self.goal {
-            Some(goal) if !goal.skips || (skips && goal.head.number > tip) => goal,
+            Some(goal) if !goal.skips => goal,
+            // The tip may have come so near meanwhile that nothing needs to be skipped.
+            Some(goal) if skips && goal.head.number > tip => {
+                Goal { skips: why == TOO_DEEP || self.is_far(goal.head.number, tip), ..goal }
+            }
             _ => Goal { head, skips },
         };
         self.goal = Some(goal);
@@ -345,6 +349,11 @@ impl Follow {
             Others::Lack if self.caught_up => SECOND_LOOK,
             Others::Lack => Duration::ZERO,
         }
+    }
+
+    /// Whether there are more blocks between than are fetched.
+    fn is_far(&self, number: u64, tip: u64) -> bool {
+        number.saturating_sub(tip) > self.max_backfill
     }
 
     fn wake_by(&mut self, at: Instant) {

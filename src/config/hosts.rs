@@ -77,16 +77,25 @@ impl HostRule {
         if let Some(address) = host.strip_prefix(b"[") {
             return std::str::from_utf8(address).is_ok_and(is_address_and_port);
         }
-        let (host, port) = match host.iter().position(|b| *b == b':') {
-            Some(colon) => (&host[..colon], &host[colon + 1..]),
-            None => (host, &b""[..]),
-        };
+        // One look at each byte: every request is asked.
+        let (mut end, mut dots, mut is_number) = (host.len(), 0_usize, true);
+        for (at, byte) in host.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => {}
+                b'.' => dots += 1,
+                b':' => {
+                    end = at;
+                    break;
+                }
+                _ => is_number = false,
+            }
+        }
+        let (host, port) = (&host[..end], host.get(end + 1..).unwrap_or_default());
         if !port.iter().all(u8::is_ascii_digit) {
             return false;
         }
         // An IPv4 address: to a browser, no name of a page ends in a number.
-        let dots = host.iter().filter(|b| **b == b'.').count();
-        if dots == 3 && host.iter().all(|b| b.is_ascii_digit() || *b == b'.') {
+        if is_number && dots == 3 {
             return true;
         }
         let is_good = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);

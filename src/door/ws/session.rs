@@ -385,13 +385,7 @@ impl Session {
             Event::Tick => return self.tick(),
             Event::Stalled => self.look_for_stall(),
             Event::Late => self.look_for_message(),
-            // Others wait for its place: it is told, and not waited for.
-            Event::Crowded => {
-                self.close(&CROWDED);
-                if matches!(self.state, State::Closing) {
-                    self.state = State::Answering;
-                }
-            }
+            Event::Crowded => self.make_room(),
             Event::GoingDown => {
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;

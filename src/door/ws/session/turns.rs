@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::{Event, GONE, Session, State};
+use super::{CROWDED, Event, GONE, Session, State};
 use crate::{
     domain::refusal::Refusal,
     door::ws::{
@@ -98,6 +98,14 @@ impl Session {
             drop(claim);
             Event::Served(calls, bytes, outcome)
         }));
+    }
+
+    /// Leaves its place to another, which waits for it: the client is told, and its own close is not waited for.
+    pub(super) fn make_room(&mut self) {
+        self.close(&CROWDED);
+        if matches!(self.state, State::Closing) {
+            self.state = State::Answering;
+        }
     }
 
     /// Says at the connection's place whether it has anything that its end would cost.

@@ -20,6 +20,9 @@ pub const SETTING: &str = "max_client_memory";
 /// Bytes of one connection that are not counted, so that small calls one after the other never
 /// touch the sum.
 pub const FREE: usize = 8 * 1024;
+/// Up to this size a single message or answer is not counted; so small a thing is bounded by the number
+/// of connections.
+pub const SMALL: usize = 4096;
 /// What a call under way takes besides the bytes of its request and its answer.
 pub const CALL: usize = 5 * 1024;
 /// What an answer that passes piece by piece takes, on its way from the node's connection to the

@@ -141,6 +141,24 @@ fn calls_stay_with_the_primary_of_a_fast_chain_whichever_node_is_a_little_later(
     }
 }
 
+/// Takes the first node out, and has it come back `behind` blocks behind while calls wait: they are
+/// not held for the blocks that it lacks.
+async fn serves_at_once_when_back(scene: &Scene, behind: u64, what: &str) {
+    scene.node(0).set_fault(Fault::Down);
+    while active(scene).await.is_some() {
+        sleep(millis(10)).await;
+    }
+    let mut calls = waiting(scene).await;
+    sleep(millis(2_000)).await;
+    let back = Instant::now();
+    scene.node(0).clear_faults();
+    scene.node(0).set_fault(Fault::lag(behind));
+    while let Some(answer) = calls.join_next().await {
+        let (door, at, _) = answer.unwrap();
+        assert!(at - back < millis(2_000), "{what}, {door}: {:?}", at - back);
+    }
+}
+
 /// A call that waits on each door, and when it was answered with which height.
 async fn waiting(scene: &Scene) -> JoinSet<(&'static str, Instant, u64)> {
     let mut tasks = JoinSet::new();
@@ -256,19 +274,7 @@ fn who_was_away_before_the_height_was_seen_is_not_waited_for() {
             let (asking, _) = pollers(&scene, 1).await;
             sleep(millis(700)).await;
             drop(asking);
-            scene.node(0).set_fault(Fault::Down);
-            while active(&scene).await.is_some() {
-                sleep(millis(10)).await;
-            }
-            let mut calls = waiting(&scene).await;
-            sleep(millis(2_000)).await;
-            let back = Instant::now();
-            scene.node(0).clear_faults();
-            scene.node(0).set_fault(Fault::lag(8));
-            while let Some(answer) = calls.join_next().await {
-                let (door, at, _) = answer.unwrap();
-                assert!(at - back < millis(2_000), "lies: {lies}, {door}: {:?}", at - back);
-            }
+            serves_at_once_when_back(&scene, 8, &format!("lies: {lies}")).await;
             scene.app.shutdown().await;
         });
     }
@@ -281,19 +287,7 @@ fn a_single_node_that_begins_anew_is_not_waited_for() {
         let (asking, _) = pollers(&scene, 1).await;
         scene.at(4_000).await;
         drop(asking);
-        scene.node(0).set_fault(Fault::Down);
-        while active(&scene).await.is_some() {
-            sleep(millis(10)).await;
-        }
-        let mut calls = waiting(&scene).await;
-        sleep(millis(2_000)).await;
-        let back = Instant::now();
-        scene.node(0).clear_faults();
-        scene.node(0).set_fault(Fault::lag(40));
-        while let Some(answer) = calls.join_next().await {
-            let (door, at, _) = answer.unwrap();
-            assert!(at - back < millis(2_000), "{door}: {:?}", at - back);
-        }
+        serves_at_once_when_back(&scene, 40, "alone").await;
         scene.app.shutdown().await;
     });
 }

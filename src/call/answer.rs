@@ -26,7 +26,7 @@ use crate::{
         hex, json,
         method::Tells,
     },
-    memory::{Account, Claim, Full, STREAM},
+    memory::{Account, Claim, Full, SMALL, STREAM},
     net::{exchange::Broken, upstream::Response, wire::Framing},
 };
 
@@ -44,8 +44,6 @@ const MAX_LOOK: usize = 64 * 1024;
 const MAX_ERROR: usize = 1024 * 1024;
 /// How far a result is searched for the height that it shows.
 const MAX_HEIGHT_LOOK: usize = 4096;
-/// Up to this many bytes an answer is not counted.
-const UNCOUNTED: usize = 4096;
 /// How much of a long answer's end is looked at.
 const TAIL: usize = 4096;
 /// The keys that heights stand behind. To prepare a search costs more than to search a short answer.
@@ -150,7 +148,7 @@ impl Answer {
         let mut pieces = Pieces::default();
         let mut claim: Option<Claim> = None;
         let mut hold = |bytes: usize| match memory {
-            Some(memory) if bytes > UNCOUNTED => claim.get_or_insert_with(|| memory.outgoing()).resize(bytes),
+            Some(memory) if bytes > SMALL => claim.get_or_insert_with(|| memory.outgoing()).resize(bytes),
             _ => Ok(()),
         };
         let (mut beginning, mut ended, mut looked) = (Beginning::Incomplete, false, 0);
@@ -273,7 +271,7 @@ impl Answer {
     /// # Errors
     /// When there is no room for it.
     pub(super) fn charge_to(&mut self, memory: &Arc<Account>) -> Result<(), Full> {
-        if self.pieces.length() > UNCOUNTED {
+        if self.pieces.length() > SMALL {
             self.claim.get_or_insert_with(|| memory.outgoing()).resize(self.pieces.length())?;
         }
         Ok(())

@@ -121,8 +121,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
 fn climbs(path: &str) -> bool {
     // Some decode more than once.
     let plain = guard::plain(path);
-    // And some take what follows a semicolon for a parameter of the step.
-    plain.split(['/', '\\']).any(|step| matches!(step.split(';').next(), Some("." | "..")))
+    guard::steps(&plain).any(|step| matches!(step, "." | ".."))
 }
 
 /// The body of a request; its connection counts as idle until all of it has come.

@@ -2,7 +2,7 @@
 //!
 //! A node that claims heights which the chain does not have yet cannot know the hashes of the blocks to come. So it names blocks
 //! that there are, higher than they stand, or makes hashes up; once others get there, its blocks are found not to be theirs, while those of
-//! a node that was only the first to have them are. The former is proof of a lie, since a block has one height. The latter is none between
+//! a node that was only the first to have them are. The former shows that one of the two lies, since a block has one height. The latter is none between
 //! two nodes, who may follow two branches: which of them is right, others tell.
 
 use std::collections::VecDeque;

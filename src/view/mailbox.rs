@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::memory::{Account, Claim};
+use crate::memory::{Account, Claim, SMALL};
 
 /// Letters for which an emptied queue keeps its memory.
 const KEPT: usize = 4;
@@ -24,9 +24,6 @@ pub struct Mailbox {
     /// Whose they are.
     memory: Arc<Account>,
 }
-
-/// Up to this many bytes what waits is not counted.
-const UNCOUNTED: usize = 4096;
 
 /// The next thing to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,7 +240,7 @@ impl Queue {
     /// Has the claim be what is to be counted. Answers were counted before they came here.
     fn count(&mut self, memory: &Arc<Account>) {
         let counted = self.unwritten + if self.is_stuck { self.bytes } else { self.answers };
-        if counted <= UNCOUNTED {
+        if counted <= SMALL {
             self.claim = None;
             return;
         }

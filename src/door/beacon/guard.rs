@@ -34,9 +34,13 @@ pub(super) fn refusal(rules: &Beacon, method: &Method, path: &str, query: Option
 /// Whether some server on the way might read the path as one that is blocked.
 fn is_blocked(rules: &Beacon, path: &str) -> bool {
     let plain = plain(path);
-    // Some take what follows a semicolon for a parameter of the step, and several slashes for one.
-    let steps = plain.split(['/', '\\']).map(|step| step.split(';').next().unwrap_or_default());
-    rules.blocks(steps.filter(|step| !step.is_empty()))
+    // Some take several slashes for one.
+    rules.blocks(steps(&plain).filter(|step| !step.is_empty()))
+}
+
+/// The steps of a plain path, without what some servers take for a parameter of a step.
+pub(super) fn steps(plain: &str) -> impl Iterator<Item = &str> + Clone {
+    plain.split(['/', '\\']).map(|step| step.split(';').next().unwrap_or_default())
 }
 
 /// The path in lower case with nothing percent-encoded, however often it was. Each byte is looked

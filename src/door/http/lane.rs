@@ -30,7 +30,7 @@ use crate::{
     call::{Calls, alarm::Alarm},
     domain::pace::{CLIENT_RATE, Pace},
     door::{crowd::Place, site::Site},
-    memory::{Account, Claim, Full},
+    memory::{Account, Claim, Full, SMALL},
     metrics::Ended,
     net::BoxIo,
 };
@@ -44,8 +44,6 @@ const MAX_HEADERS: usize = 64;
 const MAX_AHEAD: usize = 8 * 1024;
 /// What is read at once at least, of a head and of a body.
 const STEPS: [usize; 2] = [2048, 8192];
-/// Up to this size what was read is not counted.
-const UNCOUNTED: usize = 4096;
 /// How long what a client sends is passed over when its request was refused before all of it had
 /// come.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -217,13 +215,13 @@ impl<'a> Lane<'a> {
             };
             keep_alive &= !self.service.is_closing();
             if let Content::Ready(own) = &reply.body
-                && own.len() > UNCOUNTED
+                && own.len() > SMALL
             {
                 // There is a long id in it.
                 self.claim.set(self.claim.bytes() + own.len());
             }
             self.reply(reply, keep_alive).await?;
-            self.claim.set(if self.read.capacity() > UNCOUNTED { self.read.capacity() } else { 0 });
+            self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
             if !keep_alive {
                 self.io.shutdown().await?;
                 return Ok(Left::Closed);
@@ -241,11 +239,11 @@ impl<'a> Lane<'a> {
             return Ok(());
         }
         let more = if needed > 0 { missing.min(length.max(step)) } else { step };
-        if length + more > UNCOUNTED {
+        if length + more > SMALL {
             self.claim.resize(length + more)?;
         }
         self.read.reserve(more);
-        if self.read.capacity() > UNCOUNTED {
+        if self.read.capacity() > SMALL {
             self.claim.set(self.read.capacity());
         }
         Ok(())

@@ -28,7 +28,7 @@ use crate::{
         refusal::{Refusal, Unserved},
         rpc::{self, Body, NotARequest, Request},
     },
-    memory::{Account, CALL, Claim, Full},
+    memory::{Account, CALL, Claim, Full, SMALL},
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
@@ -36,8 +36,6 @@ use crate::{
 const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
-/// Up to this size an answer is not counted.
-const UNCOUNTED: usize = 4096;
 /// How long a node may send none of an answer that it has begun and that no other may be asked for.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -212,7 +210,7 @@ impl Client {
                 }
             };
             // Longer ones are counted as they come.
-            if reply.len() <= UNCOUNTED {
+            if reply.len() <= SMALL {
                 share.hold(reply.len()).map_err(full)?;
             }
             text.put_u8(if text.is_empty() { b'[' } else { b',' });
@@ -336,7 +334,7 @@ impl Client {
     async fn whole<'c>(&'c self, mut answer: Answer, stall: Duration, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
         let text = match answer.in_memory() {
             Some((first, more)) if more.is_empty() => {
-                let hold = if first.len() > UNCOUNTED { part.share.hold(first.len()) } else { Ok(()) };
+                let hold = if first.len() > SMALL { part.share.hold(first.len()) } else { Ok(()) };
                 if let Err(full) = hold {
                     return Whole::NoRoom(full);
                 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 
 use super::frame::{Closing, Head, NO_ROOM, Opcode, Outline, unmask};
 use crate::{
-    memory::{Account, Claim},
+    memory::{Account, Claim, SMALL},
     net::BoxIo,
 };
 
@@ -20,8 +20,6 @@ use crate::{
 const GLANCE: usize = 8 * 1024;
 /// Memory that a message is given on its word; beyond it, it gets as much again as has come.
 const TRUST: usize = GLANCE;
-/// Up to this size a message that comes is not counted.
-const UNCOUNTED: usize = 4096;
 
 /// What comes from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,7 +268,7 @@ impl Reader {
     fn make_room(&mut self, more: usize, memory: &Arc<Account>) -> Result<(), Closing> {
         let needed = self.message.len() + more;
         if needed > self.message.capacity() {
-            if needed > UNCOUNTED {
+            if needed > SMALL {
                 let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
                 let claim = self.claim.get_or_insert_with(|| Box::new(memory.incoming()));
                 claim.resize(needed).map_err(full)?;

@@ -1,7 +1,7 @@
 //! Floor 6, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
 //!
 //! A client's subscription never touches a node. What the follower tells of the chain becomes notifications here: [`heads`] of new blocks,
-//! [`logs`] of their logs. What cannot be told from the chain comes from a subscription that all clients share ([`passthrough`]).
+//! [`logs`] of their logs; and what filters that are polled are told ([`filters`]). What cannot be told from the chain comes from a subscription that all clients share ([`passthrough`]).
 //! Subscribers are told on the threads that serve them ([`courier`]), through their [`mailbox`].
 
 mod audience;

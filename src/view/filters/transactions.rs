@@ -77,10 +77,15 @@ impl Feeds {
         Self { filters, topics, open: Mutex::default(), runtime: Handle::current() }
     }
 
-    /// Ends the feeds that no filter wants.
+    /// Has the feeds run that filters want, and ends the others.
     pub(super) fn want(&self, wanted: [bool; 2]) {
-        for (feed, wanted) in self.lock().iter_mut().zip(wanted) {
-            feed.take_if(|feed| !wanted && feed.awaited == 0);
+        for ((feed, wanted), full) in self.lock().iter_mut().zip(wanted).zip([false, true]) {
+            if wanted {
+                // It may have ended between its being ready and the first filter.
+                feed.get_or_insert_with(|| self.start(full));
+            } else {
+                feed.take_if(|feed| feed.awaited == 0);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use memchr::memmem::Finder;
 
 use self::{
     pieces::Pieces,
+    receipt::Receipt,
     rest::{Rest, Torn},
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
 };
 
 pub(in crate::call) mod pieces;
+pub mod receipt;
 mod rest;
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
@@ -80,6 +82,8 @@ pub struct Answer {
     id: Id,
     /// What it takes of its client's memory.
     claim: Option<Claim>,
+    /// Who is told whether it has left. In a box, as above.
+    receipt: Option<Box<Receipt>>,
 }
 
 /// Why an answer could not be read.
@@ -198,7 +202,18 @@ impl Answer {
         // What comes next on the connection may be the answer to the call, or anything.
         if matches!(kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
             response.condemn();
-            return Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest: None, id, claim });
+            return Ok(Self {
+                status,
+                kind,
+                node: None,
+                retry_after: None,
+                is_null,
+                pieces,
+                rest: None,
+                id,
+                claim,
+                receipt: None,
+            });
         }
         if !ended {
             hold(pieces.length() + STREAM)?;
@@ -210,7 +225,7 @@ impl Answer {
                 _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
             })
         });
-        Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id, claim })
+        Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id, claim, receipt: None })
     }
 
     /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
@@ -230,6 +245,7 @@ impl Answer {
             rest: None,
             id,
             claim: None,
+            receipt: None,
         }
     }
 
@@ -248,7 +264,18 @@ impl Answer {
             rest: None,
             id,
             claim: None,
+            receipt: None,
         }
+    }
+
+    /// Has `receipt` told whether the answer leaves.
+    pub fn expect(&mut self, receipt: Receipt) {
+        self.receipt = Some(Box::new(receipt));
+    }
+
+    /// Who is to be told whether the answer leaves, for whoever takes only its text.
+    pub fn take_receipt(&mut self) -> Option<Box<Receipt>> {
+        self.receipt.take()
     }
 
     /// Puts the client's `id` in the place of ours, byte for byte.

@@ -125,8 +125,8 @@ impl Parts {
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
-            hosts: self.config.hosts.for_clients(self.config.listen.ip().is_loopback()),
-            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen.ip().is_loopback()),
+            hosts: self.config.hosts.for_clients(self.config.listen),
+            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen),
             ready: self.config.health.ready,
             origins: self.config.cors.origins.clone(),
             rules: self.config.beacon.clone(),

@@ -24,6 +24,11 @@ const MOST: usize = 32 << 20;
 const MOST_BODIES: usize = 4096;
 /// What one takes beside its bytes.
 const EACH: usize = 512;
+/// The kinds of what is told. When there is too much of it all, the kind goes that there is most of, so that many registrations leave
+/// the fee recipients.
+const KINDS: [&str; 4] =
+    ["prepare_beacon_proposer", "register_validator", "proposer_preferences", "beacon_committee_subscriptions"];
+
 /// Headers that say what a body means, or who says it. The others differ from one request to the next.
 const MEANING: [&str; 4] = ["content-type", "content-encoding", "eth-consensus-version", "authorization"];
 
@@ -57,6 +62,13 @@ struct Told {
 }
 
 impl Told {
+    /// Its place among the kinds; those that have no name stand behind them.
+    fn kind(&self) -> usize {
+        let path = self.request.target.as_str().split('?').next().unwrap_or_default();
+        let last = path.trim_end_matches('/').rsplit('/').next();
+        KINDS.iter().position(|kind| last == Some(kind)).unwrap_or(KINDS.len())
+    }
+
     fn weight(&self) -> usize {
         let headers = self.request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
         EACH + self.body.len() + headers.sum::<usize>()
@@ -109,10 +121,7 @@ impl Kept {
         }
         state.bytes += told.weight();
         state.told.push_back(told);
-        while state.bytes > self.most || state.told.len() > MOST_BODIES {
-            state.remove(0);
-        }
-        state.count();
+        state.make_room(self.most);
         id
     }
 
@@ -184,10 +193,7 @@ impl Kept {
         state.bytes += bytes;
         state.lives = lives;
         state.claim = state.claim.take().or(taken.claim);
-        while state.bytes > self.most || state.told.len() > MOST_BODIES {
-            state.remove(0);
-        }
-        state.count();
+        state.make_room(self.most);
         drop(state);
         self.bell.notify_one();
     }
@@ -218,12 +224,27 @@ impl State {
         self.count();
     }
 
-    /// Where clients may not make us hold more, the oldest goes.
+    /// Keeps no more than may be kept, and than clients may make us hold.
+    fn make_room(&mut self, most: usize) {
+        while self.bytes > most && self.thin(Told::weight) {}
+        while self.told.len() > MOST_BODIES && self.thin(|_| 1) {}
+        self.count();
+    }
+
     fn count(&mut self) {
         while let Some(claim) = &mut self.claim
             && claim.resize(self.bytes).is_err()
-            && self.remove(0).is_some()
+            && self.thin(Told::weight)
         {}
+    }
+
+    /// Removes the oldest of the kind that there is most of by this measure; `false` if there is none.
+    fn thin(&mut self, measure: fn(&Told) -> usize) -> bool {
+        let mut sums = [0; KINDS.len() + 1];
+        self.told.iter().for_each(|told| sums[told.kind()] += measure(told));
+        let heaviest = (0..sums.len()).max_by_key(|kind| sums[*kind]);
+        let oldest = self.told.iter().position(|told| Some(told.kind()) == heaviest);
+        oldest.and_then(|place| self.remove(place)).is_some()
     }
 }
 
@@ -305,6 +326,12 @@ mod tests {
         for text in ["a", "b", "c", "d"] {
             kept.keep(&prepare, &body(text, &budget).await, &[], EPOCH);
         }
+        assert_eq!(told(&kept, 0), ["b", "c", "d"]);
+        // What there is most of makes room first, and the other kinds stay.
+        let register = request("/eth/v1/validator/register_validator");
+        let long = "r".repeat(3 * EACH);
+        kept.keep(&register, &body(&long, &budget).await, &[], EPOCH);
+        kept.begins_anew(0);
         assert_eq!(told(&kept, 0), ["b", "c", "d"]);
         // Where clients hold all that they may, three quarters of this, less is kept.
         let (large, budget) = (Kept::new(1), Budget::new(400_000));

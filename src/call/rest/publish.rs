@@ -61,7 +61,7 @@ struct Giving<'a> {
 /// What is to be done next.
 enum Next {
     /// The client has this answer.
-    Done(Answer),
+    Done(Box<Answer>),
     /// Another node is asked, for this reason.
     Another(&'static str),
     /// No other node is asked.
@@ -168,7 +168,7 @@ impl<'a> Course<'a> {
                 }
             };
             match giving.take(self, outcome) {
-                Next::Done(answer) => return Ok(answer),
+                Next::Done(answer) => return Ok(*answer),
                 Next::Another(why) if giving.word.is_none() => wanted = wanted.or(Some(why)),
                 Next::Another(_) => {}
                 Next::End => {
@@ -252,7 +252,7 @@ impl<'a> Giving<'a> {
         let (answer, of_the_node, trouble) = match sent {
             Sent::Answered(answer) if answer.status < 300 => {
                 course.charge(node, true);
-                return Next::Done(answer);
+                return Next::Done(Box::new(answer));
             }
             Sent::Answered(answer) => (answer, false, None),
             Sent::OfTheNode(answer, trouble) => (answer, true, trouble),
@@ -274,21 +274,21 @@ impl<'a> Giving<'a> {
         };
         let source = (&course.rest.pool, node);
         match self.read(words.as_deref().and_then(Problem::read), answer, source) {
-            Ok(known) => {
+            (known, Said::Known) => {
                 course.charge(node, true);
-                Next::Done(known)
+                Next::Done(Box::new(known))
             }
-            Err((answer, Said::Unknown)) => {
+            (answer, Said::Unknown) => {
                 self.unknown.get_or_insert((answer, node));
                 Next::Another("unknown_block")
             }
-            Err((answer, _)) if !of_the_node => {
+            (answer, _) if !of_the_node => {
                 if self.word.is_none() || self.open.is_some() {
                     self.word = Some(answer);
                 }
                 Next::End
             }
-            Err((answer, _)) => {
+            (answer, _) => {
                 course.best.get_or_insert(answer);
                 course.charges.extend(trouble.map(|trouble| (node, trouble)));
                 Next::Another("refused")
@@ -296,20 +296,16 @@ impl<'a> Giving<'a> {
         }
     }
 
-    /// What a node's words mean: success, if the network has it all. Else the answer, without what the network has of a list.
-    fn read(
-        &mut self,
-        problem: Option<Problem>,
-        answer: Answer,
-        source: (&Arc<Pool>, usize),
-    ) -> Result<Answer, (Answer, Said)> {
+    /// What a node's words mean: that the network has it all, which is a success. Else the answer is without what it has of a list.
+    fn read(&mut self, problem: Option<Problem>, answer: Answer, source: (&Arc<Pool>, usize)) -> (Answer, Said) {
         let was_given = self.lost > 0 || self.is_under_way();
-        let Some(problem) = problem else { return Err((answer, Said::Other)) };
+        let Some(problem) = problem else { return (answer, Said::Other) };
         let status = answer.status;
         if problem.failures.is_empty() {
             return match Said::of(&problem.message) {
-                said if said.is_known(was_given) => Ok(Answer::own(200, Vec::new(), source)),
-                said => Err((answer, said)),
+                said if said.is_known(was_given) => (Answer::own(200, Vec::new(), source), Said::Known),
+                Said::Unknown => (answer, Said::Unknown),
+                _ => (answer, Said::Other),
             };
         }
         let is_new = |text: &str| !Said::of(text).is_known(was_given);
@@ -321,14 +317,14 @@ impl<'a> Giving<'a> {
         }
         self.open = Some(left.clone());
         if left.is_empty() {
-            return Ok(Answer::own(200, Vec::new(), source));
+            return (Answer::own(200, Vec::new(), source), Said::Known);
         }
         let lacks = left.values().any(|text| Said::of(text) == Said::Unknown);
         let said = if lacks { Said::Unknown } else { Said::Other };
         if left == problem.failures {
-            return Err((answer, said));
+            return (answer, said);
         }
-        Err((Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said))
+        (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
     }
 
     /// No node has taken it.

@@ -7,5 +7,7 @@
 #[path = "validators/client.rs"]
 mod client;
 mod common;
+#[path = "validators/events.rs"]
+mod events;
 #[path = "validators/stage.rs"]
 mod stage;

@@ -79,6 +79,17 @@ impl Stage {
         Self { devnet, net, app, start }
     }
 
+    /// The slot that it is, counted like those of [`Stage::at`].
+    pub fn slot(&self) -> u64 {
+        (self.start.elapsed().as_secs() / SLOT.as_secs()).saturating_sub(1)
+    }
+
+    pub async fn end(self) {
+        if let Some(app) = self.app {
+            app.shutdown().await;
+        }
+    }
+
     pub fn validator(&self, before: Before) -> Validator {
         let port = match before {
             Before::Proxy => self.app.as_ref().unwrap().addr().port(),
@@ -103,6 +114,11 @@ impl Stage {
     /// This far into a slot, counted from the first that begins after the start.
     pub async fn at(&self, slot: u64, into: Duration) {
         sleep_until(self.start + SLOT * u32::try_from(slot + 1).unwrap() + into).await;
+    }
+
+    /// A moment before the slot.
+    pub async fn shortly_before(&self, slot: u64) {
+        sleep_until(self.start + SLOT * u32::try_from(slot + 1).unwrap() - Duration::from_millis(100)).await;
     }
 
     /// One thing that happens to the first node, for as long as it lasts.

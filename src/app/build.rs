@@ -190,7 +190,6 @@ impl Parts {
                 calls.move_to(next);
             }
             if let (Some(rest), Some(next)) = (&earlier.beacon, successor.and_then(|part| part.beacon.clone())) {
-                next.inherit(rest);
                 rest.move_to(next);
             }
         }

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -148,6 +148,8 @@ struct Shared {
     syncing: AtomicBool,
     /// Probes are not answered.
     dead: AtomicBool,
+    /// Seconds of a slot.
+    pace: AtomicU64,
     open: AtomicUsize,
 }
 
@@ -178,6 +180,7 @@ impl Node {
             asked: Mutex::default(),
             syncing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            pace: AtomicU64::new(12),
             open: AtomicUsize::new(0),
         });
         let mut task = JoinSet::new();
@@ -231,6 +234,11 @@ impl Node {
         self.shared.dead.store(dead, SeqCst);
     }
 
+    /// How long its chain's slots are, in seconds; to be said before it is asked.
+    pub fn set_pace(&self, seconds: u64) {
+        self.shared.pace.store(seconds, SeqCst);
+    }
+
     /// Connections that are open now.
     pub fn open(&self) -> usize {
         self.shared.open.load(SeqCst)
@@ -271,7 +279,8 @@ async fn connection(io: TcpStream, shared: &Arc<Shared>) {
                 exchange.hang().await;
                 return;
             }
-            let answer = probe(&exchange.asked.target, shared.syncing.load(SeqCst));
+            let (syncing, pace) = (shared.syncing.load(SeqCst), shared.pace.load(SeqCst));
+            let answer = probe(&exchange.asked.target, syncing, pace);
             if !exchange.send(answer).await {
                 return;
             }
@@ -290,11 +299,11 @@ async fn connection(io: TcpStream, shared: &Arc<Shared>) {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the slots of this chain are of the real time")]
-fn probe(target: &str, syncing: bool) -> Vec<u8> {
+fn probe(target: &str, syncing: bool, pace: u64) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     // The same for all nodes, and long ago.
     let genesis = (now / 1_000_000 - 1) * 1_000_000;
-    let slot = (now - genesis) / 12;
+    let slot = (now - genesis) / pace;
     let root = |slot: u64| format!("0x{slot:064x}");
     let path = target.split('?').next().unwrap();
     let data = match &path[path.find("/eth/").unwrap()..] {
@@ -314,7 +323,7 @@ fn probe(target: &str, syncing: bool) -> Vec<u8> {
             "genesis_time": genesis.to_string(), "genesis_validators_root": root(7), "genesis_fork_version": "0x00000001",
         }),
         "/eth/v1/config/spec" => serde_json::json!({
-            "SECONDS_PER_SLOT": "12", "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
+            "SECONDS_PER_SLOT": pace.to_string(), "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
         }),
         _ => return response("404 Not Found", "content-type: application/json\r\n", r#"{"code":404,"message":"no"}"#),
     };

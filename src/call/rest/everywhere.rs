@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, sticky::is_usable, upload::Whole};
+use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, upload::Whole};
 use crate::domain::refusal::Refusal;
 
 /// How long one node is told.
@@ -17,15 +17,10 @@ const TELLING: Duration = Duration::from_secs(30);
 impl Rest {
     /// Tells all usable nodes. `None` when it has to take the way of other requests: no node is usable, or none answered.
     pub(super) async fn everywhere(&self, request: &Request, body: &Whole) -> Result<Option<Answer>, Failure> {
-        let usable = {
-            let snapshot = self.pool.snapshot();
-            (0..self.pool.nodes.len()).filter(|&node| is_usable(&snapshot, node)).collect::<Vec<_>>()
-        };
+        let usable: Vec<usize> = (0..self.pool.nodes.len()).filter(|&node| self.pool.is_usable(node)).collect();
         if usable.is_empty() {
             return Ok(None);
         }
-        // Whoever is told now is whom the duties stay with.
-        self.choose(&request.route, &[], false);
         let (answers, mut told) = mpsc::channel(usable.len());
         {
             let request = Arc::new(request.clone());

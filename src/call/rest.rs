@@ -12,6 +12,9 @@ mod clock;
 mod differs;
 mod everywhere;
 mod idle;
+mod kept;
+mod publish;
+mod returning;
 pub mod upload;
 
 use std::{
@@ -25,6 +28,7 @@ pub use self::attempt::Request;
 use self::{
     answer::Answer,
     attempt::{Sent, attempt_holding, kind},
+    kept::Kept as Told,
     upload::{Kept, Upload},
 };
 use super::{
@@ -33,7 +37,7 @@ use super::{
     pause::Pause,
 };
 use crate::{
-    config::Calls as Settings,
+    config::{Calls as Settings, PublishTo},
     domain::{
         method::Class as CallClass,
         refusal::Refusal,
@@ -50,7 +54,11 @@ const MAX_KEPT: usize = 16 << 20;
 pub struct Rest {
     pool: Arc<Pool>,
     settings: Settings,
+    publish_to: PublishTo,
     metrics: CallMetrics,
+    counts: Arc<Metrics>,
+    /// What all nodes were told lately.
+    kept: Arc<Told>,
     hold: Hold<Rest>,
     /// For the bodies that are kept, of all clients; its permits are bytes.
     room: Arc<Semaphore>,
@@ -91,13 +99,19 @@ impl Drop for Ending<'_> {
 
 impl Rest {
     /// Prepares requests to `pool`.
-    pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(pool: Arc<Pool>, settings: &Settings, publish_to: PublishTo, metrics: &Arc<Metrics>) -> Self {
+        let kept = Arc::new(Told::new(pool.nodes.len()));
+        let mut background = JoinSet::new();
+        background.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
         Self {
+            publish_to,
+            kept,
+            counts: metrics.clone(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
-            background: Mutex::default(),
+            background: Mutex::new(background),
             pool,
         }
     }
@@ -117,11 +131,21 @@ impl Rest {
         self.hold.move_to(next);
     }
 
+    /// Knows from now on what all nodes were told before.
+    pub fn inherit(&self, earlier: &Self) {
+        self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
+    }
+
     /// Runs one request up to the beginning of its answer.
     ///
     /// # Errors
     /// When there is no node's answer to give.
-    pub async fn run(&self, request: &Request, upload: &mut Upload, arrived: Instant) -> Result<Answer, Failure> {
+    pub async fn run(
+        self: &Arc<Self>,
+        request: &Request,
+        upload: &mut Upload,
+        arrived: Instant,
+    ) -> Result<Answer, Failure> {
         let mut ending = Ending { rest: self, route: request.route, arrived, outcome: CallOutcome::Gone };
         let outcome = self.exchange(request, upload).await;
         ending.outcome = match &outcome {
@@ -136,7 +160,7 @@ impl Rest {
         outcome
     }
 
-    async fn exchange(&self, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
+    async fn exchange(self: &Arc<Self>, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
         if request.route.is_duty {
             self.pool.validators_are_there();
         }
@@ -155,7 +179,18 @@ impl Rest {
         let mut moved: Option<Arc<Self>> = None;
         let (mut held_since, mut first) = (None, First::default());
         loop {
-            let rest = moved.as_deref().unwrap_or(self);
+            let rest = moved.as_ref().unwrap_or(self);
+            if request.route.class == Class::Publish
+                && let Some(body) = upload.in_memory()
+            {
+                let since = *held_since.get_or_insert_with(Instant::now);
+                match rest.publish(request, body, since, std::mem::take(&mut first)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Stop::Failed(failure)) => return Err(failure),
+                    Err(Stop::Moved(next, turn)) => (moved, first) = (Some(next), turn),
+                }
+                continue;
+            }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
                 // It is told at once, and takes its time.
                 first = First::default();
@@ -166,22 +201,7 @@ impl Rest {
             {
                 return Ok(answer);
             }
-            let mut course = Course {
-                rest,
-                request,
-                tried: Vec::new(),
-                attempts: 0,
-                was_late: false,
-                best: None,
-                refused: None,
-                failure: None,
-                again: false,
-                lacking: Vec::new(),
-                charges: Vec::new(),
-                held_since,
-                first,
-                pause: Pause::default(),
-            };
+            let mut course = Course::new(rest, request, held_since, first);
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => return Err(failure),
@@ -275,6 +295,25 @@ impl Stop {
 }
 
 impl<'a> Course<'a> {
+    fn new(rest: &'a Rest, request: &'a Request, held_since: Option<Instant>, first: First) -> Self {
+        Self {
+            rest,
+            request,
+            tried: Vec::new(),
+            attempts: 0,
+            was_late: false,
+            best: None,
+            refused: None,
+            failure: None,
+            again: false,
+            lacking: Vec::new(),
+            charges: Vec::new(),
+            held_since,
+            first,
+            pause: Pause::default(),
+        }
+    }
+
     async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
         loop {
             // A scout's place is kept until it is known what became of the scout.

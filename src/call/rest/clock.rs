@@ -31,6 +31,7 @@ impl Clock {
         }
         let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
         match steps[..] {
+            ["validator", ..] if route.is_long() => Self::Long,
             ["validator", ..] | ["node" | "config", ..] => Self::Soon,
             ["beacon", "headers" | "genesis", ..] | ["beacon", "blocks", _, "root"] => Self::Soon,
             ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
@@ -66,6 +67,7 @@ mod tests {
             ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Clock::Soon, true),
             ("GET", "/eth/v1/validator/attestation_data?slot=1", Clock::Soon, true),
             ("POST", "/eth/v1/validator/duties/attester/1", Clock::Soon, true),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", Clock::Long, true),
             ("GET", "/eth/v1/beacon/blocks/head/root", Clock::Soon, true),
             ("GET", "/eth/v1/beacon/headers/head", Clock::Soon, false),
             ("GET", "/eth/v1/beacon/states/head/fork", Clock::Soon, false),

@@ -16,6 +16,7 @@ pub mod quota;
 pub mod refusal;
 pub mod rest;
 pub mod rpc;
+pub mod subject;
 pub mod target;
 pub mod transaction;
 pub mod verdict;

@@ -20,25 +20,76 @@ const HEAD: &str = "/eth/v1/beacon/headers/head";
 const SUBSCRIBE: &str = "/eth/v1/validator/beacon_committee_subscriptions";
 
 #[tokio::test]
-async fn duties_stay_on_their_node_for_as_long_as_it_is_usable() {
+async fn while_validators_are_there_all_requests_stay_on_one_node() {
     let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    // The epoch does not end in the time of a test.
     let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
     let served = async |path: &str| ask(&proxy, "GET", path).await.text();
     assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
     a.set_syncing(true);
     until_verdict(&proxy, "cl-1", "syncing").await;
     assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
-    // Others go home; duties do not.
     a.set_syncing(false);
     until_verdict(&proxy, "cl-1", "up").await;
-    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"a\""));
+    for _ in 0..10 {
+        assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    }
     b.set_syncing(true);
     until_verdict(&proxy, "cl-2", "syncing").await;
     assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
 }
 
 #[tokio::test]
-async fn a_subscription_decides_where_duties_stay() {
+async fn where_no_validator_asked_requests_go_home_at_once() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    a.set_syncing(true);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"b\"");
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"a\"");
+}
+
+#[tokio::test]
+async fn spread_divides_what_is_settled_and_splits_no_validator() {
+    let slow = |name: &'static str| {
+        Node::start(move |exchange: Exchange| async move {
+            sleep(Duration::from_millis(300)).await;
+            exchange.reply(json("200 OK", name)).await
+        })
+    };
+    let (a, b) = (slow("\"a\"").await, slow("\"b\"").await);
+    let proxy = over(&[&a, &b], "[calls]\npolicy = \"spread\"\n").await;
+    let both = async |path: &str| {
+        let (one, other) = tokio::join!(ask(&proxy, "GET", path), ask(&proxy, "GET", path));
+        one.text() != other.text()
+    };
+    assert!(both("/eth/v1/beacon/states/100/validators").await && both("/eth/v1/config/spec").await);
+    for path in [DATA, HEAD, "/eth/v1/beacon/states/finalized/root", "/eth/v1/beacon/blocks/99999999/root"] {
+        assert!(!both(path).await, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn where_duties_hang_time_and_again_all_go_elsewhere() {
+    let a = Node::start(|exchange: Exchange| async {
+        let is_duty = exchange.asked.target.starts_with("/eth/v1/validator/");
+        if is_duty { exchange.hang().await } else { exchange.reply(json("200 OK", "\"a\"")).await }
+    })
+    .await;
+    let b = Node::always(json("200 OK", "\"b\"")).await;
+    [&a, &b].into_iter().for_each(|node| node.set_pace(1));
+    let proxy = over(&[&a, &b], "").await;
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"a\"");
+    for _ in 0..3 {
+        assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+    }
+    until("heads come from where duties are done", async || ask(&proxy, "GET", HEAD).await.text() == "\"b\"").await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_a_validators_too() {
     let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
     let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
     a.set_syncing(true);

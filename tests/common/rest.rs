@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -148,7 +148,7 @@ struct Shared {
     syncing: AtomicBool,
     /// How many peers it says it has.
     peers: AtomicUsize,
-    slot_seconds: u64,
+    slot_seconds: AtomicU64,
     /// Probes are not answered.
     dead: AtomicBool,
     open: AtomicUsize,
@@ -196,7 +196,7 @@ impl Node {
             asked: Mutex::default(),
             syncing: AtomicBool::new(false),
             peers: AtomicUsize::new(50),
-            slot_seconds,
+            slot_seconds: AtomicU64::new(slot_seconds),
             dead: AtomicBool::new(false),
             open: AtomicUsize::new(0),
         });
@@ -253,6 +253,11 @@ impl Node {
     /// Whether it leaves probes unanswered.
     pub fn set_dead(&self, dead: bool) {
         self.shared.dead.store(dead, SeqCst);
+    }
+
+    /// How long its chain's slots are, in seconds; to be said before it is asked.
+    pub fn set_pace(&self, seconds: u64) {
+        self.shared.slot_seconds.store(seconds, SeqCst);
     }
 
     /// Connections that are open now.
@@ -319,7 +324,8 @@ fn probe(target: &str, shared: &Shared) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     // The same for all nodes, and long ago.
     let genesis = (now / 1_000_000 - 1) * 1_000_000;
-    let slot = (now - genesis) / shared.slot_seconds;
+    let slot_seconds = shared.slot_seconds.load(SeqCst);
+    let slot = (now - genesis) / slot_seconds;
     let root = |slot: u64| format!("0x{slot:064x}");
     let path = target.split('?').next().unwrap();
     let data = match &path[path.find("/eth/").unwrap()..] {
@@ -339,7 +345,7 @@ fn probe(target: &str, shared: &Shared) -> Vec<u8> {
             "genesis_time": genesis.to_string(), "genesis_validators_root": root(7), "genesis_fork_version": "0x00000001",
         }),
         "/eth/v1/config/spec" => serde_json::json!({
-            "SECONDS_PER_SLOT": shared.slot_seconds.to_string(), "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
+            "SECONDS_PER_SLOT": slot_seconds.to_string(), "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
         }),
         "/eth/v1/node/version" => serde_json::json!({ "version": "Test/1" }),
         "/eth/v1/node/peer_count" => serde_json::json!({ "connected": shared.peers.load(SeqCst).to_string() }),

@@ -78,3 +78,18 @@ async fn stay(proxy: &mut Proxy, name: String, millis: u64) {
         sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[then(expr = "duties and all other requests go home to {word} together")]
+async fn go_home(proxy: &mut Proxy, name: String) {
+    // An epoch of the scenario, and its beginning.
+    let until = Instant::now() + 3 * SOON;
+    loop {
+        let (before, other, after) = (duty(proxy).await, proxy.who().await, duty(proxy).await);
+        assert!(before != after || other == before, "duties are done by {before}, and other requests go to {other}");
+        if after == name {
+            return;
+        }
+        assert!(Instant::now() < until, "{:#}", proxy.status().await);
+        sleep(Duration::from_millis(50)).await;
+    }
+}

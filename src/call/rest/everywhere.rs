@@ -14,7 +14,6 @@ use super::{
     answer::Answer,
     attempt::attempt,
     returning::{epoch, is_told, slot},
-    sticky::is_usable,
     upload::Whole,
 };
 use crate::domain::refusal::Refusal;
@@ -29,7 +28,7 @@ impl Rest {
             let snapshot = self.pool.snapshot();
             let told = |node: &usize| is_told(&snapshot.nodes[*node]) && !self.pool.nodes[*node].is_out();
             let nodes: Vec<usize> = (0..self.pool.nodes.len()).filter(told).collect();
-            let usable: Vec<usize> = nodes.iter().copied().filter(|node| is_usable(&snapshot, *node)).collect();
+            let usable: Vec<usize> = nodes.iter().copied().filter(|node| self.pool.is_usable(*node)).collect();
             (nodes, usable)
         };
         let request = Arc::new(request.clone());
@@ -61,8 +60,6 @@ impl Rest {
         if nodes.is_empty() {
             return Ok(None);
         }
-        // Whoever is told now is whom the duties stay with.
-        self.choose(&request.route, &[], false);
         let late = Instant::now() + slot(&self.pool) / 4;
         let mut left = usable.clone();
         // Of a node that is not usable: a good answer, another, and of usable ones what speaks of the request, or of the node.

@@ -16,8 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Course, Failure, Request, Rest, Sent, Stop, answer::Answer, attempt::attempt, returning::slot, sticky::is_usable,
-    upload::Whole,
+    Course, Failure, Request, Rest, Sent, Stop, answer::Answer, attempt::attempt, returning::slot, upload::Whole,
 };
 use crate::{
     call::{choice::Choice, hold::First},
@@ -123,7 +122,7 @@ impl<'a> Course<'a> {
             }
             if wanted.is_some() && (giving.is_under_way() || giving.unknown.is_some()) {
                 // Only whoever has nothing to wait for waits for a node.
-                match self.rest.choose(&self.request.route, &self.tried, self.again) {
+                match self.rest.choose(self.request, &self.tried, self.again) {
                     Choice::Node(node, scout) => self.give(&mut giving, body, (node, scout), &mut wanted)?,
                     Choice::Rest(_) | Choice::Nowhere => wanted = None,
                 }
@@ -192,8 +191,7 @@ impl<'a> Course<'a> {
         }
         let mut nodes = vec![(node, scout)];
         if giving.everybody && !giving.is_under_way() && giving.lost == 0 {
-            let snapshot = rest.pool.snapshot();
-            let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && is_usable(&snapshot, *other));
+            let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tried.contains(other)).map(|other| (other, None)));
         }
         let mut background = rest.background();

@@ -107,6 +107,8 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
             if std::mem::replace(&mut seen.trouble, trouble) != trouble && answers {
                 ask(&pool, index, seen, &kept, &mut tasks);
             }
+            // Nobody's requests go home to it before it has been told.
+            pool.nodes[index].traffic.inform(!kept.has_due(index));
             if answers && !seen.is_busy && kept.has_due(index) {
                 seen.is_busy = true;
                 tasks.spawn(tell(pool.clone(), index, kept.clone(), metrics.clone()));

@@ -54,6 +54,7 @@ impl Answer {
             pieces: (!body.is_empty()).then(|| body.into()).into_iter().collect(),
             rest: None,
             idle: Idle::new(NODE_RATE),
+            share: None,
             source: (pool.clone(), node),
         }
     }

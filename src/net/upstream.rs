@@ -257,6 +257,7 @@ impl Upstream {
                 }
                 out.extend_from_slice(b"\r\n");
             };
+            course.sets_out();
             match conn.send(write, post.body.0, false, || gate.written()).await {
                 Ok(head) => return Response::new(head, conn, self, true),
                 Err(broken) => course.lost(broken, conn).await?,
@@ -301,6 +302,7 @@ impl Upstream {
         loop {
             let mut conn = course.conn().await?;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
+            course.sets_out();
             let head = match &mut body {
                 Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
                 Body::Streamed { pieces, length } => {

@@ -1,5 +1,6 @@
-//! Polled filters under random faults, reorganisations and outages, in simulated time: what the polls of a filter say, applied one after the
-//! other, is the canonical chain since the filter was made. Each schedule is known by its seed; the same seed gives the same run.
+//! Polled filters under random faults, reorganisations and outages, in simulated time: what the
+//! polls of a filter say, applied one after the other, is the canonical chain since the filter was
+//! made. Each schedule is known by its seed; the same seed gives the same run.
 //!
 //! `STEADFAST_SEEDS=FROM..TO` chooses others than the usual ones.
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
@@ -95,7 +96,7 @@ fn run(seed: u64) -> Vec<Report> {
 #[test]
 fn the_polls_of_every_filter_add_up_to_the_chain() {
     let seeds = seeds(0..200);
-    let sums: [AtomicU64; 5] = Default::default();
+    let sums: [AtomicU64; 6] = Default::default();
     let add = |sum: usize, count: usize| _ = sums[sum].fetch_add(count as u64, Relaxed);
     each(seeds.clone(), run, |reports| {
         for report in reports {
@@ -103,15 +104,17 @@ fn the_polls_of_every_filter_add_up_to_the_chain() {
             add(1, report.filters.iter().map(|told| told.polls).sum());
             add(2, report.filters.iter().map(|told| told.added).sum());
             add(3, report.filters.iter().map(|told| told.removed).sum());
-            add(4, report.lost);
+            add(4, report.filters.iter().map(|told| told.again).sum());
+            add(5, report.lost);
         }
     });
-    let [filters, polls, added, removed, lost] = sums.map(AtomicU64::into_inner);
+    let [filters, polls, added, removed, again, lost] = sums.map(AtomicU64::into_inner);
     println!(
-        "seeds {seeds:?}: {filters} filters, {polls} polls, {added} entries, {removed} of them removed, {lost} lost"
+        "seeds {seeds:?}: {filters} filters, {polls} polls, {added} entries, {removed} of them removed, {again} told again, {lost} filters lost"
     );
     let count = (seeds.end - seeds.start) * CLIENTS as u64;
     assert!(filters >= count * 2 && polls >= count * 20 && added >= count * 20, "there was too little to tell");
+    assert!(again * 10_000 <= added, "{again} of {added} were told again while they stood");
     // A gap that could not be filled takes the filters that it concerns; it is a rare thing.
     assert!(lost * 200 <= filters, "{lost} of {filters} filters were lost");
 }

@@ -1,4 +1,5 @@
-//! What befalls the nodes of a [`Scene`] by chance. The last of them is spared the most of it, so that there is always a node that can serve.
+//! What befalls the nodes of a [`Scene`] by chance. The last of them is spared the most of it, so
+//! that there is always a node that can serve.
 
 use fastrand::Rng;
 use steadfast::devnet::Fault;
@@ -18,7 +19,8 @@ pub async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
             let now = u64::try_from(scene.start.elapsed().as_millis()).unwrap();
             scene.at(now + rng.u64(100..3_000)).await;
             scene.node(nodes - 1).clear_faults();
-            // Until it serves, no other may eat calls: three answers lost are the end of a call that may be what kills nodes.
+            // Until it serves, no other may eat calls: three answers lost are the end of a call
+            // that may be what kills nodes.
             scene.at(now + 6_000).await;
         }
         1 => {
@@ -35,7 +37,8 @@ pub async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
             let index = rng.usize(..nodes - 1);
             let node = scene.node(index);
             node.clear_faults();
-            // Over a link, an answer has nothing but its id to be told apart by: another call's cannot be seen to be wrong.
+            // Over a link, an answer has nothing but its id to be told apart by: another call's
+            // cannot be seen to be wrong.
             let is_called_by_http = reaches[index] != Reach::Ws;
             match rng.u8(..27) {
                 0 | 1 => node.set_fault(Fault::Down),

@@ -1,4 +1,5 @@
-//! A client that makes filters, polls them when it likes, and calls over a connection of its own each time: a filter belongs to the network.
+//! A client that makes filters, polls them when it likes, and calls over a connection of its own
+//! each time: a filter belongs to the network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -132,6 +133,7 @@ impl Poller {
                 polls: 0,
                 added: 0,
                 removed: 0,
+                again: 0,
             };
             self.filters.push((id.to_owned(), told));
         }
@@ -190,7 +192,8 @@ impl Poller {
         }
     }
 
-    /// The answers to these calls, in their order: in a batch unless there is one alone, over HTTP or a WebSocket.
+    /// The answers to these calls, in their order: in a batch unless there is one alone, over HTTP
+    /// or a WebSocket.
     async fn ask(&mut self, calls: &[(&str, Value)]) -> Vec<Value> {
         let first = self.count + 1;
         self.count += calls.len() as u64;

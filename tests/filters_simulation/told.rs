@@ -21,6 +21,8 @@ pub(crate) struct Told {
     pub(crate) polls: usize,
     pub(crate) added: usize,
     pub(crate) removed: usize,
+    /// Blocks that were told while they stood.
+    pub(crate) again: usize,
 }
 
 impl Told {
@@ -39,7 +41,9 @@ impl Told {
         let block = chain.block_by_hash(hash_of(text)).unwrap_or_else(|| panic!("{name}: no such block: {text}"));
         let (number, parent) = (block.number, block.parent_hash.to_string());
         let at = |hash: &str| self.stands.iter().rposition(|(_, stands, _)| stands == hash);
-        assert!(at(text).is_none(), "{name}: block {number} {text} once more");
+        // The chain may have fallen below the block by way of a branch that came and went between
+        // two polls, which is told to nobody.
+        self.again += usize::from(at(text).is_some());
         assert!(number >= self.oldest, "{name}: block {number} {text} is from before {}", self.oldest);
         if let Some(place) = at(&parent) {
             self.stands.truncate(place + 1);
@@ -62,10 +66,12 @@ impl Told {
         let place = (quantity(&log["blockNumber"]), text.to_owned(), quantity(&log["logIndex"]));
         if log["removed"] == true {
             self.removed += 1;
-            // The newest goes first. As at a node, what a reorganisation takes out is told though it came before the filter.
+            // The newest goes first, and nothing goes that was not told.
             let last = self.stands.pop();
-            let fits = last.as_ref().map_or(place.0 <= self.since, |last| *last == place);
-            assert!(fits, "{name}: {place:?} was removed, and {last:?} was the newest that stood");
+            assert!(
+                last.as_ref() == Some(&place),
+                "{name}: {place:?} was removed, and {last:?} was the newest that stood"
+            );
             return;
         }
         let follows =
@@ -76,7 +82,8 @@ impl Told {
         self.stands.push(place);
     }
 
-    /// Holds what stands at the end against the canonical chain, its `heads` or its `logs` that the filter wants.
+    /// Holds what stands at the end against the canonical chain, its `heads` or its `logs` that the
+    /// filter wants.
     pub(crate) fn settle(&self, heads: &[(u64, String)], logs: &[Place]) {
         let canonical: Vec<Place> = if self.is_of_logs {
             logs.to_vec()

@@ -1,4 +1,5 @@
-//! Ten thousand filters that clients poll: what they take of the process's memory, and what the nodes hear of them.
+//! Ten thousand filters that clients poll: what they take of the process's memory, and what the
+//! nodes hear of them.
 
 use serde_json::{Value, json};
 use steadfast::devnet::Options;

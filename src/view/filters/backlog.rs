@@ -152,8 +152,8 @@ impl Backlog {
         self.seq = seq;
     }
 
-    /// A block is canonical no longer. `told` are its logs, which say that they are removed, if they
-    /// were found.
+    /// A block is canonical no longer. `told` are its logs, which say that they are removed, if
+    /// they were found.
     pub(super) fn went(&mut self, hash: Hash, told: Option<(Arc<Block>, Arc<[Log]>)>) {
         let is_it = |step: &Step| matches!(step, Step::Came { block, gone: false, .. } if block.hash == hash);
         let came = self.tape.find_last(is_it).map_or(0, |(position, step, ..)| {
@@ -183,8 +183,8 @@ impl Backlog {
         *all += more;
     }
 
-    /// The hashes of the blocks that came since `cursor` and are canonical, and where that ends. A block from before that went and came
-    /// back is nothing new.
+    /// The hashes of the blocks that came since `cursor` and are canonical, and where that ends. A
+    /// block from before that went and came back is nothing new.
     pub(super) fn hashes(&self, cursor: u64) -> (Vec<Hash>, u64) {
         let went = self.tape.from(cursor).filter_map(|(_, step)| match step {
             Step::Went { hash, came, .. } if *came < cursor => Some(*hash),
@@ -198,8 +198,8 @@ impl Backlog {
         (self.tape.from(cursor).filter_map(hash).collect(), self.tape.end())
     }
 
-    /// What happened since `cursor` to the logs that `filter` wants, as far as it is known, and where
-    /// that ends. The filter hears of the changes after `since`.
+    /// What happened since `cursor` to the logs that `filter` wants, as far as it is known, and
+    /// where that ends. The filter hears of the changes after `since`.
     pub(super) fn logs(&self, filter: &Filter, since: u64, cursor: u64) -> Result<(Vec<Arc<str>>, u64), Missing> {
         let mut texts = Vec::new();
         let mut take = |block: &Block, logs: &[Log]| {
@@ -299,7 +299,8 @@ mod tests {
             record.came(n, n.into());
             record.found(n, &[log]);
         });
-        // The first filter was polled between the blocks, the second not yet, the third came after both.
+        // The first filter was polled between the blocks, the second not yet, the third came after
+        // both.
         let polls = [(0, 2), (0, 1), (2, 3)];
         record.0.change(3);
         record.went(2, 2, &["b gone"]);

@@ -48,7 +48,7 @@ Feature: A validator's duties stay on one node, and what all nodes must know all
     Then calls go to lighthouse
     And the validator client gets the aggregate of slot 31
 
-  Scenario Outline: All usable nodes are told by <path>
+  Scenario Outline: All nodes that answer are told by <path>
     Given a backup consensus node nimbus
     And the proxy runs
     When nimbus starts to sync
@@ -57,13 +57,23 @@ Feature: A validator's duties stay on one node, and what all nodes must know all
     Then the client gets HTTP status 200
     And lighthouse has been told once of <path>, byte for byte
     And teku has been told once of <path>, byte for byte
-    And nimbus was not told of <path>
+    And nimbus has been told once of <path>, byte for byte
 
     Examples:
       | path                                           |
       | /eth/v1/validator/sync_committee_subscriptions |
       | /eth/v1/validator/prepare_beacon_proposer      |
       | /eth/v1/validator/register_validator           |
+
+  Scenario: A node that was away is told again
+    Given the proxy runs
+    When a validator client posts to /eth/v1/validator/prepare_beacon_proposer
+    Then the client gets HTTP status 200
+    And teku has been told once of /eth/v1/validator/prepare_beacon_proposer, byte for byte
+    When teku goes down
+    Then teku is found down
+    When teku is well again
+    Then teku has been told once of /eth/v1/validator/prepare_beacon_proposer, byte for byte
 
   Scenario: The first good answer is the client's
     Given the proxy runs

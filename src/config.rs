@@ -46,7 +46,7 @@ use std::{
 use self::root::read;
 
 pub use self::{
-    beacon::{Beacon, PathPattern},
+    beacon::{Beacon, PathPattern, PublishTo},
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},

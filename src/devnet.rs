@@ -16,6 +16,7 @@ mod eth;
 mod fault;
 mod filter;
 mod gate;
+mod gossip;
 mod hash;
 mod hex;
 mod http;
@@ -26,6 +27,7 @@ mod record;
 mod rlp;
 mod rpc;
 mod serve;
+mod told;
 mod transaction;
 mod view;
 mod ws;
@@ -46,7 +48,8 @@ pub use self::{
     block::Block,
     bloom::Bloom,
     chain::{Chain, ChainError, KEPT_BLOCKS, Reorg},
-    fault::{Fault, FaultError, is_probe},
+    fault::{Fault, FaultError, Store, is_probe},
+    gossip::{Kind as Message, Taken},
     hash::{Address, Hash},
     node::{Kind, Node},
     record::{Request, Transport},

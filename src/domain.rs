@@ -11,6 +11,7 @@ pub mod hex;
 pub mod json;
 pub mod method;
 pub mod pace;
+pub mod publication;
 pub mod quota;
 pub mod refusal;
 pub mod rest;

@@ -182,6 +182,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's connection.
+    pub fn beside(&self) -> Self {
+        Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
+    }
+
     /// Makes it `bytes` large. It can always become smaller.
     ///
     /// # Errors

@@ -81,6 +81,16 @@ struct Plain {
     /// Calls that wait now because no node can serve.
     #[metric(labels = ["network"])]
     held_calls: Gauge,
+    /// Times that a signed message was given to one more node, by reason: lost or refused (by the node before), unreachable, late, out
+    /// (the node before went out), or unknown_block (the node before does not know the block that the message refers to).
+    #[metric(labels = ["network", "reason"])]
+    publications_again_total: Counter,
+    /// What all nodes are told that a node was told again, because it had been away or had begun anew.
+    #[metric(labels = ["network"])]
+    told_again_total: Counter,
+    /// Bytes of what all nodes were told in the last two epochs, kept for nodes that return.
+    #[metric(labels = ["network"])]
+    kept_bytes: Gauge,
     /// Client HTTP connections open now.
     #[metric]
     http_connections: Gauge,
@@ -254,6 +264,21 @@ impl Metrics {
     /// Counts a call as waiting for as long as the guard lives.
     pub fn hold(&self, network: &str) -> impl Drop + use<> {
         Guard::new(self.plain.held_calls.clone(), vec![network.to_owned()])
+    }
+
+    /// A signed message was given to one more node.
+    pub fn given_again(&self, network: &str, reason: &str) {
+        self.plain.publications_again_total(network, reason).inc();
+    }
+
+    /// A node was told something again.
+    pub fn told_again(&self, network: &str) {
+        self.plain.told_again_total(network).inc();
+    }
+
+    /// So many bytes are kept for nodes that return.
+    pub fn kept(&self, network: &str, bytes: usize) {
+        self.plain.kept_bytes(network).set(bytes as u64);
     }
 
     /// Counts a client connection as open for as long as the guard lives.

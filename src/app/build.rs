@@ -139,8 +139,8 @@ impl Parts {
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
-            hosts: self.config.hosts.for_clients(self.config.listen.ip().is_loopback()),
-            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen.ip().is_loopback()),
+            hosts: self.config.hosts.for_clients(self.config.listen),
+            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen),
             ready: self.config.health.ready,
             origins: self.config.cors.origins.clone(),
             rules: self.config.beacon.clone(),
@@ -160,7 +160,9 @@ impl Parts {
     pub(super) async fn replace(&mut self, config: Config, tools: &Tools<'_>) -> Result<String, String> {
         // What is said to load balancers is nothing to the nodes.
         let health = config::Health { ready: config.health.ready, ..self.config.health.clone() };
-        let same_rules = health == config.health && self.config.calls == config.calls;
+        let same_rules = health == config.health
+            && self.config.calls == config.calls
+            && self.config.beacon.publish_to == config.beacon.publish_to;
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
         let share = tools.share(&config);
@@ -310,7 +312,8 @@ impl Part {
             Ok(Some(pool))
         };
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
-        let beacon = start(Layer::Cl, &settings.cl)?.map(|pool| Arc::new(Rest::new(pool, &config.calls, metrics)));
+        let beacon = start(Layer::Cl, &settings.cl)?
+            .map(|pool| Arc::new(Rest::new(pool, &config.calls, config.beacon.publish_to, metrics)));
         let events = beacon.as_ref().map(|rest| Told::start(rest.pool(), config, tools));
         let views = calls.as_ref().map(|calls| Viewed::start(calls.pool(), config, tools));
         Ok(Self { settings: settings.clone(), served: name, calls, beacon, events, views, _watch: watch })

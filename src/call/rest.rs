@@ -8,6 +8,9 @@ pub mod answer;
 mod attempt;
 mod everywhere;
 mod idle;
+mod kept;
+mod publish;
+mod returning;
 mod sticky;
 pub mod upload;
 
@@ -22,6 +25,7 @@ pub use self::attempt::Request;
 use self::{
     answer::Answer,
     attempt::{Sent, attempt, kind},
+    kept::Kept as Told,
     sticky::Sticky,
     upload::{Kept, Upload},
 };
@@ -31,7 +35,7 @@ use super::{
     pause::Pause,
 };
 use crate::{
-    config::Calls as Settings,
+    config::{Calls as Settings, PublishTo},
     domain::{
         method::Class as CallClass,
         refusal::Refusal,
@@ -49,7 +53,11 @@ const MAX_KEPT: usize = 16 << 20;
 pub struct Rest {
     pool: Arc<Pool>,
     settings: Settings,
+    publish_to: PublishTo,
     metrics: CallMetrics,
+    counts: Arc<Metrics>,
+    /// What all nodes were told lately.
+    kept: Arc<Told>,
     hold: Hold<Rest>,
     sticky: Sticky,
     /// For the bodies that are kept, of all clients; its permits are bytes.
@@ -91,14 +99,20 @@ impl Drop for Ending<'_> {
 
 impl Rest {
     /// Prepares requests to `pool`.
-    pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(pool: Arc<Pool>, settings: &Settings, publish_to: PublishTo, metrics: &Arc<Metrics>) -> Self {
+        let kept = Arc::new(Told::new(pool.nodes.len()));
+        let mut background = JoinSet::new();
+        background.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
         Self {
+            publish_to,
+            kept,
+            counts: metrics.clone(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
             sticky: Sticky::default(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
-            background: Mutex::default(),
+            background: Mutex::new(background),
             pool,
         }
     }
@@ -118,8 +132,9 @@ impl Rest {
         self.hold.move_to(next);
     }
 
-    /// Keeps to the node that `earlier` kept to, if it is among these.
+    /// Keeps to the node that `earlier` kept to, if it is among these, and what all nodes were told.
     pub fn inherit(&self, earlier: &Self) {
+        self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
         self.sticky.inherit(&self.pool, &earlier.sticky, &earlier.pool);
     }
 
@@ -127,7 +142,12 @@ impl Rest {
     ///
     /// # Errors
     /// When there is no node's answer to give.
-    pub async fn run(&self, request: &Request, upload: &mut Upload, arrived: Instant) -> Result<Answer, Failure> {
+    pub async fn run(
+        self: &Arc<Self>,
+        request: &Request,
+        upload: &mut Upload,
+        arrived: Instant,
+    ) -> Result<Answer, Failure> {
         let mut ending = Ending { rest: self, route: request.route, arrived, outcome: CallOutcome::Gone };
         let outcome = self.exchange(request, upload).await;
         ending.outcome = match &outcome {
@@ -142,7 +162,7 @@ impl Rest {
         outcome
     }
 
-    async fn exchange(&self, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
+    async fn exchange(self: &Arc<Self>, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
         if request.route.class != Class::Once {
             let kept = upload.keep(MAX_KEPT, &self.room).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
@@ -158,7 +178,18 @@ impl Rest {
         let mut moved: Option<Arc<Self>> = None;
         let (mut held_since, mut first) = (None, First::default());
         loop {
-            let rest = moved.as_deref().unwrap_or(self);
+            let rest = moved.as_ref().unwrap_or(self);
+            if request.route.class == Class::Publish
+                && let Some(body) = upload.in_memory()
+            {
+                let since = *held_since.get_or_insert_with(Instant::now);
+                match rest.publish(request, body, since, std::mem::take(&mut first)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Stop::Failed(failure)) => return Err(failure),
+                    Err(Stop::Moved(next, turn)) => (moved, first) = (Some(next), turn),
+                }
+                continue;
+            }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
                 // It is told at once, and takes its time.
                 first = First::default();
@@ -169,21 +200,7 @@ impl Rest {
             {
                 return Ok(answer);
             }
-            let mut course = Course {
-                rest,
-                request,
-                tried: Vec::new(),
-                attempts: 0,
-                was_late: false,
-                best: None,
-                refused: None,
-                failure: None,
-                again: false,
-                charges: Vec::new(),
-                held_since,
-                first,
-                pause: Pause::default(),
-            };
+            let mut course = Course::new(rest, request, held_since, first);
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => return Err(failure),
@@ -271,6 +288,24 @@ impl Stop {
 }
 
 impl<'a> Course<'a> {
+    fn new(rest: &'a Rest, request: &'a Request, held_since: Option<Instant>, first: First) -> Self {
+        Self {
+            rest,
+            request,
+            tried: Vec::new(),
+            attempts: 0,
+            was_late: false,
+            best: None,
+            refused: None,
+            failure: None,
+            again: false,
+            charges: Vec::new(),
+            held_since,
+            first,
+            pause: Pause::default(),
+        }
+    }
+
     async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
         let route = &self.request.route;
         loop {

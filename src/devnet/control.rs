@@ -9,6 +9,7 @@
 //! | `DELETE /nodes/el-1/faults`, `POST /nodes/el-1/up` | clears all faults |
 //! | `DELETE /nodes/el-1/faults/lag` | clears one |
 //! | `POST /nodes/el-1/down`, `POST /nodes/el-1/lag/10` | sets one |
+//! | `POST /nodes/cl-1/restart` | drops its connections and what it was told |
 //! | `POST /mine`, `POST /mine/3` | mines |
 //! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
 
@@ -117,6 +118,7 @@ impl Control {
                     ("GET", []) => return Ok(describe(node)),
                     ("GET", ["requests"]) => return Ok(json!(node.counts())),
                     ("POST", ["faults"]) => node.set_fault(Fault::from_json(body).map_err(|error| bad(&error))?),
+                    ("POST", ["restart"]) => _ = timeout(SETTLE, node.restart()).await,
                     ("DELETE", ["faults"]) | ("POST", ["up"]) => node.clear_faults(),
                     ("DELETE", ["faults", fault]) => node.clear_fault(&fault.replace('-', "_")),
                     ("POST", [fault, argument @ ..]) if argument.len() <= 1 => {

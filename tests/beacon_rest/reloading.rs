@@ -152,3 +152,23 @@ async fn nodes_that_a_reload_takes_away_are_watched_until_their_requests_end_and
     assert_eq!(client.response().await.text(), "\"b\"");
     until("nobody watches them any more", async || a.open() + b.open() == 0).await;
 }
+
+#[tokio::test]
+async fn what_all_nodes_were_told_is_known_after_a_reload() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    let (a, b) = (says("\"a\"").await, says("\"b\"").await);
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    super::common::rest::send(&all.proxy, request("POST", PREPARE, "", "[1]")).await;
+    until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    // The nodes change their places.
+    all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
+    let port = a.port();
+    a.stop().await;
+    until_verdict(&all.proxy, "cl-1", "down").await;
+    let a = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", ""))).await;
+    until("it is told again", async || a.count() == 1).await;
+    assert_eq!((&*a.asked()[0].target, &*a.asked()[0].body, b.count()), (PREPARE, &b"[1]"[..], 1));
+}

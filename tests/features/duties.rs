@@ -44,11 +44,6 @@ async fn told(proxy: &mut Proxy, name: String, path: String) {
     assert_eq!(told[0].headers["content-type"], "application/json");
 }
 
-#[then(expr = "{word} was not told of {word}")]
-async fn not_told(proxy: &mut Proxy, name: String, path: String) {
-    assert_eq!(proxy.node(&name).count(&format!("POST {path}")), 0);
-}
-
 #[then(expr = "the validator client gets the aggregate of slot {int}")]
 async fn aggregate(proxy: &mut Proxy, slot: u64) {
     let path = format!("/eth/v1/validator/aggregate_attestation?slot={slot}&attestation_data_root=0x{slot:064x}");

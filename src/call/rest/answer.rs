@@ -1,5 +1,7 @@
 //! A consensus node's answer to one request: its head, the beginning of its body that was waited for, and the rest that is not.
 
+mod words;
+
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -161,6 +163,11 @@ impl Answer {
     /// Whether it is in the API's own form, and so speaks of the request rather than of what stands before the node.
     pub(super) fn is_json(&self) -> bool {
         self.is_json
+    }
+
+    /// Whether it is a page, as gateways show.
+    pub(super) fn is_html(&self) -> bool {
+        is_of_kind(&self.headers, b"text/html")
     }
 
     fn is_event_stream(&self) -> bool {

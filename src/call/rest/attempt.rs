@@ -197,8 +197,15 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>) -> Sent {
             408 | 500.. => true,
             _ => false,
         },
-        // 'I cannot now': it was not done. What another status says of what was done is for the client to judge.
-        Class::Publish => status == 503,
+        // The same may be given to another node, whatever this one or what stands before it did. What a node says of the
+        // message itself is final, and so is what has a client write it in another form.
+        Class::Publish => match status {
+            200..=299 => answer.is_html(),
+            406 | 415 => false,
+            400 | 409 | 422 => !answer.is_json(),
+            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
+            _ => true,
+        },
         Class::Once => false,
     };
     if !of_the_node {

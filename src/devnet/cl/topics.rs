@@ -62,12 +62,18 @@ fn checkpoint(view: &View, behind: u64) -> Value {
 
 /// What attesters of the block's slot say. `view` ends with the block.
 pub(super) fn attestation_data(view: &View, slot: u64, index: &str) -> Value {
+    let epoch = slot / SLOTS_PER_EPOCH;
+    // An epoch that begins with empty slots has the last block before it for its target.
+    let target = match epoch > view.head().number / SLOTS_PER_EPOCH {
+        true => json!({"epoch": epoch.to_string(), "root": view.head().root.to_string()}),
+        false => checkpoint(view, 0),
+    };
     json!({
         "slot": slot.to_string(),
         "index": index,
         "beacon_block_root": view.head().root.to_string(),
         "source": checkpoint(view, JUSTIFIED),
-        "target": checkpoint(view, 0),
+        "target": target,
     })
 }
 

@@ -3,7 +3,10 @@
 //! One record serves all filters of a network; each filter has a position in it. Positions count
 //! steps from the beginning of the proxy, and begin at 1.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     domain::hash::Hash,
@@ -106,10 +109,10 @@ enum Step {
         /// Whether it is canonical no longer.
         gone: bool,
     },
-    /// A block with these logs, which say that they are removed, is canonical no longer.
+    /// A block is canonical no longer. Its logs, if there were some, say that they are removed.
     Went {
-        block: Arc<Block>,
-        logs: Arc<[Log]>,
+        hash: Hash,
+        told: Option<(Arc<Block>, Arc<[Log]>)>,
         /// The position at which it came; 0 if that is forgotten.
         came: u64,
     },
@@ -159,10 +162,9 @@ impl Backlog {
             }
             position
         });
-        if let Some((block, logs)) = told.filter(|(_, logs)| !logs.is_empty()) {
-            let bytes = STEP + weight(&logs);
-            self.tape.push(Step::Went { block, logs, came }, bytes);
-        }
+        let told = told.filter(|(_, logs)| !logs.is_empty());
+        let bytes = STEP + told.as_ref().map_or(0, |(_, logs)| weight(logs));
+        self.tape.push(Step::Went { hash, told, came }, bytes);
     }
 
     /// A block is canonical, above all others. Its logs are to be found.
@@ -181,10 +183,16 @@ impl Backlog {
         *all += more;
     }
 
-    /// The hashes of the blocks that came since `cursor` and are canonical, and where that ends.
+    /// The hashes of the blocks that came since `cursor` and are canonical, and where that ends. A block from before that went and came
+    /// back is nothing new.
     pub(super) fn hashes(&self, cursor: u64) -> (Vec<Hash>, u64) {
+        let went = self.tape.from(cursor).filter_map(|(_, step)| match step {
+            Step::Went { hash, came, .. } if *came < cursor => Some(*hash),
+            Step::Went { .. } | Step::Came { .. } => None,
+        });
+        let went: BTreeSet<Hash> = went.collect();
         let hash = |(_, step): (u64, &Step)| match step {
-            Step::Came { block, gone: false, .. } => Some(block.hash),
+            Step::Came { block, gone: false, .. } if !went.contains(&block.hash) => Some(block.hash),
             Step::Came { .. } | Step::Went { .. } => None,
         };
         (self.tape.from(cursor).filter_map(hash).collect(), self.tape.end())
@@ -208,7 +216,9 @@ impl Backlog {
                     Logs::Sought | Logs::Found(_) => return Ok((texts, position)),
                 },
                 Step::Came { .. } => {}
-                Step::Went { block, logs, came } if *came < cursor && block.change > since => take(block, logs),
+                Step::Went { told: Some((block, logs)), came, .. } if *came < cursor && block.change > since => {
+                    take(block, logs);
+                }
                 Step::Went { .. } => {}
             }
         }
@@ -302,6 +312,22 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_came_back_between_two_polls_is_not_told_anew() {
+        let mut record = Record::default();
+        record.came(1, 1);
+        record.0.change(2);
+        record.went(1, 1, &[]);
+        record.came(2, 2);
+        record.0.change(3);
+        record.went(2, 2, &[]);
+        record.came(1, 3);
+        record.came(3, 4);
+        // Told of the first, of none, and of the second too.
+        let told = [2, 1, 4].map(|cursor| record.0.hashes(cursor).0.iter().map(|hash| hash.0[0]).collect::<Vec<_>>());
+        assert_eq!(told, [vec![3], vec![1, 3], vec![1, 3]]);
+    }
+
+    #[test]
     fn logs_that_cannot_be_had_are_missing_to_whom_they_concern() {
         let mut record = Record::default();
         record.came(5, 1);
@@ -310,7 +336,7 @@ mod tests {
         assert_eq!(record.0.logs(&all, 0, 1), Err(Missing));
         assert_eq!(record.0.logs(&later, 0, 1), Ok((vec![], 2)));
         record.0.went(Hash([5; 32]), None);
-        assert_eq!(record.0.logs(&all, 0, 1), Ok((vec![], 2)), "the block went, and its logs with it");
+        assert_eq!(record.0.logs(&all, 0, 1), Ok((vec![], 3)), "the block went, and its logs with it");
     }
 
     #[test]

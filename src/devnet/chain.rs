@@ -139,6 +139,10 @@ impl Chain {
         self.id
     }
 
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The newest block.
     #[must_use]
     pub fn head(&self) -> Arc<Block> {

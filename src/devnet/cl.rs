@@ -9,6 +9,8 @@ mod pool;
 mod topics;
 mod validator;
 
+pub(super) use self::validator::{proposer, pubkey};
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -242,10 +242,12 @@ impl Node {
         self.own().raw.push(hash);
     }
 
-    /// Stops and starts again: all connections are dropped, and what validators told a consensus node is forgotten.
+    /// Stops and starts again: all connections are dropped, and what validators told a consensus node is forgotten. (A node with
+    /// [`Fault::Down`] is cut off, and remembers.)
     pub async fn restart(&self) {
         self.set_fault(Fault::Down);
         self.settled().await;
+        self.told(|told| *told = Told::nothing());
         self.clear_fault("down");
         self.settled().await;
     }
@@ -281,11 +283,6 @@ impl Node {
     /// How long it has been running.
     pub(super) fn running(&self) -> Duration {
         self.told(|told| told.since.elapsed())
-    }
-
-    /// It has stopped: what it was told is gone.
-    pub(super) fn forget(&self) {
-        self.told(|told| *told = Told::nothing());
     }
 
     pub(super) fn new_id(&self) -> String {

@@ -65,7 +65,6 @@ async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
     }
     drop(socket);
     connections.shutdown().await;
-    node.forget();
 }
 
 async fn went_down(faults: &mut watch::Receiver<Arc<Faults>>) {

@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Root {
 
 /// A number as nodes write it: in decimal, in quotes or without.
 #[derive(Clone, Copy, Debug)]
-struct Decimal(u64);
+pub(super) struct Decimal(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Decimal {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -57,7 +57,7 @@ pub struct Header {
 }
 
 /// The roots on which the duties of a head's epoch and of the next one depend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The last block before the epoch before the head's.
     pub previous: Root,
@@ -211,6 +211,15 @@ pub fn read_root(body: &[u8]) -> Option<Root> {
         root: Root,
     }
     serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.data.root)
+}
+
+/// Reads `dependent_root` from an answer of `/eth/v1/validator/duties`.
+pub fn read_dependent_root(body: &[u8]) -> Option<Root> {
+    #[derive(Deserialize)]
+    struct Answer {
+        dependent_root: Root,
+    }
+    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.dependent_root)
 }
 
 /// Reads the finalized one from the answer of `/eth/v1/beacon/states/{id}/finality_checkpoints`.

@@ -201,6 +201,9 @@ impl Hub {
         }
         self.trials.expire(now);
         self.watch_silence(now);
+        if self.stitcher.as_ref().is_some_and(Stitcher::holds) {
+            self.step(Input::Time(now));
+        }
         if self.stuck.is_some_and(|since| now.saturating_duration_since(since) >= STUCK) {
             self.step(Input::Enough);
         }

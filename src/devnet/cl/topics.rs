@@ -48,10 +48,10 @@ pub(super) fn signature(of: &str, block: &Block) -> String {
     hex::encode(&[one, one, one].concat())
 }
 
-/// The root of the last block before an epoch; the first block's if there is none.
+/// The root of the last block before an epoch; the first block's if there is none. Before the epoch has begun that is the head.
 pub(super) fn last_before(view: &View, epoch: u64) -> Hash {
     let slot = (epoch * SLOTS_PER_EPOCH).saturating_sub(1);
-    view.block(slot).unwrap_or(view.genesis()).root
+    view.block(slot.min(view.head().number)).unwrap_or(view.genesis()).root
 }
 
 /// The checkpoint that is `behind` epochs old.

@@ -167,12 +167,14 @@ impl Api<'_> {
     fn produce(&self, slot: &str) -> Outcome {
         self.must_be_synced()?;
         let slot = number(Some(slot), "slot")?;
-        let mut message = self.message(self.view.head(), 0);
+        let view = self.at(slot.saturating_sub(1));
+        let parent = view.head();
+        let mut message = self.message(parent, 0);
         message["slot"] = json!(slot.to_string());
-        message["proposer_index"] = json!((slot % VALIDATORS).to_string());
-        message["parent_root"] = json!(self.view.head().root.to_string());
-        message["body"] = self.body(self.view.head());
-        let recipient = self.node.told(|told| told.recipient(slot % VALIDATORS)).unwrap_or_default();
+        message["proposer_index"] = json!(proposer(slot).to_string());
+        message["parent_root"] = json!(parent.root.to_string());
+        message["body"] = self.body(parent);
+        let recipient = self.node.told(|told| told.recipient(proposer(slot))).unwrap_or_default();
         message["body"]["execution_payload"]["fee_recipient"] = json!(recipient.to_string());
         let answer = json!({
             "version": FORK, "execution_payload_blinded": false, "execution_payload_value": "12345",
@@ -232,6 +234,11 @@ impl Api<'_> {
     }
 }
 
+/// The validator that proposes at `slot`.
+pub(in crate::devnet) fn proposer(slot: u64) -> u64 {
+    slot % VALIDATORS
+}
+
 fn validator(index: u64) -> Value {
     json!({
         "index": index.to_string(), "balance": "32000000000", "status": "active_ongoing",
@@ -243,7 +250,8 @@ fn validator(index: u64) -> Value {
     })
 }
 
-fn pubkey(index: u64) -> String {
+/// A validator's public key.
+pub(in crate::devnet) fn pubkey(index: u64) -> String {
     let one = Hash::derived("pubkey", &index.to_be_bytes()).0;
     hex::encode(&[&one[..], &one[..16]].concat())
 }

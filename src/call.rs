@@ -33,12 +33,12 @@ use self::{
     late::Late,
     leaving::Leaving,
     pause::Pause,
-    promise::{Null, Promise, promised},
+    promise::Null,
 };
 use crate::{
     config::{Calls as Settings, Policy, Verify},
     domain::{
-        method::{Class, Method, Tells},
+        method::{Class, Method},
         refusal::Refusal,
         rpc::Request,
     },
@@ -137,11 +137,6 @@ impl Calls {
             Outcome::Refused(_) => CallOutcome::Refused,
         });
         outcome
-    }
-
-    fn is_blocked(&self, request: &Request<'_>, method: Method) -> bool {
-        let is_blocked = self.blocked.get(method.place).copied();
-        is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method))
     }
 
     async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
@@ -368,16 +363,6 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Where the answer tells a height. A pending block is one that nobody has yet.
-    fn tells(&self) -> Tells {
-        match self.method.tells {
-            Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
-                Tells::Nothing
-            }
-            tells => tells,
-        }
-    }
-
     /// `node` answered the call, with a `result` or not, so what others did with it may speak of them. Before that, it might have been
     /// the call's doing. An error beside another error is a matter of words.
     fn charge(&mut self, node: usize, result: bool) {
@@ -391,12 +376,6 @@ impl<'a> Course<'a> {
     fn late(&self, node: usize) -> Late<'a, '_> {
         let Self { calls, request, method, terms, kind, deadline, .. } = *self;
         Late { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried: &self.tried }
-    }
-
-    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts it.
-    fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
-        let promise = || promised(self.method.label, self.request, &self.calls.pool);
-        answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
     }
 
     /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so

@@ -38,6 +38,11 @@ impl Calls {
         let _ = self.keeper.set(keeper);
     }
 
+    pub(super) fn is_blocked(&self, request: &Request<'_>, method: Method) -> bool {
+        let is_blocked = self.blocked.get(method.place).copied();
+        is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method))
+    }
+
     pub(super) async fn kept(
         &self,
         request: &Request<'_>,

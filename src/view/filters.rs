@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use self::{
     ids::Ids,
-    registry::{Kind, News, Registry, Taken},
+    registry::{Kind, News, Registry, Taken, Went},
     transactions::Feeds,
 };
 use super::{
@@ -138,12 +138,7 @@ impl Filters {
     }
 
     /// Takes up how the chain changed: blocks that went, with their logs where those were told, and those that came.
-    pub(super) fn changed(
-        &self,
-        change: &Change,
-        went: Vec<(Hash, Option<(Arc<Block>, Arc<[Log]>)>)>,
-        came: impl Iterator<Item = Arc<Block>>,
-    ) {
+    pub(super) fn changed(&self, change: &Change, went: Vec<Went>, came: impl Iterator<Item = Arc<Block>>) {
         self.change_registry(|registry| registry.change(change, went, came));
         self.tell();
     }

@@ -49,7 +49,7 @@ pub(super) struct Batch {
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
     /// Whose answers were given, told when the whole has left.
-    receipts: Vec<Box<Receipt>>,
+    receipts: Vec<Receipt>,
     over: bool,
     /// What its entries take, but for their answers.
     _claim: Claim,

@@ -1,38 +1,34 @@
 //! A client's message, from its coming to its answer in the mailbox: one call, or a batch of them.
 
+mod share;
+
 use std::{
     future::poll_fn,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore, SemaphorePermit},
+    sync::{Notify, Semaphore},
     time::Instant,
 };
 
+use self::share::{Part, Share};
 use super::{
     frame::{Closing, NO_ROOM},
     subscriptions::Subscriptions,
 };
 use crate::{
-    call::{
-        Calls, Outcome, Terms,
-        alarm::Alarm,
-        answer::{Answer, receipt::Receipt},
-    },
+    call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
     config::Verify,
     domain::{
         method::{Again, Method},
         refusal::{Refusal, Unserved},
         rpc::{self, Body, NotARequest, Request},
     },
-    memory::{Account, CALL, Claim, Full, SMALL},
+    memory::{CALL, Full, SMALL},
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
@@ -65,50 +61,6 @@ pub(super) struct Network {
     pub(super) views: Option<Arc<Views>>,
     /// Subscriptions that a client may have.
     pub(super) max_subscriptions: usize,
-}
-
-/// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
-struct Share<'c> {
-    room: OnceCell<Option<SemaphorePermit<'c>>>,
-    /// What the calls and their answers take until they are in the mailbox.
-    claim: Mutex<Claim>,
-    /// Who is told when what it brought is in the mailbox, by the call's place.
-    receipts: Mutex<Vec<(usize, Box<Receipt>)>>,
-    /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
-    placed: AtomicUsize,
-    next: Notify,
-}
-
-impl Share<'_> {
-    fn new(memory: &Arc<Account>) -> Self {
-        let claim = Mutex::new(memory.outgoing());
-        let receipts = Mutex::default();
-        Self { room: OnceCell::new(), claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
-    }
-
-    /// All that it brought is in the mailbox.
-    fn has_left(&self) {
-        self.receipts().drain(..).for_each(|(_, receipt)| receipt.has_left());
-    }
-
-    fn receipts(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Box<Receipt>)>> {
-        self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes so many bytes more.
-    fn hold(&self, more: usize) -> Result<(), Full> {
-        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = claim.bytes() + more;
-        claim.resize(bytes)
-    }
-}
-
-/// A call's part of it: by its place in a batch.
-#[derive(Clone, Copy)]
-struct Part<'s, 'c> {
-    share: &'s Share<'c>,
-    place: usize,
-    is_batch: bool,
 }
 
 /// What a request comes to.

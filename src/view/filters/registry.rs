@@ -28,6 +28,9 @@ const FILTER: usize = 512;
 /// Bytes that a transaction's text takes besides itself.
 const TEXT: usize = 64;
 
+/// A block that went, and its logs, which say that they are removed, if they were found.
+pub(in crate::view) type Went = (Hash, Option<(Arc<Block>, Arc<[Log]>)>);
+
 /// What a filter is about.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -339,12 +342,7 @@ impl Registry {
     }
 
     /// Takes up how the chain changed.
-    pub(super) fn change(
-        &mut self,
-        change: &Change,
-        went: Vec<(Hash, Option<(Arc<Block>, Arc<[Log]>)>)>,
-        came: impl Iterator<Item = Arc<Block>>,
-    ) {
+    pub(super) fn change(&mut self, change: &Change, went: Vec<Went>, came: impl Iterator<Item = Arc<Block>>) {
         if change.skipped {
             self.remove_all(Why::Gap, |_, held| held.is_of_the_chain());
         }

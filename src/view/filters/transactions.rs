@@ -184,7 +184,8 @@ impl Source {
         let began = Instant::now();
         loop {
             let pool = self.topics.pool();
-            match pool.snapshot().active {
+            let active = pool.snapshot().active;
+            match active {
                 Some(node) => self.poll_at(&pool, node, began).await?,
                 None => sleep(PAUSE).await,
             }

@@ -261,8 +261,8 @@ impl Answer {
     }
 
     /// Who is to be told whether the answer leaves, for whoever takes only its text.
-    pub fn take_receipt(&mut self) -> Option<Box<Receipt>> {
-        self.receipt.take()
+    pub fn take_receipt(&mut self) -> Option<Receipt> {
+        self.receipt.take().map(|receipt| *receipt)
     }
 
     /// Puts the client's `id` in the place of ours, byte for byte.

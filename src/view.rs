@@ -24,7 +24,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{
     audience::{Audience, Seat},
-    logs::{Filter, Logs},
+    // What filters that are polled share with the views of logs and of other subscriptions.
+    logs::{Block, Filter, Log, Logs},
     passthrough::{Joined, Topics},
 };
 pub use self::{

@@ -30,11 +30,7 @@ use self::{
     registry::{Kind, News, Registry, Taken, Went},
     transactions::Feeds,
 };
-use super::{
-    Interest, Interested, SubscriptionId,
-    logs::{Block, Filter, Log},
-    passthrough::Topics,
-};
+use super::{Block, Filter, Interest, Interested, Log, SubscriptionId, Topics};
 use crate::{
     call::{
         answer::{Answer, receipt::Receipt},

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     domain::hash::Hash,
-    view::logs::{Block, Filter, Log},
+    view::{Block, Filter, Log},
 };
 
 /// Bytes that a log takes besides its text, and a step besides its logs.

@@ -17,10 +17,7 @@ use crate::{
     config,
     domain::{hash::Hash, refusal::Refusal},
     memory::Claim,
-    view::{
-        Interested, SubscriptionId,
-        logs::{Block, Filter, Log},
-    },
+    view::{Block, Filter, Interested, Log, SubscriptionId},
 };
 
 /// Bytes that a filter takes besides its criteria.

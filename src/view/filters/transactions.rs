@@ -19,7 +19,7 @@ use super::Filters;
 use crate::{
     domain::refusal::{Refusal, Unserved},
     pool::Pool,
-    view::{Letter, Mailbox, passthrough::Topics, refused::Refused},
+    view::{Letter, Mailbox, Topics, refused::Refused},
 };
 
 /// How often a filter at a node is polled.

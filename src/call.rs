@@ -9,6 +9,7 @@ mod attempt;
 mod choice;
 mod ending;
 pub mod hold;
+pub mod kept;
 mod known;
 mod late;
 mod leaving;
@@ -17,7 +18,7 @@ mod promise;
 pub mod rest;
 mod settle;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
@@ -28,15 +29,16 @@ use self::{
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     ending::{Ending, Refused},
     hold::{First, Hold, Left, Turn},
+    kept::Keeper,
     late::Late,
     leaving::Leaving,
     pause::Pause,
-    promise::{Null, Promise, promised},
+    promise::Null,
 };
 use crate::{
     config::{Calls as Settings, Policy, Verify},
     domain::{
-        method::{Again, Class, Method, Tells},
+        method::{Class, Method},
         refusal::Refusal,
         rpc::Request,
     },
@@ -53,6 +55,8 @@ pub struct Calls {
     blocked: Box<[bool]>,
     metrics: CallMetrics,
     hold: Hold<Calls>,
+    /// Who answers calls about filters.
+    keeper: OnceLock<Arc<dyn Keeper>>,
 }
 
 /// What a door wants of a call.
@@ -89,6 +93,7 @@ impl Calls {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|place| settings.blocks(Method::label_at(place))).collect(),
+            keeper: OnceLock::new(),
             settings: settings.clone(),
             pool,
         }
@@ -118,7 +123,11 @@ impl Calls {
     pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
         let method = Method::of(&request.method);
         let mut ending = Ending { calls: self, method, arrived: terms.arrived, counted: false };
-        let outcome = self.exchange(request, method, terms, alarm).await;
+        let outcome = match method.class {
+            // In a box, so that other calls do not pay for its size.
+            Class::Filter => Box::pin(self.kept(request, method, terms, alarm)).await,
+            _ => self.exchange(request, method, terms, alarm).await,
+        };
         ending.count(match &outcome {
             Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
             Outcome::Answered(_) => CallOutcome::NodeError,
@@ -131,8 +140,7 @@ impl Calls {
     }
 
     async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
-        let is_blocked = self.blocked.get(method.place).copied();
-        if is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method)) {
+        if self.is_blocked(request, method) {
             return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
         }
         if method.class == Class::Subscription {
@@ -302,9 +310,7 @@ impl<'a> Course<'a> {
                     }
                 }
             }
-            // A filter is known to one node: what that says of it is the last word.
-            let is_settled = self.best.is_some() && self.method.class == Class::NodeLocal;
-            if is_settled || (self.may_have_arrived && !self.method.is_repeatable()) {
+            if self.may_have_arrived && !self.method.is_repeatable() {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
@@ -357,16 +363,6 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Where the answer tells a height. A pending block is one that nobody has yet.
-    fn tells(&self) -> Tells {
-        match self.method.tells {
-            Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
-                Tells::Nothing
-            }
-            tells => tells,
-        }
-    }
-
     /// `node` answered the call, with a `result` or not, so what others did with it may speak of them. Before that, it might have been
     /// the call's doing. An error beside another error is a matter of words.
     fn charge(&mut self, node: usize, result: bool) {
@@ -380,12 +376,6 @@ impl<'a> Course<'a> {
     fn late(&self, node: usize) -> Late<'a, '_> {
         let Self { calls, request, method, terms, kind, deadline, .. } = *self;
         Late { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried: &self.tried }
-    }
-
-    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts it.
-    fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
-        let promise = || promised(self.method.label, self.request, &self.calls.pool);
-        answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
     }
 
     /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so
@@ -431,7 +421,6 @@ impl<'a> Course<'a> {
             // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
             *turn = None;
             let (until, bytes) = (self.hold_until(now), self.request.raw.len());
-            let is_spent = self.may_have_arrived && self.method.again() == Again::Elsewhere;
             if let Some(null) = &mut self.null {
                 let Some(pause) = null.pause(now) else { return Ok(None) };
                 hold.pause(pause.min(self.deadline - now), bytes).await?;
@@ -439,7 +428,7 @@ impl<'a> Course<'a> {
                 self.attempts = 0;
                 continue;
             }
-            if is_spent || self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
+            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
@@ -483,9 +472,8 @@ impl<'a> Course<'a> {
         }
         Err(match (self.rejected, refusal) {
             (Some(status), _) => Refusal::Rejected(status),
-            // A read has no outcome to be unsure of; what a poll took may be lost.
+            // A read has no outcome to be unsure of.
             _ if self.may_have_arrived && self.method.class == Class::RawTransaction => Refusal::OutcomeUnknown,
-            _ if self.may_have_arrived && self.method.again() == Again::Elsewhere => Refusal::OutcomeUnknown,
             (None, None | Some(Refusal::Unserved(_))) if let Some(until) = rests() => {
                 Refusal::Resting(seconds_to(until))
             }

@@ -6,9 +6,12 @@
 
 mod machine;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use crate::domain::refusal::Refusal;
@@ -107,6 +110,8 @@ impl Budget {
 #[derive(Debug)]
 pub struct Account {
     budget: Arc<Budget>,
+    /// Where the client is, where that is known.
+    client: Option<IpAddr>,
     /// Bytes in use. They decide what is taken from the sum.
     used: Mutex<usize>,
 }
@@ -119,7 +124,17 @@ fn price(used: usize) -> usize {
 impl Account {
     /// An account of a new connection.
     pub fn open(budget: &Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget: budget.clone(), used: Mutex::new(0) })
+        Self::of(budget, None)
+    }
+
+    /// An account of a new connection of this client.
+    pub fn of(budget: &Arc<Budget>, client: Option<IpAddr>) -> Arc<Self> {
+        Arc::new(Self { budget: budget.clone(), client, used: Mutex::new(0) })
+    }
+
+    /// The address of the client, where that is known.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// An account that nobody limits, for what is the proxy's own.

@@ -65,6 +65,16 @@ struct Plain {
     /// Blocks with logs that their headers' bloom filters do not have.
     #[metric(labels = ["network"])]
     bloom_contradictions_total: Counter,
+    /// Filters that clients poll, open now, by what they are about: blocks, logs or transactions.
+    #[metric(labels = ["network", "kind"])]
+    filters: Gauge,
+    /// Bytes that are kept for filters that were not polled since.
+    #[metric(labels = ["network"])]
+    filter_backlog_bytes: Gauge,
+    /// Filters that were dropped, by reason: timeout (not polled for too long), backlog (too far behind), gap (blocks or logs cannot be
+    /// had), or lost_answer (an answer was lost, and later changes were given already).
+    #[metric(labels = ["network", "reason"])]
+    filters_dropped_total: Counter,
     /// Clients cut off because they did not take what was sent to them.
     #[metric]
     slow_clients_closed_total: Counter,
@@ -226,6 +236,19 @@ impl Metrics {
     /// A block has logs that its bloom filter does not have.
     pub fn bloom_contradicted(&self, network: &str) {
         self.plain.bloom_contradictions_total(network).inc();
+    }
+
+    /// There are so many filters: of blocks, of logs, of transactions. So many bytes are kept for them.
+    pub fn filters(&self, network: &str, counts: [usize; 3], backlog: usize) {
+        for (kind, count) in ["blocks", "logs", "transactions"].into_iter().zip(counts) {
+            self.plain.filters(network, kind).set(count as u64);
+        }
+        self.plain.filter_backlog_bytes(network).set(backlog as u64);
+    }
+
+    /// A filter was dropped.
+    pub fn filter_dropped(&self, network: &str, reason: &str) {
+        self.plain.filters_dropped_total(network, reason).inc();
     }
 
     /// A slow client was cut off.

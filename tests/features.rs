@@ -14,6 +14,8 @@ mod duties;
 mod effects;
 #[path = "features/events.rs"]
 mod events;
+#[path = "features/filters.rs"]
+mod filters;
 #[path = "features/heard.rs"]
 mod heard;
 #[path = "features/nodes.rs"]

@@ -17,6 +17,7 @@ use crate::{
     domain::verdict::Layer,
     door::site::{Served, Site},
     events::{self, Events},
+    memory::Budget,
     metrics::{Metrics, NodeLabels},
     pool::{
         Pool,
@@ -74,6 +75,8 @@ struct Viewed {
 pub(super) struct Tools<'a> {
     pub(super) world: &'a World,
     pub(super) metrics: &'a Arc<Metrics>,
+    /// What clients make the proxy hold.
+    pub(super) memory: &'a Arc<Budget>,
     /// The ways to the workers.
     pub(super) couriers: &'a Couriers,
     /// Told when something has ended that should not.
@@ -106,12 +109,23 @@ pub(super) fn build(config: Config, tools: &Tools<'_>) -> Result<(Site, Parts), 
     let networks = config.networks.iter().map(|network| Part::build(network, &config, None, share, tools));
     let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
     let parts = Parts { config, share, networks, retired: JoinSet::new() };
+    parts.keep_filters();
     Ok((parts.site(), parts))
 }
 
 impl Parts {
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Has calls about filters answered by the views, which outlive what a reload replaces.
+    fn keep_filters(&self) {
+        for part in &self.networks {
+            if let (Some(calls), Some(viewed)) = (&part.calls, &part.views) {
+                viewed.views.filters().allow(&self.config.filters);
+                calls.keep(viewed.views.filters().clone());
+            }
+        }
     }
 
     pub(super) fn site(&self) -> Site {
@@ -227,6 +241,7 @@ impl Parts {
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let replaced = std::mem::replace(self, Self { config, share, networks, retired: JoinSet::new() });
         self.retired = replaced.retired;
+        self.keep_filters();
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {
             let until = Instant::now() + LONGEST_RETIREMENT;
@@ -334,7 +349,14 @@ impl Told {
 impl Viewed {
     fn start(pool: &Arc<Pool>, config: &Config, tools: &Tools<'_>) -> Self {
         let seed = (tools.world.wall)();
-        let settings = view::Settings { chain: config.chain.clone(), timeout: config.calls.timeout, seed };
+        let settings = view::Settings {
+            chain: config.chain.clone(),
+            timeout: config.calls.timeout,
+            filters: config.filters.clone(),
+            memory: tools.memory.clone(),
+            seed,
+            secret: tools.world.secret(),
+        };
         let (views, mut running) = Views::start(pool.clone(), &settings, tools.couriers.clone(), tools.metrics.clone());
         let mut watch = JoinSet::new();
         let how = async move { running.broken().await };

@@ -16,6 +16,7 @@ use memchr::memmem::Finder;
 
 use self::{
     pieces::Pieces,
+    receipt::Receipt,
     rest::{Rest, Torn},
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
 };
 
 pub(in crate::call) mod pieces;
+pub mod receipt;
 mod rest;
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
@@ -82,6 +84,8 @@ pub struct Answer {
     id: Id,
     /// What it takes of its client's memory.
     claim: Option<Claim>,
+    /// Who is told whether it has left. In a box, as above.
+    receipt: Option<Box<Receipt>>,
 }
 
 /// Why an answer could not be read.
@@ -187,7 +191,7 @@ impl Answer {
                 break;
             }
         }
-        let Judgement { kind, is_null, result, id } = match own {
+        let judgement = match own {
             None => Judgement { kind: kind_of(pieces.join(MAX_LOOK)), is_null: false, result: 0, id: Id::None },
             Some(own) => match beginning {
                 Beginning::Result { id, .. } if !ended => judge_beginning(id, pieces.first(), own),
@@ -199,53 +203,31 @@ impl Answer {
             },
         };
         // What comes next on the connection may be the answer to the call, or anything.
-        if matches!(kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
+        if matches!(judgement.kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
             response.condemn();
-            return Ok(Self {
-                status,
-                kind,
-                node: None,
-                retry_after: None,
-                is_null,
-                result: 0,
-                pieces,
-                rest: None,
-                id,
-                claim,
-            });
+            return Ok(Self { status, claim, ..Self::judged(judgement, pieces) });
         }
         if !ended {
             hold(pieces.length() + STREAM)?;
         }
         let rest = (!ended).then(|| {
             let walk = (verify == Verify::All && own.is_some()).then(Box::default);
-            Box::new(match (own, &id) {
+            Box::new(match (own, &judgement.id) {
                 (Some(own), Id::Behind) => Rest::expecting(response, *own, walk),
-                _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
+                _ => Rest::seen(response, own.is_some() && judgement.kind == Kind::Result, walk),
             })
         });
-        Ok(Self { status, kind, node: None, retry_after: None, is_null, result, pieces, rest, id, claim })
+        Ok(Self { status, rest, claim, ..Self::judged(judgement, pieces) })
     }
 
     /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
     pub fn whole(text: Bytes, id: Range<usize>) -> Self {
-        let Judgement { kind, is_null, result, .. } = match Envelope::read(&text) {
+        let judgement = match Envelope::read(&text) {
             Ok(envelope) => judge(envelope, &text),
             Err(why) => Judgement::alien(why),
         };
         let id = if id.is_empty() { Id::None } else { Id::At(id) };
-        Self {
-            status: 200,
-            kind,
-            node: None,
-            retry_after: None,
-            is_null,
-            result,
-            pieces: text.into(),
-            rest: None,
-            id,
-            claim: None,
-        }
+        Self::judged(Judgement { id, ..judgement }, text.into())
     }
 
     /// An answer of our own making, in a node's stead: with this result, as JSON.
@@ -253,18 +235,34 @@ impl Answer {
         const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
         let text = Bytes::from(format!(r#"{HEAD}0,"result":{result}}}"#));
         let id = Id::At(HEAD.len()..HEAD.len() + 1);
+        Self::judged(Judgement { kind: Kind::Result, is_null: false, result: 0, id }, text.into())
+    }
+
+    /// An answer that is in memory as far as it has come.
+    fn judged(Judgement { kind, is_null, result, id }: Judgement, pieces: Pieces) -> Self {
         Self {
             status: 200,
-            kind: Kind::Result,
+            kind,
             node: None,
             retry_after: None,
-            is_null: false,
-            result: 0,
-            pieces: text.into(),
+            is_null,
+            result,
+            pieces,
             rest: None,
             id,
             claim: None,
+            receipt: None,
         }
+    }
+
+    /// Has `receipt` told whether the answer leaves.
+    pub fn expect(&mut self, receipt: Receipt) {
+        self.receipt = Some(Box::new(receipt));
+    }
+
+    /// Who is to be told whether the answer leaves, for whoever takes only its text.
+    pub fn take_receipt(&mut self) -> Option<Box<Receipt>> {
+        self.receipt.take()
     }
 
     /// Puts the client's `id` in the place of ours, byte for byte.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::{Course, answer::Answer};
 use crate::{
-    domain::{hash::Hash, hex, rpc::Request},
+    domain::{hash::Hash, hex, method::Tells, rpc::Request},
     pool::Pool,
 };
 
@@ -28,8 +28,26 @@ pub(super) enum Promise {
     Soon,
 }
 
+impl Course<'_> {
+    /// Where the answer tells a height. A pending block is one that nobody has yet.
+    pub(super) fn tells(&self) -> Tells {
+        match self.method.tells {
+            Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
+                Tells::Nothing
+            }
+            tells => tells,
+        }
+    }
+
+    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts it.
+    pub(super) fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
+        let promise = || promised(self.method.label, self.request, &self.calls.pool);
+        answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
+    }
+}
+
 /// What clients were told of what `request`, a call of the method `label`, asks for.
-pub(super) fn promised(label: &str, request: &Request<'_>, pool: &Pool) -> Promise {
+fn promised(label: &str, request: &Request<'_>, pool: &Pool) -> Promise {
     let is_place = |index: usize| request.param(index).is_some();
     match label {
         "eth_getBlockByNumber"

@@ -132,8 +132,6 @@ pub struct Post<'a> {
 pub enum Sending {
     /// Again, where a connection turns out to be closed.
     Freely,
-    /// Once, over whichever connection.
-    Once,
     /// Once, over a connection that is opened for it, because an idle one may just be closing.
     Fresh,
 }

@@ -7,6 +7,7 @@
 )]
 
 pub mod client;
+pub mod disturb;
 pub mod heights;
 pub mod origin;
 pub mod proxy;

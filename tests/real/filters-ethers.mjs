@@ -12,4 +12,4 @@ provider.on('error', (error) => console.log(`error ${error.message}`))
 provider.on('block', blocks((number) => provider.getBlock(number)))
 provider.on('pending', (hash) => console.log(`pending ${hash}`))
 new Contract(address, ['event Ticked(uint256 height)'], provider).on('Ticked', (height, { log }) =>
-  console.log(`log ${log.blockNumber} ${log.index} ${log.blockHash} ${height}${log.removed ? ' removed' : ''}`))
+  console.log(`log ${log.blockNumber} ${log.index} ${log.blockHash} ${height}`))

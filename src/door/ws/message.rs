@@ -1,21 +1,21 @@
 //! A client's message, from its coming to its answer in the mailbox: one call, or a batch of them.
 
+mod share;
+
 use std::{
     future::poll_fn,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore, SemaphorePermit},
+    sync::{Notify, Semaphore},
     time::Instant,
 };
 
+use self::share::{Part, Share};
 use super::{
     frame::{Closing, NO_ROOM},
     subscriptions::Subscriptions,
@@ -28,7 +28,7 @@ use crate::{
         refusal::{Refusal, Unserved},
         rpc::{self, Body, NotARequest, Request},
     },
-    memory::{Account, CALL, Claim, Full, SMALL},
+    memory::{CALL, Full, SMALL},
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
@@ -61,38 +61,6 @@ pub(super) struct Network {
     pub(super) views: Option<Arc<Views>>,
     /// Subscriptions that a client may have.
     pub(super) max_subscriptions: usize,
-}
-
-/// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
-struct Share<'c> {
-    room: OnceCell<Option<SemaphorePermit<'c>>>,
-    /// What the calls and their answers take until they are in the mailbox.
-    claim: Mutex<Claim>,
-    /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
-    placed: AtomicUsize,
-    next: Notify,
-}
-
-impl Share<'_> {
-    fn new(memory: &Arc<Account>) -> Self {
-        let claim = Mutex::new(memory.outgoing());
-        Self { room: OnceCell::new(), claim, placed: AtomicUsize::new(0), next: Notify::new() }
-    }
-
-    /// Takes so many bytes more.
-    fn hold(&self, more: usize) -> Result<(), Full> {
-        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = claim.bytes() + more;
-        claim.resize(bytes)
-    }
-}
-
-/// A call's part of it: by its place in a batch.
-#[derive(Clone, Copy)]
-struct Part<'s, 'c> {
-    share: &'s Share<'c>,
-    place: usize,
-    is_batch: bool,
 }
 
 /// What a request comes to.
@@ -141,6 +109,7 @@ impl Client {
                     Reply::Text(text) => self.send(text, None).await,
                     Reply::Subscribed(text, prepared) => self.send(text, Some(prepared)).await,
                 }
+                share.has_left();
                 return Ok(());
             }
             Ok(Body::Batch(entries)) if entries.is_empty() => Refusal::NotARequest("the batch is empty").body(None),
@@ -201,6 +170,8 @@ impl Client {
             let reply = match reply {
                 Reply::Nothing => continue,
                 Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
+                    let place = share.placed.load(Relaxed) - 1;
+                    share.receipts().retain(|(of, _)| *of != place);
                     self.too_long().body(id).into()
                 }
                 Reply::Text(reply) => reply,
@@ -219,6 +190,7 @@ impl Client {
         if !text.is_empty() {
             text.put_u8(b']');
             self.send(text.freeze(), begins).await;
+            share.has_left();
         }
         Ok(())
     }
@@ -348,6 +320,8 @@ impl Client {
         if text.len() > self.max_outbound {
             return Whole::TooLong;
         }
+        let receipt = answer.take_receipt();
+        part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
         Whole::Text(text)
     }
 

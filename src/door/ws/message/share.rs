@@ -1,0 +1,54 @@
+//! What the calls of one message share until what it brings is in the mailbox.
+
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
+
+use tokio::sync::{Notify, OnceCell, SemaphorePermit};
+
+use crate::{
+    call::answer::receipt::Receipt,
+    memory::{Account, Claim, Full},
+};
+
+/// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
+pub(super) struct Share<'c> {
+    pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
+    /// What the calls and their answers take until they are in the mailbox.
+    claim: Mutex<Claim>,
+    /// Who is told when what it brought is in the mailbox, by the call's place.
+    receipts: Mutex<Vec<(usize, Receipt)>>,
+    /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
+    pub(super) placed: AtomicUsize,
+    pub(super) next: Notify,
+}
+
+impl Share<'_> {
+    pub(super) fn new(memory: &Arc<Account>) -> Self {
+        let claim = Mutex::new(memory.outgoing());
+        let receipts = Mutex::default();
+        Self { room: OnceCell::new(), claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+    }
+
+    /// All that it brought is in the mailbox.
+    pub(super) fn has_left(&self) {
+        self.receipts().drain(..).for_each(|(_, receipt)| receipt.has_left());
+    }
+
+    pub(super) fn receipts(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Receipt)>> {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes so many bytes more.
+    pub(super) fn hold(&self, more: usize) -> Result<(), Full> {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = claim.bytes() + more;
+        claim.resize(bytes)
+    }
+}
+
+/// A call's part of it: by its place in a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'s, 'c> {
+    pub(super) share: &'s Share<'c>,
+    pub(super) place: usize,
+    pub(super) is_batch: bool,
+}

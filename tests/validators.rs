@@ -9,5 +9,7 @@ mod client;
 mod common;
 #[path = "validators/events.rs"]
 mod events;
+#[path = "validators/simulation.rs"]
+mod simulation;
 #[path = "validators/stage.rs"]
 mod stage;

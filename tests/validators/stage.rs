@@ -144,7 +144,11 @@ impl Stage {
                     sleep(Duration::from_millis(rng.u64(300..6_000))).await;
                 }
             }
-            Trouble::Restart => node.restart().await,
+            Trouble::Restart => {
+                node.set_fault(Fault::Down);
+                sleep(lasts / 4).await;
+                node.restart().await;
+            }
         }
     }
 }

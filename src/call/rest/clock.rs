@@ -9,7 +9,7 @@ use super::{Request, Rest};
 use crate::domain::rest::Class;
 
 /// A slot where no node tells how long they are.
-const USUAL_SLOT: Duration = Duration::from_secs(12);
+pub(super) const USUAL_SLOT: Duration = Duration::from_secs(12);
 
 /// Which clock a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -223,6 +223,15 @@ impl Pool {
         self.is_usable(node) && self.nodes[node].traffic.unheard(Instant::now()) < SILENCE
     }
 
+    /// Whether `node` is usable and a little below what clients were shown, by another node.
+    pub fn owes_head(&self, node: usize) -> bool {
+        let snapshot = self.snapshot();
+        let rank = snapshot.nodes[node].rank(self.nodes[node].traffic.told(), self.served());
+        let is_a_little_below =
+            rank.is_some_and(|rank| rank.badness == 0 && (1..=snapshot.near).contains(&rank.below_served));
+        is_a_little_below && self.served_by() != Some(node)
+    }
+
     /// `node` showed a client the block at `height`. Believed within the limit of what is known, so that a lying node cannot raise it.
     pub fn shown(&self, node: usize, height: u64) {
         let snapshot = self.snapshot();

@@ -14,6 +14,7 @@ mod everywhere;
 mod idle;
 mod kept;
 mod publish;
+mod reach;
 mod returning;
 pub mod upload;
 
@@ -320,6 +321,7 @@ impl<'a> Course<'a> {
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
+            self.rest.reach(self.request, node).await;
             let (node, sent) = match (self.rest.beside(self.request), upload.in_memory()) {
                 (Some(patience), Some(body)) => self.race(node, &body, patience).await,
                 _ => {

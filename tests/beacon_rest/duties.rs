@@ -55,14 +55,19 @@ async fn where_no_validator_asked_requests_go_home_at_once() {
 async fn spread_divides_what_is_settled_and_splits_no_validator() {
     let slow = |name: &'static str| {
         Node::start(move |exchange: Exchange| async move {
-            sleep(Duration::from_millis(300)).await;
+            sleep(Duration::from_secs(1)).await;
             exchange.reply(json("200 OK", name)).await
         })
     };
     let (a, b) = (slow("\"a\"").await, slow("\"b\"").await);
     let proxy = over(&[&a, &b], "[calls]\npolicy = \"spread\"\n").await;
     let both = async |path: &str| {
-        let (one, other) = tokio::join!(ask(&proxy, "GET", path), ask(&proxy, "GET", path));
+        let before = a.count() + b.count();
+        let second = async {
+            until("one of them is busy", async || a.count() + b.count() > before).await;
+            ask(&proxy, "GET", path).await
+        };
+        let (one, other) = tokio::join!(ask(&proxy, "GET", path), second);
         one.text() != other.text()
     };
     assert!(both("/eth/v1/beacon/states/100/validators").await && both("/eth/v1/config/spec").await);

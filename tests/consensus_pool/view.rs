@@ -95,7 +95,7 @@ impl Stage {
     }
 
     async fn until_view(&self, name: &str) {
-        for _ in 0..1000 {
+        for _ in 0..3000 {
             if self.view().await == (name.into(), name.into()) {
                 return;
             }
@@ -105,7 +105,7 @@ impl Stage {
     }
 
     async fn until_up(&self, place: usize) {
-        for _ in 0..1000 {
+        for _ in 0..3000 {
             if self.status().await["cl"]["nodes"][place]["verdict"] == "up" {
                 return;
             }
@@ -182,6 +182,35 @@ async fn where_events_come_from_another_node_so_do_answers() {
     stage.devnet.cl(0).set_fault(Fault::Mute);
     stage.until_view("cl-2").await;
     assert_eq!(stage.duty().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_is_for_the_head_told_though_the_node_that_told_it_is_gone() {
+    let mut stage = Stage::set().await;
+    let heard = stage.listen().await;
+    stage.until_view("cl-1").await;
+    for _ in 0..2 {
+        assert_eq!(stage.duty().await, 1);
+        // The other node sees blocks a while later.
+        stage.devnet.cl(1).set_fault(Fault::lag(1));
+        let told = heard.lock().unwrap().len();
+        while heard.lock().unwrap().len() == told {
+            sleep(Duration::from_millis(10)).await;
+        }
+        stage.devnet.cl(0).set_fault(Fault::Down);
+        let head = stage.devnet.chain().head().number;
+        let node = stage.devnet.cl(1).clone();
+        stage.tasks.spawn(async move {
+            sleep(Duration::from_millis(200)).await;
+            node.clear_faults();
+        });
+        let vote = stage.get(&format!("{DATA}?slot={head}&committee_index=0")).await;
+        let block = stage.get(&format!("/eth/v1/beacon/blocks/{head}/root")).await;
+        assert_eq!(vote["data"]["beacon_block_root"], block["data"]["root"]);
+        stage.devnet.cl(0).clear_faults();
+        stage.until_up(0).await;
+        stage.until_view("cl-1").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,9 +9,13 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     Choice, Course,
     attempt::{Sent, attempt_holding},
+    reach::is_of_the_head,
     upload::Whole,
 };
 use crate::pool::{board::Trouble, health::Fault};
+
+/// Between two looks at a node that does not know the head yet.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Course<'_> {
     /// Asks `first`, and each time that `patience` has passed without an answer another usable node beside those that were asked.
@@ -42,6 +46,11 @@ impl Course<'_> {
                         && let Choice::Node(node, scout) = rest.choose(request, &shut, self.again)
                         && rest.pool.is_usable(node)
                     {
+                        if is_of_the_head(request) && rest.pool.owes_head(node) {
+                            // It would only tell of an earlier head.
+                            due = Instant::now() + LOOK.min(patience);
+                            continue;
+                        }
                         under_way.push(node);
                         scouts.push(scout);
                         running.push(one(node));

@@ -9,7 +9,7 @@ use super::{Request, Rest};
 use crate::domain::rest::Class;
 
 /// A slot where no node tells how long they are.
-const USUAL_SLOT: Duration = Duration::from_secs(12);
+pub(super) const USUAL_SLOT: Duration = Duration::from_secs(12);
 
 /// Which clock a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Clock {
         let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
         match steps[..] {
             ["validator", ..] if route.is_long() => Self::Long,
-            ["validator", ..] | ["node" | "config", ..] => Self::Soon,
-            ["beacon", "headers" | "genesis", ..] | ["beacon", "blocks", _, "root"] => Self::Soon,
+            ["validator", ..] => Self::Soon,
+            ["beacon", "headers", ..] | ["beacon", "blocks", _, "root"] => Self::Soon,
             ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
             _ if route.is_long() => Self::Long,
             _ => Self::Usual,
@@ -71,7 +71,7 @@ mod tests {
             ("GET", "/eth/v1/beacon/blocks/head/root", Clock::Soon, true),
             ("GET", "/eth/v1/beacon/headers/head", Clock::Soon, false),
             ("GET", "/eth/v1/beacon/states/head/fork", Clock::Soon, false),
-            ("GET", "/eth/v1/node/syncing", Clock::Soon, false),
+            ("GET", "/eth/v1/node/syncing", Clock::Usual, false),
             ("GET", "/eth/v2/beacon/blocks/head", Clock::Long, true),
             ("GET", "/eth/v1/beacon/blobs/7", Clock::Long, true),
             ("GET", "/eth/v2/debug/beacon/states/head", Clock::Long, false),

@@ -12,6 +12,7 @@ measure=measure.py
 case " $* " in
 *" --state "*) measure=state.py ;;
 *" --instructions "*) measure=instructions.py ;;
+*" --filters "*) measure=filters.py ;;
 esac
 case " $* " in
 *" --help "* | *" -h "*) exec python3 "$here/$measure" --help ;;

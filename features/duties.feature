@@ -1,38 +1,38 @@
-Feature: A validator's duties stay on one node, and what all nodes must know all are told
+Feature: All that validators ask stays on one node, and what all nodes must know all are told
   An aggregate is known only to the node that was told of the committee before.
 
   Background:
     Given a primary consensus node lighthouse
     And a backup consensus node teku
 
-  Scenario: Duties stay where they went when their node failed, and other requests go home
-    Given the proxy runs
+  Scenario: While validators are there, all requests stay on one node until the epoch ends
+    Given a block every 2000 ms
+    And the proxy runs
     Then duties are done by lighthouse
     When lighthouse starts to sync
     Then calls go to teku
     And duties are done by teku
     When lighthouse is well again
-    Then calls go to lighthouse
-    And duties stay with teku for 300 ms
-    When teku goes down
-    Then teku is found down
-    And duties are done by lighthouse
-    When teku is well again
-    Then teku is found up
-    And duties stay with lighthouse for 300 ms
+    Then lighthouse is found up
+    And duties and all other requests go home to lighthouse together
+    When lighthouse goes down
+    Then lighthouse is found down
+    And calls go to teku
+    And duties are done by teku
 
-  Scenario: Duties stay on their node through a reload
-    Given the proxy runs
+  Scenario: The node of the view is kept through a reload
+    Given a block every 60000 ms
+    And the proxy runs
     When lighthouse starts to sync
     Then calls go to teku
     And duties are done by teku
     When lighthouse is well again
-    Then calls go to lighthouse
+    Then lighthouse is found up
     And duties are done by teku
     When the operator changes the settings and reloads:
       | calls.max_batch | 5 |
     Then the reload is applied
-    And calls go to lighthouse
+    And calls go to teku
     And duties stay with teku for 300 ms
 
   Scenario: A committee's subscription reaches all nodes, so that a failover loses no aggregate
@@ -44,11 +44,12 @@ Feature: A validator's duties stay on one node, and what all nodes must know all
     Then calls go to teku
     And the validator client gets the aggregate of slot 31
     When lighthouse is well again
-    And teku goes down
+    Then lighthouse is found up
+    When teku goes down
     Then calls go to lighthouse
     And the validator client gets the aggregate of slot 31
 
-  Scenario Outline: All usable nodes are told by <path>
+  Scenario Outline: All nodes that answer are told by <path>
     Given a backup consensus node nimbus
     And the proxy runs
     When nimbus starts to sync
@@ -57,13 +58,23 @@ Feature: A validator's duties stay on one node, and what all nodes must know all
     Then the client gets HTTP status 200
     And lighthouse has been told once of <path>, byte for byte
     And teku has been told once of <path>, byte for byte
-    And nimbus was not told of <path>
+    And nimbus has been told once of <path>, byte for byte
 
     Examples:
       | path                                           |
       | /eth/v1/validator/sync_committee_subscriptions |
       | /eth/v1/validator/prepare_beacon_proposer      |
       | /eth/v1/validator/register_validator           |
+
+  Scenario: A node that was away is told again
+    Given the proxy runs
+    When a validator client posts to /eth/v1/validator/prepare_beacon_proposer
+    Then the client gets HTTP status 200
+    And teku has been told once of /eth/v1/validator/prepare_beacon_proposer, byte for byte
+    When teku goes down
+    Then teku is found down
+    When teku is well again
+    Then teku has been told once of /eth/v1/validator/prepare_beacon_proposer, byte for byte
 
   Scenario: The first good answer is the client's
     Given the proxy runs

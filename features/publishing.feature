@@ -1,5 +1,5 @@
-Feature: A block is published through one node, by what that node says of it
-  200 and 202 say that it was broadcast, 400 that it is not worth it; only 503 says that another node should do it.
+Feature: A block is given to nodes until one has taken it
+  200 and 202 say that it was broadcast, 400 that it is not worth it. Everything else, and no answer, sends the same bytes to another node.
 
   Background:
     Given a primary consensus node lighthouse
@@ -25,15 +25,21 @@ Feature: A block is published through one node, by what that node says of it
       | 202    |
       | 400    |
       | 415    |
-      | 500    |
 
-  Scenario: A node that says 503 is followed by another
+  Scenario Outline: A node that says <status> is followed by another
     Given the proxy runs
-    And lighthouse answers publications with HTTP status 503
+    And lighthouse answers publications with HTTP status <status>
     When a validator client publishes a block
     Then the client gets HTTP status 200
     And the block has reached lighthouse once, byte for byte
     And the block has reached teku once, byte for byte
+
+    Examples:
+      | status |
+      | 500    |
+      | 502    |
+      | 503    |
+      | 504    |
 
   Scenario: When every node says 503, so does the proxy, in a node's words
     Given the proxy runs
@@ -50,10 +56,17 @@ Feature: A block is published through one node, by what that node says of it
     And the block has not reached lighthouse
     And the block has reached teku once, byte for byte
 
-  Scenario: A block that may have been published is not published again
+  Scenario: A block whose node dies over it reaches another
     Given the proxy runs
     When lighthouse loses its answers to publications
     And a validator client publishes a block
-    Then the client gets the beacon API's error 502: "may or may not have taken effect"
+    Then the client gets HTTP status 200
     And the block has reached lighthouse once, byte for byte
-    And the block has not reached teku
+    And the block has reached teku once, byte for byte
+
+  Scenario: When every node dies over it, nobody knows whether the network has it
+    Given the proxy runs
+    When lighthouse loses its answers to publications
+    And teku loses its answers to publications
+    And a validator client publishes a block
+    Then the client gets the beacon API's error 502: "may or may not have taken effect"

@@ -5,7 +5,13 @@ mod descriptors;
 mod doors;
 mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -67,6 +73,17 @@ impl World {
             threads: Some(threads),
             descriptors: None,
         }
+    }
+
+    /// What nobody can guess. In a simulation it follows from the clock, so that a run can be repeated.
+    fn secret(&self) -> [u8; 32] {
+        let mut secret = [0; 32];
+        for part in secret.chunks_exact_mut(8) {
+            // Its keys come from the operating system.
+            let bits = if self.threads.is_some() { RandomState::new().hash_one(0) } else { (self.wall)() };
+            part.copy_from_slice(&bits.to_be_bytes());
+        }
+        secret
     }
 }
 
@@ -159,7 +176,7 @@ impl App {
         }
         let broken = Arc::new(watch::Sender::new(false));
         let (couriers, jobs) = Couriers::new(world.threads.unwrap_or(1));
-        let tools = Tools { world: &world, metrics: &metrics, couriers: &couriers, broken: &broken };
+        let tools = Tools { world: &world, metrics: &metrics, memory: &memory, couriers: &couriers, broken: &broken };
         let (site, parts) = build::build(config, &tools).map_err(StartError::Node)?;
         let site = Arc::new(ArcSwap::from_pointee(site));
         let closing = watch::Sender::new(false);
@@ -295,7 +312,8 @@ impl Shared {
         }
         let Self { world, metrics, couriers, broken, .. } = self;
         let limit = config.max_client_memory;
-        let changed = parts.replace(config, &Tools { world, metrics, couriers, broken }).await?;
+        let tools = Tools { world, metrics, memory: &self.memory, couriers, broken };
+        let changed = parts.replace(config, &tools).await?;
         self.site.store(Arc::new(parts.site()));
         self.memory.set_limit(limit.unwrap_or_else(memory::quarter));
         self.reloaded.send_modify(|count| *count += 1);

@@ -9,6 +9,7 @@ mod attempt;
 mod choice;
 mod ending;
 pub mod hold;
+pub mod kept;
 mod known;
 mod late;
 mod leaving;
@@ -17,7 +18,7 @@ mod promise;
 pub mod rest;
 mod settle;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
@@ -28,6 +29,7 @@ use self::{
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     ending::{Ending, Refused},
     hold::{First, Hold, Left, Turn},
+    kept::Keeper,
     late::Late,
     leaving::Leaving,
     pause::Pause,
@@ -36,7 +38,7 @@ use self::{
 use crate::{
     config::{Calls as Settings, Policy, Verify},
     domain::{
-        method::{Again, Class, Method, Tells},
+        method::{Class, Method, Tells},
         refusal::Refusal,
         rpc::Request,
     },
@@ -54,6 +56,8 @@ pub struct Calls {
     blocked: Box<[bool]>,
     metrics: CallMetrics,
     hold: Hold<Calls>,
+    /// Who answers calls about filters.
+    keeper: OnceLock<Arc<dyn Keeper>>,
 }
 
 /// What a door wants of a call.
@@ -92,6 +96,7 @@ impl Calls {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|place| settings.blocks(Method::label_at(place))).collect(),
+            keeper: OnceLock::new(),
             settings: settings.clone(),
             pool,
         }
@@ -121,7 +126,11 @@ impl Calls {
     pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
         let method = Method::of(&request.method);
         let mut ending = Ending { calls: self, method, arrived: terms.arrived, counted: false };
-        let outcome = self.exchange(request, method, terms, alarm).await;
+        let outcome = match method.class {
+            // In a box, so that other calls do not pay for its size.
+            Class::Filter => Box::pin(self.kept(request, method, terms, alarm)).await,
+            _ => self.exchange(request, method, terms, alarm).await,
+        };
         ending.count(match &outcome {
             Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
             Outcome::Answered(_) => CallOutcome::NodeError,
@@ -133,9 +142,13 @@ impl Calls {
         outcome
     }
 
-    async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
+    fn is_blocked(&self, request: &Request<'_>, method: Method) -> bool {
         let is_blocked = self.blocked.get(method.place).copied();
-        if is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method)) {
+        is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method))
+    }
+
+    async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
+        if self.is_blocked(request, method) {
             return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
         }
         if method.class == Class::Subscription {
@@ -310,9 +323,7 @@ impl<'a> Course<'a> {
                     }
                 }
             }
-            // A filter is known to one node: what that says of it is the last word.
-            let is_settled = self.best.is_some() && self.method.class == Class::NodeLocal;
-            if is_settled || (self.may_have_arrived && !self.method.is_repeatable()) {
+            if self.may_have_arrived && !self.method.is_repeatable() {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tried.push(node);
@@ -439,7 +450,6 @@ impl<'a> Course<'a> {
             // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
             *turn = None;
             let (until, bytes) = (self.hold_until(now), self.request.raw.len());
-            let is_spent = self.may_have_arrived && self.method.again() == Again::Elsewhere;
             if let Some(null) = &mut self.null {
                 let Some(pause) = null.pause(now) else { return Ok(None) };
                 hold.pause(pause.min(self.deadline - now), bytes).await?;
@@ -447,7 +457,7 @@ impl<'a> Course<'a> {
                 self.attempts = 0;
                 continue;
             }
-            if is_spent || self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
+            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
@@ -491,9 +501,8 @@ impl<'a> Course<'a> {
         }
         Err(match (self.rejected, refusal) {
             (Some(status), _) => Refusal::Rejected(status),
-            // A read has no outcome to be unsure of; what a poll took may be lost.
+            // A read has no outcome to be unsure of.
             _ if self.may_have_arrived && self.method.class == Class::RawTransaction => Refusal::OutcomeUnknown,
-            _ if self.may_have_arrived && self.method.again() == Again::Elsewhere => Refusal::OutcomeUnknown,
             (None, None | Some(Refusal::Unserved(_))) if let Some(until) = rests() => {
                 Refusal::Resting(seconds_to(until))
             }

@@ -34,6 +34,16 @@ pub struct Follower {
     pools: watch::Sender<Arc<Pool>>,
     wish: watch::Sender<Wish>,
     pace: Pace,
+    place: watch::Receiver<Place>,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The height of the newest block that stands.
+    pub tip: u64,
+    /// The number of the newest change that was told.
+    pub seq: u64,
 }
 
 /// The usual time between blocks in milliseconds, plus one; 0 while it is not known. The driver writes it.
@@ -69,10 +79,11 @@ impl Follower {
         let (pools, wish) = (watch::Sender::new(pool.clone()), watch::Sender::new(Wish::default()));
         let follow = Follow::new(settings, Instant::now());
         let pace = Pace::default();
-        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics, pace.clone());
+        let (progress, place) = watch::channel(Place::default());
+        let driver = Driver::new(pool, follow, wish.subscribe(), changes, metrics, pace.clone(), progress);
         let mut task = JoinSet::new();
         task.spawn(driver.run(pools.subscribe()));
-        (Arc::new(Self { pools, wish, pace }), told, Running::new(task))
+        (Arc::new(Self { pools, wish, pace, place }), told, Running::new(task))
     }
 
     /// From now on the chain is that of another pool of the same network. Nothing is lost on the way.
@@ -95,6 +106,11 @@ impl Follower {
     /// The usual time between blocks, once enough are known.
     pub fn block_time(&self) -> Option<Duration> {
         self.pace.time()
+    }
+
+    /// How far it has come.
+    pub fn place(&self) -> watch::Receiver<Place> {
+        self.place.clone()
     }
 
     /// The pool whose chain it follows now.

@@ -11,6 +11,7 @@ mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
+mod filters;
 mod flags;
 mod header;
 mod health;
@@ -45,10 +46,11 @@ use std::{
 use self::root::read;
 
 pub use self::{
-    beacon::{Beacon, PathPattern},
+    beacon::{Beacon, PathPattern, PublishTo},
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
     chain::{Chain, TrustBloom},
+    filters::Filters,
     flags::Flags,
     health::{Health, Ready},
     hosts::{HostRule, Hosts},
@@ -87,6 +89,8 @@ pub struct Config {
     pub calls: Calls,
     /// How much of the chain is kept in mind for subscribers.
     pub chain: Chain,
+    /// Limits of the filters that clients poll.
+    pub filters: Filters,
     /// Which web pages may read answers.
     pub cors: Cors,
     /// Limits of clients' WebSocket connections.
@@ -173,6 +177,7 @@ impl Config {
             health: _,
             calls: _,
             chain,
+            filters: _,
             cors: _,
             ws: _,
             beacon: _,

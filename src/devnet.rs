@@ -16,6 +16,7 @@ mod eth;
 mod fault;
 mod filter;
 mod gate;
+mod gossip;
 mod hash;
 mod hex;
 mod http;
@@ -26,7 +27,9 @@ mod record;
 mod rlp;
 mod rpc;
 mod serve;
+mod told;
 mod transaction;
+mod validator;
 mod view;
 mod ws;
 
@@ -46,11 +49,13 @@ pub use self::{
     block::Block,
     bloom::Bloom,
     chain::{Chain, ChainError, KEPT_BLOCKS, Reorg},
-    fault::{Fault, FaultError, is_probe},
+    fault::{Fault, FaultError, Store, is_probe},
+    gossip::{Kind as Message, Taken},
     hash::{Address, Hash},
     node::{Kind, Node},
     record::{Request, Transport},
     transaction::{Log, Mined, Transaction},
+    validator::{Client as ValidatorClient, Earned, Proposals, Tally, Validator},
     view::Snapshot,
 };
 use crate::net::Listen;
@@ -112,6 +117,7 @@ pub struct Devnet {
     execution: Vec<Arc<Node>>,
     consensus: Vec<Arc<Node>>,
     control: Option<SocketAddr>,
+    clients: Arc<control::Clients>,
     _tasks: JoinSet<()>,
 }
 
@@ -148,17 +154,23 @@ impl Devnet {
             }
         }
         let [execution, consensus] = nodes;
-        let mut control = None;
+        let (mut control, clients) = (None, Arc::<control::Clients>::default());
         if let Some(addr) = options.control {
             let accept = listen.bind(addr).await?;
             control = Some(accept.local_addr());
             let nodes = execution.iter().chain(&consensus).cloned().collect();
-            tasks.spawn(control::run(Arc::new(control::Control { chain: chain.clone(), nodes }), accept));
+            tasks.spawn(control::run(
+                Arc::new(control::Control { chain: chain.clone(), nodes, clients: clients.clone() }),
+                accept,
+            ));
         }
         if let Some(time) = options.block_time.filter(|time| !time.is_zero()) {
-            tasks.spawn(mine(chain.clone(), time));
+            // Slots begin with whole seconds.
+            let into = Duration::from_millis(clock.millis() % 1000);
+            let first = if time.subsec_nanos() == 0 { time - into } else { time };
+            tasks.spawn(mine(chain.clone(), first, time));
         }
-        Ok(Self { chain, execution, consensus, control, _tasks: tasks })
+        Ok(Self { chain, execution, consensus, control, clients, _tasks: tasks })
     }
 
     /// The execution node `index`, from 0.
@@ -190,6 +202,15 @@ impl Devnet {
         &self.chain
     }
 
+    /// Starts a validator client. The control server shows what it earns.
+    #[must_use]
+    pub fn validate(&self, client: ValidatorClient) -> Validator {
+        let name = client.name.clone();
+        let validator = Validator::start(self.chain.clone(), client);
+        self.clients.add(name, validator.watch());
+        validator
+    }
+
     /// Where the control server listens.
     #[must_use]
     pub fn control_addr(&self) -> Option<SocketAddr> {
@@ -197,8 +218,8 @@ impl Devnet {
     }
 }
 
-async fn mine(chain: Arc<Chain>, time: Duration) {
-    let mut ticks = interval_at(Instant::now() + time, time);
+async fn mine(chain: Arc<Chain>, first: Duration, time: Duration) {
+    let mut ticks = interval_at(Instant::now() + first, time);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

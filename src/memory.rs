@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn who_holds_most_gives_way_to_those_who_hold_less() {
         let budget = Budget::new(64 * STEP);
-        let [greedy, other, third] = [(); 3].map(|()| Account::open(&budget));
+        let [greedy, other, third] = [(); 3].map(|()| Account::of(&budget, None));
         let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();
         let (mut of_greedy, mut of_other) = (greedy.incoming(), other.outgoing());
         of_greedy.resize(FREE + 40 * STEP).unwrap();

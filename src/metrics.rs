@@ -71,12 +71,32 @@ struct Plain {
     /// Blocks with logs that their headers' bloom filters do not have.
     #[metric(labels = ["network"])]
     bloom_contradictions_total: Counter,
+    /// Filters that clients poll, open now, by what they are about: blocks, logs or transactions.
+    #[metric(labels = ["network", "kind"])]
+    filters: Gauge,
+    /// Bytes that are kept for filters that were not polled since.
+    #[metric(labels = ["network"])]
+    filter_backlog_bytes: Gauge,
+    /// Filters that were dropped, by reason: timeout (not polled for too long), backlog (too far behind), gap (blocks or logs cannot be
+    /// had), or lost_answer (an answer was lost, and later changes were given already).
+    #[metric(labels = ["network", "reason"])]
+    filters_dropped_total: Counter,
     /// Clients cut off because they did not take what was sent to them.
     #[metric]
     slow_clients_closed_total: Counter,
     /// Calls that wait now because no node can serve.
     #[metric(labels = ["network", "layer"])]
     held_calls: Gauge,
+    /// Times that a signed message was given to one more node, by reason: lost or refused (by the node before), unreachable, late, out
+    /// (the node before went out), or unknown_block (the node before does not know the block that the message refers to).
+    #[metric(labels = ["network", "reason"])]
+    publications_again_total: Counter,
+    /// What all nodes are told that a node was told again, because it had been away or had begun anew.
+    #[metric(labels = ["network"])]
+    told_again_total: Counter,
+    /// Bytes of what all nodes were told in the last two epochs, kept for nodes that return.
+    #[metric(labels = ["network"])]
+    kept_bytes: Gauge,
     /// Client HTTP connections open now.
     #[metric]
     http_connections: Gauge,
@@ -227,6 +247,19 @@ impl Metrics {
         self.plain.bloom_contradictions_total(network).inc();
     }
 
+    /// There are so many filters: of blocks, of logs, of transactions. So many bytes are kept for them.
+    pub fn filters(&self, network: &str, counts: [usize; 3], backlog: usize) {
+        for (kind, count) in ["blocks", "logs", "transactions"].into_iter().zip(counts) {
+            self.plain.filters(network, kind).set(count as u64);
+        }
+        self.plain.filter_backlog_bytes(network).set(backlog as u64);
+    }
+
+    /// A filter was dropped.
+    pub fn filter_dropped(&self, network: &str, reason: &str) {
+        self.plain.filters_dropped_total(network, reason).inc();
+    }
+
     /// A slow client was cut off.
     pub fn slow_client_closed(&self) {
         self.plain.slow_clients_closed_total().inc();
@@ -240,6 +273,21 @@ impl Metrics {
     /// Counts a call as waiting for as long as the guard lives.
     pub fn hold(&self, network: &str, layer: &str) -> impl Drop + use<> {
         Guard::new(self.plain.held_calls.clone(), vec![network.to_owned(), layer.to_owned()])
+    }
+
+    /// A signed message was given to one more node.
+    pub fn given_again(&self, network: &str, reason: &str) {
+        self.plain.publications_again_total(network, reason).inc();
+    }
+
+    /// A node was told something again.
+    pub fn told_again(&self, network: &str) {
+        self.plain.told_again_total(network).inc();
+    }
+
+    /// So many bytes are kept for nodes that return.
+    pub fn kept(&self, network: &str, bytes: usize) {
+        self.plain.kept_bytes(network).set(bytes as u64);
     }
 
     /// Counts a client connection as open for as long as the guard lives.

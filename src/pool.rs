@@ -6,6 +6,7 @@
 mod announced;
 pub mod ask;
 pub mod board;
+pub mod bounds;
 mod claims;
 pub mod clock;
 mod ear;
@@ -26,6 +27,7 @@ mod running;
 mod scout;
 pub mod snapshot;
 mod tend;
+pub mod view;
 
 use std::{
     sync::{
@@ -56,6 +58,7 @@ use self::{
     probe::Prober,
     resting::Kind,
     snapshot::Snapshot,
+    view::Tied,
 };
 pub use self::{running::Running, scout::Scout};
 use crate::{
@@ -114,6 +117,8 @@ pub struct Pool {
     caught_up: Mutex<Vec<Option<Instant>>>,
     /// Rung when a rest may have ended.
     stirred: Notify,
+    /// What ties clients to a node.
+    tied: Tied,
     /// What clients were told of by its hash.
     announced: Mutex<Announced>,
     inbox: mpsc::Sender<Input>,
@@ -151,6 +156,7 @@ impl Pool {
             version: AtomicU64::new(0),
             caught_up: Mutex::new(vec![None; count]),
             stirred: Notify::new(),
+            tied: Tied::new(),
             announced: Mutex::default(),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
@@ -327,6 +333,7 @@ async fn think(pool: Arc<Pool>, mut findings: mpsc::Receiver<Input>, metrics: Ar
             pool.served_by.store(board.active().unwrap_or(NOBODY), Relaxed);
         }
         let served = Served { height: pool.served(), by: pool.served_by() };
+        board.ties = pool.tied.ties(pool.snapshot().chain.as_ref(), now);
         let effects = board.step(input, &pool.nodes, served, now, wall());
         if let (Some(node), Some(height)) = (board.active(), board.active_height()) {
             pool.raise(node, height);

@@ -1,11 +1,12 @@
 //! Floor 6, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
 //!
 //! A client's subscription never touches a node. What the follower tells of the chain becomes notifications here: [`heads`] of new blocks,
-//! [`logs`] of their logs. What cannot be told from the chain comes from a subscription that all clients share ([`passthrough`]).
+//! [`logs`] of their logs; and what filters that are polled are told ([`filters`]). What cannot be told from the chain comes from a subscription that all clients share ([`passthrough`]).
 //! Subscribers are told on the threads that serve them ([`courier`]), through their [`mailbox`].
 
 mod audience;
 mod courier;
+mod filters;
 mod heads;
 mod id;
 mod logs;
@@ -19,7 +20,7 @@ use std::{
 };
 
 use serde_json::value::RawValue;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{
     audience::{Audience, Seat},
@@ -28,6 +29,7 @@ use self::{
 };
 pub use self::{
     courier::{Couriers, Job},
+    filters::{Counts, Filters},
     id::SubscriptionId,
     mailbox::{Closing, Letter, Mailbox, Note},
     refused::Refused,
@@ -35,6 +37,7 @@ pub use self::{
 use crate::{
     chain::{Change, Follower},
     config,
+    memory::Budget,
     metrics::Metrics,
     pool::{self, Pool},
 };
@@ -46,8 +49,14 @@ pub struct Settings {
     pub chain: config::Chain,
     /// How long a client waits for a subscription that a node must give.
     pub timeout: Duration,
-    /// What is random comes from it.
+    /// Limits of the filters that clients poll.
+    pub filters: config::Filters,
+    /// What clients make the proxy hold, which what is kept for filters is part of.
+    pub memory: Arc<Budget>,
+    /// What is random comes from it, but for the ids of filters.
     pub seed: u64,
+    /// The ids of filters come from it.
+    pub secret: [u8; 32],
 }
 
 /// The subscriptions of one network's clients.
@@ -55,7 +64,8 @@ pub struct Views {
     interest: Arc<Interest>,
     heads: Arc<Audience<()>>,
     logs: Arc<Audience<Filter>>,
-    topics: Topics,
+    topics: Arc<Topics>,
+    filters: Arc<Filters>,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -91,16 +101,29 @@ impl Views {
         let (follower, changes, running) = Follower::start(pool, &settings.chain, metrics.clone());
         let heads = Audience::new("newHeads", couriers.clone(), metrics.clone());
         let logs = Audience::new("logs", couriers.clone(), metrics.clone());
-        let desk = Logs::new(logs.clone(), follower.clone(), &settings.chain, metrics.clone());
+        let topics = Arc::new(Topics::new(follower.pool(), settings.timeout, couriers, metrics.clone()));
+        let interest = Arc::new(Interest { follower: follower.clone(), count: Mutex::new(0) });
+        let filters = Filters::new(
+            interest.clone(),
+            topics.clone(),
+            &settings.filters,
+            &settings.memory,
+            settings.secret,
+            metrics.clone(),
+        );
+        let desk = Logs::new(logs.clone(), filters.clone(), follower, &settings.chain, metrics);
         let mut task = JoinSet::new();
-        task.spawn(run(changes, heads.clone(), desk));
-        let topics = Topics::new(follower.pool(), settings.timeout, couriers, metrics);
-        let interest = Arc::new(Interest { follower, count: Mutex::new(0) });
+        task.spawn(run(changes, heads.clone(), desk, filters.clone()));
         let random = Mutex::new(fastrand::Rng::with_seed(settings.seed));
         (
-            Arc::new(Self { interest, heads, logs, topics, random }),
+            Arc::new(Self { interest, heads, logs, topics, filters, random }),
             Running { own: pool::Running::new(task), follower: running },
         )
+    }
+
+    /// The filters that clients poll.
+    pub fn filters(&self) -> &Arc<Filters> {
+        &self.filters
     }
 
     /// From now on the network's nodes are those of another pool, and clients wait so long for what a node must give. Subscriptions go on,
@@ -260,20 +283,22 @@ impl Drop for Interested {
 }
 
 /// However the task ends, its subscribers' connections end with it.
-struct EndsWith(Arc<Audience<()>>, Arc<Audience<Filter>>);
+struct EndsWith(Arc<Audience<()>>, Arc<Audience<Filter>>, Arc<Filters>);
 
 impl Drop for EndsWith {
     fn drop(&mut self) {
         self.0.close_all(Closing::Gone);
         self.1.close_all(Closing::Gone);
+        self.2.give_up();
     }
 }
 
 /// Makes notifications of what changes, for as long as the follower lives.
-async fn run(mut changes: mpsc::Receiver<Change>, heads: Arc<Audience<()>>, mut logs: Logs) {
-    let _ends_with = EndsWith(heads.clone(), logs.audience.clone());
+async fn run(mut changes: mpsc::Receiver<Change>, heads: Arc<Audience<()>>, mut logs: Logs, filters: Arc<Filters>) {
+    let _ends_with = EndsWith(heads.clone(), logs.audience.clone(), filters.clone());
+    let mut sweep = Instant::now();
     loop {
-        // Both arms are cancel-safe. Heads never wait for logs.
+        // All arms are cancel-safe. Heads never wait for logs.
         tokio::select! {
             biased;
             change = changes.recv() => {
@@ -282,6 +307,7 @@ async fn run(mut changes: mpsc::Receiver<Change>, heads: Arc<Audience<()>>, mut 
                 logs.change(&change).await;
             }
             fetched = logs.fetched() => logs.found(fetched).await,
+            () = filters.idle(&mut sweep) => filters.sweep(),
         }
     }
 }

@@ -3,6 +3,10 @@
 
 mod common;
 
+#[path = "beacon_rest/clocks.rs"]
+mod clocks;
+#[path = "beacon_rest/differing.rs"]
+mod differing;
 #[path = "beacon_rest/duties.rs"]
 mod duties;
 #[path = "beacon_rest/guard.rs"]

@@ -17,6 +17,12 @@ use std::{
 
 use common::rest::{Exchange, Node, over, request, response};
 use outline::Outline;
+use steadfast::domain::rest::{Class, Route};
+
+/// Every route of the description with its methods, and what each is to the proxy.
+const ROUTES: &str = include_str!("beacon_routes/routes.txt");
+/// Routes that are in no description any more, and that clients still use.
+const FORMER: &str = include_str!("beacon_routes/former.txt");
 
 /// Event streams are no node's answer passed on: they have tests of their own.
 const STREAMS: &str = "/eth/v1/events";
@@ -152,6 +158,47 @@ fn all(folder: &Path) -> (Vec<Case>, BTreeMap<String, usize>, usize) {
         }
     }
     (all, routes, found)
+}
+
+/// Method, path and class of each line.
+fn listed(list: &'static str) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    list.lines().map(|line| {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap_or_else(|| panic!("{line}"));
+        (word(), word(), word())
+    })
+}
+
+#[test]
+fn every_route_has_the_class_that_the_list_gives_it() {
+    let lines: Vec<_> = listed(ROUTES).chain(listed(FORMER)).collect();
+    assert!(lines.len() > 95, "{} routes", lines.len());
+    for (method, path, class) in lines {
+        let path: Vec<&str> = path.split('/').map(|step| if step.starts_with('{') { "head" } else { step }).collect();
+        let route = Route::of(method, &path.join("/"));
+        let of_the_table = match route.class {
+            Class::Read => "read",
+            Class::Publish => "publish",
+            Class::Everywhere => "everywhere",
+            Class::Once => "once",
+        };
+        assert_eq!((of_the_table, route.group == "other"), (class, false), "{method} {path:?}");
+    }
+}
+
+#[test]
+fn the_list_has_every_route_of_the_description() {
+    let Some(folder) = folder() else { return };
+    let index = Outline::read(&folder.join("beacon-node-oapi.yaml"));
+    let mut described = Vec::new();
+    for path in &index.get("paths").unwrap().below {
+        let route = Outline::read(&folder.join(&path.get("$ref").unwrap().value));
+        described.extend(route.below.iter().map(|method| format!("{} {}", method.key.to_ascii_uppercase(), path.key)));
+    }
+    let mut known: Vec<String> = listed(ROUTES).map(|(method, path, _)| format!("{method} {path}")).collect();
+    described.sort();
+    known.sort();
+    assert_eq!(known, described);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 #[path = "consensus_pool/beacon.rs"]
 mod beacon;
 mod common;
+#[path = "consensus_pool/view.rs"]
+mod view;
 
 use std::time::Duration;
 
@@ -311,6 +313,61 @@ async fn a_status_of_206_is_not_healthy_whatever_else_is_said() {
     until_node(&proxy, "cl-1", "optimistic").await;
     node.set("/eth/v1/beacon/headers/head", 200, &beacon::header(100, false));
     until_node(&proxy, "cl-1", "up").await;
+}
+
+#[tokio::test]
+async fn before_genesis_nodes_answer_what_they_can() {
+    let nodes = [Beacon::start().await, Beacon::start().await];
+    let genesis = beacon::genesis(&"ab".repeat(32));
+    let unknown = r#"{"code":404,"message":"Chain genesis info is not yet known"}"#;
+    for node in &nodes {
+        node.set("/eth/v1/beacon/genesis", 404, unknown);
+        node.set("/eth/v1/beacon/headers/head", 404, r#"{"code":404,"message":"no head before genesis"}"#);
+        node.set("/eth/v1/node/version", 200, r#"{"data":{"version":"Beacon/1"}}"#);
+    }
+    let proxy = over([&*nodes[0].url(), &nodes[1].url()]).await;
+    until_node(&proxy, "cl-1", "syncing").await;
+    let get = async |path| common::rest::ask(&proxy, "GET", path).await;
+    let answer = get("/eth/v1/beacon/genesis").await;
+    assert_eq!((answer.status, &*answer.text()), (404, unknown));
+    assert_eq!(get("/eth/v1/node/version").await.status, 200);
+    assert_eq!(get("/eth/v1/config/spec").await.status, 200);
+    // One of them knows it before the other.
+    for node in nodes.iter().rev() {
+        node.set("/eth/v1/beacon/genesis", 200, &genesis);
+        node.set("/eth/v1/beacon/headers/head", 200, &beacon::header(100, false));
+        let name = if node.url() == nodes[0].url() { "cl-1" } else { "cl-2" };
+        until_node(&proxy, name, "up").await;
+        until("it is served", async || get("/eth/v1/beacon/genesis").await.status == 200).await;
+    }
+    // What is no beacon API has no genesis to come.
+    let other = Beacon::start().await;
+    other.set("/eth/v1/beacon/genesis", 404, "not found");
+    let proxy = over([&*other.url()]).await;
+    until_node(&proxy, "cl-1", "down").await;
+}
+
+#[tokio::test]
+async fn fields_may_be_null_numbers_or_left_out() {
+    let node = Beacon::start().await;
+    let root = format!("0x{:064x}", 100);
+    let header = format!(
+        r#"{{"execution_optimistic":null,"data":{{"root":"{root}","header":{{"message":{{"slot":100,"parent_root":"{root}"}}}}}}}}"#
+    );
+    node.set("/eth/v1/beacon/headers/head", 200, &header);
+    node.set(
+        "/eth/v1/node/syncing",
+        200,
+        r#"{"data":{"head_slot":100,"sync_distance":0,"is_syncing":false,"is_optimistic":null,"el_offline":null}}"#,
+    );
+    node.set(
+        "/eth/v1/config/spec",
+        200,
+        r#"{"data":{"SECONDS_PER_SLOT":12,"SLOTS_PER_EPOCH":32,"DEPOSIT_CHAIN_ID":null}}"#,
+    );
+    let proxy = over([&*node.url()]).await;
+    until_node(&proxy, "cl-1", "up").await;
+    assert_eq!(side(&proxy).await["head"], 100);
 }
 
 #[tokio::test]

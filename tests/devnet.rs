@@ -8,6 +8,8 @@ mod client;
 mod consensus;
 #[path = "devnet/control.rs"]
 mod control;
+#[path = "devnet/duties.rs"]
+mod duties;
 #[path = "devnet/execution.rs"]
 mod execution;
 #[path = "devnet/faults.rs"]

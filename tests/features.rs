@@ -17,6 +17,8 @@ mod duties;
 mod effects;
 #[path = "features/events.rs"]
 mod events;
+#[path = "features/filters.rs"]
+mod filters;
 #[path = "features/heard.rs"]
 mod heard;
 #[path = "features/nodes.rs"]

@@ -12,6 +12,8 @@ missing=()
 for tool in curl npm python3; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
+# Without this, Debian's Python makes no environment for web3.py.
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
     command -v apt-get >/dev/null || fail "${missing[*]} must be installed, and this is not a Debian to get them from"
     root=()
@@ -26,7 +28,8 @@ fi
 # What package.json names is here, in that very version.
 complete() {
     node -e '
-        for (const [name, version] of Object.entries(require("./package.json").devDependencies)) {
+        for (const [name, wanted] of Object.entries(require("./package.json").devDependencies)) {
+            const version = wanted.split("@").pop()
             const found = require(`./node_modules/${name}/package.json`).version
             if (found !== version) throw new Error(`${name} ${found} is here instead of ${version}`)
         }'
@@ -35,6 +38,14 @@ if ! complete 2>/dev/null; then
     # Not `npm ci`: it refuses a lock file that does not name the builds for every other platform.
     npm install --no-save --ignore-scripts --no-audit --no-fund
     complete || fail "not everything came that package.json names"
+fi
+
+# web3.py lives in an environment of its own, made anew when what it should hold has changed.
+if ! cmp -s requirements.txt venv/installed.txt; then
+    rm -rf venv
+    python3 -m venv venv
+    venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+    cp requirements.txt venv/installed.txt
 fi
 
 # The binary itself is one of the packages, so no package's script has to run.

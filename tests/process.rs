@@ -11,6 +11,8 @@ mod common;
 
 #[path = "process/descriptors.rs"]
 mod descriptors;
+#[path = "process/filters.rs"]
+mod filters;
 #[path = "process/harness.rs"]
 mod harness;
 #[path = "process/memory.rs"]

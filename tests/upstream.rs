@@ -71,6 +71,28 @@ async fn a_node_that_closes_idle_connections_costs_no_call_neither_reads_nor_tra
 }
 
 #[tokio::test]
+async fn a_used_connection_lost_after_a_silence_was_not_stale() {
+    let (first, _well, proxy) = first_and_well(|seen| match seen.turn {
+        0 => Reply::result(seen, "\"first\""),
+        _ => Reply::act(|io| async move {
+            sleep(Duration::from_millis(600)).await;
+            drop(io);
+            None
+        }),
+    })
+    .await;
+    for calls in 1..20 {
+        let answer = proxy.post(call(calls, "eth_call", "[7]")).await.text();
+        // The node had the call, and another answers it: it is not asked for the same again.
+        assert_eq!(first.count("eth_call"), calls);
+        if answer.contains("well") {
+            return;
+        }
+    }
+    panic!("no connection was used twice");
+}
+
+#[tokio::test]
 async fn half_an_answer_is_made_good_by_another_node() {
     let whole = |seen: &Seen| answer(seen.id(), &format!("\"{}\"", "h".repeat(100_000)));
     type Half = Box<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;

@@ -17,6 +17,7 @@ use crate::{
     domain::verdict::Layer,
     door::site::{Served, Site},
     events::{self, Events},
+    memory::Budget,
     metrics::{Metrics, NodeLabels},
     pool::{
         Pool,
@@ -74,6 +75,8 @@ struct Viewed {
 pub(super) struct Tools<'a> {
     pub(super) world: &'a World,
     pub(super) metrics: &'a Arc<Metrics>,
+    /// What clients make the proxy hold.
+    pub(super) memory: &'a Arc<Budget>,
     /// The ways to the workers.
     pub(super) couriers: &'a Couriers,
     /// Told when something has ended that should not.
@@ -106,12 +109,23 @@ pub(super) fn build(config: Config, tools: &Tools<'_>) -> Result<(Site, Parts), 
     let networks = config.networks.iter().map(|network| Part::build(network, &config, None, share, tools));
     let networks: Vec<Part> = networks.collect::<Result<_, _>>()?;
     let parts = Parts { config, share, networks, retired: JoinSet::new() };
+    parts.keep_filters();
     Ok((parts.site(), parts))
 }
 
 impl Parts {
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Has calls about filters answered by the views, which outlive what a reload replaces.
+    fn keep_filters(&self) {
+        for part in &self.networks {
+            if let (Some(calls), Some(viewed)) = (&part.calls, &part.views) {
+                viewed.views.filters().allow(&self.config.filters);
+                calls.keep(viewed.views.filters().clone());
+            }
+        }
     }
 
     pub(super) fn site(&self) -> Site {
@@ -125,8 +139,8 @@ impl Parts {
         };
         Site {
             networks: self.networks.iter().map(served).collect(),
-            hosts: self.config.hosts.for_clients(self.config.listen.ip().is_loopback()),
-            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen.ip().is_loopback()),
+            hosts: self.config.hosts.for_clients(self.config.listen),
+            admin_hosts: self.config.admin.hosts.for_operator(self.config.admin.listen),
             ready: self.config.health.ready,
             origins: self.config.cors.origins.clone(),
             rules: self.config.beacon.clone(),
@@ -146,7 +160,9 @@ impl Parts {
     pub(super) async fn replace(&mut self, config: Config, tools: &Tools<'_>) -> Result<String, String> {
         // What is said to load balancers is nothing to the nodes.
         let health = config::Health { ready: config.health.ready, ..self.config.health.clone() };
-        let same_rules = health == config.health && self.config.calls == config.calls;
+        let same_rules = health == config.health
+            && self.config.calls == config.calls
+            && self.config.beacon.publish_to == config.beacon.publish_to;
         let kept =
             |network: &config::Network| self.networks.iter().position(|part| same_rules && part.settings == *network);
         let share = tools.share(&config);
@@ -232,6 +248,7 @@ impl Parts {
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let replaced = std::mem::replace(self, Self { config, share, networks, retired: JoinSet::new() });
         self.retired = replaced.retired;
+        self.keep_filters();
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {
             let until = Instant::now() + LONGEST_RETIREMENT;
@@ -300,7 +317,8 @@ impl Part {
             Ok(Some(pool))
         };
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
-        let beacon = start(Layer::Cl, &settings.cl)?.map(|pool| Arc::new(Rest::new(pool, &config.calls, metrics)));
+        let beacon = start(Layer::Cl, &settings.cl)?
+            .map(|pool| Arc::new(Rest::new(pool, &config.calls, config.beacon.publish_to, metrics)));
         let events = beacon.as_ref().map(|rest| Told::start(rest.pool(), config, tools));
         let views = calls.as_ref().map(|calls| Viewed::start(calls.pool(), config, tools));
         Ok(Self { settings: settings.clone(), served: name, calls, beacon, events, views, _watch: watch })
@@ -336,7 +354,14 @@ impl Told {
 impl Viewed {
     fn start(pool: &Arc<Pool>, config: &Config, tools: &Tools<'_>) -> Self {
         let seed = (tools.world.wall)();
-        let settings = view::Settings { chain: config.chain.clone(), timeout: config.calls.timeout, seed };
+        let settings = view::Settings {
+            chain: config.chain.clone(),
+            timeout: config.calls.timeout,
+            filters: config.filters.clone(),
+            memory: tools.memory.clone(),
+            seed,
+            secret: tools.world.secret(),
+        };
         let (views, mut running) = Views::start(pool.clone(), &settings, tools.couriers.clone(), tools.metrics.clone());
         let mut watch = JoinSet::new();
         let how = async move { running.broken().await };

@@ -16,6 +16,7 @@ use memchr::memmem::Finder;
 
 use self::{
     pieces::Pieces,
+    receipt::Receipt,
     rest::{Rest, Torn},
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
 };
 
 pub(in crate::call) mod pieces;
+pub mod receipt;
 mod rest;
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
@@ -74,12 +76,16 @@ pub struct Answer {
     pub retry_after: Option<u32>,
     /// Whether the result is `null`.
     pub is_null: bool,
+    /// Where the result begins in what is in memory, if that is known; 0 otherwise.
+    result: usize,
     pieces: Pieces,
     /// In a box, since few answers have one, and every answer is moved several times.
     rest: Option<Box<Rest>>,
     id: Id,
     /// What it takes of its client's memory.
     claim: Option<Claim>,
+    /// Who is told whether it has left. In a box, as above.
+    receipt: Option<Box<Receipt>>,
 }
 
 /// Why an answer could not be read.
@@ -118,12 +124,13 @@ enum Id {
 struct Judgement {
     kind: Kind,
     is_null: bool,
+    result: usize,
     id: Id,
 }
 
 impl Judgement {
     fn alien(why: &'static str) -> Self {
-        Self { kind: Kind::Alien(why), is_null: false, id: Id::None }
+        Self { kind: Kind::Alien(why), is_null: false, result: 0, id: Id::None }
     }
 }
 
@@ -184,8 +191,8 @@ impl Answer {
                 break;
             }
         }
-        let Judgement { kind, is_null, id } = match own {
-            None => Judgement { kind: kind_of(pieces.join(MAX_LOOK)), is_null: false, id: Id::None },
+        let judgement = match own {
+            None => Judgement { kind: kind_of(pieces.join(MAX_LOOK)), is_null: false, result: 0, id: Id::None },
             Some(own) => match beginning {
                 Beginning::Result { id, .. } if !ended => judge_beginning(id, pieces.first(), own),
                 _ if !ended => Judgement::alien("the answer is too long for what it begins with"),
@@ -196,41 +203,31 @@ impl Answer {
             },
         };
         // What comes next on the connection may be the answer to the call, or anything.
-        if matches!(kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
+        if matches!(judgement.kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
             response.condemn();
-            return Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest: None, id, claim });
+            return Ok(Self { status, claim, ..Self::judged(judgement, pieces) });
         }
         if !ended {
             hold(pieces.length() + STREAM)?;
         }
         let rest = (!ended).then(|| {
             let walk = (verify == Verify::All && own.is_some()).then(Box::default);
-            Box::new(match (own, &id) {
+            Box::new(match (own, &judgement.id) {
                 (Some(own), Id::Behind) => Rest::expecting(response, *own, walk),
-                _ => Rest::seen(response, own.is_some() && kind == Kind::Result, walk),
+                _ => Rest::seen(response, own.is_some() && judgement.kind == Kind::Result, walk),
             })
         });
-        Ok(Self { status, kind, node: None, retry_after: None, is_null, pieces, rest, id, claim })
+        Ok(Self { status, rest, claim, ..Self::judged(judgement, pieces) })
     }
 
     /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
     pub fn whole(text: Bytes, id: Range<usize>) -> Self {
-        let (kind, is_null) = match Envelope::read(&text) {
-            Ok(envelope) => kind_and_null(&envelope, &text),
-            Err(why) => (Kind::Alien(why), false),
+        let judgement = match Envelope::read(&text) {
+            Ok(envelope) => judge(envelope, &text),
+            Err(why) => Judgement::alien(why),
         };
         let id = if id.is_empty() { Id::None } else { Id::At(id) };
-        Self {
-            status: 200,
-            kind,
-            node: None,
-            retry_after: None,
-            is_null,
-            pieces: text.into(),
-            rest: None,
-            id,
-            claim: None,
-        }
+        Self::judged(Judgement { id, ..judgement }, text.into())
     }
 
     /// An answer of our own making, in a node's stead: with this result, as JSON.
@@ -238,17 +235,34 @@ impl Answer {
         const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
         let text = Bytes::from(format!(r#"{HEAD}0,"result":{result}}}"#));
         let id = Id::At(HEAD.len()..HEAD.len() + 1);
+        Self::judged(Judgement { kind: Kind::Result, is_null: false, result: 0, id }, text.into())
+    }
+
+    /// An answer that is in memory as far as it has come.
+    fn judged(Judgement { kind, is_null, result, id }: Judgement, pieces: Pieces) -> Self {
         Self {
             status: 200,
-            kind: Kind::Result,
+            kind,
             node: None,
             retry_after: None,
-            is_null: false,
-            pieces: text.into(),
+            is_null,
+            result,
+            pieces,
             rest: None,
             id,
             claim: None,
+            receipt: None,
         }
+    }
+
+    /// Has `receipt` told whether the answer leaves.
+    pub fn expect(&mut self, receipt: Receipt) {
+        self.receipt = Some(Box::new(receipt));
+    }
+
+    /// Who is to be told whether the answer leaves, for whoever takes only its text.
+    pub fn take_receipt(&mut self) -> Option<Box<Receipt>> {
+        self.receipt.take()
     }
 
     /// Puts the client's `id` in the place of ours, byte for byte.
@@ -262,7 +276,7 @@ impl Answer {
             Id::Behind => self.rest.iter_mut().for_each(|rest| rest.set_id(id)),
             Id::None => {}
         }
-        self.id = Id::None;
+        (self.id, self.result) = (Id::None, 0);
         self.count();
     }
 
@@ -291,7 +305,7 @@ impl Answer {
             if self.id != Id::None {
                 self.id = Envelope::read(&text).map_or(Id::None, |envelope| id_place(envelope.id, &text));
             }
-            self.pieces = Bytes::from(text).into();
+            (self.pieces, self.result) = (Bytes::from(text).into(), 0);
         }
     }
 
@@ -307,17 +321,16 @@ impl Answer {
 
     /// The height that the result shows, where `tells` says that it shows one.
     pub fn height(&self, tells: Tells) -> Option<u64> {
+        let text = &self.pieces.first()[..self.pieces.first().len().min(MAX_HEIGHT_LOOK)];
         let key = match tells {
             Tells::Nothing => return None,
+            Tells::Number if (1..text.len()).contains(&self.result) => return quantity(&text[self.result..]),
             Tells::Number => &KEYS[0],
             Tells::Block => &KEYS[1],
             Tells::Inclusion => &KEYS[2],
         };
-        let text = &self.pieces.first()[..self.pieces.first().len().min(MAX_HEIGHT_LOOK)];
         let at = key.find(text)? + key.needle().len();
-        let value = text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
-        let end = memchr::memchr(b'"', value)?;
-        hex::quantity(std::str::from_utf8(&value[..end]).ok()?)
+        quantity(text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
     }
 
     /// Whether `words` occur in what is in memory.
@@ -386,11 +399,12 @@ fn kind_of(text: &[u8]) -> Kind {
     }
 }
 
-fn kind_and_null(envelope: &Envelope, text: &[u8]) -> (Kind, bool) {
-    match &envelope.content {
-        Content::Result(place) => (Kind::Result, text[place.clone()] == *b"null"),
-        Content::Error(_) => (Kind::Error, false),
-    }
+fn judge(envelope: Envelope, text: &[u8]) -> Judgement {
+    let (kind, is_null, result) = match &envelope.content {
+        Content::Result(place) => (Kind::Result, text[place.clone()] == *b"null", place.start),
+        Content::Error(_) => (Kind::Error, false, 0),
+    };
+    Judgement { kind, is_null, result, id: id_place(envelope.id, text) }
 }
 
 /// The place of an id that a node wrote at `id`, or of a member for one that it did not write.
@@ -408,11 +422,15 @@ fn judge_whole(text: &[u8], own: &CallId) -> Judgement {
         Ok(envelope) if envelope.id.as_ref().is_some_and(|id| !own.is_answered_by(&text[id.clone()])) => {
             Judgement::alien(FOREIGN)
         }
-        Ok(envelope) => {
-            let (kind, is_null) = kind_and_null(&envelope, text);
-            Judgement { kind, is_null, id: id_place(envelope.id, text) }
-        }
+        Ok(envelope) => judge(envelope, text),
     }
+}
+
+/// The quantity that stands at the beginning of `value`, a string.
+fn quantity(value: &[u8]) -> Option<u64> {
+    let value = value.strip_prefix(b"\"")?;
+    let end = memchr::memchr(b'"', value)?;
+    hex::quantity(&value[..end])
 }
 
 /// Judges a long result by its beginning, with the id there if it is, and its end.
@@ -428,7 +446,7 @@ fn judge_ends(id: Option<Range<usize>>, pieces: &mut Pieces, own: &CallId) -> Ju
         (None, Ending::Whole(id)) => {
             let from = pieces.length() - tail.len();
             let id = id.map(|id| from + id.start..from + id.end);
-            return Judgement { kind: Kind::Result, is_null: false, id: id_place(id, pieces.first()) };
+            return Judgement { kind: Kind::Result, is_null: false, result: 0, id: id_place(id, pieces.first()) };
         }
     };
     judge_beginning(id, pieces.first(), own)
@@ -438,8 +456,8 @@ fn judge_ends(id: Option<Range<usize>>, pieces: &mut Pieces, own: &CallId) -> Ju
 fn judge_beginning(id: Option<Range<usize>>, text: &[u8], own: &CallId) -> Judgement {
     match id {
         Some(id) if !own.is_answered_by(&text[id.clone()]) => Judgement::alien(FOREIGN),
-        Some(id) => Judgement { kind: Kind::Result, is_null: false, id: Id::At(id) },
-        None => Judgement { kind: Kind::Result, is_null: false, id: Id::Behind },
+        Some(id) => Judgement { kind: Kind::Result, is_null: false, result: 0, id: Id::At(id) },
+        None => Judgement { kind: Kind::Result, is_null: false, result: 0, id: Id::Behind },
     }
 }
 

@@ -307,7 +307,6 @@ impl Attempt<'_> {
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
         let sending = match self.again {
             Again::Anywhere => Sending::Freely,
-            Again::Elsewhere => Sending::Once,
             Again::Never => Sending::Fresh,
         };
         let post = Post { headers: self.headers, body, sending, rank: Rank::Call, caller: self.caller };

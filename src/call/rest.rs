@@ -6,9 +6,15 @@
 
 pub mod answer;
 mod attempt;
+mod beside;
+mod blobs;
+mod clock;
+mod differs;
 mod everywhere;
 mod idle;
-mod sticky;
+mod kept;
+mod publish;
+mod returning;
 pub mod upload;
 
 use std::{
@@ -21,8 +27,8 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 pub use self::attempt::Request;
 use self::{
     answer::Answer,
-    attempt::{Sent, attempt, kind},
-    sticky::Sticky,
+    attempt::{Sent, attempt_holding, kind},
+    kept::Kept as Told,
     upload::{Kept, Upload},
 };
 use super::{
@@ -31,15 +37,14 @@ use super::{
     pause::Pause,
 };
 use crate::{
-    config::Calls as Settings,
+    config::{Calls as Settings, PublishTo},
     domain::{
         method::Class as CallClass,
         refusal::Refusal,
         rest::{Class, Route},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
-    route::{self, Load},
+    pool::{Pool, Scout, board::Trouble, health::Fault, resting::Standing},
 };
 
 /// The longest body that is kept to be sent again. A longer one is passed on once, or refused if all nodes must have it.
@@ -49,9 +54,12 @@ const MAX_KEPT: usize = 16 << 20;
 pub struct Rest {
     pool: Arc<Pool>,
     settings: Settings,
+    publish_to: PublishTo,
     metrics: CallMetrics,
+    counts: Arc<Metrics>,
+    /// What all nodes were told lately.
+    kept: Arc<Told>,
     hold: Hold<Rest>,
-    sticky: Sticky,
     /// For the bodies that are kept, of all clients; its permits are bytes.
     room: Arc<Semaphore>,
     /// What goes on when its client has its answer; it ends with this.
@@ -91,14 +99,19 @@ impl Drop for Ending<'_> {
 
 impl Rest {
     /// Prepares requests to `pool`.
-    pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(pool: Arc<Pool>, settings: &Settings, publish_to: PublishTo, metrics: &Arc<Metrics>) -> Self {
+        let kept = Arc::new(Told::new(pool.nodes.len()));
+        let mut background = JoinSet::new();
+        background.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
         Self {
+            publish_to,
+            kept,
+            counts: metrics.clone(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
-            sticky: Sticky::default(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
-            background: Mutex::default(),
+            background: Mutex::new(background),
             pool,
         }
     }
@@ -118,16 +131,21 @@ impl Rest {
         self.hold.move_to(next);
     }
 
-    /// Keeps to the node that `earlier` kept to, if it is among these.
+    /// Knows from now on what all nodes were told before.
     pub fn inherit(&self, earlier: &Self) {
-        self.sticky.inherit(&self.pool, &earlier.sticky, &earlier.pool);
+        self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
     }
 
     /// Runs one request up to the beginning of its answer.
     ///
     /// # Errors
     /// When there is no node's answer to give.
-    pub async fn run(&self, request: &Request, upload: &mut Upload, arrived: Instant) -> Result<Answer, Failure> {
+    pub async fn run(
+        self: &Arc<Self>,
+        request: &Request,
+        upload: &mut Upload,
+        arrived: Instant,
+    ) -> Result<Answer, Failure> {
         let mut ending = Ending { rest: self, route: request.route, arrived, outcome: CallOutcome::Gone };
         let outcome = self.exchange(request, upload).await;
         ending.outcome = match &outcome {
@@ -142,7 +160,10 @@ impl Rest {
         outcome
     }
 
-    async fn exchange(&self, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
+    async fn exchange(self: &Arc<Self>, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
+        if request.route.is_duty {
+            self.pool.validators_are_there();
+        }
         if request.route.class != Class::Once {
             let kept = upload.keep(MAX_KEPT, &self.room).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
@@ -158,7 +179,18 @@ impl Rest {
         let mut moved: Option<Arc<Self>> = None;
         let (mut held_since, mut first) = (None, First::default());
         loop {
-            let rest = moved.as_deref().unwrap_or(self);
+            let rest = moved.as_ref().unwrap_or(self);
+            if request.route.class == Class::Publish
+                && let Some(body) = upload.in_memory()
+            {
+                let since = *held_since.get_or_insert_with(Instant::now);
+                match rest.publish(request, body, since, std::mem::take(&mut first)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Stop::Failed(failure)) => return Err(failure),
+                    Err(Stop::Moved(next, turn)) => (moved, first) = (Some(next), turn),
+                }
+                continue;
+            }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
                 // It is told at once, and takes its time.
                 first = First::default();
@@ -169,21 +201,7 @@ impl Rest {
             {
                 return Ok(answer);
             }
-            let mut course = Course {
-                rest,
-                request,
-                tried: Vec::new(),
-                attempts: 0,
-                was_late: false,
-                best: None,
-                refused: None,
-                failure: None,
-                again: false,
-                charges: Vec::new(),
-                held_since,
-                first,
-                pause: Pause::default(),
-            };
+            let mut course = Course::new(rest, request, held_since, first);
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => return Err(failure),
@@ -196,30 +214,34 @@ impl Rest {
         }
     }
 
-    /// The best node but for those in `tried`.
-    fn choose(&self, route: &Route, tried: &[usize], again: bool) -> Choice<'_> {
-        let wish =
-            |class| Wish { policy: self.settings.policy, class, kind: Kind::of_group(route.place), tried, again };
-        if !route.is_duty {
-            return choose(&self.pool, wish(CallClass::Read));
+    /// The best node for a request but for those in `tried`: the one that all clients' view is of, if it may have what is asked for.
+    fn choose(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
+        let lacking = self.lacking(request);
+        if !lacking.is_empty() {
+            let shut: Vec<usize> = tried.iter().chain(&lacking).copied().collect();
+            if let choice @ Choice::Node(..) = self.choose_among(request, &shut, again) {
+                return choice;
+            }
         }
-        let load = |node: usize| {
-            let traffic = &self.pool.nodes[node].traffic;
-            Load { in_flight: traffic.in_flight(), told: traffic.told() }
-        };
-        let best = || {
-            let snapshot = self.pool.snapshot();
-            route::next(&snapshot, load, self.pool.served(), self.settings.policy, CallClass::NodeLocal, &[])
-        };
-        let kept = self.sticky.node(&self.pool, best).filter(|node| !tried.contains(node));
-        let others: Vec<usize> = match kept {
-            Some(kept) => (0..self.pool.nodes.len()).filter(|node| *node != kept).collect(),
-            None => return choose(&self.pool, wish(CallClass::NodeLocal)),
-        };
-        match choose(&self.pool, Wish { tried: &others, ..wish(CallClass::NodeLocal) }) {
-            Choice::Node(node, scout) => Choice::Node(node, scout),
-            Choice::Rest(_) | Choice::Nowhere => choose(&self.pool, wish(CallClass::NodeLocal)),
+        self.choose_among(request, tried, again)
+    }
+
+    fn choose_among(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
+        let (policy, kind) = (self.settings.policy, kind(request));
+        // What a chain has settled long ago is the same everywhere; everything else refers to what its client was told before.
+        let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
+        let nodes = &self.pool.nodes;
+        // What it fails one time after the other, any other does better.
+        let fails = |view: usize| nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
+        let is_free = |view: &usize| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
+        let view = self.pool.snapshot().active.filter(is_free);
+        if let Some(view) = view {
+            let others: Vec<usize> = (0..nodes.len()).filter(|node| *node != view).collect();
+            if let choice @ Choice::Node(..) = choose(&self.pool, Wish { policy, class, kind, tried: &others, again }) {
+                return choice;
+            }
         }
+        choose(&self.pool, Wish { policy, class, kind, tried, again })
     }
 }
 
@@ -240,6 +262,8 @@ struct Course<'a> {
     failure: Option<Fault>,
     /// Whether every node has failed it before.
     again: bool,
+    /// The nodes that did not have what was asked for.
+    lacking: Vec<usize>,
     /// What nodes did with the request, to be held against them if another does better.
     charges: Vec<(usize, Trouble)>,
     held_since: Option<Instant>,
@@ -271,47 +295,91 @@ impl Stop {
 }
 
 impl<'a> Course<'a> {
+    fn new(rest: &'a Rest, request: &'a Request, held_since: Option<Instant>, first: First) -> Self {
+        Self {
+            rest,
+            request,
+            tried: Vec::new(),
+            attempts: 0,
+            was_late: false,
+            best: None,
+            refused: None,
+            failure: None,
+            again: false,
+            lacking: Vec::new(),
+            charges: Vec::new(),
+            held_since,
+            first,
+            pause: Pause::default(),
+        }
+    }
+
     async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
-        let route = &self.request.route;
         loop {
             // A scout's place is kept until it is known what became of the scout.
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // Whoever waits behind us comes next as soon as we set out.
             drop(turn);
-            let sent = attempt(&self.rest.pool, node, self.request, upload, self.rest.settings.attempt_timeout).await;
-            self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
-            match sent {
-                Sent::Answered(answer) => {
-                    self.charge(node, answer.status < 300);
-                    return Ok(answer);
+            let (node, sent) = match (self.rest.beside(self.request), upload.in_memory()) {
+                (Some(patience), Some(body)) => self.race(node, &body, patience).await,
+                _ => {
+                    let Rest { pool, settings, room, .. } = self.rest;
+                    let patience = settings.attempt_timeout;
+                    (node, attempt_holding(pool, node, self.request, upload, patience, Some(room)).await)
                 }
-                Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
-                Sent::OfTheNode(answer, trouble) => {
-                    self.best = self.best.take().or(Some(answer));
-                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
-                    self.attempts += 1;
-                }
-                Sent::Refused(answer, _) => {
-                    self.refused = self.refused.take().or(Some(answer));
-                    self.attempts += 1;
-                }
-                Sent::Nothing(_) => {}
-                Sent::Lost(_) | Sent::Late(_) if !route.is_repeatable() => return Err(Refusal::OutcomeUnknown.into()),
-                Sent::Lost(trouble) => {
-                    self.charges.extend(trouble.map(|trouble| (node, trouble)));
-                    self.attempts += 1;
-                }
-                Sent::Late(trouble) => {
-                    self.was_late = true;
-                    self.charges.push((node, trouble));
-                    self.attempts += 1;
-                }
+            };
+            if let Some(answer) = self.weigh(node, sent).await? {
+                return Ok(answer);
             }
             if !upload.is_there() {
                 return Ok(self.give_up()?);
             }
             self.tried.push(node);
         }
+    }
+
+    /// Takes note of what came of an attempt. Returns what is the client's.
+    async fn weigh(&mut self, node: usize, sent: Sent) -> Result<Option<Answer>, Stop> {
+        let is_repeatable = self.request.route.is_repeatable();
+        self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        match sent {
+            Sent::Answered(answer) => {
+                let doubtful = self.doubtful(node, &answer);
+                if let Some(blobs) = doubtful
+                    && self.rest.is_partial(node, self.request, blobs).await
+                {
+                    self.lacks(node, answer);
+                    return Ok(None);
+                }
+                self.charge(node, answer.status < 300);
+                self.learn(node, &answer);
+                return Ok(Some(answer));
+            }
+            Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
+            // It is asked no more, so it is no attempt too many.
+            Sent::OfTheNode(answer, None) if matches!(answer.status, 404 | 405 | 410) => self.lacks(node, answer),
+            Sent::OfTheNode(answer, trouble) => {
+                self.best = self.best.take().or(Some(answer));
+                self.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.attempts += 1;
+            }
+            Sent::Refused(answer, _) => {
+                self.refused = self.refused.take().or(Some(answer));
+                self.attempts += 1;
+            }
+            Sent::Nothing(_) => {}
+            Sent::Lost(_) | Sent::Late(_) if !is_repeatable => return Err(Refusal::OutcomeUnknown.into()),
+            Sent::Lost(trouble) => {
+                self.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.attempts += 1;
+            }
+            Sent::Late(trouble) => {
+                self.was_late = true;
+                self.charges.push((node, trouble));
+                self.attempts += 1;
+            }
+        }
+        Ok(None)
     }
 
     /// `node` did better than those that could not serve the request: with what was asked for, if it is a `result`.
@@ -338,7 +406,7 @@ impl<'a> Course<'a> {
                 let first = std::mem::take(&mut self.first);
                 turn = Some(hold.wait(weight, self.hold_until(now), first).await.map_err(Stop::left)?);
             }
-            let rest = match self.rest.choose(&self.request.route, &self.tried, self.again) {
+            let rest = match self.rest.choose(self.request, &self.tried, self.again) {
                 Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
                 Choice::Rest(end) => Some(end),
                 Choice::Nowhere => None,

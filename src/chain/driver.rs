@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Pace, Wish,
+    Pace, Place, Wish,
     block::{Block, Change, Head},
     follow::{Effect, Fetch, Follow, Input, Others, What},
 };
@@ -35,6 +35,7 @@ pub(super) struct Driver {
     changes: mpsc::Sender<Change>,
     metrics: Arc<Metrics>,
     pace: Pace,
+    place: watch::Sender<Place>,
     /// The fetches that are under way.
     fetches: JoinSet<(Fetch, Option<Block>)>,
     polled: Instant,
@@ -51,9 +52,10 @@ impl Driver {
         changes: mpsc::Sender<Change>,
         metrics: Arc<Metrics>,
         pace: Pace,
+        place: watch::Sender<Place>,
     ) -> Self {
         let (fetches, polled) = (JoinSet::new(), Instant::now());
-        Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, fetches, polled }
+        Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, place, fetches, polled }
     }
 
     /// Runs until nobody is left who could listen.
@@ -163,6 +165,7 @@ impl Driver {
     async fn step(&mut self, input: Input) -> Result<(), Gone> {
         let effects = self.follow.step(input, Instant::now());
         self.pace.set(self.follow.block_time());
+        let place = Place { tip: self.follow.tip().map_or(0, |tip| tip.number), seq: self.follow.seq() };
         for effect in effects {
             let network = &*self.pool.network;
             match effect {
@@ -188,6 +191,7 @@ impl Driver {
                 }
             }
         }
+        self.place.send_if_modified(|known| std::mem::replace(known, place) != place);
         Ok(())
     }
 

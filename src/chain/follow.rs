@@ -137,6 +137,11 @@ impl Follow {
         self.window.tip()
     }
 
+    /// Changes that were told.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Whether the header need not be told any more, as a word of `node`.
     pub(super) fn knows(&self, node: usize, hash: Hash, number: u64) -> bool {
         self.window.has(hash, number) || self.known.find(node, hash, number).is_some()

@@ -14,8 +14,8 @@ use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
     config::{Config, Log},
-    devnet::{Devnet, Kind, Options},
-    net::{descriptors, tcp::Tcp},
+    devnet::{Address, Devnet, Kind, Options, ValidatorClient},
+    net::{Endpoint, descriptors, tcp::Tcp},
 };
 
 /// The pretend network and the proxy in front of it.
@@ -36,6 +36,9 @@ pub(super) struct Dev {
     /// Where nodes are killed and brought back.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9191")]
     control: SocketAddr,
+    /// Validators, of a client that is before the proxy; at most sixty-four. What they earn is at the control server's /validators.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=64))]
+    validators: u64,
 }
 
 pub(super) fn run(dev: &Dev) -> ExitCode {
@@ -59,9 +62,10 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
             .await
             .map_err(|error| error.to_string())?;
         introduce(&devnet, &app);
+        let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &app)));
         signals.until_told(&app).await;
         let code = signals.see_down(app).await;
-        drop(devnet);
+        drop((validators, devnet));
         Ok::<_, String>(code)
     });
     conclude(served)
@@ -84,6 +88,20 @@ fn settings(dev: &Dev, devnet: &Devnet) -> String {
     text
 }
 
+/// A validator client that has the proxy for its beacon node.
+fn validators(dev: &Dev, app: &App) -> ValidatorClient {
+    let addr = app.addr();
+    let host = if addr.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { addr.ip() };
+    ValidatorClient {
+        name: "pretend-validator".to_owned(),
+        beacon: Endpoint { host: host.to_string().into(), port: addr.port() },
+        dial: Arc::new(Tcp),
+        validators: 0..dev.validators,
+        keeps_connections: true,
+        fee_recipient: Address([0x11; 20]),
+    }
+}
+
 fn introduce(devnet: &Devnet, app: &App) {
     let control = devnet.control_addr().map_or_else(String::new, |addr| format!("http://{addr}"));
     let chain = devnet.chain().id();
@@ -99,7 +117,8 @@ fn introduce(devnet: &Devnet, app: &App) {
   follow the beacon chain         curl -N 'http://{addr}/eth/v1/events?topics=head'
   kill the primary                curl -X POST {control}/nodes/el-1/down
   bring it back                   curl -X POST {control}/nodes/el-1/up
-  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  gzip  max-connections/8
+  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  gzip  max-connections/8  pruned/16  few-blobs
+  what the validators earn        curl -s {control}/validators
   mine, reorganise                curl -X POST {control}/mine/3     curl -X POST {control}/reorg/2
 
 The nodes themselves:"

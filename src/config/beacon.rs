@@ -1,4 +1,4 @@
-//! `[beacon]`: what of the beacon API's port is not for clients.
+//! `[beacon]`: what of the beacon API's port is not for clients, and how what they sign is published.
 
 use http::Method;
 
@@ -17,6 +17,16 @@ const BLOCKED: [&str; 7] = [
     "/eth/*/validator/*/voluntary_exit",
 ];
 
+/// How many nodes what validators have signed is given to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishTo {
+    /// One, and the next when that one fails or is late.
+    #[default]
+    First,
+    /// All usable ones at once.
+    All,
+}
+
 /// `[beacon]`: which requests to the beacon API are passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beacon {
@@ -24,6 +34,8 @@ pub struct Beacon {
     pub methods: Vec<Method>,
     /// Paths that are not.
     pub blocked: Vec<PathPattern>,
+    /// How many nodes what validators have signed is given to.
+    pub publish_to: PublishTo,
 }
 
 impl Default for Beacon {
@@ -31,6 +43,7 @@ impl Default for Beacon {
         Self {
             methods: METHODS.map(|text| text.parse().expect("the table holds methods")).to_vec(),
             blocked: BLOCKED.map(|text| pattern(text).expect("the table holds patterns")).to_vec(),
+            publish_to: PublishTo::default(),
         }
     }
 }
@@ -41,6 +54,11 @@ impl Beacon {
         Self {
             methods: r.list("methods", method).unwrap_or(default.methods),
             blocked: r.list("blocked", pattern).unwrap_or(default.blocked),
+            publish_to: r.choice(
+                "publish_to",
+                &[("first", PublishTo::First), ("all", PublishTo::All)],
+                default.publish_to,
+            ),
         }
     }
 

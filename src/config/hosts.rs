@@ -1,6 +1,6 @@
 //! By which names a door may be asked for.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use super::{problem::Invalid, reader::Reader};
 
@@ -21,6 +21,8 @@ pub enum Hosts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     hosts: Hosts,
+    /// The address of the door, by which most clients ask for it.
+    own: Box<str>,
     /// Whether names without a dot pass too: those of machines and containers, which no page on the
     /// web can have.
     short: bool,
@@ -29,14 +31,14 @@ pub struct HostRule {
 impl Hosts {
     /// The rule of the clients' door. Where it does not listen on loopback, its names are known
     /// only if the operator tells them.
-    pub fn for_clients(&self, is_loopback: bool) -> HostRule {
-        let hosts = if is_loopback || *self != Self::None { self.clone() } else { Self::Any };
-        HostRule { hosts, short: true }
+    pub fn for_clients(&self, listen: SocketAddr) -> HostRule {
+        let hosts = if listen.ip().is_loopback() || *self != Self::None { self.clone() } else { Self::Any };
+        HostRule { hosts, own: listen.to_string().into(), short: true }
     }
 
     /// The rule of the operator's door.
-    pub fn for_operator(&self, is_loopback: bool) -> HostRule {
-        HostRule { hosts: self.clone(), short: !is_loopback }
+    pub fn for_operator(&self, listen: SocketAddr) -> HostRule {
+        HostRule { hosts: self.clone(), own: listen.to_string().into(), short: !listen.ip().is_loopback() }
     }
 
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
@@ -71,7 +73,7 @@ fn name(text: &str) -> Result<Box<str>, Invalid> {
 impl HostRule {
     /// Whether a request with this `Host` is served.
     pub fn allows(&self, host: &[u8]) -> bool {
-        if self.hosts == Hosts::Any {
+        if self.hosts == Hosts::Any || host == self.own.as_bytes() {
             return true;
         }
         if let Some(address) = host.strip_prefix(b"[") {
@@ -115,10 +117,13 @@ impl HostRule {
 mod tests {
     use super::*;
 
+    const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8545);
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8545);
+
     #[test]
     fn addresses_and_localhost_pass_and_other_names_if_they_are_listed() {
         let names = Hosts::Names(vec!["rpc.example".into()]);
-        let (none, listed) = (Hosts::None.for_clients(true), names.for_clients(true));
+        let (none, listed) = (Hosts::None.for_clients(LOOPBACK), names.for_clients(LOOPBACK));
         for host in
             ["127.0.0.1", "127.0.0.1:8545", "10.1.2.3:80", "[::1]:8545", "[::1]", "localhost", "LocalHost:1", ""]
         {
@@ -146,17 +151,17 @@ mod tests {
             "x@localhost",
         ] {
             assert!(!none.allows(host.as_bytes()) && !listed.allows(host.as_bytes()), "{host}");
-            assert!(Hosts::Any.for_clients(true).allows(host.as_bytes()), "{host}");
+            assert!(Hosts::Any.for_clients(LOOPBACK).allows(host.as_bytes()), "{host}");
         }
         assert!(!none.allows(b"\xff.example"));
     }
 
     #[test]
     fn a_door_that_the_net_can_reach_has_names_that_only_its_operator_knows() {
-        assert!(Hosts::None.for_clients(false).allows(b"rpc.example"));
-        assert!(!Hosts::Names(vec!["a.example".into()]).for_clients(false).allows(b"rpc.example"));
-        assert!(!Hosts::None.for_operator(false).allows(b"evil.example"));
-        assert!(Hosts::None.for_operator(false).allows(b"steadfast:9090"));
-        assert!(!Hosts::None.for_operator(true).allows(b"steadfast:9090"));
+        assert!(Hosts::None.for_clients(ANY).allows(b"rpc.example"));
+        assert!(!Hosts::Names(vec!["a.example".into()]).for_clients(ANY).allows(b"rpc.example"));
+        assert!(!Hosts::None.for_operator(ANY).allows(b"evil.example"));
+        assert!(Hosts::None.for_operator(ANY).allows(b"steadfast:9090"));
+        assert!(!Hosts::None.for_operator(LOOPBACK).allows(b"steadfast:9090"));
     }
 }

@@ -9,8 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Admin, Beacon, Calls, Chain, Config, Cors, Flags, Health, Hosts, LISTEN, Log, MAX_CONNECTIONS,
-    Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    ADMIN_LISTEN, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
+    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
     problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
@@ -54,6 +54,7 @@ pub(super) fn read_and_list_keys(
         health: Health::read(root.section("health")),
         calls: Calls::read(root.section("calls")),
         chain: Chain::read(root.section("chain")),
+        filters: Filters::read(root.section("filters")),
         cors: Cors::read(root.section("cors")),
         ws: Ws::read(root.section("ws")),
         beacon: Beacon::read(root.section("beacon")),

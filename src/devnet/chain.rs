@@ -15,6 +15,7 @@ use super::{
     author::Author,
     block::Block,
     clock::Clock,
+    gossip::{Gossip, Taken},
     hash::{Address, Hash},
     past::Past,
     transaction::Transaction,
@@ -44,6 +45,7 @@ pub struct Chain {
     past: Past,
     pending: broadcast::Sender<Hash>,
     operations: broadcast::Sender<Operation>,
+    pub(super) gossip: Gossip,
 }
 
 #[derive(Default)]
@@ -118,13 +120,27 @@ impl Chain {
         let tip = watch::Sender::new(snapshot);
         let pending = broadcast::Sender::new(PENDING_BACKLOG);
         let operations = broadcast::Sender::new(OPERATIONS_BACKLOG);
-        Arc::new(Self { id, author, clock, state: Mutex::new(state), tip, past, pending, operations })
+        Arc::new(Self {
+            id,
+            author,
+            clock,
+            state: Mutex::new(state),
+            tip,
+            past,
+            pending,
+            operations,
+            gossip: Gossip::default(),
+        })
     }
 
     /// The chain's id.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The newest block.
@@ -309,6 +325,12 @@ impl Chain {
     pub(super) fn spread(&self, operation: Operation) {
         // Nobody listening is no error.
         let _ = self.operations.send(operation);
+    }
+
+    /// What validators signed for `slot` and a consensus node took, in the order in which it came. That of 256 slots is kept.
+    #[must_use]
+    pub fn taken(&self, slot: u64) -> Vec<Taken> {
+        self.gossip.of(slot)
     }
 
     /// Announces each consensus operation that is submitted.

@@ -2,10 +2,14 @@
 //!
 //! Every execution block has a slot of the same number; roots are derived from its hash.
 
+mod blobs;
 mod blocks;
 mod events;
+mod pool;
 mod topics;
 mod validator;
+
+pub(super) use self::validator::{proposer, pubkey};
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::blocks::BlockId;
 use super::{
-    fault::{Fault, Faults},
+    fault::{Fault, Faults, Store},
     gate::Gate,
     hash::Hash,
     http::{self as answers, Body},
@@ -32,6 +36,10 @@ use super::{
 const FORK: &str = "electra";
 /// How far behind a syncing node says it is, at least.
 const SYNC_DISTANCE: u64 = 64;
+
+/// Peers that a node finds, and how long it takes over each.
+const PEERS: u128 = 50;
+const PEER_MILLIS: u128 = 200;
 
 /// An error as the beacon API has it.
 struct Problem(StatusCode, String);
@@ -58,6 +66,16 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
     let faults = node.admit(Duration::ZERO).await?;
     if let Some(refusal) = answers::refusal(&faults) {
         return Ok(refusal);
+    }
+    if let Some(status) = faults.gateway(&called, query) {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let page = format!("<html><body><h1>{status}</h1></body></html>");
+        return Ok(answers::answer(status, "text/html", page));
+    }
+    if faults.hangs_over(&called, query) {
+        // An error means that the node is gone: the connection is, too.
+        let _ = node.watch_faults().wait_for(|faults| !faults.hangs_over(&called, query)).await;
+        return Err(Dropped);
     }
     let api = Api { view: node.view_under(&faults), node: &node, faults: &faults };
     let ordered = faults.rpc_error().map(|(code, message)| (u16::try_from(code).unwrap_or(0), message));
@@ -113,13 +131,17 @@ impl Api<'_> {
                 let status = if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
                 Ok(answers::json(status, ""))
             }
+            ("GET", ["eth", "v1", "node", "peer_count"]) => Ok(self.peer_count()),
             ("GET", ["eth", "v1", "beacon", "genesis"]) => Ok(self.genesis()),
             ("GET", ["eth", "v1", "config", "spec"]) => Ok(self.spec()),
             ("GET", ["eth", "v1", "beacon", "headers"]) => self.headers(query),
             ("GET", ["eth", "v1", "beacon", "headers", id]) => self.header(id),
             ("GET", ["eth", "v1", "beacon", "blocks", id, "root"]) => self.block_root(id),
             ("GET", ["eth", "v2", "beacon", "blocks", id]) => self.block(id, wants_bytes),
-            ("POST", ["eth", "v1" | "v2", "beacon", "blocks" | "blinded_blocks"]) => self.publish(headers),
+            ("POST", ["eth", "v1" | "v2", "beacon", "blocks" | "blinded_blocks"]) => self.publish(headers, body),
+            ("GET", ["eth", "v1", "beacon", "blob_sidecars", id]) => self.blob_sidecars(id, query),
+            ("GET", ["eth", "v1", "beacon", "blobs", id]) => self.blobs(id, query),
+            ("GET", ["eth", "v1", "debug", "beacon", "data_column_sidecars", id]) => self.data_columns(id),
             ("GET", ["eth", "v1", "beacon", "states", id, "finality_checkpoints"]) => self.checkpoints(id),
             ("GET", ["eth", "v2", "debug", "beacon", "states", id]) => self.state(id),
             ("GET", ["eth", "v1", "events"]) => self.events(query),
@@ -143,6 +165,12 @@ impl Api<'_> {
             "discovery_addresses": [],
             "metadata": {"seq_number": "1", "attnets": "0x0000000000000000", "syncnets": "0x00"},
         }))
+    }
+
+    /// A node that has just started finds its peers one by one.
+    fn peer_count(&self) -> Response<Body> {
+        let peers = (self.node.running().as_millis() / PEER_MILLIS + 1).min(PEERS);
+        data(json!({"disconnected": "0", "connecting": "0", "connected": peers.to_string(), "disconnecting": "0"}))
     }
 
     fn sync_status(&self) -> Value {
@@ -213,20 +241,6 @@ impl Api<'_> {
         Ok(with_fork(answers::streamed("application/octet-stream", stream::iter(pieces))))
     }
 
-    fn publish(&self, headers: &HeaderMap) -> Outcome {
-        if self.faults.has(&Fault::Syncing) {
-            return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "beacon node is currently syncing".to_owned()));
-        }
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
-        if !["application/json", "application/octet-stream"].iter().any(|known| kind.starts_with(known)) {
-            return Err(Problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("unsupported content type {kind}")));
-        }
-        if !headers.contains_key(CONSENSUS_VERSION) {
-            return Err(Problem(StatusCode::BAD_REQUEST, "missing Eth-Consensus-Version header".to_owned()));
-        }
-        Ok(answers::json(StatusCode::OK, ""))
-    }
-
     /// An answer about a block or state of `slot`, or about what is as new as the head.
     fn described(&self, slot: Option<u64>, about: Value) -> Response<Body> {
         let finalized = slot.is_some_and(|slot| slot <= self.view.checkpoint(FINALIZED).number);
@@ -246,6 +260,7 @@ impl Api<'_> {
                 .cloned(),
             id => id.find(&self.node.chain, &self.view),
         };
+        let found = found.filter(|block| self.keeps(Store::States, block));
         found.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "State not found".to_owned()))
     }
 }

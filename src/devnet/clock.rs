@@ -25,7 +25,12 @@ impl Clock {
 
     /// Unix seconds now.
     pub(super) fn unix(&self) -> u64 {
+        self.millis() / 1000
+    }
+
+    /// Unix milliseconds now.
+    pub(super) fn millis(&self) -> u64 {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.start_millis.saturating_add(elapsed) / 1000
+        self.start_millis.saturating_add(elapsed)
     }
 }

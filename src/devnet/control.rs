@@ -9,17 +9,23 @@
 //! | `DELETE /nodes/el-1/faults`, `POST /nodes/el-1/up` | clears all faults |
 //! | `DELETE /nodes/el-1/faults/lag` | clears one |
 //! | `POST /nodes/el-1/down`, `POST /nodes/el-1/lag/10` | sets one |
+//! | `POST /nodes/cl-1/restart` | drops its connections and what it was told |
+//! | `GET /validators` | what the validator clients earned |
 //! | `POST /mine`, `POST /mine/3` | mines |
 //! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::debug;
 
 use super::{
@@ -27,6 +33,7 @@ use super::{
     fault::Fault,
     http::{self as answers, Body},
     node::{Kind, Node},
+    validator::Earned,
 };
 use crate::net::Accept;
 
@@ -37,6 +44,22 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(super) struct Control {
     pub(super) chain: Arc<Chain>,
     pub(super) nodes: Vec<Arc<Node>>,
+    pub(super) clients: Arc<Clients>,
+}
+
+/// The validator clients that were started, by name.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<Vec<(String, watch::Receiver<Earned>)>>);
+
+impl Clients {
+    pub(super) fn add(&self, name: String, earned: watch::Receiver<Earned>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name, earned));
+    }
+
+    fn describe(&self) -> Value {
+        let clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().map(|(name, earned)| (name.clone(), json!(*earned.borrow()))).collect()
+    }
 }
 
 /// Why a request cannot be served.
@@ -87,6 +110,7 @@ impl Control {
         let bad = |error: &dyn std::fmt::Display| Refusal(StatusCode::BAD_REQUEST, error.to_string());
         match (method, path) {
             ("GET", []) => Ok(self.describe()),
+            ("GET", ["validators"]) => Ok(self.clients.describe()),
             ("POST", ["mine", count @ ..]) if count.len() <= 1 => {
                 let count = count.first().map_or(Ok(1), |text| number(text))?;
                 if count > KEPT_BLOCKS as u64 {
@@ -117,6 +141,7 @@ impl Control {
                     ("GET", []) => return Ok(describe(node)),
                     ("GET", ["requests"]) => return Ok(json!(node.counts())),
                     ("POST", ["faults"]) => node.set_fault(Fault::from_json(body).map_err(|error| bad(&error))?),
+                    ("POST", ["restart"]) => _ = timeout(SETTLE, node.restart()).await,
                     ("DELETE", ["faults"]) | ("POST", ["up"]) => node.clear_faults(),
                     ("DELETE", ["faults", fault]) => node.clear_fault(&fault.replace('-', "_")),
                     ("POST", [fault, argument @ ..]) if argument.len() <= 1 => {

@@ -86,7 +86,9 @@ impl<'a> Context<'a> {
             "eth_accounts" => Ok(json!([self.node.chain.account(0).to_string()]).into()),
             "eth_sendRawTransaction" => self.send_raw(params),
             "eth_sendTransaction" => self.send_unlocked(params),
-            "eth_newBlockFilter" | "eth_newFilter" => self.new_filter(method, params),
+            "eth_newBlockFilter" | "eth_newFilter" | "eth_newPendingTransactionFilter" => {
+                self.new_filter(method, params)
+            }
             "eth_getFilterChanges" => self.filter_changes(params),
             "eth_uninstallFilter" => self.uninstall_filter(params),
             "eth_subscribe" => self.subscribe(params),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::active::Faults;
 
 /// One thing that is wrong with a node; several can be at once. In JSON: `{"fault":"lag","blocks":10}`.
+///
+/// A method that ends in `*` stands for all that begin like it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
@@ -157,6 +159,20 @@ pub enum Fault {
     },
     /// Execution: headers have a bloom filter with one bit, whatever logs their blocks have.
     BlindBlooms,
+    /// Requests of these methods are read and never answered; the others are. When it ends, their connections are dropped.
+    HangOver {
+        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
+    /// HTTP requests are answered by a gateway before the node, with this status and a page; the node hears nothing of them.
+    Gateway {
+        /// The status, at least 200.
+        status: u16,
+        /// Methods it applies to; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
     /// HTTP requests are answered with this status and nothing else is done about them.
     HttpStatus {
         /// The status, at least 200.
@@ -167,8 +183,34 @@ pub enum Fault {
     },
     /// Consensus: the head is not verified by an execution node.
     Optimistic,
-    /// Consensus: the execution node is offline.
+    /// Consensus: the node says that its execution node is offline. It works all the same, as Nimbus did.
     ElOffline,
+    /// Consensus: what is older than so many slots below the head is not there (404).
+    Pruned {
+        /// Slots below the head.
+        slots: u64,
+        /// Of `blocks` (with their headers and roots), `states` and `blobs` (with columns), those that go; none means all.
+        #[serde(default)]
+        what: Vec<Store>,
+    },
+    /// Consensus: of each block's blobs only the first so many are there, which the answer does not say (200).
+    FewBlobs {
+        /// Blobs that are left of each block.
+        #[serde(default)]
+        left: u64,
+    },
+}
+
+/// What a consensus node keeps of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    /// Blocks, their headers and roots.
+    Blocks,
+    /// States, and what is read from them.
+    States,
+    /// Blobs and data columns.
+    Blobs,
 }
 
 /// Why a fault could not be read.
@@ -285,6 +327,30 @@ impl Fault {
         Self::HttpStatus { status, methods: owned(methods) }
     }
 
+    /// Answers neither `methods`, nor anything but probes if there are none.
+    #[must_use]
+    pub fn hang_over(methods: &[&str]) -> Self {
+        Self::HangOver { methods: owned(methods) }
+    }
+
+    /// Has a gateway answer `methods`, or all but probes if there are none, with this status and a page.
+    #[must_use]
+    pub fn gateway(status: u16, methods: &[&str]) -> Self {
+        Self::Gateway { status, methods: owned(methods) }
+    }
+
+    /// Does not keep `what`, or anything if that is empty, of more than `slots` below the head.
+    #[must_use]
+    pub fn pruned(slots: u64, what: &[Store]) -> Self {
+        Self::Pruned { slots, what: what.to_vec() }
+    }
+
+    /// Has only the first blobs of each block.
+    #[must_use]
+    pub fn few_blobs(left: u64) -> Self {
+        Self::FewBlobs { left }
+    }
+
     /// Answers `methods`, or all but probes if there are none, with another call's id.
     #[must_use]
     pub fn alien_id(methods: &[&str]) -> Self {
@@ -317,7 +383,8 @@ impl Fault {
         serde_json::from_slice(text).map_err(|error| FaultError(error.to_string()))
     }
 
-    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`, `http-status` + `503,eth_call`.
+    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`, `http-status` + `503,eth_call`, `pruned` +
+    /// `16,states,blobs`.
     ///
     /// # Errors
     /// Says what is wrong with them.
@@ -349,10 +416,20 @@ impl Fault {
                 let code = code.map_err(|_| FaultError(format!("{argument:?} is not an error code")))?;
                 Self::rpc_error(code, "error by order of the devnet")
             }
-            "http_status" => {
+            "http_status" | "gateway" => {
                 let status = list.first().and_then(|text| text.parse().ok()).filter(|status| *status >= 200);
                 let status = status.ok_or_else(|| FaultError(format!("{argument:?} is not a status from 200 on")))?;
-                Self::http_status(status, &list[1..])
+                let make = if name == "gateway" { Self::gateway } else { Self::http_status };
+                make(status, &list[1..])
+            }
+            "hang_over" => Self::hang_over(&list),
+            "few_blobs" => Self::few_blobs(argument.map_or(Ok(0), |_| number("blobs"))?),
+            "pruned" => {
+                let slots = list.first().and_then(|text| text.parse().ok());
+                let slots = slots.ok_or_else(|| FaultError("pruned needs a number of slots: pruned/16".to_owned()))?;
+                let what = list[1..].iter().map(|name| serde_json::from_value(serde_json::json!(name)));
+                let what = what.collect::<Result<Vec<Store>, _>>().map_err(|error| FaultError(error.to_string()))?;
+                Self::pruned(slots, &what)
             }
             "alien_id" => Self::alien_id(&list),
             "no_id" => Self::no_id(&list),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tokio::sync::broadcast;
 
 use super::{
     block::Block,
@@ -82,17 +83,25 @@ pub(super) struct Filters {
 
 struct Filter {
     seen: View,
-    /// None: block hashes are wanted.
-    logs: Option<LogFilter>,
+    wish: Wish,
+}
+
+/// What a filter is about.
+pub(super) enum Wish {
+    /// Hashes of blocks.
+    Blocks,
+    Logs(LogFilter),
+    /// Hashes of transactions that enter the mempool.
+    Pending(broadcast::Receiver<Hash>),
 }
 
 impl Filters {
-    pub(super) fn add(&mut self, id: String, logs: Option<LogFilter>, seen: View) {
+    pub(super) fn add(&mut self, id: String, wish: Wish, seen: View) {
         if self.age.len() >= KEPT_FILTERS {
             self.by_id.remove(&self.age.remove(0));
         }
         self.age.push(id.clone());
-        self.by_id.insert(id, Filter { seen, logs });
+        self.by_id.insert(id, Filter { seen, wish });
     }
 
     pub(super) fn remove(&mut self, id: &str) -> bool {
@@ -104,9 +113,16 @@ impl Filters {
     pub(super) fn changes(&mut self, id: &str, now: View) -> Option<Value> {
         let filter = self.by_id.get_mut(id)?;
         let change = filter.seen.advance(now);
-        Some(match &filter.logs {
-            Some(logs) => logs.news(&change).into(),
-            None => change.added.iter().map(|block| Value::String(block.hash.to_string())).collect(),
+        Some(match &mut filter.wish {
+            Wish::Logs(logs) => logs.news(&change).into(),
+            Wish::Blocks => change.added.iter().map(|block| Value::String(block.hash.to_string())).collect(),
+            Wish::Pending(entered) => {
+                let mut hashes = Vec::new();
+                while let Ok(hash) = entered.try_recv() {
+                    hashes.push(hash.to_string().into());
+                }
+                Value::Array(hashes)
+            }
         })
     }
 }

@@ -1,7 +1,7 @@
 //! One pretend node: a name, a view of the chain, faults, and what it was asked.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,13 +17,11 @@ use super::{
     chain::Chain,
     fault::{Fault, Faults},
     filter::Filters,
-    hash::Hash,
+    hash::{Address, Hash},
     record::{Records, Request},
+    told::Told,
     view::View,
 };
-
-/// Slots that a consensus node listens to at most.
-const LISTENED: usize = 1024;
 
 /// Which side of Ethereum a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +60,7 @@ struct Own {
     small_ids: bool,
     filters: Filters,
     raw: Vec<Hash>,
-    /// Slots whose attestations the node was asked to listen to.
-    listens: BTreeSet<u64>,
+    told: Told,
 }
 
 /// The connection is to be dropped without an answer.
@@ -86,7 +83,7 @@ impl Node {
             small_ids: settings.small_ids,
             filters: Filters::default(),
             raw: Vec::new(),
-            listens: BTreeSet::new(),
+            told: Told::nothing(),
         };
         Self {
             name,
@@ -245,17 +242,47 @@ impl Node {
         self.own().raw.push(hash);
     }
 
-    /// A validator will want to aggregate what is attested at `slot`.
-    pub(super) fn listen_at(&self, slot: u64) {
-        let mut own = self.own();
-        own.listens.insert(slot);
-        if own.listens.len() > LISTENED {
-            own.listens.pop_first();
-        }
+    /// Stops and starts again: all connections are dropped, and what validators told a consensus node is forgotten. (A node with
+    /// [`Fault::Down`] is cut off, and remembers.)
+    pub async fn restart(&self) {
+        self.set_fault(Fault::Down);
+        self.settled().await;
+        self.told(|told| *told = Told::nothing());
+        self.clear_fault("down");
+        self.settled().await;
     }
 
-    pub(super) fn listens_at(&self, slot: u64) -> bool {
-        self.own().listens.contains(&slot)
+    /// Whether the node was told, since its start, that a validator will aggregate what is attested at `slot`.
+    #[must_use]
+    pub fn listens_at(&self, slot: u64) -> bool {
+        self.told(|told| told.listens_at(slot))
+    }
+
+    /// Whether it was told, since its start, that the validator is in a sync committee.
+    #[must_use]
+    pub fn syncs(&self, validator: u64) -> bool {
+        self.told(|told| told.syncs(validator))
+    }
+
+    /// Who is paid for a block that it makes for this validator.
+    #[must_use]
+    pub fn fee_recipient(&self, validator: u64) -> Option<Address> {
+        self.told(|told| told.recipient(validator))
+    }
+
+    /// Whether this public key was registered with it since its start.
+    #[must_use]
+    pub fn is_registered(&self, key: &str) -> bool {
+        self.told(|told| told.is_registered(key))
+    }
+
+    pub(super) fn told<T>(&self, act: impl FnOnce(&mut Told) -> T) -> T {
+        act(&mut self.own().told)
+    }
+
+    /// How long it has been running.
+    pub(super) fn running(&self) -> Duration {
+        self.told(|told| told.since.elapsed())
     }
 
     pub(super) fn new_id(&self) -> String {

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{chain::Beacon, hex};
+use super::{
+    chain::{Beacon, Number},
+    hex,
+};
 
 /// The place of a block in its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +57,7 @@ impl BlockRef {
     pub fn read_beacon(json: &[u8], beacon: &Beacon) -> Result<(Self, bool), String> {
         #[derive(Deserialize)]
         struct Answer {
-            #[serde(default)]
-            execution_optimistic: bool,
+            execution_optimistic: Option<bool>,
             data: Data,
         }
         #[derive(Deserialize)]
@@ -69,7 +71,7 @@ impl BlockRef {
         }
         #[derive(Deserialize)]
         struct Message {
-            slot: String,
+            slot: Number,
             parent_root: String,
         }
         let answer: Answer = serde_json::from_slice(json).map_err(|error| format!("not a header: {error}"))?;
@@ -78,14 +80,14 @@ impl BlockRef {
             Some(bytes) if bytes.len() == 32 => Ok(text),
             _ => Err(format!("not a header: {name} is no root")),
         };
-        let slot: u64 = message.slot.parse().map_err(|_| "not a header: slot is no number".to_owned())?;
+        let slot = message.slot.0.ok_or("not a header: slot is no number")?;
         let block = Self {
             number: slot,
             hash: check("root", root)?,
             parent: check("parent_root", message.parent_root)?,
             timestamp: beacon.start_of(slot).unwrap_or(0),
         };
-        Ok((block, answer.execution_optimistic))
+        Ok((block, answer.execution_optimistic.unwrap_or(false)))
     }
 }
 
@@ -127,6 +129,9 @@ mod tests {
         let (block, optimistic) = read(json(r#""execution_optimistic":true,"#, "10", &root, &root)).unwrap();
         assert_eq!((block.number, block.timestamp, block.hash, optimistic), (10, 1120, root.clone(), true));
         assert!(!read(json("", "10", &root, &root)).unwrap().1);
+        assert!(!read(json(r#""execution_optimistic":null,"#, "10", &root, &root)).unwrap().1);
+        let unquoted = json("", "10", &root, &root).replace(r#""10""#, "10");
+        assert_eq!(read(unquoted).unwrap().0.number, 10);
         assert!(read(json("", "0x10", &root, &root)).unwrap_err().contains("slot"));
         assert!(read(json("", "10", "0xab", &root)).unwrap_err().contains("root"));
         assert!(read(json("", "10", &root, "ab")).unwrap_err().contains("parent_root"));

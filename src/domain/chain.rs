@@ -65,7 +65,8 @@ impl Chain {
                     && agree(ours.slot_millis, theirs.slot_millis)
                     && agree(ours.slots_per_epoch, theirs.slots_per_epoch)
             }
-            _ => false,
+            // Before genesis a node knows nothing of it yet.
+            _ => true,
         };
         is_of_one_genesis && agree(self.id, other.id)
     }
@@ -76,6 +77,7 @@ impl Chain {
             return self;
         }
         self.id = self.id.or(other.id);
+        self.beacon = self.beacon.or_else(|| other.beacon.clone());
         if let (Some(ours), Some(theirs)) = (&mut self.beacon, &other.beacon)
             && (ours.slot_millis.or(theirs.slot_millis) != ours.slot_millis
                 || ours.slots_per_epoch.or(theirs.slots_per_epoch) != ours.slots_per_epoch)
@@ -104,6 +106,22 @@ impl Chain {
             _ => return None,
         };
         Some(Duration::from_millis(millis))
+    }
+
+    /// Reads the answer to `/eth/v1/config/spec`, if the node offers that, of a chain whose genesis is not known yet.
+    pub fn before_genesis(spec: Option<&[u8]>) -> Self {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+        struct Spec {
+            #[serde(default)]
+            deposit_chain_id: Number,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            data: Spec,
+        }
+        let spec = spec.and_then(|spec| serde_json::from_slice::<Answer>(spec).ok());
+        Self { id: spec.and_then(|spec| spec.data.deposit_chain_id.0).filter(|id| *id > 0), beacon: None }
     }
 
     /// Reads the answers to `/eth/v1/beacon/genesis` and `/eth/v1/config/spec`, if the node offers that. The genesis must be there; of
@@ -164,8 +182,8 @@ fn agree(ours: Option<u64>, theirs: Option<u64>) -> bool {
 }
 
 /// A number as nodes write it: in decimal, in quotes or without; `None` for whatever else stands there.
-#[derive(Clone, Copy, Default)]
-struct Number(Option<u64>);
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Number(pub Option<u64>);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -304,11 +322,21 @@ mod tests {
             (chain("5", r#""SECONDS_PER_SLOT":"6""#), false),
             (chain("6", WHOLE), false),
             (other(&ROOT.replace('B', "C")), false),
-            (Chain::from(1), false),
+            // Before genesis a node has no more to say than this.
+            (Chain::before_genesis(Some(br#"{"data":{"DEPOSIT_CHAIN_ID":1}}"#)), true),
+            (Chain::before_genesis(Some(br#"{"data":{"DEPOSIT_CHAIN_ID":"2"}}"#)), false),
+            (Chain::before_genesis(None), true),
         ] {
             assert_eq!((ours.agrees_with(&other), other.agrees_with(&ours)), (same, same), "{other:?}");
         }
         assert!(Chain::from(1).agrees_with(&1.into()) && !Chain::from(1).agrees_with(&2.into()));
+    }
+
+    #[test]
+    fn what_a_node_knows_before_genesis_the_others_complete() {
+        let (early, ours) = (Chain::before_genesis(None), chain("5", WHOLE));
+        assert_eq!(Chain::prevailing([&early, &ours].into_iter(), None, None), Some(ours.clone()));
+        assert_eq!(Chain::prevailing([&early, &ours].into_iter(), Some(&early), None), Some(ours));
     }
 
     #[test]

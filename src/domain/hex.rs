@@ -3,9 +3,12 @@
 use sha3::{Digest, Keccak256};
 
 /// Reads a quantity such as `0x1b4` (leading zeros tolerated, as some nodes write them).
-pub fn quantity(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x").filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
-    u64::from_str_radix(digits, 16).ok()
+pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
+    let digits = text.as_ref().strip_prefix(b"0x").filter(|digits| !digits.is_empty())?;
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = char::from(*byte).to_digit(16)?;
+        Some(number.checked_mul(16)? | u64::from(digit))
+    })
 }
 
 /// Reads bytes such as `0x00ff`.

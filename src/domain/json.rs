@@ -141,6 +141,12 @@ impl<'a> Scanner<'a> {
     /// When the value is malformed or nests too deep.
     pub fn value(&mut self) -> Result<&'a [u8], Malformed> {
         let start = self.at;
+        // Most values have no others in them.
+        match self.peek() {
+            Some(b'"') => return self.string().map(|_| &self.text[start..self.at]),
+            Some(b'-' | b'0'..=b'9') => return self.number().map(|()| &self.text[start..self.at]),
+            _ => {}
+        }
         let mut open_ones = Open::default();
         'value: loop {
             self.space();

@@ -9,7 +9,10 @@ pub enum Class {
     RawTransaction,
     /// May have an effect: never sent again once its bytes may have reached a node.
     Unsafe,
-    /// Means something only on the node that it is sent to, such as polling a filter: always goes to the same node as long as that serves.
+    /// About a filter that is polled: answered by the proxy, which keeps them.
+    Filter,
+    /// Means something only on the node that it is sent to, such as a validator's duties: always goes to the same node as long as that
+    /// serves. No method of JSON-RPC is.
     NodeLocal,
     /// Opens or closes a subscription, which needs a connection that can carry notifications.
     Subscription,
@@ -20,8 +23,6 @@ pub enum Class {
 pub enum Again {
     /// To that node or any other.
     Anywhere,
-    /// To other nodes only: the one that has it may have given what it does not give twice.
-    Elsewhere,
     /// Nowhere.
     Never,
 }
@@ -52,7 +53,7 @@ pub struct Method {
     pub tells: Tells,
 }
 
-use Class::{NodeLocal, RawTransaction, Read, Subscription, Unsafe};
+use Class::{Filter, RawTransaction, Read, Subscription, Unsafe};
 use Tells::{Block, Inclusion, Nothing, Number};
 
 /// Sorted by name, for binary search.
@@ -86,8 +87,8 @@ const TABLE: &[(&str, Class, Tells)] = &[
     ("eth_getBlockTransactionCountByHash", Read, Nothing),
     ("eth_getBlockTransactionCountByNumber", Read, Nothing),
     ("eth_getCode", Read, Nothing),
-    ("eth_getFilterChanges", NodeLocal, Nothing),
-    ("eth_getFilterLogs", NodeLocal, Nothing),
+    ("eth_getFilterChanges", Filter, Nothing),
+    ("eth_getFilterLogs", Filter, Nothing),
     ("eth_getHeaderByHash", Read, Block),
     ("eth_getHeaderByNumber", Read, Block),
     ("eth_getLogs", Read, Nothing),
@@ -106,9 +107,9 @@ const TABLE: &[(&str, Class, Tells)] = &[
     ("eth_hashrate", Read, Nothing),
     ("eth_maxPriorityFeePerGas", Read, Nothing),
     ("eth_mining", Read, Nothing),
-    ("eth_newBlockFilter", NodeLocal, Nothing),
-    ("eth_newFilter", NodeLocal, Nothing),
-    ("eth_newPendingTransactionFilter", NodeLocal, Nothing),
+    ("eth_newBlockFilter", Filter, Nothing),
+    ("eth_newFilter", Filter, Nothing),
+    ("eth_newPendingTransactionFilter", Filter, Nothing),
     ("eth_protocolVersion", Read, Nothing),
     ("eth_sendBundle", Unsafe, Nothing),
     ("eth_sendPrivateTransaction", Unsafe, Nothing),
@@ -125,7 +126,7 @@ const TABLE: &[(&str, Class, Tells)] = &[
     ("eth_submitWork", Unsafe, Nothing),
     ("eth_subscribe", Subscription, Nothing),
     ("eth_syncing", Read, Nothing),
-    ("eth_uninstallFilter", NodeLocal, Nothing),
+    ("eth_uninstallFilter", Filter, Nothing),
     ("eth_unsubscribe", Subscription, Nothing),
     ("net_listening", Read, Nothing),
     ("net_peerCount", Read, Nothing),
@@ -173,13 +174,10 @@ impl Method {
         TABLE.get(place).map_or("other", |(name, ..)| name)
     }
 
-    /// Where the call may be sent when its answer was lost. A filter that is made twice does no harm, nor does one that is ended twice.
-    /// What a poll takes is taken: asked again, the node would leave out what was lost and nobody would notice, while another node
-    /// answers that it has no such filter, upon which a client makes a new one.
+    /// Where the call may be sent when its answer was lost.
     pub fn again(&self) -> Again {
         match self.class {
-            NodeLocal if self.label == "eth_getFilterChanges" => Again::Elsewhere,
-            Read | RawTransaction | NodeLocal => Again::Anywhere,
+            Read | RawTransaction | Filter | Class::NodeLocal => Again::Anywhere,
             Unsafe | Subscription => Again::Never,
         }
     }
@@ -222,14 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn what_has_an_effect_is_never_sent_twice_and_a_poll_not_twice_to_one_node() {
+    fn what_has_an_effect_is_never_sent_twice() {
         for (name, expected) in [
             ("eth_call", Again::Anywhere),
             ("eth_sendRawTransaction", Again::Anywhere),
-            ("eth_newFilter", Again::Anywhere),
-            ("eth_getFilterLogs", Again::Anywhere),
-            ("eth_uninstallFilter", Again::Anywhere),
-            ("eth_getFilterChanges", Again::Elsewhere),
             ("eth_sendTransaction", Again::Never),
             ("eth_sign", Again::Never),
             ("eth_subscribe", Again::Never),

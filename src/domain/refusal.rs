@@ -13,6 +13,10 @@ pub enum Refusal {
     Blocked(String),
     /// Subscriptions need a connection that can carry notifications.
     NeedsWebSocket,
+    /// The params are wrong; says what.
+    Params(String),
+    /// There is no filter of this id, or none any more.
+    NoFilter,
     /// No node answered it, inside the hold time or after all attempts; says why.
     Unserved(Unserved),
     /// No node would take it: the HTTP status that the last one gave instead of a JSON-RPC answer.
@@ -92,6 +96,8 @@ impl Refusal {
                 -32002
             }
             Self::Resting(_) | Self::Limit { .. } => -32005,
+            Self::Params(_) => -32602,
+            Self::NoFilter => -32000,
         }
     }
 
@@ -102,6 +108,8 @@ impl Refusal {
             Self::NotARequest(_) => "invalid_request",
             Self::Blocked(_) => "blocked_method",
             Self::NeedsWebSocket => "needs_websocket",
+            Self::Params(_) => "invalid_params",
+            Self::NoFilter => "filter_not_found",
             Self::Unserved(why) => why.reason(),
             Self::Rejected(_) => "rejected",
             Self::Resting(_) => "resting",
@@ -120,6 +128,9 @@ impl Refusal {
             // In geth's words, which clients know how to take.
             Self::Blocked(method) => format!("the method {method} does not exist/is not available"),
             Self::NeedsWebSocket => "subscriptions need a WebSocket connection".into(),
+            Self::Params(why) => why.clone(),
+            // In go-ethereum's words, upon which clients make a new one.
+            Self::NoFilter => "filter not found".into(),
             Self::Unserved(why) => why.message().into(),
             Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),
             Self::Resting(seconds) => {

@@ -5,8 +5,8 @@
 pub enum Class {
     /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only say what is asked.
     Read,
-    /// Hands something to the network through one node. A node that says it is not able to has not done it, and another may; when no
-    /// answer came, it may have been done.
+    /// Hands something that is signed to the network. The same bytes say the same whoever passes them on, so they may be given to
+    /// another node at any time.
     Publish,
     /// Tells nodes something that each must know for itself: goes to all of them.
     Everywhere,
@@ -25,6 +25,7 @@ pub struct Route {
     pub class: Class,
     /// Whether it belongs to a validator's duties, which stay on one node: only that one knows what it was told before.
     pub is_duty: bool,
+    is_long: bool,
 }
 
 // What is kept of each method has room for each group, too.
@@ -65,16 +66,19 @@ impl Route {
             ("node" | "beacon" | "validator" | "config" | "events" | "debug", _) => area,
             _ => "other",
         };
+        // A distributed validator gives its part of a proof and waits for the whole, which is the same however often it is asked for.
+        let combines = matches!(what, "beacon_committee_selections" | "sync_committee_selections") && more.is_none();
         let class = match (method, area, what) {
             ("GET" | "HEAD" | "OPTIONS", ..) => Class::Read,
             ("POST", "beacon", "blocks" | "blinded_blocks" | "pool") => Class::Publish,
             ("POST", "beacon", "execution_payload_bids" | "execution_payload_envelopes") => Class::Publish,
             ("POST", "beacon", "rewards") => Class::Read,
             ("POST", "beacon", "states") => match last {
-                Some("validators" | "validator_balances" | "validator_identities") => Class::Read,
+                Some("validators" | "validator_balances" | "validator_identities" | "builders") => Class::Read,
                 _ => Class::Once,
             },
             ("POST", "validator", "duties" | "liveness") => Class::Read,
+            ("POST", "validator", _) if combines => Class::Read,
             ("POST", "validator", "aggregate_and_proofs" | "contribution_and_proofs") => Class::Publish,
             (
                 "POST",
@@ -82,7 +86,8 @@ impl Route {
                 "beacon_committee_subscriptions"
                 | "sync_committee_subscriptions"
                 | "prepare_beacon_proposer"
-                | "register_validator",
+                | "register_validator"
+                | "proposer_preferences",
             ) if more.is_none() => Class::Everywhere,
             _ => Class::Once,
         };
@@ -91,13 +96,14 @@ impl Route {
         // What was made on the node of the duties is published there: only that one has the payload behind a blinded block.
         let publishes = matches!((method, area), ("POST", "beacon"))
             && matches!(what, "blocks" | "blinded_blocks" | "execution_payload_envelopes");
-        Self { group: Self::GROUPS[place], place, class, is_duty: area == "validator" || publishes }
+        let is_long = class == Class::Read
+            && (combines || matches!(group, "debug" | "states" | "rewards" | "blocks" | "blobs" | "light_client"));
+        Self { group: Self::GROUPS[place], place, class, is_duty: area == "validator" || publishes, is_long }
     }
 
     /// Whether a node that is well may work on it for minutes before the first byte of its answer.
     pub fn is_long(&self) -> bool {
-        matches!(self.group, "debug" | "states" | "rewards" | "blocks" | "blobs" | "light_client")
-            && self.class == Class::Read
+        self.is_long
     }
 
     /// Whether it may be sent again although a node may have it already.
@@ -131,7 +137,10 @@ mod tests {
             ("POST", "/eth/v2/validator/aggregate_and_proofs", "validator", Class::Publish),
             ("POST", "/eth/v1/validator/beacon_committee_subscriptions", "validator", Class::Everywhere),
             ("POST", "/eth/v2/validator/register_validator/", "validator", Class::Everywhere),
-            ("POST", "/eth/v1/validator/beacon_committee_selections", "validator", Class::Once),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", "validator", Class::Read),
+            ("POST", "/eth/v1/validator/sync_committee_selections/more", "validator", Class::Once),
+            ("POST", "/eth/v1/validator/proposer_preferences", "validator", Class::Everywhere),
+            ("POST", "/eth/v1/beacon/states/head/builders", "states", Class::Read),
             ("POST", "/eth/v1/validator/prepare_beacon_proposer/more", "validator", Class::Once),
             ("PATCH", "/eth/v1/config/spec", "config", Class::Once),
             ("GET", "/eth/v1/events", "events", Class::Read),
@@ -143,6 +152,20 @@ mod tests {
             assert_eq!(Route::GROUPS[route.place], route.group);
             let publishes_a_block = method == "POST" && group == "blocks";
             assert_eq!(route.is_duty, group == "validator" || publishes_a_block, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_waited_for() {
+        for (method, path, is_long) in [
+            ("GET", "/eth/v2/debug/beacon/states/head", true),
+            ("POST", "/eth/v1/beacon/rewards/attestations/1", true),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", true),
+            ("POST", "/eth/v1/validator/sync_committee_selections", true),
+            ("POST", "/eth/v2/beacon/blocks", false),
+            ("GET", "/eth/v3/validator/blocks/1", false),
+        ] {
+            assert_eq!(Route::of(method, path).is_long(), is_long, "{method} {path}");
         }
     }
 

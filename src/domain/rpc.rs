@@ -46,10 +46,9 @@ pub enum Body<'a> {
 /// # Errors
 /// When the text is not JSON.
 pub fn peek(text: &[u8], max_batch: usize) -> Result<Body<'_>, Malformed> {
-    if let Err(error) = std::str::from_utf8(text) {
-        return Err(Malformed { what: "invalid UTF-8", at: error.valid_up_to() });
-    }
-    let mut scanner = Scanner::new(text);
+    let text =
+        std::str::from_utf8(text).map_err(|error| Malformed { what: "invalid UTF-8", at: error.valid_up_to() })?;
+    let mut scanner = Scanner::new(text.as_bytes());
     scanner.space();
     if scanner.peek() != Some(b'[') {
         let entry = entry(&mut scanner, text)?;
@@ -114,7 +113,7 @@ fn key_of(key: &Str<'_>) -> Result<Key, &'static str> {
 }
 
 /// Reads one value and tells whether it is a request.
-fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a [u8]) -> Result<Result<Request<'a>, NotARequest<'a>>, Malformed> {
+fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Result<Request<'a>, NotARequest<'a>>, Malformed> {
     let start = scanner.offset();
     if !scanner.take(b'{') {
         scanner.value()?;
@@ -125,7 +124,9 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a [u8]) -> Result<Result<Request
     let mut first = true;
     while let Some(name) = scanner.member(first)? {
         first = false;
-        let value = scanner.value()?;
+        let from = scanner.offset();
+        scanner.value()?;
+        let value = &text[from..scanner.offset()];
         let slot = match key_of(&name) {
             Ok(Key::Version) => &mut version,
             Ok(Key::Id) => &mut id,
@@ -141,7 +142,8 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a [u8]) -> Result<Result<Request
             wrong = Some("a key is repeated");
         }
     }
-    let raw = &text[start..scanner.offset()];
+    let raw = &text.as_bytes()[start..scanner.offset()];
+    let [id, params] = [id, params].map(|value: Option<&str>| value.map(str::as_bytes));
     // An id of a kind that no answer could carry is not echoed.
     let plain = |id: &&[u8]| !matches!(id[0], b'{' | b'[' | b't' | b'f');
     let echo = id.filter(plain).filter(|_| wrong != Some("a key is repeated"));
@@ -152,21 +154,25 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a [u8]) -> Result<Result<Request
     if id.is_some_and(|id| !plain(&id)) {
         return refuse("id is a string, a number or null");
     }
-    if version.is_some_and(|version| version != b"\"2.0\"") {
+    if version.is_some_and(|version| version != "\"2.0\"") {
         return refuse("jsonrpc is \"2.0\"");
     }
     if params.is_some_and(|params| !matches!(params[0], b'[' | b'{' | b'n')) {
         return refuse("params is an array or an object");
     }
     let Some(method) = method else { return refuse("method is missing") };
-    let mut method = Scanner::new(method);
-    let Ok(Some(method)) = method.string().map(|name| name.decode()) else {
+    let Some(method) = method.strip_prefix('"').and_then(|method| method.strip_suffix('"')) else {
         return refuse("method is a string");
     };
-    if !is_plain_name(&method) {
-        return refuse("method is 1 to 128 letters, digits, dots, colons, hyphens and underscores");
+    // Most names are written as they are.
+    if is_plain_name(method) {
+        return Ok(Ok(Request { raw, id, method: method.into(), params }));
     }
-    Ok(Ok(Request { raw, id, method, params }))
+    match (Str { raw: method.as_bytes(), escaped: method.contains('\\') }).decode() {
+        Some(method) if is_plain_name(&method) => Ok(Ok(Request { raw, id, method, params })),
+        Some(_) => refuse("method is 1 to 128 letters, digits, dots, colons, hyphens and underscores"),
+        None => refuse("method is a string"),
+    }
 }
 
 /// Whether a node takes `method` as it is written: some trim names, and would find a method that this proxy refuses.

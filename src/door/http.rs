@@ -93,7 +93,7 @@ impl Service {
     pub async fn serve(self, io: BoxIo, peer: SocketAddr, place: Place) {
         let open = self.metrics.connection();
         // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
-        let memory = Account::open(&self.memory);
+        let memory = Account::of(&self.memory, Some(peer.ip()));
         let outcome = match Box::pin(Lane::new(io, &self, &memory, &place).run()).await {
             Ok(Left::Closed) => Ok(Ended::Closed),
             Ok(Left::Other { io, read }) => {

@@ -95,7 +95,8 @@ impl Usher for Sockets {
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
-        let (metrics, memory) = (self.metrics.clone(), Account::open(&self.memory));
+        let client = super::account(request).client();
+        let (metrics, memory) = (self.metrics.clone(), Account::of(&self.memory, client));
         let counted = metrics.websocket();
         Ok(Admitted {
             headers: response,

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::domain::hex;
+use crate::domain::{chain::Number, hex};
 
 /// The root of a block or a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,14 +33,13 @@ impl<'de> Deserialize<'de> for Root {
     }
 }
 
-/// A number as the beacon API writes it: in decimal, as a string.
+/// A number as nodes write it: in decimal, in quotes or without.
 #[derive(Clone, Copy, Debug)]
-struct Decimal(u64);
+pub(super) struct Decimal(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Decimal {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
-        text.parse().map(Self).map_err(D::Error::custom)
+        Number::deserialize(from)?.0.map(Self).ok_or_else(|| D::Error::custom("not a number"))
     }
 }
 
@@ -58,7 +57,7 @@ pub struct Header {
 }
 
 /// The roots on which the duties of a head's epoch and of the next one depend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The last block before the epoch before the head's.
     pub previous: Root,
@@ -157,8 +156,7 @@ impl Said {
 pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
     #[derive(Deserialize)]
     struct Answer {
-        #[serde(default)]
-        execution_optimistic: bool,
+        execution_optimistic: Option<bool>,
         data: Data,
     }
     #[derive(Deserialize)]
@@ -178,7 +176,15 @@ pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
     }
     let Answer { execution_optimistic, data } = serde_json::from_slice(body).ok()?;
     let Message { slot, parent_root, state_root } = data.header.message;
-    Some((data.root, Header { slot: slot.0, parent: parent_root, state: state_root, optimistic: execution_optimistic }))
+    Some((
+        data.root,
+        Header {
+            slot: slot.0,
+            parent: parent_root,
+            state: state_root,
+            optimistic: execution_optimistic.unwrap_or(false),
+        },
+    ))
 }
 
 /// Whether the answer of `/eth/v1/beacon/headers/{id}` says that the block is of the node's chain.
@@ -205,6 +211,15 @@ pub fn read_root(body: &[u8]) -> Option<Root> {
         root: Root,
     }
     serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.data.root)
+}
+
+/// Reads `dependent_root` from an answer of `/eth/v1/validator/duties`.
+pub fn read_dependent_root(body: &[u8]) -> Option<Root> {
+    #[derive(Deserialize)]
+    struct Answer {
+        dependent_root: Root,
+    }
+    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.dependent_root)
 }
 
 /// Reads the finalized one from the answer of `/eth/v1/beacon/states/{id}/finality_checkpoints`.
@@ -331,7 +346,9 @@ mod tests {
         assert_eq!(read("head", head), Some(Said::Head { slot: 7, root: a, duties }));
         assert_eq!(read("chain_reorg", json!({"old_head_block": b.to_string()})), Some(Said::Reorg { old: b }));
         assert_eq!(read("finalized_checkpoint", json!({"epoch": "3"})), Some(Said::Finalized { epoch: 3 }));
-        assert_eq!(read("head", json!({"slot": 7, "block": a.to_string()})), None);
+        let head = json!({"slot": 7, "block": a.to_string(), "previous_duty_dependent_root": null});
+        assert_eq!(read("head", head), Some(Said::Head { slot: 7, root: a, duties: None }));
+        assert_eq!(read("head", json!({"slot": "x", "block": a.to_string()})), None);
         assert_eq!(read("block", json!({"slot": "7", "block": "0x12"})), None);
         assert_eq!(read("attestation", json!({})), None);
     }

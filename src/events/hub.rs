@@ -201,6 +201,9 @@ impl Hub {
         }
         self.trials.expire(now);
         self.watch_silence(now);
+        if self.stitcher.as_ref().is_some_and(Stitcher::holds) {
+            self.step(Input::Time(now));
+        }
         if self.stuck.is_some_and(|since| now.saturating_duration_since(since) >= STUCK) {
             self.step(Input::Enough);
         }
@@ -225,6 +228,7 @@ impl Hub {
             (self.current, self.next, self.leaving) = (None, None, None);
             (self.stitcher, self.excess) = (None, None);
             self.questions.abort_all();
+            self.pool.streams_from(None);
         }
         self.publish();
     }
@@ -268,8 +272,18 @@ impl Hub {
         let old = self.current.replace(next).filter(Stream::is_well);
         self.leaving = old.map(|old| (old, Instant::now() + OVERLAP));
         self.questions.abort_all();
+        if let Some(current) = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool)) {
+            // Answers come from where events do.
+            self.pool.streams_from(Some(current.node));
+        }
         // What it told of the chain so far need not be kept: its head is asked for, and the way there filled.
         self.step(Input::Opened);
+    }
+
+    /// Whether the next stream is where clients have been told that the chain is. It need not be where the current one has to be left.
+    fn may_go_over(&self) -> bool {
+        let is_home = |next: &Stream| self.pool.snapshot().moving == Some(next.node);
+        self.next.as_ref().is_none_or(|next| !is_home(next) || next.slot >= self.pool.served())
     }
 
     /// Takes the news of a stream. Most are events that change nothing for the hub itself; it tells whether they may have.
@@ -312,7 +326,7 @@ impl Hub {
         // What passes through is told at once, whichever stream has it first.
         if role == Role::Current || said.is_none() {
             self.step(Input::Event(event));
-        } else if is_head && role == Role::Next {
+        } else if is_head && role == Role::Next && self.may_go_over() {
             self.go_over(true);
         }
         said.is_some()
@@ -359,6 +373,7 @@ impl Hub {
         }
         if !is_next {
             self.questions.abort_all();
+            self.pool.streams_from(None);
             self.go_over(false);
         }
     }

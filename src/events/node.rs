@@ -163,11 +163,13 @@ async fn answer(asked: &Asked<'_>, question: Question) -> Option<Answer> {
             beacon::read_finalized(&body).map(Answer::Finalized)
         }
         Question::Duties { root, epoch } => {
-            let previous = asked.last_before(epoch.saturating_sub(1)).await?;
-            let current = asked.last_before(epoch).await?;
+            let duties = match asked.duties_by_slot(epoch).await {
+                Some(duties) => duties,
+                None => asked.duties_by_themselves(epoch).await?,
+            };
             // Asked last, so that all of it was said of a chain that the block is on.
             let body = asked.fetch(&format!("/eth/v1/beacon/headers/{root}")).await?;
-            beacon::is_canonical(&body).then_some(Answer::Duties(Duties { previous, current }))
+            Some(if beacon::is_canonical(&body) { Answer::Duties(duties) } else { Answer::Left })
         }
     }
 }
@@ -188,6 +190,29 @@ impl Asked<'_> {
         beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
     }
 
+    /// What the duties of an epoch's heads depend on, by the blocks that the node has.
+    async fn duties_by_slot(&self, epoch: u64) -> Option<Duties> {
+        let previous = self.last_before(epoch.saturating_sub(1)).await?;
+        Some(Duties { previous, current: self.last_before(epoch).await? })
+    }
+
+    /// The same by duties, whose answers say it though the node may not have the blocks any more.
+    async fn duties_by_themselves(&self, epoch: u64) -> Option<Duties> {
+        let previous = self.dependent_root(&Method::POST, "attester", epoch).await?;
+        let current = match self.dependent_root(&Method::POST, "attester", epoch.saturating_add(1)).await {
+            Some(current) => current,
+            None => self.dependent_root(&Method::GET, "proposer", epoch).await?,
+        };
+        Some(Duties { previous, current })
+    }
+
+    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Root> {
+        let path = format!("/eth/v1/validator/duties/{of}/{epoch}");
+        // Some validator must be named; whether it has duties makes no difference.
+        let asks: &[u8] = if *method == Method::POST { br#"["0"]"# } else { b"" };
+        beacon::read_dependent_root(&self.exchange(method, &path, asks).await?)
+    }
+
     /// The root of the last block before an epoch; the first block's if there is none.
     async fn last_before(&self, epoch: u64) -> Option<Root> {
         let slot = epoch.saturating_mul(self.slots_per_epoch);
@@ -203,7 +228,11 @@ impl Asked<'_> {
 
     /// The body of an answer of 200.
     async fn fetch(&self, path: &str) -> Option<Bytes> {
-        let response = get(self.pool, self.node, path, "application/json").await.ok()?;
+        self.exchange(&Method::GET, path, b"").await
+    }
+
+    async fn exchange(&self, method: &Method, path: &str, asks: &[u8]) -> Option<Bytes> {
+        let response = send(self.pool, self.node, method, path, asks, "application/json").await.ok()?;
         let status = response.head.status;
         let body = body(self.pool, self.node, response, MAX_ANSWER).await.ok()?;
         (status == 200).then_some(body)
@@ -227,15 +256,29 @@ async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) ->
 }
 
 async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Result<Response, Trouble> {
+    send(pool, node, &Method::GET, path, b"", accept).await
+}
+
+async fn send(
+    pool: &Pool,
+    node: usize,
+    method: &Method,
+    path: &str,
+    asks: &[u8],
+    accept: &'static str,
+) -> Result<Response, Trouble> {
     let asked = &pool.nodes[node];
     let Some(upstream) = &asked.upstream else { return Err(failing(pool, node, "it has no HTTP side")) };
     let target = Target::parse(path).ok_or_else(|| failing(pool, node, "a path that no request can carry"))?;
-    let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
-    let request = Request { method: &Method::GET, target: &target, headers: &headers, fresh: false, rank: Rank::Own };
+    let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+    if !asks.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    let request = Request { method, target: &target, headers: &headers, fresh: false, rank: Rank::Own };
     // Nothing is streamed to the node.
     let patience = Patience { idle: PATIENCE, head: PATIENCE };
     let exchange = async {
-        let outcome = upstream.request(request, Body::Whole(&[]), patience, &mut Progress::default()).await;
+        let outcome = upstream.request(request, Body::Whole(asks), patience, &mut Progress::default()).await;
         outcome.map_err(|error| trouble(asked, &error))
     };
     timeout(PATIENCE, exchange).await.map_err(|_| silent())?

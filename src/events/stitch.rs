@@ -8,25 +8,31 @@
 //! - A `block` is told once. A `head` is told once for each time that its block joins the chain.
 //! - A node's own `chain_reorg` is told in the place of ours when it says the same; never on its own, so that it is told once.
 //! - `finalized_checkpoint` is told once per epoch. Missed ones are found at the states of the blocks that were missed.
-//! - All other topics pass through, but for what passed lately.
+//! - All other topics pass through, but for what passed lately. What speaks of a block waits for its head, for a moment.
+//! - What the duties of a made-up head depend on is what nodes tell of its chain, or else what they answer. If nobody knows, it is told
+//!   with the next head that a node tells; and if that does not say it either, as if nothing had changed.
 //!
 //! What tells the chain is small. An event of these topics that is not is told as if the node had kept it to itself.
 //!
 //! A gap that is too long, or that no node can fill in time, is skipped: the next head is told, and clients see a slot that does not follow.
 
 mod chain;
+mod held;
 mod terms;
 mod work;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 pub use self::terms::{Answer, Effect, Input, Question};
 use self::{
-    chain::{Chain, Road},
+    chain::{Chain, Road, Unknown},
+    held::Held,
     work::{Queue, Work},
 };
 use super::{
-    beacon::{self, Header, Root, Said},
+    beacon::{self, Duties, Header, Root, Said},
     seen::Seen,
     sse::Event,
 };
@@ -66,6 +72,11 @@ pub struct Stitcher {
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
     reorg: Option<(Root, Bytes)>,
     seen: Seen,
+    held: Held,
+    /// What the duties of the head told last depend on, as far as clients know.
+    duties: Option<Duties>,
+    /// Epochs of which the present stream's node cannot say what duties depend on.
+    unanswered: BTreeSet<u64>,
     work: Queue,
     waiting: Option<Question>,
     failures: u32,
@@ -82,6 +93,9 @@ impl Stitcher {
             asks_finality: false,
             reorg: None,
             seen: Seen::default(),
+            held: Held::default(),
+            duties: None,
+            unanswered: BTreeSet::new(),
             work: Queue::default(),
             waiting: None,
             failures: 0,
@@ -99,6 +113,11 @@ impl Stitcher {
         self.failures > 0
     }
 
+    /// Whether something waits for a head that was not told yet.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Takes an input and says what follows from it, in order.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
@@ -110,10 +129,15 @@ impl Stitcher {
                 }
                 self.waiting = None;
                 self.reorg = None;
+                self.unanswered.clear();
             }
             Input::Event(event) => self.take(event),
             // The next question without an answer is one too many.
             Input::Enough => self.failures = self.failures.max(ATTEMPTS),
+            Input::Time(now) => {
+                let late = self.held.expire(now);
+                self.pass(late);
+            }
             Input::Answered(question, answer) => {
                 if self.waiting == Some(question) {
                     self.waiting = None;
@@ -154,7 +178,9 @@ impl Stitcher {
             Some(Said::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
             None => {
                 if self.seen.is_new(&topic, &data) {
-                    self.effects.push(Effect::Tell { topic, bytes: raw });
+                    let free = self.held.take(topic, &data, raw);
+                    let excess = self.held.relieve();
+                    self.pass(excess.into_iter().chain(free));
                 }
                 return;
             }
@@ -179,6 +205,9 @@ impl Stitcher {
                 self.chain.insert(root, header);
             }
             (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
+            // Where it went, its stream says.
+            (Question::Duties { .. }, Some(Answer::Left)) => _ = self.work.pop_front(),
+            (Question::Duties { epoch, .. }, _) => _ = self.unanswered.insert(epoch),
             (Question::Finalized(_), Some(Answer::Finalized(checkpoint))) => {
                 self.work.pop_front();
                 self.work.push_front(Work::MissedFinality(checkpoint));
@@ -250,6 +279,7 @@ impl Stitcher {
             Work::LearnDuties => {
                 if let Some(tip) = self.tip
                     && let Err(unknown) = self.chain.duties(tip.what)
+                    && self.may_ask(unknown)
                 {
                     return Progress::Needs(unknown.into());
                 }
@@ -310,12 +340,16 @@ impl Stitcher {
         };
         let next = missed[0];
         let is_last = next == root;
-        let event = event.filter(|_| is_last);
+        let (is_told, event) = (event.is_some(), event.filter(|_| is_last));
         let is_made_up = event.is_none();
         // The event itself may have told what its duties depend on; what is made up must know it.
-        if is_made_up && let Err(unknown) = self.chain.duties(next) {
-            return Progress::Needs(unknown.into());
-        }
+        let duties = match self.chain.duties(next).or_else(|unknown| self.chain.duties_by(&missed, unknown)) {
+            Ok(duties) => duties,
+            Err(unknown) if is_made_up && self.may_ask(unknown) => return Progress::Needs(unknown.into()),
+            // The next head that the node tells comes with all that was missed before it.
+            Err(_) if !is_told => return Progress::Done,
+            Err(_) => self.unchanged(next, root),
+        };
         if fork != tip.what {
             self.tell_reorg(tip.what, root, fork);
         }
@@ -324,12 +358,13 @@ impl Stitcher {
         }
         let transition = self.chain.begins_epoch(next);
         let event = event.cloned().or_else(|| {
-            let (header, duties) = (self.chain.header(next)?, self.chain.duties(next).ok()?);
+            let header = self.chain.header(next)?;
             Some(beacon::head_event(next, header, transition, duties))
         });
         if let Some(event) = event {
             self.tell_head(next, event);
         }
+        self.duties = Some(duties);
         self.arrived(next, true);
         // With the first block of an epoch comes the node's own word, if it was the node that told it. One block later it is late.
         if (transition && is_made_up) || (self.asks_finality && !transition) {
@@ -354,6 +389,7 @@ impl Stitcher {
             self.tell_head(root, event.clone());
         }
         self.chain.begin(root);
+        self.duties = self.chain.duties(root).ok().or(self.duties);
         self.arrived(root, event.is_some());
     }
 
@@ -372,6 +408,10 @@ impl Stitcher {
     fn arrived(&mut self, root: Root, told: bool) {
         self.tip = Some(Last { what: root, told });
         self.chain.forget_before(root);
+        if let Some(slot) = self.slot() {
+            let next = self.held.arrived(root, slot);
+            self.pass(next);
+        }
     }
 
     fn tell_reorg(&mut self, old: Root, new: Root, fork: Root) {
@@ -404,11 +444,28 @@ impl Stitcher {
         self.tell("head", event);
     }
 
+    /// What the duties of a head depend on if nothing has changed since the last one, or else what the node says of `later`.
+    fn unchanged(&self, head: Root, later: Root) -> Duties {
+        let last = self.duties.or_else(|| self.chain.said(later)).unwrap_or_default();
+        Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }
+    }
+
+    /// Whether the node may know what nothing told yet says.
+    fn may_ask(&self, unknown: Unknown) -> bool {
+        !matches!(unknown, Unknown::Duties { epoch, .. } if self.unanswered.contains(&epoch))
+    }
+
+    fn pass(&mut self, events: impl IntoIterator<Item = (String, Bytes)>) {
+        self.effects.extend(events.into_iter().map(|(topic, bytes)| Effect::Tell { topic, bytes }));
+    }
+
     fn tell(&mut self, topic: &str, bytes: Bytes) {
         self.effects.push(Effect::Tell { topic: topic.to_owned(), bytes });
     }
 }
 
+#[cfg(test)]
+mod order;
 #[cfg(test)]
 mod property;
 #[cfg(test)]

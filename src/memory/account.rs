@@ -1,6 +1,7 @@
 //! What one client takes of the sum, in claims that give their bytes back.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -20,6 +21,10 @@ use super::{Budget, FREE, Full, STEP, Side};
 pub struct Account {
     budget: Arc<Budget>,
     pub(super) number: u64,
+    /// Where the client is, where that is known.
+    client: Option<IpAddr>,
+    /// Whether a connection is behind it, which hears that it has to give up what is held.
+    is_driven: bool,
     /// Bytes in use. They decide what is taken from the sum.
     used: Mutex<usize>,
     duty: AtomicU8,
@@ -44,16 +49,32 @@ fn price(used: usize) -> usize {
 }
 
 impl Account {
-    /// An account of a new connection.
+    /// An account of no connection: nobody has it give up what it holds.
     pub fn open(budget: &Arc<Budget>) -> Arc<Self> {
+        Self::new(budget, None, false)
+    }
+
+    /// An account of a new connection of this client, whose task polls [`Account::poll_cut`].
+    pub fn of(budget: &Arc<Budget>, client: Option<IpAddr>) -> Arc<Self> {
+        Self::new(budget, client, true)
+    }
+
+    fn new(budget: &Arc<Budget>, client: Option<IpAddr>, is_driven: bool) -> Arc<Self> {
         Arc::new(Self {
             budget: budget.clone(),
             number: budget.next_number(),
+            client,
+            is_driven,
             used: Mutex::new(0),
             duty: AtomicU8::new(Duty::None as u8),
             promised: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
         })
+    }
+
+    /// The address of the client, where that is known.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// An account that nobody limits, for what is the proxy's own.
@@ -114,7 +135,9 @@ impl Account {
                 Some(side) if price > taken => self.budget.take(price - taken, price, side)?,
                 _ => self.budget.adjust(taken, price),
             }
-            self.budget.ranks.change(self, taken, price);
+            if self.is_driven {
+                self.budget.ranks.change(self, taken, price);
+            }
         }
         *used = now;
         Ok(())
@@ -135,6 +158,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's connection.
+    pub fn beside(&self) -> Self {
+        Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
+    }
+
     /// Makes it `bytes` large. It can always become smaller.
     ///
     /// # Errors

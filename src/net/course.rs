@@ -12,6 +12,9 @@ use super::{
 
 /// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
 const PROBE: Duration = Duration::from_millis(500);
+/// How soon an idle connection turns out to have been closed. One that is lost later was alive when the request was sent: the node had
+/// it, and asking the same node again would only take as long again.
+const STALE: Duration = Duration::from_millis(200);
 /// How soon a node that is full closes a new connection: one that is closed later was closed for something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// How long a new connection is watched before anything is written, to a node that has shown that it can be full; and after the node
@@ -48,6 +51,8 @@ pub(super) struct Course<'a> {
     /// How often a new connection was closed at once.
     refusals: u32,
     opened: Option<Instant>,
+    /// When the request set out over the present connection.
+    sent: Option<Instant>,
 }
 
 impl<'a> Course<'a> {
@@ -72,7 +77,13 @@ impl<'a> Course<'a> {
             is_suspicious: false,
             refusals: 0,
             opened: None,
+            sent: None,
         }
+    }
+
+    /// The request is written from now on.
+    pub(super) fn sets_out(&mut self) {
+        self.sent = Some(Instant::now());
     }
 
     /// A connection to go over.
@@ -193,7 +204,8 @@ impl<'a> Course<'a> {
             self.upstream.places().cleared();
             return Err(Error::Broken { broken });
         }
-        if reused && !self.was_stale {
+        let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= STALE);
+        if reused && !self.was_stale && is_soon {
             // It may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
             self.was_stale = true;
             self.progress.again = true;

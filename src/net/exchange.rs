@@ -31,12 +31,17 @@ const PARTS: usize = 3;
 /// What a read asks for at first, and while a long body comes.
 const SMALL_READ: usize = 8 * 1024;
 const LARGE_READ: usize = 128 * 1024;
+/// Room beyond what is wanted. A read that leaves room shows that no more is there, so that the next wait needs no
+/// read that finds nothing.
+const SPARE: usize = 16;
 
 /// An open connection between exchanges.
 pub struct Conn {
     io: BoxIo,
     read: BytesMut,
     write: Vec<u8>,
+    /// Whether `read` was made for a long body.
+    is_wide: bool,
     /// Responses in this exchange that only announced another.
     interim: usize,
     /// Whether it has carried an exchange before.
@@ -64,7 +69,7 @@ pub enum Broken {
 impl Conn {
     /// Takes a fresh connection.
     pub fn new(io: BoxIo, place: Place) -> Self {
-        Self { io, read: BytesMut::new(), write: Vec::new(), interim: 0, reused: false, place }
+        Self { io, read: BytesMut::new(), is_wide: false, write: Vec::new(), interim: 0, reused: false, place }
     }
 
     /// Whether the peer closes the fresh connection within `time` without a byte, as a full node does. What it sends is kept.
@@ -253,6 +258,10 @@ impl Conn {
     /// Makes the connection ready for its next exchange, if it can have one.
     pub fn recycle(mut self, head: &Head) -> Option<Self> {
         (self.reused, self.interim) = (true, 0);
+        // An idle connection keeps no buffer of a long body.
+        if std::mem::take(&mut self.is_wide) && self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
         (head.keep_alive && head.framing.is_done() && self.read.is_empty()).then_some(self)
     }
 
@@ -261,7 +270,8 @@ impl Conn {
         // What came before may be kept by whoever took it. A buffer is filled before there is
         // another, so that little bytes keep little.
         if self.read.capacity() - self.read.len() < wanted.min(SMALL_READ) {
-            self.read.reserve(wanted);
+            self.is_wide |= wanted > SMALL_READ;
+            self.read.reserve(wanted + SPARE);
         }
         let read = std::pin::pin!(self.io.read_buf(&mut self.read));
         let count = ready!(read.poll(context))?;

@@ -137,8 +137,6 @@ pub struct Post<'a> {
 pub enum Sending {
     /// Again, where a connection turns out to be closed.
     Freely,
-    /// Once, over whichever connection.
-    Once,
     /// Once, over a connection that is opened for it, because an idle one may just be closing.
     Fresh,
 }
@@ -264,6 +262,7 @@ impl Upstream {
                 }
                 out.extend_from_slice(b"\r\n");
             };
+            course.sets_out();
             match conn.send(write, post.body.0, false, || gate.written()).await {
                 Ok(head) => return Response::new(head, conn, self, true),
                 Err(broken) => course.lost(broken, conn).await?,
@@ -308,6 +307,7 @@ impl Upstream {
         loop {
             let mut conn = course.conn().await?;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
+            course.sets_out();
             let head = match &mut body {
                 Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
                 Body::Streamed { pieces, length } => {

@@ -21,6 +21,7 @@ use super::{
     node::Node,
     probe::may_be_of_another_chain,
     snapshot::{Chase, Facts, Snapshot, Switch, Wait},
+    view::{Ties, View},
 };
 use crate::{
     config::Health as Settings,
@@ -142,6 +143,8 @@ pub fn near(layer: Layer, settings: &Settings) -> u64 {
 #[derive(Clone)]
 struct Known {
     health: Health,
+    /// Whether it is well by its own word: one that takes its word back again and again has to keep it for longer each time.
+    words: Health,
     chain: Option<Chain>,
     report: Option<Report>,
     block: Option<BlockRef>,
@@ -184,6 +187,9 @@ pub struct Board {
     recovering: Option<Instant>,
     wait: Option<Wait>,
     chase: Option<Chase>,
+    /// What ties clients to a node now.
+    pub(super) ties: Ties,
+    view: View,
 }
 
 impl Board {
@@ -191,6 +197,7 @@ impl Board {
     pub fn new(nodes: usize, layer: Layer, settings: &Settings, expected_chain: Option<u64>) -> Self {
         let known = || Known {
             health: Health::new(settings.fall.get(), settings.rise.get()),
+            words: Health::new(settings.fall.get(), settings.rise.get()),
             chain: None,
             report: None,
             block: None,
@@ -223,6 +230,8 @@ impl Board {
             recovering: None,
             wait: None,
             chase: None,
+            ties: Ties::default(),
+            view: View::default(),
         }
     }
 
@@ -292,7 +301,7 @@ impl Board {
             known.resting = node.resting.is_whole(now);
         }
         self.judge(now, unix, &mut effects);
-        self.choose(nodes, served.into(), now, &mut effects);
+        self.choose(nodes, served.into(), (now, unix), &mut effects);
         effects
     }
 
@@ -403,6 +412,7 @@ impl Board {
             wake_at: self.home.wake_at(),
             head: self.head,
             active: self.active,
+            moving: self.view.moving,
             last_switch: self.last_switch.clone(),
             chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
         }
@@ -413,6 +423,10 @@ impl Known {
     /// Takes note of a good probe. Returns the height that it found, unless the node has told of a block since it was asked.
     fn probed(&mut self, node: usize, probe: Probe, now: Instant) -> Option<u64> {
         self.health.good(now);
+        match probe.condition.verdict() {
+            Some(_) => self.words.out(Fault::Failing, now),
+            None => self.words.good(now),
+        }
         self.condition = probe.condition;
         self.chain = Some(probe.chain);
         self.latency = Some(probe.latency);
@@ -460,12 +474,18 @@ impl Known {
             Some(Down::Proving) if self.is_off(chain) => Some(Verdict::WrongChain),
             Some(why) => Some(Verdict::Down(why)),
             None if self.is_off(chain) => Some(Verdict::WrongChain),
-            None => self.condition.verdict(),
+            None => self.condition.verdict().or_else(|| self.is_on_probation().then_some(Verdict::Down(Down::Proving))),
         }
+    }
+
+    /// Whether it says that it is well, and has not said so for long enough after it said something else.
+    fn is_on_probation(&self) -> bool {
+        self.condition.verdict().is_none() && self.words.down() == Some(Down::Proving)
     }
 
     fn facts(&self, tier: crate::config::Tier, now: Instant) -> Facts {
         let proving = match self.health.down() {
+            None if self.is_on_probation() => self.words.missing(now),
             Some(Down::Unknown) | None => 0,
             Some(_) => self.health.missing(now),
         };

@@ -24,6 +24,7 @@ impl Pool {
         self.served.fetch_max(earlier.served(), Relaxed);
         let by = earlier.served_by().and_then(|by| from.iter().position(|old| *old == Some(by)));
         self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
+        self.tied.inherit(&earlier.tied, |node| from.iter().position(|old| *old == Some(node)));
         self.version.store(earlier.version.load(Relaxed), Relaxed);
         let announced = earlier.announced().clone();
         *self.announced() = announced;

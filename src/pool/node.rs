@@ -14,7 +14,7 @@ use std::{
 use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{evidence::Evidence, resting::Resting};
+use super::{bounds::Bounds, evidence::Evidence, resting::Resting};
 use crate::{
     config::{Node as Settings, Tier, Url},
     domain::{conceal::Secrets, method::Method, verdict::Layer},
@@ -76,6 +76,8 @@ pub struct Node {
     pub traffic: Arc<Traffic>,
     /// What it refuses for quota, and for how long it is left alone.
     pub resting: Arc<Resting>,
+    /// What it has pruned.
+    pub bounds: Arc<Bounds>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
     /// Set when there is a sign that the chain behind its address may be another now.
@@ -171,6 +173,7 @@ impl Node {
             metrics: Arc::new(metrics.node(labels)),
             traffic: Arc::new(Traffic::new()),
             resting: Arc::default(),
+            bounds: Arc::default(),
             evidence: Arc::default(),
             recheck: AtomicBool::new(false),
             url,
@@ -201,6 +204,7 @@ impl Node {
             metrics: self.metrics.clone(),
             traffic: self.traffic.clone(),
             resting: self.resting.clone(),
+            bounds: self.bounds.clone(),
             evidence: self.evidence.clone(),
             recheck: AtomicBool::new(false),
             url: self.url.clone(),
@@ -323,6 +327,8 @@ pub struct Traffic {
     failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
     told: AtomicU64,
+    /// Whether it still has to be told what all nodes were told while it was not there.
+    uninformed: AtomicBool,
 }
 
 impl Traffic {
@@ -334,7 +340,18 @@ impl Traffic {
             unheard_since: AtomicU64::new(NONE),
             failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
             told: AtomicU64::new(0),
+            uninformed: AtomicBool::new(false),
         }
+    }
+
+    /// The node has been told what all nodes were told, or still has to be.
+    pub fn inform(&self, informed: bool) {
+        self.uninformed.store(!informed, Relaxed);
+    }
+
+    /// Whether the node has been told what all nodes were told.
+    pub fn is_informed(&self) -> bool {
+        !self.uninformed.load(Relaxed)
     }
 
     /// Calls that wait on the node now.

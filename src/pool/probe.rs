@@ -54,7 +54,9 @@ impl Prober {
     pub(super) async fn probe(&mut self, pool: &Pool, index: usize) -> Result<Probe, Trouble> {
         let (node, layer, patience) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
         let asked = Instant::now();
-        let known = self.chain.take();
+        // A consensus node that knew of no genesis may know more now.
+        let is_told = |(chain, _): &(Chain, Instant)| layer == Layer::El || chain.beacon.is_some();
+        let known = self.chain.take().filter(is_told);
         let is_old = |at: Instant| asked.saturating_duration_since(at) >= CHAIN_AGAIN;
         let mut ask_again = node.recheck.swap(false, Relaxed) || known.as_ref().is_some_and(|(_, at)| is_old(*at));
         let chain = known.as_ref().map(|(chain, _)| chain);

@@ -23,7 +23,9 @@ pub struct Snapshot {
     pub head: Option<u64>,
     /// The node that calls go to first, by its index.
     pub active: Option<usize>,
-    /// How that node came to be it.
+    /// The node that events are to come from, if it is not the active one: both go over together once they do.
+    pub moving: Option<usize>,
+    /// How the active node came to be it.
     pub last_switch: Option<Switch>,
     /// The chain that the nodes are held to.
     pub chain: Option<Chain>,

@@ -13,6 +13,10 @@ impl SubscriptionId {
         Self(random.u128(1 << 124..))
     }
 
+    pub(super) fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// Reads an id as a client writes it: as a number in `0x`-hex, with any zeros before it. `None` for what cannot be one of ours.
     pub fn read(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("0x")?.trim_start_matches('0');

@@ -17,16 +17,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
-pub(super) use self::filter::Filter;
 use self::{
     blooms::Blooms,
     fetch::Forms,
     ledger::{Ledger, Telling},
-    log::{Log, Told},
+    log::Told,
 };
-use super::{audience::Audience, mailbox::Closing};
+pub(super) use self::{filter::Filter, ledger::Block, log::Log};
+use super::{audience::Audience, filters::Filters, mailbox::Closing};
 use crate::{
-    chain::{Block, Change, Follower},
+    chain::{self, Change, Follower},
     config,
     domain::{bloom::Bloom, hash::Hash},
     metrics::Metrics,
@@ -38,6 +38,8 @@ const AT_ONCE: usize = 8;
 /// The logs of one network.
 pub(super) struct Logs {
     pub(super) audience: Arc<Audience<Filter>>,
+    /// Filters that are polled, which want logs too.
+    filters: Arc<Filters>,
     follower: Arc<Follower>,
     ledger: Ledger<Log>,
     fetches: JoinSet<Fetched>,
@@ -52,7 +54,7 @@ pub(super) struct Logs {
 }
 
 struct Sought {
-    block: Arc<Block>,
+    block: Arc<chain::Block>,
     /// Whether nobody wants them, as far as the block's bloom filter is right.
     is_sample: bool,
     /// Asks for them, when it is their turn.
@@ -68,12 +70,14 @@ pub(super) struct Fetched {
 impl Logs {
     pub(super) fn new(
         audience: Arc<Audience<Filter>>,
+        filters: Arc<Filters>,
         follower: Arc<Follower>,
         settings: &config::Chain,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             audience,
+            filters,
             follower,
             ledger: Ledger::new(settings.window),
             fetches: JoinSet::new(),
@@ -94,15 +98,23 @@ impl Logs {
             self.clear();
             self.audience.close(change.seq, Closing::Gap, |_| true).await;
         }
-        for block in &change.removed {
-            self.forget(block.hash);
-            if let Some(telling) = self.ledger.remove(block.hash) {
-                self.tell(telling).await;
-            }
+        let went: Vec<_> = change.removed.iter().map(|block| (block.hash, self.take_back(block.hash))).collect();
+        let came = change.added.iter().map(|block| {
+            let bloom = self.blooms.evidence(block.bloom.as_deref()).cloned();
+            Arc::new(Block { hash: block.hash, number: block.number, change: change.seq, bloom })
+        });
+        let came: Vec<Arc<Block>> = came.collect();
+        // In one step: a filter either hears of the change, or comes after it.
+        let told = went.iter().map(|(hash, telling)| {
+            (*hash, telling.as_ref().map(|telling| (telling.block.clone(), telling.logs.clone())))
+        });
+        self.filters.changed(change, told.collect(), came.iter().cloned());
+        for telling in went.into_iter().filter_map(|(_, telling)| telling) {
+            self.tell(telling).await;
         }
-        let wishes = self.audience.wishes(change.seq);
-        for block in &change.added {
-            let bloom = self.blooms.evidence(block.bloom.as_deref());
+        let wishes = wishes(&self.audience, &self.filters, change.seq);
+        for (block, entry) in change.added.iter().zip(came) {
+            let bloom = entry.bloom.as_ref();
             let may_match = |bloom| wishes.iter().any(|filter| filter.may_match(block.number, bloom));
             let is_wanted = may_match(bloom);
             let is_sample = !is_wanted && may_match(None) && self.blooms.doubts(block.hash, change.seq);
@@ -110,9 +122,10 @@ impl Logs {
             if is_sought {
                 self.sought.insert(block.hash, Sought { block: block.clone(), is_sample, task: None });
             }
-            let (hash, number, change, bloom) = (block.hash, block.number, change.seq, bloom.cloned());
-            let entry = ledger::Block { hash, number, change, bloom };
-            self.ledger.add(entry.into(), (!is_sought).then(Arc::default));
+            if !is_sought {
+                self.filters.found(block.hash, Some(&Arc::default()));
+            }
+            self.ledger.add(entry, (!is_sought).then(Arc::default));
         }
         while self.ledger.is_overfull() {
             let oldest = self.ledger.wanted().next().cloned();
@@ -147,12 +160,16 @@ impl Logs {
             (Some(told), Some(block)) => {
                 let bloom = sought.as_ref().and_then(|sought| sought.block.bloom.as_deref());
                 self.judge(hash, bloom, &told).await;
-                let wishes = self.audience.wishes(block.change);
+                let wishes = wishes(&self.audience, &self.filters, block.change);
                 let is_wanted = |log: &Log| wishes.iter().any(|filter| filter.matches(log, block.number));
-                self.ledger.found(hash, told.logs.into_iter().filter(is_wanted).collect());
+                let logs: Arc<[Log]> = told.logs.into_iter().filter(is_wanted).collect();
+                self.follower.pool().announce(logs.iter().filter_map(Log::transaction));
+                self.filters.found(hash, Some(&logs));
+                self.ledger.found(hash, logs);
             }
             (None, Some(block)) if sought.is_some_and(|sought| sought.is_sample) => {
                 self.blooms.passed_over(block.change);
+                self.filters.found(hash, Some(&Arc::default()));
                 self.ledger.found(hash, Arc::default());
             }
             (None, Some(block)) => self.give_up(&block).await,
@@ -184,6 +201,7 @@ impl Logs {
             );
             if let Some(change) = contradiction.passed {
                 // There may have been such logs in blocks that nobody looked at.
+                self.filters.doubt(change);
                 self.audience.close(change, Closing::Gap, |_| true).await;
             }
         }
@@ -201,11 +219,11 @@ impl Logs {
         let patience = self.settings.patience(self.follower.block_time());
         for block in self.ledger.wanted().take(AT_ONCE) {
             if let Some(Sought { block: header, is_sample, task: task @ None }) = self.sought.get_mut(&block.hash) {
-                let (audience, change) = (self.audience.clone(), block.change);
+                let (audience, filters, change) = (self.audience.clone(), self.filters.clone(), block.change);
                 let errand = fetch::Errand {
                     follower: self.follower.clone(),
                     block: header.clone(),
-                    wishes: Box::new(move || audience.wishes(change)),
+                    wishes: Box::new(move || wishes(&audience, &filters, change)),
                     bloom: block.bloom.clone().filter(|_| !*is_sample),
                     is_sample: *is_sample,
                     patience,
@@ -217,13 +235,17 @@ impl Logs {
         }
     }
 
-    async fn tell(&self, Telling { block, logs, removed, to }: Telling<Log>) {
-        let logs = if removed { logs.iter().rev().map(Log::removed).collect() } else { logs };
+    /// A block is canonical no longer: what is to be told of its logs, the last one first, if they were told.
+    fn take_back(&mut self, block: Hash) -> Option<Telling<Log>> {
+        self.forget(block);
+        let telling = self.ledger.remove(block)?;
+        let logs = telling.logs.iter().rev().map(Log::removed).collect();
+        Some(Telling { logs, ..telling })
+    }
+
+    async fn tell(&self, Telling { block, logs, to, .. }: Telling<Log>) {
         if logs.is_empty() {
             return;
-        }
-        if !removed {
-            self.follower.pool().announce(logs.iter().filter_map(Log::transaction));
         }
         let change = block.change;
         let wanted = move |filter: &Filter| {
@@ -251,8 +273,9 @@ impl Logs {
 
     /// The logs of this block cannot be had: whom they may concern must not believe to have them
     /// all, and nobody else is held up.
-    async fn give_up(&mut self, block: &Arc<ledger::Block>) {
+    async fn give_up(&mut self, block: &Arc<Block>) {
         self.forget(block.hash);
+        self.filters.found(block.hash, None);
         self.ledger.found(block.hash, Arc::default());
         let network = self.follower.pool().network.clone();
         self.metrics.logs_given_up(&network);
@@ -264,4 +287,11 @@ impl Logs {
         let concerned = move |filter: &Filter| filter.may_match(at.number, at.bloom.as_ref());
         self.audience.close(block.change, Closing::Gap, concerned).await;
     }
+}
+
+/// What those want who hear of the change of this number, each at least once.
+fn wishes(audience: &Audience<Filter>, filters: &Filters, change: u64) -> Vec<Arc<Filter>> {
+    let mut wishes = audience.wishes(change);
+    wishes.extend(filters.criteria());
+    wishes
 }

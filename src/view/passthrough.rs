@@ -116,6 +116,11 @@ impl Topics {
         self.pools.send_replace(pool);
     }
 
+    /// The pool whose nodes are asked.
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        self.pools.borrow().clone()
+    }
+
     /// A place with the topic of this wish, once a node has granted it. What comes of it is heard there from the beginning, before the
     /// client can know that it is granted: nodes tell the first thing at once. To be called on the thread that serves the client.
     pub(super) async fn open(

@@ -1,4 +1,5 @@
-//! What may have an effect is sent once: only a node that had nothing of it, or says that it did nothing, is followed by another.
+//! What is signed is given to nodes until one has it; what may have an effect is sent once otherwise: only a node that had nothing of
+//! that, or says that it did nothing, is followed by another.
 
 use super::{
     ALL_METHODS,
@@ -14,33 +15,224 @@ async fn well() -> Node {
     Node::always(json("200 OK", "\"well\"")).await
 }
 
+/// One path of each kind of what is signed.
+const SIGNED: [&str; 12] = [
+    BLOCKS,
+    "/eth/v2/beacon/blinded_blocks",
+    "/eth/v1/beacon/execution_payload_envelopes",
+    "/eth/v1/beacon/execution_payload_bids",
+    ATTESTATIONS,
+    "/eth/v1/beacon/pool/payload_attestations",
+    "/eth/v1/beacon/pool/sync_committees",
+    "/eth/v1/beacon/pool/voluntary_exits",
+    "/eth/v1/beacon/pool/bls_to_execution_changes",
+    "/eth/v1/beacon/pool/proposer_slashings",
+    "/eth/v2/validator/aggregate_and_proofs",
+    "/eth/v1/validator/contribution_and_proofs",
+];
+const ATTESTATIONS: &str = "/eth/v2/beacon/pool/attestations";
+
+/// A node that reads what is published and closes the connection.
+async fn dies() -> Node {
+    Node::start(|mut exchange: Exchange| async move {
+        exchange.body().await;
+        None
+    })
+    .await
+}
+
 #[tokio::test]
-async fn a_publication_is_final_by_its_code_unless_the_node_says_that_it_cannot_now() {
-    let paths = [
-        BLOCKS,
-        "/eth/v1/beacon/blinded_blocks",
-        "/eth/v1/beacon/pool/voluntary_exits",
-        "/eth/v2/validator/aggregate_and_proofs",
-    ];
-    for path in paths {
-        for (code, is_final) in [
-            ("200 OK", true),
-            ("202 Accepted", true),
-            ("400 Bad", true),
-            ("415 Type", true),
-            ("500 Oops", true),
-            ("503 Syncing", false),
-        ] {
+async fn a_nodes_word_on_a_signed_message_is_final() {
+    for path in SIGNED {
+        for code in ["200 OK", "202 Accepted", "400 Bad", "415 Type"] {
             let (first, second) = (Node::always(json(code, "\"first\"")).await, well().await);
             let proxy = over(&[&first, &second], "").await;
-            let answer = send(&proxy, request("POST", path, "eth-consensus-version: electra\r\n", "the block")).await;
-            let expected = if is_final { (&code[..3], "\"first\"", 0) } else { ("200", "\"well\"", 1) };
-            assert_eq!((&*answer.status.to_string(), &*answer.text(), second.count()), expected, "{path} {code}");
-            for asked in second.asked() {
-                assert_eq!((&*asked.target, &*asked.body), (path, &b"the block"[..]));
-                assert_eq!(asked.header("eth-consensus-version"), ["electra"]);
-            }
+            let answer = send(&proxy, request("POST", path, "", "the block")).await;
+            let got = (&*answer.status.to_string(), &*answer.text(), second.count());
+            assert_eq!(got, (&code[..3], "\"first\"", 0), "{path} {code}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_signed_message_goes_on_to_a_node_that_takes_it() {
+    let page = |status| response(status, "content-type: text/html\r\n", "<html>");
+    let cut = response("200 OK", "", "\"first\"");
+    let answers = [
+        json("500 Oops", "\"first\""),
+        json("503 Syncing", "\"first\""),
+        json("429 Many", "\"first\""),
+        json("404 No", "\"first\""),
+        page("502 Bad Gateway"),
+        page("504 Gateway Timeout"),
+        page("400 Bad Request"),
+        page("413 Payload Too Large"),
+        page("200 OK"),
+        cut[..cut.len() - 3].to_vec(),
+        Vec::new(),
+    ];
+    for path in SIGNED {
+        for answer in &answers {
+            let answer = answer.clone();
+            let first = Node::start(move |mut exchange: Exchange| {
+                let answer = answer.clone();
+                async move {
+                    exchange.body().await;
+                    exchange.send(answer).await;
+                    None
+                }
+            })
+            .await;
+            let second = well().await;
+            let proxy = over(&[&first, &second], "").await;
+            let answer = send(&proxy, request("POST", path, "eth-consensus-version: electra\r\n", "the block")).await;
+            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{path}");
+            assert_eq!((first.count(), second.count()), (1, 1), "{path}");
+            let asked = &second.asked()[0];
+            assert_eq!((&*asked.target, &*asked.body), (path, &b"the block"[..]));
+            assert_eq!(asked.header("eth-consensus-version"), ["electra"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_no_node_has_is_said_at_once() {
+    let node = || Node::always(json("404 Not Found", r#"{"code":404,"message":"no such route"}"#));
+    let (first, second) = (node().await, node().await);
+    let proxy = over(&[&first, &second], "").await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+    assert_eq!((answer.status, first.count(), second.count()), (404, 1, 1));
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_over_a_block_shares_it_with_another() {
+    let hangs = |mut exchange: Exchange| async {
+        exchange.body().await;
+        exchange.hang().await
+    };
+    let first = Node::paced(1, hangs).await;
+    let second = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""))).await;
+    let proxy = over(&[&first, &second], "").await;
+    let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    let metrics = proxy.admin("GET /metrics").await.text();
+    let line = r#"steadfast_publications_again_total{network="default",reason="late"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_block_goes_on_though_its_client_has_left() {
+    let hangs = |mut exchange: Exchange| async {
+        exchange.body().await;
+        exchange.hang().await
+    };
+    let first = Node::paced(1, hangs).await;
+    let second = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""))).await;
+    let proxy = over(&[&first, &second], "").await;
+    let mut client = proxy.client().await;
+    client.send(request("POST", BLOCKS, "", "the block")).await;
+    until("the first node has it", async || first.asked().iter().any(|asked| asked.body == b"the block")).await;
+    drop(client);
+    until("the second has it too", async || second.asked().iter().any(|asked| asked.body == b"the block")).await;
+}
+
+#[tokio::test]
+async fn when_no_node_answers_to_a_block_its_outcome_is_unknown() {
+    let (first, second) = (dies().await, dies().await);
+    let proxy = over(&[&first, &second], "").await;
+    let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+    let error = answer.json();
+    assert_eq!((answer.status, &error["code"]), (502, &502.into()));
+    assert!(error["message"].as_str().unwrap().contains("may or may not have taken effect"), "{error}");
+    assert!(first.count() > 0 && second.count() > 0);
+}
+
+#[tokio::test]
+async fn what_the_network_has_already_is_a_success() {
+    let error = |message: &str| format!(r#"{{"code":400,"message":"{message}"}}"#);
+    for (message, is_known_alone) in [
+        ("BAD_REQUEST: BlockIsAlreadyKnown(0x12)", true),
+        ("BLOCK_ERROR_ALREADY_KNOWN", true),
+        ("BLOCK_ERROR_REPEAT_PROPOSAL", false),
+        ("RepeatProposal { proposer: 7 }", false),
+        ("Exit is not the first one for validator 7.", false),
+    ] {
+        let knows = Node::always(json("400 Bad", &error(message))).await;
+        let first = dies().await;
+        let proxy = over(&[&first, &knows], "").await;
+        let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+        assert_eq!((answer.status, &*answer.text()), (200, ""), "{message}");
+        // Where nobody else had it, it may be another message that is known.
+        let proxy = over(&[&knows], "").await;
+        let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+        assert_eq!(answer.status, if is_known_alone { 200 } else { 400 }, "{message}");
+    }
+}
+
+fn failures(list: &[(u64, &str)]) -> String {
+    let list: Vec<_> = list.iter().map(|(at, text)| serde_json::json!({ "index": at, "message": text })).collect();
+    serde_json::json!({ "code": 400, "message": "some failed", "failures": list }).to_string()
+}
+
+#[tokio::test]
+async fn of_a_list_only_what_no_node_took_has_failed() {
+    let unknown = "Validation(UnknownHeadBlock { beacon_block_root: 0x12 })";
+    let known = "ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN";
+    let (wrong, lost) = ("Validation(InvalidSignature)", "ReprocessTimeout");
+    for (first, second, left) in [
+        (&[(0, unknown)][..], &[][..], &[][..]),
+        (&[(0, unknown), (1, known)], &[(1, known)], &[]),
+        (&[(0, known), (1, known)], &[(7, wrong)], &[]),
+        (&[(0, unknown), (1, known), (2, wrong)], &[(2, wrong)], &[(2, wrong)]),
+        (&[(0, unknown), (1, lost)], &[(1, lost)], &[(1, lost)]),
+        // Each takes what the other does not.
+        (&[(0, unknown)], &[(1, unknown)], &[]),
+        (&[(0, wrong)], &[], &[(0, wrong)]),
+    ] {
+        let node = |list: &[(u64, &str)]| match list {
+            [] => Node::always(json("200 OK", "")),
+            list => Node::always(json("400 Bad Request", &failures(list))),
+        };
+        let (a, b) = (node(first).await, node(second).await);
+        let proxy = over(&[&a, &b], "").await;
+        let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+        if left.is_empty() {
+            assert_eq!((answer.status, &*answer.text()), (200, ""), "{first:?} {second:?}");
+            continue;
+        }
+        assert_eq!(answer.status, 400, "{first:?} {second:?}");
+        let expected: serde_json::Value = serde_json::from_str(&failures(left)).unwrap();
+        assert_eq!(answer.json()["failures"], expected["failures"], "{first:?} {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_its_node_cannot_place_is_given_to_another() {
+    let message = r#"{"code":400,"message":"BLOCK_ERROR_PARENT_UNKNOWN"}"#;
+    let (lags, also, second) =
+        (Node::always(json("400 Bad", message)).await, Node::always(json("400 Bad", message)).await, well().await);
+    let proxy = over(&[&lags, &second], "").await;
+    assert_eq!(send(&proxy, request("POST", BLOCKS, "", "the block")).await.text(), "\"well\"");
+    // When no node can, the client has a node's words.
+    let proxy = over(&[&lags, &also], "").await;
+    let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+    assert_eq!((answer.status, &*answer.text()), (400, message));
+}
+
+#[tokio::test]
+async fn all_nodes_have_it_at_once_where_the_operator_wants_that() {
+    let slow = Node::start(|exchange: Exchange| async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        exchange.reply(json("200 OK", "\"slow\"")).await
+    })
+    .await;
+    let (bad, good) = (Node::always(json("400 Bad", "\"bad\"")).await, well().await);
+    let proxy = over(&[&slow, &good, &bad], "[beacon]\npublish_to = \"all\"\n").await;
+    let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    for node in [&slow, &good, &bad] {
+        until("every node has it", async || node.asked().iter().any(|asked| asked.body == b"the block")).await;
+        assert_eq!(node.count(), 1);
     }
 }
 
@@ -57,18 +249,12 @@ async fn when_no_node_can_publish_the_client_hears_it_from_one() {
 #[tokio::test]
 async fn what_may_have_arrived_is_not_sent_again() {
     for (method, path) in [
-        ("POST", BLOCKS),
-        ("POST", "/eth/v1/beacon/pool/attestations"),
-        ("POST", "/eth/v1/validator/beacon_committee_selections"),
+        ("POST", "/eth/v1/beacon/some/thing"),
+        ("POST", "/eth/v1/validator/something_new"),
         ("PUT", "/eth/v1/some/thing"),
         ("DELETE", "/eth/v1/some/thing"),
     ] {
-        let first = Node::start(|mut exchange: Exchange| async move {
-            exchange.body().await;
-            None
-        })
-        .await;
-        let second = well().await;
+        let (first, second) = (dies().await, well().await);
         let proxy = over(&[&first, &second], ALL_METHODS).await;
         let answer = send(&proxy, request(method, path, "", "the body")).await;
         let error = answer.json();

@@ -59,7 +59,7 @@ fn only(list: &[(usize, &Node)]) -> String {
 }
 
 #[tokio::test]
-async fn duties_stay_on_their_node_through_reloads_for_as_long_as_it_is_there() {
+async fn requests_stay_on_their_node_through_reloads_while_it_is_there() {
     let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     let served = async |path: &str| ask(&all.proxy, "GET", path).await.text();
@@ -71,17 +71,16 @@ async fn duties_stay_on_their_node_through_reloads_for_as_long_as_it_is_there() 
     assert_eq!(served(DATA).await, "\"b\"");
     a.set_syncing(false);
     until_verdict(&all.proxy, "cl-1", "up").await;
-    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"a\""));
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
     // Other rules, another order, another node beside it: the pool is built anew each time.
-    for (settings, home) in [
-        (only(&[(1, &a), (2, &b)]) + "[calls]\nmax_batch = 5\n", "\"a\""),
-        (only(&[(3, &c), (1, &a), (2, &b)]), "\"c\""),
-        (only(&[(1, &a), (2, &b), (3, &c)]), "\"a\""),
+    for settings in [
+        only(&[(1, &a), (2, &b)]) + "[calls]\nmax_batch = 5\n",
+        only(&[(3, &c), (1, &a), (2, &b)]),
+        only(&[(1, &a), (2, &b), (3, &c)]),
     ] {
         assert_eq!(all.reload(settings).await, "network default");
         until_verdict(&all.proxy, "cl-2", "up").await;
-        until("other requests are at home", async || served(HEAD).await == home).await;
-        assert_eq!(served(DATA).await, "\"b\"");
+        assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
     }
     all.reload(only(&[(1, &a), (3, &c)])).await;
     assert_eq!(served(DATA).await, "\"a\"");
@@ -151,4 +150,24 @@ async fn nodes_that_a_reload_takes_away_are_watched_until_their_requests_end_and
     a.set_dead(true);
     assert_eq!(client.response().await.text(), "\"b\"");
     until("nobody watches them any more", async || a.open() + b.open() == 0).await;
+}
+
+#[tokio::test]
+async fn what_all_nodes_were_told_is_known_after_a_reload() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    let (a, b) = (says("\"a\"").await, says("\"b\"").await);
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    super::common::rest::send(&all.proxy, request("POST", PREPARE, "", "[1]")).await;
+    until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    // The nodes change their places.
+    all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
+    let port = a.port();
+    a.stop().await;
+    until_verdict(&all.proxy, "cl-1", "down").await;
+    let a = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", ""))).await;
+    until("it is told again", async || a.count() == 1).await;
+    assert_eq!((&*a.asked()[0].target, &*a.asked()[0].body, b.count()), (PREPARE, &b"[1]"[..], 1));
 }

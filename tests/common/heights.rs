@@ -31,11 +31,16 @@ pub async fn active(scene: &Scene) -> Option<String> {
 }
 
 pub async fn switches(scene: &Scene) -> u64 {
+    metric(scene, "steadfast_switches_total").await
+}
+
+/// The sum of the series with this name.
+pub async fn metric(scene: &Scene, name: &str) -> u64 {
     let mut client = Client::over(scene.net.connect(scene.app.admin_addr().port()).await.unwrap());
     client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     let text = client.response().await.text();
-    let lines = text.lines().filter(|line| line.starts_with("steadfast_switches_total"));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    let series = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
 }
 
 /// When `node` became active for good, looked for until `deadline`.

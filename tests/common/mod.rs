@@ -8,6 +8,7 @@
 
 pub mod binary;
 pub mod client;
+pub mod disturb;
 pub mod heights;
 pub mod origin;
 pub mod proxy;

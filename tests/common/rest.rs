@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -146,6 +146,9 @@ struct Shared {
     script: Box<Script>,
     asked: Mutex<Vec<Asked>>,
     syncing: AtomicBool,
+    /// How many peers it says it has.
+    peers: AtomicUsize,
+    slot_seconds: AtomicU64,
     /// Probes are not answered.
     dead: AtomicBool,
     open: AtomicUsize,
@@ -171,12 +174,29 @@ impl Node {
     where
         F: Future<Output = Option<Exchange>> + Send + 'static,
     {
+        Self::with(port, 12, script).await
+    }
+
+    /// A node of a chain with slots of so many seconds.
+    pub async fn paced<F>(slot_seconds: u64, script: impl Fn(Exchange) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<Exchange>> + Send + 'static,
+    {
+        Self::with(0, slot_seconds, script).await
+    }
+
+    async fn with<F>(port: u16, slot_seconds: u64, script: impl Fn(Exchange) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<Exchange>> + Send + 'static,
+    {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             script: Box::new(move |exchange| Box::pin(script(exchange))),
             asked: Mutex::default(),
             syncing: AtomicBool::new(false),
+            peers: AtomicUsize::new(50),
+            slot_seconds: AtomicU64::new(slot_seconds),
             dead: AtomicBool::new(false),
             open: AtomicUsize::new(0),
         });
@@ -226,9 +246,18 @@ impl Node {
         self.shared.syncing.store(syncing, SeqCst);
     }
 
+    pub fn set_peers(&self, peers: usize) {
+        self.shared.peers.store(peers, SeqCst);
+    }
+
     /// Whether it leaves probes unanswered.
     pub fn set_dead(&self, dead: bool) {
         self.shared.dead.store(dead, SeqCst);
+    }
+
+    /// How long its chain's slots are, in seconds; to be said before it is asked.
+    pub fn set_pace(&self, seconds: u64) {
+        self.shared.slot_seconds.store(seconds, SeqCst);
     }
 
     /// Connections that are open now.
@@ -271,7 +300,7 @@ async fn connection(io: TcpStream, shared: &Arc<Shared>) {
                 exchange.hang().await;
                 return;
             }
-            let answer = probe(&exchange.asked.target, shared.syncing.load(SeqCst));
+            let answer = probe(&exchange.asked.target, shared);
             if !exchange.send(answer).await {
                 return;
             }
@@ -290,11 +319,13 @@ async fn connection(io: TcpStream, shared: &Arc<Shared>) {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the slots of this chain are of the real time")]
-fn probe(target: &str, syncing: bool) -> Vec<u8> {
+fn probe(target: &str, shared: &Shared) -> Vec<u8> {
+    let syncing = shared.syncing.load(SeqCst);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     // The same for all nodes, and long ago.
     let genesis = (now / 1_000_000 - 1) * 1_000_000;
-    let slot = (now - genesis) / 12;
+    let slot_seconds = shared.slot_seconds.load(SeqCst);
+    let slot = (now - genesis) / slot_seconds;
     let root = |slot: u64| format!("0x{slot:064x}");
     let path = target.split('?').next().unwrap();
     let data = match &path[path.find("/eth/").unwrap()..] {
@@ -314,8 +345,10 @@ fn probe(target: &str, syncing: bool) -> Vec<u8> {
             "genesis_time": genesis.to_string(), "genesis_validators_root": root(7), "genesis_fork_version": "0x00000001",
         }),
         "/eth/v1/config/spec" => serde_json::json!({
-            "SECONDS_PER_SLOT": "12", "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
+            "SECONDS_PER_SLOT": slot_seconds.to_string(), "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
         }),
+        "/eth/v1/node/version" => serde_json::json!({ "version": "Test/1" }),
+        "/eth/v1/node/peer_count" => serde_json::json!({ "connected": shared.peers.load(SeqCst).to_string() }),
         _ => return response("404 Not Found", "content-type: application/json\r\n", r#"{"code":404,"message":"no"}"#),
     };
     json("200 OK", &serde_json::json!({ "data": data }).to_string())

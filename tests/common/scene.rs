@@ -169,14 +169,14 @@ impl Scene {
     }
 
     /// The canonical chain's numbers and hashes, oldest first.
-    fn heads(&self) -> Vec<(u64, String)> {
+    pub fn heads(&self) -> Vec<(u64, String)> {
         let snapshot = self.devnet.chain().snapshot();
         let tip = snapshot.head().number;
         (1..=tip).filter_map(|number| snapshot.block(number)).map(|b| (b.number, b.hash.to_string())).collect()
     }
 
     /// The canonical chain's logs as the node itself tells them.
-    async fn logs(&self, mut filter: Value) -> Vec<(u64, String, u64)> {
+    pub async fn logs(&self, mut filter: Value) -> Vec<(u64, String, u64)> {
         filter["fromBlock"] = json!("0x1");
         let port = self.node(0).addr().port();
         let mut client = Client::over(self.net.connect(port).await.unwrap());

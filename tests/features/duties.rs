@@ -44,11 +44,6 @@ async fn told(proxy: &mut Proxy, name: String, path: String) {
     assert_eq!(told[0].headers["content-type"], "application/json");
 }
 
-#[then(expr = "{word} was not told of {word}")]
-async fn not_told(proxy: &mut Proxy, name: String, path: String) {
-    assert_eq!(proxy.node(&name).count(&format!("POST {path}")), 0);
-}
-
 #[then(expr = "the validator client gets the aggregate of slot {int}")]
 async fn aggregate(proxy: &mut Proxy, slot: u64) {
     let path = format!("/eth/v1/validator/aggregate_attestation?slot={slot}&attestation_data_root=0x{slot:064x}");
@@ -81,5 +76,20 @@ async fn stay(proxy: &mut Proxy, name: String, millis: u64) {
     while Instant::now() < until {
         done(proxy, name.clone()).await;
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[then(expr = "duties and all other requests go home to {word} together")]
+async fn go_home(proxy: &mut Proxy, name: String) {
+    // An epoch of the scenario, and its beginning.
+    let until = Instant::now() + 3 * SOON;
+    loop {
+        let (before, other, after) = (duty(proxy).await, proxy.who().await, duty(proxy).await);
+        assert!(before != after || other == before, "duties are done by {before}, and other requests go to {other}");
+        if after == name {
+            return;
+        }
+        assert!(Instant::now() < until, "{:#}", proxy.status().await);
+        sleep(Duration::from_millis(50)).await;
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{events::Listener, process::Process, sockets::Socket, traffic::Traffic};
+use crate::{events::Listener, filters::Polled, process::Process, sockets::Socket, traffic::Traffic};
 
 /// Long enough for anything that is to come soon.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -82,6 +82,8 @@ pub struct Proxy {
     pub listener: Option<Listener>,
     /// Clients with a WebSocket, by their names.
     pub sockets: BTreeMap<String, Socket>,
+    /// A client that polls filters.
+    pub polled: Option<Polled>,
     /// The id of the subscription that was ended last.
     pub dropped: Option<String>,
     /// The highest block that a client was shown.
@@ -124,6 +126,7 @@ impl Proxy {
             traffic: None,
             listener: None,
             sockets: BTreeMap::new(),
+            polled: None,
             dropped: None,
             highest: 0,
             since: Instant::now(),

@@ -5,7 +5,7 @@ use std::future::pending;
 use serde_json::Value;
 
 use crate::common::{
-    client::{Client, ROUNDABOUT, call, with_headers},
+    client::{ROUNDABOUT, call, with_headers},
     origin::{Origin, Reply},
     proxy::nodes,
     sim::{Net, Proxy},
@@ -153,39 +153,6 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
         }
         let ended = proxy.metric("steadfast_client_connections_ended_total", "reason=\"memory\"").await;
         assert!((ended - 1.0).abs() < 0.5, "{what}: {ended}");
-        until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_long_answer_that_is_not_taken_gives_way_too() {
-    let net = Net::default();
-    let long = format!("\"{}\"", "a".repeat(250_000));
-    let origin = Origin::within(&net, move |seen| match seen.method().as_str() {
-        "eth_chainId" => Reply::result(seen, "\"0x1\""),
-        _ => Reply::result(seen, &long),
-    })
-    .await;
-    let proxy = Proxy::launch(&net, &format!("max_client_memory = \"1MiB\"\n{}", nodes([origin.url()]))).await;
-    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
-    for headers in ["", ROUNDABOUT] {
-        let mut greedy: Vec<Client<_>> = Vec::new();
-        for _ in 0..3 {
-            let mut client = proxy.client().await;
-            client.send(with_headers("/", headers, call(1, "eth_call", "[]").as_bytes())).await;
-            greedy.push(client);
-        }
-        until("the answers are held", async || proxy.metric(HELD, "").await >= 700_000.0).await;
-        let mut other = proxy.client().await;
-        let params = format!("[\"{}\"]", "b".repeat(150_000));
-        other.send(with_headers("/", headers, call(2, "eth_chainId", &params).as_bytes())).await;
-        let response = other.response().await;
-        assert_eq!(response.status, 200, "{headers:?}: {:.200}", response.text());
-        let mut cut = 0;
-        for client in &mut greedy {
-            cut += usize::from(client.try_response().await.is_err());
-        }
-        assert_eq!(cut, 1, "{headers:?}");
         until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
     }
 }

@@ -1,4 +1,4 @@
-# For ws.sh: a contract that logs, clients that subscribe, and what they should have heard.
+# For ws.sh and filters.sh: a contract that logs, clients that subscribe, and what they should have heard.
 
 # It logs `Ticked(uint256)` with the block's number twice, and once something else that nobody asked for.
 ticked=0xfb779b607f72003343c20e8a3b2b874a312f065e2d88c2747a5bdce1c9ab1bbf

@@ -10,8 +10,10 @@ use std::{
 
 use serde_json::Value;
 use steadfast::{
+    config::Filters,
     devnet::{Devnet, Fault, Options},
     domain::verdict::Layer,
+    memory::Budget,
     metrics::Metrics,
     net::{Dial, Listen},
     pool::{self, Pool, node::Node},
@@ -113,7 +115,14 @@ impl Stage {
                 }
             });
         }
-        let wishes = Settings { chain, timeout: Duration::from_secs(5), seed: 1 };
+        let wishes = Settings {
+            chain,
+            timeout: Duration::from_secs(5),
+            filters: Filters::default(),
+            memory: Budget::new(usize::MAX),
+            seed: 1,
+            secret: [1; 32],
+        };
         let (views, viewing) = Views::start(pool.clone(), &wishes, couriers, metrics.clone());
         let settings = settings.to_owned();
         Self {

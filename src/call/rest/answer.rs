@@ -1,5 +1,7 @@
 //! A consensus node's answer to one request: its head, the beginning of its body that was waited for, and the rest that is not.
 
+mod words;
+
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -13,7 +15,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
 
 use super::idle::Idle;
 use crate::{
@@ -27,6 +32,8 @@ use crate::{
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
 /// of it is made good by another.
 const HELD_BACK: u64 = 256 * 1024;
+/// Up to this many bytes an answer is taken whole of which half is of no use: a block with all its blobs, written in JSON.
+const HELD_WHOLE: u64 = 8 << 20;
 /// How long that is tried for an answer that does not say how long it is: it may be a long one.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -50,14 +57,22 @@ pub struct Answer {
     idle: Idle,
     /// Whose answer it is.
     source: (Arc<Pool>, usize),
+    /// What it takes of the room for bodies that are kept, beyond what every answer may take.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Answer {
-    /// Takes the response of a node of `pool`, and so much of its body as is waited for.
+    /// Takes the response of a node of `pool`, and so much of its body as is waited for: all of it, if it fits, where there is `room`
+    /// for that.
     ///
     /// # Errors
     /// When the connection is lost meanwhile.
-    pub(super) async fn read(response: Response, pool: &Arc<Pool>, node: usize) -> Result<Self, Broken> {
+    pub(super) async fn read(
+        response: Response,
+        pool: &Arc<Pool>,
+        node: usize,
+        room: Option<&Arc<Semaphore>>,
+    ) -> Result<Self, Broken> {
         let status = response.head.status;
         let mut headers = HeaderMap::new();
         let source = &pool.nodes[node];
@@ -82,36 +97,57 @@ impl Answer {
             rest: Some(response),
             idle: Idle::new(rate),
             source: (pool.clone(), node),
+            share: None,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
             answer.conceal().await?;
             return Ok(answer);
         }
-        if length.is_some_and(|length| length > HELD_BACK) || answer.is_event_stream() {
+        let limit = if room.is_some() { HELD_WHOLE } else { HELD_BACK };
+        if length.is_some_and(|length| length > limit) || answer.is_event_stream() {
             return Ok(answer);
         }
-        answer.hold_back().await?;
+        answer.hold_back(limit, room).await?;
         Ok(answer)
     }
 
-    async fn hold_back(&mut self) -> Result<(), Broken> {
+    async fn hold_back(&mut self, limit: u64, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
         let mut glance = std::pin::pin!(sleep(GLANCE));
         let mut held = 0;
-        while held < HELD_BACK {
+        while held < limit {
             // Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
                 piece = poll_fn(|context| self.poll_rest(context)) => piece.transpose()?,
-                () = &mut glance, if self.length.is_none() => return Ok(()),
+                () = &mut glance, if self.length.is_none() && room.is_none() => return Ok(()),
             };
             let Some(piece) = piece else {
                 self.length = Some(held);
                 return Ok(());
             };
-            held += piece.len() as u64;
+            let length = piece.len();
+            held += length as u64;
             append(&mut self.pieces, piece);
+            // Room is taken as bytes come: what a node only announces costs the others nothing.
+            if held > HELD_BACK
+                && let Some(room) = room
+                && !self.takes(length, room)
+            {
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// Takes so much of the room; `false` if there is not as much.
+    fn takes(&mut self, bytes: usize, room: &Arc<Semaphore>) -> bool {
+        let more = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
+        match (more, &mut self.share) {
+            (None, _) => return false,
+            (Some(more), Some(share)) => share.merge(more),
+            (Some(more), None) => self.share = Some(more),
+        }
+        true
     }
 
     /// Takes what the configuration keeps secret out of an error: gateways like to repeat the URL they were asked for, and a key may
@@ -153,6 +189,19 @@ impl Answer {
         held + if self.rest.is_some() { STREAM } else { 0 }
     }
 
+    /// The whole body, if all of it is in memory.
+    pub(super) fn in_memory(&self) -> Option<Bytes> {
+        match (&self.rest, self.pieces.len()) {
+            (Some(_), _) => None,
+            (None, 1) => self.pieces.front().cloned(),
+            (None, _) => {
+                let mut whole = BytesMut::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+                self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+                Some(whole.freeze())
+            }
+        }
+    }
+
     /// Bytes of the body, where that is known.
     pub fn length(&self) -> Option<u64> {
         self.length
@@ -161,6 +210,11 @@ impl Answer {
     /// Whether it is in the API's own form, and so speaks of the request rather than of what stands before the node.
     pub(super) fn is_json(&self) -> bool {
         self.is_json
+    }
+
+    /// Whether it is a page, as gateways show.
+    pub(super) fn is_html(&self) -> bool {
+        is_of_kind(&self.headers, b"text/html")
     }
 
     fn is_event_stream(&self) -> bool {

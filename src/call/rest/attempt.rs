@@ -3,13 +3,21 @@
 use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, header};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
 
-use super::{answer::Answer, upload::Upload};
+use super::{
+    answer::Answer,
+    clock::{Clock, is_wanted_whole},
+    upload::Upload,
+};
 use crate::{
     call::attempt::Count,
     domain::{
         rest::{Class, Route},
+        subject::{Kept, Subject},
         target::Target,
     },
     metrics::AttemptOutcome,
@@ -34,6 +42,8 @@ use crate::{
 const HEAD: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take nothing of a body that it is sent.
 const IDLE: Duration = Duration::from_secs(30);
+/// Slots after which all nodes that are well have had a block for long.
+pub(super) const OLD: u64 = 64;
 /// How long a node that went out is still waited for, when the request must not go to another.
 const LAST_HOPE: Duration = Duration::from_secs(10);
 
@@ -79,6 +89,18 @@ pub(super) async fn attempt(
     upload: &mut Upload,
     patience: Duration,
 ) -> Sent {
+    attempt_holding(pool, index, request, upload, patience, None).await
+}
+
+/// [`attempt`], with room for an answer that is of no use until it is whole.
+pub(super) async fn attempt_holding(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+    room: Option<&Arc<Semaphore>>,
+) -> Sent {
     let node = &pool.nodes[index];
     let started = Instant::now();
     let mut count = Count::new(node, started);
@@ -98,7 +120,7 @@ pub(super) async fn attempt(
     // Both arms are cancel-safe: an exchange given up closes its connection.
     let sent = tokio::select! {
         biased;
-        sent = exchange(pool, index, request, upload, patience) => {
+        sent = exchange(pool, index, request, upload, patience, room) => {
             count.outcome = match &sent {
                 Sent::Answered(_) => AttemptOutcome::Answered,
                 Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
@@ -124,10 +146,16 @@ pub(super) async fn attempt(
     sent
 }
 
-async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mut Upload, patience: Duration) -> Sent {
+async fn exchange(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+    room: Option<&Arc<Semaphore>>,
+) -> Sent {
     let node = &pool.nodes[index];
-    // What cannot be tried elsewhere may take all the time there is: giving up would only lose the answer.
-    let limit = if request.route.is_long() || !request.route.is_repeatable() { HEAD } else { patience };
+    let limit = if Clock::of(request) == Clock::Long { HEAD } else { patience };
     let mut progress = Progress::default();
     let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {
@@ -146,8 +174,9 @@ async fn exchange(pool: &Arc<Pool>, index: usize, request: &Request, upload: &mu
     };
     node.traffic.touch(Instant::now());
     let wait = wait(&response.head);
-    match Answer::read(response, pool, index).await {
-        Ok(answer) => classify(request, answer, wait),
+    let room = room.filter(|_| is_wanted_whole(request));
+    match Answer::read(response, pool, index, room).await {
+        Ok(answer) => classify(request, answer, wait, pool.snapshot().head.unwrap_or(0)),
         Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken }))),
     }
 }
@@ -178,12 +207,36 @@ async fn ask(
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
+/// Whether a status says that the node does not have what another may: it has pruned it, never had it, or does not offer the route.
+fn lacks(request: &Request, status: u16, head: u64) -> bool {
+    let route = &request.route;
+    if route.class != Class::Read {
+        return false;
+    }
+    match status {
+        405 => true,
+        404 | 410 => match Subject::of(request.target.path(), 1) {
+            Some(Subject { kept: Kept::Blobs | Kept::States, .. }) => true,
+            // That a slot of late has no block is for the client to judge: it may have asked too soon, or too late.
+            Some(subject @ Subject { kept: Kept::Blocks, id, .. }) => id.starts_with("0x") || subject.is_old(head, OLD),
+            None => {
+                let path = request.target.path();
+                matches!(route.group, "debug" | "rewards" | "light_client")
+                    || path.contains("/validator/aggregate_attestation")
+                    || path.contains("/validator/sync_committee_contribution")
+            }
+        },
+        _ => false,
+    }
+}
+
 /// Which requests may rest with this one.
 pub(super) fn kind(request: &Request) -> Kind {
     Kind::of_group(request.route.place)
 }
 
-fn classify(request: &Request, answer: Answer, wait: Option<Duration>) -> Sent {
+/// Whom an answer speaks of, where the chain is at `head`.
+fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64) -> Sent {
     let status = answer.status;
     if is_refusal(status, wait) && request.route.class != Class::Once {
         return Sent::Refused(answer, wait);
@@ -195,10 +248,17 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>) -> Sent {
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
             408 | 500.. => true,
-            _ => false,
+            _ => lacks(request, status, head),
         },
-        // 'I cannot now': it was not done. What another status says of what was done is for the client to judge.
-        Class::Publish => status == 503,
+        // The same may be given to another node, whatever this one or what stands before it did. What a node says of the
+        // message itself is final, and so is what has a client write it in another form.
+        Class::Publish => match status {
+            200..=299 => answer.is_html(),
+            406 | 415 => false,
+            400 | 409 | 422 => !answer.is_json(),
+            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
+            _ => true,
+        },
         Class::Once => false,
     };
     if !of_the_node {

@@ -1,61 +1,97 @@
-//! What every node must be told: subscriptions to subnets, fee recipients, registrations. It goes to all usable nodes at once; the
-//! client has the first good answer, and the others are told to the end all the same.
+//! What every node must be told: subscriptions to subnets, fee recipients, registrations, preferences. It goes to all nodes that
+//! answer, however they are judged just then, since any of them may propose next. The client has the first good answer of a usable
+//! one, the others are told to the end all the same, and those that are away when they return ([`kept`](super::kept)).
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
 };
 
-use tokio::{sync::mpsc, time::timeout};
-
-use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, sticky::is_usable, upload::Whole};
+use super::{
+    Failure, Request, Rest, Sent,
+    answer::Answer,
+    attempt::attempt,
+    returning::{epoch, is_told, slot},
+    upload::Whole,
+};
 use crate::domain::refusal::Refusal;
 
 /// How long one node is told.
-const TELLING: Duration = Duration::from_secs(30);
+pub(super) const TELLING: Duration = Duration::from_secs(30);
 
 impl Rest {
-    /// Tells all usable nodes. `None` when it has to take the way of other requests: no node is usable, or none answered.
+    /// Tells all nodes that answer. `None` when it has to take the way of other requests: no node answers, or none answered.
     pub(super) async fn everywhere(&self, request: &Request, body: &Whole) -> Result<Option<Answer>, Failure> {
-        let usable = {
+        let (nodes, usable) = {
             let snapshot = self.pool.snapshot();
-            (0..self.pool.nodes.len()).filter(|&node| is_usable(&snapshot, node)).collect::<Vec<_>>()
+            let told = |node: &usize| is_told(&snapshot.nodes[*node]) && !self.pool.nodes[*node].is_out();
+            let nodes: Vec<usize> = (0..self.pool.nodes.len()).filter(told).collect();
+            let usable: Vec<usize> = nodes.iter().copied().filter(|node| self.pool.is_usable(*node)).collect();
+            (nodes, usable)
         };
-        if usable.is_empty() {
-            return Ok(None);
-        }
-        // Whoever is told now is whom the duties stay with.
-        self.choose(&request.route, &[], false);
-        let (answers, mut told) = mpsc::channel(usable.len());
+        let request = Arc::new(request.clone());
+        let (answers, mut told) = mpsc::channel(nodes.len().max(1));
         {
-            let request = Arc::new(request.clone());
-            let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
-            while background.try_join_next().is_some() {}
+            let mut background = self.background();
             let limit = self.settings.max_held.get();
-            if background.len() + usable.len() > limit {
+            if background.len() + nodes.len() > limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
-            for node in usable {
-                let (pool, request, answers) = (self.pool.clone(), request.clone(), answers.clone());
+            let id = self.kept.keep(&request, body, &nodes, epoch(&self.pool));
+            self.kept.bell.notify_one();
+            for &node in &nodes {
+                let (pool, kept) = (self.pool.clone(), self.kept.clone());
+                let (request, answers) = (request.clone(), answers.clone());
                 let mut upload = body.upload();
                 background.spawn(async move {
-                    if let Ok(sent) = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await {
-                        // The client may have its answer already.
-                        let _ = answers.send(sent).await;
+                    let sent = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await;
+                    let sent = sent.unwrap_or(Sent::Lost(None));
+                    if !matches!(sent, Sent::Answered(_)) {
+                        kept.failed(id, node, slot(&pool));
                     }
+                    // The client may have its answer already.
+                    let _ = answers.send((node, sent)).await;
                 });
             }
         }
         drop(answers);
-        let (mut of_the_caller, mut of_a_node) = (None, None);
-        while let Some(sent) = told.recv().await {
+        if nodes.is_empty() {
+            return Ok(None);
+        }
+        let late = Instant::now() + slot(&self.pool) / 4;
+        let mut left = usable.clone();
+        // Of a node that is not usable: a good answer, another, and of usable ones what speaks of the request, or of the node.
+        let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);
+        loop {
+            // All arms are cancel-safe.
+            let (node, sent) = tokio::select! {
+                biased;
+                outcome = told.recv() => match outcome {
+                    Some(outcome) => outcome,
+                    None => break,
+                },
+                () = sleep_until(late), if good.is_some() => break,
+            };
+            let counts = usable.contains(&node);
+            left.retain(|other| *other != node);
             match sent {
-                Sent::Answered(answer) if answer.status < 300 => return Ok(Some(answer)),
-                Sent::Answered(answer) => of_the_caller = of_the_caller.or(Some(answer)),
-                Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) => of_a_node = of_a_node.or(Some(answer)),
+                Sent::Answered(answer) if answer.status < 300 && counts => return Ok(Some(answer)),
+                Sent::Answered(answer) if answer.status < 300 => good = good.or(Some(answer)),
+                Sent::Answered(answer) if counts => of_the_caller = of_the_caller.or(Some(answer)),
+                Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) if counts => {
+                    of_a_node = of_a_node.or(Some(answer));
+                }
+                Sent::Answered(answer) | Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) => {
+                    poor = poor.or(Some(answer));
+                }
                 Sent::Nothing(_) | Sent::Lost(_) | Sent::Late(_) | Sent::Unsent(_) => {}
             }
+            if left.is_empty() && good.is_some() {
+                break;
+            }
         }
-        Ok(of_the_caller.or(of_a_node))
+        Ok(good.or(of_the_caller).or(of_a_node).or(poor))
     }
 }

@@ -37,8 +37,11 @@ pub struct Upload {
 
 /// What a body that is kept takes.
 #[derive(Debug)]
-#[expect(dead_code, reason = "it is only held, and given back with this")]
-struct Share(Option<OwnedSemaphorePermit>, Option<Claim>);
+struct Share {
+    #[expect(dead_code, reason = "it is only held, and given back with this")]
+    room: Option<OwnedSemaphorePermit>,
+    claim: Option<Claim>,
+}
 
 /// A body in memory, with its share of the room.
 #[derive(Debug)]
@@ -51,6 +54,21 @@ impl Whole {
     /// One to send.
     pub(super) fn upload(&self) -> Upload {
         Upload { share: self.share.clone(), ..Upload::whole(self.bytes.clone()) }
+    }
+
+    /// Bytes in memory.
+    pub(super) fn weight(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What is in it.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// A claim, empty yet, on the memory that all clients share, for what outlives this one's connection.
+    pub(super) fn claim_beside(&self) -> Option<Claim> {
+        self.share.as_ref()?.claim.as_ref().map(Claim::beside)
     }
 }
 
@@ -126,7 +144,7 @@ impl Upload {
             }
         };
         self.kept = bytes.freeze();
-        self.share = Some(Arc::new(Share(share, self.claim.take())));
+        self.share = Some(Arc::new(Share { room: share, claim: self.claim.take() }));
         Ok(kept)
     }
 

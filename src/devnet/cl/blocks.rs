@@ -9,12 +9,12 @@ use super::{
     super::{
         block::Block,
         chain::Chain,
-        fault::Fault,
+        fault::{Fault, Store},
         hash::{Address, Hash},
         hex, http as answers,
         view::{FINALIZED, JUSTIFIED, View},
     },
-    Api, FORK, Outcome, Problem, with_fork,
+    Api, FORK, Outcome, Problem, blobs, with_fork,
 };
 
 const SIGNATURE_BYTES: usize = 96;
@@ -66,7 +66,7 @@ impl Api<'_> {
         let slot = slot.map_err(|_| Problem(StatusCode::BAD_REQUEST, "Invalid slot".to_owned()))?;
         let mut found = match (slot, wish("parent_root")) {
             (None, None) => vec![self.header_json(self.view.head(), self.faults.lie())],
-            (Some(slot), _) => self.view.block(slot).map(|block| self.header_json(block, 0)).into_iter().collect(),
+            (Some(slot), _) => self.kept(slot).map(|block| self.header_json(block, 0)).into_iter().collect(),
             (None, Some(_)) => Vec::new(),
         };
         if let Some(parent) = wish("parent_root") {
@@ -112,9 +112,26 @@ impl Api<'_> {
     fn find(&self, id: &str) -> Result<(BlockId, Arc<Block>), Problem> {
         let parsed = BlockId::parse(id);
         let parsed = parsed.ok_or_else(|| Problem(StatusCode::BAD_REQUEST, format!("Invalid block ID: {id}")))?;
-        let found = parsed.find(&self.node.chain, &self.view);
+        let found = parsed.find(&self.node.chain, &self.view).filter(|block| self.keeps(Store::Blocks, block));
         let block = found.ok_or_else(|| Problem(StatusCode::NOT_FOUND, format!("Block not found: {id}")))?;
         Ok((parsed, block))
+    }
+
+    /// A block of which the node has what is in this store.
+    pub(super) fn find_stored(&self, id: &str, store: Store) -> Result<Arc<Block>, Problem> {
+        let (_, block) = self.find(id)?;
+        let kept = Some(block).filter(|block| self.keeps(store, block));
+        kept.ok_or_else(|| Problem(StatusCode::NOT_FOUND, format!("Blobs not found: {id}")))
+    }
+
+    /// Whether the node has not thrown away what this store held of the block. The first block stays.
+    pub(super) fn keeps(&self, store: Store, block: &Block) -> bool {
+        let kept = self.faults.keeps(store);
+        kept.is_none_or(|slots| block.number == 0 || block.number + slots >= self.view.head().number)
+    }
+
+    fn kept(&self, slot: u64) -> Option<&Arc<Block>> {
+        self.view.block(slot).filter(|block| self.keeps(Store::Blocks, block))
     }
 
     /// A liar lies of its head only.
@@ -122,7 +139,7 @@ impl Api<'_> {
         if id == BlockId::Head { self.faults.lie() } else { 0 }
     }
 
-    fn header_json(&self, block: &Block, lie: u64) -> Value {
+    pub(super) fn header_json(&self, block: &Block, lie: u64) -> Value {
         let mut message = self.message(block, lie);
         message["body_root"] = json!(Hash::derived("body", &block.hash.0).to_string());
         json!({
@@ -171,7 +188,7 @@ impl Api<'_> {
                 "excess_blob_gas": "0",
             },
             "bls_to_execution_changes": [],
-            "blob_kzg_commitments": [],
+            "blob_kzg_commitments": blobs::commitments(block),
             "execution_requests": {"deposits": [], "withdrawals": [], "consolidations": []},
         })
     }

@@ -48,10 +48,10 @@ pub(super) fn signature(of: &str, block: &Block) -> String {
     hex::encode(&[one, one, one].concat())
 }
 
-/// The root of the last block before an epoch; the first block's if there is none.
+/// The root of the last block before an epoch; the first block's if there is none. Before the epoch has begun that is the head.
 pub(super) fn last_before(view: &View, epoch: u64) -> Hash {
     let slot = (epoch * SLOTS_PER_EPOCH).saturating_sub(1);
-    view.block(slot).unwrap_or(view.genesis()).root
+    view.block(slot.min(view.head().number)).unwrap_or(view.genesis()).root
 }
 
 /// The checkpoint that is `behind` epochs old.
@@ -62,12 +62,18 @@ fn checkpoint(view: &View, behind: u64) -> Value {
 
 /// What attesters of the block's slot say. `view` ends with the block.
 pub(super) fn attestation_data(view: &View, slot: u64, index: &str) -> Value {
+    let epoch = slot / SLOTS_PER_EPOCH;
+    // An epoch that begins with empty slots has the last block before it for its target.
+    let target = match epoch > view.head().number / SLOTS_PER_EPOCH {
+        true => json!({"epoch": epoch.to_string(), "root": view.head().root.to_string()}),
+        false => checkpoint(view, 0),
+    };
     json!({
         "slot": slot.to_string(),
         "index": index,
         "beacon_block_root": view.head().root.to_string(),
         "source": checkpoint(view, JUSTIFIED),
-        "target": checkpoint(view, 0),
+        "target": target,
     })
 }
 

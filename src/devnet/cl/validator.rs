@@ -1,4 +1,4 @@
-//! What validators ask of a node: duties, data to sign, subscriptions, and the pools that take what they signed.
+//! What validators ask of a node: duties, data to sign, and what they tell it.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use super::{
     super::{
         fault::Fault,
-        hash::Hash,
+        gossip::{Kind, data_root},
+        hash::{Address, Hash},
         hex, http as answers,
+        told::Told,
         view::{SLOTS_PER_EPOCH, View},
     },
     Api, FORK, Outcome, Problem, data, topics, with_fork,
@@ -41,39 +43,19 @@ impl Api<'_> {
             }
             ("GET", "v2" | "v3", ["blocks", slot]) => self.produce(slot),
             ("POST", "v1", ["beacon_committee_subscriptions"]) => self.subscribe(body),
-            ("POST", "v1", ["sync_committee_subscriptions" | "prepare_beacon_proposer" | "register_validator"]) => {
-                list(body).map(|_| done())
-            }
-            ("POST", "v1" | "v2", ["aggregate_and_proofs"]) | ("POST", "v1", ["contribution_and_proofs"]) => {
-                list(body).map(|_| done())
-            }
-            ("POST", "v1", ["liveness", epoch]) => self.liveness(epoch, body),
-            _ => return None,
-        })
-    }
-
-    /// Routes below `/eth/v<version>/beacon/pool`.
-    pub(super) fn pool(&self, method: &str, name: &str, body: &Bytes) -> Option<Outcome> {
-        let topic = match name {
-            "voluntary_exits" => Some("voluntary_exit"),
-            "proposer_slashings" => Some("proposer_slashing"),
-            "attester_slashings" => Some("attester_slashing"),
-            "bls_to_execution_changes" => Some("bls_to_execution_change"),
-            "attestations" | "sync_committees" => None,
-            _ => return None,
-        };
-        Some(match method {
-            "GET" => Ok(with_fork(data(json!([])))),
-            "POST" => parse(body).map(|submitted| {
-                let operations = match submitted {
-                    Value::Array(list) => list,
-                    one => vec![one],
-                };
-                for (topic, operation) in operations.into_iter().filter_map(|operation| Some((topic?, operation))) {
-                    self.node.chain.spread((topic, operation.into()));
-                }
-                done()
+            ("POST", "v1", ["sync_committee_subscriptions"]) => self.tell(body, |told, wish| {
+                wish["validator_index"].as_str().and_then(|index| index.parse().ok()).map(|index| told.sync(index))
             }),
+            ("POST", "v1", ["prepare_beacon_proposer"]) => self.tell(body, |told, wish| {
+                let index = wish["validator_index"].as_str()?.parse().ok()?;
+                Some(told.prepare(index, Address::parse(wish["fee_recipient"].as_str()?)?))
+            }),
+            ("POST", "v1", ["register_validator"]) => {
+                self.tell(body, |told, wish| Some(told.register(wish["message"]["pubkey"].as_str()?.to_owned())))
+            }
+            ("POST", "v1" | "v2", ["aggregate_and_proofs"]) => self.submit(body, Kind::Aggregate),
+            ("POST", "v1", ["contribution_and_proofs"]) => self.submit(body, Kind::Contribution),
+            ("POST", "v1", ["liveness", epoch]) => self.liveness(epoch, body),
             _ => return None,
         })
     }
@@ -141,19 +123,27 @@ impl Api<'_> {
         Ok(data(topics::attestation_data(&self.at(slot), slot, index.unwrap_or("0"))))
     }
 
-    /// Only who has been told to listen to a slot's attestations has any to aggregate.
+    /// Only who has been told to listen to a slot's attestations has any to aggregate, and only of those that somebody made. A small
+    /// number in the place of the root stands for what the node itself would say.
     fn aggregate(&self, slot: Option<&str>, root: Option<&str>) -> Outcome {
         let slot = number(slot, "slot")?;
-        if root.and_then(Hash::parse).is_none() {
-            return Err(bad("Invalid attestation_data_root"));
-        }
-        if !self.node.listens_at(slot) {
-            return Err(Problem(StatusCode::NOT_FOUND, "No matching attestations found".to_owned()));
-        }
+        let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid attestation_data_root"))?;
         let view = self.at(slot);
+        let own = topics::attestation_data(&view, slot, "0");
+        let is_number = root.0[..24].iter().all(|byte| *byte == 0);
+        let said = if is_number || data_root(&own) == root {
+            Some(own)
+        } else {
+            self.node.chain.gossip.attested(slot, root).map(|said| Value::clone(&said))
+        };
+        let knows = |said: &Value| {
+            said["beacon_block_root"].as_str().and_then(Hash::parse).is_some_and(|root| self.knows(root))
+        };
+        let said = said.filter(|said| self.node.told(|told| told.listens_at(slot)) && knows(said));
+        let said = said.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "No matching attestations found".to_owned()))?;
         let aggregate = json!({
             "aggregation_bits": "0xff03",
-            "data": topics::attestation_data(&view, slot, "0"),
+            "data": said,
             "signature": topics::signature("aggregate", view.head()),
             "committee_bits": "0x0000000000000001",
         });
@@ -165,6 +155,9 @@ impl Api<'_> {
         let slot = number(slot, "slot")?;
         let index = number(index, "subcommittee_index")?;
         let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid beacon_block_root"))?;
+        if !self.knows(root) {
+            return Err(Problem(StatusCode::NOT_FOUND, "No sync contribution for this block".to_owned()));
+        }
         Ok(data(json!({
             "slot": slot.to_string(), "beacon_block_root": root.to_string(), "subcommittee_index": index.to_string(),
             "aggregation_bits": "0xff", "signature": topics::signature("contribution", self.view.head()),
@@ -174,11 +167,15 @@ impl Api<'_> {
     fn produce(&self, slot: &str) -> Outcome {
         self.must_be_synced()?;
         let slot = number(Some(slot), "slot")?;
-        let mut message = self.message(self.view.head(), 0);
+        let view = self.at(slot.saturating_sub(1));
+        let parent = view.head();
+        let mut message = self.message(parent, 0);
         message["slot"] = json!(slot.to_string());
-        message["proposer_index"] = json!((slot % VALIDATORS).to_string());
-        message["parent_root"] = json!(self.view.head().root.to_string());
-        message["body"] = self.body(self.view.head());
+        message["proposer_index"] = json!(proposer(slot).to_string());
+        message["parent_root"] = json!(parent.root.to_string());
+        message["body"] = self.body(parent);
+        let recipient = self.node.told(|told| told.recipient(proposer(slot))).unwrap_or_default();
+        message["body"]["execution_payload"]["fee_recipient"] = json!(recipient.to_string());
         let answer = json!({
             "version": FORK, "execution_payload_blinded": false, "execution_payload_value": "12345",
             "consensus_block_value": "12345", "data": {"block": message, "kzg_proofs": [], "blobs": []},
@@ -197,7 +194,16 @@ impl Api<'_> {
     fn subscribe(&self, body: &Bytes) -> Outcome {
         for wish in list(body)? {
             let slot = wish["slot"].as_str().and_then(|slot| slot.parse().ok());
-            self.node.listen_at(slot.ok_or_else(|| bad("Invalid slot"))?);
+            let slot = slot.ok_or_else(|| bad("Invalid slot"))?;
+            self.node.told(|told| told.listen_at(slot));
+        }
+        Ok(done())
+    }
+
+    /// Has the node remember what it understands of a list.
+    fn tell(&self, body: &Bytes, remember: impl Fn(&mut Told, &Value) -> Option<()>) -> Outcome {
+        for wish in list(body)? {
+            self.node.told(|told| remember(told, &wish));
         }
         Ok(done())
     }
@@ -215,7 +221,7 @@ impl Api<'_> {
         if epoch > newest { Err(bad(&format!("epoch {epoch} is after the next one"))) } else { Ok(epoch) }
     }
 
-    fn must_be_synced(&self) -> Result<(), Problem> {
+    pub(super) fn must_be_synced(&self) -> Result<(), Problem> {
         match self.faults.has(&Fault::Syncing) {
             true => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "beacon node is currently syncing".to_owned())),
             false => Ok(()),
@@ -226,6 +232,11 @@ impl Api<'_> {
     fn at(&self, slot: u64) -> View {
         self.view.at(slot)
     }
+}
+
+/// The validator that proposes at `slot`.
+pub(in crate::devnet) fn proposer(slot: u64) -> u64 {
+    slot % VALIDATORS
 }
 
 fn validator(index: u64) -> Value {
@@ -239,12 +250,13 @@ fn validator(index: u64) -> Value {
     })
 }
 
-fn pubkey(index: u64) -> String {
+/// A validator's public key.
+pub(in crate::devnet) fn pubkey(index: u64) -> String {
     let one = Hash::derived("pubkey", &index.to_be_bytes()).0;
     hex::encode(&[&one[..], &one[..16]].concat())
 }
 
-fn done() -> http::Response<super::Body> {
+pub(super) fn done() -> http::Response<super::Body> {
     answers::json(StatusCode::OK, "")
 }
 
@@ -256,11 +268,11 @@ fn number(text: Option<&str>, what: &str) -> Result<u64, Problem> {
     text.and_then(|text| text.parse().ok()).ok_or_else(|| bad(&format!("Invalid {what}")))
 }
 
-fn parse(body: &Bytes) -> Result<Value, Problem> {
+pub(super) fn parse(body: &Bytes) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| bad(&format!("body is not JSON: {error}")))
 }
 
-fn list(body: &Bytes) -> Result<Vec<Value>, Problem> {
+pub(super) fn list(body: &Bytes) -> Result<Vec<Value>, Problem> {
     match parse(body)? {
         Value::Array(list) => Ok(list),
         _ => Err(bad("body is not a list")),

@@ -9,7 +9,7 @@ use super::{
         block::Block,
         bloom::Bloom,
         fault::{Fault, Faults},
-        filter::LogFilter,
+        filter::{LogFilter, Wish},
         hex::{self, quantity},
         params::{At, Params},
         rpc::{Answer, RpcError},
@@ -126,9 +126,13 @@ impl Context<'_> {
     }
 
     pub(super) fn new_filter(&self, method: &str, params: &Params) -> Outcome {
-        let logs = if method == "eth_newFilter" { Some(LogFilter::parse(params.value(0))?) } else { None };
+        let wish = match method {
+            "eth_newFilter" => Wish::Logs(LogFilter::parse(params.value(0))?),
+            "eth_newPendingTransactionFilter" => Wish::Pending(self.node.chain.pending()),
+            _ => Wish::Blocks,
+        };
         let id = self.node.new_id();
-        self.node.with_filters(|filters| filters.add(id.clone(), logs, self.view.clone()));
+        self.node.with_filters(|filters| filters.add(id.clone(), wish, self.view.clone()));
         Ok(json!(id).into())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{mem::discriminant, time::Duration};
 
-use super::{Fault, is_probe};
+use super::{Fault, Store, is_probe};
 use crate::devnet::{rpc::Label, view::View};
 
 /// All that is wrong with a node at one moment.
@@ -174,11 +174,41 @@ impl Faults {
         })
     }
 
+    pub(in crate::devnet) fn hangs_over(&self, method: &str, params: &str) -> bool {
+        let methods = self.find(|fault| if let Fault::HangOver { methods } = fault { Some(methods) } else { None });
+        methods.is_some_and(|named| is_named(named, method, params))
+    }
+
+    /// The status of the page that such a request is answered with before the node hears of it.
+    pub(in crate::devnet) fn gateway(&self, method: &str, params: &str) -> Option<u16> {
+        self.find(|fault| match fault {
+            Fault::Gateway { status, methods } if is_named(methods, method, params) => Some(*status),
+            _ => None,
+        })
+    }
+
+    /// Of how many slots below the head this is kept; none: of all.
+    pub(in crate::devnet) fn keeps(&self, store: Store) -> Option<u64> {
+        self.find(|fault| match fault {
+            Fault::Pruned { slots, what } if what.is_empty() || what.contains(&store) => Some(*slots),
+            _ => None,
+        })
+    }
+
+    /// How many blobs of each block there are at most.
+    pub(in crate::devnet) fn blobs_left(&self) -> Option<u64> {
+        self.find(|fault| if let Fault::FewBlobs { left } = fault { Some(*left) } else { None })
+    }
+
     fn find<'a, T: 'a>(&'a self, pick: impl Fn(&'a Fault) -> Option<T>) -> Option<T> {
         self.list.iter().find_map(pick)
     }
 }
 
 fn is_named(named: &[String], method: &str, params: &str) -> bool {
-    if named.is_empty() { !is_probe(method, params) } else { named.iter().any(|name| name == method) }
+    let is_meant = |name: &String| match name.strip_suffix('*') {
+        Some(beginning) => method.starts_with(beginning),
+        None => name == method,
+    };
+    if named.is_empty() { !is_probe(method, params) } else { named.iter().any(is_meant) }
 }

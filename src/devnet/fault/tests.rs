@@ -38,6 +38,16 @@ fn faults_are_read_from_json_and_from_words() {
         (r#"{"fault":"no_id","methods":["a"]}"#, "no-id", Some("a"), Fault::no_id(&["a"])),
         (r#"{"fault":"nulls","blocks":2}"#, "nulls", Some("2"), Fault::nulls(2)),
         (r#"{"fault":"eager","after":2}"#, "eager", Some("2"), Fault::eager(0, 2)),
+        (r#"{"fault":"hang_over","methods":["a"]}"#, "hang-over", Some("a"), Fault::hang_over(&["a"])),
+        (r#"{"fault":"gateway","status":502}"#, "gateway", Some("502"), Fault::gateway(502, &[])),
+        (r#"{"fault":"pruned","slots":9}"#, "pruned", Some("9"), Fault::pruned(9, &[])),
+        (
+            r#"{"fault":"pruned","slots":9,"what":["states","blobs"]}"#,
+            "pruned",
+            Some("9,states,blobs"),
+            Fault::pruned(9, &[Store::States, Store::Blobs]),
+        ),
+        (r#"{"fault":"few_blobs"}"#, "few-blobs", None, Fault::few_blobs(0)),
         (r#"{"fault":"gzip"}"#, "gzip", None, Fault::Gzip),
         (r#"{"fault":"el_offline"}"#, "el-offline", None, Fault::ElOffline),
     ];
@@ -60,6 +70,8 @@ fn nonsense_is_refused() {
         ("http_status", Some("99")),
         ("down", Some("1")),
         ("refuse", None),
+        ("pruned", None),
+        ("pruned", Some("9,hopes")),
     ] {
         assert!(Fault::from_words(name, argument).is_err(), "{name}");
     }
@@ -77,4 +89,7 @@ fn answers_are_cut_for_the_named_methods_or_for_all_but_probes() {
     let one = cut(Fault::cut_answer(&["eth_chainId"]));
     assert!(one.cuts("eth_chainId", "[]"));
     assert!(!one.cuts("eth_call", "[]"));
+    let some = cut(Fault::cut_answer(&["GET /eth/v3/validator/blocks/*"]));
+    assert!(some.cuts("GET /eth/v3/validator/blocks/9", ""));
+    assert!(!some.cuts("POST /eth/v3/validator/blocks/9", ""));
 }

@@ -33,17 +33,18 @@ mod tests {
     use super::*;
     use crate::config::Hosts;
 
-    fn status(is_loopback: bool, fields: &[(&str, &str)]) -> u16 {
+    fn status(listen: &str, fields: &[(&str, &str)]) -> u16 {
         let request =
             fields.iter().fold(Request::get("/status"), |request, (name, value)| request.header(*name, *value));
-        let hosts = Hosts::Names(vec!["ops.example".into()]).for_operator(is_loopback);
+        let hosts = Hosts::Names(vec!["ops.example".into()]).for_operator(listen.parse().unwrap());
         check(&hosts, &request.body(()).unwrap()).map_or_else(|(status, _)| status.as_u16(), |()| 200)
     }
 
     #[test]
     fn a_web_page_may_ask_nothing_wherever_this_side_listens() {
         let host = ("host", "127.0.0.1:9090");
-        for is_loopback in [true, false] {
+        let (loopback, any) = ("127.0.0.1:9090", "0.0.0.0:9090");
+        for listen in [loopback, any] {
             for (fields, expected) in [
                 (&[host][..], 200),
                 (&[("host", "ops.example:9090")], 200),
@@ -60,9 +61,9 @@ mod tests {
                 (&[host, ("origin", "http://127.0.0.1:9090"), ("origin", "http://evil.example")], 403),
                 (&[host, ("sec-fetch-site", "cross-site")], 403),
             ] {
-                assert_eq!(status(is_loopback, fields), expected, "{fields:?}, on loopback: {is_loopback}");
+                assert_eq!(status(listen, fields), expected, "{fields:?} on {listen}");
             }
         }
-        assert_eq!((status(true, &[("host", "steadfast")]), status(false, &[("host", "steadfast")])), (403, 200));
+        assert_eq!((status(loopback, &[("host", "steadfast")]), status(any, &[("host", "steadfast")])), (403, 200));
     }
 }

@@ -11,7 +11,11 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 
 use crate::{
-    call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
+    call::{
+        Calls, Outcome, Terms,
+        alarm::Alarm,
+        answer::{Answer, receipt::Receipt},
+    },
     config::Verify,
     domain::{
         refusal::Refusal,
@@ -44,6 +48,8 @@ pub(super) struct Batch {
     current: Option<Answer>,
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
+    /// Whose answers were given, told when the whole has left.
+    receipts: Vec<Box<Receipt>>,
     over: bool,
     /// What its entries take, but for their answers.
     _claim: Claim,
@@ -84,7 +90,14 @@ impl Batch {
             }
         });
         let entries = stream::iter(entries).buffered(WIDTH);
-        Ok(Self { entries: Box::pin(entries), current: None, before: "[", over: false, _claim: claim })
+        Ok(Self {
+            entries: Box::pin(entries),
+            current: None,
+            before: "[",
+            receipts: Vec::new(),
+            over: false,
+            _claim: claim,
+        })
     }
 
     /// Whether the next piece is a node's to send, not that of a call still under way.
@@ -127,10 +140,16 @@ impl Stream for Batch {
             if let Some(answer) = &mut self.current {
                 match ready!(answer.poll_piece(context)) {
                     Some(piece) => return Poll::Ready(Some(piece)),
-                    None => self.current = None,
+                    None => {
+                        let receipt = answer.take_receipt();
+                        self.receipts.extend(receipt);
+                        self.current = None;
+                    }
                 }
             }
             if self.over {
+                // Whoever asks for more has passed on the last of it.
+                self.receipts.drain(..).for_each(|receipt| receipt.has_left());
                 return Poll::Ready(None);
             }
             let before = self.before;

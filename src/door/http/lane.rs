@@ -349,12 +349,21 @@ impl<'a> Lane<'a> {
     async fn reply(&mut self, mut reply: Reply, keep_alive: bool) -> io::Result<()> {
         let length = reply.body.length();
         self.head(&reply, length, keep_alive);
-        if let Some(pieces) = reply.body.in_memory() {
-            if length.is_some_and(|length| length <= FLATTEN) {
+        let is_in_memory = match reply.body.in_memory() {
+            Some(pieces) if length.is_some_and(|length| length <= FLATTEN) => {
                 pieces.for_each(|piece| self.write.put_slice(piece));
-                return self.write_out([]).await;
+                self.write_out([]).await?;
+                true
             }
-            return self.write_out(pieces.map(Bytes::as_ref)).await;
+            Some(pieces) => {
+                self.write_out(pieces.map(Bytes::as_ref)).await?;
+                true
+            }
+            None => false,
+        };
+        if is_in_memory {
+            reply.body.has_left();
+            return Ok(());
         }
         let mut patience = Patience::default();
         loop {

@@ -95,6 +95,15 @@ impl Content {
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
+    /// Its last byte has been handed to the client's connection.
+    pub(super) fn has_left(&mut self) {
+        if let Self::Answer(answer) = self
+            && let Some(receipt) = answer.take_receipt()
+        {
+            receipt.has_left();
+        }
+    }
+
     /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of their own, and what another door made
     /// has a rate of its own. `patience` is kept from poll to poll.
     pub(super) fn poll_in_time(
@@ -127,7 +136,14 @@ impl Content {
         match self {
             Self::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Ready(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Self::Answer(answer) => answer.poll_piece(context),
+            Self::Answer(answer) => {
+                let piece = ready!(answer.poll_piece(context));
+                if answer.length() == Some(0) && matches!(piece, Some(Ok(_)) | None) {
+                    // The server library need not ask for what comes behind it.
+                    self.has_left();
+                }
+                Poll::Ready(piece)
+            }
             Self::Batch(batch) => Pin::new(batch).poll_next(context),
             Self::Piped(piped) => piped.poll_piece(context),
         }

@@ -21,7 +21,11 @@ use super::{
     subscriptions::Subscriptions,
 };
 use crate::{
-    call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
+    call::{
+        Calls, Outcome, Terms,
+        alarm::Alarm,
+        answer::{Answer, receipt::Receipt},
+    },
     config::Verify,
     domain::{
         method::{Again, Method},
@@ -71,6 +75,8 @@ struct Share<'c> {
     room: OnceCell<Option<SemaphorePermit<'c>>>,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
+    /// Who is told when what it brought is in the mailbox, by the call's place.
+    receipts: Mutex<Vec<(usize, Box<Receipt>)>>,
     /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
     placed: AtomicUsize,
     next: Notify,
@@ -79,7 +85,17 @@ struct Share<'c> {
 impl Share<'_> {
     fn new(memory: &Arc<Account>) -> Self {
         let claim = Mutex::new(memory.outgoing());
-        Self { room: OnceCell::new(), claim, placed: AtomicUsize::new(0), next: Notify::new() }
+        let receipts = Mutex::default();
+        Self { room: OnceCell::new(), claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+    }
+
+    /// All that it brought is in the mailbox.
+    fn has_left(&self) {
+        self.receipts().drain(..).for_each(|(_, receipt)| receipt.has_left());
+    }
+
+    fn receipts(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Box<Receipt>)>> {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes so many bytes more.
@@ -145,6 +161,7 @@ impl Client {
                     Reply::Text(text) => self.send(text, None).await,
                     Reply::Subscribed(text, prepared) => self.send(text, Some(prepared)).await,
                 }
+                share.has_left();
                 return Ok(());
             }
             Ok(Body::Batch(entries)) if entries.is_empty() => Refusal::NotARequest("the batch is empty").body(None),
@@ -205,6 +222,8 @@ impl Client {
             let reply = match reply {
                 Reply::Nothing => continue,
                 Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
+                    let place = share.placed.load(Relaxed) - 1;
+                    share.receipts().retain(|(of, _)| *of != place);
                     self.too_long().body(id).into()
                 }
                 Reply::Text(reply) => reply,
@@ -223,6 +242,7 @@ impl Client {
         if !text.is_empty() {
             text.put_u8(b']');
             self.send(text.freeze(), begins).await;
+            share.has_left();
         }
         Ok(())
     }
@@ -353,6 +373,8 @@ impl Client {
         if text.len() > self.max_outbound {
             return Whole::TooLong;
         }
+        let receipt = answer.take_receipt();
+        part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
         Whole::Text(text)
     }
 

@@ -42,12 +42,12 @@ impl Avoided {
         self.nodes.clear();
     }
 
-    /// The node that serves the calls, or the best other one if that is to be avoided; `None` if all are. One that the rules find
+    /// The node that serves the calls or will as soon as events come from it, or the best other one if that is to be avoided; `None` if all are. One that the rules find
     /// unusable is none while any is usable: it would tell heads of long ago, or of its own invention, as a reorganisation.
     pub(super) fn choose(&self, pool: &Pool, now: Instant) -> Option<usize> {
         let snapshot = pool.snapshot();
         let is_free = |node: &usize| self.nodes.get(node).is_none_or(|(until, _)| *until <= now);
-        let active = snapshot.active.filter(is_free);
+        let active = snapshot.moving.filter(is_free).or(snapshot.active.filter(is_free));
         active.or_else(|| {
             let any_usable = snapshot.nodes.iter().any(|facts| facts.verdict.is_usable() && !facts.cordoned);
             let ranks = snapshot.nodes.iter().enumerate().filter_map(|(node, facts)| {

@@ -176,6 +176,28 @@ impl Chain {
         Err(Unknown::Duties { root, epoch })
     }
 
+    /// The same by what a node said of a later head on the way of `missed`, which begins with the block in question: of its epoch, all have the
+    /// same.
+    pub(super) fn duties_by(&self, missed: &[Root], unknown: Unknown) -> Result<Duties, Unknown> {
+        let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
+        let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
+        let said = same_epoch.filter_map(|root| self.duties.get(root)).next();
+        said.map(|(_, duties)| *duties).ok_or(unknown)
+    }
+
+    /// What a node said itself of the duties of a head at `root`.
+    pub(super) fn said(&self, root: Root) -> Option<Duties> {
+        self.duties.get(&root).map(|(_, duties)| *duties)
+    }
+
+    /// The last block before the epoch of `root`, by headers alone.
+    pub(super) fn last_before(&self, root: Root) -> Option<Root> {
+        let epoch = self.epoch(self.slot(root)?);
+        let mut line = std::iter::successors(Some(root), |at| self.header(*at).map(|header| header.parent));
+        line.find(|at| self.slot(*at).is_none_or(|slot| self.epoch(slot) < epoch))
+            .filter(|at| self.header(*at).is_some())
+    }
+
     fn slot(&self, root: Root) -> Option<u64> {
         self.header(root).map(|header| header.slot)
     }

@@ -9,9 +9,9 @@ use super::{
 };
 
 /// Epochs of four slots.
-const SLOTS: u64 = 4;
+pub(super) const SLOTS: u64 = 4;
 
-fn root(name: u64) -> Root {
+pub(super) fn root(name: u64) -> Root {
     let mut root = Root::default();
     root.0[..8].copy_from_slice(&name.to_be_bytes());
     root.0[31] = 1;
@@ -19,21 +19,28 @@ fn root(name: u64) -> Root {
 }
 
 /// Blocks by name: slot and parent's name. Finality as of the head.
-struct Node {
+pub(super) struct Node {
     blocks: BTreeMap<u64, (u64, u64)>,
     head: u64,
     finalized: u64,
     hides_head: bool,
+    /// It cannot say what duties depend on.
+    is_ignorant: bool,
 }
 
 impl Node {
-    fn new(blocks: &[(u64, u64, u64)], head: u64) -> Self {
+    pub(super) fn new(blocks: &[(u64, u64, u64)], head: u64) -> Self {
         let blocks = blocks.iter().map(|&(name, slot, parent)| (name, (slot, parent))).collect();
-        Self { blocks, head, finalized: 0, hides_head: false }
+        Self { blocks, head, finalized: 0, hides_head: false, is_ignorant: false }
+    }
+
+    /// One that cannot say what duties depend on.
+    pub(super) fn ignorant(blocks: &[(u64, u64, u64)], head: u64) -> Self {
+        Self { is_ignorant: true, ..Self::new(blocks, head) }
     }
 
     /// Blocks 1, 2, 3 and so on, one in each slot.
-    fn line(head: u64) -> Self {
+    pub(super) fn line(head: u64) -> Self {
         let blocks: Vec<_> = (1..=head).map(|name| (name, name, name - 1)).collect();
         Self::new(&blocks, head)
     }
@@ -44,7 +51,7 @@ impl Node {
         Some(Answer::Header(root(name), header))
     }
 
-    fn answer(&self, question: Question) -> Option<Answer> {
+    pub(super) fn answer(&self, question: Question) -> Option<Answer> {
         match question {
             Question::Head => self.header(self.head).filter(|_| !self.hides_head),
             Question::Header(wanted) => {
@@ -53,18 +60,17 @@ impl Node {
             Question::Finalized(_) => {
                 Some(Answer::Finalized(Checkpoint { epoch: self.finalized, root: root(self.finalized * SLOTS + 1) }))
             }
-            Question::Duties { epoch, .. } => {
-                Some(Answer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) }))
-            }
+            Question::Duties { epoch, .. } => (!self.is_ignorant)
+                .then_some(Answer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) })),
         }
     }
 }
 
 /// A stitcher, and what its clients heard, in short.
-struct Stage {
-    stitcher: Stitcher,
+pub(super) struct Stage {
+    pub(super) stitcher: Stitcher,
     heard: Vec<String>,
-    asked: Vec<Question>,
+    pub(super) asked: Vec<Question>,
 }
 
 impl Stage {
@@ -72,17 +78,17 @@ impl Stage {
         Self { stitcher: Stitcher::new(SLOTS), heard: Vec::new(), asked: Vec::new() }
     }
 
-    fn opened(node: &Node) -> Self {
+    pub(super) fn opened(node: &Node) -> Self {
         let mut stage = Self::new();
         stage.open(node);
         stage
     }
 
-    fn open(&mut self, node: &Node) {
+    pub(super) fn open(&mut self, node: &Node) {
         self.give(node, Input::Opened);
     }
 
-    fn give(&mut self, node: &Node, input: Input) {
+    pub(super) fn give(&mut self, node: &Node, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             for effect in self.stitcher.step(input) {
@@ -100,7 +106,7 @@ impl Stage {
         }
     }
 
-    fn say(&mut self, node: &Node, topic: &str, data: &str) {
+    pub(super) fn say(&mut self, node: &Node, topic: &str, data: &str) {
         self.give(node, Input::Event(event(topic, data)));
     }
 
@@ -109,17 +115,17 @@ impl Stage {
         self.say(node, "block", &format!(r#"{{"slot":"{slot}","block":"{}","by":"node"}}"#, root(name)));
     }
 
-    fn head(&mut self, node: &Node, name: u64) {
+    pub(super) fn head(&mut self, node: &Node, name: u64) {
         let slot = node.blocks[&name].0;
         self.say(node, "head", &format!(r#"{{"slot":"{slot}","block":"{}","by":"node"}}"#, root(name)));
     }
 
-    fn heard(&mut self) -> Vec<String> {
+    pub(super) fn heard(&mut self) -> Vec<String> {
         std::mem::take(&mut self.heard)
     }
 }
 
-fn event(topic: &str, data: &str) -> Event {
+pub(super) fn event(topic: &str, data: &str) -> Event {
     let raw = format!("event: {topic}\ndata: {data}\n\n");
     Event { topic: topic.to_owned(), data: data.to_owned().into(), raw: raw.into() }
 }

@@ -1,6 +1,7 @@
 //! What goes into a stitcher, and what comes out.
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -21,6 +22,8 @@ pub enum Input {
     Answered(Question, Option<Answer>),
     /// The head that no node bears out has been waited for for long enough.
     Enough,
+    /// So late is it. Wanted from time to time while something [waits](super::Stitcher::holds).
+    Time(Instant),
 }
 
 /// What the node of the present stream is to be asked. At most one question is open at any time.
@@ -50,6 +53,8 @@ pub enum Answer {
     Finalized(Checkpoint),
     /// To the question for duties.
     Duties(Duties),
+    /// To the same: the block is not of the node's chain any more.
+    Left,
 }
 
 /// What is to be done.

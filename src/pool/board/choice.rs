@@ -11,6 +11,7 @@ use crate::{
         home::{self, Late},
         node::Node,
         snapshot::{Chase, Rank, Switch, Wait},
+        view,
     },
 };
 
@@ -21,7 +22,14 @@ const CHASE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 
 impl Board {
     /// Chooses the active node, and whether calls wait though nodes serve. `served` is the highest block that clients were shown.
-    pub(super) fn choose(&mut self, nodes: &[Node], served: Served, now: Instant, effects: &mut Vec<Effect>) {
+    /// `now` is followed by the wall clock in seconds.
+    pub(super) fn choose(
+        &mut self,
+        nodes: &[Node],
+        served: Served,
+        (now, unix): (Instant, u64),
+        effects: &mut Vec<Effect>,
+    ) {
         self.unbound = (0..nodes.len()).map(|node| self.is_unbound(node, served)).collect();
         let ranks: Vec<Option<Rank>> = (0..nodes.len())
             .map(|node| {
@@ -34,10 +42,20 @@ impl Board {
         let best: Option<(Rank, usize)> = (0..nodes.len()).filter_map(|node| Some((rank(node)?, node))).min();
         let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
         self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
-        let late = best.and_then(|best| self.late(&ranks, best));
+        let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
+        let kept = self.view.step(&view::Facts {
+            ties: self.ties,
+            active: self.active,
+            ranks: &ranks,
+            informed: &|node| nodes[node].traffic.is_informed(),
+            fails: &|node| nodes[node].resting.kinds(now).contains(&view::duties()),
+            epoch: beacon.and_then(|beacon| view::epoch(beacon, unix)),
+        });
+        // What is held to waits for nobody.
+        let late = if kept.is_none() { best.and_then(|best| self.late(&ranks, best)) } else { None };
         let is_better = |late: &Late| best.is_some_and(|(rank, _)| nodes[late.node].tier < rank.tier);
         let block_time = self.memory.block_time();
-        let best = best.map(|(_, node)| node);
+        let best = kept.or(best.map(|(_, node)| node));
         let awaited = self.home.step(best, late.filter(is_better), block_time, now);
         self.wait = awaited.map(|awaited| Wait { since: awaited.since, longest: awaited.longest });
         self.recover(&ranks, best, nodes, served, now);

@@ -69,7 +69,9 @@ impl Board {
             let Some(earlier) = earlier else { continue };
             let mut health = known.health.clone();
             health.inherit(&earlier.health);
-            *known = Known { health, ..earlier };
+            let mut words = known.words.clone();
+            words.inherit(&earlier.words);
+            *known = Known { health, words, ..earlier };
         }
         (self.active, self.removed, self.last_switch) = (legacy.active, legacy.removed, legacy.last_switch);
         let Some(shown) = legacy.shown else { return };

@@ -178,8 +178,24 @@ fn a_syncing_node_that_proves_itself_has_no_head_to_measure_others_by() {
     assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Verdict::Down(Down::Proving)]);
     assert_eq!(bench.board.head, Some(100));
     assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Syncing]);
+    // What it said of itself it has to keep to for a while, too.
+    assert_eq!(bench.round(&[Ok(at(100)), Ok(at(101))]), [Up, Verdict::Down(Down::Proving)]);
     assert_eq!(bench.round(&[Ok(at(100)), Ok(at(101))]), [Up, Up]);
     assert_eq!(bench.board.head, Some(101));
+}
+
+#[test]
+fn a_node_that_takes_its_word_back_has_to_keep_it_for_longer() {
+    let mut bench = Bench::new(2, None);
+    bench.settled(&[Ok(at(100)), Ok(at(100))]);
+    let offline = || Ok(Probe { condition: Condition { el_offline: true, ..Condition::default() }, ..at(100) });
+    for rounds in [2, 4, 8] {
+        assert_eq!(bench.round(&[Ok(at(100)), offline()]), [Up, Verdict::ElOffline]);
+        for round in 1..=rounds {
+            let expected = if round < rounds { Verdict::Down(Down::Proving) } else { Up };
+            assert_eq!(bench.round(&[Ok(at(100)), Ok(at(100))]), [Up, expected], "{round} of {rounds}");
+        }
+    }
 }
 
 fn told(bench: &Bench, slot: u64, after: u64) -> Input {

@@ -8,7 +8,12 @@ use tokio::time::Instant;
 
 use super::MAX_ANSWER;
 use crate::{
-    domain::{block::BlockRef, chain::Chain, target::Target, verdict::Condition},
+    domain::{
+        block::BlockRef,
+        chain::{Chain, Number},
+        target::Target,
+        verdict::Condition,
+    },
     net::upstream::Upstream,
     pool::{
         ask::{failing, is_refusal, read, refusing, says_no, trouble, wait},
@@ -16,6 +21,8 @@ use crate::{
         node::Node,
     },
 };
+
+const HEAD: &str = "/eth/v1/beacon/headers/head";
 
 /// What the node says of itself beyond its words: by the status of its health route.
 const PARTIAL_CONTENT: u16 = 206;
@@ -27,21 +34,25 @@ pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, T
         return Err(failing(node, "has no HTTP URL, and there is no beacon API without"));
     };
     let started = Instant::now();
-    let head = async {
-        let answer = get(node, upstream, "/eth/v1/beacon/headers/head").await?;
-        Ok((answer, started.elapsed()))
-    };
     let chain = async {
-        match known {
+        match known.filter(|chain| chain.beacon.is_some()) {
             Some(chain) => Ok(chain.clone()),
             None => ask_chain(node, upstream).await,
         }
     };
+    let head = async {
+        let answer = ask(node, upstream, HEAD).await?;
+        Ok((answer, started.elapsed()))
+    };
     let condition = ask_condition(node, upstream);
     let ((head, latency), chain, mut condition) = tokio::try_join!(head, chain, condition)?;
     let Some(beacon) = &chain.beacon else {
-        return Err(failing(node, "the genesis of its chain is not known"));
+        // It answers, and has no chain yet.
+        condition.syncing = true;
+        let block = BlockRef { number: 0, hash: String::new(), parent: String::new(), timestamp: 0 };
+        return Ok(Probe { block, condition, chain, latency, asked: started, json: None });
     };
+    let head = head.must(node, HEAD)?;
     let (block, optimistic) = BlockRef::read_beacon(&head, beacon)
         .map_err(|why| failing(node, &format!("/eth/v1/beacon/headers/head: {why}")))?;
     condition.optimistic |= optimistic;
@@ -78,13 +89,11 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
     }
     #[derive(Deserialize)]
     struct Syncing {
-        sync_distance: String,
+        sync_distance: Number,
         is_syncing: bool,
         // Not all of these were there from the beginning of the API.
-        #[serde(default)]
-        is_optimistic: bool,
-        #[serde(default)]
-        el_offline: bool,
+        is_optimistic: Option<bool>,
+        el_offline: Option<bool>,
     }
     const SYNCING: &str = "/eth/v1/node/syncing";
     const HEALTH: &str = "/eth/v1/node/health";
@@ -95,13 +104,13 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
         (200, answer) => {
             let Told { data } =
                 serde_json::from_slice(&answer).map_err(|error| failing(node, &format!("{SYNCING}: {error}")))?;
-            let distance = data.sync_distance.parse();
+            let distance = data.sync_distance.0;
             Condition {
                 syncing: data.is_syncing,
-                optimistic: data.is_optimistic,
-                el_offline: data.el_offline,
+                optimistic: data.is_optimistic.unwrap_or(false),
+                el_offline: data.el_offline.unwrap_or(false),
                 sync_distance: distance
-                    .map_err(|_| failing(node, &format!("{SYNCING}: sync_distance is no number")))?,
+                    .ok_or_else(|| failing(node, &format!("{SYNCING}: sync_distance is no number")))?,
             }
         }
         (status, _) => return Err(failing(node, &format!("{SYNCING}: HTTP status {status}"))),
@@ -119,7 +128,8 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
 
 async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Trouble> {
     const SPEC: &str = "/eth/v1/config/spec";
-    let genesis = get(node, upstream, "/eth/v1/beacon/genesis");
+    const GENESIS: &str = "/eth/v1/beacon/genesis";
+    let genesis = ask(node, upstream, GENESIS);
     let (genesis, Answer { status, wait, body }) = tokio::try_join!(genesis, ask(node, upstream, SPEC))?;
     let spec = match status {
         200 => Some(&body[..]),
@@ -130,6 +140,10 @@ async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Troub
         }
         status => return Err(failing(node, &format!("{SPEC}: HTTP status {status}"))),
     };
+    if genesis.status == 404 && says_of_genesis(&genesis.body) {
+        return Ok(Chain::before_genesis(spec));
+    }
+    let genesis = genesis.must(node, GENESIS)?;
     Chain::read_beacon(&genesis, spec).map_err(|why| failing(node, &why))
 }
 
@@ -140,13 +154,19 @@ pub(super) async fn body_of(node: &Node, upstream: &Arc<Upstream>, path: &'stati
 
 /// The body of an answer that must be 200.
 async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Bytes, Trouble> {
-    let Answer { status, wait, body } = ask(node, upstream, path).await?;
-    let what = || format!("{path}: HTTP status {status}");
-    match status {
-        200 => Ok(body),
-        status if is_refusal(status, wait) => Err(refusing(node, &what(), wait)),
-        _ => Err(failing(node, &what())),
+    ask(node, upstream, path).await?.must(node, path)
+}
+
+/// Whether the words of a 404 are those of a node that knows of genesis only that it has not been: the API's error, which names it. A
+/// server of another kind says something else.
+fn says_of_genesis(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Problem {
+        code: Number,
+        message: String,
     }
+    let problem = serde_json::from_slice::<Problem>(body);
+    problem.is_ok_and(|problem| problem.code.0 == Some(404) && problem.message.to_ascii_lowercase().contains("genesis"))
 }
 
 struct Answer {
@@ -154,6 +174,19 @@ struct Answer {
     /// What a refusal asks for.
     wait: Option<Duration>,
     body: Bytes,
+}
+
+impl Answer {
+    /// The body, if the status is 200.
+    fn must(self, node: &Node, path: &str) -> Result<Bytes, Trouble> {
+        let Self { status, wait, body } = self;
+        let what = || format!("{path}: HTTP status {status}");
+        match status {
+            200 => Ok(body),
+            status if is_refusal(status, wait) => Err(refusing(node, &what(), wait)),
+            _ => Err(failing(node, &what())),
+        }
+    }
 }
 
 /// The answer at `path` below the node's URL.

@@ -20,7 +20,7 @@ const UNION: usize = 1000;
 const POSITIONS: usize = 4;
 
 /// An account's address.
-pub(super) type Address = [u8; 20];
+pub(in crate::view) type Address = [u8; 20];
 
 /// The logs that a subscriber wants. Equal filters want the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,10 +63,14 @@ impl Filter {
         if fields.block_hash.is_some() {
             return Err("invalid filter: blockHash cannot be subscribed to".to_owned());
         }
+        Self::of(fields)
+    }
+
+    fn of(fields: Fields<'_>) -> Result<Self, String> {
         let (from, to) = range(fields.from_block.as_deref(), fields.to_block.as_deref())?;
         let topics = fields.topics.unwrap_or_default();
         if topics.len() > POSITIONS {
-            return Err(format!("invalid filter: more than {POSITIONS} topics"));
+            return Err("exceed max topics".to_owned());
         }
         // What names no account in a list of them is a mistake, and not a wish to hear everything.
         let has_null = |json: &&RawValue| {
@@ -102,6 +106,51 @@ impl Filter {
         Ok(filter)
     }
 
+    /// Reads the filter object of a filter that is polled, and which blocks its past logs are of: the members of a filter object that
+    /// say so.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub(in crate::view) fn read_polled(json: &str) -> Result<(Self, Box<str>), String> {
+        const BOTH: &str = "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other";
+        let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| format!("invalid argument 0: {error}"))?;
+        let mut range = Vec::new();
+        if let Some(hash) = fields.block_hash {
+            if fields.from_block.is_some() || fields.to_block.is_some() {
+                return Err(format!("invalid argument 0: {BOTH}"));
+            }
+            let hash = serde_json::from_str::<&str>(hash.get()).ok().and_then(|text| text.parse::<Hash>().ok());
+            let hash = hash.ok_or("invalid argument 0: blockHash is no hash")?;
+            range.push(format!(r#""blockHash":"{hash}""#));
+        }
+        for (name, block) in [("fromBlock", &fields.from_block), ("toBlock", &fields.to_block)] {
+            let Some(block) = block else { continue };
+            let text = hex::quantity(block).map_or_else(|| block.clone(), |height| format!("{height:#x}"));
+            range.push(format!(r#""{name}":"{text}""#));
+        }
+        // What is no block's name is refused there, before its text is used.
+        let filter = Self::of(Fields { block_hash: None, ..fields })?;
+        Ok((filter, range.join(",").into()))
+    }
+
+    /// The members of a filter object that wants the same of the blocks that `range` says.
+    pub(in crate::view) fn members(&self, range: &str) -> String {
+        let quoted = |list: Vec<String>| list.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(",");
+        let mut members: Vec<String> = (!range.is_empty()).then(|| range.to_owned()).into_iter().collect();
+        if !self.addresses.0.is_empty() {
+            let addresses = self.addresses.0.iter().map(|(address, _)| hex::encode(address)).collect();
+            members.push(format!(r#""address":[{}]"#, quoted(addresses)));
+        }
+        if !self.topics.is_empty() {
+            let topics = self.topics.iter().map(|any| match &*any.0 {
+                [] => "null".to_owned(),
+                list => format!("[{}]", quoted(list.iter().map(|(topic, _)| topic.to_string()).collect())),
+            });
+            members.push(format!(r#""topics":[{}]"#, topics.collect::<Vec<_>>().join(",")));
+        }
+        members.join(",")
+    }
+
     /// Bytes that it takes in memory.
     pub(in crate::view) fn bytes(&self) -> usize {
         size_of::<Self>()
@@ -110,7 +159,7 @@ impl Filter {
     }
 
     /// Whether the subscriber wants this log of the block at this height.
-    pub(super) fn matches(&self, log: &Log, number: u64) -> bool {
+    pub(in crate::view) fn matches(&self, log: &Log, number: u64) -> bool {
         (self.from..=self.to).contains(&number)
             && self.addresses.has(log.address.as_ref())
             && self.topics.len() <= log.topics.len()
@@ -118,7 +167,7 @@ impl Filter {
     }
 
     /// False when there is certainly no log for the subscriber in a block of this height and bloom.
-    pub(super) fn may_match(&self, number: u64, bloom: Option<&Bloom>) -> bool {
+    pub(in crate::view) fn may_match(&self, number: u64, bloom: Option<&Bloom>) -> bool {
         (self.from..=self.to).contains(&number)
             && bloom.is_none_or(|bloom| {
                 !bloom.is_empty()

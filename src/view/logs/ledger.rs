@@ -33,14 +33,14 @@ type Blocks = Arc<[Arc<Block>]>;
 
 /// A block that came.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    pub(super) hash: Hash,
-    pub(super) number: u64,
+pub(in crate::view) struct Block {
+    pub(in crate::view) hash: Hash,
+    pub(in crate::view) number: u64,
     /// The number of the change with which it came. Whoever hears of that hears of its logs, and
     /// hears of it if they go.
-    pub(super) change: u64,
+    pub(in crate::view) change: u64,
     /// What tells whom its logs may concern; `None` if nothing does.
-    pub(super) bloom: Option<Bloom>,
+    pub(in crate::view) bloom: Option<Bloom>,
 }
 
 /// Something to tell.

@@ -13,11 +13,11 @@ use crate::domain::{hash::Hash, hex, json::Scanner};
 /// Nodes write some logs in their own way. What cannot be told of such a log is `None`, and matches
 /// only who does not ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Log {
-    pub(super) address: Option<Address>,
-    pub(super) topics: Vec<Option<Hash>>,
+pub(in crate::view) struct Log {
+    pub(in crate::view) address: Option<Address>,
+    pub(in crate::view) topics: Vec<Option<Hash>>,
     /// An object.
-    pub(super) text: Arc<str>,
+    pub(in crate::view) text: Arc<str>,
 }
 
 /// What a node says are the logs of a block.

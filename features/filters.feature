@@ -1,0 +1,67 @@
+Feature: A filter that a client polls outlives its node
+  Over HTTP, wallets and libraries poll filters. The proxy keeps them, so that every block and every log comes once, and what went comes as removed.
+
+  Scenario Outline: Polls miss nothing and repeat nothing when the primary <fails> and comes back
+    Given a primary geth with a WebSocket
+    And a backup provider with a WebSocket
+    And the proxy runs
+    And the client polls a filter of blocks and one of logs
+    When 2 blocks are mined
+    Then the polls tell every block and log since then once
+    When geth <fails>
+    And 3 blocks are mined
+    Then calls go to provider
+    And the polls tell every block and log since then once
+    When geth is well again
+    And 2 blocks are mined
+    Then calls go to geth
+    And the polls tell every block and log since then once
+    And no node was asked for a filter
+
+    Examples:
+      | fails                 |
+      | goes down             |
+      | hangs                 |
+      | answers with HTTP 500 |
+
+  Scenario: Nodes without a WebSocket do as well
+    Given a primary geth
+    And a backup provider
+    And the proxy runs
+    And the client polls a filter of blocks and one of logs
+    When geth goes down
+    And 3 blocks are mined
+    Then calls go to provider
+    And the polls tell every block and log since then once
+
+  Scenario: A reorganisation in the switch is told whole
+    Given a primary geth with a WebSocket
+    And a backup provider with a WebSocket
+    And the proxy runs
+    And the client polls a filter of blocks and one of logs
+    When 4 blocks are mined
+    Then the polls tell every block and log since then once
+    When geth goes down
+    And the chain is reorganised 2 blocks deep behind the polls
+    Then calls go to provider
+    And the polls tell every block and log since then once
+
+  Scenario: Calls that are spread leave filters whole
+    Given a primary geth
+    And a primary besu
+    And the settings:
+      | calls.policy | "spread" |
+    And the proxy runs
+    And the client polls a filter of blocks and one of logs
+    When 5 blocks are mined
+    Then the polls tell every block and log since then once
+    And no node was asked for a filter
+
+  Scenario: A reload keeps filters
+    Given a primary geth
+    And the proxy runs
+    And the client polls a filter of blocks and one of logs
+    When the operator changes the settings and reloads:
+      | calls.attempts | 5 |
+    And 3 blocks are mined
+    Then the polls tell every block and log since then once

@@ -1,0 +1,34 @@
+//! Whether an answer of the proxy's own making has left.
+
+use std::fmt;
+
+/// Told once whether the last byte of an answer has been handed to the client's connection. Dropping it says that it has not.
+pub struct Receipt(Option<Box<dyn FnOnce(bool) + Send>>);
+
+impl Receipt {
+    /// `tell` is called with the outcome.
+    pub fn new(tell: impl FnOnce(bool) + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    /// The answer has left.
+    pub fn has_left(mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(true);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(false);
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
+    }
+}

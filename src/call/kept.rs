@@ -1,0 +1,79 @@
+//! Calls about what the proxy keeps for its clients, which it answers in the nodes' stead: filters that are polled.
+
+use std::sync::Arc;
+
+use super::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer};
+use crate::{
+    domain::{
+        method::Method,
+        refusal::Refusal,
+        rpc::{self, Body, Request},
+    },
+    memory::Account,
+    net::BoxFuture,
+};
+
+/// The method that past logs are asked for with.
+const LOGS: &str = "eth_getLogs";
+
+/// Answers such calls. The floor above has one for each network.
+pub trait Keeper: Send + Sync {
+    /// Answers `request`, of a client with this account.
+    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Account) -> BoxFuture<'a, Kept>;
+}
+
+/// What a keeper says.
+pub enum Kept {
+    /// The answer, without the client's id.
+    Answer(Answer),
+    /// An error.
+    Refused(Refusal),
+    /// Nodes are to be asked for logs, with these params.
+    Logs(String),
+}
+
+impl Calls {
+    /// Has `keeper` answer from now on. The first one stays.
+    pub fn keep(&self, keeper: Arc<dyn Keeper>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    pub(super) async fn kept(
+        &self,
+        request: &Request<'_>,
+        method: Method,
+        terms: Terms<'_>,
+        alarm: &mut Alarm,
+    ) -> Outcome {
+        let keeper = self.keeper.get().filter(|_| !self.is_blocked(request, method));
+        let Some(keeper) = keeper else { return Outcome::Refused(Refusal::Blocked(request.method.to_string())) };
+        // Both arms are cancel-safe: a keeper gives nothing away before it is done.
+        let kept = tokio::select! {
+            biased;
+            kept = keeper.answer(request, terms.memory) => kept,
+            () = alarm.at(terms.arrived + self.settings.timeout) => Kept::Refused(Refusal::Deadline),
+        };
+        match kept {
+            Kept::Answer(mut answer) => {
+                if let Some(id) = request.id {
+                    answer.set_id(id);
+                }
+                match answer.charge_to(terms.memory) {
+                    Ok(()) => Outcome::Answered(answer),
+                    Err(full) => Outcome::Refused(full.into()),
+                }
+            }
+            Kept::Refused(refusal) => Outcome::Refused(refusal),
+            Kept::Logs(params) => {
+                let id = request.id.unwrap_or(b"null");
+                let head = br#"{"jsonrpc":"2.0","id":"#;
+                let method = format!(r#","method":"{LOGS}","params":"#);
+                let text = [head, id, method.as_bytes(), params.as_bytes(), b"}"].concat();
+                match rpc::peek(&text, 1) {
+                    Ok(Body::Single(Ok(logs))) => self.exchange(&logs, Method::of(LOGS), terms, alarm).await,
+                    _ => Outcome::Refused(Refusal::NotARequest("its id is none")),
+                }
+            }
+        }
+    }
+}

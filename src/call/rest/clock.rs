@@ -1,0 +1,92 @@
+//! How long each kind of request may take before something else is tried.
+//!
+//! What a validator waits for has its time in the slot: a third of it, and another node is asked beside the first. What a node may have
+//! to compute for minutes has no limit but the node's own life. Everything else has the time of an attempt.
+
+use std::time::Duration;
+
+use super::{Request, Rest};
+use crate::domain::rest::Class;
+
+/// A slot where no node tells how long they are.
+const USUAL_SLOT: Duration = Duration::from_secs(12);
+
+/// Which clock a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// A third of a slot; then another node is asked beside the first.
+    Soon,
+    /// The time of an attempt; then another node is asked instead.
+    Usual,
+    /// As long as its node is alive.
+    Long,
+}
+
+impl Clock {
+    pub(super) fn of(request: &Request) -> Self {
+        let route = &request.route;
+        if route.class != Class::Read {
+            // What cannot be tried elsewhere may take all the time there is: giving up would only lose the answer.
+            return if route.is_repeatable() { Self::Usual } else { Self::Long };
+        }
+        let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+        match steps[..] {
+            ["validator", ..] if route.is_long() => Self::Long,
+            ["validator", ..] | ["node" | "config", ..] => Self::Soon,
+            ["beacon", "headers" | "genesis", ..] | ["beacon", "blocks", _, "root"] => Self::Soon,
+            ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
+            _ if route.is_long() => Self::Long,
+            _ => Self::Usual,
+        }
+    }
+}
+
+/// Whether half of an answer is of no use, so that it is waited for whole: what is signed, and blocks and blobs.
+pub(super) fn is_wanted_whole(request: &Request) -> bool {
+    request.route.class == Class::Read && matches!(request.route.group, "validator" | "blocks" | "blobs")
+}
+
+impl Rest {
+    /// How long a node has before another is asked beside it, where the request is of that kind.
+    pub(super) fn beside(&self, request: &Request) -> Option<Duration> {
+        let slot = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.block_time());
+        (Clock::of(request) == Clock::Soon).then(|| slot.unwrap_or(USUAL_SLOT) / 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::domain::{rest::Route, target::Target};
+
+    #[test]
+    fn each_kind_of_request_has_its_clock() {
+        for (method, path, clock, whole) in [
+            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Clock::Soon, true),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1", Clock::Soon, true),
+            ("POST", "/eth/v1/validator/duties/attester/1", Clock::Soon, true),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", Clock::Long, true),
+            ("GET", "/eth/v1/beacon/blocks/head/root", Clock::Soon, true),
+            ("GET", "/eth/v1/beacon/headers/head", Clock::Soon, false),
+            ("GET", "/eth/v1/beacon/states/head/fork", Clock::Soon, false),
+            ("GET", "/eth/v1/node/syncing", Clock::Soon, false),
+            ("GET", "/eth/v2/beacon/blocks/head", Clock::Long, true),
+            ("GET", "/eth/v1/beacon/blobs/7", Clock::Long, true),
+            ("GET", "/eth/v2/debug/beacon/states/head", Clock::Long, false),
+            ("GET", "/eth/v1/beacon/states/head/validators", Clock::Long, false),
+            ("GET", "/eth/v2/beacon/pool/attestations", Clock::Usual, false),
+            ("POST", "/eth/v1/validator/prepare_beacon_proposer", Clock::Usual, false),
+            ("POST", "/eth/v2/beacon/blocks", Clock::Long, false),
+        ] {
+            let request = Request {
+                route: Route::of(method, path.split('?').next().unwrap()),
+                method: Method::from_bytes(method.as_bytes()).unwrap(),
+                target: Target::parse(path).unwrap(),
+                headers: HeaderMap::new(),
+            };
+            assert_eq!((Clock::of(&request), is_wanted_whole(&request)), (clock, whole), "{method} {path}");
+        }
+    }
+}

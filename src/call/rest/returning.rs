@@ -1,0 +1,256 @@
+//! Nodes that come back, or begin anew, are told again what all nodes were told while they were away.
+//!
+//! That a node began anew is seen by an outage, or by what it says of itself once a slot and after every trouble: another version, or
+//! less than half of the peers that it had.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use serde::Deserialize;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    attempt::{Sent, attempt},
+    everywhere::TELLING,
+    kept::Kept,
+};
+use crate::{
+    domain::{target::Target, verdict::Verdict},
+    metrics::Metrics,
+    pool::{Pool, snapshot::Facts},
+};
+
+/// A slot's and an epoch's length while they are not known.
+const SLOT: Duration = Duration::from_secs(12);
+const EPOCH: u32 = 32;
+/// How long a node has to say how it is, and how much of that is read.
+const ASKING: Duration = Duration::from_secs(2);
+const LONGEST: usize = 64 * 1024;
+
+/// What is known of a node.
+#[derive(Default)]
+struct Seen {
+    answers: bool,
+    /// When something went wrong with it last.
+    trouble: Option<Instant>,
+    /// It is told something now.
+    is_busy: bool,
+    is_asked: bool,
+    traits: Traits,
+}
+
+/// What a node says of itself that changes when it begins anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Traits {
+    version: Option<String>,
+    peers: Option<u64>,
+}
+
+impl Traits {
+    /// Whether the node has begun anew since it said `earlier`.
+    fn is_anew(&self, earlier: &Self) -> bool {
+        let is_other = |(now, then): (&String, &String)| now != then;
+        let are_few = |(now, then): (u64, u64)| now.saturating_mul(2) < then;
+        self.version.as_ref().zip(earlier.version.as_ref()).is_some_and(is_other)
+            || self.peers.zip(earlier.peers).is_some_and(are_few)
+    }
+}
+
+/// What a task of this one found.
+enum Found {
+    /// The node was told all, or would not be.
+    Told(usize),
+    Says(usize, Traits),
+}
+
+/// An epoch's length.
+pub(super) fn epoch(pool: &Pool) -> Duration {
+    let snapshot = pool.snapshot();
+    let beacon = snapshot.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
+    let slots = beacon.and_then(|beacon| beacon.slots_per_epoch).and_then(|slots| u32::try_from(slots).ok());
+    slot(pool).saturating_mul(slots.unwrap_or(EPOCH))
+}
+
+/// A slot's length.
+pub(super) fn slot(pool: &Pool) -> Duration {
+    pool.snapshot().chain.as_ref().and_then(|chain| chain.block_time()).unwrap_or(SLOT)
+}
+
+/// Whether the node is one to tell. One that rests is told when it has rested.
+pub(super) fn is_told(facts: &Facts) -> bool {
+    !facts.cordoned && facts.verdict.answers() && facts.verdict != Verdict::Resting
+}
+
+/// Runs as long as the network.
+pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics>) {
+    let mut changes = pool.subscribe();
+    let mut nodes: Vec<Seen> = pool.snapshot().nodes.iter().map(Seen::first).collect();
+    let mut tasks: JoinSet<Found> = JoinSet::new();
+    let mut pace = slot(&pool);
+    let mut slots = every(pace);
+    loop {
+        // It is known once a node has told.
+        let known = slot(&pool);
+        if known != pace {
+            (pace, slots) = (known, every(known));
+        }
+        for (index, (facts, seen)) in pool.snapshot().nodes.iter().zip(&mut nodes).enumerate() {
+            let answers = is_told(facts) && !pool.nodes[index].is_out();
+            if answers && !seen.answers {
+                kept.begins_anew(index);
+            }
+            seen.answers = answers;
+            let trouble = facts.last_error.as_ref().map(|(_, at)| *at);
+            if std::mem::replace(&mut seen.trouble, trouble) != trouble && answers {
+                ask(&pool, index, seen, &kept, &mut tasks);
+            }
+            // Nobody's requests go home to it before it has been told.
+            pool.nodes[index].traffic.inform(!kept.has_due(index));
+            if answers && !seen.is_busy && kept.has_due(index) {
+                seen.is_busy = true;
+                tasks.spawn(tell(pool.clone(), index, kept.clone(), metrics.clone()));
+            }
+        }
+        metrics.kept(&pool.network, kept.bytes());
+        // All arms are cancel-safe.
+        tokio::select! {
+            biased;
+            changed = changes.changed() => if changed.is_err() { return },
+            () = kept.bell.notified() => {}
+            Some(found) = tasks.join_next(), if !tasks.is_empty() => match found {
+                Ok(Found::Told(node)) => nodes[node].is_busy = false,
+                Ok(Found::Says(node, traits)) => {
+                    let seen = &mut nodes[node];
+                    seen.is_asked = false;
+                    if traits.is_anew(&seen.traits) {
+                        kept.begins_anew(node);
+                    }
+                    let earlier = std::mem::take(&mut seen.traits);
+                    seen.traits = Traits {
+                        version: traits.version.or(earlier.version),
+                        peers: traits.peers.or(earlier.peers),
+                    };
+                }
+                // It cannot panic, and nobody ends it.
+                Err(_) => {}
+            },
+            _ = slots.tick() => {
+                for (index, seen) in nodes.iter_mut().enumerate() {
+                    if seen.answers {
+                        ask(&pool, index, seen, &kept, &mut tasks);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// What is there already has begun before.
+    fn first(facts: &Facts) -> Self {
+        Self { answers: is_told(facts), ..Self::default() }
+    }
+}
+
+fn every(pace: Duration) -> tokio::time::Interval {
+    let mut slots = interval(pace.max(Duration::from_millis(100)));
+    slots.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    slots
+}
+
+/// Has the node say how it is, if anything depends on that.
+fn ask(pool: &Arc<Pool>, index: usize, seen: &mut Seen, kept: &Kept, tasks: &mut JoinSet<Found>) {
+    if !seen.is_asked && !kept.is_empty() {
+        seen.is_asked = true;
+        let pool = pool.clone();
+        tasks.spawn(async move { Found::Says(index, traits(&pool, index).await) });
+    }
+}
+
+/// What the node says of itself; nothing of what it does not offer.
+async fn traits(pool: &Pool, node: usize) -> Traits {
+    #[derive(Deserialize)]
+    struct Answer<T> {
+        data: T,
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+    }
+    #[derive(Deserialize)]
+    struct Peers {
+        connected: serde_json::Value,
+    }
+    let (version, peers) =
+        tokio::join!(body(pool, node, "/eth/v1/node/version"), body(pool, node, "/eth/v1/node/peer_count"));
+    let version = version.and_then(|body| serde_json::from_slice::<Answer<Version>>(&body).ok());
+    let peers = peers.and_then(|body| serde_json::from_slice::<Answer<Peers>>(&body).ok());
+    let number = |value: serde_json::Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    Traits {
+        version: version.map(|answer| answer.data.version),
+        peers: peers.and_then(|answer| number(answer.data.connected)),
+    }
+}
+
+async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Vec<u8>> {
+    let upstream = pool.nodes[node].upstream.as_ref()?;
+    let target = Target::parse(path).expect("the paths are fit for a request line");
+    let read = async {
+        let mut response = upstream.get(&target).await.ok()?;
+        if response.head.status != 200 {
+            return None;
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.next().await {
+            body.extend_from_slice(&piece.ok()?);
+            if body.len() > LONGEST {
+                return None;
+            }
+        }
+        Some(body)
+    };
+    timeout(ASKING, read).await.ok()?
+}
+
+/// Tells the node what it does not know, one thing after the other.
+async fn tell(pool: Arc<Pool>, node: usize, kept: Arc<Kept>, metrics: Arc<Metrics>) -> Found {
+    let mut after = 0;
+    while let Some(mut due) = kept.next(node, after, epoch(&pool)) {
+        after = due.id;
+        let sent = attempt(&pool, node, &due.request, &mut due.upload, TELLING);
+        match timeout(TELLING, sent).await.unwrap_or(Sent::Lost(None)) {
+            // What it does not want to know, it need not be told again.
+            Sent::Answered(_) => metrics.told_again(&pool.network),
+            _ => {
+                kept.failed(due.id, node, slot(&pool));
+                return Found::Told(node);
+            }
+        }
+    }
+    Found::Told(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_or_few_peers_are_a_new_beginning() {
+        let says = |version: &str, peers| Traits { version: Some(version.to_owned()), peers };
+        for (earlier, now, is_anew) in [
+            (says("a", Some(100)), says("a", Some(51)), false),
+            (says("a", Some(100)), says("a", Some(49)), true),
+            (says("a", Some(100)), says("b", Some(100)), true),
+            (says("a", Some(1)), says("a", Some(0)), true),
+            (says("a", Some(0)), says("a", Some(0)), false),
+            (says("a", None), says("a", Some(0)), false),
+            (Traits::default(), says("a", Some(0)), false),
+            (says("a", Some(50)), Traits::default(), false),
+        ] {
+            assert_eq!(now.is_anew(&earlier), is_anew, "{earlier:?} {now:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What validators hand in: signed messages, of which the network hears.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        gossip::{Kind, Taken},
+        hash::{Address, Hash},
+        http as answers,
+    },
+    Api, CONSENSUS_VERSION, Outcome, Problem,
+    blocks::BlockId,
+    data,
+    validator::{done, list, parse},
+    with_fork,
+};
+
+impl Api<'_> {
+    /// Routes below `/eth/v<version>/beacon/pool`; none if there is no such route.
+    pub(super) fn pool(&self, method: &str, name: &str, body: &Bytes) -> Option<Outcome> {
+        let topic = match name {
+            "voluntary_exits" => Some("voluntary_exit"),
+            "proposer_slashings" => Some("proposer_slashing"),
+            "attester_slashings" => Some("attester_slashing"),
+            "bls_to_execution_changes" => Some("bls_to_execution_change"),
+            "attestations" | "sync_committees" | "payload_attestations" => None,
+            _ => return None,
+        };
+        Some(match (method, name) {
+            ("GET", _) => Ok(with_fork(data(json!([])))),
+            ("POST", "attestations") => self.submit(body, Kind::Attestation),
+            ("POST", "sync_committees") => self.submit(body, Kind::SyncMessage),
+            ("POST", _) => parse(body).map(|submitted| {
+                let operations = match submitted {
+                    Value::Array(list) => list,
+                    one => vec![one],
+                };
+                for (topic, operation) in operations.into_iter().filter_map(|operation| Some((topic?, operation))) {
+                    self.node.chain.spread((topic, operation.into()));
+                }
+                done()
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Takes each message of a list, but for those that vote for a block of which the node has not heard.
+    pub(super) fn submit(&self, body: &Bytes, kind: Kind) -> Outcome {
+        self.must_be_synced()?;
+        let mut failures = Vec::new();
+        for (index, message) in list(body)?.iter().enumerate() {
+            let Some(taken) = self.read(kind, message) else { continue };
+            // A sync committee's word is taken before its block has come.
+            if kind != Kind::SyncMessage && !self.knows(taken.root) {
+                failures.push(json!({"index": index, "message": "UnknownHeadBlock"}));
+            } else {
+                self.node.chain.gossip.take(taken);
+            }
+        }
+        if failures.is_empty() {
+            return Ok(done());
+        }
+        let refusal = json!({"code": 400, "message": "error processing messages", "failures": failures});
+        Ok(answers::json(StatusCode::BAD_REQUEST, refusal.to_string()))
+    }
+
+    pub(super) fn knows(&self, root: Hash) -> bool {
+        BlockId::Root(root).find(&self.node.chain, &self.view).is_some()
+    }
+
+    /// What is understood of a message; what is not is taken, and nobody hears of it.
+    fn read(&self, kind: Kind, message: &Value) -> Option<Taken> {
+        let number = |value: &Value| value.as_str()?.parse::<u64>().ok();
+        let root = |value: &Value| Hash::parse(value.as_str()?);
+        let (validator, about, data) = match kind {
+            // Before Electra an attestation names no validator, only its place in the committee.
+            Kind::Attestation => {
+                (number(&message["attester_index"]).unwrap_or(u64::MAX), &message["data"], Some(&message["data"]))
+            }
+            Kind::Aggregate => {
+                let message = &message["message"];
+                (number(&message["aggregator_index"])?, &message["aggregate"]["data"], None)
+            }
+            Kind::SyncMessage => (number(&message["validator_index"])?, message, None),
+            Kind::Contribution => {
+                let message = &message["message"];
+                (number(&message["aggregator_index"])?, &message["contribution"], None)
+            }
+            Kind::Block => (number(&message["proposer_index"])?, message, None),
+        };
+        let voted = if kind == Kind::Block { &about["parent_root"] } else { &about["beacon_block_root"] };
+        Some(Taken {
+            kind,
+            validator,
+            slot: number(&about["slot"])?,
+            root: root(voted)?,
+            fee_recipient: message["body"]["execution_payload"]["fee_recipient"].as_str().and_then(Address::parse),
+            node: self.node.name().to_owned(),
+            at: Instant::now(),
+            data: data.cloned().map(Arc::new),
+        })
+    }
+
+    /// Takes a signed block. One in SSZ is taken unread.
+    pub(super) fn publish(&self, headers: &HeaderMap, body: &Bytes) -> Outcome {
+        self.must_be_synced()?;
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
+        if !["application/json", "application/octet-stream"].iter().any(|known| kind.starts_with(known)) {
+            return Err(Problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("unsupported content type {kind}")));
+        }
+        if !headers.contains_key(CONSENSUS_VERSION) {
+            return Err(Problem(StatusCode::BAD_REQUEST, "missing Eth-Consensus-Version header".to_owned()));
+        }
+        if kind.starts_with("application/json")
+            && let Ok(block) = parse(body)
+        {
+            // With its blobs, or without.
+            let signed = if block["signed_block"].is_null() { &block } else { &block["signed_block"] };
+            if let Some(taken) = self.read(Kind::Block, &signed["message"]) {
+                self.node.chain.gossip.take(taken);
+            }
+        }
+        Ok(answers::json(StatusCode::OK, ""))
+    }
+}

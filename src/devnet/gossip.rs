@@ -1,0 +1,95 @@
+//! What validators signed and some node took. From there every node has it, as on a network; so a message is lost only if it is not
+//! here.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::hash::{Address, Hash};
+
+/// Slots whose messages are kept.
+const KEPT_SLOTS: usize = 256;
+/// Messages that are kept of one slot.
+const KEPT_MESSAGES: usize = 4096;
+
+/// A kind of message that validators sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A vote for a head.
+    Attestation,
+    /// Votes of many, put together.
+    Aggregate,
+    /// A sync committee's word on the head.
+    SyncMessage,
+    /// Those of many, put together.
+    Contribution,
+    /// A block.
+    Block,
+}
+
+/// A message that a node took.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Its kind.
+    pub kind: Kind,
+    /// Who signed it.
+    pub validator: u64,
+    /// The slot that it is for.
+    pub slot: u64,
+    /// The block that it votes for; of a block the parent.
+    pub root: Hash,
+    /// Who is paid for a block.
+    pub fee_recipient: Option<Address>,
+    /// The node that took it first.
+    pub node: String,
+    /// When that was.
+    pub at: Instant,
+    /// What an attestation says.
+    pub(super) data: Option<Arc<Value>>,
+}
+
+/// The messages of the last slots.
+#[derive(Default)]
+pub(super) struct Gossip(Mutex<BTreeMap<u64, Vec<Taken>>>);
+
+impl Gossip {
+    /// A node took it. What is known already is not kept again.
+    pub(super) fn take(&self, taken: Taken) {
+        let mut slots = self.slots();
+        let messages = slots.entry(taken.slot).or_default();
+        let same =
+            |other: &Taken| (other.kind, other.validator, other.root) == (taken.kind, taken.validator, taken.root);
+        if messages.len() < KEPT_MESSAGES && !messages.iter().any(same) {
+            messages.push(taken);
+        }
+        while slots.len() > KEPT_SLOTS {
+            slots.pop_first();
+        }
+    }
+
+    /// What was taken for `slot`, in the order in which it came.
+    pub(super) fn of(&self, slot: u64) -> Vec<Taken> {
+        self.slots().get(&slot).cloned().unwrap_or_default()
+    }
+
+    /// What those say who attested data of this root at `slot`, if anybody did.
+    pub(super) fn attested(&self, slot: u64, root: Hash) -> Option<Arc<Value>> {
+        let slots = self.slots();
+        let mut said = slots.get(&slot)?.iter().filter_map(|taken| taken.data.as_ref());
+        said.find(|data| data_root(data) == root).cloned()
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Taken>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The root by which an aggregate of this attestation data is asked for: not SSZ's, but a different one for data that differ.
+pub(super) fn data_root(data: &Value) -> Hash {
+    let parts = [&data["slot"], &data["index"], &data["beacon_block_root"], &data["source"], &data["target"]];
+    Hash::derived("attestation data", parts.map(Value::to_string).join("/").as_bytes())
+}

@@ -1,0 +1,185 @@
+//! A pretend validator client: it points at one URL, as real ones do, does its validators' duties by the clock and at the heads that it is
+//! told, and counts what the network has of it.
+//!
+//! Each slot it proposes if a validator of its own is to, votes at the slot's head or after a third of the slot, and puts votes together
+//! after two thirds. It tries everything once: what a failure costs is to be seen. Nothing is signed in truth.
+
+mod duties;
+mod earned;
+mod http;
+mod stream;
+mod work;
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+pub use self::earned::{Earned, Proposals, Tally};
+use self::{duties::Duties, earned::Ledger, http::Http, stream::Heads};
+use super::{chain::Chain, hash::Address, view::SLOTS_PER_EPOCH};
+use crate::net::{Dial, Endpoint};
+
+/// Between two questions that a node must answer before anything can begin.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a validator client is told at the start.
+#[derive(Clone)]
+pub struct Client {
+    /// Its name, by which the control server shows it; also its `User-Agent`.
+    pub name: String,
+    /// Its beacon node, or what it believes to be one.
+    pub beacon: Endpoint,
+    /// How it gets there.
+    pub dial: Arc<dyn Dial>,
+    /// The indices of its validators. There are sixty-four.
+    pub validators: Range<u64>,
+    /// Whether a connection carries one request after the other, as with all clients that there are; if not, each has its own.
+    pub keeps_connections: bool,
+    /// Who is to be paid for their blocks.
+    pub fee_recipient: Address,
+}
+
+/// A running validator client. It ends when this is dropped.
+pub struct Validator {
+    earned: watch::Receiver<Earned>,
+    _task: JoinSet<()>,
+}
+
+impl Validator {
+    pub(super) fn start(chain: Arc<Chain>, client: Client) -> Self {
+        let (earning, earned) = watch::channel(Earned::default());
+        let mut task = JoinSet::new();
+        task.spawn(run(chain, client, earning));
+        Self { earned, _task: task }
+    }
+
+    /// What it earned until now. A slot counts when it is two slots old.
+    #[must_use]
+    pub fn earned(&self) -> Earned {
+        self.earned.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Earned> {
+        self.earned.clone()
+    }
+}
+
+/// What the tasks of one client share.
+struct Shared {
+    client: Client,
+    chain: Arc<Chain>,
+    http: Http,
+    times: Times,
+    heads: watch::Receiver<Heads>,
+    duties: Duties,
+    ledger: Ledger,
+}
+
+/// When slots begin.
+#[derive(Clone, Copy)]
+struct Times {
+    /// When slot 0 would have begun if the process had been there: as far before its start as it is.
+    zero: Instant,
+    /// Slots before that.
+    skipped: u64,
+    slot: Duration,
+}
+
+impl Times {
+    fn start_of(&self, slot: u64) -> Instant {
+        self.zero + self.slot * u32::try_from(slot.saturating_sub(self.skipped)).unwrap_or(u32::MAX)
+    }
+
+    /// The first slot that has not begun.
+    fn next(&self) -> u64 {
+        let since = Instant::now().saturating_duration_since(self.zero).as_nanos();
+        self.skipped + u64::try_from(since / self.slot.as_nanos().max(1)).unwrap_or(0) + 1
+    }
+}
+
+async fn run(chain: Arc<Chain>, client: Client, earning: watch::Sender<Earned>) {
+    let http = Http::new(client.dial.clone(), client.beacon.clone(), &client.name, client.keeps_connections);
+    let times = times(&chain, &http).await;
+    let (heard, heads) = watch::channel(Heads::default());
+    let shared =
+        Arc::new(Shared { client, chain, http, times, heads, duties: Duties::default(), ledger: Ledger::new(earning) });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(stream::listen(shared.clone(), heard));
+    tasks.spawn(duties::watch(shared.clone()));
+    shared.introduce().await;
+    while !shared.learn(shared.times.next()).await {
+        sleep(PAUSE).await;
+    }
+    let first = shared.times.next();
+    for slot in first.. {
+        sleep_until(shared.times.start_of(slot)).await;
+        tasks.spawn(work::slot(shared.clone(), slot));
+        if slot >= first + 2 {
+            shared.judge(slot - 2);
+        }
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+/// Asks when the chain began, and how long slots take, until somebody says so.
+async fn times(chain: &Chain, http: &Http) -> Times {
+    loop {
+        let genesis = http.get("/eth/v1/beacon/genesis", PAUSE * 4).await;
+        let spec = http.get("/eth/v1/config/spec", PAUSE * 4).await;
+        let number = |answer: &Value, key: &str| answer["data"][key].as_str()?.parse::<u64>().ok();
+        let genesis = genesis.and_then(|answer| number(&answer, "genesis_time"));
+        let seconds = spec.and_then(|answer| number(&answer, "SECONDS_PER_SLOT"));
+        if let (Some(genesis), Some(seconds)) = (genesis, seconds.filter(|seconds| *seconds > 0)) {
+            let slot = Duration::from_secs(seconds);
+            let now = Duration::from_millis(chain.clock().millis());
+            let since = now.saturating_sub(Duration::from_secs(genesis));
+            // An instant may not lie before the machine's start: slots are counted from the present one.
+            let skipped = u64::try_from(since.as_nanos() / slot.as_nanos()).unwrap_or(0);
+            let into = Duration::from_nanos(u64::try_from(since.as_nanos() % slot.as_nanos()).unwrap_or(0));
+            let zero = Instant::now().checked_sub(into).unwrap_or_else(Instant::now);
+            return Times { zero, skipped, slot };
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+impl Shared {
+    /// Tells who is paid, and registers with builders: at the start, and once an epoch.
+    async fn introduce(&self) {
+        let prepared: Value = self.client.validators.clone().map(|index| {
+            json!({"validator_index": index.to_string(), "fee_recipient": self.client.fee_recipient.to_string()})
+        }).collect();
+        let registered: Value = self
+            .client
+            .validators
+            .clone()
+            .map(|index| {
+                json!({"message": {
+                "fee_recipient": self.client.fee_recipient.to_string(), "gas_limit": "60000000",
+                "timestamp": "1", "pubkey": super::cl::pubkey(index),
+            }, "signature": "0x00"})
+            })
+            .collect();
+        let limit = self.times.slot;
+        tokio::join!(
+            self.http.post("/eth/v1/validator/prepare_beacon_proposer", &prepared, limit),
+            self.http.post("/eth/v1/validator/register_validator", &registered, limit),
+        );
+    }
+
+    /// Those of its validators that vote at `slot`.
+    fn voters(&self, slot: u64) -> impl Iterator<Item = u64> + use<> {
+        self.client.validators.clone().filter(move |index| index % SLOTS_PER_EPOCH == slot % SLOTS_PER_EPOCH)
+    }
+}

@@ -1,0 +1,213 @@
+//! What came of the work: what the network has of it, not what was answered.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::{
+    super::{
+        gossip::{Kind, Taken},
+        hash::Hash,
+    },
+    Shared,
+};
+
+/// What a validator client earned and lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Earned {
+    /// Slots that were judged.
+    pub slots: u64,
+    /// Votes for heads.
+    pub votes: Tally,
+    /// Words of sync committees on heads.
+    pub sync_messages: Tally,
+    /// Votes put together; none of these is wrong, since it has what was voted.
+    pub aggregates: Tally,
+    /// Words of sync committees put together.
+    pub contributions: Tally,
+    /// Blocks.
+    pub proposals: Proposals,
+    /// Votes and words for a head that the client's own stream of events had gone on from.
+    pub passed: u64,
+    /// Messages that were signed and that no node took.
+    pub lost: u64,
+    /// Times that a head told of other duties than those that were known.
+    pub refreshed: u64,
+    /// Streams of events that ended.
+    pub streams_lost: u64,
+}
+
+/// How often a duty was done, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// In time, for the slot's block.
+    pub right: u64,
+    /// For the slot's block, when two thirds of the slot were over (aggregates: the whole of it).
+    pub late: u64,
+    /// For another block.
+    pub wrong: u64,
+    /// Not at all.
+    pub missed: u64,
+}
+
+/// Blocks of a client's validators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Proposals {
+    /// The fee recipient is the client's.
+    pub paid: u64,
+    /// It is somebody else.
+    pub unpaid: u64,
+    /// No block, or a third of the slot was over.
+    pub missed: u64,
+    /// Of all that there were, those on another block than the one before.
+    pub stale: u64,
+}
+
+impl Tally {
+    /// All but what was right.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.late + self.wrong + self.missed
+    }
+
+    /// All.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.right + self.failed()
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.right += other.right;
+        self.late += other.late;
+        self.wrong += other.wrong;
+        self.missed += other.missed;
+    }
+}
+
+impl std::ops::AddAssign<&Self> for Earned {
+    fn add_assign(&mut self, other: &Self) {
+        let Self { slots, votes, sync_messages, aggregates, contributions, proposals, .. } = other;
+        let Self { passed, lost, refreshed, streams_lost, .. } = other;
+        self.slots += slots;
+        self.votes += *votes;
+        self.sync_messages += *sync_messages;
+        self.aggregates += *aggregates;
+        self.contributions += *contributions;
+        self.proposals.paid += proposals.paid;
+        self.proposals.unpaid += proposals.unpaid;
+        self.proposals.missed += proposals.missed;
+        self.proposals.stale += proposals.stale;
+        self.passed += passed;
+        self.lost += lost;
+        self.refreshed += refreshed;
+        self.streams_lost += streams_lost;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { right, late, wrong, missed } = self;
+        write!(f, "{right} right, {late} late, {wrong} wrong, {missed} missed")
+    }
+}
+
+impl fmt::Display for Earned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { votes, sync_messages, aggregates, contributions, proposals, passed, lost, .. } = self;
+        let Proposals { paid, unpaid, missed, stale } = proposals;
+        write!(
+            f,
+            "votes: {votes}; sync messages: {sync_messages}; aggregates: {aggregates}; contributions: {contributions}; "
+        )?;
+        write!(f, "proposals: {paid} paid, {unpaid} without fee recipient, {missed} missed, {stale} on an old head; ")?;
+        write!(f, "{passed} for a head that had been passed; {lost} signed messages lost")
+    }
+}
+
+/// What was signed and is not judged yet, and the sum of what is.
+pub(super) struct Ledger {
+    signed: Mutex<BTreeMap<u64, Vec<(Kind, u64, Hash)>>>,
+    earned: watch::Sender<Earned>,
+}
+
+impl Ledger {
+    pub(super) fn new(earned: watch::Sender<Earned>) -> Self {
+        Self { signed: Mutex::default(), earned }
+    }
+
+    pub(super) fn signed(&self, slot: u64, kind: Kind, validator: u64, root: Hash) {
+        self.lock().entry(slot).or_default().push((kind, validator, root));
+    }
+
+    /// A vote was made that the stream of events had or had not gone on from.
+    pub(super) fn passed(&self, has_passed: bool) {
+        if has_passed {
+            self.earned.send_modify(|earned| earned.passed += 1);
+        }
+    }
+
+    pub(super) fn refreshed(&self) {
+        self.earned.send_modify(|earned| earned.refreshed += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<(Kind, u64, Hash)>>> {
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Counts what the network has for a slot that is over.
+    pub(super) fn judge(&self, slot: u64) {
+        let taken = self.chain.taken(slot);
+        let signed = self.ledger.lock().remove(&slot).unwrap_or_default();
+        let of = |kind: Kind, validator: u64| taken.iter().find(|one| one.kind == kind && one.validator == validator);
+        let root = |slot: u64| self.chain.block(slot).map(|block| block.root);
+        let (start, length) = (self.times.start_of(slot), self.times.slot);
+        let count = |tally: &mut Tally, kind: Kind, validator: u64| {
+            let is_in_time = |one: &Taken| match kind {
+                Kind::Aggregate | Kind::Contribution => one.at < start + length,
+                _ => one.at < start + length * 2 / 3,
+            };
+            *match of(kind, validator) {
+                None => &mut tally.missed,
+                Some(one) if Some(one.root) != root(slot) => &mut tally.wrong,
+                Some(one) if is_in_time(one) => &mut tally.right,
+                Some(_) => &mut tally.late,
+            } += 1;
+        };
+        self.ledger.earned.send_modify(|earned| {
+            earned.slots += 1;
+            for voter in self.voters(slot) {
+                count(&mut earned.votes, Kind::Attestation, voter);
+                count(&mut earned.aggregates, Kind::Aggregate, voter);
+            }
+            for member in self.client.validators.clone() {
+                count(&mut earned.sync_messages, Kind::SyncMessage, member);
+                count(&mut earned.contributions, Kind::Contribution, member);
+            }
+            let proposer = super::super::cl::proposer(slot);
+            if self.client.validators.contains(&proposer) {
+                let block = of(Kind::Block, proposer).filter(|block| block.at < start + length / 3);
+                *match block {
+                    None => &mut earned.proposals.missed,
+                    Some(block) if block.fee_recipient == Some(self.client.fee_recipient) => &mut earned.proposals.paid,
+                    Some(_) => &mut earned.proposals.unpaid,
+                } += 1;
+                earned.proposals.stale +=
+                    u64::from(block.is_some_and(|block| Some(block.root) != root(slot.saturating_sub(1))));
+            }
+            let is_lost = |(kind, validator, root): &&(Kind, u64, Hash)| {
+                !taken.iter().any(|one| (one.kind, one.validator, one.root) == (*kind, *validator, *root))
+            };
+            earned.lost += u64::try_from(signed.iter().filter(is_lost).count()).unwrap_or(u64::MAX);
+            earned.streams_lost = self.heads.borrow().losses;
+        });
+    }
+}

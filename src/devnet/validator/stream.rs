@@ -1,0 +1,90 @@
+//! The heads that the client is told.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::{sync::watch, time::sleep};
+
+use super::{super::hash::Hash, Shared};
+
+/// Heads that are remembered.
+const KEPT: usize = 64;
+/// Before a stream that ended is asked for again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// An event is not longer than this.
+const LONGEST: usize = 64 << 10;
+
+/// A head as an event told it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) slot: u64,
+    pub(super) root: Hash,
+    /// What the attester duties of its epoch depend on.
+    pub(super) previous: Option<Hash>,
+    /// What those of the next epoch depend on, and the proposers of its own.
+    pub(super) current: Option<Hash>,
+}
+
+/// What was heard, the latest last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heads {
+    told: VecDeque<Head>,
+    /// Streams that ended.
+    pub(super) losses: u64,
+}
+
+impl Heads {
+    pub(super) fn last(&self) -> Option<Head> {
+        self.told.back().copied()
+    }
+
+    /// Whether the stream has gone on from this block to another of at most `slot`.
+    pub(super) fn has_passed(&self, root: Hash, slot: u64) -> bool {
+        let mut told = self.told.iter().rev().filter(|head| head.slot <= slot);
+        told.next().is_some_and(|last| last.root != root) && told.any(|head| head.root == root)
+    }
+}
+
+/// Listens for ever, to one stream after the other.
+pub(super) async fn listen(shared: Arc<Shared>, heads: watch::Sender<Heads>) {
+    loop {
+        follow(&shared, &heads).await;
+        heads.send_modify(|heads| heads.losses += 1);
+        sleep(PAUSE).await;
+    }
+}
+
+async fn follow(shared: &Shared, heads: &watch::Sender<Heads>) -> Option<()> {
+    let mut body = shared.http.stream("/eth/v1/events?topics=head").await?;
+    let mut text = Vec::new();
+    loop {
+        let piece = body.frame().await?.ok()?;
+        text.extend_from_slice(piece.data_ref()?);
+        while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = text.drain(..end + 2).collect();
+            let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data:"));
+            if let Some(head) = data.and_then(|data| serde_json::from_slice(data).ok()).and_then(|data| read(&data)) {
+                heads.send_modify(|heads| {
+                    heads.told.push_back(head);
+                    if heads.told.len() > KEPT {
+                        heads.told.pop_front();
+                    }
+                });
+            }
+        }
+        if text.len() > LONGEST {
+            return None;
+        }
+    }
+}
+
+fn read(data: &Value) -> Option<Head> {
+    let root = |key: &str| data[key].as_str().and_then(Hash::parse);
+    Some(Head {
+        slot: data["slot"].as_str()?.parse().ok()?,
+        root: root("block")?,
+        previous: root("previous_duty_dependent_root"),
+        current: root("current_duty_dependent_root"),
+    })
+}

@@ -1,0 +1,215 @@
+//! What a consensus node says of something signed that it did not take: that the network has it already, that the node lacks the
+//! block which it refers to, or that it is wrong.
+//!
+//! Every client has words of its own for that: Lighthouse's, Lodestar's and Grandine's are the names in their programs, Teku's
+//! and Prysm's are sentences; Nimbus takes what it has seen before as if it were new.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+/// What a node's words come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The very same message is known, so it has been published.
+    Known,
+    /// A message of this validator for this duty is known. It is the same one if these bytes went to the network before; otherwise it
+    /// may be another.
+    Repeated,
+    /// The message refers to a block that the node does not know, which speaks of the node.
+    Unknown,
+    /// Something else.
+    Other,
+}
+
+/// All of these are compared without case and without what is neither a letter nor a digit, so that a name in a program is found as
+/// it is found in a sentence.
+const REPEATED: [&str; 10] = [
+    "aggregatoralreadyknown",
+    "attestersalreadyknown",
+    "participantsalreadyknown",
+    "priorattestationknown",
+    "priorsynccommitteemessageknown",
+    "repeatproposal",
+    "isnotthefirstone",
+    "alreadysubmittedanexit",
+    "alreadyinitiated",
+    "alreadyproposed",
+];
+const KNOWN: [&str; 13] = [
+    "alreadyknown",
+    "alreadyexists",
+    "alreadyseen",
+    "alreadyimported",
+    "alreadyinpool",
+    "alreadyinthepool",
+    "alreadyreceived",
+    "alreadypublished",
+    "duplicateblock",
+    "duplicatefullyimported",
+    "duplicateimportstatusunknown",
+    "publisherrorduplicate",
+    "supersetknown",
+];
+const UNKNOWN: [&str; 22] = [
+    "unknownhead",
+    "unknownblock",
+    "unknownbeaconblock",
+    "unknownorprefinalized",
+    "unknownparent",
+    "unknownroot",
+    "unknowntarget",
+    "parentunknown",
+    "blockunknown",
+    "missingparent",
+    "missingblock",
+    "blockismissing",
+    "parentnotfound",
+    "parentblocknotfound",
+    "headblocknotfound",
+    "blocknotfound",
+    "blockrootnotfound",
+    "targetstatemissing",
+    "notinforkchoice",
+    "notinforkchoicestore",
+    "reprocess",
+    "payloadnotseen",
+];
+
+impl Said {
+    /// What `text` comes to.
+    pub fn of(text: &str) -> Self {
+        let plain: String =
+            text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
+        let has = |words: &[&str]| words.iter().any(|word| plain.contains(word));
+        // The words of the first kind have some of the second in them.
+        match () {
+            () if has(&REPEATED) => Self::Repeated,
+            () if has(&KNOWN) => Self::Known,
+            () if has(&UNKNOWN) => Self::Unknown,
+            () => Self::Other,
+        }
+    }
+
+    /// Whether the message is on the network, where these bytes may have come to it another way or not.
+    pub fn is_known(self, was_given: bool) -> bool {
+        self == Self::Known || (self == Self::Repeated && was_given)
+    }
+}
+
+/// An error in the API's form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong with all of it, in words.
+    pub message: String,
+    /// What is wrong with some messages of a list, by their places in it.
+    pub failures: BTreeMap<u64, String>,
+}
+
+impl Problem {
+    /// Reads the body of an error; `None` if it is not in the API's form.
+    pub fn read(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Told {
+            #[serde(default)]
+            message: Option<String>,
+            #[serde(default)]
+            failures: Option<Vec<Failure>>,
+        }
+        #[derive(Deserialize)]
+        struct Failure {
+            #[serde(deserialize_with = "place")]
+            index: u64,
+            #[serde(default)]
+            message: Option<String>,
+        }
+        let told: Told = serde_json::from_slice(body).ok()?;
+        let failures = told.failures.unwrap_or_default().into_iter();
+        let failures: BTreeMap<_, _> =
+            failures.map(|failure| (failure.index, failure.message.unwrap_or_default())).collect();
+        let message = told.message.unwrap_or_default();
+        (!message.is_empty() || !failures.is_empty()).then_some(Self { message, failures })
+    }
+
+    /// Such an error.
+    pub fn write(&self, status: u16) -> Vec<u8> {
+        let failure = |(index, message): (&u64, &String)| serde_json::json!({ "index": index, "message": message });
+        let failures: Vec<_> = self.failures.iter().map(failure).collect();
+        serde_json::json!({ "code": status, "message": self.message, "failures": failures }).to_string().into()
+    }
+}
+
+/// A place in a list: a number, or its digits in quotes.
+fn place<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Place {
+        Number(u64),
+        Text(String),
+    }
+    match Place::deserialize(from)? {
+        Place::Number(place) => Ok(place),
+        Place::Text(text) => text.parse().map_err(serde::de::Error::custom),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_clients_words_are_understood() {
+        for (text, said) in [
+            // Lighthouse.
+            ("duplicate block", Said::Known),
+            ("BAD_REQUEST: BlockIsAlreadyKnown(0x12)", Said::Known),
+            ("DuplicateFullyImported(0x12)", Said::Known),
+            ("BlockError: RepeatProposal { proposer: 7, slot: Slot(9) }", Said::Repeated),
+            ("PriorAttestationKnown { validator_index: 7, epoch: Epoch(3) }", Said::Repeated),
+            ("Verification: AttestationSupersetKnown(0x12)", Said::Known),
+            ("Verification: AggregatorAlreadyKnown(7)", Said::Repeated),
+            ("Verification: SyncContributionAlreadyKnown(0x12)", Said::Known),
+            ("Validation(UnknownHeadBlock { beacon_block_root: 0x12 })", Said::Unknown),
+            ("ReprocessTimeout", Said::Unknown),
+            ("ParentUnknown { parent_root: 0x12 }", Said::Unknown),
+            ("Validation(InvalidSignature)", Said::Other),
+            // Lodestar.
+            ("BLOCK_ERROR_ALREADY_KNOWN", Said::Known),
+            ("BLOCK_ERROR_REPEAT_PROPOSAL", Said::Repeated),
+            ("PublishError.Duplicate", Said::Known),
+            ("ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN", Said::Known),
+            ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_AGGREGATOR_ALREADY_KNOWN", Said::Repeated),
+            ("VOLUNTARY_EXIT_ERROR_ALREADY_EXISTS", Said::Known),
+            ("ATTESTATION_ERROR_UNKNOWN_OR_PREFINALIZED_BEACON_BLOCK_ROOT", Said::Unknown),
+            ("BLOCK_ERROR_PARENT_UNKNOWN", Said::Unknown),
+            // Nimbus.
+            ("Attempt to send attestation for unknown target", Said::Unknown),
+            ("Aggregate: invalid signature", Said::Other),
+            // Teku.
+            ("Exit is not the first one for validator 7.", Said::Repeated),
+            ("UNKNOWN_PARENT", Said::Unknown),
+            // Prysm.
+            ("validator has already submitted an exit, which will take place at epoch: 28012", Said::Repeated),
+            // Grandine.
+            ("matching head block for attestation is not found", Said::Other),
+            ("Beacon node is currently syncing", Said::Other),
+            ("", Said::Other),
+        ] {
+            assert_eq!(Said::of(text), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_failures_is_read_and_written() {
+        let body = br#"{"code":400,"message":"some","failures":[{"index":3,"message":"a"},{"index":"0"}],"x":1}"#;
+        let problem = Problem::read(body).unwrap();
+        let failures = BTreeMap::from([(0, String::new()), (3, "a".to_owned())]);
+        assert_eq!(problem, Problem { message: "some".to_owned(), failures });
+        assert_eq!(Problem::read(&problem.write(400)), Some(problem));
+        let plain = br#"{"code":500,"message":"oops"}"#;
+        assert_eq!(Problem::read(plain).unwrap().message, "oops");
+        for body in [&b"<html>"[..], b"", b"[]", b"\"first\"", b"{}", br#"{"failures":[{"index":-1}]}"#] {
+            assert_eq!(Problem::read(body), None, "{body:?}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What speaks of a block waits until clients have heard of the block's head: whoever acts upon it looks for that block.
+//!
+//! Nodes say it in the right order, but a head may have to wait for its header, and what passes through comes from two streams while one
+//! is left for another. Not all that is spoken of becomes a head, so each block is waited for once, and not for long.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::time::{Duration, Instant};
+
+use super::{
+    super::beacon::{Decimal, Root},
+    WINDOW,
+};
+
+/// How long a block's head is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that may wait. Past it, the oldest are told as they are.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Topics that speak of a block of which nodes have told the head before.
+const TOPICS: [&str; 11] = [
+    "attestation",
+    "contribution_and_proof",
+    "execution_payload",
+    "execution_payload_available",
+    "fast_confirmation",
+    "head_v2",
+    "light_client_finality_update",
+    "light_client_optimistic_update",
+    "payload_attestation_message",
+    "payload_attributes",
+    "single_attestation",
+];
+/// Those of them that are votes, which may name a block of long ago.
+const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attestation"];
+
+/// The block of which an event speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Root(Root),
+    /// The one at this slot, whatever its root.
+    Slot(u64),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    about: About,
+    topic: String,
+    bytes: Bytes,
+}
+
+/// Events that wait, and the heads that they need not wait for.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// Since when a block has been waited for; not known until the time is told.
+    since: Vec<(About, Option<Instant>)>,
+    /// Blocks that were heads, or were waited for in vain, with the slot of the head of then.
+    settled: HashMap<Root, u64>,
+    /// The highest slot that was a head's, or was waited for in vain.
+    slot: u64,
+}
+
+impl Held {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes an event that has to wait, or gives it back.
+    pub(super) fn take(&mut self, topic: String, data: &[u8], bytes: Bytes) -> Option<(String, Bytes)> {
+        let Some(about) = self.blocks(&topic, data) else { return Some((topic, bytes)) };
+        self.bytes += bytes.len();
+        if self.since.iter().all(|(other, _)| *other != about) {
+            self.since.push((about, None));
+        }
+        self.waiting.push_back(Waiting { about, topic, bytes });
+        None
+    }
+
+    /// What the event has to wait for.
+    fn blocks(&self, topic: &str, data: &[u8]) -> Option<About> {
+        if !TOPICS.contains(&topic) {
+            return None;
+        }
+        let (about, slot) = serde_json::from_slice::<Speech>(data).ok()?.about()?;
+        let is_old = VOTES.contains(&topic) && slot.is_some_and(|slot| slot < self.slot);
+        (!is_old && !self.is_settled(about)).then_some(about)
+    }
+
+    fn is_settled(&self, about: About) -> bool {
+        match about {
+            About::Root(root) => self.settled.contains_key(&root),
+            About::Slot(slot) => slot <= self.slot,
+        }
+    }
+
+    /// The block is a head that clients have heard of. What waited for it is next.
+    pub(super) fn arrived(&mut self, root: Root, slot: u64) -> Vec<(String, Bytes)> {
+        self.slot = slot;
+        self.settled.insert(root, slot);
+        self.settled.retain(|_, settled| settled.abs_diff(slot) <= WINDOW);
+        self.release()
+    }
+
+    /// Time passes. What has waited for long enough, or is too much, is next.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(String, Bytes)> {
+        for (about, since) in std::mem::take(&mut self.since) {
+            let since = since.unwrap_or(now);
+            if now.saturating_duration_since(since) >= PATIENCE {
+                self.give_up(about);
+            } else {
+                self.since.push((about, Some(since)));
+            }
+        }
+        self.release()
+    }
+
+    /// What is too much to wait is next.
+    pub(super) fn relieve(&mut self) -> Vec<(String, Bytes)> {
+        let mut out = Vec::new();
+        while self.bytes > MAX_BYTES
+            && let Some(oldest) = self.waiting.front()
+        {
+            self.give_up(oldest.about);
+            out.append(&mut self.release());
+        }
+        out
+    }
+
+    fn give_up(&mut self, about: About) {
+        match about {
+            About::Root(root) => _ = self.settled.insert(root, self.slot),
+            About::Slot(slot) => self.slot = self.slot.max(slot),
+        }
+    }
+
+    fn release(&mut self) -> Vec<(String, Bytes)> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let since = std::mem::take(&mut self.since);
+        self.since = since.into_iter().filter(|(about, _)| !self.is_settled(*about)).collect();
+        let mut out = Vec::new();
+        for held in std::mem::take(&mut self.waiting) {
+            if self.is_settled(held.about) {
+                self.bytes -= held.bytes.len();
+                out.push((held.topic, held.bytes));
+            } else {
+                self.waiting.push_back(held);
+            }
+        }
+        out
+    }
+}
+
+/// The members by which an event names a block, wherever the topic has them.
+#[derive(Deserialize)]
+struct Speech {
+    slot: Option<Decimal>,
+    block: Option<Root>,
+    block_root: Option<Root>,
+    beacon_block_root: Option<Root>,
+    parent_block_root: Option<Root>,
+    data: Option<Box<Speech>>,
+    message: Option<Box<Speech>>,
+    contribution: Option<Box<Speech>>,
+    attested_header: Option<Box<Speech>>,
+    beacon: Option<Box<Speech>>,
+}
+
+impl Speech {
+    /// The block, and the slot beside its name.
+    fn about(self) -> Option<(About, Option<u64>)> {
+        let root = self.block.or(self.block_root).or(self.beacon_block_root).or(self.parent_block_root);
+        let slot = self.slot.map(|slot| slot.0);
+        if let Some(root) = root {
+            return Some((About::Root(root), slot));
+        }
+        let inner = self.data.or(self.message).or(self.contribution).or(self.attested_header).or(self.beacon);
+        inner.and_then(|inner| inner.about()).or_else(|| slot.map(|slot| (About::Slot(slot), Some(slot))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn root(byte: u8) -> Root {
+        Root([byte; 32])
+    }
+
+    fn about(data: &Value) -> Option<(About, Option<u64>)> {
+        serde_json::from_str::<Speech>(&data.to_string()).unwrap().about()
+    }
+
+    #[test]
+    fn each_topic_names_its_block_in_its_own_place() {
+        let (one, name) = (root(1), root(1).to_string());
+        let other = root(2).to_string();
+        let vote =
+            json!({"slot": "7", "index": "0", "beacon_block_root": name, "source": {}, "target": {"root": other}});
+        let header = json!({"beacon": {"slot": "7", "parent_root": other, "state_root": other}, "execution": {}});
+        let block = Some((About::Root(one), Some(7)));
+        for (data, expected) in [
+            (json!({"aggregation_bits": "0x", "data": vote, "signature": "0x"}), block),
+            (json!({"message": {"contribution": vote, "aggregator_index": "1"}, "signature": "0x"}), block),
+            (json!({"version": "gloas", "data": {"slot": "7", "block": name, "state": other}}), block),
+            (json!({"slot": "7", "block_root": name, "block_hash": other}), block),
+            (json!({"version": "gloas", "data": {"validator_index": "1", "data": vote}}), block),
+            (
+                json!({"version": "x", "data": {"proposal_slot": "8", "parent_block_root": name, "parent_block_hash": other}}),
+                Some((About::Root(one), None)),
+            ),
+            (
+                json!({"version": "x", "data": {"attested_header": header, "signature_slot": "8"}}),
+                Some((About::Slot(7), Some(7))),
+            ),
+            (json!({}), None),
+        ] {
+            assert_eq!(about(&data), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_nothing_is_lost() {
+        let mut held = Held::default();
+        let (mut told, count) = (0, 3 * (MAX_BYTES >> 10));
+        for number in 0..count {
+            let data = json!({"slot": "7", "block": root((number % 3) as u8 + 1).to_string()}).to_string();
+            // Each block is waited for once: what comes behind passes.
+            told += usize::from(held.take("head_v2".to_owned(), data.as_bytes(), vec![0; 1 << 10].into()).is_some());
+            told += held.relieve().len();
+            assert!(held.bytes <= MAX_BYTES);
+        }
+        told += held.expire(Instant::now()).len();
+        told += held.expire(Instant::now() + PATIENCE * 2).len();
+        assert_eq!((told, held.bytes, held.is_empty(), held.since.len()), (count, 0, true, 0));
+    }
+}

@@ -1,0 +1,304 @@
+//! One view for all: while validators are there, all requests to the consensus nodes of a network and the stream of events go to one
+//! node, the node of the view. No I/O, no clock of its own.
+//!
+//! What a validator asks refers to what it was told before: it votes for the head of which it was told, has its vote taken where that
+//! head is known, and fetches the aggregate where the votes are. Nodes that are well are up to a second apart in what they know, so two
+//! nodes together are worse than either. The rule, in one place:
+//!
+//! 1. The node of the view is the one that the events come from; where nobody wants events, it is the active node.
+//! 2. The view leaves a node that is not usable, that fails what validators ask one time after the other, or that is below what clients
+//!    were told while another usable node is not, at once.
+//! 3. It goes to a better node, in the order of tiers and of the configuration, only at an epoch's boundary, a sixth of a slot before
+//!    it: blocks, votes and aggregates of the last slot are done then. The better node must have been usable since an earlier epoch,
+//!    must have been told what the others were, unless it has been there for a whole epoch, and must have reached the head that clients were told; and its stream of events must
+//!    have told a head, if there is one. The stream and the requests go over together.
+//!
+//! Where no validator has asked for anything for two epochs, requests go to the best node at any time.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{NOBODY, Pool, board::Input, resting::Kind, snapshot::Rank};
+use crate::domain::{
+    chain::{Beacon, Chain, USUAL_EPOCH},
+    rest::Route,
+};
+
+/// A slot where no node tells how long they are.
+const USUAL_SLOT: Duration = Duration::from_secs(12);
+/// Validators count as there for so many epochs after the last request of theirs.
+const EPOCHS: u32 = 2;
+
+/// What ties clients to a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ties {
+    /// Whether validators are there.
+    pub validators: bool,
+    /// The node that clients' events come from.
+    pub stream: Option<usize>,
+}
+
+/// What is noted of them as they pass.
+pub(super) struct Tied {
+    epoch: Instant,
+    /// Milliseconds since `epoch` of the last request of a validator, and one; 0 before any.
+    last: AtomicU64,
+    stream: AtomicUsize,
+}
+
+impl Tied {
+    pub(super) fn new() -> Self {
+        Self { epoch: Instant::now(), last: AtomicU64::new(0), stream: AtomicUsize::new(NOBODY) }
+    }
+
+    /// What another pool had noted, whose nodes these were by `place`.
+    pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(usize) -> Option<usize>) {
+        if let Some(at) = earlier.asked() {
+            self.note(at);
+        }
+        let stream = earlier.stream().and_then(place);
+        self.stream.store(stream.unwrap_or(NOBODY), Relaxed);
+    }
+
+    fn note(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.epoch).as_millis();
+        self.last.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1, Relaxed);
+    }
+
+    fn asked(&self) -> Option<Instant> {
+        let last = self.last.load(Relaxed).checked_sub(1)?;
+        Some(self.epoch + Duration::from_millis(last))
+    }
+
+    fn stream(&self) -> Option<usize> {
+        Some(self.stream.load(Relaxed)).filter(|node| *node != NOBODY)
+    }
+
+    /// What holds at `now`, by the time of this chain.
+    pub(super) fn ties(&self, chain: Option<&Chain>, now: Instant) -> Ties {
+        let beacon = chain.and_then(|chain| chain.beacon.as_ref());
+        let slot = chain.and_then(Chain::block_time).unwrap_or(USUAL_SLOT);
+        let epoch = beacon.map_or(USUAL_EPOCH, |beacon| beacon.epoch());
+        let long = slot.saturating_mul(u32::try_from(epoch).unwrap_or(u32::MAX)).saturating_mul(EPOCHS);
+        let validators = self.asked().is_some_and(|at| now.saturating_duration_since(at) < long);
+        Ties { validators, stream: self.stream() }
+    }
+}
+
+impl Pool {
+    /// A validator asked for something.
+    pub fn validators_are_there(&self) {
+        self.tied.note(Instant::now());
+    }
+
+    /// Clients' events come from this node from now on, or from none.
+    pub fn streams_from(&self, node: Option<usize>) {
+        let node = node.unwrap_or(NOBODY);
+        if self.tied.stream.swap(node, Relaxed) != node {
+            // A full inbox has the mind look soon.
+            let _ = self.inbox.try_send(Input::Woken);
+        }
+    }
+}
+
+/// Where the view is and where it should be.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// The better node that is usable, and the epoch in which it was found to be.
+    home: Option<(usize, u64)>,
+    /// The better node that the stream of events is to go to, so that the view can.
+    pub(super) moving: Option<usize>,
+}
+
+/// What decides about the view.
+pub(super) struct Facts<'a> {
+    pub(super) ties: Ties,
+    pub(super) active: Option<usize>,
+    pub(super) ranks: &'a [Option<Rank>],
+    /// Whether a node has been told what the others were.
+    pub(super) informed: &'a dyn Fn(usize) -> bool,
+    /// Whether a node fails what validators ask, one time after the other.
+    pub(super) fails: &'a dyn Fn(usize) -> bool,
+    /// The epoch by the clock, a sixth of a slot ahead; `None` where it is not known.
+    pub(super) epoch: Option<u64>,
+}
+
+impl View {
+    /// The node of the view, if one is held to; `None` where the best by rank serves.
+    pub(super) fn step(&mut self, facts: &Facts<'_>) -> Option<usize> {
+        self.moving = None;
+        if !facts.ties.validators {
+            self.home = None;
+            return None;
+        }
+        let well = |node: usize| facts.ranks.get(node).copied().flatten().filter(|rank| rank.badness == 0);
+        let is_any_fit = (0..facts.ranks.len()).any(|node| well(node).is_some() && !(facts.fails)(node));
+        let usable = |node: usize| well(node).filter(|_| !is_any_fit || !(facts.fails)(node));
+        let ranks = || (0..facts.ranks.len()).filter_map(|node| Some((usable(node)?, node)));
+        let least = ranks().map(|(rank, _)| rank.below_served).min()?;
+        let has_reached = |node: &usize| usable(*node).is_some_and(|rank| rank.below_served == least);
+        let view = facts.ties.stream.filter(has_reached).or(facts.active.filter(has_reached));
+        let Some(view) = view else { return ranks().min().map(|(_, node)| node) };
+        let (tier, home) = ranks().map(|(rank, node)| (rank.tier, node)).min()?;
+        if usable(view).is_some_and(|rank| (rank.tier, view) <= (tier, home)) {
+            self.home = None;
+            return Some(view);
+        }
+        let epoch = facts.epoch.unwrap_or(u64::MAX);
+        let since = self.home.filter(|(node, _)| *node == home).map_or(facts.epoch.unwrap_or(0), |(_, since)| since);
+        self.home = Some((home, since));
+        // One that will not be told is no worse for it when an epoch has passed in which all were told anew.
+        let is_informed = (facts.informed)(home) || epoch > since.saturating_add(1);
+        if epoch <= since || !is_informed {
+            return Some(view);
+        }
+        if facts.ties.stream.is_some() {
+            self.moving = Some(home);
+            return Some(view);
+        }
+        Some(if has_reached(&home) { home } else { view })
+    }
+}
+
+/// The requests by which validators live.
+pub(super) fn duties() -> Kind {
+    Kind::of_group(Route::of("GET", "/eth/v1/validator/attestation_data").place)
+}
+
+/// The epoch at `unix` and a sixth of a slot.
+pub(super) fn epoch(beacon: &Beacon, unix: u64) -> Option<u64> {
+    let ahead = (beacon.slot_millis? + 3000) / 6000;
+    Some(beacon.slot_at(unix.saturating_add(ahead))? / beacon.epoch())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tier;
+
+    const WELL: (u64, u64) = (0, 0);
+    const LATE: (u64, u64) = (0, 1);
+    const BAD: (u64, u64) = (7, 0);
+
+    #[derive(Default)]
+    struct Table {
+        view: View,
+        active: usize,
+        failing: Option<usize>,
+        uninformed: Option<usize>,
+    }
+
+    impl Table {
+        /// A step with nodes of these badnesses and distances, all primaries.
+        fn step(&mut self, nodes: &[(u64, u64)], stream: Option<usize>, epoch: u64) -> Option<usize> {
+            let rank =
+                |&(badness, below_served): &(u64, u64)| Some(Rank { badness, below_served, tier: Tier::Primary });
+            let ranks: Vec<_> = nodes.iter().map(rank).collect();
+            let facts = Facts {
+                ties: Ties { validators: true, stream },
+                active: Some(self.active),
+                ranks: &ranks,
+                informed: &|node| self.uninformed != Some(node),
+                fails: &|node| self.failing == Some(node),
+                epoch: Some(epoch),
+            };
+            let node = self.view.step(&facts);
+            self.active = node.unwrap_or(self.active);
+            node
+        }
+    }
+
+    #[test]
+    fn the_view_stays_until_the_epoch_ends() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!(table.step(&[BAD, WELL], None, 4), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        // Not before it has reached the head told.
+        assert_eq!(table.step(&[LATE, WELL], None, 6), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(0));
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+    }
+
+    #[test]
+    fn the_view_goes_over_together_with_the_stream() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 5), table.view.moving), (Some(1), None));
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving), (Some(1), Some(0)));
+        assert_eq!((table.step(&[WELL, WELL], Some(0), 6), table.view.moving), (Some(0), None));
+        // Where events come from another node, so do the answers.
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving), (Some(1), None));
+    }
+
+    #[test]
+    fn a_node_below_what_was_told_is_passed_over() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!(table.step(&[WELL, LATE], Some(1), 5), Some(0));
+        assert_eq!(table.step(&[WELL, LATE], Some(1), 5), Some(0));
+        // Where all are, it is no worse than the others.
+        table.active = 1;
+        assert_eq!(table.step(&[LATE, LATE], Some(1), 5), Some(1));
+    }
+
+    #[test]
+    fn a_node_is_told_first_what_all_were_told() {
+        let mut table = Table { active: 1, uninformed: Some(0), ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(1));
+        table.uninformed = None;
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(0));
+        let mut table = Table { active: 1, uninformed: Some(0), ..Table::default() };
+        table.step(&[WELL, WELL], None, 5);
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+    }
+
+    #[test]
+    fn a_node_that_fails_what_validators_ask_is_left() {
+        let mut table = Table { failing: Some(0), ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], Some(0), 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], Some(1), 6), Some(1));
+        // Where no other is well, it is better than none.
+        assert_eq!(table.step(&[WELL, BAD], Some(0), 6), Some(0));
+    }
+
+    #[test]
+    fn a_node_that_went_out_again_begins_anew() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[BAD, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+        assert_eq!(table.step(&[BAD, BAD], None, 7), None);
+    }
+
+    #[test]
+    fn an_epoch_ends_a_sixth_of_a_slot_early() {
+        let beacon = |slot_millis| Beacon {
+            genesis_validators_root: String::new(),
+            genesis_time: 1000,
+            slot_millis: Some(slot_millis),
+            slots_per_epoch: Some(32),
+        };
+        let long = 1000 + 32 * 12;
+        assert_eq!((epoch(&beacon(12_000), long - 3), epoch(&beacon(12_000), long - 2)), (Some(0), Some(1)));
+        let short = 1000 + 32 * 2;
+        assert_eq!((epoch(&beacon(2000), short - 1), epoch(&beacon(2000), short)), (Some(0), Some(1)));
+        assert_eq!(epoch(&beacon(12_000), 5), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn validators_are_there_for_two_epochs_after_they_asked() {
+        let tied = Tied::new();
+        let there = || tied.ties(None, Instant::now()).validators;
+        assert!(!there());
+        tied.note(Instant::now());
+        tokio::time::advance(Duration::from_secs(767)).await;
+        assert!(there());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!there());
+    }
+}

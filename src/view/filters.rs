@@ -1,0 +1,354 @@
+//! Filters that clients poll: `eth_newFilter` and its like, answered without a node.
+//!
+//! A filter is a position in one record of what happened ([`backlog`]), and what it wants. So it costs the same whether anything happens
+//! or not, and no node's end is an event for it. The record is of the changes that the follower tells, with the logs that the logs' view
+//! fetches for all who want some. What is kept is bounded; a filter that is further behind is dropped, and its next poll says so.
+
+mod backlog;
+mod ids;
+mod registry;
+mod transactions;
+mod words;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{debug, warn};
+
+use self::{
+    ids::Ids,
+    registry::{Kind, News, Registry, Taken},
+    transactions::Feeds,
+};
+use super::{
+    Interest, Interested, SubscriptionId,
+    logs::{Block, Filter, Log},
+    passthrough::Topics,
+};
+use crate::{
+    call::{
+        answer::{Answer, receipt::Receipt},
+        kept::{Keeper, Kept},
+    },
+    chain::Change,
+    config,
+    domain::{hash::Hash, refusal::Refusal, rpc::Request},
+    memory::{Account, Budget},
+    metrics::Metrics,
+    net::BoxFuture,
+};
+
+/// How long a poll waits for what clients were shown already: the block, and its logs.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often filters that are not polled any more are looked for, at most and at least.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The filters of one network's clients.
+pub struct Filters {
+    me: Weak<Self>,
+    registry: Mutex<Registry>,
+    /// Changes with what polls may wait for.
+    news: watch::Sender<u64>,
+    interest: Arc<Interest>,
+    feeds: Feeds,
+    /// A height that clients were shown and the chain did not reach in time: no other poll waits for it.
+    unreached: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// How many filters there are, for the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Of blocks.
+    pub blocks: usize,
+    /// Of logs.
+    pub logs: usize,
+    /// Of transactions that wait for a block.
+    pub transactions: usize,
+    /// Bytes that are kept for those that were not polled since.
+    pub backlog_bytes: usize,
+}
+
+impl Filters {
+    /// To be called on the runtime on which the links are. What is kept counts against `memory`, and ids are made of the `secret`.
+    pub(super) fn new(
+        interest: Arc<Interest>,
+        topics: Arc<Topics>,
+        settings: &config::Filters,
+        memory: &Arc<Budget>,
+        secret: [u8; 32],
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let account = Account::open(memory);
+        let claims = [account.incoming(), account.incoming()];
+        let registry = Mutex::new(Registry::new(settings.clone(), Ids::new(secret), claims));
+        Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: me.clone(),
+            registry,
+            news: watch::Sender::new(0),
+            interest,
+            feeds: Feeds::new(me.clone(), topics),
+            unreached: AtomicU64::new(0),
+            metrics,
+        })
+    }
+
+    /// From now on these limits hold.
+    pub fn allow(&self, settings: &config::Filters) {
+        self.lock().settings = settings.clone();
+    }
+
+    /// How many there are.
+    pub fn counts(&self) -> Counts {
+        let registry = self.lock();
+        let [blocks, logs, hashes, whole] = registry.counts();
+        Counts { blocks, logs, transactions: hashes + whole, backlog_bytes: registry.backlog_bytes() }
+    }
+
+    /// Waits until filters that are not polled any more are to be looked for. Cancel-safe: `due` is kept by who asks.
+    pub(super) async fn idle(&self, due: &mut Instant) {
+        let mut news = self.news.subscribe();
+        while self.lock().is_empty() {
+            // The sender is here.
+            let _ = news.changed().await;
+        }
+        sleep_until(*due).await;
+        let (least, most) = SWEEP;
+        *due = Instant::now() + (self.lock().settings.timeout / 20).clamp(least, most);
+    }
+
+    /// Drops the filters that were not polled for too long.
+    pub(super) fn sweep(&self) {
+        self.change_registry(|registry| registry.sweep(Instant::now()));
+    }
+
+    /// What is wanted of logs, each once.
+    pub(super) fn criteria(&self) -> Vec<Arc<Filter>> {
+        self.lock().criteria().cloned().collect()
+    }
+
+    /// Takes up how the chain changed: blocks that went, with their logs where those were told, and those that came.
+    pub(super) fn changed(
+        &self,
+        change: &Change,
+        went: Vec<(Hash, Option<(Arc<Block>, Arc<[Log]>)>)>,
+        came: impl Iterator<Item = Arc<Block>>,
+    ) {
+        self.change_registry(|registry| registry.change(change, went, came));
+        self.tell();
+    }
+
+    /// The logs of a block were found, or `None` if they cannot be.
+    pub(super) fn found(&self, block: Hash, logs: Option<&Arc<[Log]>>) {
+        self.change_registry(|registry| registry.found(block, logs));
+        self.tell();
+    }
+
+    /// Whoever wanted logs of the change of this number may lack some.
+    pub(super) fn doubt(&self, change: u64) {
+        self.change_registry(|registry| registry.doubt(change));
+    }
+
+    /// A transaction, or its hash, waits for a block.
+    fn heard(&self, full: bool, text: Arc<str>) {
+        self.change_registry(|registry| registry.transaction(full, text));
+    }
+
+    /// Nothing is told of the chain any more.
+    pub(super) fn give_up(&self) {
+        self.change_registry(Registry::give_up);
+    }
+
+    fn tell(&self) {
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    /// Does something to the registry, and what follows from it.
+    fn change_registry<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut registry = self.lock();
+        let before = (registry.counts(), registry.backlog_bytes());
+        let done = change(&mut registry);
+        let (dropped, after) = (registry.take_dropped(), (registry.counts(), registry.backlog_bytes()));
+        self.feeds.want([after.0[2] > 0, after.0[3] > 0]);
+        let network = || self.interest.follower.pool().network.clone();
+        if before != after {
+            let [blocks, logs, hashes, whole] = after.0;
+            self.metrics.filters(&network(), [blocks, logs, hashes + whole], after.1);
+        }
+        drop(registry);
+        for why in dropped {
+            self.metrics.filter_dropped(&network(), why.as_str());
+            if why == registry::Why::Timeout {
+                debug!(network = &*network(), "a filter was not polled any more");
+            } else {
+                warn!(
+                    network = &*network(),
+                    why = why.as_str(),
+                    "a filter is dropped: its client has to make a new one"
+                );
+            }
+        }
+        done
+    }
+
+    /// Waits, for a moment, until what clients were shown is taken up, and until the logs that the filter may want are there.
+    async fn catch_up(&self, id: Option<SubscriptionId>) {
+        let follower = &self.interest.follower;
+        let (mut place, mut news) = (follower.place(), self.news.subscribe());
+        let until = Instant::now() + PATIENCE;
+        let (pool, mut is_asked) = (follower.pool(), false);
+        let served = pool.served();
+        loop {
+            let at = *place.borrow_and_update();
+            news.mark_unchanged();
+            let is_low = at.tip < served && self.unreached.load(Relaxed) != served;
+            let is_behind = {
+                let registry = self.lock();
+                registry.seq() < at.seq || id.is_some_and(|id| registry.awaits(id))
+            };
+            if !is_low && !is_behind {
+                return;
+            }
+            if is_low
+                && !std::mem::replace(&mut is_asked, true)
+                && let Some(active) = pool.snapshot().active
+            {
+                pool.doubt(active);
+            }
+            // Both arms are cancel-safe.
+            let woken = timeout_at(until, async {
+                tokio::select! {
+                    changed = place.changed() => changed,
+                    changed = news.changed() => changed,
+                }
+            });
+            if !matches!(woken.await, Ok(Ok(()))) {
+                if is_low {
+                    self.unreached.store(served, Relaxed);
+                }
+                return;
+            }
+        }
+    }
+
+    async fn create(&self, kind: Kind, memory: &Account) -> Result<Answer, Refusal> {
+        let interested = match &kind {
+            Kind::Blocks | Kind::Logs { .. } => {
+                // What happens from the answer on is heard, and nothing that clients were shown before.
+                let interested = Interested::new(&self.interest);
+                self.catch_up(None).await;
+                Some(interested)
+            }
+            Kind::Transactions { full } => {
+                self.feeds.ready(*full).await?;
+                None
+            }
+        };
+        let (client, now): (Option<IpAddr>, _) = (memory.client(), Instant::now());
+        let id = self.change_registry(|registry| registry.add(kind, client, interested, now))?;
+        // Whoever looks for idle ones may wait for the first.
+        self.tell();
+        Ok(Answer::made(&format!("\"{id}\"")))
+    }
+
+    async fn poll(&self, id: Option<SubscriptionId>) -> Result<Answer, Refusal> {
+        let id = id.ok_or(Refusal::NoFilter)?;
+        let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
+        if matches!(kind, Kind::Blocks | Kind::Logs { .. }) {
+            self.catch_up(Some(id)).await;
+        }
+        // Nothing is waited for from here on: whoever leaves before has taken nothing.
+        let taken = self.change_registry(|registry| registry.take(id, Instant::now())).ok_or(Refusal::NoFilter)?;
+        let Taken { news, from, to } = taken;
+        let receipt = Receipt::new({
+            let me = self.me.clone();
+            move |has_left| {
+                if let Some(filters) = me.upgrade() {
+                    filters.change_registry(|registry| registry.settle(id, (from, to), has_left));
+                }
+            }
+        });
+        let result = match news {
+            News::Hashes(hashes) => list(hashes.iter().map(|hash| format!("\"{hash}\""))),
+            News::Texts(texts) => list(texts.iter()),
+        };
+        let mut answer = Answer::made(&result);
+        if result == "[]" {
+            receipt.has_left();
+        } else {
+            answer.expect(receipt);
+        }
+        Ok(answer)
+    }
+
+    /// The params of the `eth_getLogs` that gives a filter's past logs.
+    fn past(&self, id: Option<SubscriptionId>) -> Result<String, Refusal> {
+        let id = id.ok_or(Refusal::NoFilter)?;
+        match self.change_registry(|registry| registry.kind(id, false, Instant::now())) {
+            Some(Kind::Logs { filter, range }) => Ok(format!("[{{{}}}]", filter.members(&range))),
+            Some(Kind::Blocks | Kind::Transactions { .. }) | None => Err(Refusal::NoFilter),
+        }
+    }
+
+    async fn respond(&self, request: &Request<'_>, memory: &Account) -> Result<Kept, Refusal> {
+        let made = match &*request.method {
+            // Nobody would know the filter.
+            "eth_newFilter" | "eth_newBlockFilter" | "eth_newPendingTransactionFilter" if request.id.is_none() => {
+                Answer::made("null")
+            }
+            "eth_newBlockFilter" => {
+                words::arguments(request, 0)?;
+                self.create(Kind::Blocks, memory).await?
+            }
+            "eth_newFilter" => {
+                let asked = Filter::read_polled(words::first(request)?.get()).map_err(Refusal::Params)?;
+                self.create(Kind::Logs { filter: Arc::new(asked.0), range: asked.1 }, memory).await?
+            }
+            "eth_newPendingTransactionFilter" => {
+                self.create(Kind::Transactions { full: words::is_full(request)? }, memory).await?
+            }
+            "eth_getFilterChanges" => self.poll(words::id(request)?).await?,
+            "eth_getFilterLogs" => return Ok(Kept::Logs(self.past(words::id(request)?)?)),
+            _ => {
+                let id = words::id(request)?;
+                let end = |id| self.change_registry(|registry| registry.end(id, Instant::now()));
+                Answer::made(if id.is_some_and(end) { "true" } else { "false" })
+            }
+        };
+        Ok(Kept::Answer(made))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        // Every change is whole, so a panic elsewhere cannot have spoilt it.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keeper for Filters {
+    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Account) -> BoxFuture<'a, Kept> {
+        Box::pin(async move { self.respond(request, memory).await.unwrap_or_else(Kept::Refused) })
+    }
+}
+
+/// A JSON array.
+fn list(items: impl ExactSizeIterator<Item = impl AsRef<str>>) -> String {
+    let mut text = String::from("[");
+    for item in items {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(item.as_ref());
+    }
+    text.push(']');
+    text
+}

@@ -1,0 +1,56 @@
+//! How clients ask, and how they are told that they asked wrongly: in go-ethereum's words.
+
+use serde_json::value::RawValue;
+
+use crate::{
+    domain::{refusal::Refusal, rpc::Request},
+    view::SubscriptionId,
+};
+
+/// Bytes of the params of one call, at most: what is read of them takes several times as many for a
+/// moment.
+const MOST_PARAMS: usize = 1 << 20;
+
+/// The arguments of a call that takes `most`.
+pub(super) fn arguments<'a>(request: &Request<'a>, most: usize) -> Result<Vec<&'a RawValue>, Refusal> {
+    let params = request.params.unwrap_or(b"[]");
+    if params.len() > MOST_PARAMS {
+        return Err(Refusal::Limit { name: "filter_params", limit: MOST_PARAMS });
+    }
+    let list: Option<Vec<&RawValue>> = match params {
+        b"null" => None,
+        params => Some(serde_json::from_slice(params).map_err(|_| Refusal::Params("non-array args".to_owned()))?),
+    };
+    let list = list.unwrap_or_default();
+    if list.len() > most {
+        return Err(Refusal::Params(format!("too many arguments, want at most {most}")));
+    }
+    Ok(list)
+}
+
+/// The first argument, which must be there.
+pub(super) fn first<'a>(request: &Request<'a>) -> Result<&'a RawValue, Refusal> {
+    let given = arguments(request, 1)?.into_iter().next().filter(|value| value.get() != "null");
+    given.ok_or_else(|| Refusal::Params("missing value for required argument 0".to_owned()))
+}
+
+/// The filter that a call names; `None` when it cannot be one of ours.
+pub(super) fn id(request: &Request<'_>) -> Result<Option<SubscriptionId>, Refusal> {
+    let text: Result<String, _> = serde_json::from_str(first(request)?.get());
+    let text = text.map_err(|_| {
+        Refusal::Params("invalid argument 0: json: cannot unmarshal non-string into Go value of type rpc.ID".to_owned())
+    })?;
+    Ok(SubscriptionId::read(&text))
+}
+
+/// Whether whole transactions are asked for, and not their hashes.
+pub(super) fn is_full(request: &Request<'_>) -> Result<bool, Refusal> {
+    let given = arguments(request, 1)?.into_iter().next();
+    match given.map_or("null", RawValue::get) {
+        "null" | "false" => Ok(false),
+        "true" => Ok(true),
+        _ => Err(Refusal::Params(
+            "invalid argument 0: json: cannot unmarshal non-bool into Go value of type bool".to_owned(),
+        )),
+    }
+}

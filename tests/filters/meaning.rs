@@ -1,0 +1,246 @@
+//! What filters and their polls mean: as in go-ethereum.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tokio::time::{Duration, sleep};
+
+use super::stage::{POLL, Stage, Way};
+
+#[tokio::test(start_paused = true)]
+async fn a_block_filter_tells_hashes_since_it_was_made_once() {
+    for way in [Way::Http, Way::Link, Way::Both] {
+        let stage = Stage::new(way, "").await;
+        stage.devnet.chain().mine(1);
+        stage.result("eth_blockNumber", &json!([])).await;
+        let filter = stage.blocks().await;
+        let first = stage.head();
+        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new());
+        for count in [1, 3] {
+            let before = stage.head();
+            stage.devnet.chain().mine(count);
+            stage.result("eth_blockNumber", &json!([])).await;
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(stage.poll(&filter).await, stage.hashes_above(before), "{way:?}");
+        }
+        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new());
+        assert_eq!(stage.hashes_above(first).len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_filter_tells_what_matches_in_order() {
+    let stage = Stage::new(Way::Both, "").await;
+    let contract = stage.devnet.chain().contracts()[0].to_string();
+    let wishes = [json!({}), json!({"address": contract}), json!({"fromBlock": "0x0", "toBlock": "latest"})];
+    let mut filters = Vec::new();
+    for wish in &wishes {
+        filters.push(stage.logs(wish).await);
+    }
+    let before = stage.head();
+    stage.devnet.chain().mine(5);
+    sleep(Duration::from_secs(2)).await;
+    for (wish, filter) in wishes.iter().zip(&filters) {
+        let expected = stage.logs_above(before, wish).await;
+        assert!(!expected.is_empty());
+        assert_eq!(stage.poll(filter).await, expected, "{wish}");
+        assert_eq!(stage.poll(filter).await, Vec::<Value>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_shown_a_block_polls_its_logs() {
+    let stage = Stage::new(Way::Http, "").await;
+    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
+    for _ in 0..5 {
+        let before = stage.head();
+        let hash = stage.devnet.chain().mine(1).hash;
+        // The proxy has not heard of the block by itself, and the answer tells of it.
+        let shown = stage.result("eth_getBlockByNumber", &json!(["latest", false])).await;
+        assert_eq!(shown["hash"], hash.to_string());
+        assert_eq!(stage.poll(&logs).await, stage.logs_above(before, &json!({})).await);
+        assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_before_its_making_is_news_to_a_filter() {
+    let stage = Stage::new(Way::Http, "").await;
+    for _ in 0..3 {
+        stage.devnet.chain().mine(2);
+        stage.result("eth_getBlockByNumber", &json!(["latest", false])).await;
+        let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({"fromBlock": "earliest"})).await);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!((stage.poll(&blocks).await, stage.poll(&logs).await), (vec![], vec![]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_that_went_come_as_removed_before_the_new_ones() {
+    let stage = Stage::new(Way::Both, "").await;
+    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
+    let before = stage.head();
+    stage.devnet.chain().mine(3);
+    sleep(Duration::from_secs(2)).await;
+    let told = stage.poll(&logs).await;
+    assert_eq!(stage.poll(&blocks).await.len(), 3);
+    stage.devnet.chain().reorg_to(2, 4).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    let standing = stage.logs_above(before + 1, &json!({})).await;
+    let gone = told.iter().rev().filter(|log| log["blockNumber"] != json!(format!("{:#x}", before + 1)));
+    let gone = gone.map(|log| {
+        let mut log = log.clone();
+        log["removed"] = true.into();
+        log
+    });
+    assert_eq!(stage.poll(&logs).await, gone.chain(standing).collect::<Vec<_>>());
+    assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before + 1), "the new chain's hashes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_and_went_between_two_polls_is_not_told() {
+    let stage = Stage::new(Way::Both, "").await;
+    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
+    let before = stage.head();
+    stage.devnet.chain().mine(2);
+    sleep(Duration::from_secs(2)).await;
+    stage.devnet.chain().reorg_to(2, 3).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.poll(&logs).await, stage.logs_above(before, &json!({})).await);
+    let hashes = stage.poll(&blocks).await;
+    assert_eq!(hashes, stage.hashes_above(before));
+    for hash in hashes {
+        assert_eq!(stage.result("eth_getBlockByHash", &json!([hash, false])).await["hash"], hash);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_logs_are_those_of_the_range_that_was_asked_for() {
+    let stage = Stage::new(Way::Http, "").await;
+    stage.devnet.chain().mine(3);
+    let head = stage.head();
+    let contract = stage.devnet.chain().contracts()[0].to_string();
+    let topic = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
+    for wish in [
+        json!({}),
+        json!({"fromBlock": format!("{:#x}", head - 5), "toBlock": format!("{:#x}", head - 1)}),
+        json!({"fromBlock": "earliest", "address": [contract], "topics": [null, []]}),
+        json!({"fromBlock": "0x1", "toBlock": "latest", "topics": [[topic]]}),
+        json!({"blockHash": stage.hash(head - 2), "address": contract}),
+    ] {
+        let filter = stage.logs(&wish).await;
+        let expected = stage.result("eth_getLogs", &json!([wish])).await;
+        for _ in 0..2 {
+            assert_eq!(stage.result("eth_getFilterLogs", &json!([filter])).await, expected, "{wish}");
+        }
+        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new(), "the past is no change");
+    }
+    for other in [stage.blocks().await, json!("0x1")] {
+        let error = stage.error("eth_getFilterLogs", &json!([other])).await;
+        assert_eq!(error, (-32000, "filter not found".to_owned()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_those_of_the_blocks_that_were_asked_for() {
+    let stage = Stage::new(Way::Both, "").await;
+    let head = stage.head();
+    let height = |ahead: u64| format!("{:#x}", head + ahead);
+    let filter = stage.logs(&json!({"fromBlock": height(2), "toBlock": height(3)})).await;
+    let any = stage.logs(&json!({"blockHash": stage.hash(head)})).await;
+    stage.devnet.chain().mine(5);
+    sleep(Duration::from_secs(2)).await;
+    let wish = json!([{"fromBlock": height(2), "toBlock": height(3)}]);
+    assert_eq!(json!(stage.poll(&filter).await), stage.result("eth_getLogs", &wish).await);
+    assert_eq!(stage.poll(&any).await, stage.logs_above(head, &json!({})).await, "as go-ethereum has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_wrongly_is_refused_in_geths_words() {
+    let stage = Stage::new(Way::Http, "").await;
+    let hash = stage.hash(1);
+    let five = json!([null, null, null, null, null]);
+    for (method, params, expected) in [
+        ("eth_newFilter", json!([]), "missing value for required argument 0"),
+        ("eth_newFilter", json!([null]), "missing value for required argument 0"),
+        ("eth_newFilter", json!([{}, {}]), "too many arguments, want at most 1"),
+        ("eth_newFilter", json!([5]), "invalid argument 0: "),
+        (
+            "eth_newFilter",
+            json!([{"blockHash": hash, "fromBlock": "0x1"}]),
+            "invalid argument 0: cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other",
+        ),
+        ("eth_newFilter", json!([{"blockHash": "0x1"}]), "invalid argument 0: "),
+        ("eth_newFilter", json!([{"fromBlock": "0x5", "toBlock": "0x4"}]), "invalid block range params"),
+        ("eth_newFilter", json!([{"toBlock": "0x4"}]), "invalid block range params"),
+        ("eth_newFilter", json!([{"fromBlock": "finalized"}]), "invalid block range params"),
+        ("eth_newFilter", json!([{"fromBlock": "pending"}]), "pending logs are not supported"),
+        ("eth_newFilter", json!([{"topics": five}]), "exceed max topics"),
+        ("eth_newFilter", json!([{"topics": ["0x1"]}]), "invalid filter: a topic"),
+        ("eth_newFilter", json!([{"address": "0x1"}]), "invalid filter: address"),
+        ("eth_newBlockFilter", json!([1]), "too many arguments, want at most 0"),
+        ("eth_newPendingTransactionFilter", json!([1]), "invalid argument 0: "),
+        ("eth_newPendingTransactionFilter", json!([true, true]), "too many arguments, want at most 1"),
+        (POLL, json!([]), "missing value for required argument 0"),
+        (POLL, json!([1]), "invalid argument 0: json: cannot unmarshal"),
+        ("eth_getFilterLogs", json!(["0x1", "0x2"]), "too many arguments, want at most 1"),
+        ("eth_uninstallFilter", json!([]), "missing value for required argument 0"),
+        ("eth_newFilter", json!({}), "non-array args"),
+    ] {
+        let (code, message) = stage.error(method, &params).await;
+        assert_eq!(code, -32602, "{method} {params}: {message}");
+        assert!(message.starts_with(expected), "{method} {params}: {message}");
+    }
+    assert_eq!(stage.proxy.metric("steadfast_filters", "").await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_are_128_bits_and_end_with_their_filters() {
+    let stage = Stage::new(Way::Http, "").await;
+    let mut ids = BTreeSet::new();
+    for _ in 0..20 {
+        let id = stage.blocks().await;
+        let text = id.as_str().unwrap().to_owned();
+        assert!(text.len() == 34 && text.starts_with("0x") && !text.starts_with("0x0"), "{text}");
+        ids.insert(text);
+    }
+    assert_eq!(ids.len(), 20);
+    for id in ids {
+        let id = json!(id);
+        assert_eq!(stage.result("eth_uninstallFilter", &json!([id])).await, true);
+        assert!(stage.is_gone(&id).await);
+        assert_eq!(stage.result("eth_uninstallFilter", &json!([id])).await, false);
+    }
+    assert!(stage.is_gone(&json!("0xdeadbeef")).await && stage.is_gone(&json!("")).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_node_has_a_filter_and_a_block_is_asked_for_once() {
+    let stage = Stage::new(Way::Both, "").await;
+    for n in 0..30 {
+        let topic = format!("0x{n:064x}");
+        stage.logs(&json!({"topics": [[topic, null]]})).await;
+        stage.blocks().await;
+    }
+    stage.devnet.chain().mine(10);
+    sleep(Duration::from_secs(2)).await;
+    let count = |method| stage.devnet.nodes().map(|node| node.count(method)).sum::<u64>();
+    assert_eq!(count("eth_getLogs"), 10);
+    for method in ["eth_newFilter", "eth_newBlockFilter", POLL, "eth_uninstallFilter"] {
+        assert_eq!(count(method), 0, "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_has_a_filter_nothing_is_fetched() {
+    let stage = Stage::new(Way::Both, "").await;
+    let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
+    for filter in [blocks, logs] {
+        stage.result("eth_uninstallFilter", &json!([filter])).await;
+    }
+    let asked = |method| stage.devnet.nodes().map(|node| node.count(method)).sum::<u64>();
+    let before = ["eth_getLogs", "eth_getBlockByHash"].map(asked);
+    stage.devnet.chain().mine(10);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(["eth_getLogs", "eth_getBlockByHash"].map(asked), before);
+}

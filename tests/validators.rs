@@ -1,0 +1,13 @@
+//! A validator client before a proxy, before one node, and before a plain round robin, while nodes are cut, hang, flap and are restarted,
+//! in simulated time. Each run is known by its seed.
+//!
+//! `STEADFAST_SEEDS=FROM..TO` chooses others than the usual ones.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+#[path = "validators/client.rs"]
+mod client;
+mod common;
+#[path = "validators/events.rs"]
+mod events;
+#[path = "validators/stage.rs"]
+mod stage;

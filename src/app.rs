@@ -148,7 +148,6 @@ struct Shared {
     world: World,
     couriers: Couriers,
     broken: Arc<watch::Sender<bool>>,
-    sockets: Arc<Sockets>,
     /// What clients make the proxy hold.
     memory: Arc<Budget>,
     /// Counts reloads.
@@ -194,12 +193,12 @@ impl App {
             closing.subscribe(),
             readiness.clone(),
             beacon::answer,
-            sockets.clone(),
+            sockets,
         );
         let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(site.clone(), metrics.clone(), draining, readiness, broken.subscribe(), reload.clone());
-        let shared = Arc::new(Shared { site, metrics, world, couriers, broken, sockets, memory, reloaded });
+        let shared = Arc::new(Shared { site, metrics, world, couriers, broken, memory, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, crew.hands(), shared.clone()));
         let mut background = JoinSet::new();

@@ -44,6 +44,7 @@ use crate::{
     },
     memory::Account,
     metrics::{CallMetrics, CallOutcome, Metrics},
+    net::places::Caller,
     pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
 };
 
@@ -75,6 +76,8 @@ pub struct Terms<'a> {
     pub left: Option<&'a AtomicBool>,
     /// Whose bytes a long answer is.
     pub memory: &'a Arc<Account>,
+    /// The client, where it may have many calls under way.
+    pub caller: Option<&'a Arc<Caller>>,
 }
 
 /// What becomes of a call.
@@ -279,8 +282,13 @@ impl<'a> Course<'a> {
                     }
                     return Ok(answer);
                 }
-                Sent::NoRoom(full) if self.method.is_repeatable() => return Ok(self.give_up(Some(full.into()))?),
-                Sent::NoRoom(_) => return Ok(self.give_up(Some(Refusal::OutcomeUnknown))?),
+                Sent::NoRoom(full) => {
+                    // What it says is not known, but that it answers is.
+                    self.calls.pool.call_answered(node, self.kind);
+                    let is_repeatable = self.method.is_repeatable();
+                    let refusal = if is_repeatable { full.into() } else { Refusal::OutcomeUnknown };
+                    return Ok(self.give_up(Some(refusal))?);
+                }
                 Sent::OfTheCaller(answer) => {
                     self.calls.pool.call_answered(node, self.kind);
                     self.charge(node, false);

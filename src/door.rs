@@ -34,6 +34,9 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 
 /// A door that takes whole connections over once HTTP has let them go.
 pub trait Usher: Send + Sync + 'static {
+    /// Waits, for a moment at most, until there is room for one more connection, if others are about to leave.
+    fn settle<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, ()>;
+
     /// Whether the connection of this request, which asks for another protocol, is taken over. `headers` are the lines of it to send
     /// along with calls.
     ///

@@ -4,19 +4,22 @@
 //! only promises costs nothing. The bounds on single bodies, messages and buffers stand beneath
 //! this one: it is for what ten thousand clients make of them together.
 
+mod account;
 mod machine;
+mod ranks;
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use crate::domain::refusal::Refusal;
 
-pub use self::machine::quarter;
+use self::ranks::Ranks;
+pub use self::{
+    account::{Account, Claim},
+    machine::quarter,
+};
 
 /// The setting's name, which refusals tell.
 pub const SETTING: &str = "max_client_memory";
@@ -33,6 +36,8 @@ pub const CALL: usize = 5 * 1024;
 pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;
+/// Of what was promised to be given back, such a part of the limit may be taken before it is.
+const CREDIT: usize = 8;
 
 /// The sum over all clients.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ pub struct Budget {
     limit: AtomicUsize,
     held: AtomicUsize,
     refused: AtomicU64,
+    /// Accounts that were ever opened.
+    opened: AtomicU64,
+    ranks: Ranks,
 }
 
 /// The sum is at its limit, which is this many bytes.
@@ -66,7 +74,13 @@ enum Side {
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicUsize::new(limit), held: AtomicUsize::new(0), refused: AtomicU64::new(0) })
+        Arc::new(Self {
+            limit: AtomicUsize::new(limit),
+            held: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            ranks: Ranks::default(),
+        })
     }
 
     /// From now on so many bytes may be held. What is held beyond it stays until it is given back.
@@ -84,149 +98,59 @@ impl Budget {
         self.held.load(Relaxed)
     }
 
-    /// How often bytes were refused.
+    /// How often bytes were refused, or had to be given up for others.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 
-    fn take(&self, more: usize, side: Side) -> Result<(), Full> {
-        let limit = self.limit();
-        let most = match side {
-            Side::In => limit / 4 * 3,
-            Side::Out => limit,
-        };
-        // Added first, so that two who take at once cannot both find room for one.
-        let before = self.held.fetch_add(more, Relaxed);
-        if before.saturating_add(more) > most {
+    /// Takes so many bytes more for an account that will take `price` in all then. Where there is no room, who takes more gives way.
+    fn take(&self, more: usize, price: usize, side: Side) -> Result<(), Full> {
+        loop {
+            let limit = self.limit();
+            let most = match side {
+                Side::In => limit / 4 * 3,
+                Side::Out => limit,
+            };
+            let (promised, borrowed) = (self.ranks.promised(), self.ranks.borrowed());
+            // Added first, so that two who take at once cannot both find room for one.
+            let before = self.held.fetch_add(more, Relaxed);
+            let after = before.saturating_add(more);
+            if after <= most {
+                return Ok(());
+            }
+            let may_borrow = borrowed + more <= limit / CREDIT;
+            if may_borrow && after.saturating_sub(promised) <= most {
+                self.ranks.borrow(more);
+                return Ok(());
+            }
             self.held.fetch_sub(more, Relaxed);
             self.refused.fetch_add(1, Relaxed);
-            return Err(Full(limit));
-        }
-        Ok(())
-    }
-}
-
-/// The bytes of one connection. It is its worker's, so its lock is never waited for.
-#[derive(Debug)]
-pub struct Account {
-    budget: Arc<Budget>,
-    /// Where the client is, where that is known.
-    client: Option<IpAddr>,
-    /// Bytes in use. They decide what is taken from the sum.
-    used: Mutex<usize>,
-}
-
-/// What `used` bytes of one connection take from the sum.
-fn price(used: usize) -> usize {
-    used.saturating_sub(FREE).div_ceil(STEP) * STEP
-}
-
-impl Account {
-    /// An account of a new connection.
-    pub fn open(budget: &Arc<Budget>) -> Arc<Self> {
-        Self::of(budget, None)
-    }
-
-    /// An account of a new connection of this client.
-    pub fn of(budget: &Arc<Budget>, client: Option<IpAddr>) -> Arc<Self> {
-        Arc::new(Self { budget: budget.clone(), client, used: Mutex::new(0) })
-    }
-
-    /// The address of the client, where that is known.
-    pub fn client(&self) -> Option<IpAddr> {
-        self.client
-    }
-
-    /// An account that nobody limits, for what is the proxy's own.
-    pub fn unlimited() -> Arc<Self> {
-        Self::open(&Budget::new(usize::MAX))
-    }
-
-    /// A claim, empty yet, for what the client sends.
-    pub fn incoming(self: &Arc<Self>) -> Claim {
-        Claim { account: self.clone(), bytes: 0, side: Side::In }
-    }
-
-    /// A claim, empty yet, for what is to be sent to the client.
-    pub fn outgoing(self: &Arc<Self>) -> Claim {
-        Claim { account: self.clone(), bytes: 0, side: Side::Out }
-    }
-
-    /// Changes what is in use from `before` to `after` bytes.
-    fn change(&self, before: usize, after: usize, side: Option<Side>) -> Result<(), Full> {
-        let mut used = self.lock();
-        let now = *used - before + after;
-        let (taken, price) = (price(*used), price(now));
-        match side {
-            Some(side) if price > taken => self.budget.take(price - taken, side)?,
-            None if price > taken => _ = self.budget.held.fetch_add(price - taken, Relaxed),
-            _ if price < taken => _ = self.budget.held.fetch_sub(taken - price, Relaxed),
-            _ => {}
-        }
-        *used = now;
-        Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        // It is one number, so a panic elsewhere cannot have spoilt it.
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A part of an account. It gives its bytes back when it is dropped.
-#[derive(Debug)]
-pub struct Claim {
-    account: Arc<Account>,
-    bytes: usize,
-    side: Side,
-}
-
-impl Claim {
-    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's connection.
-    pub fn beside(&self) -> Self {
-        Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
-    }
-
-    /// Makes it `bytes` large. It can always become smaller.
-    ///
-    /// # Errors
-    /// When there is no room for more; it stays as large as it was.
-    pub fn resize(&mut self, bytes: usize) -> Result<(), Full> {
-        if bytes != self.bytes {
-            self.account.change(self.bytes, bytes, Some(self.side))?;
-            self.bytes = bytes;
-        }
-        Ok(())
-    }
-
-    /// Makes it `bytes` large, also beyond the limit: for what is there already.
-    pub fn set(&mut self, bytes: usize) {
-        if bytes != self.bytes {
-            // Without a side nothing is refused.
-            let _ = self.account.change(self.bytes, bytes, None);
-            self.bytes = bytes;
+            if !may_borrow || !self.ranks.cut(price) {
+                return Err(Full(limit));
+            }
         }
     }
 
-    /// How large it is.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Counts what is there already, or what comes back.
+    fn adjust(&self, before: usize, after: usize) {
+        if after > before {
+            self.held.fetch_add(after - before, Relaxed);
+        } else {
+            self.held.fetch_sub(before - after, Relaxed);
+        }
     }
 
-    /// Whose it is.
-    pub fn account(&self) -> &Arc<Account> {
-        &self.account
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.set(0);
+    fn next_number(&self) -> u64 {
+        self.opened.fetch_add(1, Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Context;
+
+    use futures_util::task::noop_waker_ref;
+
     use super::*;
 
     #[test]
@@ -271,5 +195,32 @@ mod tests {
         assert_eq!(answer.resize(FREE + 17 * STEP), Err(Full(64 * STEP)));
         drop((of_clients, answer));
         assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn who_holds_most_gives_way_to_those_who_hold_less() {
+        let budget = Budget::new(64 * STEP);
+        let [greedy, other, third] = [(); 3].map(|()| Account::of(&budget, None));
+        let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();
+        let (mut of_greedy, mut of_other) = (greedy.incoming(), other.outgoing());
+        of_greedy.resize(FREE + 40 * STEP).unwrap();
+        of_other.resize(FREE + 8 * STEP).unwrap();
+        let mut of_third = third.incoming();
+        // Its own more does not make room for itself.
+        assert!(of_greedy.resize(FREE + 41 * STEP).is_err() && !woken(&greedy));
+        assert_eq!(of_third.resize(FREE + 4 * STEP), Ok(()));
+        assert!(woken(&greedy) && !woken(&greedy) && !woken(&other));
+        // Of what is promised an eighth is had at once, and nobody else has to go meanwhile.
+        assert_eq!((of_third.resize(FREE + 8 * STEP), budget.held()), (Ok(()), 56 * STEP));
+        assert!(of_third.resize(FREE + 9 * STEP).is_err() && !woken(&other));
+        drop(of_greedy);
+        assert_eq!(of_third.resize(FREE + 9 * STEP), Ok(()));
+        // Whoever has given way begins anew.
+        let mut again = greedy.incoming();
+        assert_eq!(again.resize(FREE + 31 * STEP), Ok(()));
+        assert!(of_other.resize(FREE + 24 * STEP).is_ok() && !woken(&greedy));
+        assert!(of_other.resize(FREE + 25 * STEP).is_ok() && woken(&greedy) && !woken(&third));
+        drop((of_other, of_third, again));
+        assert_eq!((budget.held(), budget.ranks.promised()), (0, 0));
     }
 }

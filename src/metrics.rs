@@ -10,14 +10,20 @@ mod node;
 mod outcome;
 mod throttle;
 
-use std::sync::{
-    Mutex, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use prometric::{
     Counter, Gauge,
-    prometheus::{self, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder},
+    prometheus::{
+        self, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+        proto::{LabelPair, Metric, MetricFamily},
+    },
 };
 use prometric_derive::metrics;
 
@@ -79,7 +85,7 @@ struct Plain {
     #[metric]
     slow_clients_closed_total: Counter,
     /// Calls that wait now because no node can serve.
-    #[metric(labels = ["network"])]
+    #[metric(labels = ["network", "layer"])]
     held_calls: Gauge,
     /// Times that a signed message was given to one more node, by reason: lost or refused (by the node before), unreachable, late, out
     /// (the node before went out), or unknown_block (the node before does not know the block that the message refers to).
@@ -110,8 +116,8 @@ struct Plain {
     #[metric]
     client_memory_refused_total: Counter,
     /// Client connections that the proxy ended by itself, by reason: silent (no request in the first 20 s), idle, crowded (longest idle
-    /// when there were as many as may be), slow_request (a request that came too slowly), or slow_reader (an answer that was taken too
-    /// slowly).
+    /// when there were as many as may be), slow_request (a request that came too slowly), slow_reader (an answer that was taken too
+    /// slowly), or memory (held most when max_client_memory was reached).
     #[metric(labels = ["reason"])]
     client_connections_ended_total: Counter,
     /// Reloads of the configuration, by outcome.
@@ -137,6 +143,8 @@ pub struct Metrics {
     memory: OnceLock<Box<dyn Fn() -> [usize; 3] + Send + Sync>>,
     /// The refusals that the counter has.
     memory_refused: AtomicU64,
+    /// Networks that are served no longer: what was counted of them is not shown.
+    gone: Mutex<BTreeSet<String>>,
 }
 
 impl Metrics {
@@ -174,6 +182,7 @@ impl Metrics {
             facts: Mutex::new(facts),
             memory: OnceLock::new(),
             memory_refused: AtomicU64::new(0),
+            gone: Mutex::default(),
             live: Live::builder().with_registry(&registry).build(),
             plain,
             registry,
@@ -262,8 +271,8 @@ impl Metrics {
     }
 
     /// Counts a call as waiting for as long as the guard lives.
-    pub fn hold(&self, network: &str) -> impl Drop + use<> {
-        Guard::new(self.plain.held_calls.clone(), vec![network.to_owned()])
+    pub fn hold(&self, network: &str, layer: &str) -> impl Drop + use<> {
+        Guard::new(self.plain.held_calls.clone(), vec![network.to_owned(), layer.to_owned()])
     }
 
     /// A signed message was given to one more node.
@@ -329,8 +338,29 @@ impl Metrics {
         self.note_memory();
         let mut text = Vec::new();
         // Writing to memory does not fail.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let _ = TextEncoder::new().encode(&self.present(), &mut text);
         text
+    }
+
+    /// From now on these networks are served. Calls to others may still end, but are shown no more.
+    pub fn serve(&self, networks: &[&str]) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let families = self.registry.gather();
+        let known = families.iter().flat_map(|family| family.get_metric()).filter_map(network_of);
+        *gone = known.filter(|network| !networks.contains(network)).map(str::to_owned).collect();
+    }
+
+    /// What is measured of the networks that are served, and of all together.
+    fn present(&self) -> Vec<MetricFamily> {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut families = self.registry.gather();
+        if !gone.is_empty() {
+            for family in &mut families {
+                family.mut_metric().retain(|metric| network_of(metric).is_none_or(|network| !gone.contains(network)));
+            }
+            families.retain(|family| !family.get_metric().is_empty());
+        }
+        families
     }
 }
 
@@ -338,6 +368,11 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The network that a series is of.
+fn network_of(metric: &Metric) -> Option<&str> {
+    metric.get_label().iter().find(|label| label.name() == "network").map(LabelPair::value)
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
@@ -439,9 +474,9 @@ mod tests {
     #[test]
     fn gauges_follow_their_guards_and_facts_are_gone_when_not_written() {
         let metrics = Metrics::new();
-        let guard = metrics.hold("default");
+        let guard = metrics.hold("default", "el");
         assert!(text(&metrics, |facts| facts.pool_head.with_label_values(&["default", "el"]).set(7)).contains("} 7"));
-        let held = |n: u8| format!("steadfast_held_calls{{network=\"default\"}} {n}\n");
+        let held = |n: u8| format!("steadfast_held_calls{{layer=\"el\",network=\"default\"}} {n}\n");
         assert!(text(&metrics, |_| {}).contains(&held(1)));
         drop(guard);
         let text = text(&metrics, |_| {});

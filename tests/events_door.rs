@@ -192,3 +192,29 @@ async fn a_stream_goes_on_when_a_reload_replaces_its_nodes() {
     }
     assert_eq!(net.cl(0).subscriptions(), 0);
 }
+
+#[tokio::test]
+async fn half_of_the_door_is_for_others_than_event_streams() {
+    let net = pretend(1).await;
+    let settings = format!("max_connections = 4\n{}", settings(&net, &[0]));
+    let app = App::start(config(&settings), World::real(2), None).await.unwrap();
+    let mut streams = vec![Events::open(&app, "/eth/v1/events?topics=head").await];
+    streams.push(Events::open(&app, "/eth/v1/events?topics=block").await);
+    let refused = get(&app, "/eth/v1/events?topics=head").await;
+    assert_eq!(
+        (refused.status(), refused.headers()["retry-after"].to_str().unwrap()),
+        (StatusCode::SERVICE_UNAVAILABLE, "1")
+    );
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], 503);
+    // Everybody else is served beside them, and those that are there go on.
+    for _ in 0..6 {
+        assert_eq!(get(&app, "/eth/v1/node/version").await.status(), StatusCode::OK);
+    }
+    net.chain().mine(1);
+    for stream in &mut streams {
+        assert!(stream.next().await.is_some());
+    }
+    // One that ends makes room.
+    streams.pop();
+    Events::open(&app, "/eth/v1/events?topics=head").await;
+}

@@ -6,6 +6,9 @@
 
 #[path = "features/beacon.rs"]
 mod beacon;
+#[allow(dead_code, reason = "other tests use other parts")]
+#[path = "common/binary.rs"]
+mod binary;
 #[path = "features/calls.rs"]
 mod calls;
 #[path = "features/duties.rs"]

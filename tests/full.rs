@@ -6,7 +6,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    client::call,
+    client::{call, post},
     origin::{Origin, Reply},
     proxy,
     sim::{Net, Proxy},
@@ -351,5 +351,34 @@ async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays
     for _ in 0..80 {
         sleep(Duration::from_millis(100)).await;
         assert_eq!(proxy.verdicts().await, ["up", "up"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_with_slow_calls_leaves_a_full_node_to_others() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| match seen.method().as_str() {
+        "eth_getLogs" => Reply::act(async |_io| std::future::pending().await),
+        _ => Reply::result(seen, "1"),
+    })
+    .await;
+    let proxy = Proxy::over(&net, [origin.url()], "max_connections = 42\n").await;
+    let mut sockets = Vec::new();
+    for _ in 0..2 {
+        let mut ws = proxy.ws().await;
+        for id in 0..64 {
+            ws.send(request(id, "eth_getLogs")).await;
+        }
+        sockets.push(ws);
+    }
+    // A batch is no way around it.
+    let mut batch = proxy.client().await;
+    let calls: Vec<_> = (0..16).map(|id| request(id, "eth_getLogs")).collect();
+    batch.send(post("/", format!("[{}]", calls.join(",")).as_bytes())).await;
+    sleep(Duration::from_secs(2)).await;
+    for id in 0..20 {
+        let start = Instant::now();
+        let answer = proxy.post(request(id, "eth_call")).await.json();
+        assert!(is_well(&answer) && start.elapsed() < Duration::from_secs(1), "{answer}, {:?}", start.elapsed());
     }
 }

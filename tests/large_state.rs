@@ -3,18 +3,14 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader, Lines},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, ChildStderr, Command, Stdio},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use common::{
     SOON,
+    binary::{ADDRESSES, Binary},
     client::Client,
     rest::{Exchange, Node, nodes, request},
+    until,
 };
 use tokio::{io::AsyncReadExt, sync::Notify, time::timeout};
 
@@ -25,56 +21,18 @@ const PIECE: usize = (1 << 20) - 1;
 /// What the process may need for it.
 const MOST_GROWTH: u64 = 8 << 20;
 
-/// A running `steadfast`; killed when dropped.
-struct Process {
-    child: Child,
-    file: PathBuf,
-    _log: Lines<BufReader<ChildStderr>>,
+/// Runs the binary before this node, and tells where clients connect.
+async fn run(node: &Node) -> (Binary, SocketAddr) {
+    let process = Binary::run(&[ADDRESSES, &nodes(&[node.url()])].concat());
+    until("it says where it listens", async || process.address("clients").is_some()).await;
+    let addr = process.address("clients").unwrap();
+    (process, addr)
 }
 
-impl Process {
-    /// Runs it before this node, and tells where clients connect.
-    fn run(node: &Node) -> (Self, SocketAddr) {
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("large-state-{}.toml", node.port()));
-        let addresses = "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n";
-        std::fs::write(&file, [addresses, &nodes(&[node.url()])].concat()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-            .args(["run", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let addr = log.by_ref().map(Result::unwrap).find_map(|line| {
-            let (_, rest) = line.split_once("clients=")?;
-            rest.split_whitespace().next()?.parse().ok()
-        });
-        (Self { child, file, _log: log }, addr.expect("it says where it listens"))
-    }
-
-    /// Forgets the most memory that was in use so far; tells how much is in use now.
-    fn forget_peak(&self) -> u64 {
-        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
-        self.peak()
-    }
-
-    /// The most memory that was in use since, in bytes.
-    fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
-    }
+/// Forgets the most memory that was in use so far; tells how much is in use now.
+fn forget_peak(process: &Binary) -> u64 {
+    std::fs::write(format!("/proc/{}/clear_refs", process.id()), "5").unwrap();
+    process.figure("VmHWM")
 }
 
 /// A node that sends the first piece of a state, waits for `seen`, and sends the rest; whatever else it is asked, little.
@@ -179,12 +137,12 @@ impl Body {
 async fn passes(in_chunks: bool) {
     let seen = Arc::new(Notify::new());
     let node = node(in_chunks, seen.clone()).await;
-    let (process, addr) = Process::run(&node);
+    let (process, addr) = run(&node).await;
     // What any request needs is there before the state is asked for.
     let mut client = Client::connect(addr).await;
     client.send(request("GET", "/eth/v1/node/version", "", "")).await;
     assert_eq!(client.response().await.status, 200);
-    let before = process.forget_peak();
+    let before = forget_peak(&process);
 
     let expected = piece();
     let mut body = Body::open(addr, in_chunks).await;
@@ -199,7 +157,7 @@ async fn passes(in_chunks: bool) {
         at += bytes.len();
     }
     assert!(body.next(1).await.is_empty());
-    let grown = process.peak() - before;
+    let grown = process.figure("VmHWM") - before;
     assert!(grown < MOST_GROWTH, "memory grew by {grown} bytes");
 }
 

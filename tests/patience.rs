@@ -286,3 +286,78 @@ async fn who_is_refused_may_say_all_of_it_and_reads_why() {
     }
     assert_eq!(origin.count("eth_call"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closed_its_side_is_told_all_of_a_slow_answer() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| {
+        let (head, tail) = long(seen);
+        Reply::act(async move |mut io| {
+            io.write_all(&head).await.ok()?;
+            for piece in tail.chunks(50_000) {
+                sleep(seconds(9.0)).await;
+                io.write_all(piece).await.ok()?;
+            }
+            Some(io)
+        })
+    })
+    .await;
+    let proxy = Proxy::over(&net, [origin.url()], "").await;
+    for (shape, request) in shapes(&call(1, "eth_call", "[]")) {
+        let mut client = proxy.client().await;
+        client.send(request).await;
+        client.io.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        client.io.read_to_end(&mut all).await.unwrap();
+        let count = all.iter().filter(|byte| **byte == b's').count();
+        assert!(count >= 1_000_000, "{shape}: {count}");
+    }
+}
+
+/// Settings under which no long answer finds room.
+const NO_ROOM: &str = "max_client_memory = \"64KiB\"\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_long_answer_without_room_is_an_answer_of_its_node() {
+    let net = Net::default();
+    let long = format!("\"{}\"", "a".repeat(250_000));
+    let text = long.clone();
+    let first = Origin::within(&net, move |seen| {
+        let bytes = ok(answer(seen.id(), &text));
+        Reply::act(async move |mut io| {
+            sleep(seconds(23.0)).await;
+            io.write_all(&bytes).await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    let second = Origin::within(&net, |seen| {
+        let bytes = ok(answer(seen.id(), "1"));
+        Reply::act(async move |mut io| {
+            sleep(seconds(6.0)).await;
+            io.write_all(&bytes).await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    let proxy = Proxy::launch(&net, &[NO_ROOM, &nodes([first.url(), second.url()])].concat()).await;
+    until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    let refused = proxy.post(call(1, "eth_call", "[]")).await;
+    assert_eq!(refused.json()["error"]["data"]["reason"], "max_client_memory", "{}", refused.text());
+    assert_eq!((first.seen().len(), second.seen().len()), (1, 1), "the second was asked beside the first");
+    let attempts = async |labels: &str| proxy.metric("steadfast_attempts_total", labels).await;
+    assert!(attempts("node=\"el-1\",outcome=\"answered\"").await > 0.5);
+    assert!(attempts("node=\"el-1\",outcome=\"timeout\"").await < 0.5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_may_be_sent_stays_so_without_room() {
+    let net = Net::default();
+    let first = Origin::within(&net, |_| Reply::act(async |_io| None)).await;
+    let long = format!("\"{}\"", "a".repeat(250_000));
+    let second = Origin::within(&net, move |seen| Reply::result(seen, &long)).await;
+    let proxy = Proxy::launch(&net, &[NO_ROOM, &nodes([first.url(), second.url()])].concat()).await;
+    until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    let refused = proxy.post(call(1, "eth_sendRawTransaction", "[\"0x02\"]")).await;
+    assert_eq!(refused.json()["error"]["data"]["reason"], "outcome_unknown", "{}", refused.text());
+}

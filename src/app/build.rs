@@ -173,7 +173,6 @@ impl Parts {
                 Some(_) => None,
                 None => {
                     let earlier = self.networks.iter().find(|earlier| earlier.settings.name == network.name);
-                    let earlier = earlier.map(|earlier| (earlier, self.share));
                     Some(Part::build(network, &config, earlier, share, tools)?)
                 }
             });
@@ -196,7 +195,13 @@ impl Parts {
         for (part, network) in fresh.into_iter().zip(&config.networks) {
             networks.push(match (part, self.networks.iter().position(|part| part.settings == *network)) {
                 (Some(part), _) => part,
-                (None, Some(place)) => self.networks.swap_remove(place),
+                (None, Some(place)) => {
+                    let kept = self.networks.swap_remove(place);
+                    for node in kept.pools().flat_map(|pool| pool.nodes.iter()) {
+                        node.set_max_connections(max_connections(node.settings(), &config, share));
+                    }
+                    kept
+                }
                 (None, None) => return Err("a network was lost while reloading".to_owned()),
             });
         }
@@ -238,6 +243,8 @@ impl Parts {
                 next.views = Some(viewed);
             }
         }
+        let names: Vec<&str> = networks.iter().map(|part: &Part| &*part.served).collect();
+        tools.metrics.serve(&names);
         // Calls that are under way end by the rules they began with, and their nodes are watched until they have.
         let replaced = std::mem::replace(self, Self { config, share, networks, retired: JoinSet::new() });
         self.retired = replaced.retired;
@@ -258,6 +265,13 @@ impl Parts {
     }
 }
 
+/// How many connections to a node there may be; 0: as many as it takes.
+fn max_connections(node: &config::Node, config: &Config, share: Share) -> usize {
+    let wanted = node.max_connections.unwrap_or(config.calls.max_node_connections);
+    let bounds = [Some(wanted).filter(|most| *most > 0), share.per_node];
+    bounds.into_iter().flatten().min().unwrap_or(0)
+}
+
 impl Part {
     /// Whether a call or request of an earlier configuration is still under way.
     fn is_used(&self) -> bool {
@@ -265,12 +279,11 @@ impl Part {
             || self.beacon.as_ref().is_some_and(|beacon| Arc::strong_count(beacon) > 1)
     }
 
-    /// `earlier` is the network of this name that runs, if any, with its share: its nodes that stay as they are keep their connections,
-    /// and may have as many as before.
+    /// `earlier` is the network of this name that runs, if any: its nodes that stay as they are keep their connections.
     fn build(
         settings: &config::Network,
         config: &Config,
-        earlier: Option<(&Self, Share)>,
+        earlier: Option<&Self>,
         share: Share,
         tools: &Tools<'_>,
     ) -> Result<Self, String> {
@@ -283,20 +296,12 @@ impl Part {
             }
             let build = |node: &config::Node| {
                 let connect = CONNECT.min(config.calls.attempt_timeout);
-                let wanted = node.max_connections.unwrap_or(config.calls.max_node_connections);
                 let patience = (nodes.len() > 1).then_some(FULL);
-                let within = |share: Share| {
-                    let bounds = [Some(wanted).filter(|most| *most > 0), share.per_node];
-                    let max_connections = bounds.into_iter().flatten().min().unwrap_or(0);
-                    Reach { connect, max_connections, patience }
-                };
-                let reach = within(share);
-                let pools =
-                    earlier.into_iter().flat_map(|(earlier, _)| earlier.pools()).filter(|pool| pool.layer == layer);
+                let reach = Reach { connect, max_connections: max_connections(node, config, share), patience };
+                let pools = earlier.into_iter().flat_map(Self::pools).filter(|pool| pool.layer == layer);
                 let same_name = |old: &&Node| *old.name == *node.name.as_str();
                 let old = pools.flat_map(|pool| pool.nodes.iter()).find(same_name);
-                let before = earlier.map_or(reach, |(_, share)| within(share));
-                if let Some(again) = old.and_then(|old| old.again(node, before)) {
+                if let Some(again) = old.and_then(|old| old.again(node, reach)) {
                     return Ok(again);
                 }
                 let (of, seed) = ((&*name, layer), (world.wall)());

@@ -41,8 +41,10 @@ impl Share {
         let (http, ws) = if wanted <= for_clients {
             (http, ws)
         } else {
-            // Each in its proportion, so that neither door is shut.
+            // Each in its proportion, but neither has less than a quarter, or all that it wants.
             let part = (for_clients as u128 * http as u128 / wanted as u128) as usize;
+            let least = |wanted: usize| wanted.min(for_clients / 4);
+            let part = part.max(least(http)).min(for_clients - least(ws));
             (part.max(1), for_clients.saturating_sub(part).max(1))
         };
         Self { http, ws, per_node: Some((for_nodes / nodes.max(1)).max(LEAST_PER_NODE)) }
@@ -61,6 +63,16 @@ mod tests {
         assert_eq!((plenty.http, plenty.ws), (10_000, 20_000));
         assert!(plenty.per_node.is_some_and(|nodes| nodes > 400_000));
         assert_eq!(Share::new(Some(1024), 4, 100, 100, 2).http, 100);
+    }
+
+    #[test]
+    fn a_small_door_is_not_cut_for_a_large_one() {
+        let share = Share::new(Some(1024), 4, 100, 20_000, 2);
+        assert!(share.http == 100 && share.ws > 400, "{share:?}");
+        let share = Share::new(Some(1024), 4, 20_000, 100, 2);
+        assert!(share.ws == 100 && share.http > 400, "{share:?}");
+        let share = Share::new(Some(1024), 4, 1_000, 100_000, 2);
+        assert!(share.http > 100 && share.ws > 300, "{share:?}");
     }
 
     #[test]

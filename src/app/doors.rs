@@ -10,11 +10,7 @@ use tracing::warn;
 
 use super::{Shared, descriptors, worker::Hands};
 use crate::{
-    door::{
-        admin::Admin,
-        crowd::{Crowd, LEAVING},
-        site::Served,
-    },
+    door::{admin::Admin, crowd::Crowd, site::Served},
     metrics::{Ended, Throttle},
     net::{Accept, Incoming, descriptors::are_used_up},
 };
@@ -40,22 +36,18 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
             }
         };
         let limit = shared.site.load().max_connections;
-        // WebSockets have a limit of their own.
-        let open = hands.open().saturating_sub(shared.sockets.open());
-        if open >= limit {
-            let makes_room = open < limit + LEAVING && crowd.end_longest_idle();
-            if makes_room {
-                shared.metrics.client_ended(Ended::Crowded);
-            } else {
-                shared.metrics.connection_refused();
-            }
-            if let Some(before) = full.pass() {
-                warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
-            }
-            if !makes_room {
-                continue;
-            }
+        // WebSockets have a limit of their own, and have left this crowd.
+        let ended = crowd.make_room(limit).await;
+        if ended != Some(0)
+            && let Some(before) = full.pass()
+        {
+            warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
         }
+        let Some(ended) = ended else {
+            shared.metrics.connection_refused();
+            continue;
+        };
+        (0..ended).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
         hands.give(incoming, peer, crowd.enter()).await;
     }
 }

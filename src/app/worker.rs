@@ -93,11 +93,6 @@ impl Crew {
 }
 
 impl Hands {
-    /// Connections open now.
-    pub(super) fn open(&self) -> usize {
-        self.0.iter().map(|hand| hand.open.load(Relaxed)).sum()
-    }
-
     /// Gives a connection to the worker that has the fewest.
     pub(super) async fn give(&self, incoming: Incoming, peer: SocketAddr, place: Place) {
         let Some(hand) = self.0.iter().min_by_key(|hand| hand.open.load(Relaxed)) else { return };

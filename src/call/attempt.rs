@@ -28,7 +28,7 @@ use crate::{
     metrics::AttemptOutcome,
     net::{
         BoxFuture, link,
-        places::Rank,
+        places::{Caller, Rank},
         upstream::{Error, Gate, Post, Progress, Sending},
     },
     pool::{
@@ -55,6 +55,8 @@ pub(super) struct Attempt<'a> {
     pub(super) leaving: Leaving<'a>,
     /// Whose bytes the answer is; nobody's if it is for ourselves.
     pub(super) memory: Option<&'a Arc<Account>>,
+    /// The client, where it may have many calls under way.
+    pub(super) caller: Option<&'a Arc<Caller>>,
     /// Until then nothing is begun beside the attempt.
     pub(super) patience: Instant,
     /// The call's own end.
@@ -85,19 +87,18 @@ pub(super) enum Sent {
 }
 
 impl Sent {
-    /// Whether the node has said something that the client may be told.
+    /// Whether the node has said something that the client may be told, or would be if there were room for it.
     fn is_word(&self) -> bool {
-        matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_))
+        matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_))
     }
 
     fn outcome(&self) -> AttemptOutcome {
         match self {
-            Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) => AttemptOutcome::Answered,
+            Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_) => AttemptOutcome::Answered,
             Self::OfTheNode(..) | Self::Rejected(_) => AttemptOutcome::NodeFault,
             Self::Refused(..) => AttemptOutcome::Refused,
             Self::Nothing(_) => AttemptOutcome::Unreachable,
             Self::Lost(_) => AttemptOutcome::Dropped,
-            Self::NoRoom(_) => AttemptOutcome::Abandoned,
         }
     }
 }
@@ -308,10 +309,11 @@ impl Attempt<'_> {
             Again::Anywhere => Sending::Freely,
             Again::Never => Sending::Fresh,
         };
-        let post = Post { headers: self.headers, body, sending, rank: Rank::Call };
+        let post = Post { headers: self.headers, body, sending, rank: Rank::Call, caller: self.caller };
         let mut gate = Wanted { turn, leaving: self.leaving };
         let response = match upstream.post(post, &mut gate, progress).await {
             Ok(response) => response,
+            Err(Error::Unwanted) => return Sent::Nothing(None),
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
         };

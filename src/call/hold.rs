@@ -140,7 +140,7 @@ impl<To> Hold<To> {
             Err(_) if self.pool.snapshot().serves() && self.is_open() => return Ok(Turn::last(&self.line).await),
             place => place?,
         };
-        let _gauge = self.metrics.hold(&self.pool.network);
+        let _gauge = self.metrics.hold(&self.pool.network, self.pool.layer.as_str());
         let wait = async {
             let mut asking = pin!(self.turn.clone().acquire_owned());
             // Asking is what takes the place; then those that move behind it may come.
@@ -191,9 +191,9 @@ impl<To> Hold<To> {
             },
             () = self.is(|fate| matches!(fate, Fate::Closed)) => Err(Refusal::ShuttingDown.into()),
             // Better at a node that is not the best than refused.
-            () = place.lost() => match self.pool.snapshot().serves() && self.is_open() {
+            refusal = place.lost() => match self.pool.snapshot().serves() && self.is_open() {
                 true => Ok(Turn::last(&self.line).await),
-                false => Err(self.shares.full().into()),
+                false => Err(refusal.into()),
             },
         }
     }
@@ -208,11 +208,11 @@ impl<To> Hold<To> {
 
     async fn stay(&self, wait: impl Future<Output = ()>, bytes: usize) -> Result<(), Left<To>> {
         let place = self.shares.enter(bytes)?;
-        let _gauge = self.metrics.hold(&self.pool.network);
+        let _gauge = self.metrics.hold(&self.pool.network, self.pool.layer.as_str());
         // All arms are cancel-safe.
         tokio::select! {
             () = wait => Ok(()),
-            () = place.lost() => Err(self.shares.full().into()),
+            refusal = place.lost() => Err(refusal.into()),
             () = self.is(|fate| !matches!(fate, Fate::Open)) => Err(match &*self.fate.borrow() {
                 Fate::Moved(to) => Left::Moved(to.clone(), First::default()),
                 Fate::Open | Fate::Closed => Refusal::ShuttingDown.into(),

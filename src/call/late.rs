@@ -68,6 +68,7 @@ impl<'a> Late<'a, '_> {
             verify: self.terms.verify,
             leaving: Leaving::new(&self.terms, self.method),
             memory: Some(self.terms.memory),
+            caller: self.terms.caller,
             id: self.request.id,
             again: self.method.again(),
             patience: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),

@@ -48,6 +48,7 @@ impl Course<'_> {
             verify: Verify::All,
             leaving: Leaving::default(),
             memory: None,
+            caller: None,
             id: Some(&ask.as_bytes()[ID]),
             again: Again::Anywhere,
             patience: self.deadline,

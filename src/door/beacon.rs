@@ -83,10 +83,12 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let arrived = Instant::now();
     let path = request.uri().path();
     let (network, path) = site.beacon(path).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such route"))?;
-    if let Some(refused) = guard::refusal(&site.rules, request.method(), path, query(&request)) {
+    let plain = guard::plain(path);
+    if let Some(refused) = guard::refusal(&site.rules, request.method(), &plain, path.len(), query(&request)) {
         return Ok(refused);
     }
-    if climbs(request.uri().path()) {
+    let before = request.uri().path().strip_suffix(path).unwrap_or_default();
+    if climbs(&plain) || climbs(&guard::plain(before)) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the path must not have `.` or `..` in it"));
     }
     let network = network.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such network"))?;
@@ -95,7 +97,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"))?;
     let route = Route::of(request.method().as_str(), path);
     if route.group == "events" {
-        return events::answer(network, &request).await;
+        return events::answer(site, network, &request).await;
     }
     let target = Target::new(path, query(&request));
     let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
@@ -116,12 +118,10 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     Ok(pass_on(answer, &asked.method, claim))
 }
 
-/// Whether some server on the way might read the path as leading out of what it begins with: a node's URL may hold a key in its own
-/// path, and what lies beside that is not for clients.
-fn climbs(path: &str) -> bool {
-    // Some decode more than once.
-    let plain = guard::plain(path);
-    guard::steps(&plain).any(|step| matches!(step, "." | ".."))
+/// Whether some server on the way might read a plain path as leading out of what it begins with: a node's URL may hold a key in its
+/// own path, and what lies beside that is not for clients.
+fn climbs(plain: &str) -> bool {
+    guard::steps(plain).any(|step| matches!(step, "." | ".."))
 }
 
 /// The body of a request; its connection counts as idle until all of it has come.
@@ -174,7 +174,7 @@ mod tests {
             "/eth/v1/%25%32%65%25%32%65/%25%32%65%25%32%65/admin",
             "/eth/v1/%2525%32e/..%252525253bx/x",
         ] {
-            assert!(climbs(path), "{path}");
+            assert!(climbs(&guard::plain(path)), "{path}");
         }
         for path in [
             "/eth/v1/node/version",
@@ -184,7 +184,7 @@ mod tests {
             "/eth/v1/%252",
             "/eth/v1/%2525252",
         ] {
-            assert!(!climbs(path), "{path}");
+            assert!(!climbs(&guard::plain(path)), "{path}");
         }
     }
 }

@@ -2,26 +2,30 @@
 //! longest goes, and not the one that comes: whoever opens many and says nothing then shuts out nobody but itself.
 //!
 //! A connection notes that it is busy or idle in its own seat, without a lock; the list is locked where one comes, leaves, or is chosen.
+//! When none was idle at a look at all, those that become idle say so, so that a refusal costs no second look.
+
+mod seat;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{
-            AtomicU64,
-            Ordering::{AcqRel, Acquire, Release},
-        },
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
-/// Of a seat whose connection has something under way.
-const BUSY: u64 = 0;
-/// Of a seat whose connection has to go.
-const ENDED: u64 = u64::MAX;
+pub use self::seat::{Asked, Place, Seated, Stream};
+use self::seat::{Common, Seat};
+
 /// How many are chosen in one look at all.
 const CHOSEN: usize = 32;
+/// How often all are looked at while none is idle, in case one was missed that became idle during a look.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long somebody who comes waits for those to leave that make room.
+const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 
 /// Connections that may be on their way out while others have taken their places already.
 pub const LEAVING: usize = 32;
@@ -29,78 +33,114 @@ pub const LEAVING: usize = 32;
 /// All connections of one door.
 pub struct Crowd {
     list: Mutex<List>,
-    started: Instant,
+    common: Arc<Common>,
+    /// Rung when one has left that had to go.
+    left: Notify,
 }
 
 #[derive(Default)]
 struct List {
     seats: BTreeMap<u64, Arc<Seat>>,
     last: u64,
-    /// Those that were idle longest at the last look, the longest at the end, each with what its seat said then.
-    chosen: Vec<(u64, Arc<Seat>)>,
+    /// Of the seats, those that had to go and have not left yet.
+    leaving: usize,
+    /// Those that were idle longest at the last look, the longest at the end, by what their seats said then and their numbers.
+    chosen: Vec<(u64, u64)>,
+    /// When a look at all last found none that is idle.
+    found_none: Option<Instant>,
+    #[cfg(test)]
+    looks: usize,
 }
 
-/// What one connection says of itself.
-struct Seat {
-    /// Since when the connection is idle, in milliseconds from the crowd's beginning and one; or [`BUSY`], or [`ENDED`].
-    state: AtomicU64,
-    /// Who ends at the bell.
-    bell: Notify,
-    /// Who does not hear it.
-    task: OnceLock<AbortHandle>,
-    started: Instant,
+/// Whether one more may come in.
+enum Room {
+    /// It may.
+    Made,
+    /// It may when some of those have left that have to go.
+    Soon,
+    None,
 }
-
-/// A connection's place, given up when it is dropped. It is idle until it says that it is not.
-pub struct Place {
-    crowd: Arc<Crowd>,
-    number: u64,
-    seat: Arc<Seat>,
-}
-
-/// A request whose head has come, until it is answered: until this is dropped.
-pub struct Asked(Seated);
-
-/// A connection's seat, for who has to do with a request of its.
-#[derive(Clone)]
-pub struct Seated(Arc<Seat>);
 
 impl Crowd {
     /// An empty one.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { list: Mutex::default(), started: Instant::now() })
+        Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
     /// Takes a connection in.
     pub fn enter(self: &Arc<Self>) -> Place {
-        let seat =
-            Seat { state: AtomicU64::new(BUSY), bell: Notify::new(), task: OnceLock::new(), started: self.started };
-        let seat = Arc::new(seat);
-        seat.rests(Instant::now());
         let mut list = self.lock();
         list.last += 1;
         let number = list.last;
+        let seat = Seat::new(self.common.clone(), number);
         list.seats.insert(number, seat.clone());
-        Place { crowd: self.clone(), number, seat }
+        Place::new(self.clone(), number, seat)
+    }
+
+    /// Makes room for one more among at most `limit`; tells how many had to go for that. Those have left, or will at once: more than
+    /// [`LEAVING`] of them are waited for. `None` when there are as many that are not idle.
+    pub async fn make_room(&self, limit: usize) -> Option<usize> {
+        let mut ended = 0;
+        let made = async {
+            loop {
+                let left = self.left.notified();
+                match self.room(limit, &mut ended) {
+                    Room::Made => return true,
+                    Room::None => return false,
+                    Room::Soon => left.await,
+                }
+            }
+        };
+        let is_made = timeout(LONGEST_LEAVE, made).await.unwrap_or(false);
+        is_made.then_some(ended)
+    }
+
+    /// As [`Crowd::make_room`], for who does not wait.
+    pub fn make_room_now(&self, limit: usize) -> Option<usize> {
+        let mut ended = 0;
+        matches!(self.room(limit, &mut ended), Room::Made).then_some(ended)
+    }
+
+    /// `count` grows by those that had to go.
+    fn room(&self, limit: usize, count: &mut usize) -> Room {
+        let mut list = self.lock();
+        let mut ended = Vec::new();
+        // More than one has to go where there may be fewer than before.
+        while list.seats.len() - list.leaving >= limit && ended.len() < CHOSEN {
+            let Some(seat) = list.choose(&self.common) else { break };
+            list.leaving += 1;
+            ended.push(seat);
+        }
+        let room = match list.seats.len() {
+            all if all - list.leaving >= limit && ended.is_empty() => Room::None,
+            all if all - list.leaving >= limit || all >= limit + LEAVING => Room::Soon,
+            _ => Room::Made,
+        };
+        drop(list);
+        *count += ended.len();
+        ended.iter().for_each(|seat| seat.end());
+        room
     }
 
     /// Ends the connection that has been idle longest; `false` when none is idle.
     pub fn end_longest_idle(&self) -> bool {
         let mut list = self.lock();
-        for is_fresh in [false, true] {
-            if is_fresh {
-                list.choose();
-            }
-            while let Some((idle_since, seat)) = list.chosen.pop() {
-                // It may have had something to do since it was chosen.
-                if seat.state.compare_exchange(idle_since, ENDED, AcqRel, Acquire).is_ok() {
-                    drop(list);
-                    seat.end();
-                    return true;
-                }
-            }
+        let Some(seat) = list.choose(&self.common) else { return false };
+        list.leaving += 1;
+        drop(list);
+        seat.end();
+        true
+    }
+
+    /// A connection has left.
+    fn leave(&self, number: u64, had_to_go: bool) {
+        let mut list = self.lock();
+        list.seats.remove(&number);
+        if had_to_go {
+            list.leaving -= 1;
+            drop(list);
+            self.left.notify_waiters();
         }
-        false
     }
 
     /// Every change is whole, so a panic elsewhere cannot have spoilt the list.
@@ -110,107 +150,50 @@ impl Crowd {
 }
 
 impl List {
-    fn choose(&mut self) {
-        let idle = |seat: &Arc<Seat>| Some(seat.state.load(Acquire)).filter(|state| ![BUSY, ENDED].contains(state));
-        let mut all: Vec<_> = self.seats.values().filter_map(|seat| Some((idle(seat)?, seat))).collect();
+    /// The one that has been idle longest, which is idle no more but has to go.
+    fn choose(&mut self, common: &Common) -> Option<Arc<Seat>> {
+        if let Some(seat) = self.take_chosen() {
+            return Some(seat);
+        }
+        if self.found_none.is_some_and(|when| when.elapsed() < AGAIN) {
+            self.chosen = common.take_rested();
+            self.chosen.reverse();
+            return self.take_chosen();
+        }
+        // Whoever becomes idle from now on says so.
+        common.ask_who_rests(true);
+        self.look();
+        let found = self.take_chosen();
+        self.found_none = found.is_none().then(Instant::now);
+        common.ask_who_rests(found.is_none());
+        found
+    }
+
+    fn take_chosen(&mut self) -> Option<Arc<Seat>> {
+        while let Some((idle_since, number)) = self.chosen.pop() {
+            // It may have had something to do since it was chosen.
+            if let Some(seat) = self.seats.get(&number).filter(|seat| seat.has_to_go(idle_since)) {
+                return Some(seat.clone());
+            }
+        }
+        None
+    }
+
+    /// Looks at all.
+    fn look(&mut self) {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+        let mut all: Vec<_> =
+            self.seats.iter().filter_map(|(number, seat)| Some((seat.idle_since()?, *number))).collect();
         let count = all.len().min(CHOSEN);
         if count > 0 {
-            all.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
+            all.select_nth_unstable(count - 1);
         }
         all.truncate(count);
-        all.sort_unstable_by_key(|(since, _)| std::cmp::Reverse(*since));
-        self.chosen = all.into_iter().map(|(since, seat)| (since, seat.clone())).collect();
-    }
-}
-
-impl Place {
-    /// From now on something is under way; `false` when the connection has to go instead.
-    #[must_use]
-    pub fn begins(&self) -> bool {
-        self.seat.begins()
-    }
-
-    /// From `now` on nothing is under way. To be called only after [`Place::begins`].
-    pub fn rests(&self, now: Instant) {
-        self.seat.rests(now);
-    }
-
-    /// Notes that the head of a request has come. While its body comes, the connection is still idle.
-    pub fn asked(&self) -> Asked {
-        Asked(Seated(self.seat.clone()))
-    }
-
-    /// Completes when the connection has to go.
-    pub fn told_to_go(&self) -> impl Future<Output = ()> + Send + use<> {
-        let seat = self.seat.clone();
-        async move { seat.bell.notified().await }
-    }
-
-    /// The seat, for who does not keep the place.
-    pub fn seated(&self) -> Seated {
-        Seated(self.seat.clone())
-    }
-}
-
-impl Seat {
-    fn begins(&self) -> bool {
-        // An end stays one.
-        self.state.fetch_update(AcqRel, Acquire, |state| (state != ENDED).then_some(BUSY)).is_ok()
-    }
-
-    fn rests(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.started).as_millis();
-        let since = u64::try_from(since).unwrap_or(u64::MAX / 2);
-        // Only who is idle is ended, so that this cannot undo an end.
-        self.state.store(since + 1, Release);
-    }
-
-    fn end(&self) {
-        self.bell.notify_one();
-        if let Some(task) = self.task.get() {
-            task.abort();
-        }
-    }
-}
-
-impl Seated {
-    /// As [`Place::begins`].
-    #[must_use]
-    pub fn begins(&self) -> bool {
-        self.0.begins()
-    }
-
-    /// Has the task ended with the connection, wherever it is.
-    pub fn ends_with(&self, task: AbortHandle) {
-        // A connection has one task.
-        let _ = self.0.task.set(task);
-        if self.0.state.load(Acquire) == ENDED {
-            self.0.end();
-        }
-    }
-}
-
-impl Asked {
-    /// The seat, for who takes the body or answers.
-    pub fn seated(&self) -> &Seated {
-        &self.0
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let seat = &self.0.0;
-        if seat.begins() {
-            seat.rests(Instant::now());
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.crowd.lock().seats.remove(&self.number);
-        // It may have been chosen to go, and is gone.
-        self.seat.state.store(BUSY, Release);
+        all.sort_unstable_by_key(|one| std::cmp::Reverse(*one));
+        self.chosen = all;
     }
 }
 
@@ -274,5 +257,64 @@ mod tests {
         let task = tokio::spawn(std::future::pending::<()>());
         place.seated().ends_with(task.abort_handle());
         assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_make_room_are_waited_for_when_many_leave() {
+        let crowd = Crowd::new();
+        let mut idle: Vec<_> = (0..100).map(|_| crowd.enter()).collect();
+        for _ in 0..LEAVING {
+            assert_eq!(crowd.make_room_now(100), Some(1));
+            idle.push(crowd.enter());
+        }
+        // All others are idle, and so many have not left yet.
+        assert_eq!(crowd.make_room_now(100), None);
+        let mut waits = Box::pin(crowd.make_room(100));
+        assert!(waits.as_mut().now_or_never().is_none());
+        idle.swap_remove(0);
+        assert!(waits.as_mut().now_or_never().flatten().is_some());
+        drop(waits);
+        // Fewer than before may be there: more than one goes for one that comes.
+        let leaves = async {
+            later().await;
+            idle.retain(Place::begins);
+        };
+        let (made, ()) = tokio::join!(crowd.make_room(90), leaves);
+        assert!(made.is_some_and(|ended| ended >= 10), "{made:?}");
+        assert!(crowd.lock().seats.len() < 90);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_look_at_all_but_once_while_none_is_idle() {
+        let crowd = Crowd::new();
+        let places: Vec<_> = (0..100).map(|_| crowd.enter()).collect();
+        assert!(places.iter().all(Place::begins));
+        let looks = || crowd.lock().looks;
+        for _ in 0..1000 {
+            assert_eq!(crowd.make_room_now(100), None);
+        }
+        assert_eq!(looks(), 1);
+        // One that becomes idle says so.
+        places[7].rests(Instant::now());
+        places[8].rests(Instant::now());
+        assert!(places[8].begins());
+        assert_eq!(crowd.make_room_now(100), Some(1));
+        assert!(!places[7].begins());
+        let another = crowd.enter();
+        assert!(another.begins());
+        assert_eq!((crowd.make_room_now(100), looks()), (None, 1));
+        later().await;
+        assert_eq!((crowd.make_room_now(100), looks()), (None, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_have_a_share_that_they_give_back() {
+        let crowd = Crowd::new();
+        let seats = [(); 3].map(|()| crowd.enter().seated());
+        let first = seats[0].streams(2);
+        let second = seats[1].streams(2);
+        assert!(first.is_some() && second.is_some() && seats[2].streams(2).is_none());
+        drop(first);
+        assert!(seats[2].streams(2).is_some());
     }
 }

@@ -32,11 +32,12 @@ use self::{
 use crate::{
     call::{Calls, Outcome, Terms, alarm::Alarm},
     domain::{
+        method::{Class, Method},
         refusal::Refusal,
         rpc::{self, Body},
     },
     door::{Guest, Usher, crowd::Place, readiness::Readiness, site::Site},
-    memory::{Account, Budget},
+    memory::{Account, Budget, Full},
     metrics::Metrics,
     net::BoxIo,
 };
@@ -119,7 +120,7 @@ impl Service {
 /// `left` turns true when the client has closed its side. What the answers take is `memory`'s.
 async fn answer(
     calls: &Arc<Calls>,
-    body: Bytes,
+    body: &Bytes,
     headers: &[u8],
     arrived: Instant,
     left: &Arc<AtomicBool>,
@@ -127,12 +128,19 @@ async fn answer(
     memory: &Arc<Account>,
 ) -> Reply {
     let max_batch = calls.settings().max_batch.get();
-    match rpc::peek(&body, max_batch) {
+    match rpc::peek(body, max_batch) {
         Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
         Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
         Ok(Body::Single(Ok(request))) => {
-            let terms =
-                Terms { headers, arrived, avoid: &[], verify: calls.settings().verify, left: Some(left), memory };
+            let terms = Terms {
+                headers,
+                arrived,
+                avoid: &[],
+                verify: calls.settings().verify,
+                left: Some(left),
+                memory,
+                caller: None,
+            };
             match (calls.run(&request, terms, alarm).await, request.id) {
                 (_, None) => Reply::empty(),
                 (Outcome::Answered(answer), Some(_)) => Reply::answered(answer),
@@ -147,7 +155,7 @@ async fn answer(
         }
         Ok(Body::Batch(entries)) => {
             let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
-            let batch = match Batch::new(calls, &body, &entries, headers, arrived, left, memory) {
+            let batch = match Batch::new(calls, body, &entries, headers, arrived, left, memory) {
                 Ok(batch) => batch,
                 Err(full) => return Reply::refused(&full.into(), None),
             };
@@ -157,5 +165,16 @@ async fn answer(
             batch.run_out().await;
             Reply::empty()
         }
+    }
+}
+
+/// Answers a request that has to give up its room for those of others. What became of its calls is unknown, unless it is a read.
+fn cut(body: &Bytes, full: Full) -> Reply {
+    match rpc::peek(body, 1) {
+        Ok(Body::Single(Ok(request))) if Method::of(&request.method).class == Class::Read => {
+            Reply::refused(&full.into(), request.id)
+        }
+        Ok(Body::Single(Ok(request))) => Reply::refused(&Refusal::OutcomeUnknown, request.id),
+        _ => Reply::refused(&Refusal::OutcomeUnknown, None),
     }
 }

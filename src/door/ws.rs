@@ -11,10 +11,7 @@ mod session;
 mod subscriptions;
 mod writer;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{Request, StatusCode, header};
@@ -25,12 +22,13 @@ use tracing::warn;
 use self::session::{Session, Signals};
 use super::{
     Admitted, NotAdmitted, Usher,
-    crowd::{Crowd, LEAVING, Place},
+    crowd::{Crowd, Place},
     site::Site,
 };
 use crate::{
     memory::{Account, Budget},
     metrics::{Ended, Metrics, Throttle},
+    net::BoxFuture,
 };
 
 /// The WebSockets of all clients.
@@ -39,21 +37,8 @@ pub struct Sockets {
     metrics: Arc<Metrics>,
     memory: Arc<Budget>,
     signals: Signals,
-    open: Arc<AtomicUsize>,
     crowd: Arc<Crowd>,
     full: Throttle,
-}
-
-/// Counts an open WebSocket for as long as it lives.
-struct Open<M> {
-    open: Arc<AtomicUsize>,
-    _counted: M,
-}
-
-impl<M> Drop for Open<M> {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
-    }
 }
 
 impl Sockets {
@@ -66,31 +51,33 @@ impl Sockets {
         reloads: watch::Receiver<u64>,
     ) -> Self {
         let signals = Signals { closing, reloads };
-        Self { site, metrics, memory, signals, open: Arc::default(), crowd: Crowd::new(), full: Throttle::default() }
-    }
-
-    /// WebSockets open now.
-    pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        Self { site, metrics, memory, signals, crowd: Crowd::new(), full: Throttle::default() }
     }
 
     /// Takes one more in, among at most `limit`. Where there are as many, the one that has been idle longest makes room, if any has
     /// neither calls nor subscriptions.
-    fn enter(&self, limit: usize) -> Option<(Open<impl Drop + Send + use<>>, Place)> {
-        let others = self.open.fetch_add(1, Relaxed);
-        if others >= limit {
-            if others >= limit + LEAVING || !self.crowd.end_longest_idle() {
-                self.open.fetch_sub(1, Relaxed);
-                self.metrics.websocket_refused();
-                return None;
-            }
-            self.metrics.client_ended(Ended::Crowded);
-        }
-        Some((Open { open: self.open.clone(), _counted: self.metrics.websocket() }, self.crowd.enter()))
+    fn enter(&self, limit: usize) -> Option<Place> {
+        let Some(ended) = self.crowd.make_room_now(limit) else {
+            self.metrics.websocket_refused();
+            return None;
+        };
+        self.tell_ended(ended);
+        Some(self.crowd.enter())
+    }
+
+    fn tell_ended(&self, ended: usize) {
+        (0..ended).for_each(|_| self.metrics.client_ended(Ended::Crowded));
     }
 }
 
 impl Usher for Sockets {
+    fn settle<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, ()> {
+        Box::pin(async {
+            let ended = self.crowd.make_room(site.ws.max_connections.get()).await;
+            self.tell_ended(ended.unwrap_or(0));
+        })
+    }
+
     fn admit(&self, site: &Site, request: &Request<Incoming>, headers: Vec<u8>) -> Result<Admitted, NotAdmitted> {
         let response = handshake::answer(request, &site.ws.allow_origins)?;
         let refuse = |status, why| NotAdmitted { status, why, hint: Some((header::RETRY_AFTER, "1")) };
@@ -101,7 +88,7 @@ impl Usher for Sockets {
             return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
         let limit = site.ws.max_connections.get();
-        let Some((open, place)) = self.enter(limit) else {
+        let Some(place) = self.enter(limit) else {
             if let Some(before) = self.full.pass() {
                 warn!(limit, before, "ws.max_connections is reached, and none is idle; WebSockets are refused");
             }
@@ -110,12 +97,13 @@ impl Usher for Sockets {
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
         let client = super::account(request).client();
         let (metrics, memory) = (self.metrics.clone(), Account::of(&self.memory, client));
+        let counted = metrics.websocket();
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
                 let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, place);
                 Box::pin(async move {
-                    let _open = open;
+                    let _counted = counted;
                     session.run().await;
                 })
             }),

@@ -408,4 +408,23 @@ mod tests {
         assert_eq!((stream.next().await, stream.next().await), (Some(Bytes::from("last")), None));
         assert_eq!(audience.join(names(&["head"])).next().await, None);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_events_ends_when_memory_does() {
+        let (audience, metrics) = audience(1 << 20);
+        let budget = crate::memory::Budget::new(64 << 10);
+        let memory = Account::open(&budget);
+        let mut slow = audience.join(names(&["head"])).counted(&memory);
+        let mut fast = audience.join(names(&["head"])).counted(&Account::open(&budget));
+        let event = Bytes::from(vec![b'x'; 10_000]);
+        for round in 0..20 {
+            audience.tell("head", &event);
+            assert!(fast.next().await.is_some(), "{round}");
+            tokio::time::advance(SHARED).await;
+        }
+        assert_eq!((slow.next().await, budget.held()), (None, 0));
+        assert!(shown(&metrics, "steadfast_slow_clients_closed_total 1"));
+        audience.tell("head", &event);
+        assert!(fast.next().await.is_some());
+    }
 }

@@ -111,6 +111,8 @@ pub enum Ended {
     SlowRequest,
     /// It took too little of its answer.
     SlowReader,
+    /// Clients made the proxy hold as much as they may, and it held most of that.
+    Memory,
 }
 
 impl Ended {
@@ -121,6 +123,7 @@ impl Ended {
             Self::Crowded => "crowded",
             Self::SlowRequest => "slow_request",
             Self::SlowReader => "slow_reader",
+            Self::Memory => "memory",
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     exchange::{Broken, Conn},
-    places::{Grant, Rank},
+    places::{Caller, Grant, Rank},
     upstream::{Error, Sending, Upstream},
 };
 
@@ -38,6 +38,7 @@ pub struct Progress {
 pub(super) struct Course<'a> {
     upstream: &'a Arc<Upstream>,
     rank: Rank,
+    caller: Option<&'a Arc<Caller>>,
     sending: Sending,
     until: Option<Instant>,
     /// Whether `until` has been set for its rank.
@@ -60,12 +61,14 @@ impl<'a> Course<'a> {
         upstream: &'a Arc<Upstream>,
         sending: Sending,
         rank: Rank,
+        caller: Option<&'a Arc<Caller>>,
         until: Option<Instant>,
         progress: &'a mut Progress,
     ) -> Self {
         Self {
             upstream,
             rank,
+            caller,
             sending,
             until,
             is_bounded: false,
@@ -96,7 +99,7 @@ impl<'a> Course<'a> {
     }
 
     fn idle(&mut self) -> Option<Conn> {
-        let conn = if self.must_be_fresh() { None } else { self.upstream.places().idle() };
+        let conn = if self.must_be_fresh() { None } else { self.upstream.places().idle(self.caller) };
         self.progress.waits &= conn.is_none();
         conn
     }
@@ -148,10 +151,10 @@ impl<'a> Course<'a> {
             return Ok(Grant::Conn(conn));
         }
         self.progress.waits = true;
-        let grant = match places.free(self.rank) {
+        let grant = match places.free(self.rank, self.caller) {
             Some(place) => Grant::Place(place),
             None => {
-                let wait = places.wait(self.rank, self.must_be_fresh());
+                let wait = places.wait(self.rank, self.must_be_fresh(), self.caller);
                 match self.until() {
                     Some(until) => timeout_at(until, wait).await.map_err(|_| Error::NoPlace)?,
                     None => wait.await,

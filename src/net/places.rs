@@ -4,12 +4,15 @@
 //! each open connection has a place, and when there is none left, requests wait for one in their order. The bound is the operator's,
 //! or it is learnt from connections that the node closed at once. The lock is taken where a connection is opened or closed, never
 //! where an idle one is used again.
+//!
+//! Clients that wait take turns, and one that has many connections leaves some to those that have few.
 
 mod bound;
 mod idle;
+mod share;
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -26,14 +29,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::{bound::Bound, idle::Idle};
+pub use self::share::Caller;
+use self::{bound::Bound, idle::Idle, share::Part};
 use super::{exchange::Conn, upstream::worker};
 
 /// How much later than the first in the queue another may have come and still be given a connection of its own worker's.
 const LENIENCY: Duration = Duration::from_millis(100);
 /// Calls wait for as long as they like.
 const ENDLESS: u64 = u64::MAX;
-/// How far into the queue a waiter of the connection's own worker is looked for.
+/// How far into the queue a waiter of the connection's own worker is looked for, and one that does not have its share.
 const SEARCHED: usize = 64;
 
 /// Whose request it is that needs a connection: the lower comes first.
@@ -62,7 +66,12 @@ pub struct Occupancy {
 
 /// The places for connections at a node.
 pub struct Places {
+    /// No other places have it.
+    number: u64,
     idle: Idle,
+    /// Connections that may be open for calls, and that may still be opened. Changed under the lock, read without it.
+    limit: AtomicUsize,
+    spare: AtomicUsize,
     /// Requests that wait, all of them and clients' only. Changed under the lock, read without it.
     waiting: AtomicUsize,
     waiting_calls: AtomicUsize,
@@ -75,15 +84,21 @@ pub struct Places {
 struct State {
     open: usize,
     bound: Bound,
-    /// By rank, each in the order of arrival.
-    queues: [VecDeque<Waiter>; 3],
+    /// By rank, each by round and then in the order of arrival.
+    queues: [BTreeMap<Turn, Waiter>; 3],
+    /// The round of clients' calls: of the last that were given a connection.
+    round: u64,
     last_id: u64,
     /// When a place was last given.
     granted: Instant,
 }
 
+/// A round, and a number in the order of arrival. A client's calls that wait are in one round after another, so clients take turns.
+type Turn = (u64, u64);
+
 struct Waiter {
-    id: u64,
+    /// Whose it is, if that is a client that may have many.
+    caller: Option<(Arc<Caller>, Part)>,
     since: Instant,
     /// The worker that it runs on; `None` when it wants no connection but a new one.
     worker: Option<usize>,
@@ -103,6 +118,8 @@ pub struct Place {
     /// Idle connections are kept there, and must not keep it.
     places: Weak<Places>,
     refused: bool,
+    /// Whose call it is used for, if that is a client that may have many.
+    user: Option<Part>,
 }
 
 impl fmt::Debug for Place {
@@ -113,6 +130,8 @@ impl fmt::Debug for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Before another is looked for who may have it.
+        self.user = None;
         if let Some(places) = self.places.upgrade() {
             places.release(self.refused);
         }
@@ -131,6 +150,7 @@ impl Place {
         }
         self.refused = true;
         state.bound.refused(others, certain, Instant::now());
+        places.note(&state);
         places.is_learnt.store(state.bound.is_learnt(), Relaxed);
         true
     }
@@ -140,15 +160,13 @@ impl Place {
 struct Waiting<'a> {
     places: &'a Places,
     rank: Rank,
-    id: u64,
+    turn: Turn,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.places.lock();
-        let queue = &mut state.queues[self.rank as usize];
-        if let Ok(at) = queue.binary_search_by_key(&self.id, |waiter| waiter.id) {
-            queue.remove(at);
+        if state.queues[self.rank as usize].remove(&self.turn).is_some() {
             self.places.count(self.rank, false);
         }
     }
@@ -157,10 +175,15 @@ impl Drop for Waiting<'_> {
 impl Places {
     /// Places at a node for `workers` workers; `bound` is the operator's, `None` for as many as the node takes.
     pub fn new(bound: Option<usize>, workers: usize) -> Arc<Self> {
+        static LAST: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
-        let state =
-            State { open: 0, bound: Bound::new(bound, now), queues: Default::default(), last_id: 0, granted: now };
+        let bound = Bound::new(bound, now);
+        let limit = bound.limit(Rank::Call);
+        let state = State { open: 0, bound, queues: Default::default(), round: 0, last_id: 0, granted: now };
         Arc::new(Self {
+            number: LAST.fetch_add(1, Relaxed),
+            limit: AtomicUsize::new(limit),
+            spare: AtomicUsize::new(limit),
             idle: Idle::new(workers),
             waiting: AtomicUsize::new(0),
             waiting_calls: AtomicUsize::new(0),
@@ -185,34 +208,64 @@ impl Places {
         Some(if is_stuck { Duration::ZERO } else { patience })
     }
 
-    /// An idle connection of this worker's, if there is one.
-    pub fn idle(&self) -> Option<Conn> {
-        self.idle.take()
+    /// An idle connection of this worker's, if there is one, and `caller` may have it.
+    pub fn idle(&self, caller: Option<&Arc<Caller>>) -> Option<Conn> {
+        if !self.may_have_more(caller) {
+            return None;
+        }
+        let mut conn = self.idle.take()?;
+        conn.place.user = caller.map(|caller| caller.uses(self.number));
+        Some(conn)
     }
 
     /// A place that is free now, and that nobody waits for who comes first.
-    pub fn free(self: &Arc<Self>, rank: Rank) -> Option<Place> {
+    pub fn free(self: &Arc<Self>, rank: Rank, caller: Option<&Arc<Caller>>) -> Option<Place> {
         let mut state = self.lock();
         let is_taken = state.queues[..=rank as usize].iter().any(|queue| !queue.is_empty());
-        if is_taken || state.open >= state.bound.limit(rank) {
+        if is_taken || state.open >= state.bound.limit(rank) || !self.may_have_more(caller) {
             return None;
         }
-        state.open += 1;
         state.granted = Instant::now();
-        Some(Place { places: Arc::downgrade(self), refused: false })
+        Some(self.place(&mut state, caller))
+    }
+
+    fn place(self: &Arc<Self>, state: &mut State, caller: Option<&Arc<Caller>>) -> Place {
+        state.open += 1;
+        self.note(state);
+        let user = caller.map(|caller| caller.uses(self.number));
+        Place { places: Arc::downgrade(self), refused: false, user }
+    }
+
+    /// Whether a client may have one more connection, so that others find some.
+    fn may_have_more(&self, caller: Option<&Arc<Caller>>) -> bool {
+        caller.is_none_or(|caller| self.has_more_for(caller, 0))
+    }
+
+    /// The same with so many connections in hand.
+    fn has_more_for(&self, caller: &Caller, in_hand: usize) -> bool {
+        let free = || self.spare.load(Relaxed).saturating_add(self.idle.count()).saturating_add(in_hand);
+        caller.may_have_more(self.number, self.limit.load(Relaxed), free)
+    }
+
+    /// Notes for who has no lock what may still be opened.
+    fn note(&self, state: &State) {
+        let limit = state.bound.limit(Rank::Call);
+        self.limit.store(limit, Relaxed);
+        self.spare.store(limit.saturating_sub(state.open), Relaxed);
     }
 
     /// Waits for a place or, unless it must be a `fresh` one, for a connection. Idle ones of other workers are closed to make room. The
     /// caller bounds it in time.
-    pub async fn wait(self: &Arc<Self>, rank: Rank, fresh: bool) -> Grant {
+    pub async fn wait(self: &Arc<Self>, rank: Rank, fresh: bool, caller: Option<&Arc<Caller>>) -> Grant {
         let (tell, mut told) = oneshot::channel();
         let mut early = None;
-        let _waiting = self.enter(rank, fresh, tell);
+        let _waiting = self.enter(rank, fresh, caller, tell);
         // A place may have become free since one was looked for, when this one could not be seen to wait.
         self.grant();
         // It may be that another waits already who comes first, and then that one gets the room.
         while let Err(TryRecvError::Empty) = told.try_recv().map(|grant| early = Some(grant)) {
-            let Some(conn) = self.idle.oldest() else { break };
+            // A client that has its share leaves them to others.
+            let Some(conn) = self.may_have_more(caller).then(|| self.idle.oldest()).flatten() else { break };
             drop(conn);
         }
         if let Some(grant) = early {
@@ -230,21 +283,30 @@ impl Places {
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.lock().bound.raise(Instant::now());
-                    self.note_learnt();
+                    self.note_bound();
                     self.grant();
                 }
             }
         }
     }
 
-    fn enter(&self, rank: Rank, fresh: bool, tell: oneshot::Sender<Grant>) -> Waiting<'_> {
+    fn enter(
+        &self,
+        rank: Rank,
+        fresh: bool,
+        caller: Option<&Arc<Caller>>,
+        tell: oneshot::Sender<Grant>,
+    ) -> Waiting<'_> {
         let mut state = self.lock();
         state.last_id += 1;
-        let id = state.last_id;
+        let waits = caller.map(|caller| (caller, caller.waits(self.number)));
+        let (caller, before) =
+            waits.map_or((None, 0), |(caller, (part, before))| (Some((caller.clone(), part)), before));
+        let turn = (if rank == Rank::Call { state.round + before as u64 } else { 0 }, state.last_id);
         let worker = (!fresh).then(worker);
-        state.queues[rank as usize].push_back(Waiter { id, since: Instant::now(), worker, tell });
+        state.queues[rank as usize].insert(turn, Waiter { caller, since: Instant::now(), worker, tell });
         self.count(rank, true);
-        Waiting { places: self, rank, id }
+        Waiting { places: self, rank, turn }
     }
 
     fn count(&self, rank: Rank, more: bool) {
@@ -260,7 +322,8 @@ impl Places {
     }
 
     /// Takes back a connection that can carry another request: for whoever waits, or to lie idle.
-    pub fn give_back(self: &Arc<Self>, conn: Conn) {
+    pub fn give_back(self: &Arc<Self>, mut conn: Conn) {
+        conn.place.user = None;
         // Whoever begins to wait closes an idle connection after that; so either it finds this one, or it is seen here.
         let taken = self.idle.put(conn, || self.waiting.load(SeqCst) > 0);
         if let Some(conn) = taken {
@@ -272,27 +335,33 @@ impl Places {
     fn hand_over(&self, mut conn: Conn) {
         loop {
             let mut state = self.lock();
-            let Some(rank) = state.first() else {
+            let Some((rank, (round, id))) = self.first(&state, 1, |_| true) else {
                 // With the lock held: whoever begins to wait finds it lying idle.
                 let spare = self.idle.put(conn, || false);
                 drop(state);
                 return drop(spare);
             };
             let is_over = state.open > state.bound.limit(rank);
-            let queue = &mut state.queues[rank as usize];
-            let until = queue.front().map(|first| first.since + LENIENCY);
+            let until = state.queues[rank as usize].get(&(round, id)).map(|first| first.since + LENIENCY);
             let own = Some(worker());
-            let place =
-                queue.iter().take(SEARCHED).position(|waiter| waiter.worker == own && Some(waiter.since) <= until);
-            let Some(waiter) = place.filter(|_| !is_over).and_then(|place| queue.remove(place)) else {
+            let is_near = |(turn, waiter): &(&Turn, &Waiter)| {
+                let is_allowed = || self.allows(waiter, 1);
+                turn.0 <= round + 1 && waiter.worker == own && Some(waiter.since) <= until && is_allowed()
+            };
+            let near = state.queues[rank as usize].iter().take(SEARCHED).find(is_near).map(|(turn, _)| *turn);
+            let Some(waiter) = near.filter(|_| !is_over).and_then(|turn| state.take(rank, turn)) else {
                 drop(state);
                 return drop(conn);
             };
             self.count(rank, false);
+            conn.place.user = waiter.caller.as_ref().map(|(caller, _)| caller.uses(self.number));
             state.granted = Instant::now();
             drop(state);
             match waiter.tell.send(Grant::Conn(conn)) {
-                Err(Grant::Conn(back)) => conn = back,
+                Err(Grant::Conn(back)) => {
+                    conn = back;
+                    conn.place.user = None;
+                }
                 _ => return,
             }
         }
@@ -304,6 +373,7 @@ impl Places {
         if !refused {
             state.bound.closed(Instant::now());
         }
+        self.note(&state);
         drop(state);
         self.grant();
     }
@@ -313,23 +383,33 @@ impl Places {
         loop {
             let mut state = self.lock();
             let open = state.open;
-            let ranks = [Rank::Probe, Rank::Own, Rank::Call].into_iter();
-            let mut served = ranks.filter(|rank| !state.queues[*rank as usize].is_empty());
-            let Some(rank) = served.find(|rank| open < state.bound.limit(*rank)) else { return };
-            let Some(waiter) = state.queues[rank as usize].pop_front() else { return };
+            let Some((rank, turn)) = self.first(&state, 0, |rank| open < state.bound.limit(rank)) else { return };
+            let Some(waiter) = state.take(rank, turn) else { return };
             self.count(rank, false);
-            state.open += 1;
+            let place = self.place(&mut state, waiter.caller.as_ref().map(|(caller, _)| caller));
             state.granted = Instant::now();
             drop(state);
             // Of a waiter that has just left the place comes back by being dropped.
-            let _ = waiter.tell.send(Grant::Place(Place { places: Arc::downgrade(self), refused: false }));
+            let _ = waiter.tell.send(Grant::Place(place));
         }
+    }
+
+    /// Who comes next of the ranks that may: of clients, one that does not have its share. So many connections are in hand.
+    fn first(&self, state: &State, in_hand: usize, may: impl Fn(Rank) -> bool) -> Option<(Rank, Turn)> {
+        [Rank::Probe, Rank::Own, Rank::Call].into_iter().filter(|rank| may(*rank)).find_map(|rank| {
+            let mut near = state.queues[rank as usize].iter().take(SEARCHED);
+            near.find(|(_, waiter)| self.allows(waiter, in_hand)).map(|(turn, _)| (rank, *turn))
+        })
+    }
+
+    fn allows(&self, waiter: &Waiter, in_hand: usize) -> bool {
+        waiter.caller.as_ref().is_none_or(|(caller, _)| self.has_more_for(caller, in_hand))
     }
 
     /// What the node did was not for want of room: a bound that was only suspected is forgotten.
     pub fn cleared(self: &Arc<Self>) {
         self.lock().bound.cleared();
-        self.note_learnt();
+        self.note_bound();
         self.grant();
     }
 
@@ -337,7 +417,7 @@ impl Places {
     pub fn disconnect(self: &Arc<Self>) {
         drop(self.idle.all());
         self.lock().bound.forget();
-        self.note_learnt();
+        self.note_bound();
         self.grant();
     }
 
@@ -351,8 +431,17 @@ impl Places {
         drop(self.idle.stale(Instant::now()));
     }
 
-    fn note_learnt(&self) {
-        self.is_learnt.store(self.lock().bound.is_learnt(), Relaxed);
+    /// From now on so many connections may be open, as the operator says; `None`: as many as the node takes.
+    pub fn set_bound(self: &Arc<Self>, bound: Option<usize>) {
+        self.lock().bound.configure(bound);
+        self.note_bound();
+        self.grant();
+    }
+
+    fn note_bound(&self) {
+        let state = self.lock();
+        self.note(&state);
+        self.is_learnt.store(state.bound.is_learnt(), Relaxed);
     }
 
     /// Whether the node has shown that it takes only so many.
@@ -384,9 +473,12 @@ impl Places {
 }
 
 impl State {
-    /// The rank whose turn it is.
-    fn first(&self) -> Option<Rank> {
-        [Rank::Probe, Rank::Own, Rank::Call].into_iter().find(|rank| !self.queues[*rank as usize].is_empty())
+    /// Takes a waiter out.
+    fn take(&mut self, rank: Rank, turn: Turn) -> Option<Waiter> {
+        if rank == Rank::Call {
+            self.round = self.round.max(turn.0);
+        }
+        self.queues[rank as usize].remove(&turn)
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     descriptors,
     exchange::{Broken, Conn},
     outgoing::Patience,
-    places::{Place, Places, Rank},
+    places::{Caller, Place, Places, Rank},
     request::{Body, Request},
     tls::Tls,
     wire::Head,
@@ -99,6 +99,9 @@ pub enum Error {
     /// The node takes no more connections, and none became free in time: nothing was sent.
     #[error("all connections that the node takes are in use")]
     NoPlace,
+    /// Nobody wants it any more: nothing was sent.
+    #[error("the call is not wanted any more")]
+    Unwanted,
     /// The exchange broke: the request may have had its effect.
     #[error("{broken}")]
     Broken {
@@ -125,6 +128,8 @@ pub struct Post<'a> {
     pub sending: Sending,
     /// Whose it is.
     pub rank: Rank,
+    /// The client, where it may have many calls under way.
+    pub caller: Option<&'a Arc<Caller>>,
 }
 
 /// How often a request may be sent, and over which connection.
@@ -239,12 +244,12 @@ impl Upstream {
         gate: &mut impl Gate,
         progress: &mut Progress,
     ) -> Result<Response, Error> {
-        let mut course = Course::new(self, post.sending, post.rank, None, progress);
+        let mut course = Course::new(self, post.sending, post.rank, post.caller, None, progress);
         loop {
             let mut conn = course.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
             if gate.is_shut() {
-                return Err(Error::NoPlace);
+                return Err(Error::Unwanted);
             }
             let write = |out: &mut Vec<u8>| {
                 out.extend_from_slice(&self.post);
@@ -298,7 +303,7 @@ impl Upstream {
         // The time that a client takes to send its body is not bounded by the caller.
         let until = is_streamed.then(|| Instant::now() + patience.idle);
         let sending = if request.fresh || is_streamed { Sending::Fresh } else { Sending::Freely };
-        let mut course = Course::new(self, sending, request.rank, until, progress);
+        let mut course = Course::new(self, sending, request.rank, None, until, progress);
         loop {
             let mut conn = course.conn().await?;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);

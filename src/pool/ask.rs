@@ -121,7 +121,8 @@ async fn post(
     max_bytes: usize,
 ) -> Result<Result<Bytes, Refused>, Trouble> {
     let own = upstream.call_id();
-    let post = Post { headers: &[], body: Outbound::new(body, Some(ID), &own), sending: Sending::Freely, rank };
+    let post =
+        Post { headers: &[], body: Outbound::new(body, Some(ID), &own), sending: Sending::Freely, rank, caller: None };
     let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
@@ -232,6 +233,8 @@ pub fn trouble(node: &Node, error: &Error) -> Trouble {
         Error::Connect(_) => Fault::Unreachable,
         Error::ConnectTimeout(_) => Fault::Silent,
         Error::NoPlace => Fault::Full,
+        // It speaks of the client.
+        Error::Unwanted => Fault::Ours,
         Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };

@@ -95,6 +95,8 @@ pub struct Node {
     /// What runs the link.
     runs: Option<LinkRun>,
     places: Arc<Places>,
+    /// The link's, where it has another host or port.
+    link_places: Option<Arc<Places>>,
     secrets: Arc<Secrets>,
     settings: Settings,
     reach: Reach,
@@ -128,9 +130,10 @@ impl Node {
         let address = |url: &Url| (url.host().clone(), url.port());
         // What listens elsewhere counts for itself.
         let shares = settings.http.as_ref().map(address) == settings.ws.as_ref().map(address);
+        let link_places = (!shares && settings.ws.is_some()).then(|| Places::new(bound, workers));
         let target = |url: &Url, headers| -> Result<Target, String> {
-            let is_shared = shares || !url.scheme().is_websocket();
-            let places = if is_shared { own_places.clone() } else { Places::new(bound, workers) };
+            let of_the_link = link_places.as_ref().filter(|_| url.scheme().is_websocket());
+            let places = of_the_link.unwrap_or(&own_places).clone();
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
@@ -166,6 +169,7 @@ impl Node {
             link,
             runs,
             places: own_places,
+            link_places,
             metrics: Arc::new(metrics.node(labels)),
             traffic: Arc::new(Traffic::new()),
             resting: Arc::default(),
@@ -183,15 +187,13 @@ impl Node {
         })
     }
 
-    /// This node for a pool that takes its pool's place, with its connections and what its traffic tells; `None` if `settings` or
-    /// `reach` are of another node, or would have other connections.
+    /// This node for a pool that takes its pool's place, with its connections and what its traffic tells; `None` if `settings` are of
+    /// another node, or connections would come about otherwise.
     pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
-        // Tier and pair change nothing in how it is reached; how long a call waits for a place, the
-        // places know.
+        // Tier and pair change nothing in how it is reached; how many connections there may be, and how long a call waits for one,
+        // the places know.
         let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
-        let is_same = with(&self.settings) == with(settings)
-            && Reach { patience: None, ..self.reach } == Reach { patience: None, ..reach };
-        if !is_same {
+        if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {
             return None;
         }
         Some(Self {
@@ -212,6 +214,7 @@ impl Node {
             poke: Notify::new(),
             runs: self.runs.clone(),
             places: self.places.clone(),
+            link_places: self.link_places.clone(),
             secrets: self.secrets.clone(),
             settings: settings.clone(),
             reach,
@@ -221,6 +224,20 @@ impl Node {
     /// Its connections are this pool's from now on.
     pub(super) fn take_over(&self) {
         self.places.set_patience(self.reach.patience);
+        self.set_max_connections(self.reach.max_connections);
+    }
+
+    /// So many connections may be open to it from now on; 0: as many as it takes.
+    pub fn set_max_connections(&self, most: usize) {
+        let bound = (most > 0).then_some(most);
+        for places in std::iter::once(&self.places).chain(&self.link_places) {
+            places.set_bound(bound);
+        }
+    }
+
+    /// What the operator says of it.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Whether what is known of `earlier` is known of this node: it is at the same address, as the same client of it.

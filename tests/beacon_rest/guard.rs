@@ -163,3 +163,50 @@ async fn long_request_lines_have_a_number_of_places_and_give_them_back() {
     }
     until("they have their places back", async || send(&proxy, whole.clone()).await.status == 200).await;
 }
+
+#[tokio::test]
+async fn long_request_lines_behind_one_another_are_all_answered() {
+    let node = measuring().await;
+    let proxy = over(&[&node], "").await;
+    let lengths = [100, 60_000, 131_000, 8_300, 200, 90_000];
+    let body = "x".repeat(20_000);
+    let mut all = Vec::new();
+    for length in lengths {
+        all.extend(request("GET", &keys(length), "", ""));
+        all.extend(request("POST", "/eth/v1/beacon/states/head/validators", "", &body));
+    }
+    let mut client = proxy.client().await;
+    let (mut reads, mut writes) = tokio::io::split(client.io);
+    let sends = async {
+        tokio::io::AsyncWriteExt::write_all(&mut writes, &all).await.unwrap();
+    };
+    client = {
+        let mut reader = Client::over(tokio::io::join(&mut reads, tokio::io::sink()));
+        let answers = async {
+            for length in lengths {
+                assert_eq!(reader.response().await.text(), length.to_string());
+                assert_eq!(reader.response().await.status, 200, "behind {length}");
+            }
+        };
+        tokio::join!(sends, answers);
+        Client::over(reads.unsplit(writes))
+    };
+    client.send(request("GET", &keys(70_000), "", "")).await;
+    assert_eq!(client.response().await.text(), "70000");
+}
+
+#[tokio::test]
+async fn a_head_that_finds_no_memory_is_told_so() {
+    let node = measuring().await;
+    let proxy = limited(&node).await;
+    let refused = send(&proxy, request("GET", &keys(100_000), "", "")).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.json()["message"], "max_client_memory is reached: come again");
+}
+
+async fn limited(node: &Node) -> Proxy {
+    let settings = format!("max_client_memory = \"64KiB\"\n{}", nodes(&[node.url()]));
+    let proxy = Proxy::launch(&settings).await;
+    until("the node is up", async || ask(&proxy, "GET", "/eth/v1/node/version").await.status == 200).await;
+    proxy
+}

@@ -219,7 +219,7 @@ async fn requests_wait_while_no_node_serves_and_go_when_one_does() {
     }
     sleep(Duration::from_millis(300)).await;
     let metrics = proxy.admin("GET /metrics").await.text();
-    assert!(metrics.contains("steadfast_held_calls{network=\"default\"} 2"), "{metrics}");
+    assert!(metrics.contains("steadfast_held_calls{layer=\"cl\",network=\"default\"} 2"), "{metrics}");
     let node = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"back\""))).await;
     for client in &mut clients {
         let answer = client.response().await;

@@ -42,7 +42,7 @@ impl Reloadable {
     async fn wait(&self, path: &str, before: usize) -> Client {
         let mut client = self.proxy.client().await;
         client.send(request("GET", path, "", "")).await;
-        let line = format!("steadfast_held_calls{{network=\"default\"}} {}", before + 1);
+        let line = format!("steadfast_held_calls{{layer=\"cl\",network=\"default\"}} {}", before + 1);
         until("it waits", async || self.proxy.admin("GET /metrics").await.text().lines().any(|l| l == line)).await;
         client
     }

@@ -6,6 +6,7 @@
     reason = "each test uses its part, and a helper that cannot go on fails"
 )]
 
+pub mod binary;
 pub mod client;
 pub mod disturb;
 pub mod heights;

@@ -148,8 +148,13 @@ pub struct Proxy {
 impl Proxy {
     /// Starts with `settings` (TOML, without addresses), and waits for nothing.
     pub async fn launch(net: &Net, settings: &str) -> Self {
-        let world =
-            World { dial: Arc::new(net.clone()), listen: Arc::new(net.clone()), threads: None, ..World::real(1) };
+        Self::within(net, settings, None).await
+    }
+
+    /// The same with so many file descriptors, if they are bounded.
+    pub async fn within(net: &Net, settings: &str, descriptors: Option<usize>) -> Self {
+        let (dial, listen) = (Arc::new(net.clone()), Arc::new(net.clone()));
+        let world = World { dial, listen, threads: None, descriptors, ..World::real(1) };
         let settings = Arc::new(Mutex::new(settings.to_owned()));
         let read = settings.clone();
         let source: Source = Arc::new(move || Ok(proxy::config(&read.lock().unwrap())));

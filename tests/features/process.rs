@@ -1,93 +1,36 @@
 //! The binary itself, as an operator runs it.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    thread,
-};
-
 use cucumber::{gherkin::Step, given, then, when};
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::world::{Proxy, SOON, eventually};
+use crate::{
+    binary::Binary,
+    world::{Proxy, SOON, eventually},
+};
 
-/// A running `steadfast`; killed when dropped.
+/// A running `steadfast`.
 pub struct Process {
-    child: Child,
-    file: PathBuf,
-    /// All that it has written.
-    pub log: Arc<Mutex<String>>,
-    ended: Option<ExitStatus>,
+    binary: Binary,
     told: Option<Instant>,
 }
 
 impl Process {
-    /// Runs it with a file that holds `text`.
     fn run(text: &str) -> Self {
-        static FILES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("feature-{}-{}.toml", std::process::id(), FILES.fetch_add(1, Relaxed));
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&path, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-            .args(["run", "--config"])
-            .arg(&path)
-            .env_remove("STEADFAST_UNSET")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = into.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        Self { child, file: path, log, ended: None, told: None }
+        Self { binary: Binary::run(text), told: None }
     }
 
     /// Changes its file to hold `text`.
     pub fn rewrite(&self, text: &str) {
-        std::fs::write(&self.file, text).unwrap();
+        self.binary.rewrite(text);
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.binary.log()
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn ended(&mut self) -> Option<ExitStatus> {
-        self.ended = self.ended.or(self.child.try_wait().unwrap());
-        self.ended
-    }
-
-    /// An address that it says it listens on.
-    fn address(&self, key: &str) -> Option<SocketAddr> {
-        let log = self.log();
-        let (_, rest) = log.split_once(&format!("{key}="))?;
-        rest.split_whitespace().next()?.parse().ok()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
+        self.binary.id()
     }
 }
 
@@ -97,7 +40,7 @@ async fn runs(proxy: &mut Proxy) {
     proxy.process = Some(Process::run(&text));
     let process = proxy.process.as_ref().unwrap();
     let known = eventually("the process says where it listens", SOON, async || {
-        let known = process.address("clients").zip(process.address("admin"));
+        let known = process.binary.address("clients").zip(process.binary.address("admin"));
         known.ok_or_else(|| process.log())
     })
     .await;
@@ -114,7 +57,8 @@ async fn starts_with(proxy: &mut Proxy, step: &Step) {
 #[then(expr = "it ends at once with exit code {int}")]
 async fn ends(proxy: &mut Proxy, code: i32) {
     let process = proxy.process.as_mut().expect("a process");
-    let status = eventually("the process ends", SOON, async || process.ended().ok_or_else(|| process.log())).await;
+    let status =
+        eventually("the process ends", SOON, async || process.binary.ended().ok_or_else(|| process.log())).await;
     assert_eq!(status.code(), Some(code), "{}", process.log());
 }
 
@@ -145,9 +89,7 @@ async fn unheard(proxy: &mut Proxy) {
 #[when("the operator sends SIGTERM")]
 async fn sigterm(proxy: &mut Proxy) {
     let process = proxy.process.as_mut().expect("a process");
-    let pid = process.child.id().to_string();
-    let status = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    assert!(status.success());
+    process.binary.signal("TERM");
     process.told = Some(Instant::now());
 }
 

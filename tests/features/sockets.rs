@@ -282,9 +282,11 @@ async fn send_some(proxy: &mut Proxy, name: &str, count: usize) {
 async fn wait(proxy: &mut Proxy, name: String, count: usize) {
     send_some(proxy, &name, count).await;
     let proxy = &*proxy;
-    eventually("they wait", SOON, async || match proxy.metric(r#"steadfast_held_calls{network="default"}"#).await {
-        Some(held) if held as usize == count => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("they wait", SOON, async || {
+        match proxy.metric(r#"steadfast_held_calls{layer="el",network="default"}"#).await {
+            Some(held) if held as usize == count => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     assert_eq!(proxy.socket(&name).heard().owed(), count);

@@ -1,13 +1,16 @@
 //! What all clients together may make the proxy hold.
 
+use std::future::pending;
+
 use serde_json::Value;
 
 use crate::common::{
-    client::{call, with_headers},
+    client::{ROUNDABOUT, call, with_headers},
     origin::{Origin, Reply},
     proxy::nodes,
     sim::{Net, Proxy},
     until,
+    ws::{frame, upgrade},
 };
 
 const HELD: &str = "steadfast_client_memory_bytes";
@@ -83,4 +86,73 @@ async fn long_answers_beyond_the_memory_for_all_are_refused() {
     assert!(text.contains("max_client_memory"), "{} bytes", text.len());
     drop((clients, late));
     until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
+}
+
+/// A client that makes the proxy hold 600 kB, more than half of what clients may: what it sends, and what it hears when that has to go.
+struct Greedy {
+    what: &'static str,
+    is_websocket: bool,
+    bytes: Vec<u8>,
+    hears: &'static str,
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
+    const ROOM: usize = 600_000;
+    let padded = |method: &str| call(7, method, &format!("[\"{}\"]", "a".repeat(ROOM)));
+    let unfinished = |headers: &str| with_headers("/", headers, padded("eth_call").as_bytes())[..ROOM].to_vec();
+    let whole = |headers: &str, method: &str| with_headers("/", headers, padded(method).as_bytes());
+    let http = |what, bytes, hears| Greedy { what, is_websocket: false, bytes, hears };
+    let ws = |what, bytes| Greedy { what, is_websocket: true, bytes, hears: "" };
+    let (limit, unknown) = ("max_client_memory", "outcome_unknown");
+    let message = frame(0x81, padded("eth_getLogs").as_bytes());
+    for Greedy { what, is_websocket, bytes, hears } in [
+        http("a body", unfinished(""), limit),
+        http("a body beside the lane", unfinished(ROUNDABOUT), limit),
+        http("a read under way", whole("", "eth_getLogs"), limit),
+        http("a read under way beside the lane", whole(ROUNDABOUT, "eth_getLogs"), limit),
+        http("a transaction under way", whole("", "eth_sendRawTransaction"), unknown),
+        http("one under way beside the lane", whole(ROUNDABOUT, "eth_sendRawTransaction"), unknown),
+        ws("a message", message[..ROOM].to_vec()),
+        ws("a message under way", message),
+    ] {
+        let net = Net::default();
+        let origin = Origin::within(&net, |seen| match seen.method().as_str() {
+            "eth_getLogs" | "eth_sendRawTransaction" => Reply::act(async |_io| pending().await),
+            _ => Reply::result(seen, "\"well\""),
+        })
+        .await;
+        let proxy = Proxy::launch(&net, &format!("max_client_memory = \"1MiB\"\n{}", nodes([origin.url()]))).await;
+        until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+        let mut greedy = proxy.client().await;
+        if is_websocket {
+            greedy.send(upgrade("/", "")).await;
+            assert!(greedy.head().await.starts_with("HTTP/1.1 101 "));
+        }
+        greedy.send(bytes).await;
+        until("it is counted", async || proxy.metric(HELD, "").await >= ROOM as f64).await;
+        // Who holds less has its room at once, by either way through the door.
+        let params = format!("[\"{}\"]", "b".repeat(250_000));
+        for headers in ["", ROUNDABOUT] {
+            let mut other = proxy.client().await;
+            other.send(with_headers("/", headers, call(2, "eth_call", &params).as_bytes())).await;
+            let response = other.response().await;
+            assert_eq!(response.status, 200, "{what}, {headers:?}: {}", response.text());
+        }
+        if is_websocket {
+            assert_eq!(greedy.close_code().await, 1013, "{what}");
+        } else {
+            let heard = greedy.response().await;
+            assert_eq!(heard.json()["error"]["data"]["reason"], hears, "{what}");
+            assert_eq!(
+                heard.json()["id"],
+                if what.contains("under way") { Value::from(7) } else { Value::Null },
+                "{what}"
+            );
+            assert!(greedy.is_closed().await, "{what}");
+        }
+        let ended = proxy.metric("steadfast_client_connections_ended_total", "reason=\"memory\"").await;
+        assert!((ended - 1.0).abs() < 0.5, "{what}: {ended}");
+        until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
+    }
 }

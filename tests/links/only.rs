@@ -193,3 +193,24 @@ async fn calls_that_waited_for_one_reach_it_in_the_order_of_their_arrival() {
     let seen: Vec<String> = seen().map(|request| request.params).collect();
     assert_eq!(seen, (1..=20).map(params).collect::<Vec<_>>());
 }
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_over_links_count_as_what_clients_make_us_hold() {
+    let net = Net::default();
+    let devnet = Devnet::start(Options::default(), Arc::new(net.clone())).await.unwrap();
+    let node = devnet.el(0);
+    let settings = |limit: &str| {
+        format!("max_client_memory = \"{limit}\"\n[[el.primary]]\nname = \"el-1\"\nws = \"{}\"\n", node.ws_url())
+    };
+    // Nobody knows whether the method has an effect.
+    let body = call(1, "dev_blob", "[200000]");
+    for (limit, is_refused) in [("64KiB", true), ("16MiB", false)] {
+        let proxy = Proxy::launch(&net, &settings(limit)).await;
+        until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+        for body in [body.clone(), format!("[{body}]")] {
+            let text = proxy.post(&body).await.text();
+            assert_eq!(text.contains("outcome_unknown"), is_refused, "{limit}: {} bytes", text.len());
+            assert!(is_refused || text.len() > 200_000, "{} bytes", text.len());
+        }
+    }
+}

@@ -243,3 +243,65 @@ async fn each_switch_is_told_as_it_was() {
         assert!((count(reason).await - times).abs() < 0.1, "{reason}: {}", count(reason).await);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_gives_nodes_that_stay_their_new_share() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let [one, two, three] = [0, 1, 2].map(|index| devnet.el(index).http_url());
+    let default = nodes([&*one]);
+    let base = |urls: &[&str]| -> String {
+        let each = urls.iter().enumerate();
+        each.map(|(at, url)| format!("[[networks.base.el.primary]]\nname = \"n-{at}\"\nhttp = \"{url}\"\n")).collect()
+    };
+    let proxy = Proxy::within(&net, &[&default, &*base(&[&two])].concat(), Some(400)).await;
+    until_active(&proxy, "el-1").await;
+    let bounds = async || {
+        let status = proxy.admin("/status").await.json();
+        let networks = status["networks"].as_array().unwrap().iter();
+        let nodes = networks.flat_map(|network| network["el"]["nodes"].as_array().unwrap());
+        nodes.map(|node| node["connections"]["bound"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let before = bounds().await;
+    assert_eq!(before, [before[0]; 2]);
+    proxy.post(call(1, "eth_gasPrice", "[]")).await;
+    let opened = devnet.el(0).connections_total();
+    // One network goes on as it is, and of the other a node.
+    proxy.reload(&[&default, &*base(&[&two, &three])].concat()).await;
+    let after = bounds().await;
+    assert_eq!(after, [after[0]; 3]);
+    assert!(after[0] < before[0] && after[0] >= before[0] * 2 / 3 - 1, "{after:?} after {before:?}");
+    // A rule for all changes nothing but the bound either.
+    proxy.reload(&[&*format!("calls.max_node_connections = 7\n{default}"), &base(&[&two])].concat()).await;
+    assert_eq!(bounds().await, [7, 7]);
+    proxy.post(call(2, "eth_gasPrice", "[]")).await;
+    assert!(devnet.el(0).connections_total() <= opened + 1, "its connections were closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_a_reload_removes_leaves_no_series() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let base = format!("[[networks.base.el.primary]]\nname = \"n\"\nhttp = \"{}\"\n", devnet.el(2).http_url());
+    let default = settings(&devnet, &[0]);
+    let proxy = Proxy::launch(&net, &[&*default, &base].concat()).await;
+    until_active(&proxy, "el-1").await;
+    let series = async |network: &str| {
+        let text = proxy.admin("/metrics").await.text();
+        text.lines().filter(|line| line.contains(&format!("network=\"{network}\""))).count()
+    };
+    let ask = async || {
+        let mut client = proxy.client().await;
+        client.send(crate::common::client::post("/base", call(1, "eth_gasPrice", "[]").as_bytes())).await;
+        client.response().await.status
+    };
+    until("it serves", async || ask().await == 200).await;
+    assert!(series("base").await > 20);
+    proxy.reload(&default).await;
+    assert_eq!((series("base").await, ask().await), (0, 404));
+    assert!(series("default").await > 20);
+    // It may come back.
+    proxy.reload(&[&*default, &base].concat()).await;
+    assert_eq!(ask().await, 200);
+    assert!(series("base").await > 20);
+}

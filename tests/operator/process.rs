@@ -2,12 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{
-        atomic::{AtomicUsize, Ordering::SeqCst},
-        mpsc::{Receiver, channel},
-    },
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -18,7 +13,8 @@ use tokio::{
 };
 
 use crate::common::{
-    self,
+    self, SOON,
+    binary::Binary,
     client::{Client, call, post},
     devnet,
     origin::{Origin, Reply},
@@ -33,66 +29,14 @@ pub(crate) const USUAL: &str = "http://127.0.0.1:1";
 const QUICK: &str =
     "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n[health]\ninterval = \"50ms\"\ntimeout = \"500ms\"\n";
 
-/// The binary with a file; killed when dropped.
-struct Process {
-    child: Child,
-    file: PathBuf,
-    log: Receiver<String>,
-}
-
-impl Process {
-    fn start(settings: &str) -> Self {
-        static FILES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("operator-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&file, settings).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-            .args(["run", "--config"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (said, log) = channel();
-        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| said.send(line)));
-        Self { child, file, log }
-    }
-
-    /// Waits for a line of the log with these words, and returns it.
-    fn until_it_says(&mut self, words: &str) -> String {
-        let mut log = Vec::new();
-        loop {
-            match self.log.recv_timeout(common::SOON) {
-                Ok(line) if line.contains(words) => return line,
-                Ok(line) => log.push(line),
-                Err(why) => panic!("{why} without {words:?}:\n{}", log.join("\n")),
-            }
-        }
-    }
-
-    /// Waits until it runs; returns where its clients and its operator connect.
-    fn until_it_runs(&mut self) -> (String, String) {
-        let line = self.until_it_says("steadfast is running");
-        let after = |key: &str| {
-            let rest = line.split_once(key).unwrap_or_else(|| panic!("no {key} in {line}")).1;
-            rest.split(' ').next().unwrap().to_owned()
-        };
-        (after("clients="), after("admin="))
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
-    }
+/// Waits until it runs; returns where its clients and its operator connect.
+fn until_it_runs(process: &mut Binary) -> (String, String) {
+    let line = process.until_it_says("steadfast is running", SOON);
+    let after = |key: &str| {
+        let rest = line.split_once(key).unwrap_or_else(|| panic!("no {key} in {line}")).1;
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    (after("clients="), after("admin="))
 }
 
 #[tokio::test]
@@ -107,14 +51,14 @@ async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_en
     };
     let (first, second) = (settings(origin.url()), settings(&silent_url));
     let waited = spawn_blocking(move || {
-        let mut process = Process::start(&first);
-        process.until_it_says("steadfast is running");
+        let mut process = Binary::run(&first);
+        process.until_it_says("steadfast is running", SOON);
         process
     });
     let mut process = timeout(common::SOON, waited).await.unwrap().unwrap();
     // It listens for signals a moment later only.
     sleep(Duration::from_millis(300)).await;
-    std::fs::write(&process.file, second).unwrap();
+    process.rewrite(&second);
     process.signal("HUP");
     // The reload is under way once its node is being probed.
     let _probe = timeout(common::SOON, silent.accept()).await.expect("the reload probes the new node").unwrap();
@@ -122,7 +66,7 @@ async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_en
     process.signal("TERM");
     let mut status = None;
     until("it ends", async || {
-        status = process.child.try_wait().unwrap();
+        status = process.ended();
         status.is_some()
     })
     .await;
@@ -136,10 +80,10 @@ async fn a_process_that_says_that_it_runs_hears_signals_from_then_on() {
     let settings = format!("listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{}", nodes([origin.url()]));
     let ends = spawn_blocking(move || {
         for start in 1..=20 {
-            let mut process = Process::start(&settings);
-            process.until_it_says("steadfast is running");
+            let mut process = Binary::run(&settings);
+            process.until_it_says("steadfast is running", SOON);
             process.signal("TERM");
-            let status = process.child.wait().unwrap();
+            let status = process.wait();
             assert!(status.success(), "start {start}: {status:?}");
         }
     });
@@ -159,19 +103,19 @@ pub(crate) async fn command(words: &[&str]) -> (i32, String, String) {
 }
 
 /// A process that runs before these nodes, and its client and operator addresses.
-async fn running(settings: String) -> (Process, String, String) {
+async fn running(settings: String) -> (Binary, String, String) {
     let started = spawn_blocking(move || {
-        let mut process = Process::start(&settings);
-        let (clients, admin) = process.until_it_runs();
+        let mut process = Binary::run(&settings);
+        let (clients, admin) = until_it_runs(&mut process);
         (process, clients, admin)
     });
     timeout(common::SOON * 2, started).await.expect("it starts").unwrap()
 }
 
 /// Waits for a line of the log.
-async fn says(mut process: Process, words: &'static str) -> (Process, String) {
+async fn says(mut process: Binary, words: &'static str) -> (Binary, String) {
     let heard = spawn_blocking(move || {
-        let line = process.until_it_says(words);
+        let line = process.until_it_says(words, SOON);
         (process, line)
     });
     timeout(common::SOON * 2, heard).await.unwrap_or_else(|_| panic!("it does not say {words:?}")).unwrap()
@@ -191,11 +135,11 @@ async fn a_second_signal_ends_the_process_at_once() {
         let (again, line) = says(process, "shutting down").await;
         assert!(line.contains("a second signal ends the process at once"), "{line}");
         process = again;
-        assert!(process.child.try_wait().unwrap().is_none(), "it does not wait for the call");
+        assert!(process.ended().is_none(), "it does not wait for the call");
         process.signal(second);
         let mut status = None;
         until("it ends", async || {
-            status = process.child.try_wait().unwrap();
+            status = process.ended();
             status.is_some()
         })
         .await;
@@ -264,7 +208,7 @@ async fn the_operators_commands_do_what_they_say() {
     let (code, said, _) = run(&["reload"]).await;
     assert_eq!((code, &*said), (0, "reloaded: nothing had changed\n"));
     let settings = format!("workers = 7\n{QUICK}{}", nodes([&*one, &*two]));
-    std::fs::write(&process.file, settings).unwrap();
+    process.rewrite(&settings);
     let (code, _, why) = run(&["reload"]).await;
     assert_eq!(code, 1);
     assert!(why.starts_with("workers: ") && why.contains("restart to apply, or change it back"), "{why}");

@@ -148,3 +148,46 @@ async fn a_client_that_takes_drops_of_its_answer_is_closed() {
         assert!(taken < 200_000, "{headers:?}: {taken}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_who_come_at_once_find_the_places_of_the_idle() {
+    const OLD: usize = 80;
+    const NEW: usize = 60;
+    let net = Net::default();
+    let origin = well(&net).await;
+    let settings = format!("max_connections = {OLD}\n{}[ws]\nmax_connections = {OLD}\n", nodes([origin.url()]));
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let read = call(1, "eth_call", "[]");
+    let mut idle = Vec::new();
+    for _ in 0..OLD {
+        let mut client = proxy.client().await;
+        assert_eq!(client.post(&read).await.status, 200);
+        idle.push(client);
+    }
+    let mut new = Vec::new();
+    for _ in 0..NEW {
+        new.push(proxy.client().await);
+    }
+    for client in &mut new {
+        client.send(with_headers("/", "", read.as_bytes())).await;
+    }
+    for (place, client) in new.iter_mut().enumerate() {
+        assert_eq!(client.try_response().await.map(|response| response.status), Ok(200), "{place}");
+    }
+    drop((idle, new));
+    // WebSockets are no different.
+    let mut idle = Vec::new();
+    for _ in 0..OLD {
+        idle.push(proxy.ws().await);
+    }
+    let mut new = Vec::new();
+    for _ in 0..NEW {
+        let mut client = proxy.client().await;
+        client.send(upgrade("/", "")).await;
+        new.push(client);
+    }
+    for (place, client) in new.iter_mut().enumerate() {
+        assert!(client.head().await.starts_with("HTTP/1.1 101 "), "{place}");
+    }
+}

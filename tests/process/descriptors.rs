@@ -1,4 +1,5 @@
-//! Few file descriptors: `ulimit -n`.
+//! Few file descriptors: `ulimit -n`. Honest calls take no longer for what others do, whether those hold connections to the door or
+//! to the nodes.
 
 use std::{future::pending, time::Duration};
 
@@ -19,6 +20,22 @@ fn is_served(seen: &Seen) -> bool {
     seen.calls > 10 && seen.failed.len() <= seen.calls / 10 && seen.unseen.is_empty()
 }
 
+/// What an honest client sees before an attack.
+async fn quiet(process: &Process) -> Seen {
+    let watch = process.watch();
+    sleep(Duration::from_millis(500)).await;
+    watch.end().await
+}
+
+/// A node that never answers `eth_getLogs`.
+async fn node() -> Origin {
+    Origin::start(|seen| match seen.method().as_str() {
+        "eth_getLogs" => Reply::act(async |_io| pending().await),
+        _ => Reply::result(seen, "\"0x1\""),
+    })
+    .await
+}
+
 fn settings(node: &Origin) -> String {
     ["workers = 2\n", &nodes([node.url()])].concat()
 }
@@ -27,6 +44,7 @@ fn settings(node: &Origin) -> String {
 async fn who_connects_and_says_nothing_keeps_nobody_out() {
     let node = Origin::echo().await;
     let mut process = Process::start(&settings(&node), &["ulimit -n 256"]).await;
+    let before = quiet(&process).await;
     let watch = process.watch();
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -38,6 +56,7 @@ async fn who_connects_and_says_nothing_keeps_nobody_out() {
     sleep(Duration::from_secs(1)).await;
     let seen = watch.end().await;
     assert!(process.is_alive() && is_served(&seen), "{seen:?}");
+    assert!(seen.is_as_fast_as(&before), "{seen:?}, and before {before:?}");
     assert!(process.descriptors() < 200, "{}", process.descriptors());
     // The operator's side has descriptors of its own, and a bound.
     for _ in 0..100 {
@@ -54,11 +73,7 @@ async fn who_connects_and_says_nothing_keeps_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_websocket_with_many_slow_calls_keeps_nobody_out() {
-    let node = Origin::start(|seen| match seen.method().as_str() {
-        "eth_getLogs" => Reply::act(async |_io| pending().await),
-        _ => Reply::result(seen, "\"0x1\""),
-    })
-    .await;
+    let node = node().await;
     let mut process = Process::start(&settings(&node), &["ulimit -n 1024"]).await;
     let watch = process.watch();
     let mut ws = Ws::dial(process.clients()).await;
@@ -70,4 +85,27 @@ async fn one_websocket_with_many_slow_calls_keeps_nobody_out() {
     assert!(process.is_alive() && seen.failed.is_empty() && is_served(&seen), "{seen:?}");
     assert!(process.descriptors() < 200, "{}", process.descriptors());
     assert!(process.log().lines().count() < 20, "{}", process.log());
+}
+
+/// Together they would take every connection to the node that there may be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn some_clients_with_slow_calls_leave_the_node_to_others() {
+    let node = node().await;
+    // The node must not go out for what is never answered.
+    let more = "[health]\ntimeout = \"60s\"\nfall = 1000\n";
+    let mut process = Process::start(&[&settings(&node), more].concat(), &["ulimit -n 1024"]).await;
+    let before = quiet(&process).await;
+    let watch = process.watch();
+    let mut sockets = Vec::new();
+    for _ in 0..6 {
+        let mut ws = Ws::dial(process.clients()).await;
+        for id in 0..100 {
+            ws.send(call(id, "eth_getLogs", "[]")).await;
+        }
+        sockets.push(ws);
+    }
+    sleep(Duration::from_secs(3)).await;
+    let seen = watch.end().await;
+    assert!(process.is_alive() && seen.failed.is_empty() && is_served(&seen), "{seen:?}");
+    assert!(seen.is_as_fast_as(&before), "{seen:?}, and before {before:?}");
 }

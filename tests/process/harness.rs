@@ -1,36 +1,24 @@
 //! Runs the binary under limits, watches it, and calls it as honest clients do.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpStream,
     sync::oneshot,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::common::{
     SOON,
+    binary::{ADDRESSES, Binary},
     client::{Client, call},
     until,
 };
 
-/// A running `steadfast`; killed when dropped.
+/// A running `steadfast`.
 pub struct Process {
-    child: Child,
-    file: PathBuf,
-    log: Arc<Mutex<String>>,
+    binary: Binary,
     clients: SocketAddr,
     admin: SocketAddr,
 }
@@ -39,38 +27,16 @@ impl Process {
     /// Runs the binary with `settings` (TOML, without addresses) after these commands of a shell,
     /// such as `ulimit -v 524288`, and waits until a node serves.
     pub async fn start(settings: &str, before: &[&str]) -> Self {
-        static FILES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("process-{}-{}.toml", std::process::id(), FILES.fetch_add(1, SeqCst));
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let addresses = "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n";
-        std::fs::write(&file, [addresses, settings].concat()).unwrap();
-        let script = [before, &["exec \"$0\" run --config \"$1\""]].concat().join(" && ");
-        let mut child = Command::new("sh")
-            .args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = into.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
+        let binary = Binary::run_after(&[ADDRESSES, settings].concat(), before);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self { child, file, log, clients: nowhere, admin: nowhere };
+        let mut process = Self { binary, clients: nowhere, admin: nowhere };
         until("the process says where it listens", async || {
             assert!(process.is_alive(), "{}", process.log());
-            process.address("clients").is_some() && process.address("admin").is_some()
+            process.binary.address("clients").is_some() && process.binary.address("admin").is_some()
         })
         .await;
-        process.clients = process.address("clients").unwrap();
-        process.admin = process.address("admin").unwrap();
+        process.clients = process.binary.address("clients").unwrap();
+        process.admin = process.binary.address("admin").unwrap();
         until("a node serves", async || process.admin_status("/readyz").await == Some(200)).await;
         process
     }
@@ -87,23 +53,21 @@ impl Process {
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.binary.id()
     }
 
     /// All that it has written.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.binary.log()
     }
 
     pub fn is_alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.binary.ended().is_none()
     }
 
-    /// A figure of `/proc/<pid>/status` that is told in kB, such as `VmHWM`; here in bytes.
+    /// As [`Binary::figure`].
     pub fn figure(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a figure");
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        self.binary.figure(name)
     }
 
     /// Nanoseconds of the processor that its threads have had.
@@ -149,8 +113,10 @@ impl Process {
             let mut seen = Seen::default();
             while stopped.try_recv().is_err() {
                 seen.calls += 1;
-                if let Err(why) = honest_call(clients).await {
-                    seen.failed.push(why);
+                let begun = Instant::now();
+                match honest_call(clients).await {
+                    Ok(()) => seen.took.push(begun.elapsed()),
+                    Err(why) => seen.failed.push(why),
                 }
                 seen.looks += 1;
                 if let Err(why) = look(admin).await {
@@ -161,25 +127,6 @@ impl Process {
             seen
         });
         Watch { stop, task }
-    }
-
-    fn address(&self, key: &str) -> Option<SocketAddr> {
-        let log = self.log();
-        let (_, rest) = log.split_once(&format!("{key}="))?;
-        rest.split_whitespace().next()?.parse().ok()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let log = self.log();
-            eprintln!("the process wrote at last:\n{}", &log[log.len().saturating_sub(2000)..]);
-        }
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
     }
 }
 
@@ -193,11 +140,28 @@ pub struct Watch {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub calls: usize,
+    /// How long each took that was answered.
+    pub took: Vec<Duration>,
     /// Why calls failed.
     pub failed: Vec<String>,
     pub looks: usize,
     /// Why the operator's side could not be seen.
     pub unseen: Vec<String>,
+}
+
+impl Seen {
+    /// Whether honest calls took no more than twice as long as in the `quiet` before, but for the slowest hundredth. What a busy
+    /// machine makes of any call is no attack's doing, so less than a second is as good as nothing.
+    pub fn is_as_fast_as(&self, quiet: &Self) -> bool {
+        self.p99() <= 2 * quiet.p99().max(Duration::from_secs(1))
+    }
+
+    /// How long all but the slowest hundredth took at most.
+    fn p99(&self) -> Duration {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        took[(took.len() * 99 / 100).min(took.len() - 1)]
+    }
 }
 
 impl Watch {

@@ -128,6 +128,9 @@ async fn survives(attack: Attack, before: &[&str]) {
     let more = "[health]\ntimeout = \"60s\"\nfall = 1000\n[calls]\ntimeout = \"6s\"\n";
     let settings = format!("{}\n{more}", nodes([node.url()]));
     let mut process = Process::start(&settings, before).await;
+    let quiet = process.watch();
+    sleep(Duration::from_millis(500)).await;
+    let quiet = quiet.end().await;
     let watch = process.watch();
     let sent: Vec<_> = timeout(SOON, attack(process.clients()).join_all()).await.expect("the attack takes too long");
     sleep(Duration::from_secs(1)).await;
@@ -138,6 +141,7 @@ async fn survives(attack: Attack, before: &[&str]) {
     let seen = watch.end().await;
     assert!(process.is_alive(), "{}", process.log());
     assert!(seen.failed.is_empty() && seen.unseen.is_empty() && seen.calls > 1, "{seen:?}");
+    assert!(seen.is_as_fast_as(&quiet), "{seen:?}, and before {quiet:?}");
     assert!(limit > 0.0 && limit <= LIMIT as f64 / 4.0, "{limit}");
     assert!(held <= limit && peak < LIMIT / 4 * 3, "{held} of {limit} held, {peak} at most in use");
     until("all is given back", async || process.metric("steadfast_client_memory_bytes").await == 0.0).await;

@@ -21,7 +21,7 @@ use crate::{
         until,
         ws::frame,
     },
-    echo, lengths,
+    echo, lengths, string,
 };
 
 #[tokio::test(start_paused = true)]
@@ -229,4 +229,63 @@ async fn long_answers_for_a_client_that_takes_nothing_stay_at_the_node() {
             assert!(ws.text().await.trim_end_matches(']').ends_with("x\"}"));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_small_answers_of_a_batch_count_together() {
+    let net = Net::default();
+    let small = string(3000);
+    let origin = Origin::within(&net, move |seen| Reply::result(seen, &small)).await;
+    let proxy = Proxy::launch(&net, &format!("max_client_memory = \"1MiB\"\n{}", nodes([origin.url()]))).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let batch = |count: usize| format!("[{}]", vec![call(1, "eth_call", "[]"); count].join(","));
+    let mut ws = proxy.ws().await;
+    assert!(ws.ask(batch(100)).await.len() > 300_000);
+    ws.send(batch(900)).await;
+    assert_eq!(ws.closed().await.0, 1013);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_no_pongs_is_sent_no_more_of_them() {
+    const PINGS: usize = 20_000;
+    let (_net, _origin, proxy) = echo("[ws]\nmax_outbound = \"64KiB\"\n").await;
+    let mut client = proxy.client().await.upgraded("/").await;
+    let pings = frame(0x89, &[b'p'; 125]).repeat(PINGS / 100);
+    for _ in 0..100 {
+        client.send(&pings).await;
+    }
+    client.send(frame(0x88, &1000u16.to_be_bytes())).await;
+    let mut pongs = 0;
+    while client.frame().await.0 == 0x8a {
+        pongs += 1;
+    }
+    // As many as wait here and on the way, of 127 bytes each.
+    assert!((500..2500).contains(&pongs), "{pongs}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_find_no_more_memory_than_there_is_for_all() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| Reply::result(seen, &seen.params())).await;
+    let proxy = Proxy::launch(&net, &format!("max_client_memory = \"256KiB\"\n{}", nodes([origin.url()]))).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let mut ws = proxy.ws().await;
+    let mut refused = Value::Null;
+    let mut ids = Vec::new();
+    for from in 0..100 {
+        let addresses: Vec<_> = (0..500).map(|at| format!("\"0x{:040x}\"", from * 500 + at)).collect();
+        let params = format!("[\"logs\",{{\"address\":[{}]}}]", addresses.join(","));
+        let mut answer: Value = serde_json::from_str(&ws.ask(call(1, "eth_subscribe", &params)).await).unwrap();
+        if answer["error"].is_object() {
+            refused = answer["error"].take();
+            break;
+        }
+        ids.push(answer["result"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(refused["data"]["reason"], "max_client_memory", "{refused}, after {}", ids.len());
+    assert!(ids.len() > 2);
+    for id in ids {
+        assert_eq!(ws.call("eth_unsubscribe", &format!("[\"{id}\"]")).await, true);
+    }
+    ws.subscribe("[\"logs\",{}]").await;
 }

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -40,7 +43,22 @@ struct State {
 struct Client {
     has: Amount,
     /// By their numbers, which grow: what each takes, and the bell that tells it to go.
-    calls: BTreeMap<u64, (usize, Arc<Notify>)>,
+    calls: BTreeMap<u64, (usize, Arc<Bell>)>,
+}
+
+/// Tells a call to go.
+#[derive(Default)]
+struct Bell {
+    rung: Notify,
+    /// Whether bytes are short, and not places.
+    is_for_bytes: AtomicBool,
+}
+
+/// What there is too little of for another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Short {
+    Calls,
+    Bytes,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -54,7 +72,7 @@ pub(super) struct Place<'a> {
     shares: &'a Shares,
     client: Who,
     number: u64,
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
 }
 
 impl Drop for Place<'_> {
@@ -66,9 +84,10 @@ impl Drop for Place<'_> {
 }
 
 impl Place<'_> {
-    /// Completes when the place has to be given up to another client.
-    pub(super) async fn lost(&self) {
-        self.bell.notified().await;
+    /// Completes when the place has to be given up to another client, with what its call is told.
+    pub(super) async fn lost(&self) -> Refusal {
+        self.bell.rung.notified().await;
+        self.shares.full(if self.bell.is_for_bytes.load(Acquire) { Short::Bytes } else { Short::Calls })
     }
 }
 
@@ -82,9 +101,11 @@ impl Shares {
         self.calls.load(Relaxed) == 0
     }
 
-    /// The refusal of a call for which there is no place.
-    pub(super) fn full(&self) -> Refusal {
-        Refusal::Limit { name: "max_held", limit: self.max_calls }
+    fn full(&self, short: Short) -> Refusal {
+        match short {
+            Short::Calls => Refusal::Limit { name: "max_held", limit: self.max_calls },
+            Short::Bytes => Refusal::Limit { name: "max_held_bytes", limit: self.max_bytes },
+        }
     }
 
     /// A place for a call of `bytes` bytes, whose client is the task that asks.
@@ -97,22 +118,45 @@ impl Shares {
 
     fn enter_as(&self, client: Who, bytes: usize) -> Result<Place<'_>, Refusal> {
         let mut state = self.lock();
-        let has = state.clients.get(&client).map_or(Amount::default(), |client| client.has);
-        while state.total.calls >= self.max_calls {
-            let most = state.by_calls.last().copied().filter(|(calls, _)| *calls > has.calls + 1);
-            let Some((_, most)) = most else { return Err(self.full()) };
-            state.cut(most);
-        }
-        while state.total.bytes + bytes > self.max_bytes {
-            let most = state.by_bytes.last().copied().filter(|(most, _)| *most > has.bytes + bytes);
-            let Some((_, most)) = most else {
-                return Err(Refusal::Limit { name: "max_held_bytes", limit: self.max_bytes });
-            };
-            state.cut(most);
+        // Nobody gives way before it is known that there is room then.
+        let in_the_way = self.in_the_way(&state, client, bytes).map_err(|short| self.full(short))?;
+        for (client, number, short) in in_the_way {
+            state.cut(client, number, short);
         }
         let (number, bell) = state.add(client, bytes);
         self.calls.store(state.total.calls, Relaxed);
         Ok(Place { shares: self, client, number, bell })
+    }
+
+    /// The calls that have to go for another one: of the client that has most, the newest.
+    fn in_the_way(&self, state: &State, client: Who, bytes: usize) -> Result<Vec<(Who, u64, Short)>, Short> {
+        let has = state.clients.get(&client).map_or(Amount::default(), |client| client.has);
+        let mut total = state.total;
+        // What those would have left, and what else they could give up.
+        let mut left = BTreeMap::new();
+        let mut in_the_way = Vec::new();
+        loop {
+            let short = match () {
+                () if total.calls >= self.max_calls => Short::Calls,
+                () if total.bytes + bytes > self.max_bytes => Short::Bytes,
+                () => return Ok(in_the_way),
+            };
+            let (order, least) = match short {
+                Short::Calls => (&state.by_calls, has.calls + 1),
+                Short::Bytes => (&state.by_bytes, has.bytes + bytes),
+            };
+            let of_others = order.iter().rev().find(|(_, who)| !left.contains_key(who)).copied();
+            let of_these = left.iter().map(|(who, (has, _)): (&Who, &(Amount, _))| (has.of(short), *who)).max();
+            let most = of_others.max(of_these).filter(|(most, _)| *most > least);
+            let most = most.and_then(|(_, who)| Some((who, state.clients.get(&who)?)));
+            let Some((who, most)) = most else { return Err(short) };
+            let (has, calls) = left.entry(who).or_insert_with(|| (most.has, most.calls.iter().rev()));
+            let Some((number, (bytes, _))) = calls.next() else { return Err(short) };
+            for amount in [has, &mut total] {
+                *amount = Amount { calls: amount.calls - 1, bytes: amount.bytes - bytes };
+            }
+            in_the_way.push((who, *number, short));
+        }
     }
 
     /// Every change is whole, so a panic elsewhere cannot have spoilt the state.
@@ -121,10 +165,19 @@ impl Shares {
     }
 }
 
+impl Amount {
+    fn of(self, short: Short) -> usize {
+        match short {
+            Short::Calls => self.calls,
+            Short::Bytes => self.bytes,
+        }
+    }
+}
+
 impl State {
-    fn add(&mut self, client: Who, bytes: usize) -> (u64, Arc<Notify>) {
+    fn add(&mut self, client: Who, bytes: usize) -> (u64, Arc<Bell>) {
         self.last += 1;
-        let (number, bell) = (self.last, Arc::new(Notify::new()));
+        let (number, bell) = (self.last, Arc::<Bell>::default());
         self.change(client, |entry| {
             entry.calls.insert(number, (bytes, bell.clone()));
             entry.has = Amount { calls: entry.has.calls + 1, bytes: entry.has.bytes + bytes };
@@ -141,11 +194,12 @@ impl State {
         });
     }
 
-    /// Has a client give up its newest call.
-    fn cut(&mut self, client: Who) {
-        let newest = self.clients.get(&client).and_then(|client| client.calls.last_key_value());
-        let Some((number, bell)) = newest.map(|(number, (_, bell))| (*number, bell.clone())) else { return };
-        bell.notify_one();
+    /// Has a client give up a call.
+    fn cut(&mut self, client: Who, number: u64, short: Short) {
+        if let Some((_, bell)) = self.clients.get(&client).and_then(|client| client.calls.get(&number)) {
+            bell.is_for_bytes.store(short == Short::Bytes, Release);
+            bell.rung.notify_one();
+        }
         self.remove(client, number);
     }
 
@@ -198,6 +252,25 @@ mod tests {
         assert!(!shares.is_empty());
         drop((first, second));
         assert!(shares.is_empty() && shares.lock().clients.is_empty() && shares.lock().by_bytes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_gives_way_to_one_that_finds_no_room() {
+        let shares = Shares::new(3, 1000);
+        let [small, large, other, late] = clients().await;
+        let places = [(large, 400), (other, 300), (other, 300)].map(|(who, bytes)| shares.enter_as(who, bytes).ok());
+        let lost = || places.each_ref().map(|place| place.as_ref().and_then(|place| place.lost().now_or_never()));
+        // A place would be free for it, and not the bytes.
+        assert!(matches!(shares.enter_as(late, 700), Err(Refusal::Limit { name: "max_held_bytes", .. })));
+        assert_eq!(lost(), [None, None, None]);
+        let place = shares.enter_as(small, 50);
+        assert!(place.is_ok());
+        assert_eq!(lost(), [None, None, Some(Refusal::Limit { name: "max_held", limit: 3 })]);
+        drop(place);
+        // Where bytes are short, whoever goes hears of bytes.
+        let more = shares.enter_as(late, 350);
+        assert!(more.is_ok());
+        assert_eq!(lost(), [Some(Refusal::Limit { name: "max_held_bytes", limit: 1000 }), None, None]);
     }
 
     #[tokio::test]

@@ -6,12 +6,19 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 
 use super::{Piped, Problem, query};
 use crate::{
-    door::site::Served,
+    door::{
+        crowd::Seated,
+        site::{Served, Site},
+    },
     events::{HEADERS, Refused, topics},
 };
 
+/// A stream is under way for as long as its client likes, so one part in so many of the door's connections may be streams.
+const PART_OF_STREAMS: usize = 2;
+const FULL: &str = "half of max_connections are event streams already, which is as many as may be";
+
 /// Opens a stream, which lasts for as long as the client wants it. HEAD is answered as GET would be, without the events.
-pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
+pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
     let is_head = *request.method() == Method::HEAD;
     if !is_head && *request.method() != Method::GET {
         let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events are asked for by GET").response();
@@ -24,9 +31,19 @@ pub(super) async fn answer<B>(network: &Served, request: &Request<B>) -> Result<
     let topics = topics::parse(query(request).unwrap_or_default());
     let topics = topics.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
     let memory = crate::door::account(request);
+    let seated = request.extensions().get::<Seated>();
+    let share = (site.max_connections / PART_OF_STREAMS).max(1);
+    let stream = match seated.filter(|_| !is_head).map(|seated| seated.streams(share)) {
+        Some(None) => return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, FULL)),
+        stream => stream.flatten(),
+    };
     match events.subscribe(topics).await.map(|events| events.counted(&memory)) {
         Ok(events) => {
-            let body = if is_head { Piped::new(stream::empty(), None) } else { Piped::new(events.map(Ok), None) };
+            let events = events.map(move |event| {
+                let _is_open = &stream;
+                Ok(event)
+            });
+            let body = if is_head { Piped::new(stream::empty(), None) } else { Piped::new(events, None) };
             let mut response = Response::new(body);
             response
                 .headers_mut()

@@ -9,8 +9,14 @@ use crate::config::Beacon;
 /// 101 kB.
 pub(super) const MAX_TARGET: usize = 128 * 1024;
 
-/// How to refuse what is too long, and what `rules` keep from clients.
-pub(super) fn refusal(rules: &Beacon, method: &Method, path: &str, query: Option<&str>) -> Option<Response<Piped>> {
+/// How to refuse what is too long, and what `rules` keep from clients: a path of so many bytes, which is so if it is written plainly.
+pub(super) fn refusal(
+    rules: &Beacon,
+    method: &Method,
+    plain: &str,
+    length: usize,
+    query: Option<&str>,
+) -> Option<Response<Piped>> {
     if !rules.methods.contains(method) {
         let message = format!("{method} is not passed on here; see beacon.methods");
         let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).response();
@@ -20,22 +26,21 @@ pub(super) fn refusal(rules: &Beacon, method: &Method, path: &str, query: Option
         }
         return Some(response);
     }
-    if path.len() + query.map_or(0, str::len) > MAX_TARGET {
+    if length + query.map_or(0, str::len) > MAX_TARGET {
         let message = format!("the path is longer than {MAX_TARGET} bytes");
         return Some(Problem::new(StatusCode::URI_TOO_LONG, message).response());
     }
-    if is_blocked(rules, path) {
+    if is_blocked(rules, plain) {
         let message = "this path is not for clients; see beacon.blocked";
         return Some(Problem::new(StatusCode::NOT_FOUND, message).response());
     }
     None
 }
 
-/// Whether some server on the way might read the path as one that is blocked.
-fn is_blocked(rules: &Beacon, path: &str) -> bool {
-    let plain = plain(path);
+/// Whether some server on the way might read a plain path as one that is blocked.
+fn is_blocked(rules: &Beacon, plain: &str) -> bool {
     // Some take several slashes for one.
-    rules.blocks(steps(&plain).filter(|step| !step.is_empty()))
+    rules.blocks(steps(plain).filter(|step| !step.is_empty()))
 }
 
 /// The steps of a plain path, without what some servers take for a parameter of a step.
@@ -85,16 +90,16 @@ mod tests {
             "/eth/v1/validator/0X93/feerecipient",
             "/eth/v1/validator/%30x93/graffiti",
         ] {
-            assert!(is_blocked(&Beacon::default(), path), "{path}");
+            assert!(is_blocked(&Beacon::default(), &plain(path)), "{path}");
         }
         for path in ["/eth/v1/node/version", "/eth/v1/keystores%zz", "/eth/v1/%", "/eth/v1/validator/liveness/1"] {
-            assert!(!is_blocked(&Beacon::default(), path), "{path}");
+            assert!(!is_blocked(&Beacon::default(), &plain(path)), "{path}");
         }
     }
 
     #[test]
     fn what_is_encoded_a_thousand_times_is_decoded_in_one_go() {
         let deep = format!("/eth/v1/%{}6beystores", "25".repeat(20_000));
-        assert!(is_blocked(&Beacon::default(), &deep));
+        assert!(is_blocked(&Beacon::default(), &plain(&deep)));
     }
 }

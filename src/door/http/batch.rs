@@ -22,7 +22,7 @@ use crate::{
         rpc::{self, Body, NotARequest, Request},
     },
     memory::{Account, CALL, Claim, Full},
-    net::exchange::Broken,
+    net::{exchange::Broken, places::Caller},
 };
 
 /// How many calls of a batch run at the same time.
@@ -77,13 +77,14 @@ impl Batch {
         });
         let waiting: Vec<Waiting> = waiting.collect();
         let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
-        let (left, memory) = (left.clone(), memory.clone());
+        let (left, memory, caller) = (left.clone(), memory.clone(), Arc::<Caller>::default());
         // A call's future is large, and is made when its turn has come.
         let entries = waiting.into_iter().map(move |entry| {
             let (calls, headers, left, memory) = (calls.clone(), headers.clone(), left.clone(), memory.clone());
+            let caller = caller.clone();
             async move {
                 match entry {
-                    Waiting::Call(raw) => run(&calls, &raw, &headers, arrived, &left, &memory).await,
+                    Waiting::Call(raw) => run(&calls, &raw, &headers, arrived, &left, &memory, &caller).await,
                     Waiting::Wrong(why, id) => Entry::Ready(Refusal::NotARequest(why).body(id.as_deref())),
                 }
             }
@@ -117,10 +118,12 @@ async fn run(
     arrived: Instant,
     left: &AtomicBool,
     memory: &Arc<Account>,
+    caller: &Arc<Caller>,
 ) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // What is wrong with one answer would spoil those of all others.
-    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left), memory };
+    let caller = Some(caller);
+    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left), memory, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

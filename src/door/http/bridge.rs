@@ -7,6 +7,8 @@
 //! - While a request is answered, hyper does not look at what the client does. A client that closes
 //!   its side may wait for its answer all the same; one whose connection is lost does not.
 
+mod words;
+
 use std::{
     io,
     pin::Pin,
@@ -25,6 +27,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use self::words::{Line, Part, begins_a_request, refusal};
 use super::ARRIVAL;
 use crate::{
     door::{LongQuery, stall::Stall},
@@ -44,6 +47,8 @@ const UNCOUNTED: usize = 8 * 1024;
 pub(super) const STAND_IN: &str = "steadfast-long-query";
 /// Nothing that hyper takes for a request.
 const NONSENSE: &[u8] = b"\0\r\n\r\n";
+const TOO_MANY: &str = "too many long request lines are under way: come again";
+const NO_ROOM: &str = "max_client_memory is reached: come again";
 
 /// The stream as hyper has it.
 pub(super) struct Bridge(Arc<Mutex<Inner>>);
@@ -68,8 +73,9 @@ struct Inner {
     is_wanted: bool,
     /// Whether a request is being answered.
     is_busy: bool,
-    /// Whether the next bytes for hyper begin a request, as far as can be told.
+    /// Whether the next bytes for hyper begin a request, as far as can be told, and what they are of otherwise.
     is_fresh: bool,
+    part: Part,
     /// Whether the answer under way is one for as long as the client is there.
     is_stream: bool,
     /// Whether something was written since this was asked last.
@@ -79,7 +85,7 @@ struct Inner {
     /// An answer that looks like one that hyper gives by itself.
     held: Bytes,
     /// What is wrong with the request, if that is known better than by hyper.
-    wrong: Option<StatusCode>,
+    wrong: Option<(StatusCode, Option<&'static str>)>,
     long: Option<Arc<LongQuery>>,
     /// Whether what the client still sends is worth reading, lest it misses why it was refused.
     lingers: bool,
@@ -104,6 +110,8 @@ pub(super) enum End {
 /// How hyper refused a request, and whose form the refusal is to have.
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
+    /// In words, if the status does not say it.
+    pub(super) why: Option<&'static str>,
     pub(super) is_beacon: bool,
 }
 
@@ -137,6 +145,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         is_wanted: false,
         is_busy: false,
         is_fresh: true,
+        part: Part::All,
         is_stream: false,
         has_written: false,
         is_beacon: false,
@@ -153,9 +162,10 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
 }
 
 impl Watch {
-    /// A request begins to be answered. Tells the query that was taken out of it.
-    pub(super) fn begin(&self) -> (Turn, Option<Arc<LongQuery>>) {
+    /// A request begins to be answered, whose body has so many bytes, if that is known. Tells the query that was taken out of it.
+    pub(super) fn begin(&self, body: Option<u64>) -> (Turn, Option<Arc<LongQuery>>) {
         let mut inner = lock(&self.inner);
+        inner.part = body.map_or(Part::All, Part::Body);
         inner.is_busy = true;
         inner.head = None;
         (Turn(self.inner.clone()), inner.long.take())
@@ -207,7 +217,8 @@ impl Watch {
             // Of HTTP/2 it says nothing.
             let digits = rest.unwritten.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
             let told = digits.and_then(|digits| digits.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
-            let refusal = Refusal { status: inner.wrong.unwrap_or(told), is_beacon: inner.is_beacon };
+            let (status, why) = inner.wrong.unwrap_or((told, None));
+            let refusal = Refusal { status, why, is_beacon: inner.is_beacon };
             (rest.unwritten, rest.refusal, rest.lingers) = (Bytes::new(), Some(refusal), true);
         }
         rest.lingers &= !inner.has_left();
@@ -238,7 +249,7 @@ impl Inner {
         if !self.is_busy {
             self.came += count;
             if self.came > UNCOUNTED && self.claim.resize(self.came).is_err() {
-                self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                self.refuse(StatusCode::SERVICE_UNAVAILABLE, Some(NO_ROOM));
             }
         }
         Poll::Ready(Ok(count))
@@ -272,14 +283,18 @@ impl Inner {
 
     /// Reads until the line with which a request begins is known, and shortens that if it is long.
     fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.part = Part::Head { is_line_empty: false };
         loop {
             let (length, end) = match self.line() {
-                Line::Odd => break,
+                Line::Odd => {
+                    self.part = Part::All;
+                    break;
+                }
                 Line::Whole(end) => (end, Some(end)),
                 Line::Part(length) => (length, None),
             };
             if length > LONGEST {
-                self.refuse(StatusCode::URI_TOO_LONG);
+                self.refuse(StatusCode::URI_TOO_LONG, None);
                 break;
             }
             if let Some(end) = end {
@@ -289,12 +304,13 @@ impl Inner {
                     if self.place.is_some() {
                         self.shorten(end);
                     } else {
-                        self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                        self.refuse(StatusCode::SERVICE_UNAVAILABLE, Some(TOO_MANY));
                     }
                 }
                 break;
             }
-            if self.has_left() || ready!(self.poll_fill(context))? == 0 {
+            // It may be found wrong as it comes.
+            if self.has_left() || ready!(self.poll_fill(context))? == 0 || self.wrong.is_some() {
                 break;
             }
         }
@@ -325,11 +341,11 @@ impl Inner {
         };
         let Some((path, query)) = target.split_once('?') else {
             // Of a path alone, none is so long.
-            return self.refuse(StatusCode::URI_TOO_LONG);
+            return self.refuse(StatusCode::URI_TOO_LONG, None);
         };
         let Some(place) = self.place.take() else { return };
         if path.len() > SHORT {
-            return self.refuse(StatusCode::URI_TOO_LONG);
+            return self.refuse(StatusCode::URI_TOO_LONG, None);
         }
         let line = format!("{method} {path}?{STAND_IN} {version}\r\n");
         let long = LongQuery::new(query, place);
@@ -339,15 +355,23 @@ impl Inner {
     }
 
     /// Has hyper refuse the request, which is not read any further.
-    fn refuse(&mut self, status: StatusCode) {
-        self.wrong = Some(status);
+    fn refuse(&mut self, status: StatusCode, why: Option<&'static str>) {
+        self.wrong = Some((status, why));
         self.ahead = NONSENSE.into();
+        self.part = Part::All;
+    }
+
+    /// Notes what was written.
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.has_written |= matches!(outcome, Poll::Ready(Ok(1..)));
+        outcome
     }
 
     /// Writes what was held back and was no refusal.
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
-            let count = ready!(Pin::new(&mut self.stall).poll_write(context, &self.held))?;
+            let outcome = Pin::new(&mut self.stall).poll_write(context, &self.held);
+            let count = ready!(self.wrote(outcome))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -355,39 +379,6 @@ impl Inner {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-/// The line with which a request begins.
-enum Line {
-    /// It is no request's.
-    Odd,
-    /// So much of it has come.
-    Part(usize),
-    /// It ends there.
-    Whole(usize),
-}
-
-/// Whether a line may be a request's first one.
-fn begins_a_request(line: &[u8]) -> bool {
-    let method = line.iter().take_while(|b| b.is_ascii_uppercase()).count();
-    method <= 16 && matches!(line[method..], [] | [b' '] | [b' ', b'/', ..])
-}
-
-/// Where in `bytes` an answer begins that hyper may have given by itself: at their end, with a 4xx
-/// and with nothing in it.
-fn refusal(bytes: &[u8]) -> Option<usize> {
-    if !bytes.ends_with(b"\r\n\r\n") {
-        return None;
-    }
-    let from = bytes.len().saturating_sub(256);
-    let at = from + bytes[from..].windows(10).rposition(|part| part == b"HTTP/1.1 4")?;
-    let head = std::str::from_utf8(&bytes[at..]).ok()?;
-    let mut fields = head.trim_end().split("\r\n").skip(1);
-    let plain = |field: &str| {
-        let field = field.to_ascii_lowercase();
-        field == "content-length: 0" || field == "connection: close" || field.starts_with("date: ")
-    };
-    (head.matches("\r\n\r\n").count() == 1 && fields.all(plain)).then_some(at)
 }
 
 impl Read for Bridge {
@@ -400,7 +391,9 @@ impl Read for Bridge {
         if !inner.is_busy && !inner.ahead.is_empty() {
             inner.head_begins();
         }
-        let count = inner.ahead.len().min(into.remaining());
+        let most = inner.ahead.len().min(into.remaining());
+        let (count, part) = inner.part.of(&inner.ahead[..most]);
+        inner.part = part;
         into.put_slice(&inner.ahead[..count]);
         inner.ahead.advance(count);
         if inner.ahead.is_empty() {
@@ -422,9 +415,11 @@ impl Write for Bridge {
                 inner.held = Bytes::copy_from_slice(bytes);
                 return Poll::Ready(Ok(bytes.len()));
             }
-            return Pin::new(&mut inner.stall).poll_write(context, &bytes[..at]);
+            let outcome = Pin::new(&mut inner.stall).poll_write(context, &bytes[..at]);
+            return inner.wrote(outcome);
         }
-        Pin::new(&mut inner.stall).poll_write(context, bytes)
+        let outcome = Pin::new(&mut inner.stall).poll_write(context, bytes);
+        inner.wrote(outcome)
     }
 
     fn poll_write_vectored(
@@ -432,11 +427,7 @@ impl Write for Bridge {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let is_busy = {
-            let mut inner = lock(&self.0);
-            inner.has_written = true;
-            inner.is_busy
-        };
+        let is_busy = lock(&self.0).is_busy;
         let last = slices.iter().rposition(|slice| !slice.is_empty());
         let first = slices.iter().position(|slice| !slice.is_empty());
         match (first, last) {
@@ -446,13 +437,15 @@ impl Write for Bridge {
             (Some(_), Some(last)) => {
                 let mut inner = lock(&self.0);
                 ready!(inner.poll_release(context))?;
-                return Pin::new(&mut inner.stall).poll_write_vectored(context, &slices[..last]);
+                let outcome = Pin::new(&mut inner.stall).poll_write_vectored(context, &slices[..last]);
+                return inner.wrote(outcome);
             }
             _ => {}
         }
         let mut inner = lock(&self.0);
         ready!(inner.poll_release(context))?;
-        Pin::new(&mut inner.stall).poll_write_vectored(context, slices)
+        let outcome = Pin::new(&mut inner.stall).poll_write_vectored(context, slices);
+        inner.wrote(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    ARRIVAL, IDLE, STALL, Service, answer,
+    ARRIVAL, IDLE, STALL, Service, answer, cut,
     reply::{Content, Patience, Reply},
 };
 use crate::{
@@ -161,7 +161,7 @@ impl<'a> Lane<'a> {
                     return self.refuse(full).await;
                 }
                 // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
-                tokio::select! {
+                let full = tokio::select! {
                     biased;
                     count = self.io.read_buf(&mut self.read) => match count? {
                         0 => return Ok(Left::Closed),
@@ -172,9 +172,11 @@ impl<'a> Lane<'a> {
                                 pace.moved(pace.left().saturating_sub(left), count);
                                 due = now + pace.left();
                             }
+                            continue;
                         }
                     },
                     _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
+                    full = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => full,
                     () = self.alarm.at(due) => {
                         self.service.metrics.client_ended(match () {
                             () if !self.read.is_empty() => Ended::SlowRequest,
@@ -183,7 +185,9 @@ impl<'a> Lane<'a> {
                         });
                         return Ok(Left::Closed);
                     }
-                }
+                };
+                self.service.metrics.client_ended(Ended::Memory);
+                return self.refuse(full).await;
             };
             idle = IDLE;
             if !self.place.begins() {
@@ -191,10 +195,10 @@ impl<'a> Lane<'a> {
             }
             // A client that is lost takes its call with it: one that still waits for a node is then
             // not sent.
-            let Self { io, read, alarm, pass, left, memory, .. } = &mut self;
+            let Self { io, read, alarm, pass, left, memory, service, .. } = &mut self;
             let reply = {
                 let left = &*left;
-                let mut reply = pin!(answer(&calls, body, pass, arrived, left, alarm, memory));
+                let mut reply = pin!(answer(&calls, &body, pass, arrived, left, alarm, memory));
                 let mut patience = None;
                 loop {
                     // All arms are cancel-safe. What comes meanwhile is the next request's.
@@ -209,10 +213,16 @@ impl<'a> Lane<'a> {
                             Ok(_) => {}
                             Err(_) => return Ok(Left::Closed),
                         },
+                        full = poll_fn(|context| memory.poll_cut(context)) => {
+                            service.metrics.client_ended(Ended::Memory);
+                            keep_alive = false;
+                            break cut(&body, full);
+                        }
                         () = over(&mut patience) => return Ok(Left::Closed),
                     }
                 }
             };
+            drop(body);
             keep_alive &= !self.service.is_closing();
             if let Content::Ready(own) = &reply.body
                 && own.len() > SMALL
@@ -367,6 +377,7 @@ impl<'a> Lane<'a> {
                     }
                     continue;
                 }
+                _ = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut()),
             };
             let piece = piece.transpose().map_err(io::Error::other)?;
             match (piece, length) {
@@ -411,6 +422,7 @@ impl<'a> Lane<'a> {
                         waited |= written.is_pending();
                         written
                     }) => count?,
+                    _ = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut()),
                     () = self.alarm.at(due) => {
                         self.service.metrics.client_ended(Ended::SlowReader);
                         return Err(io::ErrorKind::TimedOut.into());
@@ -429,6 +441,12 @@ impl<'a> Lane<'a> {
         (self.write, self.pace) = (gathered, pace);
         // A TLS or simulated stream may keep something back.
         self.io.flush().await
+    }
+
+    /// The end of an answer in the midst of it: what it holds is needed for others.
+    fn cut(&self) -> io::Error {
+        self.service.metrics.client_ended(Ended::Memory);
+        io::ErrorKind::ConnectionAborted.into()
     }
 
     fn head(&mut self, reply: &Reply, length: Option<u64>, keep_alive: bool) {

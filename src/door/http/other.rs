@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     ARRIVAL, IDLE, STALL, Service, answer,
     bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
-    gate,
+    cut, gate,
     reply::{Content, Patience, Reply},
 };
 use crate::{
@@ -46,6 +46,7 @@ use crate::{
         stall::Stall,
     },
     memory::{Account, Claim, Full},
+    metrics,
     net::{BoxIo, exchange::Broken},
 };
 
@@ -78,7 +79,7 @@ pub(super) async fn serve(
     let taken = Mutex::new(None);
     let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone(), memory.incoming());
     let respond = service_fn(|mut request: Request<Incoming>| {
-        let (turn, long) = watch.begin();
+        let (turn, long) = watch.begin(request.body().size_hint().exact());
         if let Some(long) = long.filter(|_| request.uri().query() == Some(STAND_IN)) {
             request.extensions_mut().insert(long);
         }
@@ -88,10 +89,9 @@ pub(super) async fn serve(
             request.extensions_mut().insert(memory.clone());
             let whole = request.body().is_end_stream();
             let asked = place.asked();
-            if !whole {
-                // Who takes the body says when it is whole.
-                request.extensions_mut().insert(asked.seated().clone());
-            } else if !asked.seated().begins() {
+            // Who takes a body says when it is whole.
+            request.extensions_mut().insert(asked.seated().clone());
+            if whole && !asked.seated().begins() {
                 // The connection is ended in this moment.
                 pending::<()>().await;
             }
@@ -116,20 +116,24 @@ pub(super) async fn serve(
     // Both arms are cancel-safe; after the second, the first goes on alone.
     let driven = tokio::select! {
         biased;
-        driven = drive(&mut connection, &watch) => Some(driven),
+        driven = drive(&mut connection, &watch, memory) => Some(driven),
         _ = closing.wait_for(|closing| *closing) => None,
     };
     let driven = match driven {
         Some(driven) => driven,
         None => {
             Pin::new(&mut connection).graceful_shutdown();
-            drive(&mut connection, &watch).await
+            drive(&mut connection, &watch, memory).await
         }
     };
     let unparsed = connection.into_parts().read_buf;
     let by = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
     let outcome = match driven {
         Driven::Lost => return Ok(Ended::Closed),
+        Driven::Cut => {
+            service.metrics.client_ended(metrics::Ended::Memory);
+            return Ok(Ended::Closed);
+        }
         Driven::Over(outcome) => outcome,
     };
     let is_wrong = outcome.as_ref().is_err_and(hyper::Error::is_parse);
@@ -155,9 +159,11 @@ enum Driven {
     Over(Result<(), hyper::Error>),
     /// The client is gone.
     Lost,
+    /// What it holds is needed for others.
+    Cut,
 }
 
-async fn drive<S, F>(connection: &mut http1::Connection<Bridge, S>, watch: &Watch) -> Driven
+async fn drive<S, F>(connection: &mut http1::Connection<Bridge, S>, watch: &Watch, memory: &Account) -> Driven
 where
     S: hyper::service::HttpService<Incoming, ResBody = Streamed, Future = F> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -168,6 +174,10 @@ where
         loop {
             if let Poll::Ready(outcome) = connection.poll_without_shutdown(context) {
                 return Poll::Ready(Driven::Over(outcome));
+            }
+            // A call, or the body of one, has heard of it before, and is answered.
+            if memory.poll_cut(context).is_ready() {
+                return Poll::Ready(Driven::Cut);
             }
             match watch.poll_end(context) {
                 Poll::Pending => {}
@@ -192,13 +202,12 @@ where
 
 /// What hyper refused by itself, in the form that all refusals have.
 fn last_words(refused: &Refused) -> Vec<u8> {
-    let Refused { status, is_beacon } = *refused;
-    let why = match status {
+    let Refused { status, why, is_beacon } = *refused;
+    let why = why.unwrap_or(match status {
         StatusCode::URI_TOO_LONG => "the request line is too long",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the head of the request is too long",
-        StatusCode::SERVICE_UNAVAILABLE => "too many long request lines are under way: come again",
         _ => "this is no request of HTTP/1.1",
-    };
+    });
     let body = gate::body(status, why, is_beacon);
     let reason = status.canonical_reason().unwrap_or_default();
     let later = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
@@ -234,6 +243,7 @@ async fn answered(
         return refuse(&refused, is_beacon);
     }
     if asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
+        service.usher.settle(&site).await;
         let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
         return switch(admitted, taken);
     }
@@ -287,7 +297,7 @@ async fn respond(
         (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, HOME),
         (_, path) if site.calls(path).is_none() => refuse(&NO_NETWORK, false),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, Some(HeaderValue::from_static("POST"))),
-        (&Method::POST, _) => call(&site, request, left).await,
+        (&Method::POST, _) => call(&site, request, service, left).await,
         _ => {
             let mut response =
                 refuse(&gate::Refused::new(StatusCode::METHOD_NOT_ALLOWED, "calls are sent by POST"), false);
@@ -324,7 +334,12 @@ fn refuse(refused: &gate::Refused, is_beacon: bool) -> Response<Streamed> {
     response
 }
 
-async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -> Response<Streamed> {
+async fn call(
+    site: &Site,
+    request: Request<Incoming>,
+    service: &Service,
+    left: &Arc<AtomicBool>,
+) -> Response<Streamed> {
     let arrived = Instant::now();
     let memory = &door::account(&request);
     let Some(calls) = site.calls(request.uri().path()).cloned() else { return refuse(&NO_NETWORK, false) };
@@ -337,22 +352,26 @@ async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -
     match collect(request.into_body(), site.max_body, &mut claim).await {
         Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
-            let reply = answer(&calls, body, &headers, arrived, left, &mut Alarm::default(), memory).await;
-            let mut response = framed(reply);
-            response.body_mut().claim = Some(claim);
-            response
+            let mut alarm = Alarm::default();
+            // Both arms are cancel-safe: a call that is dropped is given up.
+            let full = tokio::select! {
+                biased;
+                reply = answer(&calls, &body, &headers, arrived, left, &mut alarm, memory) => {
+                    let mut response = framed(reply);
+                    response.body_mut().claim = Some(claim);
+                    return response;
+                }
+                full = poll_fn(|context| memory.poll_cut(context)) => full,
+            };
+            service.metrics.client_ended(metrics::Ended::Memory);
+            last(cut(&body, full))
         }
-        Err(Unread::NoRoom(full)) => {
-            let mut response = framed(Reply::refused(&full.into(), None));
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
+        Err(Unread::Cut(full)) => {
+            service.metrics.client_ended(metrics::Ended::Memory);
+            last(Reply::refused(&full.into(), None))
         }
-        Err(Unread::TooLong) => {
-            let mut response = framed(Reply::refused(&Refusal::Limit { name: "max_body", limit: site.max_body }, None));
-            // The rest of the body is not waited for.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+        Err(Unread::NoRoom(full)) => last(Reply::refused(&full.into(), None)),
+        Err(Unread::TooLong) => last(Reply::refused(&Refusal::Limit { name: "max_body", limit: site.max_body }, None)),
         Err(Unread::Lost) => refuse(&gate::Refused::new(StatusCode::BAD_REQUEST, "the body did not come whole"), false),
         Err(Unread::Late) => {
             refuse(&gate::Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"), false)
@@ -360,8 +379,17 @@ async fn call(site: &Site, request: Request<Incoming>, left: &Arc<AtomicBool>) -
     }
 }
 
+/// A reply behind which nothing is waited for, not even the rest of the request.
+fn last(reply: Reply) -> Response<Streamed> {
+    let mut response = framed(reply);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 enum Unread {
     TooLong,
+    /// What has come has to be given up for others.
+    Cut(Full),
     NoRoom(Full),
     Lost,
     Late,
@@ -374,7 +402,13 @@ async fn collect(mut body: Incoming, limit: usize, claim: &mut Claim) -> Result<
     let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
     loop {
         let begun = Instant::now();
-        let frame = timeout(pace.left(), body.frame()).await.map_err(|_| Unread::Late)?;
+        // All arms are cancel-safe.
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            full = poll_fn(|context| claim.account().poll_cut(context)) => return Err(Unread::Cut(full)),
+            () = sleep(pace.left()) => return Err(Unread::Late),
+        };
         let Some(frame) = frame else { break };
         let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
         pace.moved(begun.elapsed(), piece.len());

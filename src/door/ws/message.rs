@@ -29,6 +29,7 @@ use crate::{
         rpc::{self, Body, NotARequest, Request},
     },
     memory::{CALL, Full, SMALL},
+    net::places::Caller,
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct Client {
     max_outbound: usize,
     /// Room for long answers on their way into the mailbox, in units of [`UNIT`].
     room: Semaphore,
+    /// Its share of the connections to nodes.
+    caller: Arc<Caller>,
     /// Of a call that has ended, for the next: calls one after the other share one timer.
     spare: Mutex<Option<Alarm>>,
 }
@@ -81,6 +84,7 @@ impl Client {
             headers,
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
+            caller: Arc::default(),
             spare: Mutex::default(),
         }
     }
@@ -299,7 +303,8 @@ impl Client {
     /// A client would have to close the connection on a message that is not whole.
     fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize]) -> Terms<'t> {
         // A WebSocket whose one side is closed is over.
-        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory: self.mailbox.memory() }
+        let (memory, caller) = (self.mailbox.memory(), Some(&self.caller));
+        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory, caller }
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.

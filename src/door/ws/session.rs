@@ -232,6 +232,9 @@ impl Session {
             if self.deliver(context).is_break() {
                 return Poll::Ready(());
             }
+            if self.mailbox.memory().poll_cut(context).is_ready() {
+                self.cut();
+            }
             self.take_turns();
             // What was added must be looked at once before it can wake anybody.
             if std::mem::take(&mut self.is_work_new) {

@@ -54,9 +54,9 @@ impl Connector {
     pub(super) async fn connect(&self) -> Result<Wire, Failed> {
         let patience = self.patience.connect;
         let places = &self.target.places;
-        let place = match places.free(Rank::Own) {
+        let place = match places.free(Rank::Own, None) {
             Some(place) => place,
-            None => match timeout(patience, places.wait(Rank::Own, true)).await {
+            None => match timeout(patience, places.wait(Rank::Own, true, None)).await {
                 Ok(Grant::Place(place)) => place,
                 Ok(Grant::Conn(_)) | Err(_) => {
                     return Err("all connections that the node takes are in use".to_owned().into());

@@ -42,6 +42,11 @@ impl Bound {
         Self { configured, learnt: None, closed: (0, now) }
     }
 
+    /// The operator says so from now on.
+    pub(super) fn configure(&mut self, bound: Option<usize>) {
+        self.configured = bound;
+    }
+
     pub(super) fn bound(&self) -> Option<usize> {
         self.learnt.as_ref().map(|learnt| learnt.bound).into_iter().chain(self.configured).min()
     }

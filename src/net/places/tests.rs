@@ -30,10 +30,10 @@ fn conn_of(grant: Grant) -> Conn {
 #[tokio::test(start_paused = true)]
 async fn a_place_that_becomes_free_before_one_waits_for_it_is_given() {
     let places = Places::new(Some(1), 0);
-    let only = places.free(Rank::Call).unwrap();
-    assert!(places.free(Rank::Call).is_none());
+    let only = places.free(Rank::Call, None).unwrap();
+    assert!(places.free(Rank::Call, None).is_none());
     drop(only);
-    assert!(timeout(FOR_EVER, places.wait(Rank::Call, false)).await.is_ok());
+    assert!(timeout(FOR_EVER, places.wait(Rank::Call, false, None)).await.is_ok());
 }
 
 /// Where threads meet before each step.
@@ -56,7 +56,7 @@ fn spin(turns: u32) {
 #[test]
 fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
     let places = Places::new(Some(1), 0);
-    let held = conn(places.free(Rank::Call).unwrap());
+    let held = conn(places.free(Rank::Call, None).unwrap());
     let is_locked = || matches!(places.state.try_lock(), Err(TryLockError::WouldBlock));
     thread::scope(|scope| {
         // Whoever lays a connection by waits here; whoever began to wait meanwhile would have looked for an idle one in vain.
@@ -88,7 +88,7 @@ fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
             meeting.meet(3, 2 * round + 1);
         }
     };
-    *holding.lock().unwrap() = Some(conn(places.free(Rank::Call).unwrap()));
+    *holding.lock().unwrap() = Some(conn(places.free(Rank::Call, None).unwrap()));
     thread::scope(|scope| {
         scope.spawn(|| {
             run(1, &|rng, _| {
@@ -100,7 +100,7 @@ fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
         scope.spawn(|| {
             run(2, &|rng, runtime| {
                 runtime.block_on(async {
-                    let mut waits = Box::pin(places.wait(Rank::Call, false));
+                    let mut waits = Box::pin(places.wait(Rank::Call, false, None));
                     if let Ok(grant) = timeout(Duration::ZERO, &mut waits).await {
                         places.give_back(conn_of(grant));
                     }
@@ -111,7 +111,7 @@ fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
         scope.spawn(|| {
             run(3, &|rng, runtime| {
                 spin(rng.u32(..200));
-                match runtime.block_on(async { timeout(FOR_EVER, places.wait(Rank::Call, false)).await }) {
+                match runtime.block_on(async { timeout(FOR_EVER, places.wait(Rank::Call, false, None)).await }) {
                     Ok(grant) => *holding.lock().unwrap() = Some(conn_of(grant)),
                     Err(_) => forgotten.store(true, SeqCst),
                 }
@@ -120,4 +120,60 @@ fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
     });
     assert!(!forgotten.into_inner(), "one waits for ever: {:?}", places.occupancy());
     assert_eq!((places.occupancy().open, places.occupancy().waiting), (1, 0));
+}
+
+/// What a wait comes to when all is granted that is free now.
+async fn granted<'p>(waits: &mut (impl Future<Output = Grant> + Unpin + 'p)) -> Option<Conn> {
+    timeout(Duration::ZERO, waits).await.ok().map(conn_of)
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_wait_take_turns() {
+    let places = Places::new(Some(1), 0);
+    let [many, few] = [(); 2].map(|()| Arc::<Caller>::default());
+    let mut held = Some(conn(places.free(Rank::Call, Some(&many)).unwrap()));
+    let mut waits = Vec::new();
+    for caller in [Some(&many), Some(&many), Some(&many), Some(&few), Some(&few), None] {
+        let mut wait = Box::pin(places.wait(Rank::Call, false, caller));
+        assert!(granted(&mut wait).await.is_none());
+        waits.push(wait);
+    }
+    for expected in [0, 3, 5, 1, 4, 2] {
+        places.give_back(held.take().unwrap());
+        held = granted(&mut waits[expected]).await;
+        assert!(held.is_some(), "{expected}");
+    }
+    assert_eq!(places.waiting_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_leaves_connections_to_others() {
+    let places = Places::new(Some(42), 0);
+    let [many, few, another] = [(); 3].map(|()| Arc::<Caller>::default());
+    let take = |caller| places.idle(Some(caller)).or_else(|| places.free(Rank::Call, Some(caller)).map(conn));
+    // Whether connections are opened or lie idle.
+    for _ in 0..2 {
+        let mut held: Vec<_> = std::iter::from_fn(|| take(&many)).collect();
+        assert_eq!(held.len(), 30);
+        let mut more = Box::pin(places.wait(Rank::Call, false, Some(&many)));
+        assert!(granted(&mut more).await.is_none());
+        // The others have theirs at once, also by waiting, though one waits before them.
+        let mut others = Vec::new();
+        for (is_fresh, caller) in [(false, &few), (true, &another)] {
+            let mut wait = Box::pin(places.wait(Rank::Call, is_fresh, Some(caller)));
+            others.push(granted(&mut wait).await.expect("a connection"));
+        }
+        // When as many are free as before, the one that waits has another.
+        others.into_iter().for_each(|conn| places.give_back(conn));
+        places.give_back(held.pop().unwrap());
+        let last = granted(&mut more).await;
+        assert!(last.is_some());
+        held.extend(last);
+        drop(more);
+        held.into_iter().for_each(|conn| places.give_back(conn));
+        assert_eq!((places.occupancy().waiting, many.may_have_more(places.number, 40, || 0)), (0, true));
+    }
+    // Where the node takes as many as there may be, nobody is held back.
+    let places = Places::new(None, 0);
+    assert_eq!((0..500).filter_map(|_| places.free(Rank::Call, Some(&many))).map(std::mem::forget).count(), 500);
 }

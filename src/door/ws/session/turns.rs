@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{CROWDED, Event, GONE, Session, State};
@@ -12,8 +13,10 @@ use crate::{
     door::ws::{
         frame::{Closing, NO_ROOM},
         message::{Message, Network},
+        reader::Reader,
     },
     memory::{CALL, Claim},
+    metrics::Ended,
 };
 
 /// Calls that wait for their turn at once, at most; further ones are refused.
@@ -103,6 +106,16 @@ impl Session {
     /// Leaves its place to another, which waits for it: the client is told, and its own close is not waited for.
     pub(super) fn make_room(&mut self) {
         self.close(&CROWDED);
+        if matches!(self.state, State::Closing) {
+            self.state = State::Answering;
+        }
+    }
+
+    /// Gives up all that the client makes the proxy hold, which is needed for others.
+    pub(super) fn cut(&mut self) {
+        self.metrics.client_ended(Ended::Memory);
+        self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
+        self.reader = Reader::new(Bytes::new(), self.limits.max_message);
         if matches!(self.state, State::Closing) {
             self.state = State::Answering;
         }

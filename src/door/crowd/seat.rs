@@ -1,0 +1,214 @@
+//! What one connection says of itself, in a seat of its own.
+
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{
+        AtomicBool, AtomicU64, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
+};
+
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+
+use super::Crowd;
+
+/// Of a seat whose connection has something under way.
+const BUSY: u64 = 0;
+/// Of a seat whose connection has to go.
+const ENDED: u64 = u64::MAX;
+/// Those that have become idle are noted up to this number; more than are ever asked for at once.
+const MOST_RESTED: usize = 256;
+
+/// What all seats of a crowd share.
+pub(super) struct Common {
+    started: Instant,
+    /// Whether whoever becomes idle is to say so, and those that did: since when, and their numbers.
+    is_asked: AtomicBool,
+    rested: Mutex<Vec<(u64, u64)>>,
+    /// Connections whose answer lasts for as long as the client likes.
+    streams: AtomicUsize,
+}
+
+/// A connection's seat.
+pub(super) struct Seat {
+    /// Since when the connection is idle, in milliseconds from the crowd's beginning and one; or [`BUSY`], or [`ENDED`].
+    state: AtomicU64,
+    number: u64,
+    /// Who ends at the bell.
+    bell: Notify,
+    /// Who does not hear it.
+    task: OnceLock<AbortHandle>,
+    common: Arc<Common>,
+}
+
+/// A connection's place, given up when it is dropped. It is idle until it says that it is not.
+pub struct Place {
+    crowd: Arc<Crowd>,
+    number: u64,
+    seat: Arc<Seat>,
+}
+
+/// A request whose head has come, until it is answered: until this is dropped.
+pub struct Asked(Seated);
+
+/// A connection's seat, for who has to do with a request of its.
+#[derive(Clone)]
+pub struct Seated(Arc<Seat>);
+
+/// A connection's share of those whose answer has no end, given up when it is dropped.
+pub struct Stream(Arc<Common>);
+
+impl Common {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            is_asked: AtomicBool::new(false),
+            rested: Mutex::default(),
+            streams: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whether those that become idle are to say so. What was said before is forgotten.
+    pub(super) fn ask_who_rests(&self, asks: bool) {
+        self.take_rested();
+        self.is_asked.store(asks, Release);
+    }
+
+    /// Those that became idle since this was asked last: since when, and their numbers.
+    pub(super) fn take_rested(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut *self.rested.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Seat {
+    /// One that is idle from now on.
+    pub(super) fn new(common: Arc<Common>, number: u64) -> Arc<Self> {
+        let seat = Self { state: AtomicU64::new(BUSY), number, bell: Notify::new(), task: OnceLock::new(), common };
+        seat.rests(Instant::now());
+        Arc::new(seat)
+    }
+
+    /// Since when it is idle, if it is.
+    pub(super) fn idle_since(&self) -> Option<u64> {
+        Some(self.state.load(Acquire)).filter(|state| ![BUSY, ENDED].contains(state))
+    }
+
+    /// Has it go, if it is idle since then.
+    pub(super) fn has_to_go(&self, idle_since: u64) -> bool {
+        self.state.compare_exchange(idle_since, ENDED, AcqRel, Acquire).is_ok()
+    }
+
+    fn begins(&self) -> bool {
+        // An end stays one.
+        self.state.fetch_update(AcqRel, Acquire, |state| (state != ENDED).then_some(BUSY)).is_ok()
+    }
+
+    fn rests(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.common.started).as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX / 2) + 1;
+        // Only who is idle is ended, so that this cannot undo an end.
+        self.state.store(since, Release);
+        if self.common.is_asked.load(Acquire) {
+            let mut rested = self.common.rested.lock().unwrap_or_else(PoisonError::into_inner);
+            if rested.len() < MOST_RESTED {
+                rested.push((since, self.number));
+            }
+        }
+    }
+
+    /// Rings the bell.
+    pub(super) fn end(&self) {
+        self.bell.notify_one();
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+impl Place {
+    pub(super) fn new(crowd: Arc<Crowd>, number: u64, seat: Arc<Seat>) -> Self {
+        Self { crowd, number, seat }
+    }
+
+    /// From now on something is under way; `false` when the connection has to go instead.
+    #[must_use]
+    pub fn begins(&self) -> bool {
+        self.seat.begins()
+    }
+
+    /// From `now` on nothing is under way. To be called only after [`Place::begins`].
+    pub fn rests(&self, now: Instant) {
+        self.seat.rests(now);
+    }
+
+    /// Notes that the head of a request has come. While its body comes, the connection is still idle.
+    pub fn asked(&self) -> Asked {
+        Asked(Seated(self.seat.clone()))
+    }
+
+    /// Completes when the connection has to go.
+    pub fn told_to_go(&self) -> impl Future<Output = ()> + Send + use<> {
+        let seat = self.seat.clone();
+        async move { seat.bell.notified().await }
+    }
+
+    /// The seat, for who does not keep the place.
+    pub fn seated(&self) -> Seated {
+        Seated(self.seat.clone())
+    }
+}
+
+impl Seated {
+    /// As [`Place::begins`].
+    #[must_use]
+    pub fn begins(&self) -> bool {
+        self.0.begins()
+    }
+
+    /// Has the task ended with the connection, wherever it is.
+    pub fn ends_with(&self, task: AbortHandle) {
+        // A connection has one task.
+        let _ = self.0.task.set(task);
+        if self.0.state.load(Acquire) == ENDED {
+            self.0.end();
+        }
+    }
+
+    /// Notes that the answer lasts for as long as the client likes. Such a connection is never idle, so no more than `most` are let
+    /// in: `None` beyond that.
+    pub fn streams(&self, most: usize) -> Option<Stream> {
+        let streams = &self.0.common.streams;
+        let more = streams.fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1));
+        more.is_ok().then(|| Stream(self.0.common.clone()))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Asked {
+    /// The seat, for who takes the body or answers.
+    pub fn seated(&self) -> &Seated {
+        &self.0
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let seat = &self.0.0;
+        if seat.begins() {
+            seat.rests(Instant::now());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // It may have been chosen to go, and is gone.
+        let had_to_go = self.seat.state.swap(BUSY, AcqRel) == ENDED;
+        self.crowd.leave(self.number, had_to_go);
+    }
+}

@@ -1,0 +1,90 @@
+//! What the bridge reads of HTTP: where a request begins, where its head ends, and what is a refusal of hyper's own.
+
+/// The line with which a request begins.
+pub(super) enum Line {
+    /// It is no request's.
+    Odd,
+    /// So much of it has come.
+    Part(usize),
+    /// It ends there.
+    Whole(usize),
+}
+
+/// Whether a line may be a request's first one.
+pub(super) fn begins_a_request(line: &[u8]) -> bool {
+    let method = line.iter().take_while(|b| b.is_ascii_uppercase()).count();
+    method <= 16 && matches!(line[method..], [] | [b' '] | [b' ', b'/', ..])
+}
+
+/// Where in `bytes` an answer begins that hyper may have given by itself: at their end, with a 4xx
+/// and with nothing in it.
+pub(super) fn refusal(bytes: &[u8]) -> Option<usize> {
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let from = bytes.len().saturating_sub(256);
+    let at = from + bytes[from..].windows(10).rposition(|part| part == b"HTTP/1.1 4")?;
+    let head = std::str::from_utf8(&bytes[at..]).ok()?;
+    let mut fields = head.trim_end().split("\r\n").skip(1);
+    let plain = |field: &str| {
+        let field = field.to_ascii_lowercase();
+        field == "content-length: 0" || field == "connection: close" || field.starts_with("date: ")
+    };
+    (head.matches("\r\n\r\n").count() == 1 && fields.all(plain)).then_some(at)
+}
+
+/// Bytes on their way to hyper, which gets no more of them than one request has: the line of the next one is to be looked at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Of a head, whose last line is empty so far.
+    Head { is_line_empty: bool },
+    /// Of a body, so many more.
+    Body(u64),
+    /// Whatever comes: the length of a body in chunks is known to hyper alone.
+    All,
+}
+
+impl Part {
+    /// How many of `bytes` belong to it, and what comes after them.
+    pub(super) fn of(self, bytes: &[u8]) -> (usize, Self) {
+        match self {
+            Self::Head { mut is_line_empty } => {
+                for (at, byte) in bytes.iter().enumerate() {
+                    match byte {
+                        b'\n' if is_line_empty => return (at + 1, Self::All),
+                        b'\n' => is_line_empty = true,
+                        b'\r' => {}
+                        _ => is_line_empty = false,
+                    }
+                }
+                (bytes.len(), Self::Head { is_line_empty })
+            }
+            // Who asks for more than there is knows better.
+            Self::Body(0) | Self::All => (bytes.len(), Self::All),
+            Self::Body(left) => {
+                let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                (count, Self::Body(left - count as u64))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_at_its_empty_line_however_it_comes() {
+        let head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let more = [&head[..], b"GET /b"].concat();
+        for cut in 0..head.len() {
+            let start = Part::Head { is_line_empty: false };
+            let (count, part) = start.of(&more[..cut]);
+            assert_eq!(count, cut);
+            assert_eq!(part.of(&more[cut..]), (head.len() - cut, Part::All), "{cut}");
+        }
+        assert_eq!(Part::Head { is_line_empty: false }.of(b"GET / HTTP/1.1\n\nx"), (16, Part::All));
+        assert_eq!(Part::Body(3).of(b"abcd"), (3, Part::Body(0)));
+        assert_eq!(Part::Body(9).of(b"abcd"), (4, Part::Body(5)));
+    }
+}

@@ -1,0 +1,202 @@
+//! What one client takes of the sum, in claims that give their bytes back.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU8, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::{Budget, FREE, Full, STEP, Side};
+
+/// The bytes of one connection. It is its worker's, so its lock is never waited for.
+#[derive(Debug)]
+pub struct Account {
+    budget: Arc<Budget>,
+    pub(super) number: u64,
+    /// Where the client is, where that is known.
+    client: Option<IpAddr>,
+    /// Whether a connection is behind it, which hears that it has to give up what is held.
+    is_driven: bool,
+    /// Bytes in use. They decide what is taken from the sum.
+    used: Mutex<usize>,
+    duty: AtomicU8,
+    /// Bytes that are counted as good as given back.
+    pub(super) promised: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+/// Whether an account has to give up what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    None = 0,
+    /// It has to, and has not heard of that.
+    Told = 1,
+    /// It does.
+    Heard = 2,
+}
+
+/// What `used` bytes of one connection take from the sum.
+fn price(used: usize) -> usize {
+    used.saturating_sub(FREE).div_ceil(STEP) * STEP
+}
+
+impl Account {
+    /// An account of no connection: nobody has it give up what it holds.
+    pub fn open(budget: &Arc<Budget>) -> Arc<Self> {
+        Self::new(budget, None, false)
+    }
+
+    /// An account of a new connection of this client, whose task polls [`Account::poll_cut`].
+    pub fn of(budget: &Arc<Budget>, client: Option<IpAddr>) -> Arc<Self> {
+        Self::new(budget, client, true)
+    }
+
+    fn new(budget: &Arc<Budget>, client: Option<IpAddr>, is_driven: bool) -> Arc<Self> {
+        Arc::new(Self {
+            budget: budget.clone(),
+            number: budget.next_number(),
+            client,
+            is_driven,
+            used: Mutex::new(0),
+            duty: AtomicU8::new(Duty::None as u8),
+            promised: AtomicUsize::new(0),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    /// The address of the client, where that is known.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// An account that nobody limits, for what is the proxy's own.
+    pub fn unlimited() -> Arc<Self> {
+        Self::open(&Budget::new(usize::MAX))
+    }
+
+    /// A claim, empty yet, for what the client sends.
+    pub fn incoming(self: &Arc<Self>) -> Claim {
+        Claim { account: self.clone(), bytes: 0, side: Side::In }
+    }
+
+    /// A claim, empty yet, for what is to be sent to the client.
+    pub fn outgoing(self: &Arc<Self>) -> Claim {
+        Claim { account: self.clone(), bytes: 0, side: Side::Out }
+    }
+
+    /// Ready, once, when all that is held has to be given up at once for clients that hold less. To be polled by the connection's
+    /// own task, which is the one that is woken.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Full> {
+        if self.duty.load(Acquire) != Duty::Told as u8 {
+            self.waker.register(context.waker());
+        }
+        let heard = self.duty.compare_exchange(Duty::Told as u8, Duty::Heard as u8, AcqRel, Acquire);
+        if heard.is_ok() { Poll::Ready(Full(self.budget.limit())) } else { Poll::Pending }
+    }
+
+    pub(super) fn duty(&self) -> Duty {
+        match self.duty.load(Acquire) {
+            0 => Duty::None,
+            1 => Duty::Told,
+            _ => Duty::Heard,
+        }
+    }
+
+    pub(super) fn set_duty(&self, duty: Duty) {
+        self.duty.store(duty as u8, Release);
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Keeps so much of what was promised; tells how much there was of it.
+    pub(super) fn keep(&self, bytes: usize) -> usize {
+        let kept = self.promised.load(Relaxed).min(bytes);
+        self.promised.fetch_sub(kept, Relaxed);
+        kept
+    }
+
+    /// Changes what is in use from `before` to `after` bytes; without a side nothing is refused.
+    fn change(self: &Arc<Self>, before: usize, after: usize, side: Option<Side>) -> Result<(), Full> {
+        let mut used = self.lock();
+        let now = *used - before + after;
+        let (taken, price) = (price(*used), price(now));
+        if price != taken {
+            match side {
+                Some(side) if price > taken => self.budget.take(price - taken, price, side)?,
+                _ => self.budget.adjust(taken, price),
+            }
+            if self.is_driven {
+                self.budget.ranks.change(self, taken, price);
+            }
+        }
+        *used = now;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        // It is one number, so a panic elsewhere cannot have spoilt it.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A part of an account. It gives its bytes back when it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    account: Arc<Account>,
+    bytes: usize,
+    side: Side,
+}
+
+impl Claim {
+    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's connection.
+    pub fn beside(&self) -> Self {
+        Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
+    }
+
+    /// Makes it `bytes` large. It can always become smaller.
+    ///
+    /// # Errors
+    /// When there is no room for more; it stays as large as it was.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Full> {
+        if bytes != self.bytes {
+            self.account.change(self.bytes, bytes, Some(self.side))?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Makes it `bytes` large, also beyond the limit: for what is there already.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            // Without a side nothing is refused.
+            let _ = self.account.change(self.bytes, bytes, None);
+            self.bytes = bytes;
+        }
+    }
+
+    /// How large it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whose it is.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}

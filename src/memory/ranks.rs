@@ -1,0 +1,80 @@
+//! Who holds how much of the full sum. When somebody needs room, the account that holds most gives up what it holds, if that is
+//! more than the other would have then: so no client keeps the rest out.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
+    },
+};
+
+use super::{Account, account::Duty};
+
+/// The accounts that take from the sum. The lock is taken where an account takes another step, so small calls never do.
+#[derive(Debug, Default)]
+pub(super) struct Ranks {
+    /// By what they take, and by their numbers; without those that have been told to give it up.
+    by_price: Mutex<BTreeMap<(usize, u64), Arc<Account>>>,
+    /// Bytes that those will give back who were told to.
+    promised: AtomicUsize,
+    /// Bytes that were taken on such promises, since there were none.
+    borrowed: AtomicUsize,
+}
+
+impl Ranks {
+    /// Bytes that are about to come back.
+    pub(super) fn promised(&self) -> usize {
+        self.promised.load(Acquire)
+    }
+
+    /// Bytes that were taken because others are about to come back.
+    pub(super) fn borrowed(&self) -> usize {
+        self.borrowed.load(Relaxed)
+    }
+
+    /// Takes so many bytes more for those that are about to come back.
+    pub(super) fn borrow(&self, more: usize) {
+        self.borrowed.fetch_add(more, Relaxed);
+    }
+
+    /// An account takes `price` now, after `before`.
+    pub(super) fn change(&self, account: &Arc<Account>, before: usize, price: usize) {
+        let mut by_price = self.lock();
+        if account.duty() == Duty::None {
+            by_price.remove(&(before, account.number));
+            if price > 0 {
+                by_price.insert((price, account.number), account.clone());
+            }
+            return;
+        }
+        let kept =
+            if price == 0 { account.promised.swap(0, Relaxed) } else { account.keep(before.saturating_sub(price)) };
+        if self.promised.fetch_sub(kept, Relaxed) == kept {
+            self.borrowed.store(0, Relaxed);
+        }
+        if price == 0 {
+            account.set_duty(Duty::None);
+        }
+    }
+
+    /// Has the account that takes most give it up, if that is more than `price`; `false` when none takes more.
+    pub(super) fn cut(&self, price: usize) -> bool {
+        let mut by_price = self.lock();
+        let Some(most) = by_price.last_entry().filter(|most| most.key().0 > price) else { return false };
+        let ((promised, _), account) = most.remove_entry();
+        account.promised.store(promised, Relaxed);
+        self.promised.fetch_add(promised, Relaxed);
+        account.set_duty(Duty::Told);
+        account.wake();
+        true
+    }
+
+    /// Every change is whole, so a panic elsewhere cannot have spoilt the order.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(usize, u64), Arc<Account>>> {
+        self.by_price.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -17,11 +17,13 @@ mod pause;
 mod promise;
 pub mod rest;
 mod settle;
+mod terms;
 
-use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
+pub use self::terms::Terms;
 use self::{
     alarm::Alarm,
     answer::Answer,
@@ -36,15 +38,13 @@ use self::{
     promise::Null,
 };
 use crate::{
-    config::{Calls as Settings, Policy, Verify},
+    config::{Calls as Settings, Policy},
     domain::{
         method::{Class, Method},
         refusal::Refusal,
         rpc::Request,
     },
-    memory::Account,
     metrics::{CallMetrics, CallOutcome, Metrics},
-    net::places::Caller,
     pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
 };
 
@@ -58,26 +58,6 @@ pub struct Calls {
     hold: Hold<Calls>,
     /// Who answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
-}
-
-/// What a door wants of a call.
-#[derive(Clone, Copy)]
-pub struct Terms<'a> {
-    /// Lines to send along.
-    pub headers: &'a [u8],
-    /// When the call came: its deadline counts from then.
-    pub arrived: Instant,
-    /// These nodes, by their indexes, come last: their answers to this call were lost on the way.
-    pub avoid: &'a [usize],
-    /// How closely the answer is looked at.
-    pub verify: Verify,
-    /// Turns true when the client has closed its side, where that can be told: it may have left, or
-    /// wait for its answer all the same.
-    pub left: Option<&'a AtomicBool>,
-    /// Whose bytes a long answer is.
-    pub memory: &'a Arc<Account>,
-    /// The client, where it may have many calls under way.
-    pub caller: Option<&'a Arc<Caller>>,
 }
 
 /// What becomes of a call.

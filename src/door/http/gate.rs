@@ -3,9 +3,12 @@
 //! A web page can send requests here from its visitor's machine. It says where it comes from
 //! (`Origin`), and, if it made its own name point here, it asks by that name (`Host`).
 
-use http::{HeaderName, HeaderValue, Request, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 
 use crate::{domain::refusal::Refusal, door::site::Site};
+
+/// What is at home, for load balancers and for whoever looks.
+pub(super) const HOME: &str = "Steadfast: Ethereum JSON-RPC by POST or WebSocket here, the beacon API below eth/\n";
 
 /// Why a request is not served.
 pub(super) struct Refused {
@@ -72,4 +75,19 @@ pub(super) fn body(status: StatusCode, why: &'static str, is_beacon: bool) -> Ve
         return serde_json::json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string().into_bytes();
     }
     Refusal::NotARequest(why).body(None)
+}
+
+/// Whether the request asks to go on as a WebSocket.
+pub(super) fn asks_to_switch<B>(request: &Request<B>) -> bool {
+    let asked = request.headers().get_all(header::UPGRADE).iter();
+    request.method() == Method::GET && asked.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(is_websocket)
+}
+
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
+}
+
+/// What follows `/health` in a path that asks for it.
+pub(super) fn health_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/health").filter(|part| part.is_empty() || part.starts_with('/'))
 }

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     ARRIVAL, IDLE, STALL, Service, answer, cut,
-    reply::{Content, Patience, Reply},
+    reply::{Content, Patience, Reply, put_decimal},
 };
 use crate::{
     call::{Calls, alarm::Alarm},
@@ -488,18 +488,4 @@ async fn over(patience: &mut Option<Pin<Box<Sleep>>>) {
 /// Lets a piece that lives long stand beside one that does not.
 fn shorten<'short, 'long: 'short>(piece: &'long [u8]) -> &'short [u8] {
     piece
-}
-
-fn put_decimal(out: &mut BytesMut, mut number: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.put_slice(&digits[at..]);
 }

@@ -242,7 +242,7 @@ async fn answered(
     if let Err(refused) = gate::check_host(&site, &request) {
         return refuse(&refused, is_beacon);
     }
-    if asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
+    if gate::asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
         service.usher.settle(&site).await;
         let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
         return switch(admitted, taken);
@@ -251,16 +251,6 @@ async fn answered(
         return refuse(&refused, is_beacon);
     }
     respond(site, request, service, &watch.left).await
-}
-
-/// Whether the request asks to go on as a WebSocket.
-fn asks_to_switch(request: &Request<Incoming>) -> bool {
-    let asked = request.headers().get_all(header::UPGRADE).iter();
-    request.method() == Method::GET && asked.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(is_websocket)
-}
-
-fn is_websocket(protocol: &[u8]) -> bool {
-    protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
 /// Answers a request to switch; who takes the connection over is left in `taken`.
@@ -286,7 +276,7 @@ async fn respond(
     let allowed = request.headers().get(header::ORIGIN).cloned();
     let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, path) if let Some(part) = health_of(path) => {
+        (&Method::GET | &Method::HEAD, path) if let Some(part) = gate::health_of(path) => {
             health(&service.readiness, part, request.uri().query())
         }
         (&Method::OPTIONS, _) if is_beacon && allowed.is_some() => {
@@ -294,7 +284,7 @@ async fn respond(
             preflight(&request, HeaderValue::from_str(&methods.join(", ")).ok())
         }
         _ if is_beacon => (service.beacon)(site, request).await.map(|piped| Streamed::new(Content::Piped(piped))),
-        (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, HOME),
+        (&Method::GET | &Method::HEAD, path) if site.is_home(path) => plain(StatusCode::OK, gate::HOME),
         (_, path) if site.calls(path).is_none() => refuse(&NO_NETWORK, false),
         (&Method::OPTIONS, _) if allowed.is_some() => preflight(&request, Some(HeaderValue::from_static("POST"))),
         (&Method::POST, _) => call(&site, request, service, left).await,
@@ -317,8 +307,6 @@ async fn respond(
     response
 }
 
-/// What is at home, for load balancers and for whoever looks.
-const HOME: &str = "Steadfast: Ethereum JSON-RPC by POST or WebSocket here, the beacon API below eth/\n";
 const NO_NETWORK: gate::Refused = gate::Refused::new(StatusCode::NOT_FOUND, "no such network");
 
 /// A refusal in the form that clients of the path expect.
@@ -443,11 +431,6 @@ fn preflight(request: &Request<Incoming>, methods: Option<HeaderValue>) -> Respo
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }
     response
-}
-
-/// What follows `/health` in a path that asks for it.
-fn health_of(path: &str) -> Option<&str> {
-    path.strip_prefix("/health").filter(|part| part.is_empty() || part.starts_with('/'))
 }
 
 fn health(readiness: &Readiness, part: &str, query: Option<&str>) -> Response<Streamed> {

@@ -18,7 +18,7 @@ use tokio::{
 use self::share::{Part, Share};
 use super::{
     frame::{Closing, NO_ROOM},
-    subscriptions::Subscriptions,
+    subscriptions::{Scribe, Subscriptions, scribe},
 };
 use crate::{
     call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
@@ -424,22 +424,6 @@ impl Message {
             Ok(Body::Batch(entries)) if entries.len() <= max_batch => entries.len().max(1),
             _ => 1,
         }
-    }
-}
-
-/// Whether a method opens a subscription or closes one.
-enum Scribe {
-    On,
-    Off,
-}
-
-fn scribe(method: &str) -> Option<Scribe> {
-    if method.ends_with("_subscribe") {
-        Some(Scribe::On)
-    } else if method.ends_with("_unsubscribe") {
-        Some(Scribe::Off)
-    } else {
-        None
     }
 }
 

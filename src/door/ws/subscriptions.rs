@@ -104,3 +104,19 @@ impl Subscriptions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Whether a method opens a subscription or closes one.
+pub(super) enum Scribe {
+    On,
+    Off,
+}
+
+pub(super) fn scribe(method: &str) -> Option<Scribe> {
+    if method.ends_with("_subscribe") {
+        Some(Scribe::On)
+    } else if method.ends_with("_unsubscribe") {
+        Some(Scribe::Off)
+    } else {
+        None
+    }
+}

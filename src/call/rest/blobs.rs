@@ -107,10 +107,10 @@ fn count(body: &[u8], path: &str, is_json: bool) -> Option<usize> {
 
 /// How many of the block's blobs a query asks for; all if it does not say.
 fn wanted(query: &str) -> Option<usize> {
-    let values = query.split('&').filter_map(|pair| pair.split_once('=')).filter_map(|(name, value)| {
-        matches!(name, "indices" | "versioned_hashes" | "indices[]" | "versioned_hashes[]")
-            .then(|| value.split([',']).filter(|value| !value.is_empty()).count())
-    });
+    let lists = query.split('&').filter_map(|pair| pair.split_once('='));
+    let lists =
+        lists.filter(|(name, _)| matches!(*name, "indices" | "versioned_hashes" | "indices[]" | "versioned_hashes[]"));
+    let values = lists.map(|(_, list)| list.split(',').filter(|value| !value.is_empty()).count());
     Some(values.sum()).filter(|count| *count > 0)
 }
 

@@ -48,11 +48,13 @@ impl Api<'_> {
             }),
             ("POST", "v1", ["prepare_beacon_proposer"]) => self.tell(body, |told, wish| {
                 let index = wish["validator_index"].as_str()?.parse().ok()?;
-                Some(told.prepare(index, Address::parse(wish["fee_recipient"].as_str()?)?))
+                told.prepare(index, Address::parse(wish["fee_recipient"].as_str()?)?);
+                Some(())
             }),
-            ("POST", "v1", ["register_validator"]) => {
-                self.tell(body, |told, wish| Some(told.register(wish["message"]["pubkey"].as_str()?.to_owned())))
-            }
+            ("POST", "v1", ["register_validator"]) => self.tell(body, |told, wish| {
+                told.register(wish["message"]["pubkey"].as_str()?.to_owned());
+                Some(())
+            }),
             ("POST", "v1" | "v2", ["aggregate_and_proofs"]) => self.submit(body, Kind::Aggregate),
             ("POST", "v1", ["contribution_and_proofs"]) => self.submit(body, Kind::Contribution),
             ("POST", "v1", ["liveness", epoch]) => self.liveness(epoch, body),

@@ -131,9 +131,12 @@ impl fmt::Display for Earned {
     }
 }
 
+/// What was signed for each slot: its kind, the validator and the block that it names.
+type Signed = BTreeMap<u64, Vec<(Kind, u64, Hash)>>;
+
 /// What was signed and is not judged yet, and the sum of what is.
 pub(super) struct Ledger {
-    signed: Mutex<BTreeMap<u64, Vec<(Kind, u64, Hash)>>>,
+    signed: Mutex<Signed>,
     earned: watch::Sender<Earned>,
 }
 
@@ -157,7 +160,7 @@ impl Ledger {
         self.earned.send_modify(|earned| earned.refreshed += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<(Kind, u64, Hash)>>> {
+    fn lock(&self) -> MutexGuard<'_, Signed> {
         self.signed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,6 +43,7 @@ use crate::{
         method::Class as CallClass,
         refusal::Refusal,
         rest::{Class, Route},
+        verdict::Verdict,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
     pool::{Pool, Scout, board::Trouble, health::Fault, resting::Standing},
@@ -231,18 +232,25 @@ impl Rest {
         let (policy, kind) = (self.settings.policy, kind(request));
         // What a chain has settled long ago is the same everywhere; everything else refers to what its client was told before.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
-        let nodes = &self.pool.nodes;
+        let (nodes, wish) = (&self.pool.nodes, Wish { policy, class, kind, tried, again });
+        // Nothing but a request shows that a node takes requests again.
+        if self.pool.is_any_resting()
+            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, wish)
+            && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
+        {
+            return Choice::Node(node, scout);
+        }
         // What it fails one time after the other, any other does better.
         let fails = |view: usize| nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
         let is_free = |view: &usize| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
         let view = self.pool.snapshot().active.filter(is_free);
         if let Some(view) = view {
             let others: Vec<usize> = (0..nodes.len()).filter(|node| *node != view).collect();
-            if let choice @ Choice::Node(..) = choose(&self.pool, Wish { policy, class, kind, tried: &others, again }) {
+            if let choice @ Choice::Node(..) = choose(&self.pool, Wish { tried: &others, ..wish }) {
                 return choice;
             }
         }
-        choose(&self.pool, Wish { policy, class, kind, tried, again })
+        choose(&self.pool, wish)
     }
 }
 

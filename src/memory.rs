@@ -119,13 +119,15 @@ impl Budget {
                 return Ok(());
             }
             let may_borrow = borrowed + more <= limit / CREDIT;
-            if may_borrow && after.saturating_sub(promised) <= most {
+            let is_promised = after.saturating_sub(promised) <= most;
+            if may_borrow && is_promised {
                 self.ranks.borrow(more);
                 return Ok(());
             }
             self.held.fetch_sub(more, Relaxed);
             self.refused.fetch_add(1, Relaxed);
-            if !may_borrow || !self.ranks.cut(price) {
+            // What is promised comes soon; who takes more than is lent finds it then.
+            if is_promised || !self.ranks.cut(price) {
                 return Err(Full(limit));
             }
         }

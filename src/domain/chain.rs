@@ -8,6 +8,9 @@ use super::hex;
 
 /// Slots in an epoch where no node tells: as on nearly all chains.
 pub const USUAL_EPOCH: u64 = 32;
+/// What a chain may have at most, in milliseconds and in slots: more is a node's mistake, and taken as if not told.
+const LONGEST_SLOT: u64 = 3_600_000;
+const LONGEST_EPOCH: u64 = 65_536;
 
 /// The chain that a node says it serves. Nodes do not all say the same of it: what one leaves out is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,13 +167,14 @@ impl Chain {
         let positive = |number: Number| number.0.filter(|number| *number > 0);
         // The one replaces the other over time; while both are told, they agree.
         let seconds = || positive(spec.seconds_per_slot).map(|seconds| seconds.saturating_mul(1000));
+        let sane = |number: Option<u64>, most: u64| number.filter(|number| *number <= most);
         Ok(Self {
             id: positive(spec.deposit_chain_id),
             beacon: Some(Arc::new(Beacon {
                 genesis_validators_root: root,
                 genesis_time: genesis.genesis_time.0.ok_or("genesis_time is no number")?,
-                slot_millis: positive(spec.slot_duration_ms).or_else(seconds),
-                slots_per_epoch: positive(spec.slots_per_epoch),
+                slot_millis: sane(positive(spec.slot_duration_ms).or_else(seconds), LONGEST_SLOT),
+                slots_per_epoch: sane(positive(spec.slots_per_epoch), LONGEST_EPOCH),
             })),
         })
     }

@@ -9,10 +9,11 @@
 
 mod bound;
 mod idle;
+mod rank;
 mod share;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -29,8 +30,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::share::Caller;
 use self::{bound::Bound, idle::Idle, share::Part};
+pub use self::{
+    rank::{Occupancy, Rank},
+    share::Caller,
+};
 use super::{exchange::Conn, upstream::worker};
 
 /// How much later than the first in the queue another may have come and still be given a connection of its own worker's.
@@ -39,30 +43,6 @@ const LENIENCY: Duration = Duration::from_millis(100);
 const ENDLESS: u64 = u64::MAX;
 /// How far into the queue a waiter of the connection's own worker is looked for, and one that does not have its share.
 const SEARCHED: usize = 64;
-
-/// Whose request it is that needs a connection: the lower comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// A probe. Some places are kept free for probes, or a full node would look like a dead one.
-    Probe,
-    /// Another question of our own, or a link.
-    Own,
-    /// A client's.
-    Call,
-}
-
-/// What is known of a node's connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Occupancy {
-    /// Connections that are open.
-    pub open: usize,
-    /// How many may be.
-    pub bound: Option<usize>,
-    /// Whether the node taught the bound, and not the operator.
-    pub learnt: bool,
-    /// Requests that wait for a connection.
-    pub waiting: usize,
-}
 
 /// The places for connections at a node.
 pub struct Places {
@@ -86,6 +66,9 @@ struct State {
     bound: Bound,
     /// By rank, each by round and then in the order of arrival.
     queues: [BTreeMap<Turn, Waiter>; 3],
+    /// Those of the calls whose clients had no connection and no other call in the queue when they came: they may have what is kept
+    /// for such clients.
+    newcomers: BTreeSet<Turn>,
     /// The round of clients' calls: of the last that were given a connection.
     round: u64,
     last_id: u64,
@@ -166,7 +149,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.places.lock();
-        if state.queues[self.rank as usize].remove(&self.turn).is_some() {
+        if state.remove(self.rank, self.turn).is_some() {
             self.places.count(self.rank, false);
         }
     }
@@ -179,7 +162,15 @@ impl Places {
         let now = Instant::now();
         let bound = Bound::new(bound, now);
         let limit = bound.limit(Rank::Call);
-        let state = State { open: 0, bound, queues: Default::default(), round: 0, last_id: 0, granted: now };
+        let state = State {
+            open: 0,
+            bound,
+            queues: Default::default(),
+            newcomers: BTreeSet::new(),
+            round: 0,
+            last_id: 0,
+            granted: now,
+        };
         Arc::new(Self {
             number: LAST.fetch_add(1, Relaxed),
             limit: AtomicUsize::new(limit),
@@ -300,9 +291,14 @@ impl Places {
         let mut state = self.lock();
         state.last_id += 1;
         let waits = caller.map(|caller| (caller, caller.waits(self.number)));
+        let is_new = caller.is_none_or(|caller| caller.has_none(self.number));
         let (caller, before) =
             waits.map_or((None, 0), |(caller, (part, before))| (Some((caller.clone(), part)), before));
-        let turn = (if rank == Rank::Call { state.round + before as u64 } else { 0 }, state.last_id);
+        // The next round is everybody's: in this one, clients that come again and again would keep others from their next.
+        let turn = (if rank == Rank::Call { state.round + 1 + before as u64 } else { 0 }, state.last_id);
+        if rank == Rank::Call && is_new {
+            state.newcomers.insert(turn);
+        }
         let worker = (!fresh).then(worker);
         state.queues[rank as usize].insert(turn, Waiter { caller, since: Instant::now(), worker, tell });
         self.count(rank, true);
@@ -397,8 +393,12 @@ impl Places {
     /// Who comes next of the ranks that may: of clients, one that does not have its share. So many connections are in hand.
     fn first(&self, state: &State, in_hand: usize, may: impl Fn(Rank) -> bool) -> Option<(Rank, Turn)> {
         [Rank::Probe, Rank::Own, Rank::Call].into_iter().filter(|rank| may(*rank)).find_map(|rank| {
-            let mut near = state.queues[rank as usize].iter().take(SEARCHED);
-            near.find(|(_, waiter)| self.allows(waiter, in_hand)).map(|(turn, _)| (rank, *turn))
+            let queue = &state.queues[rank as usize];
+            let mut near = queue.iter().take(SEARCHED);
+            let near = near.find(|(_, waiter)| self.allows(waiter, in_hand)).map(|(turn, _)| *turn);
+            let is_allowed = |turn: &&Turn| queue.get(turn).is_some_and(|waiter| self.allows(waiter, in_hand));
+            let new = || state.newcomers.iter().take(SEARCHED).find(is_allowed).copied();
+            near.or_else(|| (rank == Rank::Call).then(new).flatten()).map(|turn| (rank, turn))
         })
     }
 
@@ -477,6 +477,13 @@ impl State {
     fn take(&mut self, rank: Rank, turn: Turn) -> Option<Waiter> {
         if rank == Rank::Call {
             self.round = self.round.max(turn.0);
+        }
+        self.remove(rank, turn)
+    }
+
+    fn remove(&mut self, rank: Rank, turn: Turn) -> Option<Waiter> {
+        if rank == Rank::Call {
+            self.newcomers.remove(&turn);
         }
         self.queues[rank as usize].remove(&turn)
     }

@@ -171,7 +171,7 @@ pub(super) fn duties() -> Kind {
 
 /// The epoch at `unix` and a sixth of a slot.
 pub(super) fn epoch(beacon: &Beacon, unix: u64) -> Option<u64> {
-    let ahead = (beacon.slot_millis? + 3000) / 6000;
+    let ahead = beacon.slot_millis?.saturating_add(3000) / 6000;
     Some(beacon.slot_at(unix.saturating_add(ahead))? / beacon.epoch())
 }
 

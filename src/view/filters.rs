@@ -177,16 +177,20 @@ impl Filters {
             self.metrics.filters(&network(), [blocks, logs, hashes + whole], after.1);
         }
         drop(registry);
+        let mut counts: Vec<(registry::Why, usize)> = Vec::new();
         for why in dropped {
             self.metrics.filter_dropped(&network(), why.as_str());
-            if why == registry::Why::Timeout {
-                debug!(network = &*network(), "a filter was not polled any more");
+            match counts.iter_mut().find(|(other, _)| *other == why) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((why, 1)),
+            }
+        }
+        for (why, count) in counts {
+            let (network, why, is_idle) = (&*network(), why.as_str(), why == registry::Why::Timeout);
+            if is_idle {
+                debug!(network, count, "filters were not polled any more");
             } else {
-                warn!(
-                    network = &*network(),
-                    why = why.as_str(),
-                    "a filter is dropped: its client has to make a new one"
-                );
+                warn!(network, count, why, "filters are dropped: their clients have to make new ones");
             }
         }
         done
@@ -233,6 +237,7 @@ impl Filters {
     }
 
     async fn create(&self, kind: Kind, memory: &Account) -> Result<Answer, Refusal> {
+        let mut feed = None;
         let interested = match &kind {
             Kind::Blocks | Kind::Logs { .. } => {
                 // What happens from the answer on is heard, and nothing that clients were shown before.
@@ -241,12 +246,13 @@ impl Filters {
                 Some(interested)
             }
             Kind::Transactions { full } => {
-                self.feeds.ready(*full).await?;
+                feed = Some(self.feeds.ready(*full).await?);
                 None
             }
         };
         let (client, now): (Option<IpAddr>, _) = (memory.client(), Instant::now());
         let id = self.change_registry(|registry| registry.add(kind, client, interested, now))?;
+        drop(feed);
         // Whoever looks for idle ones may wait for the first.
         self.tell();
         Ok(Answer::made(&format!("\"{id}\"")))

@@ -110,6 +110,23 @@ async fn what_a_lost_answer_took_is_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_forgotten_under_a_lost_answer_ends_the_filter() {
+    let stage = Stage::new(Way::Both, "[filters]\nmax_backlog_blocks = 16\n").await;
+    let logs = stage.logs(&json!({})).await;
+    stage.devnet.chain().mine(10);
+    sleep(Duration::from_secs(5)).await;
+    let poll = format!("[{},{}]", call(1, POLL, &json!([logs]).to_string()), call(2, "dev_blob", "[8000000]"));
+    let mut client = stage.proxy.client().await;
+    client.send(post("/", poll.as_bytes())).await;
+    sleep(Duration::from_secs(1)).await;
+    stage.devnet.chain().mine(12);
+    sleep(Duration::from_secs(3)).await;
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    assert!(stage.is_gone(&logs).await, "blocks were left out in silence");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_its_poll_waits_has_taken_nothing() {
     let stage = Stage::new(Way::Both, "").await;
     let logs = stage.logs(&json!({})).await;

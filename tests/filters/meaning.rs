@@ -165,6 +165,7 @@ async fn what_is_asked_wrongly_is_refused_in_geths_words() {
         ("eth_newFilter", json!([null]), "missing value for required argument 0"),
         ("eth_newFilter", json!([{}, {}]), "too many arguments, want at most 1"),
         ("eth_newFilter", json!([5]), "invalid argument 0: "),
+        ("eth_newFilter", json!([five]), "invalid argument 0: "),
         (
             "eth_newFilter",
             json!([{"blockHash": hash, "fromBlock": "0x1"}]),

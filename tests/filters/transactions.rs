@@ -83,4 +83,8 @@ async fn what_no_node_can_tell_is_refused() {
     stage.devnet.nodes().for_each(|node| node.set_fault(Fault::not_offered(&["eth_newPendingTransactionFilter"])));
     assert_eq!(stage.error("eth_newPendingTransactionFilter", &json!([])).await.0, -32002);
     assert_eq!(stage.proxy.metric("steadfast_filters", "kind=\"transactions\"").await, 0.0);
+    let asked = || stage.devnet.nodes().map(|node| node.count("eth_newPendingTransactionFilter")).sum::<u64>();
+    let before = asked();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(asked(), before, "nodes are asked though nobody has a filter");
 }

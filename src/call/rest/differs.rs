@@ -70,6 +70,11 @@ impl Course<'_> {
         let Some((kept, slot)) = self.rest.subject(self.request).filter(|_| answer.status == 200) else { return };
         let nodes = &self.rest.pool.nodes;
         nodes[node].bounds.has(kept, slot);
-        self.lacking.drain(..).for_each(|other| nodes[other].bounds.lacks(kept, slot));
+        let lacking = self.lacking.drain(..);
+        // A node may not have what is new yet, which it has a moment later.
+        let head = self.rest.pool.snapshot().head.unwrap_or(0);
+        if slot.saturating_add(OLD) <= head {
+            lacking.for_each(|other| nodes[other].bounds.lacks(kept, slot));
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::header;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -31,7 +32,9 @@ impl Rest {
             let usable: Vec<usize> = nodes.iter().copied().filter(|node| self.pool.is_usable(*node)).collect();
             (nodes, usable)
         };
-        let request = Arc::new(request.clone());
+        let mut request = request.clone();
+        request.headers.remove(header::ACCEPT_ENCODING);
+        let request = Arc::new(request);
         let (answers, mut told) = mpsc::channel(nodes.len().max(1));
         {
             let mut background = self.background();

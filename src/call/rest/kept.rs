@@ -218,7 +218,7 @@ impl State {
 
     fn forget(&mut self, epoch: Duration) {
         let now = Instant::now();
-        while self.told.front().is_some_and(|told| now.saturating_duration_since(told.at) > 2 * epoch) {
+        while self.told.front().is_some_and(|told| now.saturating_duration_since(told.at) > epoch.saturating_mul(2)) {
             self.remove(0);
         }
         self.count();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::header;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -84,7 +85,9 @@ impl Rest {
             if background.len() >= limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
-            let (rest, request) = (self.clone(), request.clone());
+            let (rest, mut request) = (self.clone(), request.clone());
+            // What a node says has to be understood.
+            request.headers.remove(header::ACCEPT_ENCODING);
             background.spawn(async move {
                 let outcome = Course::new(&rest, &request, Some(held_since), first).publish(&body).await;
                 // The client may have left.
@@ -197,13 +200,9 @@ impl<'a> Course<'a> {
         let mut background = rest.background();
         let limit = rest.settings.max_held.get();
         for (node, scout) in nodes {
-            if background.len() >= limit {
-                // What is under way is waited for.
-                return if giving.is_under_way() {
-                    Ok(())
-                } else {
-                    Err(Refusal::Limit { name: "max_held", limit }.into())
-                };
+            // What was let in is given to one node at least.
+            if background.len() >= limit && giving.is_under_way() {
+                return Ok(());
             }
             let (pool, request, outcomes) = (rest.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
             let mut upload = body.upload();
@@ -271,7 +270,10 @@ impl<'a> Giving<'a> {
             }
         };
         let source = (&course.rest.pool, node);
-        match self.read(words.as_deref().and_then(Problem::read), answer, source) {
+        // A node that fails names what it has looked at, which tells nothing of the rest.
+        let problem = words.as_deref().and_then(Problem::read);
+        let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
+        match self.read(problem, answer, source) {
             (known, Said::Known) => {
                 course.charge(node, true);
                 Next::Done(Box::new(known))

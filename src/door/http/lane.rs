@@ -138,7 +138,12 @@ impl<'a> Lane<'a> {
                             looked = self.read.len();
                         }
                         Parsed::Body(length) => {
-                            (needed, due) = (length, Instant::now() + ARRIVAL);
+                            let now = Instant::now();
+                            (needed, due) = (length, now + ARRIVAL);
+                            // A client that sends has not been idle for as long as those that say nothing.
+                            if idle == IDLE {
+                                self.place.rests(now);
+                            }
                             pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                         }
                         Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),

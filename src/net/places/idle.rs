@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use tokio::time::{Duration, Instant};
@@ -27,7 +27,7 @@ impl Shard {
     fn with<T>(&self, act: impl FnOnce(&mut Vec<(Conn, Instant)>) -> T) -> T {
         let mut conns = lock(&self.conns);
         let outcome = act(&mut conns);
-        self.count.store(conns.len(), Relaxed);
+        self.count.store(conns.len(), SeqCst);
         outcome
     }
 }
@@ -60,13 +60,15 @@ impl Idle {
                 return Some(conn);
             }
             conns.push((conn, Instant::now()));
+            // A client that begins to wait counts the idle ones after that: either it sees this one, or it is seen here.
+            self.own().count.store(conns.len(), SeqCst);
             if wanted() { conns.pop().map(|(conn, _)| conn) } else { None }
         })
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.count.load(Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.count.load(SeqCst)).sum()
     }
 
     /// The one that has lain longest, of any worker.

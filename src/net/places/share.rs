@@ -44,6 +44,11 @@ impl Caller {
         (Part { caller: self.clone(), places, waits: true }, before)
     }
 
+    /// Whether it has no connection there, and no call that waits for one.
+    pub(super) fn has_none(&self, places: u64) -> bool {
+        self.lock().iter().all(|share| share.places != places || share.used + share.waiting == 0)
+    }
+
     /// Whether it may have one more connection of at most `limit`, where so many are free. That is asked only of those that have some.
     pub(super) fn may_have_more(&self, places: u64, limit: usize, free: impl FnOnce() -> usize) -> bool {
         let used = self.lock().iter().find(|share| share.places == places).map_or(0, |share| share.used);

@@ -1,6 +1,7 @@
 //! That whoever waits for a connection is not forgotten, whatever others do at the same moment.
 
 use std::{
+    collections::VecDeque,
     sync::{TryLockError, atomic::AtomicUsize},
     thread,
 };
@@ -176,4 +177,62 @@ async fn one_client_leaves_connections_to_others() {
     // Where the node takes as many as there may be, nobody is held back.
     let places = Places::new(None, 0);
     assert_eq!((0..500).filter_map(|_| places.free(Rank::Call, Some(&many))).map(std::mem::forget).count(), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_has_what_is_kept_for_it_behind_whatever_queue() {
+    let places = Places::new(Some(42), 0);
+    let greedy = [(); 2].map(|()| Arc::<Caller>::default());
+    let mut held = Vec::new();
+    for caller in greedy.iter().cycle() {
+        let Some(place) = places.free(Rank::Call, Some(caller)) else { break };
+        held.push(conn(place));
+    }
+    let mut waits = Vec::new();
+    for caller in greedy.iter().cycle().take(2 * SEARCHED) {
+        let mut wait = Box::pin(places.wait(Rank::Call, false, Some(caller)));
+        assert!(granted(&mut wait).await.is_none());
+        waits.push(wait);
+    }
+    for caller in [None, Some(&Arc::default())] {
+        let mut wait = Box::pin(places.wait(Rank::Call, false, caller));
+        assert!(granted(&mut wait).await.is_some(), "places are free, and kept from {caller:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_come_again_and_again_do_not_keep_another_from_its_second_call() {
+    let places = Places::new(Some(1), 0);
+    let two: Arc<Caller> = Arc::default();
+    let mut held = Some(conn(places.free(Rank::Call, None).unwrap()));
+    let mut own: Vec<_> = (0..2).map(|_| Box::pin(places.wait(Rank::Call, false, Some(&two)))).collect();
+    for wait in &mut own {
+        assert!(granted(wait).await.is_none());
+    }
+    let mut others: VecDeque<_> = (0..3).map(|_| Box::pin(places.wait(Rank::Call, false, None))).collect();
+    for wait in &mut others {
+        assert!(granted(wait).await.is_none());
+    }
+    for _ in 0..20 {
+        places.give_back(held.take().unwrap());
+        for at in 0..own.len() {
+            if let Some(conn) = granted(&mut own[at]).await {
+                held = Some(conn);
+                drop(own.remove(at));
+                break;
+            }
+        }
+        if held.is_none() {
+            held = granted(others.front_mut().unwrap()).await;
+            others.pop_front();
+            let mut next = Box::pin(places.wait(Rank::Call, false, None));
+            assert!(granted(&mut next).await.is_none());
+            others.push_back(next);
+        }
+        assert!(held.is_some());
+        if own.is_empty() {
+            return;
+        }
+    }
+    panic!("{} calls of the client still wait", own.len());
 }

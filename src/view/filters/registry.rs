@@ -318,8 +318,15 @@ impl Registry {
 
     /// The answer with what a poll took has left, or is lost.
     pub(super) fn settle(&mut self, id: SubscriptionId, taken: (u64, u64), has_left: bool) {
+        let Some(kind) = self.held.get(&id).map(|held| held.kind.clone()) else { return };
+        let is_kept = taken.0 >= self.first(&kind);
         let Some(held) = self.held.get_mut(&id) else { return };
         held.under_way = held.under_way.saturating_sub(1);
+        if !has_left && taken.0 < taken.1 && !is_kept {
+            // Some of it was forgotten meanwhile.
+            self.remove(id, Some(Why::Backlog));
+            return;
+        }
         if !has_left && held.cursor == taken.1 {
             // The next poll gives it again.
             held.cursor = taken.0;

@@ -57,18 +57,22 @@ struct Feed {
     state: watch::Receiver<State>,
     /// Clients whose filter is not there yet wait for it.
     awaited: usize,
+    /// Whether there is a filter for it.
+    is_wanted: bool,
     /// Ends with this.
     _task: JoinSet<()>,
 }
 
 /// Someone who waits for a feed, which so goes on.
-struct Waiting<'a>(&'a Feeds, usize);
+pub(super) struct Waiting<'a>(&'a Feeds, usize);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(feed) = &mut self.0.lock()[self.1] {
+        let feed = &mut self.0.lock()[self.1];
+        if let Some(feed) = feed {
             feed.awaited -= 1;
         }
+        feed.take_if(|feed| feed.awaited == 0 && !feed.is_wanted);
     }
 }
 
@@ -80,20 +84,23 @@ impl Feeds {
     /// Has the feeds run that filters want, and ends the others.
     pub(super) fn want(&self, wanted: [bool; 2]) {
         for ((feed, wanted), full) in self.lock().iter_mut().zip(wanted).zip([false, true]) {
+            if let Some(feed) = feed {
+                feed.is_wanted = wanted;
+            }
             if wanted {
                 // It may have ended between its being ready and the first filter.
-                feed.get_or_insert_with(|| self.start(full));
+                feed.get_or_insert_with(|| self.start(full)).is_wanted = true;
             } else {
                 feed.take_if(|feed| feed.awaited == 0);
             }
         }
     }
 
-    /// Has transactions told, and waits until they are.
+    /// Has transactions told, and waits until they are. They are for as long as what comes back is kept, or a filter wants them.
     ///
     /// # Errors
     /// When no node tells of them.
-    pub(super) async fn ready(&self, full: bool) -> Result<(), Refusal> {
+    pub(super) async fn ready(&self, full: bool) -> Result<Waiting<'_>, Refusal> {
         let place = usize::from(full);
         let mut state = {
             let mut open = self.lock();
@@ -101,10 +108,10 @@ impl Feeds {
             feed.awaited += 1;
             feed.state.clone()
         };
-        let _waiting = Waiting(self, place);
+        let waiting = Waiting(self, place);
         let settled = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state != State::Asked)).await;
         match settled.map(|state| state.map(|state| *state)) {
-            Ok(Ok(State::Told)) => Ok(()),
+            Ok(Ok(State::Told)) => Ok(waiting),
             Ok(Ok(State::Refused)) => Err(Refusal::Unserved(Unserved::Failed)),
             Ok(Ok(State::Asked) | Err(_)) | Err(_) => Err(Refusal::Unserved(Unserved::NoNode)),
         }
@@ -115,7 +122,7 @@ impl Feeds {
         let source = Source { filters: self.filters.clone(), topics: self.topics.clone(), full, state };
         let mut task = JoinSet::new();
         task.spawn_on(source.run(), &self.runtime);
-        Feed { state: seen, awaited: 0, _task: task }
+        Feed { state: seen, awaited: 0, is_wanted: false, _task: task }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, [Option<Feed>; 2]> {

@@ -51,14 +51,23 @@ struct Fields<'a> {
     block_hash: Option<&'a RawValue>,
 }
 
+impl<'a> Fields<'a> {
+    /// Reads an object or null. An array of the members' values is neither.
+    fn read(json: &'a str) -> Result<Option<Self>, String> {
+        if json.trim_start().starts_with('[') {
+            return Err("an array is no filter object".to_owned());
+        }
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+}
+
 impl Filter {
     /// Reads a filter object of the execution API; null wants everything.
     ///
     /// # Errors
     /// Says what is wrong.
     pub(in crate::view) fn read(json: &str) -> Result<Self, String> {
-        let fields: Option<Fields<'_>> =
-            serde_json::from_str(json).map_err(|error| format!("invalid filter: {error}"))?;
+        let fields = Fields::read(json).map_err(|error| format!("invalid filter: {error}"))?;
         let fields = fields.unwrap_or_default();
         if fields.block_hash.is_some() {
             return Err("invalid filter: blockHash cannot be subscribed to".to_owned());
@@ -113,7 +122,8 @@ impl Filter {
     /// Says what is wrong.
     pub(in crate::view) fn read_polled(json: &str) -> Result<(Self, Box<str>), String> {
         const BOTH: &str = "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other";
-        let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| format!("invalid argument 0: {error}"))?;
+        let fields = Fields::read(json).map_err(|error| format!("invalid argument 0: {error}"))?;
+        let fields = fields.ok_or("invalid argument 0: null is no filter")?;
         let mut range = Vec::new();
         if let Some(hash) = fields.block_hash {
             if fields.from_block.is_some() || fields.to_block.is_some() {

@@ -1,0 +1,25 @@
+//! Whose requests come first, and what is known of a node's connections.
+
+/// Whose request it is that needs a connection: the lower comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// A probe. Some places are kept free for probes, or a full node would look like a dead one.
+    Probe,
+    /// Another question of our own, or a link.
+    Own,
+    /// A client's.
+    Call,
+}
+
+/// What is known of a node's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Connections that are open.
+    pub open: usize,
+    /// How many may be.
+    pub bound: Option<usize>,
+    /// Whether the node taught the bound, and not the operator.
+    pub learnt: bool,
+    /// Requests that wait for a connection.
+    pub waiting: usize,
+}

@@ -304,6 +304,7 @@ mod tests {
             (r#""SLOT_DURATION_MS":"6000","SECONDS_PER_SLOT":"6""#, (None, Some(6_000), None)),
             (r#""SLOT_DURATION_MS":null,"SECONDS_PER_SLOT":"6""#, (None, Some(6_000), None)),
             (r#""SECONDS_PER_SLOT":"0","DEPOSIT_CHAIN_ID":"0x1","SLOTS_PER_EPOCH":-1"#, (None, None, None)),
+            (r#""SLOT_DURATION_MS":"18446744073709551615","SLOTS_PER_EPOCH":4294967295"#, (None, None, None)),
             ("", (None, None, None)),
         ] {
             assert_eq!(told(fields), expected, "{fields}");

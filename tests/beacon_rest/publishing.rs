@@ -207,6 +207,18 @@ async fn of_a_list_only_what_no_node_took_has_failed() {
 }
 
 #[tokio::test]
+async fn a_node_that_fails_over_a_list_has_taken_none_of_it() {
+    let lists = [(0, "Validation(InvalidSignature)"), (1, "Validation(InvalidSignature)")];
+    for status in ["503 Service Unavailable", "500 Internal Server Error"] {
+        let fails = Node::always(json(status, &failures(&lists[..1]))).await;
+        let refuses = Node::always(json("400 Bad Request", &failures(&lists[1..]))).await;
+        let proxy = over(&[&fails, &refuses], "").await;
+        let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+        assert_eq!((answer.status, refuses.asked().len()), (400, 1), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_block_that_its_node_cannot_place_is_given_to_another() {
     let message = r#"{"code":400,"message":"BLOCK_ERROR_PARENT_UNKNOWN"}"#;
     let (lags, also, second) =

@@ -31,7 +31,7 @@ use common::{
 };
 use fastrand::Rng;
 use node::{Fault, Habits, Node};
-use steadfast::app::{App, World};
+use steadfast::app::App;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::JoinSet,
@@ -97,13 +97,7 @@ impl Stage {
             settings += &format!("[[cl.{tier}]]\nname = \"cl-{number}\"\nhttp = \"http://127.0.0.1:{port}\"\n");
             nodes.push(Node::start(&net, port, tree.clone(), genesis, habits));
         }
-        let world = World {
-            dial: Arc::new(net.clone()),
-            listen: Arc::new(net.clone()),
-            wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
-            threads: None,
-            descriptors: None,
-        };
+        let world = net.world(DAWN, start);
         sleep(Duration::from_millis(1)).await;
         let app = App::start(proxy::config(&settings), world, None).await.unwrap();
         sleep(Duration::from_secs(2)).await;

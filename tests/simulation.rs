@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use common::{client::Client, client::call, proxy, sim::Net, witness::GAS_PRICE};
 use fastrand::Rng;
 use steadfast::{
-    app::{App, World},
+    app::App,
     devnet::{Devnet, Fault, Options},
 };
 use tokio::{
@@ -51,13 +51,7 @@ async fn simulate(seed: u64) -> Vec<Line> {
     };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
     let urls: Vec<String> = devnet.nodes().map(|node| node.http_url()).collect();
-    let world = World {
-        dial: Arc::new(net.clone()),
-        listen: Arc::new(net.clone()),
-        wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
-        threads: None,
-        descriptors: None,
-    };
+    let world = net.world(DAWN, start);
     let config = proxy::config(&proxy::nodes(urls.iter().map(String::as_str)));
     let app = App::start(config, world, None).await.unwrap();
     sleep(Duration::from_secs(2)).await;

@@ -104,14 +104,19 @@ async fn a_route_that_no_node_has_is_said_at_once() {
     assert_eq!((answer.status, first.count(), second.count()), (404, 1, 1));
 }
 
-#[tokio::test]
-async fn a_node_that_hangs_over_a_block_shares_it_with_another() {
+/// Nodes of a chain with short slots; the first reads a request and says nothing.
+async fn one_that_hangs_and_one_that_is_well() -> (Node, Node) {
     let hangs = |mut exchange: Exchange| async {
         exchange.body().await;
         exchange.hang().await
     };
-    let first = Node::paced(1, hangs).await;
-    let second = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""))).await;
+    let well = |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""));
+    (Node::paced(1, hangs).await, Node::paced(1, well).await)
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_over_a_block_shares_it_with_another() {
+    let (first, second) = one_that_hangs_and_one_that_is_well().await;
     let proxy = over(&[&first, &second], "").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
     assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
@@ -122,12 +127,7 @@ async fn a_node_that_hangs_over_a_block_shares_it_with_another() {
 
 #[tokio::test]
 async fn a_block_goes_on_though_its_client_has_left() {
-    let hangs = |mut exchange: Exchange| async {
-        exchange.body().await;
-        exchange.hang().await
-    };
-    let first = Node::paced(1, hangs).await;
-    let second = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""))).await;
+    let (first, second) = one_that_hangs_and_one_that_is_well().await;
     let proxy = over(&[&first, &second], "").await;
     let mut client = proxy.client().await;
     client.send(request("POST", BLOCKS, "", "the block")).await;

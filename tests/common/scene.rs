@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use steadfast::{
-    app::{App, World},
+    app::App,
     devnet::{Devnet, Node, Options},
 };
 use tokio::{
@@ -74,13 +74,7 @@ impl Scene {
             ..Options::default()
         };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
-        let world = World {
-            dial: Arc::new(net.clone()),
-            listen: Arc::new(net.clone()),
-            wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
-            threads: None,
-            descriptors: None,
-        };
+        let world = net.world(DAWN, start);
         let mut settings = String::new();
         for (index, (node, reach)) in devnet.nodes().zip(reaches).enumerate() {
             let tier = tier(index);

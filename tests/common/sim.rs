@@ -15,7 +15,7 @@ use steadfast::{
 use tokio::{
     io::{DuplexStream, duplex},
     sync::mpsc,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep},
 };
 
 use super::{
@@ -43,6 +43,17 @@ struct State {
 }
 
 impl Net {
+    /// A world on this network, whose wall clock read `dawn` in Unix seconds at `start`.
+    pub fn world(&self, dawn: u64, start: Instant) -> World {
+        World {
+            dial: Arc::new(self.clone()),
+            listen: Arc::new(self.clone()),
+            wall: Arc::new(move || dawn + start.elapsed().as_secs()),
+            threads: None,
+            descriptors: None,
+        }
+    }
+
     /// Connects to what listens on `port`.
     pub async fn connect(&self, port: u16) -> io::Result<DuplexStream> {
         let backlog = {

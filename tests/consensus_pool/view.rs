@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use steadfast::{
-    app::{App, World},
+    app::App,
     devnet::{Devnet, Fault, Options},
 };
 use tokio::{
@@ -52,13 +52,7 @@ impl Stage {
         };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let urls: Vec<String> = devnet.nodes().map(|node| node.http_url()).collect();
-        let world = World {
-            dial: Arc::new(net.clone()),
-            listen: Arc::new(net.clone()),
-            wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
-            threads: None,
-            descriptors: None,
-        };
+        let world = net.world(DAWN, start);
         let app = App::start(proxy::config(&nodes(&urls)), world, None).await.unwrap();
         sleep(Duration::from_secs(3)).await;
         let mut stage = Self { net, devnet, app, start, genesis: 0, tasks: JoinSet::new() };

@@ -7,11 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/real/lib.sh
 source tests/real/watch.sh
 
-steadfast=${STEADFAST_BIN:-}
-if [[ -z $steadfast ]]; then
-    cargo build --quiet --bin steadfast
-    steadfast=target/debug/steadfast
-fi
+build_steadfast
 limit_to 110
 
 read -r port_a port_b port_new_a port_new_b port_front port_admin port_spread port_spread_admin < <(free_ports 8)

@@ -10,6 +10,15 @@ history=()
 height=0
 sent=0
 
+# Sets `steadfast` to the binary under test.
+build_steadfast() {
+    steadfast=${STEADFAST_BIN:-}
+    if [[ -z $steadfast ]]; then
+        cargo build --quiet --bin steadfast
+        steadfast=target/debug/steadfast
+    fi
+}
+
 # ---- Checks: each counts, and the first that fails ends the run
 
 pass() {

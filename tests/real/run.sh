@@ -5,11 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/real/lib.sh
 
-steadfast=${STEADFAST_BIN:-}
-if [[ -z $steadfast ]]; then
-    cargo build --quiet --bin steadfast
-    steadfast=target/debug/steadfast
-fi
+build_steadfast
 limit_to 55
 
 read -r port_a port_b port_front port_admin < <(free_ports 4)

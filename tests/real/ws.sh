@@ -6,11 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/real/lib.sh
 source tests/real/watch.sh
 
-steadfast=${STEADFAST_BIN:-}
-if [[ -z $steadfast ]]; then
-    cargo build --quiet --bin steadfast
-    steadfast=target/debug/steadfast
-fi
+build_steadfast
 limit_to 100
 
 read -r port_a port_b port_front port_admin port_js port_js_ws port_js_peers port_js_front port_js_admin < <(free_ports 9)

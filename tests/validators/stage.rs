@@ -11,7 +11,7 @@ use std::{
 
 use fastrand::Rng;
 use steadfast::{
-    app::{App, World},
+    app::App,
     devnet::{Address, Devnet, Fault, Options, Validator, ValidatorClient},
     net::{BoxFuture, BoxIo, Dial, Endpoint},
 };
@@ -66,13 +66,7 @@ impl Stage {
         }
         let mut app = None;
         if before == Before::Proxy {
-            let world = World {
-                dial: Arc::new(net.clone()),
-                listen: Arc::new(net.clone()),
-                wall: Arc::new(move || DAWN + start.elapsed().as_secs()),
-                threads: None,
-                descriptors: None,
-            };
+            let world = net.world(DAWN, start);
             app = Some(App::start(proxy::config(&settings), world, None).await.unwrap());
             sleep(Duration::from_secs(2)).await;
         }

@@ -8,6 +8,7 @@ use super::hex;
 
 /// Slots in an epoch where no node tells: as on nearly all chains.
 pub const USUAL_EPOCH: u64 = 32;
+const USUAL_SLOT: Duration = Duration::from_secs(12);
 /// What a chain may have at most, in milliseconds and in slots: more is a node's mistake, and taken as if not told.
 const LONGEST_SLOT: u64 = 3_600_000;
 const LONGEST_EPOCH: u64 = 65_536;
@@ -90,6 +91,17 @@ impl Chain {
             ours.slots_per_epoch = ours.slots_per_epoch.or(theirs.slots_per_epoch);
         }
         self
+    }
+
+    /// A slot of this consensus chain, or the usual one while no node tells how long they are.
+    pub fn slot(chain: Option<&Self>) -> Duration {
+        chain.and_then(Self::block_time).unwrap_or(USUAL_SLOT)
+    }
+
+    /// An epoch of this consensus chain, or the usual one likewise.
+    pub fn epoch(chain: Option<&Self>) -> Duration {
+        let slots = chain.and_then(|chain| chain.beacon.as_ref()).map_or(USUAL_EPOCH, |beacon| beacon.epoch());
+        Self::slot(chain).saturating_mul(u32::try_from(slots).unwrap_or(u32::MAX))
     }
 
     /// The time from block to block by the chain's own rules, where they are known.

@@ -48,8 +48,6 @@ const OVERLAP: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
-/// A slot where no node tells how long they are.
-const USUAL_SLOT: Duration = Duration::from_secs(12);
 /// For how long a head that no node can bear out is waited for. It may take until the next node's stream is open that it is skipped.
 const STUCK: Duration = Duration::from_secs(5);
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
@@ -397,7 +395,7 @@ impl Hub {
     /// A stream that tells no head while the pool moves is lost, whatever its connection says.
     fn watch_silence(&mut self, now: Instant) {
         let snapshot = self.pool.snapshot();
-        let slot = snapshot.chain.as_ref().and_then(chain::Chain::block_time).unwrap_or(USUAL_SLOT);
+        let slot = chain::Chain::slot(snapshot.chain.as_ref());
         let Some(head) = snapshot.head else { return };
         drop(snapshot);
         let patience = slot * SILENT_SLOTS;

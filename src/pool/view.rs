@@ -24,12 +24,10 @@ use tokio::time::Instant;
 
 use super::{NOBODY, Pool, board::Input, resting::Kind, snapshot::Rank};
 use crate::domain::{
-    chain::{Beacon, Chain, USUAL_EPOCH},
+    chain::{Beacon, Chain},
     rest::Route,
 };
 
-/// A slot where no node tells how long they are.
-const USUAL_SLOT: Duration = Duration::from_secs(12);
 /// Validators count as there for so many epochs after the last request of theirs.
 const EPOCHS: u32 = 2;
 
@@ -80,16 +78,23 @@ impl Tied {
 
     /// What holds at `now`, by the time of this chain.
     pub(super) fn ties(&self, chain: Option<&Chain>, now: Instant) -> Ties {
-        let beacon = chain.and_then(|chain| chain.beacon.as_ref());
-        let slot = chain.and_then(Chain::block_time).unwrap_or(USUAL_SLOT);
-        let epoch = beacon.map_or(USUAL_EPOCH, |beacon| beacon.epoch());
-        let long = slot.saturating_mul(u32::try_from(epoch).unwrap_or(u32::MAX)).saturating_mul(EPOCHS);
+        let long = Chain::epoch(chain).saturating_mul(EPOCHS);
         let validators = self.asked().is_some_and(|at| now.saturating_duration_since(at) < long);
         Ties { validators, stream: self.stream() }
     }
 }
 
 impl Pool {
+    /// A slot of the consensus nodes' chain.
+    pub fn slot(&self) -> Duration {
+        Chain::slot(self.snapshot().chain.as_ref())
+    }
+
+    /// An epoch of the consensus nodes' chain.
+    pub fn epoch(&self) -> Duration {
+        Chain::epoch(self.snapshot().chain.as_ref())
+    }
+
     /// A validator asked for something.
     pub fn validators_are_there(&self) {
         self.tied.note(Instant::now());

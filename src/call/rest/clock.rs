@@ -8,9 +8,6 @@ use std::time::Duration;
 use super::{Request, Rest};
 use crate::domain::rest::Class;
 
-/// A slot where no node tells how long they are.
-pub(super) const USUAL_SLOT: Duration = Duration::from_secs(12);
-
 /// Which clock a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
@@ -49,8 +46,7 @@ pub(super) fn is_wanted_whole(request: &Request) -> bool {
 impl Rest {
     /// How long a node has before another is asked beside it, where the request is of that kind.
     pub(super) fn beside(&self, request: &Request) -> Option<Duration> {
-        let slot = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.block_time());
-        (Clock::of(request) == Clock::Soon).then(|| slot.unwrap_or(USUAL_SLOT) / 3)
+        (Clock::of(request) == Clock::Soon).then(|| self.pool.slot() / 3)
     }
 }
 

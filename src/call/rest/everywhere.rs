@@ -10,13 +10,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{
-    Failure, Request, Rest, Sent,
-    answer::Answer,
-    attempt::attempt,
-    returning::{epoch, is_told, slot},
-    upload::Whole,
-};
+use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, returning::is_told, upload::Whole};
 use crate::domain::refusal::Refusal;
 
 /// How long one node is told.
@@ -42,7 +36,7 @@ impl Rest {
             if background.len() + nodes.len() > limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
-            let id = self.kept.keep(&request, body, &nodes, epoch(&self.pool));
+            let id = self.kept.keep(&request, body, &nodes, self.pool.epoch());
             self.kept.bell.notify_one();
             for &node in &nodes {
                 let (pool, kept) = (self.pool.clone(), self.kept.clone());
@@ -52,7 +46,7 @@ impl Rest {
                     let sent = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await;
                     let sent = sent.unwrap_or(Sent::Lost(None));
                     if !matches!(sent, Sent::Answered(_)) {
-                        kept.failed(id, node, slot(&pool));
+                        kept.failed(id, node, pool.slot());
                     }
                     // The client may have its answer already.
                     let _ = answers.send((node, sent)).await;
@@ -63,7 +57,7 @@ impl Rest {
         if nodes.is_empty() {
             return Ok(None);
         }
-        let late = Instant::now() + slot(&self.pool) / 4;
+        let late = Instant::now() + self.pool.slot() / 4;
         let mut left = usable.clone();
         // Of a node that is not usable: a good answer, another, and of usable ones what speaks of the request, or of the node.
         let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);

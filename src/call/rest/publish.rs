@@ -16,9 +16,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{
-    Course, Failure, Request, Rest, Sent, Stop, answer::Answer, attempt::attempt, returning::slot, upload::Whole,
-};
+use super::{Course, Failure, Request, Rest, Sent, Stop, answer::Answer, attempt::attempt, upload::Whole};
 use crate::{
     call::{choice::Choice, hold::First},
     config::PublishTo,
@@ -111,7 +109,7 @@ impl<'a> Course<'a> {
     async fn publish(&mut self, body: &Whole) -> Result<Answer, Stop> {
         let pool = &self.rest.pool;
         // How long one node may take before a second has it too.
-        let late = slot(pool) / 4;
+        let late = pool.slot() / 4;
         let mut changes = pool.subscribe();
         let mut giving = Giving::new(self.request, pool.nodes.len(), self.rest.publish_to == PublishTo::All);
         let most_lost = pool.nodes.len().max(self.rest.settings.attempts.get() as usize);

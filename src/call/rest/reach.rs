@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Request, Rest, clock::USUAL_SLOT};
+use super::{Request, Rest};
 use crate::domain::rest::Class;
 
 /// Between two looks at a node that is awaited.
@@ -22,8 +22,7 @@ impl Rest {
         if !is_of_the_head(request) || !self.pool.owes_head(node) {
             return;
         }
-        let slot = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.block_time()).unwrap_or(USUAL_SLOT);
-        let until = Instant::now() + slot / 6;
+        let until = Instant::now() + self.pool.slot() / 6;
         let mut changes = self.pool.subscribe();
         while self.pool.owes_head(node) && Instant::now() < until {
             self.pool.doubt(node);

@@ -23,9 +23,6 @@ use crate::{
     pool::{Pool, snapshot::Facts},
 };
 
-/// A slot's and an epoch's length while they are not known.
-const SLOT: Duration = Duration::from_secs(12);
-const EPOCH: u32 = 32;
 /// How long a node has to say how it is, and how much of that is read.
 const ASKING: Duration = Duration::from_secs(2);
 const LONGEST: usize = 64 * 1024;
@@ -66,19 +63,6 @@ enum Found {
     Says(usize, Traits),
 }
 
-/// An epoch's length.
-pub(super) fn epoch(pool: &Pool) -> Duration {
-    let snapshot = pool.snapshot();
-    let beacon = snapshot.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
-    let slots = beacon.and_then(|beacon| beacon.slots_per_epoch).and_then(|slots| u32::try_from(slots).ok());
-    slot(pool).saturating_mul(slots.unwrap_or(EPOCH))
-}
-
-/// A slot's length.
-pub(super) fn slot(pool: &Pool) -> Duration {
-    pool.snapshot().chain.as_ref().and_then(|chain| chain.block_time()).unwrap_or(SLOT)
-}
-
 /// Whether the node is one to tell. One that rests is told when it has rested.
 pub(super) fn is_told(facts: &Facts) -> bool {
     !facts.cordoned && facts.verdict.answers() && facts.verdict != Verdict::Resting
@@ -89,11 +73,11 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
     let mut changes = pool.subscribe();
     let mut nodes: Vec<Seen> = pool.snapshot().nodes.iter().map(Seen::first).collect();
     let mut tasks: JoinSet<Found> = JoinSet::new();
-    let mut pace = slot(&pool);
+    let mut pace = pool.slot();
     let mut slots = every(pace);
     loop {
         // It is known once a node has told.
-        let known = slot(&pool);
+        let known = pool.slot();
         if known != pace {
             (pace, slots) = (known, every(known));
         }
@@ -218,14 +202,14 @@ async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Vec<u8>> {
 /// Tells the node what it does not know, one thing after the other.
 async fn tell(pool: Arc<Pool>, node: usize, kept: Arc<Kept>, metrics: Arc<Metrics>) -> Found {
     let mut after = 0;
-    while let Some(mut due) = kept.next(node, after, epoch(&pool)) {
+    while let Some(mut due) = kept.next(node, after, pool.epoch()) {
         after = due.id;
         let sent = attempt(&pool, node, &due.request, &mut due.upload, TELLING);
         match timeout(TELLING, sent).await.unwrap_or(Sent::Lost(None)) {
             // What it does not want to know, it need not be told again.
             Sent::Answered(_) => metrics.told_again(&pool.network),
             _ => {
-                kept.failed(due.id, node, slot(&pool));
+                kept.failed(due.id, node, pool.slot());
                 return Found::Told(node);
             }
         }

@@ -310,7 +310,7 @@ impl<'a> Course<'a> {
         let pool = &self.calls.pool;
         self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         match sent {
-            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) => {}
+            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::Unwanted => {}
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
                     pool.nodes[node].resting.failed_again(Instant::now());

@@ -225,4 +225,30 @@ mod tests {
         drop((of_other, of_third, again));
         assert_eq!((budget.held(), budget.ranks.promised()), (0, 0));
     }
+
+    #[test]
+    fn a_step_beyond_what_is_lent_makes_the_greediest_give_way_first() {
+        let budget = Budget::new(64 * STEP);
+        let [greedy, second, small] = [(); 3].map(|()| Account::of(&budget, None));
+        let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();
+        let (mut of_greedy, mut of_second) = (greedy.incoming(), second.incoming());
+        of_greedy.resize(FREE + 26 * STEP).unwrap();
+        of_second.resize(FREE + 20 * STEP).unwrap();
+        let mut large = small.incoming();
+        // What is lent of a promise is an eighth, and this is more at once.
+        assert_eq!(large.resize(FREE + 9 * STEP), Err(Full(64 * STEP)));
+        assert_eq!((large.bytes(), budget.held()), (0, 46 * STEP));
+        assert!(woken(&greedy) && !woken(&second));
+        // While that is on its way, another who asks costs nobody else anything.
+        assert!(large.resize(FREE + 10 * STEP).is_err() && !woken(&second) && !woken(&greedy));
+        assert_eq!(budget.held(), 46 * STEP);
+        drop(of_greedy);
+        assert_eq!(large.resize(FREE + 9 * STEP), Ok(()));
+        assert_eq!((budget.held(), budget.ranks.promised(), budget.ranks.borrowed()), (29 * STEP, 0, 0));
+        // What one step needs of several comes of several, one after the other.
+        let mut more = Account::of(&budget, None).outgoing();
+        assert_eq!(more.resize(FREE + 19 * STEP), Ok(()));
+        let mut largest = Account::of(&budget, None).incoming();
+        assert!(largest.resize(FREE + 18 * STEP).is_err() && woken(&second));
+    }
 }

@@ -272,7 +272,8 @@ mod tests {
         drop(asked);
         // The first is busy, and the second was so until now.
         for expected in [2, 3, 1] {
-            let gone = places[expected].told_to_go();
+            let seated = places[expected].seated();
+            let gone = seated.told_to_go();
             assert!(crowd.end_longest_idle());
             assert!(gone.now_or_never().is_some(), "{expected}");
             assert!(!places[expected].begins());

@@ -86,11 +86,9 @@ impl Sockets {
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
+                // In a box of its own: a future would have room for each place that it is moved to.
                 let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, place);
-                Box::pin(async move {
-                    let _counted = counted;
-                    session.run().await;
-                })
+                Box::pin(Box::new(session).run(counted))
             }),
         })
     }

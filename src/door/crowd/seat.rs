@@ -202,12 +202,6 @@ impl Place {
         Asked(Seated(self.seat.clone()))
     }
 
-    /// Completes when the connection has to go.
-    pub fn told_to_go(&self) -> impl Future<Output = ()> + Send + use<> {
-        let seat = self.seat.clone();
-        async move { seat.bell.notified().await }
-    }
-
     /// The seat, for who does not keep the place.
     pub fn seated(&self) -> Seated {
         Seated(self.seat.clone())
@@ -219,6 +213,11 @@ impl Seated {
     #[must_use]
     pub fn begins(&self) -> bool {
         self.0.begins()
+    }
+
+    /// Completes when the connection has to go.
+    pub async fn told_to_go(&self) {
+        self.0.bell.notified().await;
     }
 
     /// As [`Place::refreshes`].

@@ -94,6 +94,9 @@ pub(super) struct Session {
     queued_bytes: usize,
     limits: Limits,
     heard: Instant,
+    /// When to see whether the client is there.
+    tick: Instant,
+    is_going_down: bool,
     /// Whether a ping is unanswered.
     pinged: bool,
     /// Whether the writer has to wait for the client, and since when.
@@ -162,7 +165,7 @@ impl Session {
         memory: &Arc<Account>,
         place: Place,
     ) -> Self {
-        let limits = Limits::of(&site.load().ws);
+        let (limits, now) = (Limits::of(&site.load().ws), Instant::now());
         let mailbox = Mailbox::of(memory, limits.max_outbound);
         let client = Arc::new(Client::new(mailbox.clone(), headers, limits.max_outbound));
         let mut session = Self {
@@ -185,7 +188,9 @@ impl Session {
             queued_calls: 0,
             queued_bytes: 0,
             limits,
-            heard: Instant::now(),
+            heard: now,
+            tick: now + limits.ping_interval,
+            is_going_down: false,
             pinged: false,
             stalled: None,
             pace: Pace::new(STALL, CLIENT_RATE),
@@ -196,18 +201,16 @@ impl Session {
             is_idle: false,
         };
         session.note_idleness();
-        session.hear_of_others();
-        session.watch();
-        session.at(session.heard + limits.ping_interval, || Event::Tick);
+        session.hear();
         session
     }
 
-    /// Serves the client to its end.
-    pub(super) async fn run(mut self) {
+    /// Serves the client to its end, which is counted for as long as `_counted` is held.
+    pub(super) async fn run(mut self: Box<Self>, _counted: impl Drop) {
         poll_fn(|context| self.poll(context)).await;
         if matches!(self.state, State::Answering) {
-            // Under TLS, the end has to be said too.
-            let _ = timeout(FAREWELL, self.io.shutdown()).await;
+            // Under TLS, the end has to be said too. In a box, so that nobody keeps the room for it before.
+            let _ = Box::pin(timeout(FAREWELL, self.io.shutdown())).await;
         }
     }
 
@@ -377,11 +380,19 @@ impl Session {
                     self.close(&closing);
                 }
             }
-            Event::Tick => return self.tick(),
+            Event::Tick => {
+                self.tick()?;
+                self.hear_on();
+            }
             Event::Stalled => self.look_for_stall(),
             Event::Late => self.look_for_message(),
-            Event::Crowded => self.make_room(),
+            Event::Crowded => {
+                self.make_room();
+                self.hear_on();
+            }
             Event::GoingDown => {
+                self.is_going_down = true;
+                self.hear_on();
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;
                 self.at(Instant::now() + grace.mul_f64(LAST_CALL), || Event::LastCall);
@@ -394,7 +405,7 @@ impl Session {
                 if site.network(&self.network).is_none_or(|network| network.calls.is_none()) {
                     self.leave(GONE);
                 }
-                self.watch();
+                self.hear_on();
             }
             Event::LastCall => {
                 if let State::Leaving(closing) = &self.state {
@@ -422,15 +433,22 @@ impl Session {
         }
         let interval = self.limits.ping_interval;
         if now < self.heard + interval {
-            self.at(self.heard + interval, || Event::Tick);
+            self.tick = self.heard + interval;
         } else if self.pinged {
             return ControlFlow::Break(());
         } else {
             self.pinged = true;
             self.writer.control(Opcode::Ping, &[]);
-            self.at(now + interval, || Event::Tick);
+            self.tick = now + interval;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Waits on for what may happen, unless the close frame came in between, with which that begins anew.
+    fn hear_on(&mut self) {
+        if matches!(self.state, State::Open | State::Leaving(_)) {
+            self.hear();
+        }
     }
 
     /// Takes no further messages, and closes when what is under way has ended.
@@ -466,7 +484,7 @@ impl Session {
         self.calls = 0;
         self.served_bytes = 0;
         self.note_idleness();
-        self.hear_of_others();
+        self.hear();
         self.at(Instant::now() + FAREWELL, || Event::Farewell);
     }
 }

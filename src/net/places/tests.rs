@@ -1,5 +1,7 @@
 //! That whoever waits for a connection is not forgotten, whatever others do at the same moment.
 
+mod counts;
+
 use std::{
     collections::VecDeque,
     sync::{TryLockError, atomic::AtomicUsize},

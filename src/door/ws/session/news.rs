@@ -1,8 +1,10 @@
 //! What a session waits for beside messages and letters.
 
+use std::future::pending;
+
 use tokio::time::{Instant, sleep_until};
 
-use super::{Closing, Session, Signals, Standing};
+use super::{Closing, Session, Signals, Standing, State};
 
 /// What may happen beside messages and letters.
 pub(super) enum Event {
@@ -25,27 +27,30 @@ pub(super) enum Event {
 }
 
 impl Session {
-    /// Waits for another who needs the place, if there is one to give.
-    pub(super) fn hear_of_others(&mut self) {
-        let Standing::Seated(place) = &self.standing else { return };
-        let told = place.told_to_go();
-        self.is_work_new = true;
-        self.work.push(Box::pin(async move {
-            told.await;
-            Event::Crowded
-        }));
-    }
-
-    /// Waits for news of the proxy itself.
-    pub(super) fn watch(&mut self) {
+    /// Waits for what may happen at any time. That is one future, since it is most of what an idle client takes; once something has
+    /// happened, it is waited for anew. Behind the close frame, only whoever needs the place is heard.
+    pub(super) fn hear(&mut self) {
+        let seated = if let Standing::Seated(place) = &self.standing { Some(place.seated()) } else { None };
+        let is_open = matches!(self.state, State::Open | State::Leaving(_));
+        let (is_up, tick) = (is_open && !self.is_going_down, self.tick);
         let Signals { mut closing, mut reloads } = self.signals.clone();
         self.is_work_new = true;
         self.work.push(Box::pin(async move {
-            // Both arms are cancel-safe. A proxy that is gone goes down.
+            let crowded = async {
+                match &seated {
+                    Some(seated) => seated.told_to_go().await,
+                    None => pending().await,
+                }
+            };
+            // All arms are cancel-safe. A proxy that is gone goes down.
             tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => Event::GoingDown,
-                changed = reloads.changed() => if changed.is_ok() { Event::Reloaded } else { Event::GoingDown },
+                () = crowded => Event::Crowded,
+                _ = closing.wait_for(|closing| *closing), if is_up => Event::GoingDown,
+                changed = reloads.changed(), if is_up => {
+                    if changed.is_ok() { Event::Reloaded } else { Event::GoingDown }
+                }
+                () = sleep_until(tick), if is_open => Event::Tick,
             }
         }));
     }

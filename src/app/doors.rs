@@ -10,7 +10,11 @@ use tracing::warn;
 
 use super::{Shared, descriptors, worker::Hands};
 use crate::{
-    door::{admin::Admin, crowd::Crowd, site::Served},
+    door::{
+        admin::Admin,
+        crowd::{Crowd, Entered},
+        site::Served,
+    },
     metrics::{Ended, Throttle},
     net::{Accept, Incoming, descriptors::are_used_up},
 };
@@ -37,18 +41,17 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
         };
         let limit = shared.site.load().max_connections;
         // WebSockets have a limit of their own, and have left this crowd.
-        let ended = crowd.make_room(limit).await;
-        if ended != Some(0)
+        let Entered { place, ended } = crowd.enter(limit).await;
+        if (place.is_none() || ended > 0)
             && let Some(before) = full.pass()
         {
             warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
         }
-        let Some(ended) = ended else {
-            shared.metrics.connection_refused();
-            continue;
-        };
         (0..ended).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
-        hands.give(incoming, peer, crowd.enter()).await;
+        match place {
+            Some(place) => hands.give(incoming, peer, place).await,
+            None => shared.metrics.connection_refused(),
+        }
     }
 }
 

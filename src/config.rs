@@ -6,7 +6,6 @@
 //!
 //! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials, listens or resolves a name.
 
-mod base64;
 mod beacon;
 mod ca_file;
 mod calls;

@@ -18,6 +18,9 @@ use crate::{
     net::{Endpoint, descriptors, tcp::Tcp},
 };
 
+/// Validators that the pretend network has.
+const VALIDATORS: u64 = 64;
+
 /// The pretend network and the proxy in front of it.
 #[derive(Args)]
 pub(super) struct Dev {
@@ -96,7 +99,8 @@ fn validators(dev: &Dev, app: &App) -> ValidatorClient {
         name: "pretend-validator".to_owned(),
         beacon: Endpoint { host: host.to_string().into(), port: addr.port() },
         dial: Arc::new(Tcp),
-        validators: 0..dev.validators,
+        // Spread over the slots in which they propose.
+        validators: (0..dev.validators).map(|index| index * VALIDATORS / dev.validators).collect(),
         keeps_connections: true,
         fee_recipient: Address([0x11; 20]),
     }

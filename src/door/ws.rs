@@ -95,13 +95,13 @@ impl Usher for Sockets {
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
-        let client = super::account(request).client();
+        let (client, caller) = (super::account(request).client(), super::caller(request));
         let (metrics, memory) = (self.metrics.clone(), Account::of(&self.memory, client));
         let counted = metrics.websocket();
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
-                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, place);
+                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, caller, place);
                 Box::pin(async move {
                     let _counted = counted;
                     session.run().await;

@@ -34,15 +34,17 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 
 /// A door that takes whole connections over once HTTP has let them go.
 pub trait Usher: Send + Sync + 'static {
-    /// Waits, for a moment at most, until there is room for one more connection, if others are about to leave.
-    fn settle<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, ()>;
-
     /// Whether the connection of this request, which asks for another protocol, is taken over. `headers` are the lines of it to send
-    /// along with calls.
+    /// along with calls. Where others are about to leave, that is waited for, for a moment at most.
     ///
     /// # Errors
     /// With what to answer instead; the connection stays with HTTP.
-    fn admit(&self, site: &Site, request: &Request<Incoming>, headers: Vec<u8>) -> Result<Admitted, NotAdmitted>;
+    fn admit<'a>(
+        &'a self,
+        site: &'a Site,
+        request: &'a Request<Incoming>,
+        headers: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>>;
 }
 
 /// A connection that is taken over after the head of a 101 response.

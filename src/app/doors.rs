@@ -13,7 +13,11 @@ use super::{
     worker::{Accepted, Hands},
 };
 use crate::{
-    door::{admin::Admin, crowd::Crowd, site::Served},
+    door::{
+        admin::Admin,
+        crowd::{Crowd, Entered},
+        site::Served,
+    },
     metrics::{Ended, Throttle},
     net::{Accept, Incoming, descriptors::are_used_up, places::Peers},
 };
@@ -45,18 +49,17 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
         };
         let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
         // WebSockets have a limit of their own, and have left this crowd.
-        let ended = crowd.make_room(limit).await;
-        if ended != Some(0)
+        let Entered { place, ended } = crowd.enter(limit).await;
+        if (place.is_none() || ended > 0)
             && let Some(before) = full.pass()
         {
             warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
         }
-        let Some(ended) = ended else {
-            shared.metrics.connection_refused();
-            continue;
-        };
         (0..ended).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
-        hands.give(Accepted { incoming, peer, caller, place: crowd.enter() }).await;
+        match place {
+            Some(place) => hands.give(Accepted { incoming, peer, caller, place }).await,
+            None => shared.metrics.connection_refused(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod events;
 mod guard;
 mod headers;
 
-use std::{io, sync::Arc, task::Poll};
+use std::{io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -18,11 +18,19 @@ use tokio::time::Instant;
 use super::{Piped, query};
 use crate::{
     call::rest::{self, Failure, answer::Answer, upload::Upload},
-    domain::{refusal::Refusal, rest::Route, target::Target},
+    domain::{
+        pace::{CLIENT_RATE, Pace},
+        refusal::Refusal,
+        rest::Route,
+        target::Target,
+    },
     door::{crowd::Seated, site::Site},
     memory::{Account, Claim},
     net::BoxFuture,
 };
+
+/// For how long a body that stands still leaves its client as if it had just sent something.
+const ARRIVAL: Duration = Duration::from_secs(20);
 
 /// Answers one request.
 pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {
@@ -130,7 +138,16 @@ fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Uplo
         return Upload::whole(Bytes::new());
     }
     let length = body.size_hint().exact();
-    let pieces = body.into_data_stream().map_err(io::Error::other);
+    let mut came = seated.clone().map(|seated| (seated, Pace::new(ARRIVAL, CLIENT_RATE), Instant::now()));
+    let pieces = body.into_data_stream().map_err(io::Error::other).inspect_ok(move |piece: &Bytes| {
+        if let Some((seated, pace, looked)) = &mut came {
+            let now = Instant::now();
+            pace.moved(now - *looked, piece.len());
+            *looked = now;
+            // A byte counts for as long as the least rate gives it.
+            seated.refreshes(now + pace.left() - ARRIVAL);
+        }
+    });
     let whole = stream::poll_fn(move |_| match &seated {
         Some(seated) if !seated.begins() => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
         _ => Poll::Ready(None),

@@ -5,6 +5,7 @@
 
 mod batch;
 mod bridge;
+mod collect;
 mod gate;
 mod lane;
 mod other;

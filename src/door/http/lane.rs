@@ -144,9 +144,7 @@ impl<'a> Lane<'a> {
                             let now = Instant::now();
                             (needed, due) = (length, now + ARRIVAL);
                             // A client that sends has not been idle for as long as those that say nothing.
-                            if idle == IDLE {
-                                self.place.rests(now);
-                            }
+                            self.place.refreshes(now);
                             pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                         }
                         Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
@@ -179,6 +177,8 @@ impl<'a> Lane<'a> {
                                 let left = due.saturating_duration_since(now);
                                 pace.moved(pace.left().saturating_sub(left), count);
                                 due = now + pace.left();
+                                // A byte counts for as long as the least rate gives it.
+                                self.place.refreshes(due - ARRIVAL);
                             }
                             continue;
                         }

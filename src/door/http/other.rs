@@ -12,9 +12,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -27,17 +26,15 @@ use tokio::{
 };
 
 use super::{
-    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer,
+    Asker, Client, IDLE, STALL, Service, answer,
     bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
+    collect::{Unread, collect},
     cut, gate,
     reply::{Content, Patience, Reply},
 };
 use crate::{
     call::alarm::Alarm,
-    domain::{
-        pace::{CLIENT_RATE, Pace},
-        refusal::Refusal,
-    },
+    domain::refusal::Refusal,
     door::{
         self, Admitted, NotAdmitted, Takeover,
         crowd::{Asked, Seated},
@@ -45,7 +42,7 @@ use crate::{
         site::Site,
         stall::Stall,
     },
-    memory::{Account, Claim, Full},
+    memory::{Account, Claim},
     metrics,
     net::{BoxIo, exchange::Broken},
 };
@@ -95,8 +92,14 @@ pub(super) async fn serve(
             if whole && !asked.seated().begins() {
                 // The connection is ended in this moment.
                 pending::<()>().await;
+            } else if !whole {
+                place.refreshes(Instant::now());
             }
             let mut response = answered(service, request, watch, taken).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // It has a place at the other door already.
+                place.leave();
+            }
             response.body_mut().turn = Some((turn, asked));
             if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
                 watch.streams();
@@ -244,8 +247,7 @@ async fn answered(
         return refuse(&refused, is_beacon);
     }
     if gate::asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
-        service.usher.settle(&site).await;
-        let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
+        let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers())).await;
         return switch(admitted, taken);
     }
     if let Err(refused) = gate::check_origin(&site, &request) {
@@ -338,7 +340,7 @@ async fn call(
     let headers = forwarded(site, request.headers());
     let seated = request.extensions().get::<Seated>().cloned();
     let mut claim = memory.incoming();
-    match collect(request.into_body(), site.max_body, &mut claim).await {
+    match collect(request.into_body(), site.max_body, &mut claim, seated.as_ref()).await {
         Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
             let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller });
@@ -373,42 +375,6 @@ fn last(reply: Reply) -> Response<Streamed> {
     let mut response = framed(reply);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-enum Unread {
-    TooLong,
-    /// What has come has to be given up for others.
-    Cut(Full),
-    NoRoom(Full),
-    Lost,
-    Late,
-}
-
-async fn collect(mut body: Incoming, limit: usize, claim: &mut Claim) -> Result<Bytes, Unread> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Unread::TooLong);
-    }
-    let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
-    loop {
-        let begun = Instant::now();
-        // All arms are cancel-safe.
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame,
-            full = poll_fn(|context| claim.account().poll_cut(context)) => return Err(Unread::Cut(full)),
-            () = sleep(pace.left()) => return Err(Unread::Late),
-        };
-        let Some(frame) = frame else { break };
-        let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
-        pace.moved(begun.elapsed(), piece.len());
-        if whole.len() + piece.len() > limit {
-            return Err(Unread::TooLong);
-        }
-        claim.resize(whole.capacity().max(whole.len() + piece.len())).map_err(Unread::NoRoom)?;
-        whole.extend_from_slice(&piece);
-    }
-    claim.set(whole.capacity());
-    Ok(whole.freeze())
 }
 
 /// The lines to send along: neither hop-by-hop ones nor those that `Connection` names.

@@ -3,6 +3,7 @@
 //! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way: the set is told which of them
 //! woke it, so that a notification on its way to the client costs no look at them.
 
+mod news;
 mod slow;
 mod turns;
 
@@ -21,10 +22,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
-use self::{slow::Begun, turns::Queued};
+use self::{news::Event, slow::Begun, turns::Queued};
 use super::{
     frame::{self, Closing, NO_ROOM, Opcode},
     message::{Client, Message, Network},
@@ -34,7 +35,10 @@ use super::{
 use crate::{
     config::Ws,
     domain::pace::{CLIENT_RATE, Pace},
-    door::{crowd::Place, site::Site},
+    door::{
+        crowd::{Linger, Place},
+        site::Site,
+    },
     memory::Account,
     metrics::Metrics,
     net::{BoxFuture, BoxIo, places::Caller},
@@ -102,9 +106,18 @@ pub(super) struct Session {
     begun: Option<Begun>,
     /// Whether an event will tell whether it is late.
     is_message_watched: bool,
-    /// The connection's place among all WebSockets, where it stands as idle while it has neither calls nor subscriptions.
-    place: Place,
+    standing: Standing,
     is_idle: bool,
+}
+
+/// How the connection stands among all WebSockets.
+enum Standing {
+    /// It has a place, as idle while it has neither calls nor subscriptions.
+    Seated(Place),
+    /// It had to leave, and may say farewell.
+    Lingers(#[expect(dead_code, reason = "held for its drop")] Linger),
+    /// It had to leave at once.
+    Left,
 }
 
 #[derive(Clone, Copy)]
@@ -134,26 +147,6 @@ enum State {
     Closing,
     /// The client closed, and what is left to be written to it is our close frame.
     Answering,
-}
-
-/// What may happen beside messages and letters.
-enum Event {
-    /// A message of so many calls and bytes was served.
-    Served(usize, usize, Result<(), Closing>),
-    /// It is time to see whether the client is there.
-    Tick,
-    /// It is time to see whether the client takes what is written.
-    Stalled,
-    /// It is time to see whether a message that has begun has come.
-    Late,
-    /// The connection has to go for another.
-    Crowded,
-    GoingDown,
-    Reloaded,
-    /// There is no more time for what is under way.
-    LastCall,
-    /// The client did not close its side.
-    Farewell,
 }
 
 impl Session {
@@ -200,14 +193,11 @@ impl Session {
             is_stall_watched: false,
             begun: None,
             is_message_watched: false,
-            place,
-            is_idle: true,
+            standing: Standing::Seated(place),
+            is_idle: false,
         };
-        let crowded = session.place.told_to_go();
-        session.work.push(Box::pin(async move {
-            crowded.await;
-            Event::Crowded
-        }));
+        session.note_idleness();
+        session.hear_of_others();
         session.watch();
         session.at(session.heard + limits.ping_interval, || Event::Tick);
         session
@@ -311,6 +301,7 @@ impl Session {
             let before = self.writer.waiting();
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
+                Poll::Pending if matches!(self.standing, Standing::Left) => return ControlFlow::Break(()),
                 Poll::Pending => {
                     self.mailbox.note_unwritten(self.writer.waiting());
                     self.stall(before);
@@ -320,6 +311,7 @@ impl Session {
                     if self.stalled.take().is_some() {
                         self.mailbox.note_unwritten(0);
                         self.pace = Pace::new(STALL, CLIENT_RATE);
+                        self.refreshes(Instant::now());
                     }
                 }
             }
@@ -457,7 +449,9 @@ impl Session {
     /// Drops what is under way and closes.
     fn close(&mut self, closing: &Closing) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
-            self.end(State::Closing);
+            // Who has no place is not waited for.
+            let is_seated = matches!(self.standing, Standing::Seated(_));
+            self.end(if is_seated { State::Closing } else { State::Answering });
             self.writer.close(Some(closing.code), closing.reason);
         }
     }
@@ -472,28 +466,8 @@ impl Session {
         self.served = 0;
         self.calls = 0;
         self.served_bytes = 0;
+        self.note_idleness();
+        self.hear_of_others();
         self.at(Instant::now() + FAREWELL, || Event::Farewell);
-    }
-
-    /// Waits for news of the proxy itself.
-    fn watch(&mut self) {
-        let Signals { mut closing, mut reloads } = self.signals.clone();
-        self.is_work_new = true;
-        self.work.push(Box::pin(async move {
-            // Both arms are cancel-safe. A proxy that is gone goes down.
-            tokio::select! {
-                biased;
-                _ = closing.wait_for(|closing| *closing) => Event::GoingDown,
-                changed = reloads.changed() => if changed.is_ok() { Event::Reloaded } else { Event::GoingDown },
-            }
-        }));
-    }
-
-    fn at(&mut self, when: Instant, event: fn() -> Event) {
-        self.is_work_new = true;
-        self.work.push(Box::pin(async move {
-            sleep_until(when).await;
-            event()
-        }));
     }
 }

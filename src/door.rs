@@ -25,7 +25,7 @@ use self::site::Site;
 use crate::{
     domain::refusal::Refusal,
     memory::Account,
-    net::{BoxFuture, BoxIo, exchange::Broken},
+    net::{BoxFuture, BoxIo, exchange::Broken, places::Caller},
 };
 
 /// A door without a port of its own: it answers requests on connections that another door holds. Doors do not know each other; `app`
@@ -123,6 +123,11 @@ impl Piped {
 /// The account of the connection that the request came over.
 fn account<B>(request: &Request<B>) -> Arc<Account> {
     request.extensions().get::<Arc<Account>>().cloned().unwrap_or_else(Account::unlimited)
+}
+
+/// The client's connection that the request came over.
+fn caller<B>(request: &Request<B>) -> Arc<Caller> {
+    request.extensions().get::<Arc<Caller>>().cloned().unwrap_or_default()
 }
 
 /// The headers that `Connection` names: they are of one connection, and go no further.

@@ -22,6 +22,6 @@ pub struct Terms<'a> {
     pub left: Option<&'a AtomicBool>,
     /// Whose bytes a long answer is.
     pub memory: &'a Arc<Account>,
-    /// The client, where it may have many calls under way.
+    /// The client's connection, which has its share of those to nodes.
     pub caller: Option<&'a Arc<Caller>>,
 }

@@ -110,10 +110,10 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let target = Target::new(path, query(&request));
     let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
-    let memory = super::account(&request);
+    let (memory, caller) = (super::account(&request), super::caller(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
-    let asked = rest::Request { route, method: head.method, target, headers };
+    let asked = rest::Request { route, method: head.method, target, headers, caller: Some(caller) };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {

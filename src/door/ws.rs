@@ -80,14 +80,14 @@ impl Sockets {
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
-        let client = super::account(request).client();
+        let (client, caller) = (super::account(request).client(), super::caller(request));
         let (metrics, memory) = (self.metrics.clone(), Account::of(&self.memory, client));
         let counted = metrics.websocket();
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
                 // In a box of its own: a future would have room for each place that it is moved to.
-                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, place);
+                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, caller, place);
                 Box::pin(Box::new(session).run(counted))
             }),
         })

@@ -125,7 +125,9 @@ fn table(sums: &Runs) -> String {
         ("Event streams lost", |earned| earned.streams_lost),
         ("Slots", |earned| earned.slots),
     ];
-    let mut text = "| | Steadfast | the first node alone | the second node alone | round robin |\n|---|--:|--:|--:|--:|\n".to_owned();
+    let mut text =
+        "| | Steadfast | the first node alone | the second node alone | round robin |\n|---|--:|--:|--:|--:|\n"
+            .to_owned();
     for (name, figure) in rows {
         let [proxy, first, second, round_robin] = sums.each_ref().map(figure);
         writeln!(text, "| {name} | {proxy} | {first} | {second} | {round_robin} |").unwrap();

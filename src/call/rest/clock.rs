@@ -81,6 +81,7 @@ mod tests {
                 method: Method::from_bytes(method.as_bytes()).unwrap(),
                 target: Target::parse(path).unwrap(),
                 headers: HeaderMap::new(),
+                caller: None,
             };
             assert_eq!((Clock::of(&request), is_wanted_whole(&request)), (clock, whole), "{method} {path}");
         }

@@ -263,7 +263,7 @@ mod tests {
 
     fn request(path: &str) -> Arc<Request> {
         let (method, target) = (Method::POST, Target::parse(path).unwrap());
-        Arc::new(Request { route: Route::of("POST", path), method, target, headers: HeaderMap::new() })
+        Arc::new(Request { route: Route::of("POST", path), method, target, headers: HeaderMap::new(), caller: None })
     }
 
     async fn body(text: &str, budget: &Arc<Budget>) -> Whole {

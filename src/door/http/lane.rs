@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    ARRIVAL, IDLE, STALL, Service, answer, cut,
+    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer, cut,
     reply::{Content, Patience, Reply, put_decimal},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     door::{crowd::Place, site::Site},
     memory::{Account, Claim, Full, SMALL},
     metrics::Ended,
-    net::BoxIo,
+    net::{BoxIo, places::Caller},
 };
 
 /// Up to this size an answer is copied behind its head, for one plain write is cheaper than a vectored one.
@@ -59,6 +59,7 @@ pub(super) struct Lane<'a> {
     /// Whether the client has closed its side. It may wait for its answer all the same.
     left: Arc<AtomicBool>,
     memory: &'a Arc<Account>,
+    caller: &'a Arc<Caller>,
     /// What was read takes so much, also while it is answered.
     claim: Claim,
     /// How the client takes its answers.
@@ -94,7 +95,8 @@ enum Parsed {
 }
 
 impl<'a> Lane<'a> {
-    pub(super) fn new(io: BoxIo, service: &'a Service, memory: &'a Arc<Account>, place: &'a Place) -> Self {
+    pub(super) fn new(io: BoxIo, service: &'a Service, client: Client<'a>) -> Self {
+        let Client { memory, caller, place } = client;
         let (read, write, claim) = (BytesMut::new(), BytesMut::new(), memory.incoming());
         Self {
             io,
@@ -104,6 +106,7 @@ impl<'a> Lane<'a> {
             alarm: Alarm::default(),
             left: Arc::default(),
             memory,
+            caller,
             claim,
             pace: Pace::new(STALL, CLIENT_RATE),
             service,
@@ -200,10 +203,11 @@ impl<'a> Lane<'a> {
             }
             // A client that is lost takes its call with it: one that still waits for a node is then
             // not sent.
-            let Self { io, read, alarm, pass, left, memory, service, .. } = &mut self;
+            let Self { io, read, alarm, pass, left, memory, caller, service, .. } = &mut self;
             let reply = {
                 let left = &*left;
-                let mut reply = pin!(answer(&calls, &body, pass, arrived, left, alarm, memory));
+                let asker = Asker { left, memory, caller };
+                let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
                 let mut patience = None;
                 loop {
                     // All arms are cancel-safe. What comes meanwhile is the next request's.

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    IDLE, STALL, Service, answer,
+    Asker, Client, IDLE, STALL, Service, answer,
     bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
     collect::{Unread, collect},
     cut, gate,
@@ -37,7 +37,7 @@ use crate::{
     domain::refusal::Refusal,
     door::{
         self, Admitted, NotAdmitted, Takeover,
-        crowd::{Asked, Place, Seated},
+        crowd::{Asked, Seated},
         readiness::{Detail, Readiness},
         site::Site,
         stall::Stall,
@@ -70,9 +70,9 @@ pub(super) async fn serve(
     io: BoxIo,
     read: Bytes,
     service: &Service,
-    memory: &Arc<Account>,
-    place: &Place,
+    client: Client<'_>,
 ) -> Result<Ended, hyper::Error> {
+    let Client { memory, caller, place } = client;
     let taken = Mutex::new(None);
     let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone(), memory.incoming());
     let respond = service_fn(|mut request: Request<Incoming>| {
@@ -82,8 +82,9 @@ pub(super) async fn serve(
         }
         let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
-            // Doors do not know each other: what goes on to another has the account beside it.
+            // Doors do not know each other: what goes on to another has account and client beside it.
             request.extensions_mut().insert(memory.clone());
+            request.extensions_mut().insert(caller.clone());
             let whole = request.body().is_end_stream();
             let asked = place.asked();
             // Who takes a body says when it is whole.
@@ -331,7 +332,7 @@ async fn call(
     left: &Arc<AtomicBool>,
 ) -> Response<Streamed> {
     let arrived = Instant::now();
-    let memory = &door::account(&request);
+    let (memory, caller) = (&door::account(&request), &door::caller(&request));
     let Some(calls) = site.calls(request.uri().path()).cloned() else { return refuse(&NO_NETWORK, false) };
     if let Err(refused) = gate::check_coding(&request) {
         return refuse(&refused, false);
@@ -342,11 +343,11 @@ async fn call(
     match collect(request.into_body(), site.max_body, &mut claim, seated.as_ref()).await {
         Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
-            let mut alarm = Alarm::default();
+            let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller });
             // Both arms are cancel-safe: a call that is dropped is given up.
             let full = tokio::select! {
                 biased;
-                reply = answer(&calls, &body, &headers, arrived, left, &mut alarm, memory) => {
+                reply = answer(&calls, &body, &headers, arrived, asker, &mut alarm) => {
                     let mut response = framed(reply);
                     response.body_mut().claim = Some(claim);
                     return response;

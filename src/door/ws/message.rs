@@ -76,7 +76,7 @@ enum Reply {
 }
 
 impl Client {
-    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, max_outbound: usize) -> Self {
+    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, caller: Arc<Caller>, max_outbound: usize) -> Self {
         Self {
             mailbox,
             subscriptions: Subscriptions::default(),
@@ -84,7 +84,7 @@ impl Client {
             headers,
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
-            caller: Arc::default(),
+            caller,
             spare: Mutex::default(),
         }
     }

@@ -41,7 +41,7 @@ use crate::{
     },
     memory::Account,
     metrics::Metrics,
-    net::{BoxFuture, BoxIo},
+    net::{BoxFuture, BoxIo, places::Caller},
     view::{self, Letter, Mailbox},
 };
 
@@ -163,11 +163,12 @@ impl Session {
         signals: Signals,
         metrics: Arc<Metrics>,
         memory: &Arc<Account>,
+        caller: Arc<Caller>,
         place: Place,
     ) -> Self {
         let (limits, now) = (Limits::of(&site.load().ws), Instant::now());
         let mailbox = Mailbox::of(memory, limits.max_outbound);
-        let client = Arc::new(Client::new(mailbox.clone(), headers, limits.max_outbound));
+        let client = Arc::new(Client::new(mailbox.clone(), headers, caller, limits.max_outbound));
         let mut session = Self {
             io,
             reader: Reader::new(read, limits.max_message),

@@ -7,6 +7,7 @@ mod audience;
 pub mod beacon;
 mod hub;
 mod node;
+mod question;
 mod seen;
 pub mod sse;
 pub mod stitch;

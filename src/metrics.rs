@@ -62,6 +62,10 @@ struct Plain {
     /// Gaps in what a network's clients are told that could not be filled.
     #[metric(labels = ["network"])]
     gaps_skipped_total: Counter,
+    /// Events that nodes could not bear out, by reason: no_header (a head, told though no node gave its header in time) or ahead (of a
+    /// slot that lies ahead of the clock, not told).
+    #[metric(labels = ["network", "reason"])]
+    doubtful_events_total: Counter,
     /// Blocks whose logs no node gave in time, so that clients whom they may have concerned were closed.
     #[metric(labels = ["network"])]
     logs_given_up_total: Counter,
@@ -230,6 +234,11 @@ impl Metrics {
     /// A gap was skipped.
     pub fn gap_skipped(&self, network: &str) {
         self.plain.gaps_skipped_total(network).inc();
+    }
+
+    /// A node told an event that cannot be borne out.
+    pub fn doubtful_event(&self, network: &str, reason: &str) {
+        self.plain.doubtful_events_total(network, reason).inc();
     }
 
     /// No node gave the logs of a block.

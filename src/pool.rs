@@ -116,6 +116,7 @@ pub struct Pool {
     stirred: Notify,
     /// What ties clients to a node.
     tied: Tied,
+    wall: Wall,
     /// What clients were told of by its hash.
     announced: Mutex<Announced>,
     inbox: mpsc::Sender<Input>,
@@ -154,6 +155,7 @@ impl Pool {
             caught_up: Mutex::new(vec![None; count]),
             stirred: Notify::new(),
             tied: Tied::new(),
+            wall: wall.clone(),
             announced: Mutex::default(),
             inbox,
             headers: broadcast::Sender::new(HEADERS),

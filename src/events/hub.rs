@@ -6,6 +6,7 @@
 //! tell.
 
 mod choice;
+mod questions;
 mod stream;
 mod trials;
 
@@ -28,8 +29,9 @@ use super::{
     audience::Audience,
     beacon::Said,
     node::{self, News},
+    question::Asked,
     sse::Event,
-    stitch::{Answer, Effect, Input, Question, Stitcher},
+    stitch::{Effect, Input, Question, Stitcher},
     topics::{self, Names},
 };
 use crate::{
@@ -48,8 +50,6 @@ const OVERLAP: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
-/// For how long a head that no node can bear out is waited for. It may take until the next node's stream is open that it is skipped.
-const STUCK: Duration = Duration::from_secs(5);
 /// The first pause after a stream is lost or breaks; it doubles with each further time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,8 +70,6 @@ pub(super) struct Hub {
     metrics: Arc<Metrics>,
     state: watch::Sender<State>,
     stitcher: Option<Stitcher>,
-    /// Since when the stitcher cannot tell the next head.
-    stuck: Option<Instant>,
     current: Option<Stream>,
     /// A stream that is to take the place of the current one.
     next: Option<Stream>,
@@ -81,7 +79,9 @@ pub(super) struct Hub {
     opened: u64,
     news: mpsc::Sender<(u64, News)>,
     /// Answers, with the stream for which was asked.
-    questions: JoinSet<(u64, Question, Option<Answer>)>,
+    questions: JoinSet<(u64, Question, Asked)>,
+    /// Nodes whose questions others have answered.
+    waited: JoinSet<()>,
     trials: Trials,
     avoided: Avoided,
     /// Since when nobody is there.
@@ -125,7 +125,6 @@ pub(super) async fn run(
         metrics,
         state,
         stitcher: None,
-        stuck: None,
         current: None,
         next: None,
         leaving: None,
@@ -133,6 +132,7 @@ pub(super) async fn run(
         opened: 0,
         news,
         questions: JoinSet::new(),
+        waited: JoinSet::new(),
         trials: Trials::default(),
         avoided: Avoided::new(seed),
         empty: None,
@@ -146,8 +146,8 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             Some(done) = hub.questions.join_next(), if !hub.questions.is_empty() => {
-                if let Ok((id, question, answer)) = done {
-                    hub.answered(id, question, answer);
+                if let Ok((id, question, asked)) = done {
+                    hub.answered(id, question, asked);
                 }
             }
             () = hub.trials.next(), if hub.trials.are_running() => {}
@@ -156,6 +156,7 @@ pub(super) async fn run(
                     std::panic::resume_unwind(error.into_panic());
                 }
             }
+            Some(_) = hub.waited.join_next(), if !hub.waited.is_empty() => continue,
             () = audience.changed.notified() => {}
             moved = pools.changed() => {
                 if moved.is_err() {
@@ -195,15 +196,14 @@ impl Hub {
             let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
             // Until a node has told what chain it is of, there is nothing to do.
             let Some(beacon) = beacon else { return };
-            self.stitcher = Some(Stitcher::new(beacon.epoch()));
+            self.stitcher = Some(Stitcher::new(beacon.epoch(), self.pool.slot()));
         }
+        self.step(Input::Latest(self.pool.latest_slot().unwrap_or(u64::MAX)));
         self.trials.expire(now);
         self.watch_silence(now);
-        if self.stitcher.as_ref().is_some_and(Stitcher::holds) {
+        // While there is no stream, there is nobody to ask, and nothing that is late.
+        if self.current.is_some() && self.stitcher.as_ref().is_some_and(Stitcher::holds) {
             self.step(Input::Time(now));
-        }
-        if self.stuck.is_some_and(|since| now.saturating_duration_since(since) >= STUCK) {
-            self.step(Input::Enough);
         }
         // While all nodes are to be avoided, what there is goes on.
         let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
@@ -250,7 +250,7 @@ impl Hub {
         let task = self.streams.spawn(node::stream(self.pool.clone(), node, topics.clone(), id, self.news.clone()));
         let slot = self.pool.snapshot().head.unwrap_or(0);
         let pool = self.pool.clone();
-        self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, task });
+        self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, ahead: 0, task });
     }
 
     /// Goes over to the next stream if that is good, or at least better than what there is.
@@ -311,13 +311,14 @@ impl Hub {
 
     fn event(&mut self, role: Role, event: Event) -> bool {
         let said = Said::read(&event.topic, &event.data);
-        let is_head = matches!(said, Some(Said::Head { .. }));
         let stream = match role {
             Role::Current => self.current.as_mut(),
             Role::Next => self.next.as_mut(),
             Role::Leaving => None,
         };
-        if let (Some(Said::Head { slot, .. }), Some(stream)) = (said, stream) {
+        let latest = self.pool.latest_slot().unwrap_or(u64::MAX);
+        let is_head = matches!(said, Some(Said::Head { slot, .. }) if slot <= latest);
+        if let (Some(Said::Head { slot, .. }), Some(stream), true) = (said, stream, is_head) {
             stream.slot = slot;
             stream.behind = None;
         }
@@ -412,17 +413,9 @@ impl Hub {
         }
     }
 
-    fn answered(&mut self, id: u64, question: Question, answer: Option<Answer>) {
-        if self.current.as_ref().is_some_and(|current| current.id == id) {
-            self.step(Input::Answered(question, answer));
-        }
-    }
-
     fn step(&mut self, input: Input) {
         let Some(stitcher) = &mut self.stitcher else { return };
-        let effects = stitcher.step(input);
-        self.stuck = if stitcher.is_stuck() { self.stuck.or_else(|| Some(Instant::now())) } else { None };
-        for effect in effects {
+        for effect in stitcher.step(input) {
             self.perform(effect);
         }
     }
@@ -446,16 +439,13 @@ impl Hub {
                 warn!(network = self.network(), from, to, "a gap in the events is skipped");
                 self.metrics.gap_skipped(self.network());
             }
+            Effect::Unproven(slot) => {
+                warn!(network = self.network(), slot, "a head is told whose header no node gave in time");
+                self.metrics.doubtful_event(self.network(), "no_header");
+            }
+            Effect::Ahead(slot) => self.ahead(slot),
             Effect::Broken(why) => self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }),
         }
-    }
-
-    fn ask(&mut self, question: Question) {
-        let Some(current) = &self.current else { return };
-        let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
-        let slots_per_epoch = beacon.map_or(chain::USUAL_EPOCH, |beacon| beacon.epoch());
-        let (pool, node, id) = (current.pool.clone(), current.node, current.id);
-        self.questions.spawn(async move { (id, question, node::ask(pool, node, question, slots_per_epoch).await) });
     }
 
     fn publish(&self) {

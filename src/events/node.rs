@@ -1,4 +1,4 @@
-//! What is asked of a node: its stream of events, and single questions.
+//! What is asked of a node: its stream of events; and how anything is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,13 +7,11 @@ use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, header};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use super::{
-    beacon::{self, Duties, Root},
     sse::{Event, Parser},
-    stitch::{Answer, Question},
     topics::Names,
 };
 use crate::{
@@ -29,13 +27,6 @@ use crate::{
 
 /// How long a node may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take over a question, for which clients wait.
-const THINKING: Duration = Duration::from_secs(2);
-/// How often a header that was just announced is asked for, and the pause between: not every node serves at once what it tells.
-const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(50);
-/// The longest answer that is read, in bytes.
-const MAX_ANSWER: usize = 1 << 20;
 /// The longest answer to a topic that the node does not know: it is kept, and clients read it.
 const MAX_REFUSAL: usize = 4 << 10;
 /// Bytes of a stream's events that may wait for the hub. A stream with more is not read on.
@@ -138,108 +129,7 @@ async fn read(pool: &Pool, node: usize, mut response: Response, outlet: &Outlet)
     Some(Trouble { fault: Fault::Dropped, text: "it ended its stream of events".to_owned() })
 }
 
-/// Asks a node; `None` if there is no answer to be had.
-pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Option<Answer> {
-    let asked = Asked { pool: &pool, node, slots_per_epoch };
-    timeout(THINKING, answer(&asked, question)).await.ok()?
-}
-
-async fn answer(asked: &Asked<'_>, question: Question) -> Option<Answer> {
-    match question {
-        Question::Head => asked.header("head").await,
-        Question::Header(root) => {
-            let root = root.to_string();
-            for _ in 1..TRIES {
-                if let Some(answer) = asked.header(&root).await {
-                    return Some(answer);
-                }
-                sleep(PAUSE).await;
-            }
-            asked.header(&root).await
-        }
-        Question::Finalized(state) => {
-            let state = state.map_or_else(|| "head".to_owned(), |state| state.to_string());
-            let body = asked.fetch(&format!("/eth/v1/beacon/states/{state}/finality_checkpoints")).await?;
-            beacon::read_finalized(&body).map(Answer::Finalized)
-        }
-        Question::Duties { root, epoch } => {
-            let duties = match asked.duties_by_slot(epoch).await {
-                Some(duties) => duties,
-                None => asked.duties_by_themselves(epoch).await?,
-            };
-            // Asked last, so that all of it was said of a chain that the block is on.
-            let body = asked.fetch(&format!("/eth/v1/beacon/headers/{root}")).await?;
-            Some(if beacon::is_canonical(&body) { Answer::Duties(duties) } else { Answer::Left })
-        }
-    }
-}
-
-struct Asked<'a> {
-    pool: &'a Pool,
-    node: usize,
-    slots_per_epoch: u64,
-}
-
-impl Asked<'_> {
-    async fn header(&self, id: &str) -> Option<Answer> {
-        let (root, header) = beacon::read_header(&self.fetch(&format!("/eth/v1/beacon/headers/{id}")).await?)?;
-        Some(Answer::Header(root, header))
-    }
-
-    async fn root(&self, id: &str) -> Option<Root> {
-        beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
-    }
-
-    /// What the duties of an epoch's heads depend on, by the blocks that the node has.
-    async fn duties_by_slot(&self, epoch: u64) -> Option<Duties> {
-        let previous = self.last_before(epoch.saturating_sub(1)).await?;
-        Some(Duties { previous, current: self.last_before(epoch).await? })
-    }
-
-    /// The same by duties, whose answers say it though the node may not have the blocks any more.
-    async fn duties_by_themselves(&self, epoch: u64) -> Option<Duties> {
-        let previous = self.dependent_root(&Method::POST, "attester", epoch).await?;
-        let current = match self.dependent_root(&Method::POST, "attester", epoch.saturating_add(1)).await {
-            Some(current) => current,
-            None => self.dependent_root(&Method::GET, "proposer", epoch).await?,
-        };
-        Some(Duties { previous, current })
-    }
-
-    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Root> {
-        let path = format!("/eth/v1/validator/duties/{of}/{epoch}");
-        // Some validator must be named; whether it has duties makes no difference.
-        let asks: &[u8] = if *method == Method::POST { br#"["0"]"# } else { b"" };
-        beacon::read_dependent_root(&self.exchange(method, &path, asks).await?)
-    }
-
-    /// The root of the last block before an epoch; the first block's if there is none.
-    async fn last_before(&self, epoch: u64) -> Option<Root> {
-        let slot = epoch.saturating_mul(self.slots_per_epoch);
-        // A slot may be empty; more than an epoch of empty ones in a row is not waited for.
-        let lowest = slot.saturating_sub(self.slots_per_epoch + 1);
-        for slot in (lowest.max(1)..slot).rev() {
-            if let Some(root) = self.root(&slot.to_string()).await {
-                return Some(root);
-            }
-        }
-        if lowest == 0 { self.root("genesis").await } else { None }
-    }
-
-    /// The body of an answer of 200.
-    async fn fetch(&self, path: &str) -> Option<Bytes> {
-        self.exchange(&Method::GET, path, b"").await
-    }
-
-    async fn exchange(&self, method: &Method, path: &str, asks: &[u8]) -> Option<Bytes> {
-        let response = send(self.pool, self.node, method, path, asks, "application/json").await.ok()?;
-        let status = response.head.status;
-        let body = body(self.pool, self.node, response, MAX_ANSWER).await.ok()?;
-        (status == 200).then_some(body)
-    }
-}
-
-async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
+pub(super) async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
     let mut whole = Vec::new();
     let read = async {
         while let Some(piece) = response.next().await {
@@ -259,7 +149,7 @@ async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Resu
     send(pool, node, &Method::GET, path, b"", accept).await
 }
 
-async fn send(
+pub(super) async fn send(
     pool: &Pool,
     node: usize,
     method: &Method,

@@ -14,14 +14,17 @@
 //!
 //! What tells the chain is small. An event of these topics that is not is told as if the node had kept it to itself.
 //!
+//! - A head that a node told is told in time ([`late`]), whatever cannot be had of it by then.
+//!
 //! A gap that is too long, or that no node can fill in time, is skipped: the next head is told, and clients see a slot that does not follow.
 
 mod chain;
 mod held;
+mod late;
 mod terms;
 mod work;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 
@@ -29,10 +32,11 @@ pub use self::terms::{Answer, Effect, Input, Question};
 use self::{
     chain::{Chain, Road, Unknown},
     held::Held,
-    work::{Queue, Work},
+    late::Late,
+    work::{Head, Queue, Work},
 };
 use super::{
-    beacon::{self, Duties, Header, Root, Said},
+    beacon::{self, Duties, Root, Said},
     seen::Seen,
     sse::Event,
 };
@@ -80,12 +84,15 @@ pub struct Stitcher {
     work: Queue,
     waiting: Option<Question>,
     failures: u32,
+    late: Late,
+    /// No honest node tells of a higher slot.
+    latest: u64,
     effects: Vec<Effect>,
 }
 
 impl Stitcher {
-    /// A stitcher of which nobody has heard anything.
-    pub fn new(slots_per_epoch: u64) -> Self {
+    /// A stitcher of which nobody has heard anything, for a chain with slots of this length.
+    pub fn new(slots_per_epoch: u64, slot: Duration) -> Self {
         Self {
             chain: Chain::new(slots_per_epoch),
             tip: None,
@@ -99,31 +106,28 @@ impl Stitcher {
             work: Queue::default(),
             waiting: None,
             failures: 0,
+            late: Late::new(slot),
+            latest: u64::MAX,
             effects: Vec::new(),
         }
     }
 
     /// The slot of the head told last.
     pub fn slot(&self) -> Option<u64> {
-        self.tip.and_then(|tip| self.chain.header(tip.what)).map(|header| header.slot)
+        self.tip.and_then(|tip| self.chain.slot(tip.what))
     }
 
-    /// Whether the node could not bear out the head that it told last, nor any before it since a head was told.
-    pub fn is_stuck(&self) -> bool {
-        self.failures > 0
-    }
-
-    /// Whether something waits for a head that was not told yet.
+    /// Whether a head waits to be told, or something waits for a head.
     pub fn holds(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || self.owes_head()
     }
 
     /// Takes an input and says what follows from it, in order.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Opened => {
-                // What the stream before said and could not bear out, this one will say itself.
                 self.clear();
+                self.late.opened();
                 for work in [Work::Catch, Work::Finality(None), Work::LearnDuties] {
                     self.work.hear(work);
                 }
@@ -132,9 +136,9 @@ impl Stitcher {
                 self.unanswered.clear();
             }
             Input::Event(event) => self.take(event),
-            // The next question without an answer is one too many.
-            Input::Enough => self.failures = self.failures.max(ATTEMPTS),
+            Input::Latest(slot) => self.latest = slot,
             Input::Time(now) => {
+                self.tell_late(now);
                 let late = self.held.expire(now);
                 self.pass(late);
             }
@@ -142,6 +146,17 @@ impl Stitcher {
                 if self.waiting == Some(question) {
                     self.waiting = None;
                     self.learn(question, answer);
+                } else {
+                    // Nothing waits for it any more, but it is as true as it was.
+                    match (question, answer) {
+                        (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
+                            self.chain.insert(root, header);
+                        }
+                        (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => {
+                            self.chain.learn_duties(root, duties);
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
@@ -163,13 +178,18 @@ impl Stitcher {
 
     fn take(&mut self, Event { topic, data, raw }: Event) {
         let is_small = raw.len() <= MAX_EVENT;
-        let work = match Said::read(&topic, &data) {
+        let said = Said::read(&topic, &data);
+        if let Some(slot) = said.and_then(|said| self.chain.slot_of(said)).filter(|slot| *slot > self.latest) {
+            self.effects.push(Effect::Ahead(slot));
+            return;
+        }
+        let work = match said {
             Some(Said::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
             Some(Said::Head { slot, root, duties }) => {
                 if let Some(duties) = duties {
                     self.chain.hear_duties(root, slot, duties);
                 }
-                Work::Head { slot, root, event: is_small.then_some(raw) }
+                Work::Head(Head { slot, root, event: is_small.then_some(raw), since: None })
             }
             // Ours is told instead.
             Some(Said::Reorg { .. }) if !is_small => return,
@@ -178,7 +198,7 @@ impl Stitcher {
             Some(Said::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
             None => {
                 if self.seen.is_new(&topic, &data) {
-                    let free = self.held.take(topic, &data, raw);
+                    let free = self.held.take(topic, &data, raw, self.latest);
                     let excess = self.held.relieve();
                     self.pass(excess.into_iter().chain(free));
                 }
@@ -192,13 +212,14 @@ impl Stitcher {
 
     fn learn(&mut self, question: Question, answer: Option<Answer>) {
         match (question, answer) {
-            (Question::Head, Some(Answer::Header(root, header))) => {
+            (Question::Head, Some(Answer::Header(root, header))) if header.slot <= self.latest => {
                 self.chain.insert(root, header);
                 self.work.pop_front();
-                let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head { .. }));
+                let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head(_)));
                 // At the very start, a head that the stream has told already is the first; else the node's present one is it.
                 if !from_the_start {
-                    self.work.push_front(Work::Head { slot: header.slot, root, event: None });
+                    let head = self.late.caught(root, header.slot);
+                    self.work.push_front(head.into());
                 }
             }
             (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
@@ -212,6 +233,7 @@ impl Stitcher {
                 self.work.pop_front();
                 self.work.push_front(Work::MissedFinality(checkpoint));
             }
+            (Question::Header(root), _) if self.chain.presume(root) => {}
             _ => self.go_without(),
         }
     }
@@ -220,12 +242,13 @@ impl Stitcher {
     fn go_without(&mut self) {
         match self.work.pop_front() {
             Some(Work::Block { slot, root, event: Some(event) }) => self.tell_block(root, slot, event),
-            Some(Work::Head { slot, root, event }) => {
+            Some(Work::Head(head)) => {
                 self.failures += 1;
                 if self.failures < ATTEMPTS {
+                    self.work.push_front(head.into());
                     self.broken("it does not tell the blocks before its head");
                 } else {
-                    self.skip(slot, root, event);
+                    self.skip(&head);
                 }
             }
             Some(Work::Catch) => {
@@ -240,13 +263,18 @@ impl Stitcher {
         }
     }
 
+    /// Forgets what the stream has said and could not bear out, which the next one will say itself; but for the last head.
     fn clear(&mut self) {
+        for head in self.work.heads() {
+            self.late.keep(head);
+        }
         self.asks_finality |= self.work.iter().any(|work| matches!(work, Work::Finality(Some(_))));
         self.work.clear();
     }
 
     fn broken(&mut self, why: &'static str) {
         self.clear();
+        self.late.was_given_up = true;
         self.waiting = None;
         self.effects.push(Effect::Broken(why));
     }
@@ -255,7 +283,7 @@ impl Stitcher {
         match work {
             Work::Catch => return Progress::Needs(Question::Head),
             Work::Block { slot, root, event } => return self.block(*slot, *root, event.as_ref()),
-            Work::Head { slot, root, event } => return self.head(*slot, *root, event.as_ref()),
+            Work::Head(head) => return self.head(head),
             Work::Reorg { old, event } => self.reorg = Some((*old, event.clone())),
             Work::Finalized { epoch, event } => {
                 if self.finalized.is_none_or(|last| last.what < *epoch || (last.what == *epoch && !last.told)) {
@@ -312,7 +340,8 @@ impl Stitcher {
         Progress::Done
     }
 
-    fn head(&mut self, slot: u64, root: Root, event: Option<&Bytes>) -> Progress {
+    fn head(&mut self, head: &Head) -> Progress {
+        let (slot, root, event) = (head.slot, head.root, head.event.as_ref());
         let Some(tip) = self.tip else {
             if self.chain.header(root).is_none() {
                 return Progress::Needs(Question::Header(root));
@@ -333,7 +362,7 @@ impl Stitcher {
         let (fork, missed) = match road {
             Road::Behind => return Progress::Done,
             Road::TooLong => {
-                self.skip(slot, root, event.cloned());
+                self.skip(head);
                 return Progress::Done;
             }
             Road::Leads { fork, missed } => (fork, missed),
@@ -393,22 +422,19 @@ impl Stitcher {
         self.arrived(root, event.is_some());
     }
 
-    fn skip(&mut self, slot: u64, root: Root, event: Option<Bytes>) {
+    fn skip(&mut self, head: &Head) {
         let from = self.slot().unwrap_or(0);
-        self.effects.push(Effect::Skipped { from, to: slot });
-        if self.chain.header(root).is_none() {
-            // A parent that no block has: the way back ends here.
-            let nowhere = Header { slot, parent: Root::default(), state: Root::default(), optimistic: false };
-            self.chain.insert(root, nowhere);
-        }
+        self.effects.push(Effect::Skipped { from, to: head.slot });
+        self.chain.note(head.root, head.slot, self.tip.map(|tip| tip.what));
         self.failures = 0;
-        self.begin(root, event.as_ref());
+        self.begin(head.root, head.event.as_ref());
     }
 
     fn arrived(&mut self, root: Root, told: bool) {
         self.tip = Some(Last { what: root, told });
         self.chain.forget_before(root);
         if let Some(slot) = self.slot() {
+            self.late.arrived(slot);
             let next = self.held.arrived(root, slot);
             self.pass(next);
         }
@@ -438,9 +464,7 @@ impl Stitcher {
     }
 
     fn tell_head(&mut self, root: Root, event: Bytes) {
-        if let Some(header) = self.chain.header(root) {
-            self.effects.push(Effect::Shows(header.slot));
-        }
+        self.effects.extend(self.chain.slot(root).map(Effect::Shows));
         self.tell("head", event);
     }
 
@@ -450,9 +474,9 @@ impl Stitcher {
         Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }
     }
 
-    /// Whether the node may know what nothing told yet says.
+    /// Whether a node may know what nothing told yet says, and there is time to ask.
     fn may_ask(&self, unknown: Unknown) -> bool {
-        !matches!(unknown, Unknown::Duties { epoch, .. } if self.unanswered.contains(&epoch))
+        !self.late.is_hurried && !matches!(unknown, Unknown::Duties { epoch, .. } if self.unanswered.contains(&epoch))
     }
 
     fn pass(&mut self, events: impl IntoIterator<Item = (String, Bytes)>) {
@@ -464,6 +488,8 @@ impl Stitcher {
     }
 }
 
+#[cfg(test)]
+mod in_time;
 #[cfg(test)]
 mod order;
 #[cfg(test)]

@@ -95,6 +95,15 @@ impl Pool {
         Chain::epoch(self.snapshot().chain.as_ref())
     }
 
+    /// The highest slot that a node may tell of by the clock and by what most nodes say, with an epoch's room for clocks that differ;
+    /// `None` where the clock does not tell slots.
+    pub fn latest_slot(&self) -> Option<u64> {
+        let snapshot = self.snapshot();
+        let beacon = snapshot.chain.as_ref()?.beacon.as_ref()?;
+        let present = beacon.slot_at((self.wall)())?.max(snapshot.head.unwrap_or(0));
+        Some(present.saturating_add(beacon.epoch()))
+    }
+
     /// A validator asked for something.
     pub fn validators_are_there(&self) {
         self.tied.note(Instant::now());

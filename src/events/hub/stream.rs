@@ -18,6 +18,8 @@ pub(super) struct Stream {
     /// Since when the pool has been ahead of the last head that it told.
     pub(super) behind: Option<Instant>,
     pub(super) slot: u64,
+    /// How often it told of a slot that lies ahead of the clock.
+    pub(super) ahead: u32,
     pub(super) task: AbortHandle,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    super::beacon::{Duties, Header, Root},
+    super::beacon::{Duties, Header, Root, Said},
     MAX_GAP, WINDOW,
 };
 
@@ -34,6 +34,8 @@ pub(super) enum Road {
 pub(super) struct Chain {
     slots_per_epoch: u64,
     headers: HashMap<Root, Header>,
+    /// Heads that were told though their headers could not be had: their slots, and the heads told before them.
+    bare: HashMap<Root, (u64, Root)>,
     /// Blocks whose `block` event was told, with their slots.
     told: HashMap<Root, u64>,
     /// What nodes said with their heads or when asked, with the heads' slots.
@@ -47,6 +49,7 @@ impl Chain {
         Self {
             slots_per_epoch: slots_per_epoch.max(1),
             headers: HashMap::new(),
+            bare: HashMap::new(),
             told: HashMap::new(),
             duties: HashMap::new(),
             floor: 0,
@@ -57,12 +60,36 @@ impl Chain {
         slot / self.slots_per_epoch
     }
 
+    /// The slot of which an event speaks, or at which its epoch begins.
+    pub(super) fn slot_of(&self, said: Said) -> Option<u64> {
+        match said {
+            Said::Block { slot, .. } | Said::Head { slot, .. } => Some(slot),
+            Said::Finalized { epoch } => Some(epoch.saturating_mul(self.slots_per_epoch)),
+            Said::Reorg { .. } => None,
+        }
+    }
+
     pub(super) fn header(&self, root: Root) -> Option<&Header> {
         self.headers.get(&root)
     }
 
     pub(super) fn insert(&mut self, root: Root, header: Header) {
         self.headers.insert(root, header);
+    }
+
+    /// Of a head whose header cannot be had, its event said the slot; the head told before it was this one.
+    pub(super) fn note(&mut self, root: Root, slot: u64, before: Option<Root>) {
+        self.bare.insert(root, (slot, before.unwrap_or_default()));
+    }
+
+    /// Nobody gives the header of this block, either. If it was told all the same, it is taken to follow the head told before it.
+    pub(super) fn presume(&mut self, root: Root) -> bool {
+        let Some((slot, parent)) = self.bare.remove(&root) else { return false };
+        let is_unknown = self.header(root).is_none();
+        if is_unknown {
+            self.insert(root, Header { slot, parent, state: Root::default(), optimistic: false });
+        }
+        is_unknown
     }
 
     pub(super) fn is_told(&self, root: Root) -> bool {
@@ -95,6 +122,7 @@ impl Chain {
         let Some(slot) = self.slot(root) else { return };
         let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
         self.headers.retain(|_, header| near.contains(&header.slot));
+        self.bare.retain(|_, (slot, _)| near.contains(slot));
         self.told.retain(|_, slot| near.contains(slot));
         self.duties.retain(|_, (slot, _)| near.contains(slot));
         self.floor = self.floor.max(*near.start());
@@ -102,20 +130,19 @@ impl Chain {
 
     /// The way from the head `tip` to the head `root`, said to be at `slot`.
     pub(super) fn road(&self, tip: Root, root: Root, slot: u64) -> Result<Road, Unknown> {
-        if slot.saturating_sub(self.known(tip)?.slot) > MAX_GAP {
+        if slot.saturating_sub(self.at(tip)?) > MAX_GAP {
             return Ok(Road::TooLong);
         }
         let (mut ours, mut theirs) = (tip, root);
         let (mut missed, mut left) = (Vec::new(), 0);
         // Whichever is further along steps back, until they meet.
         while ours != theirs {
-            let (a, b) = (self.known(ours)?, self.known(theirs)?);
-            if b.slot >= a.slot {
+            if self.at(theirs)? >= self.at(ours)? {
                 missed.push(theirs);
-                theirs = b.parent;
+                theirs = self.known(theirs)?.parent;
             } else {
                 left += 1;
-                ours = a.parent;
+                ours = self.known(ours)?.parent;
             }
             if missed.len().max(left) as u64 > MAX_GAP {
                 return Ok(Road::TooLong);
@@ -131,7 +158,7 @@ impl Chain {
         let mut at = root;
         loop {
             let parent = self.known(at)?.parent;
-            if self.is_told(parent) || Some(parent) == tip || self.known(parent)?.slot <= self.floor {
+            if self.is_told(parent) || Some(parent) == tip || self.at(parent)? <= self.floor {
                 missed.reverse();
                 return Ok(missed);
             }
@@ -145,10 +172,10 @@ impl Chain {
 
     /// Whether the block is its epoch's first.
     pub(super) fn begins_epoch(&self, root: Root) -> bool {
-        let Some(header) = self.header(root) else { return false };
-        match self.slot(header.parent) {
-            Some(parent) => self.epoch(parent) < self.epoch(header.slot),
-            None => header.slot.is_multiple_of(self.slots_per_epoch),
+        let Some(slot) = self.slot(root) else { return false };
+        match self.header(root).and_then(|header| self.slot(header.parent)) {
+            Some(parent) => self.epoch(parent) < self.epoch(slot),
+            None => slot.is_multiple_of(self.slots_per_epoch),
         }
     }
 
@@ -198,8 +225,13 @@ impl Chain {
             .filter(|at| self.header(*at).is_some())
     }
 
-    fn slot(&self, root: Root) -> Option<u64> {
-        self.header(root).map(|header| header.slot)
+    /// The slot of a block, as far as that is known.
+    pub(super) fn slot(&self, root: Root) -> Option<u64> {
+        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|(slot, _)| *slot))
+    }
+
+    fn at(&self, root: Root) -> Result<u64, Unknown> {
+        self.slot(root).ok_or(Unknown::Header(root))
     }
 
     fn known(&self, root: Root) -> Result<&Header, Unknown> {

@@ -69,9 +69,9 @@ impl Held {
         self.waiting.is_empty()
     }
 
-    /// Takes an event that has to wait, or gives it back.
-    pub(super) fn take(&mut self, topic: String, data: &[u8], bytes: Bytes) -> Option<(String, Bytes)> {
-        let Some(about) = self.blocks(&topic, data) else { return Some((topic, bytes)) };
+    /// Takes an event that has to wait, or gives it back. For a slot above `latest` nothing waits.
+    pub(super) fn take(&mut self, topic: String, data: &[u8], bytes: Bytes, latest: u64) -> Option<(String, Bytes)> {
+        let Some(about) = self.blocks(&topic, data, latest) else { return Some((topic, bytes)) };
         self.bytes += bytes.len();
         if self.since.iter().all(|(other, _)| *other != about) {
             self.since.push((about, None));
@@ -81,11 +81,14 @@ impl Held {
     }
 
     /// What the event has to wait for.
-    fn blocks(&self, topic: &str, data: &[u8]) -> Option<About> {
+    fn blocks(&self, topic: &str, data: &[u8], latest: u64) -> Option<About> {
         if !TOPICS.contains(&topic) {
             return None;
         }
         let (about, slot) = serde_json::from_slice::<Speech>(data).ok()?.about()?;
+        if slot.is_some_and(|slot| slot > latest) {
+            return None;
+        }
         let is_old = VOTES.contains(&topic) && slot.is_some_and(|slot| slot < self.slot);
         (!is_old && !self.is_settled(about)).then_some(about)
     }
@@ -233,7 +236,9 @@ mod tests {
         for number in 0..count {
             let data = json!({"slot": "7", "block": root((number % 3) as u8 + 1).to_string()}).to_string();
             // Each block is waited for once: what comes behind passes.
-            told += usize::from(held.take("head_v2".to_owned(), data.as_bytes(), vec![0; 1 << 10].into()).is_some());
+            told += usize::from(
+                held.take("head_v2".to_owned(), data.as_bytes(), vec![0; 1 << 10].into(), u64::MAX).is_some(),
+            );
             told += held.relieve().len();
             assert!(held.bytes <= MAX_BYTES);
         }

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::{
-    super::beacon::{Checkpoint, Duties},
+    super::beacon::{Checkpoint, Duties, Header},
     *,
 };
 
 const SLOTS: u64 = 4;
 const NODES: usize = 3;
+/// How long a head waits at most, and the most time that passes at once.
+const PATIENCE: Duration = Duration::from_secs(3);
+const STEP: u64 = 200;
 
 /// Every block that there is, and what is true of it.
 #[derive(Default)]
@@ -125,10 +129,14 @@ struct World {
     rng: Rng,
     skips: u32,
     unanswered: u32,
+    /// The time, if it passes.
+    now: Option<Instant>,
+    /// What the present stream has said of heads that clients have not heard of: the slot, and since when.
+    owed: Vec<(u64, Instant)>,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, now: Option<Instant>) -> Self {
         let mut tree = Tree::default();
         let first = tree.add(Root::default(), 0);
         let mut head = first;
@@ -141,12 +149,14 @@ impl World {
             tree,
             nodes,
             active: 0,
-            stitcher: Stitcher::new(SLOTS),
+            stitcher: Stitcher::new(SLOTS, Duration::from_secs(12)),
             question: None,
             client: Client::default(),
             rng: Rng::with_seed(seed),
             skips: 0,
             unanswered: 0,
+            now,
+            owed: Vec::new(),
         }
     }
 
@@ -154,12 +164,17 @@ impl World {
         for effect in self.stitcher.step(input) {
             match effect {
                 Effect::Ask(question) => self.question = Some(question),
-                Effect::Tell { topic, bytes } => self.client.hear(&self.tree, &topic, &bytes),
+                Effect::Tell { topic, bytes } => {
+                    self.client.hear(&self.tree, &topic, &bytes);
+                    let told = self.client.chain.last().map_or(0, |root| self.tree.blocks[root].slot);
+                    self.owed.retain(|(slot, _)| *slot > told);
+                }
                 Effect::Broken(_) => {
                     let next = self.rng.usize(..NODES);
                     return self.switch(next);
                 }
-                Effect::Skipped { .. } => {
+                Effect::Ahead(slot) => panic!("{slot} is not ahead of anything"),
+                Effect::Skipped { .. } | Effect::Unproven(_) => {
                     self.skips += 1;
                     self.client.chain.clear();
                     self.client.reorg = false;
@@ -172,6 +187,7 @@ impl World {
     fn switch(&mut self, to: usize) {
         self.active = to;
         self.question = None;
+        self.owed.clear();
         // What a stream said before it was opened, nobody hears; what another was about to say is lost.
         self.nodes.iter_mut().for_each(|node| node.unsaid.clear());
         self.give(Input::Opened);
@@ -196,6 +212,10 @@ impl World {
             }
         };
         self.unanswered += u32::from(answer.is_none());
+        if matches!(answer, Some(Answer::Left)) {
+            // The node left it, and will say for what.
+            self.owed.clear();
+        }
         self.give(Input::Answered(question, answer));
     }
 
@@ -289,8 +309,29 @@ impl World {
 
     fn speak(&mut self) {
         if let Some(event) = self.nodes[self.active].unsaid.pop_front() {
+            if let (Some(Said::Head { slot, root, .. }), Some(now)) = (Said::read(&event.topic, &event.data), self.now)
+                && !self.client.chain.contains(&root)
+            {
+                self.owed.push((slot, now));
+            }
             self.give(Input::Event(event));
         }
+    }
+
+    fn pass_time(&mut self) {
+        let Some(now) = &mut self.now else { return };
+        *now += Duration::from_millis(self.rng.u64(..STEP));
+        let now = *now;
+        self.give(Input::Time(now));
+        // Heads may tell it, and so may what is behind them.
+        let told = self.stitcher.slot().unwrap_or(0);
+        self.owed.retain(|(slot, _)| *slot > told);
+        let longest = PATIENCE + Duration::from_millis(2 * STEP);
+        assert!(
+            self.owed.iter().all(|(_, since)| now.saturating_duration_since(*since) <= longest),
+            "a head is owed: {:?}",
+            self.owed
+        );
     }
 
     /// All nodes agree, and the stream comes to rest.
@@ -322,7 +363,7 @@ proptest! {
 
     #[test]
     fn what_a_client_hears_is_the_chain(seed: u64, steps in 10_usize..400) {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, None);
         world.switch(0);
         for _ in 0..steps {
             world.live();
@@ -338,5 +379,23 @@ proptest! {
         prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
         let finalized = world.tree.finalized(last).epoch;
         prop_assert!(client.epochs.last().is_none_or(|epoch| *epoch >= finalized), "{:?} of {finalized}", &client.epochs);
+    }
+
+    #[test]
+    fn no_head_waits_for_ever_and_the_chain_goes_on(seed: u64, steps in 10_usize..400) {
+        let mut world = World::new(seed, Some(Instant::now()));
+        // What is told in time may not know what duties depend on.
+        world.client.doubts = true;
+        world.switch(0);
+        for _ in 0..steps {
+            world.live();
+            world.pass_time();
+        }
+        world.settle();
+        let client = &world.client;
+        let truth: Vec<Root> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
+        let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+        prop_assert_eq!(heard, truth, "seed {}", seed);
+        prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
     }
 }

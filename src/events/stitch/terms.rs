@@ -20,13 +20,13 @@ pub enum Input {
     Event(Event),
     /// The answer to the question asked last, `None` if it cannot be had.
     Answered(Question, Option<Answer>),
-    /// The head that no node bears out has been waited for for long enough.
-    Enough,
+    /// By the clock, no honest node tells of a higher slot.
+    Latest(u64),
     /// So late is it. Wanted from time to time while something [waits](super::Stitcher::holds).
     Time(Instant),
 }
 
-/// What the node of the present stream is to be asked. At most one question is open at any time.
+/// What the node of the present stream is to be asked, or another. What is told waits for one question at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// The header of its head.
@@ -82,6 +82,10 @@ pub enum Effect {
         /// The slot told next.
         to: u64,
     },
+    /// The node told of a slot that lies ahead of the clock; clients are not told.
+    Ahead(u64),
+    /// A head at this slot is told although no node gave its header in time.
+    Unproven(u64),
     /// The stream's node cannot bear out what it says: another stream is needed.
     Broken(&'static str),
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::super::beacon::{Checkpoint, Root};
 
@@ -22,12 +23,7 @@ pub(super) enum Work {
         root: Root,
         event: Option<Bytes>,
     },
-    /// Without an event if it is to be made up.
-    Head {
-        slot: u64,
-        root: Root,
-        event: Option<Bytes>,
-    },
+    Head(Head),
     Reorg {
         old: Root,
         event: Bytes,
@@ -43,10 +39,27 @@ pub(super) enum Work {
     LearnDuties,
 }
 
+/// A head that clients have not been told.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) slot: u64,
+    pub(super) root: Root,
+    /// Without an event if it is to be made up.
+    pub(super) event: Option<Bytes>,
+    /// Since when it waits; not known until the time is told.
+    pub(super) since: Option<Instant>,
+}
+
+impl From<Head> for Work {
+    fn from(head: Head) -> Self {
+        Self::Head(head)
+    }
+}
+
 impl Work {
     fn bytes(&self) -> usize {
         match self {
-            Self::Block { event, .. } | Self::Head { event, .. } => event.as_ref().map_or(0, Bytes::len),
+            Self::Block { event, .. } | Self::Head(Head { event, .. }) => event.as_ref().map_or(0, Bytes::len),
             Self::Reorg { event, .. } | Self::Finalized { event, .. } => event.len(),
             Self::Catch | Self::Finality(_) | Self::MissedFinality(_) | Self::LearnDuties => 0,
         }
@@ -87,6 +100,18 @@ impl Queue {
         let work = self.work.pop_front()?;
         self.bytes -= work.bytes();
         Some(work)
+    }
+
+    /// The heads in it, in their order.
+    pub(super) fn heads(&mut self) -> impl Iterator<Item = &mut Head> {
+        self.work.iter_mut().filter_map(|work| if let Work::Head(head) = work { Some(head) } else { None })
+    }
+
+    /// Takes everything out up to this head, and the head.
+    pub(super) fn take_up_to(&mut self, head: Root) -> Vec<Work> {
+        let is_it = |work: &Work| matches!(work, Work::Head(Head { root, .. }) if *root == head);
+        let count = self.work.iter().position(is_it).map_or(0, |place| place + 1);
+        (0..count).filter_map(|_| self.pop_front()).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Work> {

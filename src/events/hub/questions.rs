@@ -1,0 +1,61 @@
+//! What the stitcher has asked, what comes of that, and what of it is held against nodes.
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    super::{
+        question::{self, Asked},
+        stitch::{Input, Question},
+    },
+    Hub, SILENT_SLOTS,
+};
+use crate::{
+    domain::chain,
+    pool::{board::Trouble, health::Fault},
+};
+
+/// A stream that tells of slots ahead of the clock so often is left, if there is another.
+const AHEAD: u32 = 3;
+/// Nodes that are waited for beside the questions that others answered.
+const MOST_WAITED: usize = 64;
+
+impl Hub {
+    pub(super) fn answered(&mut self, id: u64, question: Question, Asked { answer, wait }: Asked) {
+        if let Some(wait) = wait
+            && self.waited.len() < MOST_WAITED
+        {
+            self.waited.spawn(wait);
+        }
+        if self.current.as_ref().is_some_and(|current| current.id == id) {
+            self.step(Input::Answered(question, answer));
+        }
+    }
+
+    /// The stream told of a slot that lies ahead of the clock.
+    pub(super) fn ahead(&mut self, slot: u64) {
+        self.metrics.doubtful_event(self.network(), "ahead");
+        let Some(current) = &mut self.current else { return };
+        current.ahead = current.ahead.saturating_add(1);
+        let (node, count) = (current.node, current.ahead);
+        if count == 1 {
+            let node = current.name().to_owned();
+            warn!(network = self.network(), node, slot, "a node tells of a slot ahead of the clock: that is not told");
+        }
+        let is_other = |other: &usize| *other != node && self.pool.is_usable(*other);
+        if count >= AHEAD && (0..self.pool.nodes.len()).any(|other| is_other(&other)) {
+            let text = "it tells of slots ahead of the clock".to_owned();
+            self.lost(false, Trouble { fault: Fault::Failing, text });
+            let now = Instant::now();
+            self.avoided.add(node, self.pool.slot() * SILENT_SLOTS, now);
+        }
+    }
+
+    pub(super) fn ask(&mut self, question: Question) {
+        let Some(current) = &self.current else { return };
+        let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
+        let slots_per_epoch = beacon.map_or(chain::USUAL_EPOCH, |beacon| beacon.epoch());
+        let (pool, node, id) = (current.pool.clone(), current.node, current.id);
+        self.questions.spawn(async move { (id, question, question::ask(pool, node, question, slots_per_epoch).await) });
+    }
+}

@@ -1,0 +1,230 @@
+//! What is asked of nodes for the sake of a stream: first of the node that the stream is of, and where it does not answer at once, of all
+//! others that may serve beside it. What is asked by a root is the same wherever it is known.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::Method;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    beacon::{self, Duties, Root},
+    node::{body, send},
+    stitch::{Answer, Question},
+};
+use crate::{
+    domain::rest::Route,
+    net::BoxFuture,
+    pool::{
+        Pool,
+        board::Trouble,
+        health::Fault,
+        resting::{Kind, Standing},
+    },
+};
+
+/// How long a node may take over a question, for which clients wait.
+const THINKING: Duration = Duration::from_secs(2);
+/// How long the stream's node is asked alone, at most; of short slots a part.
+const ALONE: Duration = Duration::from_millis(250);
+/// How often a header that was just announced is asked for, and the pause between: not every node serves at once what it tells.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// What came of a question.
+pub(super) struct Asked {
+    /// `None` if there is no answer to be had.
+    pub(super) answer: Option<Answer>,
+    /// Another node gave it: waits for the stream's own a little longer, and holds its silence against it.
+    pub(super) wait: Option<BoxFuture<'static, ()>>,
+}
+
+/// Asks `node`, whose stream it is about, and others beside it where any may know.
+pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Asked {
+    let (slot, started) = (pool.slot(), Instant::now());
+    let kind = Kind::of_group(Route::of("GET", path_of(question)).place);
+    let to = |node: usize| One { pool: pool.clone(), node, slots_per_epoch };
+    let one = to(node);
+    let mut own: BoxFuture<'static, Option<Answer>> = Box::pin(async move { one.within(THINKING, question).await });
+    let is_for_others = !matches!(question, Question::Head | Question::Finalized(None));
+    // What it fails one time after the other, others are asked at once.
+    let is_failing = pool.nodes[node].resting.standing(kind, false, started) == Standing::Last;
+    let alone = if is_failing { Duration::ZERO } else { ALONE.min(slot / 8) };
+    let alone = if is_for_others { alone } else { THINKING * 2 };
+    let mut is_open = true;
+    // Both arms are cancel-safe.
+    tokio::select! {
+        biased;
+        answer = &mut own => {
+            is_open = false;
+            if answer.is_some() {
+                pool.call_answered(node, kind);
+                return Asked { answer, wait: None };
+            }
+        }
+        () = sleep(alone) => {}
+    }
+    let others = (0..pool.nodes.len()).filter(|other| is_for_others && *other != node && pool.is_usable(*other));
+    let others = others.map(|other| {
+        let one = to(other);
+        async move { (other, one.within(THINKING, question).await) }
+    });
+    let mut others: FuturesUnordered<_> = others.collect();
+    loop {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            answer = &mut own, if is_open => {
+                is_open = false;
+                if answer.is_some() {
+                    pool.call_answered(node, kind);
+                    return Asked { answer, wait: None };
+                }
+            }
+            Some((other, answer)) = others.next(), if !others.is_empty() => {
+                // That it is not of another's chain says nothing of this one's.
+                if let Some(answer) = answer.filter(|answer| !matches!(answer, Answer::Left)) {
+                    let wait = is_open.then(|| wait(pool.clone(), node, other, kind, own, started + slot / 12));
+                    return Asked { answer: Some(answer), wait };
+                }
+            }
+            else => return Asked { answer: None, wait: None },
+        }
+    }
+}
+
+/// Waits for the answer of `node` until then; another gave it.
+fn wait(
+    pool: Arc<Pool>,
+    node: usize,
+    other: usize,
+    kind: Kind,
+    own: BoxFuture<'static, Option<Answer>>,
+    until: Instant,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        match tokio::time::timeout_at(until, own).await {
+            Ok(Some(_)) => pool.call_answered(node, kind),
+            // That it does not have it is no failure.
+            Ok(None) => {}
+            Err(_) => {
+                let text = "no answer to a question that another node answered".to_owned();
+                pool.call_failed(node, kind, Trouble { fault: Fault::Silent, text }, Some(other));
+            }
+        }
+    })
+}
+
+/// A path of the kind that answers it.
+fn path_of(question: Question) -> &'static str {
+    match question {
+        Question::Head | Question::Header(_) => "/eth/v1/beacon/headers/head",
+        Question::Finalized(_) => "/eth/v1/beacon/states/head/finality_checkpoints",
+        Question::Duties { .. } => "/eth/v1/beacon/blocks/head/root",
+    }
+}
+
+/// One node that is asked.
+struct One {
+    pool: Arc<Pool>,
+    node: usize,
+    slots_per_epoch: u64,
+}
+
+impl One {
+    async fn within(&self, limit: Duration, question: Question) -> Option<Answer> {
+        timeout(limit, self.answer(question)).await.ok()?
+    }
+
+    async fn answer(&self, question: Question) -> Option<Answer> {
+        match question {
+            Question::Head => self.header("head").await,
+            Question::Header(root) => {
+                for attempt in 0..TRIES {
+                    if attempt > 0 {
+                        sleep(PAUSE).await;
+                    }
+                    if let Some(answer) = self.header(&root.to_string()).await {
+                        return Some(answer);
+                    }
+                }
+                // A node that does not find blocks by their roots may still tell its head.
+                self.header("head").await.filter(|answer| matches!(answer, Answer::Header(head, _) if *head == root))
+            }
+            Question::Finalized(state) => {
+                let state = state.map_or_else(|| "head".to_owned(), |state| state.to_string());
+                let body = self.fetch(&format!("/eth/v1/beacon/states/{state}/finality_checkpoints")).await?;
+                beacon::read_finalized(&body).map(Answer::Finalized)
+            }
+            Question::Duties { root, epoch } => {
+                let duties = match self.duties_by_slot(epoch).await {
+                    Some(duties) => duties,
+                    None => self.duties_by_themselves(epoch).await?,
+                };
+                // Asked last, so that all of it was said of a chain that the block is on.
+                let body = self.fetch(&format!("/eth/v1/beacon/headers/{root}")).await?;
+                Some(if beacon::is_canonical(&body) { Answer::Duties(duties) } else { Answer::Left })
+            }
+        }
+    }
+
+    async fn header(&self, id: &str) -> Option<Answer> {
+        let (root, header) = beacon::read_header(&self.fetch(&format!("/eth/v1/beacon/headers/{id}")).await?)?;
+        Some(Answer::Header(root, header))
+    }
+
+    async fn root(&self, id: &str) -> Option<Root> {
+        beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
+    }
+
+    /// What the duties of an epoch's heads depend on, by the blocks that the node has.
+    async fn duties_by_slot(&self, epoch: u64) -> Option<Duties> {
+        let previous = self.last_before(epoch.saturating_sub(1)).await?;
+        Some(Duties { previous, current: self.last_before(epoch).await? })
+    }
+
+    /// The same by duties, whose answers say it though the node may not have the blocks any more.
+    async fn duties_by_themselves(&self, epoch: u64) -> Option<Duties> {
+        let previous = self.dependent_root(&Method::POST, "attester", epoch).await?;
+        let current = match self.dependent_root(&Method::POST, "attester", epoch.saturating_add(1)).await {
+            Some(current) => current,
+            None => self.dependent_root(&Method::GET, "proposer", epoch).await?,
+        };
+        Some(Duties { previous, current })
+    }
+
+    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Root> {
+        let path = format!("/eth/v1/validator/duties/{of}/{epoch}");
+        // Some validator must be named; whether it has duties makes no difference.
+        let asks: &[u8] = if *method == Method::POST { br#"["0"]"# } else { b"" };
+        beacon::read_dependent_root(&self.exchange(method, &path, asks).await?)
+    }
+
+    /// The root of the last block before an epoch; the first block's if there is none.
+    async fn last_before(&self, epoch: u64) -> Option<Root> {
+        let slot = epoch.saturating_mul(self.slots_per_epoch);
+        // A slot may be empty; more than an epoch of empty ones in a row is not waited for.
+        let lowest = slot.saturating_sub(self.slots_per_epoch + 1);
+        for slot in (lowest.max(1)..slot).rev() {
+            if let Some(root) = self.root(&slot.to_string()).await {
+                return Some(root);
+            }
+        }
+        if lowest == 0 { self.root("genesis").await } else { None }
+    }
+
+    /// The body of an answer of 200.
+    async fn fetch(&self, path: &str) -> Option<Bytes> {
+        self.exchange(&Method::GET, path, b"").await
+    }
+
+    async fn exchange(&self, method: &Method, path: &str, asks: &[u8]) -> Option<Bytes> {
+        let response = send(&self.pool, self.node, method, path, asks, "application/json").await.ok()?;
+        let status = response.head.status;
+        let body = body(&self.pool, self.node, response, MAX_ANSWER).await.ok()?;
+        (status == 200).then_some(body)
+    }
+}

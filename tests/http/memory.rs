@@ -214,7 +214,7 @@ async fn an_answer_that_nobody_takes_gives_way_to_others() {
             reader.bytes(takes).await;
         }
         until("it is counted", async || proxy.metric(HELD, "").await >= 200_000.0).await;
-        let params = format!("[\"{}\"]", "b".repeat(60_000));
+        let params = format!("[\"{}\"]", "b".repeat(35_000));
         for headers in ["", ROUNDABOUT] {
             let mut other = proxy.client().await;
             other.send(with_headers("/", headers, call(2, "eth_call", &params).as_bytes())).await;

@@ -118,7 +118,7 @@ async fn a_call_that_its_client_left_is_no_fault_of_a_full_node() {
     let origin = Origin::within(&net, |seen| {
         let answer = ok(answer(seen.id(), "1"));
         Reply::act(async move |mut io| {
-            sleep(Duration::from_secs(3)).await;
+            sleep(Duration::from_millis(1500)).await;
             io.write_all(&answer).await.ok()?;
             Some(io)
         })

@@ -92,7 +92,7 @@ struct Plain {
     #[metric(labels = ["network", "layer"])]
     held_calls: Gauge,
     /// Times that a signed message was given to one more node, by reason: lost or refused (by the node before), unreachable, late, out
-    /// (the node before went out), or unknown_block (the node before does not know the block that the message refers to).
+    /// (the node before went out), doubtful (the node before hung over such messages before), or unknown_block (the node before does not know the block that the message refers to).
     #[metric(labels = ["network", "reason"])]
     publications_again_total: Counter,
     /// What all nodes are told that a node was told again, because it had been away or had begun anew.

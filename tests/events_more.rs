@@ -12,11 +12,11 @@ use common::{SOON, proxy::config, until};
 use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
-    domain::verdict::Layer,
+    domain::{rest::Route, verdict::Layer},
     events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},
-    pool::{self, Pool, node::Node},
+    pool::{self, Pool, node::Node, resting::Kind},
 };
 use teller::{Reaction, Teller, present};
 use tokio::{
@@ -28,6 +28,7 @@ use tokio::{
 struct Stage {
     pool: Arc<Pool>,
     events: Arc<Events>,
+    metrics: Arc<Metrics>,
     _running: (pool::Running, Running),
 }
 
@@ -49,14 +50,18 @@ impl Stage {
         let (pool, watched) =
             Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall);
         let settings = Settings { max_waiting: 4 << 20, hold: Duration::from_secs(2), seed: 7 };
-        let (events, running) = Events::start(pool.clone(), &settings, metrics);
-        let stage = Self { pool, events, _running: (watched, running) };
+        let (events, running) = Events::start(pool.clone(), &settings, metrics.clone());
+        let stage = Self { pool, events, metrics, _running: (watched, running) };
         stage.until_active(0).await;
         stage
     }
 
     async fn until_active(&self, index: usize) {
         until(&format!("node {index} serves"), async || self.pool.snapshot().active == Some(index)).await;
+    }
+
+    fn shows(&self, line: &str) -> bool {
+        String::from_utf8(self.metrics.render(|_| {})).unwrap().contains(line)
     }
 
     async fn client(&self, topics: &str) -> Client {
@@ -194,4 +199,69 @@ async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
         let waited = start.elapsed();
         assert!(waited >= Duration::from_millis(least) && waited < Duration::from_millis(most), "{waited:?}");
     }
+}
+
+#[tokio::test]
+async fn a_head_is_told_though_no_node_gives_its_header() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    [&a, &b].iter().for_each(|node| node.set_hiding(true));
+    for (count, slot) in [(1, slot + 2), (2, slot + 3)] {
+        advance(&[&a, &b], slot);
+        assert_eq!(client.head().await, slot);
+        let line = format!("steadfast_doubtful_events_total{{network=\"default\",reason=\"no_header\"}} {count}");
+        assert!(stage.shows(&line), "{count}");
+    }
+    // The same stream goes on, and so does the chain.
+    [&a, &b].iter().for_each(|node| node.set_hiding(false));
+    advance(&[&a, &b], slot + 4);
+    assert_eq!(client.head().await, slot + 4);
+    assert!(!stage.shows("steadfast_gaps_skipped_total") && (a.asked().len(), b.asked().len()) == (1, 0));
+}
+
+#[tokio::test]
+async fn a_header_that_the_streams_node_does_not_give_another_does() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head").await;
+    a.set_hiding(true);
+    for slot in slot + 1..=slot + 4 {
+        advance(&[&a, &b], slot);
+        assert_eq!(client.head().await, slot);
+    }
+    assert!(!stage.shows("doubtful_events") && !stage.shows("gaps_skipped"));
+    assert_eq!((a.streams(), b.streams()), (1, 0), "its events are good");
+    // That is held against it: headers are asked of the other first.
+    let headers = Kind::of_group(Route::of("GET", "/eth/v1/beacon/headers/head").place);
+    until("it is passed over for headers", async || {
+        a.tell("attestation", "{}");
+        stage.pool.nodes[0].resting.kinds(Instant::now()).contains(&headers)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn slots_ahead_of_the_clock_mute_nothing_and_are_held_against_their_node() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head,finalized_checkpoint").await;
+    let absurd = u64::MAX;
+    a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
+    a.tell("finalized_checkpoint", &format!(r#"{{"epoch":"{absurd}"}}"#));
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    a.tell("finalized_checkpoint", r#"{"epoch":"3"}"#);
+    assert_eq!(client.next().await.1["epoch"], "3");
+    assert!(stage.shows("steadfast_doubtful_events_total{network=\"default\",reason=\"ahead\"} 2"));
+    assert_eq!((a.streams(), b.streams()), (1, 0), "it may have been a slip");
+    a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
+    until("events come from the other", async || (a.streams(), b.streams()) == (0, 1)).await;
+    advance(&[&a, &b], slot + 2);
+    assert_eq!(client.head().await, slot + 2);
 }

@@ -52,6 +52,8 @@ use crate::{
 
 /// The longest body that is kept to be sent again. A longer one is passed on once, or refused if all nodes must have it.
 const MAX_KEPT: usize = 16 << 20;
+/// The same of what is signed: a block with 128 blobs and their proofs, in JSON, has some 40 MB.
+const MAX_PUBLISHED: usize = 48 << 20;
 
 /// The requests to one network's consensus nodes.
 pub struct Rest {
@@ -168,7 +170,8 @@ impl Rest {
             self.pool.validators_are_there();
         }
         if request.route.class != Class::Once {
-            let kept = upload.keep(MAX_KEPT, &self.room).await.map_err(Failure::Unsent)?;
+            let most = if request.route.class == Class::Publish { MAX_PUBLISHED } else { MAX_KEPT };
+            let kept = upload.keep(most, &self.room).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
                 // It would go to one node, and nobody would know.
                 (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),
@@ -241,8 +244,11 @@ impl Rest {
         {
             return Choice::Node(node, scout);
         }
-        // What it fails one time after the other, any other does better.
-        let fails = |view: usize| nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
+        // What it fails one time after the other, any other does better; but for a block, which may be of use to that node alone.
+        let is_block =
+            request.route.class == Class::Publish && request.route.is_duty && request.route.group != "validator";
+        let fails =
+            |view: usize| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
         let is_free = |view: &usize| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
         let view = self.pool.snapshot().active.filter(is_free);
         if let Some(view) = view {

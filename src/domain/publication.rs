@@ -76,16 +76,41 @@ const UNKNOWN: [&str; 22] = [
     "payloadnotseen",
 ];
 
+/// What stands before such words where they speak of something else than the message: its parent, a peer, or of what is not so.
+const OF_ANOTHER: [&str; 12] = [
+    "parent",
+    "parentis",
+    "parentblock",
+    "parentblockis",
+    "ancestor",
+    "ancestoris",
+    "peer",
+    "peeris",
+    "not",
+    "never",
+    "isnt",
+    "wasnt",
+];
+/// What stands behind them where that which is known is bad.
+const BAD: [&str; 8] = ["invalid", "asinvalid", "tobeinvalid", "andinvalid", "butinvalid", "bad", "asbad", "tobebad"];
+
 impl Said {
     /// What `text` comes to.
     pub fn of(text: &str) -> Self {
         let plain: String =
             text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
         let has = |words: &[&str]| words.iter().any(|word| plain.contains(word));
+        let is_of_the_message = |(at, word): (usize, &str)| {
+            let (before, after) = (&plain[..at], &plain[at + word.len()..]);
+            !OF_ANOTHER.iter().any(|word| before.ends_with(word)) && !BAD.iter().any(|word| after.starts_with(word))
+        };
+        // What counts as a success must be said of the message itself.
+        let says = |words: &[&str]| words.iter().any(|word| plain.match_indices(word).any(is_of_the_message));
         // The words of the first kind have some of the second in them.
         match () {
-            () if has(&REPEATED) => Self::Repeated,
-            () if has(&KNOWN) => Self::Known,
+            () if says(&REPEATED) => Self::Repeated,
+            () if has(&REPEATED) => Self::Other,
+            () if says(&KNOWN) => Self::Known,
             () if has(&UNKNOWN) => Self::Unknown,
             () => Self::Other,
         }
@@ -194,6 +219,13 @@ mod tests {
             ("matching head block for attestation is not found", Said::Other),
             ("Beacon node is currently syncing", Said::Other),
             ("", Said::Other),
+            // What is known is another thing, or bad.
+            ("BlockError: ParentAlreadyKnownInvalid", Said::Other),
+            ("Invalid block: parent already known to be invalid", Said::Other),
+            ("block is already known as invalid", Said::Other),
+            ("failed to publish: context deadline exceeded; peer already seen", Said::Other),
+            ("the exit was not already seen", Said::Other),
+            ("the parent is already imported, the block is already known", Said::Known),
         ] {
             assert_eq!(Said::of(text), said, "{text}");
         }

@@ -28,8 +28,8 @@ pub struct Route {
     is_long: bool,
 }
 
-// What is kept of each method has room for each group, too.
-const _: () = assert!(Route::GROUPS.len() <= super::method::Method::COUNT);
+// What is kept of each method has room for each group, too, and for what is published by it.
+const _: () = assert!(2 * Route::GROUPS.len() <= super::method::Method::COUNT);
 
 impl Route {
     /// The groups of routes.

@@ -1,30 +1,69 @@
 //! Up to which slot each node has pruned what it keeps, as its answers have shown. It only decides who is asked first: a node that is
-//! thought to lack something is asked last, and what it has then corrects what was thought.
+//! thought to lack something is asked last, and what it has then corrects what was thought. What was learnt is put to the test again
+//! after a while, and forgotten when the node begins anew: nodes fetch what they lack, and operators give them other data.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::time::{Duration, Instant};
+
 use crate::domain::subject::Kept;
 
-/// The bounds of one node: of each kind the highest slot of which it is known to have nothing, and one; 0 while none is known.
+/// For how long what was learnt holds.
+const LASTS: Duration = Duration::from_secs(30 * 60);
+
+/// The bounds of one node.
+#[derive(Debug)]
+pub struct Bounds {
+    epoch: Instant,
+    kinds: [Bound; Kept::COUNT],
+}
+
 #[derive(Debug, Default)]
-pub struct Bounds([AtomicU64; Kept::COUNT]);
+struct Bound {
+    /// The highest slot of which the node is known to have nothing, and one; 0 while none is known.
+    slot: AtomicU64,
+    /// Seconds since `epoch` when the node last lacked something.
+    learnt: AtomicU64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), kinds: std::array::from_fn(|_| Bound::default()) }
+    }
+}
 
 impl Bounds {
     /// Whether the node is thought to have nothing of this slot.
     pub fn is_beyond(&self, kept: Kept, slot: u64) -> bool {
-        slot < self.0[kept as usize].load(Relaxed)
+        let bound = &self.kinds[kept as usize];
+        slot < bound.slot.load(Relaxed) && self.seconds() < bound.learnt.load(Relaxed) + LASTS.as_secs()
     }
 
     /// The node lacked what another had.
     pub fn lacks(&self, kept: Kept, slot: u64) {
-        self.0[kept as usize].fetch_max(slot.saturating_add(1), Relaxed);
+        let bound = &self.kinds[kept as usize];
+        let next = slot.saturating_add(1);
+        if self.seconds() < bound.learnt.load(Relaxed) + LASTS.as_secs() {
+            bound.slot.fetch_max(next, Relaxed);
+        } else {
+            // What was learnt before does not hold any more, but for this.
+            bound.slot.store(next, Relaxed);
+        }
+        bound.learnt.store(self.seconds(), Relaxed);
     }
 
     /// The node had it.
     pub fn has(&self, kept: Kept, slot: u64) {
-        if self.is_beyond(kept, slot) {
-            self.0[kept as usize].fetch_min(slot, Relaxed);
-        }
+        self.kinds[kept as usize].slot.fetch_min(slot, Relaxed);
+    }
+
+    /// The node begins anew.
+    pub fn forget(&self) {
+        self.kinds.iter().for_each(|bound| bound.slot.store(0, Relaxed));
+    }
+
+    fn seconds(&self) -> u64 {
+        self.epoch.elapsed().as_secs()
     }
 }
 
@@ -44,5 +83,20 @@ mod tests {
         assert!(bounds.is_beyond(Kept::Blobs, 100));
         bounds.has(Kept::Blobs, 80);
         assert!(bounds.is_beyond(Kept::Blobs, 79) && !bounds.is_beyond(Kept::Blobs, 80));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_is_put_to_the_test_again_and_forgotten_when_its_node_begins_anew() {
+        let bounds = Bounds::default();
+        bounds.lacks(Kept::States, 100);
+        tokio::time::advance(LASTS - Duration::from_secs(1)).await;
+        assert!(bounds.is_beyond(Kept::States, 100));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!bounds.is_beyond(Kept::States, 0), "it may have it by now");
+        // It has fetched some of it.
+        bounds.lacks(Kept::States, 40);
+        assert!(bounds.is_beyond(Kept::States, 40) && !bounds.is_beyond(Kept::States, 41));
+        bounds.forget();
+        assert!(!bounds.is_beyond(Kept::States, 0));
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::domain::method::Method;
+use crate::domain::{method::Method, rest::Route};
 
 /// The first pause after a refusal, and the longest.
 const FIRST: Duration = Duration::from_secs(1);
@@ -49,6 +49,11 @@ impl Kind {
     /// The kind of requests of the group at `place`.
     pub fn of_group(place: usize) -> Self {
         Self(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// The kind of what is published by the group at `place`.
+    pub fn of_publication(place: usize) -> Self {
+        Self::of_group(Route::GROUPS.len() + place)
     }
 
     /// The place in the table, or the first behind it for what the table does not know.

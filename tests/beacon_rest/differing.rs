@@ -1,6 +1,6 @@
 //! What one node does not have another may: all are asked before the client hears that it is not there.
 
-use super::common::rest::{Asked, Exchange, Node, ask, json, over};
+use super::common::rest::{Asked, Exchange, Node, ask, json, over, status};
 
 /// Answers by path and query; 200 for what is not said.
 async fn saying(answer: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'static) -> Node {
@@ -77,6 +77,23 @@ async fn where_nodes_have_pruned_is_learnt_and_who_has_it_is_asked_first() {
     // Of what is younger, and of another kind, nothing is known.
     assert!(ask("blob_sidecars", 300).await);
     assert!(ask("states", 150).await);
+}
+
+#[tokio::test]
+async fn what_a_node_does_not_have_yet_is_no_bound_of_it() {
+    let late =
+        saying(|asked| asked.target.contains("/blob_sidecars/").then(|| json("404 Not Found", "\"not yet\""))).await;
+    let other = saying(|_| None).await;
+    let proxy = over(&[&late, &other], "").await;
+    let head = status(&proxy, "cl-1").await["head"].as_u64().unwrap();
+    for (back, is_learnt) in [(10, false), (50, false), (70, true)] {
+        for round in 0..2 {
+            let before = late.count();
+            let path = format!("/eth/v1/beacon/blob_sidecars/{}", head - back);
+            assert_eq!(ask(&proxy, "GET", &path).await.text(), "\"here\"");
+            assert_eq!(late.count() == before, is_learnt && round == 1, "{back} slots back");
+        }
+    }
 }
 
 #[tokio::test]

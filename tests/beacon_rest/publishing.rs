@@ -125,6 +125,87 @@ async fn a_node_that_hangs_over_a_block_shares_it_with_another() {
     assert!(metrics.contains(line), "{metrics}");
 }
 
+/// Nodes of a chain with short slots; the first hangs over what is signed, and over nothing else.
+async fn one_that_hangs_over_publications() -> (Node, Node) {
+    let hangs = |mut exchange: Exchange| async {
+        exchange.body().await;
+        if exchange.asked.method == "POST" {
+            return exchange.hang().await;
+        }
+        exchange.reply(json("200 OK", "\"first\"")).await
+    };
+    let well = |exchange: Exchange| exchange.reply(json("200 OK", "\"well\""));
+    (Node::paced(1, hangs).await, Node::paced(1, well).await)
+}
+
+fn posts(node: &Node) -> usize {
+    node.asked().iter().filter(|asked| asked.method == "POST").count()
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_over_messages_is_passed_over_for_them() {
+    let (first, second) = one_that_hangs_over_publications().await;
+    let proxy = over(&[&first, &second], "").await;
+    let publish = async || {
+        let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    };
+    for count in 1..=3 {
+        publish().await;
+        assert_eq!((posts(&first), posts(&second)), (count, count));
+        // What is asked of the same group is answered, and excuses nothing.
+        let asked = send(&proxy, request("GET", ATTESTATIONS, "", "")).await;
+        assert_eq!(asked.text(), "\"first\"");
+    }
+    publish().await;
+    assert_eq!((posts(&first), posts(&second)), (3, 4), "it goes to the other at once");
+    let line = |reason: &str| format!("steadfast_publications_again_total{{network=\"default\",reason=\"{reason}\"}}");
+    let has = async |line: &str| proxy.admin("GET /metrics").await.text().contains(line);
+    // After a while the first is tried again, and the other has it without a wait.
+    until("it is tried again", async || {
+        publish().await;
+        has(&line("doubtful")).await
+    })
+    .await;
+    assert_eq!(posts(&first), 4);
+    assert!(has(&format!("{} 3", line("late"))).await, "none has waited since");
+    assert!(proxy.admin("GET /status").await.text().contains("publishing: pool"));
+    assert_eq!(send(&proxy, request("GET", ATTESTATIONS, "", "")).await.text(), "\"first\"");
+}
+
+#[tokio::test]
+async fn a_block_goes_to_a_node_that_hung_and_to_another_at_once() {
+    let (first, second) = one_that_hangs_over_publications().await;
+    let proxy = over(&[&first, &second], "").await;
+    for count in 1..=4 {
+        assert_eq!(send(&proxy, request("POST", BLOCKS, "", "the block")).await.status, 200);
+        // It may be the only one that can do something with it.
+        assert_eq!((posts(&first), posts(&second)), (count, count));
+    }
+    let metrics = proxy.admin("GET /metrics").await.text();
+    for line in [r#"reason="doubtful"} 1"#, r#"reason="late"} 3"#] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_let_in_is_given_to_a_node_and_the_rest_is_refused() {
+    let hangs = Node::start(|mut exchange: Exchange| async {
+        exchange.body().await;
+        if exchange.asked.body == b"hang" { exchange.hang().await } else { exchange.reply(json("200 OK", "")).await }
+    })
+    .await;
+    let proxy = over(&[&hangs], "[calls]\nmax_held = 1\n").await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+    assert_eq!((answer.status, posts(&hangs)), (200, 1), "one is as many as may be");
+    let mut client = proxy.client().await;
+    client.send(request("POST", ATTESTATIONS, "", "hang")).await;
+    until("the node has it", async || hangs.asked().iter().any(|asked| asked.body == b"hang")).await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+    assert!(answer.status == 503 && answer.text().contains("max_held is 1"), "{}", answer.text());
+    assert_eq!(posts(&hangs), 2);
+}
+
 #[tokio::test]
 async fn a_block_goes_on_though_its_client_has_left() {
     let (first, second) = one_that_hangs_and_one_that_is_well().await;
@@ -166,6 +247,29 @@ async fn what_the_network_has_already_is_a_success() {
         let proxy = over(&[&knows], "").await;
         let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
         assert_eq!(answer.status, if is_known_alone { 200 } else { 400 }, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_nodes_word_on_the_message_is_a_success() {
+    const KNOWN: &str = r#"{"code":400,"message":"BLOCK_ERROR_ALREADY_KNOWN"}"#;
+    let parent = r#"{"code":400,"message":"BlockError: ParentAlreadyKnownInvalid"}"#;
+    let peer = r#"{"code":500,"message":"failed to publish: context deadline exceeded; peer already seen"}"#;
+    let html = "content-type: text/html\r\n";
+    for (answer, status) in [
+        (json("500 Oops", KNOWN), 200),
+        (json("409 Conflict", KNOWN), 200),
+        (json("400 Bad", parent), 400),
+        (json("500 Oops", peer), 500),
+        (json("503 Syncing", KNOWN), 503),
+        (json("502 Bad Gateway", KNOWN), 502),
+        (json("404 No", KNOWN), 404),
+        (response("400 Bad", html, KNOWN), 400),
+    ] {
+        let node = Node::always(answer.clone()).await;
+        let proxy = over(&[&node], "").await;
+        let heard = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
+        assert_eq!(heard.status, status, "{}", String::from_utf8_lossy(&answer));
     }
 }
 
@@ -328,7 +432,7 @@ async fn what_no_node_has_seen_goes_to_another_and_never_over_a_connection_that_
 async fn a_body_too_long_to_be_kept_is_passed_on_once() {
     let (first, second) = (Node::always(json("503 Syncing", "\"first\"")).await, well().await);
     let proxy = over(&[&first, &second], "").await;
-    let body: Vec<u8> = (0..=255).cycle().take((16 << 20) + 1).collect();
+    let body: Vec<u8> = (0..=255).cycle().take((48 << 20) + 1).collect();
     let head = format!("POST {BLOCKS} HTTP/1.1\r\nhost: p\r\ntransfer-encoding: chunked\r\n\r\n");
     for asked in [request("POST", BLOCKS, "", &body), [head.into_bytes(), chunks(&body, 50_000)].concat()] {
         let answer = send(&proxy, asked).await;

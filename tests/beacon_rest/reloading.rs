@@ -1,6 +1,9 @@
 //! What requests, and the node that duties stay on, keep when the settings are read anew.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
 
 use steadfast::app::{App, World};
 
@@ -170,4 +173,29 @@ async fn what_all_nodes_were_told_is_known_after_a_reload() {
     let a = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", ""))).await;
     until("it is told again", async || a.count() == 1).await;
     assert_eq!((&*a.asked()[0].target, &*a.asked()[0].body, b.count()), (PREPARE, &b"[1]"[..], 1));
+}
+
+#[tokio::test]
+async fn what_a_node_was_being_told_at_a_reload_it_is_told_anew() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    let a = says("\"a\"").await;
+    // The first time it hangs.
+    let has_hung = Arc::new(AtomicBool::new(false));
+    let b = Node::start(move |mut exchange: Exchange| {
+        let hangs = exchange.asked.target == PREPARE && !has_hung.swap(true, SeqCst);
+        async move {
+            exchange.body().await;
+            if hangs { exchange.hang().await } else { exchange.reply(json("200 OK", "\"b\"")).await }
+        }
+    })
+    .await;
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    assert_eq!(ask(&all.proxy, "POST", PREPARE).await.text(), "\"a\"");
+    until("it is being told", async || b.count() == 1).await;
+    all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
+    until("it is told anew", async || b.count() == 2).await;
+    assert_eq!((&*b.asked()[1].target, a.count()), (PREPARE, 1));
 }

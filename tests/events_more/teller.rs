@@ -30,6 +30,8 @@ pub enum Reaction {
 struct Shared {
     head: AtomicU64,
     syncing: AtomicBool,
+    /// It does not answer when it is asked for a header by its root.
+    hides: AtomicBool,
     events: broadcast::Sender<(String, String)>,
     reactions: Mutex<BTreeMap<String, Reaction>>,
     asked: Mutex<Vec<String>>,
@@ -71,6 +73,7 @@ impl Teller {
         let shared = Arc::new(Shared {
             head: AtomicU64::new(head),
             syncing: AtomicBool::new(false),
+            hides: AtomicBool::new(false),
             events: broadcast::Sender::new(10_000),
             reactions: Mutex::default(),
             asked: Mutex::default(),
@@ -101,6 +104,11 @@ impl Teller {
 
     pub fn set_syncing(&self, syncing: bool) {
         self.shared.syncing.store(syncing, SeqCst);
+    }
+
+    /// From now on it does not answer when it is asked for a header by its root, or does again.
+    pub fn set_hiding(&self, hides: bool) {
+        self.shared.hides.store(hides, SeqCst);
     }
 
     /// From now on it does so when it is asked for exactly these topics, in order and with commas between.
@@ -155,6 +163,9 @@ async fn serve(mut io: TcpStream, shared: &Shared) {
         let target = target[target.find("/eth/").unwrap()..].to_owned();
         if let Some(topics) = target.strip_prefix("/eth/v1/events?topics=") {
             return events(io, shared, topics).await;
+        }
+        if target.starts_with("/eth/v1/beacon/headers/0x") && shared.hides.load(SeqCst) {
+            return sleep(Duration::from_secs(60)).await;
         }
         let (status, body) = answer(shared, &target);
         if send(&mut io, status, &body).await.is_none() {

@@ -212,6 +212,12 @@ impl Answer {
         self.is_json
     }
 
+    /// Whether it is an error in which a node speaks of the messages that it was given: in the API's own form, with a status of
+    /// theirs or of the node's own failure. What stands before nodes speaks of other things, and so do statuses that have one meaning.
+    pub(super) fn speaks_of_messages(&self) -> bool {
+        self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
+    }
+
     /// Whether it is a page, as gateways show.
     pub(super) fn is_html(&self) -> bool {
         is_of_kind(&self.headers, b"text/html")

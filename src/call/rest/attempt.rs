@@ -235,7 +235,11 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
 
 /// Which requests may rest with this one.
 pub(super) fn kind(request: &Request) -> Kind {
-    Kind::of_group(request.route.place)
+    match request.route.class {
+        // A node may hang over these that answers everything else of the same group.
+        Class::Publish => Kind::of_publication(request.route.place),
+        _ => Kind::of_group(request.route.place),
+    }
 }
 
 /// Whom an answer speaks of, where the chain is at `head`.

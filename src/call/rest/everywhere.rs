@@ -45,8 +45,9 @@ impl Rest {
                 background.spawn(async move {
                     let sent = timeout(TELLING, attempt(&pool, node, &request, &mut upload, TELLING)).await;
                     let sent = sent.unwrap_or(Sent::Lost(None));
-                    if !matches!(sent, Sent::Answered(_)) {
-                        kept.failed(id, node, pool.slot());
+                    match sent {
+                        Sent::Answered(_) => kept.confirmed(id, node),
+                        _ => kept.failed(id, node, pool.slot()),
                     }
                     // The client may have its answer already.
                     let _ = answers.send((node, sent)).await;

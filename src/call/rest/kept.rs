@@ -1,10 +1,14 @@
 //! What all nodes were told in this epoch and the one before, for the nodes that were away then: a node forgets it when it restarts,
 //! and may propose a minute later.
 //!
-//! It is told again in the order in which it came, so what was told later counts. The same told twice is kept once.
+//! It is told again in the order in which it came, so what was told later counts. The same told twice is kept once, and what a later
+//! body says of the same validators replaces the earlier one. Where there is too much, the client that has most of it makes room.
+
+mod about;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
+use self::about::About;
 use super::{
     Request,
     upload::{Upload, Whole},
@@ -25,7 +30,7 @@ const MOST_BODIES: usize = 4096;
 /// What one takes beside its bytes.
 const EACH: usize = 512;
 /// The kinds of what is told. When there is too much of it all, the kind goes that there is most of, so that many registrations leave
-/// the fee recipients.
+/// the fee recipients; and of that kind what came from the client that has most of it, so that nobody drives out the others.
 const KINDS: [&str; 4] =
     ["prepare_beacon_proposer", "register_validator", "proposer_preferences", "beacon_committee_subscriptions"];
 
@@ -57,8 +62,28 @@ struct Told {
     request: Arc<Request>,
     body: Bytes,
     at: Instant,
-    /// In which of its lives each node was told; `None` for one that was not.
-    nodes: Vec<Option<u64>>,
+    client: Option<IpAddr>,
+    /// The validators that it is about, as far as that is known.
+    about: Option<About>,
+    nodes: Vec<Knows>,
+}
+
+/// What a node knows of something. A life begins each time that the node begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knows {
+    /// Nothing.
+    Nothing,
+    /// It is being told in this life, and has not confirmed it.
+    IsTold(u64),
+    /// It has confirmed it in this life.
+    All(u64),
+}
+
+impl Knows {
+    /// Whether the node, which is in this life, is still to be told.
+    fn is_due(self, life: u64) -> bool {
+        !matches!(self, Self::IsTold(of) | Self::All(of) if of == life)
+    }
 }
 
 impl Told {
@@ -71,7 +96,8 @@ impl Told {
 
     fn weight(&self) -> usize {
         let headers = self.request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
-        EACH + self.body.len() + headers.sum::<usize>()
+        let about = self.about.as_ref().map_or(0, About::weight);
+        EACH + self.body.len() + about + headers.sum::<usize>()
     }
 }
 
@@ -96,6 +122,7 @@ impl Kept {
     /// Keeps what all nodes are told now, for twice an `epoch`; the others make room for it. Returns its number. `nodes` are being
     /// told.
     pub(super) fn keep(&self, request: &Arc<Request>, body: &Whole, nodes: &[usize], epoch: Duration) -> u64 {
+        let about = About::of(request, body.bytes());
         let mut state = self.state();
         if state.claim.is_none() {
             state.claim = body.claim_beside();
@@ -106,6 +133,7 @@ impl Kept {
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.body == *body.bytes()
         };
+        let client = body.client();
         let body = match state.told.iter().position(is_same) {
             Some(place) => state.remove(place).map(|told| told.body),
             None => None,
@@ -114,10 +142,11 @@ impl Kept {
         .unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
         state.last += 1;
         let id = state.last;
-        let mut told =
-            Told { id, request: request.clone(), body, at: Instant::now(), nodes: vec![None; state.lives.len()] };
+        let known = vec![Knows::Nothing; state.lives.len()];
+        let mut told = Told { id, request: request.clone(), body, at: Instant::now(), client, about, nodes: known };
+        state.replace(&told);
         for &node in nodes {
-            told.nodes[node] = Some(state.lives[node]);
+            told.nodes[node] = Knows::IsTold(state.lives[node]);
         }
         state.bytes += told.weight();
         state.told.push_back(told);
@@ -142,12 +171,21 @@ impl Kept {
         state.pauses[node] = None;
     }
 
+    /// A node has been told it, in the life in which it was to be told.
+    pub(super) fn confirmed(&self, id: u64, node: usize) {
+        if let Some(told) = self.state().told.iter_mut().find(|told| told.id == id)
+            && let Knows::IsTold(life) = told.nodes[node]
+        {
+            told.nodes[node] = Knows::All(life);
+        }
+    }
+
     /// A node has not been told it after all, and is left alone for so long.
     pub(super) fn failed(&self, id: u64, node: usize, pause: Duration) {
         let mut state = self.state();
         state.pauses[node] = Some(Instant::now() + pause);
         if let Some(told) = state.told.iter_mut().find(|told| told.id == id) {
-            told.nodes[node] = None;
+            told.nodes[node] = Knows::Nothing;
         }
     }
 
@@ -155,31 +193,41 @@ impl Kept {
     pub(super) fn has_due(&self, node: usize) -> bool {
         let state = self.state();
         let is_left_alone = state.pauses[node].is_some_and(|until| Instant::now() < until);
-        !is_left_alone && state.told.iter().any(|told| told.nodes[node] != Some(state.lives[node]))
+        !is_left_alone && state.told.iter().any(|told| told.nodes[node].is_due(state.lives[node]))
     }
 
-    /// The first thing that the node does not know yet, of those after number `after`. It counts as told from now on.
+    /// The first thing that the node does not know yet, of those after number `after`. It is being told from now on.
     pub(super) fn next(&self, node: usize, after: u64, epoch: Duration) -> Option<Due> {
         let mut state = self.state();
         state.forget(epoch);
         let life = state.lives[node];
-        let due = state.told.iter_mut().find(|told| told.id > after && told.nodes[node] != Some(life))?;
-        due.nodes[node] = Some(life);
+        let due = state.told.iter_mut().find(|told| told.id > after && told.nodes[node].is_due(life))?;
+        due.nodes[node] = Knows::IsTold(life);
         Some(Due { id: due.id, request: due.request.clone(), upload: Upload::whole(due.body.clone()) })
     }
 
     /// Takes over what is kept for an earlier pool, whose nodes are known by their names.
     pub(super) fn inherit(&self, pool: &Pool, earlier: &Self, of: &Pool) {
+        let place = |name: &str| of.nodes.iter().position(|node| *node.name == *name);
+        let places: Vec<Option<usize>> = pool.nodes.iter().map(|node| place(&node.name)).collect();
+        self.take_over(earlier, &places);
+    }
+
+    /// The same, where each node had this place before.
+    fn take_over(&self, earlier: &Self, places: &[Option<usize>]) {
         let mut taken = {
             let mut earlier = earlier.state();
             let empty = State::empty(earlier.lives.clone());
             std::mem::replace(&mut *earlier, empty)
         };
-        let place = |name: &str| of.nodes.iter().position(|node| *node.name == *name);
-        let places: Vec<Option<usize>> = pool.nodes.iter().map(|node| place(&node.name)).collect();
         let lives: Vec<u64> = places.iter().map(|place| place.map_or(0, |place| taken.lives[place])).collect();
         for told in &mut taken.told {
-            told.nodes = places.iter().map(|place| place.and_then(|place| told.nodes[place])).collect();
+            let knew = |place: &Option<usize>| match place.map(|place| told.nodes[place]) {
+                Some(Knows::All(life)) => Knows::All(life),
+                // Whoever was about to be told is told no further by that pool.
+                _ => Knows::Nothing,
+            };
+            told.nodes = places.iter().map(knew).collect();
         }
         let mut state = self.state();
         // What came here meanwhile is newer.
@@ -210,6 +258,25 @@ impl State {
         Self { told: VecDeque::new(), claim: None, bytes: 0, last: 0, lives, pauses }
     }
 
+    /// What was told before of no other validators than this is of no use any more.
+    fn replace(&mut self, newer: &Told) {
+        let Some(about) = &newer.about else { return };
+        let (target, headers) = (&newer.request.target, &newer.request.headers);
+        let is_replaced = |told: &Told| {
+            told.request.target == *target
+                && MEANING.iter().all(|name| told.request.headers.get(*name) == headers.get(*name))
+                && told.about.as_ref().is_some_and(|earlier| about.covers(earlier))
+        };
+        let mut place = 0;
+        while let Some(told) = self.told.get(place) {
+            if is_replaced(told) {
+                self.remove(place);
+            } else {
+                place += 1;
+            }
+        }
+    }
+
     fn remove(&mut self, place: usize) -> Option<Told> {
         let told = self.told.remove(place)?;
         self.bytes -= told.weight();
@@ -238,109 +305,20 @@ impl State {
         {}
     }
 
-    /// Removes the oldest of the kind that there is most of by this measure; `false` if there is none.
+    /// Removes the oldest of the client that has most, of the kind that there is most of, by this measure; `false` if there is none.
     fn thin(&mut self, measure: fn(&Told) -> usize) -> bool {
         let mut sums = [0; KINDS.len() + 1];
         self.told.iter().for_each(|told| sums[told.kind()] += measure(told));
         let heaviest = (0..sums.len()).max_by_key(|kind| sums[*kind]);
-        let oldest = self.told.iter().position(|told| Some(told.kind()) == heaviest);
+        let of_kind = || self.told.iter().filter(|told| Some(told.kind()) == heaviest);
+        let mut shares: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
+        of_kind().for_each(|told| *shares.entry(told.client).or_default() += measure(told));
+        let Some((&client, _)) = shares.iter().max_by_key(|(_, share)| **share) else { return false };
+        let is_it = |told: &Told| Some(told.kind()) == heaviest && told.client == client;
+        let oldest = self.told.iter().position(is_it);
         oldest.and_then(|place| self.remove(place)).is_some()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use http::{HeaderMap, Method};
-    use tokio::{sync::Semaphore, time::advance};
-
-    use super::*;
-    use crate::{
-        domain::{rest::Route, target::Target},
-        memory::{Account, Budget},
-    };
-
-    const EPOCH: Duration = Duration::from_secs(384);
-
-    fn request(path: &str) -> Arc<Request> {
-        let (method, target) = (Method::POST, Target::parse(path).unwrap());
-        Arc::new(Request { route: Route::of("POST", path), method, target, headers: HeaderMap::new(), caller: None })
-    }
-
-    async fn body(text: &str, budget: &Arc<Budget>) -> Whole {
-        let piece = Bytes::copy_from_slice(text.as_bytes());
-        let pieces = futures_util::stream::iter([Ok(piece)]);
-        let mut upload = Upload::streamed(Box::pin(pieces), None).counted(Account::open(budget).incoming());
-        upload.keep(1 << 20, &Arc::new(Semaphore::new(1 << 20))).await.unwrap();
-        upload.in_memory().unwrap()
-    }
-
-    /// What the node is told now.
-    fn told(kept: &Kept, node: usize) -> Vec<String> {
-        let mut after = 0;
-        let mut all = Vec::new();
-        while let Some(due) = kept.next(node, after, EPOCH) {
-            after = due.id;
-            all.push(String::from_utf8(due.upload.in_memory().unwrap().bytes().to_vec()).unwrap());
-        }
-        all
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_node_that_begins_anew_is_told_all_in_order_and_once() {
-        let (kept, prepare) = (Kept::new(2), request("/eth/v1/validator/prepare_beacon_proposer"));
-        let budget = Budget::new(1 << 20);
-        for text in ["a", "b", "a"] {
-            kept.keep(&prepare, &body(text, &budget).await, &[0], EPOCH);
-        }
-        assert!(!kept.has_due(0) && kept.has_due(1));
-        assert_eq!((told(&kept, 0), told(&kept, 1)), (vec![], vec!["b".to_owned(), "a".to_owned()]));
-        kept.begins_anew(0);
-        assert!(kept.has_due(0) && !kept.has_due(1));
-        assert_eq!((told(&kept, 0).len(), told(&kept, 1).len()), (2, 0));
-        // What did not arrive is due again, a little later.
-        let id = kept.keep(&request("/eth/v1/validator/register_validator"), &body("a", &budget).await, &[0, 1], EPOCH);
-        kept.failed(id, 1, Duration::from_secs(12));
-        assert!(!kept.has_due(1));
-        advance(Duration::from_secs(12)).await;
-        assert!(kept.has_due(1));
-        assert_eq!((told(&kept, 0).len(), told(&kept, 1)), (0, vec!["a".to_owned()]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_older_than_two_epochs_is_forgotten() {
-        let (kept, prepare) = (Kept::new(1), request("/eth/v1/validator/prepare_beacon_proposer"));
-        let budget = Budget::new(1 << 20);
-        kept.keep(&prepare, &body("a", &budget).await, &[], EPOCH);
-        advance(EPOCH).await;
-        kept.keep(&prepare, &body("b", &budget).await, &[], EPOCH);
-        advance(EPOCH + Duration::from_secs(1)).await;
-        assert_eq!(told(&kept, 0), ["b"]);
-        advance(EPOCH).await;
-        assert_eq!((told(&kept, 0).len(), kept.bytes(), kept.is_empty()), (0, 0, true));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_oldest_makes_room_and_the_clients_memory_has_it() {
-        let (kept, prepare) = (Kept::up_to(4 * EACH, 1), request("/eth/v1/validator/prepare_beacon_proposer"));
-        let budget = Budget::new(1 << 20);
-        for text in ["a", "b", "c", "d"] {
-            kept.keep(&prepare, &body(text, &budget).await, &[], EPOCH);
-        }
-        assert_eq!(told(&kept, 0), ["b", "c", "d"]);
-        // What there is most of makes room first, and the other kinds stay.
-        let register = request("/eth/v1/validator/register_validator");
-        let long = "r".repeat(3 * EACH);
-        kept.keep(&register, &body(&long, &budget).await, &[], EPOCH);
-        kept.begins_anew(0);
-        assert_eq!(told(&kept, 0), ["b", "c", "d"]);
-        // Where clients hold all that they may, three quarters of this, less is kept.
-        let (large, budget) = (Kept::new(1), Budget::new(400_000));
-        for (letter, held) in [("x", 1), ("y", 2), ("z", 2)] {
-            large.keep(&prepare, &body(&letter.repeat(100_000), &budget).await, &[], EPOCH);
-            assert!((90_000 * held..110_000 * held).contains(&budget.held()), "{letter}: {}", budget.held());
-        }
-        assert_eq!(told(&large, 0), ["y", "z"].map(|letter| letter.repeat(100_000)));
-        drop(large);
-        assert_eq!(budget.held(), 0);
-    }
-}
+mod tests;

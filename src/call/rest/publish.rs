@@ -2,8 +2,9 @@
 //! second node as soon as the first may not have them, or takes its time, and go on at the first meanwhile; also when the client has
 //! its answer, or has left.
 
+mod heard;
+
 use std::{
-    collections::BTreeMap,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Course, Failure, Request, Rest, Sent, Stop, answer::Answer, attempt::attempt, upload::Whole};
+use self::heard::Heard;
+use super::{
+    Course, Failure, Request, Rest, Sent, Stop,
+    answer::Answer,
+    attempt::{attempt, kind},
+    upload::Whole,
+};
 use crate::{
     call::{choice::Choice, hold::First},
     config::PublishTo,
@@ -24,7 +31,7 @@ use crate::{
         publication::{Problem, Said},
         refusal::Refusal,
     },
-    pool::{Pool, Scout},
+    pool::{Scout, board::Trouble, health::Fault, resting::Standing},
 };
 
 /// How long one node may work on it. By then the slot that it is for has gone by, unless it is for no slot.
@@ -38,32 +45,32 @@ struct Outcome {
     words: Option<Bytes>,
 }
 
+/// A node that has it and has not answered.
+struct Given<'a> {
+    node: usize,
+    since: Instant,
+    _scout: Option<Scout<'a>>,
+}
+
+/// What is to be done next.
+enum Aim {
+    /// Another node is to have it, for this reason; the first for none.
+    Another(&'static str),
+    /// Those that have it are waited for. At this moment another node is to have it, unless a node has said its word by then: that
+    /// counts.
+    Wait(Instant),
+}
+
 /// How far it has come.
 struct Giving<'a> {
     request: Arc<Request>,
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
-    /// The nodes that have it now, and have not answered.
-    running: Vec<(usize, Option<Scout<'a>>)>,
-    /// Nodes that may have it although they will not answer any more.
-    lost: usize,
-    /// What no node has taken of a list so far, by its places.
-    open: Option<BTreeMap<u64, String>>,
-    /// The first node's answer that names a block which it does not know, and whose it is.
-    unknown: Option<(Answer, usize)>,
-    /// A node's word on the message itself, which counts if none of those that have it takes it.
-    word: Option<Answer>,
+    running: Vec<Given<'a>>,
+    heard: Heard,
     /// Whether it goes to all.
     everybody: bool,
-}
-
-/// What is to be done next.
-enum Next {
-    /// The client has this answer.
-    Done(Box<Answer>),
-    /// Another node is asked, for this reason.
-    Another(&'static str),
-    /// No other node is asked.
-    End,
+    /// How long one node may take before a second has it too.
+    late: Duration,
 }
 
 impl Rest {
@@ -107,75 +114,78 @@ impl Rest {
 impl<'a> Course<'a> {
     /// Gives what the client has signed to the network.
     async fn publish(&mut self, body: &Whole) -> Result<Answer, Stop> {
-        let pool = &self.rest.pool;
-        // How long one node may take before a second has it too.
-        let late = pool.slot() / 4;
-        let mut changes = pool.subscribe();
-        let mut giving = Giving::new(self.request, pool.nodes.len(), self.rest.publish_to == PublishTo::All);
-        let most_lost = pool.nodes.len().max(self.rest.settings.attempts.get() as usize);
-        let mut wanted = Some("");
-        let mut late_at = Instant::now() + late;
+        let mut changes = self.rest.pool.subscribe();
+        let mut giving = Giving::new(self);
+        let mut aim = Aim::Another("");
         loop {
-            for (node, _) in &giving.running {
-                if !self.tried.contains(node) {
-                    self.tried.push(*node);
+            let until = match aim {
+                Aim::Another(why) => {
+                    aim = self.give_to_another(&mut giving, body, why).await?;
+                    continue;
                 }
-            }
-            if wanted.is_some() && (giving.is_under_way() || giving.unknown.is_some()) {
-                // Only whoever has nothing to wait for waits for a node.
-                match self.rest.choose(self.request, &self.tried, self.again) {
-                    Choice::Node(node, scout) => self.give(&mut giving, body, (node, scout), &mut wanted)?,
-                    Choice::Rest(_) | Choice::Nowhere => wanted = None,
-                }
-                late_at = Instant::now() + late;
-                continue;
-            }
-            if giving.lost >= most_lost {
-                // It may be the message that does that to nodes.
-                wanted = None;
-            }
-            if wanted.is_none() && !giving.is_under_way() {
-                return giving.end(self);
-            }
-            // All arms are cancel-safe: whoever leaves the queue gives up its place only.
+                Aim::Wait(_) if !giving.is_under_way() => return giving.heard.end(self),
+                Aim::Wait(until) => until,
+            };
+            // All arms are cancel-safe.
             let outcome = tokio::select! {
                 biased;
-                Some(outcome) = giving.outcomes.1.recv(), if giving.is_under_way() => outcome,
-                next = self.next_node(body.weight()), if wanted.is_some() => {
-                    match next? {
-                        Some((node, turn, scout)) => {
-                            self.give(&mut giving, body, (node, scout), &mut wanted)?;
-                            drop(turn);
-                        }
-                        None => wanted = None,
+                Some(outcome) = giving.outcomes.1.recv() => outcome,
+                () = sleep_until(until) => {
+                    if giving.heard.has_word() {
+                        return giving.heard.end(self);
                     }
-                    late_at = Instant::now() + late;
+                    aim = Aim::Another("late");
                     continue;
                 }
-                () = sleep_until(late_at), if giving.is_under_way() => {
-                    if giving.word.is_some() {
-                        return giving.end(self);
-                    }
-                    wanted = Some("late");
-                    continue;
-                }
-                Ok(()) = changes.changed(), if giving.is_under_way() && giving.word.is_none() => {
+                Ok(()) = changes.changed(), if !giving.heard.has_word() => {
                     // Whoever is out may answer yet, but is not waited for.
-                    if giving.running.iter().all(|(node, _)| pool.nodes[*node].is_out()) {
-                        wanted = Some("out");
+                    if giving.running.iter().all(|given| self.rest.pool.nodes[given.node].is_out()) {
+                        aim = Aim::Another("out");
                     }
                     continue;
                 }
             };
             match giving.take(self, outcome) {
                 Next::Done(answer) => return Ok(*answer),
-                Next::Another(why) if giving.word.is_none() => wanted = wanted.or(Some(why)),
+                Next::Another(why) if !giving.heard.has_word() => aim = Aim::Another(why),
                 Next::Another(_) => {}
-                Next::End => {
-                    (wanted, late_at) = (None, Instant::now() + late);
-                }
+                Next::End => aim = Aim::Wait(Instant::now() + giving.late),
             }
         }
+    }
+
+    /// Gives it to the next node, if there is one. Only whoever has nothing to wait for waits for a node.
+    async fn give_to_another(&mut self, giving: &mut Giving<'a>, body: &Whole, why: &'static str) -> Result<Aim, Stop> {
+        for given in &giving.running {
+            if !self.tried.contains(&given.node) {
+                self.tried.push(given.node);
+            }
+        }
+        let (rest, most_lost) = (self.rest, self.rest.pool.nodes.len().max(self.rest.settings.attempts.get() as usize));
+        let mut turn = None;
+        let next = if giving.is_under_way() || giving.heard.names_unknown_block() {
+            match rest.choose(self.request, &self.tried, self.again) {
+                Choice::Node(node, scout) => Some((node, scout)),
+                Choice::Rest(_) | Choice::Nowhere => None,
+            }
+        } else if giving.heard.lost >= most_lost {
+            // It may be the message that does that to nodes.
+            None
+        } else {
+            // Cancel-safe: whoever leaves the queue gives up its place only.
+            self.next_node(body.weight()).await?.map(|(node, its, scout)| {
+                turn = its;
+                (node, scout)
+            })
+        };
+        let wait = Aim::Wait(Instant::now() + giving.late);
+        let Some((node, scout)) = next else { return Ok(wait) };
+        let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.again, Instant::now());
+        // One that hung over such messages is tried again, but is not waited for.
+        let is_doubtful = scout.is_some() || standing == Standing::Last;
+        self.give(giving, body, (node, scout), why);
+        drop(turn);
+        Ok(if is_doubtful { Aim::Another("doubtful") } else { wait })
     }
 
     /// Gives it to this node, and at the first time to all others that are usable if they are to have it too.
@@ -184,14 +194,14 @@ impl<'a> Course<'a> {
         giving: &mut Giving<'a>,
         body: &Whole,
         (node, scout): (usize, Option<Scout<'a>>),
-        wanted: &mut Option<&'static str>,
-    ) -> Result<(), Stop> {
+        why: &'static str,
+    ) {
         let rest = self.rest;
-        if let Some(why) = wanted.take().filter(|why| !why.is_empty()) {
+        if !why.is_empty() {
             rest.counts.given_again(&rest.pool.network, why);
         }
         let mut nodes = vec![(node, scout)];
-        if giving.everybody && !giving.is_under_way() && giving.lost == 0 {
+        if giving.everybody && !giving.is_under_way() && giving.heard.lost == 0 {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tried.contains(other)).map(|other| (other, None)));
         }
@@ -200,13 +210,13 @@ impl<'a> Course<'a> {
         for (node, scout) in nodes {
             // What was let in is given to one node at least.
             if background.len() >= limit && giving.is_under_way() {
-                return Ok(());
+                return;
             }
             let (pool, request, outcomes) = (rest.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
             let mut upload = body.upload();
             background.spawn(async move {
                 let attempt = attempt(&pool, node, &request, &mut upload, TAKING);
-                let mut sent = timeout(TAKING, attempt).await.unwrap_or(Sent::Lost(None));
+                let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
                 let words = match &mut sent {
                     Sent::Answered(answer) if answer.status < 300 => None,
                     Sent::Answered(answer) | Sent::OfTheNode(answer, _) => answer.words().await,
@@ -215,23 +225,33 @@ impl<'a> Course<'a> {
                 // The client may have its answer already.
                 let _ = outcomes.send(Outcome { node, sent, words }).await;
             });
-            giving.running.push((node, scout));
+            giving.running.push(Given { node, since: Instant::now(), _scout: scout });
         }
-        Ok(())
+    }
+
+    /// `node` took it. Those that have had it for long and are silent still have failed it.
+    fn taken(&mut self, node: usize, giving: &Giving<'a>) {
+        let now = Instant::now();
+        let are_late = giving.running.iter().filter(|given| now.saturating_duration_since(given.since) >= giving.late);
+        self.charges.extend(are_late.map(|given| (given.node, silent(giving.late))));
+        self.charge(node, true);
     }
 }
 
+fn silent(limit: Duration) -> Trouble {
+    Trouble { fault: Fault::Silent, text: format!("no answer to something signed within {limit:?}") }
+}
+
 impl<'a> Giving<'a> {
-    fn new(request: &Request, nodes: usize, everybody: bool) -> Self {
+    fn new(course: &Course<'a>) -> Self {
+        let Rest { pool, publish_to, .. } = course.rest;
         Self {
-            request: Arc::new(request.clone()),
-            outcomes: mpsc::channel(nodes.max(1)),
+            request: Arc::new(course.request.clone()),
+            outcomes: mpsc::channel(pool.nodes.len().max(1)),
             running: Vec::new(),
-            lost: 0,
-            open: None,
-            unknown: None,
-            word: None,
-            everybody,
+            heard: Heard::default(),
+            everybody: *publish_to == PublishTo::All,
+            late: pool.slot() / 4,
         }
     }
 
@@ -241,12 +261,12 @@ impl<'a> Giving<'a> {
 
     /// One node is done with it.
     fn take(&mut self, course: &mut Course<'a>, Outcome { node, sent, words }: Outcome) -> Next {
-        self.running.retain(|(other, _)| *other != node);
+        self.running.retain(|given| given.node != node);
         course.tried.push(node);
         course.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         let (answer, of_the_node, trouble) = match sent {
             Sent::Answered(answer) if answer.status < 300 => {
-                course.charge(node, true);
+                course.taken(node, self);
                 return Next::Done(Box::new(answer));
             }
             Sent::Answered(answer) => (answer, false, None),
@@ -257,33 +277,31 @@ impl<'a> Giving<'a> {
             }
             Sent::Nothing(_) | Sent::Unsent(_) => return Next::Another("unreachable"),
             Sent::Lost(trouble) => {
-                self.lost += 1;
+                self.heard.lost += 1;
                 course.charges.extend(trouble.map(|trouble| (node, trouble)));
                 return Next::Another("lost");
             }
             Sent::Late(trouble) => {
-                self.lost += 1;
+                self.heard.lost += 1;
                 course.charges.push((node, trouble));
                 return Next::Another("lost");
             }
         };
-        let source = (&course.rest.pool, node);
+        let was_given = self.heard.lost > 0 || self.is_under_way();
+        let problem = words.filter(|_| answer.speaks_of_messages()).and_then(|words| Problem::read(&words));
         // A node that fails names what it has looked at, which tells nothing of the rest.
-        let problem = words.as_deref().and_then(Problem::read);
         let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
-        match self.read(problem, answer, source) {
+        match self.heard.read(problem, answer, was_given, (&course.rest.pool, node)) {
             (known, Said::Known) => {
-                course.charge(node, true);
+                course.taken(node, self);
                 Next::Done(Box::new(known))
             }
             (answer, Said::Unknown) => {
-                self.unknown.get_or_insert((answer, node));
+                self.heard.names_unknown(answer, node);
                 Next::Another("unknown_block")
             }
             (answer, _) if !of_the_node => {
-                if self.word.is_none() || self.open.is_some() {
-                    self.word = Some(answer);
-                }
+                self.heard.says(answer);
                 Next::End
             }
             (answer, _) => {
@@ -293,58 +311,14 @@ impl<'a> Giving<'a> {
             }
         }
     }
+}
 
-    /// What a node's words mean: that the network has it all, which is a success. Else the answer is without what it has of a list.
-    fn read(&mut self, problem: Option<Problem>, answer: Answer, source: (&Arc<Pool>, usize)) -> (Answer, Said) {
-        let was_given = self.lost > 0 || self.is_under_way();
-        let Some(problem) = problem else { return (answer, Said::Other) };
-        let status = answer.status;
-        if problem.failures.is_empty() {
-            return match Said::of(&problem.message) {
-                said if said.is_known(was_given) => (Answer::own(200, Vec::new(), source), Said::Known),
-                Said::Unknown => (answer, Said::Unknown),
-                _ => (answer, Said::Other),
-            };
-        }
-        let is_new = |text: &str| !Said::of(text).is_known(was_given);
-        let mut left: BTreeMap<u64, String> =
-            problem.failures.iter().filter(|(_, text)| is_new(text)).map(|(at, text)| (*at, text.clone())).collect();
-        if let Some(before) = &self.open {
-            // The others have taken the rest.
-            left.retain(|at, _| before.contains_key(at));
-        }
-        self.open = Some(left.clone());
-        if left.is_empty() {
-            return (Answer::own(200, Vec::new(), source), Said::Known);
-        }
-        let lacks = left.values().any(|text| Said::of(text) == Said::Unknown);
-        let said = if lacks { Said::Unknown } else { Said::Other };
-        if left == problem.failures {
-            return (answer, said);
-        }
-        (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
-    }
-
-    /// No node has taken it.
-    fn end(self, course: &mut Course<'a>) -> Result<Answer, Stop> {
-        let source = |node: usize| (&course.rest.pool, node);
-        if let Some(word) = self.word {
-            return Ok(word);
-        }
-        if let (Some((answer, node)), 0) = (self.unknown, self.lost) {
-            // Others may have taken some of a list after this answer.
-            let status = answer.status;
-            return Ok(match self.open {
-                Some(left) => {
-                    let message = "some messages were not taken by any node".to_owned();
-                    Answer::own(status, Problem { message, failures: left }.write(status), source(node))
-                }
-                None => answer,
-            });
-        }
-        if self.lost > 0 {
-            return Err(Refusal::OutcomeUnknown.into());
-        }
-        Ok(course.give_up()?)
-    }
+/// What follows from a node's being done with it.
+enum Next {
+    /// The client has this answer.
+    Done(Box<Answer>),
+    /// Another node is asked, for this reason.
+    Another(&'static str),
+    /// No other node is asked.
+    End,
 }

@@ -1,7 +1,9 @@
 //! Nodes that come back, or begin anew, are told again what all nodes were told while they were away.
 //!
-//! That a node began anew is seen by an outage, or by what it says of itself once a slot and after every trouble: another version, or
-//! less than half of the peers that it had.
+//! That a node began anew is seen by an outage, by its word that it catches up, as nodes do after they
+//! started, or by what it says of itself once a slot and after every trouble: another version, another name in the network, an earlier
+//! number of its record there, or less than half of the peers that it had. Behind an address that stays open, a restart that changes
+//! none of this is not seen; validators tell their nodes anew once an epoch.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +33,8 @@ const LONGEST: usize = 64 * 1024;
 #[derive(Default)]
 struct Seen {
     answers: bool,
+    /// It said last that it catches up.
+    is_syncing: bool,
     /// When something went wrong with it last.
     trouble: Option<Instant>,
     /// It is told something now.
@@ -44,6 +48,10 @@ struct Seen {
 struct Traits {
     version: Option<String>,
     peers: Option<u64>,
+    /// Its name in the network.
+    peer_id: Option<String>,
+    /// The number of its record there, which grows while it lives.
+    record: Option<u64>,
 }
 
 impl Traits {
@@ -51,7 +59,10 @@ impl Traits {
     fn is_anew(&self, earlier: &Self) -> bool {
         let is_other = |(now, then): (&String, &String)| now != then;
         let are_few = |(now, then): (u64, u64)| now.saturating_mul(2) < then;
-        self.version.as_ref().zip(earlier.version.as_ref()).is_some_and(is_other)
+        let is_earlier = |(now, then): (u64, u64)| now < then;
+        self.peer_id.as_ref().zip(earlier.peer_id.as_ref()).is_some_and(is_other)
+            || self.record.zip(earlier.record).is_some_and(is_earlier)
+            || self.version.as_ref().zip(earlier.version.as_ref()).is_some_and(is_other)
             || self.peers.zip(earlier.peers).is_some_and(are_few)
     }
 }
@@ -83,10 +94,13 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
         }
         for (index, (facts, seen)) in pool.snapshot().nodes.iter().zip(&mut nodes).enumerate() {
             let answers = is_told(facts) && !pool.nodes[index].is_out();
-            if answers && !seen.answers {
-                kept.begins_anew(index);
+            // What a node says of itself a moment after it started is that it catches up.
+            let has_caught_up = seen.is_syncing && facts.verdict.is_usable();
+            if answers && (!seen.answers || has_caught_up) {
+                begins_anew(&pool, index, &kept);
             }
             seen.answers = answers;
+            seen.is_syncing = facts.verdict == Verdict::Syncing || (seen.is_syncing && !has_caught_up);
             let trouble = facts.last_error.as_ref().map(|(_, at)| *at);
             if std::mem::replace(&mut seen.trouble, trouble) != trouble && answers {
                 ask(&pool, index, seen, &kept, &mut tasks);
@@ -110,12 +124,14 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
                     let seen = &mut nodes[node];
                     seen.is_asked = false;
                     if traits.is_anew(&seen.traits) {
-                        kept.begins_anew(node);
+                        begins_anew(&pool, node, &kept);
                     }
                     let earlier = std::mem::take(&mut seen.traits);
                     seen.traits = Traits {
                         version: traits.version.or(earlier.version),
                         peers: traits.peers.or(earlier.peers),
+                        peer_id: traits.peer_id.or(earlier.peer_id),
+                        record: traits.record.or(earlier.record),
                     };
                 }
                 // It cannot panic, and nobody ends it.
@@ -137,6 +153,12 @@ impl Seen {
     fn first(facts: &Facts) -> Self {
         Self { answers: is_told(facts), ..Self::default() }
     }
+}
+
+/// The node knows nothing of what it was told before, and may have other data.
+fn begins_anew(pool: &Pool, node: usize, kept: &Kept) {
+    kept.begins_anew(node);
+    pool.nodes[node].bounds.forget();
 }
 
 fn every(pace: Duration) -> tokio::time::Interval {
@@ -168,14 +190,30 @@ async fn traits(pool: &Pool, node: usize) -> Traits {
     struct Peers {
         connected: serde_json::Value,
     }
-    let (version, peers) =
-        tokio::join!(body(pool, node, "/eth/v1/node/version"), body(pool, node, "/eth/v1/node/peer_count"));
+    #[derive(Deserialize)]
+    struct Identity {
+        peer_id: Option<String>,
+        metadata: Option<Metadata>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        seq_number: serde_json::Value,
+    }
+    let (version, peers, identity) = tokio::join!(
+        body(pool, node, "/eth/v1/node/version"),
+        body(pool, node, "/eth/v1/node/peer_count"),
+        body(pool, node, "/eth/v1/node/identity"),
+    );
+    let identity = identity.and_then(|body| serde_json::from_slice::<Answer<Identity>>(&body).ok());
+    let (peer_id, metadata) = identity.map_or((None, None), |answer| (answer.data.peer_id, answer.data.metadata));
     let version = version.and_then(|body| serde_json::from_slice::<Answer<Version>>(&body).ok());
     let peers = peers.and_then(|body| serde_json::from_slice::<Answer<Peers>>(&body).ok());
     let number = |value: serde_json::Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
     Traits {
         version: version.map(|answer| answer.data.version),
         peers: peers.and_then(|answer| number(answer.data.connected)),
+        peer_id,
+        record: metadata.and_then(|metadata| number(metadata.seq_number)),
     }
 }
 
@@ -207,7 +245,10 @@ async fn tell(pool: Arc<Pool>, node: usize, kept: Arc<Kept>, metrics: Arc<Metric
         let sent = attempt(&pool, node, &due.request, &mut due.upload, TELLING);
         match timeout(TELLING, sent).await.unwrap_or(Sent::Lost(None)) {
             // What it does not want to know, it need not be told again.
-            Sent::Answered(_) => metrics.told_again(&pool.network),
+            Sent::Answered(_) => {
+                kept.confirmed(due.id, node);
+                metrics.told_again(&pool.network);
+            }
             _ => {
                 kept.failed(due.id, node, pool.slot());
                 return Found::Told(node);
@@ -223,7 +264,8 @@ mod tests {
 
     #[test]
     fn another_version_or_few_peers_are_a_new_beginning() {
-        let says = |version: &str, peers| Traits { version: Some(version.to_owned()), peers };
+        let says = |version: &str, peers| Traits { version: Some(version.to_owned()), peers, ..Traits::default() };
+        let is = |peer_id: &str, record| Traits { peer_id: Some(peer_id.to_owned()), record, ..Traits::default() };
         for (earlier, now, is_anew) in [
             (says("a", Some(100)), says("a", Some(51)), false),
             (says("a", Some(100)), says("a", Some(49)), true),
@@ -233,6 +275,10 @@ mod tests {
             (says("a", None), says("a", Some(0)), false),
             (Traits::default(), says("a", Some(0)), false),
             (says("a", Some(50)), Traits::default(), false),
+            (is("a", Some(7)), is("a", Some(8)), false),
+            (is("a", Some(7)), is("a", Some(0)), true),
+            (is("a", Some(7)), is("b", Some(7)), true),
+            (is("a", Some(7)), says("a", None), false),
         ] {
             assert_eq!(now.is_anew(&earlier), is_anew, "{earlier:?} {now:?}");
         }

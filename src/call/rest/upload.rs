@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -64,6 +65,11 @@ impl Whole {
     /// What is in it.
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The address of the client, where that is known.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.share.as_ref()?.claim.as_ref()?.account().client()
     }
 
     /// A claim, empty yet, on the memory that all clients share, for what outlives this one's connection.

@@ -111,8 +111,12 @@ fn resting(node: &Node, layer: Layer) -> Option<Value> {
     let now = Instant::now();
     let seconds = node.resting.until(now).map(|until| until.saturating_duration_since(now).as_secs());
     let label = |place: usize| match layer {
-        Layer::El => Method::label_at(place),
-        Layer::Cl => Route::GROUPS.get(place).copied().unwrap_or("other"),
+        Layer::El => Method::label_at(place).to_owned(),
+        Layer::Cl if place >= Route::GROUPS.len() => {
+            let group = Route::GROUPS.get(place - Route::GROUPS.len());
+            format!("publishing: {}", group.copied().unwrap_or("other"))
+        }
+        Layer::Cl => Route::GROUPS[place].to_owned(),
     };
     let methods: Vec<_> = node.resting.kinds(now).into_iter().map(|kind| label(kind.place())).collect();
     let rests = seconds.is_some() || !methods.is_empty();

@@ -86,6 +86,7 @@ impl Chain {
     pub(super) fn presume(&mut self, root: Root) -> bool {
         let Some((slot, parent)) = self.bare.remove(&root) else { return false };
         let is_unknown = self.header(root).is_none();
+        let parent = if self.slot(parent).is_some_and(|before| before < slot) { parent } else { Root::default() };
         if is_unknown {
             self.insert(root, Header { slot, parent, state: Root::default(), optimistic: false });
         }
@@ -197,7 +198,10 @@ impl Chain {
                 // Of the same epoch: the same duties. Of the one before: its present is our past.
                 (None, Some(said)) => return Ok(said),
                 (Some(current), Some(said)) => return Ok(Duties { previous: said.current, current }),
-                _ => at = header.parent,
+                _ => match self.before(at) {
+                    Some(before) => at = before,
+                    None => break,
+                },
             }
         }
         Err(Unknown::Duties { root, epoch })
@@ -220,9 +224,15 @@ impl Chain {
     /// The last block before the epoch of `root`, by headers alone.
     pub(super) fn last_before(&self, root: Root) -> Option<Root> {
         let epoch = self.epoch(self.slot(root)?);
-        let mut line = std::iter::successors(Some(root), |at| self.header(*at).map(|header| header.parent));
+        let mut line = std::iter::successors(Some(root), |at| self.before(*at));
         line.find(|at| self.slot(*at).is_none_or(|slot| self.epoch(slot) < epoch))
             .filter(|at| self.header(*at).is_some())
+    }
+
+    /// The block before this one. A node may say of a block that it stands before itself: no way leads on from there.
+    fn before(&self, root: Root) -> Option<Root> {
+        let header = self.header(root)?;
+        self.slot(header.parent).is_none_or(|slot| slot < header.slot).then_some(header.parent)
     }
 
     /// The slot of a block, as far as that is known.
@@ -287,6 +297,30 @@ mod tests {
         chain.duties.clear();
         assert_eq!(chain.duties(root(4)), Err(Unknown::Duties { root: root(4), epoch: 3 }));
         assert_eq!(chain.duties(root(6)), Ok(Duties { previous: root(4), current: root(5) }), "from headers alone");
+    }
+
+    #[test]
+    fn a_block_that_is_said_to_stand_before_itself_leads_nowhere() {
+        // One is its own parent, and two are each other's.
+        let chain = chain(&[(1, 9, 1), (2, 10, 3), (3, 11, 2)]);
+        for (name, slot) in [(1, 9), (2, 10), (3, 11)] {
+            assert!(chain.duties(root(name)).is_err());
+            assert!(chain.last_before(root(name)).is_none() && chain.untold(root(name), None).is_ok());
+            assert_eq!(chain.road(root(9), root(name), slot), Err(Unknown::Header(root(9))));
+        }
+        assert_eq!(chain.road(root(1), root(3), 11), Ok(Road::TooLong));
+    }
+
+    #[test]
+    fn heads_without_headers_are_taken_to_follow_one_another() {
+        let mut chain = chain(&[(1, 10, 0)]);
+        chain.note(root(2), 11, Some(root(1)));
+        chain.note(root(3), 12, Some(root(2)));
+        // A node goes back and forth: what comes before lies at a lower slot.
+        chain.note(root(2), 11, Some(root(3)));
+        assert!(chain.presume(root(3)) && chain.presume(root(2)) && !chain.presume(root(2)) && !chain.presume(root(1)));
+        assert_eq!(chain.header(root(3)).map(|header| header.parent), Some(root(2)));
+        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Root::default()));
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! What nodes have said of something signed that was given to them, and what that comes to for the client.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::super::{Course, Stop, answer::Answer};
+use crate::{
+    domain::{
+        publication::{Problem, Said},
+        refusal::Refusal,
+    },
+    pool::Pool,
+};
+
+/// What nodes have said.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// Nodes that may have it although they will not answer any more.
+    pub(super) lost: usize,
+    /// What no node has taken of a list so far, by its places.
+    open: Option<BTreeMap<u64, String>>,
+    /// The first node's answer that names a block which it does not know, and whose it is.
+    unknown: Option<(Answer, usize)>,
+    /// A node's word on the message itself, which counts if none of those that have it takes it.
+    word: Option<Answer>,
+}
+
+impl Heard {
+    /// Whether a node has said its word on the message itself.
+    pub(super) fn has_word(&self) -> bool {
+        self.word.is_some()
+    }
+
+    /// Whether a node does not know a block that the message refers to.
+    pub(super) fn names_unknown_block(&self) -> bool {
+        self.unknown.is_some()
+    }
+
+    pub(super) fn names_unknown(&mut self, answer: Answer, node: usize) {
+        self.unknown.get_or_insert((answer, node));
+    }
+
+    /// This is a node's word on the message. The first counts, but for a list, of which the others may have taken more.
+    pub(super) fn says(&mut self, answer: Answer) {
+        if self.word.is_none() || self.open.is_some() {
+            self.word = Some(answer);
+        }
+    }
+
+    /// What a node's words mean: that the network has it all, which is a success. Else the answer is without what it has of a list.
+    /// `was_given`: the same bytes may have come to the network by another node.
+    pub(super) fn read(
+        &mut self,
+        problem: Option<Problem>,
+        answer: Answer,
+        was_given: bool,
+        source: (&Arc<Pool>, usize),
+    ) -> (Answer, Said) {
+        let Some(problem) = problem else { return (answer, Said::Other) };
+        let status = answer.status;
+        if problem.failures.is_empty() {
+            return match Said::of(&problem.message) {
+                said if said.is_known(was_given) => (Answer::own(200, Vec::new(), source), Said::Known),
+                Said::Unknown => (answer, Said::Unknown),
+                _ => (answer, Said::Other),
+            };
+        }
+        let is_new = |text: &str| !Said::of(text).is_known(was_given);
+        let mut left: BTreeMap<u64, String> =
+            problem.failures.iter().filter(|(_, text)| is_new(text)).map(|(at, text)| (*at, text.clone())).collect();
+        if let Some(before) = &self.open {
+            // The others have taken the rest.
+            left.retain(|at, _| before.contains_key(at));
+        }
+        self.open = Some(left.clone());
+        if left.is_empty() {
+            return (Answer::own(200, Vec::new(), source), Said::Known);
+        }
+        let lacks = left.values().any(|text| Said::of(text) == Said::Unknown);
+        let said = if lacks { Said::Unknown } else { Said::Other };
+        if left == problem.failures {
+            return (answer, said);
+        }
+        (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
+    }
+
+    /// No node has taken it.
+    pub(super) fn end(self, course: &mut Course<'_>) -> Result<Answer, Stop> {
+        let source = |node: usize| (&course.rest.pool, node);
+        if let Some(word) = self.word {
+            return Ok(word);
+        }
+        if let (Some((answer, node)), 0) = (self.unknown, self.lost) {
+            // Others may have taken some of a list after this answer.
+            let status = answer.status;
+            return Ok(match self.open {
+                Some(left) => {
+                    let message = "some messages were not taken by any node".to_owned();
+                    Answer::own(status, Problem { message, failures: left }.write(status), source(node))
+                }
+                None => answer,
+            });
+        }
+        if self.lost > 0 {
+            return Err(Refusal::OutcomeUnknown.into());
+        }
+        Ok(course.give_up()?)
+    }
+}

@@ -9,6 +9,7 @@ mod gate;
 mod lane;
 mod other;
 mod reply;
+mod streamed;
 
 use std::{
     net::SocketAddr,
@@ -139,6 +140,7 @@ async fn answer(
                 verify: calls.settings().verify,
                 left: Some(left),
                 memory,
+                longest: usize::MAX,
                 caller: None,
             };
             match (calls.run(&request, terms, alarm).await, request.id) {

@@ -48,7 +48,7 @@ pub(super) struct Batch {
     current: Option<Answer>,
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
-    /// Whose answers were given, told when the whole has left.
+    /// Whose answers were given, to be told when the whole has been written.
     receipts: Vec<Receipt>,
     over: bool,
     /// What its entries take, but for their answers.
@@ -105,6 +105,11 @@ impl Batch {
         self.current.is_some()
     }
 
+    /// Who is to be told when what was taken of it has been written: nobody until that is all of it.
+    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+        if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
+    }
+
     /// Runs a batch that nobody waits for to its end.
     pub(super) async fn run_out(mut self) {
         while self.entries.next().await.is_some() {}
@@ -123,7 +128,16 @@ async fn run(
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // What is wrong with one answer would spoil those of all others.
     let caller = Some(caller);
-    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left), memory, caller };
+    let terms = Terms {
+        headers,
+        arrived,
+        avoid: &[],
+        verify: Verify::All,
+        left: Some(left),
+        memory,
+        longest: usize::MAX,
+        caller,
+    };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,
@@ -148,8 +162,6 @@ impl Stream for Batch {
                 }
             }
             if self.over {
-                // Whoever asks for more has passed on the last of it.
-                self.receipts.drain(..).for_each(|receipt| receipt.has_left());
                 return Poll::Ready(None);
             }
             let before = self.before;

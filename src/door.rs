@@ -151,8 +151,11 @@ pub fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::Params(_) | Refusal::NoFilter => 200,
-        Refusal::Limit { name: "filters.max" | "filters.max_per_client" | "filter_params", .. } => 200,
+        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
+        Refusal::Limit {
+            name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
+            ..
+        } => 200,
         Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
         // Where a node points to, and as whom it wants to know us, is nothing to a client.
         Refusal::Rejected(300..=399 | 401 | 407) => 502,

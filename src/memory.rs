@@ -36,6 +36,8 @@ pub const CALL: usize = 5 * 1024;
 pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;
+/// What stays when its client has gone may take such a part of the limit in all.
+const STANDING: usize = 8;
 /// Of what was promised to be given back, such a part of the limit may be taken before it is.
 const CREDIT: usize = 8;
 
@@ -44,6 +46,8 @@ const CREDIT: usize = 8;
 pub struct Budget {
     limit: AtomicUsize,
     held: AtomicUsize,
+    /// Bytes among them that stay when their client has gone.
+    standing: AtomicUsize,
     refused: AtomicU64,
     /// Accounts that were ever opened.
     opened: AtomicU64,
@@ -69,6 +73,8 @@ enum Side {
     In,
     /// What is to be sent to clients.
     Out,
+    /// Clients' own that stays when they have gone, so that they cannot be made to give it up: of their three quarters, a small part.
+    Standing,
 }
 
 impl Budget {
@@ -77,6 +83,7 @@ impl Budget {
         Arc::new(Self {
             limit: AtomicUsize::new(limit),
             held: AtomicUsize::new(0),
+            standing: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             ranks: Ranks::default(),
@@ -108,7 +115,7 @@ impl Budget {
         loop {
             let limit = self.limit();
             let most = match side {
-                Side::In => limit / 4 * 3,
+                Side::In | Side::Standing => limit / 4 * 3,
                 Side::Out => limit,
             };
             let (promised, borrowed) = (self.ranks.promised(), self.ranks.borrowed());
@@ -131,6 +138,19 @@ impl Budget {
                 return Err(Full(limit));
             }
         }
+    }
+
+    /// Notes that what stays when its client has gone takes `after` bytes instead of `before`.
+    fn stand(&self, before: usize, after: usize) -> Result<(), Full> {
+        let (more, less) = (after.saturating_sub(before), before.saturating_sub(after));
+        let standing = self.standing.fetch_add(more, Relaxed) + more;
+        if more > 0 && standing > self.limit() / STANDING {
+            self.standing.fetch_sub(more, Relaxed);
+            self.refused.fetch_add(1, Relaxed);
+            return Err(Full(self.limit()));
+        }
+        self.standing.fetch_sub(less, Relaxed);
+        Ok(())
     }
 
     /// Counts what is there already, or what comes back.
@@ -197,6 +217,26 @@ mod tests {
         assert_eq!(answer.resize(FREE + 17 * STEP), Err(Full(64 * STEP)));
         drop((of_clients, answer));
         assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn what_stays_without_its_client_takes_an_eighth_in_all() {
+        let budget = Budget::new(64 * STEP);
+        let [mut one, mut other] = [(); 2].map(|()| Account::open(&budget).standing());
+        assert_eq!(one.resize(6 * STEP), Ok(()));
+        assert_eq!((other.resize(3 * STEP), other.bytes(), budget.refused()), (Err(Full(64 * STEP)), 0, 1));
+        assert_eq!(other.resize(2 * STEP), Ok(()));
+        one.resize(STEP).unwrap();
+        assert_eq!(other.resize(7 * STEP), Ok(()));
+        // What others take leaves it no room either, and what was not given is not counted.
+        let mut of_clients = Account::open(&budget).incoming();
+        drop(one);
+        of_clients.resize(FREE + 41 * STEP).unwrap();
+        assert!(other.resize(8 * STEP).is_err());
+        drop(of_clients);
+        assert_eq!(other.resize(8 * STEP), Ok(()));
+        drop(other);
+        assert_eq!((budget.held(), budget.standing.load(Relaxed)), (0, 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod gate;
 mod lane;
 mod other;
 mod reply;
+mod streamed;
 
 use std::{
     net::SocketAddr,
@@ -159,6 +160,7 @@ async fn answer(
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,
+                longest: usize::MAX,
                 caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {

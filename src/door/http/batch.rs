@@ -49,7 +49,7 @@ pub(super) struct Batch {
     current: Option<Answer>,
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
-    /// Whose answers were given, told when the whole has left.
+    /// Whose answers were given, to be told when the whole has been written.
     receipts: Vec<Receipt>,
     over: bool,
     /// What its entries take, but for their answers.
@@ -106,6 +106,11 @@ impl Batch {
         self.current.is_some()
     }
 
+    /// Who is to be told when what was taken of it has been written: nobody until that is all of it.
+    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+        if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
+    }
+
     /// Runs a batch that nobody waits for to its end.
     pub(super) async fn run_out(mut self) {
         while self.entries.next().await.is_some() {}
@@ -117,7 +122,8 @@ async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker:
     // What is wrong with one answer would spoil those of all others.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
-    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left, memory, caller };
+    let (avoid, verify, longest) = (&[][..], Verify::All, usize::MAX);
+    let terms = Terms { headers, arrived, avoid, verify, left, memory, longest, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,
@@ -142,8 +148,6 @@ impl Stream for Batch {
                 }
             }
             if self.over {
-                // Whoever asks for more has passed on the last of it.
-                self.receipts.drain(..).for_each(|receipt| receipt.has_left());
                 return Poll::Ready(None);
             }
             let before = self.before;

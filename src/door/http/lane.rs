@@ -395,10 +395,13 @@ impl<'a> Lane<'a> {
                     self.write.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
                     self.write_out([&piece[..], b"\r\n"]).await?;
                 }
-                (None, Some(_)) => return Ok(()),
-                (None, None) => {
-                    self.write.put_slice(b"0\r\n\r\n");
-                    return self.write_out([]).await;
+                (None, length) => {
+                    if length.is_none() {
+                        self.write.put_slice(b"0\r\n\r\n");
+                        self.write_out([]).await?;
+                    }
+                    reply.body.has_left();
+                    return Ok(());
                 }
             }
         }

@@ -8,14 +8,14 @@ use std::{
     future::{pending, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body, Incoming},
     server::conn::http1,
     service::service_fn,
 };
@@ -27,24 +27,25 @@ use tokio::{
 
 use super::{
     Asker, Client, IDLE, STALL, Service, answer,
-    bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
+    bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Watch, bridge},
     collect::{Unread, collect},
     cut, gate,
-    reply::{Content, Patience, Reply},
+    reply::{Content, Reply},
+    streamed::Streamed,
 };
 use crate::{
     call::alarm::Alarm,
     domain::refusal::Refusal,
     door::{
         self, Admitted, NotAdmitted, Takeover,
-        crowd::{Asked, Seated},
+        crowd::Seated,
         readiness::{Detail, Readiness},
         site::Site,
         stall::Stall,
     },
-    memory::{Account, Claim},
+    memory::Account,
     metrics,
-    net::{BoxIo, exchange::Broken},
+    net::BoxIo,
 };
 
 /// How a connection ends here.
@@ -114,6 +115,8 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .half_close(true)
+        // What it copies together, it passes over before it is written.
+        .writev(true)
         .max_buf_size(MAX_HEAD)
         .serve_connection(bridge, respond);
     let mut closing = service.closing.clone();
@@ -428,39 +431,4 @@ fn framed(reply: Reply) -> Response<Streamed> {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
-}
-
-/// A reply's content as hyper wants it, with a deadline on each further piece.
-struct Streamed {
-    content: Content,
-    alarm: Alarm,
-    patience: Patience,
-    /// The request that it answers.
-    turn: Option<(Turn, Asked)>,
-    /// What the request takes until it is answered.
-    claim: Option<Claim>,
-}
-
-impl Streamed {
-    fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
-    }
-}
-
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { content, alarm, patience, .. } = &mut *self;
-        content.poll_in_time(context, alarm, patience).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.content.length() == Some(0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.content.length().map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
 }

@@ -344,15 +344,13 @@ impl Session {
                 break false;
             }
             match self.mailbox.poll_next(context) {
-                Poll::Ready(Letter::Answer(text)) => self.writer.text(text),
-                Poll::Ready(Letter::Note(note)) => self.writer.parts(&note.parts()),
                 Poll::Ready(Letter::Close(why)) => {
                     self.mailbox_ends(why);
                     break true;
                 }
+                Poll::Ready(letter) => taken += self.writer.put(letter),
                 Poll::Pending => break true,
             }
-            taken += 1;
         };
         if taken > 0 {
             self.metrics.messages_out(taken);

@@ -48,6 +48,8 @@ struct Giving<'a> {
     lost: usize,
     /// What no node has taken of a list so far, by its places.
     open: Option<BTreeMap<u64, String>>,
+    /// Nodes that do not know the block which it names, and have not reached the head that clients were told: they will.
+    behind: Vec<usize>,
     /// The first node's answer that names a block which it does not know, and whose it is.
     unknown: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
@@ -114,7 +116,8 @@ impl<'a> Course<'a> {
         let mut giving = Giving::new(self.request, pool.nodes.len(), self.rest.publish_to == PublishTo::All);
         let most_lost = pool.nodes.len().max(self.rest.settings.attempts.get() as usize);
         let mut wanted = Some("");
-        let mut late_at = Instant::now() + late;
+        let began = Instant::now();
+        let mut late_at = began + late;
         loop {
             for (node, _) in &giving.running {
                 if !self.tried.contains(node) {
@@ -135,7 +138,12 @@ impl<'a> Course<'a> {
                 wanted = None;
             }
             if wanted.is_none() && !giving.is_under_way() {
-                return giving.end(self);
+                let Some(node) = self.rest.catches_up(&mut giving.behind, began + late).await else {
+                    return giving.end(self);
+                };
+                self.give(&mut giving, body, (node, None), &mut Some("unknown_block"))?;
+                late_at = Instant::now() + late;
+                continue;
             }
             // All arms are cancel-safe: whoever leaves the queue gives up its place only.
             let outcome = tokio::select! {
@@ -228,6 +236,7 @@ impl<'a> Giving<'a> {
             outcomes: mpsc::channel(nodes.max(1)),
             running: Vec::new(),
             lost: 0,
+            behind: Vec::new(),
             open: None,
             unknown: None,
             word: None,
@@ -277,6 +286,9 @@ impl<'a> Giving<'a> {
                 Next::Done(Box::new(known))
             }
             (answer, Said::Unknown) => {
+                if course.rest.pool.owes_head(node) {
+                    self.behind.push(node);
+                }
                 self.unknown.get_or_insert((answer, node));
                 Next::Another("unknown_block")
             }

@@ -13,9 +13,9 @@ use tokio::{
     time::Instant,
 };
 
+use self::slots::Slots;
 pub use self::slots::Turn;
 pub(super) use self::slots::{Proposal, beat};
-use self::slots::Slots;
 use super::{
     author::Author,
     block::{Block, Origin},

@@ -9,6 +9,8 @@ mod client;
 mod common;
 #[path = "validators/events.rs"]
 mod events;
+#[path = "validators/lateness.rs"]
+mod lateness;
 #[path = "validators/script.rs"]
 mod script;
 #[path = "validators/simulation.rs"]

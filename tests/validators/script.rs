@@ -1,7 +1,7 @@
 //! What happens in one run: when blocks come, who proposes them, and what befalls which node. All of it is drawn from the seed before
 //! the run begins, so that every run of a seed has the same.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use fastrand::Rng;
 use steadfast::devnet::{Fault, Turn};
@@ -128,11 +128,20 @@ impl Script {
         change(start + lasts, What::Ends(ends));
         start + lasts
     }
+}
 
-    /// Whether a node hangs over a route for a time.
-    pub fn hangs_over(&self) -> usize {
-        let hangs = |change: &&Change| matches!(change.what, What::Begins(Fault::HangOver { .. }));
-        self.changes.iter().filter(hangs).count()
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "blocks are seen {:?} ms late", self.delays)?;
+        for (slot, turn) in &self.turns {
+            let whose = if self.validators.contains(&(slot % 64)) { "ours".to_owned() } else { format!("{turn:?}") };
+            writeln!(f, "slot {slot}: {whose}")?;
+        }
+        for Change { at, node, what } in &self.changes {
+            let slots = at.as_secs_f64() / SLOT.as_secs_f64() + (PAST as f64);
+            writeln!(f, "{:.0}+{:.2} s: node {node}: {what:?}", slots.floor(), slots.fract() * SLOT.as_secs_f64())?;
+        }
+        Ok(())
     }
 }
 

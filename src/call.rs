@@ -13,13 +13,15 @@ pub mod kept;
 mod known;
 mod late;
 mod leaving;
-mod pause;
 mod promise;
 pub mod rest;
 mod settle;
 mod terms;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -34,12 +36,12 @@ use self::{
     kept::Keeper,
     late::Late,
     leaving::Leaving,
-    pause::Pause,
     promise::Null,
 };
 use crate::{
     config::{Calls as Settings, Policy},
     domain::{
+        backoff::Backoff,
         method::{Class, Method},
         refusal::Refusal,
         rpc::Request,
@@ -47,6 +49,11 @@ use crate::{
     metrics::{CallMetrics, CallOutcome, Metrics},
     pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
 };
+
+/// The pauses after all nodes that seemed to serve have failed.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+/// The bounds of the pauses once a node got a call and gave no answer: each try is work for it.
+const SLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// The calls to one network's execution nodes.
 pub struct Calls {
@@ -158,7 +165,7 @@ impl Calls {
                 charges: Vec::new(),
                 held_since,
                 first,
-                pause: Pause::default(),
+                pauses: PAUSES,
             };
             match course.run(alarm).await {
                 Ok(mut answer) => {
@@ -215,7 +222,7 @@ struct Course<'a> {
     held_since: Option<Instant>,
     /// Its turn where it comes from, if a reload moved it while it was first.
     first: First,
-    pause: Pause,
+    pauses: Backoff,
 }
 
 impl<'a> Course<'a> {
@@ -310,11 +317,11 @@ impl<'a> Course<'a> {
         let pool = &self.calls.pool;
         self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         match sent {
-            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) => {}
+            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::Unwanted => {}
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
                     pool.nodes[node].resting.failed_again(Instant::now());
-                    self.pause.slow_down();
+                    self.pauses.slow_down(SLOW_PAUSES.0, SLOW_PAUSES.1);
                 }
                 self.unsure |= answer.is_none();
                 self.best = self.best.take().or(answer);
@@ -429,7 +436,7 @@ impl<'a> Course<'a> {
                 Some(end) => hold.rest(end.unwrap_or(until).min(until), bytes).await?,
                 None => {
                     self.again = true;
-                    hold.pause(self.pause.next().min(until - now), bytes).await?;
+                    hold.pause(self.pauses.pause().min(until - now), bytes).await?;
                 }
             }
             self.tried.clear();

@@ -6,7 +6,6 @@
 //!
 //! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials, listens or resolves a name.
 
-mod base64;
 mod beacon;
 mod ca_file;
 mod calls;
@@ -28,6 +27,7 @@ mod reader;
 mod reading;
 mod root;
 mod secret;
+mod shared;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -62,6 +62,7 @@ pub use self::{
     origin::{Cors, Origin, Origins},
     problem::{Errors, Invalid, Problem},
     secret::Secret,
+    shared::SharedAddresses,
     url::{Scheme, Url},
     ws::Ws,
 };
@@ -77,6 +78,8 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Client connections open at once, at most.
     pub max_connections: NonZeroUsize,
+    /// From where many clients come.
+    pub shared_addresses: SharedAddresses,
     /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory that there is.
     pub max_client_memory: Option<usize>,
     /// The operator's side.
@@ -170,6 +173,7 @@ impl Config {
             listen,
             workers,
             hosts: _,
+            shared_addresses: _,
             admin: Admin { listen: admin_listen, hosts: _ },
             max_connections: _,
             max_client_memory: _,

@@ -40,15 +40,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval_at},
-};
+use tokio::task::JoinSet;
 
 pub use self::{
     block::Block,
     bloom::Bloom,
-    chain::{Chain, ChainError, KEPT_BLOCKS, Reorg},
+    chain::{Chain, ChainError, KEPT_BLOCKS, Reorg, Turn},
     fault::{Fault, FaultError, Store, is_probe},
     gossip::{Kind as Message, Taken},
     hash::{Address, Hash},
@@ -67,7 +64,7 @@ pub struct Options {
     pub execution: usize,
     /// How many consensus nodes.
     pub consensus: usize,
-    /// Time between blocks; none: blocks come only when asked for.
+    /// Time between blocks, a slot; none: blocks come only when asked for.
     pub block_time: Option<Duration>,
     /// The chain's id.
     pub chain_id: u64,
@@ -168,7 +165,7 @@ impl Devnet {
             // Slots begin with whole seconds.
             let into = Duration::from_millis(clock.millis() % 1000);
             let first = if time.subsec_nanos() == 0 { time - into } else { time };
-            tasks.spawn(mine(chain.clone(), first, time));
+            tasks.spawn(chain::beat(chain.clone(), first, time));
         }
         Ok(Self { chain, execution, consensus, control, clients, _tasks: tasks })
     }
@@ -202,10 +199,12 @@ impl Devnet {
         &self.chain
     }
 
-    /// Starts a validator client. The control server shows what it earns.
+    /// Starts a validator client. The control server shows what it earns. From now on the blocks of its validators come from it, or not
+    /// at all.
     #[must_use]
     pub fn validate(&self, client: ValidatorClient) -> Validator {
         let name = client.name.clone();
+        self.chain.leave_to_client(&client.validators);
         let validator = Validator::start(self.chain.clone(), client);
         self.clients.add(name, validator.watch());
         validator
@@ -215,14 +214,5 @@ impl Devnet {
     #[must_use]
     pub fn control_addr(&self) -> Option<SocketAddr> {
         self.control
-    }
-}
-
-async fn mine(chain: Arc<Chain>, first: Duration, time: Duration) {
-    let mut ticks = interval_at(Instant::now() + first, time);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        chain.mine(1);
     }
 }

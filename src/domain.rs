@@ -1,6 +1,7 @@
 //! Floor 0, words: the values of the field. No I/O, no tokio.
 
 pub mod answer;
+pub mod backoff;
 pub mod block;
 pub mod bloom;
 pub mod call_id;

@@ -25,7 +25,7 @@ use self::site::Site;
 use crate::{
     domain::refusal::Refusal,
     memory::Account,
-    net::{BoxFuture, BoxIo, exchange::Broken},
+    net::{BoxFuture, BoxIo, exchange::Broken, places::Caller},
 };
 
 /// A door without a port of its own: it answers requests on connections that another door holds. Doors do not know each other; `app`
@@ -34,15 +34,17 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 
 /// A door that takes whole connections over once HTTP has let them go.
 pub trait Usher: Send + Sync + 'static {
-    /// Waits, for a moment at most, until there is room for one more connection, if others are about to leave.
-    fn settle<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, ()>;
-
     /// Whether the connection of this request, which asks for another protocol, is taken over. `headers` are the lines of it to send
-    /// along with calls.
+    /// along with calls. Where others are about to leave, that is waited for, for a moment at most.
     ///
     /// # Errors
     /// With what to answer instead; the connection stays with HTTP.
-    fn admit(&self, site: &Site, request: &Request<Incoming>, headers: Vec<u8>) -> Result<Admitted, NotAdmitted>;
+    fn admit<'a>(
+        &'a self,
+        site: &'a Site,
+        request: &'a Request<Incoming>,
+        headers: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>>;
 }
 
 /// A connection that is taken over after the head of a 101 response.
@@ -123,6 +125,11 @@ fn account<B>(request: &Request<B>) -> Arc<Account> {
     request.extensions().get::<Arc<Account>>().cloned().unwrap_or_else(Account::unlimited)
 }
 
+/// The client's connection that the request came over.
+fn caller<B>(request: &Request<B>) -> Arc<Caller> {
+    request.extensions().get::<Arc<Caller>>().cloned().unwrap_or_default()
+}
+
 /// The headers that `Connection` names: they are of one connection, and go no further.
 fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let options =
@@ -144,8 +151,11 @@ pub fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
         Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::Params(_) | Refusal::NoFilter => 200,
-        Refusal::Limit { name: "filters.max" | "filters.max_per_client" | "filter_params", .. } => 200,
+        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
+        Refusal::Limit {
+            name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
+            ..
+        } => 200,
         Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
         // Where a node points to, and as whom it wants to know us, is nothing to a client.
         Refusal::Rejected(300..=399 | 401 | 407) => 502,

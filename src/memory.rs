@@ -36,6 +36,8 @@ pub const CALL: usize = 5 * 1024;
 pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;
+/// What stays when its client has gone may take such a part of the limit in all.
+const STANDING: usize = 8;
 /// Of what was promised to be given back, such a part of the limit may be taken before it is.
 const CREDIT: usize = 8;
 
@@ -44,6 +46,8 @@ const CREDIT: usize = 8;
 pub struct Budget {
     limit: AtomicUsize,
     held: AtomicUsize,
+    /// Bytes among them that stay when their client has gone.
+    standing: AtomicUsize,
     refused: AtomicU64,
     /// Accounts that were ever opened.
     opened: AtomicU64,
@@ -69,6 +73,8 @@ enum Side {
     In,
     /// What is to be sent to clients.
     Out,
+    /// Clients' own that stays when they have gone, so that they cannot be made to give it up: of their three quarters, a small part.
+    Standing,
 }
 
 impl Budget {
@@ -77,6 +83,7 @@ impl Budget {
         Arc::new(Self {
             limit: AtomicUsize::new(limit),
             held: AtomicUsize::new(0),
+            standing: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             ranks: Ranks::default(),
@@ -108,7 +115,7 @@ impl Budget {
         loop {
             let limit = self.limit();
             let most = match side {
-                Side::In => limit / 4 * 3,
+                Side::In | Side::Standing => limit / 4 * 3,
                 Side::Out => limit,
             };
             let (promised, borrowed) = (self.ranks.promised(), self.ranks.borrowed());
@@ -131,6 +138,19 @@ impl Budget {
                 return Err(Full(limit));
             }
         }
+    }
+
+    /// Notes that what stays when its client has gone takes `after` bytes instead of `before`.
+    fn stand(&self, before: usize, after: usize) -> Result<(), Full> {
+        let (more, less) = (after.saturating_sub(before), before.saturating_sub(after));
+        let standing = self.standing.fetch_add(more, Relaxed) + more;
+        if more > 0 && standing > self.limit() / STANDING {
+            self.standing.fetch_sub(more, Relaxed);
+            self.refused.fetch_add(1, Relaxed);
+            return Err(Full(self.limit()));
+        }
+        self.standing.fetch_sub(less, Relaxed);
+        Ok(())
     }
 
     /// Counts what is there already, or what comes back.
@@ -200,6 +220,26 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_without_its_client_takes_an_eighth_in_all() {
+        let budget = Budget::new(64 * STEP);
+        let [mut one, mut other] = [(); 2].map(|()| Account::open(&budget).standing());
+        assert_eq!(one.resize(6 * STEP), Ok(()));
+        assert_eq!((other.resize(3 * STEP), other.bytes(), budget.refused()), (Err(Full(64 * STEP)), 0, 1));
+        assert_eq!(other.resize(2 * STEP), Ok(()));
+        one.resize(STEP).unwrap();
+        assert_eq!(other.resize(7 * STEP), Ok(()));
+        // What others take leaves it no room either, and what was not given is not counted.
+        let mut of_clients = Account::open(&budget).incoming();
+        drop(one);
+        of_clients.resize(FREE + 41 * STEP).unwrap();
+        assert!(other.resize(8 * STEP).is_err());
+        drop(of_clients);
+        assert_eq!(other.resize(8 * STEP), Ok(()));
+        drop(other);
+        assert_eq!((budget.held(), budget.standing.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
     fn who_holds_most_gives_way_to_those_who_hold_less() {
         let budget = Budget::new(64 * STEP);
         let [greedy, other, third] = [(); 3].map(|()| Account::of(&budget, None));
@@ -224,5 +264,31 @@ mod tests {
         assert!(of_other.resize(FREE + 25 * STEP).is_ok() && woken(&greedy) && !woken(&third));
         drop((of_other, of_third, again));
         assert_eq!((budget.held(), budget.ranks.promised()), (0, 0));
+    }
+
+    #[test]
+    fn a_step_beyond_what_is_lent_makes_the_greediest_give_way_first() {
+        let budget = Budget::new(64 * STEP);
+        let [greedy, second, small] = [(); 3].map(|()| Account::of(&budget, None));
+        let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();
+        let (mut of_greedy, mut of_second) = (greedy.incoming(), second.incoming());
+        of_greedy.resize(FREE + 26 * STEP).unwrap();
+        of_second.resize(FREE + 20 * STEP).unwrap();
+        let mut large = small.incoming();
+        // What is lent of a promise is an eighth, and this is more at once.
+        assert_eq!(large.resize(FREE + 9 * STEP), Err(Full(64 * STEP)));
+        assert_eq!((large.bytes(), budget.held()), (0, 46 * STEP));
+        assert!(woken(&greedy) && !woken(&second));
+        // While that is on its way, another who asks costs nobody else anything.
+        assert!(large.resize(FREE + 10 * STEP).is_err() && !woken(&second) && !woken(&greedy));
+        assert_eq!(budget.held(), 46 * STEP);
+        drop(of_greedy);
+        assert_eq!(large.resize(FREE + 9 * STEP), Ok(()));
+        assert_eq!((budget.held(), budget.ranks.promised(), budget.ranks.borrowed()), (29 * STEP, 0, 0));
+        // What one step needs of several comes of several, one after the other.
+        let mut more = Account::of(&budget, None).outgoing();
+        assert_eq!(more.resize(FREE + 19 * STEP), Ok(()));
+        let mut largest = Account::of(&budget, None).incoming();
+        assert!(largest.resize(FREE + 18 * STEP).is_err() && woken(&second));
     }
 }

@@ -78,13 +78,19 @@ struct Plain {
     /// Filters that clients poll, open now, by what they are about: blocks, logs or transactions.
     #[metric(labels = ["network", "kind"])]
     filters: Gauge,
+    /// Bytes that the filters that clients poll take themselves.
+    #[metric(labels = ["network"])]
+    filter_bytes: Gauge,
     /// Bytes that are kept for filters that were not polled since.
     #[metric(labels = ["network"])]
     filter_backlog_bytes: Gauge,
     /// Filters that were dropped, by reason: timeout (not polled for too long), backlog (too far behind), gap (blocks or logs cannot be
-    /// had), or lost_answer (an answer was lost, and later changes were given already).
+    /// had), or too_long (one block brought more than can be sent in one answer).
     #[metric(labels = ["network", "reason"])]
     filters_dropped_total: Counter,
+    /// Filters that were not made, by the limit that was reached.
+    #[metric(labels = ["network", "reason"])]
+    filters_refused_total: Counter,
     /// Clients cut off because they did not take what was sent to them.
     #[metric]
     slow_clients_closed_total: Counter,
@@ -256,12 +262,18 @@ impl Metrics {
         self.plain.bloom_contradictions_total(network).inc();
     }
 
-    /// There are so many filters: of blocks, of logs, of transactions. So many bytes are kept for them.
-    pub fn filters(&self, network: &str, counts: [usize; 3], backlog: usize) {
+    /// There are so many filters: of blocks, of logs, of transactions. They take so many bytes, and so many are kept for them.
+    pub fn filters(&self, network: &str, counts: [usize; 3], bytes: usize, backlog: usize) {
         for (kind, count) in ["blocks", "logs", "transactions"].into_iter().zip(counts) {
             self.plain.filters(network, kind).set(count as u64);
         }
+        self.plain.filter_bytes(network).set(bytes as u64);
         self.plain.filter_backlog_bytes(network).set(backlog as u64);
+    }
+
+    /// A filter was not made for this limit.
+    pub fn filter_refused(&self, network: &str, reason: &str) {
+        self.plain.filters_refused_total(network, reason).inc();
     }
 
     /// A filter was dropped.

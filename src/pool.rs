@@ -32,10 +32,7 @@ pub mod view;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
-            Ordering::{Relaxed, Release},
-        },
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -351,8 +348,10 @@ async fn think(pool: Arc<Pool>, mut findings: mpsc::Receiver<Input>, metrics: Ar
         }
         // A node that is back may be chosen as soon as the snapshot says so.
         for effect in &effects {
-            if let Effect::CameBack(node) = effect {
-                pool.nodes[*node].is_out.store(false, Release);
+            match effect {
+                Effect::CameBack(node) => pool.mark(*node, false, &board),
+                Effect::WentOut(node) => pool.mark(*node, true, &board),
+                _ => {}
             }
         }
         pool.snapshot.store(Arc::new(board.snapshot(&pool.nodes, now)));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{
-    client::{Client, call},
+    client::{Client, call, post},
     heights::{active, millis, pollers, side, switches, well},
     scene::{Reach, Scene, play},
     sim::{Net, Proxy},
@@ -314,4 +314,65 @@ async fn requests_to_consensus_nodes_wait_for_the_slot_that_clients_were_shown_a
     let answer = client.response().await.json();
     assert_eq!(answer["data"]["header"]["message"]["slot"], "100", "{answer}");
     assert!((millis(4_000)..millis(8_000)).contains(&out.elapsed()), "{:?}", out.elapsed());
+}
+
+/// Two nodes with `max_held` calls in the queue, both out, and what one client has asked of them by WebSocket: two reads.
+async fn full_queue(net: &Net) -> (Devnet, Proxy, Ws<tokio::io::DuplexStream>) {
+    let options = Options { execution: 2, initial_blocks: 100, ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let urls = [devnet.el(0).http_url(), devnet.el(1).http_url()];
+    let proxy = Proxy::over(net, urls.iter().map(|url| &**url), "[calls]\nmax_held = 2\n").await;
+    // What clients were shown, calls wait for.
+    assert_eq!(proxy.post(call(0, "eth_blockNumber", "[]")).await.json()["result"], "0x64");
+    devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
+    until("both are out", async || proxy.verdicts().await == ["down", "down"]).await;
+    let mut greedy = proxy.ws().await;
+    for id in [1, 2] {
+        greedy.send(call(id, "eth_gasPrice", "[]")).await;
+    }
+    until("both wait", async || proxy.metric("steadfast_held_calls", "").await >= 2.0).await;
+    (devnet, proxy, greedy)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_loses_its_place_goes_to_a_node_that_serves() {
+    let net = Net::default();
+    let (devnet, proxy, mut greedy) = full_queue(&net).await;
+    let asked = |node: usize| devnet.el(node).count("eth_gasPrice");
+    devnet.el(0).clear_faults();
+    devnet.el(0).set_fault(Fault::lag(20));
+    until("it answers", async || proxy.verdicts().await[0] != "down").await;
+    sleep(millis(500)).await;
+    assert_eq!((asked(0), greedy.is_silent().await), (0, true), "calls do not wait for what clients were shown");
+    let mut other = proxy.client().await;
+    other.send(post("/", call(3, "eth_gasPrice", "[]").as_bytes())).await;
+    // The newest of the client that has most is answered at once, by the node that there is.
+    let lost: serde_json::Value = serde_json::from_str(&greedy.text().await).unwrap();
+    assert!(lost["id"] == 2 && lost["result"].is_string(), "{lost}");
+    assert_eq!((asked(0), asked(1), greedy.is_silent().await), (1, 0, true));
+    devnet.el(1).clear_faults();
+    let first: serde_json::Value = serde_json::from_str(&greedy.text().await).unwrap();
+    assert!(first["id"] == 1 && first["result"].is_string(), "{first}");
+    assert!(other.response().await.json()["result"].is_string());
+    sleep(millis(5_000)).await;
+    assert!(greedy.is_silent().await, "a call was answered twice");
+    assert_eq!(asked(0) + asked(1), 3, "a call was made twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_loses_its_place_is_refused_once_where_no_node_serves() {
+    let net = Net::default();
+    let (devnet, proxy, mut greedy) = full_queue(&net).await;
+    let mut other = proxy.client().await;
+    other.send(post("/", call(3, "eth_gasPrice", "[]").as_bytes())).await;
+    let lost: serde_json::Value = serde_json::from_str(&greedy.text().await).unwrap();
+    assert_eq!((&lost["id"], &lost["error"]["code"]), (&2.into(), &(-32005).into()), "{lost}");
+    assert_eq!(lost["error"]["data"]["reason"], "max_held", "{lost}");
+    devnet.nodes().for_each(|node| node.clear_faults());
+    let first: serde_json::Value = serde_json::from_str(&greedy.text().await).unwrap();
+    assert!(first["id"] == 1 && first["result"].is_string(), "{first}");
+    assert!(other.response().await.json()["result"].is_string());
+    sleep(millis(5_000)).await;
+    assert!(greedy.is_silent().await, "a call was answered twice");
+    assert_eq!(devnet.nodes().map(|node| node.count("eth_gasPrice")).sum::<u64>(), 2);
 }

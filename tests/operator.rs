@@ -12,6 +12,8 @@ mod process;
 mod reference;
 #[path = "operator/refusals.rs"]
 mod refusals;
+#[path = "operator/seats.rs"]
+mod seats;
 #[path = "operator/shares.rs"]
 mod shares;
 #[path = "operator/words.rs"]

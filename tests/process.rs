@@ -11,6 +11,8 @@ mod common;
 
 #[path = "process/descriptors.rs"]
 mod descriptors;
+#[path = "process/dev.rs"]
+mod dev;
 #[path = "process/filters.rs"]
 mod filters;
 #[path = "process/harness.rs"]

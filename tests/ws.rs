@@ -12,6 +12,8 @@ mod framing;
 mod handshake;
 #[path = "ws/limits.rs"]
 mod limits;
+#[path = "ws/places.rs"]
+mod places;
 #[path = "ws/subscriptions.rs"]
 mod subscriptions;
 #[path = "ws/vanishing.rs"]

@@ -13,7 +13,7 @@ use std::{
 
 use common::{
     disturb::disturb,
-    scene::{Reach, Scene, play},
+    scene::{EACH, MOSTLY_BOTH, Scene, play, some_nodes},
     seeds::{each, seeds},
     witness::Report,
 };
@@ -32,9 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(9);
 fn run(seed: u64) -> Vec<Report> {
     play(seed, async {
         let mut rng = Rng::with_seed(seed);
-        let nodes = rng.usize(2..=3);
-        let any = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
-        let reaches: Vec<Reach> = (0..nodes).map(|_| any[rng.usize(..any.len())]).collect();
+        let reaches = some_nodes(&mut rng, &MOSTLY_BOTH);
+        let nodes = reaches.len();
         // What is given up in the end has a simulation of its own, below.
         let mut scene = Scene::set(seed, &reaches, "[chain]\ntimeout = \"1m\"\n").await;
         let _miner = scene.mine(Duration::from_millis(rng.u64(300..3000)), BLOCKS_UNTIL);
@@ -66,9 +65,8 @@ fn run(seed: u64) -> Vec<Report> {
 fn run_without_logs_of_a_block(seed: u64) -> usize {
     play(seed, async {
         let mut rng = Rng::with_seed(seed);
-        let nodes = rng.usize(2..=3);
-        let any = [Reach::Both, Reach::Http, Reach::Ws];
-        let reaches: Vec<Reach> = (0..nodes).map(|_| any[rng.usize(..any.len())]).collect();
+        let reaches = some_nodes(&mut rng, &EACH);
+        let nodes = reaches.len();
         let mut scene = Scene::set(seed, &reaches, "").await;
         let _miner = scene.mine(Duration::from_millis(rng.u64(500..3000)), BLOCKS_UNTIL);
         for number in 0..CLIENTS {

@@ -147,6 +147,7 @@ impl Parts {
             forward: self.config.calls.forward_headers.clone(),
             max_body: self.config.calls.max_body,
             max_connections: self.share.http,
+            shared_addresses: self.config.shared_addresses.clone(),
             ws: config::Ws {
                 max_connections: NonZeroUsize::new(self.share.ws).unwrap_or(NonZeroUsize::MIN),
                 ..self.config.ws.clone()

@@ -8,11 +8,18 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Shared, descriptors, worker::Hands};
+use super::{
+    Shared, descriptors,
+    worker::{Accepted, Hands},
+};
 use crate::{
-    door::{admin::Admin, crowd::Crowd, site::Served},
+    door::{
+        admin::Admin,
+        crowd::{Crowd, Entered},
+        site::Served,
+    },
     metrics::{Ended, Throttle},
-    net::{Accept, Incoming, descriptors::are_used_up},
+    net::{Accept, Incoming, descriptors::are_used_up, places::Peers},
 };
 
 /// How long to wait after a failure to accept that another try would only repeat.
@@ -23,6 +30,7 @@ const MANY: u32 = 64;
 /// Takes clients in. Where there are as many as may be, the one that has been idle longest makes room.
 pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared: Arc<Shared>) {
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
+    let peers = Peers::default();
     loop {
         let accepted = listener.accept().await;
         let (incoming, peer) = match failures.filter(&shared, accepted, "client").await {
@@ -35,20 +43,23 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
                 continue;
             }
         };
-        let limit = shared.site.load().max_connections;
+        let (limit, is_shared) = {
+            let site = shared.site.load();
+            (site.max_connections, site.shared_addresses.contains(peer.ip()))
+        };
+        let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
         // WebSockets have a limit of their own, and have left this crowd.
-        let ended = crowd.make_room(limit).await;
-        if ended != Some(0)
+        let Entered { place, ended } = crowd.enter(limit).await;
+        if (place.is_none() || ended > 0)
             && let Some(before) = full.pass()
         {
             warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
         }
-        let Some(ended) = ended else {
-            shared.metrics.connection_refused();
-            continue;
-        };
         (0..ended).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
-        hands.give(incoming, peer, crowd.enter()).await;
+        match place {
+            Some(place) => hands.give(Accepted { incoming, peer, caller, place }).await,
+            None => shared.metrics.connection_refused(),
+        }
     }
 }
 

@@ -19,15 +19,22 @@ use tracing::{debug, error};
 
 use crate::{
     door::{crowd::Place, http::Service},
-    net::{Incoming, upstream},
+    net::{Incoming, places::Caller, upstream},
     view::Job,
 };
 
 /// Connections that may wait for a worker to take them up.
 const BACKLOG: usize = 1024;
 
-/// A connection, whom it is with, and its place among the clients'.
-type Accepted = (Incoming, SocketAddr, Place);
+/// A client's connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) incoming: Incoming,
+    /// Whom it is with, and what it shares with others from there.
+    pub(super) peer: SocketAddr,
+    pub(super) caller: Arc<Caller>,
+    /// Its place among all.
+    pub(super) place: Place,
+}
 
 /// All workers. Dropping it ends them and cuts their connections.
 pub(super) struct Crew {
@@ -94,10 +101,10 @@ impl Crew {
 
 impl Hands {
     /// Gives a connection to the worker that has the fewest.
-    pub(super) async fn give(&self, incoming: Incoming, peer: SocketAddr, place: Place) {
+    pub(super) async fn give(&self, accepted: Accepted) {
         let Some(hand) = self.0.iter().min_by_key(|hand| hand.open.load(Relaxed)) else { return };
         hand.open.fetch_add(1, Relaxed);
-        if hand.connections.send((incoming, peer, place)).await.is_err() {
+        if hand.connections.send(accepted).await.is_err() {
             error!("a worker is gone");
         }
     }
@@ -128,10 +135,10 @@ async fn work(
             Some(job) = jobs.recv() => job(),
             given = accepted.recv(), if accepting => match given {
                 None => accepting = false,
-                Some((incoming, peer, place)) => match incoming.open() {
+                Some(Accepted { incoming, peer, caller, place }) => match incoming.open() {
                     Ok(io) => {
                         let seated = place.seated();
-                        seated.ends_with(connections.spawn(service.clone().serve(io, peer, place)));
+                        seated.ends_with(connections.spawn(service.clone().serve(io, peer, caller, place)));
                     }
                     Err(error) => {
                         open.fetch_sub(1, Relaxed);

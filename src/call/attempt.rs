@@ -78,6 +78,8 @@ pub(super) enum Sent {
     /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it speaks of the call, or of who we are to
     /// the node, and will say the same again.
     Rejected(u16),
+    /// The client has left, and the call is one that is not sent then.
+    Unwanted,
     /// No byte of the call left; with evidence against the node, if it is any.
     Nothing(Option<Trouble>),
     /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
@@ -97,6 +99,7 @@ impl Sent {
             Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_) => AttemptOutcome::Answered,
             Self::OfTheNode(..) | Self::Rejected(_) => AttemptOutcome::NodeFault,
             Self::Refused(..) => AttemptOutcome::Refused,
+            Self::Unwanted => AttemptOutcome::Abandoned,
             Self::Nothing(_) => AttemptOutcome::Unreachable,
             Self::Lost(_) => AttemptOutcome::Dropped,
         }
@@ -313,7 +316,7 @@ impl Attempt<'_> {
         let mut gate = Wanted { turn, leaving: self.leaving };
         let response = match upstream.post(post, &mut gate, progress).await {
             Ok(response) => response,
-            Err(Error::Unwanted) => return Sent::Nothing(None),
+            Err(Error::Unwanted) => return Sent::Unwanted,
             Err(error) if error.may_have_arrived() => return Sent::Lost(Some(trouble(self.node, &error))),
             Err(error) => return Sent::Nothing(Some(trouble(self.node, &error))),
         };
@@ -332,7 +335,7 @@ impl Attempt<'_> {
         let Some(link) = &self.node.link else { return Sent::Nothing(None) };
         poll_fn(|context| turn.poll_open(context)).await;
         if self.leaving.is_unwanted() {
-            return Sent::Nothing(None);
+            return Sent::Unwanted;
         }
         let mut call = pin!(link.call(self.body, self.id.and_then(|id| place(self.body, id))));
         // The link writes calls in the order in which they are first asked about.

@@ -9,7 +9,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body, Request},
     },
-    memory::Account,
+    memory::{Account, SMALL},
     net::BoxFuture,
 };
 
@@ -18,8 +18,8 @@ const LOGS: &str = "eth_getLogs";
 
 /// Answers such calls. The floor above has one for each network.
 pub trait Keeper: Send + Sync {
-    /// Answers `request`, of a client with this account.
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Account) -> BoxFuture<'a, Kept>;
+    /// Answers `request`, of a client with this account, to whom answers of at most `longest` bytes can be sent.
+    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, longest: usize) -> BoxFuture<'a, Kept>;
 }
 
 /// What a keeper says.
@@ -55,7 +55,7 @@ impl Calls {
         // Both arms are cancel-safe: a keeper gives nothing away before it is done.
         let kept = tokio::select! {
             biased;
-            kept = keeper.answer(request, terms.memory) => kept,
+            kept = keeper.answer(request, terms.memory, terms.longest) => kept,
             () = alarm.at(terms.arrived + self.settings.timeout) => Kept::Refused(Refusal::Deadline),
         };
         match kept {
@@ -74,6 +74,14 @@ impl Calls {
                 let head = br#"{"jsonrpc":"2.0","id":"#;
                 let method = format!(r#","method":"{LOGS}","params":"#);
                 let text = [head, id, method.as_bytes(), params.as_bytes(), b"}"].concat();
+                drop(params);
+                // A short call may ask for the logs of a long filter.
+                let mut claim = terms.memory.incoming();
+                if text.len() > SMALL
+                    && let Err(full) = claim.resize(text.len())
+                {
+                    return Outcome::Refused(full.into());
+                }
                 match rpc::peek(&text, 1) {
                     Ok(Body::Single(Ok(logs))) => self.exchange(&logs, Method::of(LOGS), terms, alarm).await,
                     _ => Outcome::Refused(Refusal::NotARequest("its id is none")),

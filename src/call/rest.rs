@@ -33,13 +33,14 @@ use self::{
     upload::{Kept, Upload},
 };
 use super::{
+    PAUSES,
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     hold::{First, Hold, Left, Turn},
-    pause::Pause,
 };
 use crate::{
     config::{Calls as Settings, PublishTo},
     domain::{
+        backoff::Backoff,
         method::Class as CallClass,
         refusal::Refusal,
         rest::{Class, Route},
@@ -287,7 +288,7 @@ struct Course<'a> {
     held_since: Option<Instant>,
     /// Its turn where it comes from, if a reload moved it while it was first.
     first: First,
-    pause: Pause,
+    pauses: Backoff,
 }
 
 /// How a request's course ends without an answer.
@@ -328,7 +329,7 @@ impl<'a> Course<'a> {
             charges: Vec::new(),
             held_since,
             first,
-            pause: Pause::default(),
+            pauses: PAUSES,
         }
     }
 
@@ -442,7 +443,7 @@ impl<'a> Course<'a> {
                 Some(end) => hold.rest(end.unwrap_or(until).min(until), weight).await.map_err(Stop::left)?,
                 None => {
                     self.again = true;
-                    hold.pause(self.pause.next().min(until - now), weight).await.map_err(Stop::left)?;
+                    hold.pause(self.pauses.pause().min(until - now), weight).await.map_err(Stop::left)?;
                 }
             }
             self.tried.clear();

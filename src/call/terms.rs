@@ -22,6 +22,8 @@ pub struct Terms<'a> {
     pub left: Option<&'a AtomicBool>,
     /// Whose bytes a long answer is.
     pub memory: &'a Arc<Account>,
-    /// The client, where it may have many calls under way.
+    /// Bytes of an answer that can be sent to it, at most.
+    pub longest: usize,
+    /// The client's connection, which has its share of those to nodes.
     pub caller: Option<&'a Arc<Caller>>,
 }

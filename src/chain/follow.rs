@@ -37,7 +37,10 @@ use super::{
     known::Known,
     window::{Missing, Road, Way, Window},
 };
-use crate::{config::Chain as Settings, domain::hash::Hash};
+use crate::{
+    config::Chain as Settings,
+    domain::{backoff::Backoff, hash::Hash},
+};
 
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
 /// has the tip.
@@ -50,10 +53,8 @@ const RETURN: Duration = Duration::from_secs(10);
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Headers that are fetched at once.
 const AT_ONCE: usize = 8;
-/// The pause after a header could not be had; it doubles with each further time.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The pauses after a header could not be had.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// Why blocks are skipped.
 const TOO_MANY: &str = "they are more than may be filled in";
@@ -89,8 +90,8 @@ pub(super) struct Follow {
     abreast: Instant,
     /// The fetches that are under way, at most [`AT_ONCE`].
     fetching: Vec<Fetch>,
-    /// Fetches that failed in a row.
-    failures: u32,
+    /// How long nothing is fetched after the next failure.
+    pauses: Backoff,
     /// Since when a header on the way cannot be had.
     stuck: Option<(Hash, Instant)>,
     /// Nothing is fetched before.
@@ -118,7 +119,7 @@ impl Follow {
             caught_up: false,
             abreast: now,
             fetching: Vec::new(),
-            failures: 0,
+            pauses: PAUSES,
             stuck: None,
             pause_until: now,
             wake_at: None,
@@ -217,7 +218,7 @@ impl Follow {
     /// The way is walked no further, or to another tip.
     fn moved(&mut self) {
         self.goal = None;
-        self.failures = 0;
+        self.pauses.reset();
         self.stuck = None;
         self.ladder.may_climb();
     }
@@ -237,7 +238,7 @@ impl Follow {
                 if matches!(what, What::Height(_)) {
                     self.ladder.insert(block.clone());
                 } else if is_awaited {
-                    self.failures = 0;
+                    self.pauses.reset();
                 }
                 if self.stuck.take_if(|(hash, _)| *hash == block.hash).is_some() {
                     // What could not be had has come, and so may what is above.
@@ -246,9 +247,7 @@ impl Follow {
                 self.known.insert(block);
             }
             (None, What::Hash(missing)) if is_awaited => {
-                let pause = PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
-                self.pause_until = now + pause;
-                self.failures += 1;
+                self.pause_until = now + self.pauses.pause();
                 self.stuck.get_or_insert((missing.hash, now));
                 // The node may have left that branch; its head of now will tell.
                 self.goal = None;
@@ -372,7 +371,7 @@ impl Follow {
         let added = self.ladder.climb(tip, head.number);
         let tip = added.last()?.number;
         self.abreast = now;
-        self.failures = 0;
+        self.pauses.reset();
         self.stuck = None;
         self.ladder.may_climb();
         added.iter().for_each(|block| self.window.push(block.clone()));

@@ -18,6 +18,9 @@ use crate::{
     net::{Endpoint, descriptors, tcp::Tcp},
 };
 
+/// Validators that the pretend network has.
+const VALIDATORS: u64 = 64;
+
 /// The pretend network and the proxy in front of it.
 #[derive(Args)]
 pub(super) struct Dev {
@@ -36,7 +39,7 @@ pub(super) struct Dev {
     /// Where nodes are killed and brought back.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9191")]
     control: SocketAddr,
-    /// Validators, of a client that is before the proxy; at most sixty-four. What they earn is at the control server's /validators.
+    /// Validators of a client that is before the proxy, out of sixty-four. What they earn is at the control server's /validators.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=64))]
     validators: u64,
 }
@@ -61,7 +64,7 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         let app = App::start(config, World { descriptors: descriptors::raise(), ..World::real(threads) }, None)
             .await
             .map_err(|error| error.to_string())?;
-        introduce(&devnet, &app);
+        introduce(&devnet, &app, dev.validators);
         let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &app)));
         signals.until_told(&app).await;
         let code = signals.see_down(app).await;
@@ -96,13 +99,14 @@ fn validators(dev: &Dev, app: &App) -> ValidatorClient {
         name: "pretend-validator".to_owned(),
         beacon: Endpoint { host: host.to_string().into(), port: addr.port() },
         dial: Arc::new(Tcp),
-        validators: 0..dev.validators,
+        // Spread over the slots in which they vote, and over those in which they propose.
+        validators: (0..dev.validators).map(|index| index * 37 % VALIDATORS).collect(),
         keeps_connections: true,
         fee_recipient: Address([0x11; 20]),
     }
 }
 
-fn introduce(devnet: &Devnet, app: &App) {
+fn introduce(devnet: &Devnet, app: &App, validators: u64) {
     let control = devnet.control_addr().map_or_else(String::new, |addr| format!("http://{addr}"));
     let chain = devnet.chain().id();
     let (addr, admin) = (app.addr(), app.admin_addr());
@@ -116,13 +120,23 @@ fn introduce(devnet: &Devnet, app: &App) {
   call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'
   follow the beacon chain         curl -N 'http://{addr}/eth/v1/events?topics=head'
   kill the primary                curl -X POST {control}/nodes/el-1/down
-  bring it back                   curl -X POST {control}/nodes/el-1/up
-  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  gzip  max-connections/8  pruned/16  few-blobs
-  what the validators earn        curl -s {control}/validators
-  mine, reorganise                curl -X POST {control}/mine/3     curl -X POST {control}/reorg/2
-
-The nodes themselves:"
+  and back again                  curl -X POST {control}/nodes/el-1/up
+  other faults                    hang  mute  lag/10  late/400  branch/3  freeze  lie/1000000  slow/500  syncing  wrong-chain/5  failing  gzip  max-connections/8
+                                  of consensus nodes: el-offline  optimistic  restart  pruned/16  few-blobs  hang-over/METHOD  slow-over/500
+  mine, leave out, reorganise     curl -X POST {control}/mine/3     curl -X POST {control}/miss/2     curl -X POST {control}/reorg/2
+"
     );
+    if validators > 0 {
+        println!(
+            "A validator client with {validators} of {VALIDATORS} validators votes through the proxy, and proposes their blocks.
+
+  what they earn                  curl -s {control}/validators
+  kill their node                 curl -X POST {control}/nodes/cl-1/down
+  bring it back                   curl -X POST {control}/nodes/cl-1/up
+"
+        );
+    }
+    println!("The nodes themselves:");
     for node in devnet.nodes() {
         println!("  {:<8} {}", node.name(), node.http_url());
     }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{
-    base64, ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret,
-    url::Url,
+    ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
 };
 
 /// Which half of Ethereum a node speaks for.
@@ -132,6 +135,14 @@ impl Node {
     }
 }
 
+/// Reads Base64 with or without its padding, as servers do.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// A credential in every part that may be told alone: its words, a cookie's values, a user and a password that Basic authentication
 /// writes as one.
 fn words(credential: &str) -> Vec<String> {
@@ -139,7 +150,7 @@ fn words(credential: &str) -> Vec<String> {
     for word in credential.split([' ', '\t', ';', ',']) {
         words.push(word.to_owned());
         words.extend(word.split_once('=').map(|(_, value)| value.to_owned()));
-        let user = base64::decode(word).and_then(|user| String::from_utf8(user).ok());
+        let user = BASE64.decode(word).ok().and_then(|user| String::from_utf8(user).ok());
         if let Some(user) = user.filter(|user| user.contains(':') && !user.contains(char::is_control)) {
             words.extend(user.split_once(':').map(|(_, password)| password.to_owned()));
             words.push(user);
@@ -174,4 +185,14 @@ fn headers(r: &mut Reader<'_>) -> Vec<(HeaderName, Secret<HeaderValue>)> {
         }
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_password_in_base64_is_found_with_and_without_padding() {
+        for word in ["dXNlcjpzM2NyZXQ=", "dXNlcjpzM2NyZXQ"] {
+            assert!(super::words(&format!("Basic {word}")).contains(&"s3cret".to_owned()), "{word}");
+        }
+    }
 }

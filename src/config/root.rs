@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     ADMIN_LISTEN, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
-    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, SharedAddresses, Url, Ws,
     problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
@@ -48,6 +48,7 @@ pub(super) fn read_and_list_keys(
         hosts: Hosts::read(&mut root),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
+        shared_addresses: SharedAddresses::read(&mut root),
         max_client_memory: root.parse("max_client_memory", size),
         admin: admin(&mut root),
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),

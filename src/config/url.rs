@@ -7,9 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, uri::PathAndQuery};
 
-use super::{base64, problem::Invalid, secret::Secret};
+use super::{problem::Invalid, secret::Secret};
 use crate::domain::target::Target;
 
 /// Path segments that are shown; every other one may be a key.
@@ -310,7 +311,7 @@ fn basic_auth(user_info: &str) -> Result<Secret<HeaderValue>, Invalid> {
         return Err(Invalid("has a user name with a `:` in it, which Basic authentication cannot carry"));
     }
     let pair = [user.as_slice(), b":", percent_decode(password).as_slice()].concat();
-    let mut value = HeaderValue::try_from(format!("Basic {}", base64::encode(&pair)))
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(&pair)))
         .map_err(|_| Invalid("has a user or password that no header can carry"))?;
     value.set_sensitive(true);
     Ok(Secret::new(value))

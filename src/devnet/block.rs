@@ -27,6 +27,8 @@ const EXTRA: &[u8] = b"steadfast devnet";
 pub struct Block {
     /// Height; the genesis block is 0.
     pub number: u64,
+    /// The slot of the consensus block that carries this one: as high as the height, or higher by the slots that are empty.
+    pub slot: u64,
     /// Keccak of the header.
     pub hash: Hash,
     /// Hash of the block before this one.
@@ -41,10 +43,23 @@ pub struct Block {
     pub(super) made: u64,
     /// Root of the consensus block that carries this one.
     pub(super) root: Hash,
+    /// Whom a validator client had paid for it; none: no client proposed it.
+    pub(super) paid: Option<Address>,
     miner: Address,
     state_root: Hash,
     gas_used: u64,
     texts: Texts,
+}
+
+/// When a block is made, and for whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Origin {
+    pub(super) slot: u64,
+    /// Unix seconds.
+    pub(super) timestamp: u64,
+    /// How many were made before it, with it.
+    pub(super) made: u64,
+    pub(super) paid: Option<Address>,
 }
 
 /// JSON that many clients ask for, written once.
@@ -57,13 +72,8 @@ struct Texts {
 
 impl Block {
     /// Seals a block on `parent` (none for genesis).
-    pub(super) fn seal(
-        parent: Option<&Block>,
-        salt: Hash,
-        timestamp: u64,
-        made: u64,
-        transactions: Vec<Mined>,
-    ) -> Block {
+    pub(super) fn seal(parent: Option<&Block>, salt: Hash, origin: Origin, transactions: Vec<Mined>) -> Block {
+        let Origin { slot, timestamp, made, paid } = origin;
         let mut bloom = Bloom::default();
         for log in transactions.iter().flat_map(|mined| &mined.logs) {
             bloom.insert(&log.address.0);
@@ -72,6 +82,7 @@ impl Block {
         let parent_hash = parent.map_or(Hash::default(), |p| p.hash);
         let mut block = Block {
             number: parent.map_or(0, |p| p.number + 1),
+            slot,
             hash: Hash::default(),
             parent_hash,
             timestamp,
@@ -80,7 +91,8 @@ impl Block {
             transactions,
             made,
             root: Hash::default(),
-            miner: Hash::derived("miner", &salt.0).address(),
+            paid,
+            miner: paid.unwrap_or_else(|| Hash::derived("miner", &salt.0).address()),
             state_root: Hash::derived("state", &[parent_hash.0, salt.0].concat()),
             texts: Texts::default(),
         };
@@ -253,15 +265,16 @@ mod tests {
     #[test]
     fn the_hash_depends_on_the_parent_the_time_and_the_branch() {
         let salt = |n: u8| Hash::of(&[n]);
-        let genesis = Block::seal(None, salt(0), 100, 0, Vec::new());
-        let other_genesis = Block::seal(None, salt(0), 101, 0, Vec::new());
+        let at = |timestamp| Origin { timestamp, ..Origin::default() };
+        let genesis = Block::seal(None, salt(0), at(100), Vec::new());
+        let other_genesis = Block::seal(None, salt(0), at(101), Vec::new());
         let hashes = [
             genesis.hash,
             other_genesis.hash,
-            Block::seal(Some(&genesis), salt(1), 112, 1, Vec::new()).hash,
-            Block::seal(Some(&genesis), salt(2), 112, 1, Vec::new()).hash,
-            Block::seal(Some(&genesis), salt(1), 113, 1, Vec::new()).hash,
-            Block::seal(Some(&other_genesis), salt(1), 112, 1, Vec::new()).hash,
+            Block::seal(Some(&genesis), salt(1), at(112), Vec::new()).hash,
+            Block::seal(Some(&genesis), salt(2), at(112), Vec::new()).hash,
+            Block::seal(Some(&genesis), salt(1), at(113), Vec::new()).hash,
+            Block::seal(Some(&other_genesis), salt(1), at(112), Vec::new()).hash,
         ];
         for (i, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..i].contains(hash), "block {i} repeats a hash");
@@ -270,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_header_has_every_field_of_a_merged_client_and_no_body() {
-        let block = Block::seal(None, Hash::default(), 1, 0, Vec::new());
+        let block = Block::seal(None, Hash::default(), Origin::default(), Vec::new());
         let head: Value = serde_json::from_str(&block.head_json()).unwrap();
         let fields = "baseFeePerGas blobGasUsed difficulty excessBlobGas extraData gasLimit gasUsed hash logsBloom miner \
                       mixHash nonce number parentBeaconBlockRoot parentHash receiptsRoot requestsHash sha3Uncles stateRoot \

@@ -1,5 +1,7 @@
 //! The one pretend chain that all nodes share: mining, reorganisations, mempool.
 
+mod slots;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,9 +13,12 @@ use tokio::{
     time::Instant,
 };
 
+use self::slots::Slots;
+pub use self::slots::Turn;
+pub(super) use self::slots::{Proposal, beat};
 use super::{
     author::Author,
-    block::Block,
+    block::{Block, Origin},
     clock::Clock,
     gossip::{Gossip, Taken},
     hash::{Address, Hash},
@@ -62,6 +67,7 @@ struct State {
     /// Branches that were ever begun beside the canonical one.
     rivals: u64,
     unlocked: Vec<Hash>,
+    slots: Slots,
 }
 
 /// What a reorganisation did.
@@ -105,8 +111,8 @@ impl Chain {
     ) -> Arc<Self> {
         let author = Author::new(seed, id);
         let back = |blocks: u64| clock.unix().saturating_sub(seconds(spacing, blocks));
-        let first = Block::seal(None, author.salt(0, 0), genesis.unwrap_or_else(|| back(initial)), 0, Vec::new());
-        let first = Arc::new(first);
+        let origin = Origin { timestamp: genesis.unwrap_or_else(|| back(initial)), ..Origin::default() };
+        let first = Arc::new(Block::seal(None, author.salt(0, 0), origin, Vec::new()));
         let mut state = State::default();
         state.index(&first);
         let mut blocks = vec![first.clone()];
@@ -161,6 +167,12 @@ impl Chain {
         self.tip.borrow().clone()
     }
 
+    /// The last canonical block that was for this slot or one before it.
+    #[must_use]
+    pub fn as_of(&self, slot: u64) -> Arc<Block> {
+        self.tip.borrow().as_of(slot).clone()
+    }
+
     /// The chain as a node sees it that hears of blocks `late`.
     pub(super) fn seen(&self, late: Duration) -> Arc<Snapshot> {
         let seen = if late.is_zero() { None } else { self.past.seen(late) };
@@ -209,12 +221,7 @@ impl Chain {
         let Some(keep) = keep else {
             return Err(ChainError::TooDeep { depth, most: u64::try_from(most).unwrap_or(u64::MAX) });
         };
-        let removed: Vec<_> = blocks.drain(keep..).rev().collect();
-        let returned = removed.iter().rev().flat_map(|block| &block.transactions).map(|mined| &mined.transaction);
-        let mut mempool: Vec<_> = returned.filter(|transaction| transaction.submitted).cloned().collect();
-        mempool.append(&mut state.mempool);
-        state.mempool = mempool;
-        state.branches += 1;
+        let removed = state.cut(&mut blocks, keep);
         for _ in 0..length {
             state.extend(&self.author, &mut blocks, self.clock.unix());
         }
@@ -377,9 +384,26 @@ impl Chain {
 }
 
 impl State {
+    /// Adds a block of the next slot.
     fn extend(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, now: u64) {
+        let slot = blocks.last().map_or(0, |tip| tip.slot + 1);
+        self.extend_in(author, blocks, Origin { slot, timestamp: now, ..Origin::default() });
+    }
+
+    fn extend_in(&mut self, author: &Author, blocks: &mut Vec<Arc<Block>>, origin: Origin) {
         let waiting = std::mem::take(&mut self.mempool);
-        self.add(author, blocks, self.branches, waiting, now);
+        self.add(author, blocks, self.branches, waiting, origin);
+    }
+
+    /// Takes all but the first `keep` blocks away, newest first. Submitted transactions of theirs wait again.
+    fn cut(&mut self, blocks: &mut Vec<Arc<Block>>, keep: usize) -> Vec<Arc<Block>> {
+        let removed: Vec<_> = blocks.drain(keep..).rev().collect();
+        let returned = removed.iter().rev().flat_map(|block| &block.transactions).map(|mined| &mined.transaction);
+        let mut mempool: Vec<_> = returned.filter(|transaction| transaction.submitted).cloned().collect();
+        mempool.append(&mut self.mempool);
+        self.mempool = mempool;
+        self.branches += 1;
+        removed
     }
 
     /// Extends `rivals`, a branch, to the height of `blocks`, at the same times.
@@ -388,7 +412,8 @@ impl State {
         let branch = u64::MAX - self.rivals;
         let tip = rivals.last().map_or(0, |block| block.number);
         for block in blocks.iter().filter(|block| block.number > tip) {
-            self.add(author, rivals, branch, Vec::new(), block.timestamp);
+            let origin = Origin { slot: block.slot, timestamp: block.timestamp, ..Origin::default() };
+            self.add(author, rivals, branch, Vec::new(), origin);
         }
     }
 
@@ -398,13 +423,14 @@ impl State {
         blocks: &mut Vec<Arc<Block>>,
         branch: u64,
         waiting: Vec<Arc<Transaction>>,
-        now: u64,
+        origin: Origin,
     ) {
         let Some(parent) = blocks.last() else { return };
         self.made += 1;
-        let salt = author.salt(parent.number + 1, branch);
+        let salt = author.salt(origin.slot, branch);
         let contents = author.fill(salt, waiting);
-        let block = Arc::new(Block::seal(Some(parent), salt, now.max(parent.timestamp), self.made, contents));
+        let origin = Origin { timestamp: origin.timestamp.max(parent.timestamp), made: self.made, ..origin };
+        let block = Arc::new(Block::seal(Some(parent), salt, origin, contents));
         self.index(&block);
         blocks.push(block);
     }

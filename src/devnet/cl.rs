@@ -1,6 +1,6 @@
 //! A consensus node's port: the beacon API over REST, and its events.
 //!
-//! Every execution block has a slot of the same number; roots are derived from its hash.
+//! Every execution block has a slot of its own; roots are derived from its hash.
 
 mod blobs;
 mod blocks;
@@ -11,7 +11,7 @@ mod validator;
 
 pub(super) use self::validator::{proposer, pubkey};
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -63,7 +63,8 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
     let body = answers::read(body).await;
     let kept = body.clone().unwrap_or_default();
     node.records.add_with_body(Transport::Http, &called, query, &answers::shared(&head.headers), kept);
-    let faults = node.admit(Duration::ZERO).await?;
+    let slow = node.faults().slow_over(&called, query);
+    let faults = node.admit(slow).await?;
     if let Some(refusal) = answers::refusal(&faults) {
         return Ok(refusal);
     }
@@ -174,8 +175,8 @@ impl Api<'_> {
     }
 
     fn sync_status(&self) -> Value {
-        let head = self.view.head().number;
-        let behind = self.node.chain.head().number.saturating_sub(head);
+        let head = self.view.head().slot;
+        let behind = self.node.chain.head().slot.saturating_sub(head);
         let syncing = self.faults.has(&Fault::Syncing);
         let distance = match (syncing, self.faults.lie()) {
             (true, _) => behind.max(SYNC_DISTANCE),
@@ -223,7 +224,7 @@ impl Api<'_> {
         let at = self.view.at(self.find_state(id)?.number);
         let checkpoint = |behind: u64| {
             let block = at.checkpoint(behind);
-            json!({"epoch": (block.number / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
+            json!({"epoch": (block.slot / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
         };
         Ok(self.described(
             None,
@@ -243,7 +244,7 @@ impl Api<'_> {
 
     /// An answer about a block or state of `slot`, or about what is as new as the head.
     fn described(&self, slot: Option<u64>, about: Value) -> Response<Body> {
-        let finalized = slot.is_some_and(|slot| slot <= self.view.checkpoint(FINALIZED).number);
+        let finalized = slot.is_some_and(|slot| slot <= self.view.checkpoint(FINALIZED).slot);
         let optimistic = self.faults.has(&Fault::Optimistic);
         let body = json!({"execution_optimistic": optimistic, "finalized": finalized, "data": about});
         answers::json(StatusCode::OK, body.to_string())
@@ -258,6 +259,8 @@ impl Api<'_> {
                 .filter_map(|slot| self.view.block(slot))
                 .find(|block| block.beacon_state_root() == root)
                 .cloned(),
+            // An empty slot has a state, too: that of the block before.
+            BlockId::Slot(slot) if slot <= self.view.head().slot => Some(self.view.as_of(slot).head().clone()),
             id => id.find(&self.node.chain, &self.view),
         };
         let found = found.filter(|block| self.keeps(Store::States, block));

@@ -12,6 +12,7 @@
 //! | `POST /nodes/cl-1/restart` | drops its connections and what it was told |
 //! | `GET /validators` | what the validator clients earned |
 //! | `POST /mine`, `POST /mine/3` | mines |
+//! | `POST /miss`, `POST /miss/3` | leaves the next slots empty whose proposers no client has |
 //! | `POST /reorg/2`, `POST /reorg/2/1` | replaces two blocks by three, or by one |
 
 use std::{
@@ -29,7 +30,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::debug;
 
 use super::{
-    chain::{Chain, KEPT_BLOCKS},
+    chain::{Chain, KEPT_BLOCKS, Turn},
     fault::Fault,
     http::{self as answers, Body},
     node::{Kind, Node},
@@ -39,6 +40,9 @@ use crate::net::Accept;
 
 /// How long a change of faults waits for the node's socket to follow.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// Slots that are left empty at once at most.
+const MOST_MISSED: u64 = 64;
 
 /// What can be controlled.
 pub(super) struct Control {
@@ -118,6 +122,15 @@ impl Control {
                 }
                 let head = self.chain.mine(count);
                 Ok(json!({"head": head.number, "hash": head.hash.to_string()}))
+            }
+            ("POST", ["miss", count @ ..]) if count.len() <= 1 => {
+                let count = count.first().map_or(Ok(1), |text| number(text))?;
+                if count > MOST_MISSED {
+                    return Err(bad(&format!("at most {MOST_MISSED} slots at once")));
+                }
+                let first = self.chain.head().slot + 1;
+                (first..first + count).for_each(|slot| self.chain.arrange(slot, Turn::Empty));
+                Ok(json!({"first": first, "slots": count}))
             }
             ("POST", ["reorg", depth, length @ ..]) if length.len() <= 1 => {
                 let depth = number(depth)?;

@@ -68,7 +68,8 @@ async fn handle(node: Arc<Node>, mut request: Request<Incoming>, upgrade: Upgrad
     };
     let message = Message::parse(&body);
     record(&node, Transport::Http, &message, &Arc::new(head.headers));
-    let faults = node.admit(sleep_wish(&message)).await?;
+    let wish = sleep_wish(&node.faults(), &message);
+    let faults = node.admit(wish).await?;
     if let Some(refusal) = answers::refusal(&faults) {
         return Ok(refusal);
     }
@@ -129,9 +130,9 @@ pub(super) fn record(node: &Node, transport: Transport, message: &Message, heade
     }
 }
 
-/// How long the message asks to be waited for, in all.
-pub(super) fn sleep_wish(message: &Message) -> Duration {
-    message.calls().map(eth::sleep_wish).sum()
+/// How long the message takes besides, in all: what it asks for itself, and what faults say of its methods.
+pub(super) fn sleep_wish(faults: &Faults, message: &Message) -> Duration {
+    message.calls().map(|call| eth::sleep_wish(call) + faults.slow_over(&call.method, params(call))).sum()
 }
 
 /// Whether the answer to this message is to be lost.

@@ -165,6 +165,14 @@ pub enum Fault {
         #[serde(default)]
         methods: Vec<String>,
     },
+    /// Answers to these methods are delayed.
+    SlowOver {
+        /// Milliseconds.
+        ms: u64,
+        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none means all but [probes](is_probe).
+        #[serde(default)]
+        methods: Vec<String>,
+    },
     /// HTTP requests are answered by a gateway before the node, with this status and a page; the node hears nothing of them.
     Gateway {
         /// The status, at least 200.
@@ -300,7 +308,7 @@ impl Fault {
     /// Answers `methods` with an internal error.
     #[must_use]
     pub fn refuse(methods: &[&str]) -> Self {
-        Self::Refuse { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+        Self::Refuse { methods: owned(methods) }
     }
 
     /// Gives no more than `most` logs at once.
@@ -333,6 +341,12 @@ impl Fault {
         Self::HangOver { methods: owned(methods) }
     }
 
+    /// Takes `ms` milliseconds over `methods`, or over all but probes if there are none.
+    #[must_use]
+    pub fn slow_over(ms: u64, methods: &[&str]) -> Self {
+        Self::SlowOver { ms, methods: owned(methods) }
+    }
+
     /// Has a gateway answer `methods`, or all but probes if there are none, with this status and a page.
     #[must_use]
     pub fn gateway(status: u16, methods: &[&str]) -> Self {
@@ -354,13 +368,13 @@ impl Fault {
     /// Answers `methods`, or all but probes if there are none, with another call's id.
     #[must_use]
     pub fn alien_id(methods: &[&str]) -> Self {
-        Self::AlienId { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+        Self::AlienId { methods: owned(methods) }
     }
 
     /// Answers `methods`, or all but probes if there are none, without an id.
     #[must_use]
     pub fn no_id(methods: &[&str]) -> Self {
-        Self::NoId { methods: methods.iter().map(|method| (*method).to_owned()).collect() }
+        Self::NoId { methods: owned(methods) }
     }
 
     /// Does not give the newest `blocks` that it announces.
@@ -421,6 +435,11 @@ impl Fault {
                 let status = status.ok_or_else(|| FaultError(format!("{argument:?} is not a status from 200 on")))?;
                 let make = if name == "gateway" { Self::gateway } else { Self::http_status };
                 make(status, &list[1..])
+            }
+            "slow_over" => {
+                let ms = list.first().and_then(|text| text.parse().ok());
+                let ms = ms.ok_or_else(|| FaultError("slow_over needs milliseconds: slow-over/500".to_owned()))?;
+                Self::slow_over(ms, &list[1..])
             }
             "hang_over" => Self::hang_over(&list),
             "few_blobs" => Self::few_blobs(argument.map_or(Ok(0), |_| number("blobs"))?),

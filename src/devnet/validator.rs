@@ -1,7 +1,7 @@
 //! A pretend validator client: it points at one URL, as real ones do, does its validators' duties by the clock and at the heads that it is
 //! told, and counts what the network has of it.
 //!
-//! Each slot it proposes if a validator of its own is to, votes at the slot's head or after a third of the slot, and puts votes together
+//! Each slot it proposes if a validator of its own is to, which makes the chain's block of that slot, votes at the slot's head or after a third of the slot, and puts votes together
 //! after two thirds. It tries everything once: what a failure costs is to be seen. Nothing is signed in truth.
 
 mod duties;
@@ -10,7 +10,7 @@ mod http;
 mod stream;
 mod work;
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -37,7 +37,7 @@ pub struct Client {
     /// How it gets there.
     pub dial: Arc<dyn Dial>,
     /// The indices of its validators. There are sixty-four.
-    pub validators: Range<u64>,
+    pub validators: Vec<u64>,
     /// Whether a connection carries one request after the other, as with all clients that there are; if not, each has its own.
     pub keeps_connections: bool,
     /// Who is to be paid for their blocks.
@@ -157,17 +157,17 @@ async fn times(chain: &Chain, http: &Http) -> Times {
 impl Shared {
     /// Tells who is paid, and registers with builders: at the start, and once an epoch.
     async fn introduce(&self) {
-        let prepared: Value = self.client.validators.clone().map(|index| {
+        let prepared: Value = self.client.validators.iter().map(|index| {
             json!({"validator_index": index.to_string(), "fee_recipient": self.client.fee_recipient.to_string()})
         }).collect();
         let registered: Value = self
             .client
             .validators
-            .clone()
+            .iter()
             .map(|index| {
                 json!({"message": {
                 "fee_recipient": self.client.fee_recipient.to_string(), "gas_limit": "60000000",
-                "timestamp": "1", "pubkey": super::cl::pubkey(index),
+                "timestamp": "1", "pubkey": super::cl::pubkey(*index),
             }, "signature": "0x00"})
             })
             .collect();
@@ -179,7 +179,8 @@ impl Shared {
     }
 
     /// Those of its validators that vote at `slot`.
-    fn voters(&self, slot: u64) -> impl Iterator<Item = u64> + use<> {
-        self.client.validators.clone().filter(move |index| index % SLOTS_PER_EPOCH == slot % SLOTS_PER_EPOCH)
+    fn voters(&self, slot: u64) -> impl Iterator<Item = u64> {
+        let all = self.client.validators.iter().copied();
+        all.filter(move |index| index % SLOTS_PER_EPOCH == slot % SLOTS_PER_EPOCH)
     }
 }

@@ -35,6 +35,12 @@ impl Snapshot {
         self.blocks.get(usize::try_from(index).ok()?)
     }
 
+    /// The last block whose slot is not above this one; the genesis block if that is pruned.
+    pub(super) fn as_of(&self, slot: u64) -> &Arc<Block> {
+        let above = self.blocks.partition_point(|block| block.slot <= slot);
+        above.checked_sub(1).and_then(|last| self.blocks.get(last)).unwrap_or(&self.genesis)
+    }
+
     /// Number of the oldest block kept, besides genesis.
     pub(super) fn base(&self) -> u64 {
         self.blocks.first().map_or(0, |block| block.number)
@@ -75,6 +81,11 @@ impl View {
         Self { snapshot: self.snapshot.clone(), head: head.min(self.head) }
     }
 
+    /// The same view as of an earlier slot.
+    pub(super) fn as_of(&self, slot: u64) -> Self {
+        self.at(self.snapshot.as_of(slot).number)
+    }
+
     pub(super) fn genesis(&self) -> &Arc<Block> {
         &self.snapshot.genesis
     }
@@ -90,6 +101,12 @@ impl View {
 
     pub(super) fn block(&self, number: u64) -> Option<&Arc<Block>> {
         if number > self.head { None } else { self.snapshot.block(number) }
+    }
+
+    /// The block of this slot; none if the slot is empty.
+    pub(super) fn in_slot(&self, slot: u64) -> Option<&Arc<Block>> {
+        let block = self.snapshot.as_of(slot);
+        (block.slot == slot && block.number <= self.head).then_some(block)
     }
 
     /// Whether the node has ever seen this block, canonical or not.
@@ -126,10 +143,11 @@ impl View {
         change
     }
 
-    /// First block of the epoch that is `behind` epochs before the head's, as a real chain's checkpoints lie.
+    /// First block of the epoch that is `behind` epochs before the head's, or the last one before where that slot is empty, as a real
+    /// chain's checkpoints lie.
     pub(super) fn checkpoint(&self, behind: u64) -> &Arc<Block> {
-        let epoch = (self.head / SLOTS_PER_EPOCH).saturating_sub(behind);
-        self.block(epoch * SLOTS_PER_EPOCH).unwrap_or(&self.snapshot.genesis)
+        let epoch = (self.head().slot / SLOTS_PER_EPOCH).saturating_sub(behind);
+        self.snapshot.as_of(epoch * SLOTS_PER_EPOCH)
     }
 }
 

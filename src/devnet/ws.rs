@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     };
                     let message = Message::parse(text);
                     el::record(&self.node, Transport::Ws, &message, &self.headers);
-                    let wish = el::sleep_wish(&message);
+                    let wish = el::sleep_wish(&faults, &message);
                     if faults.hang() || !faults.slow().is_zero() || !wish.is_zero() {
                         waiting.push(admit(self.node.clone(), message, wish));
                         Ok(())

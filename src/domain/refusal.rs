@@ -17,6 +17,13 @@ pub enum Refusal {
     Params(String),
     /// There is no filter of this id, or none any more.
     NoFilter,
+    /// None of the nodes that could serve it would: what the first of them said.
+    OfNodes {
+        /// Its error code.
+        code: i32,
+        /// Its words.
+        message: String,
+    },
     /// No node answered it, inside the hold time or after all attempts; says why.
     Unserved(Unserved),
     /// No node would take it: the HTTP status that the last one gave instead of a JSON-RPC answer.
@@ -98,6 +105,7 @@ impl Refusal {
             Self::Resting(_) | Self::Limit { .. } => -32005,
             Self::Params(_) => -32602,
             Self::NoFilter => -32000,
+            Self::OfNodes { code, .. } => *code,
         }
     }
 
@@ -110,6 +118,7 @@ impl Refusal {
             Self::NeedsWebSocket => "needs_websocket",
             Self::Params(_) => "invalid_params",
             Self::NoFilter => "filter_not_found",
+            Self::OfNodes { .. } => "refused_by_nodes",
             Self::Unserved(why) => why.reason(),
             Self::Rejected(_) => "rejected",
             Self::Resting(_) => "resting",
@@ -131,6 +140,7 @@ impl Refusal {
             Self::Params(why) => why.clone(),
             // In go-ethereum's words, upon which clients make a new one.
             Self::NoFilter => "filter not found".into(),
+            Self::OfNodes { message, .. } => message.clone(),
             Self::Unserved(why) => why.message().into(),
             Self::Rejected(status) => format!("the node did not take the call: HTTP status {status}"),
             Self::Resting(seconds) => {
@@ -152,7 +162,7 @@ impl Refusal {
         let mut body = br#"{"jsonrpc":"2.0","id":"#.to_vec();
         body.extend_from_slice(id.unwrap_or(b"null"));
         let mut rest = format!(r#","error":{{"code":{},"message":{message}"#, self.code());
-        if matches!(self.code(), -32002 | -32005) {
+        if matches!(self.code(), -32002 | -32005) && !matches!(self, Self::OfNodes { .. }) {
             let _ = write!(rest, r#","data":{{"reason":"{}"}}"#, self.reason());
         }
         rest.push_str("}}");
@@ -179,6 +189,7 @@ mod tests {
             (Refusal::OutcomeUnknown, -32002, Some("outcome_unknown")),
             (Refusal::ShuttingDown, -32002, Some("shutting_down")),
             (Refusal::Limit { name: "max_batch", limit: 5 }, -32005, Some("max_batch")),
+            (Refusal::OfNodes { code: -32005, message: "no\tno".into() }, -32005, None),
         ] {
             let body = refusal.body(Some(b"1.50"));
             assert!(body.starts_with(br#"{"jsonrpc":"2.0","id":1.50,"error":"#));

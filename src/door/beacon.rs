@@ -6,7 +6,7 @@ mod events;
 mod guard;
 mod headers;
 
-use std::{io, sync::Arc, task::Poll};
+use std::{io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -18,11 +18,19 @@ use tokio::time::Instant;
 use super::{Piped, query};
 use crate::{
     call::rest::{self, Failure, answer::Answer, upload::Upload},
-    domain::{refusal::Refusal, rest::Route, target::Target},
+    domain::{
+        pace::{CLIENT_RATE, Pace},
+        refusal::Refusal,
+        rest::Route,
+        target::Target,
+    },
     door::{crowd::Seated, site::Site},
     memory::{Account, Claim},
     net::BoxFuture,
 };
+
+/// For how long a body that stands still leaves its client as if it had just sent something.
+const ARRIVAL: Duration = Duration::from_secs(20);
 
 /// Answers one request.
 pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {
@@ -102,10 +110,10 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let target = Target::new(path, query(&request));
     let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
-    let memory = super::account(&request);
+    let (memory, caller) = (super::account(&request), super::caller(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
-    let asked = rest::Request { route, method: head.method, target, headers };
+    let asked = rest::Request { route, method: head.method, target, headers, caller: Some(caller) };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {
@@ -130,7 +138,16 @@ fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Uplo
         return Upload::whole(Bytes::new());
     }
     let length = body.size_hint().exact();
-    let pieces = body.into_data_stream().map_err(io::Error::other);
+    let mut came = seated.clone().map(|seated| (seated, Pace::new(ARRIVAL, CLIENT_RATE), Instant::now()));
+    let pieces = body.into_data_stream().map_err(io::Error::other).inspect_ok(move |piece: &Bytes| {
+        if let Some((seated, pace, looked)) = &mut came {
+            let now = Instant::now();
+            pace.moved(now - *looked, piece.len());
+            *looked = now;
+            // A byte counts for as long as the least rate gives it.
+            seated.refreshes(now + pace.left() - ARRIVAL);
+        }
+    });
     let whole = stream::poll_fn(move |_| match &seated {
         Some(seated) if !seated.begins() => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
         _ => Poll::Ready(None),

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::seat::{Asked, Place, Seated, Stream};
+pub use self::seat::{Asked, Linger, Place, Seated, Stream};
 use self::seat::{Common, Seat};
 
 /// How many are chosen in one look at all.
@@ -29,6 +29,10 @@ const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 
 /// Connections that may be on their way out while others have taken their places already.
 pub const LEAVING: usize = 32;
+/// Of those, the ones that may wait for their clients to take what was written last; the others go at once.
+const LINGERING: usize = LEAVING / 2;
+/// What is still to be written to all clients that are waited for, in bytes.
+const LINGERING_BYTES: usize = 4 << 20;
 
 /// All connections of one door.
 pub struct Crowd {
@@ -44,6 +48,9 @@ struct List {
     last: u64,
     /// Of the seats, those that had to go and have not left yet.
     leaving: usize,
+    /// Connections that have left their seats and say farewell, and what is still to be written to them.
+    lingering: usize,
+    lingering_bytes: usize,
     /// Those that were idle longest at the last look, the longest at the end, by what their seats said then and their numbers.
     chosen: Vec<(u64, u64)>,
     /// When a look at all last found none that is idle.
@@ -52,10 +59,18 @@ struct List {
     looks: usize,
 }
 
+/// What became of one that asked for a place.
+pub struct Entered {
+    /// `None` when there are as many as may be, and none of them is idle.
+    pub place: Option<Place>,
+    /// How many had to go for it.
+    pub ended: usize,
+}
+
 /// Whether one more may come in.
 enum Room {
-    /// It may.
-    Made,
+    /// It is in.
+    Made(Place),
     /// It may when some of those have left that have to go.
     Soon,
     None,
@@ -67,42 +82,35 @@ impl Crowd {
         Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
-    /// Takes a connection in.
-    pub fn enter(self: &Arc<Self>) -> Place {
-        let mut list = self.lock();
-        list.last += 1;
-        let number = list.last;
-        let seat = Seat::new(self.common.clone(), number);
-        list.seats.insert(number, seat.clone());
-        Place::new(self.clone(), number, seat)
+    /// Takes a connection in as one among at most `limit`; it is idle. Others may have to go for it: they have left, or will at once,
+    /// and more than [`LEAVING`] of them are waited for.
+    pub async fn enter(self: &Arc<Self>, limit: usize) -> Entered {
+        self.take_in(limit, true).await
     }
 
-    /// Makes room for one more among at most `limit`; tells how many had to go for that. Those have left, or will at once: more than
-    /// [`LEAVING`] of them are waited for. `None` when there are as many that are not idle.
-    pub async fn make_room(&self, limit: usize) -> Option<usize> {
+    /// As [`Crowd::enter`], for a connection that begins only later: until [`Place::rests`] it does not have to go for another.
+    pub async fn reserve(self: &Arc<Self>, limit: usize) -> Entered {
+        self.take_in(limit, false).await
+    }
+
+    async fn take_in(self: &Arc<Self>, limit: usize, is_idle: bool) -> Entered {
         let mut ended = 0;
         let made = async {
             loop {
                 let left = self.left.notified();
-                match self.room(limit, &mut ended) {
-                    Room::Made => return true,
-                    Room::None => return false,
+                match self.room(limit, is_idle, &mut ended) {
+                    Room::Made(place) => return Some(place),
+                    Room::None => return None,
                     Room::Soon => left.await,
                 }
             }
         };
-        let is_made = timeout(LONGEST_LEAVE, made).await.unwrap_or(false);
-        is_made.then_some(ended)
+        let place = timeout(LONGEST_LEAVE, made).await.ok().flatten();
+        Entered { place, ended }
     }
 
-    /// As [`Crowd::make_room`], for who does not wait.
-    pub fn make_room_now(&self, limit: usize) -> Option<usize> {
-        let mut ended = 0;
-        matches!(self.room(limit, &mut ended), Room::Made).then_some(ended)
-    }
-
-    /// `count` grows by those that had to go.
-    fn room(&self, limit: usize, count: &mut usize) -> Room {
+    /// Makes room for one more, and takes it in before another can have the room. `count` grows by those that had to go.
+    fn room(self: &Arc<Self>, limit: usize, is_idle: bool, count: &mut usize) -> Room {
         let mut list = self.lock();
         let mut ended = Vec::new();
         // More than one has to go where there may be fewer than before.
@@ -113,8 +121,13 @@ impl Crowd {
         }
         let room = match list.seats.len() {
             all if all - list.leaving >= limit && ended.is_empty() => Room::None,
-            all if all - list.leaving >= limit || all >= limit + LEAVING => Room::Soon,
-            _ => Room::Made,
+            all if all - list.leaving >= limit || all + list.lingering >= limit + LEAVING => Room::Soon,
+            _ => {
+                let seat = Seat::new(self.common.clone(), list.last + 1, is_idle);
+                list.last += 1;
+                list.seats.insert(seat.number(), seat.clone());
+                Room::Made(Place::new(self.clone(), seat))
+            }
         };
         drop(list);
         *count += ended.len();
@@ -141,6 +154,25 @@ impl Crowd {
             drop(list);
             self.left.notify_waiters();
         }
+    }
+
+    /// Lets a connection that has left say farewell, with so many bytes to be written before it, unless too many do.
+    fn lingers(self: &Arc<Self>, bytes: usize) -> Option<Linger> {
+        let mut list = self.lock();
+        if list.lingering >= LINGERING || list.lingering_bytes + bytes > LINGERING_BYTES {
+            return None;
+        }
+        list.lingering += 1;
+        list.lingering_bytes += bytes;
+        Some(Linger::new(self.clone(), bytes))
+    }
+
+    fn lingers_no_more(&self, bytes: usize) {
+        let mut list = self.lock();
+        list.lingering -= 1;
+        list.lingering_bytes -= bytes;
+        drop(list);
+        self.left.notify_waiters();
     }
 
     /// Every change is whole, so a panic elsewhere cannot have spoilt the list.
@@ -206,6 +238,21 @@ mod tests {
 
     use super::*;
 
+    impl Crowd {
+        /// One more, if there is room at once; also how many had to go for it.
+        fn enter_now(self: &Arc<Self>, limit: usize) -> (Option<Place>, usize) {
+            let mut ended = 0;
+            match self.room(limit, true, &mut ended) {
+                Room::Made(place) => (Some(place), ended),
+                _ => (None, ended),
+            }
+        }
+
+        fn one(self: &Arc<Self>) -> Place {
+            self.enter_now(usize::MAX / 2).0.unwrap()
+        }
+    }
+
     async fn later() {
         advance(Duration::from_secs(1)).await;
     }
@@ -215,7 +262,7 @@ mod tests {
         let crowd = Crowd::new();
         let mut places = Vec::new();
         for _ in 0..4 {
-            places.push(crowd.enter());
+            places.push(crowd.one());
             later().await;
         }
         assert!(places[0].begins());
@@ -225,7 +272,8 @@ mod tests {
         drop(asked);
         // The first is busy, and the second was so until now.
         for expected in [2, 3, 1] {
-            let gone = places[expected].told_to_go();
+            let seated = places[expected].seated();
+            let gone = seated.told_to_go();
             assert!(crowd.end_longest_idle());
             assert!(gone.now_or_never().is_some(), "{expected}");
             assert!(!places[expected].begins());
@@ -238,7 +286,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_was_chosen_and_has_something_to_do_since_stays() {
         let crowd = Crowd::new();
-        let places: Vec<_> = (0..3).map(|_| crowd.enter()).collect();
+        let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
         assert!(crowd.end_longest_idle());
         let left: Vec<_> = places.iter().filter(|place| place.begins()).collect();
         assert_eq!(left.len(), 2);
@@ -252,7 +300,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_ends_with_its_place_even_when_it_was_told_before() {
         let crowd = Crowd::new();
-        let place = crowd.enter();
+        let place = crowd.one();
         assert!(crowd.end_longest_idle());
         let task = tokio::spawn(std::future::pending::<()>());
         place.seated().ends_with(task.abort_handle());
@@ -262,55 +310,110 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_make_room_are_waited_for_when_many_leave() {
         let crowd = Crowd::new();
-        let mut idle: Vec<_> = (0..100).map(|_| crowd.enter()).collect();
+        let mut idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
         for _ in 0..LEAVING {
-            assert_eq!(crowd.make_room_now(100), Some(1));
-            idle.push(crowd.enter());
+            let (place, ended) = crowd.enter_now(100);
+            assert_eq!(ended, 1);
+            idle.push(place.unwrap());
         }
         // All others are idle, and so many have not left yet.
-        assert_eq!(crowd.make_room_now(100), None);
-        let mut waits = Box::pin(crowd.make_room(100));
+        assert!(crowd.enter_now(100).0.is_none());
+        let mut waits = Box::pin(crowd.enter(100));
         assert!(waits.as_mut().now_or_never().is_none());
         idle.swap_remove(0);
-        assert!(waits.as_mut().now_or_never().flatten().is_some());
+        assert!(waits.as_mut().now_or_never().is_some_and(|entered| entered.place.is_some()));
         drop(waits);
         // Fewer than before may be there: more than one goes for one that comes.
         let leaves = async {
             later().await;
             idle.retain(Place::begins);
         };
-        let (made, ()) = tokio::join!(crowd.make_room(90), leaves);
-        assert!(made.is_some_and(|ended| ended >= 10), "{made:?}");
-        assert!(crowd.lock().seats.len() < 90);
+        let (entered, ()) = tokio::join!(crowd.enter(90), leaves);
+        assert!(entered.place.is_some() && entered.ended >= 10, "{}", entered.ended);
+        assert!(crowd.lock().seats.len() <= 90);
     }
 
     #[tokio::test(start_paused = true)]
     async fn refusals_look_at_all_but_once_while_none_is_idle() {
         let crowd = Crowd::new();
-        let places: Vec<_> = (0..100).map(|_| crowd.enter()).collect();
+        let places: Vec<_> = (0..100).map(|_| crowd.one()).collect();
         assert!(places.iter().all(Place::begins));
         let looks = || crowd.lock().looks;
         for _ in 0..1000 {
-            assert_eq!(crowd.make_room_now(100), None);
+            assert!(crowd.enter_now(100).0.is_none());
         }
         assert_eq!(looks(), 1);
         // One that becomes idle says so.
         places[7].rests(Instant::now());
         places[8].rests(Instant::now());
         assert!(places[8].begins());
-        assert_eq!(crowd.make_room_now(100), Some(1));
+        let another = crowd.enter_now(100).0.unwrap();
         assert!(!places[7].begins());
-        let another = crowd.enter();
         assert!(another.begins());
-        assert_eq!((crowd.make_room_now(100), looks()), (None, 1));
+        assert_eq!((crowd.enter_now(100).0.is_none(), looks()), (true, 1));
         later().await;
-        assert_eq!((crowd.make_room_now(100), looks()), (None, 2));
+        assert_eq!((crowd.enter_now(100).0.is_none(), looks()), (true, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_moves_bytes_is_idle_since_then_and_an_end_stays_one() {
+        let crowd = Crowd::new();
+        let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
+        assert!(places[2].begins());
+        later().await;
+        let now = Instant::now();
+        places.iter().for_each(|place| place.refreshes(now));
+        // What is older than what is known is no news.
+        places[1].refreshes(now - Duration::from_millis(500));
+        places[0].refreshes(now + Duration::from_millis(1));
+        assert!(crowd.end_longest_idle() && !places[1].begins() && places[0].begins());
+        places[0].rests(now);
+        places[1].rests(now);
+        places[1].refreshes(now + Duration::from_secs(1));
+        assert!(crowd.end_longest_idle() && !places[0].begins() && !crowd.end_longest_idle());
+        drop(places);
+        let list = crowd.lock();
+        assert_eq!((list.seats.len(), list.leaving), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reserved_place_is_its_own_until_its_connection_begins() {
+        let crowd = Crowd::new();
+        let reserved = crowd.reserve(1).await.place.unwrap();
+        assert!(crowd.enter_now(1).0.is_none());
+        later().await;
+        reserved.rests(Instant::now());
+        let next = crowd.reserve(1).await;
+        assert!(next.place.is_some() && next.ended == 1);
+        // Of two who come at once, one has the place that there is.
+        drop((reserved, next));
+        let both = tokio::join!(crowd.reserve(1), crowd.reserve(1));
+        assert!(both.0.place.is_some() && both.1.place.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_farewell_keeps_no_place_and_few_may() {
+        let crowd = Crowd::new();
+        let idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
+        let lingers: Vec<_> = idle.into_iter().map(|place| place.lingers(100)).collect();
+        assert_eq!(lingers.iter().flatten().count(), LINGERING);
+        let places: Vec<_> = (0..100).map_while(|_| crowd.enter_now(100).0).collect();
+        assert_eq!(places.len(), 100, "those who linger are in nobody's way");
+        drop(lingers);
+        let with = |bytes| crowd.one().lingers(bytes);
+        let long = with(LINGERING_BYTES);
+        assert!(long.is_some() && with(1).is_none());
+        drop(long);
+        assert!(with(1).is_some());
+        drop(places);
+        let list = crowd.lock();
+        assert_eq!((list.seats.len(), list.leaving, list.lingering, list.lingering_bytes), (0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn streams_have_a_share_that_they_give_back() {
         let crowd = Crowd::new();
-        let seats = [(); 3].map(|()| crowd.enter().seated());
+        let seats = [(); 3].map(|()| crowd.one().seated());
         let first = seats[0].streams(2);
         let second = seats[1].streams(2);
         assert!(first.is_some() && second.is_some() && seats[2].streams(2).is_none());

@@ -5,10 +5,12 @@
 
 mod batch;
 mod bridge;
+mod collect;
 mod gate;
 mod lane;
 mod other;
 mod reply;
+mod streamed;
 
 use std::{
     net::SocketAddr,
@@ -39,7 +41,7 @@ use crate::{
     door::{Guest, Usher, crowd::Place, readiness::Readiness, site::Site},
     memory::{Account, Budget, Full},
     metrics::Metrics,
-    net::BoxIo,
+    net::{BoxIo, places::Caller},
 };
 
 /// How long a client may leave its connection idle.
@@ -89,22 +91,23 @@ impl Service {
         Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
     }
 
-    /// Serves one connection, which has this place among the clients', to its end.
-    pub async fn serve(self, io: BoxIo, peer: SocketAddr, place: Place) {
+    /// Serves one connection of this client, which has this place among all, to its end.
+    pub async fn serve(self, io: BoxIo, peer: SocketAddr, caller: Arc<Caller>, place: Place) {
         let open = self.metrics.connection();
         // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
         let memory = Account::of(&self.memory, Some(peer.ip()));
-        let outcome = match Box::pin(Lane::new(io, &self, &memory, &place).run()).await {
+        let client = Client { memory: &memory, caller: &caller, place: &place };
+        let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
             Ok(Left::Closed) => Ok(Ended::Closed),
             Ok(Left::Other { io, read }) => {
-                Box::pin(other::serve(io, read, &self, &memory, &place)).await.map_err(|error| error.to_string())
+                Box::pin(other::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
         match outcome {
             Ok(Ended::Closed) => {}
             Ok(Ended::TakenOver { io, read, by }) => {
-                drop((open, self, memory, place));
+                drop((open, self, memory, caller, place));
                 by(io, read).await;
             }
             Err(error) => tracing::debug!(%peer, error, "client connection ended"),
@@ -116,16 +119,34 @@ impl Service {
     }
 }
 
-/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along, and
-/// `left` turns true when the client has closed its side. What the answers take is `memory`'s.
+/// A client's connection, as those know it that serve it.
+#[derive(Clone, Copy)]
+struct Client<'a> {
+    /// Whose the bytes are that it makes the proxy hold.
+    memory: &'a Arc<Account>,
+    /// Its share of the connections to nodes.
+    caller: &'a Arc<Caller>,
+    /// Its place among all.
+    place: &'a Place,
+}
+
+/// Whose a request is.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    /// Turns true when the client has closed its side.
+    left: &'a Arc<AtomicBool>,
+    memory: &'a Arc<Account>,
+    caller: &'a Arc<Caller>,
+}
+
+/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along.
 async fn answer(
     calls: &Arc<Calls>,
     body: &Bytes,
     headers: &[u8],
     arrived: Instant,
-    left: &Arc<AtomicBool>,
+    asker: Asker<'_>,
     alarm: &mut Alarm,
-    memory: &Arc<Account>,
 ) -> Reply {
     let max_batch = calls.settings().max_batch.get();
     match rpc::peek(body, max_batch) {
@@ -137,9 +158,10 @@ async fn answer(
                 arrived,
                 avoid: &[],
                 verify: calls.settings().verify,
-                left: Some(left),
-                memory,
-                caller: None,
+                left: Some(asker.left),
+                memory: asker.memory,
+                longest: usize::MAX,
+                caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {
                 (_, None) => Reply::empty(),
@@ -155,7 +177,7 @@ async fn answer(
         }
         Ok(Body::Batch(entries)) => {
             let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
-            let batch = match Batch::new(calls, body, &entries, headers, arrived, left, memory) {
+            let batch = match Batch::new(calls, body, &entries, headers, arrived, asker) {
                 Ok(batch) => batch,
                 Err(full) => return Reply::refused(&full.into(), None),
             };

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     call::{Calls, rest::Rest},
-    config::{Beacon, HostRule, Origins, Ready, Ws},
+    config::{Beacon, HostRule, Origins, Ready, SharedAddresses, Ws},
     events::Events,
     pool::Pool,
     view::Views,
@@ -63,6 +63,8 @@ pub struct Site {
     pub max_body: usize,
     /// Client connections open at once, at most; WebSockets have a limit of their own.
     pub max_connections: usize,
+    /// From where many clients come.
+    pub shared_addresses: SharedAddresses,
     /// Limits of WebSockets.
     pub ws: Ws,
     /// How long a shutdown waits for what is in flight.
@@ -170,6 +172,7 @@ mod tests {
             forward,
             max_body: 0,
             max_connections: 1,
+            shared_addresses: SharedAddresses::default(),
             ws: Ws::default(),
             shutdown_grace: Duration::ZERO,
         }

@@ -22,7 +22,7 @@ use tracing::warn;
 use self::session::{Session, Signals};
 use super::{
     Admitted, NotAdmitted, Usher,
-    crowd::{Crowd, Place},
+    crowd::{Crowd, Entered},
     site::Site,
 };
 use crate::{
@@ -54,31 +54,12 @@ impl Sockets {
         Self { site, metrics, memory, signals, crowd: Crowd::new(), full: Throttle::default() }
     }
 
-    /// Takes one more in, among at most `limit`. Where there are as many, the one that has been idle longest makes room, if any has
-    /// neither calls nor subscriptions.
-    fn enter(&self, limit: usize) -> Option<Place> {
-        let Some(ended) = self.crowd.make_room_now(limit) else {
-            self.metrics.websocket_refused();
-            return None;
-        };
-        self.tell_ended(ended);
-        Some(self.crowd.enter())
-    }
-
-    fn tell_ended(&self, ended: usize) {
-        (0..ended).for_each(|_| self.metrics.client_ended(Ended::Crowded));
-    }
-}
-
-impl Usher for Sockets {
-    fn settle<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, ()> {
-        Box::pin(async {
-            let ended = self.crowd.make_room(site.ws.max_connections.get()).await;
-            self.tell_ended(ended.unwrap_or(0));
-        })
-    }
-
-    fn admit(&self, site: &Site, request: &Request<Incoming>, headers: Vec<u8>) -> Result<Admitted, NotAdmitted> {
+    async fn take_over(
+        &self,
+        site: &Site,
+        request: &Request<Incoming>,
+        headers: Vec<u8>,
+    ) -> Result<Admitted, NotAdmitted> {
         let response = handshake::answer(request, &site.ws.allow_origins)?;
         let refuse = |status, why| NotAdmitted { status, why, hint: Some((header::RETRY_AFTER, "1")) };
         if *self.signals.closing.borrow() {
@@ -87,26 +68,39 @@ impl Usher for Sockets {
         let Some(served) = site.websockets(request.uri().path()) else {
             return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
+        // Where there are as many as may be, the one that has been idle longest makes room, if any has neither calls nor subscriptions.
         let limit = site.ws.max_connections.get();
-        let Some(place) = self.enter(limit) else {
+        let Entered { place, ended } = self.crowd.reserve(limit).await;
+        (0..ended).for_each(|_| self.metrics.client_ended(Ended::Crowded));
+        let Some(place) = place else {
+            self.metrics.websocket_refused();
             if let Some(before) = self.full.pass() {
                 warn!(limit, before, "ws.max_connections is reached, and none is idle; WebSockets are refused");
             }
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
-        let client = super::account(request).client();
+        let (client, caller) = (super::account(request).client(), super::caller(request));
         let (metrics, memory) = (self.metrics.clone(), Account::of(&self.memory, client));
         let counted = metrics.websocket();
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
-                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, place);
-                Box::pin(async move {
-                    let _counted = counted;
-                    session.run().await;
-                })
+                // In a box of its own: a future would have room for each place that it is moved to.
+                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, caller, place);
+                Box::pin(Box::new(session).run(counted))
             }),
         })
+    }
+}
+
+impl Usher for Sockets {
+    fn admit<'a>(
+        &'a self,
+        site: &'a Site,
+        request: &'a Request<Incoming>,
+        headers: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>> {
+        Box::pin(self.take_over(site, request, headers))
     }
 }

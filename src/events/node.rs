@@ -164,7 +164,7 @@ pub(super) async fn send(
     if !asks.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let request = Request { method, target: &target, headers: &headers, fresh: false, rank: Rank::Own };
+    let request = Request { method, target: &target, headers: &headers, fresh: false, rank: Rank::Own, caller: None };
     // Nothing is streamed to the node.
     let patience = Patience { idle: PATIENCE, head: PATIENCE };
     let exchange = async {

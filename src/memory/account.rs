@@ -92,6 +92,16 @@ impl Account {
         Claim { account: self.clone(), bytes: 0, side: Side::Out }
     }
 
+    /// A claim, empty yet, for what stays when its client has gone.
+    pub fn standing(self: &Arc<Self>) -> Claim {
+        Claim { account: self.clone(), bytes: 0, side: Side::Standing }
+    }
+
+    /// Bytes that all clients together may make the proxy hold.
+    pub fn limit(&self) -> usize {
+        self.budget.limit()
+    }
+
     /// Ready, once, when all that is held has to be given up at once for clients that hold less. To be polled by the connection's
     /// own task, which is the one that is woken.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Full> {
@@ -169,7 +179,12 @@ impl Claim {
     /// When there is no room for more; it stays as large as it was.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Full> {
         if bytes != self.bytes {
-            self.account.change(self.bytes, bytes, Some(self.side))?;
+            let standing = (self.side == Side::Standing).then_some(&self.account.budget);
+            standing.map_or(Ok(()), |budget| budget.stand(self.bytes, bytes))?;
+            if let Err(full) = self.account.change(self.bytes, bytes, Some(self.side)) {
+                standing.iter().for_each(|budget| _ = budget.stand(bytes, self.bytes));
+                return Err(full);
+            }
             self.bytes = bytes;
         }
         Ok(())
@@ -178,6 +193,10 @@ impl Claim {
     /// Makes it `bytes` large, also beyond the limit: for what is there already.
     pub fn set(&mut self, bytes: usize) {
         if bytes != self.bytes {
+            if self.side == Side::Standing {
+                // Such a claim is only ever made smaller so, which is not refused.
+                let _ = self.account.budget.stand(self.bytes, bytes);
+            }
             // Without a side nothing is refused.
             let _ = self.account.change(self.bytes, bytes, None);
             self.bytes = bytes;

@@ -5,7 +5,6 @@
 //! asked for again on the next one. Callers see neither the ids of the connection nor the answers to what the link asks for itself.
 
 mod actor;
-mod backoff;
 mod connect;
 mod feed;
 mod frame;

@@ -5,18 +5,20 @@
 //! or it is learnt from connections that the node closed at once. The lock is taken where a connection is opened or closed, never
 //! where an idle one is used again.
 //!
-//! Clients that wait take turns, and one that has many connections leaves some to those that have few.
+//! Clients that wait take turns, and one that has many connections leaves some to those that have none.
 
 mod bound;
 mod idle;
+mod line;
+mod peers;
+mod place;
 mod rank;
 mod share;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -30,8 +32,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::{bound::Bound, idle::Idle, share::Part};
+use self::{
+    bound::Bound,
+    idle::Idle,
+    line::{Line, SEARCHED, Ticket},
+    share::{Has, PART_FOR_CONNECTIONS},
+};
 pub use self::{
+    peers::Peers,
+    place::Place,
     rank::{Occupancy, Rank},
     share::Caller,
 };
@@ -41,8 +50,8 @@ use super::{exchange::Conn, upstream::worker};
 const LENIENCY: Duration = Duration::from_millis(100);
 /// Calls wait for as long as they like.
 const ENDLESS: u64 = u64::MAX;
-/// How far into the queue a waiter of the connection's own worker is looked for, and one that does not have its share.
-const SEARCHED: usize = 64;
+/// How often the first in the queue may be passed over for others of the connection's own worker.
+const PASSED: u32 = 8;
 
 /// The places for connections at a node.
 pub struct Places {
@@ -64,24 +73,20 @@ pub struct Places {
 struct State {
     open: usize,
     bound: Bound,
-    /// By rank, each by round and then in the order of arrival.
-    queues: [BTreeMap<Turn, Waiter>; 3],
-    /// Those of the calls whose clients had no connection and no other call in the queue when they came: they may have what is kept
-    /// for such clients.
-    newcomers: BTreeSet<Turn>,
-    /// The round of clients' calls: of the last that were given a connection.
-    round: u64,
+    /// Requests of our own that wait: probes, and others, in the order of arrival.
+    own: [BTreeMap<Ticket, Waiter>; 2],
+    /// Clients' calls that wait.
+    calls: Line<Waiter>,
     last_id: u64,
+    /// Who was first when another was given a connection, and how often that was so.
+    passed: (u64, u32),
     /// When a place was last given.
     granted: Instant,
 }
 
-/// A round, and a number in the order of arrival. A client's calls that wait are in one round after another, so clients take turns.
-type Turn = (u64, u64);
-
 struct Waiter {
-    /// Whose it is, if that is a client that may have many.
-    caller: Option<(Arc<Caller>, Part)>,
+    /// Whose it is, if it is a client's.
+    caller: Option<Arc<Caller>>,
     since: Instant,
     /// The worker that it runs on; `None` when it wants no connection but a new one.
     worker: Option<usize>,
@@ -96,60 +101,17 @@ pub enum Grant {
     Place(Place),
 }
 
-/// One connection's place; given up when it is dropped.
-pub struct Place {
-    /// Idle connections are kept there, and must not keep it.
-    places: Weak<Places>,
-    refused: bool,
-    /// Whose call it is used for, if that is a client that may have many.
-    user: Option<Part>,
-}
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Place")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Before another is looked for who may have it.
-        self.user = None;
-        if let Some(places) = self.places.upgrade() {
-            places.release(self.refused);
-        }
-    }
-}
-
-impl Place {
-    /// The node closed this new connection without a byte; `certain`: before anything was written. Tells whether it may be for want of
-    /// room, since other connections are open: then no more than those are to be open from now on.
-    pub fn refused(&mut self, certain: bool) -> bool {
-        let Some(places) = self.places.upgrade() else { return false };
-        let mut state = places.lock();
-        let others = state.open.saturating_sub(1);
-        if others == 0 {
-            return false;
-        }
-        self.refused = true;
-        state.bound.refused(others, certain, Instant::now());
-        places.note(&state);
-        places.is_learnt.store(state.bound.is_learnt(), Relaxed);
-        true
-    }
-}
-
 /// A request in the queue; it leaves when this is dropped.
 struct Waiting<'a> {
     places: &'a Places,
     rank: Rank,
-    turn: Turn,
+    ticket: Ticket,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.places.lock();
-        if state.remove(self.rank, self.turn).is_some() {
+        if state.remove(self.rank, self.ticket).is_some() {
             self.places.count(self.rank, false);
         }
     }
@@ -165,10 +127,10 @@ impl Places {
         let state = State {
             open: 0,
             bound,
-            queues: Default::default(),
-            newcomers: BTreeSet::new(),
-            round: 0,
+            own: Default::default(),
+            calls: Line::default(),
             last_id: 0,
+            passed: (0, 0),
             granted: now,
         };
         Arc::new(Self {
@@ -212,7 +174,7 @@ impl Places {
     /// A place that is free now, and that nobody waits for who comes first.
     pub fn free(self: &Arc<Self>, rank: Rank, caller: Option<&Arc<Caller>>) -> Option<Place> {
         let mut state = self.lock();
-        let is_taken = state.queues[..=rank as usize].iter().any(|queue| !queue.is_empty());
+        let is_taken = state.is_waited_for(rank);
         if is_taken || state.open >= state.bound.limit(rank) || !self.may_have_more(caller) {
             return None;
         }
@@ -234,8 +196,11 @@ impl Places {
 
     /// The same with so many connections in hand.
     fn has_more_for(&self, caller: &Caller, in_hand: usize) -> bool {
-        let free = || self.spare.load(Relaxed).saturating_add(self.idle.count()).saturating_add(in_hand);
-        caller.may_have_more(self.number, self.limit.load(Relaxed), free)
+        let limit = self.limit.load(Relaxed);
+        let spare = self.spare.load(Relaxed).saturating_add(in_hand);
+        // As a rule there is plenty, and then nobody's share is looked at.
+        let is_free = |kept: usize| spare > kept || self.idle.is_more_than(kept - spare);
+        spare > limit / PART_FOR_CONNECTIONS || caller.has(self.number).leaves(limit).is_none_or(is_free)
     }
 
     /// Notes for who has no lock what may still be opened.
@@ -290,19 +255,19 @@ impl Places {
     ) -> Waiting<'_> {
         let mut state = self.lock();
         state.last_id += 1;
-        let waits = caller.map(|caller| (caller, caller.waits(self.number)));
-        let is_new = caller.is_none_or(|caller| caller.has_none(self.number));
-        let (caller, before) =
-            waits.map_or((None, 0), |(caller, (part, before))| (Some((caller.clone(), part)), before));
-        // The next round is everybody's: in this one, clients that come again and again would keep others from their next.
-        let turn = (if rank == Rank::Call { state.round + 1 + before as u64 } else { 0 }, state.last_id);
-        if rank == Rank::Call && is_new {
-            state.newcomers.insert(turn);
-        }
+        // Whoever has no address is a client of its own.
+        let (address, connection) =
+            caller.map_or_else(|| (share::number(), 0), |caller| (caller.address(), caller.number()));
+        let has = caller.map_or(Has::NONE, |caller| caller.has(self.number));
+        let ticket = Ticket { id: state.last_id, address, connection };
         let worker = (!fresh).then(worker);
-        state.queues[rank as usize].insert(turn, Waiter { caller, since: Instant::now(), worker, tell });
+        let waiter = Waiter { caller: caller.cloned(), since: Instant::now(), worker, tell };
+        match rank {
+            Rank::Call => state.calls.push(ticket, has, waiter),
+            _ => _ = state.own[rank as usize].insert(ticket, waiter),
+        }
         self.count(rank, true);
-        Waiting { places: self, rank, turn }
+        Waiting { places: self, rank, ticket }
     }
 
     fn count(&self, rank: Rank, more: bool) {
@@ -331,26 +296,21 @@ impl Places {
     fn hand_over(&self, mut conn: Conn) {
         loop {
             let mut state = self.lock();
-            let Some((rank, (round, id))) = self.first(&state, 1, |_| true) else {
+            let Some((rank, first)) = self.first(&state, 1, |_| true) else {
                 // With the lock held: whoever begins to wait finds it lying idle.
                 let spare = self.idle.put(conn, || false);
                 drop(state);
                 return drop(spare);
             };
-            let is_over = state.open > state.bound.limit(rank);
-            let until = state.queues[rank as usize].get(&(round, id)).map(|first| first.since + LENIENCY);
-            let own = Some(worker());
-            let is_near = |(turn, waiter): &(&Turn, &Waiter)| {
-                let is_allowed = || self.allows(waiter, 1);
-                turn.0 <= round + 1 && waiter.worker == own && Some(waiter.since) <= until && is_allowed()
-            };
-            let near = state.queues[rank as usize].iter().take(SEARCHED).find(is_near).map(|(turn, _)| *turn);
-            let Some(waiter) = near.filter(|_| !is_over).and_then(|turn| state.take(rank, turn)) else {
+            let near = if state.open > state.bound.limit(rank) { None } else { self.near(&state, rank, first) };
+            let Some((ticket, waiter)) = near.and_then(|near| Some((near, state.take(rank, near)?))) else {
                 drop(state);
                 return drop(conn);
             };
+            let passes = if state.passed.0 == first.id { state.passed.1 } else { 0 };
+            state.passed = (first.id, if ticket == first { 0 } else { passes + 1 });
             self.count(rank, false);
-            conn.place.user = waiter.caller.as_ref().map(|(caller, _)| caller.uses(self.number));
+            conn.place.user = waiter.caller.as_ref().map(|caller| caller.uses(self.number));
             state.granted = Instant::now();
             drop(state);
             match waiter.tell.send(Grant::Conn(conn)) {
@@ -359,6 +319,28 @@ impl Places {
                     conn.place.user = None;
                 }
                 _ => return,
+            }
+        }
+    }
+
+    /// Who may have a connection of this worker's while `first` comes first: that one itself, or another of this worker that came hardly
+    /// later, unless that was so too often.
+    fn near(&self, state: &State, rank: Rank, first: Ticket) -> Option<Ticket> {
+        let until = state.get(rank, first)?.since + LENIENCY;
+        let may_pass = state.passed.0 != first.id || state.passed.1 < PASSED;
+        let own = Some(worker());
+        let is_near = |ticket: Ticket, waiter: &Waiter| {
+            (may_pass || ticket == first) && waiter.worker == own && waiter.since <= until && self.allows(waiter, 1)
+        };
+        match rank {
+            // It may stand far back in the line.
+            Rank::Call if is_near(first, state.get(rank, first)?) => Some(first),
+            Rank::Call => {
+                state.calls.near().find(|(ticket, waiter)| is_near(*ticket, waiter)).map(|(ticket, _)| ticket)
+            }
+            _ => {
+                let mut near = state.own[rank as usize].iter().take(SEARCHED);
+                near.find(|(ticket, waiter)| is_near(**ticket, waiter)).map(|(ticket, _)| *ticket)
             }
         }
     }
@@ -379,10 +361,10 @@ impl Places {
         loop {
             let mut state = self.lock();
             let open = state.open;
-            let Some((rank, turn)) = self.first(&state, 0, |rank| open < state.bound.limit(rank)) else { return };
-            let Some(waiter) = state.take(rank, turn) else { return };
+            let Some((rank, ticket)) = self.first(&state, 0, |rank| open < state.bound.limit(rank)) else { return };
+            let Some(waiter) = state.take(rank, ticket) else { return };
             self.count(rank, false);
-            let place = self.place(&mut state, waiter.caller.as_ref().map(|(caller, _)| caller));
+            let place = self.place(&mut state, waiter.caller.as_ref());
             state.granted = Instant::now();
             drop(state);
             // Of a waiter that has just left the place comes back by being dropped.
@@ -391,19 +373,18 @@ impl Places {
     }
 
     /// Who comes next of the ranks that may: of clients, one that does not have its share. So many connections are in hand.
-    fn first(&self, state: &State, in_hand: usize, may: impl Fn(Rank) -> bool) -> Option<(Rank, Turn)> {
+    fn first(&self, state: &State, in_hand: usize, may: impl Fn(Rank) -> bool) -> Option<(Rank, Ticket)> {
         [Rank::Probe, Rank::Own, Rank::Call].into_iter().filter(|rank| may(*rank)).find_map(|rank| {
-            let queue = &state.queues[rank as usize];
-            let mut near = queue.iter().take(SEARCHED);
-            let near = near.find(|(_, waiter)| self.allows(waiter, in_hand)).map(|(turn, _)| *turn);
-            let is_allowed = |turn: &&Turn| queue.get(turn).is_some_and(|waiter| self.allows(waiter, in_hand));
-            let new = || state.newcomers.iter().take(SEARCHED).find(is_allowed).copied();
-            near.or_else(|| (rank == Rank::Call).then(new).flatten()).map(|turn| (rank, turn))
+            let ticket = match rank {
+                Rank::Call => state.calls.first(|waiter| self.allows(waiter, in_hand)),
+                _ => state.own[rank as usize].keys().next().copied(),
+            };
+            ticket.map(|ticket| (rank, ticket))
         })
     }
 
     fn allows(&self, waiter: &Waiter, in_hand: usize) -> bool {
-        waiter.caller.as_ref().is_none_or(|(caller, _)| self.has_more_for(caller, in_hand))
+        waiter.caller.as_ref().is_none_or(|caller| self.has_more_for(caller, in_hand))
     }
 
     /// What the node did was not for want of room: a bound that was only suspected is forgotten.
@@ -473,19 +454,23 @@ impl Places {
 }
 
 impl State {
-    /// Takes a waiter out.
-    fn take(&mut self, rank: Rank, turn: Turn) -> Option<Waiter> {
-        if rank == Rank::Call {
-            self.round = self.round.max(turn.0);
-        }
-        self.remove(rank, turn)
+    /// Whether one waits who comes before a request of this rank that comes now.
+    fn is_waited_for(&self, rank: Rank) -> bool {
+        let is_own = self.own.iter().take(1 + rank as usize).any(|queue| !queue.is_empty());
+        is_own || (rank == Rank::Call && !self.calls.is_empty())
     }
 
-    fn remove(&mut self, rank: Rank, turn: Turn) -> Option<Waiter> {
-        if rank == Rank::Call {
-            self.newcomers.remove(&turn);
-        }
-        self.queues[rank as usize].remove(&turn)
+    fn get(&self, rank: Rank, ticket: Ticket) -> Option<&Waiter> {
+        if rank == Rank::Call { self.calls.get(ticket) } else { self.own[rank as usize].get(&ticket) }
+    }
+
+    /// Takes a waiter out whose turn it is.
+    fn take(&mut self, rank: Rank, ticket: Ticket) -> Option<Waiter> {
+        if rank == Rank::Call { self.calls.take(ticket) } else { self.remove(rank, ticket) }
+    }
+
+    fn remove(&mut self, rank: Rank, ticket: Ticket) -> Option<Waiter> {
+        if rank == Rank::Call { self.calls.remove(ticket) } else { self.own[rank as usize].remove(&ticket) }
     }
 }
 

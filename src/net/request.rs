@@ -1,8 +1,13 @@
 //! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::upstream::Post`].
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, header};
 
-use super::{outgoing::Pieces, places::Rank};
+use super::{
+    outgoing::Pieces,
+    places::{Caller, Rank},
+};
 use crate::domain::target::Target;
 
 /// A request to a node, but for its body.
@@ -19,6 +24,8 @@ pub struct Request<'a> {
     pub fresh: bool,
     /// Whose it is.
     pub rank: Rank,
+    /// The client, if it is a client's.
+    pub caller: Option<&'a Arc<Caller>>,
 }
 
 /// A request's body.
@@ -99,7 +106,8 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         let target = Target::parse("/key/eth/v1/x?a=b").unwrap();
-        let request = Request { method: &method, target: &target, headers: &map, fresh: false, rank: Rank::Call };
+        let request =
+            Request { method: &method, target: &target, headers: &map, fresh: false, rank: Rank::Call, caller: None };
         let own = [("Authorization".to_owned(), b"Bearer own".to_vec())];
         let mut out = Vec::new();
         request.write_head(&mut out, target.as_str(), "node:5052", &own, framing);

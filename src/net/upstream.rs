@@ -128,7 +128,7 @@ pub struct Post<'a> {
     pub sending: Sending,
     /// Whose it is.
     pub rank: Rank,
-    /// The client, where it may have many calls under way.
+    /// The client, if it is a client's.
     pub caller: Option<&'a Arc<Caller>>,
 }
 
@@ -277,7 +277,7 @@ impl Upstream {
     /// A GET may be asked again whatever they say.
     pub async fn get(self: &Arc<Self>, target: &RequestTarget) -> Result<Response, Error> {
         let headers = &HeaderMap::new();
-        let request = Request { method: &Method::GET, target, headers, fresh: false, rank: Rank::Probe };
+        let request = Request { method: &Method::GET, target, headers, fresh: false, rank: Rank::Probe, caller: None };
         // Nothing is streamed.
         let patience = Patience { idle: Duration::ZERO, head: Duration::ZERO };
         self.request(request, Body::Whole(&[]), patience, &mut Progress::default()).await
@@ -303,7 +303,7 @@ impl Upstream {
         // The time that a client takes to send its body is not bounded by the caller.
         let until = is_streamed.then(|| Instant::now() + patience.idle);
         let sending = if request.fresh || is_streamed { Sending::Fresh } else { Sending::Freely };
-        let mut course = Course::new(self, sending, request.rank, None, until, progress);
+        let mut course = Course::new(self, sending, request.rank, request.caller, until, progress);
         loop {
             let mut conn = course.conn().await?;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);

@@ -34,6 +34,8 @@ pub struct Refused {
     pub code: i64,
     /// Whether the node offers what was asked, as far as the error tells.
     pub is_offered: bool,
+    /// What the node said.
+    pub message: String,
     /// For people: what was asked, and what the node said.
     pub text: String,
 }
@@ -89,7 +91,8 @@ fn told(
         Ok(Err((error, false))) => refused(error),
         Err(trouble) if status == 200 || matches!(trouble.fault, Fault::Resting(_)) => Err(trouble),
         Ok(Ok(_)) | Err(_) => {
-            refused(Refused { code: 0, is_offered: false, text: format!("{method}: HTTP status {status}") })
+            let message = format!("HTTP status {status}");
+            refused(Refused { code: 0, is_offered: false, text: format!("{method}: {message}"), message })
         }
     }
 }
@@ -181,7 +184,8 @@ fn answer(
         Answer { error: Some(error), .. } => {
             let text = node.redact(&format!("{method}: error {}: {}", error.code, error.message));
             let is_offered = !NOT_OFFERED.contains(&error.code);
-            Err((Refused { code: error.code, is_offered, text }, quota::is_quota(error.code, &error.message)))
+            let is_quota = quota::is_quota(error.code, &error.message);
+            Err((Refused { code: error.code, is_offered, message: node.redact(&error.message), text }, is_quota))
         }
         Answer { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
         // `Option` reads a null result as none.

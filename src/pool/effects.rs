@@ -1,7 +1,5 @@
 //! What follows from what a pool's mind concludes: bells, metrics, and the log.
 
-use std::sync::atomic::Ordering::Release;
-
 use tracing::{info, warn};
 
 use super::{Pool, board::Effect, listen, snapshot::Switch};
@@ -14,7 +12,6 @@ impl Pool {
         match effect {
             Effect::CameBack(node) => self.nodes[node].link.iter().for_each(|link| link.hurry()),
             Effect::WentOut(node) => {
-                self.nodes[node].is_out.store(true, Release);
                 self.nodes[node].out.notify_waiters();
                 if let Some(upstream) = &self.nodes[node].upstream {
                     upstream.disconnect();

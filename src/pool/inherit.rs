@@ -31,13 +31,11 @@ impl Pool {
         self.nodes.iter().for_each(|node| node.take_over());
         let legacy = earlier.board().legacy(&earlier.nodes, &from);
         {
-            // Under the lock, as when a node comes back: what calls are told of a node is what the
-            // board has of it.
             let mut board = self.board();
             board.inherit(legacy);
             let known = board.snapshot(&self.nodes, Instant::now()).nodes;
-            for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| from[*index].is_some()) {
-                node.is_out.store(!known[index].verdict.answers(), Release);
+            for index in (0..self.nodes.len()).filter(|index| from[*index].is_some()) {
+                self.mark(index, !known[index].verdict.answers(), &board);
             }
         }
         let cordoned: Vec<_> = {
@@ -62,6 +60,12 @@ impl Pool {
 
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.load(Relaxed)
+    }
+
+    /// Tells calls whether a node is out. What they are told is what the board has of it, whoever changed that last, so this is done
+    /// only with its lock held.
+    pub(super) fn mark(&self, node: usize, is_out: bool, _board: &MutexGuard<'_, Board>) {
+        self.nodes[node].is_out.store(is_out, Release);
     }
 
     /// What the pool's mind knows. Held for moments only.

@@ -5,8 +5,11 @@
 //! fetches for all who want some. What is kept is bounded; a filter that is further behind is dropped, and its next poll says so.
 
 mod backlog;
+mod clients;
+mod held;
 mod ids;
 mod registry;
+mod tape;
 mod transactions;
 mod words;
 
@@ -26,8 +29,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use self::{
+    held::{Kind, News, Taken, Why},
     ids::Ids,
-    registry::{Kind, News, Registry, Taken, Went},
+    registry::{Registry, Went},
+    tape::Most,
     transactions::Feeds,
 };
 use super::{Block, Filter, Interest, Interested, Log, SubscriptionId, Topics};
@@ -39,13 +44,23 @@ use crate::{
     chain::Change,
     config,
     domain::{hash::Hash, refusal::Refusal, rpc::Request},
-    memory::{Account, Budget},
+    memory::{Account, Budget, SMALL},
     metrics::Metrics,
     net::BoxFuture,
 };
 
 /// How long a poll waits for what clients were shown already: the block, and its logs.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a poll waits until the answer to the one before has left, or is known to be lost.
+const SETTLEMENT: Duration = Duration::from_millis(100);
+/// Bytes of one answer to a poll, where one block does not bring more: what is more comes with the next poll. Such a part of what can be
+/// sent at most is not passed either, so that the polls of a batch have room beside each other.
+const USUAL: usize = 4 << 20;
+const PART: usize = 4;
+/// Such a part of what all clients may hold can be had for one answer, whatever is kept for filters.
+const SHARE: usize = 4;
+/// Bytes of an answer besides its id and its list, at most.
+const FRAME: usize = 64;
 /// How often filters that are not polled any more are looked for, at most and at least.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -71,6 +86,8 @@ pub struct Counts {
     pub logs: usize,
     /// Of transactions that wait for a block.
     pub transactions: usize,
+    /// Bytes that they take themselves.
+    pub bytes: usize,
     /// Bytes that are kept for those that were not polled since.
     pub backlog_bytes: usize,
 }
@@ -85,9 +102,8 @@ impl Filters {
         secret: [u8; 32],
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let account = Account::open(memory);
-        let claims = [account.incoming(), account.incoming()];
-        let registry = Mutex::new(Registry::new(settings.clone(), Ids::new(secret), claims));
+        let (own, kept) = (Account::open(memory).standing(), Account::open(memory).incoming());
+        let registry = Mutex::new(Registry::new(settings.clone(), Ids::new(secret), own, kept));
         Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
             registry,
@@ -108,7 +124,8 @@ impl Filters {
     pub fn counts(&self) -> Counts {
         let registry = self.lock();
         let [blocks, logs, hashes, whole] = registry.counts();
-        Counts { blocks, logs, transactions: hashes + whole, backlog_bytes: registry.backlog_bytes() }
+        let (bytes, backlog_bytes) = (registry.bytes(), registry.backlog_bytes());
+        Counts { blocks, logs, transactions: hashes + whole, bytes, backlog_bytes }
     }
 
     /// Waits until filters that are not polled any more are to be looked for. Cancel-safe: `due` is kept by who asks.
@@ -167,17 +184,18 @@ impl Filters {
     /// Does something to the registry, and what follows from it.
     fn change_registry<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
         let mut registry = self.lock();
-        let before = (registry.counts(), registry.backlog_bytes());
+        let state = |registry: &Registry| (registry.counts(), registry.bytes(), registry.backlog_bytes());
+        let before = state(&registry);
         let done = change(&mut registry);
-        let (dropped, after) = (registry.take_dropped(), (registry.counts(), registry.backlog_bytes()));
+        let (dropped, after) = (registry.take_dropped(), state(&registry));
         self.feeds.want([after.0[2] > 0, after.0[3] > 0]);
         let network = || self.interest.follower.pool().network.clone();
         if before != after {
             let [blocks, logs, hashes, whole] = after.0;
-            self.metrics.filters(&network(), [blocks, logs, hashes + whole], after.1);
+            self.metrics.filters(&network(), [blocks, logs, hashes + whole], after.1, after.2);
         }
         drop(registry);
-        let mut counts: Vec<(registry::Why, usize)> = Vec::new();
+        let mut counts: Vec<(Why, usize)> = Vec::new();
         for why in dropped {
             self.metrics.filter_dropped(&network(), why.as_str());
             match counts.iter_mut().find(|(other, _)| *other == why) {
@@ -186,7 +204,7 @@ impl Filters {
             }
         }
         for (why, count) in counts {
-            let (network, why, is_idle) = (&*network(), why.as_str(), why == registry::Why::Timeout);
+            let (network, why, is_idle) = (&*network(), why.as_str(), why == Why::Timeout);
             if is_idle {
                 debug!(network, count, "filters were not polled any more");
             } else {
@@ -236,8 +254,25 @@ impl Filters {
         }
     }
 
-    async fn create(&self, kind: Kind, memory: &Account) -> Result<Answer, Refusal> {
+    /// Waits, for a moment, while an answer to a poll is on its way: what comes behind it is not told before.
+    async fn settled(&self, id: SubscriptionId) {
+        if !self.lock().is_under_way(id) {
+            return;
+        }
+        let (mut news, until) = (self.news.subscribe(), Instant::now() + SETTLEMENT);
+        // What is waited for is cancel-safe.
+        while self.lock().is_under_way(id) && matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {}
+    }
+
+    async fn create(&self, kind: Kind, memory: &Arc<Account>) -> Result<Answer, Refusal> {
         let mut feed = None;
+        // Until it is there, it is counted as its client's.
+        let mut claim = memory.incoming();
+        if let Kind::Logs { filter, .. } = &kind
+            && filter.bytes() > SMALL
+        {
+            claim.resize(filter.bytes())?;
+        }
         let interested = match &kind {
             Kind::Blocks | Kind::Logs { .. } => {
                 // What happens from the answer on is heard, and nothing that clients were shown before.
@@ -251,27 +286,36 @@ impl Filters {
             }
         };
         let (client, now): (Option<IpAddr>, _) = (memory.client(), Instant::now());
-        let id = self.change_registry(|registry| registry.add(kind, client, interested, now))?;
+        let id =
+            self.change_registry(|registry| registry.add(kind, client, interested, now)).inspect_err(|refusal| {
+                self.metrics.filter_refused(&self.interest.follower.pool().network, refusal.reason());
+            })?;
         drop(feed);
         // Whoever looks for idle ones may wait for the first.
         self.tell();
         Ok(Answer::made(&format!("\"{id}\"")))
     }
 
-    async fn poll(&self, id: Option<SubscriptionId>) -> Result<Answer, Refusal> {
+    /// What a filter has not been told, in an answer of at most `longest` bytes.
+    async fn poll(&self, request: &Request<'_>, memory: &Account, longest: usize) -> Result<Answer, Refusal> {
+        let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;
         let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
+        self.settled(id).await;
         if matches!(kind, Kind::Blocks | Kind::Logs { .. }) {
             self.catch_up(Some(id)).await;
         }
         // Nothing is waited for from here on: whoever leaves before has taken nothing.
-        let taken = self.change_registry(|registry| registry.take(id, Instant::now())).ok_or(Refusal::NoFilter)?;
-        let Taken { news, from, to } = taken;
+        let ever = longest.saturating_sub(request.id.map_or(0, <[u8]>::len) + FRAME).min(memory.limit() / SHARE);
+        let most = Most { usual: USUAL.min(ever / PART), ever };
+        let taken = self.change_registry(|registry| registry.take(id, most, Instant::now()));
+        let Taken { news, from } = taken.ok_or(Refusal::NoFilter)?;
         let receipt = Receipt::new({
             let me = self.me.clone();
             move |has_left| {
                 if let Some(filters) = me.upgrade() {
-                    filters.change_registry(|registry| registry.settle(id, (from, to), has_left));
+                    filters.change_registry(|registry| registry.settle(id, from, has_left));
+                    filters.tell();
                 }
             }
         });
@@ -297,7 +341,7 @@ impl Filters {
         }
     }
 
-    async fn respond(&self, request: &Request<'_>, memory: &Account) -> Result<Kept, Refusal> {
+    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, longest: usize) -> Result<Kept, Refusal> {
         let made = match &*request.method {
             // Nobody would know the filter.
             "eth_newFilter" | "eth_newBlockFilter" | "eth_newPendingTransactionFilter" if request.id.is_none() => {
@@ -314,7 +358,7 @@ impl Filters {
             "eth_newPendingTransactionFilter" => {
                 self.create(Kind::Transactions { full: words::is_full(request)? }, memory).await?
             }
-            "eth_getFilterChanges" => self.poll(words::id(request)?).await?,
+            "eth_getFilterChanges" => self.poll(request, memory, longest).await?,
             "eth_getFilterLogs" => return Ok(Kept::Logs(self.past(words::id(request)?)?)),
             _ => {
                 let id = words::id(request)?;
@@ -332,8 +376,8 @@ impl Filters {
 }
 
 impl Keeper for Filters {
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Account) -> BoxFuture<'a, Kept> {
-        Box::pin(async move { self.respond(request, memory).await.unwrap_or_else(Kept::Refused) })
+    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, longest: usize) -> BoxFuture<'a, Kept> {
+        Box::pin(async move { self.respond(request, memory, longest).await.unwrap_or_else(Kept::Refused) })
     }
 }
 

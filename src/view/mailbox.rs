@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::memory::{Account, Claim, SMALL};
+use crate::{
+    call::answer::receipt::Receipt,
+    memory::{Account, Claim, SMALL},
+};
 
 /// Letters for which an emptied queue keeps its memory.
 const KEPT: usize = 4;
@@ -26,10 +29,12 @@ pub struct Mailbox {
 }
 
 /// The next thing to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Letter {
     /// An answer, or a whole batch of them.
     Answer(Bytes),
+    /// Nothing to send: who is told when what came before has been written.
+    Receipts(Vec<Receipt>),
     /// A notification.
     Note(Note),
     /// Nothing follows: the connection is to be closed.
@@ -117,8 +122,16 @@ impl Mailbox {
 
     /// Puts in an answer.
     pub fn push_answer(&self, answer: Bytes) {
+        self.push_answer_with(answer, Vec::new());
+    }
+
+    /// Puts in an answer. `receipts` are told whether it is written.
+    pub fn push_answer_with(&self, answer: Bytes, receipts: Vec<Receipt>) {
         let mut queue = self.lock();
         queue.push(Letter::Answer(answer), self);
+        if !receipts.is_empty() {
+            queue.push(Letter::Receipts(receipts), self);
+        }
         queue.wake();
     }
 
@@ -278,6 +291,8 @@ impl Letter {
                 Self::Answer(answer) => answer.len(),
                 Self::Note(note) => note.len(),
                 Self::Close(_) => 0,
+                // They are as few as answers, and nobody who waits for room is to wait for them.
+                Self::Receipts(_) => return 0,
             }
     }
 }
@@ -365,6 +380,25 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
         }
+    }
+
+    #[test]
+    fn receipts_follow_their_answer_and_are_dropped_with_it() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let receipt = || {
+            let told = told.clone();
+            vec![Receipt::new(move |has_left| _ = told.fetch_add(if has_left { 100 } else { 1 }, Relaxed))]
+        };
+        let mailbox = Mailbox::new(2 * (EMPTY + 10));
+        mailbox.push_answer_with("one".into(), receipt());
+        mailbox.push_answer("two".into());
+        assert_eq!((text(&mailbox), mailbox.waiting_bytes()), ("one".to_owned(), EMPTY + 3));
+        let Some(Letter::Receipts(receipts)) = next(&mailbox) else { panic!("no receipts") };
+        receipts.into_iter().for_each(Receipt::has_left);
+        assert_eq!(text(&mailbox), "two");
+        (0..4).for_each(|_| mailbox.push_answer_with("0123456789".into(), receipt()));
+        assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
+        assert_eq!(told.load(Relaxed), 104, "one has left, and of the others none will");
     }
 
     #[test]

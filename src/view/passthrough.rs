@@ -5,7 +5,6 @@
 //! granted anything, and hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is told that of the node
 //! that it is at, once that has told it. What no node told while none was linked is not made up. The link asks for it again on each connection, and the task ends with the last client.
 
-mod choice;
 mod claim;
 mod overlap;
 mod relay;

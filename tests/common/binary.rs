@@ -1,7 +1,7 @@
 //! The binary as a process of its own: its file, its log, its signals, and what the system says of it.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -39,25 +39,39 @@ impl Binary {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&file, text).unwrap();
         let script = [before, &["exec \"$0\" run --config \"$1\""]].concat().join(" && ");
-        let mut child = Command::new("sh")
-            .args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")])
-            .arg(&file)
-            .env_remove("STEADFAST_UNSET")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")]).arg(&file).stdout(Stdio::null());
+        Self::spawn(command, file)
+    }
+
+    /// Runs the pretend network with free ports. What it prints is in the log, too.
+    pub fn dev(more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        command.arg("dev").stdout(Stdio::piped());
+        for port in ["--listen", "--admin-listen", "--control"] {
+            command.args([port, "127.0.0.1:0"]);
+        }
+        command.args(more);
+        Self::spawn(command, PathBuf::new())
+    }
+
+    fn spawn(mut command: Command, file: PathBuf) -> Self {
+        command.env_remove("STEADFAST_UNSET").stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let log = Arc::<(Mutex<String>, Condvar)>::default();
-        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = into.0.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-                into.1.notify_all();
-            }
-        });
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let out = out.map(|out| Box::new(out) as Box<dyn Read + Send>);
+        for from in out.into_iter().chain(err.map(|err| Box::new(err) as Box<dyn Read + Send>)) {
+            let (lines, into) = (BufReader::new(from).lines(), log.clone());
+            thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    let mut log = into.0.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
+                    into.1.notify_all();
+                }
+            });
+        }
         Self { child, file, log, heard: 0, ended: None }
     }
 

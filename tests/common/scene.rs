@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 use steadfast::{
     app::App,
@@ -35,6 +36,17 @@ pub enum Reach {
     Both,
     Http,
     Ws,
+}
+
+/// Ways to reach nodes of which each is as likely as the other.
+pub const EACH: [Reach; 3] = [Reach::Both, Reach::Http, Reach::Ws];
+/// The same, with as many that can be reached in both ways as in one of them.
+pub const MOSTLY_BOTH: [Reach; 4] = [Reach::Both, Reach::Both, Reach::Http, Reach::Ws];
+
+/// Two or three nodes that can be reached in some of these ways, as the dice fall.
+pub fn some_nodes(rng: &mut Rng, ways: &[Reach]) -> Vec<Reach> {
+    let nodes = rng.usize(2..=3);
+    (0..nodes).map(|_| ways[rng.usize(..ways.len())]).collect()
 }
 
 /// The stage.

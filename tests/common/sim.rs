@@ -56,12 +56,17 @@ impl Net {
 
     /// Connects to what listens on `port`.
     pub async fn connect(&self, port: u16) -> io::Result<DuplexStream> {
+        self.connect_through(PIPE, port).await
+    }
+
+    /// The same with a connection on which so many bytes may be on their way in each direction.
+    pub async fn connect_through(&self, pipe: usize, port: u16) -> io::Result<DuplexStream> {
         let backlog = {
             let mut state = self.0.lock().unwrap();
             state.dialled += 1;
             state.listening.get(&port).cloned()
         };
-        let (near, far) = duplex(PIPE);
+        let (near, far) = duplex(pipe);
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
         backlog.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(near)
@@ -188,6 +193,11 @@ impl Proxy {
 
     pub async fn client(&self) -> Client<DuplexStream> {
         Client::over(self.net.connect(self.app.addr().port()).await.unwrap())
+    }
+
+    /// A connection on which so many bytes may be on their way in each direction.
+    pub async fn connect_through(&self, pipe: usize) -> DuplexStream {
+        self.net.connect_through(pipe, self.app.addr().port()).await.unwrap()
     }
 
     /// A WebSocket at `/`.

@@ -70,6 +70,7 @@ async fn the_chain_is_mined_and_reorganised() {
     let reorg = control.post("/reorg/2").await;
     assert_eq!((&reorg["head"], reorg["removed"].as_array().unwrap().len()), (&json!(15), 2));
     assert_eq!(control.post("/reorg/2/1").await["head"], 14);
+    assert_eq!(control.post("/miss/2").await, json!({"first": 15, "slots": 2}));
     assert_eq!(control.net.chain().head().number, 14);
 }
 
@@ -94,6 +95,7 @@ async fn bad_input_gets_a_clear_error() {
         ("POST", "/nodes/el-1/faults", r#"{"fault":"lag"}"#, 400, "blocks"),
         ("POST", "/mine/x", "", 400, "not a number"),
         ("POST", "/mine/99999999", "", 400, "at most"),
+        ("POST", "/miss/65", "", 400, "at most"),
         ("POST", "/reorg/11", "", 400, "only 10"),
         ("DELETE", "/mine", "", 404, "DELETE /mine"),
     ] {

@@ -144,3 +144,29 @@ async fn a_block_commits_to_blobs_that_a_node_may_lack() {
     node.set_fault(Fault::few_blobs(0));
     assert_eq!((blobs("blob_sidecars/30").await, blobs("blobs/30").await), (0, 0));
 }
+
+#[tokio::test]
+async fn a_block_on_one_that_a_node_has_not_seen_is_refused() {
+    let net = network().await;
+    net.cl(1).set_fault(Fault::late(60_000));
+    net.chain().mine(1);
+    let block = get(net.cl(0), "/eth/v3/validator/blocks/32?randao_reveal=0x00").await.1["data"]["block"].clone();
+    let signed = json!({"signed_block": {"message": block, "signature": "0x00"}});
+    let publish = async |node: &Node| post(node, "/eth/v2/beacon/blocks", signed.clone()).await;
+    let (status, refusal) = publish(net.cl(1)).await;
+    assert!(status == 400 && refusal["message"].as_str().unwrap().starts_with("ParentUnknown"), "{status} {refusal}");
+    assert_eq!(publish(net.cl(0)).await.0, 200);
+    assert_eq!(net.chain().head().number, 31, "no client was said to have the slot's validator");
+}
+
+#[tokio::test]
+async fn a_node_is_slow_over_the_routes_that_are_named() {
+    let net = network().await;
+    let node = net.cl(0);
+    node.set_fault(Fault::slow_over(60_000, &[ROUTES]));
+    let url = format!("{}/eth/v3/validator/blocks/31?randao_reveal=0x00", node.http_url());
+    assert!(http().get(&url).timeout(SILENCE).send().await.is_err());
+    assert_eq!(get(node, "/eth/v1/validator/attestation_data?slot=30&committee_index=0").await.0, 200);
+    node.set_fault(Fault::slow_over(1, &[ROUTES]));
+    assert_eq!(http().get(&url).timeout(SOON).send().await.unwrap().status(), 200);
+}

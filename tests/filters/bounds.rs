@@ -1,9 +1,13 @@
 //! What filters may take, and what becomes of those that take more.
 
 use serde_json::{Value, json};
+use steadfast::devnet::Fault;
 use tokio::time::{Duration, sleep};
 
-use super::stage::{Stage, Way};
+use super::{
+    common::client::{call, post},
+    stage::{Stage, Way},
+};
 
 impl Stage {
     async fn count(&self, kind: &str) -> f64 {
@@ -122,4 +126,95 @@ async fn status_tells_of_the_filters() {
     let filters = &status["networks"][0]["filters"];
     assert_eq!((&filters["blocks"], &filters["logs"], &filters["transactions"]), (&json!(1), &json!(1), &json!(1)));
     assert!(filters["backlog_bytes"].as_u64().unwrap() > 0, "{filters}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_filters_want_has_a_share_of_its_own() {
+    for (settings, reason, most, count) in [
+        ("[filters]\nmax_bytes_per_client = \"100KiB\"\n", "filters.max_bytes_per_client", 100 << 10, 2),
+        ("max_client_memory = \"1MiB\"\n", "max_client_memory", 128 << 10, 3),
+    ] {
+        let stage = Stage::new(Way::Http, settings).await;
+        let wish = |filter: usize| {
+            let topics: Vec<_> = (0..1000).map(|topic| format!("0x{:064x}", 1000 * filter + topic)).collect();
+            json!([{ "topics": [topics] }])
+        };
+        let mut made = Vec::new();
+        let refused = loop {
+            let mut answer = stage.ask("eth_newFilter", &wish(made.len())).await;
+            if answer.get("result").is_none() {
+                break answer;
+            }
+            made.push(answer["result"].take());
+        };
+        let error = &refused["error"];
+        assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32005), &json!(reason)), "{refused}");
+        assert_eq!(made.len(), count, "{reason}");
+        let bytes = stage.proxy.metric("steadfast_filter_bytes", "").await;
+        assert!((60_000.0..=most as f64).contains(&bytes), "{bytes}");
+        assert_eq!(stage.proxy.metric("steadfast_filters_refused_total", &format!("reason=\"{reason}\"")).await, 1.0);
+        let status = stage.proxy.admin("/status").await.json();
+        assert_eq!(status["networks"][0]["filters"]["bytes"].as_f64(), Some(bytes));
+        // What wants little has its place, and what ends makes room.
+        stage.blocks().await;
+        stage.result("eth_uninstallFilter", &json!([made[0]])).await;
+        stage.result("eth_newFilter", &wish(made.len())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_past_of_a_long_filter_counts_while_it_is_asked_for() {
+    let stage = Stage::new(Way::Http, "max_client_memory = \"1MiB\"\n").await;
+    let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
+    let filter = stage.logs(&json!({ "topics": [topics] })).await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::slow(1_000)));
+    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    let before = held().await;
+    let mut client = stage.proxy.client().await;
+    let past = call(1, "eth_getFilterLogs", &json!([filter]).to_string());
+    client.send(post("/", past.as_bytes())).await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(held().await >= before + 65_000.0, "a short call makes a long one");
+    assert!(client.response().await.json()["result"].is_array());
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(held().await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_logs_are_no_poll_and_keep_no_filter() {
+    let stage = Stage::new(Way::Http, "filters = { timeout = \"10s\" }\n").await;
+    let filter = stage.logs(&json!({})).await;
+    sleep(Duration::from_secs(6)).await;
+    assert!(stage.result("eth_getFilterLogs", &json!([filter])).await.is_array());
+    sleep(Duration::from_secs(5)).await;
+    assert!(stage.is_gone(&filter).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_whose_time_is_over_is_none() {
+    let stage = Stage::new(Way::Http, "[filters]\nmax = 1\n").await;
+    for is_removed in [true, false] {
+        let filter = stage.blocks().await;
+        sleep(Duration::from_millis(300_001)).await;
+        // It has not been swept out yet.
+        assert_eq!(stage.count("blocks").await, 1.0);
+        if is_removed {
+            assert_eq!(stage.result("eth_uninstallFilter", &json!([filter])).await, false);
+        }
+    }
+    stage.blocks().await;
+    assert_eq!((stage.count("blocks").await, stage.dropped("timeout").await), (1.0, 2.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_not_hear_of_a_filter_gets_none() {
+    let stage = Stage::new(Way::Http, "").await;
+    for method in ["eth_newFilter", "eth_newBlockFilter", "eth_newPendingTransactionFilter"] {
+        let notification = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":[]}}"#);
+        assert_eq!(stage.proxy.post(notification).await.body, b"");
+    }
+    assert_eq!(stage.proxy.metric("steadfast_filters", "").await, 0.0);
+    let long = json!([{ "anything": "x".repeat(1 << 20) }]);
+    let answer = stage.ask("eth_newFilter", &long).await;
+    assert_eq!(answer["error"]["data"]["reason"], "filter_params", "{answer}");
 }

@@ -81,10 +81,37 @@ async fn where_no_node_pushes_one_filter_at_a_node_serves_all() {
 async fn what_no_node_can_tell_is_refused() {
     let stage = Stage::new(Way::Http, "").await;
     stage.devnet.nodes().for_each(|node| node.set_fault(Fault::not_offered(&["eth_newPendingTransactionFilter"])));
-    assert_eq!(stage.error("eth_newPendingTransactionFilter", &json!([])).await.0, -32002);
+    let (code, message) = stage.error("eth_newPendingTransactionFilter", &json!([])).await;
+    assert_eq!(code, -32601);
+    assert!(message.contains("eth_newPendingTransactionFilter"), "not the node's own words: {message}");
     assert_eq!(stage.proxy.metric("steadfast_filters", "kind=\"transactions\"").await, 0.0);
     let asked = || stage.devnet.nodes().map(|node| node.count("eth_newPendingTransactionFilter")).sum::<u64>();
     let before = asked();
     sleep(Duration::from_secs(60)).await;
     assert_eq!(asked(), before, "nodes are asked though nobody has a filter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_one_node_has_no_such_filter_another_is_asked() {
+    for away in
+        [Fault::not_offered(&["eth_newPendingTransactionFilter"]), Fault::refuse(&["eth_newPendingTransactionFilter"])]
+    {
+        let stage = Stage::new(Way::Http, "").await;
+        stage.devnet.el(0).set_fault(away);
+        let filter = stage.transactions().await;
+        let sent = stage.send(3);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.poll(&filter).await, sent);
+        // The first is asked again after a while, not with every poll.
+        assert_eq!(stage.devnet.el(0).count("eth_newPendingTransactionFilter"), 1);
+        assert_eq!(stage.devnet.el(1).count("eth_newPendingTransactionFilter"), 1);
+        assert_eq!(stage.proxy.side().await["active"], "el-1", "calls stay where they are");
+        stage.devnet.el(0).clear_faults();
+        sleep(Duration::from_secs(90)).await;
+        stage.poll(&filter).await;
+        let sent = stage.send(2);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.poll(&filter).await, sent, "the first has it now");
+        assert_eq!(stage.devnet.el(0).count("eth_newPendingTransactionFilter"), 2);
+    }
 }

@@ -6,11 +6,14 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use serde_json::{Value, json};
 use steadfast::devnet::Chain;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use super::{
     common::{
-        client::{Client, call},
+        client::{Client, ROUNDABOUT, call, with_headers},
         sim::Net,
         ws::Ws,
     },
@@ -19,6 +22,9 @@ use super::{
 
 /// Filters that a client has at once, at most.
 const MOST: usize = 6;
+/// Bytes that may be on their way on a connection whose client leaves, and that it reads before: together less than any answer has.
+const NARROW: usize = 16;
+const FEW: usize = 20;
 /// A poll needs no node, but it may wait a moment for what clients were shown already.
 const POLL_PATIENCE: Duration = Duration::from_secs(2);
 /// What needs a node waits as other calls do.
@@ -48,6 +54,8 @@ pub(crate) struct Report {
     pub(crate) filters: Vec<Told>,
     /// Filters that were not found though nobody had removed them.
     pub(crate) lost: usize,
+    /// Answers to polls that were lost.
+    pub(crate) unread: usize,
 }
 
 struct Poller {
@@ -56,11 +64,12 @@ struct Poller {
     filters: Vec<(String, Told)>,
     count: u64,
     lost: usize,
+    unread: usize,
 }
 
 /// Does as `plan` says, until its end.
 pub(crate) async fn poll(plan: Plan) -> Report {
-    let mut poller = Poller { plan, filters: Vec::new(), count: 0, lost: 0 };
+    let mut poller = Poller { plan, filters: Vec::new(), count: 0, lost: 0, unread: 0 };
     poller.make(&[false, true]).await;
     while Instant::now() < poller.plan.until {
         let rng = &mut poller.plan.rng;
@@ -77,11 +86,15 @@ pub(crate) async fn poll(plan: Plan) -> Report {
             1 if poller.filters.len() + 2 <= MOST => poller.make(&[true, false]).await,
             2 if poller.filters.len() > 2 => poller.remove().await,
             3 => poller.whole().await,
-            _ => {
+            chance => {
                 let mut some: Vec<usize> = (0..poller.filters.len()).collect();
                 rng.shuffle(&mut some);
                 some.truncate(rng.usize(1..=MOST));
-                poller.changes(&some).await;
+                if chance < 7 {
+                    poller.miss(&some).await;
+                } else {
+                    poller.changes(&some).await;
+                }
             }
         }
         if poller.filters.is_empty() {
@@ -90,7 +103,8 @@ pub(crate) async fn poll(plan: Plan) -> Report {
     }
     sleep_until(poller.plan.end).await;
     poller.changes(&(0..poller.filters.len()).collect::<Vec<_>>()).await;
-    Report { filters: poller.filters.into_iter().map(|(_, told)| told).collect(), lost: poller.lost }
+    let Poller { filters, lost, unread, .. } = poller;
+    Report { filters: filters.into_iter().map(|(_, told)| told).collect(), lost, unread }
 }
 
 impl Poller {
@@ -133,7 +147,6 @@ impl Poller {
                 polls: 0,
                 added: 0,
                 removed: 0,
-                again: 0,
             };
             self.filters.push((id.to_owned(), told));
         }
@@ -163,6 +176,31 @@ impl Poller {
             self.filters.remove(place);
             self.lost += 1;
         }
+    }
+
+    /// Polls these filters, and leaves in the midst of the answer: what it brings comes again.
+    async fn miss(&mut self, some: &[usize]) {
+        let poll = |place: &usize| json!([self.filters[*place].0]).to_string();
+        let calls: Vec<_> = some.iter().map(|place| call(1, "eth_getFilterChanges", &poll(place))).collect();
+        self.unread += calls.len();
+        let body = if calls.len() > 1 { format!("[{}]", calls.join(",")) } else { calls[0].clone() };
+        let mut io = self.plan.net.connect_through(NARROW, self.plan.port).await.unwrap();
+        let rng = &mut self.plan.rng;
+        let (pause, few) = (Duration::from_millis(rng.u64(1..1_500)), rng.usize(1..=FEW));
+        match rng.u8(..3) {
+            0 => {
+                let mut socket = Ws::open(io, "/").await;
+                socket.send(body).await;
+                leave(socket.socket.get_mut(), few, pause).await;
+            }
+            way => {
+                let headers = if way == 1 { "" } else { ROUNDABOUT };
+                io.write_all(&with_headers("/", headers, body.as_bytes())).await.unwrap();
+                leave(&mut io, few, pause).await;
+            }
+        }
+        // It is known to have left before the next poll.
+        sleep(Duration::from_millis(1)).await;
     }
 
     /// Asks for all that a filter wants, as a node has it now.
@@ -224,6 +262,12 @@ impl Poller {
     fn fail(&self, what: &str) -> ! {
         panic!("{}: {what}", self.plan.name)
     }
+}
+
+/// Reads so many bytes within `pause`, if they come.
+async fn leave(io: &mut DuplexStream, few: usize, pause: Duration) {
+    let mut taken = vec![0; few];
+    let _ = timeout(pause, io.read_exact(&mut taken)).await;
 }
 
 fn is_not_found(answer: &Value) -> bool {

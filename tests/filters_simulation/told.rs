@@ -21,8 +21,6 @@ pub(crate) struct Told {
     pub(crate) polls: usize,
     pub(crate) added: usize,
     pub(crate) removed: usize,
-    /// Blocks that were told while they stood.
-    pub(crate) again: usize,
 }
 
 impl Told {
@@ -41,9 +39,7 @@ impl Told {
         let block = chain.block_by_hash(hash_of(text)).unwrap_or_else(|| panic!("{name}: no such block: {text}"));
         let (number, parent) = (block.number, block.parent_hash.to_string());
         let at = |hash: &str| self.stands.iter().rposition(|(_, stands, _)| stands == hash);
-        // The chain may have fallen below the block by way of a branch that came and went between
-        // two polls, which is told to nobody.
-        self.again += usize::from(at(text).is_some());
+        assert!(at(text).is_none(), "{name}: block {number} {text} was told while it stood");
         assert!(number >= self.oldest, "{name}: block {number} {text} is from before {}", self.oldest);
         if let Some(place) = at(&parent) {
             self.stands.truncate(place + 1);

@@ -3,8 +3,13 @@
 use std::future::pending;
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 use crate::common::{
+    SOON,
     client::{ROUNDABOUT, call, with_headers},
     origin::{Origin, Reply},
     proxy::nodes,
@@ -153,6 +158,75 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
         }
         let ended = proxy.metric("steadfast_client_connections_ended_total", "reason=\"memory\"").await;
         assert!((ended - 1.0).abs() < 0.5, "{what}: {ended}");
+        until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
+    }
+}
+
+/// A client that is answered 250 kB and takes none of it, or not all.
+struct Reader {
+    what: &'static str,
+    is_websocket: bool,
+    bytes: Vec<u8>,
+    /// So much of it it takes.
+    takes: usize,
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_gives_way_to_others() {
+    const LONG: usize = 250_000;
+    let ask = call(7, "eth_getLogs", "[]");
+    let half = call(7, "eth_getBlockReceipts", "[]");
+    let batch = format!("[{ask}]");
+    let http = |what, headers: &str, body: &str, takes| {
+        let bytes = with_headers("/", headers, body.as_bytes());
+        Reader { what, is_websocket: false, bytes, takes }
+    };
+    for Reader { what, is_websocket, bytes, takes } in [
+        http("an answer", "", &ask, 0),
+        http("a batch", "", &batch, 0),
+        http("an answer beside the lane", ROUNDABOUT, &ask, 0),
+        http("a batch beside the lane", ROUNDABOUT, &batch, 0),
+        http("an answer that stands still at the node", "", &half, 100_000),
+        http("one that stands still beside the lane", ROUNDABOUT, &half, 100_000),
+        Reader { what: "a message", is_websocket: true, bytes: frame(0x81, ask.as_bytes()), takes: 0 },
+    ] {
+        let net = Net::default();
+        let origin = Origin::within(&net, |seen| match seen.method().as_str() {
+            "eth_getLogs" => Reply::result(seen, &format!("\"{}\"", "a".repeat(LONG))),
+            // Too long to be held back, and half of it.
+            "eth_getBlockReceipts" => Reply::act(async |mut io| {
+                let begins = format!("{{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"{}", "a".repeat(200_000));
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9000000\r\n\r\n";
+                io.write_all(&[head, &begins].concat().into_bytes()).await.ok()?;
+                pending().await
+            }),
+            _ => Reply::result(seen, "\"well\""),
+        })
+        .await;
+        let proxy = Proxy::launch(&net, &format!("max_client_memory = \"320KiB\"\n{}", nodes([origin.url()]))).await;
+        until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+        let mut reader = proxy.client().await;
+        if is_websocket {
+            reader = reader.upgraded("/").await;
+        }
+        reader.send(bytes).await;
+        if takes > 0 {
+            reader.bytes(takes).await;
+        }
+        until("it is counted", async || proxy.metric(HELD, "").await >= 200_000.0).await;
+        let params = format!("[\"{}\"]", "b".repeat(35_000));
+        for headers in ["", ROUNDABOUT] {
+            let mut other = proxy.client().await;
+            other.send(with_headers("/", headers, call(2, "eth_call", &params).as_bytes())).await;
+            let response = other.response().await;
+            assert_eq!(response.status, 200, "{what}, {headers:?}: {}", response.text());
+        }
+        let ended = proxy.metric("steadfast_client_connections_ended_total", "reason=\"memory\"").await;
+        assert!((ended - 1.0).abs() < 0.5, "{what}: {ended}");
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        let _ = timeout(SOON, reader.io.read_to_end(&mut rest)).await.expect("the connection is not ended");
+        assert!(rest.len() < LONG, "{what}: {} bytes of what was given up", rest.len());
         until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
     }
 }

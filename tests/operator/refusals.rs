@@ -1,15 +1,19 @@
 //! Which reason a call is given that no node answered: the true one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use steadfast::devnet::{Devnet, Fault, Options};
+use tokio::{io::AsyncWriteExt, time::sleep};
 
-use crate::common::{
-    client::{Response, call},
-    origin::{Origin, Reply},
-    proxy::nodes,
-    sim::{Net, Proxy},
-    until,
+use crate::{
+    answer,
+    common::{
+        client::{Response, call, post},
+        origin::{Origin, Reply, ok},
+        proxy::nodes,
+        sim::{Net, Proxy},
+        until,
+    },
 };
 
 /// So that the call is held for a moment only.
@@ -106,4 +110,42 @@ async fn requests_to_consensus_nodes_are_told_the_reason_too() {
     let refused = told().await;
     assert_eq!(refused.status, 503);
     assert!(refused.text().contains("the operator has taken out those that could"), "{}", refused.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_its_client_left_is_no_fault_of_a_full_node() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| {
+        let answer = ok(answer(seen.id(), "1"));
+        Reply::act(async move |mut io| {
+            sleep(Duration::from_millis(1500)).await;
+            io.write_all(&answer).await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    // Few places for calls, which slow ones have.
+    let node = format!("[[el.primary]]\nname = \"el-1\"\nhttp = \"{}\"\nmax_connections = 3\n", origin.url());
+    let proxy = Arc::new(Proxy::launch(&net, &node).await);
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let counts = async || {
+        let of = async |outcome| proxy.metric("steadfast_attempts_total", &format!("outcome=\"{outcome}\"")).await;
+        [of("abandoned").await, of("unreachable").await]
+    };
+    let before = counts().await;
+    let mut slow = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let proxy = proxy.clone();
+        slow.spawn(async move { proxy.post(call(1, "eth_gasPrice", "[]")).await.json() });
+    }
+    sleep(Duration::from_millis(100)).await;
+    let mut leaves = proxy.client().await;
+    leaves.send(post("/", call(2, "eth_sendTransaction", "[{}]").as_bytes())).await;
+    leaves.io.shutdown().await.unwrap();
+    let told = leaves.response().await.json();
+    assert_eq!(told["error"]["data"]["reason"], "attempts_failed", "{told}");
+    assert_eq!(origin.count("eth_sendTransaction"), 0, "it was sent for a client that had left");
+    assert_eq!(counts().await, [before[0] + 1.0, before[1]]);
+    assert!(slow.join_all().await.iter().all(|answer| answer["result"] == 1));
+    assert_eq!(proxy.verdicts().await, ["up"]);
 }

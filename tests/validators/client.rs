@@ -13,7 +13,7 @@ use crate::{
 fn earned(seed: u64, delays: [u64; 2], trouble: impl AsyncFnOnce(&Stage)) -> Earned {
     play(seed, async {
         let stage = Stage::set(Before::Node(0), delays).await;
-        let validator = stage.validator(Before::Node(0));
+        let validator = stage.validator(Before::Node(0), &Vec::from_iter(0..64));
         trouble(&stage).await;
         stage.at(13, Duration::from_secs(1)).await;
         validator.earned()
@@ -70,7 +70,7 @@ fn what_a_validator_loses_with_its_node_is_counted() {
         stage.at(4, SLOT * 5 / 6).await;
         stage.devnet.cl(0).clear_faults();
     });
-    assert_eq!((frozen.votes.wrong, frozen.votes.right, frozen.proposals.stale), (8, 88, 0), "{frozen}");
+    assert_eq!((frozen.votes.wrong, frozen.votes.right, frozen.proposals.orphaned), (8, 88, 0), "{frozen}");
     // Its answers are slow.
     let slow = earned(1, [0, 0], async |stage| {
         stage.at(3, SLOT * 5 / 6).await;
@@ -78,5 +78,6 @@ fn what_a_validator_loses_with_its_node_is_counted() {
         stage.at(4, SLOT * 11 / 12).await;
         stage.devnet.cl(0).clear_faults();
     });
-    assert_eq!((slow.votes.late, slow.proposals.missed), (8, 1), "{slow}");
+    // Its own block comes late by that, and so it votes for the one before.
+    assert_eq!((slow.votes.wrong, slow.proposals.late), (8, 1), "{slow}");
 }

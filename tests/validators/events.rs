@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Topic and data of the events that come until `millis` have passed.
-async fn listen(net: Net, port: u16, topics: &str, millis: u64) -> Vec<(String, Value)> {
+pub async fn listen(net: Net, port: u16, topics: &str, millis: u64) -> Vec<(String, Value)> {
     let mut io = net.connect(port).await.unwrap();
     let request = format!("GET /eth/v1/events?topics={topics} HTTP/1.1\r\nHost: proxy\r\n\r\n");
     io.write_all(request.as_bytes()).await.unwrap();
@@ -37,12 +37,12 @@ async fn listen(net: Net, port: u16, topics: &str, millis: u64) -> Vec<(String, 
     events
 }
 
-async fn metric(stage: &Stage, name: &str) -> f64 {
+async fn metric(stage: &Stage, name: &str, labels: &str) -> f64 {
     let admin = stage.app.as_ref().unwrap().admin_addr().port();
     let mut client = Client::over(stage.net.connect(admin).await.unwrap());
     client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     let text = client.response().await.text();
-    let lines = text.lines().filter(|line| line.starts_with(name));
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(labels));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
@@ -115,7 +115,7 @@ fn a_head_is_missed_by_no_stream_of_a_node_without_a_past() {
                 stage.devnet.cl(1).clear_fault("mute");
             }
             stage.at(10, Duration::from_secs(3)).await;
-            let skipped = metric(&stage, "steadfast_gaps_skipped_total").await;
+            let skipped = metric(&stage, "steadfast_gaps_skipped_total", "").await;
             let events = listening.join_next().await.unwrap().unwrap();
             let slots: Vec<&str> = events.iter().map(|(_, head)| head["slot"].as_str().unwrap()).collect();
             let all: Vec<String> = (25..25 + slots.len()).map(|slot| slot.to_string()).collect();
@@ -124,4 +124,25 @@ fn a_head_is_missed_by_no_stream_of_a_node_without_a_past() {
             stage.end().await;
         });
     }
+}
+
+#[test]
+fn a_node_that_is_lost_with_its_stream_is_no_failback() {
+    play(2, async {
+        let stage = Stage::set(Before::Proxy, [0, 0]).await;
+        let validator = stage.validator(Before::Proxy, &[1, 2, 3]);
+        stage.at(1, Duration::from_secs(3)).await;
+        // Its stream is seen to be lost before its port is seen to be closed.
+        stage.devnet.cl(0).set_fault(Fault::Down);
+        stage.at(2, Duration::from_secs(1)).await;
+        const SWITCHES: &str = "steadfast_switches_total";
+        let of = async |reason: &str| metric(&stage, SWITCHES, &format!("reason=\"{reason}\"")).await;
+        assert!(of("failback").await == 0.0 && of("events").await + of("down").await == 1.0);
+        // It is as well as ever, and home.
+        stage.devnet.cl(0).clear_fault("down");
+        stage.at(18, Duration::from_secs(1)).await;
+        assert!(of("failback").await == 1.0);
+        drop(validator);
+        stage.end().await;
+    });
 }

@@ -1,4 +1,4 @@
-//! A network of two consensus nodes, and what befalls the first of them.
+//! A network of two consensus nodes, and what changes there.
 
 use std::{
     io,
@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use fastrand::Rng;
 use steadfast::{
     app::App,
     devnet::{Address, Devnet, Fault, Options, Validator, ValidatorClient},
@@ -17,13 +16,16 @@ use steadfast::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::common::{proxy, sim::Net};
+use crate::{
+    common::{proxy, sim::Net},
+    script::{Change, What},
+};
 
 /// Unix time at the start.
 const DAWN: u64 = 1_800_000_000;
 pub const SLOT: Duration = Duration::from_secs(12);
 /// Slots at the start: three epochs.
-const PAST: u64 = 24;
+pub const PAST: u64 = 24;
 
 /// What the validator client points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +75,13 @@ impl Stage {
         Self { devnet, net, app, start }
     }
 
-    /// The slot that it is, counted like those of [`Stage::at`].
-    pub fn slot(&self) -> u64 {
-        (self.start.elapsed().as_secs() / SLOT.as_secs()).saturating_sub(1)
-    }
-
     pub async fn end(self) {
         if let Some(app) = self.app {
             app.shutdown().await;
         }
     }
 
-    pub fn validator(&self, before: Before) -> Validator {
+    pub fn validator(&self, before: Before, validators: &[u64]) -> Validator {
         let port = match before {
             Before::Proxy => self.app.as_ref().unwrap().addr().port(),
             Before::Node(node) => self.devnet.cl(node).addr().port(),
@@ -99,7 +96,7 @@ impl Stage {
             name: "pretend/1".to_owned(),
             beacon: Endpoint { host: "127.0.0.1".into(), port },
             dial,
-            validators: 0..64,
+            validators: validators.to_vec(),
             keeps_connections: before != Before::RoundRobin,
             fee_recipient: Address([0x11; 20]),
         })
@@ -115,44 +112,16 @@ impl Stage {
         sleep_until(self.start + SLOT * u32::try_from(slot + 1).unwrap() - Duration::from_millis(100)).await;
     }
 
-    /// One thing that happens to the first node, for as long as it lasts.
-    pub async fn befall(&self, what: Trouble, rng: &mut Rng) {
-        let node = self.devnet.cl(0);
-        let lasts = Duration::from_millis(rng.u64(1_000..40_000));
+    /// Makes the change when its time has come.
+    pub async fn change(&self, Change { at, node, what }: Change) {
+        sleep_until(self.start + at).await;
+        let node = self.devnet.cl(node);
         match what {
-            Trouble::Cut => {
-                node.set_fault(Fault::Down);
-                sleep(lasts).await;
-                node.clear_fault("down");
-            }
-            Trouble::Hang => {
-                node.set_fault(Fault::Hang);
-                sleep(lasts).await;
-                node.clear_fault("hang");
-            }
-            Trouble::Flap => {
-                for _ in 0..rng.u8(3..10) {
-                    node.set_fault(Fault::ElOffline);
-                    sleep(Duration::from_millis(rng.u64(300..4_000))).await;
-                    node.clear_fault("el_offline");
-                    sleep(Duration::from_millis(rng.u64(300..6_000))).await;
-                }
-            }
-            Trouble::Restart => {
-                node.set_fault(Fault::Down);
-                sleep(lasts / 4).await;
-                node.restart().await;
-            }
+            What::Begins(fault) => node.set_fault(fault),
+            What::Ends(name) => node.clear_fault(name),
+            What::Restarts => node.restart().await,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum Trouble {
-    Cut,
-    Hang,
-    Flap,
-    Restart,
 }
 
 struct RoundRobin {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Told once whether the last byte of an answer has been handed to the client's connection. Dropping it says that it has not.
+/// Told once whether the last byte of an answer has been written to the client's socket. Dropping it says that it has not.
 pub struct Receipt(Option<Box<dyn FnOnce(bool) + Send>>);
 
 impl Receipt {
@@ -26,6 +26,15 @@ impl Drop for Receipt {
         }
     }
 }
+
+/// A receipt is the same as itself alone.
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Receipt {}
 
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ use crate::{
     metrics::AttemptOutcome,
     net::{
         outgoing::Patience,
-        places::Rank,
+        places::{Caller, Rank},
         request::{Body, Request as Upstreamed},
         upstream::{Error, Progress, Response},
     },
@@ -58,6 +58,8 @@ pub struct Request {
     pub target: Target,
     /// The headers that nodes get.
     pub headers: HeaderMap,
+    /// The client's connection, which has its share of those to nodes.
+    pub caller: Option<Arc<Caller>>,
 }
 
 /// What came of an attempt.
@@ -201,6 +203,7 @@ async fn ask(
         headers: &request.headers,
         fresh: !request.route.is_repeatable(),
         rank: Rank::Call,
+        caller: request.caller.as_ref(),
     };
     let asked = upstream.request(head, body, patience, progress);
     // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.

@@ -78,8 +78,13 @@ impl Rest {
         let mut headers = request.headers.clone();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.remove(header::ACCEPT_ENCODING);
-        let request =
-            Request { route: Route::of("GET", &path), method: Method::GET, target: Target::parse(&path)?, headers };
+        let request = Request {
+            route: Route::of("GET", &path),
+            method: Method::GET,
+            target: Target::parse(&path)?,
+            headers,
+            caller: request.caller.clone(),
+        };
         let mut upload = Upload::whole(bytes::Bytes::new());
         let asked = attempt_holding(&self.pool, node, &request, &mut upload, PATIENCE, Some(&self.room));
         match tokio::time::timeout(PATIENCE, asked).await {

@@ -1,7 +1,7 @@
 //! How long each kind of request may take before something else is tried.
 //!
-//! What a validator waits for has its time in the slot: a third of it, and another node is asked beside the first. What a node may have
-//! to compute for minutes has no limit but the node's own life. Everything else has the time of an attempt.
+//! What a validator waits for has its time in the slot: when a part of it has passed, another node is asked beside the first. What a node may
+//! have to compute for minutes has no limit but the node's own life. Everything else has the time of an attempt.
 
 use std::time::Duration;
 
@@ -11,7 +11,11 @@ use crate::domain::rest::Class;
 /// Which clock a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// A third of a slot; then another node is asked beside the first.
+    /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates have a third of a slot each until they
+    /// are too late, so some of that is left to the other node. That is also more than the two seconds in which a node is found out that
+    /// is silent altogether, where slots take twelve.
+    Due,
+    /// A third of a slot; then the same.
     Soon,
     /// The time of an attempt; then another node is asked instead.
     Usual,
@@ -29,8 +33,9 @@ impl Clock {
         let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
         match steps[..] {
             ["validator", ..] if route.is_long() => Self::Long,
-            ["validator", ..] => Self::Soon,
-            ["beacon", "headers", ..] | ["beacon", "blocks", _, "root"] => Self::Soon,
+            ["validator", "duties" | "liveness", ..] => Self::Soon,
+            ["validator", ..] | ["beacon", "blocks", _, "root"] => Self::Due,
+            ["beacon", "headers", ..] => Self::Soon,
             ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
             _ if route.is_long() => Self::Long,
             _ => Self::Usual,
@@ -46,7 +51,11 @@ pub(super) fn is_wanted_whole(request: &Request) -> bool {
 impl Rest {
     /// How long a node has before another is asked beside it, where the request is of that kind.
     pub(super) fn beside(&self, request: &Request) -> Option<Duration> {
-        (Clock::of(request) == Clock::Soon).then(|| self.pool.slot() / 3)
+        match Clock::of(request) {
+            Clock::Due => Some(self.pool.slot() / 5),
+            Clock::Soon => Some(self.pool.slot() / 3),
+            Clock::Usual | Clock::Long => None,
+        }
     }
 }
 
@@ -60,11 +69,13 @@ mod tests {
     #[test]
     fn each_kind_of_request_has_its_clock() {
         for (method, path, clock, whole) in [
-            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Clock::Soon, true),
-            ("GET", "/eth/v1/validator/attestation_data?slot=1", Clock::Soon, true),
+            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Clock::Due, true),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1", Clock::Due, true),
+            ("GET", "/eth/v2/validator/aggregate_attestation?slot=1", Clock::Due, true),
+            ("GET", "/eth/v1/validator/sync_committee_contribution?slot=1", Clock::Due, true),
             ("POST", "/eth/v1/validator/duties/attester/1", Clock::Soon, true),
             ("POST", "/eth/v1/validator/beacon_committee_selections", Clock::Long, true),
-            ("GET", "/eth/v1/beacon/blocks/head/root", Clock::Soon, true),
+            ("GET", "/eth/v1/beacon/blocks/head/root", Clock::Due, true),
             ("GET", "/eth/v1/beacon/headers/head", Clock::Soon, false),
             ("GET", "/eth/v1/beacon/states/head/fork", Clock::Soon, false),
             ("GET", "/eth/v1/node/syncing", Clock::Usual, false),
@@ -81,6 +92,7 @@ mod tests {
                 method: Method::from_bytes(method.as_bytes()).unwrap(),
                 target: Target::parse(path).unwrap(),
                 headers: HeaderMap::new(),
+                caller: None,
             };
             assert_eq!((Clock::of(&request), is_wanted_whole(&request)), (clock, whole), "{method} {path}");
         }

@@ -67,6 +67,9 @@ struct Giving<'a> {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     running: Vec<Given<'a>>,
     heard: Heard,
+    /// Nodes that do not know the block which it names, and have not reached the head that clients
+    /// were told: they will.
+    behind: Vec<usize>,
     /// Whether it goes to all.
     everybody: bool,
     /// How long one node may take before a second has it too.
@@ -117,13 +120,22 @@ impl<'a> Course<'a> {
         let mut changes = self.rest.pool.subscribe();
         let mut giving = Giving::new(self);
         let mut aim = Aim::Another("");
+        let began = Instant::now();
         loop {
             let until = match aim {
                 Aim::Another(why) => {
                     aim = self.give_to_another(&mut giving, body, why).await?;
                     continue;
                 }
-                Aim::Wait(_) if !giving.is_under_way() => return giving.heard.end(self),
+                Aim::Wait(_) if !giving.is_under_way() => {
+                    let until = began + giving.late;
+                    let Some(node) = self.rest.catches_up(&mut giving.behind, until).await else {
+                        return giving.heard.end(self);
+                    };
+                    self.give(&mut giving, body, (node, None), "unknown_block");
+                    aim = Aim::Wait(Instant::now() + giving.late);
+                    continue;
+                }
                 Aim::Wait(until) => until,
             };
             // All arms are cancel-safe.
@@ -250,6 +262,7 @@ impl<'a> Giving<'a> {
             outcomes: mpsc::channel(pool.nodes.len().max(1)),
             running: Vec::new(),
             heard: Heard::default(),
+            behind: Vec::new(),
             everybody: *publish_to == PublishTo::All,
             late: pool.slot() / 4,
         }
@@ -297,6 +310,9 @@ impl<'a> Giving<'a> {
                 Next::Done(Box::new(known))
             }
             (answer, Said::Unknown) => {
+                if course.rest.pool.owes_head(node) {
+                    self.behind.push(node);
+                }
                 self.heard.names_unknown(answer, node);
                 Next::Another("unknown_block")
             }

@@ -11,9 +11,13 @@ use crate::domain::rest::Class;
 /// Between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whether what is asked for refers to the head.
+/// Whether what is asked for refers to the head: what validators ask, and whatever is asked of the head by its name.
 pub(super) fn is_of_the_head(request: &Request) -> bool {
-    request.route.is_duty && request.route.class == Class::Read
+    let names_the_head = || {
+        let path = request.target.path();
+        path.split('/').any(|step| step == "head") || path.trim_end_matches('/').ends_with("/beacon/headers")
+    };
+    request.route.class == Class::Read && (request.route.is_duty || names_the_head())
 }
 
 impl Rest {
@@ -22,12 +26,23 @@ impl Rest {
         if !is_of_the_head(request) || !self.pool.owes_head(node) {
             return;
         }
-        let until = Instant::now() + self.pool.slot() / 6;
+        self.catches_up(&mut vec![node], Instant::now() + self.pool.slot() / 6).await;
+    }
+
+    /// Waits until one of these nodes knows the head that clients were told. Takes that one away; none if none does until then.
+    pub(super) async fn catches_up(&self, behind: &mut Vec<usize>, until: Instant) -> Option<usize> {
         let mut changes = self.pool.subscribe();
-        while self.pool.owes_head(node) && Instant::now() < until {
-            self.pool.doubt(node);
+        loop {
+            if let Some(place) = behind.iter().position(|node| !self.pool.owes_head(*node)) {
+                return Some(behind.remove(place));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if behind.is_empty() || left.is_zero() {
+                return None;
+            }
+            behind.iter().for_each(|node| self.pool.doubt(*node));
             // News may come sooner; none is no reason to wait for longer.
-            let _ = timeout(LOOK.min(until - Instant::now()), changes.changed()).await;
+            let _ = timeout(LOOK.min(left), changes.changed()).await;
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Mining, reorganisations, branches and the mempool.
 
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
 use super::{super::view::View, *};
 
 fn chain(initial: u64) -> Arc<Chain> {
@@ -121,4 +126,74 @@ async fn old_blocks_are_pruned_with_their_transactions() {
     assert!(chain.places(old.transactions[0].transaction.hash).is_empty());
     assert_eq!(chain.snapshot().blocks.len(), KEPT_BLOCKS);
     assert_eq!(chain.state().by_hash.len(), KEPT_BLOCKS + 1);
+}
+
+/// A chain of ten blocks whose slot 11 begins in twelve seconds, and slots of twelve seconds; and what has it go on.
+fn beating(chain: &Arc<Chain>) -> (JoinSet<()>, impl AsyncFn(u64, u64)) {
+    let (start, slot) = (Instant::now(), Duration::from_secs(12));
+    let mut task = JoinSet::new();
+    task.spawn(beat(chain.clone(), slot, slot));
+    (task, async move |number: u64, seconds: u64| {
+        sleep_until(start + slot * u32::try_from(number - 10).unwrap() + Duration::from_secs(seconds)).await;
+    })
+}
+
+fn place(chain: &Chain) -> (u64, u64) {
+    let head = chain.head();
+    (head.number, head.slot)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_may_be_empty_and_a_late_block_left_out() {
+    let chain = chain(10);
+    chain.arrange(11, Turn::Empty);
+    chain.arrange(12, Turn::Block(Duration::from_secs(7)));
+    chain.arrange(13, Turn::Against(Duration::from_secs(1)));
+    chain.arrange(14, Turn::Against(Duration::from_secs(1)));
+    let (_task, at) = beating(&chain);
+    at(12, 6).await;
+    assert_eq!(place(&chain), (10, 10));
+    at(12, 8).await;
+    assert_eq!(place(&chain), (11, 12));
+    let late = chain.head();
+    at(13, 2).await;
+    assert_eq!(place(&chain), (11, 13), "in the late one's place");
+    assert_eq!(chain.head().parent_hash, chain.block(10).unwrap().hash);
+    assert!(chain.block_by_hash(late.hash).is_some());
+    at(14, 2).await;
+    assert_eq!(place(&chain), (12, 14), "one that was in time stays");
+    let slots = [10, 11, 12, 13, 14, 99].map(|slot| chain.as_of(slot).slot);
+    assert_eq!(slots, [10, 10, 10, 13, 14, 14]);
+    linked(&chain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clients_block_is_the_slots_block_unless_it_is_on_an_old_one() {
+    let chain = chain(10);
+    let paid = Address([7; 20]);
+    let propose = |slot: u64, parent: &Block| chain.propose(Proposal { slot, parent: parent.root, paid });
+    chain.leave_to_client(&[11, 13, 14, 15]);
+    let (_task, at) = beating(&chain);
+    at(11, 1).await;
+    assert_eq!(place(&chain), (10, 10), "nobody makes it for the client");
+    let tenth = chain.head();
+    propose(11, &tenth);
+    propose(11, &tenth);
+    assert_eq!((place(&chain), chain.head().paid), ((11, 11), Some(paid)));
+    let eleventh = chain.head();
+    propose(12, &eleventh);
+    assert_eq!(place(&chain), (11, 11), "that slot is nobody's");
+    at(13, 1).await;
+    assert_eq!((place(&chain), chain.head().paid), ((12, 12), None));
+    let twelfth = chain.head();
+    propose(13, &eleventh);
+    assert_eq!((chain.head().hash, chain.was_proposed(13)), (twelfth.hash, true), "it is nobody's head");
+    at(14, 9).await;
+    propose(14, &twelfth);
+    assert_eq!(place(&chain), (13, 14), "it came late");
+    at(15, 1).await;
+    assert!(!chain.was_proposed(15));
+    propose(15, &twelfth);
+    assert_eq!(place(&chain), (13, 15), "so the next goes past it");
+    linked(&chain);
 }

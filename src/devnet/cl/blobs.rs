@@ -18,7 +18,7 @@ pub(super) fn commitments(block: &Block) -> Vec<String> {
 }
 
 fn count(block: &Block) -> u64 {
-    if block.number > 0 && block.number.is_multiple_of(2) { BLOBS } else { 0 }
+    if block.slot > 0 && block.slot.is_multiple_of(2) { BLOBS } else { 0 }
 }
 
 /// Forty-eight bytes that belong to this blob.

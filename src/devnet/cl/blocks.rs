@@ -47,7 +47,7 @@ impl BlockId {
             Self::Head => Some(view.head().clone()),
             Self::Justified => Some(view.checkpoint(JUSTIFIED).clone()),
             Self::Finalized => Some(view.checkpoint(FINALIZED).clone()),
-            Self::Slot(slot) => view.block(slot).cloned(),
+            Self::Slot(slot) => view.in_slot(slot).cloned(),
             Self::Root(root) => chain.block_by_root(root).filter(|block| view.knows(block)),
         }
     }
@@ -56,7 +56,7 @@ impl BlockId {
 impl Api<'_> {
     pub(super) fn header(&self, id: &str) -> Outcome {
         let (id, block) = self.find(id)?;
-        Ok(self.described(Some(block.number), self.header_json(&block, self.lie(id))))
+        Ok(self.described(Some(block.slot), self.header_json(&block, self.lie(id))))
     }
 
     /// The head's header, or that of `slot`, or those of the children of `parent_root`, as the query says.
@@ -87,7 +87,7 @@ impl Api<'_> {
 
     pub(super) fn block_root(&self, id: &str) -> Outcome {
         let (_, block) = self.find(id)?;
-        Ok(self.described(Some(block.number), json!({"root": block.root.to_string()})))
+        Ok(self.described(Some(block.slot), json!({"root": block.root.to_string()})))
     }
 
     pub(super) fn block(&self, id: &str, wants_bytes: bool) -> Outcome {
@@ -99,7 +99,7 @@ impl Api<'_> {
         }
         let mut message = self.message(&block, self.lie(id));
         message["body"] = self.body(&block);
-        let finalized = block.number <= self.view.checkpoint(FINALIZED).number;
+        let finalized = block.slot <= self.view.checkpoint(FINALIZED).slot;
         let answer = json!({
             "version": FORK,
             "execution_optimistic": self.faults.has(&Fault::Optimistic),
@@ -127,11 +127,11 @@ impl Api<'_> {
     /// Whether the node has not thrown away what this store held of the block. The first block stays.
     pub(super) fn keeps(&self, store: Store, block: &Block) -> bool {
         let kept = self.faults.keeps(store);
-        kept.is_none_or(|slots| block.number == 0 || block.number + slots >= self.view.head().number)
+        kept.is_none_or(|slots| block.number == 0 || block.slot + slots >= self.view.head().slot)
     }
 
     fn kept(&self, slot: u64) -> Option<&Arc<Block>> {
-        self.view.block(slot).filter(|block| self.keeps(Store::Blocks, block))
+        self.view.in_slot(slot).filter(|block| self.keeps(Store::Blocks, block))
     }
 
     /// A liar lies of its head only.
@@ -152,8 +152,8 @@ impl Api<'_> {
     pub(super) fn message(&self, block: &Block, lie: u64) -> Value {
         let parent = if block.number == 0 { Hash::default() } else { block.parent_beacon_root() };
         json!({
-            "slot": (block.number + lie).to_string(),
-            "proposer_index": (block.number % 64).to_string(),
+            "slot": (block.slot + lie).to_string(),
+            "proposer_index": super::proposer(block.slot).to_string(),
             "parent_root": parent.to_string(),
             "state_root": block.beacon_state_root().to_string(),
         })

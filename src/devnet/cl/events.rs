@@ -60,7 +60,7 @@ impl Api<'_> {
         let mut stream = Stream {
             topics,
             seen: self.view.clone(),
-            finalized: self.view.checkpoint(FINALIZED).number,
+            finalized: self.view.checkpoint(FINALIZED).slot,
             faults: self.node.watch_faults(),
             chain: self.node.chain.watch(),
             comments,
@@ -127,7 +127,7 @@ impl Stream {
         for block in &change.added {
             events.extend(topics::of_block(&self.seen.at(block.number), &faults));
         }
-        let finalized = self.seen.checkpoint(FINALIZED).number;
+        let finalized = self.seen.checkpoint(FINALIZED).slot;
         if finalized > self.finalized {
             self.finalized = finalized;
             events.push(("finalized_checkpoint", topics::finalized(&self.seen, &faults)));

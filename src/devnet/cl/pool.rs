@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
+        chain::Proposal,
         gossip::{Kind, Taken},
         hash::{Address, Hash},
         http as answers,
@@ -106,7 +107,7 @@ impl Api<'_> {
         })
     }
 
-    /// Takes a signed block. One in SSZ is taken unread.
+    /// Takes a signed block, unless it is one on a block of which the node has not heard. One in SSZ is taken unread.
     pub(super) fn publish(&self, headers: &HeaderMap, body: &Bytes) -> Outcome {
         self.must_be_synced()?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
@@ -122,6 +123,11 @@ impl Api<'_> {
             // With its blobs, or without.
             let signed = if block["signed_block"].is_null() { &block } else { &block["signed_block"] };
             if let Some(taken) = self.read(Kind::Block, &signed["message"]) {
+                if !self.knows(taken.root) {
+                    return Err(Problem(StatusCode::BAD_REQUEST, format!("ParentUnknown: {}", taken.root)));
+                }
+                let paid = taken.fee_recipient.unwrap_or_default();
+                self.node.chain.propose(Proposal { slot: taken.slot, parent: taken.root, paid });
                 self.node.chain.gossip.take(taken);
             }
         }

@@ -51,41 +51,38 @@ pub(super) fn signature(of: &str, block: &Block) -> String {
 /// The root of the last block before an epoch; the first block's if there is none. Before the epoch has begun that is the head.
 pub(super) fn last_before(view: &View, epoch: u64) -> Hash {
     let slot = (epoch * SLOTS_PER_EPOCH).saturating_sub(1);
-    view.block(slot.min(view.head().number)).unwrap_or(view.genesis()).root
+    view.as_of(slot).head().root
 }
 
 /// The checkpoint that is `behind` epochs old.
 fn checkpoint(view: &View, behind: u64) -> Value {
     let block = view.checkpoint(behind);
-    json!({"epoch": (block.number / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
+    json!({"epoch": (block.slot / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
 }
 
 /// What attesters of the block's slot say. `view` ends with the block.
 pub(super) fn attestation_data(view: &View, slot: u64, index: &str) -> Value {
     let epoch = slot / SLOTS_PER_EPOCH;
     // An epoch that begins with empty slots has the last block before it for its target.
-    let target = match epoch > view.head().number / SLOTS_PER_EPOCH {
-        true => json!({"epoch": epoch.to_string(), "root": view.head().root.to_string()}),
-        false => checkpoint(view, 0),
-    };
+    let target = view.as_of(epoch * SLOTS_PER_EPOCH).head().root;
     json!({
         "slot": slot.to_string(),
         "index": index,
         "beacon_block_root": view.head().root.to_string(),
         "source": checkpoint(view, JUSTIFIED),
-        "target": target,
+        "target": {"epoch": epoch.to_string(), "root": target.to_string()},
     })
 }
 
 pub(super) fn reorg(old: &Block, new: &Block, depth: usize, faults: &Faults) -> Value {
     json!({
-        "slot": new.number.to_string(),
+        "slot": new.slot.to_string(),
         "depth": depth.to_string(),
         "old_head_block": old.root.to_string(),
         "new_head_block": new.root.to_string(),
         "old_head_state": old.beacon_state_root().to_string(),
         "new_head_state": new.beacon_state_root().to_string(),
-        "epoch": (new.number / SLOTS_PER_EPOCH).to_string(),
+        "epoch": (new.slot / SLOTS_PER_EPOCH).to_string(),
         "execution_optimistic": faults.has(&Fault::Optimistic),
     })
 }
@@ -95,7 +92,7 @@ pub(super) fn finalized(view: &View, faults: &Faults) -> Value {
     json!({
         "block": block.root.to_string(),
         "state": block.beacon_state_root().to_string(),
-        "epoch": (block.number / SLOTS_PER_EPOCH).to_string(),
+        "epoch": (block.slot / SLOTS_PER_EPOCH).to_string(),
         "execution_optimistic": faults.has(&Fault::Optimistic),
     })
 }
@@ -104,13 +101,13 @@ pub(super) fn finalized(view: &View, faults: &Faults) -> Value {
 pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value)> {
     let block = view.head();
     let optimistic = faults.has(&Fault::Optimistic);
-    let epoch = block.number / SLOTS_PER_EPOCH;
-    let slot = (block.number + faults.lie()).to_string();
+    let epoch = block.slot / SLOTS_PER_EPOCH;
+    let slot = (block.slot + faults.lie()).to_string();
     let (root, state) = (block.root.to_string(), block.beacon_state_root().to_string());
     let (before, now) = (last_before(view, epoch.saturating_sub(1)).to_string(), last_before(view, epoch).to_string());
-    let transition = block.number.is_multiple_of(SLOTS_PER_EPOCH);
-    let data = attestation_data(view, block.number, "0");
-    let validator = (block.number % 64).to_string();
+    let transition = block.slot.is_multiple_of(SLOTS_PER_EPOCH);
+    let data = attestation_data(view, block.slot, "0");
+    let validator = super::proposer(block.slot).to_string();
     let hash = block.hash.to_string();
     let parent = block.parent_hash.to_string();
     let header = json!({"beacon": {
@@ -185,8 +182,8 @@ pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value
         (
             "payload_attributes",
             json!({"version": FORK, "data": {
-                "proposer_index": ((block.number + 1) % 64).to_string(),
-                "proposal_slot": (block.number + 1).to_string(),
+                "proposer_index": super::proposer(block.slot + 1).to_string(),
+                "proposal_slot": (block.slot + 1).to_string(),
                 "parent_block_number": block.number.to_string(),
                 "parent_block_root": root,
                 "parent_block_hash": hash,
@@ -244,7 +241,7 @@ pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value
             "proposer_preferences",
             gloas(json!({
                 "message": {
-                    "dependent_root": now, "proposal_slot": (block.number + SLOTS_PER_EPOCH).to_string(),
+                    "dependent_root": now, "proposal_slot": (block.slot + SLOTS_PER_EPOCH).to_string(),
                     "validator_index": validator, "fee_recipient": "0x0000000000000000000000000000000000000000",
                     "target_gas_limit": "60000000",
                 },

@@ -77,7 +77,7 @@ impl Api<'_> {
     fn proposer_duties(&self, epoch: &str) -> Outcome {
         let epoch = self.epoch(epoch)?;
         let duties = (epoch * SLOTS_PER_EPOCH..(epoch + 1) * SLOTS_PER_EPOCH).map(|slot| {
-            json!({"pubkey": pubkey(slot % VALIDATORS), "validator_index": (slot % VALIDATORS).to_string(), "slot": slot.to_string()})
+            json!({"pubkey": pubkey(proposer(slot)), "validator_index": proposer(slot).to_string(), "slot": slot.to_string()})
         });
         Ok(self.dependent(epoch, duties.collect()))
     }
@@ -219,7 +219,7 @@ impl Api<'_> {
     fn epoch(&self, text: &str) -> Result<u64, Problem> {
         self.must_be_synced()?;
         let epoch = number(Some(text), "epoch")?;
-        let newest = self.view.head().number / SLOTS_PER_EPOCH + 1;
+        let newest = self.view.head().slot / SLOTS_PER_EPOCH + 1;
         if epoch > newest { Err(bad(&format!("epoch {epoch} is after the next one"))) } else { Ok(epoch) }
     }
 
@@ -232,7 +232,7 @@ impl Api<'_> {
 
     /// The view as of `slot`.
     fn at(&self, slot: u64) -> View {
-        self.view.at(slot)
+        self.view.as_of(slot)
     }
 }
 

@@ -179,6 +179,15 @@ impl Faults {
         methods.is_some_and(|named| is_named(named, method, params))
     }
 
+    /// How much longer the answer to such a request takes.
+    pub(in crate::devnet) fn slow_over(&self, method: &str, params: &str) -> Duration {
+        let ms = self.find(|fault| match fault {
+            Fault::SlowOver { ms, methods } if is_named(methods, method, params) => Some(*ms),
+            _ => None,
+        });
+        Duration::from_millis(ms.unwrap_or(0))
+    }
+
     /// The status of the page that such a request is answered with before the node hears of it.
     pub(in crate::devnet) fn gateway(&self, method: &str, params: &str) -> Option<u16> {
         self.find(|fault| match fault {

@@ -39,6 +39,7 @@ fn faults_are_read_from_json_and_from_words() {
         (r#"{"fault":"nulls","blocks":2}"#, "nulls", Some("2"), Fault::nulls(2)),
         (r#"{"fault":"eager","after":2}"#, "eager", Some("2"), Fault::eager(0, 2)),
         (r#"{"fault":"hang_over","methods":["a"]}"#, "hang-over", Some("a"), Fault::hang_over(&["a"])),
+        (r#"{"fault":"slow_over","ms":7,"methods":["a"]}"#, "slow-over", Some("7,a"), Fault::slow_over(7, &["a"])),
         (r#"{"fault":"gateway","status":502}"#, "gateway", Some("502"), Fault::gateway(502, &[])),
         (r#"{"fault":"pruned","slots":9}"#, "pruned", Some("9"), Fault::pruned(9, &[])),
         (
@@ -71,6 +72,7 @@ fn nonsense_is_refused() {
         ("down", Some("1")),
         ("refuse", None),
         ("pruned", None),
+        ("slow_over", Some("a")),
         ("pruned", Some("9,hopes")),
     ] {
         assert!(Fault::from_words(name, argument).is_err(), "{name}");

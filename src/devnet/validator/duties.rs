@@ -158,7 +158,7 @@ impl Shared {
     }
 
     fn indices(&self) -> Value {
-        self.client.validators.clone().map(|index| json!(index.to_string())).collect()
+        self.client.validators.iter().map(|index| json!(index.to_string())).collect()
     }
 }
 

@@ -45,27 +45,39 @@ pub struct Earned {
 /// How often a duty was done, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// In time, for the slot's block.
+    /// In time, for the slot's block, or the one before if the slot is empty.
     pub right: u64,
     /// For the slot's block, when two thirds of the slot were over (aggregates: the whole of it).
     pub late: u64,
-    /// For another block.
+    /// For another block than the chain has in the slot, or before it if the slot is empty.
     pub wrong: u64,
     /// Not at all.
     pub missed: u64,
 }
 
-/// Blocks of a client's validators.
+/// Blocks of a client's validators: what the chain has of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Proposals {
-    /// The fee recipient is the client's.
+    /// In the chain, in time, and the fee recipient is the client's.
     pub paid: u64,
-    /// It is somebody else.
+    /// In the chain, and the fee recipient is somebody else.
     pub unpaid: u64,
-    /// No block, or a third of the slot was over.
+    /// In the chain, when a third of the slot was over: the slot's voters did not wait for it.
+    pub late: u64,
+    /// Published, and not in the chain, which went on without it.
+    pub orphaned: u64,
+    /// Not published, or no node took it: the slot is empty.
     pub missed: u64,
-    /// Of all that there were, those on another block than the one before.
-    pub stale: u64,
+}
+
+impl std::ops::AddAssign for Proposals {
+    fn add_assign(&mut self, other: Self) {
+        self.paid += other.paid;
+        self.unpaid += other.unpaid;
+        self.late += other.late;
+        self.orphaned += other.orphaned;
+        self.missed += other.missed;
+    }
 }
 
 impl Tally {
@@ -100,10 +112,7 @@ impl std::ops::AddAssign<&Self> for Earned {
         self.sync_messages += *sync_messages;
         self.aggregates += *aggregates;
         self.contributions += *contributions;
-        self.proposals.paid += proposals.paid;
-        self.proposals.unpaid += proposals.unpaid;
-        self.proposals.missed += proposals.missed;
-        self.proposals.stale += proposals.stale;
+        self.proposals += *proposals;
         self.passed += passed;
         self.lost += lost;
         self.refreshed += refreshed;
@@ -121,12 +130,13 @@ impl fmt::Display for Tally {
 impl fmt::Display for Earned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { votes, sync_messages, aggregates, contributions, proposals, passed, lost, .. } = self;
-        let Proposals { paid, unpaid, missed, stale } = proposals;
+        let Proposals { paid, unpaid, late, orphaned, missed } = proposals;
         write!(
             f,
             "votes: {votes}; sync messages: {sync_messages}; aggregates: {aggregates}; contributions: {contributions}; "
         )?;
-        write!(f, "proposals: {paid} paid, {unpaid} without fee recipient, {missed} missed, {stale} on an old head; ")?;
+        write!(f, "proposals: {paid} paid, {unpaid} without fee recipient, {late} late, {orphaned} orphaned, ")?;
+        write!(f, "{missed} missed; ")?;
         write!(f, "{passed} for a head that had been passed; {lost} signed messages lost")
     }
 }
@@ -171,7 +181,7 @@ impl Shared {
         let taken = self.chain.taken(slot);
         let signed = self.ledger.lock().remove(&slot).unwrap_or_default();
         let of = |kind: Kind, validator: u64| taken.iter().find(|one| one.kind == kind && one.validator == validator);
-        let root = |slot: u64| self.chain.block(slot).map(|block| block.root);
+        let block = self.chain.as_of(slot);
         let (start, length) = (self.times.start_of(slot), self.times.slot);
         let count = |tally: &mut Tally, kind: Kind, validator: u64| {
             let is_in_time = |one: &Taken| match kind {
@@ -180,7 +190,7 @@ impl Shared {
             };
             *match of(kind, validator) {
                 None => &mut tally.missed,
-                Some(one) if Some(one.root) != root(slot) => &mut tally.wrong,
+                Some(one) if one.root != block.root => &mut tally.wrong,
                 Some(one) if is_in_time(one) => &mut tally.right,
                 Some(_) => &mut tally.late,
             } += 1;
@@ -191,20 +201,21 @@ impl Shared {
                 count(&mut earned.votes, Kind::Attestation, voter);
                 count(&mut earned.aggregates, Kind::Aggregate, voter);
             }
-            for member in self.client.validators.clone() {
+            for &member in &self.client.validators {
                 count(&mut earned.sync_messages, Kind::SyncMessage, member);
                 count(&mut earned.contributions, Kind::Contribution, member);
             }
             let proposer = super::super::cl::proposer(slot);
             if self.client.validators.contains(&proposer) {
-                let block = of(Kind::Block, proposer).filter(|block| block.at < start + length / 3);
-                *match block {
-                    None => &mut earned.proposals.missed,
-                    Some(block) if block.fee_recipient == Some(self.client.fee_recipient) => &mut earned.proposals.paid,
-                    Some(_) => &mut earned.proposals.unpaid,
-                } += 1;
-                earned.proposals.stale +=
-                    u64::from(block.is_some_and(|block| Some(block.root) != root(slot.saturating_sub(1))));
+                let is_in_time = of(Kind::Block, proposer).is_some_and(|block| block.at < start + length / 3);
+                let Proposals { paid, unpaid, late, orphaned, missed } = &mut earned.proposals;
+                match block.paid.filter(|_| block.slot == slot) {
+                    Some(recipient) if recipient != self.client.fee_recipient => *unpaid += 1,
+                    Some(_) => *if is_in_time { paid } else { late } += 1,
+                    // The slot has a block that somebody ordered.
+                    None if block.slot == slot => {}
+                    None => *if self.chain.was_proposed(slot) { orphaned } else { missed } += 1,
+                }
             }
             let is_lost = |(kind, validator, root): &&(Kind, u64, Hash)| {
                 !taken.iter().any(|one| (one.kind, one.validator, one.root) == (*kind, *validator, *root))

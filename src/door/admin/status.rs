@@ -34,8 +34,11 @@ pub(super) fn network(served: &Served) -> Value {
         "el": el.map(|pool| side(pool, pair)),
         "cl": cl.map(|pool| side(pool, pair)),
         "filters": served.views.as_ref().map(|views| {
-            let Counts { blocks, logs, transactions, backlog_bytes } = views.filters().counts();
-            json!({ "blocks": blocks, "logs": logs, "transactions": transactions, "backlog_bytes": backlog_bytes })
+            let Counts { blocks, logs, transactions, bytes, backlog_bytes } = views.filters().counts();
+            json!({
+                "blocks": blocks, "logs": logs, "transactions": transactions,
+                "bytes": bytes, "backlog_bytes": backlog_bytes,
+            })
         }),
         // Another than the active one, while that does not tell them.
         "events_from": served.events.as_ref().and_then(|events| events.source()).as_deref(),

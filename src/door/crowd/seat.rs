@@ -16,6 +16,8 @@ use super::Crowd;
 const BUSY: u64 = 0;
 /// Of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
+/// Of a seat whose connection has left it.
+const LEFT: u64 = u64::MAX - 1;
 /// Those that have become idle are noted up to this number; more than are ever asked for at once.
 const MOST_RESTED: usize = 256;
 
@@ -44,8 +46,13 @@ pub(super) struct Seat {
 /// A connection's place, given up when it is dropped. It is idle until it says that it is not.
 pub struct Place {
     crowd: Arc<Crowd>,
-    number: u64,
     seat: Arc<Seat>,
+}
+
+/// A connection that has left its seat and says farewell, until this is dropped.
+pub struct Linger {
+    crowd: Arc<Crowd>,
+    bytes: usize,
 }
 
 /// A request whose head has come, until it is answered: until this is dropped.
@@ -74,23 +81,39 @@ impl Common {
         self.is_asked.store(asks, Release);
     }
 
+    /// A moment as seats hold it.
+    fn millis(&self, moment: Instant) -> u64 {
+        let millis = moment.saturating_duration_since(self.started).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX / 2) + 1
+    }
+
     /// Those that became idle since this was asked last: since when, and their numbers.
     pub(super) fn take_rested(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut *self.rested.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+fn is_idle(state: u64) -> bool {
+    state != BUSY && state < LEFT
+}
+
 impl Seat {
-    /// One that is idle from now on.
-    pub(super) fn new(common: Arc<Common>, number: u64) -> Arc<Self> {
+    /// One that is idle from now on, or busy.
+    pub(super) fn new(common: Arc<Common>, number: u64, is_idle: bool) -> Arc<Self> {
         let seat = Self { state: AtomicU64::new(BUSY), number, bell: Notify::new(), task: OnceLock::new(), common };
-        seat.rests(Instant::now());
+        if is_idle {
+            seat.rests(Instant::now());
+        }
         Arc::new(seat)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Since when it is idle, if it is.
     pub(super) fn idle_since(&self) -> Option<u64> {
-        Some(self.state.load(Acquire)).filter(|state| ![BUSY, ENDED].contains(state))
+        Some(self.state.load(Acquire)).filter(|state| is_idle(*state))
     }
 
     /// Has it go, if it is idle since then.
@@ -100,14 +123,27 @@ impl Seat {
 
     fn begins(&self) -> bool {
         // An end stays one.
-        self.state.fetch_update(AcqRel, Acquire, |state| (state != ENDED).then_some(BUSY)).is_ok()
+        self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(BUSY)).is_ok()
     }
 
-    fn rests(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.common.started).as_millis();
-        let since = u64::try_from(since).unwrap_or(u64::MAX / 2) + 1;
-        // Only who is idle is ended, so that this cannot undo an end.
-        self.state.store(since, Release);
+    fn rests(&self, since: Instant) {
+        let since = self.common.millis(since);
+        // An end stays one.
+        if self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(since)).is_ok() {
+            self.tell(since);
+        }
+    }
+
+    fn refreshes(&self, since: Instant) {
+        let since = self.common.millis(since);
+        let newer = |state| (is_idle(state) && state < since).then_some(since);
+        if self.state.fetch_update(AcqRel, Acquire, newer).is_ok() {
+            self.tell(since);
+        }
+    }
+
+    /// Says since when it is idle, if that is asked.
+    fn tell(&self, since: u64) {
         if self.common.is_asked.load(Acquire) {
             let mut rested = self.common.rested.lock().unwrap_or_else(PoisonError::into_inner);
             if rested.len() < MOST_RESTED {
@@ -126,8 +162,8 @@ impl Seat {
 }
 
 impl Place {
-    pub(super) fn new(crowd: Arc<Crowd>, number: u64, seat: Arc<Seat>) -> Self {
-        Self { crowd, number, seat }
+    pub(super) fn new(crowd: Arc<Crowd>, seat: Arc<Seat>) -> Self {
+        Self { crowd, seat }
     }
 
     /// From now on something is under way; `false` when the connection has to go instead.
@@ -136,20 +172,34 @@ impl Place {
         self.seat.begins()
     }
 
-    /// From `now` on nothing is under way. To be called only after [`Place::begins`].
+    /// From `now` on nothing is under way.
     pub fn rests(&self, now: Instant) {
         self.seat.rests(now);
+    }
+
+    /// The client moves bytes, and is idle only since this moment, unless something is under way anyway.
+    pub fn refreshes(&self, since: Instant) {
+        self.seat.refreshes(since);
+    }
+
+    /// Leaves the seat to others, before the connection is at its end.
+    pub fn leave(&self) {
+        // It may have been chosen to go, and is gone.
+        match self.seat.state.swap(LEFT, AcqRel) {
+            LEFT => {}
+            state => self.crowd.leave(self.seat.number, state == ENDED),
+        }
+    }
+
+    /// Leaves the seat to others. The client may still be told of that, and of so many bytes before it; `None` when too many are.
+    pub fn lingers(self, bytes: usize) -> Option<Linger> {
+        self.leave();
+        self.crowd.lingers(bytes)
     }
 
     /// Notes that the head of a request has come. While its body comes, the connection is still idle.
     pub fn asked(&self) -> Asked {
         Asked(Seated(self.seat.clone()))
-    }
-
-    /// Completes when the connection has to go.
-    pub fn told_to_go(&self) -> impl Future<Output = ()> + Send + use<> {
-        let seat = self.seat.clone();
-        async move { seat.bell.notified().await }
     }
 
     /// The seat, for who does not keep the place.
@@ -163,6 +213,16 @@ impl Seated {
     #[must_use]
     pub fn begins(&self) -> bool {
         self.0.begins()
+    }
+
+    /// Completes when the connection has to go.
+    pub async fn told_to_go(&self) {
+        self.0.bell.notified().await;
+    }
+
+    /// As [`Place::refreshes`].
+    pub fn refreshes(&self, since: Instant) {
+        self.0.refreshes(since);
     }
 
     /// Has the task ended with the connection, wherever it is.
@@ -207,8 +267,18 @@ impl Drop for Asked {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // It may have been chosen to go, and is gone.
-        let had_to_go = self.seat.state.swap(BUSY, AcqRel) == ENDED;
-        self.crowd.leave(self.number, had_to_go);
+        self.leave();
+    }
+}
+
+impl Linger {
+    pub(super) fn new(crowd: Arc<Crowd>, bytes: usize) -> Self {
+        Self { crowd, bytes }
+    }
+}
+
+impl Drop for Linger {
+    fn drop(&mut self) {
+        self.crowd.lingers_no_more(self.bytes);
     }
 }

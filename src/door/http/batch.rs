@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 
+use super::Asker;
 use crate::{
     call::{
         Calls, Outcome, Terms,
@@ -21,8 +22,8 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body, NotARequest, Request},
     },
-    memory::{Account, CALL, Claim, Full},
-    net::{exchange::Broken, places::Caller},
+    memory::{CALL, Claim, Full},
+    net::exchange::Broken,
 };
 
 /// How many calls of a batch run at the same time.
@@ -48,7 +49,7 @@ pub(super) struct Batch {
     current: Option<Answer>,
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
-    /// Whose answers were given, told when the whole has left.
+    /// Whose answers were given, to be told when the whole has been written.
     receipts: Vec<Receipt>,
     over: bool,
     /// What its entries take, but for their answers.
@@ -66,10 +67,9 @@ impl Batch {
         entries: &[Result<Request<'_>, NotARequest<'_>>],
         headers: &[u8],
         arrived: Instant,
-        left: &Arc<AtomicBool>,
-        memory: &Arc<Account>,
+        asker: Asker<'_>,
     ) -> Result<Self, Full> {
-        let mut claim = memory.outgoing();
+        let mut claim = asker.memory.outgoing();
         claim.resize(entries.len() * size_of::<Waiting>() + entries.len().min(WIDTH) * CALL)?;
         let waiting = entries.iter().map(|entry| match entry {
             Ok(request) => Waiting::Call(body.slice_ref(request.raw)),
@@ -77,14 +77,15 @@ impl Batch {
         });
         let waiting: Vec<Waiting> = waiting.collect();
         let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
-        let (left, memory, caller) = (left.clone(), memory.clone(), Arc::<Caller>::default());
+        let (left, memory, caller) = (asker.left.clone(), asker.memory.clone(), asker.caller.clone());
         // A call's future is large, and is made when its turn has come.
         let entries = waiting.into_iter().map(move |entry| {
             let (calls, headers, left, memory) = (calls.clone(), headers.clone(), left.clone(), memory.clone());
             let caller = caller.clone();
             async move {
+                let asker = Asker { left: &left, memory: &memory, caller: &caller };
                 match entry {
-                    Waiting::Call(raw) => run(&calls, &raw, &headers, arrived, &left, &memory, &caller).await,
+                    Waiting::Call(raw) => run(&calls, &raw, &headers, arrived, asker).await,
                     Waiting::Wrong(why, id) => Entry::Ready(Refusal::NotARequest(why).body(id.as_deref())),
                 }
             }
@@ -105,25 +106,24 @@ impl Batch {
         self.current.is_some()
     }
 
+    /// Who is to be told when what was taken of it has been written: nobody until that is all of it.
+    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+        if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
+    }
+
     /// Runs a batch that nobody waits for to its end.
     pub(super) async fn run_out(mut self) {
         while self.entries.next().await.is_some() {}
     }
 }
 
-async fn run(
-    calls: &Calls,
-    raw: &[u8],
-    headers: &[u8],
-    arrived: Instant,
-    left: &AtomicBool,
-    memory: &Arc<Account>,
-    caller: &Arc<Caller>,
-) -> Entry {
+async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker: Asker<'_>) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // What is wrong with one answer would spoil those of all others.
-    let caller = Some(caller);
-    let terms = Terms { headers, arrived, avoid: &[], verify: Verify::All, left: Some(left), memory, caller };
+    let Asker { left, memory, caller } = asker;
+    let (left, caller) = (Some(&**left), Some(caller));
+    let (avoid, verify, longest) = (&[][..], Verify::All, usize::MAX);
+    let terms = Terms { headers, arrived, avoid, verify, left, memory, longest, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,
@@ -148,8 +148,6 @@ impl Stream for Batch {
                 }
             }
             if self.over {
-                // Whoever asks for more has passed on the last of it.
-                self.receipts.drain(..).for_each(|receipt| receipt.has_left());
                 return Poll::Ready(None);
             }
             let before = self.before;

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    ARRIVAL, IDLE, STALL, Service, answer, cut,
+    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer, cut,
     reply::{Content, Patience, Reply, put_decimal},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     door::{crowd::Place, site::Site},
     memory::{Account, Claim, Full, SMALL},
     metrics::Ended,
-    net::BoxIo,
+    net::{BoxIo, places::Caller},
 };
 
 /// Up to this size an answer is copied behind its head, for one plain write is cheaper than a vectored one.
@@ -59,6 +59,7 @@ pub(super) struct Lane<'a> {
     /// Whether the client has closed its side. It may wait for its answer all the same.
     left: Arc<AtomicBool>,
     memory: &'a Arc<Account>,
+    caller: &'a Arc<Caller>,
     /// What was read takes so much, also while it is answered.
     claim: Claim,
     /// How the client takes its answers.
@@ -94,7 +95,8 @@ enum Parsed {
 }
 
 impl<'a> Lane<'a> {
-    pub(super) fn new(io: BoxIo, service: &'a Service, memory: &'a Arc<Account>, place: &'a Place) -> Self {
+    pub(super) fn new(io: BoxIo, service: &'a Service, client: Client<'a>) -> Self {
+        let Client { memory, caller, place } = client;
         let (read, write, claim) = (BytesMut::new(), BytesMut::new(), memory.incoming());
         Self {
             io,
@@ -104,6 +106,7 @@ impl<'a> Lane<'a> {
             alarm: Alarm::default(),
             left: Arc::default(),
             memory,
+            caller,
             claim,
             pace: Pace::new(STALL, CLIENT_RATE),
             service,
@@ -141,9 +144,7 @@ impl<'a> Lane<'a> {
                             let now = Instant::now();
                             (needed, due) = (length, now + ARRIVAL);
                             // A client that sends has not been idle for as long as those that say nothing.
-                            if idle == IDLE {
-                                self.place.rests(now);
-                            }
+                            self.place.refreshes(now);
                             pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                         }
                         Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
@@ -176,6 +177,8 @@ impl<'a> Lane<'a> {
                                 let left = due.saturating_duration_since(now);
                                 pace.moved(pace.left().saturating_sub(left), count);
                                 due = now + pace.left();
+                                // A byte counts for as long as the least rate gives it.
+                                self.place.refreshes(due - ARRIVAL);
                             }
                             continue;
                         }
@@ -200,10 +203,11 @@ impl<'a> Lane<'a> {
             }
             // A client that is lost takes its call with it: one that still waits for a node is then
             // not sent.
-            let Self { io, read, alarm, pass, left, memory, service, .. } = &mut self;
+            let Self { io, read, alarm, pass, left, memory, caller, service, .. } = &mut self;
             let reply = {
                 let left = &*left;
-                let mut reply = pin!(answer(&calls, &body, pass, arrived, left, alarm, memory));
+                let asker = Asker { left, memory, caller };
+                let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
                 let mut patience = None;
                 loop {
                     // All arms are cancel-safe. What comes meanwhile is the next request's.
@@ -391,10 +395,13 @@ impl<'a> Lane<'a> {
                     self.write.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
                     self.write_out([&piece[..], b"\r\n"]).await?;
                 }
-                (None, Some(_)) => return Ok(()),
-                (None, None) => {
-                    self.write.put_slice(b"0\r\n\r\n");
-                    return self.write_out([]).await;
+                (None, length) => {
+                    if length.is_none() {
+                        self.write.put_slice(b"0\r\n\r\n");
+                        self.write_out([]).await?;
+                    }
+                    reply.body.has_left();
+                    return Ok(());
                 }
             }
         }

@@ -8,15 +8,14 @@ use std::{
     future::{pending, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body, Incoming},
     server::conn::http1,
     service::service_fn,
 };
@@ -27,27 +26,26 @@ use tokio::{
 };
 
 use super::{
-    ARRIVAL, IDLE, STALL, Service, answer,
-    bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Turn, Watch, bridge},
+    Asker, Client, IDLE, STALL, Service, answer,
+    bridge::{Bridge, End, Refusal as Refused, Rest, STAND_IN, Watch, bridge},
+    collect::{Unread, collect},
     cut, gate,
-    reply::{Content, Patience, Reply},
+    reply::{Content, Reply},
+    streamed::Streamed,
 };
 use crate::{
     call::alarm::Alarm,
-    domain::{
-        pace::{CLIENT_RATE, Pace},
-        refusal::Refusal,
-    },
+    domain::refusal::Refusal,
     door::{
         self, Admitted, NotAdmitted, Takeover,
-        crowd::{Asked, Place, Seated},
+        crowd::Seated,
         readiness::{Detail, Readiness},
         site::Site,
         stall::Stall,
     },
-    memory::{Account, Claim, Full},
+    memory::Account,
     metrics,
-    net::{BoxIo, exchange::Broken},
+    net::BoxIo,
 };
 
 /// How a connection ends here.
@@ -73,9 +71,9 @@ pub(super) async fn serve(
     io: BoxIo,
     read: Bytes,
     service: &Service,
-    memory: &Arc<Account>,
-    place: &Place,
+    client: Client<'_>,
 ) -> Result<Ended, hyper::Error> {
+    let Client { memory, caller, place } = client;
     let taken = Mutex::new(None);
     let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone(), memory.incoming());
     let respond = service_fn(|mut request: Request<Incoming>| {
@@ -85,8 +83,9 @@ pub(super) async fn serve(
         }
         let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
-            // Doors do not know each other: what goes on to another has the account beside it.
+            // Doors do not know each other: what goes on to another has account and client beside it.
             request.extensions_mut().insert(memory.clone());
+            request.extensions_mut().insert(caller.clone());
             let whole = request.body().is_end_stream();
             let asked = place.asked();
             // Who takes a body says when it is whole.
@@ -94,8 +93,14 @@ pub(super) async fn serve(
             if whole && !asked.seated().begins() {
                 // The connection is ended in this moment.
                 pending::<()>().await;
+            } else if !whole {
+                place.refreshes(Instant::now());
             }
             let mut response = answered(service, request, watch, taken).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // It has a place at the other door already.
+                place.leave();
+            }
             response.body_mut().turn = Some((turn, asked));
             if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
                 watch.streams();
@@ -110,6 +115,8 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .half_close(true)
+        // What it copies together, it passes over before it is written.
+        .writev(true)
         .max_buf_size(MAX_HEAD)
         .serve_connection(bridge, respond);
     let mut closing = service.closing.clone();
@@ -243,8 +250,7 @@ async fn answered(
         return refuse(&refused, is_beacon);
     }
     if gate::asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
-        service.usher.settle(&site).await;
-        let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers()));
+        let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers())).await;
         return switch(admitted, taken);
     }
     if let Err(refused) = gate::check_origin(&site, &request) {
@@ -329,7 +335,7 @@ async fn call(
     left: &Arc<AtomicBool>,
 ) -> Response<Streamed> {
     let arrived = Instant::now();
-    let memory = &door::account(&request);
+    let (memory, caller) = (&door::account(&request), &door::caller(&request));
     let Some(calls) = site.calls(request.uri().path()).cloned() else { return refuse(&NO_NETWORK, false) };
     if let Err(refused) = gate::check_coding(&request) {
         return refuse(&refused, false);
@@ -337,14 +343,14 @@ async fn call(
     let headers = forwarded(site, request.headers());
     let seated = request.extensions().get::<Seated>().cloned();
     let mut claim = memory.incoming();
-    match collect(request.into_body(), site.max_body, &mut claim).await {
+    match collect(request.into_body(), site.max_body, &mut claim, seated.as_ref()).await {
         Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
-            let mut alarm = Alarm::default();
+            let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller });
             // Both arms are cancel-safe: a call that is dropped is given up.
             let full = tokio::select! {
                 biased;
-                reply = answer(&calls, &body, &headers, arrived, left, &mut alarm, memory) => {
+                reply = answer(&calls, &body, &headers, arrived, asker, &mut alarm) => {
                     let mut response = framed(reply);
                     response.body_mut().claim = Some(claim);
                     return response;
@@ -372,42 +378,6 @@ fn last(reply: Reply) -> Response<Streamed> {
     let mut response = framed(reply);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-enum Unread {
-    TooLong,
-    /// What has come has to be given up for others.
-    Cut(Full),
-    NoRoom(Full),
-    Lost,
-    Late,
-}
-
-async fn collect(mut body: Incoming, limit: usize, claim: &mut Claim) -> Result<Bytes, Unread> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Unread::TooLong);
-    }
-    let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
-    loop {
-        let begun = Instant::now();
-        // All arms are cancel-safe.
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame,
-            full = poll_fn(|context| claim.account().poll_cut(context)) => return Err(Unread::Cut(full)),
-            () = sleep(pace.left()) => return Err(Unread::Late),
-        };
-        let Some(frame) = frame else { break };
-        let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
-        pace.moved(begun.elapsed(), piece.len());
-        if whole.len() + piece.len() > limit {
-            return Err(Unread::TooLong);
-        }
-        claim.resize(whole.capacity().max(whole.len() + piece.len())).map_err(Unread::NoRoom)?;
-        whole.extend_from_slice(&piece);
-    }
-    claim.set(whole.capacity());
-    Ok(whole.freeze())
 }
 
 /// The lines to send along: neither hop-by-hop ones nor those that `Connection` names.
@@ -461,39 +431,4 @@ fn framed(reply: Reply) -> Response<Streamed> {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
-}
-
-/// A reply's content as hyper wants it, with a deadline on each further piece.
-struct Streamed {
-    content: Content,
-    alarm: Alarm,
-    patience: Patience,
-    /// The request that it answers.
-    turn: Option<(Turn, Asked)>,
-    /// What the request takes until it is answered.
-    claim: Option<Claim>,
-}
-
-impl Streamed {
-    fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
-    }
-}
-
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { content, alarm, patience, .. } = &mut *self;
-        content.poll_in_time(context, alarm, patience).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.content.length() == Some(0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.content.length().map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
 }

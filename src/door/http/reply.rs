@@ -12,7 +12,10 @@ use tokio::time::Instant;
 
 use super::{STALL, batch::Batch};
 use crate::{
-    call::{alarm::Alarm, answer::Answer},
+    call::{
+        alarm::Alarm,
+        answer::{Answer, receipt::Receipt},
+    },
     domain::{
         pace::{NODE_RATE, Pace},
         refusal::Refusal,
@@ -95,12 +98,21 @@ impl Content {
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
-    /// Its last byte has been handed to the client's connection.
+    /// Its last byte has been written to the client's connection.
     pub(super) fn has_left(&mut self) {
-        if let Self::Answer(answer) = self
-            && let Some(receipt) = answer.take_receipt()
-        {
-            receipt.has_left();
+        match self {
+            Self::Answer(answer) => answer.take_receipt().into_iter().for_each(Receipt::has_left),
+            Self::Batch(batch) => batch.take_receipts().into_iter().for_each(Receipt::has_left),
+            Self::Ready(_) | Self::Piped(_) => {}
+        }
+    }
+
+    /// Who is to be told when what was taken last has been written: nobody until that is all of it.
+    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+        match self {
+            Self::Answer(answer) if answer.length() == Some(0) => answer.take_receipt().into_iter().collect(),
+            Self::Batch(batch) => batch.take_receipts(),
+            Self::Answer(_) | Self::Ready(_) | Self::Piped(_) => Vec::new(),
         }
     }
 
@@ -136,14 +148,7 @@ impl Content {
         match self {
             Self::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Ready(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Self::Answer(answer) => {
-                let piece = ready!(answer.poll_piece(context));
-                if answer.length() == Some(0) && matches!(piece, Some(Ok(_)) | None) {
-                    // The server library need not ask for what comes behind it.
-                    self.has_left();
-                }
-                Poll::Ready(piece)
-            }
+            Self::Answer(answer) => answer.poll_piece(context),
             Self::Batch(batch) => Pin::new(batch).poll_next(context),
             Self::Piped(piped) => piped.poll_piece(context),
         }

@@ -21,7 +21,11 @@ use super::{
     subscriptions::{Scribe, Subscriptions, scribe},
 };
 use crate::{
-    call::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer},
+    call::{
+        Calls, Outcome, Terms,
+        alarm::Alarm,
+        answer::{Answer, receipt::Receipt},
+    },
     config::Verify,
     domain::{
         method::{Again, Method},
@@ -76,7 +80,7 @@ enum Reply {
 }
 
 impl Client {
-    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, max_outbound: usize) -> Self {
+    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, caller: Arc<Caller>, max_outbound: usize) -> Self {
         Self {
             mailbox,
             subscriptions: Subscriptions::default(),
@@ -84,7 +88,7 @@ impl Client {
             headers,
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
-            caller: Arc::default(),
+            caller,
             spare: Mutex::default(),
         }
     }
@@ -110,10 +114,9 @@ impl Client {
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text) => self.send(text, None).await,
-                    Reply::Subscribed(text, prepared) => self.send(text, Some(prepared)).await,
+                    Reply::Text(text) => self.send(text, share.take_receipts(), None).await,
+                    Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared)).await,
                 }
-                share.has_left();
                 return Ok(());
             }
             Ok(Body::Batch(entries)) if entries.is_empty() => Refusal::NotARequest("the batch is empty").body(None),
@@ -125,7 +128,7 @@ impl Client {
                 return Box::pin(self.batch(network, &entries, arrived)).await;
             }
         };
-        self.send(refusal.into(), None).await;
+        self.send(refusal.into(), Vec::new(), None).await;
         Ok(())
     }
 
@@ -193,8 +196,7 @@ impl Client {
         }
         if !text.is_empty() {
             text.put_u8(b']');
-            self.send(text.freeze(), begins).await;
-            share.has_left();
+            self.send(text.freeze(), share.take_receipts(), begins).await;
         }
         Ok(())
     }
@@ -304,7 +306,9 @@ impl Client {
     fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize]) -> Terms<'t> {
         // A WebSocket whose one side is closed is over.
         let (memory, caller) = (self.mailbox.memory(), Some(&self.caller));
-        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory, caller }
+        // In a batch, brackets stand around it.
+        let longest = self.max_outbound.saturating_sub(2);
+        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory, longest, caller }
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
@@ -388,8 +392,9 @@ impl Client {
     }
 
     /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow, and so
-    /// they leave a quarter to notifications. What `begins` with it begins before anything else happens.
-    async fn send(&self, text: Bytes, begins: impl IntoIterator<Item = Prepared>) {
+    /// they leave a quarter to notifications. `receipts` are told whether it is written. What `begins` with it begins before anything else
+    /// happens.
+    async fn send(&self, text: Bytes, receipts: Vec<Receipt>, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();
             if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound / 4 * 3 {
@@ -397,7 +402,7 @@ impl Client {
             }
             self.drained.notified().await;
         }
-        self.mailbox.push_answer(text);
+        self.mailbox.push_answer_with(text, receipts);
         for prepared in begins {
             self.subscriptions.begin(prepared);
         }

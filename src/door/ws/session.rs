@@ -3,6 +3,7 @@
 //! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way: the set is told which of them
 //! woke it, so that a notification on its way to the client costs no look at them.
 
+mod news;
 mod slow;
 mod turns;
 
@@ -21,10 +22,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
-use self::{slow::Begun, turns::Queued};
+use self::{news::Event, slow::Begun, turns::Queued};
 use super::{
     frame::{self, Closing, NO_ROOM, Opcode},
     message::{Client, Message, Network},
@@ -34,10 +35,13 @@ use super::{
 use crate::{
     config::Ws,
     domain::pace::{CLIENT_RATE, Pace},
-    door::{crowd::Place, site::Site},
+    door::{
+        crowd::{Linger, Place},
+        site::Site,
+    },
     memory::Account,
     metrics::Metrics,
-    net::{BoxFuture, BoxIo},
+    net::{BoxFuture, BoxIo, places::Caller},
     view::{self, Letter, Mailbox},
 };
 
@@ -90,6 +94,9 @@ pub(super) struct Session {
     queued_bytes: usize,
     limits: Limits,
     heard: Instant,
+    /// When to see whether the client is there.
+    tick: Instant,
+    is_going_down: bool,
     /// Whether a ping is unanswered.
     pinged: bool,
     /// Whether the writer has to wait for the client, and since when.
@@ -102,9 +109,18 @@ pub(super) struct Session {
     begun: Option<Begun>,
     /// Whether an event will tell whether it is late.
     is_message_watched: bool,
-    /// The connection's place among all WebSockets, where it stands as idle while it has neither calls nor subscriptions.
-    place: Place,
+    standing: Standing,
     is_idle: bool,
+}
+
+/// How the connection stands among all WebSockets.
+enum Standing {
+    /// It has a place, as idle while it has neither calls nor subscriptions.
+    Seated(Place),
+    /// It had to leave, and may say farewell.
+    Lingers(#[expect(dead_code, reason = "held for its drop")] Linger),
+    /// It had to leave at once.
+    Left,
 }
 
 #[derive(Clone, Copy)]
@@ -136,26 +152,6 @@ enum State {
     Answering,
 }
 
-/// What may happen beside messages and letters.
-enum Event {
-    /// A message of so many calls and bytes was served.
-    Served(usize, usize, Result<(), Closing>),
-    /// It is time to see whether the client is there.
-    Tick,
-    /// It is time to see whether the client takes what is written.
-    Stalled,
-    /// It is time to see whether a message that has begun has come.
-    Late,
-    /// The connection has to go for another.
-    Crowded,
-    GoingDown,
-    Reloaded,
-    /// There is no more time for what is under way.
-    LastCall,
-    /// The client did not close its side.
-    Farewell,
-}
-
 impl Session {
     #[expect(clippy::too_many_arguments, reason = "each is handed through once")]
     pub(super) fn new(
@@ -167,11 +163,12 @@ impl Session {
         signals: Signals,
         metrics: Arc<Metrics>,
         memory: &Arc<Account>,
+        caller: Arc<Caller>,
         place: Place,
     ) -> Self {
-        let limits = Limits::of(&site.load().ws);
+        let (limits, now) = (Limits::of(&site.load().ws), Instant::now());
         let mailbox = Mailbox::of(memory, limits.max_outbound);
-        let client = Arc::new(Client::new(mailbox.clone(), headers, limits.max_outbound));
+        let client = Arc::new(Client::new(mailbox.clone(), headers, caller, limits.max_outbound));
         let mut session = Self {
             io,
             reader: Reader::new(read, limits.max_message),
@@ -192,32 +189,29 @@ impl Session {
             queued_calls: 0,
             queued_bytes: 0,
             limits,
-            heard: Instant::now(),
+            heard: now,
+            tick: now + limits.ping_interval,
+            is_going_down: false,
             pinged: false,
             stalled: None,
             pace: Pace::new(STALL, CLIENT_RATE),
             is_stall_watched: false,
             begun: None,
             is_message_watched: false,
-            place,
-            is_idle: true,
+            standing: Standing::Seated(place),
+            is_idle: false,
         };
-        let crowded = session.place.told_to_go();
-        session.work.push(Box::pin(async move {
-            crowded.await;
-            Event::Crowded
-        }));
-        session.watch();
-        session.at(session.heard + limits.ping_interval, || Event::Tick);
+        session.note_idleness();
+        session.hear();
         session
     }
 
-    /// Serves the client to its end.
-    pub(super) async fn run(mut self) {
+    /// Serves the client to its end, which is counted for as long as `_counted` is held.
+    pub(super) async fn run(mut self: Box<Self>, _counted: impl Drop) {
         poll_fn(|context| self.poll(context)).await;
         if matches!(self.state, State::Answering) {
-            // Under TLS, the end has to be said too.
-            let _ = timeout(FAREWELL, self.io.shutdown()).await;
+            // Under TLS, the end has to be said too. In a box, so that nobody keeps the room for it before.
+            let _ = Box::pin(timeout(FAREWELL, self.io.shutdown())).await;
         }
     }
 
@@ -310,6 +304,7 @@ impl Session {
             let before = self.writer.waiting();
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
+                Poll::Pending if matches!(self.standing, Standing::Left) => return ControlFlow::Break(()),
                 Poll::Pending => {
                     self.mailbox.note_unwritten(self.writer.waiting());
                     self.stall(before);
@@ -319,6 +314,7 @@ impl Session {
                     if self.stalled.take().is_some() {
                         self.mailbox.note_unwritten(0);
                         self.pace = Pace::new(STALL, CLIENT_RATE);
+                        self.refreshes(Instant::now());
                     }
                 }
             }
@@ -348,15 +344,13 @@ impl Session {
                 break false;
             }
             match self.mailbox.poll_next(context) {
-                Poll::Ready(Letter::Answer(text)) => self.writer.text(text),
-                Poll::Ready(Letter::Note(note)) => self.writer.parts(&note.parts()),
                 Poll::Ready(Letter::Close(why)) => {
                     self.mailbox_ends(why);
                     break true;
                 }
+                Poll::Ready(letter) => taken += self.writer.put(letter),
                 Poll::Pending => break true,
             }
-            taken += 1;
         };
         if taken > 0 {
             self.metrics.messages_out(taken);
@@ -385,11 +379,19 @@ impl Session {
                     self.close(&closing);
                 }
             }
-            Event::Tick => return self.tick(),
+            Event::Tick => {
+                self.tick()?;
+                self.hear_on();
+            }
             Event::Stalled => self.look_for_stall(),
             Event::Late => self.look_for_message(),
-            Event::Crowded => self.make_room(),
+            Event::Crowded => {
+                self.make_room();
+                self.hear_on();
+            }
             Event::GoingDown => {
+                self.is_going_down = true;
+                self.hear_on();
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;
                 self.at(Instant::now() + grace.mul_f64(LAST_CALL), || Event::LastCall);
@@ -402,7 +404,7 @@ impl Session {
                 if site.network(&self.network).is_none_or(|network| network.calls.is_none()) {
                     self.leave(GONE);
                 }
-                self.watch();
+                self.hear_on();
             }
             Event::LastCall => {
                 if let State::Leaving(closing) = &self.state {
@@ -430,15 +432,22 @@ impl Session {
         }
         let interval = self.limits.ping_interval;
         if now < self.heard + interval {
-            self.at(self.heard + interval, || Event::Tick);
+            self.tick = self.heard + interval;
         } else if self.pinged {
             return ControlFlow::Break(());
         } else {
             self.pinged = true;
             self.writer.control(Opcode::Ping, &[]);
-            self.at(now + interval, || Event::Tick);
+            self.tick = now + interval;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Waits on for what may happen, unless the close frame came in between, with which that begins anew.
+    fn hear_on(&mut self) {
+        if matches!(self.state, State::Open | State::Leaving(_)) {
+            self.hear();
+        }
     }
 
     /// Takes no further messages, and closes when what is under way has ended.
@@ -456,7 +465,9 @@ impl Session {
     /// Drops what is under way and closes.
     fn close(&mut self, closing: &Closing) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
-            self.end(State::Closing);
+            // Who has no place is not waited for.
+            let is_seated = matches!(self.standing, Standing::Seated(_));
+            self.end(if is_seated { State::Closing } else { State::Answering });
             self.writer.close(Some(closing.code), closing.reason);
         }
     }
@@ -471,28 +482,8 @@ impl Session {
         self.served = 0;
         self.calls = 0;
         self.served_bytes = 0;
+        self.note_idleness();
+        self.hear();
         self.at(Instant::now() + FAREWELL, || Event::Farewell);
-    }
-
-    /// Waits for news of the proxy itself.
-    fn watch(&mut self) {
-        let Signals { mut closing, mut reloads } = self.signals.clone();
-        self.is_work_new = true;
-        self.work.push(Box::pin(async move {
-            // Both arms are cancel-safe. A proxy that is gone goes down.
-            tokio::select! {
-                biased;
-                _ = closing.wait_for(|closing| *closing) => Event::GoingDown,
-                changed = reloads.changed() => if changed.is_ok() { Event::Reloaded } else { Event::GoingDown },
-            }
-        }));
-    }
-
-    fn at(&mut self, when: Instant, event: fn() -> Event) {
-        self.is_work_new = true;
-        self.work.push(Box::pin(async move {
-            sleep_until(when).await;
-            event()
-        }));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -11,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite as _;
 
 use super::frame::{Opcode, put_head};
-use crate::net::BoxIo;
+use crate::{call::answer::receipt::Receipt, net::BoxIo, view::Letter};
 
 /// Up to this size a message is copied behind its head, for one plain write is cheaper than a vectored one.
 const FLATTEN: usize = 16 * 1024;
@@ -33,6 +34,8 @@ pub(super) struct Writer {
     long: Bytes,
     /// Frames that come behind that.
     behind: Vec<u8>,
+    /// Who is told when so many bytes more have been written.
+    receipts: VecDeque<(usize, Receipt)>,
 }
 
 impl Writer {
@@ -51,8 +54,22 @@ impl Writer {
         self.gathered.len() - self.at + self.long.len() + self.behind.len()
     }
 
+    /// What waited for the client, if there is something to write in it: tells how many messages that is. There must be room for it.
+    pub(super) fn put(&mut self, letter: Letter) -> u64 {
+        match letter {
+            Letter::Answer(text) => self.text(text),
+            Letter::Note(note) => self.parts(&note.parts()),
+            Letter::Receipts(receipts) => {
+                self.expect(receipts);
+                return 0;
+            }
+            Letter::Close(_) => return 0,
+        }
+        1
+    }
+
     /// A text message. There must be room for it.
-    pub(super) fn text(&mut self, text: Bytes) {
+    fn text(&mut self, text: Bytes) {
         let gathered = self.gathered();
         put_head(gathered, Opcode::Text, text.len());
         if text.len() <= FLATTEN {
@@ -62,8 +79,23 @@ impl Writer {
         }
     }
 
+    /// Has `receipts` told when all that was put so far has been written.
+    fn expect(&mut self, receipts: Vec<Receipt>) {
+        let waiting = self.waiting();
+        self.receipts.extend(receipts.into_iter().map(|receipt| (waiting, receipt)));
+        self.tell(0);
+    }
+
+    /// So many bytes more have been written.
+    fn tell(&mut self, count: usize) {
+        self.receipts.iter_mut().for_each(|(waiting, _)| *waiting = waiting.saturating_sub(count));
+        while let Some((_, receipt)) = self.receipts.pop_front_if(|(waiting, _)| *waiting == 0) {
+            receipt.has_left();
+        }
+    }
+
     /// A text message made of parts.
-    pub(super) fn parts(&mut self, parts: &[&[u8]]) {
+    fn parts(&mut self, parts: &[&[u8]]) {
         let gathered = self.gathered();
         put_head(gathered, Opcode::Text, parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| gathered.extend_from_slice(part));
@@ -135,6 +167,9 @@ impl Writer {
                 self.gathered = std::mem::take(&mut self.behind);
                 self.at = 0;
             }
+            if !self.receipts.is_empty() {
+                self.tell(count);
+            }
         }
         // A simulated stream may keep something back.
         Pin::new(io).poll_flush(context)
@@ -158,7 +193,10 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{
+        sync::{Arc, Mutex},
+        task::Waker,
+    };
 
     use tokio::io::{AsyncReadExt, duplex};
 
@@ -183,5 +221,39 @@ mod tests {
         for (n, frame) in taken.chunks_exact(100).enumerate() {
             assert_eq!((frame[1], frame[2], frame[99]), (98, b'a' + (n % 26) as u8, b'a' + (n % 26) as u8), "{n}");
         }
+    }
+    #[tokio::test]
+    async fn receipts_are_told_when_their_message_is_written() {
+        let (near, mut far) = duplex(1000);
+        let (mut io, mut writer): (BoxIo, _) = (Box::new(near), Writer::default());
+        let mut context = Context::from_waker(Waker::noop());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let receipt = |n: usize| {
+            let told = told.clone();
+            vec![Receipt::new(move |has_left| told.lock().unwrap().push((n, has_left)))]
+        };
+        for n in 0..4 {
+            // The last one is long, and a pong is put behind it.
+            writer.text(vec![b'x'; if n < 3 { 898 } else { 2 * FLATTEN }].into());
+            writer.expect(receipt(n));
+        }
+        writer.control(Opcode::Pong, b"");
+        let mut space = vec![0; 50_000];
+        let mut taken = 0;
+        let mut seen = Vec::new();
+        while writer.poll_flush(&mut io, &mut context).is_pending() {
+            seen.push((told.lock().unwrap().len(), taken));
+            taken += far.read(&mut space[..500]).await.unwrap();
+        }
+        // A message of 898 bytes takes 902, of which the pipe holds 1000 that nobody has read.
+        for (count, taken) in seen {
+            assert_eq!(count, ((taken + 1000) / 902).min(3 + usize::from(taken + 1000 >= 3 * 902 + 10 + 2 * FLATTEN)));
+        }
+        assert_eq!(*told.lock().unwrap(), [(0, true), (1, true), (2, true), (3, true)]);
+        writer.text(vec![b'x'; 2000].into());
+        writer.expect(receipt(4));
+        assert!(writer.poll_flush(&mut io, &mut context).is_pending());
+        drop(writer);
+        assert_eq!(told.lock().unwrap().last(), Some(&(4, false)));
     }
 }

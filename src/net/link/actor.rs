@@ -5,6 +5,7 @@ use std::{
     future::ready,
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +17,6 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
     Command, Patience, Shared, Signal, Status,
-    backoff::{Backoff, LONGEST},
     connect::Connector,
     feed::{News, Outlet},
     frame::Answer,
@@ -24,12 +24,17 @@ use super::{
     table::{Effect, Table},
     wire::{Event, Wire},
 };
-use crate::metrics::LinkMetrics;
+use crate::{domain::backoff::Backoff, metrics::LinkMetrics};
 
 /// How many frames are taken in a row before it is the callers' turn.
 const MAX_FRAMES: usize = 64;
 /// How many calls are written at once.
 const MAX_BATCH: usize = 64;
+/// The first and the longest pause between attempts to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The longest pause while the node refuses the handshake: a wrong key, or too many requests, do
+/// not pass in a moment.
+const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 
 /// Opens the connection, keeps it open, and does what the handle asks for.
 pub struct Actor {
@@ -75,7 +80,7 @@ impl Actor {
             table: Table::new(shared.clone(), patience.answer),
             shared,
             status,
-            backoff: Backoff::new(seed),
+            backoff: Backoff::jittered(PAUSES.0, PAUSES.1, seed),
             feeds: BTreeMap::new(),
             outgoing: VecDeque::new(),
         }
@@ -95,14 +100,15 @@ impl Actor {
                 Ok(wire) => {
                     let since = Instant::now();
                     let End::Lost(why) = self.with(wire).await else { return };
-                    if since.elapsed() >= LONGEST {
+                    if since.elapsed() >= PAUSES.1 {
                         self.backoff.reset();
                     }
                     why
                 }
             };
             self.down(&why);
-            let delay = self.backoff.delay(refused);
+            let longest = if refused { LONGEST_REFUSED } else { PAUSES.1 };
+            let delay = self.backoff.pause_within(longest);
             let shared = self.shared.clone();
             let pause = async {
                 // Both arms are cancel-safe.

@@ -66,9 +66,15 @@ impl Idle {
         })
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.count.load(SeqCst)).sum()
+    /// Whether there are more than so many. This worker's are looked at first: others' counts lie in the caches of other cores.
+    pub(super) fn is_more_than(&self, most: usize) -> bool {
+        let mut count = self.own().count.load(SeqCst);
+        let others = || self.shards.iter().filter(|shard| !std::ptr::eq(*shard, self.own()));
+        count > most
+            || others().any(|shard| {
+                count += shard.count.load(SeqCst);
+                count > most
+            })
     }
 
     /// The one that has lain longest, of any worker.

@@ -1,84 +1,186 @@
-//! What one client has of a node's connections, where it may have many calls under way at once.
+//! What one client has of a node's connections, and what it leaves to others.
+//!
+//! The unit is the client's address: whatever comes from there has one share, over however many connections it comes. Within that,
+//! each of its connections is a unit of its own, so that one with many calls does not keep its neighbours waiting.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
-/// One part in so many of the connections is kept for clients that have none: they find one free, whatever the others do, and one
-/// client alone has nearly all of them.
-const PART_KEPT: usize = 4;
+use super::peers::Entry;
 
-/// A client that may have many calls under way at once.
-#[derive(Debug, Default)]
-pub struct Caller(Mutex<Vec<Share>>);
+/// One part in so many of a node's connections is kept from a client's connection that has some of them under way.
+pub(super) const PART_FOR_CONNECTIONS: usize = 4;
+/// One part in so many is kept from an address that has some: an address that comes finds one free, whatever the others do, and one
+/// address alone has nearly all.
+const PART_FOR_ADDRESSES: usize = 16;
+/// Where there are fewer connections than this, none is kept for addresses that come.
+const FEW: usize = 8;
+/// Nodes that a client's connection keeps in mind while it has no call there.
+const KEPT: usize = 8;
 
-/// What a client has at one node.
-#[derive(Debug)]
-struct Share {
-    /// The number of the node's places.
-    places: u64,
-    used: usize,
-    waiting: usize,
+/// No two addresses, nor two clients of no address, have the same.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+/// A number that nobody else has.
+pub(super) fn number() -> u64 {
+    NUMBERS.fetch_add(1, Relaxed)
 }
 
-/// One more connection in use, or call that waits, until this is dropped.
+/// A client's address, for as long as a connection of it is open.
+#[derive(Debug)]
+pub(super) struct Address {
+    number: u64,
+    /// By node: those that its connections have in mind.
+    tallies: Mutex<Vec<Arc<Tally>>>,
+    /// Its entry among all addresses.
+    _entry: Option<Entry>,
+}
+
+/// What an address has at one node.
+#[derive(Debug)]
+struct Tally {
+    /// The number of the node's places.
+    places: u64,
+    used: AtomicUsize,
+}
+
+/// A client's connection. It may have many calls under way at once.
+#[derive(Debug)]
+pub struct Caller {
+    number: u64,
+    address: Arc<Address>,
+    shares: Mutex<Vec<Share>>,
+}
+
+/// What a client's connection has at one node.
+#[derive(Debug)]
+struct Share {
+    used: usize,
+    of_address: Arc<Tally>,
+}
+
+/// What a client has at one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Has {
+    /// Whether this connection of its has some.
+    pub(super) own: bool,
+    /// Whether any connection of its address has.
+    pub(super) address: bool,
+}
+
+/// One more connection in use, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Part {
     caller: Arc<Caller>,
     places: u64,
-    waits: bool,
+}
+
+impl Address {
+    pub(super) fn new(entry: Option<Entry>) -> Arc<Self> {
+        Arc::new(Self { number: number(), tallies: Mutex::default(), _entry: entry })
+    }
+
+    /// What it has at the node of these places.
+    fn tally(&self, places: u64) -> Arc<Tally> {
+        let mut tallies = self.lock();
+        if let Some(tally) = tallies.iter().find(|tally| tally.places == places) {
+            return tally.clone();
+        }
+        // The address may be open for longer than nodes are there.
+        tallies.retain(|tally| Arc::strong_count(tally) > 1);
+        let tally = Arc::new(Tally { places, used: AtomicUsize::new(0) });
+        tallies.push(tally.clone());
+        tally
+    }
+
+    fn has_some(&self, places: u64) -> bool {
+        self.lock().iter().any(|tally| tally.places == places && tally.used.load(Acquire) > 0)
+    }
+
+    /// Every change is whole, so a panic elsewhere cannot have spoilt the list.
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Tally>>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Caller {
+    /// One that shares with nobody.
+    fn default() -> Self {
+        Self::of(Address::new(None))
+    }
 }
 
 impl Caller {
+    pub(super) fn of(address: Arc<Address>) -> Self {
+        Self { number: number(), address, shares: Mutex::default() }
+    }
+
+    /// The number of its address, which no other has.
+    pub fn address(&self) -> u64 {
+        self.address.number
+    }
+
+    /// Its own number among the connections.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Counts a connection of these places as in use.
     pub(super) fn uses(self: &Arc<Self>, places: u64) -> Part {
-        self.change(places, |share| share.used += 1);
-        Part { caller: self.clone(), places, waits: false }
-    }
-
-    /// Counts a call that waits for a connection; tells how many waited before.
-    pub(super) fn waits(self: &Arc<Self>, places: u64) -> (Part, usize) {
-        let mut before = 0;
-        self.change(places, |share| {
-            before = share.waiting;
-            share.waiting += 1;
-        });
-        (Part { caller: self.clone(), places, waits: true }, before)
-    }
-
-    /// Whether it has no connection there, and no call that waits for one.
-    pub(super) fn has_none(&self, places: u64) -> bool {
-        self.lock().iter().all(|share| share.places != places || share.used + share.waiting == 0)
-    }
-
-    /// Whether it may have one more connection of at most `limit`, where so many are free. That is asked only of those that have some.
-    pub(super) fn may_have_more(&self, places: u64, limit: usize, free: impl FnOnce() -> usize) -> bool {
-        let used = self.lock().iter().find(|share| share.places == places).map_or(0, |share| share.used);
-        used == 0 || free() > limit / PART_KEPT
-    }
-
-    fn change(&self, places: u64, change: impl FnOnce(&mut Share)) {
         let mut shares = self.lock();
-        let at = shares.iter().position(|share| share.places == places).unwrap_or_else(|| {
-            shares.push(Share { places, used: 0, waiting: 0 });
+        let at = shares.iter().position(|share| share.of_address.places == places).unwrap_or_else(|| {
+            if shares.len() >= KEPT {
+                shares.retain(|share| share.used > 0);
+            }
+            shares.push(Share { used: 0, of_address: self.address.tally(places) });
             shares.len() - 1
         });
-        change(&mut shares[at]);
-        // Few nodes are called at once, and a client may live longer than they.
-        if shares[at].used == 0 && shares[at].waiting == 0 && shares.len() > 1 {
-            shares.swap_remove(at);
+        shares[at].used += 1;
+        shares[at].of_address.used.fetch_add(1, Release);
+        Part { caller: self.clone(), places }
+    }
+
+    /// What it has of these places.
+    pub(super) fn has(&self, places: u64) -> Has {
+        let shares = self.lock();
+        match shares.iter().find(|share| share.of_address.places == places) {
+            Some(share) => Has { own: share.used > 0, address: share.of_address.used.load(Acquire) > 0 },
+            None => Has { own: false, address: self.address.has_some(places) },
         }
     }
 
     /// Every change is whole, so a panic elsewhere cannot have spoilt the list.
     fn lock(&self) -> MutexGuard<'_, Vec<Share>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Has {
+    /// Has nothing.
+    pub(super) const NONE: Self = Self { own: false, address: false };
+
+    /// How many of at most `limit` connections must be free beside the next one of its; `None`: it may have that in any case.
+    pub(super) fn leaves(self, limit: usize) -> Option<usize> {
+        match self {
+            Self { own: true, .. } => Some(limit / PART_FOR_CONNECTIONS),
+            Self { address: true, .. } if limit < FEW => Some(0),
+            Self { address: true, .. } => Some((limit / PART_FOR_ADDRESSES).max(1)),
+            Self::NONE => None,
+        }
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.caller.change(self.places, |share| match self.waits {
-            true => share.waiting -= 1,
-            false => share.used -= 1,
-        });
+        let mut shares = self.caller.lock();
+        if let Some(share) = shares.iter_mut().find(|share| share.of_address.places == self.places) {
+            share.used -= 1;
+            share.of_address.used.fetch_sub(1, Release);
+        }
     }
 }

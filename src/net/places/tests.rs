@@ -1,7 +1,10 @@
 //! That whoever waits for a connection is not forgotten, whatever others do at the same moment.
 
+mod counts;
+
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     sync::{TryLockError, atomic::AtomicUsize},
     thread,
 };
@@ -172,11 +175,114 @@ async fn one_client_leaves_connections_to_others() {
         held.extend(last);
         drop(more);
         held.into_iter().for_each(|conn| places.give_back(conn));
-        assert_eq!((places.occupancy().waiting, many.may_have_more(places.number, 40, || 0)), (0, true));
+        assert_eq!((places.occupancy().waiting, many.has(places.number)), (0, Has::NONE));
     }
     // Where the node takes as many as there may be, nobody is held back.
     let places = Places::new(None, 0);
     assert_eq!((0..500).filter_map(|_| places.free(Rank::Call, Some(&many))).map(std::mem::forget).count(), 500);
+}
+
+/// Connections of clients of these two addresses.
+fn two_addresses() -> [impl Fn() -> Arc<Caller>; 2] {
+    let peers = Peers::default();
+    [1, 2].map(|last| {
+        let peers = peers.clone();
+        move || peers.caller(IpAddr::from([10, 0, 0, last]))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_leaves_some_over_however_many_connections_it_comes() {
+    let places = Places::new(Some(111), 0);
+    let [many, others] = two_addresses();
+    let mut held = Vec::new();
+    let mut waits = Vec::new();
+    // Each connection has one call.
+    for _ in 0..300 {
+        let caller = many();
+        match places.free(Rank::Call, Some(&caller)) {
+            Some(place) => held.push((conn(place), caller)),
+            None => waits.push(Box::pin({
+                let places = places.clone();
+                async move { places.wait(Rank::Call, false, Some(&caller)).await }
+            })),
+        }
+    }
+    // Alone, it has nearly all.
+    assert_eq!((held.len(), waits.len()), (103, 197));
+    for wait in &mut waits {
+        assert!(granted(wait).await.is_none());
+    }
+    let (one, other) = (others(), others());
+    let mut wait = Box::pin(places.wait(Rank::Call, false, Some(&one)));
+    let first = granted(&mut wait).await;
+    assert!(first.is_some(), "the other address gets none");
+    drop(wait);
+    // What becomes free goes to either in turns.
+    let mut next = Box::pin(places.wait(Rank::Call, false, Some(&other)));
+    assert!(granted(&mut next).await.is_none());
+    let mut given = 0;
+    while granted(&mut next).await.is_none() {
+        let (conn, _) = held.pop().unwrap();
+        places.give_back(conn);
+        given += 1;
+        assert!(given < 10, "its second call waits behind those of the first address");
+    }
+    drop((waits, held, first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_many_calls_leaves_some_to_its_neighbours() {
+    let places = Places::new(Some(82), 0);
+    let [neighbours, others] = two_addresses();
+    let greedy = neighbours();
+    let held: Vec<_> = std::iter::from_fn(|| places.free(Rank::Call, Some(&greedy))).collect();
+    assert_eq!(held.len(), 60);
+    let waits = |caller: Arc<Caller>| {
+        let places = places.clone();
+        Box::pin(async move { places.wait(Rank::Call, false, Some(&caller)).await })
+    };
+    let mut own: Vec<_> = (0..2 * SEARCHED).map(|_| waits(greedy.clone())).collect();
+    for wait in &mut own {
+        assert!(granted(wait).await.is_none());
+    }
+    // Of the same address too, down to what is kept for other addresses.
+    let mut rest = Vec::new();
+    for _ in 0..15 {
+        let mut wait = waits(neighbours());
+        rest.push(granted(&mut wait).await.expect("a place"));
+    }
+    let mut wait = waits(neighbours());
+    assert!(granted(&mut wait).await.is_none());
+    let mut of_others = waits(others());
+    assert!(granted(&mut of_others).await.is_some());
+    drop((held, own, rest));
+    assert!(granted(&mut wait).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_of_another_worker_is_passed_over_a_few_times_only() {
+    let places = Places::new(Some(1), 3);
+    let [many, others] = two_addresses();
+    set_worker(1);
+    let mut held = Some(conn(places.free(Rank::Call, None).unwrap()));
+    set_worker(2);
+    let caller = others();
+    let mut first = Box::pin(places.wait(Rank::Call, false, Some(&caller)));
+    assert!(granted(&mut first).await.is_none());
+    set_worker(1);
+    for _ in 0..2 * PASSED {
+        let caller = many();
+        let mut wait = Box::pin(places.wait(Rank::Call, false, Some(&caller)));
+        assert!(granted(&mut wait).await.is_none());
+        places.give_back(held.take().unwrap());
+        held = granted(&mut wait).await;
+        if held.is_none() {
+            assert!(granted(&mut first).await.is_some());
+            return;
+        }
+    }
+    panic!("it waits for ever");
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,12 +43,13 @@ impl Board {
         let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
         self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
         let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
+        let fails = |node: usize| nodes[node].resting.kinds(now).contains(&view::duties());
         let kept = self.view.step(&view::Facts {
             ties: self.ties,
             active: self.active,
             ranks: &ranks,
             informed: &|node| nodes[node].traffic.is_informed(),
-            fails: &|node| nodes[node].resting.kinds(now).contains(&view::duties()),
+            fails: &fails,
             epoch: beacon.and_then(|beacon| view::epoch(beacon, unix)),
         });
         // What is held to waits for nobody.
@@ -76,7 +77,12 @@ impl Board {
             None => "recovered",
             Some(from) if self.known[from].cordoned => "cordoned",
             Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
-                "failback"
+                let is_home = to.is_some_and(|to| (nodes[to].tier, to) < (nodes[from].tier, from));
+                match () {
+                    () if is_home => "failback",
+                    () if fails(from) => "duties",
+                    () => "events",
+                }
             }
             Some(from) if self.known[from].verdict.is_usable() => "behind",
             Some(from) => self.known[from].verdict.as_str(),

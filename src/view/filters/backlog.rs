@@ -3,11 +3,9 @@
 //! One record serves all filters of a network; each filter has a position in it. Positions count
 //! steps from the beginning of the proxy, and begin at 1.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use super::tape::{Basket, COMMA, HASH, Lack, Most, Tape};
 use crate::{
     domain::hash::Hash,
     view::{Block, Filter, Log},
@@ -16,80 +14,6 @@ use crate::{
 /// Bytes that a log takes besides its text, and a step besides its logs.
 const LOG: usize = 160;
 const STEP: usize = 480;
-
-/// Items in order, of which the oldest are forgotten.
-#[derive(Debug)]
-pub(super) struct Tape<T> {
-    /// The position of the oldest item.
-    first: u64,
-    items: VecDeque<(T, usize)>,
-    bytes: usize,
-}
-
-impl<T> Default for Tape<T> {
-    fn default() -> Self {
-        Self { first: 1, items: VecDeque::new(), bytes: 0 }
-    }
-}
-
-impl<T> Tape<T> {
-    /// The position of the next item.
-    pub(super) fn end(&self) -> u64 {
-        self.first + self.items.len() as u64
-    }
-
-    pub(super) fn first(&self) -> u64 {
-        self.first
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// `bytes` is what the item takes.
-    pub(super) fn push(&mut self, item: T, bytes: usize) {
-        self.items.push_back((item, bytes));
-        self.bytes += bytes;
-    }
-
-    pub(super) fn drop_oldest(&mut self) {
-        if let Some((_, bytes)) = self.items.pop_front() {
-            self.bytes -= bytes;
-            self.first += 1;
-        }
-    }
-
-    /// Forgets what is before `position`.
-    pub(super) fn drop_before(&mut self, position: u64) {
-        while self.first < position && !self.items.is_empty() {
-            self.drop_oldest();
-        }
-        if self.items.is_empty() {
-            // A burst does not keep its memory.
-            self.items = VecDeque::new();
-        }
-    }
-
-    /// The items from `position` on, each with its position.
-    pub(super) fn from(&self, position: u64) -> impl Iterator<Item = (u64, &T)> {
-        let skip = usize::try_from(position.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let at = self.first.max(position);
-        (at..).zip(self.items.iter().skip(skip).map(|(item, _)| item))
-    }
-
-    /// The newest item that `is_it`, with its position.
-    fn find_last(&mut self, is_it: impl Fn(&T) -> bool) -> Option<(u64, &mut T, &mut usize, &mut usize)> {
-        let (first, all) = (self.first, &mut self.bytes);
-        let place = self.items.iter().rposition(|(item, _)| is_it(item))?;
-        let (item, bytes) = self.items.get_mut(place)?;
-        Some((first + place as u64, item, bytes, all))
-    }
-}
-
 /// What is known of the logs of a block that came.
 #[derive(Debug)]
 enum Logs {
@@ -117,10 +41,6 @@ enum Step {
         came: u64,
     },
 }
-
-/// Logs that a filter wants cannot be had.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Missing;
 
 /// The record of the chain.
 #[derive(Debug, Default)]
@@ -183,46 +103,69 @@ impl Backlog {
         *all += more;
     }
 
-    /// The hashes of the blocks that came since `cursor` and are canonical, and where that ends. A
-    /// block from before that went and came back is nothing new.
-    pub(super) fn hashes(&self, cursor: u64) -> (Vec<Hash>, u64) {
+    /// The hashes of the blocks that came since `cursor` and are canonical, as many as fit, and where that ends. A block from before that
+    /// went and came back is nothing new.
+    pub(super) fn hashes(&self, cursor: u64, most: Most) -> (Vec<Hash>, u64) {
         let went = self.tape.from(cursor).filter_map(|(_, step)| match step {
             Step::Went { hash, came, .. } if *came < cursor => Some(*hash),
             Step::Went { .. } | Step::Came { .. } => None,
         });
         let went: BTreeSet<Hash> = went.collect();
-        let hash = |(_, step): (u64, &Step)| match step {
-            Step::Came { block, gone: false, .. } if !went.contains(&block.hash) => Some(block.hash),
+        let came = self.tape.from(cursor).filter_map(|(position, step)| match step {
+            Step::Came { block, gone: false, .. } if !went.contains(&block.hash) => Some((position, block.hash)),
             Step::Came { .. } | Step::Went { .. } => None,
-        };
-        (self.tape.from(cursor).filter_map(hash).collect(), self.tape.end())
+        });
+        let mut hashes = Vec::new();
+        for (position, hash) in came {
+            if (hashes.len() + 1) * (HASH + COMMA) > most.usual && !hashes.is_empty() {
+                return (hashes, position);
+            }
+            hashes.push(hash);
+        }
+        if hashes.is_empty() && !went.is_empty() {
+            // Of blocks that went and have no others in their place, the client knows nothing: if they come back, they are no news.
+            return (hashes, cursor);
+        }
+        (hashes, self.tape.end())
     }
 
-    /// What happened since `cursor` to the logs that `filter` wants, as far as it is known, and
-    /// where that ends. The filter hears of the changes after `since`.
-    pub(super) fn logs(&self, filter: &Filter, since: u64, cursor: u64) -> Result<(Vec<Arc<str>>, u64), Missing> {
-        let mut texts = Vec::new();
+    /// What happened since `cursor` to the logs that `filter` wants, as far as it is known and as much as fits, and where that ends: at a
+    /// block's bounds. The filter hears of the changes after `since`.
+    pub(super) fn logs(
+        &self,
+        filter: &Filter,
+        since: u64,
+        cursor: u64,
+        most: Most,
+    ) -> Result<(Vec<Arc<str>>, u64), Lack> {
+        let mut basket = Basket::new(most);
         let mut take = |block: &Block, logs: &[Log]| {
             let wanted = logs.iter().filter(|log| filter.matches(log, block.number));
-            texts.extend(wanted.map(|log| log.text.clone()));
+            basket.put(wanted.map(|log| &log.text))
         };
+        let mut end = self.tape.end();
         for (position, step) in self.tape.from(cursor) {
-            match step {
-                // What came and went between two polls was nothing to the client.
-                Step::Came { gone: true, .. } => {}
-                Step::Came { block, logs: Logs::Found(logs), .. } => take(block, logs),
+            // What came and went between two polls was nothing to the client. No poll ends between the two: of what lies between them,
+            // nothing is told, since what is above a block goes before it.
+            let fits = match step {
+                Step::Came { gone: true, .. } => true,
+                Step::Came { block, logs: Logs::Found(logs), .. } => take(block, logs)?,
                 Step::Came { block, logs, .. } if filter.may_match(block.number, block.bloom.as_ref()) => match logs {
-                    Logs::Lost => return Err(Missing),
-                    Logs::Sought | Logs::Found(_) => return Ok((texts, position)),
+                    Logs::Lost => return Err(Lack::Missing),
+                    Logs::Sought | Logs::Found(_) => false,
                 },
-                Step::Came { .. } => {}
+                Step::Came { .. } => true,
                 Step::Went { told: Some((block, logs)), came, .. } if *came < cursor && block.change > since => {
-                    take(block, logs);
+                    take(block, logs)?
                 }
-                Step::Went { .. } => {}
+                Step::Went { .. } => true,
+            };
+            if !fits {
+                end = position;
+                break;
             }
         }
-        Ok((texts, self.tape.end()))
+        Ok((basket.texts, end))
     }
 
     /// Whether logs that `filter` may want are sought.
@@ -243,6 +186,8 @@ fn weight(logs: &[Log]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: Most = Most { usual: usize::MAX, ever: usize::MAX };
 
     /// A backlog with what a test calls its blocks and logs.
     #[derive(Default)]
@@ -272,7 +217,11 @@ mod tests {
 
         /// The logs for a filter that wants all of them, and the next position.
         fn poll(&self, since: u64, cursor: u64) -> (Vec<String>, u64) {
-            let (texts, end) = self.0.logs(&Filter::read("{}").unwrap(), since, cursor).unwrap();
+            self.poll_at_most(since, cursor, ALL)
+        }
+
+        fn poll_at_most(&self, since: u64, cursor: u64, most: Most) -> (Vec<String>, u64) {
+            let (texts, end) = self.0.logs(&Filter::read("{}").unwrap(), since, cursor, most).unwrap();
             (texts.iter().map(ToString::to_string).collect(), end)
         }
     }
@@ -289,7 +238,7 @@ mod tests {
         record.found(2, &["b"]);
         assert!(!record.0.awaits(&filter, 2));
         assert_eq!(record.poll(0, 2), (vec!["b".to_owned(), "c".to_owned()], 4));
-        assert_eq!(record.0.hashes(2).0, [Hash([2; 32]), Hash([3; 32])]);
+        assert_eq!(record.0.hashes(2, ALL).0, [Hash([2; 32]), Hash([3; 32])]);
     }
 
     #[test]
@@ -309,7 +258,7 @@ mod tests {
         record.found(4, &["d"]);
         let told = polls.map(|(since, cursor)| record.poll(since, cursor).0);
         assert_eq!(told, [vec!["a gone".to_owned(), "d".to_owned()], vec!["d".to_owned()], vec!["d".to_owned()]]);
-        assert_eq!(record.0.hashes(1).0, [Hash([4; 32])]);
+        assert_eq!(record.0.hashes(1, ALL).0, [Hash([4; 32])]);
     }
 
     #[test]
@@ -324,8 +273,86 @@ mod tests {
         record.came(1, 3);
         record.came(3, 4);
         // Told of the first, of none, and of the second too.
-        let told = [2, 1, 4].map(|cursor| record.0.hashes(cursor).0.iter().map(|hash| hash.0[0]).collect::<Vec<_>>());
+        let told =
+            [2, 1, 4].map(|cursor| record.0.hashes(cursor, ALL).0.iter().map(|hash| hash.0[0]).collect::<Vec<_>>());
         assert_eq!(told, [vec![3], vec![1, 3], vec![1, 3]]);
+    }
+
+    #[test]
+    fn what_went_and_has_no_successor_is_not_told_when_it_comes_back() {
+        let mut record = Record::default();
+        [1, 2].into_iter().for_each(|n| record.came(n, n.into()));
+        record.0.change(3);
+        [2, 1].into_iter().for_each(|n| record.went(n, n.into(), &[]));
+        [11, 12].into_iter().for_each(|n| record.came(n, 3));
+        record.0.change(4);
+        [12, 11].into_iter().for_each(|n| record.went(n, 3, &[]));
+        record.came(1, 4);
+        // The client knows of the first two blocks, and believes that they stand.
+        let (told, cursor) = record.0.hashes(3, ALL);
+        assert_eq!(told, []);
+        record.came(2, 5);
+        let (told, cursor) = record.0.hashes(cursor, ALL);
+        assert_eq!(told, [], "it stands for the client still");
+        record.came(3, 6);
+        let (told, cursor) = record.0.hashes(cursor, ALL);
+        assert_eq!((told, cursor), (vec![Hash([3; 32])], record.0.tape.end()));
+    }
+
+    #[test]
+    fn a_poll_ends_between_two_blocks_where_it_would_be_long() {
+        let mut record = Record::default();
+        let log = ["x"; 4].map(|_| "0123456789");
+        [1, 2].into_iter().for_each(|n| {
+            record.came(n, n.into());
+            record.found(n, &log[..2]);
+        });
+        // A poll of both, then they go, and three others come, the first of them long.
+        record.0.change(3);
+        [2, 1].into_iter().for_each(|n| record.went(n, n.into(), &["gone, gone"]));
+        for (n, logs) in [(3, &log[..]), (4, &log[..1]), (5, &log[..1])] {
+            record.came(n, 3);
+            record.found(n, logs);
+        }
+        let most = Most { usual: 22, ever: 44 };
+        let mut cursor = 3;
+        let told: Vec<Vec<String>> = std::iter::from_fn(|| {
+            let (texts, to) = record.poll_at_most(0, cursor, most);
+            cursor = to;
+            (!texts.is_empty()).then_some(texts)
+        })
+        .collect();
+        assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [2, 4, 2]);
+        assert_eq!(told.concat(), record.poll(0, 3).0);
+        assert_eq!(cursor, record.0.tape.end());
+        let all = Filter::read("{}").unwrap();
+        let less = Most { usual: 22, ever: 43 };
+        assert_eq!(record.0.logs(&all, 0, 3, less).unwrap().0.len(), 2, "what fits is told first");
+        assert_eq!(record.0.logs(&all, 0, 5, less), Err(Lack::TooLong));
+    }
+
+    #[test]
+    fn what_came_and_went_behind_a_cut_is_told_neither_way() {
+        let mut record = Record::default();
+        for n in 1..=4 {
+            record.came(n, n.into());
+            record.found(n, &["0123456789"]);
+        }
+        let most = Most { usual: 22, ever: 22 };
+        assert_eq!(record.poll_at_most(0, 1, most), (vec!["0123456789".to_owned(); 2], 3));
+        record.0.change(5);
+        [4, 3, 2].into_iter().for_each(|n| record.went(n, n.into(), &["0123456789"]));
+        record.came(5, 5);
+        record.found(5, &["9876543210"]);
+        assert_eq!(
+            record.poll_at_most(0, 3, most).0,
+            ["0123456789", "9876543210"],
+            "the second went, and the fifth came"
+        );
+        let two = Most { usual: 2 * (HASH + COMMA), ever: usize::MAX };
+        assert_eq!(record.0.hashes(1, two), (vec![Hash([1; 32]), Hash([5; 32])], record.0.tape.end()));
+        let one = Most { usual: 1, ever: usize::MAX };
+        assert_eq!(record.0.hashes(1, one), (vec![Hash([1; 32])], 8));
     }
 
     #[test]
@@ -334,10 +361,10 @@ mod tests {
         record.came(5, 1);
         record.0.found(Hash([5; 32]), None);
         let [all, later] = ["{}", r#"{"fromBlock":"0x6"}"#].map(|filter| Filter::read(filter).unwrap());
-        assert_eq!(record.0.logs(&all, 0, 1), Err(Missing));
-        assert_eq!(record.0.logs(&later, 0, 1), Ok((vec![], 2)));
+        assert_eq!(record.0.logs(&all, 0, 1, ALL), Err(Lack::Missing));
+        assert_eq!(record.0.logs(&later, 0, 1, ALL), Ok((vec![], 2)));
         record.0.went(Hash([5; 32]), None);
-        assert_eq!(record.0.logs(&all, 0, 1), Ok((vec![], 3)), "the block went, and its logs with it");
+        assert_eq!(record.0.logs(&all, 0, 1, ALL), Ok((vec![], 3)), "the block went, and its logs with it");
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! The filters that there are, and what is kept for them: no I/O, and no clock of its own.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{
-    backlog::{Backlog, Missing, Tape},
+    backlog::Backlog,
+    clients::Clients,
+    held::{Held, Kind, News, Taken, Why},
     ids::Ids,
+    tape::{Lack, Most, Tape},
 };
 use crate::{
     chain::Change,
@@ -28,102 +27,22 @@ const TEXT: usize = 64;
 /// A block that went, and its logs, which say that they are removed, if they were found.
 pub(in crate::view) type Went = (Hash, Option<(Arc<Block>, Arc<[Log]>)>);
 
-/// What a filter is about.
-#[derive(Clone, Debug)]
-pub(super) enum Kind {
-    /// Blocks that become canonical.
-    Blocks,
-    /// Logs.
-    Logs {
-        filter: Arc<Filter>,
-        /// The members of a filter object that say which blocks its past logs are of.
-        range: Box<str>,
-    },
-    /// Transactions that wait for a block: whole, or their hashes.
-    Transactions { full: bool },
-}
-
-impl Kind {
-    /// Its place in [`Registry::counts`].
-    fn place(&self) -> usize {
-        match self {
-            Self::Blocks => 0,
-            Self::Logs { .. } => 1,
-            Self::Transactions { full: false } => 2,
-            Self::Transactions { full: true } => 3,
-        }
-    }
-}
-
-/// Why a filter was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// It was not polled for too long.
-    Timeout,
-    /// More happened since its last poll than is kept.
-    Backlog,
-    /// Blocks, or the logs of one, cannot be had.
-    Gap,
-    /// An answer was lost, and later changes were given already.
-    Lost,
-}
-
-impl Why {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Backlog => "backlog",
-            Self::Gap => "gap",
-            Self::Lost => "lost_answer",
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Held {
-    kind: Kind,
-    /// What happens from this position on is news.
-    cursor: u64,
-    /// From here on it is kept, for answers that have not left yet.
-    floor: u64,
-    /// How many those are.
-    under_way: u32,
-    /// It hears of the changes after this one.
-    since: u64,
-    used: Instant,
-    client: Option<IpAddr>,
-}
-
-/// What a poll takes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) news: News,
-    /// From this position to that one.
-    pub(super) from: u64,
-    pub(super) to: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
-    Hashes(Vec<Hash>),
-    Texts(Vec<Arc<str>>),
-}
-
 /// All filters of one network.
 pub(super) struct Registry {
     pub(super) settings: config::Filters,
     held: BTreeMap<SubscriptionId, Held>,
     /// How many there are of each kind.
     counts: [usize; 4],
-    /// How many each client has.
-    clients: BTreeMap<IpAddr, usize>,
+    clients: Clients,
     /// What is wanted of logs, with how many filters want it.
     criteria: BTreeMap<Arc<Filter>, usize>,
     backlog: Backlog,
     /// Hashes of transactions, and whole ones.
     transactions: [Tape<Arc<str>>; 2],
-    /// What the filters take, and what is kept for them.
-    claims: [Claim; 2],
+    /// What the filters take themselves.
+    own: Claim,
+    /// What the record of what happened takes.
+    kept: Claim,
     /// Has the chain followed, while a filter is about it.
     interested: Option<Interested>,
     ids: Ids,
@@ -132,16 +51,18 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new(settings: config::Filters, ids: Ids, claims: [Claim; 2]) -> Self {
+    /// What the filters take themselves is to be counted in `own`, and what is kept for them in `kept`.
+    pub(super) fn new(settings: config::Filters, ids: Ids, own: Claim, kept: Claim) -> Self {
         Self {
             settings,
             held: BTreeMap::new(),
             counts: [0; 4],
-            clients: BTreeMap::new(),
+            clients: Clients::default(),
             criteria: BTreeMap::new(),
             backlog: Backlog::default(),
             transactions: Default::default(),
-            claims,
+            own,
+            kept,
             interested: None,
             ids,
             dropped: Vec::new(),
@@ -155,6 +76,11 @@ impl Registry {
 
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Bytes that the filters take themselves.
+    pub(super) fn bytes(&self) -> usize {
+        self.own.bytes()
     }
 
     /// Bytes that are kept for filters that were not polled since.
@@ -180,29 +106,29 @@ impl Registry {
         interested: Option<Interested>,
         now: Instant,
     ) -> Result<SubscriptionId, Refusal> {
-        let config::Filters { max, max_per_client, .. } = self.settings;
+        let max = self.settings.max;
         self.sweep_if_full(now);
         if self.held.len() >= max.get() {
             return Err(Refusal::Limit { name: "filters.max", limit: max.get() });
         }
-        let client = client.map(block_of);
-        if client.is_some_and(|client| self.clients.get(&client).is_some_and(|count| *count >= max_per_client.get())) {
-            return Err(Refusal::Limit { name: "filters.max_per_client", limit: max_per_client.get() });
+        let mut bytes = FILTER;
+        let mut shared = 0;
+        if let Kind::Logs { filter, range } = &kind {
+            bytes += filter.bytes() + range.len();
+            // Equal criteria are kept once; for their clients, each counts.
+            shared = if self.criteria.contains_key(filter) { filter.bytes() } else { 0 };
         }
+        self.clients.check(client, bytes, &self.settings)?;
+        self.own.resize(self.own.bytes() + bytes - shared)?;
         let kind = match kind {
             Kind::Logs { filter, range } => {
-                let known = self.criteria.get_key_value(&filter).map(|(known, _)| known.clone());
-                let is_new = known.is_none();
-                let filter = known.unwrap_or(filter);
-                self.claims[0].resize(self.claims[0].bytes() + FILTER + if is_new { filter.bytes() } else { 0 })?;
+                let filter = self.criteria.get_key_value(&filter).map_or(filter, |(known, _)| known.clone());
                 *self.criteria.entry(filter.clone()).or_insert(0) += 1;
                 Kind::Logs { filter, range }
             }
-            kind => {
-                self.claims[0].resize(self.claims[0].bytes() + FILTER)?;
-                kind
-            }
+            kind => kind,
         };
+        self.clients.add(client, bytes);
         if self.interested.is_none() {
             self.interested = interested;
         }
@@ -211,12 +137,9 @@ impl Registry {
             Kind::Transactions { full } => self.transactions[usize::from(*full)].end(),
         };
         self.counts[kind.place()] += 1;
-        if let Some(client) = client {
-            *self.clients.entry(client).or_insert(0) += 1;
-        }
         let id = self.ids.draw();
         let since = self.backlog.seq();
-        self.held.insert(id, Held { kind, cursor, floor: cursor, under_way: 0, since, used: now, client });
+        self.held.insert(id, Held::new(kind, cursor, since, now, client, bytes));
         Ok(id)
     }
 
@@ -230,25 +153,20 @@ impl Registry {
         let Some(held) = self.held.remove(&id) else { return false };
         self.dropped.extend(why);
         self.counts[held.kind.place()] -= 1;
-        if let Some(client) = held.client
-            && let Some(count) = self.clients.get_mut(&client)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.clients.remove(&client);
-            }
-        }
-        let mut bytes = FILTER;
+        self.clients.remove(held.client, held.bytes);
+        let mut bytes = held.bytes;
         if let Kind::Logs { filter, .. } = &held.kind
             && let Some(count) = self.criteria.get_mut(filter)
         {
             *count -= 1;
             if *count == 0 {
                 self.criteria.remove(filter);
-                bytes += filter.bytes();
+            } else {
+                // Others want the same.
+                bytes -= filter.bytes();
             }
         }
-        self.claims[0].set(self.claims[0].bytes().saturating_sub(bytes));
+        self.own.set(self.own.bytes().saturating_sub(bytes));
         if self.counts[0] + self.counts[1] == 0 {
             self.interested = None;
         }
@@ -286,57 +204,53 @@ impl Registry {
         })
     }
 
-    /// What a filter has not been told. It has been told that from now on; [`Registry::settle`] says
-    /// when the answer has left.
-    pub(super) fn take(&mut self, id: SubscriptionId, now: Instant) -> Option<Taken> {
-        let held = self.held.get_mut(&id)?;
-        let from = held.cursor;
-        let (news, to) = match &held.kind {
-            Kind::Blocks => {
-                let (hashes, to) = self.backlog.hashes(from);
-                (News::Hashes(hashes), to)
-            }
-            Kind::Logs { filter, .. } => match self.backlog.logs(filter, held.since, from) {
-                Ok((texts, to)) => (News::Texts(texts), to),
-                Err(Missing) => {
-                    self.remove(id, Some(Why::Gap));
-                    return None;
-                }
-            },
-            Kind::Transactions { full } => {
-                let tape = &self.transactions[usize::from(*full)];
-                (News::Texts(tape.from(from).map(|(_, text)| text.clone()).collect()), tape.end())
-            }
-        };
-        if held.under_way == 0 {
-            held.floor = from;
-        }
-        held.under_way += 1;
-        (held.cursor, held.used) = (to, now);
-        Some(Taken { news, from, to })
+    /// Whether an answer to a poll is on its way to the filter's client.
+    pub(super) fn is_under_way(&self, id: SubscriptionId) -> bool {
+        self.held.get(&id).is_some_and(Held::is_under_way)
     }
 
-    /// The answer with what a poll took has left, or is lost.
-    pub(super) fn settle(&mut self, id: SubscriptionId, taken: (u64, u64), has_left: bool) {
-        let Some(kind) = self.held.get(&id).map(|held| held.kind.clone()) else { return };
-        let is_kept = taken.0 >= self.first(&kind);
+    /// What a filter has not been told, as much as fits: nothing while an answer is on its way. It has been told that from now on; [`Registry::settle`] says when an answer with
+    /// news has left.
+    pub(super) fn take(&mut self, id: SubscriptionId, most: Most, now: Instant) -> Option<Taken> {
+        let held = self.held.get_mut(&id)?;
+        if held.is_under_way() {
+            return Some(Taken { news: News::Hashes(Vec::new()), from: held.cursor });
+        }
+        let taken = match &held.kind {
+            Kind::Blocks => Ok(self.backlog.hashes(held.cursor, most)).map(|(hashes, to)| (News::Hashes(hashes), to)),
+            Kind::Logs { filter, .. } => {
+                let taken = self.backlog.logs(filter, held.since, held.cursor, most);
+                taken.map(|(texts, to)| (News::Texts(texts), to))
+            }
+            Kind::Transactions { full } => {
+                let taken = self.transactions[usize::from(*full)].texts(held.cursor, most);
+                taken.map(|(texts, to)| (News::Texts(texts), to))
+            }
+        };
+        match taken {
+            Ok((news, to)) => {
+                held.used = now;
+                Some(held.take(news, to))
+            }
+            Err(lack) => {
+                let why = match lack {
+                    Lack::Missing => Why::Gap,
+                    Lack::TooLong => Why::TooLong,
+                };
+                self.remove(id, Some(why));
+                None
+            }
+        }
+    }
+
+    /// The answer with what a poll took from this position on has left, or is lost.
+    pub(super) fn settle(&mut self, id: SubscriptionId, from: u64, has_left: bool) {
         let Some(held) = self.held.get_mut(&id) else { return };
-        held.under_way = held.under_way.saturating_sub(1);
-        if !has_left && taken.0 < taken.1 && !is_kept {
-            // Some of it was forgotten meanwhile.
+        held.settle(from, has_left);
+        let (cursor, kind) = (held.cursor, held.kind.clone());
+        if cursor < self.first(&kind) {
+            // Some of what was lost was forgotten meanwhile.
             self.remove(id, Some(Why::Backlog));
-            return;
-        }
-        if !has_left && held.cursor == taken.1 {
-            // The next poll gives it again.
-            held.cursor = taken.0;
-        } else if !has_left && taken.0 < taken.1 {
-            // To give it again would give again what came after it.
-            self.remove(id, Some(Why::Lost));
-            return;
-        }
-        if held.under_way == 0 {
-            held.floor = held.cursor;
         }
     }
 
@@ -348,7 +262,7 @@ impl Registry {
     /// Takes up how the chain changed.
     pub(super) fn change(&mut self, change: &Change, went: Vec<Went>, came: impl Iterator<Item = Arc<Block>>) {
         if change.skipped {
-            self.remove_all(Why::Gap, |_, held| held.is_of_the_chain());
+            self.remove_all(Why::Gap, |_, held| held.kind.is_of_the_chain());
         }
         self.backlog.change(change.seq);
         if self.interested.is_none() {
@@ -374,7 +288,7 @@ impl Registry {
 
     /// Drops every filter of the chain.
     pub(super) fn give_up(&mut self) {
-        self.remove_all(Why::Gap, |_, held| held.is_of_the_chain());
+        self.remove_all(Why::Gap, |_, held| held.kind.is_of_the_chain());
     }
 
     /// A transaction waits for a block.
@@ -406,7 +320,7 @@ impl Registry {
         let mut floors = [self.backlog.tape().end(), self.transactions[0].end(), self.transactions[1].end()];
         for held in self.held.values() {
             let floor = &mut floors[held.kind.place().saturating_sub(1)];
-            *floor = held.floor.min(*floor);
+            *floor = held.floor().min(*floor);
         }
         self.backlog.drop_before(floors[0]);
         self.transactions.iter_mut().zip(&floors[1..]).for_each(|(tape, floor)| tape.drop_before(*floor));
@@ -422,7 +336,7 @@ impl Registry {
                 is_cut = true;
             }
         }
-        while self.claims[1].resize(self.backlog_bytes()).is_err() {
+        while self.kept.resize(self.backlog_bytes()).is_err() {
             // All clients together hold as much as they may: the oldest of the longest goes.
             is_cut = true;
             let longest = self.transactions.iter_mut().max_by_key(|tape| tape.bytes());
@@ -443,19 +357,5 @@ impl Registry {
             Kind::Blocks | Kind::Logs { .. } => self.backlog.tape().first(),
             Kind::Transactions { full } => self.transactions[usize::from(*full)].first(),
         }
-    }
-}
-
-impl Held {
-    fn is_of_the_chain(&self) -> bool {
-        matches!(self.kind, Kind::Blocks | Kind::Logs { .. })
-    }
-}
-
-/// The addresses that count as one client's: of IPv6, a host has a whole block.
-fn block_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        address => address,
     }
 }

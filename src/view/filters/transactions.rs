@@ -1,6 +1,7 @@
 //! Transactions that wait for a block: from the subscription that all clients share, or, where no node can push, from a filter at a node.
 
 use std::{
+    collections::BTreeSet,
     future::poll_fn,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -18,8 +19,8 @@ use tracing::{debug, info};
 use super::Filters;
 use crate::{
     domain::refusal::{Refusal, Unserved},
-    pool::Pool,
-    view::{Letter, Mailbox, Topics, refused::Refused},
+    pool::{Pool, ask},
+    view::{Letter, Mailbox, Topics, choice::Avoided, refused::Refused},
 };
 
 /// How often a filter at a node is polled.
@@ -36,13 +37,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST: usize = 32 << 20;
 
 /// Whether transactions are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    /// No node has answered yet.
+    /// Not all nodes have answered yet.
     Asked,
     Told,
-    /// No node tells of them.
-    Refused,
+    /// No node that serves tells of them.
+    Refused(Refusal),
 }
 
 /// Where transactions come from: hashes, and whole ones. Each feed runs while a filter wants it.
@@ -110,9 +111,9 @@ impl Feeds {
         };
         let waiting = Waiting(self, place);
         let settled = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state != State::Asked)).await;
-        match settled.map(|state| state.map(|state| *state)) {
+        match settled.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Told)) => Ok(waiting),
-            Ok(Ok(State::Refused)) => Err(Refusal::Unserved(Unserved::Failed)),
+            Ok(Ok(State::Refused(refusal))) => Err(refusal),
             Ok(Ok(State::Asked) | Err(_)) | Err(_) => Err(Refusal::Unserved(Unserved::NoNode)),
         }
     }
@@ -152,8 +153,8 @@ impl Source {
         Ok(())
     }
 
-    fn set(&self, state: State) {
-        self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
+    fn is_told(&self) {
+        self.state.send_if_modified(|state| std::mem::replace(state, State::Told) != State::Told);
     }
 
     /// Tells what the shared subscription brings, until there is none.
@@ -172,7 +173,7 @@ impl Source {
             }
         };
         joined.0.begin();
-        self.set(State::Told);
+        self.is_told();
         loop {
             match poll_fn(|context| mailbox.poll_next(context)).await {
                 Letter::Note(note) => {
@@ -180,21 +181,36 @@ impl Source {
                         self.tell(text)?;
                     }
                 }
-                Letter::Answer(_) => {}
+                Letter::Answer(_) | Letter::Receipts(_) => {}
                 Letter::Close(_) => return Ok(()),
             }
         }
     }
 
-    /// Polls a filter at the node that serves the calls, and makes a new one when that node is lost.
+    /// Polls a filter at a node: at the one that serves the calls, or, where that makes none, at another. Makes a new one when that node is lost.
     async fn poll(&self) -> Result<(), Gone> {
         let began = Instant::now();
+        let (mut pool, mut barren) = (self.topics.pool(), Barren::default());
         loop {
-            let pool = self.topics.pool();
-            let active = pool.snapshot().active;
-            match active {
-                Some(node) => self.poll_at(&pool, node, began).await?,
-                None => sleep(PAUSE).await,
+            let now = self.topics.pool();
+            if !Arc::ptr_eq(&now, &pool) {
+                (pool, barren) = (now, Barren::default());
+            }
+            match barren.avoided.choose(&pool, |_| true, Instant::now()) {
+                Some(node) if self.poll_at(&pool, node, &mut barren, began).await? => {}
+                // Another may make one.
+                Some(_) => continue,
+                None => {
+                    if let Some(refusal) = barren.first.as_ref().filter(|_| barren.is_all(&pool)) {
+                        self.state.send_if_modified(|state| {
+                            let is_asked = *state == State::Asked;
+                            if is_asked {
+                                *state = State::Refused(refusal.clone());
+                            }
+                            is_asked
+                        });
+                    }
+                }
             }
             if is_over(&pool, began) {
                 return Ok(());
@@ -203,44 +219,82 @@ impl Source {
         }
     }
 
-    async fn poll_at(&self, pool: &Arc<Pool>, node: usize, began: Instant) -> Result<(), Gone> {
+    /// `false` when the node makes no filter.
+    async fn poll_at(&self, pool: &Arc<Pool>, node: usize, barren: &mut Barren, began: Instant) -> Result<bool, Gone> {
         let params = if self.full { "[true]" } else { "[]" };
         let name = &*pool.nodes[node].name;
-        let id = match pool.ask_in_time(node, "eth_newPendingTransactionFilter", params, MOST, LIMIT).await {
+        let answer = pool.ask_in_time(node, "eth_newPendingTransactionFilter", params, MOST, LIMIT).await;
+        let why = match &answer {
+            Ok(Ok(_)) => None,
+            Ok(Err(refused)) => Some(&refused.text),
+            Err(trouble) => Some(&trouble.text),
+        };
+        if let Some(why) = why {
+            debug!(node = name, why, "the node makes no filter of transactions");
+        }
+        let id = match answer {
             Ok(Ok(id)) => id,
             Ok(Err(refused)) => {
-                debug!(node = name, why = refused.text, "the node makes no filter of transactions");
-                self.state.send_if_modified(|state| {
-                    let is_first = *state == State::Asked;
-                    if is_first {
-                        *state = State::Refused;
-                    }
-                    is_first
-                });
-                return Ok(());
+                barren.refused(node, refused);
+                return Ok(false);
             }
-            Err(trouble) => {
-                debug!(node = name, why = trouble.text, "the node makes no filter of transactions");
-                return Ok(());
+            Err(_) => {
+                barren.avoided.add_for(node, LIMIT, Instant::now());
+                return Ok(false);
             }
         };
-        let Ok(id) = std::str::from_utf8(&id).map(|id| format!("[{id}]")) else { return Ok(()) };
+        let Ok(id) = std::str::from_utf8(&id).map(|id| format!("[{id}]")) else { return Ok(true) };
         info!(node = name, "transactions come from a filter at a node, since none tells them by itself");
-        self.set(State::Told);
+        self.is_told();
         loop {
             sleep(POLL).await;
-            let is_elsewhere = !Arc::ptr_eq(&self.topics.pool(), pool) || pool.snapshot().active != Some(node);
-            if is_elsewhere || is_over(pool, began) {
+            if !Arc::ptr_eq(&self.topics.pool(), pool) || barren.is_better_elsewhere(pool, node) || is_over(pool, began)
+            {
                 // The node forgets it by itself, if it is lost.
                 let _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
-                return Ok(());
+                return Ok(true);
             }
             let Ok(Ok(news)) = pool.ask_in_time(node, "eth_getFilterChanges", &id, MOST, LIMIT).await else {
-                return Ok(());
+                return Ok(true);
             };
             let news: Vec<&RawValue> = serde_json::from_slice(&news).unwrap_or_default();
             news.into_iter().try_for_each(|text| self.tell(text.get()))?;
         }
+    }
+}
+
+/// Nodes that make no filter of transactions.
+#[derive(Default)]
+struct Barren {
+    avoided: Avoided,
+    /// Those among them that said so.
+    refused: BTreeSet<usize>,
+    /// What the first of these said.
+    first: Option<Refusal>,
+}
+
+impl Barren {
+    fn refused(&mut self, node: usize, refused: ask::Refused) {
+        /// There is no such method.
+        const NO_METHOD: i32 = -32601;
+        self.avoided.add(node, Instant::now());
+        self.refused.insert(node);
+        let code = i32::try_from(refused.code).ok().filter(|code| *code != 0).unwrap_or(NO_METHOD);
+        self.first.get_or_insert(Refusal::OfNodes { code, message: refused.message });
+    }
+
+    /// Whether every node that serves has refused.
+    fn is_all(&self, pool: &Pool) -> bool {
+        let snapshot = pool.snapshot();
+        let mut serving = snapshot.nodes.iter().enumerate().filter(|(_, facts)| facts.rank(0, 0).is_some());
+        serving.all(|(node, _)| self.refused.contains(&node))
+    }
+
+    /// Whether `node` serves no longer, or another does that is asked first.
+    fn is_better_elsewhere(&self, pool: &Pool, node: usize) -> bool {
+        let snapshot = pool.snapshot();
+        snapshot.nodes[node].rank(0, 0).is_none()
+            || snapshot.active.is_some_and(|active| active != node && !self.avoided.has(active, Instant::now()))
     }
 }
 

@@ -26,13 +26,12 @@ use super::{
 };
 use crate::{
     chain::{Block, Follower},
-    domain::bloom::Bloom,
+    domain::{backoff::Backoff, bloom::Bloom},
     pool::{Pool, snapshot::Facts},
 };
 
-/// The first pause when no node has the logs; it doubles up to the longest.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pauses when no node has the logs.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 /// Rounds after which nodes are believed that a block has no logs although its bloom filter has
 /// bits.
 const DISBELIEF: u32 = 10;
@@ -102,13 +101,13 @@ impl Errand {
     }
 
     async fn hunt(&self, said_none: &AtomicBool) -> Option<Told> {
-        let mut pause = PAUSE;
+        let mut pauses = PAUSES;
         let mut round = 0_u32;
         // Those who leave must not hold back the logs of later blocks from the others.
         while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
             if !self.is_sample && candidates(&self.follower.pool(), self.block.number).is_empty() {
                 // Whoever comes first is asked at once.
-                pause = PAUSE;
+                pauses.reset();
                 sleep(TICK).await;
                 continue;
             }
@@ -117,8 +116,7 @@ impl Errand {
             if told.is_some() || self.is_sample {
                 return told;
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(pauses.pause()).await;
         }
         Some(Told::default())
     }

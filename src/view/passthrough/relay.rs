@@ -12,13 +12,12 @@ use tracing::{debug, info, warn};
 
 use super::{
     State, Wish,
-    choice::Avoided,
     overlap::{OVERLAP, Overlap},
 };
 use crate::{
     net::link::{Error, Feed, News, SubscribeError},
     pool::Pool,
-    view::{audience::Audience, mailbox::Closing},
+    view::{audience::Audience, choice::Avoided, mailbox::Closing},
 };
 
 /// How long a node may take to grant a subscription.
@@ -126,7 +125,9 @@ impl Relay {
     fn steer(&mut self, now: Instant) -> bool {
         self.fading.take_if(|(_, until)| *until <= now);
         self.paused.take_if(|until| *until <= now);
-        let Some(node) = self.avoided.choose(&self.pool, now) else {
+        let Some(node) =
+            self.avoided.choose(&self.pool, |node| node.link.as_ref().is_some_and(|link| link.is_up()), now)
+        else {
             if let Some(refusal) = self.refusal.take_if(|_| self.opening.is_none()) {
                 self.state.send_replace(State::Refused(refusal));
                 return false;

@@ -13,7 +13,7 @@ const EPOCH: Duration = Duration::from_secs(384);
 
 fn request(path: &str) -> Arc<Request> {
     let (method, target) = (Method::POST, Target::parse(path).unwrap());
-    Arc::new(Request { route: Route::of("POST", path), method, target, headers: HeaderMap::new() })
+    Arc::new(Request { route: Route::of("POST", path), method, target, headers: HeaderMap::new(), caller: None })
 }
 
 async fn body(text: &str, budget: &Arc<Budget>) -> Whole {

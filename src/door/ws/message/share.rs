@@ -14,7 +14,7 @@ pub(super) struct Share<'c> {
     pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
-    /// Who is told when what it brought is in the mailbox, by the call's place.
+    /// Who is told when what it brought has been written, by the call's place.
     receipts: Mutex<Vec<(usize, Receipt)>>,
     /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
     pub(super) placed: AtomicUsize,
@@ -28,9 +28,9 @@ impl Share<'_> {
         Self { room: OnceCell::new(), claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
     }
 
-    /// All that it brought is in the mailbox.
-    pub(super) fn has_left(&self) {
-        self.receipts().drain(..).for_each(|(_, receipt)| receipt.has_left());
+    /// Who is to be told when all that it brought has been written.
+    pub(super) fn take_receipts(&self) -> Vec<Receipt> {
+        self.receipts().drain(..).map(|(_, receipt)| receipt).collect()
     }
 
     pub(super) fn receipts(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Receipt)>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Event, Session};
+use super::{Event, STALL, Session};
 use crate::{
     domain::pace::{CLIENT_RATE, Pace},
     door::ws::frame::Closing,
@@ -33,6 +33,8 @@ impl Session {
         let now = Instant::now();
         if let Some(since) = self.stalled.replace(now) {
             self.pace.moved(now - since, taken);
+            // A byte counts for as long as the least rate gives it.
+            self.refreshes(now + self.pace.left() - STALL);
         } else if !self.is_stall_watched {
             self.is_stall_watched = true;
             self.at(now + self.pace.left(), || Event::Stalled);
@@ -57,10 +59,15 @@ impl Session {
             self.begun = None;
             return;
         };
-        if self.begun.is_some() {
+        if let Some(begun) = &mut self.begun {
+            if begun.bytes != bytes {
+                let since = begun.moved(bytes);
+                self.refreshes(since);
+            }
             return;
         }
         let looked = Instant::now();
+        self.refreshes(looked);
         self.begun = Some(Begun { pace: Pace::new(ARRIVAL, CLIENT_RATE), looked, bytes });
         if !self.is_message_watched {
             self.is_message_watched = true;
@@ -75,16 +82,25 @@ impl Session {
             self.begun = None;
             return;
         };
-        let now = Instant::now();
-        begun.pace.moved(now - begun.looked, bytes.saturating_sub(begun.bytes));
-        (begun.looked, begun.bytes) = (now, bytes);
+        begun.moved(bytes);
         let left = begun.pace.left();
         if left.is_zero() {
             self.metrics.client_ended(Ended::SlowRequest);
             self.close(&LATE);
         } else {
             self.is_message_watched = true;
-            self.at(now + left, || Event::Late);
+            let due = begun.looked + left;
+            self.at(due, || Event::Late);
         }
+    }
+}
+
+impl Begun {
+    /// Notes how much has come; tells since when the client counts as idle: each byte counts for as long as the least rate gives it.
+    fn moved(&mut self, bytes: usize) -> Instant {
+        let now = Instant::now();
+        self.pace.moved(now - self.looked, bytes.saturating_sub(self.bytes));
+        (self.looked, self.bytes) = (now, bytes);
+        now + self.pace.left() - ARRIVAL
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{CROWDED, Event, GONE, Session, State};
+use super::{CROWDED, Event, FAREWELL, GONE, Session, Standing, State};
 use crate::{
     domain::refusal::Refusal,
     door::ws::{
@@ -103,17 +103,31 @@ impl Session {
         }));
     }
 
-    /// Leaves its place to another, which waits for it: the client is told, and its own close is not waited for.
+    /// Leaves its place to another. The client is told behind what waits for it, if it takes that at once, or soon and few others do so
+    /// now.
     pub(super) fn make_room(&mut self) {
-        self.close(&CROWDED);
-        if matches!(self.state, State::Closing) {
-            self.state = State::Answering;
+        let standing = std::mem::replace(&mut self.standing, Standing::Left);
+        let Standing::Seated(place) = standing else { return };
+        if let Some(linger) = place.lingers(self.writer.waiting() + self.mailbox.waiting_bytes()) {
+            self.standing = Standing::Lingers(linger);
+        }
+        match self.state {
+            // Something may have begun in the same moment.
+            State::Open | State::Leaving(_) if self.served > 0 || !self.queue.is_empty() => self.close(&CROWDED),
+            State::Open | State::Leaving(_) => {
+                self.state = State::Leaving(CROWDED);
+                self.at(Instant::now() + FAREWELL, || Event::Farewell);
+            }
+            // Its own close is not waited for any longer.
+            State::Closing | State::Answering => self.state = State::Answering,
         }
     }
 
     /// Gives up all that the client makes the proxy hold, which is needed for others.
     pub(super) fn cut(&mut self) {
         self.metrics.client_ended(Ended::Memory);
+        // What it does not take at once is not kept for it.
+        self.standing = Standing::Left;
         self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
         self.reader = Reader::new(Bytes::new(), self.limits.max_message);
         if matches!(self.state, State::Closing) {
@@ -124,14 +138,22 @@ impl Session {
     /// Says at the connection's place whether it has anything that its end would cost.
     pub(super) fn note_idleness(&mut self) {
         let is_idle = self.served == 0 && self.queue.is_empty() && self.client.subscriptions.is_empty();
+        let Standing::Seated(place) = &self.standing else { return };
         match (self.is_idle, is_idle) {
             // One that has to go already hears of it.
-            (true, false) => self.is_idle = !self.place.begins(),
+            (true, false) => self.is_idle = !place.begins(),
             (false, true) => {
                 self.is_idle = true;
-                self.place.rests(self.heard);
+                place.rests(Instant::now());
             }
             _ => {}
+        }
+    }
+
+    /// Says at the connection's place that the client moves bytes, and is idle only since then.
+    pub(super) fn refreshes(&self, since: Instant) {
+        if let (true, Standing::Seated(place)) = (self.is_idle, &self.standing) {
+            place.refreshes(since);
         }
     }
 }

@@ -1,0 +1,63 @@
+//! The body of a call beside the lane, as it comes: bounded in length, in memory, and by a least rate.
+
+use std::future::poll_fn;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::{Instant, sleep};
+
+use super::ARRIVAL;
+use crate::{
+    domain::pace::{CLIENT_RATE, Pace},
+    door::crowd::Seated,
+    memory::{Claim, Full},
+};
+
+/// Why there is no whole body.
+pub(super) enum Unread {
+    TooLong,
+    /// What has come has to be given up for others.
+    Cut(Full),
+    NoRoom(Full),
+    Lost,
+    Late,
+}
+
+/// Reads a body of at most `limit` bytes, which are `claim`'s as they come; `seated` is where its connection stands.
+pub(super) async fn collect(
+    mut body: Incoming,
+    limit: usize,
+    claim: &mut Claim,
+    seated: Option<&Seated>,
+) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Unread::TooLong);
+    }
+    let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
+    loop {
+        let begun = Instant::now();
+        // All arms are cancel-safe.
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            full = poll_fn(|context| claim.account().poll_cut(context)) => return Err(Unread::Cut(full)),
+            () = sleep(pace.left()) => return Err(Unread::Late),
+        };
+        let Some(frame) = frame else { break };
+        let Ok(piece) = frame.map_err(|_| Unread::Lost)?.into_data() else { continue };
+        let now = Instant::now();
+        pace.moved(now - begun, piece.len());
+        if let Some(seated) = seated {
+            // A byte counts for as long as the least rate gives it.
+            seated.refreshes(now + pace.left() - ARRIVAL);
+        }
+        if whole.len() + piece.len() > limit {
+            return Err(Unread::TooLong);
+        }
+        claim.resize(whole.capacity().max(whole.len() + piece.len())).map_err(Unread::NoRoom)?;
+        whole.extend_from_slice(&piece);
+    }
+    claim.set(whole.capacity());
+    Ok(whole.freeze())
+}

@@ -1,0 +1,82 @@
+//! What goes back to a client, as the server library wants it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::{
+    bridge::Turn,
+    reply::{Content, Patience},
+};
+use crate::{
+    call::{alarm::Alarm, answer::receipt::Receipt},
+    door::crowd::Asked,
+    memory::Claim,
+    net::exchange::Broken,
+};
+
+/// A reply's content as hyper wants it, with a deadline on each further piece.
+pub(super) struct Streamed {
+    content: Content,
+    alarm: Alarm,
+    patience: Patience,
+    /// The request that it answers.
+    pub(super) turn: Option<(Turn, Asked)>,
+    /// What the request takes until it is answered.
+    pub(super) claim: Option<Claim>,
+}
+
+impl Streamed {
+    pub(super) fn new(content: Content) -> Self {
+        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
+    }
+}
+
+impl Body for Streamed {
+    type Data = Portion;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
+        let Self { content, alarm, patience, .. } = &mut *self;
+        let piece = ready!(content.poll_in_time(context, alarm, patience));
+        Poll::Ready(
+            piece.map(|piece| piece.map(|bytes| Frame::data(Portion { bytes, receipts: content.take_receipts() }))),
+        )
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.length() == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A piece of a body for the server library, which holds it until it is written, and passes over what it has written.
+pub(super) struct Portion {
+    bytes: Bytes,
+    /// Who is told when the last byte has been written. They are dropped with what never is.
+    receipts: Vec<Receipt>,
+}
+
+impl Buf for Portion {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if self.bytes.is_empty() {
+            self.receipts.drain(..).for_each(Receipt::has_left);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Of two who may not miss each other, each first says what it does and then looks at the other: a connection is counted as idle before
+//! it is asked whether anybody waits, and whoever waits is counted before it looks at what lies idle.
+
+use super::*;
+
+/// Connections that all are in use, one of them by the client.
+struct Used {
+    places: Arc<Places>,
+    caller: Arc<Caller>,
+    _own: Conn,
+    others: Vec<Conn>,
+}
+
+impl Used {
+    fn new() -> Self {
+        let places = Places::new(Some(42), 1);
+        let caller = Arc::<Caller>::default();
+        let own = conn(places.free(Rank::Call, Some(&caller)).unwrap());
+        let others = std::iter::from_fn(|| places.free(Rank::Call, None)).map(conn).collect();
+        Self { places, caller, _own: own, others }
+    }
+
+    /// Whether the client may have one more.
+    fn may(&self) -> bool {
+        self.places.may_have_more(Some(&self.caller))
+    }
+
+    /// Lays one by; tells whether the client might have had one more when it was asked whether anybody waits.
+    fn lay_by(&mut self) -> bool {
+        let conn = self.others.pop().unwrap();
+        let mut might = false;
+        let wanted = || {
+            might = self.places.may_have_more(Some(&self.caller));
+            false
+        };
+        assert!(self.places.idle.put(conn, wanted).is_none());
+        might
+    }
+}
+
+#[test]
+fn an_idle_connection_is_counted_before_it_is_asked_who_waits() {
+    let mut used = Used::new();
+    assert!(!used.may());
+    while !used.may() {
+        assert_eq!(used.lay_by(), used.may());
+    }
+}
+
+#[test]
+fn who_waits_is_counted_before_it_counts_what_lies_idle() {
+    let (mut used, mut needed) = (Used::new(), 0);
+    while !used.may() {
+        used.lay_by();
+        needed += 1;
+    }
+    let mut used = Used::new();
+    for _ in 1..needed {
+        used.lay_by();
+    }
+    let last = used.others.pop().unwrap();
+    let Used { places, caller, .. } = &used;
+    let is_served = thread::scope(|scope| {
+        // Whoever begins to wait stops here: what it had looked at before would be out of date behind it.
+        let state = places.state.lock().unwrap();
+        let waiter = scope.spawn(|| {
+            set_worker(1);
+            let runtime = runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async { timeout(FOR_EVER, places.wait(Rank::Call, false, Some(caller))).await.is_ok() })
+        });
+        (0..10_000).for_each(|_| thread::yield_now());
+        places.give_back(last);
+        drop(state);
+        waiter.join().unwrap()
+    });
+    assert!(is_served, "it waits for ever beside {:?}", places.occupancy());
+}

@@ -1,0 +1,97 @@
+//! What the filters of each client are, so that none takes the place of others.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use crate::{config, domain::refusal::Refusal};
+
+/// What each client has, by its address.
+#[derive(Debug, Default)]
+pub(super) struct Clients(BTreeMap<IpAddr, Share>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    filters: usize,
+    bytes: usize,
+}
+
+impl Clients {
+    /// Whether a client may have one more filter, of so many bytes.
+    ///
+    /// # Errors
+    /// Names the limit that it would pass.
+    pub(super) fn check(
+        &self,
+        client: Option<IpAddr>,
+        bytes: usize,
+        settings: &config::Filters,
+    ) -> Result<(), Refusal> {
+        let Some(client) = client else { return Ok(()) };
+        let share = self.0.get(&block_of(client)).copied().unwrap_or_default();
+        let (most, most_bytes) = (settings.max_per_client.get(), settings.max_bytes_per_client);
+        if share.filters >= most {
+            return Err(Refusal::Limit { name: "filters.max_per_client", limit: most });
+        }
+        if share.bytes.saturating_add(bytes) > most_bytes {
+            return Err(Refusal::Limit { name: "filters.max_bytes_per_client", limit: most_bytes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, client: Option<IpAddr>, bytes: usize) {
+        if let Some(client) = client {
+            let share = self.0.entry(block_of(client)).or_default();
+            share.filters += 1;
+            share.bytes += bytes;
+        }
+    }
+
+    pub(super) fn remove(&mut self, client: Option<IpAddr>, bytes: usize) {
+        let Some(client) = client.map(block_of) else { return };
+        let Some(share) = self.0.get_mut(&client) else { return };
+        share.filters -= 1;
+        share.bytes -= bytes;
+        if share.filters == 0 {
+            self.0.remove(&client);
+        }
+    }
+}
+
+/// The addresses that count as one client's: of IPv6, a host has a whole block.
+fn block_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn a_client_has_so_many_filters_and_bytes_and_no_more() {
+        let max_per_client = NonZeroUsize::new(2).unwrap();
+        let settings = config::Filters { max_per_client, max_bytes_per_client: 100, ..config::Filters::default() };
+        let mut clients = Clients::default();
+        let [one, beside, other] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().ok());
+        let refused = |clients: &Clients, client, bytes| match clients.check(client, bytes, &settings) {
+            Ok(()) => "",
+            Err(refusal) => refusal.reason(),
+        };
+        clients.add(one, 60);
+        assert_eq!(refused(&clients, one, 40), "");
+        assert_eq!(refused(&clients, beside, 41), "filters.max_bytes_per_client", "a host has a whole block");
+        assert_eq!((refused(&clients, other, 100), refused(&clients, None, 1000)), ("", ""));
+        clients.add(beside, 10);
+        assert_eq!(refused(&clients, one, 1), "filters.max_per_client");
+        clients.remove(one, 60);
+        assert_eq!(refused(&clients, one, 90), "");
+        clients.remove(beside, 10);
+        assert!(clients.0.is_empty());
+    }
+}

@@ -69,6 +69,8 @@ pub struct Rest {
     room: Arc<Semaphore>,
     /// What goes on when its client has its answer; it ends with this.
     background: Mutex<JoinSet<()>>,
+    /// What tells nodes that return; it ends with this, and is none of those that are counted.
+    _returning: JoinSet<()>,
 }
 
 /// Why a request gets no node's answer.
@@ -106,8 +108,8 @@ impl Rest {
     /// Prepares requests to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Settings, publish_to: PublishTo, metrics: &Arc<Metrics>) -> Self {
         let kept = Arc::new(Told::new(pool.nodes.len()));
-        let mut background = JoinSet::new();
-        background.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
+        let mut returning = JoinSet::new();
+        returning.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
         Self {
             publish_to,
             kept,
@@ -116,7 +118,8 @@ impl Rest {
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
-            background: Mutex::new(background),
+            background: Mutex::default(),
+            _returning: returning,
             pool,
         }
     }

@@ -154,8 +154,8 @@ fn what_was_said_before_a_late_head_is_told_before_it() {
     let node = Node { hangs: |_| true, ..Node::line(7) };
     stage.open(&node);
     stage.say(&node, "finalized_checkpoint", r#"{"epoch":"1","by":"node"}"#);
-    stage.block(&node, 7);
-    stage.head(&node, 7);
+    stage.block(&node, 6);
+    stage.head(&node, 6);
     let start = Instant::now();
     stage.give(&node, Input::Time(start));
     assert_eq!(stage.heard(), [""; 0]);
@@ -163,7 +163,7 @@ fn what_was_said_before_a_late_head_is_told_before_it() {
     stage.give(&node, Input::Time(start + HEADER / 2));
     assert_eq!(stage.heard(), ["final 1"]);
     stage.give(&node, Input::Time(start + HEADER));
-    assert_eq!(stage.heard(), ["block 7", "unproven 7", "head 7"]);
+    assert_eq!(stage.heard(), ["block 6", "unproven 6", "head 6"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! ask for themselves.
 //!
 //! It waits for its header, which says whether it joins the head before, for a twelfth of a slot and a second at least; where the
-//! header shows that blocks before it were missed, it waits a little longer for those. When nothing more comes, what is missed is made
+//! header shows that blocks before it were missed, or the slots leave room for that, it waits a little longer for those. When nothing more comes, what is missed is made
 //! up as far as it is known, and the head is told as the node told it. It waits through a change of streams, too: the next stream may
 //! have been opened only after its node told the same head.
 
@@ -81,12 +81,16 @@ impl Stitcher {
 
     /// Tells the heads that have waited for long enough.
     pub(super) fn tell_late(&mut self, now: Instant) {
+        let mut before = self.slot();
         let Self { work, late, chain, .. } = self;
         let mut last = None;
         let untold = late.untold.iter_mut();
         for head in untold.chain(work.heads()) {
             let since = *head.since.get_or_insert(now);
-            let patience = if chain.header(head.root).is_some() { late.gap } else { late.header };
+            // Where slots lie between, blocks may have been missed, which only headers show.
+            let is_next = before.replace(head.slot).is_none_or(|before| head.slot <= before.saturating_add(1));
+            let is_known = chain.header(head.root).is_some();
+            let patience = if is_known || !is_next { late.gap } else { late.header };
             if now.saturating_duration_since(since) >= patience {
                 last = Some(head.root);
             }

@@ -33,7 +33,7 @@ pub struct Net(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    listening: BTreeMap<u16, mpsc::Sender<DuplexStream>>,
+    listening: BTreeMap<u16, mpsc::Sender<(DuplexStream, IpAddr)>>,
     last_port: u16,
     dialled: u64,
     /// Our own system's error for every dial.
@@ -56,6 +56,11 @@ impl Net {
 
     /// Connects to what listens on `port`.
     pub async fn connect(&self, port: u16) -> io::Result<DuplexStream> {
+        self.connect_from(IpAddr::V4(Ipv4Addr::LOCALHOST), port).await
+    }
+
+    /// The same from this address.
+    pub async fn connect_from(&self, own: IpAddr, port: u16) -> io::Result<DuplexStream> {
         let backlog = {
             let mut state = self.0.lock().unwrap();
             state.dialled += 1;
@@ -63,7 +68,7 @@ impl Net {
         };
         let (near, far) = duplex(PIPE);
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
-        backlog.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        backlog.send((far, own)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(near)
     }
 
@@ -124,7 +129,7 @@ impl Listen for Net {
 
 struct Socket {
     addr: SocketAddr,
-    accepted: mpsc::Receiver<DuplexStream>,
+    accepted: mpsc::Receiver<(DuplexStream, IpAddr)>,
     net: Net,
 }
 
@@ -142,8 +147,8 @@ impl Accept for Socket {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>> {
         Box::pin(async move {
             // The network itself holds the sender.
-            let stream = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
-            let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+            let (stream, peer) = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
+            let peer = SocketAddr::new(peer, 1);
             Ok((Incoming::new(move || Ok(Box::new(stream) as BoxIo)), peer))
         })
     }
@@ -188,6 +193,12 @@ impl Proxy {
 
     pub async fn client(&self) -> Client<DuplexStream> {
         Client::over(self.net.connect(self.app.addr().port()).await.unwrap())
+    }
+
+    /// A client at 10.0.0.`host`.
+    pub async fn client_at(&self, host: u8) -> Client<DuplexStream> {
+        let own = IpAddr::from([10, 0, 0, host]);
+        Client::over(self.net.connect_from(own, self.app.addr().port()).await.unwrap())
     }
 
     /// A WebSocket at `/`.

@@ -17,7 +17,7 @@ use crate::domain::refusal::Refusal;
 
 use self::ranks::Ranks;
 pub use self::{
-    account::{Account, Claim},
+    account::{Account, Claim, Cut},
     machine::quarter,
 };
 

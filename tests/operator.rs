@@ -1,6 +1,8 @@
 //! What the operator does to a running proxy: reloads, limits, secrets, and the side that only he may use.
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+#[path = "operator/addresses.rs"]
+mod addresses;
 mod common;
 #[path = "operator/health.rs"]
 mod health;

@@ -19,5 +19,7 @@ mod filters;
 mod harness;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/shares.rs"]
+mod shares;
 #[path = "process/work.rs"]
 mod work;

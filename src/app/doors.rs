@@ -49,13 +49,18 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
         };
         let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
         // WebSockets have a limit of their own, and have left this crowd.
-        let Entered { place, ended } = crowd.enter(limit).await;
-        if (place.is_none() || ended > 0)
+        let Entered { place, ended } = crowd.enter(limit, caller.address()).await;
+        if (place.is_none() || ended.idle + ended.busy > 0)
             && let Some(before) = full.pass()
         {
-            warn!(limit, before, "max_connections is reached: idle connections make room, or new ones are closed");
+            warn!(
+                limit,
+                before,
+                "max_connections is reached: idle connections make room, or busy ones of who has most, or new ones are closed"
+            );
         }
-        (0..ended).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
+        // Busy ones count themselves when they hear of it.
+        (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
         match place {
             Some(place) => hands.give(Accepted { incoming, peer, caller, place }).await,
             None => shared.metrics.connection_refused(),

@@ -1,13 +1,15 @@
 //! The connections of one door: which of them is idle, and for how long. Where there are as many as may be, the one that has been idle
-//! longest goes, and not the one that comes: whoever opens many and says nothing then shuts out nobody but itself.
+//! longest goes, and not the one that comes: whoever opens many and says nothing then shuts out nobody but itself. Where none is idle,
+//! the client's address that has clearly most of them gives up its newest to one that has few.
 //!
 //! A connection notes that it is busy or idle in its own seat, without a lock; the list is locked where one comes, leaves, or is chosen.
 //! When none was idle at a look at all, those that become idle say so, so that a refusal costs no second look.
 
 mod seat;
+mod shares;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +20,10 @@ use tokio::{
 };
 
 pub use self::seat::{Asked, Linger, Place, Seated, Stream};
-use self::seat::{Common, Seat};
+use self::{
+    seat::{Common, Seat},
+    shares::Shares,
+};
 
 /// How many are chosen in one look at all.
 const CHOSEN: usize = 32;
@@ -26,6 +31,9 @@ const CHOSEN: usize = 32;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long somebody who comes waits for those to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
+
+/// How long one that has something under way, and has to go, has to tell its client.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Connections that may be on their way out while others have taken their places already.
 pub const LEAVING: usize = 32;
@@ -45,9 +53,13 @@ pub struct Crowd {
 #[derive(Default)]
 struct List {
     seats: BTreeMap<u64, Arc<Seat>>,
+    /// The same by addresses, without those that have to go.
+    shares: Shares,
     last: u64,
     /// Of the seats, those that had to go and have not left yet.
     leaving: usize,
+    /// Of those, the ones that had something under way, and since when they have to go.
+    cut: VecDeque<(Instant, Arc<Seat>)>,
     /// Connections that have left their seats and say farewell, and what is still to be written to them.
     lingering: usize,
     lingering_bytes: usize,
@@ -61,10 +73,19 @@ struct List {
 
 /// What became of one that asked for a place.
 pub struct Entered {
-    /// `None` when there are as many as may be, and none of them is idle.
+    /// `None` when there are as many as may be, none of them is idle, and no address has clearly more than this one's.
     pub place: Option<Place>,
     /// How many had to go for it.
-    pub ended: usize,
+    pub ended: Ended,
+}
+
+/// How many had to go for one that came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Those that were idle longest.
+    pub idle: usize,
+    /// Those that had something under way, but whose address had most.
+    pub busy: usize,
 }
 
 /// Whether one more may come in.
@@ -82,26 +103,27 @@ impl Crowd {
         Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
-    /// Takes a connection in as one among at most `limit`; it is idle. Others may have to go for it: they have left, or will at once,
-    /// and more than [`LEAVING`] of them are waited for.
-    pub async fn enter(self: &Arc<Self>, limit: usize) -> Entered {
-        self.take_in(limit, true).await
+    /// Takes a connection in as one among at most `limit`; it is idle. `address` is the number of its client's. Others may have to go
+    /// for it: they have left, or will at once, and more than [`LEAVING`] of them are waited for.
+    pub async fn enter(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
+        self.take_in(limit, address, true).await
     }
 
     /// As [`Crowd::enter`], for a connection that begins only later: until [`Place::rests`] it does not have to go for another.
-    pub async fn reserve(self: &Arc<Self>, limit: usize) -> Entered {
-        self.take_in(limit, false).await
+    pub async fn reserve(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
+        self.take_in(limit, address, false).await
     }
 
-    async fn take_in(self: &Arc<Self>, limit: usize, is_idle: bool) -> Entered {
-        let mut ended = 0;
+    async fn take_in(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool) -> Entered {
+        let mut ended = Ended::default();
         let made = async {
             loop {
                 let left = self.left.notified();
-                match self.room(limit, is_idle, &mut ended) {
+                match self.room(limit, address, is_idle, &mut ended) {
                     Room::Made(place) => return Some(place),
                     Room::None => return None,
-                    Room::Soon => left.await,
+                    // Who has not left by then is seen off.
+                    Room::Soon => _ = timeout(LAST_WORDS, left).await,
                 }
             }
         };
@@ -110,28 +132,37 @@ impl Crowd {
     }
 
     /// Makes room for one more, and takes it in before another can have the room. `count` grows by those that had to go.
-    fn room(self: &Arc<Self>, limit: usize, is_idle: bool, count: &mut usize) -> Room {
+    fn room(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool, count: &mut Ended) -> Room {
         let mut list = self.lock();
-        let mut ended = Vec::new();
+        let late = list.see_off(Instant::now());
+        let (mut ended, mut cut) = (Vec::new(), Vec::new());
         // More than one has to go where there may be fewer than before.
-        while list.seats.len() - list.leaving >= limit && ended.len() < CHOSEN {
-            let Some(seat) = list.choose(&self.common) else { break };
-            list.leaving += 1;
-            ended.push(seat);
+        while list.seats.len() - list.leaving >= limit && ended.len() + cut.len() < CHOSEN {
+            match list.choose(&self.common) {
+                Some(seat) => ended.push(seat),
+                None => match list.outnumbering(address) {
+                    Some((seat, true)) => ended.push(seat),
+                    Some((seat, false)) => cut.push(seat),
+                    None => break,
+                },
+            }
         }
         let room = match list.seats.len() {
-            all if all - list.leaving >= limit && ended.is_empty() => Room::None,
+            all if all - list.leaving >= limit && ended.is_empty() && cut.is_empty() => Room::None,
             all if all - list.leaving >= limit || all + list.lingering >= limit + LEAVING => Room::Soon,
             _ => {
-                let seat = Seat::new(self.common.clone(), list.last + 1, is_idle);
+                let seat = Seat::new(self.common.clone(), list.last + 1, address, is_idle);
                 list.last += 1;
                 list.seats.insert(seat.number(), seat.clone());
+                list.shares.add(&seat);
                 Room::Made(Place::new(self.clone(), seat))
             }
         };
         drop(list);
-        *count += ended.len();
-        ended.iter().for_each(|seat| seat.end());
+        count.idle += ended.len();
+        count.busy += cut.len();
+        ended.iter().chain(&late).for_each(|seat| seat.end());
+        cut.iter().for_each(|seat| seat.cut());
         room
     }
 
@@ -139,18 +170,20 @@ impl Crowd {
     pub fn end_longest_idle(&self) -> bool {
         let mut list = self.lock();
         let Some(seat) = list.choose(&self.common) else { return false };
-        list.leaving += 1;
         drop(list);
         seat.end();
         true
     }
 
     /// A connection has left.
-    fn leave(&self, number: u64, had_to_go: bool) {
+    fn leave(&self, seat: &Seat, had_to_go: bool) {
         let mut list = self.lock();
-        list.seats.remove(&number);
-        if had_to_go {
+        list.seats.remove(&seat.number());
+        if !had_to_go {
+            list.shares.remove(seat);
+        } else {
             list.leaving -= 1;
+            list.cut.retain(|(_, cut)| cut.number() != seat.number());
             drop(list);
             self.left.notify_waiters();
         }
@@ -184,6 +217,34 @@ impl Crowd {
 impl List {
     /// The one that has been idle longest, which is idle no more but has to go.
     fn choose(&mut self, common: &Common) -> Option<Arc<Seat>> {
+        let seat = self.longest_idle(common)?;
+        self.shares.remove(&seat);
+        self.leaving += 1;
+        Some(seat)
+    }
+
+    /// The newest of the address that has clearly more than this one, which has to go; and whether it is idle.
+    fn outnumbering(&mut self, address: u64) -> Option<(Arc<Seat>, bool)> {
+        loop {
+            let seat = self.shares.outnumbering(address)?;
+            self.shares.remove(&seat);
+            // It may be just about to leave by itself.
+            let Some(is_idle) = seat.gives_way() else { continue };
+            self.leaving += 1;
+            if !is_idle {
+                self.cut.push_back((Instant::now(), seat.clone()));
+            }
+            return Some((seat, is_idle));
+        }
+    }
+
+    /// Those that should have told their clients by now.
+    fn see_off(&mut self, now: Instant) -> Vec<Arc<Seat>> {
+        let late = self.cut.iter().take_while(|(since, _)| now.duration_since(*since) >= LAST_WORDS).count();
+        self.cut.drain(..late).map(|(_, seat)| seat).collect()
+    }
+
+    fn longest_idle(&mut self, common: &Common) -> Option<Arc<Seat>> {
         if let Some(seat) = self.take_chosen() {
             return Some(seat);
         }
@@ -241,8 +302,16 @@ mod tests {
     impl Crowd {
         /// One more, if there is room at once; also how many had to go for it.
         fn enter_now(self: &Arc<Self>, limit: usize) -> (Option<Place>, usize) {
-            let mut ended = 0;
-            match self.room(limit, true, &mut ended) {
+            // Each of an address of its own.
+            let address = 1_000_000 + self.lock().last;
+            let (place, ended) = self.enter_from(limit, address);
+            assert_eq!(ended.busy, 0);
+            (place, ended.idle)
+        }
+
+        fn enter_from(self: &Arc<Self>, limit: usize, address: u64) -> (Option<Place>, Ended) {
+            let mut ended = Ended::default();
+            match self.room(limit, address, true, &mut ended) {
                 Room::Made(place) => (Some(place), ended),
                 _ => (None, ended),
             }
@@ -292,7 +361,7 @@ mod tests {
         assert_eq!(left.len(), 2);
         assert!(!crowd.end_longest_idle());
         later().await;
-        left.iter().for_each(|place| place.rests(Instant::now()));
+        assert!(left.iter().all(|place| place.rests(Instant::now())));
         drop(places);
         assert!(!crowd.end_longest_idle(), "they have left");
     }
@@ -318,7 +387,7 @@ mod tests {
         }
         // All others are idle, and so many have not left yet.
         assert!(crowd.enter_now(100).0.is_none());
-        let mut waits = Box::pin(crowd.enter(100));
+        let mut waits = Box::pin(crowd.enter(100, 1));
         assert!(waits.as_mut().now_or_never().is_none());
         idle.swap_remove(0);
         assert!(waits.as_mut().now_or_never().is_some_and(|entered| entered.place.is_some()));
@@ -328,8 +397,8 @@ mod tests {
             later().await;
             idle.retain(Place::begins);
         };
-        let (entered, ()) = tokio::join!(crowd.enter(90), leaves);
-        assert!(entered.place.is_some() && entered.ended >= 10, "{}", entered.ended);
+        let (entered, ()) = tokio::join!(crowd.enter(90, 1), leaves);
+        assert!(entered.place.is_some() && entered.ended.idle >= 10, "{:?}", entered.ended);
         assert!(crowd.lock().seats.len() <= 90);
     }
 
@@ -379,15 +448,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reserved_place_is_its_own_until_its_connection_begins() {
         let crowd = Crowd::new();
-        let reserved = crowd.reserve(1).await.place.unwrap();
+        let reserved = crowd.reserve(1, 1).await.place.unwrap();
         assert!(crowd.enter_now(1).0.is_none());
         later().await;
         reserved.rests(Instant::now());
-        let next = crowd.reserve(1).await;
-        assert!(next.place.is_some() && next.ended == 1);
+        let next = crowd.reserve(1, 1).await;
+        assert!(next.place.is_some() && next.ended == Ended { idle: 1, busy: 0 });
         // Of two who come at once, one has the place that there is.
         drop((reserved, next));
-        let both = tokio::join!(crowd.reserve(1), crowd.reserve(1));
+        let both = tokio::join!(crowd.reserve(1, 1), crowd.reserve(1, 1));
         assert!(both.0.place.is_some() && both.1.place.is_none());
     }
 

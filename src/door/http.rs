@@ -39,8 +39,8 @@ use crate::{
         rpc::{self, Body},
     },
     door::{Guest, Usher, crowd::Place, readiness::Readiness, site::Site},
-    memory::{Account, Budget, Full},
-    metrics::Metrics,
+    memory::{Account, Budget, Cut},
+    metrics::{self, Metrics},
     net::{BoxIo, places::Caller},
 };
 
@@ -96,6 +96,7 @@ impl Service {
         let open = self.metrics.connection();
         // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
         let memory = Account::of(&self.memory, Some(peer.ip()));
+        place.is_told_by(&memory);
         let client = Client { memory: &memory, caller: &caller, place: &place };
         let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
             Ok(Left::Closed) => Ok(Ended::Closed),
@@ -111,6 +112,20 @@ impl Service {
                 by(io, read).await;
             }
             Err(error) => tracing::debug!(%peer, error, "client connection ended"),
+        }
+    }
+
+    /// Counts a connection that has to give up what it has, and tells what its client hears.
+    fn cut_off(&self, why: Cut) -> Refusal {
+        match why {
+            Cut::Full(full) => {
+                self.metrics.client_ended(metrics::Ended::Memory);
+                full.into()
+            }
+            Cut::Crowded => {
+                self.metrics.client_ended(metrics::Ended::Share);
+                Refusal::Limit { name: "max_connections", limit: self.site.load().max_connections }
+            }
         }
     }
 
@@ -191,10 +206,10 @@ async fn answer(
 }
 
 /// Answers a request that has to give up its room for those of others. What became of its calls is unknown, unless it is a read.
-fn cut(body: &Bytes, full: Full) -> Reply {
+fn cut(body: &Bytes, refusal: &Refusal) -> Reply {
     match rpc::peek(body, 1) {
         Ok(Body::Single(Ok(request))) if Method::of(&request.method).class == Class::Read => {
-            Reply::refused(&full.into(), request.id)
+            Reply::refused(refusal, request.id)
         }
         Ok(Body::Single(Ok(request))) => Reply::refused(&Refusal::OutcomeUnknown, request.id),
         _ => Reply::refused(&Refusal::OutcomeUnknown, None),

@@ -69,9 +69,11 @@ impl Sockets {
             return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
         // Where there are as many as may be, the one that has been idle longest makes room, if any has neither calls nor subscriptions.
-        let limit = site.ws.max_connections.get();
-        let Entered { place, ended } = self.crowd.reserve(limit).await;
-        (0..ended).for_each(|_| self.metrics.client_ended(Ended::Crowded));
+        // Or else the newest of the address that has clearly more of them.
+        let (limit, caller) = (site.ws.max_connections.get(), super::caller(request));
+        let Entered { place, ended } = self.crowd.reserve(limit, caller.address()).await;
+        (0..ended.idle).for_each(|_| self.metrics.client_ended(Ended::Crowded));
+        (0..ended.busy).for_each(|_| self.metrics.client_ended(Ended::Share));
         let Some(place) = place else {
             self.metrics.websocket_refused();
             if let Some(before) = self.full.pass() {
@@ -80,7 +82,7 @@ impl Sockets {
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
-        let (client, caller) = (super::account(request).client(), super::caller(request));
+        let client = super::account(request).client();
         let (metrics, memory) = (self.metrics.clone(), Account::of(&self.memory, client));
         let counted = metrics.websocket();
         Ok(Admitted {

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicU8, AtomicUsize,
+            AtomicBool, AtomicU8, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
@@ -28,6 +28,8 @@ pub struct Account {
     /// Bytes in use. They decide what is taken from the sum.
     used: Mutex<usize>,
     duty: AtomicU8,
+    /// Whether the connection has to end, and has not heard of that.
+    ends: AtomicBool,
     /// Bytes that are counted as good as given back.
     pub(super) promised: AtomicUsize,
     waker: AtomicWaker,
@@ -41,6 +43,15 @@ pub(super) enum Duty {
     Told = 1,
     /// It does.
     Heard = 2,
+}
+
+/// Why a connection has to give up what it has at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// What it holds, for clients that hold less.
+    Full(Full),
+    /// Its place, for a client that has fewer.
+    Crowded,
 }
 
 /// What `used` bytes of one connection take from the sum.
@@ -67,6 +78,7 @@ impl Account {
             is_driven,
             used: Mutex::new(0),
             duty: AtomicU8::new(Duty::None as u8),
+            ends: AtomicBool::new(false),
             promised: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
         })
@@ -102,14 +114,23 @@ impl Account {
         self.budget.limit()
     }
 
-    /// Ready, once, when all that is held has to be given up at once for clients that hold less. To be polled by the connection's
-    /// own task, which is the one that is woken.
-    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Full> {
+    /// Ready, once, when all that is held has to be given up at once for clients that hold less, or the connection for a client that has
+    /// fewer. To be polled by the connection's own task, which is the one that is woken.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
         if self.duty.load(Acquire) != Duty::Told as u8 {
             self.waker.register(context.waker());
         }
         let heard = self.duty.compare_exchange(Duty::Told as u8, Duty::Heard as u8, AcqRel, Acquire);
-        if heard.is_ok() { Poll::Ready(Full(self.budget.limit())) } else { Poll::Pending }
+        if heard.is_ok() {
+            return Poll::Ready(Cut::Full(Full(self.budget.limit())));
+        }
+        if self.ends.load(Acquire) && self.ends.swap(false, AcqRel) { Poll::Ready(Cut::Crowded) } else { Poll::Pending }
+    }
+
+    /// Has the connection end for another.
+    pub fn end(&self) {
+        self.ends.store(true, Release);
+        self.waker.wake();
     }
 
     pub(super) fn duty(&self) -> Duty {

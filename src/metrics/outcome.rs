@@ -107,6 +107,8 @@ pub enum Ended {
     Idle,
     /// There were as many as may be, and it was idle longest.
     Crowded,
+    /// There were as many as may be, none was idle, and its client's address had most of them.
+    Share,
     /// Its request came too slowly.
     SlowRequest,
     /// It took too little of its answer.
@@ -121,6 +123,7 @@ impl Ended {
             Self::Silent => "silent",
             Self::Idle => "idle",
             Self::Crowded => "crowded",
+            Self::Share => "share",
             Self::SlowRequest => "slow_request",
             Self::SlowReader => "slow_reader",
             Self::Memory => "memory",

@@ -33,7 +33,7 @@ pub struct Net(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    listening: BTreeMap<u16, mpsc::Sender<DuplexStream>>,
+    listening: BTreeMap<u16, mpsc::Sender<(DuplexStream, IpAddr)>>,
     last_port: u16,
     dialled: u64,
     /// Our own system's error for every dial.
@@ -56,11 +56,16 @@ impl Net {
 
     /// Connects to what listens on `port`.
     pub async fn connect(&self, port: u16) -> io::Result<DuplexStream> {
-        self.connect_through(PIPE, port).await
+        self.connect_over(PIPE, IpAddr::V4(Ipv4Addr::LOCALHOST), port).await
+    }
+
+    /// The same from this address.
+    pub async fn connect_from(&self, own: IpAddr, port: u16) -> io::Result<DuplexStream> {
+        self.connect_over(PIPE, own, port).await
     }
 
     /// The same with a connection on which so many bytes may be on their way in each direction.
-    pub async fn connect_through(&self, pipe: usize, port: u16) -> io::Result<DuplexStream> {
+    pub async fn connect_over(&self, pipe: usize, own: IpAddr, port: u16) -> io::Result<DuplexStream> {
         let backlog = {
             let mut state = self.0.lock().unwrap();
             state.dialled += 1;
@@ -68,7 +73,7 @@ impl Net {
         };
         let (near, far) = duplex(pipe);
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
-        backlog.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        backlog.send((far, own)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(near)
     }
 
@@ -129,7 +134,7 @@ impl Listen for Net {
 
 struct Socket {
     addr: SocketAddr,
-    accepted: mpsc::Receiver<DuplexStream>,
+    accepted: mpsc::Receiver<(DuplexStream, IpAddr)>,
     net: Net,
 }
 
@@ -147,8 +152,8 @@ impl Accept for Socket {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>> {
         Box::pin(async move {
             // The network itself holds the sender.
-            let stream = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
-            let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+            let (stream, peer) = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
+            let peer = SocketAddr::new(peer, 1);
             Ok((Incoming::new(move || Ok(Box::new(stream) as BoxIo)), peer))
         })
     }
@@ -197,7 +202,14 @@ impl Proxy {
 
     /// A connection on which so many bytes may be on their way in each direction.
     pub async fn connect_through(&self, pipe: usize) -> DuplexStream {
-        self.net.connect_through(pipe, self.app.addr().port()).await.unwrap()
+        let own = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        self.net.connect_over(pipe, own, self.app.addr().port()).await.unwrap()
+    }
+
+    /// A client at 10.0.0.`host`.
+    pub async fn client_at(&self, host: u8) -> Client<DuplexStream> {
+        let own = IpAddr::from([10, 0, 0, host]);
+        Client::over(self.net.connect_from(own, self.app.addr().port()).await.unwrap())
     }
 
     /// A WebSocket at `/`.

@@ -1,7 +1,7 @@
 //! A client that makes filters, polls them when it likes, and calls over a connection of its own
 //! each time: a filter belongs to the network.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -184,7 +184,7 @@ impl Poller {
         let calls: Vec<_> = some.iter().map(|place| call(1, "eth_getFilterChanges", &poll(place))).collect();
         self.unread += calls.len();
         let body = if calls.len() > 1 { format!("[{}]", calls.join(",")) } else { calls[0].clone() };
-        let mut io = self.plan.net.connect_through(NARROW, self.plan.port).await.unwrap();
+        let mut io = self.plan.net.connect_over(NARROW, Ipv4Addr::LOCALHOST.into(), self.plan.port).await.unwrap();
         let rng = &mut self.plan.rng;
         let (pause, few) = (Duration::from_millis(rng.u64(1..1_500)), rng.usize(1..=FEW));
         match rng.u8(..3) {

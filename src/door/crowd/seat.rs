@@ -1,16 +1,17 @@
 //! What one connection says of itself, in a seat of its own.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{
-        AtomicBool, AtomicU64, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+        AtomicBool, AtomicU64,
+        Ordering::{AcqRel, Acquire, Release},
     },
 };
 
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
-use super::Crowd;
+use super::{Crowd, shares::Shares};
+use crate::memory::Account;
 
 /// Of a seat whose connection has something under way.
 const BUSY: u64 = 0;
@@ -28,7 +29,7 @@ pub(super) struct Common {
     is_asked: AtomicBool,
     rested: Mutex<Vec<(u64, u64)>>,
     /// Connections whose answer lasts for as long as the client likes.
-    streams: AtomicUsize,
+    streams: Mutex<Shares>,
 }
 
 /// A connection's seat.
@@ -36,10 +37,14 @@ pub(super) struct Seat {
     /// Since when the connection is idle, in milliseconds from the crowd's beginning and one; or [`BUSY`], or [`ENDED`].
     state: AtomicU64,
     number: u64,
+    /// The number of the client's address.
+    address: u64,
     /// Who ends at the bell.
     bell: Notify,
     /// Who does not hear it.
     task: OnceLock<AbortHandle>,
+    /// Who can say something before the end, while something is under way.
+    account: OnceLock<Arc<Account>>,
     common: Arc<Common>,
 }
 
@@ -63,7 +68,7 @@ pub struct Asked(Seated);
 pub struct Seated(Arc<Seat>);
 
 /// A connection's share of those whose answer has no end, given up when it is dropped.
-pub struct Stream(Arc<Common>);
+pub struct Stream(Arc<Seat>);
 
 impl Common {
     pub(super) fn new() -> Arc<Self> {
@@ -71,7 +76,7 @@ impl Common {
             started: Instant::now(),
             is_asked: AtomicBool::new(false),
             rested: Mutex::default(),
-            streams: AtomicUsize::new(0),
+            streams: Mutex::default(),
         })
     }
 
@@ -79,6 +84,11 @@ impl Common {
     pub(super) fn ask_who_rests(&self, asks: bool) {
         self.take_rested();
         self.is_asked.store(asks, Release);
+    }
+
+    /// Every change is whole, so a panic elsewhere cannot have spoilt them.
+    fn streams(&self) -> MutexGuard<'_, Shares> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A moment as seats hold it.
@@ -99,8 +109,16 @@ fn is_idle(state: u64) -> bool {
 
 impl Seat {
     /// One that is idle from now on, or busy.
-    pub(super) fn new(common: Arc<Common>, number: u64, is_idle: bool) -> Arc<Self> {
-        let seat = Self { state: AtomicU64::new(BUSY), number, bell: Notify::new(), task: OnceLock::new(), common };
+    pub(super) fn new(common: Arc<Common>, number: u64, address: u64, is_idle: bool) -> Arc<Self> {
+        let seat = Self {
+            state: AtomicU64::new(BUSY),
+            number,
+            address,
+            bell: Notify::new(),
+            task: OnceLock::new(),
+            account: OnceLock::new(),
+            common,
+        };
         if is_idle {
             seat.rests(Instant::now());
         }
@@ -109,6 +127,10 @@ impl Seat {
 
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.address
     }
 
     /// Since when it is idle, if it is.
@@ -121,17 +143,25 @@ impl Seat {
         self.state.compare_exchange(idle_since, ENDED, AcqRel, Acquire).is_ok()
     }
 
+    /// Has it go, whatever it does; tells whether it is idle. `None` when it has left or has to go already.
+    pub(super) fn gives_way(&self) -> Option<bool> {
+        let state = self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(ENDED));
+        state.ok().map(is_idle)
+    }
+
     fn begins(&self) -> bool {
         // An end stays one.
         self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(BUSY)).is_ok()
     }
 
-    fn rests(&self, since: Instant) {
+    fn rests(&self, since: Instant) -> bool {
         let since = self.common.millis(since);
         // An end stays one.
-        if self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(since)).is_ok() {
+        let rests = self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(since)).is_ok();
+        if rests {
             self.tell(since);
         }
+        rests
     }
 
     fn refreshes(&self, since: Instant) {
@@ -159,6 +189,14 @@ impl Seat {
             task.abort();
         }
     }
+
+    /// The same for one that has something under way: its client is told.
+    pub(super) fn cut(&self) {
+        match self.account.get() {
+            Some(account) => account.end(),
+            None => self.end(),
+        }
+    }
 }
 
 impl Place {
@@ -172,9 +210,15 @@ impl Place {
         self.seat.begins()
     }
 
-    /// From `now` on nothing is under way.
-    pub fn rests(&self, now: Instant) {
-        self.seat.rests(now);
+    /// From `now` on nothing is under way; `false` when the connection has to go instead.
+    pub fn rests(&self, now: Instant) -> bool {
+        self.seat.rests(now)
+    }
+
+    /// Where something is under way and the connection has to go, this account's owner hears of it and tells the client.
+    pub fn is_told_by(&self, account: &Arc<Account>) {
+        // A connection has one account.
+        let _ = self.seat.account.set(account.clone());
     }
 
     /// The client moves bytes, and is idle only since this moment, unless something is under way anyway.
@@ -187,7 +231,7 @@ impl Place {
         // It may have been chosen to go, and is gone.
         match self.seat.state.swap(LEFT, AcqRel) {
             LEFT => {}
-            state => self.crowd.leave(self.seat.number, state == ENDED),
+            state => self.crowd.leave(&self.seat, state == ENDED),
         }
     }
 
@@ -235,17 +279,21 @@ impl Seated {
     }
 
     /// Notes that the answer lasts for as long as the client likes. Such a connection is never idle, so no more than `most` are let
-    /// in: `None` beyond that.
+    /// in. Beyond that, the address that has clearly most of them gives up its newest; `None` when there is no such.
     pub fn streams(&self, most: usize) -> Option<Stream> {
-        let streams = &self.0.common.streams;
-        let more = streams.fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1));
-        more.is_ok().then(|| Stream(self.0.common.clone()))
+        let mut streams = self.0.common.streams();
+        let gone = if streams.len() < most { None } else { Some(streams.outnumbering(self.0.address)?) };
+        gone.iter().for_each(|seat| streams.remove(seat));
+        streams.add(&self.0);
+        drop(streams);
+        gone.iter().for_each(|seat| seat.cut());
+        Some(Stream(self.0.clone()))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Relaxed);
+        self.0.common.streams().remove(&self.0);
     }
 }
 

@@ -11,14 +11,14 @@ use super::ARRIVAL;
 use crate::{
     domain::pace::{CLIENT_RATE, Pace},
     door::crowd::Seated,
-    memory::{Claim, Full},
+    memory::{Claim, Cut, Full},
 };
 
 /// Why there is no whole body.
 pub(super) enum Unread {
     TooLong,
     /// What has come has to be given up for others.
-    Cut(Full),
+    Cut(Cut),
     NoRoom(Full),
     Lost,
     Late,
@@ -41,7 +41,7 @@ pub(super) async fn collect(
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
-            full = poll_fn(|context| claim.account().poll_cut(context)) => return Err(Unread::Cut(full)),
+            why = poll_fn(|context| claim.account().poll_cut(context)) => return Err(Unread::Cut(why)),
             () = sleep(pace.left()) => return Err(Unread::Late),
         };
         let Some(frame) = frame else { break };

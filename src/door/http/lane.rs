@@ -30,7 +30,7 @@ use crate::{
     call::{Calls, alarm::Alarm},
     domain::pace::{CLIENT_RATE, Pace},
     door::{crowd::Place, site::Site},
-    memory::{Account, Claim, Full, SMALL},
+    memory::{Account, Claim, Cut, Full, SMALL},
     metrics::Ended,
     net::{BoxIo, places::Caller},
 };
@@ -123,8 +123,8 @@ impl<'a> Lane<'a> {
         loop {
             let (mut needed, mut looked) = (0, 0);
             let now = Instant::now();
-            if idle == IDLE {
-                self.place.rests(now);
+            if idle == IDLE && !self.place.rests(now) {
+                return Ok(Left::Closed);
             }
             let mut due = now + idle;
             // Once the length of the body is known.
@@ -164,10 +164,10 @@ impl<'a> Lane<'a> {
                     return Ok(Left::Closed);
                 }
                 if let Err(full) = self.make_room(needed) {
-                    return self.refuse(full).await;
+                    return self.refuse(Reply::refused(&full.into(), None)).await;
                 }
                 // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
-                let full = tokio::select! {
+                let why = tokio::select! {
                     biased;
                     count = self.io.read_buf(&mut self.read) => match count? {
                         0 => return Ok(Left::Closed),
@@ -184,7 +184,7 @@ impl<'a> Lane<'a> {
                         }
                     },
                     _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
-                    full = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => full,
+                    why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => why,
                     () = self.alarm.at(due) => {
                         self.service.metrics.client_ended(match () {
                             () if !self.read.is_empty() => Ended::SlowRequest,
@@ -194,8 +194,8 @@ impl<'a> Lane<'a> {
                         return Ok(Left::Closed);
                     }
                 };
-                self.service.metrics.client_ended(Ended::Memory);
-                return self.refuse(full).await;
+                let reply = Reply::refused(&self.service.cut_off(why), None);
+                return self.refuse(reply).await;
             };
             idle = IDLE;
             if !self.place.begins() {
@@ -222,10 +222,9 @@ impl<'a> Lane<'a> {
                             Ok(_) => {}
                             Err(_) => return Ok(Left::Closed),
                         },
-                        full = poll_fn(|context| memory.poll_cut(context)) => {
-                            service.metrics.client_ended(Ended::Memory);
+                        why = poll_fn(|context| memory.poll_cut(context)) => {
                             keep_alive = false;
-                            break cut(&body, full);
+                            break cut(&body, &service.cut_off(why));
                         }
                         () = over(&mut patience) => return Ok(Left::Closed),
                     }
@@ -270,10 +269,10 @@ impl<'a> Lane<'a> {
 
     /// Answers a request for which there is no room, and closes. What of it is still on its way is
     /// passed over, since to close at once could take the answer away again.
-    async fn refuse(mut self, full: Full) -> io::Result<Left> {
+    async fn refuse(mut self, reply: Reply) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);
-        self.reply(Reply::refused(&full.into(), None), false).await?;
+        self.reply(reply, false).await?;
         self.io.shutdown().await?;
         let due = Instant::now() + FAREWELL;
         let mut passed = [0; 2048];
@@ -386,7 +385,7 @@ impl<'a> Lane<'a> {
                     }
                     continue;
                 }
-                _ = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut()),
+                why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
             };
             let piece = piece.transpose().map_err(io::Error::other)?;
             match (piece, length) {
@@ -434,7 +433,7 @@ impl<'a> Lane<'a> {
                         waited |= written.is_pending();
                         written
                     }) => count?,
-                    _ = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut()),
+                    why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
                     () = self.alarm.at(due) => {
                         self.service.metrics.client_ended(Ended::SlowReader);
                         return Err(io::ErrorKind::TimedOut.into());
@@ -456,8 +455,8 @@ impl<'a> Lane<'a> {
     }
 
     /// The end of an answer in the midst of it: what it holds is needed for others.
-    fn cut(&self) -> io::Error {
-        self.service.metrics.client_ended(Ended::Memory);
+    fn cut(&self, why: Cut) -> io::Error {
+        self.service.cut_off(why);
         io::ErrorKind::ConnectionAborted.into()
     }
 

@@ -43,8 +43,7 @@ use crate::{
         site::Site,
         stall::Stall,
     },
-    memory::Account,
-    metrics,
+    memory::{Account, Cut},
     net::BoxIo,
 };
 
@@ -137,8 +136,8 @@ pub(super) async fn serve(
     let by = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
     let outcome = match driven {
         Driven::Lost => return Ok(Ended::Closed),
-        Driven::Cut => {
-            service.metrics.client_ended(metrics::Ended::Memory);
+        Driven::Cut(why) => {
+            service.cut_off(why);
             return Ok(Ended::Closed);
         }
         Driven::Over(outcome) => outcome,
@@ -167,7 +166,7 @@ enum Driven {
     /// The client is gone.
     Lost,
     /// What it holds is needed for others.
-    Cut,
+    Cut(Cut),
 }
 
 async fn drive<S, F>(connection: &mut http1::Connection<Bridge, S>, watch: &Watch, memory: &Account) -> Driven
@@ -183,8 +182,8 @@ where
                 return Poll::Ready(Driven::Over(outcome));
             }
             // A call, or the body of one, has heard of it before, and is answered.
-            if memory.poll_cut(context).is_ready() {
-                return Poll::Ready(Driven::Cut);
+            if let Poll::Ready(why) = memory.poll_cut(context) {
+                return Poll::Ready(Driven::Cut(why));
             }
             match watch.poll_end(context) {
                 Poll::Pending => {}
@@ -348,22 +347,18 @@ async fn call(
         Ok(body) => {
             let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller });
             // Both arms are cancel-safe: a call that is dropped is given up.
-            let full = tokio::select! {
+            let why = tokio::select! {
                 biased;
                 reply = answer(&calls, &body, &headers, arrived, asker, &mut alarm) => {
                     let mut response = framed(reply);
                     response.body_mut().claim = Some(claim);
                     return response;
                 }
-                full = poll_fn(|context| memory.poll_cut(context)) => full,
+                why = poll_fn(|context| memory.poll_cut(context)) => why,
             };
-            service.metrics.client_ended(metrics::Ended::Memory);
-            last(cut(&body, full))
+            last(cut(&body, &service.cut_off(why)))
         }
-        Err(Unread::Cut(full)) => {
-            service.metrics.client_ended(metrics::Ended::Memory);
-            last(Reply::refused(&full.into(), None))
-        }
+        Err(Unread::Cut(why)) => last(Reply::refused(&service.cut_off(why), None)),
         Err(Unread::NoRoom(full)) => last(Reply::refused(&full.into(), None)),
         Err(Unread::TooLong) => last(Reply::refused(&Refusal::Limit { name: "max_body", limit: site.max_body }, None)),
         Err(Unread::Lost) => refuse(&gate::Refused::new(StatusCode::BAD_REQUEST, "the body did not come whole"), false),

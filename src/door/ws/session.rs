@@ -55,7 +55,7 @@ const LAST_CALL: f64 = 0.9;
 const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
 const ENDED: Closing = Closing::new(Closing::TRY_AGAIN, "no node gives one of the subscriptions any more");
 const CROWDED: Closing =
-    Closing::new(Closing::TRY_AGAIN, "ws.max_connections is reached, and this connection was idle longest");
+    Closing::new(Closing::TRY_AGAIN, "ws.max_connections is reached, and this connection makes room");
 const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no longer");
 
 const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");

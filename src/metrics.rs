@@ -4,6 +4,7 @@
 //! of nodes is written at the moment of a scrape from the pools' snapshots, so that a gauge cannot disagree with the status or
 //! outlive its node.
 
+mod calls;
 mod facts;
 mod live;
 mod node;
@@ -28,6 +29,7 @@ use prometric::{
 use prometric_derive::metrics;
 
 pub use self::{
+    calls::CallMetrics,
     facts::Facts,
     live::Replay,
     node::{LinkMetrics, NodeLabels, NodeMetrics},
@@ -422,34 +424,6 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.gauge.dec(&self.labels());
-    }
-}
-
-/// The calls of one side of a network, counted without looking labels up.
-pub struct CallMetrics {
-    network: String,
-    layer: String,
-    total: IntCounterVec,
-    duration: prometheus::Histogram,
-    /// By the place of the method, or of the route's group, in its table and the outcome; made at first use, so that only what happened shows.
-    cells: Box<[[OnceLock<IntCounter>; CallOutcome::ALL.len()]]>,
-}
-
-impl CallMetrics {
-    /// A call ended so, after that many seconds.
-    pub fn ended(&self, method: &Method, outcome: CallOutcome, seconds: f64) {
-        self.count(method.label, method.place, outcome, seconds);
-    }
-
-    /// A request to the beacon API ended so, after that many seconds. The method is the group of its route.
-    pub fn rest_ended(&self, route: &Route, outcome: CallOutcome, seconds: f64) {
-        self.count(route.group, route.place, outcome, seconds);
-    }
-
-    fn count(&self, label: &str, place: usize, outcome: CallOutcome, seconds: f64) {
-        let make = || self.total.with_label_values(&[&self.network, &self.layer, label, outcome.as_str()]);
-        self.cells[place][outcome as usize].get_or_init(make).inc();
-        self.duration.observe(seconds);
     }
 }
 

@@ -194,8 +194,8 @@ impl<'a> Lane<'a> {
                         return Ok(Left::Closed);
                     }
                 };
-                let reply = Reply::refused(&self.service.cut_off(why), None);
-                return self.refuse(reply).await;
+                let refusal = self.service.cut_off(why);
+                return self.refuse(Reply::refused(&refusal, None)).await;
             };
             idle = IDLE;
             if !self.place.begins() {
@@ -205,8 +205,7 @@ impl<'a> Lane<'a> {
             // not sent.
             let Self { io, read, alarm, pass, left, memory, caller, service, .. } = &mut self;
             let reply = {
-                let left = &*left;
-                let asker = Asker { left, memory, caller };
+                let asker = Asker { left: &*left, memory, caller };
                 let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
                 let mut patience = None;
                 loop {
@@ -396,8 +395,7 @@ impl<'a> Lane<'a> {
                 }
                 (None, length) => {
                     if length.is_none() {
-                        self.write.put_slice(b"0\r\n\r\n");
-                        self.write_out([]).await?;
+                        self.write_out([&b"0\r\n\r\n"[..]]).await?;
                     }
                     reply.body.has_left();
                     return Ok(());

@@ -168,7 +168,7 @@ async fn a_slot_may_be_empty_and_a_late_block_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clients_block_is_the_slots_block_unless_it_is_on_an_old_one() {
+async fn a_clients_block_is_the_slots_block_unless_on_an_old_one() {
     let chain = chain(10);
     let paid = Address([7; 20]);
     let propose = |slot: u64, parent: &Block| chain.propose(Proposal { slot, parent: parent.root, paid });

@@ -127,6 +127,7 @@ impl<'a> Course<'a> {
                     aim = self.give_to_another(&mut giving, body, why).await?;
                     continue;
                 }
+                Aim::Wait(_) if !giving.is_under_way() && giving.heard.has_word() => return giving.heard.end(self),
                 Aim::Wait(_) if !giving.is_under_way() => {
                     let until = began + giving.late;
                     let Some(node) = self.rest.catches_up(&mut giving.behind, until).await else {

@@ -21,7 +21,7 @@ fn example_in_full() -> String {
 
 /// A folder with a `ca.pem` in it.
 fn folder_with_a_certificate() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/configuration"))
 }
 
 fn read_example_in_full() -> (Config, Vec<String>) {

@@ -1,0 +1,16 @@
+//! The beacon API through the proxy: what passes, what is repeated and what is not, and what of it streams.
+
+mod clocks;
+mod differing;
+mod duties;
+mod guard;
+mod own;
+mod passing;
+mod publishing;
+mod reading;
+mod reloading;
+mod streaming;
+
+/// Settings with which every HTTP method is passed on that may be.
+const ALL_METHODS: &str =
+    "[beacon]\nmethods = [\"GET\", \"HEAD\", \"POST\", \"OPTIONS\", \"PUT\", \"PATCH\", \"DELETE\"]\n";

@@ -1,0 +1,132 @@
+//! What a validator waits for is not left to one node, and what is of use only whole is waited for whole.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::common::{
+    rest::{Exchange, Node, chunked, json, over, request, response, send, status},
+    until,
+};
+
+const BLOCK: &str = "/eth/v3/validator/blocks/9?randao_reveal=0x00";
+
+/// What answers with this when it has waited for so long.
+async fn after(millis: u64, answer: Vec<u8>) -> Node {
+    Node::start(move |mut exchange: Exchange| {
+        let answer = answer.clone();
+        async move {
+            exchange.body().await;
+            sleep(Duration::from_millis(millis)).await;
+            exchange.send(answer).await.then_some(exchange)
+        }
+    })
+    .await
+}
+
+/// A proxy before these nodes, whose slots take a second.
+async fn quick(nodes: &[&Node]) -> crate::common::proxy::Proxy {
+    nodes.iter().for_each(|node| node.set_pace(1));
+    over(nodes, "[calls]\nattempt_timeout = \"20s\"\n").await
+}
+
+#[tokio::test]
+async fn what_hangs_is_asked_of_another_node_while_the_slot_lasts() {
+    for (method, path) in [
+        ("GET", BLOCK),
+        ("GET", "/eth/v1/validator/attestation_data?slot=1&committee_index=0"),
+        ("GET", "/eth/v2/validator/aggregate_attestation?slot=1"),
+        ("POST", "/eth/v1/validator/duties/attester/1"),
+        ("GET", "/eth/v1/beacon/blocks/head/root"),
+        ("GET", "/eth/v1/beacon/headers/head"),
+    ] {
+        let (first, second) = (Node::start(Exchange::hang).await, Node::always(json("200 OK", "\"well\"")).await);
+        let proxy = quick(&[&first, &second]).await;
+        let body = if method == "POST" { "[\"1\"]" } else { "" };
+        let answer = send(&proxy, request(method, path, "", body)).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{path}");
+        assert_eq!((first.count(), second.count()), (1, 1), "{path}");
+        assert_eq!(second.asked()[0].body, body.as_bytes());
+        until("the first is given up", async || status(&proxy, "cl-1").await["in_flight"] == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_good_answer_wins_and_a_slow_node_is_not_given_up() {
+    let (first, second) = (after(1500, json("200 OK", "\"slow\"")).await, Node::start(Exchange::hang).await);
+    let proxy = quick(&[&first, &second]).await;
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!((first.count(), second.count()), (1, 1));
+    let failing = after(600, json("500 Oops", "\"no\"")).await;
+    let proxy = quick(&[&first, &failing]).await;
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!((first.count(), failing.count()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_node_that_is_alone_is_waited_for() {
+    let only = after(1500, json("200 OK", "\"slow\"")).await;
+    let proxy = quick(&[&only]).await;
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    assert_eq!(only.count(), 1);
+}
+
+#[tokio::test]
+async fn half_a_block_is_made_good_by_another_node_however_long_it_is() {
+    let whole = vec![b'x'; 1_500_000];
+    for path in [BLOCK, "/eth/v2/beacon/blocks/9", "/eth/v1/beacon/blobs/head"] {
+        for in_chunks in [false, true] {
+            let answer = if in_chunks { chunked("200 OK", "", &whole, 10_000) } else { response("200 OK", "", &whole) };
+            let half = answer[..800_000].to_vec();
+            let first = Node::start(move |mut exchange: Exchange| {
+                let half = half.clone();
+                async move {
+                    exchange.send(half).await;
+                    sleep(Duration::from_millis(100)).await;
+                    None
+                }
+            })
+            .await;
+            let second = Node::always(answer).await;
+            let proxy = over(&[&first, &second], "").await;
+            let answer = send(&proxy, request("GET", path, "", "")).await;
+            assert_eq!((answer.status, answer.body.len()), (200, whole.len()), "{path}");
+            assert!(answer.body == whole, "{path}");
+            assert_eq!(second.count(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_a_block_streams_as_any_answer() {
+    let whole = vec![b'x'; 1_500_000];
+    let node = Node::always(response("200 OK", "", &whole)).await;
+    let proxy = over(&[&node], "[calls]\nmax_held_bytes = \"400kB\"\nmax_body = \"100kB\"\n").await;
+    for _ in 0..3 {
+        let answer = send(&proxy, request("GET", BLOCK, "", "")).await;
+        assert!(answer.status == 200 && answer.body == whole);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_lost_after_a_silence_was_not_just_closing() {
+    let first = Node::start(|exchange: Exchange| async {
+        match exchange.asked.turn {
+            0 => exchange.reply(json("200 OK", "\"first\"")).await,
+            _ => {
+                sleep(Duration::from_millis(600)).await;
+                None
+            }
+        }
+    })
+    .await;
+    let second = Node::always(json("200 OK", "\"second\"")).await;
+    let proxy = over(&[&first, &second], "[health]\ninterval = \"60s\"\n").await;
+    const PATH: &str = "/eth/v2/beacon/pool/attestations";
+    while first.asked().iter().all(|asked| asked.turn == 0) {
+        send(&proxy, request("GET", PATH, "", "")).await;
+    }
+    let late = first.asked().iter().filter(|asked| asked.turn > 0).count();
+    // It was asked once over the connection that had been used before, and not again.
+    assert_eq!((late, first.count(), second.count()), (1, first.count(), 1));
+}

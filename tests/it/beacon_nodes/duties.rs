@@ -1,0 +1,260 @@
+//! What validators ask stays on one node, and what they tell goes to all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::common::{
+    rest::{Exchange, Node, ask, json, over, request, send, until_verdict},
+    until,
+};
+
+const DATA: &str = "/eth/v1/validator/attestation_data?slot=1&committee_index=0";
+const HEAD: &str = "/eth/v1/beacon/headers/head";
+const SUBSCRIBE: &str = "/eth/v1/validator/beacon_committee_subscriptions";
+
+#[tokio::test]
+async fn while_validators_are_there_all_requests_stay_on_one_node() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    // The epoch does not end in the time of a test.
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    let served = async |path: &str| ask(&proxy, "GET", path).await.text();
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
+    a.set_syncing(true);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    for _ in 0..10 {
+        assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    }
+    b.set_syncing(true);
+    until_verdict(&proxy, "cl-2", "syncing").await;
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"a\"", "\"a\""));
+}
+
+#[tokio::test]
+async fn where_no_validator_asked_requests_go_home_at_once() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    a.set_syncing(true);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"b\"");
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"a\"");
+}
+
+#[tokio::test]
+async fn spread_divides_what_is_settled_and_splits_no_validator() {
+    let slow = |name: &'static str| {
+        Node::start(move |exchange: Exchange| async move {
+            sleep(Duration::from_secs(1)).await;
+            exchange.reply(json("200 OK", name)).await
+        })
+    };
+    let (a, b) = (slow("\"a\"").await, slow("\"b\"").await);
+    let proxy = over(&[&a, &b], "[calls]\npolicy = \"spread\"\n").await;
+    let both = async |path: &str| {
+        let before = a.count() + b.count();
+        let second = async {
+            until("one of them is busy", async || a.count() + b.count() > before).await;
+            ask(&proxy, "GET", path).await
+        };
+        let (one, other) = tokio::join!(ask(&proxy, "GET", path), second);
+        one.text() != other.text()
+    };
+    assert!(both("/eth/v1/beacon/states/100/validators").await && both("/eth/v1/config/spec").await);
+    for path in [DATA, HEAD, "/eth/v1/beacon/states/finalized/root", "/eth/v1/beacon/blocks/99999999/root"] {
+        assert!(!both(path).await, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn where_duties_hang_time_and_again_all_go_elsewhere() {
+    let a = Node::start(|exchange: Exchange| async {
+        let is_duty = exchange.asked.target.starts_with("/eth/v1/validator/");
+        if is_duty { exchange.hang().await } else { exchange.reply(json("200 OK", "\"a\"")).await }
+    })
+    .await;
+    let b = Node::always(json("200 OK", "\"b\"")).await;
+    [&a, &b].into_iter().for_each(|node| node.set_pace(1));
+    let proxy = over(&[&a, &b], "").await;
+    assert_eq!(ask(&proxy, "GET", HEAD).await.text(), "\"a\"");
+    for _ in 0..3 {
+        assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+    }
+    until("heads come from where duties are done", async || ask(&proxy, "GET", HEAD).await.text() == "\"b\"").await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_a_validators_too() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    a.set_syncing(true);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    assert_eq!(send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await.text(), "\"b\"");
+    until("the other is told, too", async || a.count() == 1).await;
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+}
+
+#[tokio::test]
+async fn one_failed_duty_is_made_good_elsewhere_and_the_next_is_at_home_again() {
+    // Twice, for a node that closes a connection at once may only be full.
+    let failures = Arc::new(AtomicUsize::new(0));
+    let a = Node::start(move |exchange: Exchange| {
+        let fails = failures.fetch_add(1, SeqCst) < 2;
+        async move { if fails { None } else { exchange.reply(json("200 OK", "\"a\"")).await } }
+    })
+    .await;
+    let b = Node::always(json("200 OK", "\"b\"")).await;
+    let proxy = over(&[&a, &b], "").await;
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"b\"");
+    assert_eq!(ask(&proxy, "GET", DATA).await.text(), "\"a\"");
+}
+
+#[tokio::test]
+async fn what_all_nodes_must_know_all_are_told_and_the_first_good_answer_is_returned() {
+    for path in [
+        SUBSCRIBE,
+        "/eth/v1/validator/sync_committee_subscriptions",
+        "/eth/v1/validator/prepare_beacon_proposer",
+        "/eth/v1/validator/register_validator",
+        "/eth/v1/validator/proposer_preferences",
+    ] {
+        let bad = Node::always(json("500 Internal Server Error", "\"bad\"")).await;
+        let good = Node::always(json("200 OK", "\"good\"")).await;
+        let slow = Node::start(|mut exchange: Exchange| async move {
+            exchange.body().await;
+            sleep(Duration::from_millis(700)).await;
+            let whole = exchange.send(json("200 OK", "\"slow\"")).await;
+            assert!(whole, "the client's answer cut the others off");
+            Some(exchange)
+        })
+        .await;
+        let proxy = over(&[&bad, &slow, &good], "").await;
+        let started = Instant::now();
+        let fields = "content-type: application/json\r\n";
+        let answer = send(&proxy, request("POST", path, fields, "[{\"validator_index\":\"1\"}]")).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "\"good\""), "{path}");
+        assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+        for node in [&bad, &slow, &good] {
+            until("every node has the body", async || {
+                node.asked().iter().any(|asked| asked.body == b"[{\"validator_index\":\"1\"}]")
+            })
+            .await;
+            assert_eq!(node.count(), 1);
+            assert_eq!(node.asked()[0].header("content-type"), ["application/json"]);
+        }
+        until("the slow one was waited for", async || {
+            let line = r#"steadfast_attempts_total{layer="cl",network="default",node="cl-2",outcome="answered"} 1"#;
+            proxy.admin("GET /metrics").await.text().contains(line)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn when_none_takes_what_it_is_told_the_client_hears_why() {
+    let node = |status, text| Node::always(json(status, text));
+    let (a, b) = (node("500 Oops", "\"of the node\"").await, node("400 Bad Request", "\"of the request\"").await);
+    let proxy = over(&[&a, &b], "").await;
+    let answer = send(&proxy, request("POST", SUBSCRIBE, "", "[]")).await;
+    assert_eq!((answer.status, &*answer.text()), (400, "\"of the request\""));
+}
+
+const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+
+/// A node of a chain with slots of a second that answers everything.
+async fn paced() -> Node {
+    Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", ""))).await
+}
+
+/// The bodies that the node was told by `path`.
+fn told(node: &Node, path: &str) -> Vec<String> {
+    let asked = node.asked().into_iter().filter(|asked| asked.target == path);
+    asked.map(|asked| String::from_utf8(asked.body).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_node_that_answers_is_told_however_it_is_judged() {
+    let (a, b) = (Node::always(json("200 OK", "\"a\"")).await, Node::always(json("200 OK", "\"b\"")).await);
+    let proxy = over(&[&a, &b], "").await;
+    for both in [false, true] {
+        a.set_syncing(true);
+        b.set_syncing(both);
+        until_verdict(&proxy, "cl-1", "syncing").await;
+        until_verdict(&proxy, "cl-2", if both { "syncing" } else { "up" }).await;
+        let before = (a.count(), b.count());
+        let answer = send(&proxy, request("POST", PREPARE, "", format!("[{both}]"))).await;
+        assert_eq!(answer.status, 200);
+        // A usable one speaks for all.
+        assert!(both || answer.text() == "\"b\"", "{}", answer.text());
+        until("both are told", async || (a.count(), b.count()) == (before.0 + 1, before.1 + 1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_restarts_is_told_again_what_is_in_force() {
+    let (a, b) = (Node::always(json("200 OK", "")).await, Node::always(json("200 OK", "")).await);
+    let proxy = over(&[&a, &b], "").await;
+    for body in ["[1]", "[2]", "[1]"] {
+        send(&proxy, request("POST", PREPARE, "eth-x: 7\r\n", body)).await;
+    }
+    send(&proxy, request("POST", SUBSCRIBE, "", "[3]")).await;
+    until("both are told", async || (a.count(), b.count()) == (4, 4)).await;
+    let port = a.port();
+    a.stop().await;
+    until_verdict(&proxy, "cl-1", "down").await;
+    // What comes meanwhile, it does not hear.
+    send(&proxy, request("POST", SUBSCRIBE, "", "[4]")).await;
+    let a = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", ""))).await;
+    until("it is told again", async || a.count() == 4).await;
+    until_verdict(&proxy, "cl-1", "up").await;
+    // Each once, in the order in which it was told last.
+    assert_eq!(
+        (told(&a, PREPARE), told(&a, SUBSCRIBE)),
+        (vec!["[2]".into(), "[1]".into()], vec!["[3]".into(), "[4]".into()])
+    );
+    assert_eq!(a.asked()[0].header("eth-x"), ["7"]);
+    assert_eq!(b.count(), 5, "a node that was there is told again");
+    assert!(proxy.admin("GET /metrics").await.text().contains(r#"steadfast_told_again_total{network="default"} 4"#));
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_peers_has_restarted_and_is_told_again() {
+    let (a, b) = (paced().await, paced().await);
+    let proxy = over(&[&a, &b], "").await;
+    send(&proxy, request("POST", PREPARE, "", "[1]")).await;
+    until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    // It is asked once a slot, so that it has told of its peers by the third.
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!((a.count(), b.count()), (1, 1));
+    a.set_peers(3);
+    until("it is told again", async || a.count() == 2).await;
+    assert_eq!((told(&a, PREPARE), b.count()), (vec!["[1]".to_owned(); 2], 1));
+}
+
+#[tokio::test]
+async fn what_a_node_did_not_take_it_is_told_in_the_next_slot() {
+    let refuses = Arc::new(AtomicUsize::new(0));
+    let turn = refuses.clone();
+    let a = Node::paced(1, move |exchange: Exchange| {
+        let status = if turn.fetch_add(1, SeqCst) == 0 { "503 Syncing" } else { "200 OK" };
+        exchange.reply(json(status, ""))
+    })
+    .await;
+    let b = paced().await;
+    let proxy = over(&[&a, &b], "").await;
+    assert_eq!(send(&proxy, request("POST", PREPARE, "", "[1]")).await.status, 200);
+    until("it has it after all", async || refuses.load(SeqCst) == 2).await;
+    assert_eq!(told(&a, PREPARE), ["[1]", "[1]"]);
+}

@@ -1,0 +1,201 @@
+//! What requests, and the node that duties stay on, keep when the settings are read anew.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use steadfast::app::{App, World};
+
+use crate::common::{
+    client::Client,
+    proxy::{Proxy, config},
+    rest::{Exchange, Node, ask, json, nodes, request, until_verdict},
+    until,
+};
+
+const DATA: &str = "/eth/v1/validator/attestation_data?slot=1&committee_index=0";
+const HEAD: &str = "/eth/v1/beacon/headers/head";
+const STATE: &str = "/eth/v2/debug/beacon/states/head";
+const QUICK: &str = "[health]\nrise = 1\ninterval = \"200ms\"\n";
+
+/// A proxy whose settings can be changed while it runs.
+struct Reloadable {
+    proxy: Proxy,
+    settings: Arc<Mutex<String>>,
+}
+
+impl Reloadable {
+    async fn start(settings: String) -> Self {
+        let settings = Arc::new(Mutex::new(settings));
+        let first = config(&settings.lock().unwrap());
+        let read = settings.clone();
+        let source = Arc::new(move || Ok(config(&read.lock().unwrap())));
+        // One worker: what comes first is then sent first.
+        let app = App::start(first, World::real(1), Some(source)).await.unwrap();
+        Self { proxy: Proxy { app }, settings }
+    }
+
+    async fn reload(&self, settings: String) -> String {
+        *self.settings.lock().unwrap() = settings;
+        self.proxy.app.reload().await.unwrap()
+    }
+
+    /// Has a client wait in the queue behind `before` others.
+    async fn wait(&self, path: &str, before: usize) -> Client {
+        let mut client = self.proxy.client().await;
+        client.send(request("GET", path, "", "")).await;
+        let line = format!("steadfast_held_calls{{layer=\"cl\",network=\"default\"}} {}", before + 1);
+        until("it waits", async || self.proxy.admin("GET /metrics").await.text().lines().any(|l| l == line)).await;
+        client
+    }
+}
+
+async fn says(text: &'static str) -> Node {
+    Node::always(json("200 OK", text)).await
+}
+
+/// The settings of these nodes and no others, by their places from 1 on.
+fn only(list: &[(usize, &Node)]) -> String {
+    let node = |(place, node): &(usize, &Node)| nodes(&[node.url()]).replace("cl-1", &format!("cl-{place}"));
+    list.iter().map(node).collect::<String>() + QUICK
+}
+
+#[tokio::test]
+async fn requests_stay_on_their_node_through_reloads_while_it_is_there() {
+    let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    let served = async |path: &str| ask(&all.proxy, "GET", path).await.text();
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    a.set_syncing(true);
+    until_verdict(&all.proxy, "cl-1", "syncing").await;
+    assert_eq!(served(DATA).await, "\"b\"");
+    a.set_syncing(false);
+    until_verdict(&all.proxy, "cl-1", "up").await;
+    assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    // Other rules, another order, another node beside it: the pool is built anew each time.
+    for settings in [
+        only(&[(1, &a), (2, &b)]) + "[calls]\nmax_batch = 5\n",
+        only(&[(3, &c), (1, &a), (2, &b)]),
+        only(&[(1, &a), (2, &b), (3, &c)]),
+    ] {
+        assert_eq!(all.reload(settings).await, "network default");
+        until_verdict(&all.proxy, "cl-2", "up").await;
+        assert_eq!((&*served(DATA).await, &*served(HEAD).await), ("\"b\"", "\"b\""));
+    }
+    all.reload(only(&[(1, &a), (3, &c)])).await;
+    assert_eq!(served(DATA).await, "\"a\"");
+}
+
+/// A node that is away, and requests that wait for it in this order; of different routes: all wait in one queue.
+async fn waiting() -> (Reloadable, u16, Vec<(String, Client)>) {
+    let away = says("\"away\"").await;
+    let port = away.port();
+    let all = Reloadable::start(only(&[(1, &away)])).await;
+    until_verdict(&all.proxy, "cl-1", "up").await;
+    away.stop().await;
+    until_verdict(&all.proxy, "cl-1", "down").await;
+    let mut waiting = Vec::new();
+    for place in 0..12 {
+        let path = match place % 3 {
+            0 => format!("{HEAD}?place={place}"),
+            1 => format!("{DATA}&place={place}"),
+            _ => format!("{STATE}?place={place}"),
+        };
+        let client = all.wait(&path, place).await;
+        waiting.push((path, client));
+    }
+    (all, port, waiting)
+}
+
+async fn are_answered_by(node: &Node, waiting: Vec<(String, Client)>) -> (Vec<String>, Vec<String>) {
+    let mut paths = Vec::new();
+    for (path, mut client) in waiting {
+        let answer = client.response().await;
+        assert_eq!((answer.status, &*answer.text()), (200, "\"here\""));
+        paths.push(path);
+    }
+    (node.asked().into_iter().map(|asked| asked.target).collect(), paths)
+}
+
+#[tokio::test]
+async fn requests_that_wait_leave_in_the_order_in_which_they_came() {
+    let (_all, port, waiting) = waiting().await;
+    let node = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"here\""))).await;
+    let (asked, came) = are_answered_by(&node, waiting).await;
+    assert_eq!(asked, came);
+}
+
+#[tokio::test]
+async fn requests_that_wait_go_in_order_and_once_each_to_the_nodes_that_a_reload_brings() {
+    let (all, _, waiting) = waiting().await;
+    let node = says("\"here\"").await;
+    all.reload(only(&[(2, &node)])).await;
+    let (asked, came) = are_answered_by(&node, waiting).await;
+    assert_eq!(asked, came);
+}
+
+#[tokio::test]
+async fn nodes_that_a_reload_takes_away_are_watched_until_their_requests_end_and_no_longer() {
+    let (a, b, c) = (Node::start(Exchange::hang).await, says("\"b\"").await, says("\"c\"").await);
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    let mut client = all.proxy.client().await;
+    client.send(request("GET", STATE, "", "")).await;
+    until("the node has the request", async || a.count() == 1).await;
+    all.reload(only(&[(3, &c)])).await;
+    assert_eq!(ask(&all.proxy, "GET", HEAD).await.text(), "\"c\"");
+    // Only who watches it finds out.
+    a.set_dead(true);
+    assert_eq!(client.response().await.text(), "\"b\"");
+    until("nobody watches them any more", async || a.open() + b.open() == 0).await;
+}
+
+#[tokio::test]
+async fn what_all_nodes_were_told_is_known_after_a_reload() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    let (a, b) = (says("\"a\"").await, says("\"b\"").await);
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    crate::common::rest::send(&all.proxy, request("POST", PREPARE, "", "[1]")).await;
+    until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    // The nodes change their places.
+    all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
+    let port = a.port();
+    a.stop().await;
+    until_verdict(&all.proxy, "cl-1", "down").await;
+    let a = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", ""))).await;
+    until("it is told again", async || a.count() == 1).await;
+    assert_eq!((&*a.asked()[0].target, &*a.asked()[0].body, b.count()), (PREPARE, &b"[1]"[..], 1));
+}
+
+#[tokio::test]
+async fn what_a_node_was_being_told_at_a_reload_it_is_told_anew() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    let a = says("\"a\"").await;
+    // The first time it hangs.
+    let has_hung = Arc::new(AtomicBool::new(false));
+    let b = Node::start(move |mut exchange: Exchange| {
+        let hangs = exchange.asked.target == PREPARE && !has_hung.swap(true, SeqCst);
+        async move {
+            exchange.body().await;
+            if hangs { exchange.hang().await } else { exchange.reply(json("200 OK", "\"b\"")).await }
+        }
+    })
+    .await;
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    assert_eq!(ask(&all.proxy, "POST", PREPARE).await.text(), "\"a\"");
+    until("it is being told", async || b.count() == 1).await;
+    all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
+    until("it is told anew", async || b.count() == 2).await;
+    assert_eq!((&*b.asked()[1].target, a.count()), (PREPARE, 1));
+}

@@ -1,0 +1,257 @@
+//! One view for all, in simulated time: requests and events stay on one node until the epoch ends, and go home together.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::Value;
+use steadfast::{
+    app::App,
+    devnet::{Devnet, Fault, Options},
+};
+use tokio::{
+    io::AsyncReadExt,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::common::{
+    client::Client,
+    proxy,
+    rest::{nodes, request},
+    sim::Net,
+};
+
+const DAWN: u64 = 1_800_000_000;
+const SLOT: u64 = 2;
+/// Slots of an epoch, in the devnet.
+const EPOCH: u64 = 8;
+const DATA: &str = "/eth/v1/validator/attestation_data";
+
+/// Two consensus nodes and a proxy before them.
+struct Stage {
+    net: Net,
+    devnet: Devnet,
+    app: App,
+    start: Instant,
+    genesis: u64,
+    tasks: JoinSet<()>,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let (start, net) = (Instant::now(), Net::default());
+        let options = Options {
+            execution: 0,
+            consensus: 2,
+            block_time: Some(Duration::from_secs(SLOT)),
+            initial_blocks: 50,
+            now_unix: Some(DAWN),
+            ..Options::default()
+        };
+        let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+        let urls: Vec<String> = devnet.nodes().map(|node| node.http_url()).collect();
+        let world = net.world(DAWN, start);
+        let app = App::start(proxy::config(&nodes(&urls)), world, None).await.unwrap();
+        sleep(Duration::from_secs(3)).await;
+        let mut stage = Self { net, devnet, app, start, genesis: 0, tasks: JoinSet::new() };
+        let genesis = stage.get("/eth/v1/beacon/genesis").await;
+        stage.genesis = genesis["data"]["genesis_time"].as_str().unwrap().parse().unwrap();
+        stage
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let mut client = Client::over(self.net.connect(self.app.addr().port()).await.unwrap());
+        client.send(request("GET", path, "", "")).await;
+        client.response().await.json()
+    }
+
+    /// Who did one duty: 1 or 2.
+    async fn duty(&self) -> usize {
+        let counts = || [0, 1].map(|node| self.devnet.cl(node).count(&format!("GET {DATA}")));
+        let before = counts();
+        self.get(&format!("{DATA}?slot=1&committee_index=0")).await;
+        let after = counts();
+        1 + (0..2).find(|&node| after[node] > before[node]).expect("a node was asked")
+    }
+
+    async fn status(&self) -> Value {
+        let mut client = Client::over(self.net.connect(self.app.admin_addr().port()).await.unwrap());
+        client.send("GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        client.response().await.json()["networks"][0].take()
+    }
+
+    /// The node that requests go to and the one that events come from.
+    async fn view(&self) -> (Value, Value) {
+        let mut status = self.status().await;
+        (status["cl"]["active"].take(), status["events_from"].take())
+    }
+
+    async fn until_view(&self, name: &str) {
+        for _ in 0..3000 {
+            if self.view().await == (name.into(), name.into()) {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:#}", self.status().await);
+    }
+
+    async fn until_up(&self, place: usize) {
+        for _ in 0..3000 {
+            if self.status().await["cl"]["nodes"][place]["verdict"] == "up" {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:#}", self.status().await);
+    }
+
+    fn epoch(&self) -> u64 {
+        (DAWN + self.start.elapsed().as_secs() - self.genesis) / (SLOT * EPOCH)
+    }
+
+    /// A client that listens to heads; what it heard.
+    async fn listen(&mut self) -> Arc<Mutex<String>> {
+        let heard = Arc::new(Mutex::new(String::new()));
+        let mut client = Client::over(self.net.connect(self.app.addr().port()).await.unwrap());
+        client.send(request("GET", "/eth/v1/events?topics=head", "", "")).await;
+        let text = heard.clone();
+        self.tasks.spawn(async move {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = client.io.read(&mut bytes).await {
+                text.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        heard
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_and_events_go_home_together_when_an_epoch_ends() {
+    let mut stage = Stage::set().await;
+    let heard = stage.listen().await;
+    stage.until_view("cl-1").await;
+    for round in 0..4 {
+        assert_eq!(stage.duty().await, 1);
+        stage.devnet.cl(0).set_fault(if round % 2 == 0 { Fault::Syncing } else { Fault::Down });
+        stage.until_view("cl-2").await;
+        assert_eq!(stage.duty().await, 2);
+        let out = stage.epoch();
+        stage.devnet.cl(0).clear_faults();
+        stage.until_up(0).await;
+        let home = loop {
+            let before = stage.view().await;
+            let who = stage.duty().await;
+            if before == stage.view().await && before == ("cl-2".into(), "cl-2".into()) {
+                assert_eq!(who, 2);
+            }
+            let (requests, events) = stage.view().await;
+            assert!(requests == events, "requests go to {requests}, and events come from {events}");
+            if requests == "cl-1" {
+                break stage.epoch();
+            }
+            assert!(stage.epoch() <= out + 3, "it stays for ever");
+            sleep(Duration::from_millis(50)).await;
+        };
+        assert!(home > out, "it went home in the epoch in which it came back");
+    }
+    // Every head once, in order, whichever node told it.
+    let heard = heard.lock().unwrap().clone();
+    let data = heard.lines().filter_map(|line| line.strip_prefix("data: "));
+    let slots: Vec<u64> = data
+        .map(|data| serde_json::from_str::<Value>(data).unwrap()["slot"].as_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(slots.len() > 20 && slots.windows(2).all(|pair| pair[1] == pair[0] + 1), "{slots:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_events_come_from_another_node_so_do_answers() {
+    let mut stage = Stage::set().await;
+    let _heard = stage.listen().await;
+    stage.until_view("cl-1").await;
+    assert_eq!(stage.duty().await, 1);
+    // It answers, and tells nothing.
+    stage.devnet.cl(0).set_fault(Fault::Mute);
+    stage.until_view("cl-2").await;
+    assert_eq!(stage.duty().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_is_for_the_head_told_though_the_node_that_told_it_is_gone() {
+    let mut stage = Stage::set().await;
+    let heard = stage.listen().await;
+    stage.until_view("cl-1").await;
+    for _ in 0..2 {
+        assert_eq!(stage.duty().await, 1);
+        // The other node sees blocks a while later.
+        stage.devnet.cl(1).set_fault(Fault::lag(1));
+        let told = heard.lock().unwrap().len();
+        while heard.lock().unwrap().len() == told {
+            sleep(Duration::from_millis(10)).await;
+        }
+        stage.devnet.cl(0).set_fault(Fault::Down);
+        let head = stage.devnet.chain().head().number;
+        let node = stage.devnet.cl(1).clone();
+        stage.tasks.spawn(async move {
+            sleep(Duration::from_millis(200)).await;
+            node.clear_faults();
+        });
+        let vote = stage.get(&format!("{DATA}?slot={head}&committee_index=0")).await;
+        let block = stage.get(&format!("/eth/v1/beacon/blocks/{head}/root")).await;
+        assert_eq!(vote["data"]["beacon_block_root"], block["data"]["root"]);
+        stage.devnet.cl(0).clear_faults();
+        stage.until_up(0).await;
+        stage.until_view("cl-1").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_events_requests_go_home_when_an_epoch_ends() {
+    let stage = Stage::set().await;
+    assert_eq!(stage.duty().await, 1);
+    stage.devnet.cl(0).set_fault(Fault::Syncing);
+    while stage.duty().await == 1 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let out = stage.epoch();
+    stage.devnet.cl(0).clear_faults();
+    stage.until_up(0).await;
+    while stage.duty().await == 2 {
+        assert!(stage.epoch() <= out + 2, "it stays for ever");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(stage.epoch() > out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_its_word_back_again_and_again_moves_nobody_each_time() {
+    for fault in [Fault::ElOffline, Fault::Optimistic, Fault::Syncing] {
+        let stage = Stage::set().await;
+        assert_eq!(stage.view().await.0, "cl-1");
+        let (mut moves, mut last) = (0, Value::from("cl-1"));
+        for _ in 0..20 {
+            for is_well in [false, true] {
+                match is_well {
+                    true => stage.devnet.cl(0).clear_faults(),
+                    false => stage.devnet.cl(0).set_fault(fault.clone()),
+                }
+                for _ in 0..30 {
+                    sleep(Duration::from_millis(100)).await;
+                    let (active, _) = stage.view().await;
+                    moves += usize::from(active != last);
+                    last = active;
+                }
+            }
+        }
+        assert!((1..=5).contains(&moves), "{fault:?}: {moves} moves");
+        // It is forgiven when it has kept its word for long.
+        let mut waited = 0;
+        while stage.view().await.0 != "cl-1" {
+            sleep(Duration::from_secs(1)).await;
+            waited += 1;
+            assert!(waited < 100);
+        }
+    }
+}

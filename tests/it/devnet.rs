@@ -1,0 +1,9 @@
+//! The pretend network as its clients see it: real HTTP and real WebSockets on loopback.
+
+mod client;
+mod consensus;
+mod control;
+mod duties;
+mod execution;
+mod faults;
+mod subscriptions;

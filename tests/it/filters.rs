@@ -1,0 +1,8 @@
+//! Filters that clients poll: they belong to the network, and no node's end is an event for them.
+
+mod bounds;
+mod doors;
+mod meaning;
+mod stage;
+mod switches;
+mod transactions;

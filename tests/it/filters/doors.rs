@@ -1,0 +1,300 @@
+//! Filters at every door, and answers that are lost on their way to the client.
+
+use serde_json::{Value, json};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Duration, sleep},
+};
+
+use super::stage::{POLL, Stage, Way};
+use crate::common::{
+    client::{ROUNDABOUT, call, post, with_headers},
+    ws::Ws,
+};
+
+/// A way for calls to come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    FastLane,
+    Hyper,
+    Batch,
+    HyperBatch,
+    WebSocket,
+    WebSocketBatch,
+}
+
+const DOORS: [Door; 6] =
+    [Door::FastLane, Door::Hyper, Door::Batch, Door::HyperBatch, Door::WebSocket, Door::WebSocketBatch];
+
+impl Door {
+    fn is_batch(self) -> bool {
+        matches!(self, Self::Batch | Self::HyperBatch | Self::WebSocketBatch)
+    }
+}
+
+impl Stage {
+    async fn ask_at(&self, door: Door, method: &str, params: &Value) -> Value {
+        let one = call(1, method, &params.to_string());
+        let batch = format!("[{},{one}]", call(0, "eth_chainId", "[]"));
+        let mut client = self.proxy.client().await;
+        let mut answer: Value = match door {
+            Door::FastLane => client.post(one).await.json(),
+            Door::Hyper => {
+                client.send(with_headers("/", ROUNDABOUT, one.as_bytes())).await;
+                client.response().await.json()
+            }
+            Door::Batch => client.post(batch).await.json()[1].take(),
+            Door::HyperBatch => {
+                client.send(with_headers("/", ROUNDABOUT, batch.as_bytes())).await;
+                client.response().await.json()[1].take()
+            }
+            Door::WebSocket => serde_json::from_str(&self.proxy.ws().await.ask(one).await).unwrap(),
+            Door::WebSocketBatch => {
+                let mut answers: Value = serde_json::from_str(&self.proxy.ws().await.ask(batch).await).unwrap();
+                answers[1].take()
+            }
+        };
+        assert_eq!(answer["id"], 1, "{answer}");
+        if answer.get("result").is_some() { answer["result"].take() } else { answer }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_door_serves_the_filters_of_the_network() {
+    let stage = Stage::new(Way::Both, "").await;
+    for (place, door) in DOORS.into_iter().enumerate() {
+        let next = DOORS[(place + 1) % DOORS.len()];
+        let blocks = stage.ask_at(door, "eth_newBlockFilter", &json!([])).await;
+        let logs = stage.ask_at(door, "eth_newFilter", &json!([{}])).await;
+        let before = stage.head();
+        stage.devnet.chain().mine(2);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.ask_at(next, POLL, &json!([blocks])).await, json!(stage.hashes_above(before)), "{door:?}");
+        let expected = stage.logs_above(before, &json!({})).await;
+        assert_eq!(stage.ask_at(next, POLL, &json!([logs])).await, json!(expected), "{door:?}");
+        let past = stage.ask_at(next, "eth_getFilterLogs", &json!([logs])).await;
+        assert_eq!(past, stage.ask_at(door, "eth_getLogs", &json!([{}])).await, "{door:?}");
+        for filter in [blocks, logs] {
+            assert_eq!(stage.ask_at(next, POLL, &json!([filter])).await, json!([]), "what was told is told: {door:?}");
+            assert_eq!(stage.ask_at(door, "eth_uninstallFilter", &json!([filter])).await, true);
+            assert_eq!(stage.ask_at(next, POLL, &json!([filter])).await["error"]["code"], -32000);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
+    let limits = "max_client_memory = \"4MiB\"\n[ws]\nmax_outbound = \"64KiB\"\n[chain]\nwindow = 512\n";
+    for door in DOORS {
+        let is_socket = matches!(door, Door::WebSocket | Door::WebSocketBatch);
+        let most = if is_socket { 16 << 10 } else { 256 << 10 };
+        let stage = Stage::new(Way::Both, limits).await;
+        let filter = stage.logs(&json!({})).await;
+        let whole = async || {
+            let (mut told, mut parts) = (Vec::new(), 0);
+            loop {
+                let part = stage.ask_at(door, POLL, &json!([filter])).await;
+                let Some(logs) = part.as_array().filter(|logs| !logs.is_empty()) else {
+                    assert_eq!(part, json!([]), "{door:?}");
+                    return (told, parts);
+                };
+                let blocks: Vec<_> = logs.iter().map(|log| &log["blockHash"]).collect();
+                assert!(part.to_string().len() <= most || blocks.iter().all(|block| *block == blocks[0]), "{door:?}");
+                parts += 1;
+                told.extend(logs.clone());
+            }
+        };
+        let mine = async |blocks: usize| {
+            for _ in 0..blocks / 50 {
+                stage.devnet.chain().mine(50);
+                sleep(Duration::from_secs(3)).await;
+            }
+        };
+        let before = stage.head();
+        mine(150).await;
+        let (first, _) = whole().await;
+        assert_eq!(first, stage.logs_above(before, &json!({})).await, "{door:?}");
+        stage.devnet.chain().reorg_to(100, 101).unwrap();
+        sleep(Duration::from_secs(5)).await;
+        mine(150).await;
+        let (told, parts) = whole().await;
+        let kept = before + 50;
+        let number = |log: &Value| u64::from_str_radix(&log["blockNumber"].as_str().unwrap()[2..], 16).unwrap();
+        let gone = first.iter().rev().filter(|log| number(log) > kept).map(|log| {
+            let mut log = log.clone();
+            log["removed"] = true.into();
+            log
+        });
+        let expected: Vec<Value> = gone.chain(stage.logs_above(kept, &json!({})).await).collect();
+        assert!(told == expected, "{door:?}: {} instead of {}", told.len(), expected.len());
+        let length = json!(expected).to_string().len();
+        assert!(parts > 1 && parts <= 2 * (length / most + 1), "{door:?}: {parts} parts of {length} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_no_answer_can_bring_ends_the_filter() {
+    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"1KiB\"\n").await;
+    let (there, here, blocks) = (stage.logs(&json!({})).await, stage.logs(&json!({})).await, stage.blocks().await);
+    let before = stage.head();
+    stage.devnet.chain().mine(20);
+    sleep(Duration::from_secs(3)).await;
+    let expected = stage.logs_above(before, &json!({})).await;
+    let of_first: Vec<_> = expected.iter().filter(|log| log["blockHash"] == stage.hash(before + 1)).collect();
+    assert!(json!(of_first).to_string().len() > 1024, "a block has too few logs");
+    for _ in 0..2 {
+        let answer = stage.ask_at(Door::WebSocket, POLL, &json!([there])).await;
+        assert_eq!(answer["error"]["message"], "filter not found", "{answer}");
+    }
+    let dropped = stage.proxy.metric("steadfast_filters_dropped_total", "reason=\"too_long\"").await;
+    assert_eq!((dropped, stage.poll(&here).await), (1.0, expected));
+    let mut hashes = Vec::new();
+    for _ in 0..20 {
+        hashes.extend(stage.ask_at(Door::WebSocket, POLL, &json!([blocks])).await.as_array().unwrap().clone());
+    }
+    assert_eq!(hashes, stage.hashes_above(before));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_method_is_refused_though_no_node_is_asked() {
+    let stage = Stage::new(Way::Http, "calls = { blocked = [\"eth_newBlockFilter\"] }\n").await;
+    assert_eq!(stage.error("eth_newBlockFilter", &json!([])).await.0, -32601);
+    stage.logs(&json!({})).await;
+}
+
+/// Sends `calls`, one or a batch, over a connection that takes nearly nothing, reads nothing, and leaves.
+async fn unread(stage: &Stage, door: Door, calls: &[String]) {
+    let mut io = stage.proxy.connect_through(16).await;
+    let body = if door.is_batch() { format!("[{}]", calls.join(",")) } else { calls[0].clone() };
+    let headers = if door == Door::Hyper || door == Door::HyperBatch { ROUNDABOUT } else { "" };
+    match door {
+        Door::WebSocket | Door::WebSocketBatch => {
+            let mut client = Ws::open(io, "/").await;
+            client.send(body).await;
+            sleep(Duration::from_secs(1)).await;
+            drop(client);
+        }
+        _ => {
+            io.write_all(&with_headers("/", headers, body.as_bytes())).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            drop(io);
+        }
+    }
+    sleep(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_answer_took_is_given_again() {
+    let stage = Stage::new(Way::Both, "").await;
+    for door in DOORS {
+        for blocks in [1, 100] {
+            let filters = [stage.logs(&json!({})).await, stage.blocks().await];
+            let before = stage.head();
+            stage.devnet.chain().mine(blocks);
+            sleep(Duration::from_secs(5)).await;
+            let [logs, hashes] = filters.each_ref().map(|filter| call(1, POLL, &json!([filter]).to_string()));
+            let (first, second) = if door.is_batch() { (vec![logs, hashes], None) } else { (vec![logs], Some(hashes)) };
+            unread(&stage, door, &first).await;
+            if let Some(second) = second {
+                unread(&stage, door, &[second]).await;
+            }
+            assert_eq!(stage.poll(&filters[0]).await, stage.logs_above(before, &json!({})).await, "{door:?} {blocks}");
+            assert_eq!(stage.poll(&filters[1]).await, stage.hashes_above(before), "{door:?} {blocks}");
+            for filter in &filters {
+                assert_eq!(stage.poll(filter).await, Vec::<Value>::new());
+                stage.result("eth_uninstallFilter", &json!([filter])).await;
+            }
+        }
+    }
+    assert_eq!(stage.proxy.metric("steadfast_filters_dropped_total", "").await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_that_are_lost_together_are_all_given_again() {
+    for door in DOORS.into_iter().filter(|door| door.is_batch()) {
+        let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
+        let filter = stage.result("eth_newFilter", &json!([{}])).await;
+        let before = stage.head();
+        stage.devnet.chain().mine(100);
+        sleep(Duration::from_secs(5)).await;
+        let polls: Vec<String> = (0..3).map(|n| call(n, POLL, &json!([filter]).to_string())).collect();
+        unread(&stage, door, &polls).await;
+        let mut told = Vec::new();
+        for _ in 0..20 {
+            told.extend(stage.poll(&filter).await);
+        }
+        assert_eq!(told, stage.logs_above(before, &json!({})).await, "{door:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_an_answer_waits_until_that_has_left() {
+    let stage = Stage::new(Way::Both, "").await;
+    for is_quick in [false, true] {
+        let filters = [stage.logs(&json!({})).await, stage.blocks().await];
+        let before = stage.head();
+        stage.devnet.chain().mine(3);
+        sleep(Duration::from_secs(2)).await;
+        let mut unread = Vec::new();
+        for filter in &filters {
+            let mut io = stage.proxy.connect_through(16).await;
+            io.write_all(&post("/", call(1, POLL, &json!([filter]).to_string()).as_bytes())).await.unwrap();
+            unread.push(io);
+        }
+        sleep(Duration::from_millis(500)).await;
+        stage.devnet.chain().mine(2);
+        sleep(Duration::from_secs(2)).await;
+        let [logs, hashes] = if is_quick {
+            // The connections break while the next polls wait.
+            let leave = async {
+                sleep(Duration::from_millis(50)).await;
+                drop(unread);
+            };
+            let polls = async { [stage.poll(&filters[0]).await, stage.poll(&filters[1]).await] };
+            tokio::join!(polls, leave).0
+        } else {
+            for filter in &filters {
+                assert_eq!(stage.poll(filter).await, Vec::<Value>::new(), "it would come before what may be lost");
+            }
+            drop(unread);
+            sleep(Duration::from_millis(1)).await;
+            [stage.poll(&filters[0]).await, stage.poll(&filters[1]).await]
+        };
+        assert_eq!(logs, stage.logs_above(before, &json!({})).await);
+        assert_eq!(hashes, stage.hashes_above(before));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_under_a_lost_answer_ends_the_filter() {
+    let stage = Stage::new(Way::Both, "[filters]\nmax_backlog_blocks = 16\n").await;
+    let logs = stage.logs(&json!({})).await;
+    stage.devnet.chain().mine(10);
+    sleep(Duration::from_secs(5)).await;
+    let poll = format!("[{},{}]", call(1, POLL, &json!([logs]).to_string()), call(2, "dev_blob", "[8000000]"));
+    let mut client = stage.proxy.client().await;
+    client.send(post("/", poll.as_bytes())).await;
+    sleep(Duration::from_secs(1)).await;
+    stage.devnet.chain().mine(12);
+    sleep(Duration::from_secs(3)).await;
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    assert!(stage.is_gone(&logs).await, "blocks were left out in silence");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_its_poll_waits_has_taken_nothing() {
+    let stage = Stage::new(Way::Both, "").await;
+    let logs = stage.logs(&json!({})).await;
+    let before = stage.head();
+    stage.devnet.nodes().for_each(|node| node.set_fault(super::switches::slow_logs()));
+    stage.devnet.chain().mine(1);
+    sleep(Duration::from_millis(200)).await;
+    let mut client = stage.proxy.client().await;
+    client.send(post("/", call(1, POLL, &json!([logs]).to_string()).as_bytes())).await;
+    sleep(Duration::from_millis(100)).await;
+    drop(client);
+    stage.devnet.nodes().for_each(|node| node.clear_faults());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.poll(&logs).await, stage.logs_above(before, &json!({})).await);
+}

@@ -1,0 +1,45 @@
+//! Everything that is tested over sockets or on a network of memory, a module for each subject.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, and its modules have no outside"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod beacon_edges;
+mod beacon_nodes;
+mod beacon_routes;
+mod call_order;
+mod chain_follower;
+mod chain_names;
+mod compressed_answers;
+mod configuration;
+mod configuration_secrets;
+mod consensus_nodes;
+mod devnet;
+mod event_clients;
+mod event_streams;
+mod evidence;
+mod failback;
+mod failover;
+mod filters;
+mod full_nodes;
+mod heights;
+mod http_clients;
+mod linked_nodes;
+mod node_connections;
+mod node_link;
+mod operator;
+mod redaction;
+mod resting_nodes;
+mod scripted_streams;
+mod spec_examples;
+mod subscriptions;
+mod tls;
+mod waiting;
+mod websocket_failover;
+mod websockets;
+mod wrong_ids;

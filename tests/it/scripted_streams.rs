@@ -1,0 +1,264 @@
+//! Streams of events from nodes that a test words itself: what each says, and when.
+
+#[allow(unreachable_pub, reason = "a helper beside its only test")]
+mod teller;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::common::{SOON, proxy::config, until};
+use futures_util::StreamExt;
+use serde_json::Value;
+use steadfast::{
+    domain::{rest::Route, verdict::Layer},
+    events::{Events, Refused, Running, Settings, Subscription, topics},
+    metrics::Metrics,
+    net::{Dial, tcp::Tcp},
+    pool::{self, Pool, node::Node, resting::Kind},
+};
+use teller::{Reaction, Teller, present};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+/// A pool and a hub before nodes: the first is the primary, the others are backups.
+struct Stage {
+    pool: Arc<Pool>,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    _running: (pool::Running, Running),
+}
+
+impl Stage {
+    async fn over(nodes: &[&Teller]) -> Self {
+        let mut text = "health = { interval = \"100ms\", timeout = \"500ms\", fall = 2, rise = 1 }\n".to_owned();
+        for (index, node) in nodes.iter().enumerate() {
+            let tier = if index == 0 { "primary" } else { "backup" };
+            text += &format!("[[cl.{tier}]]\nname = \"cl-{}\"\nhttp = \"{}\"\n", index + 1, node.url());
+        }
+        let config = config(&text);
+        let metrics = Arc::new(Metrics::new());
+        let dial: Arc<dyn Dial> = Arc::new(Tcp);
+        let nodes = config.networks[0].cl.iter();
+        let reach =
+            steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
+        let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());
+        let wall: pool::Wall = Arc::new(teller::now);
+        let (pool, watched) =
+            Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall);
+        let settings = Settings { max_waiting: 4 << 20, hold: Duration::from_secs(2), seed: 7 };
+        let (events, running) = Events::start(pool.clone(), &settings, metrics.clone());
+        let stage = Self { pool, events, metrics, _running: (watched, running) };
+        stage.until_active(0).await;
+        stage
+    }
+
+    async fn until_active(&self, index: usize) {
+        until(&format!("node {index} serves"), async || self.pool.snapshot().active == Some(index)).await;
+    }
+
+    fn shows(&self, line: &str) -> bool {
+        String::from_utf8(self.metrics.render(|_| {})).unwrap().contains(line)
+    }
+
+    async fn client(&self, topics: &str) -> Client {
+        Client(self.events.subscribe(topics::parse(&format!("topics={topics}")).unwrap()).await.unwrap())
+    }
+}
+
+struct Client(Subscription);
+
+impl Client {
+    /// The next event: its topic and its data.
+    async fn next(&mut self) -> (String, Value) {
+        let event = timeout(SOON, self.0.next()).await.expect("an event in time").expect("the stream goes on");
+        let text = std::str::from_utf8(&event).unwrap();
+        let (topic, data) = text.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        (topic.to_owned(), serde_json::from_str(data).unwrap())
+    }
+
+    /// The slot of the next event, which is a head.
+    async fn head(&mut self) -> u64 {
+        let (topic, data) = self.next().await;
+        assert_eq!(topic, "head", "{data}");
+        data["slot"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Nothing comes for a while.
+    async fn hears_nothing(&mut self) {
+        let heard = timeout(Duration::from_millis(200), self.0.next()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+}
+
+fn advance(nodes: &[&Teller], slot: u64) {
+    nodes.iter().for_each(|node| node.set_head(slot));
+    nodes.iter().for_each(|node| node.advance(slot, ""));
+}
+
+#[tokio::test]
+async fn what_only_the_old_node_tells_at_a_failback_is_not_lost_and_nothing_comes_twice() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    a.set_syncing(true);
+    stage.until_active(1).await;
+    let mut client = stage.client("head,attestation").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    a.set_syncing(false);
+    until("the primary's stream runs beside", async || a.streams() == 1 && b.streams() == 1).await;
+    advance(&[&a], slot + 2);
+    assert_eq!(client.head().await, slot + 2, "it proved itself, so events come from the primary");
+    b.tell("attestation", r#"{"slot":"1","root":"0xAB"}"#);
+    assert_eq!(client.next().await.1["slot"], "1");
+    a.tell("attestation", r#"{ "root": "0xab", "slot": "1" }"#);
+    advance(&[&b], slot + 2);
+    client.hears_nothing().await;
+    until("the old stream ends", async || b.streams() == 0).await;
+    advance(&[&a, &b], slot + 3);
+    assert_eq!(client.head().await, slot + 3);
+}
+
+#[tokio::test]
+async fn an_old_node_that_is_not_well_is_left_at_once() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head,attestation").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    a.set_syncing(true);
+    until("events come from the other", async || b.streams() == 1).await;
+    let start = Instant::now();
+    until("and from it alone", async || a.streams() == 0).await;
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(b.streams(), 1);
+}
+
+#[tokio::test]
+async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node() {
+    const ALL: &str = "block,chain_reorg,finalized_checkpoint,head";
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    // One refuses the set and hangs when it is asked for a topic alone; the other knows all of them.
+    a.reacts(&format!("attestation,{ALL},novelty"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
+    a.reacts("attestation", Reaction::Hang);
+    a.reacts("novelty", Reaction::Hang);
+    let stage = Stage::over(&[&a, &b]).await;
+    let events = stage.events.clone();
+    let wish = topics::parse("topics=attestation,novelty").unwrap();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { events.subscribe(wish).await.map(Client).map_err(|why| format!("{why:?}")) });
+    until("the node tries", async || a.asked().iter().any(|topics| topics == "novelty")).await;
+    let start = Instant::now();
+    let mut client = stage.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    a.set_syncing(true);
+    let mut other = waiting.join_next().await.unwrap().unwrap().unwrap();
+    b.tell("novelty", r#"{"slot":"1"}"#);
+    assert_eq!(other.next().await.0, "novelty");
+    advance(&[&a, &b], slot + 2);
+    assert_eq!(client.head().await, slot + 2);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short_and_without_its_secrets() {
+    let node = Teller::start(present()).await.under("/aVerySecretKey");
+    let all = |topic: &str| format!("block,chain_reorg,finalized_checkpoint,head,{topic}");
+    let long = format!("{{\"message\":\"{}\"}}", "x".repeat(10_000));
+    node.reacts(&all("talk"), Reaction::Refuse("400 Bad Request", long));
+    node.reacts(
+        &all("word"),
+        Reaction::Refuse("400 Bad Request", "{\"message\":\"no /aVerySecretKey/eth\"}".to_owned()),
+    );
+    let stage = Stage::over(&[&node]).await;
+    for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "no /***/eth")] {
+        let refused = stage.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
+        let Refused::Topic(400, body) = refused else { panic!("{refused:?}") };
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], words);
+    }
+}
+
+#[tokio::test]
+async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
+    let node = Teller::start(present()).await;
+    node.reacts("block,chain_reorg,finalized_checkpoint,head", Reaction::Hang);
+    let stage = Stage::over(&[&node]).await;
+    for (hold, least, most) in [(100, 100, 1000), (1500, 1500, 3000)] {
+        stage.events.move_to(stage.pool.clone(), Duration::from_millis(hold));
+        let start = Instant::now();
+        let refused = stage.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
+        assert_eq!(refused, Some(Refused::NoNode));
+        let waited = start.elapsed();
+        assert!(waited >= Duration::from_millis(least) && waited < Duration::from_millis(most), "{waited:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_is_told_though_no_node_gives_its_header() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    [&a, &b].iter().for_each(|node| node.set_hiding(true));
+    for (count, slot) in [(1, slot + 2), (2, slot + 3)] {
+        advance(&[&a, &b], slot);
+        assert_eq!(client.head().await, slot);
+        let line = format!("steadfast_doubtful_events_total{{network=\"default\",reason=\"no_header\"}} {count}");
+        assert!(stage.shows(&line), "{count}");
+    }
+    // The same stream goes on, and so does the chain.
+    [&a, &b].iter().for_each(|node| node.set_hiding(false));
+    advance(&[&a, &b], slot + 4);
+    assert_eq!(client.head().await, slot + 4);
+    assert!(!stage.shows("steadfast_gaps_skipped_total") && (a.asked().len(), b.asked().len()) == (1, 0));
+}
+
+#[tokio::test]
+async fn a_header_that_the_streams_node_does_not_give_another_does() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head").await;
+    a.set_hiding(true);
+    for slot in slot + 1..=slot + 4 {
+        advance(&[&a, &b], slot);
+        assert_eq!(client.head().await, slot);
+    }
+    assert!(!stage.shows("doubtful_events") && !stage.shows("gaps_skipped"));
+    assert_eq!((a.streams(), b.streams()), (1, 0), "its events are good");
+    // That is held against it: headers are asked of the other first.
+    let headers = Kind::of_group(Route::of("GET", "/eth/v1/beacon/headers/head").place);
+    until("it is passed over for headers", async || {
+        a.tell("attestation", "{}");
+        stage.pool.nodes[0].resting.kinds(Instant::now()).contains(&headers)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn slots_ahead_of_the_clock_mute_nothing_and_are_held_against_their_node() {
+    let slot = present();
+    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let stage = Stage::over(&[&a, &b]).await;
+    let mut client = stage.client("head,finalized_checkpoint").await;
+    let absurd = u64::MAX;
+    a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
+    a.tell("finalized_checkpoint", &format!(r#"{{"epoch":"{absurd}"}}"#));
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    a.tell("finalized_checkpoint", r#"{"epoch":"3"}"#);
+    assert_eq!(client.next().await.1["epoch"], "3");
+    assert!(stage.shows("steadfast_doubtful_events_total{network=\"default\",reason=\"ahead\"} 2"));
+    assert_eq!((a.streams(), b.streams()), (1, 0), "it may have been a slip");
+    a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));
+    until("events come from the other", async || (a.streams(), b.streams()) == (0, 1)).await;
+    advance(&[&a, &b], slot + 2);
+    assert_eq!(client.head().await, slot + 2);
+}

@@ -1,0 +1,75 @@
+//! What is due in a slot while one node fails at it and the other sees blocks a little later.
+
+use std::time::Duration;
+
+use steadfast::devnet::{Earned, Fault, Proposals};
+use tokio::task::JoinSet;
+
+use super::{
+    events::listen,
+    stage::{Before, PAST, SLOT, Stage},
+};
+use crate::common::{client::Client, scene::play};
+
+/// What a client before a proxy earned in eight slots, while the first of the nodes with these delays had this fault in the last six.
+fn earned(delays: [u64; 2], fault: Fault) -> Earned {
+    play(1, async {
+        let stage = Stage::set(Before::Proxy, delays).await;
+        let validator = stage.validator(Before::Proxy, &Vec::from_iter(0..64));
+        stage.at(1, SLOT * 11 / 12).await;
+        stage.devnet.cl(0).set_fault(fault);
+        stage.at(9, Duration::from_secs(1)).await;
+        let earned = validator.earned();
+        stage.end().await;
+        earned
+    })
+}
+
+#[test]
+fn what_a_node_hangs_over_is_done_in_its_time() {
+    for route in [
+        "GET /eth/v3/validator/blocks/*",
+        "GET /eth/v1/validator/attestation_data",
+        "GET /eth/v1/beacon/blocks/head/root",
+        "GET /eth/v2/validator/aggregate_attestation",
+        "GET /eth/v1/validator/sync_committee_contribution",
+    ] {
+        let earned = earned([0, 900], Fault::hang_over(&[route]));
+        let failed =
+            [earned.votes, earned.aggregates, earned.sync_messages, earned.contributions].map(|all| all.failed());
+        let paid = Proposals { paid: earned.slots, ..Proposals::default() };
+        assert_eq!((failed, earned.proposals), ([0; 4], paid), "{route}: {earned}");
+    }
+}
+
+#[test]
+fn what_is_signed_waits_for_a_node_that_is_a_little_behind() {
+    for (route, fault) in [
+        ("POST /eth/v2/beacon/pool/attestations", Fault::http_status as fn(u16, &[&str]) -> Fault),
+        ("POST /eth/v2/beacon/pool/attestations", Fault::gateway),
+    ] {
+        let earned = earned([0, 900], fault(502, &[route]));
+        assert_eq!((earned.votes.failed(), earned.lost), (0, 0), "{route}: {earned}");
+    }
+}
+
+#[test]
+fn a_head_that_was_told_is_the_head_wherever_it_is_asked_for() {
+    for path in ["headers/head", "headers", "blocks/head/root", "states/head/finality_checkpoints"] {
+        play(3, async {
+            let stage = Stage::set(Before::Proxy, [0, 900]).await;
+            let port = stage.app.as_ref().unwrap().addr().port();
+            let mut listening = JoinSet::new();
+            listening.spawn(listen(stage.net.clone(), port, "head", 60_000));
+            stage.at(2, Duration::from_millis(100)).await;
+            // The stream has told the block. The node that told it is gone, and the other one will see it in a moment.
+            stage.devnet.cl(0).set_fault(Fault::Down);
+            stage.devnet.cl(0).settled().await;
+            let mut client = Client::over(stage.net.connect(port).await.unwrap());
+            client.send(format!("GET /eth/v1/beacon/{path} HTTP/1.1\r\nHost: proxy\r\n\r\n")).await;
+            assert_eq!(client.response().await.status, 200, "{path}");
+            assert_eq!(stage.devnet.cl(1).head_number(), PAST + 3, "{path}");
+            stage.end().await;
+        });
+    }
+}

@@ -7,6 +7,8 @@
 
 mod seat;
 mod shares;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,6 +31,9 @@ use self::{
 const CHOSEN: usize = 32;
 /// How often all are looked at while none is idle, in case one was missed that became idle during a look.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a connection that has just come, or was just answered, is spared while another address
+/// has clearly more than its own: its request may be on its way.
+const FRESH: Duration = Duration::from_secs(1);
 /// How long somebody who comes waits for those to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 
@@ -245,27 +250,38 @@ impl List {
     }
 
     fn longest_idle(&mut self, common: &Common) -> Option<Arc<Seat>> {
-        if let Some(seat) = self.take_chosen() {
-            return Some(seat);
+        let found = self.take_chosen(common);
+        if found.is_some() || !self.chosen.is_empty() {
+            return found;
         }
         if self.found_none.is_some_and(|when| when.elapsed() < AGAIN) {
             self.chosen = common.take_rested();
             self.chosen.reverse();
-            return self.take_chosen();
+            return self.take_chosen(common);
         }
         // Whoever becomes idle from now on says so.
         common.ask_who_rests(true);
         self.look();
-        let found = self.take_chosen();
-        self.found_none = found.is_none().then(Instant::now);
-        common.ask_who_rests(found.is_none());
+        let found = self.take_chosen(common);
+        let is_none = found.is_none() && self.chosen.is_empty();
+        self.found_none = is_none.then(Instant::now);
+        common.ask_who_rests(is_none);
         found
     }
 
-    fn take_chosen(&mut self) -> Option<Arc<Seat>> {
+    /// The next of those chosen; `None` where none is left, or the next one is spared.
+    fn take_chosen(&mut self, common: &Common) -> Option<Arc<Seat>> {
+        let fresh = common.millis(Instant::now()).saturating_sub(FRESH.as_millis() as u64);
         while let Some((idle_since, number)) = self.chosen.pop() {
             // It may have had something to do since it was chosen.
-            if let Some(seat) = self.seats.get(&number).filter(|seat| seat.has_to_go(idle_since)) {
+            let Some(seat) = self.seats.get(&number).filter(|seat| seat.idle_since() == Some(idle_since)) else {
+                continue;
+            };
+            if idle_since > fresh && self.shares.outnumbering(seat.address()).is_some() {
+                self.chosen.push((idle_since, number));
+                return None;
+            }
+            if seat.has_to_go(idle_since) {
                 return Some(seat.clone());
             }
         }
@@ -287,206 +303,5 @@ impl List {
         all.truncate(count);
         all.sort_unstable_by_key(|one| std::cmp::Reverse(*one));
         self.chosen = all;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use futures_util::FutureExt;
-    use tokio::time::advance;
-
-    use super::*;
-
-    impl Crowd {
-        /// One more, if there is room at once; also how many had to go for it.
-        fn enter_now(self: &Arc<Self>, limit: usize) -> (Option<Place>, usize) {
-            // Each of an address of its own.
-            let address = 1_000_000 + self.lock().last;
-            let (place, ended) = self.enter_from(limit, address);
-            assert_eq!(ended.busy, 0);
-            (place, ended.idle)
-        }
-
-        fn enter_from(self: &Arc<Self>, limit: usize, address: u64) -> (Option<Place>, Ended) {
-            let mut ended = Ended::default();
-            match self.room(limit, address, true, &mut ended) {
-                Room::Made(place) => (Some(place), ended),
-                _ => (None, ended),
-            }
-        }
-
-        fn one(self: &Arc<Self>) -> Place {
-            self.enter_now(usize::MAX / 2).0.unwrap()
-        }
-    }
-
-    async fn later() {
-        advance(Duration::from_secs(1)).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_goes_and_none_that_has_something_to_do() {
-        let crowd = Crowd::new();
-        let mut places = Vec::new();
-        for _ in 0..4 {
-            places.push(crowd.one());
-            later().await;
-        }
-        assert!(places[0].begins());
-        let asked = places[1].asked();
-        assert!(asked.seated().begins());
-        later().await;
-        drop(asked);
-        // The first is busy, and the second was so until now.
-        for expected in [2, 3, 1] {
-            let seated = places[expected].seated();
-            let gone = seated.told_to_go();
-            assert!(crowd.end_longest_idle());
-            assert!(gone.now_or_never().is_some(), "{expected}");
-            assert!(!places[expected].begins());
-        }
-        assert!(!crowd.end_longest_idle());
-        places[0].rests(Instant::now());
-        assert!(crowd.end_longest_idle());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_was_chosen_and_has_something_to_do_since_stays() {
-        let crowd = Crowd::new();
-        let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
-        assert!(crowd.end_longest_idle());
-        let left: Vec<_> = places.iter().filter(|place| place.begins()).collect();
-        assert_eq!(left.len(), 2);
-        assert!(!crowd.end_longest_idle());
-        later().await;
-        assert!(left.iter().all(|place| place.rests(Instant::now())));
-        drop(places);
-        assert!(!crowd.end_longest_idle(), "they have left");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_ends_with_its_place_even_when_it_was_told_before() {
-        let crowd = Crowd::new();
-        let place = crowd.one();
-        assert!(crowd.end_longest_idle());
-        let task = tokio::spawn(std::future::pending::<()>());
-        place.seated().ends_with(task.abort_handle());
-        assert!(task.await.unwrap_err().is_cancelled());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn those_who_make_room_are_waited_for_when_many_leave() {
-        let crowd = Crowd::new();
-        let mut idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
-        for _ in 0..LEAVING {
-            let (place, ended) = crowd.enter_now(100);
-            assert_eq!(ended, 1);
-            idle.push(place.unwrap());
-        }
-        // All others are idle, and so many have not left yet.
-        assert!(crowd.enter_now(100).0.is_none());
-        let mut waits = Box::pin(crowd.enter(100, 1));
-        assert!(waits.as_mut().now_or_never().is_none());
-        idle.swap_remove(0);
-        assert!(waits.as_mut().now_or_never().is_some_and(|entered| entered.place.is_some()));
-        drop(waits);
-        // Fewer than before may be there: more than one goes for one that comes.
-        let leaves = async {
-            later().await;
-            idle.retain(Place::begins);
-        };
-        let (entered, ()) = tokio::join!(crowd.enter(90, 1), leaves);
-        assert!(entered.place.is_some() && entered.ended.idle >= 10, "{:?}", entered.ended);
-        assert!(crowd.lock().seats.len() <= 90);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refusals_look_at_all_but_once_while_none_is_idle() {
-        let crowd = Crowd::new();
-        let places: Vec<_> = (0..100).map(|_| crowd.one()).collect();
-        assert!(places.iter().all(Place::begins));
-        let looks = || crowd.lock().looks;
-        for _ in 0..1000 {
-            assert!(crowd.enter_now(100).0.is_none());
-        }
-        assert_eq!(looks(), 1);
-        // One that becomes idle says so.
-        places[7].rests(Instant::now());
-        places[8].rests(Instant::now());
-        assert!(places[8].begins());
-        let another = crowd.enter_now(100).0.unwrap();
-        assert!(!places[7].begins());
-        assert!(another.begins());
-        assert_eq!((crowd.enter_now(100).0.is_none(), looks()), (true, 1));
-        later().await;
-        assert_eq!((crowd.enter_now(100).0.is_none(), looks()), (true, 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_moves_bytes_is_idle_since_then_and_an_end_stays_one() {
-        let crowd = Crowd::new();
-        let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
-        assert!(places[2].begins());
-        later().await;
-        let now = Instant::now();
-        places.iter().for_each(|place| place.refreshes(now));
-        // What is older than what is known is no news.
-        places[1].refreshes(now - Duration::from_millis(500));
-        places[0].refreshes(now + Duration::from_millis(1));
-        assert!(crowd.end_longest_idle() && !places[1].begins() && places[0].begins());
-        places[0].rests(now);
-        places[1].rests(now);
-        places[1].refreshes(now + Duration::from_secs(1));
-        assert!(crowd.end_longest_idle() && !places[0].begins() && !crowd.end_longest_idle());
-        drop(places);
-        let list = crowd.lock();
-        assert_eq!((list.seats.len(), list.leaving), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_reserved_place_is_its_own_until_its_connection_begins() {
-        let crowd = Crowd::new();
-        let reserved = crowd.reserve(1, 1).await.place.unwrap();
-        assert!(crowd.enter_now(1).0.is_none());
-        later().await;
-        reserved.rests(Instant::now());
-        let next = crowd.reserve(1, 1).await;
-        assert!(next.place.is_some() && next.ended == Ended { idle: 1, busy: 0 });
-        // Of two who come at once, one has the place that there is.
-        drop((reserved, next));
-        let both = tokio::join!(crowd.reserve(1, 1), crowd.reserve(1, 1));
-        assert!(both.0.place.is_some() && both.1.place.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_says_farewell_keeps_no_place_and_few_may() {
-        let crowd = Crowd::new();
-        let idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
-        let lingers: Vec<_> = idle.into_iter().map(|place| place.lingers(100)).collect();
-        assert_eq!(lingers.iter().flatten().count(), LINGERING);
-        let places: Vec<_> = (0..100).map_while(|_| crowd.enter_now(100).0).collect();
-        assert_eq!(places.len(), 100, "those who linger are in nobody's way");
-        drop(lingers);
-        let with = |bytes| crowd.one().lingers(bytes);
-        let long = with(LINGERING_BYTES);
-        assert!(long.is_some() && with(1).is_none());
-        drop(long);
-        assert!(with(1).is_some());
-        drop(places);
-        let list = crowd.lock();
-        assert_eq!((list.seats.len(), list.leaving, list.lingering, list.lingering_bytes), (0, 0, 0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn streams_have_a_share_that_they_give_back() {
-        let crowd = Crowd::new();
-        let seats = [(); 3].map(|()| crowd.one().seated());
-        let first = seats[0].streams(2);
-        let second = seats[1].streams(2);
-        assert!(first.is_some() && second.is_some() && seats[2].streams(2).is_none());
-        drop(first);
-        assert!(seats[2].streams(2).is_some());
     }
 }

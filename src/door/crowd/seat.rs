@@ -92,7 +92,7 @@ impl Common {
     }
 
     /// A moment as seats hold it.
-    fn millis(&self, moment: Instant) -> u64 {
+    pub(super) fn millis(&self, moment: Instant) -> u64 {
         let millis = moment.saturating_duration_since(self.started).as_millis();
         u64::try_from(millis).unwrap_or(u64::MAX / 2) + 1
     }

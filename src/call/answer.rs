@@ -260,6 +260,11 @@ impl Answer {
         self.receipt = Some(Box::new(receipt));
     }
 
+    /// Whether somebody is to be told.
+    pub fn is_expected(&self) -> bool {
+        self.receipt.is_some()
+    }
+
     /// Who is to be told whether the answer leaves, for whoever takes only its text.
     pub fn take_receipt(&mut self) -> Option<Receipt> {
         self.receipt.take().map(|receipt| *receipt)

@@ -92,6 +92,26 @@ pub struct Counts {
     pub backlog_bytes: usize,
 }
 
+/// A poll that waits for what it is to tell.
+struct Polling<'a> {
+    filters: &'a Filters,
+    id: SubscriptionId,
+}
+
+impl<'a> Polling<'a> {
+    fn new(filters: &'a Filters, id: SubscriptionId) -> Self {
+        filters.lock().poll_begins(id);
+        Self { filters, id }
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.filters.lock().poll_ends(self.id);
+        self.filters.tell();
+    }
+}
+
 impl Filters {
     /// To be called on the runtime on which the links are. What is kept counts against `memory`, and ids are made of the `secret`.
     pub(super) fn new(
@@ -301,6 +321,7 @@ impl Filters {
         let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;
         let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
+        let _polling = Polling::new(self, id);
         self.settled(id).await;
         if matches!(kind, Kind::Blocks | Kind::Logs { .. }) {
             self.catch_up(Some(id)).await;
@@ -310,26 +331,30 @@ impl Filters {
         let most = Most { usual: USUAL.min(ever / PART), ever };
         let taken = self.change_registry(|registry| registry.take(id, most, Instant::now()));
         let Taken { news, from } = taken.ok_or(Refusal::NoFilter)?;
-        let receipt = Receipt::new({
-            let me = self.me.clone();
-            move |has_left| {
-                if let Some(filters) = me.upgrade() {
-                    filters.change_registry(|registry| registry.settle(id, from, has_left));
-                    filters.tell();
-                }
-            }
-        });
         let result = match news {
             News::Hashes(hashes) => list(hashes.iter().map(|hash| format!("\"{hash}\""))),
             News::Texts(texts) => list(texts.iter()),
         };
         let mut answer = Answer::made(&result);
-        if result == "[]" {
-            receipt.has_left();
-        } else {
-            answer.expect(receipt);
+        // An answer without news cannot be missed, and another that begins where it does may be under way.
+        if result != "[]" {
+            let me = self.me.clone();
+            answer.expect(Receipt::new(move |has_left| {
+                if let Some(filters) = me.upgrade() {
+                    filters.change_registry(|registry| registry.settle(id, from, has_left));
+                    filters.tell();
+                }
+            }));
         }
         Ok(answer)
+    }
+
+    /// Ends a filter, behind the polls that came before: a client polls once more and ends it in one batch.
+    async fn end(&self, id: SubscriptionId) -> bool {
+        let (mut news, until) = (self.news.subscribe(), Instant::now() + PATIENCE + SETTLEMENT);
+        // What is waited for is cancel-safe.
+        while self.lock().is_polled(id) && matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {}
+        self.change_registry(|registry| registry.end(id, Instant::now()))
     }
 
     /// The params of the `eth_getLogs` that gives a filter's past logs.
@@ -361,9 +386,11 @@ impl Filters {
             "eth_getFilterChanges" => self.poll(request, memory, longest).await?,
             "eth_getFilterLogs" => return Ok(Kept::Logs(self.past(words::id(request)?)?)),
             _ => {
-                let id = words::id(request)?;
-                let end = |id| self.change_registry(|registry| registry.end(id, Instant::now()));
-                Answer::made(if id.is_some_and(end) { "true" } else { "false" })
+                let ended = match words::id(request)? {
+                    Some(id) => self.end(id).await,
+                    None => false,
+                };
+                Answer::made(if ended { "true" } else { "false" })
             }
         };
         Ok(Kept::Answer(made))

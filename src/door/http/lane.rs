@@ -3,9 +3,11 @@
 //! Most of what comes has one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no `Upgrade`, no `Origin`. The lane serves that
 //! shape. It needs to be right only about what it keeps; what it is not sure of, malformed requests included, it hands over.
 
+mod writing;
+
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io::{self},
     mem::MaybeUninit,
     ops::Range,
     pin::{Pin, pin},
@@ -16,21 +18,21 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, Sleep, sleep},
 };
 
 use super::{
     ARRIVAL, Asker, Client, IDLE, STALL, Service, answer, cut,
-    reply::{Content, Patience, Reply, put_decimal},
+    reply::{Content, Reply},
 };
 use crate::{
     call::{Calls, alarm::Alarm},
     domain::pace::{CLIENT_RATE, Pace},
     door::{crowd::Place, site::Site},
-    memory::{Account, Claim, Cut, Full, SMALL},
+    memory::{Account, Claim, Full, SMALL},
     metrics::Ended,
     net::{BoxIo, places::Caller},
 };
@@ -348,142 +350,6 @@ impl<'a> Lane<'a> {
             None => Parsed::Other,
         }
     }
-
-    /// Writes a reply, each write and each wait for more of it bounded in time.
-    ///
-    /// # Errors
-    /// When either side breaks off or stalls. The connection must be closed then, since what the client got is not whole.
-    async fn reply(&mut self, mut reply: Reply, keep_alive: bool) -> io::Result<()> {
-        let length = reply.body.length();
-        self.head(&reply, length, keep_alive);
-        let is_in_memory = match reply.body.in_memory() {
-            Some(pieces) if length.is_some_and(|length| length <= FLATTEN) => {
-                pieces.for_each(|piece| self.write.put_slice(piece));
-                self.write_out([]).await?;
-                true
-            }
-            Some(pieces) => {
-                self.write_out(pieces.map(Bytes::as_ref)).await?;
-                true
-            }
-            None => false,
-        };
-        if is_in_memory {
-            reply.body.has_left();
-            return Ok(());
-        }
-        let mut patience = Patience::default();
-        loop {
-            // A batch goes on running here, and its client may be lost. Both arms are cancel-safe.
-            let piece = tokio::select! {
-                biased;
-                piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut patience)) => piece,
-                count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
-                    if count? == 0 {
-                        self.left.store(true, Relaxed);
-                    }
-                    continue;
-                }
-                why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
-            };
-            let piece = piece.transpose().map_err(io::Error::other)?;
-            match (piece, length) {
-                (Some(piece), Some(_)) => self.write_out([&piece[..]]).await?,
-                (Some(piece), None) => {
-                    self.write.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                    self.write_out([&piece[..], b"\r\n"]).await?;
-                }
-                (None, length) => {
-                    if length.is_none() {
-                        self.write_out([&b"0\r\n\r\n"[..]]).await?;
-                    }
-                    reply.body.has_left();
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
-    async fn write_out<'b>(&mut self, more: impl IntoIterator<Item = &'b [u8]>) -> io::Result<()> {
-        let mut gathered = std::mem::take(&mut self.write);
-        let mut pace = self.pace;
-        let mut pieces =
-            std::iter::once(&gathered[..]).chain(more.into_iter().map(shorten)).filter(|piece| !piece.is_empty());
-        loop {
-            let mut slices = [IoSlice::new(&[]); 16];
-            let count = slices.iter_mut().zip(&mut pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
-            let mut left = &mut slices[..count];
-            if left.is_empty() {
-                break;
-            }
-            while !left.is_empty() {
-                let begun = Instant::now();
-                let (due, mut waited) = (begun + pace.left(), false);
-                // Both arms are cancel-safe: what was written is counted.
-                let count = tokio::select! {
-                    biased;
-                    count = poll_fn(|context| {
-                        let written = match &*left {
-                            [one] => Pin::new(&mut self.io).poll_write(context, one),
-                            many => Pin::new(&mut self.io).poll_write_vectored(context, many),
-                        };
-                        waited |= written.is_pending();
-                        written
-                    }) => count?,
-                    why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
-                    () = self.alarm.at(due) => {
-                        self.service.metrics.client_ended(Ended::SlowReader);
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                };
-                if waited {
-                    pace.moved(begun.elapsed(), count);
-                }
-                if count == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                IoSlice::advance_slices(&mut left, count);
-            }
-        }
-        gathered.clear();
-        (self.write, self.pace) = (gathered, pace);
-        // A TLS or simulated stream may keep something back.
-        self.io.flush().await
-    }
-
-    /// The end of an answer in the midst of it: what it holds is needed for others.
-    fn cut(&self, why: Cut) -> io::Error {
-        self.service.cut_off(why);
-        io::ErrorKind::ConnectionAborted.into()
-    }
-
-    fn head(&mut self, reply: &Reply, length: Option<u64>, keep_alive: bool) {
-        let out = &mut self.write;
-        out.clear();
-        out.reserve(512);
-        if reply.status == 200 {
-            out.put_slice(b"HTTP/1.1 200 OK\r\n");
-        } else {
-            let reason = http::StatusCode::from_u16(reply.status).ok().and_then(|status| status.canonical_reason());
-            out.put_slice(format!("HTTP/1.1 {} {}\r\n", reply.status, reason.unwrap_or("")).as_bytes());
-        }
-        out.put_slice(b"content-type: application/json\r\n");
-        if let Some(seconds) = reply.retry_after {
-            out.put_slice(b"retry-after: ");
-            put_decimal(out, seconds.into());
-            out.put_slice(b"\r\n");
-        }
-        match length {
-            Some(length) => {
-                out.put_slice(b"content-length: ");
-                put_decimal(out, length);
-                out.put_slice(b"\r\n");
-            }
-            None => out.put_slice(b"transfer-encoding: chunked\r\n"),
-        }
-        out.put_slice(if keep_alive { b"\r\n" } else { b"connection: close\r\n\r\n" });
-    }
 }
 
 /// Completes when nobody can be expected to wait any longer.
@@ -492,9 +358,4 @@ async fn over(patience: &mut Option<Pin<Box<Sleep>>>) {
         Some(patience) => patience.await,
         None => std::future::pending().await,
     }
-}
-
-/// Lets a piece that lives long stand beside one that does not.
-fn shorten<'short, 'long: 'short>(piece: &'long [u8]) -> &'short [u8] {
-    piece
 }

@@ -98,6 +98,11 @@ impl Content {
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
+    /// Whether its client misses something for good if it is lost unnoticed.
+    pub(super) fn is_missed_if_lost(&self) -> bool {
+        matches!(self, Self::Answer(answer) if answer.is_expected())
+    }
+
     /// Its last byte has been written to the client's connection.
     pub(super) fn has_left(&mut self) {
         match self {

@@ -98,6 +98,8 @@ pub(super) struct Held {
     /// It hears of the changes after this one.
     pub(super) since: u64,
     pub(super) used: Instant,
+    /// Polls that wait for what they are to tell.
+    pub(super) polls: usize,
     pub(super) client: Option<IpAddr>,
     /// Bytes that it takes with its criteria, as they count for its client.
     pub(super) bytes: usize,
@@ -112,7 +114,7 @@ impl Held {
         client: Option<IpAddr>,
         bytes: usize,
     ) -> Self {
-        Self { kind, cursor, under_way: None, since, used, client, bytes }
+        Self { kind, cursor, under_way: None, since, used, polls: 0, client, bytes }
     }
 
     /// From here on the record is kept for it.

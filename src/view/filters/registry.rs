@@ -243,6 +243,25 @@ impl Registry {
         }
     }
 
+    /// A poll of this filter waits.
+    pub(super) fn poll_begins(&mut self, id: SubscriptionId) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.polls += 1;
+        }
+    }
+
+    /// It waits no longer.
+    pub(super) fn poll_ends(&mut self, id: SubscriptionId) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.polls = held.polls.saturating_sub(1);
+        }
+    }
+
+    /// Whether a poll of this filter waits.
+    pub(super) fn is_polled(&self, id: SubscriptionId) -> bool {
+        self.held.get(&id).is_some_and(|held| held.polls > 0)
+    }
+
     /// The answer with what a poll took from this position on has left, or is lost.
     pub(super) fn settle(&mut self, id: SubscriptionId, from: u64, has_left: bool) {
         let Some(held) = self.held.get_mut(&id) else { return };

@@ -1,6 +1,7 @@
 //! Filters at every door, and answers that are lost on their way to the client.
 
 use serde_json::{Value, json};
+use steadfast::devnet::Fault;
 use tokio::{
     io::AsyncWriteExt,
     time::{Duration, sleep},
@@ -79,6 +80,37 @@ async fn every_door_serves_the_filters_of_the_network() {
             assert_eq!(stage.ask_at(door, "eth_uninstallFilter", &json!([filter])).await, true);
             assert_eq!(stage.ask_at(next, POLL, &json!([filter])).await["error"]["code"], -32000);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_ends_in_a_batch_is_polled_before() {
+    let stage = Stage::new(Way::Both, "").await;
+    for over_websocket in [false, true] {
+        let filter = stage.logs(&json!({})).await;
+        let before = stage.head();
+        stage.devnet.el(0).set_fault(Fault::slow_over(300, &["eth_getLogs"]));
+        stage.devnet.chain().mine(2);
+        // The heads are known, and their logs are on their way.
+        sleep(Duration::from_millis(100)).await;
+        let (poll, id) = (|n: u64| call(n, POLL, &json!([filter]).to_string()), json!([filter]).to_string());
+        let batch = format!("[{},{},{}]", poll(1), poll(2), call(3, "eth_uninstallFilter", &id));
+        let answers: Value = if over_websocket {
+            serde_json::from_str(&stage.proxy.ws().await.ask(batch).await).unwrap()
+        } else {
+            stage.proxy.post(batch).await.json()
+        };
+        stage.devnet.el(0).clear_faults();
+        let told: Vec<Value> = answers
+            .as_array()
+            .unwrap()
+            .iter()
+            .take(2)
+            .flat_map(|one| one["result"].as_array().unwrap().clone())
+            .collect();
+        assert_eq!(told, stage.logs_above(before, &json!({})).await, "{answers}");
+        assert_eq!(answers[2]["result"], true, "{answers}");
+        assert!(stage.is_gone(&filter).await);
     }
 }
 

@@ -361,11 +361,10 @@ impl Answer {
     /// The next piece. An answer that turns out to be none ends in an error: what the client has of it is not whole, and its
     /// connection is to be closed.
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        // The piece before has been written by now, or has a claim of its own: until then it counts as this answer's.
+        self.count();
         loop {
             let piece = self.pieces.pop();
-            if piece.is_some() {
-                self.count();
-            }
             let Some(rest) = &mut self.rest else { return Poll::Ready(piece.map(Ok)) };
             let piece = match piece {
                 Some(piece) => Some(piece),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     call::{alarm::Alarm, answer::receipt::Receipt},
     door::crowd::Asked,
-    memory::Claim,
+    memory::{Claim, SMALL},
     net::exchange::Broken,
 };
 
@@ -41,11 +41,17 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
-        let Self { content, alarm, patience, .. } = &mut *self;
+        let Self { content, alarm, patience, claim, .. } = &mut *self;
         let piece = ready!(content.poll_in_time(context, alarm, patience));
-        Poll::Ready(
-            piece.map(|piece| piece.map(|bytes| Frame::data(Portion { bytes, receipts: content.take_receipts() }))),
-        )
+        let mut portion = |bytes: Bytes| {
+            let claim = claim.as_ref().filter(|_| bytes.len() > SMALL).map(|own| {
+                let mut claim = own.account().outgoing();
+                claim.set(bytes.len());
+                claim
+            });
+            Portion { bytes, receipts: content.take_receipts(), _claim: claim }
+        };
+        Poll::Ready(piece.map(|piece| piece.map(|bytes| Frame::data(portion(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -62,6 +68,8 @@ pub(super) struct Portion {
     bytes: Bytes,
     /// Who is told when the last byte has been written. They are dropped with what never is.
     receipts: Vec<Receipt>,
+    /// What a long one takes until it is written: the library asks for the next before that.
+    _claim: Option<Claim>,
 }
 
 impl Buf for Portion {

@@ -161,7 +161,17 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_takes_gives_way_to_others() {
+    let (single, batch) = (call(7, "eth_getLogs", "[]"), format!("[{}]", call(7, "eth_getLogs", "[]")));
+    for body in [single, batch] {
+        untaken_gives_way("", &body).await;
+        untaken_gives_way(ROUNDABOUT, &body).await;
+    }
+}
+
+/// A client asks for a long answer by `body`, and takes none of it.
+async fn untaken_gives_way(way: &str, body: &str) {
     const LONG: usize = 250_000;
+    let what = format!("{way:?} {body}");
     let net = Net::default();
     let origin = Origin::within(&net, |seen| match seen.method().as_str() {
         "eth_getLogs" => Reply::result(seen, &format!("\"{}\"", "a".repeat(LONG))),
@@ -171,20 +181,20 @@ async fn an_answer_that_nobody_takes_gives_way_to_others() {
     let proxy = Proxy::launch(&net, &format!("max_client_memory = \"320KiB\"\n{}", nodes([origin.url()]))).await;
     until("the node is up", async || proxy.verdicts().await == ["up"]).await;
     let mut reader = proxy.client().await;
-    reader.send(with_headers("/", "", call(7, "eth_getLogs", "[]").as_bytes())).await;
-    until("it is counted", async || proxy.metric(HELD, "").await >= 200_000.0).await;
+    reader.send(with_headers("/", way, body.as_bytes())).await;
+    until(&format!("counted: {what}"), async || proxy.metric(HELD, "").await >= 200_000.0).await;
     let params = format!("[\"{}\"]", "b".repeat(35_000));
     for headers in ["", ROUNDABOUT] {
         let mut other = proxy.client().await;
         other.send(with_headers("/", headers, call(2, "eth_call", &params).as_bytes())).await;
         let response = other.response().await;
-        assert_eq!(response.status, 200, "{headers:?}: {}", response.text());
+        assert_eq!(response.status, 200, "{headers:?}: {what}: {}", response.text());
     }
     let ended = proxy.metric("steadfast_client_connections_ended_total", "reason=\"memory\"").await;
-    assert!((ended - 1.0).abs() < 0.5, "{ended}");
+    assert!((ended - 1.0).abs() < 0.5, "{what}: {ended}");
     let mut rest = Vec::new();
     // A reset is an end too.
     let _ = timeout(SOON, reader.io.read_to_end(&mut rest)).await.expect("the connection is not ended");
-    assert!(rest.len() < LONG, "{} bytes of what was given up", rest.len());
+    assert!(rest.len() < LONG, "{what}: {} bytes of what was given up", rest.len());
     until("all is given back", async || proxy.metric(HELD, "").await == 0.0).await;
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod doors;
+mod endings;
 mod meaning;
 mod stage;
 mod switches;

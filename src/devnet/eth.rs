@@ -52,6 +52,9 @@ impl<'a> Context<'a> {
         if self.faults.does_not_offer(&call.method, text) {
             return not_offered(&call.method).into();
         }
+        if let Some(result) = self.faults.tells(&call.method) {
+            return result.clone().into();
+        }
         match Params::of(call).and_then(|params| self.dispatch(&call.method, &params)) {
             Ok(answer) => answer,
             Err(error) => error.into(),

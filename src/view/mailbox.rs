@@ -31,10 +31,9 @@ pub struct Mailbox {
 /// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Letter {
-    /// An answer, or a whole batch of them.
-    Answer(Bytes),
-    /// Nothing to send: who is told when what came before has been written.
-    Receipts(Vec<Receipt>),
+    /// An answer, or a whole batch of them, and who is told whether it has left. Both are one, since what becomes of the bytes must
+    /// become of the receipt.
+    Answer(Bytes, Option<Box<Receipt>>),
     /// A notification.
     Note(Note),
     /// Nothing follows: the connection is to be closed.
@@ -128,10 +127,7 @@ impl Mailbox {
     /// Puts in an answer. `receipts` are told whether it is written.
     pub fn push_answer_with(&self, answer: Bytes, receipts: Vec<Receipt>) {
         let mut queue = self.lock();
-        queue.push(Letter::Answer(answer), self);
-        if !receipts.is_empty() {
-            queue.push(Letter::Receipts(receipts), self);
-        }
+        queue.push(Letter::Answer(answer, Receipt::of_all(receipts)), self);
         queue.wake();
     }
 
@@ -180,7 +176,7 @@ impl Mailbox {
         let mut queue = self.lock();
         if let Some(letter) = queue.letters.pop_front() {
             queue.bytes -= letter.weight();
-            if matches!(letter, Letter::Answer(_)) {
+            if matches!(letter, Letter::Answer(..)) {
                 queue.answers -= letter.weight();
             }
             queue.is_stuck = false;
@@ -231,7 +227,7 @@ impl Queue {
             self.overflow();
         } else {
             self.bytes += weight;
-            if matches!(letter, Letter::Answer(_)) {
+            if matches!(letter, Letter::Answer(..)) {
                 self.answers += weight;
             }
             self.letters.push_back(letter);
@@ -288,11 +284,9 @@ impl Letter {
     fn weight(&self) -> usize {
         mem::size_of::<Self>()
             + match self {
-                Self::Answer(answer) => answer.len(),
+                Self::Answer(answer, _) => answer.len(),
                 Self::Note(note) => note.len(),
                 Self::Close(_) => 0,
-                // They are as few as answers, and nobody who waits for room is to wait for them.
-                Self::Receipts(_) => return 0,
             }
     }
 }
@@ -338,7 +332,7 @@ mod tests {
 
     fn text(mailbox: &Mailbox) -> String {
         match next(mailbox) {
-            Some(Letter::Answer(answer)) => String::from_utf8(answer.to_vec()).unwrap(),
+            Some(Letter::Answer(answer, _)) => String::from_utf8(answer.to_vec()).unwrap(),
             Some(Letter::Note(note)) => {
                 let mut out = Vec::new();
                 note.write(&mut out);
@@ -383,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_follow_their_answer_and_are_dropped_with_it() {
+    fn receipts_leave_with_their_answer_and_are_dropped_with_it() {
         let told = Arc::new(AtomicUsize::new(0));
         let receipt = || {
             let told = told.clone();
@@ -391,11 +385,19 @@ mod tests {
         };
         let mailbox = Mailbox::new(2 * (EMPTY + 10));
         mailbox.push_answer_with("one".into(), receipt());
-        mailbox.push_answer("two".into());
-        assert_eq!((text(&mailbox), mailbox.waiting_bytes()), ("one".to_owned(), EMPTY + 3));
-        let Some(Letter::Receipts(receipts)) = next(&mailbox) else { panic!("no receipts") };
-        receipts.into_iter().for_each(Receipt::has_left);
-        assert_eq!(text(&mailbox), "two");
+        mailbox.push_answer_with("two".into(), receipt().into_iter().chain(receipt()).collect());
+        // What waits is lost, what was taken is not.
+        let Some(Letter::Answer(_, Some(one))) = next(&mailbox) else { panic!("no receipt") };
+        mailbox.push_answer("0123456789".into());
+        mailbox.push_answer("0123456789".into());
+        assert_eq!((next(&mailbox), told.load(Relaxed)), (Some(Letter::Close(Closing::Slow)), 2));
+        one.has_left();
+        assert_eq!(told.swap(0, Relaxed), 102);
+        let mailbox = Mailbox::new(2 * (EMPTY + 10));
+        mailbox.push_answer_with("two".into(), receipt().into_iter().chain(receipt()).collect());
+        let Some(Letter::Answer(_, Some(two))) = next(&mailbox) else { panic!("no receipt") };
+        two.has_left();
+        assert_eq!(told.swap(100, Relaxed), 200, "both of a batch have left");
         (0..4).for_each(|_| mailbox.push_answer_with("0123456789".into(), receipt()));
         assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
         assert_eq!(told.load(Relaxed), 104, "one has left, and of the others none will");
@@ -431,8 +433,8 @@ mod tests {
     #[test]
     fn one_long_letter_closes_nobody() {
         let mailbox = Mailbox::new(10);
-        mailbox.push_answer(vec![b'x'; 1000].into());
-        assert!(matches!(next(&mailbox), Some(Letter::Answer(_))));
+        mailbox.push_answer_with(vec![b'x'; 1000].into(), vec![Receipt::new(|_| {})]);
+        assert!(matches!(next(&mailbox), Some(Letter::Answer(..))));
         assert_eq!(next(&mailbox), None);
     }
 

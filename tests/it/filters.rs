@@ -2,6 +2,7 @@
 
 mod bounds;
 mod doors;
+mod endings;
 mod leaving;
 mod meaning;
 mod stage;

@@ -11,6 +11,19 @@ impl Receipt {
         Self(Some(Box::new(tell)))
     }
 
+    /// One that tells all of them.
+    pub fn of_all(mut receipts: Vec<Self>) -> Option<Box<Self>> {
+        Some(Box::new(match receipts.len() {
+            0 | 1 => receipts.pop()?,
+            // Dropping them says that the answer has not left.
+            _ => Self::new(|has_left| {
+                if has_left {
+                    receipts.into_iter().for_each(Self::has_left)
+                }
+            }),
+        }))
+    }
+
     /// The answer has left.
     pub fn has_left(mut self) {
         if let Some(tell) = self.0.take() {

@@ -154,6 +154,16 @@ impl Faults {
         methods.is_some_and(|methods| methods.iter().any(|name| name == method))
     }
 
+    /// The result that calls of this method have by order.
+    pub(in crate::devnet) fn tells(&self, called: &str) -> Option<&serde_json::Value> {
+        self.find(|fault| match fault {
+            Fault::Tells { method, result } => Some((method, result)),
+            _ => None,
+        })
+        .filter(|(method, _)| *method == called)
+        .map(|(_, result)| result)
+    }
+
     pub(in crate::devnet) fn logs_limit(&self) -> Option<u64> {
         self.find(|fault| if let Fault::LogsLimit { most } = fault { Some(*most) } else { None })
     }

@@ -18,6 +18,7 @@ fn faults_are_read_from_json_and_from_words() {
         (r#"{"fault":"missing_block","number":3}"#, "missing-block", Some("3"), Fault::missing_block(3)),
         (r#"{"fault":"missing_logs","number":3}"#, "missing-logs", Some("3"), Fault::missing_logs(3)),
         (r#"{"fault":"refuse","methods":["a","b"]}"#, "refuse", Some("a,b"), Fault::refuse(&["a", "b"])),
+        (r#"{"fault":"tells","method":"a","result":[1]}"#, "tells", Some("a=[1]"), Fault::tells("a", [1].into())),
         (r#"{"fault":"odd_logs"}"#, "odd-logs", None, Fault::OddLogs),
         (r#"{"fault":"null_topics"}"#, "null-topics", None, Fault::NullTopics),
         (r#"{"fault":"no_logs_by_hash"}"#, "no-logs-by-hash", None, Fault::NoLogsByHash),

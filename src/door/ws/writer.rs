@@ -57,12 +57,11 @@ impl Writer {
     /// What waited for the client, if there is something to write in it: tells how many messages that is. There must be room for it.
     pub(super) fn put(&mut self, letter: Letter) -> u64 {
         match letter {
-            Letter::Answer(text) => self.text(text),
-            Letter::Note(note) => self.parts(&note.parts()),
-            Letter::Receipts(receipts) => {
-                self.expect(receipts);
-                return 0;
+            Letter::Answer(text, receipt) => {
+                self.text(text);
+                receipt.into_iter().for_each(|receipt| self.expect(*receipt));
             }
+            Letter::Note(note) => self.parts(&note.parts()),
             Letter::Close(_) => return 0,
         }
         1
@@ -79,11 +78,9 @@ impl Writer {
         }
     }
 
-    /// Has `receipts` told when all that was put so far has been written.
-    fn expect(&mut self, receipts: Vec<Receipt>) {
-        let waiting = self.waiting();
-        self.receipts.extend(receipts.into_iter().map(|receipt| (waiting, receipt)));
-        self.tell(0);
+    /// Has `receipt` told when all that was put so far has been written.
+    fn expect(&mut self, receipt: Receipt) {
+        self.receipts.push_back((self.waiting(), receipt));
     }
 
     /// So many bytes more have been written.
@@ -230,12 +227,11 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let receipt = |n: usize| {
             let told = told.clone();
-            vec![Receipt::new(move |has_left| told.lock().unwrap().push((n, has_left)))]
+            Some(Box::new(Receipt::new(move |has_left| told.lock().unwrap().push((n, has_left)))))
         };
         for n in 0..4 {
             // The last one is long, and a pong is put behind it.
-            writer.text(vec![b'x'; if n < 3 { 898 } else { 2 * FLATTEN }].into());
-            writer.expect(receipt(n));
+            writer.put(Letter::Answer(vec![b'x'; if n < 3 { 898 } else { 2 * FLATTEN }].into(), receipt(n)));
         }
         writer.control(Opcode::Pong, b"");
         let mut space = vec![0; 50_000];
@@ -250,8 +246,7 @@ mod tests {
             assert_eq!(count, ((taken + 1000) / 902).min(3 + usize::from(taken + 1000 >= 3 * 902 + 10 + 2 * FLATTEN)));
         }
         assert_eq!(*told.lock().unwrap(), [(0, true), (1, true), (2, true), (3, true)]);
-        writer.text(vec![b'x'; 2000].into());
-        writer.expect(receipt(4));
+        writer.put(Letter::Answer(vec![b'x'; 2000].into(), receipt(4)));
         assert!(writer.poll_flush(&mut io, &mut context).is_pending());
         drop(writer);
         assert_eq!(told.lock().unwrap().last(), Some(&(4, false)));

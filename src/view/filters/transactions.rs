@@ -1,6 +1,7 @@
 //! Transactions that wait for a block: from the subscription that all clients share, or, where no node can push, from a filter at a node.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     future::poll_fn,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -29,12 +30,16 @@ const POLL: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a filter at a node is polled before a subscription is tried for again.
 const SECOND_TRY: Duration = Duration::from_secs(30);
+/// A filter at a node that is lost before is a sign that the node does not serve it.
+const STEADY: Duration = Duration::from_secs(10);
 /// How long a node may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long a client waits until it is known whether any node tells of transactions.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of transactions that may wait to be taken up, and of one answer of a node.
 const MOST: usize = 32 << 20;
+/// Bytes of a filter's id at most.
+const LONGEST_ID: usize = 1024;
 
 /// Whether transactions are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,12 +150,18 @@ struct Gone;
 
 impl Source {
     async fn run(self) {
-        while self.subscribe().await.is_ok() && self.poll().await.is_ok() {}
+        let mut known = (self.topics.pool(), Barren::default());
+        while self.subscribe().await.is_ok() && self.poll(&mut known).await.is_ok() {}
     }
 
-    fn tell(&self, text: &str) -> Result<(), Gone> {
-        self.filters.upgrade().ok_or(Gone)?.heard(self.full, text.into());
-        Ok(())
+    /// Tells a transaction; `false` when the text is none, which clients are not told.
+    fn tell(&self, text: &str) -> Result<bool, Gone> {
+        let filters = self.filters.upgrade().ok_or(Gone)?;
+        let is_one = is_transaction(text, self.full);
+        if is_one {
+            filters.heard(self.full, text.into());
+        }
+        Ok(is_one)
     }
 
     fn is_told(&self) {
@@ -181,27 +192,28 @@ impl Source {
                         self.tell(text)?;
                     }
                 }
-                Letter::Answer(_) | Letter::Receipts(_) => {}
+                Letter::Answer(..) => {}
                 Letter::Close(_) => return Ok(()),
             }
         }
     }
 
-    /// Polls a filter at a node: at the one that serves the calls, or, where that makes none, at another. Makes a new one when that node is lost.
-    async fn poll(&self) -> Result<(), Gone> {
+    /// Polls a filter at a node: at the one that serves the calls, or, where that has none that works, at another. Makes a new one when
+    /// that node is lost. `known` is what was learnt of the nodes.
+    async fn poll(&self, known: &mut (Arc<Pool>, Barren)) -> Result<(), Gone> {
         let began = Instant::now();
-        let (mut pool, mut barren) = (self.topics.pool(), Barren::default());
         loop {
             let now = self.topics.pool();
-            if !Arc::ptr_eq(&now, &pool) {
-                (pool, barren) = (now, Barren::default());
+            if !Arc::ptr_eq(&now, &known.0) {
+                *known = (now, Barren::default());
             }
-            match barren.avoided.choose(&pool, |_| true, Instant::now()) {
-                Some(node) if self.poll_at(&pool, node, &mut barren, began).await? => {}
-                // Another may make one.
+            let (pool, barren) = (&known.0, &mut known.1);
+            match barren.avoided.choose(pool, |_| true, Instant::now()) {
+                Some(node) if self.poll_at(pool, node, barren, began).await? => {}
+                // Another may have one.
                 Some(_) => continue,
                 None => {
-                    if let Some(refusal) = barren.first.as_ref().filter(|_| barren.is_all(&pool)) {
+                    if let Some(refusal) = barren.first.as_ref().filter(|_| barren.is_all(pool)) {
                         self.state.send_if_modified(|state| {
                             let is_asked = *state == State::Asked;
                             if is_asked {
@@ -212,28 +224,33 @@ impl Source {
                     }
                 }
             }
-            if is_over(&pool, began) {
+            if is_over(pool, began) {
                 return Ok(());
             }
             sleep(PAUSE).await;
         }
     }
 
-    /// `false` when the node makes no filter.
+    /// `false` when the node is avoided from now on.
     async fn poll_at(&self, pool: &Arc<Pool>, node: usize, barren: &mut Barren, began: Instant) -> Result<bool, Gone> {
         let params = if self.full { "[true]" } else { "[]" };
         let name = &*pool.nodes[node].name;
         let answer = pool.ask_in_time(node, "eth_newPendingTransactionFilter", params, MOST, LIMIT).await;
         let why = match &answer {
-            Ok(Ok(_)) => None,
-            Ok(Err(refused)) => Some(&refused.text),
-            Err(trouble) => Some(&trouble.text),
+            Ok(Ok(id)) if is_id(id) => None,
+            Ok(Ok(_)) => Some("eth_newPendingTransactionFilter: the id is no string"),
+            Ok(Err(refused)) => Some(&*refused.text),
+            Err(trouble) => Some(&*trouble.text),
         };
         if let Some(why) = why {
             debug!(node = name, why, "the node makes no filter of transactions");
         }
         let id = match answer {
-            Ok(Ok(id)) => id,
+            Ok(Ok(id)) if why.is_none() => format!("[{}]", String::from_utf8_lossy(&id)),
+            Ok(Ok(_)) => {
+                barren.is_useless(pool, node);
+                return Ok(false);
+            }
             Ok(Err(refused)) => {
                 barren.refused(node, refused);
                 return Ok(false);
@@ -243,34 +260,70 @@ impl Source {
                 return Ok(false);
             }
         };
-        let Ok(id) = std::str::from_utf8(&id).map(|id| format!("[{id}]")) else { return Ok(true) };
-        info!(node = name, "transactions come from a filter at a node, since none tells them by itself");
-        self.is_told();
+        // The node forgets it by itself, if it is lost.
+        let uninstall = async || _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
+        let (made, mut has_worked) = (Instant::now(), false);
+        // The first poll comes at once, since clients wait for its outcome.
         loop {
+            let news = pool.ask_in_time(node, "eth_getFilterChanges", &id, MOST, LIMIT).await;
+            let why = match &news {
+                Ok(Ok(news)) => match serde_json::from_slice::<Vec<&RawValue>>(news) {
+                    Ok(news) => {
+                        let mut is_good = true;
+                        for text in news {
+                            is_good &= self.tell(text.get())?;
+                        }
+                        if is_good {
+                            if !std::mem::replace(&mut has_worked, true) {
+                                info!(
+                                    node = name,
+                                    "transactions come from a filter at a node, since none tells them by itself"
+                                );
+                            }
+                            barren.refused.remove(&node);
+                            self.is_told();
+                        } else {
+                            debug!(node = name, "the node tells transactions that are none");
+                            if barren.is_useless(pool, node) {
+                                uninstall().await;
+                                return Ok(false);
+                            }
+                        }
+                        None
+                    }
+                    Err(_) => Some("eth_getFilterChanges: the answer is no list"),
+                },
+                Ok(Err(refused)) => Some(&*refused.text),
+                Err(trouble) => Some(&*trouble.text),
+            };
+            if let Some(why) = why {
+                debug!(node = name, why, "the filter of transactions at the node is lost");
+                if news.is_ok() {
+                    uninstall().await;
+                }
+                let is_early = made.elapsed() < STEADY;
+                return Ok(!barren.lost(pool, node, is_early));
+            }
             sleep(POLL).await;
             if !Arc::ptr_eq(&self.topics.pool(), pool) || barren.is_better_elsewhere(pool, node) || is_over(pool, began)
             {
-                // The node forgets it by itself, if it is lost.
-                let _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
+                uninstall().await;
                 return Ok(true);
             }
-            let Ok(Ok(news)) = pool.ask_in_time(node, "eth_getFilterChanges", &id, MOST, LIMIT).await else {
-                return Ok(true);
-            };
-            let news: Vec<&RawValue> = serde_json::from_slice(&news).unwrap_or_default();
-            news.into_iter().try_for_each(|text| self.tell(text.get()))?;
         }
     }
 }
 
-/// Nodes that make no filter of transactions.
+/// Nodes that have no filter of transactions that works.
 #[derive(Default)]
 struct Barren {
     avoided: Avoided,
-    /// Those among them that said so.
+    /// Those among them that said so, or showed.
     refused: BTreeSet<usize>,
     /// What the first of these said.
     first: Option<Refusal>,
+    /// Nodes whose last filter was lost early.
+    shaky: BTreeSet<usize>,
 }
 
 impl Barren {
@@ -281,6 +334,32 @@ impl Barren {
         self.refused.insert(node);
         let code = i32::try_from(refused.code).ok().filter(|code| *code != 0).unwrap_or(NO_METHOD);
         self.first.get_or_insert(Refusal::OfNodes { code, message: refused.message });
+    }
+
+    /// The node has answered, and what it gives is of no use. Tells whether another can be asked; where none can, this one is again soon.
+    fn is_useless(&mut self, pool: &Pool, node: usize) -> bool {
+        let now = Instant::now();
+        self.refused.insert(node);
+        self.first.get_or_insert(Refusal::Unserved(Unserved::Failed));
+        self.avoided.add(node, now);
+        let is_other = self.avoided.choose(pool, |_| true, now).is_some();
+        if !is_other {
+            self.avoided.add_for(node, LIMIT, now);
+        }
+        is_other
+    }
+
+    /// A filter at the node was lost. One that was lost early may be a restart; after two in a row the node is avoided, which is
+    /// told: behind a balancer there may be nodes that do not know each other's filters.
+    fn lost(&mut self, pool: &Pool, node: usize, is_early: bool) -> bool {
+        let is_again = !self.shaky.insert(node);
+        if !is_early || is_again {
+            self.shaky.remove(&node);
+        }
+        if is_early && is_again {
+            self.is_useless(pool, node);
+        }
+        is_early && is_again
     }
 
     /// Whether every node that serves has refused.
@@ -298,7 +377,47 @@ impl Barren {
     }
 }
 
+/// Whether it is an id of a filter: a JSON string that is no burden to send with every poll.
+fn is_id(json: &[u8]) -> bool {
+    json.len() <= LONGEST_ID && serde_json::from_slice::<Cow<'_, str>>(json).is_ok()
+}
+
+/// Whether JSON is a transaction: a hash, or an object where they are whole.
+fn is_transaction(json: &str, full: bool) -> bool {
+    if full {
+        return json.starts_with('{');
+    }
+    let digits = json.strip_prefix("\"0x").and_then(|rest| rest.strip_suffix('"'));
+    digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 /// Whether to try for a subscription again.
 fn is_over(pool: &Pool, began: Instant) -> bool {
     began.elapsed() >= SECOND_TRY && pool.nodes.iter().any(|node| node.link.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_strings_and_transactions_hashes_or_objects() {
+        for (json, expected) in [("\"0x1\"", true), ("\"\"", true), ("null", false), ("1", false), ("[\"0x1\"]", false)]
+        {
+            assert_eq!(is_id(json.as_bytes()), expected, "{json}");
+        }
+        assert!(!is_id(format!("\"{}\"", "0".repeat(LONGEST_ID)).as_bytes()));
+        let hash = |digits: &str| format!("\"0x{digits}\"");
+        for (json, is_hash, is_whole) in [
+            (hash(&"aB".repeat(32)), true, false),
+            (hash(&"ab".repeat(31)), false, false),
+            (hash(&"ab".repeat(33)), false, false),
+            (hash(&"zz".repeat(32)), false, false),
+            ("{\"hash\":1}".to_owned(), false, true),
+            ("null".to_owned(), false, false),
+            ("7".to_owned(), false, false),
+        ] {
+            assert_eq!((is_transaction(&json, false), is_transaction(&json, true)), (is_hash, is_whole), "{json}");
+        }
+    }
 }

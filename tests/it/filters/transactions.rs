@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use steadfast::devnet::Fault;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 
-use super::stage::{Stage, Way};
+use super::stage::{POLL, Stage, Way};
 
 impl Stage {
     async fn transactions(&self) -> Value {
@@ -114,4 +114,80 @@ async fn where_one_node_has_no_such_filter_another_is_asked() {
         assert_eq!(stage.poll(&filter).await, sent, "the first has it now");
         assert_eq!(stage.devnet.el(0).count("eth_newPendingTransactionFilter"), 2);
     }
+}
+
+/// What makes filters at a node useless, though it makes them.
+fn useless() -> [Fault; 4] {
+    [
+        Fault::refuse(&[POLL]),
+        Fault::tells(POLL, json!({ "a": 1 })),
+        Fault::tells("eth_newPendingTransactionFilter", Value::Null),
+        Fault::tells(POLL, odd()),
+    ]
+}
+
+/// A hash, and what is none.
+fn odd() -> Value {
+    json!([hash(), { "hash": 1 }, null, 7, "0x12", format!("0x{}", "zz".repeat(32))])
+}
+
+fn hash() -> String {
+    format!("0x{}", "cd".repeat(32))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_filter_is_useless_is_left_for_another() {
+    for fault in useless() {
+        let stage = Stage::new(Way::Http, "").await;
+        let count = |node: usize, method| stage.devnet.el(node).count(method);
+        stage.devnet.el(0).set_fault(fault.clone());
+        let filter = stage.transactions().await;
+        let sent = stage.send(3);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.poll(&filter).await, sent, "{fault:?}");
+        sleep(Duration::from_secs(30)).await;
+        assert!(count(0, "eth_newPendingTransactionFilter") <= 2, "{fault:?}");
+        assert_eq!(count(1, "eth_newPendingTransactionFilter"), 1, "{fault:?}");
+        let made = if count(0, POLL) > 0 { count(0, "eth_newPendingTransactionFilter") } else { 0 };
+        assert_eq!(count(0, "eth_uninstallFilter"), made, "{fault:?}");
+        assert_eq!(stage.proxy.side().await["active"], "el-1", "calls stay where they are");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_worked_and_fails_is_left_for_another() {
+    for fault in useless() {
+        let stage = Stage::new(Way::Http, "").await;
+        let filter = stage.transactions().await;
+        sleep(Duration::from_secs(20)).await;
+        stage.devnet.el(0).set_fault(fault.clone());
+        if !matches!(fault, Fault::Tells { ref method, .. } if method != POLL) {
+            sleep(Duration::from_secs(5)).await;
+            assert!(stage.poll(&filter).await.iter().all(|told| *told == hash()), "{fault:?}");
+        }
+        let sent = stage.send(3);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.poll(&filter).await, sent, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_hash_is_told_to_nobody() {
+    let stage = Stage::new(Way::Http, "").await;
+    let filter = stage.transactions().await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::tells(POLL, odd())));
+    sleep(Duration::from_secs(8)).await;
+    let told = stage.poll(&filter).await;
+    assert!(!told.is_empty() && told.iter().all(|told| *told == hash()), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_node_can_be_polled_that_is_said_soon() {
+    let stage = Stage::new(Way::Http, "").await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::refuse(&[POLL])));
+    let began = Instant::now();
+    let (code, message) = stage.error("eth_newPendingTransactionFilter", &json!([])).await;
+    assert_eq!((code, message.contains("filter not found")), (-32002, false), "{message}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(stage.proxy.metric("steadfast_filters", "kind=\"transactions\"").await, 0.0);
 }

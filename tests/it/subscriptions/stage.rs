@@ -190,7 +190,7 @@ impl Client {
         let id = prepared.id.to_string();
         self.mailbox.push_answer(id.clone().into());
         self.held.insert(id.clone(), prepared.activate());
-        assert_eq!(self.next(), Some(Letter::Answer(id.clone().into())));
+        assert_eq!(self.next(), Some(Letter::Answer(id.clone().into(), None)));
         Ok(id)
     }
 

@@ -1,0 +1,76 @@
+//! Polls over WebSockets that end, or nearly overflow, while the answer is on its way.
+
+use serde_json::{Value, json};
+use tokio::{
+    io::DuplexStream,
+    time::{Duration, sleep},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::stage::{POLL, Stage, Way};
+use crate::common::{client::call, ws::Ws};
+
+impl Stage {
+    /// A WebSocket that takes little at once.
+    async fn narrow(&self) -> Ws<DuplexStream> {
+        Ws::open(self.proxy.connect_through(4096).await, "/").await
+    }
+}
+
+/// What the next text tells.
+async fn told(client: &mut Ws<DuplexStream>) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(&client.text().await).unwrap();
+    answer["result"].as_array().unwrap_or_else(|| panic!("{answer}")).clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_written_behind_a_close_is_told_once() {
+    let stage = Stage::new(Way::Both, "").await;
+    // A close in order, a breach of the rules, and a text that is no text.
+    for end in [&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8][..], &[0xf1, 0x80, 0, 0, 0, 0], &[0x81, 0x81, 0, 0, 0, 0, 0xff]] {
+        let filter = stage.logs(&json!({})).await;
+        let before = stage.head();
+        stage.devnet.chain().mine(100);
+        sleep(Duration::from_secs(5)).await;
+        let mut client = stage.narrow().await;
+        client.send(call(1, POLL, &json!([filter]).to_string())).await;
+        sleep(Duration::from_secs(1)).await;
+        tokio::io::AsyncWriteExt::write_all(client.socket.get_mut(), end).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(told(&mut client).await, stage.logs_above(before, &json!({})).await);
+        assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
+        client.gone().await;
+        assert_eq!(stage.poll(&filter).await, Vec::<Value>::new(), "told again after {end:x?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_barely_fits_closes_nobody() {
+    let poll = async |stage: &Stage, filter: &Value| -> Value {
+        let answer = stage.proxy.ws().await.ask(call(1, POLL, &json!([filter]).to_string())).await;
+        serde_json::from_str(&answer).unwrap()
+    };
+    let mined = async |settings: &str| {
+        let stage = Stage::new(Way::Both, settings).await;
+        let filter = stage.logs(&json!({})).await;
+        stage.devnet.chain().mine(1);
+        sleep(Duration::from_secs(3)).await;
+        (stage, filter)
+    };
+    let (stage, filter) = mined("").await;
+    let expected = poll(&stage, &filter).await;
+    assert_ne!(expected["result"], json!([]));
+    let length = expected.to_string().len();
+    let mut whole = 0;
+    for room in (length..length + 64).step_by(8) {
+        let (stage, filter) = mined(&format!("[ws]\nmax_outbound = \"{room}B\"\n")).await;
+        let answer = poll(&stage, &filter).await;
+        if answer == expected {
+            whole += 1;
+            assert_eq!(poll(&stage, &filter).await["result"], json!([]));
+        } else {
+            assert_eq!(answer["error"]["message"], "filter not found", "{room} of {length}");
+        }
+    }
+    assert!(whole > 0);
+}

@@ -7,6 +7,7 @@ mod guard;
 mod own;
 mod passing;
 mod publishing;
+mod publishing_beside;
 mod reading;
 mod reloading;
 mod streaming;

@@ -23,7 +23,7 @@ use tokio::{
 use super::idle::Idle;
 use crate::{
     call::answer::pieces::append,
-    domain::pace::NODE_RATE,
+    domain::{pace::NODE_RATE, publication::Problem},
     memory::STREAM,
     net::{exchange::Broken, upstream::Response},
     pool::Pool,
@@ -90,7 +90,7 @@ impl Answer {
         let rate = if is_of_kind(&headers, b"text/event-stream") { 1 } else { NODE_RATE };
         let mut answer = Self {
             status,
-            is_json: is_of_kind(&headers, b"application/json"),
+            is_json: is_of_kind(&headers, b"application/json") || is_of_kind(&headers, b"application/problem+json"),
             headers,
             length,
             pieces: VecDeque::new(),
@@ -108,6 +108,9 @@ impl Answer {
             return Ok(answer);
         }
         answer.hold_back(limit, room).await?;
+        if status >= 400 && !answer.headers.contains_key(header::CONTENT_TYPE) {
+            answer.is_json = answer.in_memory().is_some_and(|words| Problem::read(&words).is_some());
+        }
         Ok(answer)
     }
 

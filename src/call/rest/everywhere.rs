@@ -1,6 +1,7 @@
 //! What every node must be told: subscriptions to subnets, fee recipients, registrations, preferences. It goes to all nodes that
 //! answer, however they are judged just then, since any of them may propose next. The client has the first good answer of a usable
-//! one, the others are told to the end all the same, and those that are away when they return ([`kept`](super::kept)).
+//! one, or after a quarter of a slot the best that there is; the others are told to the end all the same, and those that are away
+//! when they return ([`kept`](super::kept)).
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,6 +64,7 @@ impl Rest {
         // Of a node that is not usable: a good answer, another, and of usable ones what speaks of the request, or of the node.
         let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);
         loop {
+            let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some();
             // All arms are cancel-safe.
             let (node, sent) = tokio::select! {
                 biased;
@@ -70,7 +72,7 @@ impl Rest {
                     Some(outcome) => outcome,
                     None => break,
                 },
-                () = sleep_until(late), if good.is_some() => break,
+                () = sleep_until(late), if has_answer => break,
             };
             let counts = usable.contains(&node);
             left.retain(|other| *other != node);

@@ -28,6 +28,7 @@ use crate::{
     call::{choice::Choice, hold::First},
     config::PublishTo,
     domain::{
+        backoff::Backoff,
         publication::{Problem, Said},
         refusal::Refusal,
     },
@@ -68,8 +69,15 @@ struct Giving<'a> {
     running: Vec<Given<'a>>,
     heard: Heard,
     /// Nodes that do not know the block which it names, and have not reached the head that clients
-    /// were told: they will.
-    behind: Vec<usize>,
+    /// were told: they will. Each is waited for until its moment.
+    behind: Vec<(usize, Instant)>,
+    /// Nodes that did not take it for what passes.
+    busy: Vec<usize>,
+    /// When these may have it again, as none is left that was not asked.
+    retry: Option<Instant>,
+    /// Between such times, and how many of them are left.
+    pauses: (Backoff, u32),
+    began: Instant,
     /// Whether it goes to all.
     everybody: bool,
     /// How long one node may take before a second has it too.
@@ -117,42 +125,50 @@ impl Rest {
 impl<'a> Course<'a> {
     /// Gives what the client has signed to the network.
     async fn publish(&mut self, body: &Whole) -> Result<Answer, Stop> {
-        let mut changes = self.rest.pool.subscribe();
+        let rest = self.rest;
+        let mut changes = rest.pool.subscribe();
         let mut giving = Giving::new(self);
         let mut aim = Aim::Another("");
-        let began = Instant::now();
         loop {
             let until = match aim {
                 Aim::Another(why) => {
                     aim = self.give_to_another(&mut giving, body, why).await?;
                     continue;
                 }
-                Aim::Wait(_) if !giving.is_under_way() && giving.heard.has_word() => return giving.heard.end(self),
-                Aim::Wait(_) if !giving.is_under_way() => {
-                    let until = began + giving.late;
-                    let Some(node) = self.rest.catches_up(&mut giving.behind, until).await else {
-                        return giving.heard.end(self);
-                    };
-                    self.give(&mut giving, body, (node, None), "unknown_block");
-                    aim = Aim::Wait(Instant::now() + giving.late);
-                    continue;
-                }
                 Aim::Wait(until) => until,
             };
+            let is_open = !giving.heard.has_word();
+            if !giving.is_under_way() && (!is_open || giving.behind.is_empty()) {
+                return giving.heard.end(self, false);
+            }
             // All arms are cancel-safe.
             let outcome = tokio::select! {
                 biased;
                 Some(outcome) = giving.outcomes.1.recv() => outcome,
-                () = sleep_until(until) => {
-                    if giving.heard.has_word() {
-                        return giving.heard.end(self);
+                next = rest.catches_up(&mut giving.behind), if is_open && !giving.behind.is_empty() => {
+                    if let Some(node) = next
+                        && self.give(&mut giving, body, (node, None), "unknown_block")
+                    {
+                        aim = Aim::Wait(Instant::now() + giving.late);
+                    }
+                    continue;
+                }
+                () = sleep_until(giving.retry.unwrap_or(until)), if is_open && giving.retry.is_some() => {
+                    giving.retry = None;
+                    self.tried.retain(|node| !giving.busy.contains(node));
+                    aim = Aim::Another("refused");
+                    continue;
+                }
+                () = sleep_until(until), if giving.is_under_way() => {
+                    if !is_open {
+                        return giving.heard.end(self, true);
                     }
                     aim = Aim::Another("late");
                     continue;
                 }
-                Ok(()) = changes.changed(), if !giving.heard.has_word() => {
+                Ok(()) = changes.changed(), if is_open && giving.is_under_way() => {
                     // Whoever is out may answer yet, but is not waited for.
-                    if giving.running.iter().all(|given| self.rest.pool.nodes[given.node].is_out()) {
+                    if giving.running.iter().all(|given| rest.pool.nodes[given.node].is_out()) {
                         aim = Aim::Another("out");
                     }
                     continue;
@@ -192,39 +208,47 @@ impl<'a> Course<'a> {
             })
         };
         let wait = Aim::Wait(Instant::now() + giving.late);
-        let Some((node, scout)) = next else { return Ok(wait) };
+        let Some((node, scout)) = next else {
+            giving.plan_retry();
+            return Ok(wait);
+        };
         let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.again, Instant::now());
         // One that hung over such messages is tried again, but is not waited for.
         let is_doubtful = scout.is_some() || standing == Standing::Last;
-        self.give(giving, body, (node, scout), why);
+        let is_given = self.give(giving, body, (node, scout), why);
         drop(turn);
-        Ok(if is_doubtful { Aim::Another("doubtful") } else { wait })
+        Ok(if is_doubtful && is_given { Aim::Another("doubtful") } else { wait })
     }
 
-    /// Gives it to this node, and at the first time to all others that are usable if they are to have it too.
+    /// Gives it to this node, and at the first time to all others that are usable if they are to have it too. `false` if there is no
+    /// room for that.
     fn give(
         &mut self,
         giving: &mut Giving<'a>,
         body: &Whole,
         (node, scout): (usize, Option<Scout<'a>>),
         why: &'static str,
-    ) {
+    ) -> bool {
         let rest = self.rest;
-        if !why.is_empty() {
-            rest.counts.given_again(&rest.pool.network, why);
-        }
         let mut nodes = vec![(node, scout)];
         if giving.everybody && !giving.is_under_way() && giving.heard.lost == 0 {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tried.contains(other)).map(|other| (other, None)));
         }
         let mut background = rest.background();
-        let limit = rest.settings.max_held.get();
+        // Half of the room is for further nodes of what was let in.
+        let limit = rest.settings.max_held.get().saturating_mul(2);
+        let mut is_given = false;
         for (node, scout) in nodes {
             // What was let in is given to one node at least.
             if background.len() >= limit && giving.is_under_way() {
-                return;
+                return is_given;
             }
+            if !is_given && !why.is_empty() {
+                rest.counts.given_again(&rest.pool.network, why);
+            }
+            is_given = true;
+            giving.busy.retain(|other| *other != node);
             let (pool, request, outcomes) = (rest.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
             let mut upload = body.upload();
             background.spawn(async move {
@@ -240,6 +264,7 @@ impl<'a> Course<'a> {
             });
             giving.running.push(Given { node, since: Instant::now(), _scout: scout });
         }
+        is_given
     }
 
     /// `node` took it. Those that have had it for long and are silent still have failed it.
@@ -257,7 +282,8 @@ fn silent(limit: Duration) -> Trouble {
 
 impl<'a> Giving<'a> {
     fn new(course: &Course<'a>) -> Self {
-        let Rest { pool, publish_to, .. } = course.rest;
+        let Rest { pool, publish_to, settings, .. } = course.rest;
+        let late = pool.slot() / 4;
         Self {
             request: Arc::new(course.request.clone()),
             outcomes: mpsc::channel(pool.nodes.len().max(1)),
@@ -265,12 +291,25 @@ impl<'a> Giving<'a> {
             heard: Heard::default(),
             behind: Vec::new(),
             everybody: *publish_to == PublishTo::All,
-            late: pool.slot() / 4,
+            late,
+            busy: Vec::new(),
+            retry: None,
+            pauses: (Backoff::new(late / 8, late), settings.attempts.get()),
+            began: Instant::now(),
         }
     }
 
     fn is_under_way(&self) -> bool {
         !self.running.is_empty()
+    }
+
+    /// All nodes were asked: those that did not take it for what passes have it again after a pause.
+    fn plan_retry(&mut self) {
+        let (pauses, left) = &mut self.pauses;
+        if self.retry.is_none() && !self.running.is_empty() && !self.busy.is_empty() && *left > 0 {
+            *left -= 1;
+            self.retry = Some(Instant::now() + pauses.pause());
+        }
     }
 
     /// One node is done with it.
@@ -287,45 +326,62 @@ impl<'a> Giving<'a> {
             Sent::OfTheNode(answer, trouble) => (answer, true, trouble),
             Sent::Refused(answer, _) => {
                 course.refused.get_or_insert(answer);
+                self.busy.push(node);
                 return Next::Another("refused");
             }
-            Sent::Nothing(_) | Sent::Unsent(_) => return Next::Another("unreachable"),
+            Sent::Nothing(_) | Sent::Unsent(_) => {
+                self.busy.push(node);
+                return Next::Another("unreachable");
+            }
             Sent::Lost(trouble) => {
-                self.heard.lost += 1;
                 course.charges.extend(trouble.map(|trouble| (node, trouble)));
-                return Next::Another("lost");
+                return self.lost();
             }
             Sent::Late(trouble) => {
-                self.heard.lost += 1;
                 course.charges.push((node, trouble));
-                return Next::Another("lost");
+                return self.lost();
             }
         };
-        let was_given = self.heard.lost > 0 || self.is_under_way();
         let problem = words.filter(|_| answer.speaks_of_messages()).and_then(|words| Problem::read(&words));
         // A node that fails names what it has looked at, which tells nothing of the rest.
         let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
-        match self.heard.read(problem, answer, was_given, (&course.rest.pool, node)) {
+        match self.heard.read(problem, answer, (&course.rest.pool, node)) {
             (known, Said::Known) => {
                 course.taken(node, self);
                 Next::Done(Box::new(known))
             }
             (answer, Said::Unknown) => {
-                if course.rest.pool.owes_head(node) {
-                    self.behind.push(node);
+                let now = Instant::now();
+                // However often it falls behind, that ends with the slot.
+                if course.rest.pool.owes_head(node) && now < self.began + self.late * 4 {
+                    self.behind.push((node, now + self.late));
                 }
                 self.heard.names_unknown(answer, node);
                 Next::Another("unknown_block")
             }
-            (answer, _) if !of_the_node => {
-                self.heard.says(answer);
+            (answer, said) if !of_the_node => {
+                self.heard.says(answer, said);
                 Next::End
             }
             (answer, _) => {
+                if answer.status >= 500 || answer.status == 408 {
+                    self.busy.push(node);
+                }
                 course.best.get_or_insert(answer);
                 course.charges.extend(trouble.map(|trouble| (node, trouble)));
                 Next::Another("refused")
             }
+        }
+    }
+}
+
+impl Giving<'_> {
+    /// A node was lost that may have passed it on: a message that another says is repeated is this one, then.
+    fn lost(&mut self) -> Next {
+        self.heard.lost += 1;
+        match self.heard.repeated() {
+            Some(answer) => Next::Done(Box::new(answer)),
+            None => Next::Another("lost"),
         }
     }
 }

@@ -26,23 +26,23 @@ impl Rest {
         if !is_of_the_head(request) || !self.pool.owes_head(node) {
             return;
         }
-        self.catches_up(&mut vec![node], Instant::now() + self.pool.slot() / 6).await;
+        self.catches_up(&mut vec![(node, Instant::now() + self.pool.slot() / 6)]).await;
     }
 
-    /// Waits until one of these nodes knows the head that clients were told. Takes that one away; none if none does until then.
-    pub(super) async fn catches_up(&self, behind: &mut Vec<usize>, until: Instant) -> Option<usize> {
+    /// Waits until one of these nodes knows the head that clients were told, for each until its moment. Takes away that one, and those
+    /// whose moment has passed; none if none is left. Cancel-safe.
+    pub(super) async fn catches_up(&self, behind: &mut Vec<(usize, Instant)>) -> Option<usize> {
         let mut changes = self.pool.subscribe();
         loop {
-            if let Some(place) = behind.iter().position(|node| !self.pool.owes_head(*node)) {
-                return Some(behind.remove(place));
+            if let Some(place) = behind.iter().position(|(node, _)| !self.pool.owes_head(*node)) {
+                return Some(behind.remove(place).0);
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if behind.is_empty() || left.is_zero() {
-                return None;
-            }
-            behind.iter().for_each(|node| self.pool.doubt(*node));
+            let now = Instant::now();
+            behind.retain(|(_, until)| *until > now);
+            let until = behind.iter().map(|(_, until)| *until).min()?;
+            behind.iter().for_each(|(node, _)| self.pool.doubt(*node));
             // News may come sooner; none is no reason to wait for longer.
-            let _ = timeout(LOOK.min(left), changes.changed()).await;
+            let _ = timeout(LOOK.min(until - now), changes.changed()).await;
         }
     }
 }

@@ -1,13 +1,23 @@
 //! The words of an error, for whoever has to know what a node said, and answers of the proxy's own.
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
 use super::Answer;
-use crate::{call::answer::pieces::append, call::rest::idle::Idle, domain::pace::NODE_RATE, pool::Pool};
+use crate::{
+    call::answer::pieces::append,
+    call::rest::idle::Idle,
+    domain::{pace::NODE_RATE, publication::Problem},
+    pool::Pool,
+};
 
 /// Up to this many bytes of an error are read for what it says; a longer one passes unread.
 const MOST: usize = 64 * 1024;
@@ -57,5 +67,17 @@ impl Answer {
             share: None,
             source: (pool.clone(), node),
         }
+    }
+
+    /// A success of the proxy's own in its place.
+    pub(in crate::call::rest) fn as_success(&self) -> Self {
+        Self::own(200, Vec::new(), (&self.source.0, self.source.1))
+    }
+
+    /// The same error of these messages of a list only.
+    pub(in crate::call::rest) fn with_words(&self, left: &BTreeMap<u64, String>) -> Self {
+        let message = "some messages were not taken by any node".to_owned();
+        let problem = Problem { message, failures: left.clone() };
+        Self::own(self.status, problem.write(self.status), (&self.source.0, self.source.1))
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Heard {
     unknown: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
     word: Option<Answer>,
+    /// That word is that it knows a message of this validator: the same one if another node has these bytes.
+    is_repeated: bool,
 }
 
 impl Heard {
@@ -40,28 +42,37 @@ impl Heard {
     }
 
     /// This is a node's word on the message. The first counts, but for a list, of which the others may have taken more.
-    pub(super) fn says(&mut self, answer: Answer) {
+    pub(super) fn says(&mut self, answer: Answer, said: Said) {
         if self.word.is_none() || self.open.is_some() {
             self.word = Some(answer);
+            self.is_repeated = said == Said::Repeated;
         }
     }
 
+    /// The success that a node's word is if another may have passed these bytes on.
+    pub(super) fn repeated(&self) -> Option<Answer> {
+        let is_repeated = match &self.open {
+            Some(open) => open.values().all(|text| Said::of(text).is_known(true)),
+            None => self.is_repeated,
+        };
+        self.word.as_ref().filter(|_| is_repeated).map(Answer::as_success)
+    }
+
     /// What a node's words mean: that the network has it all, which is a success. Else the answer is without what it has of a list.
-    /// `was_given`: the same bytes may have come to the network by another node.
+    /// A message that is only repeated is known if a node was lost that had these bytes.
     pub(super) fn read(
         &mut self,
         problem: Option<Problem>,
         answer: Answer,
-        was_given: bool,
         source: (&Arc<Pool>, usize),
     ) -> (Answer, Said) {
+        let was_given = self.lost > 0;
         let Some(problem) = problem else { return (answer, Said::Other) };
         let status = answer.status;
         if problem.failures.is_empty() {
             return match Said::of(&problem.message) {
                 said if said.is_known(was_given) => (Answer::own(200, Vec::new(), source), Said::Known),
-                Said::Unknown => (answer, Said::Unknown),
-                _ => (answer, Said::Other),
+                said => (answer, said),
             };
         }
         let is_new = |text: &str| !Said::of(text).is_known(was_given);
@@ -83,13 +94,24 @@ impl Heard {
         (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
     }
 
-    /// No node has taken it.
-    pub(super) fn end(self, course: &mut Course<'_>) -> Result<Answer, Stop> {
+    /// No node has taken it. `is_under_way`: some that have it were waited for in vain.
+    pub(super) fn end(mut self, course: &mut Course<'_>, is_under_way: bool) -> Result<Answer, Stop> {
         let source = |node: usize| (&course.rest.pool, node);
+        let may_be_given = self.lost > 0 || is_under_way;
         if let Some(word) = self.word {
-            return Ok(word);
+            if may_be_given && self.is_repeated && self.open.is_none() {
+                return Ok(word.as_success());
+            }
+            let Some(open) = self.open.filter(|_| may_be_given) else { return Ok(word) };
+            let mut left = open.clone();
+            left.retain(|_, text| !Said::of(text).is_known(true));
+            return Ok(match () {
+                () if left.is_empty() => word.as_success(),
+                () if left == open => word,
+                () => word.with_words(&left),
+            });
         }
-        if let (Some((answer, node)), 0) = (self.unknown, self.lost) {
+        if let (Some((answer, node)), 0) = (self.unknown.take(), self.lost) {
             // Others may have taken some of a list after this answer.
             let status = answer.status;
             return Ok(match self.open {

@@ -1,0 +1,148 @@
+//! What is signed while a node hangs: another's word, pause or lateness loses nothing, and the limit of what goes on is no endless loop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+
+use crate::common::{
+    client::Response,
+    proxy::Proxy,
+    rest::{Exchange, Node, json, over, request, response, send},
+};
+
+const BLOCKS: &str = "/eth/v2/beacon/blocks";
+const EXITS: &str = "/eth/v1/beacon/pool/voluntary_exits";
+const REPEATED: &str = r#"{"code":400,"message":"BLOCK_ERROR_REPEAT_PROPOSAL"}"#;
+
+/// Slots of one second: a second node has a message after a quarter of that.
+async fn hangs() -> Node {
+    Node::paced(1, |mut exchange: Exchange| async {
+        exchange.body().await;
+        exchange.hang().await
+    })
+    .await
+}
+
+async fn after(millis: u64, answer: Vec<u8>) -> Node {
+    Node::paced(1, move |exchange: Exchange| {
+        let answer = answer.clone();
+        async move {
+            sleep(Duration::from_millis(millis)).await;
+            exchange.reply(answer).await
+        }
+    })
+    .await
+}
+
+/// Long before a node that hangs is given up.
+async fn soon(proxy: &Proxy, path: &str) -> Response {
+    timeout(Duration::from_secs(20), send(proxy, request("POST", path, "", "{}"))).await.unwrap()
+}
+
+#[tokio::test]
+async fn at_the_limit_a_doubtful_node_is_waited_for() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let first = Node::paced(1, move |exchange: Exchange| {
+        let turn = count.fetch_add(1, SeqCst);
+        async move {
+            if turn == 0 {
+                return exchange.reply(response("429 Many", "retry-after: 1\r\n", "")).await;
+            }
+            sleep(Duration::from_secs(2)).await;
+            exchange.reply(json("200 OK", "\"first\"")).await
+        }
+    })
+    .await;
+    let second = after(0, json("200 OK", "\"second\"")).await;
+    let proxy = over(&[&first, &second], "[calls]\nmax_held = 1\n").await;
+    // Once it has rested, it is tried by a message; the other cannot have that too.
+    while soon(&proxy, EXITS).await.text() != "\"first\"" {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let metrics = proxy.admin("GET /metrics").await.text();
+    let again = |reason: &str| metrics.contains(&format!("network=\"default\",reason=\"{reason}\"}}"));
+    assert!(again("refused") && !again("doubtful") && !again("late"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_every_node_refuses_as_another_message_is_no_success() {
+    for more in ["", "[beacon]\npublish_to = \"all\"\n"] {
+        for list in [false, true] {
+            let error = if list {
+                r#"{"code":400,"message":"x","failures":[{"index":0,"message":"PriorAttestationKnown"}]}"#
+            } else {
+                REPEATED
+            };
+            let (first, second) = (after(0, json("400 Bad", error)).await, after(100, json("400 Bad", error)).await);
+            let proxy = over(&[&first, &second], more).await;
+            let answer = soon(&proxy, BLOCKS).await;
+            assert_eq!((answer.status, &*answer.text()), (400, error), "{more}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_message_is_one_that_another_node_may_have() {
+    let lost = Node::paced(1, |mut exchange: Exchange| async move {
+        exchange.body().await;
+        sleep(Duration::from_millis(400)).await;
+        None
+    })
+    .await;
+    for first in [lost, hangs().await, after(400, json("200 OK", "")).await] {
+        let second = after(0, json("400 Bad", REPEATED)).await;
+        let proxy = over(&[&first, &second], "").await;
+        let answer = soon(&proxy, BLOCKS).await;
+        assert_eq!((answer.status, &*answer.text()), (200, ""));
+    }
+    let refuses = after(400, json("400 Bad", r#"{"code":400,"message":"InvalidSignature"}"#)).await;
+    let second = after(0, json("400 Bad", REPEATED)).await;
+    let proxy = over(&[&refuses, &second], "").await;
+    assert_eq!(soon(&proxy, BLOCKS).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_node_that_was_busy_is_asked_again_while_another_hangs() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let first = hangs().await;
+    let second = Node::paced(1, move |exchange: Exchange| {
+        let is_busy = count.fetch_add(1, SeqCst) == 0;
+        let answer = if is_busy { json("503 Busy", "\"busy\"") } else { json("200 OK", "\"well\"") };
+        exchange.reply(answer)
+    })
+    .await;
+    let proxy = over(&[&first, &second], "").await;
+    let answer = soon(&proxy, EXITS).await;
+    assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"well\"", 2));
+}
+
+#[tokio::test]
+async fn what_all_are_told_waits_for_no_node_that_hangs() {
+    const PATH: &str = "/eth/v1/validator/register_validator";
+    for (status, code) in [("400 Bad", 400), ("500 Oops", 500)] {
+        let (first, second) = (after(0, json(status, "\"no\"")).await, hangs().await);
+        let proxy = over(&[&first, &second], "").await;
+        let answer = soon(&proxy, PATH).await;
+        assert_eq!((answer.status, &*answer.text(), second.count()), (code, "\"no\"", 1));
+    }
+}
+
+#[tokio::test]
+async fn a_word_in_the_apis_form_is_final_under_any_name_of_it() {
+    let word = r#"{"code":400,"message":"invalid signature"}"#;
+    for (fields, body, status) in
+        [("content-type: application/problem+json\r\n", word, 400), ("", word, 400), ("", "invalid signature", 200)]
+    {
+        let first = Node::always(response("400 Bad", fields, body)).await;
+        let second = after(0, json("200 OK", "")).await;
+        first.set_pace(1);
+        let proxy = over(&[&first, &second], "").await;
+        assert_eq!(soon(&proxy, EXITS).await.status, status, "{fields}{body}");
+    }
+}

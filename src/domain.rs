@@ -6,6 +6,7 @@ pub mod block;
 pub mod bloom;
 pub mod call_id;
 pub mod chain;
+pub mod client;
 pub mod conceal;
 pub mod hash;
 pub mod hex;

@@ -13,6 +13,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -27,6 +28,13 @@ use crate::{
     memory::Account,
     net::{BoxFuture, BoxIo, exchange::Broken, places::Caller},
 };
+
+/// How long a new connection may say nothing, how long a request's head may take to come, and how
+/// long a body or a message may stand still once it has begun.
+const ARRIVAL: Duration = Duration::from_secs(20);
+/// How long a client may take none of its answer, and a node may send none of it once it has begun;
+/// and for how long an answer is waited for on behalf of a client that has closed its side.
+const STALL: Duration = Duration::from_secs(30);
 
 /// A door without a port of its own: it answers requests on connections that another door holds. Doors do not know each other; `app`
 /// gives the one to the other.

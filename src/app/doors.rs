@@ -56,7 +56,7 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
             warn!(
                 limit,
                 before,
-                "max_connections is reached: idle connections make room, or busy ones of who has most, or new ones are closed"
+                "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
             );
         }
         // Busy ones count themselves when they hear of it.

@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     domain::verdict::Verdict,
     door::{
+        STALL,
         readiness::{Detail, Readiness},
         site::{Served, Site},
         stall::Stall,
@@ -33,8 +34,6 @@ use crate::{
 
 /// How long a client of the admin side may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long one may take nothing of its answer.
-const STALL: Duration = Duration::from_secs(30);
 
 /// A request to read the configuration anew; the answer is what was changed, or why nothing was.
 pub type Reload = oneshot::Sender<Result<String, String>>;

@@ -6,7 +6,7 @@ mod events;
 mod guard;
 mod headers;
 
-use std::{io, sync::Arc, task::Poll, time::Duration};
+use std::{io, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
-use super::{Piped, query};
+use super::{ARRIVAL, Piped, query};
 use crate::{
     call::rest::{self, Failure, answer::Answer, upload::Upload},
     domain::{
@@ -28,9 +28,6 @@ use crate::{
     memory::{Account, Claim},
     net::BoxFuture,
 };
-
-/// For how long a body that stands still leaves its client as if it had just sent something.
-const ARRIVAL: Duration = Duration::from_secs(20);
 
 /// Answers one request.
 pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {

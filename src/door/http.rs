@@ -38,7 +38,7 @@ use crate::{
         refusal::Refusal,
         rpc::{self, Body},
     },
-    door::{Guest, Usher, crowd::Place, readiness::Readiness, site::Site},
+    door::{ARRIVAL, Guest, STALL, Usher, crowd::Place, readiness::Readiness, site::Site},
     memory::{Account, Budget, Cut},
     metrics::{self, Metrics},
     net::{BoxIo, places::Caller},
@@ -46,11 +46,6 @@ use crate::{
 
 /// How long a client may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(120);
-/// How long a new connection may say nothing, how long a request's head may take to come, and how long its body may stand still.
-const ARRIVAL: Duration = Duration::from_secs(20);
-/// How long a client may take none of its answer, and a node may send none of it once it has begun;
-/// and for how long an answer is waited for on behalf of a client that has closed its side.
-const STALL: Duration = Duration::from_secs(30);
 
 /// Long request lines that are held at once.
 const LONG_LINES: usize = 256;

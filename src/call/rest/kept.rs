@@ -21,7 +21,7 @@ use super::{
     Request,
     upload::{Upload, Whole},
 };
-use crate::{memory::Claim, pool::Pool};
+use crate::{domain::client::block_of, memory::Claim, pool::Pool};
 
 /// Bytes that are kept, at most.
 const MOST: usize = 32 << 20;
@@ -133,7 +133,7 @@ impl Kept {
                 && MEANING.iter().all(|name| told.request.headers.get(*name) == request.headers.get(*name))
                 && told.body == *body.bytes()
         };
-        let client = body.client();
+        let client = body.client().map(block_of);
         let body = match state.told.iter().position(is_same) {
             Some(place) => state.remove(place).map(|told| told.body),
             None => None,

@@ -7,7 +7,7 @@ mod writing;
 
 use std::{
     future::poll_fn,
-    io::{self},
+    io,
     mem::MaybeUninit,
     ops::Range,
     pin::{Pin, pin},

@@ -32,6 +32,7 @@ use crate::{
         refusal::{Refusal, Unserved},
         rpc::{self, Body, NotARequest, Request},
     },
+    door::STALL,
     memory::{CALL, Full, SMALL},
     net::places::Caller,
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
@@ -41,8 +42,6 @@ use crate::{
 const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
-/// How long a node may send none of an answer that it has begun and that no other may be asked for.
-const STALL: Duration = Duration::from_secs(30);
 
 /// What all messages of a client share.
 pub(super) struct Client {

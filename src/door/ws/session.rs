@@ -36,6 +36,7 @@ use crate::{
     config::Ws,
     domain::pace::{CLIENT_RATE, Pace},
     door::{
+        STALL,
         crowd::{Linger, Place},
         site::Site,
     },
@@ -45,8 +46,6 @@ use crate::{
     view::{self, Letter, Mailbox},
 };
 
-/// How long a client may take nothing of what is written to it.
-const STALL: Duration = Duration::from_secs(30);
 /// How long a client may take to close its side.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The part of the grace time of a shutdown that calls under way have.

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use super::share::{Address, Caller};
+use crate::domain::client::block_of;
 
 /// All addresses from which clients' connections are open.
 #[derive(Clone, Debug, Default)]
@@ -46,14 +47,6 @@ impl Drop for Entry {
         if open.get(&self.block).is_some_and(|address| address.strong_count() == 0) {
             open.remove(&self.block);
         }
-    }
-}
-
-/// The addresses that count as one client's: of IPv6, a host has a whole block.
-fn block_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        address => address,
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the filters of each client are, so that none takes the place of others.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{config, domain::refusal::Refusal};
+use crate::{
+    config,
+    domain::{client::block_of, refusal::Refusal},
+};
 
 /// What each client has, by its address.
 #[derive(Debug, Default)]
@@ -56,14 +56,6 @@ impl Clients {
         if share.filters == 0 {
             self.0.remove(&client);
         }
-    }
-}
-
-/// The addresses that count as one client's: of IPv6, a host has a whole block.
-fn block_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        address => address,
     }
 }
 

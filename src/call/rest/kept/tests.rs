@@ -146,3 +146,16 @@ async fn a_client_that_floods_drives_out_its_own() {
     assert_eq!((&*told[0], &**told.last().unwrap()), ("honest", "99"));
     assert!(told.len() > 15, "{told:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_from_many_addresses_of_its_own_is_one() {
+    let (kept, budget) = (Kept::up_to(20 * EACH, 1), Budget::new(1 << 20));
+    let prepare = request("/eth/v1/validator/prepare_beacon_proposer");
+    let client = |address: String| Account::of(&budget, Some(address.parse().unwrap()));
+    kept.keep(&prepare, &body_of("honest", &client("ff00::1".to_owned())).await, &[], EPOCH);
+    for number in 0..100 {
+        let flooding = client(format!("2001:db8::{number}"));
+        kept.keep(&prepare, &body_of(&number.to_string(), &flooding).await, &[], EPOCH);
+    }
+    assert_eq!(told(&kept, 0)[0], "honest");
+}

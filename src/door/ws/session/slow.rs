@@ -1,18 +1,14 @@
 //! Clients that take or send a little now and then: they are watched by a rate, and closed when they keep less.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use super::{Event, STALL, Session};
+use super::{Event, Session};
 use crate::{
     domain::pace::{CLIENT_RATE, Pace},
-    door::ws::frame::Closing,
+    door::{ARRIVAL, STALL, ws::frame::Closing},
     metrics::Ended,
 };
 
-/// How long a message may stand still once it has begun.
-const ARRIVAL: Duration = Duration::from_secs(20);
 const LATE: Closing = Closing::new(Closing::POLICY, "too slow: a message did not come in time");
 
 /// A message that has begun to come.

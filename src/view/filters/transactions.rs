@@ -266,43 +266,39 @@ impl Source {
         // The first poll comes at once, since clients wait for its outcome.
         loop {
             let news = pool.ask_in_time(node, "eth_getFilterChanges", &id, MOST, LIMIT).await;
-            let why = match &news {
-                Ok(Ok(news)) => match serde_json::from_slice::<Vec<&RawValue>>(news) {
-                    Ok(news) => {
-                        let mut is_good = true;
-                        for text in news {
-                            is_good &= self.tell(text.get())?;
-                        }
-                        if is_good {
-                            if !std::mem::replace(&mut has_worked, true) {
-                                info!(
-                                    node = name,
-                                    "transactions come from a filter at a node, since none tells them by itself"
-                                );
-                            }
-                            barren.refused.remove(&node);
-                            self.is_told();
-                        } else {
-                            debug!(node = name, "the node tells transactions that are none");
-                            if barren.is_useless(pool, node) {
-                                uninstall().await;
-                                return Ok(false);
-                            }
-                        }
-                        None
-                    }
-                    Err(_) => Some("eth_getFilterChanges: the answer is no list"),
-                },
-                Ok(Err(refused)) => Some(&*refused.text),
-                Err(trouble) => Some(&*trouble.text),
+            let list = match &news {
+                Ok(Ok(news)) => serde_json::from_slice::<Vec<&RawValue>>(news)
+                    .map_err(|_| "eth_getFilterChanges: the answer is no list"),
+                Ok(Err(refused)) => Err(&*refused.text),
+                Err(trouble) => Err(&*trouble.text),
             };
-            if let Some(why) = why {
-                debug!(node = name, why, "the filter of transactions at the node is lost");
-                if news.is_ok() {
-                    uninstall().await;
+            let list = match list {
+                Ok(list) => list,
+                Err(why) => {
+                    debug!(node = name, why, "the filter of transactions at the node is lost");
+                    if news.is_ok() {
+                        uninstall().await;
+                    }
+                    let is_early = made.elapsed() < STEADY;
+                    return Ok(!barren.lost(pool, node, is_early));
                 }
-                let is_early = made.elapsed() < STEADY;
-                return Ok(!barren.lost(pool, node, is_early));
+            };
+            let mut is_good = true;
+            for text in list {
+                is_good &= self.tell(text.get())?;
+            }
+            if is_good {
+                if !std::mem::replace(&mut has_worked, true) {
+                    info!(node = name, "transactions come from a filter at a node, since none tells them by itself");
+                }
+                barren.refused.remove(&node);
+                self.is_told();
+            } else {
+                debug!(node = name, "the node tells transactions that are none");
+                if barren.is_useless(pool, node) {
+                    uninstall().await;
+                    return Ok(false);
+                }
             }
             sleep(POLL).await;
             if !Arc::ptr_eq(&self.topics.pool(), pool) || barren.is_better_elsewhere(pool, node) || is_over(pool, began)

@@ -4,6 +4,7 @@
 //! path) it does not.
 
 mod source;
+mod words;
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -3,6 +3,7 @@
 //! It reads the sources as text. What only a compiler sees (a re-export that carries a name upstairs, a macro that expands to a
 //! path) it does not.
 
+mod limits;
 mod source;
 mod words;
 

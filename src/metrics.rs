@@ -1,8 +1,9 @@
-//! The instruments. All carry the prefix `steadfast_`; every label takes its values from a bounded set.
+//! The instruments. All carry the prefix `steadfast_`; every label takes its values from a bounded
+//! set.
 //!
-//! What calls move is counted through handles that are looked up once, since a call must not allocate for its labels. What is known
-//! of nodes is written at the moment of a scrape from the pools' snapshots, so that a gauge cannot disagree with the status or
-//! outlive its node.
+//! Calls move their counters through handles that are looked up once, since a call must not
+//! allocate for its labels. Facts of nodes are written at the moment of a scrape from the pools'
+//! snapshots, so that a gauge cannot disagree with the status or outlive its node.
 
 mod calls;
 mod facts;
@@ -53,7 +54,8 @@ struct Plain {
     /// Event streams of the beacon API open now.
     #[metric]
     sse_streams: Gauge,
-    /// Events and notifications told to clients, each counted for every client, by topic or kind of subscription.
+    /// Events and notifications told to clients, each counted for every client, by topic or kind of
+    /// subscription.
     #[metric(labels = ["kind"])]
     notifications_total: Counter,
     /// Blocks that no stream had told: made up from their headers, or fetched from a node.
@@ -65,11 +67,12 @@ struct Plain {
     /// Gaps in what a network's clients are told that could not be filled.
     #[metric(labels = ["network"])]
     gaps_skipped_total: Counter,
-    /// Events that nodes could not bear out, by reason: no_header (a head, told though no node gave its header in time) or ahead (of a
-    /// slot that lies ahead of the clock, not told).
+    /// Events that nodes could not bear out, by reason: no_header (a head, told though no node gave
+    /// its header in time) or ahead (of a slot that lies ahead of the clock, not told).
     #[metric(labels = ["network", "reason"])]
     doubtful_events_total: Counter,
-    /// Blocks whose logs no node gave in time, so that clients whom they may have concerned were closed.
+    /// Blocks whose logs no node gave in time, so that clients whom they may have concerned were
+    /// closed.
     #[metric(labels = ["network"])]
     logs_given_up_total: Counter,
     /// Logs that nodes wrote in a way that is not the API's.
@@ -87,8 +90,9 @@ struct Plain {
     /// Bytes that are kept for filters that were not polled since.
     #[metric(labels = ["network"])]
     filter_backlog_bytes: Gauge,
-    /// Filters that were dropped, by reason: timeout (not polled for too long), backlog (too far behind), gap (blocks or logs cannot be
-    /// had), or too_long (one block brought more than can be sent in one answer).
+    /// Filters that were dropped, by reason: timeout (not polled for too long), backlog (too far
+    /// behind), gap (blocks or logs cannot be had), or too_long (one block brought more than can be
+    /// sent in one answer).
     #[metric(labels = ["network", "reason"])]
     filters_dropped_total: Counter,
     /// Filters that were not made, by the limit that was reached.
@@ -100,11 +104,14 @@ struct Plain {
     /// Calls that wait now because no node can serve.
     #[metric(labels = ["network", "layer"])]
     held_calls: Gauge,
-    /// Times that a signed message was given to one more node, by reason: lost or refused (by the node before), unreachable, late, out
-    /// (the node before went out), doubtful (the node before hung over such messages before), or unknown_block (the node before does not know the block that the message refers to).
+    /// Times that a signed message was given to one more node, by reason: lost or refused (by the
+    /// node before), unreachable, late, out (the node before went out), doubtful (the node before
+    /// hung over such messages before), or unknown_block (the node before does not know the block
+    /// that the message refers to).
     #[metric(labels = ["network", "reason"])]
     publications_again_total: Counter,
-    /// What all nodes are told that a node was told again, because it had been away or had begun anew.
+    /// Messages to all nodes that a node was told again, because it had been away or had begun
+    /// anew.
     #[metric(labels = ["network"])]
     told_again_total: Counter,
     /// Bytes of what all nodes were told in the last two epochs, kept for nodes that return.
@@ -128,9 +135,10 @@ struct Plain {
     /// Times that a client was refused because max_client_memory was reached.
     #[metric]
     client_memory_refused_total: Counter,
-    /// Client connections that the proxy ended by itself, by reason: silent (no request in the first 20 s), idle, crowded (longest idle
-    /// when there were as many as may be), slow_request (a request that came too slowly), slow_reader (an answer that was taken too
-    /// slowly), or memory (held most when max_client_memory was reached).
+    /// Client connections that the proxy ended by itself, by reason: silent (no request in the
+    /// first 20 s), idle, crowded (longest idle when there were as many as may be), slow_request (a
+    /// request that came too slowly), slow_reader (an answer that was taken too slowly), or memory
+    /// (held most when max_client_memory was reached).
     #[metric(labels = ["reason"])]
     client_connections_ended_total: Counter,
     /// Reloads of the configuration, by outcome.
@@ -152,7 +160,8 @@ pub struct Metrics {
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
     facts: Mutex<Facts>,
-    /// Bytes that clients make the proxy hold, how many there may be, and how often some were refused.
+    /// Bytes that clients make the proxy hold, how many there may be, and how often some were
+    /// refused.
     memory: OnceLock<Box<dyn Fn() -> [usize; 3] + Send + Sync>>,
     /// The refusals that the counter has.
     memory_refused: AtomicU64,
@@ -230,7 +239,8 @@ impl Metrics {
         self.plain.notifications_total(kind).inc_by(count);
     }
 
-    /// There are so many filters: of blocks, of logs, of transactions. They take so many bytes, and so many are kept for them.
+    /// There are so many filters: of blocks, of logs, of transactions. They take so many bytes, and
+    /// so many are kept for them.
     pub fn filters(&self, network: &str, counts: [usize; 3], bytes: usize, backlog: usize) {
         for (kind, count) in ["blocks", "logs", "transactions"].into_iter().zip(counts) {
             self.plain.filters(network, kind).set(count as u64);
@@ -290,8 +300,8 @@ impl Metrics {
         self.plain.http_connections_refused_total().inc();
     }
 
-    /// From now on a scrape asks `measure` what clients make the proxy hold: bytes, how many there may be, and how often some were
-    /// refused.
+    /// From now on a scrape asks `measure` what clients make the proxy hold: bytes, how many there
+    /// may be, and how often some were refused.
     pub fn measure_memory(&self, measure: impl Fn() -> [usize; 3] + Send + Sync + 'static) {
         // Asked for once.
         let _ = self.memory.set(Box::new(measure));
@@ -317,7 +327,8 @@ impl Metrics {
         gauges.map(|metric| metric.get_gauge().value()).sum::<f64>() as u64
     }
 
-    /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.
+    /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what
+    /// it does not write is gone.
     pub fn render(&self, fill: impl FnOnce(&Facts)) -> Vec<u8> {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         for gauge in facts.all() {
@@ -339,7 +350,7 @@ impl Metrics {
         *gone = known.filter(|network| !networks.contains(network)).map(str::to_owned).collect();
     }
 
-    /// What is measured of the networks that are served, and of all together.
+    /// The instruments of the networks that are served, and of all together.
     fn present(&self) -> Vec<MetricFamily> {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         let mut families = self.registry.gather();

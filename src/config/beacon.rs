@@ -1,10 +1,11 @@
-//! `[beacon]`: what of the beacon API's port is not for clients, and how what they sign is published.
+//! `[beacon]`: what of the beacon API's port is not for clients, and how what they sign is
+//! published.
 
 use http::Method;
 
 use super::{problem::Invalid, reader::Reader};
 
-/// What is served at all: what reads, and what clients publish by.
+/// The HTTP methods that are served: reads, and those by which clients publish.
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 /// The keymanager's paths, which some nodes that hold keys have on the port of the beacon API.
 const BLOCKED: [&str; 7] = [
@@ -20,7 +21,7 @@ const BLOCKED: [&str; 7] = [
 /// How many nodes what validators have signed is given to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublishTo {
-    /// One, and the next when that one fails or is late.
+    /// To one node, and to the next when that one fails or is late.
     #[default]
     First,
     /// All usable ones at once.

@@ -79,7 +79,7 @@ impl HostRule {
         if let Some(address) = host.strip_prefix(b"[") {
             return std::str::from_utf8(address).is_ok_and(is_address_and_port);
         }
-        // One look at each byte: every request is asked.
+        // Each byte is looked at once, because every request comes by here.
         let (mut end, mut dots, mut is_number) = (host.len(), 0_usize, true);
         for (at, byte) in host.iter().enumerate() {
             match byte {

@@ -29,7 +29,8 @@ impl Backoff {
         self.pause_within(self.longest)
     }
 
-    /// The next pause with another longest one, for a cause that passes sooner or later than others.
+    /// The next pause with another longest one, for a cause that passes sooner or later than
+    /// others.
     pub fn pause_within(&mut self, longest: Duration) -> Duration {
         let pause = self.next.min(longest);
         self.next = pause.saturating_mul(2).min(longest);

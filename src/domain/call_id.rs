@@ -28,7 +28,8 @@ impl CallId {
         }
     }
 
-    /// Whether an answer with the id `written` is one to this call. A node that writes `null` says that it could not tell the id.
+    /// Whether an answer with the id `written` is one to this call. A node that writes `null` says
+    /// that it could not tell the id.
     pub fn is_answered_by(&self, written: &[u8]) -> bool {
         written == self.as_bytes() || written == b"null"
     }

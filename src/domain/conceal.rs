@@ -1,14 +1,15 @@
 //! Taking credentials out of other people's words, and nothing else.
 //!
-//! Gateways like to repeat the URL or the key that they were asked with: as it is, in other case, percent-encoded, or escaped as JSON
-//! and HTML do, one within the other too. All of these are found. What is hexadecimal data stays as it is, byte for byte: a key of
-//! hexadecimal digits is one only where it stands as a word of its own.
+//! Gateways like to repeat the URL or the key that they were asked with: as it is, in other case,
+//! percent-encoded, or escaped as JSON and HTML do, one within the other too. All of these are
+//! found. Hexadecimal data stays as it is, byte for byte: a key of hexadecimal digits is one only
+//! where it stands as a word of its own.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// What stands in the place of a secret.
+/// The text that takes the place of a secret.
 const MASK: &[u8] = b"***";
 /// Shorter ones would take half of every message with them, and are no secret worth the name.
 const SHORTEST: usize = 4;
@@ -78,7 +79,7 @@ impl Secrets {
         let mut layer = Layer { text: text.to_ascii_lowercase(), places: None };
         for depth in 0.. {
             self.find(&layer.text, |range| found.push(layer.place(range)));
-            // It is written in the case that escapes need only in the original.
+            // Only the original has the case that escapes need.
             let Some(next) = (depth < MAX_DEPTH).then(|| layer.decode()).flatten() else { break };
             layer = next;
         }
@@ -216,7 +217,8 @@ enum Char {
     Text(char),
 }
 
-/// What the beginning of `text`, in lower case, stands for, if it is an escape, and how long that is.
+/// The text that an escape at the beginning of `text`, in lower case, stands for, and the length of
+/// the escape.
 fn escaped(text: &[u8]) -> Option<(Char, usize)> {
     let hex = |range: Range<usize>| {
         let digits = text.get(range).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;

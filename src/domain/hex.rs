@@ -1,4 +1,5 @@
-//! Hexadecimal quantities and bytes as the execution API writes them, and the hash that names things.
+//! Hexadecimal quantities and bytes as the execution API writes them, and the hash that names
+//! things.
 
 use sha3::{Digest, Keccak256};
 

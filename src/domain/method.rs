@@ -1,6 +1,6 @@
 //! The method table: what a call may do to the world, which decides whether it may be sent twice.
 
-/// What sending a call twice would mean.
+/// The effect of sending a call twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// No effect: may be repeated on any node.
@@ -11,8 +11,8 @@ pub enum Class {
     Unsafe,
     /// About a filter that is polled: answered by the proxy, which keeps them.
     Filter,
-    /// Means something only on the node that it is sent to, such as a validator's duties: always goes to the same node as long as that
-    /// serves. No method of JSON-RPC is.
+    /// Means something only on the node that it is sent to, such as a validator's duties: always
+    /// goes to the same node as long as that serves. No method of JSON-RPC is.
     NodeLocal,
     /// Opens or closes a subscription, which needs a connection that can carry notifications.
     Subscription,
@@ -40,14 +40,14 @@ pub enum Tells {
     Inclusion,
 }
 
-/// What is known of a method.
+/// A method as the table knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Method {
     /// The name for labels: that of the table, or `other`.
     pub label: &'static str,
     /// Its place in the table, up to [`Method::COUNT`], which stands for `other`.
     pub place: usize,
-    /// What sending it twice would mean.
+    /// The effect of sending it twice.
     pub class: Class,
     /// Where its answer tells how far the chain has come.
     pub tells: Tells,
@@ -153,7 +153,8 @@ impl Method {
     /// How many methods the table knows.
     pub const COUNT: usize = TABLE.len();
 
-    /// Looks `name` up. What the table does not know is a read only if its name says so, and unsafe otherwise.
+    /// Looks `name` up. A method that the table does not know is a read only if its name says so,
+    /// and unsafe otherwise.
     pub fn of(name: &str) -> Self {
         if let Ok(at) = TABLE.binary_search_by(|(known, ..)| (*known).cmp(name)) {
             let (label, class, tells) = TABLE[at];

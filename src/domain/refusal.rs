@@ -1,4 +1,5 @@
-//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are the doors' business.
+//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are
+//! the doors' business.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// The body is not JSON; says why.
     NotJson(String),
-    /// It is JSON and no request; says why.
+    /// A text is JSON and no request; says why.
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),

@@ -5,10 +5,12 @@ use super::hex;
 /// The type byte of a blob transaction, which travels with blobs that its hash does not cover.
 const BLOB: u8 = 3;
 
-/// The hash of a signed transaction as it is sent to a node. `None` when it is too malformed to have one.
+/// The hash of a signed transaction as it is sent to a node. `None` when it is too malformed to
+/// have one.
 pub fn hash(raw: &[u8]) -> Option<[u8; 32]> {
     if raw.first() == Some(&BLOB) {
-        // Sent with its blobs it is a list whose first item is the transaction; that item is what the hash covers.
+        // Sent with its blobs it is a list whose first item is the transaction; that item is what
+        // the hash covers.
         let (inside, _) = list(&raw[1..])?;
         if let Some((_, length)) = list(inside) {
             return Some(hex::keccak256(&[&[BLOB], &inside[..length]].concat()));

@@ -1,4 +1,4 @@
-//! What is thought of a node.
+//! The state of a node by the rules.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub enum Down {
     Silent,
     /// Answers that are errors or make no sense.
     Failing,
-    /// It answers again and has yet to prove itself.
+    /// Answers again, and has yet to prove itself.
     Proving,
 }
 
@@ -55,7 +55,7 @@ pub enum Verdict {
     Syncing,
     /// Reports a head that no other node and no pace of the chain bears out.
     Suspect,
-    /// It refuses calls for quota, and is left alone for a while.
+    /// Refuses calls for quota, and is left alone for a while.
     Resting,
     /// Serves another chain.
     WrongChain,
@@ -83,8 +83,8 @@ impl Verdict {
         self == Self::Up
     }
 
-    /// Whether it answers at all, so that it may serve when no node is usable. A node on another chain never may: its answers
-    /// would be wrong, not old.
+    /// Whether it answers at all, so that it may serve when no node is usable. A node on another
+    /// chain never may: its answers would be wrong, not old.
     pub fn answers(self) -> bool {
         match self {
             Self::Up | Self::Lagging(_) | Self::Stalled | Self::Syncing | Self::Suspect => true,
@@ -99,7 +99,8 @@ impl Verdict {
         !matches!(self, Self::Down(_))
     }
 
-    /// How bad it is, for choosing the least bad node: old but true is better than new and unverified.
+    /// How bad it is, for choosing the least bad node: old but true is better than new and
+    /// unverified.
     pub fn badness(self) -> u64 {
         match self {
             Self::Up => 0,
@@ -132,21 +133,21 @@ impl Verdict {
     }
 }
 
-/// What a node says of itself.
+/// The state that a node reports of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// It is syncing.
+    /// Syncing.
     pub syncing: bool,
     /// Its head is not verified by an execution node. Consensus only, like all that follows.
     pub optimistic: bool,
-    /// It cannot reach its execution node.
+    /// Cannot reach its execution node.
     pub el_offline: bool,
     /// Slots that it still has to process, by its own clock; 0 for an execution node.
     pub sync_distance: u64,
 }
 
 impl Condition {
-    /// What is wrong with the node by its own word: the worst of it.
+    /// The worst trouble that the node reports of itself.
     pub fn verdict(self) -> Option<Verdict> {
         match self {
             Self { syncing: true, .. } => Some(Verdict::Syncing),

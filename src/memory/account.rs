@@ -1,4 +1,4 @@
-//! What one client takes of the sum, in claims that give their bytes back.
+//! A client's part of the sum, in claims that give their bytes back.
 
 use std::{
     net::IpAddr,
@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 
 use super::{Budget, FREE, Full, STEP, Side};
 
-/// The bytes of one connection. It is its worker's, so its lock is never waited for.
+/// The bytes of one connection. An account is its worker's, so its lock is never waited for.
 #[derive(Debug)]
 pub struct Account {
     budget: Arc<Budget>,
@@ -39,22 +39,22 @@ pub struct Account {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Duty {
     None = 0,
-    /// It has to, and has not heard of that.
+    /// The client has to give up its part, and has not heard of that.
     Told = 1,
-    /// It does.
+    /// The client has heard, and gives up its part.
     Heard = 2,
 }
 
 /// Why a connection has to give up what it has at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// What it holds, for clients that hold less.
+    /// Its part, for clients that hold less.
     Full(Full),
     /// Its place, for a client that has fewer.
     Crowded,
 }
 
-/// What `used` bytes of one connection take from the sum.
+/// The bytes that `used` bytes of one connection take from the sum.
 fn price(used: usize) -> usize {
     used.saturating_sub(FREE).div_ceil(STEP) * STEP
 }
@@ -114,8 +114,9 @@ impl Account {
         self.budget.limit()
     }
 
-    /// Ready, once, when all that is held has to be given up at once for clients that hold less, or the connection for a client that has
-    /// fewer. To be polled by the connection's own task, which is the one that is woken.
+    /// Ready, once, when all that is held has to be given up at once for clients that hold less, or
+    /// the connection for a client that has fewer. To be polled by the connection's own task, which
+    /// is the one that is woken.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
         if self.duty.load(Acquire) != Duty::Told as u8 {
             self.waker.register(context.waker());
@@ -175,12 +176,12 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        // It is one number, so a panic elsewhere cannot have spoilt it.
+        // The lock guards one number, so a panic elsewhere cannot have spoilt it.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A part of an account. It gives its bytes back when it is dropped.
+/// A part of an account. A claim gives its bytes back when it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     account: Arc<Account>,
@@ -189,12 +190,13 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's connection.
+    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's
+    /// connection.
     pub fn beside(&self) -> Self {
         Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
     }
 
-    /// Makes it `bytes` large. It can always become smaller.
+    /// Makes it `bytes` large. A claim can always become smaller.
     ///
     /// # Errors
     /// When there is no room for more; it stays as large as it was.

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-/// What is assumed where nothing tells.
+/// The memory that is assumed where nothing tells.
 const UNKNOWN: u64 = 2 << 30;
 
 /// A quarter of the memory that there is.

@@ -1,5 +1,6 @@
-//! Who holds how much of the full sum. When somebody needs room, the account that holds most gives up what it holds, if that is
-//! more than the other would have then: so no client keeps the rest out.
+//! Clients by the part of the sum that they hold. When somebody needs room, the account that holds
+//! most gives up what it holds, if that is more than the other would have then: so no client keeps
+//! the rest out.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,8 @@ use std::{
 
 use super::{Account, account::Duty};
 
-/// The accounts that take from the sum. The lock is taken where an account takes another step, so small calls never do.
+/// The accounts that take from the sum. The lock is taken where an account takes another step, so
+/// small calls never do.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
     /// By what they take, and by their numbers; without those that have been told to give it up.
@@ -61,7 +63,8 @@ impl Ranks {
         }
     }
 
-    /// Has the account that takes most give it up, if that is more than `price`; `false` when none takes more.
+    /// Has the account that takes most give it up, if that is more than `price`; `false` when none
+    /// takes more.
     pub(super) fn cut(&self, price: usize) -> bool {
         let mut by_price = self.lock();
         let Some(most) = by_price.last_entry().filter(|most| most.key().0 > price) else { return false };

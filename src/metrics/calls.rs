@@ -13,7 +13,8 @@ pub struct CallMetrics {
     pub(super) layer: String,
     pub(super) total: IntCounterVec,
     pub(super) duration: Histogram,
-    /// By the place of the method, or of the route's group, in its table and the outcome; made at first use, so that only what happened shows.
+    /// By the place of the method, or of the route's group, in its table and the outcome; made at
+    /// first use, so that only what happened shows.
     pub(super) cells: Box<[[OnceLock<IntCounter>; CallOutcome::ALL.len()]]>,
 }
 
@@ -23,7 +24,8 @@ impl CallMetrics {
         self.count(method.label, method.place, outcome, seconds);
     }
 
-    /// A request to the beacon API ended so, after that many seconds. The method is the group of its route.
+    /// A request to the beacon API ended so, after that many seconds. The method is the group of
+    /// its route.
     pub fn rest_ended(&self, route: &Route, outcome: CallOutcome, seconds: f64) {
         self.count(route.group, route.place, outcome, seconds);
     }

@@ -79,7 +79,8 @@ impl Metrics {
         self.messages[1].inc_by(count);
     }
 
-    /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as the guard lives.
+    /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as
+    /// the guard lives.
     pub fn subscription(&self, kind: &'static str) -> impl Drop + Send + Sync + use<> {
         Guard::new(self.live.subscriptions.clone(), vec![kind.to_owned()])
     }

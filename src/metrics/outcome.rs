@@ -17,7 +17,7 @@ pub enum CallOutcome {
     Failed,
     /// The deadline passed.
     Deadline,
-    /// It may have had its effect, and no answer came.
+    /// The call may have had its effect, and no answer came.
     OutcomeUnknown,
     /// The client left before the answer.
     Gone,
@@ -101,9 +101,9 @@ impl AttemptOutcome {
 /// Why the proxy ended a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It never asked for anything.
+    /// The client never asked for anything.
     Silent,
-    /// It asked for nothing any more.
+    /// The client asked for nothing any more.
     Idle,
     /// There were as many as may be, and it was idle longest.
     Crowded,
@@ -111,7 +111,7 @@ pub enum Ended {
     Share,
     /// Its request came too slowly.
     SlowRequest,
-    /// It took too little of its answer.
+    /// The client took too little of its answer.
     SlowReader,
     /// Clients made the proxy hold as much as they may, and it held most of that.
     Memory,

@@ -1,4 +1,5 @@
-//! What a network's clients are told of its chain: what was made up, and what could not be had.
+//! Counts of a network's news to clients: events that were made up, and blocks that could not be
+//! had.
 
 use super::Metrics;
 

@@ -1,4 +1,5 @@
-//! The binary as a process of its own: its file, its log, its signals, and what the system says of it.
+//! The binary as a process of its own: its file, its log, its signals, and what the system says of
+//! it.
 
 use std::{
     io::{BufRead, BufReader, Read},

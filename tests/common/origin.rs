@@ -232,7 +232,8 @@ impl Origin {
         self.shared.head.clone()
     }
 
-    /// From now on everything is answered with these bytes, probes too; `None`: with nothing amiss again.
+    /// From now on everything is answered with these bytes, probes too; `None`: with nothing amiss
+    /// again.
     pub fn ail(&self, bytes: Option<Vec<u8>>) {
         *self.shared.ailment.lock().unwrap() = bytes;
     }
@@ -269,7 +270,8 @@ impl Drop for Origin {
     }
 }
 
-/// A chain that these nodes follow in step, a block every two seconds; it stands still when the task is dropped.
+/// A chain that these nodes follow in step, a block every two seconds; it stands still when the
+/// task is dropped.
 pub fn chain<'a>(origins: impl IntoIterator<Item = &'a Origin>) -> JoinSet<()> {
     let heads: Vec<_> = origins.into_iter().map(Origin::head).collect();
     JoinSet::from_iter([async move {

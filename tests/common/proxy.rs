@@ -20,7 +20,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts with `settings` (TOML, without addresses) and waits until every node of it was heard or given up.
+    /// Starts with `settings` (TOML, without addresses) and waits until every node of it was heard
+    /// or given up.
     pub async fn start(settings: &str) -> Self {
         let proxy = Self::launch(settings).await;
         until("a node serves", async || proxy.side().await["active"].is_string()).await;

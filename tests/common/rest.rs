@@ -1,4 +1,5 @@
-//! A consensus node over raw TCP: it answers probes as a well one would, and everything else as an async script says.
+//! A consensus node over raw TCP: it answers probes as a well one would, and everything else as an
+//! async script says.
 
 use std::{
     future::Future,

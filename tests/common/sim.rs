@@ -1,4 +1,5 @@
-//! A network that is only memory: what listens and what dials meet in it, and time is whatever the runtime says.
+//! A network that is only memory: what listens and what dials meet in it, and time is whatever the
+//! runtime says.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -77,7 +78,8 @@ impl Net {
         Ok(near)
     }
 
-    /// From now on no dial comes about for want of something here, with this error number of the system; `None`: all is there.
+    /// From now on no dial comes about for want of something here, with this error number of the
+    /// system; `None`: all is there.
     pub fn exhaust(&self, errno: Option<i32>) {
         self.0.lock().unwrap().exhausted = errno;
     }
@@ -183,7 +185,8 @@ impl Proxy {
         Self { app, net: net.clone(), settings }
     }
 
-    /// A proxy before primaries `el-1`, `el-2`, … at these URLs, all of them up, with `more` settings behind.
+    /// A proxy before primaries `el-1`, `el-2`, … at these URLs, all of them up, with `more`
+    /// settings behind.
     pub async fn over<'a>(net: &Net, urls: impl IntoIterator<Item = &'a str>, more: &str) -> Self {
         let proxy = Self::launch(net, &[proxy::nodes(urls), more.to_owned()].concat()).await;
         until("every node is up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;

@@ -1,4 +1,5 @@
-//! A WebSocket client: calls, subscriptions and what comes of them, each wait with a deadline; and raw frames for what no library sends.
+//! A WebSocket client: calls, subscriptions and what comes of them, each wait with a deadline; and
+//! raw frames for what no library sends.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
@@ -113,7 +114,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         (params["subscription"].as_str().unwrap().to_owned(), params["result"].take())
     }
 
-    /// The code and the reason with which the connection is closed; what comes before is passed over.
+    /// The code and the reason with which the connection is closed; what comes before is passed
+    /// over.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {

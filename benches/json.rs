@@ -1,4 +1,5 @@
-//! The JSON scanner on the texts of a call: the request, a batch, an answer, and an answer in pieces.
+//! The JSON scanner on the texts of a call: the request, a batch, an answer, and an answer in
+//! pieces.
 //!
 //! `serde_json::Value` stands beside each as a measure of what a tree costs.
 

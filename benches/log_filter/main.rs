@@ -1,7 +1,8 @@
-//! The filters of log subscribers: read from params, held against a block's bloom filter and its logs.
+//! The filters of log subscribers: read from params, held against a block's bloom filter and its
+//! logs.
 //!
-//! The filter is private to `view`, and is no part of the crate's interface. So this bench compiles the
-//! two files anew, under the path that their own imports and visibilities name.
+//! The filter is private to `view`, and is no part of the crate's interface. So this bench compiles
+//! the two files anew, under the path that their own imports and visibilities name.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 // The files import `crate::domain`.

@@ -1,4 +1,5 @@
-//! Holds `docs/internals/limits.md` to the sources: each row's constant is there and has that value.
+//! Holds `docs/internals/limits.md` to the sources: each row's constant is there and has that
+//! value.
 
 use std::{fs, path::Path};
 

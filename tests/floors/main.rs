@@ -1,7 +1,8 @@
-//! Holds `src/` to the floors of the house: a module imports only from lower floors, sockets live in `net`, files stay small.
+//! Holds `src/` to the floors of the house: a module imports only from lower floors, sockets live
+//! in `net`, files stay small.
 //!
-//! It reads the sources as text. What only a compiler sees (a re-export that carries a name upstairs, a macro that expands to a
-//! path) it does not.
+//! It reads the sources as text. What only a compiler sees (a re-export that carries a name
+//! upstairs, a macro that expands to a path) it does not.
 
 mod limits;
 mod source;
@@ -29,7 +30,8 @@ const ROOF: &[&str] = &["app", "cli", "main"];
 /// What stands beside the house, with all that it may import. Only the roof and tests import it.
 const BESIDE: &[(&str, &[&str])] = &[("devnet", &["domain", "net"])];
 
-/// Rooms within a module that are siblings too. What they share lies in their parent, or in a room that is not named here.
+/// Rooms within a module that are siblings too. What they share lies in their parent, or in a room
+/// that is not named here.
 const ROOMS: &[(&str, &[&str])] =
     &[("door", &["http", "ws", "beacon", "admin"]), ("view", &["heads", "logs", "passthrough"])];
 
@@ -72,7 +74,8 @@ enum Where {
     NotIn(&'static [&'static str]),
 }
 
-/// Known breaches: file, what it imports, why that is right. One that is no longer there must go from this list.
+/// Known breaches: file, what it imports, why that is right. One that is no longer there must go
+/// from this list.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 /// The most lines of a source file: beyond it, the file has two nouns.
@@ -143,8 +146,8 @@ fn judge(home: &str, reference: &Reference) -> Option<String> {
     (!allowed).then(|| format!("{} must not import {}: `{path}`", place(home), place(target)))
 }
 
-/// What is wrong when something in the module `home` imports its room `target`: siblings do not import each other, and what they
-/// share does not import them.
+/// What is wrong when something in the module `home` imports its room `target`: siblings do not
+/// import each other, and what they share does not import them.
 fn neighbours(home: &str, from: &[String], target: &str) -> Option<String> {
     let (_, rooms) = ROOMS.iter().find(|(name, _)| *name == home)?;
     let room = from.get(1)?;

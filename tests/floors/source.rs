@@ -1,4 +1,5 @@
-//! A source file as the floors see it: the paths that the file names, each made absolute, and its comments.
+//! A source file as the floors see it: the paths that the file names, each made absolute, and its
+//! comments.
 
 use std::collections::BTreeSet;
 
@@ -150,7 +151,8 @@ fn tests(tokens: &[Token]) -> Vec<String> {
     names
 }
 
-/// Reads the path, or the `use` tree, that starts at `at`: into `named` go all that it names, and where it ends is returned.
+/// Reads the path, or the `use` tree, that starts at `at`: into `named` go all that it names, and
+/// where it ends is returned.
 fn path(tokens: &[Token], mut at: usize, steps: &mut Vec<String>, named: &mut Vec<(usize, Vec<String>)>) -> usize {
     let start = steps.len();
     let mut line = tokens[at].line;
@@ -183,7 +185,8 @@ fn path(tokens: &[Token], mut at: usize, steps: &mut Vec<String>, named: &mut Ve
     at
 }
 
-/// `steps` as seen from the module `from`: of this crate and absolute, or else as it is. None if empty.
+/// `steps` as seen from the module `from`: of this crate and absolute, or else as it is. None if
+/// empty.
 fn absolute(from: &[String], steps: &[String]) -> Option<String> {
     let mut at = match steps.first()?.as_str() {
         "crate" | "steadfast" => Vec::new(),
@@ -216,7 +219,8 @@ impl Token {
     }
 }
 
-/// Words, `::`, single marks and line comments; block comments, texts, numbers and lifetimes are left out.
+/// Words, `::`, single marks and line comments; block comments, texts, numbers and lifetimes are
+/// left out.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let peek = |at: usize| chars.get(at).copied().unwrap_or('\0');

@@ -38,7 +38,7 @@ pub struct Follower {
     place: watch::Receiver<Place>,
 }
 
-/// How far it has come.
+/// The follower's place in the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The height of the newest block that stands.
@@ -62,7 +62,7 @@ impl Pace {
     }
 }
 
-/// Whether anybody listens, and where the chain was when they began to.
+/// Whether there are listeners, and where the chain was when the first one came.
 #[derive(Clone, Debug, Default)]
 struct Wish {
     is_wanted: bool,

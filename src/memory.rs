@@ -1,8 +1,8 @@
 //! Floor 1: the bytes that clients make the proxy hold, as one sum with one limit.
 //!
-//! Every door opens an [`Account`] for a connection and takes bytes as they come; what a client
-//! only promises costs nothing. The bounds on single bodies, messages and buffers stand beneath
-//! this one: it is for what ten thousand clients make of them together.
+//! Every door opens an [`Account`] for a connection and takes bytes as these come; a length that a
+//! client only promises costs nothing. The bounds on single bodies, messages and buffers stand
+//! beneath this one, which bounds the sum over ten thousand clients.
 
 mod account;
 mod machine;
@@ -65,16 +65,15 @@ impl From<Full> for Refusal {
     }
 }
 
-/// Whose bytes they are.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
-    /// Clients' own: they may take three quarters, so that the calls that were let in can be
-    /// answered.
+    /// From clients: three quarters at most, so that the calls that were let in can be answered.
     In,
-    /// Bytes for clients.
+    /// For clients.
     Out,
-    /// Clients' own that stays when they have gone, so that they cannot be made to give it up: of
-    /// their three quarters, a small part.
+    /// From clients, and kept when these have gone, so that no client can be made to give them up:
+    /// a small part of the three quarters.
     Standing,
 }
 
@@ -91,8 +90,7 @@ impl Budget {
         })
     }
 
-    /// From now on so many bytes may be held. Bytes that are held beyond it stay until they are
-    /// given back.
+    /// From now on so many bytes may be held. Bytes beyond the limit stay until given back.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
     }
@@ -113,7 +111,7 @@ impl Budget {
     }
 
     /// Takes so many bytes more for an account that will take `price` in all then. Where there is
-    /// no room, who takes more gives way.
+    /// no room, the account that takes more gives way.
     fn take(&self, more: usize, price: usize, side: Side) -> Result<(), Full> {
         loop {
             let limit = self.limit();
@@ -122,7 +120,7 @@ impl Budget {
                 Side::Out => limit,
             };
             let (promised, borrowed) = (self.ranks.promised(), self.ranks.borrowed());
-            // Added first, so that two who take at once cannot both find room for one.
+            // Added first, so that two accounts that take at once cannot both find room for one.
             let before = self.held.fetch_add(more, Relaxed);
             let after = before.saturating_add(more);
             if after <= most {
@@ -143,7 +141,7 @@ impl Budget {
         }
     }
 
-    /// Notes that what stays when its client has gone takes `after` bytes instead of `before`.
+    /// Notes that things which outlive their client take `after` bytes instead of `before`.
     fn stand(&self, before: usize, after: usize) -> Result<(), Full> {
         let (more, less) = (after.saturating_sub(before), before.saturating_sub(after));
         let standing = self.standing.fetch_add(more, Relaxed) + more;
@@ -156,7 +154,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts what is there already, or what comes back.
+    /// Counts bytes that are there already, or that come back.
     fn adjust(&self, before: usize, after: usize) {
         if after > before {
             self.held.fetch_add(after - before, Relaxed);
@@ -231,7 +229,7 @@ mod tests {
         assert_eq!(other.resize(2 * STEP), Ok(()));
         one.resize(STEP).unwrap();
         assert_eq!(other.resize(7 * STEP), Ok(()));
-        // Bytes of others leave it no room either, and bytes that were not given are not counted.
+        // Bytes of others leave no room either, and bytes that were not given are not counted.
         let mut of_clients = Account::open(&budget).incoming();
         drop(one);
         of_clients.resize(FREE + 41 * STEP).unwrap();

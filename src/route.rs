@@ -1,13 +1,13 @@
-//! Floor 4, choice: which node a call goes to next. Pure: everything it weighs is handed to it.
+//! Floor 4, choice: which node a call goes to next. Pure: a function of its arguments.
 
 use crate::{config::Policy, domain::method::Class, pool::snapshot::Snapshot};
 
 /// A node's traffic at the moment of choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Calls that wait on it.
+    /// Calls that wait on the node.
     pub in_flight: usize,
-    /// The highest block that it showed a client.
+    /// The highest block that the node showed a client.
     pub told: u64,
 }
 

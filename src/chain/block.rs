@@ -83,7 +83,7 @@ impl Block {
         Some(Self { header, bloom, ..head.into() })
     }
 
-    /// Reads what a node answers when it is asked for a block; only the header is kept, each of its
+    /// Reads a node's answer to a question for a block; only the header is kept, each of its
     /// fields as the node wrote it.
     pub(super) fn read_whole(block: &Bytes) -> Option<Self> {
         Self::read(without_body(block)?)

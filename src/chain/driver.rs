@@ -1,4 +1,4 @@
-//! The task behind a follower: gives it what the pool knows, and does what follows.
+//! The task behind a follower: takes the pool's news to the follower, and carries out the effects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,7 +59,7 @@ impl Driver {
         Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, place, fetches, polled }
     }
 
-    /// Runs until nobody is left who could listen.
+    /// Runs until no listener is left.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Arc<Pool>>) {
         let (mut snapshots, mut headers) = (self.pool.subscribe(), self.pool.headers());
         loop {
@@ -110,7 +110,7 @@ impl Driver {
         }
     }
 
-    /// Takes up what is known now.
+    /// Takes up the present knowledge.
     async fn look(&mut self, headers: &mut broadcast::Receiver<Pushed>) -> Result<(), Gone> {
         let told = self.told();
         // A header comes before the snapshot that has it as a head, and a wish before the head that
@@ -184,7 +184,8 @@ impl Driver {
                     self.metrics.gap_skipped(network);
                 }
                 Effect::Tell(change) => {
-                    // Whoever hears of a block may ask for it: no node below it is to answer then.
+                    // A client that hears of a block may ask for it: no node below that block is to
+                    // answer then.
                     if let Some(tip) = change.added.last() {
                         self.pool.announce(change.added.iter().map(|block| block.hash));
                         self.pool.shown(change.node, tip.number);

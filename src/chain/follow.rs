@@ -1,5 +1,5 @@
-//! Makes one chain out of what the nodes say of it. Pure: what nodes say goes in, how the chain
-//! changed and what must be fetched comes out.
+//! Makes one chain out of the nodes' words. Pure: words of nodes go in, changes of the chain and
+//! fetches come out.
 //!
 //! The rules:
 //! - Only the word of the active node counts. A head that is in the window is no news: the node
@@ -12,8 +12,8 @@
 //!   window. For how long depends on the other nodes: a minute while one of them has the tip, some
 //!   seconds while some are away, who may have it, and no time when none has: then the chain was
 //!   reset.
-//! - A single way at a time is walked, from its head by hash. Meanwhile the blocks above the tip are
-//!   asked for by their heights, several at once, and told as they join the tip. Fetched
+//! - A single way at a time is walked, from its head by hash. Meanwhile the blocks above the tip
+//!   are asked for by their heights, several at once, and told as they join the tip. Fetched
 //!   headers are kept, so when the way breaks off, the next node's head takes it up from there.
 //! - A gap longer than may be filled, or a reorganisation deeper than a full window, is skipped:
 //!   the head alone is added.
@@ -128,7 +128,7 @@ impl Follow {
         }
     }
 
-    /// When it wants to be woken if nothing happens before.
+    /// The moment to wake the follower if nothing happens before.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.wake_at
     }
@@ -156,7 +156,7 @@ impl Follow {
         }
     }
 
-    /// Takes an input and says what follows from it, in order.
+    /// Takes an input and returns its effects, in order.
     pub(super) fn step(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         match input {
             Input::Head(told, others) => {
@@ -257,7 +257,7 @@ impl Follow {
         }
     }
 
-    /// Goes as far as what is known leads.
+    /// Goes as far as the known headers lead.
     fn advance(&mut self, now: Instant) {
         let (Some(node), Some(head)) = (self.active, self.head) else { return };
         let Some(tip) = self.window.tip().map(|tip| tip.number) else {
@@ -432,7 +432,7 @@ impl Follow {
         self.begin_anew(node, vec![block], tip, now, why);
     }
 
-    /// Goes on behind a header that cannot be had, with what is known of the way from there to the
+    /// Goes on behind a header that cannot be had, with the known part of the way from there to the
     /// head.
     fn leave_out(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
         let mut added = Vec::new();

@@ -82,7 +82,7 @@ impl Window {
         }
     }
 
-    /// Goes the way; returns what was removed, newest first.
+    /// Goes the way; returns the removed blocks, newest first.
     pub(super) fn go(&mut self, way: &Way) -> Vec<Arc<Block>> {
         let removed = self.blocks.drain(way.kept..).rev().collect();
         way.added.iter().for_each(|block| self.push(block.clone()));
@@ -106,12 +106,12 @@ impl Window {
                 return Road::Missing(Missing { hash, number });
             };
             added.push(block.clone());
-            // Only what is at the floor can have no block below it that would matter.
+            // Only a block at the floor can have none below that would matter.
             if number == floor {
                 if self.is_full {
                     return Road::TooDeep;
                 }
-                // Of what was before the window's first block, nobody has heard.
+                // No listener has heard of blocks before the window's first one.
                 break 0;
             }
             (hash, number) = (block.parent, number - 1);

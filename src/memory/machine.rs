@@ -1,5 +1,5 @@
-//! How much memory there is for this process: the machine's, its control group's, or what the
-//! system lets it address.
+//! The memory that this process may use: the machine's, its control group's, or the limit on
+//! addresses.
 
 use std::{fs, path::Path};
 

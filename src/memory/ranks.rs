@@ -1,6 +1,5 @@
-//! Clients by the part of the sum that they hold. When somebody needs room, the account that holds
-//! most gives up what it holds, if that is more than the other would have then: so no client keeps
-//! the rest out.
+//! Accounts by their part of the sum. When another account needs room, the largest gives up all of
+//! its bytes, if these are more than the other would have then: so no client keeps the rest out.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +18,10 @@ use super::{Account, account::Duty};
 /// small calls never do.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
-    /// By what they take, and by their numbers; without those that have been told to give it up.
+    /// By the bytes taken, and by their numbers; without accounts that have been told to give up
+    /// theirs.
     by_price: Mutex<BTreeMap<(usize, u64), Arc<Account>>>,
-    /// Bytes that those will give back who were told to.
+    /// Bytes that accounts will give back which were told to.
     promised: AtomicUsize,
     /// Bytes that were taken on such promises, since there were none.
     borrowed: AtomicUsize,

@@ -26,7 +26,7 @@ const COLUMNS: usize = 100;
 const MOST: &[(&str, usize, usize, usize)] = &[
     ("app", 18, 55, 20),
     ("call", 146, 66, 137),
-    ("chain", 0, 42, 1),
+    ("chain", 0, 33, 0),
     ("cli", 1, 35, 0),
     ("config", 0, 25, 0),
     ("devnet", 93, 46, 96),
@@ -35,11 +35,11 @@ const MOST: &[(&str, usize, usize, usize)] = &[
     ("events", 98, 66, 76),
     ("lib", 0, 7, 0),
     ("main", 0, 0, 0),
-    ("memory", 0, 58, 0),
+    ("memory", 0, 11, 0),
     ("metrics", 0, 16, 0),
     ("net", 98, 49, 142),
     ("pool", 150, 52, 174),
-    ("route", 0, 34, 0),
+    ("route", 0, 0, 0),
     ("view", 108, 60, 80),
 ];
 

@@ -1,4 +1,4 @@
-//! Settings: what an operator wrote, checked as a whole before anything starts.
+//! Settings of an operator, checked as a whole before anything starts.
 //!
 //! The file is TOML; `docs/CONFIG.md` describes every key. A [`Config`] that exists is right: its
 //! fields are types that cannot hold what the rules forbid, or were checked against each other.
@@ -87,7 +87,7 @@ pub struct Config {
     pub max_client_memory: Option<usize>,
     /// The operator's side.
     pub admin: Admin,
-    /// How long a shutdown waits for what is in flight.
+    /// How long a shutdown waits for calls in flight.
     pub shutdown_grace: Duration,
     /// How nodes are probed.
     pub health: Health,
@@ -124,7 +124,7 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
-/// A commented configuration: what `steadfast init` writes. A `#` without a space after it stands
+/// The commented configuration that `steadfast init` writes. A `#` without a space after it stands
 /// before a setting, which then has its default.
 pub fn example() -> &'static str {
     include_str!("config/example.toml")

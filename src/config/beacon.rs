@@ -1,5 +1,5 @@
-//! `[beacon]`: what of the beacon API's port is not for clients, and how what they sign is
-//! published.
+//! `[beacon]`: the paths of the beacon API's port that are not for clients, and how signed messages
+//! are published.
 
 use http::Method;
 
@@ -18,7 +18,7 @@ const BLOCKED: [&str; 7] = [
     "/eth/*/validator/*/voluntary_exit",
 ];
 
-/// How many nodes what validators have signed is given to.
+/// The number of nodes that get a signed message of a validator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublishTo {
     /// To one node, and to the next when that one fails or is late.
@@ -35,7 +35,7 @@ pub struct Beacon {
     pub methods: Vec<Method>,
     /// Paths that are not.
     pub blocked: Vec<PathPattern>,
-    /// How many nodes what validators have signed is given to.
+    /// The number of nodes that get a signed message of a validator.
     pub publish_to: PublishTo,
 }
 

@@ -62,7 +62,7 @@ pub(super) fn value(name: &str, text: &str, filled_in: bool) -> Result<Secret<He
     Ok(Secret::new(value))
 }
 
-/// Whether nobody would have thought of such a word: a long run of letters and digits, mixed.
+/// Whether a word looks drawn by lot: a long run of letters and digits, mixed.
 fn is_random(word: &str) -> bool {
     let hyphenless: String = word.chars().filter(|c| *c != '-').collect();
     let is_hex = hyphenless.len() >= RANDOM

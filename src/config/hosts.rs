@@ -55,7 +55,8 @@ impl Hosts {
     }
 }
 
-/// Whether `text`, what follows an opening bracket, is an IPv6 address, and a port if there is one.
+/// Whether `text`, which follows an opening bracket, is an IPv6 address, and a port if there is
+/// one.
 fn is_address_and_port(text: &str) -> bool {
     let Some((ip, port)) = text.split_once(']') else { return false };
     let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some(""));

@@ -1,6 +1,6 @@
 //! `${VAR}` in a string value.
 
-/// Replaces each `${VAR}` by what `env` says; `$${` stands for a literal `${`, and any other `$`
+/// Replaces each `${VAR}` by its value in `env`; `$${` stands for a literal `${`, and any other `$`
 /// for itself. A value that was put in is not looked through again.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! `[log]`: what is written to standard error, and how.
+//! `[log]`: the lines that are written to standard error, and their form.
 
 use std::str::FromStr;
 

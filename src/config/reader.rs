@@ -17,9 +17,9 @@ use super::{
     units,
 };
 
-/// A table of the file, or an empty one in its place. A method that takes a key records what is
-/// wrong with it and goes on; when the reader is dropped, the keys that nobody took are recorded
-/// too.
+/// A table of the file, or an empty one in its place. A method that takes a key records the
+/// mistakes in its value and goes on; when the reader is dropped, the keys that nobody took are
+/// recorded too.
 pub(super) struct Reader<'r> {
     reading: &'r Reading<'r>,
     path: String,

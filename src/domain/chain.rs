@@ -14,8 +14,8 @@ const USUAL_SLOT: Duration = Duration::from_secs(12);
 const LONGEST_SLOT: u64 = 3_600_000;
 const LONGEST_EPOCH: u64 = 65_536;
 
-/// The chain that a node says it serves. Nodes do not all say the same of it: what one leaves out
-/// is no difference.
+/// The chain that a node says it serves. Nodes do not all tell the same fields: a field that one
+/// leaves out is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The chain id of the execution side; a consensus node need not say it.
@@ -148,7 +148,7 @@ impl Chain {
     /// sense counts as not told.
     ///
     /// # Errors
-    /// Names what is missing or malformed.
+    /// Names the missing or malformed field.
     pub fn read_beacon(genesis: &[u8], spec: Option<&[u8]>) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Data<T> {

@@ -1,4 +1,4 @@
-//! The beacon API's routes: what a request may do to the world, which decides where it goes and
+//! The beacon API's routes: the effect of a request, which decides where it goes and
 //! whether it may be sent twice.
 
 /// The effect of sending a request twice, and the nodes that get it.

@@ -53,7 +53,7 @@ fn logs(block: domain::hash::Hash) -> Vec<String> {
     (0..LOGS).map(log).collect()
 }
 
-/// One token's transfers; a wallet's incoming transfers; an indexer's list of 100 contracts.
+/// A token's transfers; a wallet's incoming transfers; an indexer's list of 100 contracts.
 fn params(kind: &str) -> String {
     match kind {
         "token" => format!(r#"{{"address":"{}","topics":["{TRANSFER}"]}}"#, account(7)),

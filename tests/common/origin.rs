@@ -29,7 +29,7 @@ type Act = Box<dyn FnOnce(BoxStream) -> Pin<Box<dyn Future<Output = Option<BoxSt
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 type Wrap = dyn Fn(BoxStream) -> Pin<Box<dyn Future<Output = Option<BoxStream>> + Send>> + Send + Sync;
 
-/// One request as it came.
+/// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Request line and fields, without the blank line.
@@ -80,7 +80,7 @@ pub fn with_id(text: &str, id: &str) -> String {
     [&text[..start], id, &text[start + own.len()..]].concat()
 }
 
-/// What to do about a request.
+/// The reaction to a request.
 pub enum Reply {
     /// Write these bytes and go on.
     Bytes(Vec<u8>),
@@ -142,7 +142,7 @@ pub struct Origin {
 struct Shared {
     script: Box<Script>,
     wrap: Option<Box<Wrap>>,
-    /// What everything is answered with, probes too.
+    /// The answer to everything, probes too.
     ailment: Mutex<Option<Vec<u8>>>,
     mute: AtomicBool,
     hang_up: Notify,

@@ -125,8 +125,8 @@ impl Scene {
             calls_until: self.start + Duration::from_millis(calls_until),
             end: self.start + Duration::from_millis(end),
             patience: Duration::from_secs(10),
-            // One that wants everything has every block asked for, so under some seeds there is
-            // none among a few clients.
+            // A client that wants everything has every block asked for, so under some seeds there
+            // is none among a few clients.
             filter: match (number as u64 + self.seed) % 5 {
                 0 => json!({}),
                 1 | 2 => json!({ "address": contract }),

@@ -220,7 +220,7 @@ impl Proxy {
         Ws::open(self.client().await.io, "/").await
     }
 
-    /// One call on a connection of its own.
+    /// A call on a connection of its own.
     pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.client().await.post(body).await
     }
@@ -239,7 +239,7 @@ impl Proxy {
         client.response().await
     }
 
-    /// What `/status` says of a node of the first network's execution side.
+    /// A node of the first network's execution side in `/status`.
     pub async fn node(&self, name: &str) -> Value {
         let side = self.side().await;
         let nodes = side["nodes"].as_array().unwrap();

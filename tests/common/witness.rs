@@ -18,10 +18,10 @@ use tokio_tungstenite::{
 
 use super::SOON;
 
-/// What the pretend nodes answer to `eth_gasPrice`.
+/// The pretend nodes' answer to `eth_gasPrice`.
 pub const GAS_PRICE: &str = "0x3b9aca00";
 
-/// What a witness is to do.
+/// The task of a witness.
 #[derive(Clone)]
 pub struct Plan {
     /// Its number among the witnesses.
@@ -49,10 +49,10 @@ pub struct Plan {
     pub tip: std::sync::Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// What a witness heard.
+/// The news that a witness heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What came, with the moment since the start.
+    /// The messages, each with its moment since the start.
     pub lines: Vec<(Duration, String)>,
     /// The headers of the chain as told, oldest first: number and hash.
     pub heads: Vec<(u64, String)>,
@@ -72,7 +72,7 @@ pub struct Report {
     pub quiet: Duration,
 }
 
-/// What a call should be answered with.
+/// The right answer to a call.
 enum Expected {
     Result(String),
     Block(String),
@@ -364,7 +364,7 @@ impl Report {
             ours.len(),
             expected.len()
         );
-        // What came of blocks before that is the chain's too.
+        // Earlier news of blocks is the chain's too.
         for log in &self.logs {
             assert!(logs.contains(log), "{name}: {log:?} does not stand");
         }

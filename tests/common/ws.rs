@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 
 use super::{SOON, client::Client, client::call};
 
-/// One connection.
+/// A connection.
 pub struct Ws<S = TcpStream> {
     pub socket: WebSocketStream<S>,
     /// Notifications that came while an answer was awaited.
@@ -148,7 +148,7 @@ pub fn upgrade(path: &str, headers: &str) -> String {
     )
 }
 
-/// What the request of [`upgrade`] must be accepted with.
+/// The answer that accepts the request of [`upgrade`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A frame as a client writes it: the first byte is flags and opcode.

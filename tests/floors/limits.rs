@@ -57,7 +57,7 @@ fn written(text: &str) -> Option<Vec<f64>> {
     text.split(" to ").map(one).collect()
 }
 
-/// What is wrong with the row, if anything; `read` gives the text of a source file.
+/// The complaint about the row, if there is one; `read` gives the text of a source file.
 fn wrong(path: &str, value: &str, read: impl Fn(&str) -> Option<String>) -> Option<String> {
     let (module, name) = path.rsplit_once("::")?;
     let file = format!("src/{}.rs", module.replace("::", "/"));

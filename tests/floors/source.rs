@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-/// One source file.
+/// A source file.
 pub(crate) struct Source {
     /// Its path from the package's root.
     pub(crate) path: String,
@@ -11,7 +11,7 @@ pub(crate) struct Source {
     pub(crate) lines: usize,
     /// Every path named in it, `use` trees taken apart. Plain local names are among them.
     pub(crate) references: Vec<Reference>,
-    /// What puts modules where this reading does not look.
+    /// Attributes and macros that put modules where this reading does not look.
     pub(crate) unreadable: Vec<Unreadable>,
     /// Its line comments, in order.
     pub(crate) comments: Vec<Comment>,
@@ -48,7 +48,7 @@ pub(crate) struct Reference {
 pub(crate) struct Unreadable {
     /// The line, from 1.
     pub(crate) line: usize,
-    /// What it is.
+    /// Its name.
     pub(crate) what: &'static str,
 }
 

@@ -43,7 +43,7 @@ const MOST: &[(&str, usize, usize, usize)] = &[
     ("view", 108, 60, 80),
 ];
 
-/// What the comments of some files amount to.
+/// The counts of the comments of some files.
 #[derive(Default)]
 struct Counts {
     sentences: usize,

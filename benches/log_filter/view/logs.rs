@@ -12,7 +12,7 @@ use log::Log;
 
 use crate::domain::{bloom::Bloom, hash::Hash};
 
-/// One filter and one block. Its methods lead out of the files' own visibility.
+/// A filter and a block. Its methods lead out of the files' own visibility.
 pub(crate) struct Fixture {
     filter: Filter,
     logs: Vec<Log>,

@@ -12,6 +12,7 @@ mod heads;
 mod id;
 mod logs;
 mod mailbox;
+mod params;
 mod passthrough;
 mod refused;
 
@@ -232,10 +233,10 @@ impl Asked {
             return Ok(Self::Other);
         }
         let list: Vec<&RawValue> =
-            serde_json::from_slice(params).map_err(|_| Refused::Params("params are no array".to_owned()))?;
+            serde_json::from_slice(params).map_err(|_| Refused::Params("non-array args".to_owned()))?;
         let kind = list.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
         let at_most = |count: usize| match list.get(count).is_some_and(|more| more.get() != "null") {
-            true => Err(Refused::Params(format!("too many arguments, want at most {}", count - 1))),
+            true => Err(Refused::Params(format!("too many arguments, want at most {count}"))),
             false => Ok(()),
         };
         match kind.as_deref() {
@@ -246,7 +247,7 @@ impl Asked {
                 filter.map(|filter| Self::Logs(Box::new(filter))).map_err(Refused::Params)
             }
             Some(_) => Ok(Self::Other),
-            None => Err(Refused::Params("the first argument is no subscription's name".to_owned())),
+            None => Err(Refused::Params("expected subscription name as first argument".to_owned())),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer};
+use super::{Calls, Outcome, Room, Terms, alarm::Alarm, answer::Answer};
 use crate::{
     domain::{
         method::Method,
@@ -18,8 +18,8 @@ const LOGS: &str = "eth_getLogs";
 
 /// Answers such calls. The floor above has one for each network.
 pub trait Keeper: Send + Sync {
-    /// Answers `request`, of a client with this account, to whom answers of at most `longest` bytes can be sent.
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, longest: usize) -> BoxFuture<'a, Kept>;
+    /// Answers `request`, of a client with this account. The answer is to fit into `room`.
+    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, room: Room) -> BoxFuture<'a, Kept>;
 }
 
 /// What a keeper says.
@@ -55,7 +55,7 @@ impl Calls {
         // Both arms are cancel-safe: a keeper gives nothing away before it is done.
         let kept = tokio::select! {
             biased;
-            kept = keeper.answer(request, terms.memory, terms.longest) => kept,
+            kept = keeper.answer(request, terms.memory, terms.room) => kept,
             () = alarm.at(terms.arrived + self.settings.timeout) => Kept::Refused(Refusal::Deadline),
         };
         match kept {

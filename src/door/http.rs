@@ -32,7 +32,7 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    call::{Calls, Outcome, Terms, alarm::Alarm},
+    call::{Calls, Outcome, Room, Terms, alarm::Alarm},
     domain::{
         method::{Class, Method},
         refusal::Refusal,
@@ -170,7 +170,7 @@ async fn answer(
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,
-                longest: usize::MAX,
+                room: Room::OPEN,
                 caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {

@@ -38,6 +38,7 @@ use self::{
 use super::{Block, Filter, Interest, Interested, Log, SubscriptionId, Topics};
 use crate::{
     call::{
+        Room,
         answer::{Answer, receipt::Receipt},
         kept::{Keeper, Kept},
     },
@@ -53,10 +54,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a poll waits until the answer to the one before has left, or is known to be lost.
 const SETTLEMENT: Duration = Duration::from_millis(100);
-/// Bytes of one answer to a poll, where one block does not bring more: what is more comes with the next poll. Such a part of what can be
-/// sent at most is not passed either, so that the polls of a batch have room beside each other.
-const USUAL: usize = 4 << 20;
-const PART: usize = 4;
 /// Such a part of what all clients may hold can be had for one answer, whatever is kept for filters.
 const SHARE: usize = 4;
 /// Bytes of an answer besides its id and its list, at most.
@@ -316,8 +313,8 @@ impl Filters {
         Ok(Answer::made(&format!("\"{id}\"")))
     }
 
-    /// What a filter has not been told, in an answer of at most `longest` bytes.
-    async fn poll(&self, request: &Request<'_>, memory: &Account, longest: usize) -> Result<Answer, Refusal> {
+    /// What a filter has not been told, in an answer that fits into `room`.
+    async fn poll(&self, request: &Request<'_>, memory: &Account, room: Room) -> Result<Answer, Refusal> {
         let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;
         let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
@@ -327,8 +324,8 @@ impl Filters {
             self.catch_up(Some(id)).await;
         }
         // Nothing is waited for from here on: whoever leaves before has taken nothing.
-        let ever = longest.saturating_sub(request.id.map_or(0, <[u8]>::len) + FRAME).min(memory.limit() / SHARE);
-        let most = Most { usual: USUAL.min(ever / PART), ever };
+        let frame = request.id.map_or(0, <[u8]>::len) + FRAME;
+        let most = Most::of(room, frame, memory.limit() / SHARE);
         let taken = self.change_registry(|registry| registry.take(id, most, Instant::now()));
         let Taken { news, from } = taken.ok_or(Refusal::NoFilter)?;
         let result = match news {
@@ -366,7 +363,7 @@ impl Filters {
         }
     }
 
-    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, longest: usize) -> Result<Kept, Refusal> {
+    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, room: Room) -> Result<Kept, Refusal> {
         let made = match &*request.method {
             // Nobody would know the filter.
             "eth_newFilter" | "eth_newBlockFilter" | "eth_newPendingTransactionFilter" if request.id.is_none() => {
@@ -383,7 +380,7 @@ impl Filters {
             "eth_newPendingTransactionFilter" => {
                 self.create(Kind::Transactions { full: words::is_full(request)? }, memory).await?
             }
-            "eth_getFilterChanges" => self.poll(request, memory, longest).await?,
+            "eth_getFilterChanges" => self.poll(request, memory, room).await?,
             "eth_getFilterLogs" => return Ok(Kept::Logs(self.past(words::id(request)?)?)),
             _ => {
                 let ended = match words::id(request)? {
@@ -403,8 +400,8 @@ impl Filters {
 }
 
 impl Keeper for Filters {
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, longest: usize) -> BoxFuture<'a, Kept> {
-        Box::pin(async move { self.respond(request, memory, longest).await.unwrap_or_else(Kept::Refused) })
+    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, room: Room) -> BoxFuture<'a, Kept> {
+        Box::pin(async move { self.respond(request, memory, room).await.unwrap_or_else(Kept::Refused) })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use crate::call::Room;
+
 /// Bytes of a hash in an answer, and of what parts two items of a list.
 pub(super) const HASH: usize = 68;
 pub(super) const COMMA: usize = 1;
@@ -13,6 +15,23 @@ pub(super) struct Most {
     pub(super) usual: usize,
     /// What belongs together may be longer than usual, but not than this.
     pub(super) ever: usize,
+}
+
+impl Most {
+    /// Bytes of one answer, where one block does not bring more. The rest comes with the next poll.
+    const USUAL: usize = 4 << 20;
+    /// An answer takes such a part of its room at most, where one block does not bring more.
+    const PART: usize = 4;
+
+    /// What fits into `room` beside the answers to the other polls of the message, where an answer has `frame` bytes around its list.
+    /// No answer is longer than `longest`.
+    pub(super) fn of(room: Room, frame: usize, longest: usize) -> Self {
+        let ever = room.bytes.saturating_sub(frame).min(longest);
+        // One part more than there are polls is left to other calls.
+        let parts = room.polls.saturating_add(1).max(Self::PART);
+        let usual = (room.bytes / parts).saturating_sub(frame + COMMA).min(ever / Self::PART);
+        Self { usual: usual.min(Self::USUAL), ever }
+    }
 }
 
 /// Why a filter cannot be told what comes next.

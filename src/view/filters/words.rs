@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     domain::{refusal::Refusal, rpc::Request},
-    view::SubscriptionId,
+    view::{SubscriptionId, params},
 };
 
 /// Bytes of the params of one call, at most: what is read of them takes several times as many for a
@@ -36,9 +36,9 @@ pub(super) fn first<'a>(request: &Request<'a>) -> Result<&'a RawValue, Refusal> 
 
 /// The filter that a call names; `None` when it cannot be one of ours.
 pub(super) fn id(request: &Request<'_>) -> Result<Option<SubscriptionId>, Refusal> {
-    let text: Result<String, _> = serde_json::from_str(first(request)?.get());
-    let text = text.map_err(|_| {
-        Refusal::Params("invalid argument 0: json: cannot unmarshal non-string into Go value of type rpc.ID".to_owned())
+    let given = first(request)?.get();
+    let text: String = serde_json::from_str(given).map_err(|_| {
+        Refusal::Params(format!("invalid argument 0: filter id: expected a string, not {}", params::kind(given)))
     })?;
     Ok(SubscriptionId::read(&text))
 }
@@ -49,8 +49,9 @@ pub(super) fn is_full(request: &Request<'_>) -> Result<bool, Refusal> {
     match given.map_or("null", RawValue::get) {
         "null" | "false" => Ok(false),
         "true" => Ok(true),
-        _ => Err(Refusal::Params(
-            "invalid argument 0: json: cannot unmarshal non-bool into Go value of type bool".to_owned(),
-        )),
+        other => Err(Refusal::Params(format!(
+            "invalid argument 0: whole transactions or their hashes: expected a boolean, not {}",
+            params::kind(other)
+        ))),
     }
 }

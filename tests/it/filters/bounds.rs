@@ -161,6 +161,45 @@ async fn what_filters_want_has_a_share_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn equal_wishes_are_kept_once() {
+    let stage = Stage::new(Way::Http, "").await;
+    let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
+    let wish = json!({ "topics": [topics] });
+    let bytes = async || stage.proxy.metric("steadfast_filter_bytes", "").await;
+    let first = stage.logs(&wish).await;
+    let one = bytes().await;
+    assert!(one > 32_000.0, "{one}");
+    let second = stage.logs(&wish).await;
+    let two = bytes().await;
+    assert!(two < one + 1024.0, "{one} {two}");
+    stage.result("eth_uninstallFilter", &json!([first])).await;
+    assert_eq!(bytes().await, one, "the other has it still");
+    stage.result("eth_uninstallFilter", &json!([second])).await;
+    assert_eq!(bytes().await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_filter_counts_while_it_is_made() {
+    let stage = Stage::new(Way::Http, "").await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Hang));
+    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
+    let call = call(1, "eth_newFilter", &json!([{ "topics": [topics] }]).to_string());
+    // A call of this length that makes no filter, and waits for a node.
+    let mut other = stage.proxy.client().await;
+    other.send(post("/", call.replace("eth_newFilter", "eth_getLogs__").as_bytes())).await;
+    sleep(Duration::from_millis(200)).await;
+    let body = held().await;
+    let mut client = stage.proxy.client().await;
+    client.send(post("/", call.as_bytes())).await;
+    sleep(Duration::from_millis(200)).await;
+    let both = held().await;
+    assert!(client.response().await.json()["result"].is_string());
+    let filter = stage.proxy.metric("steadfast_filter_bytes", "").await;
+    assert!(filter > 32_000.0 && both >= 2.0 * body + filter - 1024.0, "{body} {filter} {both}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_past_of_a_long_filter_counts_while_it_is_asked_for() {
     let stage = Stage::new(Way::Http, "max_client_memory = \"1MiB\"\n").await;
     let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();

@@ -116,6 +116,31 @@ async fn where_one_node_has_no_such_filter_another_is_asked() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_taken_out_keeps_no_filter() {
+    let stage = Stage::new(Way::Http, "").await;
+    // Calls stay at the first node, so that its place is no reason to leave the other.
+    stage.devnet.el(0).set_fault(Fault::not_offered(&["eth_newPendingTransactionFilter"]));
+    let filter = stage.transactions().await;
+    let asked = || stage.devnet.el(1).count(POLL);
+    let before = asked();
+    sleep(Duration::from_secs(3)).await;
+    assert!(asked() > before, "the filter is not at the second node");
+    stage.proxy.operate("/nodes/el-2/cordon").await;
+    sleep(Duration::from_secs(1)).await;
+    let before = asked();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(asked(), before, "the node is polled on");
+    assert_eq!(stage.devnet.el(1).count("eth_uninstallFilter"), 1);
+    stage.proxy.operate("/nodes/el-2/uncordon").await;
+    sleep(Duration::from_secs(3)).await;
+    stage.poll(&filter).await;
+    let sent = stage.send(2);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.poll(&filter).await, sent);
+    assert_eq!(stage.proxy.side().await["active"], "el-1", "calls stay where they are");
+}
+
 /// What makes filters at a node useless, though it makes them.
 fn useless() -> [Fault; 4] {
     [

@@ -25,7 +25,7 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use self::terms::{Room, Terms};
+pub use self::terms::Terms;
 use self::{
     alarm::Alarm,
     answer::Answer,

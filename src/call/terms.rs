@@ -22,22 +22,10 @@ pub struct Terms<'a> {
     pub left: Option<&'a AtomicBool>,
     /// Whose bytes a long answer is.
     pub memory: &'a Arc<Account>,
-    /// Where the answer is to fit.
-    pub room: Room,
+    /// Bytes of an answer that can be sent to it, at most.
+    pub longest: usize,
+    /// Polls of filters whose answers share that room: those of one message.
+    pub polls: usize,
     /// The client's connection, which has its share of those to nodes.
     pub caller: Option<&'a Arc<Caller>>,
-}
-
-/// Room for the answers of one message.
-#[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// Bytes that can be sent at once.
-    pub bytes: usize,
-    /// Polls of filters in the message. Each leaves room for the others.
-    pub polls: usize,
-}
-
-impl Room {
-    /// The room of a door that sends an answer piece by piece.
-    pub const OPEN: Self = Self { bytes: usize::MAX, polls: 1 };
 }

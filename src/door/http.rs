@@ -32,7 +32,7 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    call::{Calls, Outcome, Room, Terms, alarm::Alarm},
+    call::{Calls, Outcome, Terms, alarm::Alarm},
     domain::{
         method::{Class, Method},
         refusal::Refusal,
@@ -170,7 +170,8 @@ async fn answer(
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,
-                room: Room::OPEN,
+                longest: usize::MAX,
+                polls: 1,
                 caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {

@@ -38,9 +38,8 @@ use self::{
 use super::{Block, Filter, Interest, Interested, Log, SubscriptionId, Topics};
 use crate::{
     call::{
-        Room,
         answer::{Answer, receipt::Receipt},
-        kept::{Keeper, Kept},
+        kept::{AnswerRoom, Keeper, Kept},
     },
     chain::Change,
     config,
@@ -314,7 +313,7 @@ impl Filters {
     }
 
     /// What a filter has not been told, in an answer that fits into `room`.
-    async fn poll(&self, request: &Request<'_>, memory: &Account, room: Room) -> Result<Answer, Refusal> {
+    async fn poll(&self, request: &Request<'_>, memory: &Account, room: AnswerRoom) -> Result<Answer, Refusal> {
         let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;
         let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
@@ -363,7 +362,7 @@ impl Filters {
         }
     }
 
-    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, room: Room) -> Result<Kept, Refusal> {
+    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, room: AnswerRoom) -> Result<Kept, Refusal> {
         let made = match &*request.method {
             // Nobody would know the filter.
             "eth_newFilter" | "eth_newBlockFilter" | "eth_newPendingTransactionFilter" if request.id.is_none() => {
@@ -400,7 +399,12 @@ impl Filters {
 }
 
 impl Keeper for Filters {
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, room: Room) -> BoxFuture<'a, Kept> {
+    fn answer<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        memory: &'a Arc<Account>,
+        room: AnswerRoom,
+    ) -> BoxFuture<'a, Kept> {
         Box::pin(async move { self.respond(request, memory, room).await.unwrap_or_else(Kept::Refused) })
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     call::{
-        Calls, Outcome, Room, Terms,
+        Calls, Outcome, Terms,
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
     },
@@ -306,8 +306,18 @@ impl Client {
         // A WebSocket whose one side is closed is over.
         let (memory, caller) = (self.mailbox.memory(), Some(&self.caller));
         // In a batch, brackets stand around it.
-        let room = Room { bytes: self.max_outbound.saturating_sub(2), polls };
-        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory, room, caller }
+        let longest = self.max_outbound.saturating_sub(2);
+        Terms {
+            headers: &self.headers,
+            arrived,
+            avoid,
+            verify: Verify::All,
+            left: None,
+            memory,
+            longest,
+            polls,
+            caller,
+        }
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::call::Room;
+use crate::call::kept::AnswerRoom;
 
 /// Bytes of a hash in an answer, and of what parts two items of a list.
 pub(super) const HASH: usize = 68;
@@ -25,11 +25,11 @@ impl Most {
 
     /// What fits into `room` beside the answers to the other polls of the message, where an answer has `frame` bytes around its list.
     /// No answer is longer than `longest`.
-    pub(super) fn of(room: Room, frame: usize, longest: usize) -> Self {
-        let ever = room.bytes.saturating_sub(frame).min(longest);
+    pub(super) fn of(room: AnswerRoom, frame: usize, longest: usize) -> Self {
+        let ever = room.longest.saturating_sub(frame).min(longest);
         // One part more than there are polls is left to other calls.
         let parts = room.polls.saturating_add(1).max(Self::PART);
-        let usual = (room.bytes / parts).saturating_sub(frame + COMMA).min(ever / Self::PART);
+        let usual = (room.longest / parts).saturating_sub(frame + COMMA).min(ever / Self::PART);
         Self { usual: usual.min(Self::USUAL), ever }
     }
 }

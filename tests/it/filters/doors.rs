@@ -242,7 +242,8 @@ async fn a_refused_method_is_refused_though_no_node_is_asked() {
     stage.logs(&json!({})).await;
 }
 
-/// Sends `calls`, one or a batch, over a connection that takes nearly nothing, reads nothing, and leaves.
+/// Sends `calls`, one or a batch, over a connection that takes nearly nothing, reads nothing, and
+/// leaves.
 async fn unread(stage: &Stage, door: Door, calls: &[String]) {
     let mut io = stage.proxy.connect_through(16).await;
     let body = if door.is_batch() { format!("[{}]", calls.join(",")) } else { calls[0].clone() };

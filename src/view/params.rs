@@ -1,4 +1,5 @@
-//! Reads values that clients write in params, and says in go-ethereum's words what is wrong with them.
+//! Reads values that clients write in params, and says in go-ethereum's words what is wrong with
+//! them.
 
 /// Names the kind of a JSON value, for a sentence such as "expected a string, not a number".
 pub(super) fn kind(json: &str) -> &'static str {
@@ -12,8 +13,8 @@ pub(super) fn kind(json: &str) -> &'static str {
     }
 }
 
-/// Reads a quantity, such as the number of a block. Go-ethereum refuses leading zeros, which other nodes and
-/// [`crate::domain::hex::quantity`] bear.
+/// Reads a quantity, such as the number of a block. Go-ethereum refuses leading zeros, which other
+/// nodes and [`crate::domain::hex::quantity`] bear.
 ///
 /// # Errors
 /// Says what is wrong.

@@ -1,4 +1,4 @@
-//! How clients ask, and how they are told that they asked wrongly: in go-ethereum's words.
+//! Reads the params of calls about filters. Errors are in go-ethereum's words.
 
 use serde_json::value::RawValue;
 
@@ -7,11 +7,10 @@ use crate::{
     view::{SubscriptionId, params},
 };
 
-/// Bytes of the params of one call, at most: what is read of them takes several times as many for a
-/// moment.
+/// Bytes of the params of one call, at most. Reading them takes several times as many for a moment.
 const MOST_PARAMS: usize = 1 << 20;
 
-/// The arguments of a call that takes `most`.
+/// The arguments of a call that takes at most `most`.
 pub(super) fn arguments<'a>(request: &Request<'a>, most: usize) -> Result<Vec<&'a RawValue>, Refusal> {
     let params = request.params.unwrap_or(b"[]");
     if params.len() > MOST_PARAMS {
@@ -34,7 +33,7 @@ pub(super) fn first<'a>(request: &Request<'a>) -> Result<&'a RawValue, Refusal> 
     given.ok_or_else(|| Refusal::Params("missing value for required argument 0".to_owned()))
 }
 
-/// The filter that a call names; `None` when it cannot be one of ours.
+/// The id that a call names; `None` when the text is no id of a filter.
 pub(super) fn id(request: &Request<'_>) -> Result<Option<SubscriptionId>, Refusal> {
     let given = first(request)?.get();
     let text: String = serde_json::from_str(given).map_err(|_| {

@@ -82,8 +82,8 @@ impl Filter {
     }
 }
 
-/// The narrowest filter object's `address` and `topics` that give all logs that these want, each with a comma before it. `None` when
-/// it would be no narrower than none at all, or too long.
+/// The narrowest filter object's `address` and `topics` that give all logs that these want, each
+/// with a comma before it. `None` when it would be no narrower than none at all, or too long.
 pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Option<String> {
     let addresses = any_of(filters.clone().map(|filter| Some(&filter.addresses)), |address| hex::encode(address));
     let topics = (0..POSITIONS)
@@ -97,7 +97,8 @@ pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Op
     (!union.is_empty()).then_some(union)
 }
 
-/// The values of all in one list. `None` when one of them leaves it open, or the list would be too long.
+/// The values of all in one list. `None` when one of them leaves it open, or the list would be too
+/// long.
 fn any_of<'a, T: Ord + 'a>(
     wishes: impl Iterator<Item = Option<&'a Any<T>>>,
     text: impl Fn(&T) -> String,

@@ -1,4 +1,5 @@
-//! Reads filter objects of the execution API, and says in go-ethereum's words what is wrong with them.
+//! Reads filter objects of the execution API, and says in go-ethereum's words what is wrong with
+//! them.
 
 use std::fmt;
 
@@ -188,8 +189,8 @@ impl Filter {
         asked.filter()
     }
 
-    /// Reads the filter object of a filter that is polled, the first argument, and which blocks its past logs are
-    /// of: the members of a filter object that say so.
+    /// Reads the filter object of a filter that is polled, the first argument, and which blocks its
+    /// past logs are of: the members of a filter object that say so.
     ///
     /// # Errors
     /// Says what is wrong.

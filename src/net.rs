@@ -3,20 +3,15 @@
 //! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
 //! simulated network.
 
-mod coding;
-mod course;
 pub mod descriptors;
-pub mod exchange;
+pub mod http;
 pub mod link;
 pub mod names;
-pub mod outgoing;
 pub mod places;
 mod race;
-pub mod request;
 pub mod tcp;
 pub mod tls;
-pub mod upstream;
-pub mod wire;
+pub mod worker;
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 

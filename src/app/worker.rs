@@ -19,7 +19,7 @@ use tracing::{debug, error};
 
 use crate::{
     door::{crowd::Place, http::Service},
-    net::{Incoming, places::Caller, upstream},
+    net::{Incoming, places::Caller, worker::set_worker},
     view::Job,
 };
 
@@ -71,7 +71,7 @@ impl Crew {
             if threads {
                 let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                    upstream::set_worker(index);
+                    set_worker(index);
                     runtime.block_on(work);
                 })?;
             } else {

@@ -27,9 +27,10 @@ use crate::{
     memory::{Account, Full},
     metrics::AttemptOutcome,
     net::{
-        BoxFuture, link,
+        BoxFuture,
+        http::{Error, Gate, Post, Progress, Sending},
+        link,
         places::{Caller, Rank},
-        upstream::{Error, Gate, Post, Progress, Sending},
     },
     pool::{
         ask::{is_refusal, link_trouble, trouble, wait},
@@ -309,8 +310,8 @@ impl Attempt<'_> {
         let own = upstream.call_id();
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
         let sending = match self.again {
-            Again::Anywhere => Sending::Freely,
-            Again::Never => Sending::Fresh,
+            Again::Anywhere => Sending::Repeatable,
+            Again::Never => Sending::Once,
         };
         let post = Post { headers: self.headers, body, sending, rank: Rank::Call, caller: self.caller };
         let mut gate = Wanted { turn, leaving: self.leaving };

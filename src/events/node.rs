@@ -17,10 +17,8 @@ use super::{
 use crate::{
     domain::target::Target,
     net::{
-        outgoing::Patience,
+        http::{Body, Error, Progress, Request, Response, Sending, Timeouts},
         places::Rank,
-        request::{Body, Request},
-        upstream::{Error, Progress, Response},
     },
     pool::{Pool, ask::trouble, board::Trouble, health::Fault},
 };
@@ -164,11 +162,18 @@ pub(super) async fn send(
     if !asks.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let request = Request { method, target: &target, headers: &headers, fresh: false, rank: Rank::Own, caller: None };
+    let request = Request {
+        method,
+        target: &target,
+        headers: &headers,
+        sending: Sending::Repeatable,
+        rank: Rank::Own,
+        caller: None,
+    };
     // Nothing is streamed to the node.
-    let patience = Patience { idle: PATIENCE, head: PATIENCE };
+    let timeouts = Timeouts { idle: PATIENCE, head: PATIENCE };
     let exchange = async {
-        let outcome = upstream.request(request, Body::Whole(asks), patience, &mut Progress::default()).await;
+        let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut Progress::default()).await;
         outcome.map_err(|error| trouble(asked, &error))
     };
     timeout(PATIENCE, exchange).await.map_err(|_| silent())?

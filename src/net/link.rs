@@ -7,10 +7,10 @@
 mod actor;
 mod connect;
 mod feed;
-mod frame;
+mod message;
 mod reply;
+mod socket;
 mod table;
-mod wire;
 
 use std::{
     fmt,
@@ -29,10 +29,10 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 pub use self::{
     actor::Actor,
     feed::{Feed, News},
-    frame::Answer,
+    message::Answer,
 };
 use self::{connect::Connector, feed::Queue, reply::Reply};
-use super::{Dial, upstream::Target};
+use super::{Dial, http::Target};
 use crate::metrics::LinkMetrics;
 
 /// The longest message, in bytes, in either direction. A node that sends a longer one is cut off.
@@ -42,7 +42,7 @@ const MAX_QUEUED: usize = 1024;
 
 /// How long a link waits for each thing before it takes the connection as lost.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For a connection to come about: dial, TLS and handshake together.
     pub connect: Duration,
     /// For the node to take any byte of what is being written.
@@ -108,15 +108,15 @@ impl Link {
     pub fn new(
         target: Target,
         dial: Arc<dyn Dial>,
-        patience: Patience,
+        timeouts: Timeouts,
         seed: u64,
         metrics: LinkMetrics,
     ) -> (Arc<Self>, Actor) {
         let (commands, queued) = mpsc::channel(MAX_QUEUED);
         let (told, status) = watch::channel(Status::default());
         let shared = Arc::new(Shared::default());
-        let connector = Connector::new(target, dial, patience);
-        let actor = Actor::new(connector, patience, seed, metrics.clone(), queued, shared.clone(), told);
+        let connector = Connector::new(target, dial, timeouts);
+        let actor = Actor::new(connector, timeouts, seed, metrics.clone(), queued, shared.clone(), told);
         (Arc::new(Self { commands, shared, status, metrics }), actor)
     }
 
@@ -135,7 +135,7 @@ impl Link {
     pub async fn call(&self, raw: &[u8], id: Option<Range<usize>>) -> Result<Answer, Error> {
         let key = self.shared.next_id();
         let is_notification = id.is_none();
-        let text = frame::with_id(raw, id, key).ok_or(Error::NotSent)?;
+        let text = message::with_id(raw, id, key).ok_or(Error::NotSent)?;
         // Declared before the receiver, which so goes first: whoever hears that the call is forgotten finds its reply closed.
         let forgotten = OnDrop { shared: &self.shared, signal: Some(Signal::CallGone(key)) };
         let (reply, answer) = Reply::new();

@@ -16,11 +16,9 @@ use crate::{
         quota,
     },
     net::{
-        exchange::Broken,
+        http::{Broken, Error, Head, Post, Progress, Response, Sending, Upstream},
         link::{self, Link},
         places::Rank,
-        upstream::{Error, Post, Progress, Response, Sending, Upstream},
-        wire::Head,
     },
 };
 
@@ -124,8 +122,13 @@ async fn post(
     max_bytes: usize,
 ) -> Result<Result<Bytes, Refused>, Trouble> {
     let own = upstream.call_id();
-    let post =
-        Post { headers: &[], body: Outbound::new(body, Some(ID), &own), sending: Sending::Freely, rank, caller: None };
+    let post = Post {
+        headers: &[],
+        body: Outbound::new(body, Some(ID), &own),
+        sending: Sending::Repeatable,
+        rank,
+        caller: None,
+    };
     let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));

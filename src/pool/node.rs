@@ -21,10 +21,10 @@ use crate::{
     metrics::{Metrics, NodeLabels, NodeMetrics},
     net::{
         BoxFuture, Dial, Endpoint,
+        http::{Target, Upstream},
         link::{self, Link},
         places::{Occupancy, Places},
         tls::Tls,
-        upstream::{Target, Upstream},
     },
 };
 
@@ -150,7 +150,7 @@ impl Node {
         }
         if let Some(url) = &settings.ws {
             let patience =
-                link::Patience { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
+                link::Timeouts { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
             let name = [network, layer.as_str(), settings.name.as_str()].concat();
             let seed = name.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));

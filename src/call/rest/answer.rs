@@ -25,7 +25,7 @@ use crate::{
     call::answer::pieces::append,
     domain::{pace::NODE_RATE, publication::Problem},
     memory::STREAM,
-    net::{exchange::Broken, upstream::Response},
+    net::http::{Broken, Response},
     pool::Pool,
 };
 

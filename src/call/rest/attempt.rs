@@ -22,10 +22,8 @@ use crate::{
     },
     metrics::AttemptOutcome,
     net::{
-        outgoing::Patience,
+        http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
         places::{Caller, Rank},
-        request::{Body, Request as Upstreamed},
-        upstream::{Error, Progress, Response},
     },
     pool::{
         Pool,
@@ -195,18 +193,18 @@ async fn ask(
         return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
     };
     let body = upload.body();
-    let patience = Patience { idle: IDLE, head: limit };
+    let timeouts = Timeouts { idle: IDLE, head: limit };
     let is_streamed = matches!(body, Body::Streamed { .. });
     let head = Upstreamed {
         method: &request.method,
         target: &request.target,
         headers: &request.headers,
-        fresh: !request.route.is_repeatable(),
+        sending: if request.route.is_repeatable() { Sending::Repeatable } else { Sending::Once },
         rank: Rank::Call,
         caller: request.caller.as_ref(),
     };
-    let asked = upstream.request(head, body, patience, progress);
-    // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
+    let asked = upstream.request(head, body, timeouts, progress);
+    // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 

@@ -16,13 +16,13 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Command, Patience, Shared, Signal, Status,
+    Command, Shared, Signal, Status, Timeouts,
     connect::Connector,
     feed::{News, Outlet},
-    frame::Answer,
+    message::Answer,
     reply::Reply,
+    socket::{Event, Socket},
     table::{Effect, Table},
-    wire::{Event, Wire},
 };
 use crate::{domain::backoff::Backoff, metrics::LinkMetrics};
 
@@ -66,7 +66,7 @@ enum End {
 impl Actor {
     pub(super) fn new(
         connector: Arc<Connector>,
-        patience: Patience,
+        timeouts: Timeouts,
         seed: u64,
         metrics: LinkMetrics,
         commands: mpsc::Receiver<Command>,
@@ -77,7 +77,7 @@ impl Actor {
             connector,
             metrics,
             commands,
-            table: Table::new(shared.clone(), patience.answer),
+            table: Table::new(shared.clone(), timeouts.answer),
             shared,
             status,
             backoff: Backoff::jittered(PAUSES.0, PAUSES.1, seed),
@@ -149,7 +149,7 @@ impl Actor {
     }
 
     /// Serves a connection to its end.
-    async fn with(&mut self, mut wire: Wire) -> End {
+    async fn with(&mut self, mut wire: Socket) -> End {
         let replays = self.table.attach(Instant::now());
         self.perform(replays);
         self.status.send_modify(|status| *status = Status { up: true, epoch: status.epoch + 1, why_down: None });
@@ -206,7 +206,7 @@ impl Actor {
     }
 
     /// Hands on what the link asks for itself.
-    fn write_own(&mut self, wire: &mut Wire) -> Result<(), String> {
+    fn write_own(&mut self, wire: &mut Socket) -> Result<(), String> {
         while let Some(text) = self.outgoing.pop_front() {
             wire.send(text)?;
         }
@@ -214,7 +214,7 @@ impl Actor {
     }
 
     /// Writes a first command, and more as long as some wait and there is room.
-    fn write_calls(&mut self, wire: &mut Wire, first: Command) -> Result<(), String> {
+    fn write_calls(&mut self, wire: &mut Socket, first: Command) -> Result<(), String> {
         let mut more = self.write_call(wire, first)?;
         for _ in 1..MAX_BATCH {
             if !more {
@@ -227,7 +227,7 @@ impl Actor {
     }
 
     /// Writes what a command asks for, unless nobody waits for it any more. Returns whether there is room for more.
-    fn write_call(&mut self, wire: &mut Wire, command: Command) -> Result<bool, String> {
+    fn write_call(&mut self, wire: &mut Socket, command: Command) -> Result<bool, String> {
         match command {
             Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => Ok(true),
             Command::Subscribe { reply, .. } if reply.is_closed() => Ok(true),
@@ -334,7 +334,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::net::{Endpoint, link::Link, places::Places, tcp::Tcp, upstream::Target};
+    use crate::net::{Endpoint, http::Target, link::Link, places::Places, tcp::Tcp};
 
     #[test]
     fn a_call_that_nobody_waits_for_is_not_kept_until_its_answer() {
@@ -342,10 +342,10 @@ mod tests {
         let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
         let target = Target { endpoint, tls: None, url, headers: Vec::new(), places: Places::new(None, 0) };
         let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
-        let patience = Patience { connect, write, ping, pong, answer };
+        let timeouts = Timeouts { connect, write, ping, pong, answer };
         let metrics = crate::metrics::Metrics::new();
         let of = crate::metrics::NodeLabels { network: "default", layer: "el", node: "el-1" };
-        let (link, mut actor) = Link::new(target, Arc::new(Tcp), patience, 1, metrics.link(of));
+        let (link, mut actor) = Link::new(target, Arc::new(Tcp), timeouts, 1, metrics.link(of));
         actor.status.send_modify(|status| status.up = true);
         let mut call = Box::pin(link.call(b"{\"id\":1}", Some(6..7)));
         assert!(call.as_mut().now_or_never().is_none());

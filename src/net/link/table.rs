@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{
     Shared,
     feed::News,
-    frame::{self, Answer, Frame, Outcome, Unlabelled},
+    message::{self, Answer, Frame, Outcome, Unlabelled},
 };
 use crate::{domain::json::Malformed, metrics::Replay};
 
@@ -228,10 +228,10 @@ impl<C> Table<C> {
     /// # Errors
     /// When the connection is of no use any more.
     pub(super) fn frame(&mut self, text: &Bytes, now: Instant, effects: &mut Vec<Effect<C>>) -> Result<(), Broken> {
-        match frame::read(text)? {
+        match message::read(text)? {
             Frame::Answer(id) => self.answer(text, id, now, effects),
             Frame::Note { subscription, result } => self.note(text.slice(subscription), text.slice(result), effects),
-            Frame::Other => match frame::labelled(text, || self.only_one()) {
+            Frame::Other => match message::labelled(text, || self.only_one()) {
                 Unlabelled::Answer(text, id) => self.answer(&text, id, now, effects),
                 Unlabelled::Result if !self.is_idle() => Err(Broken::NoId),
                 // Such as an error without an id, which may be of none of the calls.
@@ -273,7 +273,7 @@ impl<C> Table<C> {
             return Ok(());
         };
         let Kind::Subscribe { key, ask } = own.kind else { return Ok(()) };
-        match frame::outcome(text)? {
+        match message::outcome(text)? {
             Outcome::Result(subscription) => self.granted(key, ask, subscription, now, effects),
             Outcome::Error(error) => self.refused(key, error, effects),
         }

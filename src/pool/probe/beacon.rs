@@ -14,7 +14,7 @@ use crate::{
         target::Target,
         verdict::Condition,
     },
-    net::upstream::Upstream,
+    net::http::Upstream,
     pool::{
         ask::{failing, is_refusal, read, refusing, says_no, trouble, wait},
         board::{Probe, Trouble},

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{ask, beacon};
-use crate::{domain::verdict::Layer, net::upstream::Upstream, pool::node::Node};
+use crate::{domain::verdict::Layer, net::http::Upstream, pool::node::Node};
 
 /// How long the node may take to say so.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::peer::{Dials, Linked, Node, PATIENCE, Peer, SOON, linked, target};
+use super::peer::{Dials, Linked, Node, Peer, SOON, TIMEOUTS, linked, target};
 
 #[tokio::test(start_paused = true)]
 async fn the_handshake_carries_the_urls_path_the_nodes_headers_and_its_user() {
@@ -91,7 +91,7 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
     let mut changes = linked.link.changes();
     // The dial hangs; then the handshake does.
     changes.changed().await.unwrap();
-    assert_eq!(started.elapsed().as_secs(), PATIENCE.connect.as_secs());
+    assert_eq!(started.elapsed().as_secs(), TIMEOUTS.connect.as_secs());
     assert!(linked.why().contains("no connection within"), "{}", linked.why());
     node.set(Dials::Accepted);
     let mut mute = node.raw().await;
@@ -99,7 +99,7 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
     assert!(mute.read(&mut first).await.unwrap() > 0);
     let started = Instant::now();
     let rest = timeout(SOON, mute.read_to_end(&mut Vec::new())).await;
-    assert!(rest.is_ok() && started.elapsed() <= PATIENCE.connect + Duration::from_millis(10));
+    assert!(rest.is_ok() && started.elapsed() <= TIMEOUTS.connect + Duration::from_millis(10));
     let _peer = node.accept().await;
     linked.until(true).await;
 }

@@ -18,9 +18,9 @@ use steadfast::{
     metrics::{Metrics, NodeLabels},
     net::{
         BoxFuture, BoxIo, Dial, Endpoint,
-        link::{Link, Patience},
+        http::Target,
+        link::{Link, Timeouts},
         places::Places,
-        upstream::Target,
     },
 };
 use tokio::{
@@ -42,7 +42,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// Bytes on their way in each direction.
 pub const PIPE: usize = 64 << 10;
 /// What a link is told to wait for in these tests.
-pub const PATIENCE: Patience = Patience {
+pub const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(2),
     write: Duration::from_secs(5),
     ping: Duration::from_secs(10),
@@ -252,7 +252,7 @@ impl Linked {
     /// Starts a link over `dial`.
     pub fn start(dial: Arc<dyn Dial>, target: Target) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let (link, actor) = Link::new(target, dial, PATIENCE, 7, metrics.link(LABELS));
+        let (link, actor) = Link::new(target, dial, TIMEOUTS, 7, metrics.link(LABELS));
         Self { link, running: tokio::spawn(actor.run()), metrics }
     }
 

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use steadfast::net::link::{Error, Feed, Link, News, SubscribeError};
 use tokio::time::{sleep, timeout};
 
-use super::peer::{Dials, PATIENCE, Peer, REFUSAL, SOON, linked};
+use super::peer::{Dials, Peer, REFUSAL, SOON, TIMEOUTS, linked};
 
 async fn subscribe(link: &Link, peer: &mut Peer, id: &str) -> Feed {
     let (feed, ()) = tokio::join!(link.subscribe("eth_subscribe", "[\"newHeads\"]".into()), peer.grant(id));
@@ -129,7 +129,7 @@ async fn a_replay_that_is_not_answered_ends_the_connection_and_so_does_a_first_a
         let asked = tokio::time::Instant::now();
         // It answers pings all the while.
         assert_eq!(peer.text().await, None);
-        assert_eq!(asked.elapsed().as_secs(), PATIENCE.answer.as_secs());
+        assert_eq!(asked.elapsed().as_secs(), TIMEOUTS.answer.as_secs());
         assert!(linked.why().contains("no answer to a subscription"), "{}", linked.why());
     }
     let mut peer = node.accept().await;
@@ -237,7 +237,7 @@ async fn a_feed_ends_when_the_actor_does_and_the_actor_when_the_handle_does() {
     let (mut node, dial) = super::peer::Node::new();
     let metrics = std::sync::Arc::new(steadfast::metrics::Metrics::new());
     let target = super::peer::target("ws://node");
-    let (link, actor) = Link::new(target, dial, PATIENCE, 1, metrics.link(super::peer::LABELS));
+    let (link, actor) = Link::new(target, dial, TIMEOUTS, 1, metrics.link(super::peer::LABELS));
     let running = tokio::spawn(actor.run());
     let mut peer = node.accept().await;
     link.changes().wait_for(|status| status.up).await.unwrap();

@@ -5,10 +5,10 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    exchange::{Broken, Conn},
-    places::{Caller, Grant, Rank},
-    upstream::{Error, Sending, Upstream},
+    Error, Sending, Upstream,
+    connection::{Broken, Conn},
 };
+use crate::net::places::{Caller, Grant, Rank};
 
 /// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
 const PROBE: Duration = Duration::from_millis(500);
@@ -35,7 +35,7 @@ pub struct Progress {
 }
 
 /// One request under way.
-pub(super) struct Course<'a> {
+pub(super) struct Retry<'a> {
     upstream: &'a Arc<Upstream>,
     rank: Rank,
     caller: Option<&'a Arc<Caller>>,
@@ -55,7 +55,7 @@ pub(super) struct Course<'a> {
     sent: Option<Instant>,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Retry<'a> {
     /// A request that waits for a connection `until` then, if that is bounded here.
     pub(super) fn new(
         upstream: &'a Arc<Upstream>,
@@ -82,7 +82,7 @@ impl<'a> Course<'a> {
     }
 
     /// The request is written from now on.
-    pub(super) fn sets_out(&mut self) {
+    pub(super) fn sent(&mut self) {
         self.sent = Some(Instant::now());
     }
 
@@ -105,7 +105,7 @@ impl<'a> Course<'a> {
     }
 
     fn must_be_fresh(&self) -> bool {
-        self.sending == Sending::Fresh || self.was_stale
+        self.sending == Sending::Once || self.was_stale
     }
 
     async fn open(&mut self) -> Result<Conn, Error> {
@@ -127,7 +127,7 @@ impl<'a> Course<'a> {
             };
             self.opened = Some(Instant::now());
             let is_learnt = self.upstream.places().is_learnt();
-            let look = match self.sending != Sending::Freely {
+            let look = match self.sending != Sending::Repeatable {
                 _ if self.is_suspicious || (self.was_stale && is_learnt) => LONG_LOOK,
                 true if is_learnt => LOOK,
                 true => Duration::ZERO,
@@ -196,7 +196,7 @@ impl<'a> Course<'a> {
     /// When it may not.
     pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
         let reused = conn.reused;
-        if self.sending != Sending::Freely || !matches!(broken, Broken::Lost { started: false, .. }) {
+        if self.sending != Sending::Repeatable || !matches!(broken, Broken::Lost { started: false, .. }) {
             return Err(Error::Broken { broken });
         }
         if self.is_suspicious {

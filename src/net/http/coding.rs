@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::{Buf, Bytes};
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-use super::wire::NotHttp;
+use super::head::NotHttp;
 
 /// How much is taken in at a time. What comes out of it is about a thousand times as much at most, so that a body that swells is never
 /// in memory as a whole: whoever takes the pieces counts them.

@@ -1,14 +1,14 @@
-//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::upstream::Post`].
+//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::Post`].
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, header};
 
-use super::{
-    outgoing::Pieces,
-    places::{Caller, Rank},
+use super::{Sending, upload::Pieces};
+use crate::{
+    domain::target::Target,
+    net::places::{Caller, Rank},
 };
-use crate::domain::target::Target;
 
 /// A request to a node, but for its body.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,8 @@ pub struct Request<'a> {
     /// End-to-end headers. The node's own, where it has some of the same name, take their place; those of the message's framing must
     /// not be among them.
     pub headers: &'a HeaderMap,
-    /// Whether it must not be sent twice. It then goes over a connection that is opened for it, because an idle one may just be closing.
-    pub fresh: bool,
+    /// How often it may be sent. A body that is streamed is sent once, whatever this says.
+    pub sending: Sending,
     /// Whose it is.
     pub rank: Rank,
     /// The client, if it is a client's.
@@ -106,8 +106,14 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         let target = Target::parse("/key/eth/v1/x?a=b").unwrap();
-        let request =
-            Request { method: &method, target: &target, headers: &map, fresh: false, rank: Rank::Call, caller: None };
+        let request = Request {
+            method: &method,
+            target: &target,
+            headers: &map,
+            sending: Sending::Repeatable,
+            rank: Rank::Call,
+            caller: None,
+        };
         let own = [("Authorization".to_owned(), b"Bearer own".to_vec())];
         let mut out = Vec::new();
         request.write_head(&mut out, target.as_str(), "node:5052", &own, framing);

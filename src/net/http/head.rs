@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::coding::Coding;
 
 /// The longest response head accepted, in bytes.
-pub const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
 /// The longest line between chunks: a size, its extensions, or a trailer.
 const MAX_CHUNK_LINE: usize = 1024;

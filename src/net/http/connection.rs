@@ -18,11 +18,10 @@ use tokio::{
 };
 
 use super::{
-    BoxIo,
-    outgoing::{Outgoing, Patience, Pieces},
-    places::Place,
-    wire::{Head, NotHttp},
+    head::{Framing, Head, NotHttp},
+    upload::{Outgoing, Pieces, Timeouts},
 };
+use crate::net::{BoxIo, places::Place};
 
 /// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored one.
 const FLATTEN: usize = 4 * 1024;
@@ -173,12 +172,12 @@ impl Conn {
         head: impl FnOnce(&mut Vec<u8>),
         pieces: Pieces<'_>,
         chunked: bool,
-        patience: Patience,
+        timeouts: Timeouts,
         to_head: bool,
     ) -> Result<Head, Broken> {
         let mut front = Vec::new();
         head(&mut front);
-        let mut outgoing = Outgoing::new(front, pieces, chunked, patience);
+        let mut outgoing = Outgoing::new(front, pieces, chunked, timeouts);
         let mut lost = None;
         poll_fn(|context| {
             let mut whole = false;
@@ -245,7 +244,7 @@ impl Conn {
                 head.framing.remaining().map_or(LARGE_READ, |left| usize::try_from(left).unwrap_or(LARGE_READ));
             match ready!(self.poll_fill(context, wanted.clamp(SMALL_READ, LARGE_READ))) {
                 Ok(true) => {}
-                Ok(false) if head.framing == super::wire::Framing::UntilClose => return Poll::Ready(None),
+                Ok(false) if head.framing == Framing::UntilClose => return Poll::Ready(None),
                 Ok(false) => {
                     let error = io::ErrorKind::UnexpectedEof.into();
                     return Poll::Ready(Some(Err(Broken::Lost { error, started: true })));

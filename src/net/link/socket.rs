@@ -18,7 +18,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, Utf8Bytes},
 };
 
-use super::Patience;
+use super::Timeouts;
 use crate::net::{BoxIo, places::Place};
 
 /// What happened on a connection.
@@ -33,9 +33,9 @@ pub(super) enum Event {
 }
 
 /// A connection, and how long ago either side did anything.
-pub(super) struct Wire {
+pub(super) struct Socket {
     socket: WebSocketStream<Timed<BoxIo>>,
-    patience: Patience,
+    timeouts: Timeouts,
     /// Since when something waits to be written.
     unflushed: Option<Instant>,
     /// When the node was pinged, if it has not sent a byte since.
@@ -46,10 +46,10 @@ pub(super) struct Wire {
     _place: Place,
 }
 
-impl Wire {
-    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, place: Place, patience: Patience) -> Self {
-        let alarm = Box::pin(sleep_until(Instant::now() + patience.ping));
-        Self { socket, patience, unflushed: None, pinged: None, alarm, _place: place }
+impl Socket {
+    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, place: Place, timeouts: Timeouts) -> Self {
+        let alarm = Box::pin(sleep_until(Instant::now() + timeouts.ping));
+        Self { socket, timeouts, unflushed: None, pinged: None, alarm, _place: place }
     }
 
     /// Whether everything is written, and so more may be.
@@ -57,7 +57,7 @@ impl Wire {
         self.unflushed.is_none()
     }
 
-    /// Takes `text` to be written with the next [`Wire::event`]. Returns whether more may be taken before that.
+    /// Takes `text` to be written with the next [`Socket::event`]. Returns whether more may be taken before that.
     ///
     /// # Errors
     /// When the connection is lost, or this is more than may wait; in both cases why.
@@ -136,7 +136,7 @@ impl Wire {
             let now = Instant::now();
             let Timed { heard, written, .. } = *self.socket.get_ref();
             self.pinged = self.pinged.filter(|pinged| heard < *pinged);
-            let Patience { write, ping, pong, .. } = self.patience;
+            let Timeouts { write, ping, pong, .. } = self.timeouts;
             let due = match (self.unflushed, self.pinged) {
                 (Some(since), _) => since.max(written) + write,
                 (None, Some(pinged)) => pinged + pong,

@@ -20,7 +20,7 @@ pub type Pieces<'a> = Pin<&'a mut (dyn Stream<Item = io::Result<Bytes>> + Send)>
 
 /// How long a node that is sent a body is waited for. How long the client may take is for the pieces themselves to say.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For as long as it takes none of the body.
     pub idle: Duration,
     /// From the body's end to the head of the response.
@@ -37,7 +37,7 @@ pub(super) struct Outgoing<'a> {
     chunked: bool,
     begun: bool,
     over: bool,
-    patience: Patience,
+    timeouts: Timeouts,
     waits: Waits,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -55,9 +55,9 @@ enum Waits {
 
 impl<'a> Outgoing<'a> {
     /// `front` is the request's head.
-    pub(super) fn new(front: Vec<u8>, pieces: Pieces<'a>, chunked: bool, patience: Patience) -> Self {
+    pub(super) fn new(front: Vec<u8>, pieces: Pieces<'a>, chunked: bool, timeouts: Timeouts) -> Self {
         let (piece, waits, timer) = (Bytes::new(), Waits::Node, None);
-        Self { front, at: 0, piece, pieces, chunked, begun: false, over: false, patience, waits, timer }
+        Self { front, at: 0, piece, pieces, chunked, begun: false, over: false, timeouts, waits, timer }
     }
 
     /// Writes what it can. Ready when the request has left whole, or cannot any more.
@@ -134,12 +134,12 @@ impl<'a> Outgoing<'a> {
 
     /// Ready when the node has been waited for long enough.
     pub(super) fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let patience = match self.waits {
+        let timeouts = match self.waits {
             Waits::Client => return Poll::Pending,
-            Waits::Node => self.patience.idle,
-            Waits::Head => self.patience.head,
+            Waits::Node => self.timeouts.idle,
+            Waits::Head => self.timeouts.head,
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeouts)));
         ready!(timer.as_mut().poll(context));
         Poll::Ready(())
     }
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience { idle: Duration::from_secs(30), head: Duration::from_secs(600) };
+    const PATIENCE: Timeouts = Timeouts { idle: Duration::from_secs(30), head: Duration::from_secs(600) };
 
     async fn sent(pieces: &[&'static str], chunked: bool) -> String {
         let (mut ours, mut theirs) = duplex(7);

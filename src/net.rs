@@ -1,7 +1,7 @@
 //! The world: the only floor that opens sockets.
 //!
-//! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
-//! simulated network.
+//! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production
+//! code runs unchanged on a simulated network.
 
 pub mod descriptors;
 pub mod http;
@@ -59,16 +59,18 @@ pub trait Listen: Send + Sync + 'static {
     fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
 }
 
-/// One listening socket.
+/// A listening socket.
 pub trait Accept: Send + 'static {
     /// The address that was bound, with the real port.
     fn local_addr(&self) -> SocketAddr;
 
-    /// Waits for the next connection. Cancel-safe. An error concerns one connection or passing exhaustion: the socket goes on.
+    /// Waits for the next connection. Cancel-safe. An error concerns one connection or passing
+    /// exhaustion: the socket goes on.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>>;
 }
 
-/// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to another thread first.
+/// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to
+/// another thread first.
 pub struct Incoming(Box<dyn FnOnce() -> io::Result<BoxIo> + Send>);
 
 impl Incoming {

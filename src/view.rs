@@ -5,7 +5,6 @@
 //! Subscribers are told on the threads that serve them ([`courier`]), through their [`mailbox`].
 
 mod audience;
-mod choice;
 mod courier;
 mod filters;
 mod heads;

@@ -1,6 +1,8 @@
-//! A block's hash.
+//! Keccak-256, and the hashes that name blocks, transactions and topics.
 
 use std::{fmt, str::FromStr};
+
+use sha3::{Digest, Keccak256};
 
 use super::hex;
 
@@ -29,6 +31,11 @@ impl fmt::Debug for Hash {
     }
 }
 
+/// Keccak-256, which names transactions, blocks and topics.
+pub fn keccak256(bytes: &[u8]) -> [u8; 32] {
+    Keccak256::digest(bytes).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +47,11 @@ mod tests {
         for bad in ["0xab", "", "ab", &format!("{text}00"), &text.replace('b', "g")] {
             assert!(bad.parse::<Hash>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn keccak_is_the_one_that_ethereum_uses() {
+        let empty = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
+        assert_eq!(hex::encode(&keccak256(b"")), empty);
     }
 }

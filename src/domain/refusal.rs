@@ -1,4 +1,5 @@
-//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are the doors' business.
+//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are
+//! the doors' business.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// The body is not JSON; says why.
     NotJson(String),
-    /// It is JSON and no request; says why.
+    /// The body is JSON and no request; the text says why.
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),
@@ -19,9 +20,9 @@ pub enum Refusal {
     NoFilter,
     /// None of the nodes that could serve it would: what the first of them said.
     OfNodes {
-        /// Its error code.
+        /// The error code.
         code: i32,
-        /// Its words.
+        /// The message.
         message: String,
     },
     /// No node answered it, inside the hold time or after all attempts; says why.
@@ -40,7 +41,7 @@ pub enum Refusal {
     Limit {
         /// The configuration key that sets it.
         name: &'static str,
-        /// Its value, in the key's unit (calls or bytes).
+        /// The limit, in the key's unit (calls or bytes).
         limit: usize,
     },
 }

@@ -1,6 +1,7 @@
-//! Which block, state or blobs a request to the beacon API asks for: what one node has and another may have pruned.
+//! Which block, state or blobs a request to the beacon API asks for: what one node has and another
+//! may have pruned.
 
-/// What nodes keep for different lengths of time.
+/// The kinds of data that nodes keep for different lengths of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// Blocks and their headers.
@@ -16,14 +17,14 @@ impl Kept {
     pub const COUNT: usize = 3;
 }
 
-/// What a request asks for.
+/// The subject of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// Of which kind it is.
     pub kept: Kept,
     /// By which id: a slot, a root, or a name.
     pub id: &'a str,
-    /// Its slot, where the id tells.
+    /// The slot, where the id names one.
     pub slot: Option<u64>,
 }
 
@@ -46,7 +47,8 @@ impl<'a> Subject<'a> {
         Some(Self { kept, id, slot })
     }
 
-    /// Whether nodes that are well have all had it for long, `old` slots at least, when the chain is at `head`.
+    /// Whether nodes that are well have all had it for long, `old` slots at least, when the chain
+    /// is at `head`.
     pub fn is_old(&self, head: u64, old: u64) -> bool {
         self.slot.is_some_and(|slot| slot.saturating_add(old) <= head)
     }

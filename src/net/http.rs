@@ -28,7 +28,7 @@ pub use self::{
     connection::{Broken, Conn},
     head::{Framing, Head},
     request::{Body, Request},
-    response::Response,
+    response::{Response, Unread},
     retry::Progress,
     upload::{Pieces, Timeouts},
 };
@@ -45,7 +45,7 @@ use crate::{
     },
 };
 
-/// What to connect to, and what every request to it carries.
+/// The server to connect to, and the fixed parts of every request to it.
 pub struct Target {
     /// Host and port.
     pub endpoint: Endpoint,
@@ -90,7 +90,7 @@ pub enum Error {
     /// The node takes no more connections, and none became free in time: nothing was sent.
     #[error("all connections that the node takes are in use")]
     NoPlace,
-    /// Nobody wants it any more: nothing was sent.
+    /// The call is not wanted any more: nothing was sent.
     #[error("the call is not wanted any more")]
     Unwanted,
     /// The exchange broke: the request may have had its effect.
@@ -111,15 +111,16 @@ impl Error {
 /// A JSON-RPC request to a node.
 #[derive(Clone, Copy)]
 pub struct Post<'a> {
-    /// Headers beside the node's own, each a complete line with its line end. Where both name one, the node's own goes.
+    /// Headers beside the node's own, each a complete line with its line end. Where both name one,
+    /// the node's own goes.
     pub headers: &'a [u8],
     /// The body.
     pub body: Outbound<'a>,
     /// How often it may be sent.
     pub sending: Sending,
-    /// Whose it is.
+    /// The rank among the requests that wait for a connection.
     pub rank: Rank,
-    /// The client, if it is a client's.
+    /// The client, if the request is a client's.
     pub caller: Option<&'a Arc<Caller>>,
 }
 
@@ -166,7 +167,8 @@ impl<G: Gate> Gate for Option<G> {
 }
 
 impl Upstream {
-    /// Prepares to talk to `target`. A connection has `connect_timeout` to come about, TLS included.
+    /// Prepares to talk to `target`. A connection has `connect_timeout` to come about, TLS
+    /// included.
     pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Arc<Self> {
         let host = target.url.authority();
         let mut common = format!(
@@ -196,8 +198,10 @@ impl Upstream {
         &self.target.places
     }
 
-    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. One that may be sent twice is, when an idle
-    /// connection was closed meanwhile, or when the node seems to be full. The caller bounds it in time; `progress` tells how far it came.
+    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. A request
+    /// that may be sent twice is sent again when an idle connection turns out to be closed, or when
+    /// the node seems to be full. The caller bounds the call in time; `progress` says how far the
+    /// request came.
     ///
     /// # Errors
     /// Tells whether the request may have arrived.
@@ -233,11 +237,11 @@ impl Upstream {
         }
     }
 
-    /// Asks for what is at `target`, below the node's own URL, as a probe, and waits for the response's head. The caller bounds it in
-    /// time.
+    /// Asks for what is at `target`, below the node's own URL, as a probe, and waits for the
+    /// response's head. The caller bounds it in time.
     ///
     /// # Errors
-    /// A GET may be asked again whatever they say.
+    /// A GET may be sent again after any of them.
     pub async fn get(self: &Arc<Self>, target: &RequestTarget) -> Result<Response, Error> {
         let headers = &HeaderMap::new();
         let request = Request {
@@ -253,11 +257,13 @@ impl Upstream {
         self.request(request, Body::Whole(&[]), timeouts, &mut Progress::default()).await
     }
 
-    /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A body that is streamed is sent once.
-    /// The caller bounds it in time; `timeouts` is for a body that is streamed, of which only the exchange knows how far it has come.
+    /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A
+    /// body that is streamed is sent once. The caller bounds it in time; `timeouts` are for a body
+    /// that is streamed, since only the exchange knows how far such a body has come.
     ///
     /// # Errors
-    /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a streamed body.
+    /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a
+    /// streamed body.
     pub async fn request(
         self: &Arc<Self>,
         request: Request<'_>,
@@ -285,7 +291,7 @@ impl Upstream {
                 }
             };
             match head {
-                // Who asked for a coding gets it.
+                // A client that asked for a coding gets the coded body.
                 Ok(head) => return Response::new(head, conn, self, !request.headers.contains_key(ACCEPT_ENCODING)),
                 Err(broken) => retry.lost(broken, conn).await?,
             }
@@ -324,7 +330,7 @@ impl Upstream {
         }
     }
 
-    /// Closes connections that nobody has used for a while.
+    /// Closes connections that have been idle for a while.
     pub fn sweep(&self) {
         self.target.places.sweep();
     }

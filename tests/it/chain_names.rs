@@ -1,4 +1,5 @@
-//! What a network is called is answered from what the pool knows, at once and on every door: no node is asked for it.
+//! A network's names are answered from the pool's knowledge, at once and on every door: no node is
+//! asked for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +26,8 @@ async fn network(fault: Option<Fault>, more: &str) -> (Net, Devnet, Proxy) {
     (net, devnet, proxy)
 }
 
-/// Clients' calls of `method` that reached the node: the pool's own ones for the chain come with its probes only.
+/// Clients' calls of `method` that reached the node: the pool's own ones for the chain come with
+/// its probes only.
 fn reached(devnet: &Devnet, method: &str) -> u64 {
     devnet.el(0).count(method)
 }

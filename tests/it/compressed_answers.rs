@@ -66,7 +66,8 @@ async fn a_node_of_either_side_that_always_compresses_is_well_and_its_answers_ar
     assert_eq!(socket["result"], "0x539");
     let long = proxy.post(call(5, "dev_blob", "[900000]")).await.json();
     assert!(long["result"].as_str().unwrap().len() >= 900_000);
-    // A client that asks for nothing gets the answer plain, and one that asks for it gets it as the node gives it.
+    // A client that asks for nothing gets the answer plain, and one that asks for it gets it as the
+    // node gives it.
     let mut client = proxy.client().await;
     let mut ask = async |path: &str, fields: &str| {
         client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await;

@@ -56,7 +56,8 @@ async fn until_well(proxy: &Proxy, names: &[&str]) {
     until_active(proxy, names[0]).await;
 }
 
-/// The primary of two gets `fault`, is found to be `verdict`, is left for the other, and is gone home to when it is well.
+/// The primary of two gets `fault`, is found to be `verdict`, is left for the other, and is gone
+/// home to when it is well.
 async fn leaves_and_returns(fault: Fault, verdict: &str, reason: &str) {
     let devnet = consensus(2).await;
     let proxy = before(&devnet, 2).await;
@@ -275,7 +276,7 @@ async fn a_node_that_leaves_out_of_its_spec_what_was_not_asked_for_is_as_good_as
             }
         }
     }
-    // What breaks off or goes wrong is a failure of the node all the same.
+    // An answer that breaks off or goes wrong is a failure of the node all the same.
     let node = Beacon::start().await;
     node.set(SPEC, 503, "");
     let proxy = over([node.url().as_str()]).await;
@@ -328,7 +329,7 @@ async fn before_genesis_nodes_answer_what_they_can() {
     assert_eq!((answer.status, &*answer.text()), (404, unknown));
     assert_eq!(get("/eth/v1/node/version").await.status, 200);
     assert_eq!(get("/eth/v1/config/spec").await.status, 200);
-    // One of them knows it before the other.
+    // The first knows it before the other.
     for node in nodes.iter().rev() {
         node.set("/eth/v1/beacon/genesis", 200, &genesis);
         node.set("/eth/v1/beacon/headers/head", 200, &beacon::header(100, false));
@@ -336,7 +337,7 @@ async fn before_genesis_nodes_answer_what_they_can() {
         until_node(&proxy, name, "up").await;
         until("it is served", async || get("/eth/v1/beacon/genesis").await.status == 200).await;
     }
-    // What is no beacon API has no genesis to come.
+    // A server without the beacon API has no genesis to come.
     let other = Beacon::start().await;
     other.set("/eth/v1/beacon/genesis", 404, "not found");
     let proxy = over([&*other.url()]).await;
@@ -520,7 +521,7 @@ async fn a_pair_that_has_lost_itself_is_marked_on_both_sides() {
     told(Value::Null).await;
     devnet.cl(0).set_fault(Fault::ElOffline);
     told("el_offline".into()).await;
-    // Its own probes judge the execution node.
+    // The execution node is judged by its own probes.
     assert_eq!(proxy.node("el-1").await["verdict"], "up");
     devnet.cl(0).clear_faults();
     told(Value::Null).await;
@@ -533,7 +534,7 @@ async fn a_pair_that_has_lost_itself_is_marked_on_both_sides() {
     told(Value::Null).await;
 }
 
-/// What the binary prints, and whether it says that all is well.
+/// The binary's output, and whether it says that all is well.
 async fn run(arguments: &[&str]) -> (String, bool) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steadfast"));
     command.args(arguments);

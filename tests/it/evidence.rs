@@ -1,4 +1,4 @@
-//! What is held against a node and what is not, on a network of memory under a simulated clock.
+//! Which failures count against a node, on a network of memory under a simulated clock.
 
 mod probes;
 
@@ -32,7 +32,7 @@ fn answer(id: impl std::fmt::Display, result: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
 }
 
-/// What nodes and what stands before them do with a call that they will not have.
+/// How nodes, and gateways before them, refuse a call.
 const REFUSALS: [&str; 6] = [
     "413 Content Too Large",
     "400 Bad Request",
@@ -116,7 +116,8 @@ async fn calls_of_one_method_that_another_node_answers_take_nobody_out_and_move_
         }
         assert_eq!((first.count("eth_call"), well.count("eth_call")), (5 * FALL, 0), "{how}");
         assert!((switches(&proxy).await - before).abs() < 0.5, "{how}: calls went elsewhere");
-        // What speaks of the call says nothing of the next. What the node may be to blame for is not tried each time.
+        // A fault of the call says nothing of the next call. A fault that may be the node's is not
+        // tried each time.
         let expected = match how {
             // Each is sent twice: an idle connection may just have been closing.
             "dropped" => 2 * FALL,
@@ -130,7 +131,7 @@ async fn calls_of_one_method_that_another_node_answers_take_nobody_out_and_move_
 /// The methods that several clients call.
 const SEVERAL: [&str; 4] = ["eth_call", "eth_gasPrice", "eth_getBalance", "eth_getLogs"];
 
-/// What a node does that is no good for calls, though its probes are well.
+/// The conduct of a node that is no good for calls, though its probes are well.
 fn broken(seen: &Seen, how: &str) -> Reply {
     match how.split_once(' ') {
         Some(("error", code)) => Reply::error(seen, code.parse().unwrap(), "Internal error"),
@@ -329,7 +330,8 @@ fn block_above(head: u64, seen: &Seen) -> Reply {
     Reply::result(seen, &result)
 }
 
-/// Polls two nodes, of which the second has each block first, and tells how many calls it got and how often they went elsewhere.
+/// Polls two nodes, of which the second has each block first, and tells how many calls it got and
+/// how often they went elsewhere.
 async fn strays(method: &str, params: &str) -> (usize, f64) {
     let net = Net::default();
     let heads = [Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(100))];
@@ -397,7 +399,8 @@ impl Bench {
         Self { memory: Memory::default(), reports: Vec::new(), start: Instant::now() }
     }
 
-    /// The node says `number`, a block stamped so many seconds after the start; how it and those before it stand then.
+    /// The node says `number`, a block stamped so many seconds after the start; how it and those
+    /// before it stand then.
     fn hears(&mut self, millis: u64, node: usize, number: u64, stamped: i64) -> Vec<Standing> {
         let now = self.start + Duration::from_millis(millis);
         let moved = match self.reports.iter().find(|report| report.node == node) {

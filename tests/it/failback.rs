@@ -1,5 +1,5 @@
-//! When calls go back to a primary that is steadily later than the backup: in bounded time, and no client sees the chain go backwards.
-//! In simulated time, so the bounds are exact.
+//! When calls go back to a primary that is steadily later than the backup: in bounded time, and no
+//! client sees the chain go backwards. In simulated time, so the bounds are exact.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ struct Case {
     block: u64,
     late: u64,
     reaches: [Reach; 2],
-    /// How long it may take from the moment at which the primary answers again; `None` where it cannot be.
+    /// How long it may take from the moment at which the primary answers again; `None` where it
+    /// cannot be.
     home: Option<u64>,
 }
 
@@ -49,7 +50,7 @@ fn run(case: &Case) {
         let came = until_active(&scene, "el-1", back + millis(limit)).await;
         if home.is_some() {
             let came = came.unwrap_or_else(|| panic!("still not home"));
-            // It got there, and stays there.
+            // The node got there, and stays there.
             sleep(millis(2_500)).await;
             let before = switches(&scene).await;
             sleep_until(scene.start + millis(end)).await;
@@ -191,7 +192,7 @@ fn heights_do_not_fall_for_a_primary_on_another_branch() {
             let longest = worst(&seen, back);
             assert!(longest <= millis((2 * block).min(2_000) + 100), "a call took {longest:?}");
             drop(tasks);
-            // It serves all the same when there is no other.
+            // The node serves all the same when there is no other.
             (1..nodes).for_each(|node| scene.node(node).set_fault(Fault::Down));
             let came = until_active(&scene, "el-1", Instant::now() + millis(5_000)).await;
             assert!(came.is_some(), "nobody serves");

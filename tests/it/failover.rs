@@ -1,4 +1,5 @@
-//! What clients feel when nodes die, hang, lie and return: nothing. With the default health settings throughout.
+//! Clients feel nothing when nodes die, hang, lie and return. With the default health settings
+//! throughout.
 
 use std::{
     sync::{
@@ -26,7 +27,7 @@ use tokio::{
 const WHO: &str = "web3_clientVersion";
 const CLIENTS: usize = 8;
 
-/// One answered call.
+/// An answered call.
 #[derive(Clone, Debug)]
 struct Call {
     started: Instant,
@@ -157,7 +158,8 @@ async fn a_hanging_primary_costs_no_call_four_seconds_and_none_anything_once_it_
     assert!(later.iter().all(|call| call.took < Duration::from_secs(1)), "{:?}", later.iter().max_by_key(|c| c.took));
 }
 
-/// Probes come faster than by default here, so that more of them fit into a test; what is judged is the same.
+/// Probes come faster than by default here, so that more of them fit into a test; what is judged is
+/// the same.
 const OFTEN: &str = "health.interval = \"200ms\"\n";
 
 async fn before_a_fast_chain(settled: bool) -> (Devnet, Proxy) {
@@ -258,7 +260,7 @@ async fn probed(node: &Node, times: u64) {
 /// A transaction, as raw bytes that the pretend chain takes, and its hash.
 fn transaction(number: u8) -> (String, String) {
     let raw = format!("0x02c2{number:02x}80");
-    let hash = steadfast::domain::hex::keccak256(&[2, 0xc2, number, 0x80]);
+    let hash = steadfast::domain::hash::keccak256(&[2, 0xc2, number, 0x80]);
     (raw, steadfast::domain::hex::encode(&hash))
 }
 
@@ -280,8 +282,8 @@ async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_ha
         assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":2,"result":"{hash}"}}"#), "reused: {reused}");
         let on = |index: usize| net.el(index).raw_transactions().iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!((on(0), on(1)), (vec![hash.clone()], vec![]), "reused: {reused}");
-        // On a reused connection the loss says less, and on a fresh one that is closed at once the node may only be full: so another
-        // fresh one is tried first.
+        // On a reused connection the loss says less, and on a fresh one that is closed at once the
+        // node may only be full: so another fresh one is tried first.
         assert_eq!(net.el(0).count(SEND), 2);
         assert_eq!(net.el(1).count(SEND), 1);
         assert!(net.el(0).connections_total() > opened);
@@ -314,7 +316,8 @@ async fn a_raw_transaction_that_was_mined_before_the_second_attempt_is_a_success
     assert!(sends.load(SeqCst));
 }
 
-/// What a client gets for a transaction that one node takes and answers by `first`, when another then says this error of it.
+/// A client's answer for a transaction that one node takes and answers by `first`, when another
+/// then refuses it with this error.
 async fn said_after(first: fn() -> Reply, code: i64, message: &'static str) -> serde_json::Value {
     let first = Origin::start(move |_| first()).await;
     let second = Origin::start(move |seen| match seen.method().as_str() {
@@ -339,7 +342,7 @@ async fn after_a_lost_answer_no_nodes_trouble_is_the_last_word_on_a_raw_transact
 
 #[tokio::test]
 async fn after_a_lost_answer_already_known_is_a_success_whatever_its_code() {
-    let hash = steadfast::domain::hex::encode(&steadfast::domain::hex::keccak256(&[2, 0xc2, 0x80, 0x80]));
+    let hash = steadfast::domain::hex::encode(&steadfast::domain::hash::keccak256(&[2, 0xc2, 0x80, 0x80]));
     for code in [-32603, -32000, -32010] {
         let answer = said_after(|| Reply::Last(Vec::new()), code, "already known").await;
         assert_eq!(answer["result"], *hash, "{code}: {answer}");
@@ -396,7 +399,7 @@ async fn a_transaction_whose_answer_is_lost_is_asked_of_one_node_once_and_its_ou
         assert!(answer.get("result").is_none());
         sleep(Duration::from_millis(200)).await;
         assert_eq!((net.el(0).count(SEND), net.el(1).count(SEND)), (1, 0), "reused: {reused}");
-        // It did have its effect: sent twice it would have had it twice.
+        // The call had its effect: sent twice, it would have had two.
         assert_eq!(net.chain().mempool().len(), 1);
     }
 }

@@ -1,4 +1,5 @@
-//! Nodes that take so many connections and no more: they are full, not lost, and calls wait for a connection.
+//! Nodes that take so many connections and no more: they are full, not lost, and calls wait for a
+//! connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -146,7 +147,7 @@ async fn calls_that_must_not_be_repeated_are_made_once_each_by_a_full_node() {
     let answers = calls(&proxy, 30, 4, "dev_sleep").await;
     assert!(answers.iter().all(|answer| answer["result"] == 1), "{answers:?}");
     assert_eq!(node.count("dev_sleep"), 120);
-    // It takes fewer than it has shown: that is seen before anything is written.
+    // The node takes fewer connections than it has shown: that is seen before anything is written.
     fill_up(node, CAP / 2);
     let answers = calls(&proxy, 30, 2, "dev_sleep").await;
     assert!(answers.iter().all(|answer| answer["result"] == 1), "{answers:?}");
@@ -323,7 +324,7 @@ async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays
     let net = Net::default();
     let devnet = Devnet::start(Options { execution: 2, ..Options::default() }, Arc::new(net.clone())).await.unwrap();
     let (full, other) = (devnet.el(0), devnet.el(1));
-    // Its link has the only place that there is.
+    // The node's link has the only place that there is.
     full.set_fault(Fault::max_connections(1));
     let settings = format!(
         "[[el.primary]]\nname = \"el-1\"\nmax_connections = 1\nhttp = \"{}\"\nws = \"{}\"\n[[el.backup]]\nname = \"el-2\"\nhttp = \"{}\"\n",
@@ -341,7 +342,7 @@ async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays
     let answers = calls(&proxy, 20, 3, "eth_gasPrice").await;
     assert!(answers.iter().all(is_well), "{answers:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    // What waits for a connection is owed nothing, so the node is not silent.
+    // A call that waits for a connection is owed nothing, so the node is not silent.
     let waits = proxy.clone();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { calls(&waits, 5, 20, "eth_gasPrice").await });

@@ -1,4 +1,5 @@
-//! Nodes that speak HTTP badly, hang up at the wrong moment, or answer with something else than an answer.
+//! Nodes that speak HTTP badly, hang up at the wrong moment, or answer with something else than an
+//! answer.
 
 use std::{
     sync::{
@@ -25,7 +26,7 @@ fn reply(bytes: impl Into<Vec<u8>>, last: bool) -> Reply {
     if last { Reply::Last(bytes.into()) } else { Reply::Bytes(bytes.into()) }
 }
 
-/// What a well node answers in these tests.
+/// A well node's answer in these tests.
 async fn well() -> Origin {
     Origin::start(|seen| Reply::result(seen, "\"well\"")).await
 }
@@ -42,7 +43,8 @@ async fn first_and_well(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static)
 
 #[tokio::test]
 async fn a_node_that_closes_idle_connections_costs_no_call_neither_reads_nor_transactions() {
-    // Without a word of warning: the connection just ends behind each answer, or at the next request.
+    // Without a word of warning: the connection just ends behind each answer, or at the next
+    // request.
     let closes = Origin::start(|seen| Reply::Last(ok(answer(seen.id(), &seen.params())))).await;
     let times_out = Origin::start(|seen| match seen.turn {
         0 => Reply::result(seen, &seen.params()),
@@ -443,7 +445,7 @@ async fn a_client_that_does_not_read_makes_the_node_wait_and_then_gets_all_of_50
         let proxy = Proxy::over([origin.url()], "").await;
         let mut client = proxy.client().await;
         client.send(post("/", call(3, "debug_traceBlockByNumber", "[]").as_bytes())).await;
-        // What is written stands still at what the sockets' buffers hold.
+        // Writes stop when the sockets' buffers are full.
         let mut before = usize::MAX;
         until("the node has to wait", async || {
             sleep(Duration::from_millis(150)).await;

@@ -1,4 +1,4 @@
-//! What the operator does to a running proxy: reloads, limits, secrets, and the side that only he may use.
+//! The operator's side of a running proxy: reloads, limits, secrets, and the admin port.
 
 mod addresses;
 mod health;
@@ -139,7 +139,7 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
     let mut clients = Vec::new();
     for id in 0..3 {
         let mut client = proxy.client().await;
-        // One of them leaves the plain lane.
+        // A client leaves the fast path.
         let headers = if id == 1 { ROUNDABOUT } else { "" };
         client.send(with_headers("/", headers, call(id, "eth_sendTransaction", "[]").as_bytes())).await;
         clients.push(client);
@@ -150,7 +150,8 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
         let refused = proxy.metric(REFUSED, "").await;
         assert!((refused - f64::from(count)).abs() < 0.5, "{refused}");
     }
-    // Their calls end, and who has nothing under way makes room. The limit can be raised while the proxy runs.
+    // Their calls end, and who has nothing under way makes room. The limit can be raised while the
+    // proxy runs.
     sleep(Duration::from_secs(40)).await;
     assert_eq!(proxy.client().await.post("{}").await.status, 400);
     let crowded = proxy.metric("steadfast_client_connections_ended_total", "reason=\"crowded\"").await;
@@ -163,7 +164,8 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_node_echoes_of_its_secrets_is_not_shown() {
-    // In an Authorization header without its scheme, decoded from a URL, in short, and across the end of a long text.
+    // In an Authorization header without its scheme, decoded from a URL, in short, and across the
+    // end of a long text.
     let secrets = ["T0pSecretToken", "us3r-name", "p4ss/word", "k3y-in-path", "q1z9", "x-h3ader-value"];
     for long in std::iter::once(0).chain((230..=252).step_by(2)) {
         for secret in secrets {

@@ -1,4 +1,5 @@
-//! What gateways repeat of the credentials that they were asked with reaches nobody, and what only looks like one stays as it is.
+//! Credentials that gateways repeat reach no client, and text that only looks like one stays as it
+//! is.
 
 use crate::common::{
     client::call,

@@ -1,4 +1,5 @@
-//! Nodes that refuse calls for quota: they rest, are not hammered, and are back soon. On a network of memory under a simulated clock.
+//! Nodes that refuse calls for quota: they rest, are not hammered, and are back soon. On a network
+//! of memory under a simulated clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -286,7 +287,8 @@ async fn no_refusal_makes_a_storm() {
     }
 }
 
-/// A node that takes its time over `eth_call`, and one that does `other` with it. Both answer probes.
+/// A node that takes its time over `eth_call`, and one that does `other` with it. Both answer
+/// probes.
 async fn slow_and(
     net: &Net,
     seconds: u64,

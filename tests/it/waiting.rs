@@ -1,4 +1,5 @@
-//! Who waits for what and for how long, on a network of memory under a clock that only moves when nothing else can.
+//! Calls that wait, and for how long, on a network of memory under a clock that only moves when
+//! nothing else can.
 
 use std::{
     sync::{
@@ -134,7 +135,7 @@ async fn a_call_may_take_as_long_as_the_settings_say_in_a_batch_too() {
     }
 }
 
-/// What a gateway says for a node that is not there yet.
+/// A gateway's answer for a node that is not there yet.
 fn starting() -> Vec<u8> {
     response("503 Service Unavailable", "", "starting")
 }
@@ -186,8 +187,8 @@ async fn a_call_that_no_gateway_lets_through_is_told_so_after_the_hold_time_and_
 
 const SEND: &str = "eth_sendTransaction";
 
-/// Sends `body` while no node serves, from a client that leaves before one does and from one that stays. In which shapes the
-/// transaction in it was sent for the one that had left.
+/// Sends `body` while no node serves, from a client that leaves before one does and from one that
+/// stays. In which shapes the transaction in it was sent for the one that had left.
 async fn sent_for_who_left(body: &str) -> Vec<&'static str> {
     let mut sent = Vec::new();
     for (shape, request) in shapes(body) {

@@ -1,4 +1,5 @@
-//! Answers that a node labels wrongly, or not at all: the client gets its own id, byte for byte, or another node's answer.
+//! Answers that a node labels wrongly, or not at all: the client gets its own id, byte for byte, or
+//! another node's answer.
 
 use std::sync::Arc;
 

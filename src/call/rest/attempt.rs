@@ -28,8 +28,7 @@ use crate::{
     pool::{
         Pool,
         ask::{is_refusal, trouble, wait},
-        board::Trouble,
-        health::Fault,
+        health::{Fault, Trouble},
         node::Node,
         resting::Kind,
     },
@@ -110,7 +109,7 @@ pub(super) async fn attempt_holding(
         // It went out after it was chosen.
         return Sent::Nothing(None);
     }
-    let _owed = node.traffic.owes(started);
+    let _owed = node.traffic.track(started);
     let out = async {
         goes_out.await;
         if !repeatable {
@@ -138,7 +137,7 @@ pub(super) async fn attempt_holding(
     match &sent {
         Sent::Nothing(Some(trouble)) => pool.call_failed(index, kind(request), trouble.clone(), None),
         // It may have been the request that did it.
-        Sent::Lost(Some(_)) => pool.doubt(index),
+        Sent::Lost(Some(_)) => pool.probe_now(index),
         Sent::Refused(_, wait) => pool.call_refused(index, kind(request), *wait),
         Sent::Answered(_) => pool.call_answered(index, kind(request)),
         _ => {}
@@ -235,8 +234,8 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
 pub(super) fn kind(request: &Request) -> Kind {
     match request.route.class {
         // A node may hang over these that answers everything else of the same group.
-        Class::Publish => Kind::of_publication(request.route.place),
-        _ => Kind::of_group(request.route.place),
+        Class::Publish => Kind::of_publication(request.route.id),
+        _ => Kind::of_group(request.route.id),
     }
 }
 

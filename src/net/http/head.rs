@@ -1,7 +1,8 @@
 //! HTTP/1.1 as bytes, the client's half: how a response is framed. Pure.
 //!
-//! A client of our own, because a whole call costs less here than a general client's share of it (`docs/PERFORMANCE.md`), and
-//! because only the owner of the connection can tell whether a byte of a request may have reached the node.
+//! A client of our own, because a whole call costs less here than a general client's share of it
+//! (`docs/PERFORMANCE.md`), and because only the owner of the connection can tell whether a byte of
+//! a request may have reached the node.
 
 use std::mem::MaybeUninit;
 
@@ -46,7 +47,7 @@ pub struct Head {
     pub coding: Coding,
     /// Whether that is undone before the body is seen.
     pub(super) is_decoded: bool,
-    /// The head's bytes, for those who want its fields.
+    /// The head's bytes, for readers of its fields.
     raw: Bytes,
 }
 
@@ -132,7 +133,8 @@ impl Head {
         if self.is_decoded { None } else { self.framing.remaining() }
     }
 
-    /// All header lines: name and value, in their order. What only speaks of a coding that is undone is left out.
+    /// All header lines: name and value, in their order. Headers that describe a coding that is
+    /// undone are left out.
     pub fn each_header(&self, mut take: impl FnMut(&str, &[u8])) {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
@@ -194,7 +196,8 @@ impl Framing {
         }
     }
 
-    /// Takes the next piece of the body off `buffer`. `None` when it is complete or needs more bytes.
+    /// Takes the next piece of the body off `buffer`. `None` when it is complete or needs more
+    /// bytes.
     ///
     /// # Errors
     /// When a chunk is malformed.

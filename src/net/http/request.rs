@@ -1,4 +1,5 @@
-//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::Post`].
+//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see
+//! [`super::Post`].
 
 use std::sync::Arc;
 
@@ -13,18 +14,18 @@ use crate::{
 /// A request to a node, but for its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Its method.
+    /// The method.
     pub method: &'a Method,
     /// Path and query below the node's own URL.
     pub target: &'a Target,
-    /// End-to-end headers. The node's own, where it has some of the same name, take their place; those of the message's framing must
-    /// not be among them.
+    /// End-to-end headers. The node's own, where it has some of the same name, take their place;
+    /// those of the message's framing must not be among them.
     pub headers: &'a HeaderMap,
     /// How often it may be sent. A body that is streamed is sent once, whatever this says.
     pub sending: Sending,
-    /// Whose it is.
+    /// The rank among the requests that wait for a connection.
     pub rank: Rank,
-    /// The client, if it is a client's.
+    /// The client, if the request is a client's.
     pub caller: Option<&'a Arc<Caller>>,
 }
 
@@ -59,7 +60,8 @@ impl Body<'_> {
 }
 
 impl Request<'_> {
-    /// Writes the head, blank line included, with the headers of a node's `own` in the place of the client's.
+    /// Writes the head, blank line included, with the headers of a node's `own` in the place of the
+    /// client's.
     pub(super) fn write_head(
         &self,
         out: &mut Vec<u8>,

@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     Error, Upstream,
@@ -20,7 +21,8 @@ use super::{
 pub struct Response {
     /// Status and fields.
     pub head: Head,
-    /// Until the response is dropped, however much of it has come: the reader may find that the connection is of no more use.
+    /// Until the response is dropped, however much of it has come: the reader may find that the
+    /// connection is of no more use.
     conn: Option<Conn>,
     /// Whether all of the body has come; what is coded may not have gone out yet.
     has_come: bool,
@@ -36,6 +38,17 @@ impl Drop for Response {
             self.upstream.target.places.give_back(conn);
         }
     }
+}
+
+/// Why a body was not read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// The body is longer than the limit.
+    #[error("the body is too long")]
+    TooLong,
+    /// The body broke off.
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 impl fmt::Debug for Response {
@@ -103,12 +116,33 @@ impl Response {
         Poll::Ready(next)
     }
 
+    /// Reads the whole body, of `limit` bytes at most. `heard` is called for each piece.
+    ///
+    /// # Errors
+    /// When the body is longer, or breaks off.
+    pub async fn whole(&mut self, limit: usize, mut heard: impl FnMut()) -> Result<Bytes, Unread> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = poll_fn(|context| self.poll_next(context)).await {
+            heard();
+            let piece = piece?;
+            if body.len() + piece.len() > limit {
+                return Err(Unread::TooLong);
+            }
+            if body.is_empty() && self.is_done() {
+                return Ok(piece);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
     /// Whether all of the body has been taken.
     pub fn is_done(&self) -> bool {
         self.has_come && self.decoder.is_none()
     }
 
-    /// Has the connection closed, also if the body has come whole: what came is no answer to the request.
+    /// Has the connection closed, also if the body has come whole: what came is no answer to the
+    /// request.
     pub fn condemn(&mut self) {
         (self.conn, self.decoder) = (None, None);
         self.has_come = true;

@@ -1,4 +1,5 @@
-//! The way of one request to a connection, and to another when that one was of no use.
+//! The retry rule of the client: a request goes over an idle connection, and, if that turns out to
+//! be closed, once more over a fresh one.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -8,33 +9,40 @@ use super::{
     Error, Sending, Upstream,
     connection::{Broken, Conn},
 };
-use crate::net::places::{Caller, Grant, Rank};
+use crate::{
+    domain::backoff::doubled,
+    net::places::{Caller, Grant, Rank},
+};
 
 /// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
 const PROBE: Duration = Duration::from_millis(500);
-/// How soon an idle connection turns out to have been closed. One that is lost later was alive when the request was sent: the node had
-/// it, and asking the same node again would only take as long again.
+/// How soon an idle connection turns out to be closed. A connection that is lost later was alive
+/// when the request was sent: the node had the request, and asking the same node again would only
+/// take as long again.
 const STALE: Duration = Duration::from_millis(200);
-/// How soon a node that is full closes a new connection: one that is closed later was closed for something else.
+/// How soon a node that is full closes a new connection: one that is closed later was closed for
+/// something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// How long a new connection is watched before anything is written, to a node that has shown that it can be full; and after the node
-/// closed the one before.
+/// How long a new connection is watched before anything is written, to a node that has shown that
+/// it can be full; and after the node closed the one before.
 const LOOK: Duration = Duration::from_millis(20);
 const LONG_LOOK: Duration = Duration::from_millis(100);
-/// After the node closed a new connection at once, up to this many times as long.
+/// The pause after the node closed a new connection at once, and the longest: each is twice the one
+/// before.
 const PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: u32 = 32;
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// How far a request has come, for whoever gives it up.
+/// How far a request has come, for a caller that gives it up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// It was sent before, and may have arrived: the connection was closed without a byte of an answer.
+    /// The request was sent before, and may have arrived: the connection was closed without a byte
+    /// of an answer.
     pub again: bool,
-    /// It waits for a connection: the node owes nothing.
+    /// The request waits for a connection: the node owes nothing.
     pub waits: bool,
 }
 
-/// One request under way.
+/// The tries of one request.
 pub(super) struct Retry<'a> {
     upstream: &'a Arc<Upstream>,
     rank: Rank,
@@ -180,7 +188,7 @@ impl<'a> Retry<'a> {
     }
 
     async fn pause(&mut self) -> Result<(), Error> {
-        let pause = PAUSE * 2_u32.saturating_pow(self.refusals).min(LONGEST_PAUSE);
+        let pause = doubled(PAUSE, self.refusals, LONGEST_PAUSE);
         self.refusals += 1;
         self.progress.waits = true;
         if self.until().is_some_and(|until| Instant::now() + pause > until) {
@@ -200,13 +208,15 @@ impl<'a> Retry<'a> {
             return Err(Error::Broken { broken });
         }
         if self.is_suspicious {
-            // It is the request, then, or the node is going down.
+            // A second new connection was closed: the request is the cause, or the node is going
+            // down.
             self.upstream.places().cleared();
             return Err(Error::Broken { broken });
         }
         let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= STALE);
         if reused && !self.was_stale && is_soon {
-            // It may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
+            // The idle connection may only have been closed; a fresh one shows whether the node is
+            // well.
             self.was_stale = true;
             self.progress.again = true;
             return Ok(());

@@ -1,4 +1,5 @@
-//! A request's body on its way to a node, piece by piece as it comes from the client: no piece is taken before the last has left.
+//! A request's body on its way to a node, piece by piece as it comes from the client: no piece is
+//! taken before the last has left.
 
 use std::{
     future::Future,
@@ -15,10 +16,12 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// The pieces of a body. An error ends the exchange: the node never takes half a body for a whole one.
+/// The pieces of a body. An error ends the exchange: the node never takes half a body for a whole
+/// one.
 pub type Pieces<'a> = Pin<&'a mut (dyn Stream<Item = io::Result<Bytes>> + Send)>;
 
-/// How long a node that is sent a body is waited for. How long the client may take is for the pieces themselves to say.
+/// How long a node that is sent a body is waited for. How long the client may take is for the
+/// pieces themselves to say.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// For as long as it takes none of the body.
@@ -42,7 +45,7 @@ pub(super) struct Outgoing<'a> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What the request waits for.
+/// The event that the request waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waits {
     /// The next piece.
@@ -192,12 +195,12 @@ mod tests {
             })
             .await;
         };
-        // It takes nothing.
+        // The node takes nothing.
         let mut pieces = std::pin::pin!(stream::iter([Ok(Bytes::from_static(b"more than seven"))]));
         let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);
         overdue(&mut outgoing, &mut ours).await;
         assert_eq!(started.elapsed(), Duration::from_secs(30));
-        // It has everything.
+        // The node has everything.
         let (mut ours, _theirs) = duplex(70);
         let mut pieces = std::pin::pin!(stream::iter([Ok(Bytes::from_static(b"more than seven"))]));
         let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);

@@ -19,7 +19,7 @@ use super::{
     Command, Shared, Signal, Status, Timeouts,
     connect::Connector,
     feed::{News, Outlet},
-    message::Answer,
+    message::Response,
     reply::Reply,
     socket::{Event, Socket},
     table::{Effect, Table},
@@ -44,9 +44,9 @@ pub struct Actor {
     shared: Arc<Shared>,
     status: watch::Sender<Status>,
     backoff: Backoff,
-    table: Table<Reply<Answer>>,
+    table: Table<Reply<Response>>,
     feeds: BTreeMap<u64, Output>,
-    /// What is to be written before any call.
+    /// The subscriptions to be written before any call.
     outgoing: VecDeque<Utf8Bytes>,
 }
 
@@ -59,7 +59,7 @@ struct Output {
 /// How a connection ended.
 enum End {
     Lost(String),
-    /// Nobody holds the handle any more.
+    /// The handle is gone.
     Unused,
 }
 
@@ -86,7 +86,8 @@ impl Actor {
         }
     }
 
-    /// Runs until the handle is gone. Dropping the future ends the link: calls are lost, and feeds end.
+    /// Runs until the handle is gone. Dropping the future ends the link: calls are lost, and feeds
+    /// end.
     pub async fn run(mut self) {
         loop {
             let connector = self.connector.clone();
@@ -124,7 +125,7 @@ impl Actor {
         }
     }
 
-    /// Waits for `what` while there is no connection; `None` when nobody holds the handle any more.
+    /// Waits for `what` while there is no connection; `None` when the handle is gone.
     async fn without_connection<F: Future>(&mut self, what: F) -> Option<F::Output> {
         let mut what = pin!(what);
         loop {
@@ -132,7 +133,7 @@ impl Actor {
             tokio::select! {
                 biased;
                 done = &mut what => return Some(done),
-                // Whoever asks hears that nothing was sent.
+                // The callers learn that nothing was sent.
                 command = self.commands.recv() => drop(command?),
                 () = self.shared.bell.notified() => {
                     for signal in self.shared.take_signals() {
@@ -163,8 +164,8 @@ impl Actor {
             if let Err(why) = self.write_own(&mut wire) {
                 return End::Lost(why);
             }
-            // All arms are cancel-safe. What comes is taken before what goes, since an answer that was paid for should not wait
-            // behind new work; but not for ever.
+            // All arms are cancel-safe. Incoming messages are taken before outgoing ones, since an
+            // answer that was paid for should not wait behind new work; but not for ever.
             tokio::select! {
                 biased;
                 () = self.shared.bell.notified() => {
@@ -226,7 +227,8 @@ impl Actor {
         Ok(())
     }
 
-    /// Writes what a command asks for, unless nobody waits for it any more. Returns whether there is room for more.
+    /// Writes what a command asks for, unless its caller is gone. Returns whether there is room for
+    /// more.
     fn write_call(&mut self, wire: &mut Socket, command: Command) -> Result<bool, String> {
         match command {
             Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => Ok(true),
@@ -239,7 +241,7 @@ impl Actor {
             Command::Notify { text, mut reply } => {
                 reply.written();
                 let more = wire.send(text)?;
-                reply.answer(Answer::default());
+                reply.answer(Response::default());
                 Ok(more)
             }
             Command::Subscribe { key, method, params, queue, mut reply } => {
@@ -255,7 +257,7 @@ impl Actor {
     }
 
     /// Does what effects say; what is to be written waits for its turn.
-    fn perform(&mut self, effects: impl IntoIterator<Item = Effect<Reply<Answer>>>) {
+    fn perform(&mut self, effects: impl IntoIterator<Item = Effect<Reply<Response>>>) {
         for effect in effects {
             match effect {
                 Effect::Send(text) => self.outgoing.push_back(text),
@@ -265,7 +267,7 @@ impl Actor {
                     self.first(key, Err(error));
                     self.feeds.remove(&key);
                 }
-                // Its reply tells by being dropped.
+                // Dropping the reply tells the caller.
                 Effect::Unanswered(key) => _ = self.feeds.remove(&key),
                 Effect::News(key, news) => self.tell(key, news),
                 Effect::Replayed(outcome) => self.metrics.replayed(outcome),
@@ -312,7 +314,8 @@ impl Actor {
         self.perform(ended);
     }
 
-    /// There is no connection now: first that is shown, so that whoever hears that a call is lost does not try again here.
+    /// There is no connection now. The status is changed first, so that a caller whose call is lost
+    /// does not try again here.
     fn down(&mut self, why: &str) {
         self.status.send_modify(|status| (status.up, status.why_down) = (false, Some(why.into())));
         let lost = self.table.detach();

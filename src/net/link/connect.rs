@@ -21,7 +21,7 @@ use crate::net::{
 
 /// The library's default of 128 KiB is for a few connections with much on them.
 const READ_BUFFER: usize = 16 << 10;
-/// What is gathered before it is written without being flushed.
+/// How many bytes are gathered before they are written without a flush.
 const WRITE_BUFFER: usize = 64 << 10;
 
 /// Opens connections to one node.
@@ -35,7 +35,7 @@ pub(super) struct Connector {
 pub(super) struct Failed {
     /// For people; names no secret.
     pub(super) why: String,
-    /// The node answered, and would not have it.
+    /// The node answered, and refused the handshake.
     pub(super) refused: bool,
 }
 

@@ -183,7 +183,8 @@ fn a_lie_right_after_the_start_evicts_nobody_who_was_there() {
         alone.report(2.1, 0, 101, UNIX + 1);
         for bench in [agreed, alone] {
             assert_eq!(bench.standing(0), Some(Standing::Fit), "{lead}");
-            // A few blocks too many do not count either, but are no proof of a lie while the pace is not known.
+            // A few blocks too many do not count either, but are no proof of a lie while the pace
+            // is not known.
             assert_eq!(bench.standing(1) == Some(Standing::Implausible), lead > 20, "{lead}");
         }
     }
@@ -281,7 +282,8 @@ fn the_limit_is_a_time_where_blocks_come_faster_than_that() {
     assert_eq!(Memory::default().near(LIMIT), NEAR);
 }
 
-/// What the liar says next: a number of its own, the truth and something, or nothing (it is gone).
+/// The liar's next report: a number of its own, the truth and something, or nothing (the liar is
+/// gone).
 fn lies() -> impl Strategy<Value = Option<(bool, i64, u64)>> {
     let claim = (
         any::<bool>(),
@@ -306,8 +308,8 @@ proptest! {
         let liar = liar_at.min(honest);
         let mut bench = Bench::new(honest + 1);
         let is_honest = |node: usize| node != liar;
-        // One honest node is at the tip; with a single one there is nobody to lag behind.
-        // Within the limit in blocks, or within a second where blocks come faster.
+        // An honest node is at the tip; a single node has no other to lag behind. Within the limit
+        // in blocks, or within a second where blocks come faster.
         let most = NEAR.max((1.0 / block) as u64);
         let lag = |node: usize| {
             let is_first = node == (0..=honest).find(|&n| is_honest(n)).unwrap();

@@ -197,7 +197,7 @@ async fn nodes_that_are_down_have_no_vote_on_the_chain_and_the_last_one_alive_is
             node(&devnet, side, dead).set_fault(Fault::Down);
         }
         until("the last one serves", async || verdicts(&proxy, side).await == ["down", "down", "up"]).await;
-        // One of those that were there first is back, and has its place.
+        // A call that was there first is back, and has its place.
         node(&devnet, side, 0).clear_faults();
         until("it is home", async || verdicts(&proxy, side).await == ["up", "down", "wrong_chain"]).await;
         node(&devnet, side, 1).clear_faults();
@@ -240,7 +240,7 @@ async fn a_node_that_does_not_say_whether_it_syncs_is_well_in_whatever_words() {
         }
         devnet.nodes().for_each(|node| node.clear_faults());
     }
-    // What must be known is not let pass.
+    // A refusal of a fact that must be known is a failure.
     for fault in [
         Fault::http_status(403, &["eth_getBlockByNumber", "GET /eth/v1/beacon/headers/head"]),
         Fault::not_offered(&["eth_getBlockByNumber", "GET /eth/v1/beacon/headers/head"]),

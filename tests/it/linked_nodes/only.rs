@@ -19,7 +19,8 @@ const SEND: &str = "eth_sendRawTransaction";
 /// Tells which node answers.
 const WHO: &str = "web3_clientVersion";
 
-/// Nodes that are reached by WebSocket alone, the first `primaries` of them primaries, and a proxy before them.
+/// Nodes that are reached by WebSocket alone, the first `primaries` of them primaries, and a proxy
+/// before them.
 async fn before(net: &Net, primaries: usize, nodes: usize) -> (Devnet, Arc<Proxy>) {
     with(net, primaries, Options { execution: nodes, ..Options::default() }).await
 }
@@ -89,7 +90,7 @@ async fn a_raw_transaction_whose_answer_is_lost_with_the_link_is_sent_again_and_
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[SEND]));
     let raw = [2, 0xc2, 1, 0x80];
-    let (text, hash) = (steadfast::domain::hex::encode(&raw), steadfast::domain::hex::keccak256(&raw));
+    let (text, hash) = (steadfast::domain::hex::encode(&raw), steadfast::domain::hash::keccak256(&raw));
     let answer = proxy.post(call(2, SEND, &format!("[\"{text}\"]"))).await.json();
     assert_eq!(answer["result"], steadfast::domain::hex::encode(&hash), "{answer}");
     assert_eq!((devnet.el(0).count(SEND), devnet.el(1).count(SEND)), (1, 1));
@@ -105,7 +106,7 @@ async fn a_transaction_whose_answer_is_lost_with_the_link_is_never_sent_twice() 
     assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{answer}");
     sleep(Duration::from_secs(5)).await;
     assert_eq!((devnet.el(0).count(UNSAFE), devnet.el(1).count(UNSAFE)), (1, 0));
-    // One that cannot have left goes elsewhere.
+    // A call that cannot have left goes elsewhere.
     devnet.el(0).set_fault(Fault::Down);
     let answer = proxy.post(call(1, UNSAFE, r#"[{"value":"0x1"}]"#)).await.json();
     assert!(answer["result"].is_string(), "{answer}");
@@ -137,7 +138,8 @@ async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after
         assert_eq!(side["nodes"][0]["link"]["up"], false, "{side}");
         assert_eq!(side["nodes"][1]["link"]["up"], true, "{side}");
         assert!(asks(&proxy).await.contains("el-2"), "round {round}");
-        // Longer than flapping is held against it, and until it is between any two attempts to connect.
+        // Longer than flapping is held against it, and until it is between any two attempts to
+        // connect.
         sleep(Duration::from_millis(700_000 + round * 160)).await;
         devnet.el(0).clear_faults();
         let back = Instant::now();
@@ -178,7 +180,7 @@ async fn calls_that_waited_for_one_reach_it_in_the_order_of_their_arrival() {
         calls.spawn(async move { calling.post(call(number, "eth_getBalance", &params)).await.json() });
         until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= number as f64).await;
     }
-    // It takes its time to answer, and less for a probe than may be.
+    // The node is slow to answer, and a little faster with a probe than the limit.
     devnet.el(0).set_fault(Fault::slow(900));
     devnet.el(0).clear_fault("down");
     let seen = || devnet.el(0).requests().into_iter().filter(|request| request.method == "eth_getBalance");
@@ -202,7 +204,7 @@ async fn long_answers_over_links_count_as_what_clients_make_us_hold() {
     let settings = |limit: &str| {
         format!("max_client_memory = \"{limit}\"\n[[el.primary]]\nname = \"el-1\"\nws = \"{}\"\n", node.ws_url())
     };
-    // Nobody knows whether the method has an effect.
+    // The method may have an effect or not.
     let body = call(1, "dev_blob", "[200000]");
     for (limit, is_refused) in [("64KiB", true), ("16MiB", false)] {
         let proxy = Proxy::launch(&net, &settings(limit)).await;

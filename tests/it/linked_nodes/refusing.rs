@@ -20,10 +20,10 @@ use crate::common::{
     until,
 };
 
-/// What its URL keeps secret.
+/// The secret in its URL.
 const KEY: &str = "sup3rs3cretkey";
 
-/// What it was asked.
+/// The requests that it got.
 #[derive(Default)]
 struct Asked {
     connections: AtomicU64,

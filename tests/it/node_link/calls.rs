@@ -15,7 +15,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use steadfast::net::{
     BoxFuture, BoxIo, Dial, Endpoint,
-    link::{Answer, Error},
+    link::{Error, Response},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
@@ -41,7 +41,8 @@ async fn many_calls_in_flight_are_answered_each_with_its_own_in_any_order() {
         async move {
             let answer = link.call(raw.as_bytes(), Some(place.clone())).await.unwrap();
             let id = ids[n % ids.len()];
-            // The id is the caller's again, and all else byte for byte what the node wrote, wherever it put the id.
+            // The id is the caller's again, and all else byte for byte what the node wrote,
+            // wherever it put the id.
             let expected = match n % 3 {
                 0 => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"id":{n}}}}}"#),
                 1 => format!(r#"{{ "result" : [{n}] , "id" : {id} }}"#),
@@ -87,7 +88,7 @@ async fn a_request_goes_out_byte_for_byte_but_for_its_id_and_a_notification_as_i
 
     let raw = r#"{"method":"eth_sendTransaction","params":[]}"#;
     let written = linked.link.call(raw.as_bytes(), None).await;
-    assert_eq!(written, Ok(Answer::default()));
+    assert_eq!(written, Ok(Response::default()));
     assert_eq!(peer.text().await.unwrap(), raw);
 }
 

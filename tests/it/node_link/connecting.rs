@@ -70,7 +70,7 @@ async fn a_node_that_cannot_be_reached_is_tried_again_with_growing_pauses_until_
         );
     }
     assert!(linked.why().starts_with("cannot connect: ") && !linked.why().contains("secret"), "{}", linked.why());
-    // Nobody waits for what cannot be sent.
+    // No caller waits for a call that cannot be sent.
     assert_eq!(linked.link.call(b"{}", None).await, Err(Error::NotSent));
     let refused = linked.link.subscribe("eth_subscribe", "[]".into()).await;
     assert_eq!(refused.unwrap_err(), SubscribeError::Link(Error::NotSent));
@@ -155,7 +155,7 @@ async fn a_node_that_drops_every_connection_at_once_is_not_hammered() {
         drop(node.accept().await);
     }
     assert!(started.elapsed() > Duration::from_secs(6), "{:?}", started.elapsed());
-    // One that holds ends that.
+    // A connection that holds ends that.
     let peer = node.accept().await;
     sleep(Duration::from_secs(3)).await;
     drop(peer);

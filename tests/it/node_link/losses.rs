@@ -172,7 +172,8 @@ async fn a_node_that_takes_nothing_is_left_and_what_was_not_written_was_not_sent
 #[tokio::test(start_paused = true)]
 async fn a_slow_node_is_not_taken_for_a_dead_one() {
     let (linked, _node, mut peer) = linked().await;
-    // A long call that the node takes bit by bit, far longer than the patience with one that takes nothing.
+    // A long call that the node takes bit by bit, far longer than the patience with one that takes
+    // nothing.
     let long = format!(r#"{{"id":1,"method":"eth_call","params":["{}"]}}"#, "x".repeat(10 * PIPE));
     let raw = long.as_bytes();
     let started = Instant::now();
@@ -219,7 +220,7 @@ async fn a_silent_node_that_answers_pings_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_that_had_to_wait_is_given_its_time_from_when_it_left() {
     let (linked, _node, mut peer) = linked().await;
-    // Its frame fills the pipe to the last byte.
+    // The frame fills the pipe to the last byte.
     let raw = format!("{{\"method\":\"{}\"}}", "x".repeat(PIPE - 8 - 13));
     assert_eq!(linked.link.call(raw.as_bytes(), None).await, Ok(Default::default()));
     sleep(TIMEOUTS.ping + TIMEOUTS.pong + Duration::from_secs(1)).await;

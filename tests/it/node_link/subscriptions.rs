@@ -127,7 +127,7 @@ async fn a_replay_that_is_not_answered_ends_the_connection_and_so_does_a_first_a
         let mut peer = node.accept().await;
         peer.asked("eth_subscribe").await;
         let asked = tokio::time::Instant::now();
-        // It answers pings all the while.
+        // The node answers pings all the while.
         assert_eq!(peer.text().await, None);
         assert_eq!(asked.elapsed().as_secs(), TIMEOUTS.answer.as_secs());
         assert!(linked.why().contains("no answer to a subscription"), "{}", linked.why());

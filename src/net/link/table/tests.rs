@@ -169,7 +169,8 @@ fn granted_wishes_are_asked_for_again_and_no_answer_to_that_is_a_callers() {
         bench.said(),
         ["Replayed(Accepted)", "200: Back", "Replayed(Refused)", "100: Refused {\"code\":1}", "200: 5"]
     );
-    // What was refused is tried on the next connection; one that was not answered is not told as lost twice.
+    // A refused subscription is tried on the next connection; an unanswered one is not reported as
+    // lost twice.
     bench.reconnect();
     assert_eq!(bench.said(), ["200: Lost".to_owned(), format!("{{\"id\":6,{ASK}}}"), format!("{{\"id\":7,{ASK}}}")]);
     bench.reconnect();
@@ -187,7 +188,7 @@ fn a_wish_given_up_is_ended_at_the_node_whenever_that_is() {
     bench.unwant(200);
     bench.unwant(200);
     assert_eq!(bench.said(), [r#"{"id":3,"method":"eth_unsubscribe","params":["0x1"]}"#]);
-    // It was asked for and not yet answered.
+    // The subscription was asked for and not yet answered.
     bench.answer(2, "\"0x2\"");
     assert_eq!(bench.said(), [r#"{"id":4,"method":"eth_unsubscribe","params":["0x2"]}"#]);
     bench.event("\"0x1\"", "1");
@@ -222,7 +223,7 @@ fn a_node_that_gives_one_id_twice_does_not_starve_a_wish_in_silence() {
     bench.said();
     bench.answer(2, "\"0x1\"");
     assert_eq!(bench.said(), ["Accepted(200)", "100: Lost"]);
-    // Whoever gives up what it does not have takes nothing from the other.
+    // A reader that gives up a subscription that it does not have takes nothing from the other.
     bench.unwant(100);
     bench.event("\"0x1\"", "1");
     assert_eq!(bench.said(), ["200: 1"]);
@@ -293,19 +294,19 @@ fn an_answer_without_an_id_is_that_of_the_only_call_or_nobodys() {
         bench.table.call(10, "a");
         assert_eq!((frame(&mut bench, text), bench.said()), (Ok(()), vec![answered.to_owned()]), "{text}");
     }
-    // It might be of the one or the other; an error may be of neither.
+    // The answer might be to the one or the other; an error may be to neither.
     bench.table.call(10, "a");
     bench.table.call(11, "b");
     assert_eq!(frame(&mut bench, r#"{"id":null,"error":{"code":1}}"#), Ok(()));
     assert!(frame(&mut bench, r#"{"result":1}"#).is_err());
-    // It might be of the one that was forgotten, until that is answered.
+    // The answer might be to the call that was forgotten, until that is answered.
     bench.table.forget(10);
     assert!(frame(&mut bench, r#"{"result":1}"#).is_err());
     assert_eq!(frame(&mut bench, r#"{"id":10,"result":1}"#), Ok(()));
     assert_eq!(bench.said(), Vec::<String>::new());
     assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
     assert_eq!(bench.said(), [r#"b {"id":*,"result":1}"#]);
-    // With nothing under way, it harms nobody.
+    // With nothing under way, it does no harm.
     assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
 }
 
@@ -393,8 +394,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happened: when the node has answered everything, each subscription that it runs belongs to one reader who wants it,
-    /// and no reader has two. After a new connection on which all is granted, every reader who is not behind has one.
+    /// Whatever happened: when the node has answered everything, each subscription that it runs
+    /// belongs to one reader who wants it, and no reader has two. After a new connection on which
+    /// all is granted, every reader who is not behind has one.
     #[test]
     fn what_the_node_runs_is_what_is_wanted(steps in proptest::collection::vec(step(), 0..60)) {
         let mut table: Table<()> = Table::new(Arc::default(), PATIENCE);

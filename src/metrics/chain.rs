@@ -1,4 +1,5 @@
-//! What a network's clients are told of its chain: what was made up, and what could not be had.
+//! The counts of a network's chain: reorganisations, and blocks, events and logs that were made up,
+//! doubted or not to be had.
 
 use super::Metrics;
 

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_follow_their_guards_and_facts_are_gone_when_not_written() {
+    fn gauges_follow_their_guards_and_unwritten_facts_are_gone() {
         let metrics = Metrics::new();
         let guard = metrics.hold("default", "el");
         assert!(text(&metrics, |facts| facts.pool_head.with_label_values(&["default", "el"]).set(7)).contains("} 7"));

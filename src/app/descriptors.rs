@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_not_cut_and_nodes_have_the_rest() {
+    fn wishes_that_fit_are_not_cut_and_nodes_have_the_rest() {
         let all = Share { http: 10_000, ws: 20_000, per_node: None };
         assert_eq!(Share::new(None, 4, 10_000, 20_000, 3), all);
         let plenty = Share::new(Some(1 << 20), 4, 10_000, 20_000, 2);

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_alien() {
+    fn a_text_that_is_no_response_is_alien() {
         for text in ["<html>", "{}", "[]", "null", r#"{"id":1}"#, r#"{"jsonrpc":"2.0" x"#, "Internal Server Error"] {
             assert_eq!(peek(text.as_bytes()), Beginning::Alien, "{text}");
         }

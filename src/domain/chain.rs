@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_spec_does_not_tell_or_writes_in_another_way_spoils_nothing() {
+    fn a_spec_that_leaves_facts_out_spoils_nothing() {
         let told = |fields: &str| {
             let Chain { id, beacon } = chain("5", fields);
             let beacon = beacon.unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_differ_by_genesis_though_their_id_is_one_and_not_by_what_is_left_out() {
+    fn chains_of_one_id_differ_by_genesis_and_not_by_omissions() {
         let ours = chain("5", WHOLE);
         let other = |root: &str| read(&genesis("5", root), &spec(WHOLE)).unwrap();
         assert!(ours.agrees_with(&other(&ROOT.to_ascii_lowercase())));
@@ -358,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_knows_before_genesis_the_others_complete() {
+    fn other_nodes_complete_a_chain_known_before_genesis() {
         let (early, ours) = (Chain::before_genesis(None), chain("5", WHOLE));
         assert_eq!(Chain::prevailing([&early, &ours].into_iter(), None, None), Some(ours.clone()));
         assert_eq!(Chain::prevailing([&early, &ours].into_iter(), Some(&early), None), Some(ours));
     }
 
     #[test]
-    fn the_chain_is_the_named_one_or_that_of_most_and_each_adds_what_it_knows() {
+    fn the_chain_is_the_named_one_or_else_that_of_most_nodes() {
         let (bare, slots, named) = (chain("5", ""), chain("5", r#""SECONDS_PER_SLOT":"12""#), chain("5", WHOLE));
         let other = chain("6", r#""DEPOSIT_CHAIN_ID":"2""#);
         let prevailing =

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_read_whatever_the_case_of_its_digits_and_written_in_small_ones() {
+    fn a_hash_is_read_in_any_case_and_written_in_lower_case() {
         let text = format!("0x{}", "Ab".repeat(32));
         assert_eq!(text.parse::<Hash>().unwrap().to_string(), text.to_lowercase());
         for bad in ["0xab", "", "ab", &format!("{text}00"), &text.replace('b', "g")] {

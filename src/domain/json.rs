@@ -456,7 +456,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_the_scanner_accepts_is_what_serde_accepts(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u a\u{1}é]{0,24}") {
+        fn the_scanner_accepts_exactly_the_texts_of_serde(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u a\u{1}é]{0,24}") {
             prop_assert_eq!(accepts(&text), is_json(&text), "{:?}", text);
         }
 

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_an_effect_is_never_sent_twice() {
+    fn a_call_with_an_effect_is_never_sent_twice() {
         for (name, expected) in [
             ("eth_call", Again::Anywhere),
             ("eth_sendRawTransaction", Again::Anywhere),

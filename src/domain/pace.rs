@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_saves_up_more_than_the_patience() {
+    fn no_client_saves_up_more_than_the_patience() {
         let mut pace = Pace::new(20 * SECOND, 1000);
         pace.moved(Duration::ZERO, usize::MAX);
         assert_eq!(pace.left(), 20 * SECOND);

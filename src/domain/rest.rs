@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_waited_for() {
+    fn slow_routes_are_waited_for() {
         for (method, path, is_long) in [
             ("GET", "/eth/v2/debug/beacon/states/head", true),
             ("POST", "/eth/v1/beacon/rewards/attestations/1", true),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_nodes_or_asks_them_may_be_repeated_and_what_does_something_may_not() {
+    fn reads_and_publications_may_be_repeated_and_nothing_else() {
         let repeatable = |method, path| Route::of(method, path).is_repeatable();
         assert!(repeatable("GET", "/eth/v1/node/syncing"));
         assert!(repeatable("POST", "/eth/v1/validator/register_validator"));

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_read_from_the_path() {
+    fn the_subject_is_read_from_the_path() {
         for (path, kept, slot) in [
             ("/eth/v1/beacon/blob_sidecars/100", Kept::Blobs, Some(100)),
             ("/eth/v1/beacon/blobs/head", Kept::Blobs, None),

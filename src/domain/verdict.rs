@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_troubles_that_a_node_admits_the_worst_is_its_verdict() {
+    fn the_worst_trouble_that_a_node_admits_is_its_verdict() {
         let says = |syncing, optimistic, el_offline| Condition { syncing, optimistic, el_offline, sync_distance: 9 };
         assert_eq!(says(false, false, false).verdict(), None);
         assert_eq!(says(false, true, false).verdict(), Some(Verdict::Optimistic));

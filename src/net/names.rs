@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_in_the_resolvers_order_and_no_address_comes_twice() {
+    fn families_take_turns_and_no_address_comes_twice() {
         for (given, order) in [
             ("", ""),
             ("1.1.1.1", "1.1.1.1"),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_lookup_serves_all_who_want_a_name_and_one_that_hangs_holds_no_other_name_and_nobody_for_long() {
+    async fn a_lookup_serves_all_callers_and_one_that_hangs_holds_none() {
         let slow = Slow::default();
         let names = Arc::new(Names::new(slow.clone()));
         let (host, other): (Arc<str>, Arc<str>) = ("node".into(), "other".into());

@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_machine_lacks_is_not_held_against_a_node() {
+    fn a_want_of_this_machine_does_not_count_against_a_node() {
         for (code, ours) in [(24, true), (23, true), (111, false), (113, false)] {
             assert_eq!(is_ours(&std::io::Error::from_raw_os_error(code)), ours, "{code}");
         }

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_node_lacked_moves_its_bound_up_and_what_it_had_moves_the_bound_down() {
+    fn a_lack_moves_the_bound_up_and_an_answer_moves_it_down() {
         let bounds = Bounds::default();
         assert!(!bounds.is_beyond(Kept::Blobs, 0));
         bounds.lacks(Kept::Blobs, 100);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bound_is_put_to_the_test_again_and_forgotten_when_its_node_begins_anew() {
+    async fn a_bound_is_tested_again_and_forgotten_with_a_new_node() {
         let bounds = Bounds::default();
         bounds.lacks(Kept::States, 100);
         tokio::time::advance(LASTS - Duration::from_secs(1)).await;

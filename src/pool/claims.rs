@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_contradict_one_another_when_the_last_heights_that_both_named_all_differ() {
+    fn nodes_contradict_when_their_last_common_heights_differ() {
         for (ours, theirs, contradict) in [
             // The heads differ only in height.
             (vec![(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a")], vec![(1, "a"), (2, "a"), (3, "a")], None),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_known_blocks_higher_than_they_stand_lies() {
+    fn a_node_that_names_known_blocks_too_high_lies() {
         // Height, and the block's name: its true height.
         for (ours, theirs, raises) in [
             (vec![(6, "3"), (7, "4"), (8, "5")], vec![(3, "3"), (4, "4"), (5, "5")], true),

@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_method_has_its_calls_pass_the_node_over_and_several_have_the_node_examined() {
+    fn one_method_passes_the_node_over_and_several_examine_it() {
         for (of_method, in_all, methods, pass_over, examine) in [
             // Too few to say anything.
             (1, 1, 1, false, false),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_questions_are_those_of_the_methods_that_failed_and_never_fewer_than_a_few() {
+    fn the_questions_are_of_the_failed_methods_and_never_too_few() {
         let names =
             |methods: &[MethodId], layer| Question::about(methods, layer).iter().map(|q| q.0).collect::<Vec<_>>();
         let method = |name| Method::of(name).id;
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_ends_a_run_and_an_examination_is_asked_for_once() {
+    fn a_good_answer_ends_a_run_and_one_examination_is_enough() {
         let (evidence, now) = (Evidence::default(), Instant::now());
         let fails = |method, of_method| evidence.failed(MethodId(method), of_method, 1, 3, now).examine;
         assert!(!fails(1, 1) && !fails(2, 1));

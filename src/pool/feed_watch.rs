@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_is_mute_when_it_does_not_tell_of_what_probes_find() {
+    fn a_feed_is_mute_when_probes_find_more_than_it_tells() {
         for (found, told, expected) in [
             // Nothing happens.
             (vec![5, 5, 5, 5, 5], vec![], vec![]),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_before_the_feed_ran_is_not_held_against_it() {
+    fn a_probe_from_before_the_feed_does_not_count_against_it() {
         let (start, mut liveness) = (Instant::now(), FeedLiveness::default());
         liveness.started(start + Duration::from_secs(1));
         assert!(!liveness.is_mute(5, start));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_that_is_mute_again_and_again_is_left_alone_for_longer_until_it_tells_something() {
+    fn a_feed_mute_again_and_again_is_left_alone_for_longer() {
         let mut liveness = FeedLiveness::default();
         let found: Vec<u64> = (0..1000).collect();
         for expected in [3, 5, 9, 17, 33, 65, 129, 257, 301, 301] {

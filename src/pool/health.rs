@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_take_a_node_out_and_successes_in_a_row_bring_it_back() {
+    fn failures_in_a_row_take_a_node_out_and_successes_back() {
         let now = Instant::now();
         let mut health = Health::new(3, 2);
         assert_eq!(health.down(), Some(Down::Unknown));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flapping_node_waits_longer_each_time_and_is_forgiven_in_the_end() {
+    fn a_flapping_node_waits_longer_each_time_and_is_forgiven() {
         let start = Instant::now();
         let mut health = Health::new(3, 2);
         health.good(start);

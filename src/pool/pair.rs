@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_at_fault_when_its_halves_are_apart_or_have_lost_each_other() {
+    fn a_pair_is_at_fault_when_its_halves_are_apart() {
         let down = Verdict::Down(Down::Silent);
         for (execution, consensus, fault) in [
             (facts(Verdict::Up, 1000), facts(Verdict::Up, 1000), None),

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_that_falls_changes_does_not_join_or_leaps_may_be_of_another_chain() {
+    fn a_head_that_does_not_follow_may_be_of_another_chain() {
         let block = |number: u64, hash: &str, parent: &str| BlockRef {
             number,
             hash: hash.into(),

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_is_refused_rests_alone_and_each_refused_scout_doubles_its_pause() {
+    fn a_refused_method_rests_and_each_refused_scout_doubles_it() {
         let (resting, mut now) = (Resting::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_method_refused_has_the_node_rest_unless_a_call_was_answered_in_between() {
+    fn a_second_refused_method_has_the_node_rest_without_an_answer() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.refused(CALL, Some(seconds(5)), now);
         resting.answered(LOGS, now);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_node_asks_for_is_the_least_and_a_good_answer_lets_more_and_more_calls_go() {
+    fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
         let (resting, mut now) = (Resting::default(), Instant::now());
         resting.refused(CALL, Some(seconds(30)), now);
         assert_eq!(resting.standing(CALL, false, now + seconds(29)), Standing::Rests(Some(now + seconds(30))));
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn good_probes_end_what_probes_began_and_nothing_else() {
+    fn good_probes_end_only_the_rests_that_probes_began() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.probe_refused(Some(seconds(3)), now);
         assert!(resting.is_whole(now));
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_fails_is_tried_when_no_other_node_is_left_and_its_first_good_answer_ends_it() {
+    fn a_failing_method_is_tried_last_until_its_first_good_answer() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.failed(CALL, now);
         assert_eq!(resting.standing(CALL, false, now), Standing::Last);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn second_tries_go_one_by_one_and_first_tries_are_not_held_up_by_them() {
+    fn second_tries_go_one_by_one_and_hold_no_first_try_up() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.failed_again(now);
         assert_eq!(resting.standing(CALL, false, now), Standing::Free);

@@ -33,7 +33,7 @@ fn reached(devnet: &Devnet, method: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_chain_id_and_the_network_id_are_answered_on_every_door_without_a_node() {
+async fn chain_id_and_network_id_are_answered_without_a_node() {
     let (_net, devnet, proxy) = network(None, "").await;
     devnet.el(0).set_fault(Fault::slow(500));
     let asked = Instant::now();
@@ -60,7 +60,7 @@ async fn the_chain_id_and_the_network_id_are_answered_on_every_door_without_a_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_notification_overtakes_the_answer_to_what_was_asked_before_the_block_came() {
+async fn no_notification_overtakes_the_answer_to_an_earlier_call() {
     let (_net, devnet, proxy) = network(None, "").await;
     // Blocks are pushed at once, and all else takes its time.
     let node = devnet.el(0);
@@ -80,7 +80,7 @@ async fn no_notification_overtakes_the_answer_to_what_was_asked_before_the_block
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_params_or_no_id_goes_to_a_node_and_what_is_blocked_is_refused() {
+async fn calls_with_params_or_without_id_go_to_a_node() {
     let (_net, devnet, proxy) = network(None, "").await;
     proxy.post(call(1, CHAIN, "[\"latest\"]")).await;
     assert_eq!(proxy.post(format!(r#"{{"jsonrpc":"2.0","method":"{CHAIN}"}}"#)).await.text(), "");
@@ -102,7 +102,7 @@ async fn a_network_id_that_is_not_the_chain_id_is_the_nodes_to_tell() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_chain_id_is_known_while_no_node_serves_and_not_before_one_has_told_it() {
+async fn the_chain_id_is_known_while_no_node_serves() {
     let (net, devnet, proxy) = network(None, "").await;
     devnet.el(0).set_fault(Fault::Down);
     until("it is out", async || proxy.side().await["active"].is_null()).await;

@@ -166,7 +166,7 @@ async fn the_clock_tells_who_is_behind_where_the_majority_does_not() {
 }
 
 #[tokio::test]
-async fn nobody_lags_by_the_clock_when_all_are_behind_it() {
+async fn no_node_lags_by_the_clock_when_all_are_behind_it() {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     // The chain began a day ago, and stopped when it was a hundred slots old.
     let options = Options { execution: 0, consensus: 2, initial_blocks: 100, ..Options::default() };
@@ -226,7 +226,7 @@ async fn a_node_that_comes_back_on_another_chain_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_node_of_another_genesis_is_not_used_though_its_chain_id_is_the_same() {
+async fn a_node_of_another_genesis_with_the_same_id_is_not_used() {
     let (ours, theirs) = (Beacon::start().await, Beacon::start().await);
     theirs.set("/eth/v1/beacon/genesis", 200, &beacon::genesis(&"cd".repeat(32)));
     let third = Beacon::start().await;
@@ -247,7 +247,7 @@ async fn the_operators_chain_id_holds_for_consensus_nodes_too() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_out_of_its_spec_what_was_not_asked_for_is_as_good_as_any() {
+async fn a_node_with_a_short_spec_is_as_good_as_any() {
     const SPEC: &str = "/eth/v1/config/spec";
     for (status, spec, has_slots) in [
         (200, r#"{"data":{"SECONDS_PER_SLOT":"12","SLOTS_PER_EPOCH":"32"}}"#, true),
@@ -383,7 +383,7 @@ async fn a_node_that_says_how_far_it_is_behind_is_believed() {
 }
 
 #[tokio::test]
-async fn nodes_are_asked_below_their_path_with_their_credentials_and_nothing_of_it_is_shown() {
+async fn nodes_are_asked_with_credentials_that_are_not_shown() {
     let node = Beacon::start().await;
     node.set("/eth/v1/node/syncing", 500, "");
     let url = node.url().replace("http://", "http://user:s3cretpassword@") + "/s3cretkey/";
@@ -458,7 +458,7 @@ async fn a_backup_serves_while_no_primary_is_well() {
 }
 
 #[tokio::test]
-async fn a_node_is_taken_out_by_the_operator_though_the_other_side_has_one_of_its_name() {
+async fn a_node_is_taken_out_though_the_other_side_shares_its_name() {
     let devnet = devnet(Options { execution: 1, consensus: 2, initial_blocks: 100, ..Options::default() }).await;
     let [el, one, two] = [devnet.el(0), devnet.cl(0), devnet.cl(1)].map(|node| node.http_url());
     let nodes = format!(

@@ -112,7 +112,7 @@ async fn settle(node: &Node, fault: Option<Fault>) -> Instant {
 }
 
 #[tokio::test]
-async fn no_call_fails_while_the_primary_is_cut_and_traffic_is_back_within_three_seconds_of_its_return() {
+async fn no_call_fails_while_the_primary_is_cut_and_comes_back() {
     let net = two_nodes(Some(Duration::from_millis(500))).await;
     let proxy = before(&net).await;
     let crowd = Crowd::start(&proxy).await;
@@ -137,7 +137,7 @@ async fn no_call_fails_while_the_primary_is_cut_and_traffic_is_back_within_three
 }
 
 #[tokio::test]
-async fn a_hanging_primary_costs_no_call_four_seconds_and_none_anything_once_it_is_known() {
+async fn a_hanging_primary_costs_no_call_four_seconds() {
     let net = two_nodes(None).await;
     let proxy = before(&net).await;
     let crowd = Crowd::start(&proxy).await;
@@ -175,7 +175,7 @@ async fn before_a_fast_chain(settled: bool) -> (Devnet, Proxy) {
 }
 
 #[tokio::test]
-async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it_lies_nor_when_it_is_gone() {
+async fn a_liar_among_two_draws_no_call_from_the_honest_primary() {
     let (net, proxy) = before_a_fast_chain(true).await;
     let crowd = Crowd::start(&proxy).await;
     for blocks in [1_000_000, 1000, 20] {
@@ -200,7 +200,7 @@ async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it
 }
 
 #[tokio::test]
-async fn a_node_that_begins_to_lie_right_after_the_start_evicts_nobody() {
+async fn a_node_that_lies_right_after_the_start_evicts_none() {
     let lies = async |blocks| {
         let net = two_nodes(Some(Duration::from_millis(500))).await;
         let proxy = before(&net).await;
@@ -232,7 +232,7 @@ async fn a_liar_that_comes_after_the_honest_node_evicts_nobody() {
 }
 
 #[tokio::test]
-async fn a_node_is_suspect_for_as_long_as_it_lies_and_loses_its_calls_to_an_honest_one() {
+async fn a_lying_node_is_suspect_and_loses_its_calls_to_an_honest_one() {
     for liar in [0, 1] {
         let (net, proxy) = before_a_fast_chain(true).await;
         let name = net.el(liar).name();
@@ -265,7 +265,7 @@ fn transaction(number: u8) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_has_its_hash() {
+async fn a_raw_transaction_whose_answer_is_lost_returns_its_hash() {
     const SEND: &str = "eth_sendRawTransaction";
     for reused in [false, true] {
         let net = two_nodes(None).await;
@@ -292,7 +292,7 @@ async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_ha
 }
 
 #[tokio::test]
-async fn a_raw_transaction_that_was_mined_before_the_second_attempt_is_a_success_too() {
+async fn a_raw_transaction_mined_before_the_second_attempt_succeeds() {
     let (raw, hash) = transaction(7);
     let sends = Arc::new(AtomicBool::new(false));
     let first = Origin::start(|_| Reply::Last(Vec::new())).await;
@@ -333,7 +333,7 @@ async fn said_after(first: fn() -> Reply, code: i64, message: &'static str) -> s
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_no_nodes_trouble_is_the_last_word_on_a_raw_transaction() {
+async fn after_a_lost_answer_trouble_does_not_decide_a_transaction() {
     for (code, message) in [(-32005, "rate limit"), (-32000, "txpool is full"), (-32603, "internal error")] {
         let answer = said_after(|| Reply::Last(Vec::new()), code, message).await;
         assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{message}: {answer}");
@@ -341,7 +341,7 @@ async fn after_a_lost_answer_no_nodes_trouble_is_the_last_word_on_a_raw_transact
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_already_known_is_a_success_whatever_its_code() {
+async fn after_a_lost_answer_already_known_succeeds_with_any_code() {
     let hash = steadfast::domain::hex::encode(&steadfast::domain::hash::keccak256(&[2, 0xc2, 0x80, 0x80]));
     for code in [-32603, -32000, -32010] {
         let answer = said_after(|| Reply::Last(Vec::new()), code, "already known").await;
@@ -350,7 +350,7 @@ async fn after_a_lost_answer_already_known_is_a_success_whatever_its_code() {
 }
 
 #[tokio::test]
-async fn after_a_gateways_timeout_no_nodes_trouble_is_the_last_word_on_a_raw_transaction() {
+async fn after_a_gateways_timeout_trouble_does_not_decide_either() {
     let timeout = || Reply::Bytes(response("504 Gateway Timeout", "", "<html>"));
     for (code, message) in [(-32005, "rate limit"), (-32000, "txpool is full")] {
         let answer = said_after(timeout, code, message).await;
@@ -359,7 +359,7 @@ async fn after_a_gateways_timeout_no_nodes_trouble_is_the_last_word_on_a_raw_tra
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_one_nodes_own_limits_are_not_the_last_word_on_a_raw_transaction() {
+async fn after_a_lost_answer_one_nodes_limits_do_not_decide() {
     for message in [
         "transaction underpriced: gas tip cap 1, minimum needed 1000000",
         "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)",
@@ -370,7 +370,7 @@ async fn after_a_lost_answer_one_nodes_own_limits_are_not_the_last_word_on_a_raw
 }
 
 #[tokio::test]
-async fn already_known_goes_back_as_it_is_when_no_attempt_of_ours_came_before() {
+async fn already_known_goes_back_as_it_is_after_no_earlier_attempt() {
     let node = Origin::start(|seen| Reply::error(seen, -32000, "already known")).await;
     let other = Origin::start(|seen| panic!("asked for {}", seen.method())).await;
     let proxy = Proxy::over([node.url(), other.url()], "").await;
@@ -380,7 +380,7 @@ async fn already_known_goes_back_as_it_is_when_no_attempt_of_ours_came_before() 
 }
 
 #[tokio::test]
-async fn a_transaction_whose_answer_is_lost_is_asked_of_one_node_once_and_its_outcome_is_unknown() {
+async fn a_transaction_whose_answer_is_lost_has_an_unknown_outcome() {
     const SEND: &str = "eth_sendTransaction";
     for reused in [false, true] {
         let net = two_nodes(None).await;
@@ -405,7 +405,7 @@ async fn a_transaction_whose_answer_is_lost_is_asked_of_one_node_once_and_its_ou
 }
 
 #[tokio::test]
-async fn a_transaction_on_a_hanging_node_is_not_moved_to_another_though_reads_are() {
+async fn a_transaction_on_a_hanging_node_is_not_moved_as_reads_are() {
     let net = two_nodes(None).await;
     let settings = "[calls]\ntimeout = \"4s\"\n";
     let proxy = Proxy::over([net.el(0).http_url().as_str(), &net.el(1).http_url()], settings).await;
@@ -429,7 +429,7 @@ async fn a_transaction_on_a_hanging_node_is_not_moved_to_another_though_reads_ar
 }
 
 #[tokio::test]
-async fn calls_wait_while_every_node_is_down_and_are_answered_when_one_returns() {
+async fn calls_wait_while_every_node_is_down_until_one_returns() {
     let net = two_nodes(None).await;
     let proxy = before(&net).await;
     settle(net.el(0), Some(Fault::Down)).await;

@@ -53,7 +53,7 @@ async fn out_of_phase(scene: &Scene) {
 }
 
 #[test]
-fn calls_are_spread_evenly_over_equal_nodes_however_fast_the_chain_is() {
+fn calls_are_spread_evenly_however_fast_the_chain_is() {
     for block in [100, 250, 1_000, 2_000, 12_000] {
         println!("a block each {block} ms");
         play(SEED, async {
@@ -103,7 +103,7 @@ fn calls_are_spread_evenly_over_equal_nodes_however_fast_the_chain_is() {
 }
 
 #[test]
-fn calls_stay_with_the_primary_of_a_fast_chain_whichever_node_is_a_little_later() {
+fn calls_stay_with_the_primary_of_a_fast_chain() {
     for block in [100, 250] {
         for late in [0, 1] {
             println!("a block each {block} ms, node {late} late by 400 ms");
@@ -194,7 +194,7 @@ struct Return {
 }
 
 #[test]
-fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_shown() {
+fn after_an_outage_calls_wait_for_the_height_clients_were_shown() {
     let far = 20;
     for case in [
         // Far behind, and the other comes up soon.
@@ -255,7 +255,7 @@ fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_show
 }
 
 #[test]
-fn who_was_away_before_the_height_was_seen_is_not_waited_for() {
+fn a_node_away_before_the_height_was_seen_is_not_waited_for() {
     for lies in [false, true] {
         play(SEED, async {
             let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
@@ -290,7 +290,7 @@ fn a_single_node_that_begins_anew_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_to_consensus_nodes_wait_for_the_slot_that_clients_were_shown_as_calls_do() {
+async fn beacon_requests_wait_for_the_slot_that_clients_were_shown() {
     let net = Net::default();
     let options = Options { execution: 0, consensus: 2, initial_blocks: 100, ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
@@ -358,7 +358,7 @@ async fn a_call_that_loses_its_place_goes_to_a_node_that_serves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_loses_its_place_is_refused_once_where_no_node_serves() {
+async fn a_call_that_loses_its_place_is_refused_once_without_a_node() {
     let net = Net::default();
     let (devnet, proxy, mut greedy) = full_queue(&net).await;
     let mut other = proxy.client().await;

@@ -42,7 +42,7 @@ async fn first_and_well(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static)
 }
 
 #[tokio::test]
-async fn a_node_that_closes_idle_connections_costs_no_call_neither_reads_nor_transactions() {
+async fn a_node_that_closes_idle_connections_costs_no_call() {
     // Without a word of warning: the connection just ends behind each answer, or at the next
     // request.
     let closes = Origin::start(|seen| Reply::Last(ok(answer(seen.id(), &seen.params())))).await;
@@ -206,7 +206,7 @@ async fn answers_come_through_whole_however_the_node_frames_them() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_asked_of_another_node() {
+async fn a_call_without_an_answer_is_asked_of_another_node() {
     let html = "<html><body>Bad Gateway</body></html>";
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("204", b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
@@ -369,7 +369,7 @@ async fn results_pass_unchanged_in_every_order_of_members() {
 }
 
 #[tokio::test]
-async fn an_error_is_asked_of_another_node_unless_it_is_the_calls_for_certain() {
+async fn an_error_is_asked_of_another_node_unless_it_is_the_calls() {
     let cases = [
         (-32603, "Internal error", true),
         (-32005, "limit exceeded", true),
@@ -394,7 +394,7 @@ async fn an_error_is_asked_of_another_node_unless_it_is_the_calls_for_certain() 
 }
 
 #[tokio::test]
-async fn when_every_node_errs_the_first_real_answer_goes_back_as_it_was() {
+async fn when_every_node_errs_the_first_real_answer_goes_back() {
     let words = "{ \"error\" : {\"message\":\"missing trie node\", \"data\" : [1.50], \"code\":-32000},\n \"id\":1, \"jsonrpc\":\"2.0\"}\n";
     let page = Origin::start(|_| Reply::Bytes(response("502 Bad Gateway", "", "<html>"))).await;
     let first = Origin::start(move |seen| Reply::answer(seen, words)).await;
@@ -417,7 +417,7 @@ async fn when_every_node_errs_the_first_real_answer_goes_back_as_it_was() {
 const MIB: usize = 1 << 20;
 
 #[tokio::test]
-async fn a_client_that_does_not_read_makes_the_node_wait_and_then_gets_all_of_50_mb() {
+async fn a_client_that_does_not_read_yet_gets_all_of_50_mb_later() {
     for framed_by_length in [true, false] {
         let written = Arc::new(AtomicUsize::new(0));
         let count = written.clone();

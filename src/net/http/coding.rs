@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_swells_comes_in_pieces_and_what_is_not_so_coded_is_refused() {
+    fn a_body_that_swells_comes_in_pieces_and_bad_coding_is_refused() {
         let (whole, longest) = decoded(Coding::Gzip, &gzip(&vec![b'0'; 50 << 20]), 8192).unwrap();
         assert_eq!(whole.len(), 50 << 20);
         assert!(longest < 1 << 20, "a piece of {longest} bytes");

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn a_response_that_can_be_read_in_two_ways_is_refused() {
         for text in [
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_to_head_has_no_body_and_its_fields_can_be_asked_for() {
+    fn a_response_to_head_has_no_body_and_readable_fields() {
         let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nRetry-After: 7\r\n\r\n"[..]);
         let head = Head::read(&mut buffer, true, &mut 0).unwrap().unwrap();
         assert!(head.framing.is_done());

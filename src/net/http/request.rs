@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_announced_and_so_is_an_empty_one_where_one_is_expected() {
+    fn a_body_is_announced_even_empty_where_one_is_expected() {
         for (method, framing, line) in [
             (Method::POST, Framing::Length(7), Some("content-length: 7\r\n\r\n")),
             (Method::POST, Framing::Length(0), Some("content-length: 0\r\n\r\n")),

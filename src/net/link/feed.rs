@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_is_told_where_events_are_missing_and_says_when_it_has_come_to_that() {
+    fn a_slow_reader_learns_where_events_are_missing() {
         let (mut feed, outlet, shared) = feed();
         for n in 0..MAX_WAITING {
             assert!(outlet.push(event(n)));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_ends_with_the_actor_behind_what_waits_and_a_dropped_one_says_so() {
+    fn a_feed_ends_with_the_actor_after_the_events_that_wait() {
         let (mut feed, outlet, shared) = feed();
         outlet.push(event(1));
         drop(outlet);

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_any_shape_go_out_as_our_own_and_come_back_as_they_were() {
+    fn ids_of_any_shape_are_replaced_and_restored() {
         for id in ["1", "null", "\"a\\\"}\"", "1.50e400", "123456789012345678901234567890", "-0", "\"\"", "\"é\""] {
             let raw = format!(r#"{{ "id" : {id} ,"method":"eth_call","params":[{{"id":1}}] }}"#);
             let start = 9;

@@ -95,7 +95,7 @@ fn trouble(fault: Fault) -> Result<Probe, Trouble> {
 use Verdict::{ElOffline, Lagging, Optimistic, Suspect, Syncing, Up, WrongChain};
 
 #[test]
-fn what_consensus_nodes_say_becomes_verdicts() {
+fn the_words_of_consensus_nodes_become_verdicts() {
     let condition = Condition::default;
     for (answers, verdicts) in [
         (vec![at(100), at(100)], vec![Up, Up]),
@@ -129,7 +129,7 @@ fn what_consensus_nodes_say_becomes_verdicts() {
 }
 
 #[test]
-fn nodes_that_fall_behind_the_clock_lag_though_they_are_the_majority() {
+fn nodes_behind_the_clock_lag_though_they_are_the_majority() {
     for (slot, verdict) in [(94, Lagging(6)), (95, Up)] {
         let mut bench = Bench::new(3, None);
         assert_eq!(bench.settled(&[Ok(at(100)), Ok(at(100)), Ok(at(100))]), [Up, Up, Up]);
@@ -139,7 +139,7 @@ fn nodes_that_fall_behind_the_clock_lag_though_they_are_the_majority() {
 }
 
 #[test]
-fn the_chain_is_the_one_that_most_serve_of_those_that_the_operator_wants() {
+fn the_chain_is_that_of_most_nodes_that_the_operator_wants() {
     for (expected, answers, verdicts, prevails) in [
         (None, vec![on(1, "a"), on(1, "a"), on(1, "b")], vec![Up, Up, WrongChain], "a"),
         (None, vec![on(1, "b"), on(1, "a"), on(1, "a")], vec![WrongChain, Up, Up], "a"),
@@ -168,7 +168,7 @@ fn the_chain_stays_the_one_before_when_a_node_changes_sides() {
 }
 
 #[test]
-fn a_syncing_node_that_proves_itself_has_no_head_to_measure_others_by() {
+fn a_syncing_node_that_proves_itself_measures_no_other() {
     let mut bench = Bench::new(2, None);
     bench.settled(&[Ok(at(100)), Ok(at(100))]);
     let silent = trouble(Fault::Silent);
@@ -209,7 +209,7 @@ fn heights(bench: &Bench) -> (Option<u64>, Option<u64>) {
 }
 
 #[test]
-fn what_a_node_was_asked_before_it_told_of_a_block_does_not_take_the_block_back() {
+fn an_answer_from_before_a_pushed_block_takes_nothing_back() {
     let mut bench = Bench::new(1, None);
     let asked = |slot, after| {
         let asked = bench.start + Duration::from_secs(after);
@@ -228,7 +228,7 @@ fn what_a_node_was_asked_before_it_told_of_a_block_does_not_take_the_block_back(
 }
 
 #[test]
-fn a_block_below_the_head_that_a_node_tells_of_has_it_probed_and_takes_nothing_back() {
+fn a_pushed_block_below_the_head_has_the_node_probed() {
     let mut bench = Bench::new(1, None);
     bench.step(Input::Probed(0, Ok(at(100))));
     let news = told(&bench, 98, 2);

@@ -180,7 +180,7 @@ async fn where_events_come_from_another_node_so_do_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vote_is_for_the_head_told_though_the_node_that_told_it_is_gone() {
+async fn a_vote_is_for_the_head_told_by_a_node_that_is_gone() {
     let mut stage = Stage::set().await;
     let heard = stage.listen().await;
     stage.until_view("cl-1").await;
@@ -227,7 +227,7 @@ async fn without_events_requests_go_home_when_an_epoch_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_takes_its_word_back_again_and_again_moves_nobody_each_time() {
+async fn a_node_that_keeps_taking_its_word_back_moves_no_client() {
     for fault in [Fault::ElOffline, Fault::Optimistic, Fault::Syncing] {
         let stage = Stage::set().await;
         assert_eq!(stage.view().await.0, "cl-1");

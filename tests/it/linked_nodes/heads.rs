@@ -81,7 +81,7 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pushed_head_is_in_the_snapshot_at_once_and_its_header_is_told_to_whoever_listens() {
+async fn a_pushed_head_is_in_the_snapshot_and_told_at_once() {
     let bench = Bench::new(RARELY, Options { execution: 1, ..Options::default() }).await;
     let (before, probes) = (bench.head(), bench.probes());
     assert!(!bench.pool.is_pushing(0), "it has told of nothing yet");
@@ -101,7 +101,7 @@ async fn a_pushed_head_is_in_the_snapshot_at_once_and_its_header_is_told_to_whoe
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_pushes_a_reorganisation_is_never_shown_below_where_it_was() {
+async fn a_node_that_pushes_a_reorganisation_never_falls_below() {
     let bench = Bench::new(RARELY, Options { execution: 2, ..Options::default() }).await;
     let before = bench.head();
     let mut heights = Vec::new();

@@ -48,7 +48,7 @@ async fn asks(proxy: &Proxy) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_for_byte() {
+async fn nodes_are_probed_and_called_over_links_byte_for_byte() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 1).await;
     for id in ["1", "\"a\\\"}\"", "1.50e400", "123456789012345678901234567890", "-0", "null", "\"\""] {
@@ -72,7 +72,7 @@ async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_whose_link_is_lost_is_answered_by_another_node_and_the_one_that_lost_it_proves_itself_anew() {
+async fn a_read_whose_link_is_lost_is_answered_by_another_node() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[WHO]));
@@ -85,7 +85,7 @@ async fn a_read_whose_link_is_lost_is_answered_by_another_node_and_the_one_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_raw_transaction_whose_answer_is_lost_with_the_link_is_sent_again_and_the_client_has_its_hash() {
+async fn a_raw_transaction_lost_with_the_link_is_sent_again() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[SEND]));
@@ -97,7 +97,7 @@ async fn a_raw_transaction_whose_answer_is_lost_with_the_link_is_sent_again_and_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_whose_answer_is_lost_with_the_link_is_never_sent_twice() {
+async fn a_transaction_lost_with_the_link_is_never_sent_twice() {
     const UNSAFE: &str = "eth_sendTransaction";
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
@@ -113,7 +113,7 @@ async fn a_transaction_whose_answer_is_lost_with_the_link_is_never_sent_twice() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hanging_one_owes_answers_and_is_left_by_the_calls_that_may_move() {
+async fn a_hanging_node_is_left_by_the_calls_that_may_move() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 2).await;
     devnet.el(0).set_fault(Fault::Hang);
@@ -124,7 +124,7 @@ async fn a_hanging_one_owes_answers_and_is_left_by_the_calls_that_may_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after_it_is_back() {
+async fn a_primary_that_is_cut_is_out_at_once_and_soon_back() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 2).await;
     assert!(asks(&proxy).await.contains("el-1"));
@@ -168,7 +168,7 @@ async fn a_mute_one_has_its_link_opened_anew_and_is_not_out_for_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_waited_for_one_reach_it_in_the_order_of_their_arrival() {
+async fn calls_that_waited_reach_the_node_in_their_order() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 1).await;
     devnet.el(0).set_fault(Fault::Down);

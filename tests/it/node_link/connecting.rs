@@ -24,7 +24,7 @@ use tokio_rustls::{
 use super::peer::{Dials, Linked, Node, Peer, SOON, TIMEOUTS, linked, target};
 
 #[tokio::test(start_paused = true)]
-async fn the_handshake_carries_the_urls_path_the_nodes_headers_and_its_user() {
+async fn the_handshake_carries_the_path_the_headers_and_the_user() {
     for (user, more, authorization) in
         [("user:pass@", None, "Basic dXNlcjpwYXNz"), ("", Some(("authorization", "Bearer token")), "Bearer token")]
     {
@@ -48,7 +48,7 @@ async fn the_handshake_carries_the_urls_path_the_nodes_headers_and_its_user() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_cannot_be_reached_is_tried_again_with_growing_pauses_until_it_can() {
+async fn an_unreachable_node_is_tried_again_with_growing_pauses() {
     let (mut node, dial) = Node::new();
     node.set(Dials::Refused);
     let linked = Linked::start(dial, target("ws://node/very-secret"));
@@ -105,7 +105,7 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_answers_the_handshake_with_something_else_is_told_by_its_status() {
+async fn a_refused_handshake_is_reported_with_its_status() {
     let (mut node, dial) = Node::new();
     let linked = Linked::start(dial, target("ws://node/very-secret"));
     let mut changes = linked.link.changes();
@@ -125,7 +125,7 @@ async fn a_node_that_answers_the_handshake_with_something_else_is_told_by_its_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_knows_that_the_node_is_back_need_not_wait_for_the_pause() {
+async fn a_node_known_to_be_back_is_dialled_without_a_pause() {
     let (mut node, dial) = Node::new();
     node.set(Dials::Refused);
     let linked = Linked::start(dial, target("ws://node"));
@@ -190,7 +190,7 @@ async fn tls(node: &mut Node, acceptor: &TlsAcceptor) -> io::Result<TlsStream<Du
 
 // Not with the test's clock: certificates are good for a time.
 #[tokio::test]
-async fn wss_is_spoken_to_a_node_whose_authority_is_named_and_survives_its_loss() {
+async fn wss_to_a_node_of_a_named_authority_survives_its_loss() {
     let (issuer, acceptor) = authority("node.example");
     let (mut node, dial) = Node::new();
     let mut target = target("wss://node.example/key");

@@ -113,7 +113,7 @@ fn endings() -> Vec<(&'static str, Ending, Duration, &'static str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_a_connection_ends_calls_and_feeds_hear_of_it_and_the_next_one_takes_over() {
+async fn however_a_connection_ends_the_next_one_takes_over() {
     for (name, end, after, why) in endings() {
         let (linked, mut node, mut peer) = linked().await;
         let (feed, ()) = tokio::join!(linked.link.subscribe("eth_subscribe", "[]".into()), peer.grant("0x1"));
@@ -153,7 +153,7 @@ async fn however_a_connection_ends_calls_and_feeds_hear_of_it_and_the_next_one_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_takes_nothing_is_left_and_what_was_not_written_was_not_sent() {
+async fn a_node_that_takes_nothing_is_left_and_gets_no_unsent_call() {
     let (linked, _node, peer) = linked().await;
     let long = format!(r#"{{"id":1,"method":"eth_call","params":["{}"]}}"#, "x".repeat(4 * PIPE));
     let mut first = Box::pin(linked.link.call(long.as_bytes(), Some(6..7)));

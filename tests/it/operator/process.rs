@@ -40,7 +40,7 @@ fn until_it_runs(process: &mut Binary) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_ending() {
+async fn a_reload_that_waits_for_a_silent_node_delays_no_shutdown() {
     let origin = Origin::echo().await;
     // Takes connections, and says nothing on them.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,6 +8,7 @@ pub mod answer;
 mod attempt;
 mod choice;
 mod ending;
+pub mod front;
 pub mod hold;
 pub mod kept;
 mod known;
@@ -17,6 +18,7 @@ mod promise;
 pub mod rest;
 mod settle;
 mod terms;
+pub mod whole;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -46,7 +48,7 @@ use crate::{
         refusal::Refusal,
         rpc::Request,
     },
-    metrics::{CallMetrics, CallOutcome, Metrics},
+    metrics::{CallMetrics, Metrics},
     pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
 };
 
@@ -112,21 +114,21 @@ impl Calls {
     /// Runs one call to its end. `alarm` is the client's timer.
     pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
         let method = Method::of(&request.method);
-        let mut ending = Ending { calls: self, method, arrived: terms.arrived, counted: false };
-        let outcome = match method.class {
+        let mut ending = Ending::new(self, method, terms.arrived);
+        let outcome = self.answer(request, method, terms, alarm).await;
+        ending.count(match &outcome {
+            Outcome::Answered(answer) => Ok(answer.kind),
+            Outcome::Refused(refusal) => Err(refusal),
+        });
+        outcome
+    }
+
+    async fn answer(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
+        match method.class {
             // In a box, so that other calls do not pay for its size.
             Class::Filter => Box::pin(self.kept(request, method, terms, alarm)).await,
             _ => self.exchange(request, method, terms, alarm).await,
-        };
-        ending.count(match &outcome {
-            Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
-            Outcome::Answered(_) => CallOutcome::NodeError,
-            Outcome::Refused(Refusal::Unserved(why)) => (*why).into(),
-            Outcome::Refused(Refusal::Deadline) => CallOutcome::Deadline,
-            Outcome::Refused(Refusal::OutcomeUnknown) => CallOutcome::OutcomeUnknown,
-            Outcome::Refused(_) => CallOutcome::Refused,
-        });
-        outcome
+        }
     }
 
     async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
@@ -152,7 +154,7 @@ impl Calls {
                 kind: Kind::of_method(method.place, &request.method),
                 tried: if moved.is_some() { Vec::new() } else { terms.avoid.to_vec() },
                 attempts: 0,
-                lost: 0,
+                lost: if moved.is_some() { 0 } else { u32::try_from(terms.avoid.len()).unwrap_or(u32::MAX) },
                 may_have_arrived,
                 unsure: may_have_arrived,
                 best: None,
@@ -171,6 +173,10 @@ impl Calls {
                 Ok(mut answer) => {
                     if let Some(id) = request.id {
                         answer.set_id(id);
+                    }
+                    if moved.is_some() {
+                        // It is a node of another pool than the caller knows.
+                        answer.node = None;
                     }
                     return Outcome::Answered(answer);
                 }

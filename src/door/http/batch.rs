@@ -16,11 +16,12 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
+        front::Entry as Called,
     },
     config::Verify,
     domain::{
         refusal::Refusal,
-        rpc::{self, Body, NotARequest, Request},
+        rpc::{self, Body},
     },
     memory::{CALL, Claim, Full},
     net::exchange::Broken,
@@ -64,7 +65,7 @@ impl Batch {
     pub(super) fn new(
         calls: &Arc<Calls>,
         body: &Bytes,
-        entries: &[Result<Request<'_>, NotARequest<'_>>],
+        entries: &[Called<'_>],
         headers: &[u8],
         arrived: Instant,
         asker: Asker<'_>,

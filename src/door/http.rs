@@ -164,7 +164,6 @@ async fn answer(
             let terms = Terms {
                 headers,
                 arrived,
-                avoid: &[],
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,

@@ -127,12 +127,7 @@ impl Client {
     }
 
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
-    async fn batch(
-        &self,
-        network: &Network,
-        entries: &[Entry<'_>],
-        arrived: Instant,
-    ) -> Result<(), Closing> {
+    async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
         let share = Share::new(self.mailbox.memory());
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
@@ -250,7 +245,6 @@ impl Client {
         let terms = Terms {
             headers: &self.headers,
             arrived,
-            avoid: &[],
             // A client would have to close its connection on a message that is not whole.
             verify: Verify::All,
             // A WebSocket of which one side is closed is over.
@@ -260,7 +254,7 @@ impl Client {
             longest: self.max_outbound.saturating_sub(2),
             caller: Some(&self.caller),
         };
-        let Whole { text, receipt } = calls.run_whole(request, terms, alarm, &part).await?;
+        let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
         part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
         Ok(text)
     }

@@ -1,4 +1,4 @@
-//! What the command line says instead of a file, or on top of it.
+//! Settings that the command line gives instead of a file, or on top of one.
 
 use super::{
     name::NetworkName,
@@ -13,7 +13,8 @@ use crate::domain::layer::Layer;
 /// Flags of `steadfast run`, as they were typed. No `Debug`: the URLs may hold keys.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `--el`: each value the `http(s)` URL, the `ws(s)` URL, or both with a comma between, of one primary execution node.
+    /// `--el`: each value the `http(s)` URL, the `ws(s)` URL, or both with a comma between, of one
+    /// primary execution node.
     pub el: Vec<String>,
     /// `--el-backup`: likewise, backups.
     pub el_backup: Vec<String>,

@@ -1,4 +1,4 @@
-//! One chain and its nodes.
+//! A chain and its nodes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::layer::Layer;
 
-/// One chain and its nodes: primaries first, then backups, each in the order of the file.
+/// A chain and its nodes: primaries first, then backups, each in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its name, and the path it is served under.
@@ -25,7 +25,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// The networks of the file: the default one from `root` itself if it has nodes, then the others by name.
+    /// The networks of the file: the default one from `root` itself if it has nodes, then the
+    /// others by name.
     pub(super) fn read_all(root: &mut Reader<'_>) -> Vec<Self> {
         let mut networks = Vec::new();
         let default = Self::read(root, NetworkName::default_network());

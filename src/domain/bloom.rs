@@ -23,7 +23,7 @@ impl Bloom {
         [0, 2, 4].map(|at| u16::from_be_bytes([hash[at], hash[at + 1]]) & 2047)
     }
 
-    /// Whether all these bits are set. If not, no log of the block has what they are of.
+    /// Whether all these bits are set. If not, no log of the block has the item of these bits.
     pub fn has(&self, bits: Bits) -> bool {
         // Bit 0 is the lowest of the last byte.
         bits.iter().all(|&bit| self.0[255 - usize::from(bit / 8)] & (1 << (bit % 8)) != 0)

@@ -8,17 +8,17 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// The body is not JSON; says why.
     NotJson(String),
-    /// The body is JSON and no request; the text says why.
+    /// A text is JSON and no request; says why.
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),
     /// Subscriptions need a connection that can carry notifications.
     NeedsWebSocket,
-    /// The params are wrong; says what.
+    /// The params are wrong; says how.
     Params(String),
     /// There is no filter of this id, or none any more.
     NoFilter,
-    /// None of the nodes that could serve it would: what the first of them said.
+    /// All nodes that could serve the subscription refused it: the words of the first.
     OfNodes {
         /// The error code.
         code: i32,
@@ -59,7 +59,7 @@ pub enum Unserved {
     Failed,
     /// The nodes take no more connections.
     Full,
-    /// This machine lacks what a connection to a node needs, such as file descriptors.
+    /// This machine lacks a resource for a connection to a node, such as file descriptors.
     Exhausted,
 }
 

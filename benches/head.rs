@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use divan::{Bencher, counter::BytesCount};
-use steadfast::net::wire::Head;
+use steadfast::net::http::head::Head;
 
 /// geth's answer to a small call.
 const GETH: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nVary: Origin\r\n\

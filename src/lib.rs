@@ -38,11 +38,11 @@
 //! 4. [`route::next`] picks the node from the pool's newest [`Snapshot`](pool::snapshot::Snapshot):
 //!    usable nodes first, then those that have the highest block that clients were shown, then
 //!    primaries.
-//! 5. [`net::upstream::Upstream::post`] writes the call with an id of the proxy's own and waits for
+//! 5. [`net::http::Upstream::post`] writes the call with an id of the proxy's own and waits for
 //!    the head of the response. The client's task does all of this; there is no task for each
 //!    connection to a node.
 //! 6. The connection breaks. The error says that the call may have arrived
-//!    ([`net::upstream::Error::may_have_arrived`]); for a read that does not matter, and for a
+//!    ([`net::http::Error::may_have_arrived`]); for a read that does not matter, and for a
 //!    transaction that is not known by its hash this is where the client is told
 //!    [`OutcomeUnknown`](domain::refusal::Refusal::OutcomeUnknown).
 //! 7. [`pool::Pool::doubt`] has the first node probed at once, and steps 4 and 5 are repeated: the

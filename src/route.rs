@@ -1,4 +1,7 @@
-//! Floor 4, choice: which node a call goes to next. Pure: a function of its arguments.
+//! Floor 4, choice: which node a call goes to next, and which nodes are avoided. Pure: every fact
+//! that is weighed is handed over.
+
+pub mod avoided;
 
 use crate::{config::Policy, domain::method::Class, pool::snapshot::Snapshot};
 

@@ -7,7 +7,6 @@
 //! ([`courier`]), through their [`mailbox`].
 
 mod audience;
-mod choice;
 mod courier;
 mod filters;
 mod heads;

@@ -53,7 +53,7 @@ impl Calls {
     }
 
     pub(super) fn is_blocked(&self, request: &Request<'_>, method: Method) -> bool {
-        let is_blocked = self.blocked.get(method.place).copied();
+        let is_blocked = self.blocked.get(method.id.0).copied();
         is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method))
     }
 

@@ -209,7 +209,7 @@ impl Driver {
     fn poll(&mut self) {
         self.polled = Instant::now();
         if let Some(active) = self.pool.snapshot().active {
-            self.pool.doubt(active);
+            self.pool.probe_now(active);
         }
     }
 }
@@ -259,7 +259,7 @@ async fn ask(pool: &Pool, node: usize, method: &str, params: &str) -> Option<Blo
         },
         Ok(Err(refused)) => refused.text,
         Err(trouble) => {
-            pool.doubt(node);
+            pool.probe_now(node);
             trouble.text
         }
     };

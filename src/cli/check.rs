@@ -9,13 +9,14 @@ use super::{block_on, table::table};
 use crate::{
     app::World,
     config::{Config, Network, Node as Settings},
-    domain::{chain::Chain, verdict::Layer},
+    domain::{chain::Chain, layer::Layer},
     metrics::Metrics,
     pool::{
-        board::{Probe, Trouble, near},
         clock,
+        health::Trouble,
         node::Node,
-        probe::{misplaced, probe},
+        probe::{Probe, misplaced, probe},
+        state::near,
     },
 };
 

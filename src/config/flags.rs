@@ -3,11 +3,12 @@
 use super::{
     name::NetworkName,
     network::{Network, all_different},
-    node::{Layer, Node, Tier, http_url},
+    node::{Node, Tier, http_url},
     problem::Invalid,
     reading::Reading,
     url::Url,
 };
+use crate::domain::layer::Layer;
 
 /// Flags of `steadfast run`, as they were typed. No `Debug`: the URLs may hold keys.
 #[derive(Clone, Default, PartialEq, Eq)]

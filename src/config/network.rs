@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{
     name::NetworkName,
-    node::{Layer, Node, Tier},
+    node::{Node, Tier},
     reader::Reader,
     reading::{Reading, join},
     url::Url,
 };
+use crate::domain::layer::Layer;
 
 /// A chain and its nodes: primaries first, then backups, each in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Network {
 }
 
 fn read_layer(r: &mut Reader<'_>, layer: Layer) -> Vec<(String, Node)> {
-    let mut section = r.section(layer.key());
+    let mut section = r.section(layer.as_str());
     let mut nodes = Vec::new();
     for (key, tier) in [("primary", Tier::Primary), ("backup", Tier::Backup)] {
         for (position, r) in section.tables(key).into_iter().enumerate() {

@@ -11,24 +11,7 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use super::{
     ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
 };
-
-/// Which half of Ethereum a node speaks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layer {
-    /// Execution: JSON-RPC.
-    El,
-    /// Consensus: the beacon API.
-    Cl,
-}
-
-impl Layer {
-    pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::El => "el",
-            Self::Cl => "cl",
-        }
-    }
-}
+use crate::domain::layer::Layer;
 
 /// Whose turn a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,8 +65,8 @@ impl Node {
     /// its tier.
     pub(super) fn default_name(layer: Layer, tier: Tier, position: usize) -> NodeName {
         let name = match tier {
-            Tier::Primary => format!("{}-{}", layer.key(), position + 1),
-            Tier::Backup => format!("{}-backup-{}", layer.key(), position + 1),
+            Tier::Primary => format!("{}-{}", layer.as_str(), position + 1),
+            Tier::Backup => format!("{}-backup-{}", layer.as_str(), position + 1),
         };
         name.parse().expect("layer, tier and number make a name")
     }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::json::Scanner;
 
-/// The outcome as far as the first bytes of a node's response tell.
+/// The finding in the first bytes of a node's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// A result. `id` is where the id stands, when it came before the result; `value` is where the
@@ -19,8 +19,8 @@ pub enum Beginning {
         /// Offset of the first byte of the result.
         value: usize,
     },
-    /// No result, or not for certain: an error, or a null result, which may stand beside one. The
-    /// whole tells.
+    /// No result, or none for certain: an error, or a null result, which may stand beside an error.
+    /// Only the whole response decides.
     Unsure,
     /// More bytes are needed.
     Incomplete,
@@ -74,11 +74,11 @@ fn look(text: &[u8]) -> Result<Beginning, bool> {
 pub struct Envelope {
     /// Where the id stands, if there is one.
     pub id: Option<Range<usize>>,
-    /// The outcome that the response states.
+    /// The response's outcome.
     pub content: Content,
 }
 
-/// The outcome that a response states, and the places of its parts.
+/// The outcome of a response, and its place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A result.
@@ -200,14 +200,14 @@ pub struct NodeError<'a> {
     pub data: Option<&'a RawValue>,
 }
 
-/// Whom an error speaks of.
+/// Whether the call or the node is to blame for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The call: every node would say so.
     Caller,
     /// The node: another may answer.
     Node,
-    /// Uncertain by one node's word: if a second node says so too, the call is to blame.
+    /// The word of one node does not decide: if a second node says the same, the call is to blame.
     Unknown,
 }
 
@@ -222,7 +222,7 @@ impl<'a> NodeError<'a> {
         serde_json::from_slice::<Response<'a>>(text).ok().map(|response| response.error)
     }
 
-    /// Whom the error speaks of, as far as can be told.
+    /// Whether the call or the node is to blame, as far as the error shows.
     pub fn blame(&self) -> Blame {
         const OF_THE_NODE: [&str; 46] = [
             // Full, for now.
@@ -233,7 +233,7 @@ impl<'a> NodeError<'a> {
             "rate limit",
             "too many requests",
             "daily request count exceeded",
-            // Words for data that the node does not have, or not yet.
+            // Data that the node does not have, or not yet.
             "missing trie node",
             "header not found",
             "header for hash not found",
@@ -248,7 +248,7 @@ impl<'a> NodeError<'a> {
             "not synced",
             "still syncing",
             "is syncing",
-            // Words for a method that the node does not offer.
+            // Methods that the node does not offer.
             "method not found",
             "method does not exist",
             "does not exist/is not available",
@@ -259,7 +259,7 @@ impl<'a> NodeError<'a> {
             "not whitelisted",
             "not available on",
             "not allowed",
-            // Words for a call that is too much for the node.
+            // Work that is too much for the node.
             "block range",
             "range is too large",
             "range too large",
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_alien() {
+    fn a_text_that_is_no_response_is_alien() {
         for text in ["<html>", "{}", "[]", "null", r#"{"id":1}"#, r#"{"jsonrpc":"2.0" x"#, "Internal Server Error"] {
             assert_eq!(peek(text.as_bytes()), Beginning::Alien, "{text}");
         }

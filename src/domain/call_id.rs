@@ -34,7 +34,7 @@ impl CallId {
         written == self.as_bytes() || written == b"null"
     }
 
-    /// Its digits.
+    /// The id's digits.
     pub fn as_bytes(&self) -> &[u8] {
         &self.digits[self.start..]
     }

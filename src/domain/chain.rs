@@ -10,17 +10,17 @@ use super::hex;
 pub const USUAL_EPOCH: u64 = 32;
 const USUAL_SLOT: Duration = Duration::from_secs(12);
 /// The most that a chain may have, in milliseconds and in slots: more is a node's mistake, and
-/// taken as if not told.
+/// counts as left out.
 const LONGEST_SLOT: u64 = 3_600_000;
 const LONGEST_EPOCH: u64 = 65_536;
 
-/// The chain that a node says it serves. Nodes do not all tell the same fields: a field that one
-/// leaves out is no difference.
+/// The chain that a node says it serves. Nodes do not all say the same of it: what one leaves out
+/// is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The chain id of the execution side; a consensus node need not say it.
     pub id: Option<u64>,
-    /// The chain as a consensus node tells it; `None` for an execution node.
+    /// The chain by a consensus node's word; `None` for an execution node.
     pub beacon: Option<Arc<Beacon>>,
 }
 
@@ -38,10 +38,10 @@ pub struct Beacon {
 }
 
 impl Chain {
-    /// The chain that nodes of one side are to serve, by what each has `told`, in the order of the
-    /// configuration: one of the id that the operator `named`, or else that most of them serve;
-    /// among equals the one `before`, then the first. A field that one of them leaves out is taken
-    /// from the others.
+    /// The chain that nodes of one side are to serve, by the chain that each has `told`, in the
+    /// order of the configuration: a chain of the id that the operator `named`, or else the chain
+    /// that most of them serve; among equals the chain `before`, then the first. A fact that a node
+    /// leaves out is taken from the others.
     pub fn prevailing<'a, T>(told: T, before: Option<&Self>, named: Option<u64>) -> Option<Self>
     where
         T: Iterator<Item = &'a Self> + Clone,
@@ -78,7 +78,7 @@ impl Chain {
         is_of_one_genesis && agree(self.id, other.id)
     }
 
-    /// Takes unknown fields from `other`, if that is the same chain.
+    /// Takes unknown facts from `other`, if that is the same chain.
     fn completed_by(mut self, other: &Self) -> Self {
         if !self.agrees_with(other) {
             return self;
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_spec_does_not_tell_or_writes_in_another_way_spoils_nothing() {
+    fn a_spec_that_leaves_facts_out_spoils_nothing() {
         let told = |fields: &str| {
             let Chain { id, beacon } = chain("5", fields);
             let beacon = beacon.unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_differ_by_genesis_though_their_id_is_one_and_not_by_what_is_left_out() {
+    fn chains_of_one_id_differ_by_genesis_and_not_by_omissions() {
         let ours = chain("5", WHOLE);
         let other = |root: &str| read(&genesis("5", root), &spec(WHOLE)).unwrap();
         assert!(ours.agrees_with(&other(&ROOT.to_ascii_lowercase())));
@@ -358,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_knows_before_genesis_the_others_complete() {
+    fn other_nodes_complete_a_chain_known_before_genesis() {
         let (early, ours) = (Chain::before_genesis(None), chain("5", WHOLE));
         assert_eq!(Chain::prevailing([&early, &ours].into_iter(), None, None), Some(ours.clone()));
         assert_eq!(Chain::prevailing([&early, &ours].into_iter(), Some(&early), None), Some(ours));
     }
 
     #[test]
-    fn the_chain_is_the_named_one_or_that_of_most_and_each_adds_what_it_knows() {
+    fn the_chain_is_the_named_one_or_else_that_of_most_nodes() {
         let (bare, slots, named) = (chain("5", ""), chain("5", r#""SECONDS_PER_SLOT":"12""#), chain("5", WHOLE));
         let other = chain("6", r#""DEPOSIT_CHAIN_ID":"2""#);
         let prevailing =
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(prevailing(&[&other, &bare, &named], None, None), Some(named.clone()));
         assert_eq!(prevailing(&[&other, &named], None, None), Some(other.clone()));
         assert_eq!(prevailing(&[&other, &bare], Some(&named), None), Some(named.clone()), "the one before");
-        // A node that says the operator's id is right, whatever others leave out.
+        // A node that names the operator's id is right, whatever others leave out.
         assert_eq!(prevailing(&[&bare, &bare, &other], None, Some(2)), Some(other.clone()));
         assert_eq!(prevailing(&[&named, &other], None, Some(2)), Some(other));
     }

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_words_of_a_quota_are_known_and_long_pages_are_not_searched() {
+    fn words_of_a_quota_are_known_and_long_pages_not_searched() {
         for text in ["error code: 1015", r#"{"message":"Too many requests"}"#, r#"{"error":"rate limit exceeded"}"#] {
             assert!(is_quota_in_words(text.as_bytes()), "{text}");
         }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_by_the_clock_of_who_wrote_it() {
+    fn retry_after_is_seconds_or_a_date_by_the_senders_clock() {
         let (noon, later) = ("Tue, 15 Nov 1994 12:00:00 GMT", "Tue, 15 Nov 1994 12:00:30 GMT");
         for (value, date, seconds) in [
             ("7", None, Some(7.0)),

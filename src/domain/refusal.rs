@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// The body is not JSON; says why.
     NotJson(String),
-    /// A text is JSON and no request; says why.
+    /// The body is JSON and no request; the text says why.
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),
@@ -20,9 +20,9 @@ pub enum Refusal {
     NoFilter,
     /// All nodes that could serve the subscription refused it: the words of the first.
     OfNodes {
-        /// Its error code.
+        /// The error code.
         code: i32,
-        /// Its words.
+        /// The message.
         message: String,
     },
     /// No node answered it, inside the hold time or after all attempts; says why.
@@ -41,7 +41,7 @@ pub enum Refusal {
     Limit {
         /// The configuration key that sets it.
         name: &'static str,
-        /// Its value, in the key's unit (calls or bytes).
+        /// The limit, in the key's unit (calls or bytes).
         limit: usize,
     },
 }

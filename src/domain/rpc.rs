@@ -29,11 +29,11 @@ pub struct Request<'a> {
 pub struct NotARequest<'a> {
     /// The id to answer with, where one could be told.
     pub id: Option<&'a [u8]>,
-    /// The mistake.
+    /// The fault in the text.
     pub why: &'static str,
 }
 
-/// The content of a body.
+/// The contents of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
     /// A single request.
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_but_no_request_is_told_with_its_id_where_it_has_one() {
+    fn json_that_is_no_request_is_refused_with_its_id() {
         for (text, expected) in [
             ("1", "a request is an object None"),
             ("{}", "method is missing None"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_malformed() {
+    fn a_body_that_is_not_json_is_malformed() {
         for text in ["", "{", r#"{"id":1}x"#, "\u{feff}{}", "[", "[1,]", r#"{"id":1,}"#, r#"{"a":"#] {
             assert!(peek(text.as_bytes(), 10).is_err(), "{text}");
         }

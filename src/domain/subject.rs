@@ -1,5 +1,5 @@
-//! The block, state or blobs that a request to the beacon API asks for: data that one node has and
-//! another may have pruned.
+//! Which block, state or blobs a request to the beacon API asks for: what one node has and another
+//! may have pruned.
 
 /// The kinds of data that nodes keep for different lengths of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Subject<'a> {
     pub kept: Kept,
     /// By which id: a slot, a root, or a name.
     pub id: &'a str,
-    /// Its slot, where the id tells.
+    /// The slot, where the id names one.
     pub slot: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_read_from_the_path() {
+    fn the_subject_is_read_from_the_path() {
         for (path, kept, slot) in [
             ("/eth/v1/beacon/blob_sidecars/100", Kept::Blobs, Some(100)),
             ("/eth/v1/beacon/blobs/head", Kept::Blobs, None),

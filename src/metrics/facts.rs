@@ -1,4 +1,4 @@
-//! The pools' knowledge of nodes, as gauges.
+//! The state of nodes and pools, as gauges.
 
 use prometric::prometheus::{IntGaugeVec, Opts};
 

@@ -13,11 +13,11 @@ const PROBE_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 /// A node as labels name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeLabels<'a> {
-    /// Its network.
+    /// The node's network.
     pub network: &'a str,
-    /// Its side of the network.
+    /// The node's side of the network.
     pub layer: &'a str,
-    /// Its name.
+    /// The node's name.
     pub node: &'a str,
 }
 
@@ -127,7 +127,7 @@ impl Metrics {
         }
     }
 
-    /// The node is gone: so are its series, whoever still has handles for them.
+    /// The node is gone: so are its series, even where handles for them are left.
     pub fn forget_node(&self, of: NodeLabels<'_>) {
         self.nodes.forget(of);
     }
@@ -170,12 +170,12 @@ impl LinkMetrics {
         Up(self.up.clone())
     }
 
-    /// Opened anew.
+    /// The WebSocket was opened anew.
     pub fn relinked(&self) {
         self.reconnects.inc();
     }
 
-    /// Found mute.
+    /// The WebSocket was found mute.
     pub fn mute(&self) {
         self.mute.inc();
     }
@@ -220,7 +220,7 @@ mod tests {
         assert!(series("gone") > series("stays"));
         metrics.forget_node(of("gone"));
         assert_eq!(series("gone"), 0);
-        // Calls under way there end.
+        // Calls that were under way there end.
         gone.ended(AttemptOutcome::Answered, 1.0);
         link.relinked();
         drop(up);

@@ -259,7 +259,7 @@ impl Filters {
                 && !std::mem::replace(&mut is_asked, true)
                 && let Some(active) = pool.snapshot().active
             {
-                pool.doubt(active);
+                pool.probe_now(active);
             }
             // Both arms are cancel-safe.
             let woken = timeout_at(until, async {

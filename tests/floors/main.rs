@@ -231,7 +231,7 @@ fn a_module_may_import_from_below() {
         ("src/cli/dev.rs", "use crate::devnet::Devnet; use reqwest::Client;"),
         ("src/devnet/serve.rs", "use crate::net::Listen; use super::hash; pub(crate) fn f() {}"),
         ("src/net/tcp.rs", "use tokio::net::TcpStream;"),
-        ("src/pool/board.rs", "use super::*; mod tests { use super::*; use crate::devnet::Devnet; }"),
+        ("src/pool/state.rs", "use super::*; mod tests { use super::*; use crate::devnet::Devnet; }"),
         (
             "src/domain/hex.rs",
             "use std::net::IpAddr; // crate::net, tokio\nconst A: &str = \"crate::pool::x tokio::net\";",
@@ -261,12 +261,12 @@ fn a_breach_is_found_with_its_file_and_line() {
         ),
         ("src/net.rs", "use super::pool::Pool;", "1: net (floor 2) must not import pool (floor 3)"),
         (
-            "src/pool/board.rs",
+            "src/pool/state.rs",
             "mod a { mod b { use super::super::super::super::call; } }",
             "1: pool (floor 3) must not import call",
         ),
         (
-            "src/pool/board.rs",
+            "src/pool/state.rs",
             "fn f(x: &'a str) -> Vec<crate::door::Door> {}",
             "1: pool (floor 3) must not import door (floor 7)",
         ),

@@ -23,7 +23,7 @@ use crate::{
         rpc::{self, Body, NotARequest, Request},
     },
     memory::{CALL, Claim, Full},
-    net::exchange::Broken,
+    net::http::Broken,
 };
 
 /// How many calls of a batch run at the same time.

@@ -292,7 +292,7 @@ impl Client {
                 Whole::Lost if !is_repeatable => return Err(Refusal::OutcomeUnknown),
                 Whole::Lost => {
                     if let Some(node) = node {
-                        calls.pool().doubt(node);
+                        calls.pool().probe_now(node);
                         lost.push(node);
                     }
                 }

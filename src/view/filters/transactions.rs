@@ -22,7 +22,8 @@ use super::Filters;
 use crate::{
     domain::refusal::{Refusal, Unserved},
     pool::{Pool, ask},
-    view::{Letter, Mailbox, Topics, choice::Avoided, refused::Refused},
+    route::avoided::Avoided,
+    view::{Letter, Mailbox, Topics, refused::Refused},
 };
 
 /// How often a filter at a node is polled.

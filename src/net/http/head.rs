@@ -1,7 +1,8 @@
 //! HTTP/1.1 as bytes, the client's half: how a response is framed. Pure.
 //!
-//! A client of our own, because a whole call costs less here than a general client's share of it (`docs/PERFORMANCE.md`), and
-//! because only the owner of the connection can tell whether a byte of a request may have reached the node.
+//! A client of our own, because a whole call costs less here than a general client's share of it
+//! (`docs/PERFORMANCE.md`), and because only the owner of the connection can tell whether a byte of
+//! a request may have reached the node.
 
 use std::mem::MaybeUninit;
 
@@ -10,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::coding::Coding;
 
 /// The longest response head accepted, in bytes.
-pub const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
 /// The longest line between chunks: a size, its extensions, or a trailer.
 const MAX_CHUNK_LINE: usize = 1024;
@@ -46,7 +47,7 @@ pub struct Head {
     pub coding: Coding,
     /// Whether that is undone before the body is seen.
     pub(super) is_decoded: bool,
-    /// The head's bytes, for those who want its fields.
+    /// The head's bytes, for readers of its fields.
     raw: Bytes,
 }
 
@@ -132,7 +133,8 @@ impl Head {
         if self.is_decoded { None } else { self.framing.remaining() }
     }
 
-    /// All header lines: name and value, in their order. What only speaks of a coding that is undone is left out.
+    /// All header lines: name and value, in their order. Headers that describe a coding that is
+    /// undone are left out.
     pub fn each_header(&self, mut take: impl FnMut(&str, &[u8])) {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
@@ -194,7 +196,8 @@ impl Framing {
         }
     }
 
-    /// Takes the next piece of the body off `buffer`. `None` when it is complete or needs more bytes.
+    /// Takes the next piece of the body off `buffer`. `None` when it is complete or needs more
+    /// bytes.
     ///
     /// # Errors
     /// When a chunk is malformed.
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn a_response_that_can_be_read_in_two_ways_is_refused() {
         for text in [
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_to_head_has_no_body_and_its_fields_can_be_asked_for() {
+    fn a_response_to_head_has_no_body_and_readable_fields() {
         let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nRetry-After: 7\r\n\r\n"[..]);
         let head = Head::read(&mut buffer, true, &mut 0).unwrap().unwrap();
         assert!(head.framing.is_done());

@@ -1,41 +1,57 @@
-//! The way of one request to a connection, and to another when that one was of no use.
+//! The client's retry rule: over which connection a request goes, and when once more over another.
+//!
+//! The rule: a request that may be sent twice goes once more over a fresh connection when its idle
+//! connection is closed within 200 ms, without a byte of an answer; and once more after a pause when
+//! the node closes a new connection at once. The reason: a node closes idle connections whenever it
+//! likes, and a full node closes new ones, so neither shows that the node is lost. A connection that
+//! is lost later was alive: the node had the request, and asking the same node again would only take
+//! as long again. Example: a call goes over a connection that was idle for a minute, and is reset
+//! after 3 ms: it is sent again over a fresh connection. If that one is lost too, the call has failed
+//! at this node.
 
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    exchange::{Broken, Conn},
-    places::{Caller, Grant, Rank},
-    upstream::{Error, Sending, Upstream},
+    Error, Sending, Upstream,
+    connection::{Broken, Conn},
+};
+use crate::{
+    domain::backoff::doubled,
+    net::places::{Caller, Grant, Rank},
 };
 
 /// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
 const PROBE: Duration = Duration::from_millis(500);
-/// How soon an idle connection turns out to have been closed. One that is lost later was alive when the request was sent: the node had
-/// it, and asking the same node again would only take as long again.
+/// How soon an idle connection turns out to be closed. A connection that is lost later was alive
+/// when the request was sent: the node had the request, and asking the same node again would only
+/// take as long again.
 const STALE: Duration = Duration::from_millis(200);
-/// How soon a node that is full closes a new connection: one that is closed later was closed for something else.
+/// How soon a node that is full closes a new connection: one that is closed later was closed for
+/// something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// How long a new connection is watched before anything is written, to a node that has shown that it can be full; and after the node
-/// closed the one before.
+/// How long a new connection is watched before anything is written, to a node that has shown that
+/// it can be full; and after the node closed the one before.
 const LOOK: Duration = Duration::from_millis(20);
 const LONG_LOOK: Duration = Duration::from_millis(100);
-/// After the node closed a new connection at once, up to this many times as long.
+/// The pause after the node closed a new connection at once, and the longest: each is twice the one
+/// before.
 const PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: u32 = 32;
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// How far a request has come, for whoever gives it up.
+/// How far a request has come, for a caller that gives it up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// It was sent before, and may have arrived: the connection was closed without a byte of an answer.
+    /// The request was sent before, and may have arrived: the connection was closed without a byte
+    /// of an answer.
     pub again: bool,
-    /// It waits for a connection: the node owes nothing.
+    /// The request waits for a connection: the node owes nothing.
     pub waits: bool,
 }
 
-/// One request under way.
-pub(super) struct Course<'a> {
+/// The tries of one request.
+pub(super) struct Retry<'a> {
     upstream: &'a Arc<Upstream>,
     rank: Rank,
     caller: Option<&'a Arc<Caller>>,
@@ -55,7 +71,7 @@ pub(super) struct Course<'a> {
     sent: Option<Instant>,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Retry<'a> {
     /// A request that waits for a connection `until` then, if that is bounded here.
     pub(super) fn new(
         upstream: &'a Arc<Upstream>,
@@ -82,7 +98,7 @@ impl<'a> Course<'a> {
     }
 
     /// The request is written from now on.
-    pub(super) fn sets_out(&mut self) {
+    pub(super) fn sent(&mut self) {
         self.sent = Some(Instant::now());
     }
 
@@ -105,7 +121,7 @@ impl<'a> Course<'a> {
     }
 
     fn must_be_fresh(&self) -> bool {
-        self.sending == Sending::Fresh || self.was_stale
+        self.sending == Sending::Once || self.was_stale
     }
 
     async fn open(&mut self) -> Result<Conn, Error> {
@@ -127,7 +143,7 @@ impl<'a> Course<'a> {
             };
             self.opened = Some(Instant::now());
             let is_learnt = self.upstream.places().is_learnt();
-            let look = match self.sending != Sending::Freely {
+            let look = match self.sending != Sending::Repeatable {
                 _ if self.is_suspicious || (self.was_stale && is_learnt) => LONG_LOOK,
                 true if is_learnt => LOOK,
                 true => Duration::ZERO,
@@ -180,7 +196,7 @@ impl<'a> Course<'a> {
     }
 
     async fn pause(&mut self) -> Result<(), Error> {
-        let pause = PAUSE * 2_u32.saturating_pow(self.refusals).min(LONGEST_PAUSE);
+        let pause = doubled(PAUSE, self.refusals, LONGEST_PAUSE);
         self.refusals += 1;
         self.progress.waits = true;
         if self.until().is_some_and(|until| Instant::now() + pause > until) {
@@ -196,17 +212,19 @@ impl<'a> Course<'a> {
     /// When it may not.
     pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
         let reused = conn.reused;
-        if self.sending != Sending::Freely || !matches!(broken, Broken::Lost { started: false, .. }) {
+        if self.sending != Sending::Repeatable || !matches!(broken, Broken::Lost { started: false, .. }) {
             return Err(Error::Broken { broken });
         }
         if self.is_suspicious {
-            // It is the request, then, or the node is going down.
+            // A second new connection was closed: the request is the cause, or the node is going
+            // down.
             self.upstream.places().cleared();
             return Err(Error::Broken { broken });
         }
         let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= STALE);
         if reused && !self.was_stale && is_soon {
-            // It may only mean that an idle connection had been closed: a fresh one tells what the node is really like.
+            // The idle connection may only have been closed; a fresh one shows whether the node is
+            // well.
             self.was_stale = true;
             self.progress.again = true;
             return Ok(());

@@ -1,30 +1,31 @@
-//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see [`super::upstream::Post`].
+//! A request of any kind, and how its head is written. JSON-RPC calls have a shorter way, see
+//! [`super::Post`].
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, header};
 
-use super::{
-    outgoing::Pieces,
-    places::{Caller, Rank},
+use super::{Sending, upload::Pieces};
+use crate::{
+    domain::target::Target,
+    net::places::{Caller, Rank},
 };
-use crate::domain::target::Target;
 
 /// A request to a node, but for its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Its method.
+    /// The method.
     pub method: &'a Method,
     /// Path and query below the node's own URL.
     pub target: &'a Target,
-    /// End-to-end headers. The node's own, where it has some of the same name, take their place; those of the message's framing must
-    /// not be among them.
+    /// End-to-end headers. The node's own, where it has some of the same name, take their place;
+    /// those of the message's framing must not be among them.
     pub headers: &'a HeaderMap,
-    /// Whether it must not be sent twice. It then goes over a connection that is opened for it, because an idle one may just be closing.
-    pub fresh: bool,
-    /// Whose it is.
+    /// How often it may be sent. A body that is streamed is sent once, whatever this says.
+    pub sending: Sending,
+    /// The rank among the requests that wait for a connection.
     pub rank: Rank,
-    /// The client, if it is a client's.
+    /// The client, if the request is a client's.
     pub caller: Option<&'a Arc<Caller>>,
 }
 
@@ -59,7 +60,8 @@ impl Body<'_> {
 }
 
 impl Request<'_> {
-    /// Writes the head, blank line included, with the headers of a node's `own` in the place of the client's.
+    /// Writes the head, blank line included, with the headers of a node's `own` in the place of the
+    /// client's.
     pub(super) fn write_head(
         &self,
         out: &mut Vec<u8>,
@@ -106,8 +108,14 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         let target = Target::parse("/key/eth/v1/x?a=b").unwrap();
-        let request =
-            Request { method: &method, target: &target, headers: &map, fresh: false, rank: Rank::Call, caller: None };
+        let request = Request {
+            method: &method,
+            target: &target,
+            headers: &map,
+            sending: Sending::Repeatable,
+            rank: Rank::Call,
+            caller: None,
+        };
         let own = [("Authorization".to_owned(), b"Bearer own".to_vec())];
         let mut out = Vec::new();
         request.write_head(&mut out, target.as_str(), "node:5052", &own, framing);
@@ -127,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_announced_and_so_is_an_empty_one_where_one_is_expected() {
+    fn a_body_is_announced_even_empty_where_one_is_expected() {
         for (method, framing, line) in [
             (Method::POST, Framing::Length(7), Some("content-length: 7\r\n\r\n")),
             (Method::POST, Framing::Length(0), Some("content-length: 0\r\n\r\n")),

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use bytes::{Buf, Bytes};
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-use super::wire::NotHttp;
+use super::head::NotHttp;
 
-/// How much is taken in at a time. What comes out of it is about a thousand times as much at most, so that a body that swells is never
-/// in memory as a whole: whoever takes the pieces counts them.
+/// How many coded bytes are decoded at a time. They become about a thousand times as many at most,
+/// so that a body that swells is never in memory as a whole: the reader counts the pieces.
 const STEP: usize = 256;
 
 /// How a body is coded.
@@ -21,7 +21,7 @@ pub enum Coding {
     Gzip,
     /// By zlib, or by the bare algorithm, since some understood that.
     Deflate,
-    /// In a way that we do not know, or in several.
+    /// In an unknown way, or in several.
     Unknown,
 }
 
@@ -56,7 +56,7 @@ impl Decoder {
     /// A decoder for `coding`; `None` where there is nothing to undo.
     ///
     /// # Errors
-    /// When nobody here knows how.
+    /// When the coding is unknown.
     pub(super) fn new(coding: Coding) -> Result<Option<Box<Self>>, NotHttp> {
         match coding {
             Coding::Identity => Ok(None),
@@ -133,7 +133,7 @@ impl Decoder {
 const BAD: NotHttp = NotHttp("the body is not coded as it says");
 
 fn take<D: Write>(decoder: &mut D, out: impl Fn(&mut D) -> &mut Vec<u8>) -> io::Result<Vec<u8>> {
-    // What it has decoded may wait in the decoder.
+    // Decoded bytes may wait in the decoder.
     decoder.flush()?;
     Ok(std::mem::take(out(decoder)))
 }
@@ -153,7 +153,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// What comes out of `coded`, which comes `step` bytes at a time, and the longest piece.
+    /// The body decoded from `coded`, which comes `step` bytes at a time, and the longest piece.
     fn decoded(coding: Coding, coded: &[u8], step: usize) -> Result<(Vec<u8>, usize), NotHttp> {
         let mut decoder = Decoder::new(coding)?.unwrap();
         let (mut whole, mut longest) = (Vec::new(), 0);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_swells_comes_in_pieces_and_what_is_not_so_coded_is_refused() {
+    fn a_body_that_swells_comes_in_pieces_and_bad_coding_is_refused() {
         let (whole, longest) = decoded(Coding::Gzip, &gzip(&vec![b'0'; 50 << 20]), 8192).unwrap();
         assert_eq!(whole.len(), 50 << 20);
         assert!(longest < 1 << 20, "a piece of {longest} bytes");

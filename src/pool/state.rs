@@ -1,7 +1,7 @@
-//! The pool's mind: inputs in, a snapshot and effects out. No I/O and no clock of its own.
+//! A pool's state as a plain value: inputs in, a snapshot and effects out. No I/O and no clock of
+//! its own.
 
 mod choice;
-mod findings;
 mod inherit;
 
 use std::{
@@ -11,16 +11,15 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use self::findings::{Probe, Trouble};
 use super::{
     claims::Claims,
     clock,
-    ear::Ear,
+    feed_watch::FeedLiveness,
     head::{self, Limit, Memory, Report, Standing},
-    health::{Fault, Health},
+    health::{Fault, Health, Trouble},
     home::Home,
     node::Node,
-    probe::may_be_of_another_chain,
+    probe::{Probe, may_be_of_another_chain},
     snapshot::{Chase, Facts, Snapshot, Switch, Wait},
     view::{Ties, View},
 };
@@ -29,16 +28,17 @@ use crate::{
     domain::{
         block::BlockRef,
         chain::Chain,
-        verdict::{Condition, Down, Layer, Verdict},
+        layer::Layer,
+        verdict::{Condition, Down, Verdict},
     },
 };
 
-/// What a node may be late with news beside the time between two probes, and be within the lag limit.
+/// How late a node's news may be, beyond the time between two probes, within the lag limit.
 const NEWS: Duration = Duration::from_secs(1);
 /// A node that is asked rarely is not given more time for that.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What can happen to a pool.
+/// An event that changes a pool's state.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A probe ended.
@@ -47,7 +47,7 @@ pub enum Input {
     Told(usize, BlockRef, Instant),
     /// The node's feed of heads runs from now on, or no longer.
     Feed(usize, bool),
-    /// What rests at the node has changed.
+    /// The node's rests have changed.
     Rests(usize),
     /// A call failed in a way that speaks of the node.
     CallFailed(usize, Trouble),
@@ -57,14 +57,15 @@ pub enum Input {
     Cordon(usize, bool),
     /// The moment of [`Snapshot::wake_at`] has come.
     Woken,
-    /// Calls could not be held any longer for what they were shown, and went to the node that there is.
+    /// Calls could not be held any longer for what they were shown, and went to the node that there
+    /// is.
     Impatient,
 }
 
 /// The highest block that clients have been shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Its height.
+    /// The block's height.
     pub height: u64,
     /// The node that showed it, by its index, if it is one of this pool.
     pub by: Option<usize>,
@@ -76,7 +77,7 @@ impl From<u64> for Served {
     }
 }
 
-/// What follows from an input.
+/// A consequence of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The node went out: calls that wait on it move on, and its idle connections are of no use.
@@ -84,7 +85,7 @@ pub enum Effect {
     /// The node answers again.
     CameBack(usize),
     /// The node should be probed now.
-    Poke(usize),
+    ProbeNow(usize),
     /// The node has blocks that its feed of heads does not tell of.
     Mute(usize),
     /// The verdict on a node changed.
@@ -111,14 +112,16 @@ pub fn near(layer: Layer, settings: &Settings) -> u64 {
 #[derive(Clone)]
 struct Known {
     health: Health,
-    /// Whether it is well by its own word: one that takes its word back again and again has to keep it for longer each time.
+    /// Whether it is well by its own word: one that takes its word back again and again has to keep
+    /// it for longer each time.
     words: Health,
     chain: Option<Chain>,
     report: Option<Report>,
     block: Option<BlockRef>,
-    /// When the node last told of a block by itself. What it was asked before that is no news.
+    /// When the node last told of a block by itself. The answer to a question from before that is
+    /// no news.
     told: Option<Instant>,
-    ear: Ear,
+    feed: FeedLiveness,
     condition: Condition,
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
@@ -129,7 +132,7 @@ struct Known {
 }
 
 /// All that is known of a pool's nodes.
-pub struct Board {
+pub struct PoolState {
     limit: Limit,
     /// The limit in blocks of this chain.
     near: u64,
@@ -147,21 +150,24 @@ pub struct Board {
     unreached_since: Option<Instant>,
     claims: Claims,
     home: Home,
-    /// The nodes that are not bound by the highest block served, since they contradict the node that showed it.
+    /// The nodes that are not bound by the highest block served, since they contradict the node
+    /// that showed it.
     unbound: Vec<bool>,
     /// No node serves.
     is_out: bool,
-    /// Since when nodes serve again after none did, while those that do are below what clients were shown.
+    /// Since when nodes serve again after none did, while those that do are below what clients were
+    /// shown.
     recovering: Option<Instant>,
     wait: Option<Wait>,
     chase: Option<Chase>,
-    /// What ties clients to a node now.
+    /// The ties of clients to a node now.
     pub(super) ties: Ties,
     view: View,
 }
 
-impl Board {
-    /// A board for `nodes` nodes of `layer`. `expected_chain` is the chain id that the operator named, if any.
+impl PoolState {
+    /// The state of `nodes` nodes of `layer`. `expected_chain` is the chain id that the operator
+    /// named, if any.
     pub fn new(nodes: usize, layer: Layer, settings: &Settings, expected_chain: Option<u64>) -> Self {
         let known = || Known {
             health: Health::new(settings.fall.get(), settings.rise.get()),
@@ -170,7 +176,7 @@ impl Board {
             report: None,
             block: None,
             told: None,
-            ear: Ear::default(),
+            feed: FeedLiveness::default(),
             condition: Condition::default(),
             latency: None,
             last_error: None,
@@ -203,8 +209,9 @@ impl Board {
         }
     }
 
-    /// Takes note of `input` and tells what follows. `nodes` are the pool's, for what their traffic shows; `served` the highest block
-    /// that clients have been shown; `unix` the wall clock in seconds.
+    /// Takes note of `input` and tells what follows. `nodes` are the pool's, for what their traffic
+    /// shows; `served` the highest block that clients have been shown; `unix` the wall clock in
+    /// seconds.
     pub fn step(
         &mut self,
         input: Input,
@@ -218,18 +225,18 @@ impl Board {
             Input::Probed(node, Ok(probe)) => {
                 nodes[node].traffic.touch(now);
                 nodes[node].resting.probe_answered();
-                if !probe.condition.syncing && self.known[node].ear.is_mute(probe.block.number, probe.asked) {
+                if !probe.condition.syncing && self.known[node].feed.is_mute(probe.block.number, probe.asked) {
                     effects.push(Effect::Mute(node));
                 }
                 if let Some(height) = self.known[node].probed(node, probe, now) {
-                    nodes[node].traffic.lower(height);
+                    nodes[node].traffic.lower_height(height);
                 }
                 self.claim(node);
             }
-            Input::Feed(node, true) => self.known[node].ear.open(now),
-            Input::Feed(node, false) => self.known[node].ear.close(),
+            Input::Feed(node, true) => self.known[node].feed.started(now),
+            Input::Feed(node, false) => self.known[node].feed.stopped(),
             Input::Told(node, block, at) => {
-                self.known[node].ear.heard(block.number);
+                self.known[node].feed.told(block.number);
                 let known = &mut self.known[node];
                 let is_odd = known.block.as_ref().is_some_and(|known| may_be_of_another_chain(known, &block));
                 if is_odd {
@@ -237,7 +244,7 @@ impl Board {
                     nodes[node].recheck.store(true, Relaxed);
                 }
                 if !known.told(node, block, at, now) || is_odd {
-                    effects.push(Effect::Poke(node));
+                    effects.push(Effect::ProbeNow(node));
                 }
                 self.claim(node);
             }
@@ -250,12 +257,12 @@ impl Board {
             Input::Probed(node, Err(trouble)) => {
                 self.known[node].failed(trouble, now);
                 if self.known[node].health.is_doubtful() {
-                    effects.push(Effect::Poke(node));
+                    effects.push(Effect::ProbeNow(node));
                 }
             }
             Input::CallFailed(node, trouble) => {
                 self.known[node].failed(trouble, now);
-                effects.push(Effect::Poke(node));
+                effects.push(Effect::ProbeNow(node));
             }
             Input::Out(node, trouble) => {
                 self.known[node].health.out(trouble.fault, now);
@@ -332,7 +339,8 @@ impl Board {
         }
     }
 
-    /// By how many slots each node lags by the clock, beyond the limit. Execution nodes have no slots.
+    /// By how many slots each node lags by the clock, beyond the limit. Execution nodes have no
+    /// slots.
     fn by_the_clock(&self, reports: &[Report], standings: &[Standing], unix: u64) -> Vec<Option<u64>> {
         let Some(beacon) = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref()) else {
             return vec![None; reports.len()];
@@ -348,9 +356,10 @@ impl Board {
         clock::late(&places, self.near, beacon.slot_at(unix))
     }
 
-    /// The chain that most of the nodes that are in serve, of those that the operator wants: what is down has no vote, so that the last
-    /// node alive is used. Among equals it is the one that most nodes served that ever told, then the first in the order of the
-    /// configuration. While none is in, it is that of before.
+    /// The chain that most of the nodes that are in serve, of those that the operator wants: what
+    /// is down has no vote, so that the last node alive is used. Among equals it is the one that
+    /// most nodes served that ever told, then the first in the order of the configuration. While
+    /// none is in, it is that of before.
     fn prevailing_chain(&mut self) -> Option<Chain> {
         let told = || self.known.iter().filter_map(|known| known.chain.as_ref());
         let alive = self.known.iter().filter(|known| known.health.down().is_none());
@@ -363,7 +372,7 @@ impl Board {
         chain
     }
 
-    /// What is known now.
+    /// The latest knowledge of all nodes.
     pub fn snapshot(&self, nodes: &[Node], now: Instant) -> Snapshot {
         let facts = |((known, node), &unbound): ((&Known, &Node), &bool)| {
             let mut facts = known.facts(node.tier, now);
@@ -388,7 +397,8 @@ impl Board {
 }
 
 impl Known {
-    /// Takes note of a good probe. Returns the height that it found, unless the node has told of a block since it was asked.
+    /// Takes note of a good probe. Returns the height that it found, unless the node has told of a
+    /// block since it was asked.
     fn probed(&mut self, node: usize, probe: Probe, now: Instant) -> Option<u64> {
         self.health.good(now);
         match probe.condition.verdict() {
@@ -408,8 +418,9 @@ impl Known {
         Some(height)
     }
 
-    /// Takes note of a block that the node told of by itself. `false` when it is below the head that is known: nodes tell the blocks of
-    /// a reorganisation one by one, from the lowest on, and only a probe knows whether they stay there.
+    /// Takes note of a block that the node told of by itself. `false` when it is below the head
+    /// that is known: nodes tell the blocks of a reorganisation one by one, from the lowest on, and
+    /// only a probe knows whether they stay there.
     fn told(&mut self, node: usize, block: BlockRef, at: Instant, now: Instant) -> bool {
         let rises = self.block.as_ref().is_none_or(|known| known.number <= block.number);
         if rises {
@@ -446,7 +457,8 @@ impl Known {
         }
     }
 
-    /// Whether it says that it is well, and has not said so for long enough after it said something else.
+    /// Whether it says that it is well, and has not said so for long enough after it said something
+    /// else.
     fn is_on_probation(&self) -> bool {
         self.condition.verdict().is_none() && self.words.down() == Some(Down::Proving)
     }
@@ -469,7 +481,7 @@ impl Known {
             last_error: self.last_error.clone(),
             proving,
             unbound: false,
-            pushing: self.ear.hears(),
+            pushing: self.feed.is_telling(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The texts of a link: what a node's frame is, told without a tree, and the link's own id in the place of a caller's.
+//! The JSON texts of a link: the kind of a node's message, found without a tree, and the link's own
+//! id in the place of a caller's.
 
 use std::ops::Range;
 
@@ -13,15 +14,16 @@ use crate::domain::{
 
 /// A node's response to a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The response as the node wrote it, with the link's own id in it. Empty for a notification.
     pub text: Bytes,
     /// Where that id stands.
     pub id: Range<usize>,
 }
 
-impl Answer {
-    /// The response with the caller's `id` in the place of the link's own, all else byte for byte as it came.
+impl Response {
+    /// The response with the caller's `id` in the place of the link's own, all else byte for byte
+    /// as it came.
     pub fn with_id(&self, id: &[u8]) -> Bytes {
         let mut text = BytesMut::with_capacity(self.text.len() - self.id.len() + id.len());
         text.put_slice(&self.text[..self.id.start]);
@@ -31,7 +33,7 @@ impl Answer {
     }
 }
 
-/// What a frame is.
+/// The kind of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     /// A response: where its id stands.
@@ -42,7 +44,8 @@ pub(super) enum Frame {
     Other,
 }
 
-/// Tells what `text` is, which is valid UTF-8. What stands behind the id of a response is not looked at.
+/// Finds the kind of `text`, which is valid UTF-8. The text behind the id of a response is not
+/// looked at.
 ///
 /// # Errors
 /// When it is no JSON object.
@@ -54,7 +57,8 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
     while let Some(key) = scanner.member(first)? {
         first = false;
         match key.raw {
-            // The value may be long, and nodes that do not write the id before it write it at the end.
+            // The value may be long, and nodes that do not write the id before it write it at the
+            // end.
             b"result" | b"error" => {
                 if let Ending::Whole(Some(id)) = answer::ending(text)
                     && &text[id.clone()] != b"null"
@@ -104,17 +108,18 @@ fn place(scanner: &mut Scanner<'_>) -> Result<Range<usize>, Malformed> {
     Ok(start..scanner.offset())
 }
 
-/// What an object without an id is.
+/// The kind of an object without an id.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unlabelled {
     /// An answer, with the id that it must have, and where that stands.
     Answer(Bytes, Range<usize>),
-    /// A result, and nobody knows whose.
+    /// A result of an unknown call.
     Result,
     Other,
 }
 
-/// Reads an object that has no id, or null for one. `only` is the id of the one call that can be meant, if there is but one.
+/// Reads an object that has no id, or null for one. `only` is the id of the one call that can be
+/// meant, if there is but one.
 pub(super) fn labelled(text: &Bytes, only: impl FnOnce() -> Option<u64>) -> Unlabelled {
     let (mut scanner, mut first) = (Scanner::of_answer(text), true);
     let (mut null, mut has_result, mut has_error) = (None, false, false);
@@ -151,7 +156,7 @@ pub(super) fn labelled(text: &Bytes, only: impl FnOnce() -> Option<u64>) -> Unla
     }
 }
 
-/// What a response says.
+/// The outcome that a response states.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Result(Bytes),
@@ -181,7 +186,8 @@ pub(super) fn outcome(text: &Bytes) -> Result<Outcome, Malformed> {
     outcome.ok_or(Malformed { what: "expected a result or an error", at })
 }
 
-/// The request `raw` with `own` in the place of its id; `None` when it cannot be sent: it is too long, or no text.
+/// The request `raw` with `own` in the place of its id; `None` when it cannot be sent: it is too
+/// long, or no text.
 pub(super) fn with_id(raw: &[u8], id: Option<Range<usize>>, own: u64) -> Option<Utf8Bytes> {
     let mut text = Vec::with_capacity(raw.len() + 20);
     match id {
@@ -249,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_any_shape_go_out_as_our_own_and_come_back_as_they_were() {
+    fn ids_of_any_shape_are_replaced_and_restored() {
         for id in ["1", "null", "\"a\\\"}\"", "1.50e400", "123456789012345678901234567890", "-0", "\"\"", "\"é\""] {
             let raw = format!(r#"{{ "id" : {id} ,"method":"eth_call","params":[{{"id":1}}] }}"#);
             let start = 9;
@@ -257,7 +263,7 @@ mod tests {
             assert_eq!(&*sent, r#"{ "id" : 18446744073709551615 ,"method":"eth_call","params":[{"id":1}] }"#);
             let text = Bytes::from_static(br#"{"result":[ 1 ],"id": 18446744073709551615 }"#);
             let Ok(Frame::Answer(place)) = read(&text) else { panic!("no answer") };
-            let answer = Answer { text, id: place };
+            let answer = Response { text, id: place };
             assert_eq!(answer.with_id(id.as_bytes()), format!(r#"{{"result":[ 1 ],"id": {id} }}"#));
         }
         assert_eq!(with_id(b"{\"method\":\"a\"}", None, 1).as_deref(), Some("{\"method\":\"a\"}"));

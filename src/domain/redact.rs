@@ -2,14 +2,14 @@
 //!
 //! Gateways like to repeat the URL or the key that they were asked with: as it is, in other case,
 //! percent-encoded, or escaped as JSON and HTML do, one within the other too. All of these are
-//! found. Hexadecimal data stays as it is, byte for byte: a key of hexadecimal digits is one only
-//! where it stands as a word of its own.
+//! found. Hexadecimal data stays as it is, byte for byte: hexadecimal digits count as a key only
+//! where they stand as a word of their own.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// The text that takes the place of a secret.
+/// The mask in the place of a secret.
 const MASK: &[u8] = b"***";
 /// Shorter ones would take half of every message with them, and are no secret worth the name.
 const SHORTEST: usize = 4;
@@ -71,7 +71,7 @@ impl Secrets {
     }
 
     /// `text` without the secrets; `None` if there is nothing of them in it.
-    pub fn conceal(&self, text: &[u8]) -> Option<Vec<u8>> {
+    pub fn redact(&self, text: &[u8]) -> Option<Vec<u8>> {
         if self.is_empty() {
             return None;
         }
@@ -217,8 +217,8 @@ enum Char {
     Text(char),
 }
 
-/// The text that an escape at the beginning of `text`, in lower case, stands for, and the length of
-/// the escape.
+/// The character that the escape at the beginning of `text`, in lower case, stands for, if there is
+/// an escape, and the escape's length.
 fn escaped(text: &[u8]) -> Option<(Char, usize)> {
     let hex = |range: Range<usize>| {
         let digits = text.get(range).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
@@ -259,9 +259,9 @@ mod tests {
 
     use super::*;
 
-    fn concealed(secrets: &[&str], text: &str) -> String {
+    fn redacted(secrets: &[&str], text: &str) -> String {
         let secrets: Secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
-        let text = secrets.conceal(text.as_bytes()).unwrap_or_else(|| text.as_bytes().to_vec());
+        let text = secrets.redact(text.as_bytes()).unwrap_or_else(|| text.as_bytes().to_vec());
         String::from_utf8(text).unwrap()
     }
 
@@ -286,9 +286,9 @@ mod tests {
             (HEX_KEY, &format!("key={}", HEX_KEY.to_uppercase()), "key=***"),
             ("0020", "shard 0020, 0020x", "shard ***, 0020x"),
         ] {
-            assert_eq!(concealed(&[secret], text), expected, "{secret} in {text}");
+            assert_eq!(redacted(&[secret], text), expected, "{secret} in {text}");
         }
-        assert_eq!(concealed(&["user:pass", "pass1", "user:pass1"], "user:pass1!"), "***!");
+        assert_eq!(redacted(&["user:pass", "pass1", "user:pass1"], "user:pass1!"), "***!");
     }
 
     #[test]
@@ -301,9 +301,9 @@ mod tests {
         ] {
             let secrets =
                 ["0020", "20", HEX_KEY, "32000", "3000", "error", "DATA", "Bearer", "0x08c3", "x08c3", "yz0x08"];
-            assert_eq!(concealed(&secrets, &text), text);
+            assert_eq!(redacted(&secrets, &text), text);
         }
-        assert_eq!(concealed(&["3000"], "user 3000, port"), "user ***, port");
+        assert_eq!(redacted(&["3000"], "user 3000, port"), "user ***, port");
     }
 
     /// A way of writing a byte.
@@ -334,12 +334,12 @@ mod tests {
             let is_hex = secret.bytes().all(|b| b.is_ascii_hexdigit());
             let data = if is_hex { data } else { format!("0x{hex}") };
             let text = format!("{words} {coat} {words}\"{data}\"");
-            prop_assert_eq!(concealed(&[&secret], &text), format!("{words} *** {words}\"{data}\""), "{}", text);
+            prop_assert_eq!(redacted(&[&secret], &text), format!("{words} *** {words}\"{data}\""), "{}", text);
         }
 
         #[test]
         fn no_text_is_too_odd(secret in "\\PC{4,10}", text in "(%|\\\\u|\\\\|&#|&|[0-9a-fx;]|\\PC){0,60}") {
-            let _ = concealed(&[&secret], &text);
+            let _ = redacted(&[&secret], &text);
         }
     }
 }

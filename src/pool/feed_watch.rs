@@ -1,18 +1,20 @@
-//! Whether a node's feed of heads tells of the blocks that the node has: a link may be open, and its calls answered, and yet bring
-//! nothing.
+//! Whether a node's feed of heads tells of the blocks that the node has: a link may be open, and
+//! its calls answered, and yet bring nothing.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a block that a probe found may take to come by the feed.
+use crate::domain::backoff::doubled;
+
+/// How long a block that a probe found may take to come over the feed.
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest that a feed found mute again and again is left alone.
 const LONGEST_GRACE: Duration = Duration::from_secs(300);
 
-/// What is heard of one node's feed.
+/// How well one node's feed tells of the node's blocks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ear {
+pub(super) struct FeedLiveness {
     feed: Option<Feed>,
     /// How often in a row it was found mute, with no block told in between.
     muted: u32,
@@ -29,19 +31,19 @@ struct Feed {
     missing: Option<(u64, Instant)>,
 }
 
-impl Ear {
+impl FeedLiveness {
     /// The feed runs from `now` on.
-    pub(super) fn open(&mut self, now: Instant) {
+    pub(super) fn started(&mut self, now: Instant) {
         self.feed = Some(Feed { since: now, height: None, tells: false, missing: None });
     }
 
     /// The feed does not run.
-    pub(super) fn close(&mut self) {
+    pub(super) fn stopped(&mut self) {
         self.feed = None;
     }
 
     /// The feed told of a block.
-    pub(super) fn heard(&mut self, height: u64) {
+    pub(super) fn told(&mut self, height: u64) {
         if let Some(feed) = &mut self.feed {
             feed.height = Some(height);
             feed.tells = true;
@@ -50,14 +52,15 @@ impl Ear {
     }
 
     /// Whether the feed has told of a block since it runs.
-    pub(super) fn hears(&self) -> bool {
+    pub(super) fn is_telling(&self) -> bool {
         self.feed.as_ref().is_some_and(|feed| feed.tells)
     }
 
-    /// Whether the feed is mute, now that a probe found `height` when it was `asked`: it is, when it has still not told of a block as
-    /// high as one that was found some time before. It is closed then.
+    /// Whether the feed is mute, now that a probe that was `asked` then found `height`: true if the
+    /// feed is still behind a height that a probe found more than the grace time earlier. A mute
+    /// feed is stopped.
     pub(super) fn is_mute(&mut self, height: u64, asked: Instant) -> bool {
-        let grace = GRACE.saturating_mul(1 << self.muted.min(16)).min(LONGEST_GRACE);
+        let grace = doubled(GRACE, self.muted, LONGEST_GRACE);
         let Some(feed) = self.feed.as_mut().filter(|feed| feed.since <= asked) else { return false };
         let told = *feed.height.get_or_insert(height);
         let owed = feed.missing.filter(|(missing, _)| *missing > told);
@@ -75,30 +78,30 @@ impl Ear {
 mod tests {
     use super::*;
 
-    /// Seconds after the feed began at which it is found mute, of probes a second apart that find the heights `found`, while the feed
-    /// tells of `told` between them.
-    fn mute_at(ear: &mut Ear, found: &[u64], told: &[u64]) -> Vec<usize> {
+    /// Seconds after the feed began at which it is found mute, of probes a second apart that find
+    /// the heights `found`, while the feed tells of `told` between them.
+    fn mute_at(liveness: &mut FeedLiveness, found: &[u64], told: &[u64]) -> Vec<usize> {
         let start = Instant::now();
-        ear.open(start);
+        liveness.started(start);
         let mut mute = Vec::new();
         for (second, height) in found.iter().enumerate() {
-            if ear.is_mute(*height, start + Duration::from_secs(second as u64)) {
+            if liveness.is_mute(*height, start + Duration::from_secs(second as u64)) {
                 mute.push(second);
             }
-            told.get(second).filter(|told| **told > 0).into_iter().for_each(|told| ear.heard(*told));
+            told.get(second).filter(|told| **told > 0).into_iter().for_each(|told| liveness.told(*told));
         }
         mute
     }
 
     #[test]
-    fn a_feed_is_mute_when_it_does_not_tell_of_what_probes_find() {
+    fn a_feed_is_mute_when_probes_find_more_than_it_tells() {
         for (found, told, expected) in [
             // Nothing happens.
             (vec![5, 5, 5, 5, 5], vec![], vec![]),
             // Nothing is told.
             (vec![5, 6, 6, 6, 7], vec![], vec![3]),
             (vec![5, 6, 7, 8, 9], vec![], vec![3]),
-            // It was told of blocks, and is no more.
+            // The feed told of blocks, and does so no more.
             (vec![5, 6, 7, 7, 7], vec![6, 6, 0, 0, 0], vec![4]),
             // All is told, a little late.
             (vec![5, 6, 7, 8, 9, 10], vec![0, 6, 7, 8, 9, 10], vec![]),
@@ -108,28 +111,28 @@ mod tests {
             // The chain is reorganised to a lower height, and goes on.
             (vec![9, 8, 9, 9, 9], vec![9, 7, 8, 9, 0], vec![]),
         ] {
-            assert_eq!(mute_at(&mut Ear::default(), &found, &told), expected, "{found:?} {told:?}");
+            assert_eq!(mute_at(&mut FeedLiveness::default(), &found, &told), expected, "{found:?} {told:?}");
         }
     }
 
     #[test]
-    fn what_was_asked_before_the_feed_ran_is_not_held_against_it() {
-        let (start, mut ear) = (Instant::now(), Ear::default());
-        ear.open(start + Duration::from_secs(1));
-        assert!(!ear.is_mute(5, start));
-        assert_eq!(mute_at(&mut ear, &[9, 9, 9, 9], &[]), Vec::<usize>::new());
+    fn a_probe_from_before_the_feed_does_not_count_against_it() {
+        let (start, mut liveness) = (Instant::now(), FeedLiveness::default());
+        liveness.started(start + Duration::from_secs(1));
+        assert!(!liveness.is_mute(5, start));
+        assert_eq!(mute_at(&mut liveness, &[9, 9, 9, 9], &[]), Vec::<usize>::new());
     }
 
     #[test]
-    fn a_feed_that_is_mute_again_and_again_is_left_alone_for_longer_until_it_tells_something() {
-        let mut ear = Ear::default();
+    fn a_feed_mute_again_and_again_is_left_alone_for_longer() {
+        let mut liveness = FeedLiveness::default();
         let found: Vec<u64> = (0..1000).collect();
         for expected in [3, 5, 9, 17, 33, 65, 129, 257, 301, 301] {
-            assert_eq!(mute_at(&mut ear, &found, &[]), [expected]);
+            assert_eq!(mute_at(&mut liveness, &found, &[]), [expected]);
         }
-        ear.open(Instant::now());
-        ear.heard(7);
-        assert_eq!(mute_at(&mut ear, &found, &[]), [3]);
-        assert!(!ear.hears());
+        liveness.started(Instant::now());
+        liveness.told(7);
+        assert_eq!(mute_at(&mut liveness, &found, &[]), [3]);
+        assert!(!liveness.is_telling());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Board, Effect, Served};
+use super::{Effect, PoolState, Served};
 use crate::{
     domain::verdict::{Down, Verdict},
     pool::{
@@ -20,9 +20,9 @@ const KEEP_SERVED: Duration = Duration::from_secs(60);
 /// Between two probes of a node whose next block is awaited, at least and at most.
 const CHASE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-impl Board {
-    /// Chooses the active node, and whether calls wait though nodes serve. `served` is the highest block that clients were shown.
-    /// `now` is followed by the wall clock in seconds.
+impl PoolState {
+    /// Chooses the active node, and whether calls wait though nodes serve. `served` is the highest
+    /// block that clients were shown. `now` is followed by the wall clock in seconds.
     pub(super) fn choose(
         &mut self,
         nodes: &[Node],
@@ -35,7 +35,7 @@ impl Board {
             .map(|node| {
                 let mut facts = self.known[node].facts(nodes[node].tier, now);
                 facts.unbound = self.unbound[node];
-                facts.rank(nodes[node].traffic.told(), served.height)
+                facts.rank(nodes[node].traffic.max_height(), served.height)
             })
             .collect();
         let rank = |node: usize| ranks[node];
@@ -52,7 +52,7 @@ impl Board {
             fails: &fails,
             epoch: beacon.and_then(|beacon| view::epoch(beacon, unix)),
         });
-        // What is held to waits for nobody.
+        // A node that clients are tied to is not left for a better one.
         let late = if kept.is_none() { best.and_then(|best| self.late(&ranks, best)) } else { None };
         let is_better = |late: &Late| best.is_some_and(|(rank, _)| nodes[late.node].tier < rank.tier);
         let block_time = self.memory.block_time();
@@ -61,7 +61,7 @@ impl Board {
         self.wait = awaited.map(|awaited| Wait { since: awaited.since, longest: awaited.longest });
         self.recover(&ranks, best, nodes, served, now);
         let hurry = if awaited.is_some() { 6 } else { 3 };
-        self.chase = late.filter(|late| !self.known[late.node].ear.hears()).map(|late| Chase {
+        self.chase = late.filter(|late| !self.known[late.node].feed.is_telling()).map(|late| Chase {
             node: late.node,
             every: (block_time.unwrap_or(CHASE.1) / hurry).clamp(CHASE.0, CHASE.1),
         });
@@ -93,9 +93,10 @@ impl Board {
         effects.push(Effect::Switched(switch));
     }
 
-    /// Whether the highest block served says nothing of where `node` should be: the node that showed it lies about heights, or it and
-    /// `node` contradict one another and more of the others bear `node` out. Where two nodes only contradict one another, nobody knows
-    /// which of them is right, and clients have seen the chain of the one that serves.
+    /// Whether the highest block served says nothing of where `node` should be: the node that
+    /// showed it lies about heights, or it and `node` contradict one another and more of the others
+    /// bear `node` out. Where two nodes only contradict one another, neither is known to be right,
+    /// and clients have seen the chain of the one that serves.
     fn is_unbound(&self, node: usize, served: Served) -> bool {
         let height = self.known[node].block.as_ref().map_or(0, |block| block.number);
         let Some(by) = served.by.filter(|by| *by != node && height < served.height) else { return false };
@@ -103,15 +104,17 @@ impl Board {
         self.claims.raises(by, node) || self.claims.contradict(by, node).is_some_and(is_borne_out)
     }
 
-    /// Whether more of the others that answer name the blocks of `node` from this height on, at which it and `other` differ, than contradict
-    /// it. One that comes home is asked so often that it has named nearly all heights.
+    /// Whether more of the others that answer name the blocks of `node` from this height on, at
+    /// which it and `other` differ, than contradict it. A node that catches up is probed so often
+    /// that it has named nearly all heights.
     fn is_borne_out(&self, node: usize, other: usize, from: u64) -> bool {
         let others = || (0..self.known.len()).filter(|&n| n != node && n != other && self.known[n].verdict.answers());
         let bear_out = others().filter(|&n| self.claims.agree(n, node, from)).count();
         bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
     }
 
-    /// The node before `best` in the order of tiers and of the configuration that is usable and a little below what clients were shown.
+    /// The node before `best` in the order of tiers and of the configuration that is usable and a
+    /// little below what clients were shown.
     fn late(&self, ranks: &[Option<Rank>], best: (Rank, usize)) -> Option<Late> {
         if best.0.badness != 0 {
             return None;
@@ -127,9 +130,10 @@ impl Board {
         Some(Late { node, below: rank.below_served, moved: self.known[node].report?.moved })
     }
 
-    /// After no node served: calls wait for what they were shown before, while a node may come that is nearer to it: one that stood higher
-    /// than the best does, when it was last heard, or that was not asked yet. A little below it they wait no longer than for a better node,
-    /// far below for as long as calls are held at all.
+    /// After no node served: calls wait for what they were shown before, while a node may come that
+    /// is nearer to it: one that stood higher than the best does, when it was last heard, or that
+    /// was not asked yet. A little below it they wait no longer than for a better node, far below
+    /// for as long as calls are held at all.
     fn recover(&mut self, ranks: &[Option<Rank>], best: Option<usize>, nodes: &[Node], served: Served, now: Instant) {
         let Some((best, rank)) = best.and_then(|best| Some((best, ranks[best]?))) else {
             (self.is_out, self.recovering) = (true, None);
@@ -140,9 +144,9 @@ impl Board {
         }
         let height = |node: usize| {
             let head = self.known[node].block.as_ref().map_or(0, |block| block.number);
-            head.max(nodes[node].traffic.told())
+            head.max(nodes[node].traffic.max_height())
         };
-        // What was beyond all that clients were shown was a lie.
+        // A height beyond all that clients were shown was a lie.
         let highest = served.height.saturating_add(self.near);
         let may_come = |node: usize| match self.known[node].verdict {
             _ if node == best || self.known[node].cordoned => false,
@@ -161,8 +165,8 @@ impl Board {
         }
     }
 
-    /// The height to which the highest served head is to be lowered, since no node has reached it for long, or since the one
-    /// that serves is not bound by it.
+    /// The height to which the highest served head is to be lowered, since no node has reached it
+    /// for long, or since the one that serves is not bound by it.
     pub fn forget_served(&self, now: Instant) -> Option<u64> {
         let long_ago = self.unreached_since.is_some_and(|since| now.saturating_duration_since(since) > KEEP_SERVED);
         if self.active.is_some_and(|active| self.unbound[active]) {
@@ -176,7 +180,8 @@ impl Board {
         self.active
     }
 
-    /// The height of the active node, if the rules find it usable: what clients may have been shown.
+    /// The height of the active node, if the rules find it usable: what clients may have been
+    /// shown.
     pub fn active_height(&self) -> Option<u64> {
         let active = &self.known[self.active?];
         active.block.as_ref().filter(|_| active.verdict.is_usable()).map(|block| block.number)

@@ -1,4 +1,5 @@
-//! A request's body on its way to a node, piece by piece as it comes from the client: no piece is taken before the last has left.
+//! A request's body on its way to a node, piece by piece as it comes from the client: no piece is
+//! taken before the last has left.
 
 use std::{
     future::Future,
@@ -15,12 +16,14 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// The pieces of a body. An error ends the exchange: the node never takes half a body for a whole one.
+/// The pieces of a body. An error ends the exchange: the node never takes half a body for a whole
+/// one.
 pub type Pieces<'a> = Pin<&'a mut (dyn Stream<Item = io::Result<Bytes>> + Send)>;
 
-/// How long a node that is sent a body is waited for. How long the client may take is for the pieces themselves to say.
+/// How long a node that is sent a body is waited for. How long the client may take is for the
+/// pieces themselves to say.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For as long as it takes none of the body.
     pub idle: Duration,
     /// From the body's end to the head of the response.
@@ -37,12 +40,12 @@ pub(super) struct Outgoing<'a> {
     chunked: bool,
     begun: bool,
     over: bool,
-    patience: Patience,
+    timeouts: Timeouts,
     waits: Waits,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What the request waits for.
+/// The event that the request waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waits {
     /// The next piece.
@@ -55,9 +58,9 @@ enum Waits {
 
 impl<'a> Outgoing<'a> {
     /// `front` is the request's head.
-    pub(super) fn new(front: Vec<u8>, pieces: Pieces<'a>, chunked: bool, patience: Patience) -> Self {
+    pub(super) fn new(front: Vec<u8>, pieces: Pieces<'a>, chunked: bool, timeouts: Timeouts) -> Self {
         let (piece, waits, timer) = (Bytes::new(), Waits::Node, None);
-        Self { front, at: 0, piece, pieces, chunked, begun: false, over: false, patience, waits, timer }
+        Self { front, at: 0, piece, pieces, chunked, begun: false, over: false, timeouts, waits, timer }
     }
 
     /// Writes what it can. Ready when the request has left whole, or cannot any more.
@@ -134,12 +137,12 @@ impl<'a> Outgoing<'a> {
 
     /// Ready when the node has been waited for long enough.
     pub(super) fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let patience = match self.waits {
+        let timeouts = match self.waits {
             Waits::Client => return Poll::Pending,
-            Waits::Node => self.patience.idle,
-            Waits::Head => self.patience.head,
+            Waits::Node => self.timeouts.idle,
+            Waits::Head => self.timeouts.head,
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeouts)));
         ready!(timer.as_mut().poll(context));
         Poll::Ready(())
     }
@@ -154,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience { idle: Duration::from_secs(30), head: Duration::from_secs(600) };
+    const PATIENCE: Timeouts = Timeouts { idle: Duration::from_secs(30), head: Duration::from_secs(600) };
 
     async fn sent(pieces: &[&'static str], chunked: bool) -> String {
         let (mut ours, mut theirs) = duplex(7);
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_has_a_time_to_take_the_body_and_a_longer_one_to_answer_and_the_client_is_not_its_fault() {
+    async fn a_node_has_a_time_to_take_the_body_and_a_longer_to_answer() {
         let started = tokio::time::Instant::now();
         let (mut ours, _theirs) = duplex(7);
         let overdue = async |outgoing: &mut Outgoing<'_>, io: &mut tokio::io::DuplexStream| {
@@ -192,12 +195,12 @@ mod tests {
             })
             .await;
         };
-        // It takes nothing.
+        // The node takes nothing.
         let mut pieces = std::pin::pin!(stream::iter([Ok(Bytes::from_static(b"more than seven"))]));
         let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);
         overdue(&mut outgoing, &mut ours).await;
         assert_eq!(started.elapsed(), Duration::from_secs(30));
-        // It has everything.
+        // The node has everything.
         let (mut ours, _theirs) = duplex(70);
         let mut pieces = std::pin::pin!(stream::iter([Ok(Bytes::from_static(b"more than seven"))]));
         let mut outgoing = Outgoing::new(Vec::new(), pieces.as_mut(), false, PATIENCE);

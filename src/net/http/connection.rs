@@ -1,7 +1,8 @@
-//! One HTTP/1.1 connection to a node, and one exchange on it: write a request, read the response's head, stream its body.
+//! An HTTP/1.1 connection to a node, and an exchange on it: write a request, read the response's
+//! head, stream its body.
 //!
-//! The caller's own task drives the connection; no task of its own stands behind it, so an exchange costs no wake-up between tasks
-//! and ends when the caller drops it.
+//! The caller's own task drives the connection; no task of its own stands behind it, so an exchange
+//! costs no wake-up between tasks and ends when the caller drops it.
 
 use std::{
     future::poll_fn,
@@ -18,21 +19,22 @@ use tokio::{
 };
 
 use super::{
-    BoxIo,
-    outgoing::{Outgoing, Patience, Pieces},
-    places::Place,
-    wire::{Head, NotHttp},
+    head::{Framing, Head, NotHttp},
+    upload::{Outgoing, Pieces, Timeouts},
 };
+use crate::net::{BoxIo, places::Place};
 
-/// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored one.
+/// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored
+/// one.
 const FLATTEN: usize = 4 * 1024;
-/// A body in memory comes in so many parts: a request's own id stands between what is before the client's and what is behind it.
+/// A body in memory comes in so many parts: a request's own id stands between what is before the
+/// client's and what is behind it.
 const PARTS: usize = 3;
-/// What a read asks for at first, and while a long body comes.
+/// How many bytes a read asks for at first, and while a long body comes.
 const SMALL_READ: usize = 8 * 1024;
 const LARGE_READ: usize = 128 * 1024;
-/// Room beyond what is wanted. A read that leaves room shows that no more is there, so that the next wait needs no
-/// read that finds nothing.
+/// Room beyond what is wanted. A read that leaves room shows that no more is there, so that the
+/// next wait needs no read that finds nothing.
 const SPARE: usize = 16;
 
 /// An open connection between exchanges.
@@ -46,7 +48,8 @@ pub struct Conn {
     interim: usize,
     /// Whether it has carried an exchange before.
     pub reused: bool,
-    /// Its place among the connections to the node: the last field, for it is given up when the connection is closed.
+    /// The place among the connections to the node. The last field, since the place is given up
+    /// when the connection is closed.
     pub place: Place,
 }
 
@@ -61,7 +64,7 @@ pub enum Broken {
         /// Whether the response had begun.
         started: bool,
     },
-    /// What came is no HTTP.
+    /// The bytes are no HTTP.
     #[error(transparent)]
     NotHttp(#[from] NotHttp),
 }
@@ -72,7 +75,8 @@ impl Conn {
         Self { io, read: BytesMut::new(), is_wide: false, write: Vec::new(), interim: 0, reused: false, place }
     }
 
-    /// Whether the peer closes the fresh connection within `time` without a byte, as a full node does. What it sends is kept.
+    /// Whether the peer closes the fresh connection within `time` without a byte, as a full node
+    /// does. Bytes that the peer sends are kept.
     pub async fn closes_within(&mut self, time: Duration) -> bool {
         let look = poll_fn(|context| self.poll_fill(context, SMALL_READ));
         matches!(timeout(time, look).await, Ok(Ok(false) | Err(_)))
@@ -88,11 +92,12 @@ impl Conn {
         Pin::new(&mut self.io).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
-    /// Sends a request and waits for the head of the response. `head` writes the request's head, blank line included; `written` is
-    /// called when all of it has left, perhaps more than once.
+    /// Sends a request and waits for the head of the response. `head` writes the request's head,
+    /// blank line included; `written` is called when all of it has left, perhaps more than once.
     ///
     /// # Errors
-    /// When the connection is lost or the peer does not speak HTTP. Bytes of the request may have arrived.
+    /// When the connection is lost or the peer does not speak HTTP. Bytes of the request may have
+    /// arrived.
     pub async fn send(
         &mut self,
         head: impl FnOnce(&mut Vec<u8>),
@@ -122,7 +127,8 @@ impl Conn {
         .await
     }
 
-    /// Writes what it can of the request, `total` bytes whose body beyond what is flat is `rest`, and counts what was `sent`.
+    /// Writes what it can of the request, `total` bytes whose body beyond what is flat is `rest`,
+    /// and counts what was `sent`.
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -163,8 +169,8 @@ impl Conn {
         }
     }
 
-    /// Sends a request whose body comes piece by piece, and waits for the head of the response. A node that answers before it has
-    /// the whole request is not sent the rest.
+    /// Sends a request whose body comes piece by piece, and waits for the head of the response. A
+    /// node that answers before it has the whole request is not sent the rest.
     ///
     /// # Errors
     /// As [`Conn::send`], and when the body's pieces end in an error.
@@ -173,12 +179,12 @@ impl Conn {
         head: impl FnOnce(&mut Vec<u8>),
         pieces: Pieces<'_>,
         chunked: bool,
-        patience: Patience,
+        timeouts: Timeouts,
         to_head: bool,
     ) -> Result<Head, Broken> {
         let mut front = Vec::new();
         head(&mut front);
-        let mut outgoing = Outgoing::new(front, pieces, chunked, patience);
+        let mut outgoing = Outgoing::new(front, pieces, chunked, timeouts);
         let mut lost = None;
         poll_fn(|context| {
             let mut whole = false;
@@ -198,7 +204,8 @@ impl Conn {
         .await
     }
 
-    /// Waits for the head of the response. `whole` tells that the request has left whole, `lost` why it cannot.
+    /// Waits for the head of the response. `whole` tells that the request has left whole, `lost`
+    /// why it cannot.
     fn poll_head(
         &mut self,
         context: &mut Context<'_>,
@@ -245,7 +252,7 @@ impl Conn {
                 head.framing.remaining().map_or(LARGE_READ, |left| usize::try_from(left).unwrap_or(LARGE_READ));
             match ready!(self.poll_fill(context, wanted.clamp(SMALL_READ, LARGE_READ))) {
                 Ok(true) => {}
-                Ok(false) if head.framing == super::wire::Framing::UntilClose => return Poll::Ready(None),
+                Ok(false) if head.framing == Framing::UntilClose => return Poll::Ready(None),
                 Ok(false) => {
                     let error = io::ErrorKind::UnexpectedEof.into();
                     return Poll::Ready(Some(Err(Broken::Lost { error, started: true })));
@@ -267,8 +274,8 @@ impl Conn {
 
     /// Reads what there is, up to `wanted` bytes. `false` at the end of the stream.
     fn poll_fill(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<bool>> {
-        // What came before may be kept by whoever took it. A buffer is filled before there is
-        // another, so that little bytes keep little.
+        // Earlier pieces may still be in use. A buffer is filled before another is made, so that a
+        // small piece keeps little memory.
         if self.read.capacity() - self.read.len() < wanted.min(SMALL_READ) {
             self.is_wide |= wanted > SMALL_READ;
             self.read.reserve(wanted + SPARE);

@@ -8,7 +8,7 @@ const SLOT: u64 = 12;
 
 /// Consensus nodes on a bench: each is asked every second, and says what the bench says.
 struct Bench {
-    board: Board,
+    state: PoolState,
     nodes: Vec<Node>,
     start: Instant,
     seconds: u64,
@@ -27,27 +27,28 @@ impl Bench {
         let node = |node| Node::new(node, ("default", layer), &dial, Duration::from_secs(1), 0, &metrics, 0).unwrap();
         let networks = &config.networks[0];
         let nodes: Vec<Node> = if layer == Layer::Cl { &networks.cl } else { &networks.el }.iter().map(node).collect();
-        let board = Board::new(nodes.len(), layer, &config.health, chain);
-        Self { board, nodes, start: Instant::now(), seconds: 0 }
+        let state = PoolState::new(nodes.len(), layer, &config.health, chain);
+        Self { state, nodes, start: Instant::now(), seconds: 0 }
     }
 
     fn step(&mut self, input: Input) {
         let now = self.start + Duration::from_secs(self.seconds);
         // The first slots are long past.
         let unix = GENESIS + 100 * SLOT + self.seconds;
-        self.board.step(input, &self.nodes, 0, now, unix);
+        self.state.step(input, &self.nodes, 0, now, unix);
     }
 
-    /// One round, a second later: what each node answers.
+    /// A round, a second later: each node's answer.
     fn round(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
         self.seconds += 1;
         for (node, answer) in answers.iter().enumerate() {
             self.step(Input::Probed(node, answer.clone()));
         }
-        self.board.known.iter().map(|known| known.verdict).collect()
+        self.state.known.iter().map(|known| known.verdict).collect()
     }
 
-    /// As many rounds as it takes to prove oneself and to be asked since the others were, of the same.
+    /// As many rounds as it takes to prove oneself and to be asked since the others were, of the
+    /// same.
     fn settled(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
         self.round(answers);
         self.round(answers);
@@ -94,7 +95,7 @@ fn trouble(fault: Fault) -> Result<Probe, Trouble> {
 use Verdict::{ElOffline, Lagging, Optimistic, Suspect, Syncing, Up, WrongChain};
 
 #[test]
-fn what_consensus_nodes_say_becomes_verdicts() {
+fn the_words_of_consensus_nodes_become_verdicts() {
     let condition = Condition::default;
     for (answers, verdicts) in [
         (vec![at(100), at(100)], vec![Up, Up]),
@@ -128,7 +129,7 @@ fn what_consensus_nodes_say_becomes_verdicts() {
 }
 
 #[test]
-fn nodes_that_fall_behind_the_clock_lag_though_they_are_the_majority() {
+fn nodes_behind_the_clock_lag_though_they_are_the_majority() {
     for (slot, verdict) in [(94, Lagging(6)), (95, Up)] {
         let mut bench = Bench::new(3, None);
         assert_eq!(bench.settled(&[Ok(at(100)), Ok(at(100)), Ok(at(100))]), [Up, Up, Up]);
@@ -138,7 +139,7 @@ fn nodes_that_fall_behind_the_clock_lag_though_they_are_the_majority() {
 }
 
 #[test]
-fn the_chain_is_the_one_that_most_serve_of_those_that_the_operator_wants() {
+fn the_chain_is_that_of_most_nodes_that_the_operator_wants() {
     for (expected, answers, verdicts, prevails) in [
         (None, vec![on(1, "a"), on(1, "a"), on(1, "b")], vec![Up, Up, WrongChain], "a"),
         (None, vec![on(1, "b"), on(1, "a"), on(1, "a")], vec![WrongChain, Up, Up], "a"),
@@ -150,12 +151,12 @@ fn the_chain_is_the_one_that_most_serve_of_those_that_the_operator_wants() {
     ] {
         let mut bench = Bench::new(answers.len(), expected);
         assert_eq!(bench.settled(&answers), verdicts, "{answers:?}");
-        let chain = bench.board.snapshot(&bench.nodes, bench.start).chain.unwrap();
+        let chain = bench.state.snapshot(&bench.nodes, bench.start).chain.unwrap();
         assert_eq!(chain.beacon.unwrap().genesis_validators_root, prevails);
     }
     let mut bench = Bench::new(1, Some(1));
     assert_eq!(bench.settled(&[on(2, "b")]), [WrongChain]);
-    assert_eq!(bench.board.snapshot(&bench.nodes, bench.start).chain, Some(Chain::from(1)));
+    assert_eq!(bench.state.snapshot(&bench.nodes, bench.start).chain, Some(Chain::from(1)));
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn the_chain_stays_the_one_before_when_a_node_changes_sides() {
 }
 
 #[test]
-fn a_syncing_node_that_proves_itself_has_no_head_to_measure_others_by() {
+fn a_syncing_node_that_proves_itself_measures_no_other() {
     let mut bench = Bench::new(2, None);
     bench.settled(&[Ok(at(100)), Ok(at(100))]);
     let silent = trouble(Fault::Silent);
@@ -176,12 +177,12 @@ fn a_syncing_node_that_proves_itself_has_no_head_to_measure_others_by() {
     assert_eq!(bench.round(&[Ok(at(100)), silent]), [Up, Verdict::Down(Down::Silent)]);
     let syncing = |slot| Ok(Probe { condition: Condition { syncing: true, ..Condition::default() }, ..at(slot) });
     assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Verdict::Down(Down::Proving)]);
-    assert_eq!(bench.board.head, Some(100));
+    assert_eq!(bench.state.head, Some(100));
     assert_eq!(bench.round(&[Ok(at(100)), syncing(103)]), [Up, Syncing]);
-    // What it said of itself it has to keep to for a while, too.
+    // The node has to keep to its own word for a while, too.
     assert_eq!(bench.round(&[Ok(at(100)), Ok(at(101))]), [Up, Verdict::Down(Down::Proving)]);
     assert_eq!(bench.round(&[Ok(at(100)), Ok(at(101))]), [Up, Up]);
-    assert_eq!(bench.board.head, Some(101));
+    assert_eq!(bench.state.head, Some(101));
 }
 
 #[test]
@@ -203,12 +204,12 @@ fn told(bench: &Bench, slot: u64, after: u64) -> Input {
 }
 
 fn heights(bench: &Bench) -> (Option<u64>, Option<u64>) {
-    let snapshot = bench.board.snapshot(&bench.nodes, bench.start);
+    let snapshot = bench.state.snapshot(&bench.nodes, bench.start);
     (snapshot.nodes[0].head.as_ref().map(|head| head.number), snapshot.head)
 }
 
 #[test]
-fn what_a_node_was_asked_before_it_told_of_a_block_does_not_take_the_block_back() {
+fn an_answer_from_before_a_pushed_block_takes_nothing_back() {
     let mut bench = Bench::new(1, None);
     let asked = |slot, after| {
         let asked = bench.start + Duration::from_secs(after);
@@ -227,18 +228,18 @@ fn what_a_node_was_asked_before_it_told_of_a_block_does_not_take_the_block_back(
 }
 
 #[test]
-fn a_block_below_the_head_that_a_node_tells_of_has_it_probed_and_takes_nothing_back() {
+fn a_pushed_block_below_the_head_has_the_node_probed() {
     let mut bench = Bench::new(1, None);
     bench.step(Input::Probed(0, Ok(at(100))));
     let news = told(&bench, 98, 2);
-    let effects = bench.board.step(news, &bench.nodes, 0, bench.start, GENESIS + 100 * SLOT);
-    assert_eq!(effects, [Effect::Poke(0)]);
+    let effects = bench.state.step(news, &bench.nodes, 0, bench.start, GENESIS + 100 * SLOT);
+    assert_eq!(effects, [Effect::ProbeNow(0)]);
     assert_eq!(heights(&bench).0, Some(100));
     // At the same height it is another block.
     let mut other = at(100).block;
     other.hash = "other".to_owned();
     bench.step(Input::Told(0, other.clone(), bench.start + Duration::from_secs(3)));
-    assert_eq!(bench.board.snapshot(&bench.nodes, bench.start).nodes[0].head, Some(other));
+    assert_eq!(bench.state.snapshot(&bench.nodes, bench.start).nodes[0].head, Some(other));
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn a_node_that_tells_of_blocks_and_answers_no_probe_is_not_in() {
     let mut bench = Bench::new(1, None);
     let news = told(&bench, 101, 2);
     bench.step(news);
-    assert_eq!(bench.board.known[0].verdict, Verdict::Down(Down::Unknown));
+    assert_eq!(bench.state.known[0].verdict, Verdict::Down(Down::Unknown));
     assert_eq!(heights(&bench).1, None);
 }
 
@@ -258,7 +259,7 @@ fn blocks_come_as_seen_and_slots_never_slower_than_by_the_clock() {
             bench.seconds = 60 * block;
             bench.step(Input::Probed(0, Ok(Probe { chain: chain.clone(), ..at(100 + block) })));
         }
-        let time = bench.board.snapshot(&bench.nodes, bench.start).block_time.unwrap();
+        let time = bench.state.snapshot(&bench.nodes, bench.start).block_time.unwrap();
         assert_eq!(time.as_secs_f64().round() as u64, seconds, "{layer:?}");
     }
 }

@@ -1,26 +1,26 @@
-//! What is known already when a pool takes the place of another, as at a reload.
+//! Hands a pool's state over to the pool that takes its place, as at a reload.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Board, Known};
+use super::{Known, PoolState};
 use crate::{
     domain::chain::Chain,
     pool::{
         claims::Claims,
-        ear::Ear,
+        feed_watch::FeedLiveness,
         head::{Memory, Report},
         node::Node,
         snapshot::Switch,
     },
 };
 
-/// What one board leaves to another.
+/// The part of a state that another takes over.
 pub(in crate::pool) struct Legacy {
-    /// Of each node of the other board, if it is one of this.
+    /// Of each node of the other state, if it is one of this.
     known: Vec<Option<Known>>,
-    /// What these together showed of the chain; none of it where no node stays.
+    /// The chain as these nodes together showed it; `None` where no node stays.
     shown: Option<Shown>,
     active: Option<usize>,
     removed: Option<Arc<str>>,
@@ -38,16 +38,16 @@ struct Shown {
     recovering: Option<Instant>,
 }
 
-impl Board {
-    /// What is left to a board of other nodes: `from` tells of each which one of `nodes` it was, if any.
+impl PoolState {
+    /// The part for the state of other nodes: `from` says for each which of `nodes` it was, if any.
     pub(in crate::pool) fn legacy(&self, nodes: &[Node], from: &[Option<usize>]) -> Legacy {
         let active = self.active.and_then(|active| from.iter().position(|old| *old == Some(active)));
         let removed = if active.is_none() { self.active.map(|active| nodes[active].name.clone()) } else { None };
-        // What a link pushes is heard by the new pool on its own account.
+        // The new pool listens to the link itself.
         let known = |(new, old): (usize, &Option<usize>)| {
             let known = self.known[(*old)?].clone();
             let report = known.report.map(|report| Report { node: new, ..report });
-            Some(Known { ear: Ear::default(), report, ..known })
+            Some(Known { feed: FeedLiveness::default(), report, ..known })
         };
         let shown = from.iter().any(Option::is_some).then(|| Shown {
             memory: self.memory.moved(from),
@@ -63,7 +63,7 @@ impl Board {
         Legacy { known: from.iter().enumerate().map(known).collect(), shown, active, removed, last_switch }
     }
 
-    /// Knows from now on what an earlier board knew.
+    /// Takes over an earlier state's knowledge.
     pub(in crate::pool) fn inherit(&mut self, legacy: Legacy) {
         for (known, earlier) in self.known.iter_mut().zip(legacy.known) {
             let Some(earlier) = earlier else { continue };

@@ -1,35 +1,41 @@
-//! One node's HTTP side: how to reach it, and the idle connections to it.
+//! The HTTP client: one node's HTTP side, how to reach it, and the connections to it.
+
+mod coding;
+mod connection;
+pub mod head;
+mod request;
+mod response;
+mod retry;
+mod upload;
 
 use std::{
-    cell::Cell,
     fmt,
     future::poll_fn,
     io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, header::ACCEPT_ENCODING};
 use tokio::time::{Instant, timeout};
 
-pub use super::course::Progress;
-use super::{
-    Dial, Endpoint,
-    coding::{Coding, Decoder},
-    course::Course,
-    descriptors,
-    exchange::{Broken, Conn},
-    outgoing::Patience,
-    places::{Caller, Place, Places, Rank},
+use self::retry::Retry;
+pub use self::{
+    connection::{Broken, Conn},
+    head::{Framing, Head},
     request::{Body, Request},
+    response::{Response, Unread},
+    retry::Progress,
+    upload::{Pieces, Timeouts},
+};
+use super::{
+    Dial, Endpoint, descriptors,
+    places::{Caller, Place, Places, Rank},
     tls::Tls,
-    wire::Head,
 };
 use crate::{
     config::Url,
@@ -39,22 +45,7 @@ use crate::{
     },
 };
 
-thread_local! {
-    /// Which shard of idle connections this thread uses: a connection is best used by the runtime that opened it.
-    static SHARD: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Chooses this thread's shard; workers count from 1, everything else shares 0.
-pub fn set_worker(index: usize) {
-    SHARD.set(index);
-}
-
-/// This thread's shard: a worker's number, from 1, or 0 for any other thread.
-pub fn worker() -> usize {
-    SHARD.get()
-}
-
-/// What to connect to, and what every request to it carries.
+/// The server to connect to, and the fixed parts of every request to it.
 pub struct Target {
     /// Host and port.
     pub endpoint: Endpoint,
@@ -99,7 +90,7 @@ pub enum Error {
     /// The node takes no more connections, and none became free in time: nothing was sent.
     #[error("all connections that the node takes are in use")]
     NoPlace,
-    /// Nobody wants it any more: nothing was sent.
+    /// The call is not wanted any more: nothing was sent.
     #[error("the call is not wanted any more")]
     Unwanted,
     /// The exchange broke: the request may have had its effect.
@@ -120,15 +111,16 @@ impl Error {
 /// A JSON-RPC request to a node.
 #[derive(Clone, Copy)]
 pub struct Post<'a> {
-    /// Headers beside the node's own, each a complete line with its line end. Where both name one, the node's own goes.
+    /// Headers beside the node's own, each a complete line with its line end. Where both name one,
+    /// the node's own goes.
     pub headers: &'a [u8],
     /// The body.
     pub body: Outbound<'a>,
     /// How often it may be sent.
     pub sending: Sending,
-    /// Whose it is.
+    /// The rank among the requests that wait for a connection.
     pub rank: Rank,
-    /// The client, if it is a client's.
+    /// The client, if the request is a client's.
     pub caller: Option<&'a Arc<Caller>>,
 }
 
@@ -136,9 +128,9 @@ pub struct Post<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sending {
     /// Again, where a connection turns out to be closed.
-    Freely,
+    Repeatable,
     /// Once, over a connection that is opened for it, because an idle one may just be closing.
-    Fresh,
+    Once,
 }
 
 /// Holds a request back until its turn has come, when it has a connection to go over.
@@ -174,36 +166,9 @@ impl<G: Gate> Gate for Option<G> {
     }
 }
 
-/// A response whose head has come.
-pub struct Response {
-    /// Status and fields.
-    pub head: Head,
-    /// Until the response is dropped, however much of it has come: the reader may find that the connection is of no more use.
-    conn: Option<Conn>,
-    /// Whether all of the body has come; what is coded may not have gone out yet.
-    has_come: bool,
-    decoder: Option<Box<Decoder>>,
-    upstream: Arc<Upstream>,
-}
-
-/// The connection of a response that came whole is free for the next request.
-impl Drop for Response {
-    fn drop(&mut self) {
-        let spent = if self.has_come { self.conn.take() } else { None };
-        if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
-            self.upstream.target.places.give_back(conn);
-        }
-    }
-}
-
-impl fmt::Debug for Response {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Response({})", self.head.status)
-    }
-}
-
 impl Upstream {
-    /// Prepares to talk to `target`. A connection has `connect_timeout` to come about, TLS included.
+    /// Prepares to talk to `target`. A connection has `connect_timeout` to come about, TLS
+    /// included.
     pub fn new(target: Target, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Arc<Self> {
         let host = target.url.authority();
         let mut common = format!(
@@ -233,8 +198,10 @@ impl Upstream {
         &self.target.places
     }
 
-    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. One that may be sent twice is, when an idle
-    /// connection was closed meanwhile, or when the node seems to be full. The caller bounds it in time; `progress` tells how far it came.
+    /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. A request
+    /// that may be sent twice is sent again when an idle connection turns out to be closed, or when
+    /// the node seems to be full. The caller bounds the call in time; `progress` says how far the
+    /// request came.
     ///
     /// # Errors
     /// Tells whether the request may have arrived.
@@ -244,9 +211,9 @@ impl Upstream {
         gate: &mut impl Gate,
         progress: &mut Progress,
     ) -> Result<Response, Error> {
-        let mut course = Course::new(self, post.sending, post.rank, post.caller, None, progress);
+        let mut retry = Retry::new(self, post.sending, post.rank, post.caller, None, progress);
         loop {
-            let mut conn = course.conn().await?;
+            let mut conn = retry.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
             if gate.is_shut() {
                 return Err(Error::Unwanted);
@@ -262,37 +229,46 @@ impl Upstream {
                 }
                 out.extend_from_slice(b"\r\n");
             };
-            course.sets_out();
+            retry.sent();
             match conn.send(write, post.body.0, false, || gate.written()).await {
                 Ok(head) => return Response::new(head, conn, self, true),
-                Err(broken) => course.lost(broken, conn).await?,
+                Err(broken) => retry.lost(broken, conn).await?,
             }
         }
     }
 
-    /// Asks for what is at `target`, below the node's own URL, as a probe, and waits for the response's head. The caller bounds it in
-    /// time.
+    /// Asks for what is at `target`, below the node's own URL, as a probe, and waits for the
+    /// response's head. The caller bounds it in time.
     ///
     /// # Errors
-    /// A GET may be asked again whatever they say.
+    /// A GET may be sent again after any of them.
     pub async fn get(self: &Arc<Self>, target: &RequestTarget) -> Result<Response, Error> {
         let headers = &HeaderMap::new();
-        let request = Request { method: &Method::GET, target, headers, fresh: false, rank: Rank::Probe, caller: None };
+        let request = Request {
+            method: &Method::GET,
+            target,
+            headers,
+            sending: Sending::Repeatable,
+            rank: Rank::Probe,
+            caller: None,
+        };
         // Nothing is streamed.
-        let patience = Patience { idle: Duration::ZERO, head: Duration::ZERO };
-        self.request(request, Body::Whole(&[]), patience, &mut Progress::default()).await
+        let timeouts = Timeouts { idle: Duration::ZERO, head: Duration::ZERO };
+        self.request(request, Body::Whole(&[]), timeouts, &mut Progress::default()).await
     }
 
-    /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A body that is streamed is sent once.
-    /// The caller bounds it in time; `patience` is for a body that is streamed, of which only the exchange knows how far it has come.
+    /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A
+    /// body that is streamed is sent once. The caller bounds it in time; `timeouts` are for a body
+    /// that is streamed, since only the exchange knows how far such a body has come.
     ///
     /// # Errors
-    /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a streamed body.
+    /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a
+    /// streamed body.
     pub async fn request(
         self: &Arc<Self>,
         request: Request<'_>,
         mut body: Body<'_>,
-        patience: Patience,
+        timeouts: Timeouts,
         progress: &mut Progress,
     ) -> Result<Response, Error> {
         let own = &self.target;
@@ -301,23 +277,23 @@ impl Upstream {
         let framing = body.framing();
         let is_streamed = matches!(body, Body::Streamed { .. });
         // The time that a client takes to send its body is not bounded by the caller.
-        let until = is_streamed.then(|| Instant::now() + patience.idle);
-        let sending = if request.fresh || is_streamed { Sending::Fresh } else { Sending::Freely };
-        let mut course = Course::new(self, sending, request.rank, request.caller, until, progress);
+        let until = is_streamed.then(|| Instant::now() + timeouts.idle);
+        let sending = if is_streamed { Sending::Once } else { request.sending };
+        let mut retry = Retry::new(self, sending, request.rank, request.caller, until, progress);
         loop {
-            let mut conn = course.conn().await?;
+            let mut conn = retry.conn().await?;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
-            course.sets_out();
+            retry.sent();
             let head = match &mut body {
                 Body::Whole(body) => conn.send(write, [body, b"", b""], to_head, || {}).await,
                 Body::Streamed { pieces, length } => {
-                    conn.stream(write, pieces.as_mut(), length.is_none(), patience, to_head).await
+                    conn.stream(write, pieces.as_mut(), length.is_none(), timeouts, to_head).await
                 }
             };
             match head {
-                // Who asked for a coding gets it.
+                // A client that asked for a coding gets the coded body.
                 Ok(head) => return Response::new(head, conn, self, !request.headers.contains_key(ACCEPT_ENCODING)),
-                Err(broken) => course.lost(broken, conn).await?,
+                Err(broken) => retry.lost(broken, conn).await?,
             }
         }
     }
@@ -354,7 +330,7 @@ impl Upstream {
         }
     }
 
-    /// Closes connections that nobody has used for a while.
+    /// Closes connections that have been idle for a while.
     pub fn sweep(&self) {
         self.target.places.sweep();
     }
@@ -367,101 +343,5 @@ impl Upstream {
     /// Closes every idle connection, as when the node is out.
     pub fn disconnect(&self) {
         self.target.places.disconnect();
-    }
-}
-
-impl Response {
-    /// `decodes`: a compressed body is read all the same.
-    fn new(mut head: Head, conn: Conn, upstream: &Arc<Upstream>, decodes: bool) -> Result<Self, Error> {
-        let mut decoder = None;
-        if decodes && head.coding != Coding::Identity && !head.framing.is_done() {
-            decoder = Decoder::new(head.coding).map_err(|error| Error::Broken { broken: error.into() })?;
-            head.is_decoded = true;
-        }
-        Ok(Self { head, conn: Some(conn), has_come: false, decoder, upstream: upstream.clone() })
-    }
-
-    /// Waits for the next piece of the body.
-    ///
-    /// # Errors
-    /// When the body cannot be had whole.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        if self.decoder.is_none() { self.poll_coded(context) } else { self.poll_decoded(context) }
-    }
-
-    fn poll_decoded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        loop {
-            let Some(decoder) = &mut self.decoder else { return Poll::Ready(None) };
-            let failed = match decoder.next() {
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
-                Ok(None) => match ready!(self.poll_coded(context)) {
-                    Some(Ok(coded)) => {
-                        if let Some(decoder) = &mut self.decoder {
-                            decoder.feed(coded);
-                        }
-                        continue;
-                    }
-                    Some(Err(broken)) => broken,
-                    None => match self.decoder.take().map_or(Ok(None), |mut decoder| decoder.finish()) {
-                        Ok(last) => return Poll::Ready(last.map(Ok)),
-                        Err(error) => error.into(),
-                    },
-                },
-                Err(error) => error.into(),
-            };
-            self.condemn();
-            return Poll::Ready(Some(Err(failed)));
-        }
-    }
-
-    /// The next piece as it came.
-    fn poll_coded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Some(conn) = self.conn.as_mut().filter(|_| !self.has_come) else { return Poll::Ready(None) };
-        let next = ready!(conn.poll_body(context, &mut self.head));
-        self.has_come = match &next {
-            None => true,
-            Some(Ok(_)) => self.head.framing.is_done(),
-            Some(Err(_)) => {
-                self.conn = None;
-                true
-            }
-        };
-        Poll::Ready(next)
-    }
-
-    /// Whether all of the body has been taken.
-    pub fn is_done(&self) -> bool {
-        self.has_come && self.decoder.is_none()
-    }
-
-    /// Has the connection closed, also if the body has come whole: what came is no answer to the request.
-    pub fn condemn(&mut self) {
-        (self.conn, self.decoder) = (None, None);
-        self.has_come = true;
-    }
-}
-
-impl futures_util::Stream for Response {
-    type Item = Result<Bytes, Broken>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Response::poll_next(self.get_mut(), context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_knows_its_number_and_any_other_thread_is_0() {
-        let of_a_thread = |set: Option<usize>| {
-            let run = move || {
-                set.into_iter().for_each(set_worker);
-                worker()
-            };
-            std::thread::spawn(run).join().unwrap()
-        };
-        assert_eq!([of_a_thread(Some(2)), of_a_thread(None)], [2, 0]);
     }
 }

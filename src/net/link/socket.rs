@@ -1,4 +1,4 @@
-//! One open WebSocket, watched: every way in which it can end comes out as one event.
+//! An open WebSocket, watched: every way in which it can end comes out as one event.
 
 use std::{
     future::poll_fn,
@@ -18,10 +18,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, Utf8Bytes},
 };
 
-use super::Patience;
+use super::Timeouts;
 use crate::net::{BoxIo, places::Place};
 
-/// What happened on a connection.
+/// An event on a connection.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A text, or bytes that are one.
@@ -33,9 +33,9 @@ pub(super) enum Event {
 }
 
 /// A connection, and how long ago either side did anything.
-pub(super) struct Wire {
+pub(super) struct Socket {
     socket: WebSocketStream<Timed<BoxIo>>,
-    patience: Patience,
+    timeouts: Timeouts,
     /// Since when something waits to be written.
     unflushed: Option<Instant>,
     /// When the node was pinged, if it has not sent a byte since.
@@ -46,10 +46,10 @@ pub(super) struct Wire {
     _place: Place,
 }
 
-impl Wire {
-    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, place: Place, patience: Patience) -> Self {
-        let alarm = Box::pin(sleep_until(Instant::now() + patience.ping));
-        Self { socket, patience, unflushed: None, pinged: None, alarm, _place: place }
+impl Socket {
+    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, place: Place, timeouts: Timeouts) -> Self {
+        let alarm = Box::pin(sleep_until(Instant::now() + timeouts.ping));
+        Self { socket, timeouts, unflushed: None, pinged: None, alarm, _place: place }
     }
 
     /// Whether everything is written, and so more may be.
@@ -57,7 +57,8 @@ impl Wire {
         self.unflushed.is_none()
     }
 
-    /// Takes `text` to be written with the next [`Wire::event`]. Returns whether more may be taken before that.
+    /// Takes `text` to be written with the next [`Socket::event`]. Returns whether more may be
+    /// taken before that.
     ///
     /// # Errors
     /// When the connection is lost, or this is more than may wait; in both cases why.
@@ -91,7 +92,7 @@ impl Wire {
                         self.pinged = self.pinged.map(|_| Instant::now());
                         return Poll::Ready(Event::Flushed);
                     }
-                    // What the node said before it left is worth more than that it left.
+                    // The node's last message is worth more than the fact that the node left.
                     Poll::Ready(Err(error)) => match self.poll_frame(context) {
                         Poll::Ready(event) => return Poll::Ready(event),
                         Poll::Pending => return Poll::Ready(Event::Lost(told(&error))),
@@ -119,7 +120,8 @@ impl Wire {
                 // The library answers pings; a pong is a byte like any other.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(frame))) => {
-                    // The answer to it, which the library has ready; whether it arrives is all the same.
+                    // The answer to it, which the library has ready; whether it arrives is all the
+                    // same.
                     let _ = self.socket.flush().now_or_never();
                     let code = frame.map_or_else(String::new, |frame| format!(" with code {}", u16::from(frame.code)));
                     Event::Lost(format!("the node closed the link{code}"))
@@ -130,13 +132,14 @@ impl Wire {
         }
     }
 
-    /// Ready when something was overdue: with the loss, or with `None` when a ping is to be written.
+    /// Ready when something was overdue: with the loss, or with `None` when a ping is to be
+    /// written.
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         loop {
             let now = Instant::now();
             let Timed { heard, written, .. } = *self.socket.get_ref();
             self.pinged = self.pinged.filter(|pinged| heard < *pinged);
-            let Patience { write, ping, pong, .. } = self.patience;
+            let Timeouts { write, ping, pong, .. } = self.timeouts;
             let due = match (self.unflushed, self.pinged) {
                 (Some(since), _) => since.max(written) + write,
                 (None, Some(pinged)) => pinged + pong,
@@ -172,7 +175,8 @@ fn told(error: &Error) -> String {
     }
 }
 
-/// A stream that notes when bytes last went over it, which of a long message is long before it is whole.
+/// A stream that notes when bytes last went over it, which of a long message is long before it is
+/// whole.
 pub(super) struct Timed<S> {
     io: S,
     /// When a byte last came.

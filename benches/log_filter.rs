@@ -1,69 +1,10 @@
 //! The filters of log subscribers: read from params, held against a block's bloom filter and its
 //! logs.
 //!
-//! The filter is private to `view`, and is no part of the crate's interface. So this bench compiles
-//! its files anew, under the paths that their own imports and visibilities name.
+//! The filter is no part of the crate's interface; `view::Fixture` leads to it.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
-// The files import `crate::domain`.
-use steadfast::domain;
-
-use crate::view::logs::Fixture;
-
-// The modules of `src` import each other by these paths, and are visible in `view` alone.
-#[allow(dead_code, reason = "the bench uses a part of each file")]
-#[path = "../src/view"]
-mod view {
-    mod params;
-
-    pub(crate) mod logs {
-        mod filter;
-        mod log;
-
-        use filter::Filter;
-        use log::Log;
-
-        use crate::domain::{bloom::Bloom, hash::Hash};
-
-        /// A filter and a block. Its methods lead out of the files' own visibility.
-        pub(crate) struct Fixture {
-            filter: Filter,
-            logs: Vec<Log>,
-            bloom: Bloom,
-        }
-
-        impl Fixture {
-            /// A filter, and a block with these logs.
-            pub(crate) fn new(filter: &str, logs: &[String], block: Hash) -> Self {
-                let filter = Filter::read(filter).expect("a filter");
-                let logs: Vec<Log> = logs.iter().map(|log| Log::read(log, block).expect("a log")).collect();
-                let mut bloom = Bloom([0; 256]);
-                for log in &logs {
-                    let topics = log.topics.iter().flatten().map(|topic| &topic.0[..]);
-                    for bit in topics.chain(log.address.iter().map(|address| &address[..])).flat_map(Bloom::bits) {
-                        bloom.0[255 - usize::from(bit / 8)] |= 1 << (bit % 8);
-                    }
-                }
-                Self { filter, logs, bloom }
-            }
-
-            /// How many logs of the block the filter wants.
-            pub(crate) fn wanted(&self) -> usize {
-                self.logs.iter().filter(|log| self.filter.matches(log, 19_868_235)).count()
-            }
-
-            /// Whether the block may hold a log that the filter wants.
-            pub(crate) fn may_match(&self) -> bool {
-                self.filter.may_match(19_868_235, Some(&self.bloom))
-            }
-
-            /// Whether the params of a subscription are a filter.
-            pub(crate) fn reads(params: &str) -> bool {
-                Filter::read(params).is_ok()
-            }
-        }
-    }
-}
+use steadfast::{domain::hash::Hash, view::Fixture};
 
 /// Logs in a block, about as many as the main network has.
 const LOGS: usize = 400;
@@ -84,7 +25,7 @@ fn account(n: usize) -> String {
 }
 
 /// Transfers of 60 tokens between accounts.
-fn logs(block: domain::hash::Hash) -> Vec<String> {
+fn logs(block: Hash) -> Vec<String> {
     let log = |n: usize| {
         format!(
             concat!(
@@ -119,8 +60,8 @@ fn params(kind: &str) -> String {
 }
 
 fn fixture(kind: &str) -> Fixture {
-    let block = domain::hash::Hash([9; 32]);
-    Fixture::new(&params(kind), &logs(block), block)
+    let block = Hash([9; 32]);
+    Fixture::new(&params(kind), &logs(block), block).expect("a filter and logs")
 }
 
 /// Every log of a block held against one filter.

@@ -33,9 +33,9 @@ use self::{
     upload::{Kept, Upload},
 };
 use super::{
-    PAUSES,
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     hold::{First, Hold, Left, Turn},
+    tries::PAUSES,
 };
 use crate::{
     config::{Calls as Settings, PublishTo},

@@ -238,6 +238,19 @@ impl<To> Hold<To> {
         self.fate.send_replace(Fate::Moved(calls));
     }
 
+    /// Those who serve the calls now, if a reload has replaced the nodes.
+    pub fn successor(&self) -> Option<Arc<To>> {
+        match &*self.fate.borrow() {
+            Fate::Moved(to) => Some(to.clone()),
+            Fate::Open | Fate::Closed => None,
+        }
+    }
+
+    /// Completes when there is a successor. Cancel-safe.
+    pub async fn moves(&self) {
+        self.is(|fate| matches!(fate, Fate::Moved(_))).await;
+    }
+
     /// Completes when the queue's fate is `such`.
     async fn is(&self, such: impl Fn(&Fate<To>) -> bool) {
         // The queue itself holds the sender.

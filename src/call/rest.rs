@@ -185,20 +185,15 @@ impl Rest {
                 (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
             }
         }
-        let mut moved: Option<Arc<Self>> = None;
+        // A reload may have replaced the nodes while the client sent the body.
+        let mut moved = self.newest();
         let (mut held_since, mut first) = (None, First::default());
         loop {
             let rest = moved.as_ref().unwrap_or(self);
             if request.route.class == Class::Publish
                 && let Some(body) = upload.in_memory()
             {
-                let since = *held_since.get_or_insert_with(Instant::now);
-                match rest.publish(request, body, since, std::mem::take(&mut first)).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(Stop::Failed(failure)) => return Err(failure),
-                    Err(Stop::Moved(next, turn)) => (moved, first) = (Some(next), turn),
-                }
-                continue;
+                return rest.publish(request, body).await;
             }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
                 // It is told at once, and takes its time.
@@ -221,6 +216,15 @@ impl Rest {
                 }
             }
         }
+    }
+
+    /// The last in the line of those that reloads have put in this one's place.
+    fn newest(&self) -> Option<Arc<Self>> {
+        let mut newest = self.hold.successor()?;
+        while let Some(next) = newest.hold.successor() {
+            newest = next;
+        }
+        Some(newest)
     }
 
     /// The best node for a request but for those in `tried`: the one that all clients' view is of, if it may have what is asked for.

@@ -221,9 +221,13 @@ impl Answer {
         self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
     }
 
-    /// Whether it is a page, as gateways show.
-    pub(super) fn is_html(&self) -> bool {
-        is_of_kind(&self.headers, b"text/html")
+    /// Whether it is in another form than the API has: a page or plain words, as gateways show. An
+    /// answer without a body, or without a kind, has the API's form.
+    pub(super) fn is_foreign(&self) -> bool {
+        const OURS: [&[u8]; 4] =
+            [b"application/json", b"application/problem+json", b"application/octet-stream", b"text/event-stream"];
+        let is_ours = || OURS.iter().any(|kind| is_of_kind(&self.headers, kind));
+        self.length != Some(0) && self.headers.contains_key(header::CONTENT_TYPE) && !is_ours()
     }
 
     fn is_event_stream(&self) -> bool {

@@ -251,6 +251,8 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     let of_the_node = match request.route.class {
         // Refused for who we are: unless the client said who it is, another node may know us.
         Class::Read | Class::Everywhere => match status {
+            // A gateway's page is no node's answer, whatever status it has.
+            200..=299 => answer.is_foreign(),
             // It points elsewhere, with its own idea of where it is; a client knows only us.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
@@ -260,7 +262,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         // The same may be given to another node, whatever this one or what stands before it did. What a node says of the
         // message itself is final, and so is what has a client write it in another form.
         Class::Publish => match status {
-            200..=299 => answer.is_html(),
+            200..=299 => answer.is_foreign(),
             406 | 415 => false,
             400 | 409 | 422 => !answer.is_json(),
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),

@@ -57,6 +57,11 @@ impl Whole {
         Upload { share: self.share.clone(), ..Upload::whole(self.bytes.clone()) }
     }
 
+    /// One to send of which these bytes are a part.
+    pub(super) fn upload_part(&self, bytes: Bytes) -> Upload {
+        Upload { share: self.share.clone(), ..Upload::whole(bytes) }
+    }
+
     /// Bytes in memory.
     pub(super) fn weight(&self) -> usize {
         self.bytes.len()

@@ -16,7 +16,8 @@ use super::{
     work::{Head, Work},
 };
 
-/// The least time that a head waits for its header, and what it waits for blocks that were missed before it.
+/// The least time that a head waits for its header, and the longest that it waits for blocks that were missed before it; of short slots
+/// a quarter.
 const LEAST: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_secs(3);
 
@@ -37,7 +38,7 @@ impl Late {
     /// For slots of this length.
     pub(super) fn new(slot: Duration) -> Self {
         let header = LEAST.max(slot / 12);
-        Self { header, gap: header.max(GAP), untold: None, was_given_up: false, is_hurried: false }
+        Self { header, gap: header.max(GAP.min(slot / 4)), untold: None, was_given_up: false, is_hurried: false }
     }
 
     /// Another stream is there. While there was none, nobody could be asked.

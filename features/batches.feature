@@ -1,5 +1,5 @@
 Feature: A batch is answered entry by entry, in its order
-  Whatever it mixes, and whatever befalls the nodes meanwhile.
+  That holds for any mix of entries, and while nodes die.
 
   Scenario: Valid, invalid, blocked and unanswered entries side by side
     Given a primary geth

@@ -1,5 +1,5 @@
 Feature: Requests to the beacon API are answered while nodes die and return
-  As calls are: from primary to backup and home again, and in order when they had to wait. What is long streams.
+  Requests take the path of calls: from primary to backup and home again, and in order when they had to wait. Long answers stream.
 
   Scenario: To the next primary, to the backup, and home step by step
     Given a primary consensus node lighthouse
@@ -99,7 +99,7 @@ Feature: Requests to the beacon API are answered while nodes die and return
     When lighthouse is well again
     Then calls go to lighthouse
 
-  Scenario: What speaks of the request goes back in the node's words
+  Scenario: A complaint about the request goes back in the node's words
     Given a primary consensus node lighthouse
     And a backup consensus node teku
     And the proxy runs

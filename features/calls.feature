@@ -1,5 +1,5 @@
 Feature: Calls pass as they are, or are refused for a reason
-  Bytes are not rewritten; what a proxy must not make public is blocked; limits have names.
+  Bytes are not rewritten. Methods that must not be public are blocked. Limits have names.
 
   Background:
     Given a primary geth
@@ -22,7 +22,7 @@ Feature: Calls pass as they are, or are refused for a reason
       | "é😀"                                  |
       | "id"                                   |
 
-  Scenario: Results pass byte for byte, and what has no id gets no answer
+  Scenario: Results pass byte for byte, and a call without an id gets no answer
     Given the proxy runs
     When a client sends:
       """
@@ -73,7 +73,7 @@ Feature: Calls pass as they are, or are refused for a reason
       | {"jsonrpc":"2.0","id":1,"method":"eth_call","params":[],"Params":[]}          |
       | {"jsonrpc":"2.0","id":1,"method":"eth_call","params":[],"param\\u017f":[]}    |
 
-  Scenario: What the operator allows passes, and nothing like it
+  Scenario: A method that the operator allows passes, and none like it
     Given the settings:
       | calls.allowed | ["admin_peers"] |
     And the proxy runs
@@ -85,7 +85,7 @@ Feature: Calls pass as they are, or are refused for a reason
     Then the client gets error -32601
     And geth has been asked for admin_addPeer 0 times
 
-  Scenario: What the operator blocks is refused from the reload on
+  Scenario: A method that the operator blocks is refused from the reload on
     Given the proxy runs
     When a client calls eth_accounts
     Then the client gets a result
@@ -123,7 +123,7 @@ Feature: Calls pass as they are, or are refused for a reason
       | PUT    |
       | DELETE |
 
-  Scenario: What is not JSON is refused, and the next call is served
+  Scenario: A body that is not JSON is refused, and the next call is served
     Given the proxy runs
     When a client sends:
       """

@@ -1,4 +1,4 @@
-Feature: The consensus side's head is what its nodes together make credible
+Feature: The consensus side's head is the one that its nodes make credible
   Slots come by the clock, and one node's word is not the truth.
 
   Background:

@@ -1,5 +1,5 @@
 Feature: A consensus node that is not well is left, and taken again when it has proved itself
-  What it says of itself counts, and the status of its health more than its words.
+  A node's word on itself counts, and the status of its health route more than the words.
 
   Background:
     Given a primary consensus node lighthouse
@@ -52,7 +52,7 @@ Feature: A consensus node that is not well is left, and taken again when it has 
       | hangs                                   | does not answer in time |
       | answers everything with HTTP status 503 | answers with errors     |
 
-  Scenario Outline: A node whose health route is not there, with HTTP status <status>, is no worse for it
+  Scenario Outline: A node without a health route, with HTTP status <status>, is up
     Given the proxy runs
     When lighthouse calls itself well, but for HTTP status 206 of its health
     Then lighthouse is found syncing

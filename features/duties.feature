@@ -1,4 +1,4 @@
-Feature: All that validators ask stays on one node, and what all nodes must know all are told
+Feature: Validators' requests stay on one node, and news for all nodes reaches all
   An aggregate is known only to the node that was told of the committee before.
 
   Background:

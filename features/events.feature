@@ -1,5 +1,5 @@
 Feature: A stream of events lasts through failover and failback
-  One HTTP response throughout; every slot comes once, in its order, whatever becomes of the nodes.
+  The client has the same HTTP response throughout. Each slot comes once, in order, whatever becomes of the nodes.
 
   Background:
     Given a primary consensus node lighthouse
@@ -30,7 +30,7 @@ Feature: A stream of events lasts through failover and failback
     And it has heard of every slot once, in order, and in one response
     And it has heard of every finalized checkpoint once, in order
 
-  Scenario Outline: What was missed comes first, in order, when the primary <fails>
+  Scenario Outline: Missed blocks come first, in order, when the primary <fails>
     Given the proxy runs
     And a client listens to head,block,chain_reorg
     Then the events come from lighthouse alone

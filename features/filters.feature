@@ -1,5 +1,5 @@
 Feature: A filter that a client polls outlives its node
-  Over HTTP, wallets and libraries poll filters. The proxy keeps them, so that every block and every log comes once, and what went comes as removed.
+  Over HTTP, wallets and libraries poll filters. The proxy keeps them, so that every block and every log comes once, and logs that went come as removed.
 
   Scenario Outline: Polls miss nothing and repeat nothing when the primary <fails> and comes back
     Given a primary geth with a WebSocket

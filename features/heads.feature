@@ -1,5 +1,5 @@
-Feature: One node's word about the head is not the truth
-  The pool's head is what the nodes together make credible. A liar cannot make an honest node unusable.
+Feature: A single node's word about the head is not the truth
+  The pool's head is the one that the nodes together make credible. A liar cannot make an honest node unusable.
 
   Scenario: Nodes that agree
     Given a primary geth
@@ -10,7 +10,7 @@ Feature: One node's word about the head is not the truth
     Then the pool's head is the chain's
     And status and metrics agree
 
-  Scenario: One of three nodes is ahead, and makes nobody lag
+  Scenario: A node that is ahead of two others makes none of them lag
     Given a primary geth
     And a primary besu
     And a backup provider

@@ -1,5 +1,5 @@
 Feature: When no node serves, calls wait in order
-  The queue is bounded in count and in time. What cannot wait any longer is told why.
+  The queue is bounded in count and in time. A call that cannot wait any longer is told why.
 
   Scenario: All nodes are down, then one is back
     Given a primary geth

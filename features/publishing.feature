@@ -1,5 +1,5 @@
 Feature: A block is given to nodes until one has taken it
-  200 and 202 say that it was broadcast, 400 that it is not worth it. Everything else, and no answer, sends the same bytes to another node.
+  200 and 202 say that the block was broadcast, 400 that it is not worth that. Any other answer, and none, sends the same bytes to another node.
 
   Background:
     Given a primary consensus node lighthouse
@@ -64,7 +64,7 @@ Feature: A block is given to nodes until one has taken it
     And the block has reached lighthouse once, byte for byte
     And the block has reached teku once, byte for byte
 
-  Scenario: When every node dies over it, nobody knows whether the network has it
+  Scenario: When every node dies over it, its outcome is unknown
     Given the proxy runs
     When lighthouse loses its answers to publications
     And teku loses its answers to publications

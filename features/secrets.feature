@@ -1,5 +1,5 @@
 Feature: No secret is ever shown
-  Not in the status, the metrics, an error or the log, however the nodes fail.
+  Status, metrics, errors and log are free of secrets, however the nodes fail.
 
   Scenario Outline: Keys in URLs and headers stay hidden from a node that <fails>
     Given a primary geth whose URL and headers hold secrets

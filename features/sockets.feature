@@ -56,7 +56,7 @@ Feature: Calls over a WebSocket are answered, each once, while nodes die and ret
     Then the calls of alice reach provider in the order in which they were sent
     And every call of alice is answered with a result
 
-  Scenario: Ids that are used again, also for subscriptions, belong to nobody but the client
+  Scenario: Ids that are used again, also for subscriptions, are the client's own
     Given the proxy runs
     And alice has a WebSocket
     When alice sends:
@@ -92,7 +92,7 @@ Feature: Calls over a WebSocket are answered, each once, while nodes die and ret
     Then alice was answered 11 times in all
     And alice goes on to hear on all 2 subscriptions, by the ids that it was given
 
-  Scenario: Every id comes back byte for byte, and what has none is not answered
+  Scenario: Every id comes back byte for byte, and a call without one is not answered
     Given the proxy runs
     And alice has a WebSocket
     When alice sends:
@@ -130,7 +130,7 @@ Feature: Calls over a WebSocket are answered, each once, while nodes die and ret
     Given alice has a WebSocket
     Then alice is connected
 
-  Scenario: By default no web page may connect, and whoever is none may
+  Scenario: By default no web page may connect, and every other client may
     Given the proxy runs
     When a web page of http://localhost asks for a WebSocket
     Then the client gets HTTP status 403
@@ -172,7 +172,7 @@ Feature: Calls over a WebSocket are answered, each once, while nodes die and ret
     And bob is closed with code 1012: "going down"
     And the process ends with exit code 0 within 5000 ms of the signal
 
-  Scenario: A client that wants too much is told so
+  Scenario: A client that asks for too much is told so
     Given the settings:
       | ws.max_subscriptions | 2      |
       | ws.max_message       | "1KiB" |

@@ -1,7 +1,7 @@
 Feature: A client's subscriptions are its own, whatever becomes of the nodes
-  Ids last for the subscription's life, blocks and logs come once and in order, and what is announced can be fetched.
+  Ids last for the subscription's life, blocks and logs come once and in order, and an announced block can be fetched.
 
-  Scenario Outline: Several subscriptions of several clients keep their ids over failover and failback when the primary <fails>
+  Scenario Outline: Subscriptions of several clients keep their ids over a switch and back when the primary <fails>
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
     And the proxy runs
@@ -34,7 +34,7 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
       | hangs                 |
       | answers with HTTP 500 |
 
-  Scenario Outline: What was missed comes first, in order, when the primary <fails>
+  Scenario Outline: Missed blocks come first, in order, when the primary <fails>
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
     And the proxy runs
@@ -81,7 +81,7 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     And alice hears of 5 more blocks
     And alice has missed nothing, and heard nothing twice
 
-  Scenario: No answer to the proxy's own subscriptions is ever seen, however often they are replayed
+  Scenario: No client sees an answer to the proxy's own subscriptions
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
     And a block every 100 ms
@@ -169,7 +169,7 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     Then alice hears of the blocks 11,12,13,14,12,13,14,15,16, in this order
     And alice has missed nothing, and heard nothing twice
 
-  Scenario: A gap beyond the limit is told: who wants logs is closed, who wants heads goes on
+  Scenario: After a gap beyond the limit logs are closed, and heads go on
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
     And the settings:
@@ -322,7 +322,7 @@ Feature: A client's subscriptions are its own, whatever becomes of the nodes
     Then alice goes on to hear on all 40 subscriptions, by the ids that it was given
     And every node has 1 subscription of the proxy's
 
-  Scenario: A block is told of when the node that answers calls has it, and not before
+  Scenario: A block is told when the node that answers calls has it, and not before
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
     And 1 block is mined

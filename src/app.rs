@@ -1,8 +1,10 @@
-//! Builds the proxy from its settings, wires the floors, and takes it down again. The only module that sees them all.
+//! Builds the proxy from its settings, wires the floors, and takes it down again. The only module
+//! that sees them all.
 
 mod build;
 mod descriptors;
 mod doors;
+mod runtime;
 mod worker;
 
 use std::{
@@ -21,10 +23,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{
-    build::{Parts, Tools},
-    worker::Crew,
-};
+use self::{build::Deps, runtime::Runtime, worker::Workers};
 use crate::{
     config::Config,
     door::{
@@ -48,16 +47,17 @@ const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 /// Where the settings come from when they are read anew.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// What the proxy needs of the world around it.
+/// The proxy's means: network, clock, threads and descriptors.
 #[derive(Clone)]
 pub struct World {
     /// How it connects.
     pub dial: Arc<dyn Dial>,
     /// How it listens.
     pub listen: Arc<dyn Listen>,
-    /// What time it is.
+    /// The wall clock.
     pub wall: Wall,
-    /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the runtime that starts it.
+    /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
+    /// runtime that starts it.
     pub threads: Option<usize>,
     /// File descriptors that the process may have; `None`: as many as it likes.
     pub descriptors: Option<usize>,
@@ -75,11 +75,12 @@ impl World {
         }
     }
 
-    /// What nobody can guess. In a simulation it follows from the clock, so that a run can be repeated.
+    /// A secret that cannot be guessed. In a simulation the secret follows from the clock, so that
+    /// a run can be repeated.
     fn secret(&self) -> [u8; 32] {
         let mut secret = [0; 32];
         for part in secret.chunks_exact_mut(8) {
-            // Its keys come from the operating system.
+            // The hasher's keys come from the operating system.
             let bits = if self.threads.is_some() { RandomState::new().hash_one(0) } else { (self.wall)() };
             part.copy_from_slice(&bits.to_be_bytes());
         }
@@ -113,7 +114,7 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// What an operator can do about an address that cannot be listened on.
+/// Advice to the operator about an address that cannot be listened on.
 fn advice(key: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse if key == "listen" => "\nanother program has this port: a node has 8545 for its JSON-RPC \
@@ -135,27 +136,28 @@ pub struct App {
     admin_addr: SocketAddr,
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
-    crew: Crew,
+    workers: Workers,
     reload: mpsc::Sender<Reload>,
     acceptor: JoinSet<()>,
     background: JoinSet<()>,
 }
 
-/// What a reload needs.
+/// The parts that a reload needs.
 struct Shared {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
     world: World,
     couriers: Couriers,
     broken: Arc<watch::Sender<bool>>,
-    /// What clients make the proxy hold.
+    /// The memory that clients make the proxy hold.
     memory: Arc<Budget>,
     /// Counts reloads.
     reloaded: watch::Sender<u64>,
 }
 
 impl App {
-    /// Starts to listen, to probe and to serve. Settings are read anew from `source`, if there is one.
+    /// Starts to listen, to probe and to serve. Settings are read anew from `source`, if there is
+    /// one.
     ///
     /// # Errors
     /// When an address cannot be listened on or a node cannot be set up; nothing runs then.
@@ -176,9 +178,9 @@ impl App {
         }
         let broken = Arc::new(watch::Sender::new(false));
         let (couriers, jobs) = Couriers::new(world.threads.unwrap_or(1));
-        let tools = Tools { world: &world, metrics: &metrics, memory: &memory, couriers: &couriers, broken: &broken };
-        let (site, parts) = build::build(config, &tools).map_err(StartError::Node)?;
-        let site = Arc::new(ArcSwap::from_pointee(site));
+        let deps = Deps { world: &world, metrics: &metrics, memory: &memory, couriers: &couriers, broken: &broken };
+        let runtime = Runtime::build(config, &deps).map_err(StartError::Node)?;
+        let site = Arc::new(ArcSwap::from_pointee(runtime.site()));
         let closing = watch::Sender::new(false);
         let reloaded = watch::Sender::new(0);
         let sockets =
@@ -195,17 +197,17 @@ impl App {
             beacon::answer,
             sockets,
         );
-        let crew = Crew::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
+        let workers = Workers::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
         let admin = Admin::new(site.clone(), metrics.clone(), draining, readiness, broken.subscribe(), reload.clone());
         let shared = Arc::new(Shared { site, metrics, world, couriers, broken, memory, reloaded });
         let mut acceptor = JoinSet::new();
-        acceptor.spawn(doors::clients(listener, crew.hands(), shared.clone()));
+        acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));
         let mut background = JoinSet::new();
         background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
-        background.spawn(keep_reloading(shared.clone(), parts, source, reloads));
-        Ok(Self { addr, admin_addr, shared, closing, crew, reload, acceptor, background })
+        background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
+        Ok(Self { addr, admin_addr, shared, closing, workers, reload, acceptor, background })
     }
 
     /// Where clients connect.
@@ -237,7 +239,8 @@ impl App {
         outcome.await.map_err(|_| gone())?
     }
 
-    /// Stops accepting, lets what is in flight finish for as long as the grace time lasts, and ends.
+    /// Stops accepting, lets what is in flight finish for as long as the grace time lasts, and
+    /// ends.
     pub async fn shutdown(mut self) {
         self.closing.send_replace(true);
         self.acceptor.shutdown().await;
@@ -247,10 +250,10 @@ impl App {
         }
         let grace = self.shared.site.load().shutdown_grace;
         let last_call = grace.mul_f64(0.9);
-        let done = self.crew.finish();
+        let done = self.workers.finish();
         tokio::pin!(done);
         if timeout(last_call, &mut done).await.is_err() {
-            // What still waits for a node is told so while there is time to tell it.
+            // Calls that still wait for a node are refused while there is time to answer them.
             for network in &self.shared.site.load().networks {
                 network.calls.iter().for_each(|calls| calls.close());
                 network.beacon.iter().for_each(|rest| rest.close());
@@ -280,13 +283,13 @@ async fn tell_of_refusals(memory: Arc<Budget>) {
 /// Owns what runs by the settings, and changes it when asked.
 async fn keep_reloading(
     shared: Arc<Shared>,
-    mut parts: Parts,
+    mut runtime: Runtime,
     source: Option<Source>,
     mut reloads: mpsc::Receiver<Reload>,
 ) {
     while let Some(answer) = reloads.recv().await {
         let outcome = match &source {
-            Some(source) => shared.reload(&mut parts, source).await,
+            Some(source) => shared.reload(&mut runtime, source).await,
             None => Err("the settings came from flags: there is no file to read anew".to_owned()),
         };
         shared.metrics.reloaded(outcome.is_ok());
@@ -294,15 +297,15 @@ async fn keep_reloading(
             Ok(changed) => info!(changed, "configuration reloaded"),
             Err(why) => error!(why, "configuration not reloaded; nothing was changed"),
         }
-        // Whoever asked may have left.
+        // The caller may have left.
         let _ = answer.send(outcome);
     }
 }
 
 impl Shared {
-    async fn reload(&self, parts: &mut Parts, source: &Source) -> Result<String, String> {
+    async fn reload(&self, runtime: &mut Runtime, source: &Source) -> Result<String, String> {
         let config = source()?;
-        let needing_restart = parts.config().changes_needing_restart(&config);
+        let needing_restart = runtime.config().changes_needing_restart(&config);
         if !needing_restart.is_empty() {
             let keys = needing_restart.join(", ");
             let them = if needing_restart.len() == 1 { "it" } else { "them" };
@@ -312,9 +315,9 @@ impl Shared {
         }
         let Self { world, metrics, couriers, broken, .. } = self;
         let limit = config.max_client_memory;
-        let tools = Tools { world, metrics, memory: &self.memory, couriers, broken };
-        let changed = parts.replace(config, &tools).await?;
-        self.site.store(Arc::new(parts.site()));
+        let deps = Deps { world, metrics, memory: &self.memory, couriers, broken };
+        let changed = runtime.replace(config, &deps).await?;
+        self.site.store(Arc::new(runtime.site()));
         self.memory.set_limit(limit.unwrap_or_else(memory::quarter));
         self.reloaded.send_modify(|count| *count += 1);
         Ok(changed)

@@ -42,12 +42,16 @@ use crate::{
     config::{Calls as Settings, Policy},
     domain::{
         backoff::Backoff,
-        method::{Class, Method},
+        method::{Class, Method, MethodId},
         refusal::Refusal,
         rpc::Request,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, board::Trouble, health::Fault, resting::Kind},
+    pool::{
+        Pool, Scout,
+        health::{Fault, Trouble},
+        resting::Kind,
+    },
 };
 
 /// The pauses after all nodes that seemed to serve have failed.
@@ -82,7 +86,7 @@ impl Calls {
         Self {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             hold: Hold::new(pool.clone(), settings, metrics.clone()),
-            blocked: (0..Method::COUNT).map(|place| settings.blocks(Method::label_at(place))).collect(),
+            blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
             keeper: OnceLock::new(),
             settings: settings.clone(),
             pool,
@@ -149,7 +153,7 @@ impl Calls {
                 method,
                 terms,
                 deadline: terms.arrived + self.settings.timeout,
-                kind: Kind::of_method(method.place, &request.method),
+                kind: Kind::of_method(method.id, &request.method),
                 tried: if moved.is_some() { Vec::new() } else { terms.avoid.to_vec() },
                 attempts: 0,
                 lost: 0,
@@ -351,7 +355,7 @@ impl<'a> Course<'a> {
                 self.lost += 1;
                 self.unsure = true;
                 if let Some(trouble) = trouble {
-                    pool.doubt(node);
+                    pool.probe_now(node);
                     self.charges.push((node, trouble));
                 }
             }

@@ -1,4 +1,5 @@
-//! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it changes, whatever becomes of nodes.
+//! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it
+//! changes, whatever becomes of nodes.
 
 mod arrivals;
 mod block;
@@ -37,7 +38,7 @@ pub struct Follower {
     place: watch::Receiver<Place>,
 }
 
-/// How far it has come.
+/// The follower's place in the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The height of the newest block that stands.
@@ -46,7 +47,8 @@ pub struct Place {
     pub seq: u64,
 }
 
-/// The usual time between blocks in milliseconds, plus one; 0 while it is not known. The driver writes it.
+/// The usual time between blocks in milliseconds, plus one; 0 while it is not known. The driver
+/// writes it.
 #[derive(Clone, Debug, Default)]
 struct Pace(Arc<AtomicU64>);
 
@@ -60,7 +62,7 @@ impl Pace {
     }
 }
 
-/// Whether anybody listens, and where the chain was when they began to.
+/// Whether there are listeners, and where the chain was when the first one came.
 #[derive(Clone, Debug, Default)]
 struct Wish {
     is_wanted: bool,
@@ -69,7 +71,8 @@ struct Wish {
 }
 
 impl Follower {
-    /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks no node for anything.
+    /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks
+    /// no node for anything.
     pub fn start(
         pool: Arc<Pool>,
         settings: &config::Chain,
@@ -86,12 +89,14 @@ impl Follower {
         (Arc::new(Self { pools, wish, pace, place }), told, Running::new(task))
     }
 
-    /// From now on the chain is that of another pool of the same network. Nothing is lost on the way.
+    /// From now on the chain is that of another pool of the same network. Nothing is lost on the
+    /// way.
     pub fn move_to(&self, pool: Arc<Pool>) {
         self.pools.send_replace(pool);
     }
 
-    /// Whether anybody listens. Every block that becomes canonical after `want(true)` has returned is told.
+    /// Whether anybody listens. Every block that becomes canonical after `want(true)` has returned
+    /// is told.
     pub fn want(&self, wanted: bool) {
         let since = driver::active_head(&self.pool()).filter(|_| wanted);
         self.wish.send_if_modified(|wish| {

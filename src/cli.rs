@@ -31,18 +31,19 @@ enum Command {
     ///
     ///   steadfast run --el http://127.0.0.1:18545 --el-backup https://eth.example/v2/KEY
     ///
-    /// Without either, ./steadfast.toml is read. SIGTERM and Ctrl-C let calls finish, a second one ends the
-    /// process at once; SIGHUP reads the file anew.
+    /// Without either, ./steadfast.toml is read. SIGTERM and Ctrl-C let calls finish, a second one
+    /// ends the process at once; SIGHUP reads the file anew.
     #[command(verbatim_doc_comment)]
     Run(Settings),
     /// Run the proxy in front of a pretend network, with nothing else to install.
     ///
-    /// Starts a pretend chain with execution nodes, and the proxy in front of them, all in this process; prints where to
-    /// point a wallet and how to kill a node.
+    /// Starts a pretend chain with execution nodes, and the proxy in front of them, all in this
+    /// process; prints where to point a wallet and how to kill a node.
     Dev(dev::Dev),
     /// Read the settings, ask every node how it is, and print a table.
     ///
-    /// Exits with 1 if a setting is wrong or a node is not well, so that a deployment can stop there.
+    /// Exits with 1 if a setting is wrong or a node is not well, so that a deployment can stop
+    /// there.
     Check(Settings),
     /// Print the nodes of a running proxy as it sees them.
     ///
@@ -50,12 +51,14 @@ enum Command {
     Status(status::Status),
     /// Take a node of a running proxy out of use: it gets no new calls, and stays probed.
     ///
-    /// The cordon outlives a reload, and ends with `steadfast uncordon` or with the process. Cordoning the last node of a side
-    /// is done, with a warning: calls then wait for calls.hold, and fail.
+    /// The cordon outlives a reload, and ends with `steadfast uncordon` or with the process.
+    /// Cordoning the last node of a side is done, with a warning: calls then wait for calls.hold,
+    /// and fail.
     Cordon(switch::Node),
     /// Let a cordoned node be used again.
     Uncordon(switch::Node),
-    /// Have a running proxy say that it is not ready, so that load balancers send it nothing new; it serves on.
+    /// Have a running proxy say that it is not ready, so that load balancers send it nothing new;
+    /// it serves on.
     Drain(switch::Proxy),
     /// End a drain.
     Undrain(switch::Proxy),

@@ -1,10 +1,12 @@
-//! Settings: what an operator wrote, checked as a whole before anything starts.
+//! Settings of an operator, checked as a whole before anything starts.
 //!
-//! The file is TOML; `docs/CONFIG.md` describes every key. A [`Config`] that exists is right: its fields are types that cannot hold
-//! what the rules forbid, or were checked against each other. Everything that is wrong is reported at once, by [`Errors`], with the
-//! place and never with a value, since any value may be a secret.
+//! The file is TOML; `docs/CONFIG.md` describes every key. A [`Config`] that exists is right: its
+//! fields are types that cannot hold what the rules forbid, or were checked against each other.
+//! Everything that is wrong is reported at once, by [`Errors`], with the place and never with a
+//! value, since any value may be a secret.
 //!
-//! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials, listens or resolves a name.
+//! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials,
+//! listens or resolves a name.
 
 mod beacon;
 mod ca_file;
@@ -80,11 +82,12 @@ pub struct Config {
     pub max_connections: NonZeroUsize,
     /// From where many clients come.
     pub shared_addresses: SharedAddresses,
-    /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory that there is.
+    /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory
+    /// that there is.
     pub max_client_memory: Option<usize>,
     /// The operator's side.
     pub admin: Admin,
-    /// How long a shutdown waits for what is in flight.
+    /// How long a shutdown waits for calls in flight.
     pub shutdown_grace: Duration,
     /// How nodes are probed.
     pub health: Health,
@@ -100,9 +103,10 @@ pub struct Config {
     pub ws: Ws,
     /// Which requests to the beacon API are passed on.
     pub beacon: Beacon,
-    /// The networks: the default one first if there is one, then the others by name. At least one, each with at least one node.
+    /// The networks: the default one first if there is one, then the others by name. At least one,
+    /// each with at least one node.
     pub networks: Vec<Network>,
-    /// What is logged, and how.
+    /// The levels that are logged, and the form.
     pub log: Log,
 }
 
@@ -120,19 +124,21 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
-/// A commented configuration: what `steadfast init` writes. A `#` without a space after it stands before a setting, which then has
-/// its default.
+/// The commented configuration that `steadfast init` writes. A `#` without a space after it stands
+/// before a setting, which then has its default.
 pub fn example() -> &'static str {
     include_str!("config/example.toml")
 }
 
-/// Looks up a variable in the process's environment: the `env` of everyday use. A value that is not UTF-8 counts as not set.
+/// Looks up a variable in the process's environment: the `env` of everyday use. A value that is not
+/// UTF-8 counts as not set.
 pub fn process_env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 impl Config {
-    /// Reads the file at `path`; `flags` may override its addresses. Relative paths in the file start at the file's folder.
+    /// Reads the file at `path`; `flags` may override its addresses. Relative paths in the file
+    /// start at the file's folder.
     ///
     /// # Errors
     /// Everything that is wrong, at once.

@@ -26,7 +26,7 @@ use self::site::Site;
 use crate::{
     domain::refusal::Refusal,
     memory::Account,
-    net::{BoxFuture, BoxIo, exchange::Broken, places::Caller},
+    net::{BoxFuture, BoxIo, http::Broken, places::Caller},
 };
 
 /// How long a new connection may say nothing, how long a request's head may take to come, and how

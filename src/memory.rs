@@ -1,8 +1,8 @@
 //! Floor 1: the bytes that clients make the proxy hold, as one sum with one limit.
 //!
-//! Every door opens an [`Account`] for a connection and takes bytes as they come; what a client
-//! only promises costs nothing. The bounds on single bodies, messages and buffers stand beneath
-//! this one: it is for what ten thousand clients make of them together.
+//! Every door opens an [`Account`] for a connection and takes bytes as these come; a length that a
+//! client only promises costs nothing. The bounds on single bodies, messages and buffers stand
+//! beneath this one, which bounds the sum over ten thousand clients.
 
 mod account;
 mod machine;
@@ -26,17 +26,17 @@ pub const SETTING: &str = "max_client_memory";
 /// Bytes of one connection that are not counted, so that small calls one after the other never
 /// touch the sum.
 pub const FREE: usize = 8 * 1024;
-/// Up to this size a single message or answer is not counted; so small a thing is bounded by the number
-/// of connections.
+/// Up to this size a single message or answer is not counted; so small a thing is bounded by the
+/// number of connections.
 pub const SMALL: usize = 4096;
-/// What a call under way takes besides the bytes of its request and its answer.
+/// Bytes that a call under way takes besides the bytes of its request and its answer.
 pub const CALL: usize = 5 * 1024;
-/// What an answer that passes piece by piece takes, on its way from the node's connection to the
-/// client's.
+/// Bytes that an answer takes that passes piece by piece, on its way from the node's connection to
+/// the client's.
 pub const STREAM: usize = 256 * 1024;
 /// An account takes from the sum in steps of so many bytes.
 const STEP: usize = 16 * 1024;
-/// What stays when its client has gone may take such a part of the limit in all.
+/// Things that stay when their client has gone may take such a part of the limit in all.
 const STANDING: usize = 8;
 /// Of what was promised to be given back, such a part of the limit may be taken before it is.
 const CREDIT: usize = 8;
@@ -65,15 +65,15 @@ impl From<Full> for Refusal {
     }
 }
 
-/// Whose bytes they are.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
-    /// Clients' own: they may take three quarters, so that the calls that were let in can be
-    /// answered.
+    /// From clients: three quarters at most, so that the calls that were let in can be answered.
     In,
-    /// What is to be sent to clients.
+    /// For clients.
     Out,
-    /// Clients' own that stays when they have gone, so that they cannot be made to give it up: of their three quarters, a small part.
+    /// From clients, and kept when these have gone, so that no client can be made to give them up:
+    /// a small part of the three quarters.
     Standing,
 }
 
@@ -90,7 +90,7 @@ impl Budget {
         })
     }
 
-    /// From now on so many bytes may be held. What is held beyond it stays until it is given back.
+    /// From now on so many bytes may be held. Bytes beyond the limit stay until given back.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
     }
@@ -110,7 +110,8 @@ impl Budget {
         self.refused.load(Relaxed)
     }
 
-    /// Takes so many bytes more for an account that will take `price` in all then. Where there is no room, who takes more gives way.
+    /// Takes so many bytes more for an account that will take `price` in all then. Where there is
+    /// no room, the account that takes more gives way.
     fn take(&self, more: usize, price: usize, side: Side) -> Result<(), Full> {
         loop {
             let limit = self.limit();
@@ -119,7 +120,7 @@ impl Budget {
                 Side::Out => limit,
             };
             let (promised, borrowed) = (self.ranks.promised(), self.ranks.borrowed());
-            // Added first, so that two who take at once cannot both find room for one.
+            // Added first, so that two accounts that take at once cannot both find room for one.
             let before = self.held.fetch_add(more, Relaxed);
             let after = before.saturating_add(more);
             if after <= most {
@@ -133,14 +134,14 @@ impl Budget {
             }
             self.held.fetch_sub(more, Relaxed);
             self.refused.fetch_add(1, Relaxed);
-            // What is promised comes soon; who takes more than is lent finds it then.
+            // Promised bytes come soon; a client that takes more than is lent finds them then.
             if is_promised || !self.ranks.cut(price) {
                 return Err(Full(limit));
             }
         }
     }
 
-    /// Notes that what stays when its client has gone takes `after` bytes instead of `before`.
+    /// Notes that things which outlive their client take `after` bytes instead of `before`.
     fn stand(&self, before: usize, after: usize) -> Result<(), Full> {
         let (more, less) = (after.saturating_sub(before), before.saturating_sub(after));
         let standing = self.standing.fetch_add(more, Relaxed) + more;
@@ -153,7 +154,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts what is there already, or what comes back.
+    /// Counts bytes that are there already, or that come back.
     fn adjust(&self, before: usize, after: usize) {
         if after > before {
             self.held.fetch_add(after - before, Relaxed);
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!(other.resize(2 * STEP), Ok(()));
         one.resize(STEP).unwrap();
         assert_eq!(other.resize(7 * STEP), Ok(()));
-        // What others take leaves it no room either, and what was not given is not counted.
+        // Bytes of others leave no room either, and bytes that were not given are not counted.
         let mut of_clients = Account::open(&budget).incoming();
         drop(one);
         of_clients.resize(FREE + 41 * STEP).unwrap();
@@ -275,7 +276,7 @@ mod tests {
         of_greedy.resize(FREE + 26 * STEP).unwrap();
         of_second.resize(FREE + 20 * STEP).unwrap();
         let mut large = small.incoming();
-        // What is lent of a promise is an eighth, and this is more at once.
+        // An eighth is lent of a promise, and this is more at once.
         assert_eq!(large.resize(FREE + 9 * STEP), Err(Full(64 * STEP)));
         assert_eq!((large.bytes(), budget.held()), (0, 46 * STEP));
         assert!(woken(&greedy) && !woken(&second));
@@ -285,7 +286,7 @@ mod tests {
         drop(of_greedy);
         assert_eq!(large.resize(FREE + 9 * STEP), Ok(()));
         assert_eq!((budget.held(), budget.ranks.promised(), budget.ranks.borrowed()), (29 * STEP, 0, 0));
-        // What one step needs of several comes of several, one after the other.
+        // A step that needs the bytes of several accounts gets them from one after the other.
         let mut more = Account::of(&budget, None).outgoing();
         assert_eq!(more.resize(FREE + 19 * STEP), Ok(()));
         let mut largest = Account::of(&budget, None).incoming();

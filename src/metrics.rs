@@ -1,23 +1,25 @@
-//! The instruments. All carry the prefix `steadfast_`; every label takes its values from a bounded set.
+//! The instruments. All carry the prefix `steadfast_`; every label takes its values from a bounded
+//! set.
 //!
-//! What calls move is counted through handles that are looked up once, since a call must not allocate for its labels. What is known
-//! of nodes is written at the moment of a scrape from the pools' snapshots, so that a gauge cannot disagree with the status or
-//! outlive its node.
+//! Calls count through handles that are looked up once, since a call must not allocate for its
+//! labels. Gauges of nodes are written at the moment of a scrape from the pools' snapshots, so that
+//! a gauge cannot disagree with the status or outlive its node.
 
 mod calls;
+mod chain;
+mod clients;
 mod facts;
+mod filters;
+mod guard;
+mod labels;
 mod live;
 mod node;
-mod outcome;
+mod publications;
 mod throttle;
-mod told;
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Mutex, OnceLock, PoisonError, atomic::AtomicU64},
 };
 
 use prometric::{
@@ -32,12 +34,11 @@ use prometric_derive::metrics;
 pub use self::{
     calls::CallMetrics,
     facts::Facts,
-    live::Replay,
+    labels::{AttemptOutcome, CallOutcome, Ended, Replay},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
-    outcome::{AttemptOutcome, CallOutcome, Ended},
     throttle::Throttle,
 };
-use self::{live::Live, node::Nodes};
+use self::{guard::Guard, live::Live, node::Nodes};
 
 use crate::domain::{method::Method, rest::Route};
 
@@ -53,7 +54,7 @@ struct Plain {
     /// Event streams of the beacon API open now.
     #[metric]
     sse_streams: Gauge,
-    /// Events and notifications told to clients, each counted for every client, by topic or kind of subscription.
+    /// Events and notifications sent, counted for every client, by topic or kind of subscription.
     #[metric(labels = ["kind"])]
     notifications_total: Counter,
     /// Blocks that no stream had told: made up from their headers, or fetched from a node.
@@ -65,11 +66,14 @@ struct Plain {
     /// Gaps in what a network's clients are told that could not be filled.
     #[metric(labels = ["network"])]
     gaps_skipped_total: Counter,
-    /// Events that nodes could not bear out, by reason: no_header (a head, told though no node gave its header in time) or ahead (of a
-    /// slot that lies ahead of the clock, not told).
+    /// Events that nodes could not bear out, by reason: no_header or ahead.
+    ///
+    /// no_header: a head, told though no node gave its header in time; ahead: of a slot that lies
+    /// ahead of the clock, not told.
     #[metric(labels = ["network", "reason"])]
     doubtful_events_total: Counter,
-    /// Blocks whose logs no node gave in time, so that clients whom they may have concerned were closed.
+    /// Blocks whose logs no node gave in time, so that clients whom they may have concerned were
+    /// closed.
     #[metric(labels = ["network"])]
     logs_given_up_total: Counter,
     /// Logs that nodes wrote in a way that is not the API's.
@@ -87,8 +91,10 @@ struct Plain {
     /// Bytes that are kept for filters that were not polled since.
     #[metric(labels = ["network"])]
     filter_backlog_bytes: Gauge,
-    /// Filters that were dropped, by reason: timeout (not polled for too long), backlog (too far behind), gap (blocks or logs cannot be
-    /// had), or too_long (one block brought more than can be sent in one answer).
+    /// Filters that were dropped, by reason: timeout, backlog, gap or too_long.
+    ///
+    /// timeout: not polled for too long; backlog: too far behind; gap: blocks or logs cannot be
+    /// had; too_long: one block brought more than can be sent in one answer.
     #[metric(labels = ["network", "reason"])]
     filters_dropped_total: Counter,
     /// Filters that were not made, by the limit that was reached.
@@ -100,14 +106,16 @@ struct Plain {
     /// Calls that wait now because no node can serve.
     #[metric(labels = ["network", "layer"])]
     held_calls: Gauge,
-    /// Times that a signed message was given to one more node, by reason: lost or refused (by the node before), unreachable, late, out
-    /// (the node before went out), doubtful (the node before hung over such messages before), or unknown_block (the node before does not know the block that the message refers to).
+    /// Times that a signed message was given to one more node, by the reason at the node before.
+    ///
+    /// lost, refused, unreachable, late; out: the node went out; doubtful: the node hung over such
+    /// messages before; unknown_block: the node does not know the block that the message refers to.
     #[metric(labels = ["network", "reason"])]
     publications_again_total: Counter,
-    /// What all nodes are told that a node was told again, because it had been away or had begun anew.
+    /// Messages for all nodes that a node was sent again, as it had been away or had begun anew.
     #[metric(labels = ["network"])]
     told_again_total: Counter,
-    /// Bytes of what all nodes were told in the last two epochs, kept for nodes that return.
+    /// Bytes of messages for all nodes, of the last two epochs, kept for nodes that return.
     #[metric(labels = ["network"])]
     kept_bytes: Gauge,
     /// Client HTTP connections open now.
@@ -128,9 +136,12 @@ struct Plain {
     /// Times that a client was refused because max_client_memory was reached.
     #[metric]
     client_memory_refused_total: Counter,
-    /// Client connections that the proxy ended by itself, by reason: silent (no request in the first 20 s), idle, crowded (longest idle
-    /// when there were as many as may be), slow_request (a request that came too slowly), slow_reader (an answer that was taken too
-    /// slowly), or memory (held most when max_client_memory was reached).
+    /// Client connections that the proxy ended by itself, by reason.
+    ///
+    /// silent: no request in the first 20 s; idle; crowded: longest idle when there were as many as
+    /// may be; share: busy then, of the address that had most; slow_request: a request that came
+    /// too slowly; slow_reader: an answer that was taken too slowly; memory: held most when
+    /// max_client_memory was reached.
     #[metric(labels = ["reason"])]
     client_connections_ended_total: Counter,
     /// Reloads of the configuration, by outcome.
@@ -152,7 +163,8 @@ pub struct Metrics {
     /// Messages of client WebSockets: in, and out.
     messages: [IntCounter; 2],
     facts: Mutex<Facts>,
-    /// Bytes that clients make the proxy hold, how many there may be, and how often some were refused.
+    /// Bytes that clients make the proxy hold, how many there may be, and how often some were
+    /// refused.
     memory: OnceLock<Box<dyn Fn() -> [usize; 3] + Send + Sync>>,
     /// The refusals that the counter has.
     memory_refused: AtomicU64,
@@ -220,40 +232,6 @@ impl Metrics {
         self.plain.switches_total(network, layer, reason).inc();
     }
 
-    /// Counts a client's event stream as open for as long as the guard lives.
-    pub fn sse_stream(&self) -> impl Drop + Send + use<> {
-        Guard::new(self.plain.sse_streams.clone(), Vec::new())
-    }
-
-    /// `count` clients were told an event.
-    pub fn notified(&self, kind: &str, count: u64) {
-        self.plain.notifications_total(kind).inc_by(count);
-    }
-
-    /// There are so many filters: of blocks, of logs, of transactions. They take so many bytes, and so many are kept for them.
-    pub fn filters(&self, network: &str, counts: [usize; 3], bytes: usize, backlog: usize) {
-        for (kind, count) in ["blocks", "logs", "transactions"].into_iter().zip(counts) {
-            self.plain.filters(network, kind).set(count as u64);
-        }
-        self.plain.filter_bytes(network).set(bytes as u64);
-        self.plain.filter_backlog_bytes(network).set(backlog as u64);
-    }
-
-    /// A filter was not made for this limit.
-    pub fn filter_refused(&self, network: &str, reason: &str) {
-        self.plain.filters_refused_total(network, reason).inc();
-    }
-
-    /// A filter was dropped.
-    pub fn filter_dropped(&self, network: &str, reason: &str) {
-        self.plain.filters_dropped_total(network, reason).inc();
-    }
-
-    /// A slow client was cut off.
-    pub fn slow_client_closed(&self) {
-        self.plain.slow_clients_closed_total().inc();
-    }
-
     /// A reload of the configuration was applied or refused.
     pub fn reloaded(&self, applied: bool) {
         self.plain.reloads_total(if applied { "applied" } else { "refused" }).inc();
@@ -264,52 +242,6 @@ impl Metrics {
         Guard::new(self.plain.held_calls.clone(), vec![network.to_owned(), layer.to_owned()])
     }
 
-    /// A signed message was given to one more node.
-    pub fn given_again(&self, network: &str, reason: &str) {
-        self.plain.publications_again_total(network, reason).inc();
-    }
-
-    /// A node was told something again.
-    pub fn told_again(&self, network: &str) {
-        self.plain.told_again_total(network).inc();
-    }
-
-    /// So many bytes are kept for nodes that return.
-    pub fn kept(&self, network: &str, bytes: usize) {
-        self.plain.kept_bytes(network).set(bytes as u64);
-    }
-
-    /// Counts a client connection as open for as long as the guard lives.
-    pub fn connection(&self) -> impl Drop + use<> {
-        self.plain.http_connections_total().inc();
-        Guard::new(self.plain.http_connections.clone(), Vec::new())
-    }
-
-    /// A client connection was one too many.
-    pub fn connection_refused(&self) {
-        self.plain.http_connections_refused_total().inc();
-    }
-
-    /// From now on a scrape asks `measure` what clients make the proxy hold: bytes, how many there may be, and how often some were
-    /// refused.
-    pub fn measure_memory(&self, measure: impl Fn() -> [usize; 3] + Send + Sync + 'static) {
-        // Asked for once.
-        let _ = self.memory.set(Box::new(measure));
-    }
-
-    fn note_memory(&self) {
-        let [held, limit, refused] = self.memory.get().map_or([0; 3], |measure| measure());
-        self.plain.client_memory_bytes().set(held as u64);
-        self.plain.client_memory_limit_bytes().set(limit as u64);
-        let counted = self.memory_refused.swap(refused as u64, Relaxed);
-        self.plain.client_memory_refused_total().inc_by((refused as u64).saturating_sub(counted));
-    }
-
-    /// A client connection was ended, for this reason.
-    pub fn client_ended(&self, why: Ended) {
-        self.plain.client_connections_ended_total(why.as_str()).inc();
-    }
-
     /// The gauge of this name at this moment, over all its labels.
     fn gauge(&self, name: &str) -> u64 {
         let families = self.registry.gather();
@@ -317,7 +249,8 @@ impl Metrics {
         gauges.map(|metric| metric.get_gauge().value()).sum::<f64>() as u64
     }
 
-    /// Everything in Prometheus's text format. `fill` writes what is known of the nodes now; what it does not write is gone.
+    /// Everything in Prometheus's text format. `fill` writes the present state of the nodes; a
+    /// series that it does not write is gone.
     pub fn render(&self, fill: impl FnOnce(&Facts)) -> Vec<u8> {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         for gauge in facts.all() {
@@ -339,7 +272,7 @@ impl Metrics {
         *gone = known.filter(|network| !networks.contains(network)).map(str::to_owned).collect();
     }
 
-    /// What is measured of the networks that are served, and of all together.
+    /// The series of the networks that are served, and of all networks together.
     fn present(&self) -> Vec<MetricFamily> {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         let mut families = self.registry.gather();
@@ -367,30 +300,6 @@ fn network_of(metric: &Metric) -> Option<&str> {
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
     registry.register(Box::new(collector.clone())).expect("each name is registered once");
     collector
-}
-
-/// A gauge that is one higher for as long as this lives.
-struct Guard {
-    gauge: Gauge,
-    labels: Vec<String>,
-}
-
-impl Guard {
-    fn new(gauge: Gauge, labels: Vec<String>) -> Self {
-        let guard = Self { gauge, labels };
-        guard.gauge.inc(&guard.labels());
-        guard
-    }
-
-    fn labels(&self) -> Vec<&str> {
-        self.labels.iter().map(String::as_str).collect()
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.gauge.dec(&self.labels());
-    }
 }
 
 #[cfg(test)]
@@ -433,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_follow_their_guards_and_facts_are_gone_when_not_written() {
+    fn gauges_follow_their_guards_and_unwritten_facts_are_gone() {
         let metrics = Metrics::new();
         let guard = metrics.hold("default", "el");
         assert!(text(&metrics, |facts| facts.pool_head.with_label_values(&["default", "el"]).set(7)).contains("} 7"));

@@ -1,22 +1,17 @@
 //! The world: the only floor that opens sockets.
 //!
-//! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production code runs unchanged on a
-//! simulated network.
+//! Everything above dials through [`Dial`] and listens through [`Listen`], so that the production
+//! code runs unchanged on a simulated network.
 
-mod coding;
-mod course;
 pub mod descriptors;
-pub mod exchange;
+pub mod http;
 pub mod link;
 pub mod names;
-pub mod outgoing;
 pub mod places;
 mod race;
-pub mod request;
 pub mod tcp;
 pub mod tls;
-pub mod upstream;
-pub mod wire;
+pub mod worker;
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -64,16 +59,18 @@ pub trait Listen: Send + Sync + 'static {
     fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Accept>>>;
 }
 
-/// One listening socket.
+/// A listening socket.
 pub trait Accept: Send + 'static {
     /// The address that was bound, with the real port.
     fn local_addr(&self) -> SocketAddr;
 
-    /// Waits for the next connection. Cancel-safe. An error concerns one connection or passing exhaustion: the socket goes on.
+    /// Waits for the next connection. Cancel-safe. An error concerns one connection or passing
+    /// exhaustion: the socket goes on.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>>;
 }
 
-/// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to another thread first.
+/// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to
+/// another thread first.
 pub struct Incoming(Box<dyn FnOnce() -> io::Result<BoxIo> + Send>);
 
 impl Incoming {

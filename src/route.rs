@@ -1,20 +1,24 @@
-//! Floor 4, choice: which node a call goes to next. Pure: everything it weighs is handed to it.
+//! Floor 4, choice: which node a call goes to next, and which nodes are avoided. Pure: every fact
+//! that is weighed is handed over.
+
+pub mod avoided;
 
 use crate::{config::Policy, domain::method::Class, pool::snapshot::Snapshot};
 
-/// What a node's traffic shows at the moment of choice.
+/// A node's traffic at the moment of choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Calls that wait on it.
+    /// Calls that wait on the node.
     pub in_flight: usize,
-    /// The highest block that it showed a client.
+    /// The highest block that the node showed a client.
     pub told: u64,
 }
 
 /// The best node for a call, leaving out those in `tried`; `None` when there is none left.
 ///
-/// Usable before unusable (the least bad first), those that have reached `served`, the highest block that clients were shown, before
-/// those that have not, primary before backup; then `policy`. Calls that mean something only on one node always take the first.
+/// Usable before unusable (the least bad first), those that have reached `served`, the highest
+/// block that clients were shown, before those that have not, primary before backup; then `policy`.
+/// Calls that mean something only on one node always take the first.
 pub fn next(
     snapshot: &Snapshot,
     load: impl Fn(usize) -> Load,
@@ -100,7 +104,7 @@ mod tests {
         let nodes = [facts(Up, Primary, 99, false), facts(Up, Primary, 98, false), facts(Up, Backup, 100, false)];
         assert_eq!(order(&nodes, 100, Policy::First, &[]), [2, 0, 1]);
         assert_eq!(order(&nodes, 98, Policy::First, &[]), [0, 1, 2]);
-        // It is better off than its last probe knew.
+        // The node is better off than its last probe knew.
         let told = Load { told: 100, ..Load::default() };
         assert_eq!(order(&nodes, 100, Policy::First, &[told]), [0, 2, 1]);
         // A usable node that is behind is better than an unusable one that is not.

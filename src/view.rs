@@ -1,17 +1,19 @@
 //! Floor 6, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
 //!
-//! A client's subscription never touches a node. What the follower tells of the chain becomes notifications here: [`heads`] of new blocks,
-//! [`logs`] of their logs; and what filters that are polled are told ([`filters`]). What cannot be told from the chain comes from a subscription that all clients share ([`passthrough`]).
-//! Subscribers are told on the threads that serve them ([`courier`]), through their [`mailbox`].
+//! A client's subscription never touches a node. What the follower tells of the chain becomes
+//! notifications here: [`heads`] of new blocks, [`logs`] of their logs; and what filters that are
+//! polled are told ([`filters`]). What cannot be told from the chain comes from a subscription that
+//! all clients share ([`passthrough`]). Subscribers are told on the threads that serve them
+//! ([`courier`]), through their [`mailbox`].
 
 mod audience;
-mod choice;
 mod courier;
 mod filters;
 mod heads;
 mod id;
 mod logs;
 mod mailbox;
+mod params;
 mod passthrough;
 mod refused;
 
@@ -24,7 +26,7 @@ use serde_json::value::RawValue;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use self::{
-    audience::{Audience, Seat},
+    audience::{Audience, Membership},
     // What filters that are polled share with the views of logs and of other subscriptions.
     logs::{Block, Filter, Log, Logs},
     passthrough::{Joined, Topics},
@@ -71,7 +73,8 @@ pub struct Views {
     random: Mutex<fastrand::Rng>,
 }
 
-/// Bytes of the params of one subscription, at most: what is read of them takes several times as many for a moment.
+/// Bytes of the params of one subscription, at most: what is read of them takes several times as
+/// many for a moment.
 const MOST_PARAMS: usize = 1 << 20;
 
 /// The tasks behind a network's subscriptions; they end when this is dropped.
@@ -92,8 +95,9 @@ impl Running {
 }
 
 impl Views {
-    /// Starts to serve subscriptions to the network of `pool`, a pool of execution nodes. Until somebody subscribes, no node is asked for
-    /// anything. Clients are served by the workers behind `couriers`.
+    /// Starts to serve subscriptions to the network of `pool`, a pool of execution nodes. Until
+    /// somebody subscribes, no node is asked for anything. Clients are served by the workers behind
+    /// `couriers`.
     pub fn start(
         pool: Arc<Pool>,
         settings: &Settings,
@@ -128,15 +132,15 @@ impl Views {
         &self.filters
     }
 
-    /// From now on the network's nodes are those of another pool, and clients wait so long for what a node must give. Subscriptions go on,
-    /// and miss nothing.
+    /// From now on the network's nodes are those of another pool, and clients wait so long for what
+    /// a node must give. Subscriptions go on, and miss nothing.
     pub fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
         self.interest.follower.move_to(pool.clone());
         self.topics.move_to(pool, timeout);
     }
 
-    /// Checks what a client asks for and prepares it; its notifications are put into `mailbox` from [`Prepared::activate`] on. What a
-    /// node must give is waited for, no longer than a call.
+    /// Checks what a client asks for and prepares it; its notifications are put into `mailbox` from
+    /// [`Prepared::activate`] on. What a node must give is waited for, no longer than a call.
     ///
     /// # Errors
     /// When there is no such subscription.
@@ -193,8 +197,9 @@ impl Prepared {
         PLACE + if let Wish::Logs(_, filter, _) = &self.wish { filter.bytes() } else { 0 }
     }
 
-    /// Lets notifications come, from now on, and of what a node gives also those that came since it granted it. To be called on the thread that serves the client, when the answer with the id is in its
-    /// mailbox.
+    /// Lets notifications come, from now on, and of what a node gives also those that came since it
+    /// granted it. To be called on the thread that serves the client, when the answer with the id
+    /// is in its mailbox.
     pub fn activate(self) -> Subscription {
         let Self { id: _, head, wish, mailbox } = self;
         Subscription(match wish {
@@ -208,14 +213,15 @@ impl Prepared {
     }
 }
 
-/// A subscription that runs. Dropping it ends it: no notification is put into the mailbox after that.
+/// A subscription that runs. Dropping it ends it: no notification is put into the mailbox after
+/// that.
 #[expect(dead_code, reason = "it is only held, and what it holds ends with it")]
 pub struct Subscription(Held);
 
 #[expect(dead_code, reason = "as above")]
 enum Held {
-    Heads(Seat<()>, Interested),
-    Logs(Seat<Filter>, Interested),
+    Heads(Membership<()>, Interested),
+    Logs(Membership<Filter>, Interested),
     Topic(Joined),
 }
 
@@ -232,10 +238,10 @@ impl Asked {
             return Ok(Self::Other);
         }
         let list: Vec<&RawValue> =
-            serde_json::from_slice(params).map_err(|_| Refused::Params("params are no array".to_owned()))?;
+            serde_json::from_slice(params).map_err(|_| Refused::Params("non-array args".to_owned()))?;
         let kind = list.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
         let at_most = |count: usize| match list.get(count).is_some_and(|more| more.get() != "null") {
-            true => Err(Refused::Params(format!("too many arguments, want at most {}", count - 1))),
+            true => Err(Refused::Params(format!("too many arguments, want at most {count}"))),
             false => Ok(()),
         };
         match kind.as_deref() {
@@ -246,7 +252,7 @@ impl Asked {
                 filter.map(|filter| Self::Logs(Box::new(filter))).map_err(Refused::Params)
             }
             Some(_) => Ok(Self::Other),
-            None => Err(Refused::Params("the first argument is no subscription's name".to_owned())),
+            None => Err(Refused::Params("expected subscription name as first argument".to_owned())),
         }
     }
 }

@@ -1,17 +1,17 @@
-//! What the file descriptors are for: clients, nodes, and the proxy itself. Pure.
+//! Shares the file descriptors out between clients, nodes and the proxy itself. Pure.
 
 use crate::{config::Config, door::crowd::LEAVING};
 
 /// The proxy's own: the log, the listeners, signals, the resolver.
 const OWN: usize = 32;
-/// What each worker's runtime has.
+/// Descriptors of each worker's runtime.
 const PER_WORKER: usize = 4;
 /// Connections of the operator's side at once.
 pub(super) const ADMIN: usize = 32;
 /// A node needs some: a probe's, a link, a few calls.
 const LEAST_PER_NODE: usize = 4;
-/// The part that nodes get where clients want more than there are: a call under way takes one descriptor for its client and one for
-/// its node, but most clients are idle.
+/// The part that nodes get where clients want more than there are: a call under way takes one
+/// descriptor for its client and one for its node, but most clients are idle.
 const PART_OF_NODES: usize = 4;
 
 /// How the descriptors are shared out.
@@ -26,7 +26,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// What `config` may have of `limit` descriptors.
+    /// The share of `limit` descriptors for each use that `config` names.
     pub(super) fn of(limit: Option<usize>, workers: usize, config: &Config) -> Self {
         let nodes = config.networks.iter().map(|network| network.el.len() + network.cl.len()).sum();
         Self::new(limit, workers, config.max_connections.get(), config.ws.max_connections.get(), nodes)
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_not_cut_and_nodes_have_the_rest() {
+    fn wishes_that_fit_are_not_cut_and_nodes_have_the_rest() {
         let all = Share { http: 10_000, ws: 20_000, per_node: None };
         assert_eq!(Share::new(None, 4, 10_000, 20_000, 3), all);
         let plenty = Share::new(Some(1 << 20), 4, 10_000, 20_000, 2);

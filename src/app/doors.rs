@@ -1,4 +1,5 @@
-//! Takes connections in, the clients' and the operator's: how many there may be, and who goes when there are more.
+//! Takes connections in, the clients' and the operator's: how many there may be, and who goes when
+//! there are more.
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tracing::warn;
 
 use super::{
     Shared, descriptors,
-    worker::{Accepted, Hands},
+    worker::{Accepted, Dispatcher},
 };
 use crate::{
     door::{
@@ -27,8 +28,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Failures in a row that are more than the failures of single connections.
 const MANY: u32 = 64;
 
-/// Takes clients in. Where there are as many as may be, the one that has been idle longest makes room.
-pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared: Arc<Shared>) {
+/// Takes clients in. Where there are as many as may be, the one that has been idle longest makes
+/// room.
+pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatcher, shared: Arc<Shared>) {
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
     loop {
@@ -36,7 +38,7 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
         let (incoming, peer) = match failures.filter(&shared, accepted, "client").await {
             Ok(accepted) => accepted,
             Err(is_want) => {
-                // Whoever waits at the door gets a descriptor from one who does nothing with it.
+                // The waiting client gets the descriptor of an idle connection.
                 if is_want && crowd.end_longest_idle() {
                     shared.metrics.client_ended(Ended::Crowded);
                 }
@@ -62,7 +64,7 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, hands: Hands, shared:
         // Busy ones count themselves when they hear of it.
         (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
         match place {
-            Some(place) => hands.give(Accepted { incoming, peer, caller, place }).await,
+            Some(place) => dispatcher.give(Accepted { incoming, peer, caller, place }).await,
             None => shared.metrics.connection_refused(),
         }
     }
@@ -101,7 +103,8 @@ struct Failures {
 }
 
 impl Failures {
-    /// What was accepted. Otherwise there may be room now, or a moment has passed; tells whether there were no descriptors.
+    /// The accepted connection. After an error there may be room now, or a moment has passed;
+    /// `true` says that descriptors were used up.
     async fn filter(
         &mut self,
         shared: &Shared,
@@ -121,12 +124,13 @@ impl Failures {
         }
         let is_want = are_used_up(&error);
         if is_want {
-            // Connections to nodes that nobody uses are opened again for nothing.
+            // Idle connections to nodes are cheap to open again.
             let site = shared.site.load_full();
             let nodes = site.networks.iter().flat_map(Served::pools).flat_map(|pool| pool.nodes.iter());
             nodes.filter_map(|node| node.upstream.as_ref()).for_each(|upstream| upstream.close_idle());
         }
-        // An error of one connection, which its client may have brought about, must not hold up the next.
+        // An error of one connection, which its client may have brought about, must not hold up the
+        // next.
         if is_want || self.in_a_row > MANY {
             sleep(PAUSE).await;
         }

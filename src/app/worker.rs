@@ -1,4 +1,5 @@
-//! The threads that serve clients: one runtime each, so that a call's two connections live on one core and no task moves.
+//! The threads that serve clients: one runtime each, so that a call's two connections live on one
+//! core and no task moves.
 
 use std::{
     io,
@@ -19,7 +20,7 @@ use tracing::{debug, error};
 
 use crate::{
     door::{crowd::Place, http::Service},
-    net::{Incoming, places::Caller, upstream},
+    net::{Incoming, places::Caller, worker::set_worker},
     view::Job,
 };
 
@@ -29,34 +30,35 @@ const BACKLOG: usize = 1024;
 /// A client's connection that was accepted.
 pub(super) struct Accepted {
     pub(super) incoming: Incoming,
-    /// Whom it is with, and what it shares with others from there.
+    /// The client's address, and the share that all connections from there have in common.
     pub(super) peer: SocketAddr,
     pub(super) caller: Arc<Caller>,
-    /// Its place among all.
+    /// The place among all connections.
     pub(super) place: Place,
 }
 
 /// All workers. Dropping it ends them and cuts their connections.
-pub(super) struct Crew {
-    hands: Vec<Hand>,
+pub(super) struct Workers {
+    handles: Vec<WorkerHandle>,
     done: Vec<oneshot::Receiver<()>>,
     /// Each worker ends at once when its sender is gone.
     stops: Vec<oneshot::Sender<()>>,
 }
 
-/// Gives accepted connections to workers.
-pub(super) struct Hands(Vec<Hand>);
+/// Gives accepted connections to the workers.
+pub(super) struct Dispatcher(Vec<WorkerHandle>);
 
 #[derive(Clone)]
-struct Hand {
+struct WorkerHandle {
     connections: mpsc::Sender<Accepted>,
     open: Arc<AtomicUsize>,
 }
 
-impl Crew {
-    /// Starts a worker for each of `jobs`, each with a thread of its own if they are to be `threads`.
+impl Workers {
+    /// Starts a worker for each of `jobs`, each with a thread of its own if they are to be
+    /// `threads`.
     pub(super) fn start(threads: bool, jobs: Vec<mpsc::Receiver<Job>>, service: &Service) -> io::Result<Self> {
-        let mut crew = Self { hands: Vec::new(), done: Vec::new(), stops: Vec::new() };
+        let mut workers = Self { handles: Vec::new(), done: Vec::new(), stops: Vec::new() };
         for (index, jobs) in (1..).zip(jobs) {
             let (connections, accepted) = mpsc::channel(BACKLOG);
             let (finished, done) = oneshot::channel();
@@ -65,33 +67,34 @@ impl Crew {
             let work = work(accepted, jobs, stopped, open.clone(), service.clone());
             let work = async move {
                 work.await;
-                // Nobody may be waiting for it.
+                // There may be no receiver any more.
                 let _ = finished.send(());
             };
             if threads {
                 let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                    upstream::set_worker(index);
+                    set_worker(index);
                     runtime.block_on(work);
                 })?;
             } else {
                 tokio::spawn(work);
             }
-            crew.hands.push(Hand { connections, open });
-            crew.done.push(done);
-            crew.stops.push(stop);
+            workers.handles.push(WorkerHandle { connections, open });
+            workers.done.push(done);
+            workers.stops.push(stop);
         }
-        Ok(crew)
+        Ok(workers)
     }
 
-    /// What the acceptor gives connections to.
-    pub(super) fn hands(&self) -> Hands {
-        Hands(self.hands.clone())
+    /// The handle through which the acceptor gives connections to the workers.
+    pub(super) fn dispatcher(&self) -> Dispatcher {
+        Dispatcher(self.handles.clone())
     }
 
-    /// Waits until every connection has ended. No further ones are taken once the acceptor's hands are gone too.
+    /// Waits until every connection has ended. No further ones are taken once the acceptor's
+    /// dispatcher is gone too.
     pub(super) async fn finish(&mut self) {
-        self.hands.clear();
+        self.handles.clear();
         for done in &mut self.done {
             // A worker that is gone has no connections either.
             let _ = done.await;
@@ -99,12 +102,12 @@ impl Crew {
     }
 }
 
-impl Hands {
+impl Dispatcher {
     /// Gives a connection to the worker that has the fewest.
     pub(super) async fn give(&self, accepted: Accepted) {
-        let Some(hand) = self.0.iter().min_by_key(|hand| hand.open.load(Relaxed)) else { return };
-        hand.open.fetch_add(1, Relaxed);
-        if hand.connections.send(accepted).await.is_err() {
+        let Some(worker) = self.0.iter().min_by_key(|worker| worker.open.load(Relaxed)) else { return };
+        worker.open.fetch_add(1, Relaxed);
+        if worker.connections.send(accepted).await.is_err() {
             error!("a worker is gone");
         }
     }
@@ -120,18 +123,19 @@ async fn work(
     let mut connections = JoinSet::new();
     let mut accepting = true;
     while accepting || !connections.is_empty() {
-        // All arms are cancel-safe. A connection that has ended is dealt with before another is taken.
+        // All arms are cancel-safe. A connection that has ended is dealt with before another is
+        // taken.
         tokio::select! {
             biased;
             _ = &mut stopped => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
                 open.fetch_sub(1, Relaxed);
-                // One that had to go for another was cancelled.
+                // A connection that had to make room for another was cancelled.
                 if let Some(error) = ended.err().filter(|error| !error.is_cancelled()) {
                     error!(%error, "a connection's task panicked");
                 }
             }
-            // When nobody gives jobs any more, none is missing.
+            // A closed job channel brings no more jobs, and none is missed.
             Some(job) = jobs.recv() => job(),
             given = accepted.recv(), if accepting => match given {
                 None => accepting = false,

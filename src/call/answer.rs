@@ -28,7 +28,7 @@ use crate::{
         method::Tells,
     },
     memory::{Account, Claim, Full, SMALL, STREAM},
-    net::{exchange::Broken, upstream::Response, wire::Framing},
+    net::http::{Broken, Framing, Response},
 };
 
 pub(in crate::call) mod pieces;

@@ -27,14 +27,14 @@ use crate::{
     memory::{Account, Full},
     metrics::AttemptOutcome,
     net::{
-        BoxFuture, link,
+        BoxFuture,
+        http::{Error, Gate, Post, Progress, Sending},
+        link,
         places::{Caller, Rank},
-        upstream::{Error, Gate, Post, Progress, Sending},
     },
     pool::{
         ask::{is_refusal, link_trouble, trouble, wait},
-        board::Trouble,
-        health::Fault,
+        health::{Fault, Trouble},
         node::Node,
     },
 };
@@ -171,7 +171,7 @@ impl Attempt<'_> {
             return Ran { sent: Sent::Nothing(None), again: false, beside: None, in_vain: None, had_second: false };
         }
         let mut count = Count::new(self.node, started);
-        let owed = self.node.traffic.owes(started);
+        let owed = self.node.traffic.track(started);
         let mut progress = Progress::default();
         let mut second = Second::default();
         let end = {
@@ -279,7 +279,7 @@ impl Attempt<'_> {
             return Sent::Nothing(None);
         }
         let mut count = Count::new(self.node, started);
-        let _owed = self.node.traffic.owes(started);
+        let _owed = self.node.traffic.track(started);
         let (mut turn, mut progress) = (None, Progress::default());
         // All arms are cancel-safe.
         tokio::select! {
@@ -309,8 +309,8 @@ impl Attempt<'_> {
         let own = upstream.call_id();
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
         let sending = match self.again {
-            Again::Anywhere => Sending::Freely,
-            Again::Never => Sending::Fresh,
+            Again::Anywhere => Sending::Repeatable,
+            Again::Never => Sending::Once,
         };
         let post = Post { headers: self.headers, body, sending, rank: Rank::Call, caller: self.caller };
         let mut gate = Wanted { turn, leaving: self.leaving };
@@ -366,7 +366,7 @@ impl Attempt<'_> {
         let status = answer.status;
         // Gateways like to repeat the URL they were asked for, and a key may be in it.
         if answer.kind != Kind::Result && self.node.has_secrets() {
-            answer.conceal(|text| self.node.conceal(text));
+            answer.conceal(|text| self.node.redact(text));
         }
         let failing = |what: &str| {
             let text = format!("a call was answered with HTTP status {status}{what}");

@@ -39,7 +39,7 @@ pub(super) enum Choice<'a> {
 pub(super) fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
     let load = |node: usize| {
         let traffic = &pool.nodes[node].traffic;
-        Load { in_flight: traffic.in_flight(), told: traffic.told() }
+        Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
     };
     let snapshot = pool.snapshot();
     if !pool.is_any_resting() {

@@ -20,7 +20,7 @@ use crate::{
     config::Calls,
     domain::refusal::Refusal,
     metrics::Metrics,
-    net::{BoxFuture, upstream::Gate},
+    net::{BoxFuture, http::Gate},
     pool::Pool,
 };
 

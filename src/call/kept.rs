@@ -18,8 +18,22 @@ const LOGS: &str = "eth_getLogs";
 
 /// Answers such calls. The floor above has one for each network.
 pub trait Keeper: Send + Sync {
-    /// Answers `request`, of a client with this account, to whom answers of at most `longest` bytes can be sent.
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, longest: usize) -> BoxFuture<'a, Kept>;
+    /// Answers `request`, of a client with this account. The answer is to fit into `room`.
+    fn answer<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        memory: &'a Arc<Account>,
+        room: AnswerRoom,
+    ) -> BoxFuture<'a, Kept>;
+}
+
+/// AnswerRoom for the answers to one message.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerRoom {
+    /// Bytes of all of them together, at most.
+    pub longest: usize,
+    /// Polls of filters in the message: each leaves room for the others.
+    pub polls: usize,
 }
 
 /// What a keeper says.
@@ -39,7 +53,7 @@ impl Calls {
     }
 
     pub(super) fn is_blocked(&self, request: &Request<'_>, method: Method) -> bool {
-        let is_blocked = self.blocked.get(method.place).copied();
+        let is_blocked = self.blocked.get(method.id.0).copied();
         is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method))
     }
 
@@ -52,10 +66,11 @@ impl Calls {
     ) -> Outcome {
         let keeper = self.keeper.get().filter(|_| !self.is_blocked(request, method));
         let Some(keeper) = keeper else { return Outcome::Refused(Refusal::Blocked(request.method.to_string())) };
+        let room = AnswerRoom { longest: terms.longest, polls: terms.polls };
         // Both arms are cancel-safe: a keeper gives nothing away before it is done.
         let kept = tokio::select! {
             biased;
-            kept = keeper.answer(request, terms.memory, terms.longest) => kept,
+            kept = keeper.answer(request, terms.memory, room) => kept,
             () = alarm.at(terms.arrived + self.settings.timeout) => Kept::Refused(Refusal::Deadline),
         };
         match kept {

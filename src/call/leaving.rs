@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Terms, hold::Turn};
 use crate::{
     domain::method::{Class, Method},
-    net::upstream::Gate,
+    net::http::Gate,
 };
 
 /// A call that is not on its way to a node after so long has had to wait for one.

@@ -47,7 +47,11 @@ use crate::{
         verdict::Verdict,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, board::Trouble, health::Fault, resting::Standing},
+    pool::{
+        Pool, Scout,
+        health::{Fault, Trouble},
+        resting::Standing,
+    },
 };
 
 /// The longest body that is kept to be sent again. A longer one is passed on once, or refused if all nodes must have it.

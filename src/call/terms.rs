@@ -24,6 +24,8 @@ pub struct Terms<'a> {
     pub memory: &'a Arc<Account>,
     /// Bytes of an answer that can be sent to it, at most.
     pub longest: usize,
+    /// Polls of filters whose answers share that room: those of one message.
+    pub polls: usize,
     /// The client's connection, which has its share of those to nodes.
     pub caller: Option<&'a Arc<Caller>>,
 }

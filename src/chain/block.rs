@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::domain::{block::BlockRef, bloom::Bloom, hash::Hash, json::Scanner};
 
-/// What a block's answer has beside the header that `newHeads` tells.
+/// Members of a block's answer that the header of `newHeads` lacks.
 const BODY: [&[u8]; 4] = [b"transactions", b"uncles", b"withdrawals", b"size"];
 
 /// A block as the window keeps it.
@@ -32,13 +32,16 @@ pub struct Block {
 pub struct Change {
     /// Counts changes.
     pub seq: u64,
-    /// The node that told it, by its index in the follower's pool of that moment; after a reload there may be no such node.
+    /// The node that told it, by its index in the follower's pool of that moment; after a reload
+    /// there may be no such node.
     pub node: usize,
-    /// Blocks that are no longer canonical, newest first. Of those that were never told as added, `header` may be empty.
+    /// Blocks that are no longer canonical, newest first. Of those that were never told as added,
+    /// `header` may be empty.
     pub removed: Vec<Arc<Block>>,
     /// Blocks that are now canonical, oldest first; never empty.
     pub added: Vec<Arc<Block>>,
-    /// Blocks before `added[0]` were not told: there were more than may be filled in. `removed` is empty then.
+    /// Blocks before `added[0]` were not told: there were more than may be filled in. `removed` is
+    /// empty then.
     pub skipped: bool,
 }
 
@@ -80,7 +83,8 @@ impl Block {
         Some(Self { header, bloom, ..head.into() })
     }
 
-    /// Reads what a node answers when it is asked for a block; only the header is kept, each of its fields as the node wrote it.
+    /// Reads a node's answer to a question for a block; only the header is kept, each of its
+    /// fields as the node wrote it.
     pub(super) fn read_whole(block: &Bytes) -> Option<Self> {
         Self::read(without_body(block)?)
     }

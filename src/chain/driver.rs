@@ -1,4 +1,4 @@
-//! The task behind a follower: gives it what the pool knows, and does what follows.
+//! The task behind a follower: takes the pool's news to the follower, and carries out the effects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,8 @@ use crate::{
 
 /// How long a node may take to give a header.
 const FETCH: Duration = Duration::from_secs(2);
-/// The longest answer that is read for a header, in bytes: it comes with the hashes of a very full block.
+/// The longest answer that is read for a header, in bytes: it comes with the hashes of a very full
+/// block.
 const MAX_ANSWER: usize = 4 << 20;
 /// The least time between two probes that look for a new head.
 const LEAST_POLL: Duration = Duration::from_millis(200);
@@ -58,7 +59,7 @@ impl Driver {
         Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, place, fetches, polled }
     }
 
-    /// Runs until nobody is left who could listen.
+    /// Runs until no listener is left.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Arc<Pool>>) {
         let (mut snapshots, mut headers) = (self.pool.subscribe(), self.pool.headers());
         loop {
@@ -67,7 +68,8 @@ impl Driver {
             }
             let now = Instant::now();
             let (wake, poll) = (self.follow.wake_at(), self.poll_at());
-            // All arms are cancel-safe; an empty set is nothing to wait for. What comes in a flood comes last: the others are rare.
+            // All arms are cancel-safe; an empty set is nothing to wait for. Pushed headers come in
+            // a flood, and so come last: the others are rare.
             let done = tokio::select! {
                 biased;
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {
@@ -76,7 +78,7 @@ impl Driver {
                     Err(_) => Ok(()),
                 },
                 changed = self.wish.changed() => {
-                    // It is taken up in its turn, with all else that is new.
+                    // The news is taken up in its turn, with all else that is new.
                     self.wish.mark_changed();
                     changed.map_err(|_| Gone)
                 }
@@ -108,11 +110,11 @@ impl Driver {
         }
     }
 
-    /// Takes up what is known now.
+    /// Takes up the present knowledge.
     async fn look(&mut self, headers: &mut broadcast::Receiver<Pushed>) -> Result<(), Gone> {
         let told = self.told();
-        // A header comes before the snapshot that has it as a head, and a wish before the head that it must not miss: so both are
-        // looked at after the snapshot, and given first.
+        // A header comes before the snapshot that has it as a head, and a wish before the head that
+        // it must not miss: so both are looked at after the snapshot, and given first.
         while let Ok(pushed) = headers.try_recv() {
             self.learn(pushed).await?;
         }
@@ -120,7 +122,7 @@ impl Driver {
             let Wish { is_wanted, since } = self.wish.borrow_and_update().clone();
             self.is_wanted = is_wanted;
             self.pool.want_headers(is_wanted);
-            // It may be of a pool to which this one is about to move.
+            // The head may be of a pool to which the follower is about to move.
             let since = since.filter(|(node, _)| *node < self.pool.nodes.len());
             let since = since.and_then(|(node, block)| Some((node, Head::read(&block)?)));
             self.step(if is_wanted { Input::Wanted(since) } else { Input::Unwanted }).await?;
@@ -129,7 +131,7 @@ impl Driver {
         self.step(Input::Head(told, others)).await
     }
 
-    /// What the nodes besides the active one have of the tip.
+    /// The tip as far as nodes besides the active one have it.
     fn others(&self, active: Option<usize>) -> Others {
         let Some(tip) = self.follow.tip().map(|tip| tip.number) else { return Others::Lack };
         let snapshot = self.pool.snapshot();
@@ -182,7 +184,8 @@ impl Driver {
                     self.metrics.gap_skipped(network);
                 }
                 Effect::Tell(change) => {
-                    // Whoever hears of a block may ask for it: no node below it is to answer then.
+                    // A client that hears of a block may ask for it: no node below that block is to
+                    // answer then.
                     if let Some(tip) = change.added.last() {
                         self.pool.announce(change.added.iter().map(|block| block.hash));
                         self.pool.shown(change.node, tip.number);
@@ -195,7 +198,8 @@ impl Driver {
         Ok(())
     }
 
-    /// When the active node is to be asked for its head out of turn: often enough for the chain's pace, if it does not push.
+    /// When the active node is to be asked for its head out of turn: often enough for the chain's
+    /// pace, if it does not push.
     fn poll_at(&self) -> Option<Instant> {
         let active = self.pool.snapshot().active.filter(|&active| self.is_wanted && !self.pool.is_pushing(active));
         let every = (self.follow.block_time()? / 3).max(LEAST_POLL);
@@ -205,7 +209,7 @@ impl Driver {
     fn poll(&mut self) {
         self.polled = Instant::now();
         if let Some(active) = self.pool.snapshot().active {
-            self.pool.doubt(active);
+            self.pool.probe_now(active);
         }
     }
 }
@@ -217,7 +221,8 @@ pub(super) fn active_head(pool: &Pool) -> Option<(usize, BlockRef)> {
     Some((active, snapshot.nodes[active].head.clone()?))
 }
 
-/// Fetches a header from the node that told of it, or else, if it has a name, from another that may serve and stands as high.
+/// Fetches a header from the node that told of it, or else, if it has a name, from another that may
+/// serve and stands as high.
 async fn carry_out(pool: Arc<Pool>, fetch: Fetch) -> (Fetch, Option<Block>) {
     let (method, params) = match fetch.what {
         What::Hash(missing) => ("eth_getBlockByHash", format!(r#"["{}",false]"#, missing.hash)),
@@ -254,7 +259,7 @@ async fn ask(pool: &Pool, node: usize, method: &str, params: &str) -> Option<Blo
         },
         Ok(Err(refused)) => refused.text,
         Err(trouble) => {
-            pool.doubt(node);
+            pool.probe_now(node);
             trouble.text
         }
     };

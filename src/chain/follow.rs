@@ -1,5 +1,5 @@
-//! Makes one chain out of what the nodes say of it. Pure: what nodes say goes in, how the chain
-//! changed and what must be fetched comes out.
+//! Makes one chain out of the nodes' words. Pure: words of nodes go in, changes of the chain and
+//! fetches come out.
 //!
 //! The rules:
 //! - Only the word of the active node counts. A head that is in the window is no news: the node
@@ -12,13 +12,13 @@
 //!   window. For how long depends on the other nodes: a minute while one of them has the tip, some
 //!   seconds while some are away, who may have it, and no time when none has: then the chain was
 //!   reset.
-//! - One way at a time is walked, from its head by hash. Meanwhile the blocks above the tip are
-//!   asked for by their heights, several at once, and told as they join the tip. What was fetched
-//!   is kept, so when the way breaks off, the next node's head takes it up from there.
+//! - A single way at a time is walked, from its head by hash. Meanwhile the blocks above the tip
+//!   are asked for by their heights, several at once, and told as they join the tip. Fetched
+//!   headers are kept, so when the way breaks off, the next node's head takes it up from there.
 //! - A gap longer than may be filled, or a reorganisation deeper than a full window, is skipped:
 //!   the head alone is added.
-//! - A header that no node gives is tried for as long as the settings say. Then it is skipped: what
-//!   is known above it is added.
+//! - A header that no node gives is tried for as long as the settings say. Then it is skipped: the
+//!   blocks known above it are added.
 //! - While nobody listens nothing is fetched: a head that does not follow the tip begins a new
 //!   window.
 
@@ -128,7 +128,7 @@ impl Follow {
         }
     }
 
-    /// When it wants to be woken if nothing happens before.
+    /// The moment to wake the follower if nothing happens before.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.wake_at
     }
@@ -156,7 +156,7 @@ impl Follow {
         }
     }
 
-    /// Takes an input and says what follows from it, in order.
+    /// Takes an input and returns its effects, in order.
     pub(super) fn step(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         match input {
             Input::Head(told, others) => {
@@ -241,7 +241,7 @@ impl Follow {
                     self.pauses.reset();
                 }
                 if self.stuck.take_if(|(hash, _)| *hash == block.hash).is_some() {
-                    // What could not be had has come, and so may what is above.
+                    // A header that could not be had has come, and those above it may come too.
                     self.ladder.may_climb();
                 }
                 self.known.insert(block);
@@ -257,11 +257,11 @@ impl Follow {
         }
     }
 
-    /// Goes as far as what is known leads.
+    /// Goes as far as the known headers lead.
     fn advance(&mut self, now: Instant) {
         let (Some(node), Some(head)) = (self.active, self.head) else { return };
         let Some(tip) = self.window.tip().map(|tip| tip.number) else {
-            // What is told begins after it.
+            // News begins after it.
             self.window.reset(Arc::new(head.into()));
             self.caught_up = true;
             return;
@@ -302,7 +302,7 @@ impl Follow {
             }
             self.wake_by(until);
         }
-        // One way at a time, so that blocks are told however fast the node moves on.
+        // A single way at a time, so that blocks are told however fast the node moves on.
         let goal = match self.goal {
             Some(goal) if !goal.skips => goal,
             // The tip may have come so near meanwhile that nothing needs to be skipped.
@@ -398,7 +398,7 @@ impl Follow {
     }
 
     fn fetch(&mut self, fetch: Fetch, now: Instant) {
-        // What is under way ends in bounded time, and then this is asked for again.
+        // The fetch under way ends in bounded time, and then this one is asked for again.
         if self.fetching.contains(&fetch) || self.fetching.len() >= AT_ONCE {
             return;
         }
@@ -432,7 +432,7 @@ impl Follow {
         self.begin_anew(node, vec![block], tip, now, why);
     }
 
-    /// Goes on behind a header that cannot be had, with what is known of the way from there to the
+    /// Goes on behind a header that cannot be had, with the known part of the way from there to the
     /// head.
     fn leave_out(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
         let mut added = Vec::new();

@@ -14,9 +14,10 @@ const PUSHED: usize = 64;
 /// Headers by hash, of whatever branch; both kinds are bounded, and the oldest news goes first.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// What a node pushed counts while its word counts: it might give a block another parent.
+    /// A header that a node pushed counts while the word of the node counts: it might give a block
+    /// another parent.
     pushed: BTreeMap<usize, VecDeque<Arc<Block>>>,
-    /// What the node whose word counted gave us.
+    /// The headers that came from the node whose word counted.
     fetched: BTreeMap<Hash, Arc<Block>>,
     /// The keys of `fetched`, oldest first.
     order: VecDeque<Hash>,

@@ -24,7 +24,7 @@ pub(super) struct Missing {
 pub(super) enum Road {
     Leads(Way),
     Missing(Missing),
-    /// It leaves the chain below the window.
+    /// The way leaves the chain below the window.
     TooDeep,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Road {
 pub(super) struct Way {
     /// How many of the window's blocks, from the oldest, stay canonical.
     kept: usize,
-    /// What follows them, oldest first.
+    /// The blocks that follow them, oldest first.
     added: Vec<Arc<Block>>,
 }
 
@@ -43,7 +43,8 @@ pub(super) struct Window {
     blocks: VecDeque<Arc<Block>>,
     /// How many are kept.
     most: usize,
-    /// Whether it has been full since it began, so that blocks of before its oldest may have been told and forgotten.
+    /// Whether it has been full since it began, so that blocks of before its oldest may have been
+    /// told and forgotten.
     pub(super) is_full: bool,
 }
 
@@ -81,14 +82,15 @@ impl Window {
         }
     }
 
-    /// Goes the way; returns what was removed, newest first.
+    /// Goes the way; returns the removed blocks, newest first.
     pub(super) fn go(&mut self, way: &Way) -> Vec<Arc<Block>> {
         let removed = self.blocks.drain(way.kept..).rev().collect();
         way.added.iter().for_each(|block| self.push(block.clone()));
         removed
     }
 
-    /// The way to `head` over the window's blocks and those that are known while the word of `node` counts.
+    /// The way to `head` over the window's blocks and those that are known while the word of `node`
+    /// counts.
     pub(super) fn road(&self, head: &Head, known: &Known, node: usize) -> Road {
         let mut added = Vec::new();
         let floor = self.floor().unwrap_or(0);
@@ -104,12 +106,12 @@ impl Window {
                 return Road::Missing(Missing { hash, number });
             };
             added.push(block.clone());
-            // Only what is at the floor can have no block below it that would matter.
+            // Only a block at the floor can have none below that would matter.
             if number == floor {
                 if self.is_full {
                     return Road::TooDeep;
                 }
-                // Of what was before the window's first block, nobody has heard.
+                // No listener has heard of blocks before the window's first one.
                 break 0;
             }
             (hash, number) = (block.parent, number - 1);

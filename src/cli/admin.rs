@@ -9,16 +9,18 @@ use serde_json::Value;
 /// Which proxy.
 #[derive(Args)]
 pub(super) struct Admin {
-    /// The proxy's admin side: its admin.listen [default: what STEADFAST_ADMIN says, or http://127.0.0.1:9545].
+    /// The proxy's admin side: its admin.listen [default: what STEADFAST_ADMIN says, or
+    /// http://127.0.0.1:9545].
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
 }
 
-/// The variable that names the admin side, for those who cannot change the command, such as a container's health check.
+/// The variable that names the admin side, for those who cannot change the command, such as a
+/// container's health check.
 const VARIABLE: &str = "STEADFAST_ADMIN";
 const USUAL: &str = "http://127.0.0.1:9545";
 
-/// What the admin side answered.
+/// The answer of the admin side.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: String,

@@ -9,13 +9,14 @@ use super::{block_on, table::table};
 use crate::{
     app::World,
     config::{Config, Network, Node as Settings},
-    domain::{chain::Chain, verdict::Layer},
+    domain::{chain::Chain, layer::Layer},
     metrics::Metrics,
     pool::{
-        board::{Probe, Trouble, near},
         clock,
+        health::Trouble,
         node::Node,
-        probe::{misplaced, probe},
+        probe::{Probe, misplaced, probe},
+        state::near,
     },
 };
 
@@ -31,7 +32,7 @@ pub(super) fn run(settings: &super::Settings) -> ExitCode {
     }
 }
 
-/// One node's line, and whether it is well.
+/// A node's line, and whether the node is well.
 struct Line {
     cells: Vec<String>,
     well: bool,
@@ -119,7 +120,7 @@ async fn check_side(
     outcomes.iter().map(line).collect()
 }
 
-/// What a node is compared with: the nodes of its side, and the settings.
+/// Everything that a node is compared with: the nodes of its side, and the settings.
 struct Others {
     best: u64,
     chain: Option<Chain>,
@@ -129,7 +130,7 @@ struct Others {
 }
 
 impl Others {
-    /// What is wrong with a node that answers.
+    /// The complaint about a node that answers.
     fn state(&self, probe: &Probe) -> Result<(), String> {
         match (self.expected, &self.chain) {
             (Some(expected), _) if !probe.chain.may_be(self.expected) => {

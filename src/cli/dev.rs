@@ -39,7 +39,8 @@ pub(super) struct Dev {
     /// Where nodes are killed and brought back.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9191")]
     control: SocketAddr,
-    /// Validators of a client that is before the proxy, out of sixty-four. What they earn is at the control server's /validators.
+    /// Validators of a client that is before the proxy, out of sixty-four. Their earnings are at
+    /// the control server's /validators.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=64))]
     validators: u64,
 }
@@ -74,7 +75,8 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
     conclude(served)
 }
 
-/// The proxy's settings as a file would have them: the first node of each kind is the primary, the others are backups.
+/// The proxy's settings as a file would have them: the first node of each kind is the primary, the
+/// others are backups.
 fn settings(dev: &Dev, devnet: &Devnet) -> String {
     let mut text = format!("listen = \"{}\"\n[admin]\nlisten = \"{}\"\n", dev.listen, dev.admin_listen);
     // Nothing here is worth anything, and wallets and pages that are being written have an origin.

@@ -69,7 +69,8 @@ impl Signals {
         }
     }
 
-    /// Lets what is in flight finish. Another signal to end cuts that short; the exit code tells whether one did.
+    /// Lets what is in flight finish. Another signal to end cuts that short; the exit code tells
+    /// whether one did.
     pub(super) async fn see_down(&mut self, app: App) -> ExitCode {
         // Dropping a shutdown that is under way ends the proxy at once.
         tokio::select! {

@@ -155,7 +155,7 @@ async fn watch(admin: &Admin) {
     }
 }
 
-/// What `--watch` shows.
+/// The page that `--watch` shows.
 struct Screen {
     admin: String,
     /// The last report, and when it came.
@@ -173,8 +173,8 @@ impl Screen {
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
     }
 
-    /// The report with its age; or, while none comes, why, and how old the last one is. Nodes that were well then may not be now, so
-    /// an old report is not shown beside an error.
+    /// The report with its age; or, while none comes, why, and how old the last one is. Nodes that
+    /// were well then may not be now, so an old report is not shown beside an error.
     fn text(&self, now: Instant) -> String {
         let age = |at: &Instant| now.saturating_duration_since(*at).as_secs();
         match (&self.last, &self.trouble) {

@@ -1,4 +1,5 @@
-//! `steadfast cordon`, `uncordon`, `drain`, `undrain` and `reload`: what an operator has a running proxy do.
+//! `steadfast cordon`, `uncordon`, `drain`, `undrain` and `reload`: what an operator has a running
+//! proxy do.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -18,7 +19,8 @@ const RELOAD: Duration = Duration::from_secs(90);
 /// A node of a running proxy.
 #[derive(Args)]
 pub(super) struct Node {
-    /// The node's name, with its network, its side or both before it where several nodes have that name: base/el/geth-1.
+    /// The node's name, with its network, its side or both before it where several nodes have that
+    /// name: base/el/geth-1.
     #[arg(value_name = "NODE")]
     name: String,
     #[command(flatten)]

@@ -1,10 +1,11 @@
-//! `[beacon]`: what of the beacon API's port is not for clients, and how what they sign is published.
+//! `[beacon]`: the paths of the beacon API's port that are not for clients, and how signed messages
+//! are published.
 
 use http::Method;
 
 use super::{problem::Invalid, reader::Reader};
 
-/// What is served at all: what reads, and what clients publish by.
+/// The HTTP methods that are served: reads, and those by which clients publish.
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 /// The keymanager's paths, which some nodes that hold keys have on the port of the beacon API.
 const BLOCKED: [&str; 7] = [
@@ -17,10 +18,10 @@ const BLOCKED: [&str; 7] = [
     "/eth/*/validator/*/voluntary_exit",
 ];
 
-/// How many nodes what validators have signed is given to.
+/// The number of nodes that get a signed message of a validator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublishTo {
-    /// One, and the next when that one fails or is late.
+    /// To one node, and to the next when that one fails or is late.
     #[default]
     First,
     /// All usable ones at once.
@@ -34,7 +35,7 @@ pub struct Beacon {
     pub methods: Vec<Method>,
     /// Paths that are not.
     pub blocked: Vec<PathPattern>,
-    /// How many nodes what validators have signed is given to.
+    /// The number of nodes that get a signed message of a validator.
     pub publish_to: PublishTo,
 }
 

@@ -7,7 +7,8 @@ use std::{
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
-/// A PEM file, read once, so that a reload sees when its content has changed. That the certificates mean something is for TLS to say.
+/// A PEM file, read once, so that a reload sees when its content has changed. That the certificates
+/// mean something is for TLS to say.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CaFile {
     /// Where it was read.

@@ -54,7 +54,8 @@ pub enum Policy {
     Spread,
 }
 
-/// How closely nodes' answers are looked at. Short ones, and those of batches and WebSockets, are always looked at whole.
+/// How closely nodes' answers are looked at. Short ones, and those of batches and WebSockets, are
+/// always looked at whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
     /// The beginning and the end of a long answer.
@@ -69,7 +70,8 @@ pub enum Verify {
 pub struct Calls {
     /// The whole call: all attempts, and the time for which it is held.
     pub timeout: Duration,
-    /// How long an attempt at one node is waited for before another may be begun beside it; not longer than `timeout`.
+    /// How long an attempt at one node is waited for before another may be begun beside it; not
+    /// longer than `timeout`.
     pub attempt_timeout: Duration,
     /// Attempts of one call at most before it waits, the first included.
     pub attempts: NonZeroU32,
@@ -79,7 +81,8 @@ pub struct Calls {
     pub max_held: NonZeroUsize,
     /// Bytes of the bodies of the calls that wait at once, at most; not less than `max_body`.
     pub max_held_bytes: usize,
-    /// Connections to one node open at once, at most, where the node's own setting says nothing; 0: as many as it takes.
+    /// Connections to one node open at once, at most, where the node's own setting says nothing; 0:
+    /// as many as it takes.
     pub max_node_connections: usize,
     /// Bytes of one request body, at most.
     pub max_body: usize,
@@ -93,7 +96,8 @@ pub struct Calls {
     pub blocked: Vec<MethodRule>,
     /// Exceptions to `blocked`.
     pub allowed: Vec<MethodPattern>,
-    /// Client headers that go to every node, beside `x-request-id` and `traceparent`, which always do.
+    /// Client headers that go to every node, beside `x-request-id` and `traceparent`, which always
+    /// do.
     pub forward_headers: Vec<HeaderName>,
 }
 

@@ -1,5 +1,5 @@
-//! `[chain]`: how much of the chain is kept in mind for subscribers, and what is done about what no
-//! node gives.
+//! `[chain]`: how much of the chain is kept for subscribers, and how long they wait for data that
+//! no node gives.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::reader::Reader;
 /// memory.
 const MAX_WINDOW: u64 = 65_536;
 
-/// The least and the most that is waited for what no node gives, when the chain's pace decides.
+/// The least and the most time for data that no node gives, when the chain's pace decides.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 /// In block times, the same.
 const BLOCKS: u32 = 4;

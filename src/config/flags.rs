@@ -1,18 +1,20 @@
-//! What the command line says instead of a file, or on top of it.
+//! Settings that the command line gives instead of a file, or on top of one.
 
 use super::{
     name::NetworkName,
     network::{Network, all_different},
-    node::{Layer, Node, Tier, http_url},
+    node::{Node, Tier, http_url},
     problem::Invalid,
     reading::Reading,
     url::Url,
 };
+use crate::domain::layer::Layer;
 
 /// Flags of `steadfast run`, as they were typed. No `Debug`: the URLs may hold keys.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `--el`: each value the `http(s)` URL, the `ws(s)` URL, or both with a comma between, of one primary execution node.
+    /// `--el`: each value the `http(s)` URL, the `ws(s)` URL, or both with a comma between, of one
+    /// primary execution node.
     pub el: Vec<String>,
     /// `--el-backup`: likewise, backups.
     pub el_backup: Vec<String>,

@@ -4,7 +4,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::{problem::Invalid, secret::Secret};
 
-/// Headers that belong to one connection, to the message's framing or to a handshake: Steadfast writes them itself.
+/// Headers that belong to one connection, to the message's framing or to a handshake: Steadfast
+/// writes them itself.
 const OWN: [&str; 20] = [
     "accept-encoding",
     "connection",
@@ -43,8 +44,9 @@ const CREDENTIALS: [&str; 9] =
 /// From so many characters on a word that looks drawn by lot is a credential.
 const RANDOM: usize = 16;
 
-/// The value of the header `name`: not empty, visible ASCII with spaces and tabs between. It is marked as sensitive if it is a
-/// credential: by the header's name, by its looks, or because it was `filled_in` from the environment.
+/// The value of the header `name`: not empty, visible ASCII with spaces and tabs between. The value
+/// is marked as sensitive if it is a credential: by the header's name, by its looks, or because it
+/// was `filled_in` from the environment.
 pub(super) fn value(name: &str, text: &str, filled_in: bool) -> Result<Secret<HeaderValue>, Invalid> {
     let visible = |b: u8| b == b'\t' || (b' '..=b'~').contains(&b);
     if text.is_empty() || text.trim() != text || !text.bytes().all(visible) {
@@ -60,7 +62,7 @@ pub(super) fn value(name: &str, text: &str, filled_in: bool) -> Result<Secret<He
     Ok(Secret::new(value))
 }
 
-/// Whether nobody would have thought of such a word: a long run of letters and digits, mixed.
+/// Whether a word looks drawn by lot: a long run of letters and digits, mixed.
 fn is_random(word: &str) -> bool {
     let hyphenless: String = word.chars().filter(|c| *c != '-').collect();
     let is_hex = hyphenless.len() >= RANDOM

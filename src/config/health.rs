@@ -14,7 +14,7 @@ pub enum Ready {
     All,
 }
 
-/// How nodes are probed, and what is said of that.
+/// How nodes are probed, and when the proxy says that it is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// From the start of one probe of a node to the start of its next.

@@ -55,7 +55,8 @@ impl Hosts {
     }
 }
 
-/// Whether `text`, what follows an opening bracket, is an IPv6 address, and a port if there is one.
+/// Whether `text`, which follows an opening bracket, is an IPv6 address, and a port if there is
+/// one.
 fn is_address_and_port(text: &str) -> bool {
     let Some((ip, port)) = text.split_once(']') else { return false };
     let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some(""));
@@ -79,7 +80,7 @@ impl HostRule {
         if let Some(address) = host.strip_prefix(b"[") {
             return std::str::from_utf8(address).is_ok_and(is_address_and_port);
         }
-        // One look at each byte: every request is asked.
+        // Each byte is looked at once, because every request comes by here.
         let (mut end, mut dots, mut is_number) = (host.len(), 0_usize, true);
         for (at, byte) in host.iter().enumerate() {
             match byte {

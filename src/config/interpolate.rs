@@ -1,7 +1,7 @@
 //! `${VAR}` in a string value.
 
-/// Replaces each `${VAR}` by what `env` says; `$${` stands for a literal `${`, and any other `$` for itself. What was put in is not
-/// looked through again.
+/// Replaces each `${VAR}` by its value in `env`; `$${` stands for a literal `${`, and any other `$`
+/// for itself. A value that was put in is not looked through again.
 ///
 /// # Errors
 /// Everything that is wrong with `text`, by the names of the variables and never by their values.
@@ -25,7 +25,8 @@ pub(super) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
                     }
                     rest = after;
                 }
-                // What stands between the braces is not shown: it may be a secret that somebody wrapped by mistake.
+                // The text between the braces is not shown: it may be a secret that somebody
+                // wrapped by mistake.
                 Some((_, after)) => {
                     problems.push(
                         "has a `${…}` that does not hold a variable name (write `$${` for a literal `${`)".into(),

@@ -1,4 +1,4 @@
-//! `[log]`: what is written to standard error, and how.
+//! `[log]`: the lines that are written to standard error, and their form.
 
 use std::str::FromStr;
 
@@ -12,16 +12,16 @@ pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// A JSON object on each line.
     Json,
 }
 
-/// What is logged, and how.
+/// The levels that are logged, and the form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// How a line looks.
     pub format: LogFormat,
-    /// What is logged.
+    /// The levels that are logged.
     pub filter: LogFilter,
 }
 
@@ -61,7 +61,8 @@ impl FromStr for LogFilter {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        // The field syntax of directives is left out: a bare word would be taken for a module's name and silently log nothing.
+        // The field syntax of directives is left out: a bare word would be taken for a module's
+        // name and silently log nothing.
         let directive_is_good = |directive: &str| {
             let level = directive.rsplit('=').next().unwrap_or_default().to_ascii_lowercase();
             ["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str())

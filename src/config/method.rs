@@ -49,8 +49,8 @@ impl fmt::Debug for MethodPattern {
     }
 }
 
-/// One entry of a list of refused methods: which methods are refused, or, behind a `!`, which are
-/// not.
+/// An entry of a list of refused methods: the methods that are refused, or, behind a `!`, those
+/// that are not.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MethodRule {
     pattern: MethodPattern,

@@ -1,16 +1,17 @@
-//! One chain and its nodes.
+//! A chain and its nodes.
 
 use std::collections::BTreeMap;
 
 use super::{
     name::NetworkName,
-    node::{Layer, Node, Tier},
+    node::{Node, Tier},
     reader::Reader,
     reading::{Reading, join},
     url::Url,
 };
+use crate::domain::layer::Layer;
 
-/// One chain and its nodes: primaries first, then backups, each in the order of the file.
+/// A chain and its nodes: primaries first, then backups, each in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its name, and the path it is served under.
@@ -24,7 +25,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// The networks of the file: the default one from `root` itself if it has nodes, then the others by name.
+    /// The networks of the file: the default one from `root` itself if it has nodes, then the
+    /// others by name.
     pub(super) fn read_all(root: &mut Reader<'_>) -> Vec<Self> {
         let mut networks = Vec::new();
         let default = Self::read(root, NetworkName::default_network());
@@ -68,7 +70,7 @@ impl Network {
 }
 
 fn read_layer(r: &mut Reader<'_>, layer: Layer) -> Vec<(String, Node)> {
-    let mut section = r.section(layer.key());
+    let mut section = r.section(layer.as_str());
     let mut nodes = Vec::new();
     for (key, tier) in [("primary", Tier::Primary), ("backup", Tier::Backup)] {
         for (position, r) in section.tables(key).into_iter().enumerate() {

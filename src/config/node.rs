@@ -1,4 +1,4 @@
-//! One node.
+//! A node.
 
 use std::fmt;
 
@@ -11,24 +11,7 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use super::{
     ca_file::CaFile, header, name::NodeName, problem::Invalid, reader::Reader, reading::join, secret::Secret, url::Url,
 };
-
-/// Which half of Ethereum a node speaks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layer {
-    /// Execution: JSON-RPC.
-    El,
-    /// Consensus: the beacon API.
-    Cl,
-}
-
-impl Layer {
-    pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::El => "el",
-            Self::Cl => "cl",
-        }
-    }
-}
+use crate::domain::layer::Layer;
 
 /// Whose turn a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +38,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// One node.
+/// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Unique among the nodes of its network and layer.
@@ -72,21 +55,24 @@ pub struct Node {
     pub ca_file: Option<CaFile>,
     /// The name that it shares with the one node of the other layer that it works with.
     pub pair: Option<NodeName>,
-    /// Connections to it open at once, at most; 0: as many as it takes. `None`: as [`Calls`](super::Calls) says.
+    /// Connections to it open at once, at most; 0: as many as it takes. `None`: as
+    /// [`Calls`](super::Calls) says.
     pub max_connections: Option<usize>,
 }
 
 impl Node {
-    /// The name of a node that was given none: `el-1`, `el-backup-1`, `cl-1`, by its position in its tier.
+    /// The name of a node that was given none: `el-1`, `el-backup-1`, `cl-1`, by its position in
+    /// its tier.
     pub(super) fn default_name(layer: Layer, tier: Tier, position: usize) -> NodeName {
         let name = match tier {
-            Tier::Primary => format!("{}-{}", layer.key(), position + 1),
-            Tier::Backup => format!("{}-backup-{}", layer.key(), position + 1),
+            Tier::Primary => format!("{}-{}", layer.as_str(), position + 1),
+            Tier::Backup => format!("{}-backup-{}", layer.as_str(), position + 1),
         };
         name.parse().expect("layer, tier and number make a name")
     }
 
-    /// What must not be shown: what the URLs' `Display` leaves out, and the credentials among the headers, whole and in words.
+    /// The texts that must not be shown: the parts that the URLs' `Display` leaves out, and the
+    /// credentials among the headers, whole and in words.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let urls = || self.http.iter().chain(&self.ws);
         let headers = self.headers.iter().map(|(_, value)| value.expose()).filter(|value| value.is_sensitive());
@@ -143,8 +129,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// A credential in every part that may be told alone: its words, a cookie's values, a user and a password that Basic authentication
-/// writes as one.
+/// A credential in every part that may be told alone: its words, a cookie's values, a user and a
+/// password that Basic authentication writes as one.
 fn words(credential: &str) -> Vec<String> {
     let mut words = vec![credential.to_owned()];
     for word in credential.split([' ', '\t', ';', ',']) {

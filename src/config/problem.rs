@@ -1,20 +1,22 @@
-//! What is wrong with a configuration: everything at once, each with its place, never with a value.
+//! The mistakes of a configuration: all at once, each with its place, never with a value.
 
 use std::{fmt, path::PathBuf};
 
-/// Why one value is refused. The text is fixed at compile time, so that no refused value, which may be a secret, can be in it.
+/// Why one value is refused. The text is fixed at compile time, so that no refused value, which may
+/// be a secret, can be in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub(super) &'static str);
 
-/// One thing that is wrong.
+/// A single mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Dotted path of the key (`el.primary[0].http`) or the flag (`--el[0]`); empty when the whole file is meant.
+    /// Dotted path of the key (`el.primary[0].http`) or the flag (`--el[0]`); empty when the whole
+    /// file is meant.
     pub path: String,
     /// Line in the file, from 1; `None` when there is no file or no place in it.
     pub line: Option<usize>,
-    /// What is wrong and what would be right. Holds no value from the file or the environment.
+    /// The mistake and its remedy. Holds no value from the file or the environment.
     pub message: String,
 }
 
@@ -35,7 +37,8 @@ pub struct Errors {
 
 impl std::error::Error for Errors {}
 
-/// One problem a line, without a line break at the end: `steadfast.toml:12: el.primary[0].http: …`.
+/// Each problem on a line, without a line break at the end:
+/// `steadfast.toml:12: el.primary[0].http: …`.
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.problems.iter().enumerate() {

@@ -17,8 +17,9 @@ use super::{
     units,
 };
 
-/// One table of the file, or an empty one in its place. A method that takes a key records what is wrong with it and goes on; when
-/// the reader is dropped, the keys that nobody took are recorded too.
+/// A table of the file, or an empty one in its place. A method that takes a key records the
+/// mistakes in its value and goes on; when the reader is dropped, the keys that nobody took are
+/// recorded too.
 pub(super) struct Reader<'r> {
     reading: &'r Reading<'r>,
     path: String,
@@ -83,7 +84,7 @@ impl<'r> Reader<'r> {
         self.parse_as("a string with a unit, such as \"10MiB\"", key, units::size).unwrap_or(default)
     }
 
-    /// One of the `words`.
+    /// Any of the `words`.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
         let pick = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or(());
         let names: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
@@ -125,7 +126,8 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// A list of strings, each given to `parse`, none twice; `None` when it is absent or one of them is wrong.
+    /// A list of strings, each given to `parse`, none twice; `None` when it is absent or one of
+    /// them is wrong.
     pub(super) fn list<T: PartialEq>(
         &mut self,
         key: &'static str,
@@ -152,7 +154,8 @@ impl<'r> Reader<'r> {
         (list.len() == count).then_some(list)
     }
 
-    /// A table of strings under free names: name, path and value of each, and whether a variable was filled in.
+    /// A table of strings under free names: name, path and value of each, and whether a variable
+    /// was filled in.
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<(String, String, String, bool)> {
         let path = join(&self.path, key);
         let entries = self.table_at(key).into_iter().filter_map(|(name, value)| {

@@ -1,4 +1,5 @@
-//! What one reading of a configuration shares: the lines of its keys, and all that was found wrong.
+//! The state that one reading of a configuration shares: the lines of its keys, and all mistakes
+//! found.
 
 use std::{
     cell::RefCell,
@@ -13,7 +14,7 @@ use super::{problem::Problem, suggest};
 /// Looks up an environment variable.
 pub(super) type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// One reading, from the first key to the list of problems.
+/// A reading, from the first key to the list of problems.
 pub(super) struct Reading<'a> {
     env: &'a Env<'a>,
     folder: &'a Path,
@@ -28,12 +29,13 @@ pub(super) struct Reading<'a> {
 pub(super) struct Unknown {
     pub(super) path: String,
     pub(super) key: String,
-    /// What was asked for in the same table.
+    /// The keys that were asked for in the same table.
     pub(super) siblings: Vec<&'static str>,
 }
 
 impl<'a> Reading<'a> {
-    /// Begins a reading of `table`, which was parsed from `text`. Relative paths in it start at `folder`.
+    /// Begins a reading of `table`, which was parsed from `text`. Relative paths in it start at
+    /// `folder`.
     pub(super) fn new(text: &str, table: &DeTable<'_>, folder: &'a Path, env: &'a Env<'a>) -> Self {
         let mut lines = BTreeMap::new();
         let line_ends: Vec<usize> = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i).collect();
@@ -70,7 +72,8 @@ impl<'a> Reading<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Records a problem at `path` unless the rule `holds`, or one of the values that it compares is known to be wrong already.
+    /// Records a problem at `path` unless the rule `holds`, or one of the values that it compares
+    /// is known to be wrong already.
     pub(super) fn check(&self, holds: bool, path: &str, others: &[&str], message: &str) {
         if !holds && self.is_clean(path) && others.iter().all(|other| self.is_clean(other)) {
             self.fail(path, message);
@@ -108,14 +111,15 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// What a reading leaves behind.
+/// The outcome of a reading.
 pub(super) struct Finished {
     pub(super) problems: Vec<Problem>,
     /// Every key that was asked for.
     pub(super) asked: BTreeSet<String>,
 }
 
-/// `path` and `key` with a dot between. A key that had to be quoted is not shown: it may be a value in the wrong place.
+/// `path` and `key` with a dot between. A key that had to be quoted is not shown: it may be a value
+/// in the wrong place.
 pub(super) fn join(path: &str, key: &str) -> String {
     let bare = key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_<>".contains(&b));
     let key = if bare && !key.is_empty() { key } else { "***" };

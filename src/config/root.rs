@@ -117,7 +117,8 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-/// Whether `url` is this machine's `own` address, as far as can be told without asking a name server.
+/// Whether `url` is this machine's `own` address, as far as can be told without asking a name
+/// server.
 fn leads_to(url: &Url, own: SocketAddr) -> bool {
     if own.port() == 0 || url.port() != own.port() {
         return false;

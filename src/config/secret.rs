@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// Holds a key, a token or a request path with a key in it. It has no `Display`, and its `Debug` is `***`, so that a log line, an
-/// error or a status page can only show it where somebody wrote `expose`.
+/// Holds a key, a token or a request path with a key in it. A secret has no `Display`, and its
+/// `Debug` is `***`, so that a log line, an error or a status page can only show it where somebody
+/// wrote `expose`.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Secret<T>(T);
 

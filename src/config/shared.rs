@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{problem::Invalid, reader::Reader};
 
-/// Addresses from which many clients come, such as those of load balancers: each connection from there is a client of its own.
+/// Addresses from which many clients come, such as those of load balancers: each connection from
+/// there is a client of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedAddresses(Vec<Block>);
 
-/// The addresses that have the first `bits` of this one, which are counted as those of an IPv6 address.
+/// The addresses that have the first `bits` of this one, which are counted as those of an IPv6
+/// address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Block {
     first: u128,

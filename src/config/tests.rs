@@ -30,7 +30,8 @@ fn read_example_in_full() -> (Config, Vec<String>) {
     (config.unwrap_or_else(|problems| panic!("{problems:#?}")), keys)
 }
 
-/// The keys that hold values, without those of tables; a node's keys, whatever its layer and tier, as `node.http`.
+/// The keys that hold values, without those of tables; a node's keys, whatever its layer and tier,
+/// as `node.http`.
 fn settings(keys: &[String]) -> Vec<String> {
     let is_a_table = |key: &str| {
         let inside = |other: &String| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
@@ -44,7 +45,8 @@ fn settings(keys: &[String]) -> Vec<String> {
     settings.into_iter().collect()
 }
 
-/// What the full example sets: each setting, named as by [`settings`], with its value as it is written.
+/// The settings of the full example: each named as by [`settings`], with its value as it is
+/// written.
 fn written_in_the_example() -> BTreeMap<String, String> {
     let mut table = String::new();
     let mut written = BTreeMap::new();

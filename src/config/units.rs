@@ -27,7 +27,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Invalid> {
         .ok_or(Invalid("must not be longer than a year"))
 }
 
-/// Reads `512B`, `64KiB`, `10MiB`, `1GiB`, and `kB`, `MB`, `GB` for the powers of ten. In bytes, at least one.
+/// Reads `512B`, `64KiB`, `10MiB`, `1GiB`, and `kB`, `MB`, `GB` for the powers of ten. In bytes, at
+/// least one.
 pub(super) fn size(text: &str) -> Result<usize, Invalid> {
     let wrong = Invalid("must be a whole number with a unit (B, kB, KiB, MB, MiB, GB or GiB), such as \"10MiB\"");
     let (number, unit) = split(text).ok_or(wrong)?;

@@ -80,8 +80,9 @@ impl Scheme {
     }
 }
 
-/// A checked `http`, `https`, `ws` or `wss` address. `Debug` and `Display` are redacted: scheme, host and port are shown, of the path
-/// only well-known segments, of the query and the user information nothing.
+/// A checked `http`, `https`, `ws` or `wss` address. `Debug` and `Display` are redacted: scheme,
+/// host and port are shown, of the path only well-known segments, of the query and the user
+/// information nothing.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Url {
     scheme: Scheme,
@@ -118,8 +119,8 @@ impl Url {
         self.basic_auth.as_ref()
     }
 
-    /// Every part that `Display` does not show, for whoever must keep them out of other people's words: user and password, as written
-    /// and decoded, path segments, and values of the query.
+    /// Every part that `Display` does not show, for whoever must keep them out of other people's
+    /// words: user and password, as written and decoded, path segments, and values of the query.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = String> {
         let target = self.target.expose();
         let segments = target.path().split('/').filter(|segment| !SHOWN_SEGMENTS.contains(segment));
@@ -144,8 +145,9 @@ impl Url {
         }
     }
 
-    /// The request target of `request` under this URL: `/eth/v1/node/syncing` under `https://cl.example/key?a=b` is
-    /// `/key/eth/v1/node/syncing?a=b`; when both have a query, this URL's comes first.
+    /// The request target of `request` under this URL: `/eth/v1/node/syncing` under
+    /// `https://cl.example/key?a=b` is `/key/eth/v1/node/syncing?a=b`; when both have a query, this
+    /// URL's comes first.
     pub fn join(&self, request: &Target) -> String {
         let own = self.target.expose();
         let mut joined = format!("{}{}", own.path().trim_end_matches('/'), request.path());

@@ -13,8 +13,8 @@ pub struct Ws {
     pub max_message: usize,
     /// Connections at once, at most.
     pub max_connections: NonZeroUsize,
-    /// Calls of one connection under way at once, at most, those of a batch each counted; further ones wait, or are refused when many
-    /// do.
+    /// Calls of one connection under way at once, at most, those of a batch each counted; further
+    /// ones wait, or are refused when many do.
     pub max_calls: NonZeroUsize,
     /// Subscriptions of one connection, at most.
     pub max_subscriptions: NonZeroUsize,

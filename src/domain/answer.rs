@@ -1,4 +1,5 @@
-//! The response side of the JSON-RPC envelope: looked at only as far as needed to tell a result from an error.
+//! The response side of the JSON-RPC envelope: looked at only as far as needed to tell a result
+//! from an error.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -7,17 +8,19 @@ use serde_json::value::RawValue;
 
 use super::json::Scanner;
 
-/// What the first bytes of a node's response tell.
+/// The finding in the first bytes of a node's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// A result. `id` is where the id stands, when it came before the result; `value` is where the result begins.
+    /// A result. `id` is where the id stands, when it came before the result; `value` is where the
+    /// result begins.
     Result {
         /// Byte range of the id.
         id: Option<Range<usize>>,
         /// Offset of the first byte of the result.
         value: usize,
     },
-    /// What is no result, or not for certain: an error, or a null result, which may stand beside one. The whole tells.
+    /// No result, or none for certain: an error, or a null result, which may stand beside an error.
+    /// Only the whole response decides.
     Unsure,
     /// More bytes are needed.
     Incomplete,
@@ -71,11 +74,11 @@ fn look(text: &[u8]) -> Result<Beginning, bool> {
 pub struct Envelope {
     /// Where the id stands, if there is one.
     pub id: Option<Range<usize>>,
-    /// What the response says.
+    /// The response's outcome.
     pub content: Content,
 }
 
-/// What a response says, and where.
+/// The outcome of a response, and its place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A result.
@@ -85,7 +88,8 @@ pub enum Content {
 }
 
 impl Envelope {
-    /// Reads a complete response: one JSON object in UTF-8 with a result or an error object, and not with both.
+    /// Reads a complete response: one JSON object in UTF-8 with a result or an error object, and
+    /// not with both.
     ///
     /// # Errors
     /// Says why the text is no response.
@@ -136,14 +140,15 @@ impl Envelope {
 pub enum Ending {
     /// As an object does. The id is there, if it stands behind the result.
     Whole(Option<Range<usize>>),
-    /// As an object does, with a member of which it cannot be told whether it is the result, and what stands before it.
+    /// As an object does, with a member of which it cannot be told whether it is the result, and
+    /// what stands before it.
     Unclear,
     /// In the middle of something.
     Torn,
 }
 
-/// Looks at `tail`, the end of a complete response whose result began before it: members behind the result that are no objects or
-/// arrays are read from the end.
+/// Looks at `tail`, the end of a complete response whose result began before it: members behind the
+/// result that are no objects or arrays are read from the end.
 pub fn ending(tail: &[u8]) -> Ending {
     let Some(mut left) = tail.trim_ascii_end().strip_suffix(b"}") else { return Ending::Torn };
     while let Some((key, value, before)) = last_member(left) {
@@ -156,8 +161,9 @@ pub fn ending(tail: &[u8]) -> Ending {
     Ending::Unclear
 }
 
-/// The last member of an object whose text before its closing brace is `text`, if its value is a string, a number or a literal: key,
-/// place of the value, and what stands before the member's comma.
+/// The last member of an object whose text before its closing brace is `text`, if its value is a
+/// string, a number or a literal: key, place of the value, and what stands before the member's
+/// comma.
 fn last_member(text: &[u8]) -> Option<(&[u8], Range<usize>, &[u8])> {
     let body = text.trim_ascii_end();
     let start = match body.last()? {
@@ -194,14 +200,14 @@ pub struct NodeError<'a> {
     pub data: Option<&'a RawValue>,
 }
 
-/// Whom an error speaks of.
+/// Whether the call or the node is to blame for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The call: every node would say so.
     Caller,
     /// The node: another may answer.
     Node,
-    /// Nobody can tell from one node's word: if a second node says so too, it is the call.
+    /// The word of one node does not decide: if a second node says the same, the call is to blame.
     Unknown,
 }
 
@@ -216,7 +222,7 @@ impl<'a> NodeError<'a> {
         serde_json::from_slice::<Response<'a>>(text).ok().map(|response| response.error)
     }
 
-    /// Whom the error speaks of, as far as can be told.
+    /// Whether the call or the node is to blame, as far as the error shows.
     pub fn blame(&self) -> Blame {
         const OF_THE_NODE: [&str; 46] = [
             // Full, for now.
@@ -227,7 +233,7 @@ impl<'a> NodeError<'a> {
             "rate limit",
             "too many requests",
             "daily request count exceeded",
-            // What the node does not have, or not yet.
+            // Data that the node does not have, or not yet.
             "missing trie node",
             "header not found",
             "header for hash not found",
@@ -242,7 +248,7 @@ impl<'a> NodeError<'a> {
             "not synced",
             "still syncing",
             "is syncing",
-            // What the node does not offer.
+            // Methods that the node does not offer.
             "method not found",
             "method does not exist",
             "does not exist/is not available",
@@ -253,7 +259,7 @@ impl<'a> NodeError<'a> {
             "not whitelisted",
             "not available on",
             "not allowed",
-            // What is too much for the node.
+            // Work that is too much for the node.
             "block range",
             "range is too large",
             "range too large",
@@ -270,7 +276,8 @@ impl<'a> NodeError<'a> {
             "timeout exceeded",
             "exceeds maximum",
         ];
-        // Some nodes report a revert as an internal error; the data of a revert is the contract's word to the caller.
+        // Some nodes report a revert as an internal error; the data of a revert is the contract's
+        // word to the caller.
         if self.code == 3 || self.says("revert") || self.is_already_known() {
             return Blame::Caller;
         }
@@ -351,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_alien() {
+    fn a_text_that_is_no_response_is_alien() {
         for text in ["<html>", "{}", "[]", "null", r#"{"id":1}"#, r#"{"jsonrpc":"2.0" x"#, "Internal Server Error"] {
             assert_eq!(peek(text.as_bytes()), Beginning::Alien, "{text}");
         }

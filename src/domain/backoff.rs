@@ -1,6 +1,16 @@
-//! Pauses that double: between attempts to connect, to ask, to stream.
+//! Pauses and penalties that double: between attempts to connect, to ask, to stream.
 
 use std::time::Duration;
+
+/// Two to the power of `times`, but no more than `most`.
+pub fn factor(times: u32, most: u32) -> u32 {
+    1_u32.checked_shl(times).unwrap_or(most).min(most)
+}
+
+/// `first`, doubled so many `times`, but no more than `longest`.
+pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(factor(times, u32::MAX)).min(longest)
+}
 
 /// Doubling pauses from a first to a longest one.
 #[derive(Clone, Debug)]
@@ -29,10 +39,11 @@ impl Backoff {
         self.pause_within(self.longest)
     }
 
-    /// The next pause with another longest one, for a cause that passes sooner or later than others.
+    /// The next pause with another longest one, for a cause that passes sooner or later than
+    /// others.
     pub fn pause_within(&mut self, longest: Duration) -> Duration {
         let pause = self.next.min(longest);
-        self.next = pause.saturating_mul(2).min(longest);
+        self.next = doubled(pause, 1, longest);
         match &mut self.jitter {
             Some(rng) => pause.mul_f64(0.5 + rng.f64() / 2.0),
             None => pause,
@@ -72,6 +83,13 @@ mod tests {
             })
             .collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
+    }
+
+    #[test]
+    fn a_doubled_pause_never_passes_its_bound() {
+        let pauses = [0, 1, 4, 5, 31, 32, u32::MAX].map(|times| doubled(FIRST, times, LONGEST).as_millis());
+        assert_eq!(pauses, [100, 200, 1600, 2000, 2000, 2000, 2000]);
+        assert_eq!([0, 1, 4, 5, 32, u32::MAX].map(|times| factor(times, 16)), [1, 2, 16, 16, 16, 16]);
     }
 
     #[test]

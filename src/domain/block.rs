@@ -16,7 +16,8 @@ pub struct BlockRef {
     pub hash: String,
     /// Hash of the block before it.
     pub parent: String,
-    /// Seconds since the Unix epoch, from the header; for a consensus node, when the slot began, or 0 if that is not known.
+    /// Seconds since the Unix epoch, from the header; for a consensus node, when the slot began, or
+    /// 0 if that is not known.
     pub timestamp: u64,
 }
 
@@ -49,8 +50,8 @@ impl BlockRef {
         })
     }
 
-    /// Reads the answer to `/eth/v1/beacon/headers/<id>` of the chain `beacon`: the block, and whether it is known only
-    /// optimistically.
+    /// Reads the answer to `/eth/v1/beacon/headers/<id>` of the chain `beacon`: the block, and
+    /// whether it is known only optimistically.
     ///
     /// # Errors
     /// Names the field that is missing or malformed.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::hex;
+use super::{hash, hex};
 
 /// 2,048 bits; each address and each topic of the block's logs sets three.
 #[derive(Clone, PartialEq, Eq)]
@@ -19,11 +19,11 @@ impl Bloom {
 
     /// The bits of an address or a topic.
     pub fn bits(item: &[u8]) -> Bits {
-        let hash = hex::keccak256(item);
+        let hash = hash::keccak256(item);
         [0, 2, 4].map(|at| u16::from_be_bytes([hash[at], hash[at + 1]]) & 2047)
     }
 
-    /// Whether all these bits are set. If not, no log of the block has what they are of.
+    /// Whether all these bits are set. If not, no log of the block has the item of these bits.
     pub fn has(&self, bits: Bits) -> bool {
         // Bit 0 is the lowest of the last byte.
         bits.iter().all(|&bit| self.0[255 - usize::from(bit / 8)] & (1 << (bit % 8)) != 0)

@@ -28,12 +28,13 @@ impl CallId {
         }
     }
 
-    /// Whether an answer with the id `written` is one to this call. A node that writes `null` says that it could not tell the id.
+    /// Whether an answer with the id `written` is one to this call. A node that writes `null` says
+    /// that it could not tell the id.
     pub fn is_answered_by(&self, written: &[u8]) -> bool {
         written == self.as_bytes() || written == b"null"
     }
 
-    /// Its digits.
+    /// The id's digits.
     pub fn as_bytes(&self) -> &[u8] {
         &self.digits[self.start..]
     }

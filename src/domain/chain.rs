@@ -9,16 +9,18 @@ use super::hex;
 /// Slots in an epoch where no node tells: as on nearly all chains.
 pub const USUAL_EPOCH: u64 = 32;
 const USUAL_SLOT: Duration = Duration::from_secs(12);
-/// What a chain may have at most, in milliseconds and in slots: more is a node's mistake, and taken as if not told.
+/// The most that a chain may have, in milliseconds and in slots: more is a node's mistake, and
+/// counts as left out.
 const LONGEST_SLOT: u64 = 3_600_000;
 const LONGEST_EPOCH: u64 = 65_536;
 
-/// The chain that a node says it serves. Nodes do not all say the same of it: what one leaves out is no difference.
+/// The chain that a node says it serves. Nodes do not all say the same of it: what one leaves out
+/// is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The chain id of the execution side; a consensus node need not say it.
     pub id: Option<u64>,
-    /// What a consensus node tells of its chain; `None` for an execution node.
+    /// The chain by a consensus node's word; `None` for an execution node.
     pub beacon: Option<Arc<Beacon>>,
 }
 
@@ -36,9 +38,10 @@ pub struct Beacon {
 }
 
 impl Chain {
-    /// The chain that nodes of one side are to serve, by what each has `told`, in the order of the configuration: one of the id that the
-    /// operator `named`, or else that most of them serve; among equals the one `before`, then the first. What one leaves out is taken
-    /// from the others.
+    /// The chain that nodes of one side are to serve, by the chain that each has `told`, in the
+    /// order of the configuration: a chain of the id that the operator `named`, or else the chain
+    /// that most of them serve; among equals the chain `before`, then the first. A fact that a node
+    /// leaves out is taken from the others.
     pub fn prevailing<'a, T>(told: T, before: Option<&Self>, named: Option<u64>) -> Option<Self>
     where
         T: Iterator<Item = &'a Self> + Clone,
@@ -75,7 +78,7 @@ impl Chain {
         is_of_one_genesis && agree(self.id, other.id)
     }
 
-    /// What is not known, from `other`, if it is the same chain.
+    /// Takes unknown facts from `other`, if that is the same chain.
     fn completed_by(mut self, other: &Self) -> Self {
         if !self.agrees_with(other) {
             return self;
@@ -123,7 +126,8 @@ impl Chain {
         Some(Duration::from_millis(millis))
     }
 
-    /// Reads the answer to `/eth/v1/config/spec`, if the node offers that, of a chain whose genesis is not known yet.
+    /// Reads the answer to `/eth/v1/config/spec`, if the node offers that, of a chain whose genesis
+    /// is not known yet.
     pub fn before_genesis(spec: Option<&[u8]>) -> Self {
         #[derive(Deserialize)]
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -139,11 +143,12 @@ impl Chain {
         Self { id: spec.and_then(|spec| spec.data.deposit_chain_id.0).filter(|id| *id > 0), beacon: None }
     }
 
-    /// Reads the answers to `/eth/v1/beacon/genesis` and `/eth/v1/config/spec`, if the node offers that. The genesis must be there; of
-    /// the spec nothing needs to be, and a value that makes no sense counts as not told.
+    /// Reads the answers to `/eth/v1/beacon/genesis` and `/eth/v1/config/spec`, if the node offers
+    /// that. The genesis must be there; of the spec nothing needs to be, and a value that makes no
+    /// sense counts as not told.
     ///
     /// # Errors
-    /// Names what is missing or malformed.
+    /// Names the missing or malformed field.
     pub fn read_beacon(genesis: &[u8], spec: Option<&[u8]>) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Data<T> {
@@ -197,7 +202,8 @@ fn agree(ours: Option<u64>, theirs: Option<u64>) -> bool {
     ours.is_none() || theirs.is_none() || ours == theirs
 }
 
-/// A number as nodes write it: in decimal, in quotes or without; `None` for whatever else stands there.
+/// A number as nodes write it: in decimal, in quotes or without; `None` for whatever else stands
+/// there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Number(pub Option<u64>);
 
@@ -232,12 +238,14 @@ impl fmt::Display for Chain {
 }
 
 impl Beacon {
-    /// When `slot` begins, in seconds since the Unix epoch; `None` while the length of slots is not known.
+    /// When `slot` begins, in seconds since the Unix epoch; `None` while the length of slots is not
+    /// known.
     pub fn start_of(&self, slot: u64) -> Option<u64> {
         Some(self.genesis_time.saturating_add(slot.saturating_mul(self.slot_millis?) / 1000))
     }
 
-    /// The slot at `unix` seconds since the Unix epoch; `None` before genesis, and while the length of slots is not known.
+    /// The slot at `unix` seconds since the Unix epoch; `None` before genesis, and while the length
+    /// of slots is not known.
     pub fn slot_at(&self, unix: u64) -> Option<u64> {
         Some(unix.checked_sub(self.genesis_time)?.saturating_mul(1000) / self.slot_millis?)
     }
@@ -301,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_spec_does_not_tell_or_writes_in_another_way_spoils_nothing() {
+    fn a_spec_that_leaves_facts_out_spoils_nothing() {
         let told = |fields: &str| {
             let Chain { id, beacon } = chain("5", fields);
             let beacon = beacon.unwrap();
@@ -328,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_differ_by_genesis_though_their_id_is_one_and_not_by_what_is_left_out() {
+    fn chains_of_one_id_differ_by_genesis_and_not_by_omissions() {
         let ours = chain("5", WHOLE);
         let other = |root: &str| read(&genesis("5", root), &spec(WHOLE)).unwrap();
         assert!(ours.agrees_with(&other(&ROOT.to_ascii_lowercase())));
@@ -350,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_knows_before_genesis_the_others_complete() {
+    fn other_nodes_complete_a_chain_known_before_genesis() {
         let (early, ours) = (Chain::before_genesis(None), chain("5", WHOLE));
         assert_eq!(Chain::prevailing([&early, &ours].into_iter(), None, None), Some(ours.clone()));
         assert_eq!(Chain::prevailing([&early, &ours].into_iter(), Some(&early), None), Some(ours));
     }
 
     #[test]
-    fn the_chain_is_the_named_one_or_that_of_most_and_each_adds_what_it_knows() {
+    fn the_chain_is_the_named_one_or_else_that_of_most_nodes() {
         let (bare, slots, named) = (chain("5", ""), chain("5", r#""SECONDS_PER_SLOT":"12""#), chain("5", WHOLE));
         let other = chain("6", r#""DEPOSIT_CHAIN_ID":"2""#);
         let prevailing =
@@ -365,11 +373,11 @@ mod tests {
         assert_eq!(prevailing(&[], Some(&named), None), None);
         assert_eq!(prevailing(&[&bare], None, Some(7)), Some(bare.clone()), "it does not say another");
         assert_eq!(prevailing(&[&bare, &slots, &named], None, Some(1)), Some(named.clone()));
-        // Who leaves out the id votes for the chain all the same.
+        // A node that leaves out the id votes for the chain all the same.
         assert_eq!(prevailing(&[&other, &bare, &named], None, None), Some(named.clone()));
         assert_eq!(prevailing(&[&other, &named], None, None), Some(other.clone()));
         assert_eq!(prevailing(&[&other, &bare], Some(&named), None), Some(named.clone()), "the one before");
-        // Who says the operator's id is right, whatever others leave out.
+        // A node that names the operator's id is right, whatever others leave out.
         assert_eq!(prevailing(&[&bare, &bare, &other], None, Some(2)), Some(other.clone()));
         assert_eq!(prevailing(&[&named, &other], None, Some(2)), Some(other));
     }

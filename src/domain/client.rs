@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The addresses that count as one client's, by the first of them: of IPv4 the address alone, of IPv6
-/// its /64, since a host has all of that.
+/// The addresses that count as one client's, by the first of them: of IPv4 the address alone, of
+/// IPv6 its /64, since a host has all of that.
 pub fn block_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),

@@ -1,6 +1,8 @@
-//! A block's hash.
+//! Keccak-256, and the hashes that name blocks, transactions and topics.
 
 use std::{fmt, str::FromStr};
+
+use sha3::{Digest, Keccak256};
 
 use super::hex;
 
@@ -29,16 +31,27 @@ impl fmt::Debug for Hash {
     }
 }
 
+/// Keccak-256, which names transactions, blocks and topics.
+pub fn keccak256(bytes: &[u8]) -> [u8; 32] {
+    Keccak256::digest(bytes).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_read_whatever_the_case_of_its_digits_and_written_in_small_ones() {
+    fn a_hash_is_read_in_any_case_and_written_in_lower_case() {
         let text = format!("0x{}", "Ab".repeat(32));
         assert_eq!(text.parse::<Hash>().unwrap().to_string(), text.to_lowercase());
         for bad in ["0xab", "", "ab", &format!("{text}00"), &text.replace('b', "g")] {
             assert!(bad.parse::<Hash>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn keccak_is_the_one_that_ethereum_uses() {
+        let empty = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
+        assert_eq!(hex::encode(&keccak256(b"")), empty);
     }
 }

@@ -1,6 +1,4 @@
-//! Hexadecimal quantities and bytes as the execution API writes them, and the hash that names things.
-
-use sha3::{Digest, Keccak256};
+//! Hexadecimal quantities and bytes as the execution API writes them.
 
 /// Reads a quantity such as `0x1b4` (leading zeros tolerated, as some nodes write them).
 pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
@@ -33,11 +31,6 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Keccak-256, which names transactions, blocks and topics.
-pub fn keccak256(bytes: &[u8]) -> [u8; 32] {
-    Keccak256::digest(bytes).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,11 +61,5 @@ mod tests {
         for bad in ["0x0", "00", "0xzz", ""] {
             assert_eq!(bytes(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn keccak_is_the_one_that_ethereum_uses() {
-        let empty = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
-        assert_eq!(encode(&keccak256(b"")), empty);
     }
 }

@@ -1,7 +1,8 @@
 //! A validating JSON scanner that borrows: it finds where values begin and end and builds nothing.
 //!
-//! It accepts exactly what RFC 8259 allows, nested at most [`MAX_DEPTH`] deep, and it does not recurse. Input must be valid UTF-8;
-//! the callers that take bytes from outside check that first, once for the whole body.
+//! The scanner accepts exactly the texts that RFC 8259 allows, nested at most [`MAX_DEPTH`] deep,
+//! and does not recurse. Input must be valid UTF-8; the callers that take bytes from outside check
+//! that first, once for the whole body.
 
 mod walk;
 
@@ -11,14 +12,15 @@ pub use self::walk::{Seek, Walk};
 
 /// How deep arrays and objects may nest. A real call needs fewer than ten levels.
 pub const MAX_DEPTH: u32 = 128;
-/// How deep they may nest in a node's answer: a trace has two levels for each of up to 1024 calls within calls.
+/// How deep they may nest in a node's answer: a trace has two levels for each of up to 1024 calls
+/// within calls.
 pub const MAX_ANSWER_DEPTH: u32 = 4096;
 
 /// Why a text is not JSON, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
 pub struct Malformed {
-    /// What was wrong.
+    /// The fault in the text.
     pub what: &'static str,
     /// Offset from the start of the text, in bytes.
     pub at: usize,
@@ -42,7 +44,8 @@ pub struct Str<'a> {
 }
 
 impl<'a> Str<'a> {
-    /// The text that the string stands for, or `None` where an escape names half of a surrogate pair.
+    /// The text that the string stands for, or `None` where an escape names half of a surrogate
+    /// pair.
     pub fn decode(&self) -> Option<Cow<'a, str>> {
         let text = std::str::from_utf8(self.raw).ok()?;
         if !self.escaped {
@@ -73,7 +76,8 @@ impl<'a> Scanner<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Whether all of the text has been consumed. A [`Malformed`] at the end may only mean that more bytes are to come.
+    /// Whether all of the text has been consumed. A [`Malformed`] at the end may only mean that
+    /// more bytes are to come.
     pub fn is_at_end(&self) -> bool {
         self.at >= self.text.len()
     }
@@ -201,8 +205,9 @@ impl<'a> Scanner<'a> {
         Ok(key)
     }
 
-    /// Steps to the next member of the object whose opening brace has been consumed: its key, with the cursor at its value.
-    /// `first` tells whether it would be the first one. `None` when the object is closed.
+    /// Steps to the next member of the object whose opening brace has been consumed: its key, with
+    /// the cursor at its value. `first` tells whether it would be the first one. `None` when the
+    /// object is closed.
     ///
     /// # Errors
     /// When neither a member nor the closing brace is next.
@@ -286,7 +291,7 @@ impl<'a> Scanner<'a> {
 #[derive(Clone, Debug, Default)]
 struct Open {
     depth: u32,
-    /// One bit for each of the innermost, up to 128, innermost lowest: set for an object.
+    /// A bit for each of the innermost levels, up to 128, innermost lowest: set for an object.
     objects: u128,
     /// Those further out, 128 each.
     outer: Vec<u128>,
@@ -324,11 +329,13 @@ pub fn is_whole(text: &[u8]) -> bool {
     scanner.value().is_ok() && scanner.end().is_ok()
 }
 
-/// The offset of the first byte at or after `from` that is a quote, a backslash or a control character, eight bytes a step.
+/// The offset of the first byte at or after `from` that is a quote, a backslash or a control
+/// character, eight bytes a step.
 fn skip_plain(text: &[u8], from: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // The high bit of each byte that is below `limit` (at most 0x80); a borrow can only flag bytes above a true one.
+    // The high bit of each byte that is below `limit` (at most 0x80); a borrow can only flag bytes
+    // above a true one.
     let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
     let mut at = from;
     while let Some(chunk) = text.get(at..at + 8) {
@@ -359,7 +366,8 @@ mod tests {
         scanner.value().is_ok() && scanner.end().is_ok()
     }
 
-    /// `serde_json` as the referee: values as raw slices, so that numbers of any size count as numbers.
+    /// `serde_json` as the referee: values as raw slices, so that numbers of any size count as
+    /// numbers.
     fn is_json(text: &str) -> bool {
         serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
     }
@@ -448,7 +456,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_the_scanner_accepts_is_what_serde_accepts(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u a\u{1}é]{0,24}") {
+        fn the_scanner_accepts_exactly_the_texts_of_serde(text in "[\\[\\]{}\",:0-9eE.+\\-tfn\\\\u a\u{1}é]{0,24}") {
             prop_assert_eq!(accepts(&text), is_json(&text), "{:?}", text);
         }
 

@@ -1,6 +1,6 @@
-//! The method table: what a call may do to the world, which decides whether it may be sent twice.
+//! The method table: the effect of a call, which decides whether the call may be sent twice.
 
-/// What sending a call twice would mean.
+/// Whether a call may be sent twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// No effect: may be repeated on any node.
@@ -11,8 +11,8 @@ pub enum Class {
     Unsafe,
     /// About a filter that is polled: answered by the proxy, which keeps them.
     Filter,
-    /// Means something only on the node that it is sent to, such as a validator's duties: always goes to the same node as long as that
-    /// serves. No method of JSON-RPC is.
+    /// Means something only on the node that it is sent to, such as a validator's duties: always
+    /// goes to the same node as long as that serves. No method of JSON-RPC is.
     NodeLocal,
     /// Opens or closes a subscription, which needs a connection that can carry notifications.
     Subscription,
@@ -40,14 +40,18 @@ pub enum Tells {
     Inclusion,
 }
 
-/// What is known of a method.
+/// The index of a method in the table of methods, or of a group of routes in that of groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MethodId(pub usize);
+
+/// A row of the table of methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Method {
     /// The name for labels: that of the table, or `other`.
     pub label: &'static str,
-    /// Its place in the table, up to [`Method::COUNT`], which stands for `other`.
-    pub place: usize,
-    /// What sending it twice would mean.
+    /// The index in the table, up to [`Method::COUNT`], which stands for `other`.
+    pub id: MethodId,
+    /// Whether it may be sent twice.
     pub class: Class,
     /// Where its answer tells how far the chain has come.
     pub tells: Tells,
@@ -153,11 +157,12 @@ impl Method {
     /// How many methods the table knows.
     pub const COUNT: usize = TABLE.len();
 
-    /// Looks `name` up. What the table does not know is a read only if its name says so, and unsafe otherwise.
+    /// Looks `name` up. A method that the table does not know is a read only if its name says so,
+    /// and unsafe otherwise.
     pub fn of(name: &str) -> Self {
         if let Ok(at) = TABLE.binary_search_by(|(known, ..)| (*known).cmp(name)) {
             let (label, class, tells) = TABLE[at];
-            return Self { label, place: at, class, tells };
+            return Self { label, id: MethodId(at), class, tells };
         }
         let class = if name.ends_with("_subscribe") || name.ends_with("_unsubscribe") {
             Subscription
@@ -166,12 +171,12 @@ impl Method {
         } else {
             Unsafe
         };
-        Self { label: "other", place: Self::COUNT, class, tells: Nothing }
+        Self { label: "other", id: MethodId(Self::COUNT), class, tells: Nothing }
     }
 
-    /// The name for labels of the method at `place` in the table.
-    pub fn label_at(place: usize) -> &'static str {
-        TABLE.get(place).map_or("other", |(name, ..)| name)
+    /// The name for labels of the method with this id.
+    pub fn label_of(MethodId(index): MethodId) -> &'static str {
+        TABLE.get(index).map_or("other", |(name, ..)| name)
     }
 
     /// Where the call may be sent when its answer was lost.
@@ -213,14 +218,14 @@ mod tests {
         ] {
             assert_eq!(
                 Method::of(name),
-                Method { label: "other", place: Method::COUNT, class, tells: Nothing },
+                Method { label: "other", id: MethodId(Method::COUNT), class, tells: Nothing },
                 "{name}"
             );
         }
     }
 
     #[test]
-    fn what_has_an_effect_is_never_sent_twice() {
+    fn a_call_with_an_effect_is_never_sent_twice() {
         for (name, expected) in [
             ("eth_call", Again::Anywhere),
             ("eth_sendRawTransaction", Again::Anywhere),

@@ -1,12 +1,13 @@
 //! A least rate, as patience that is used up by waiting and earned back by bytes.
 //!
-//! A deadline on each piece alone lets a peer go on for ever with a byte now and then; a deadline on the whole would cut off who has
-//! much to send over a thin line. So a peer may stand still for as long as the patience lasts, and in the long run has to keep a rate.
+//! A deadline on each piece alone lets a peer go on for ever with a byte now and then; a deadline
+//! on the whole would cut off who has much to send over a thin line. So a peer may stand still for
+//! as long as the patience lasts, and in the long run has to keep a rate.
 
 use std::time::Duration;
 
-/// Bytes in a second that a client has to move in the long run, both ways. The thinnest line that anybody calls over moves more, and
-/// ten thousand clients at this rate use what they hold.
+/// Bytes in a second that a client has to move in the long run, both ways. The thinnest line that
+/// anybody calls over moves more, and ten thousand clients at this rate use what they hold.
 pub const CLIENT_RATE: u32 = 1024;
 /// The same for a node's answer. Nodes that trace write a little at a time, as they go.
 pub const NODE_RATE: u32 = 64;
@@ -20,7 +21,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A peer may stand still for `patience`, and has to move `rate` bytes in a second in the long run.
+    /// A peer may stand still for `patience`, and has to move `rate` bytes in a second in the long
+    /// run.
     pub fn new(patience: Duration, rate: u32) -> Self {
         Self { left: patience, patience, rate }
     }
@@ -58,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_saves_up_more_than_the_patience() {
+    fn no_client_saves_up_more_than_the_patience() {
         let mut pace = Pace::new(20 * SECOND, 1000);
         pace.moved(Duration::ZERO, usize::MAX);
         assert_eq!(pace.left(), 20 * SECOND);

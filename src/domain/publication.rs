@@ -1,20 +1,21 @@
-//! What a consensus node says of something signed that it did not take: that the network has it already, that the node lacks the
-//! block which it refers to, or that it is wrong.
+//! Reads a consensus node's refusal of a signed message: the network has the message already, the
+//! node lacks the block that the message refers to, or the message is wrong.
 //!
-//! Every client has words of its own for that: Lighthouse's, Lodestar's and Grandine's are the names in their programs, Teku's
-//! and Prysm's are sentences; Nimbus takes what it has seen before as if it were new.
+//! Every client has words of its own for that: Lighthouse's, Lodestar's and Grandine's are the
+//! names in their programs, Teku's and Prysm's are sentences; Nimbus takes what it has seen before
+//! as if it were new.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-/// What a node's words come to.
+/// The meaning of a node's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     /// The very same message is known, so it has been published.
     Known,
-    /// A message of this validator for this duty is known. It is the same one if these bytes went to the network before; otherwise it
-    /// may be another.
+    /// A message of this validator for this duty is known: the same message if these bytes went to
+    /// the network before, and perhaps another otherwise.
     Repeated,
     /// The message refers to a block that the node does not know, which speaks of the node.
     Unknown,
@@ -22,8 +23,8 @@ pub enum Said {
     Other,
 }
 
-/// All of these are compared without case and without what is neither a letter nor a digit, so that a name in a program is found as
-/// it is found in a sentence.
+/// All of these are compared without case and without what is neither a letter nor a digit, so that
+/// a name in a program is found as it is found in a sentence.
 const REPEATED: [&str; 10] = [
     "aggregatoralreadyknown",
     "attestersalreadyknown",
@@ -76,7 +77,8 @@ const UNKNOWN: [&str; 22] = [
     "payloadnotseen",
 ];
 
-/// What stands before such words where they speak of something else than the message: its parent, a peer, or of what is not so.
+/// Words before such words that show that they concern something else than the message: its parent,
+/// a peer, or a denial.
 const OF_ANOTHER: [&str; 12] = [
     "parent",
     "parentis",
@@ -91,11 +93,11 @@ const OF_ANOTHER: [&str; 12] = [
     "isnt",
     "wasnt",
 ];
-/// What stands behind them where that which is known is bad.
+/// Words behind them that show that the known message is bad.
 const BAD: [&str; 8] = ["invalid", "asinvalid", "tobeinvalid", "andinvalid", "butinvalid", "bad", "asbad", "tobebad"];
 
 impl Said {
-    /// What `text` comes to.
+    /// The meaning of `text`.
     pub fn of(text: &str) -> Self {
         let plain: String =
             text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
@@ -104,7 +106,7 @@ impl Said {
             let (before, after) = (&plain[..at], &plain[at + word.len()..]);
             !OF_ANOTHER.iter().any(|word| before.ends_with(word)) && !BAD.iter().any(|word| after.starts_with(word))
         };
-        // What counts as a success must be said of the message itself.
+        // Only words about the message itself count as a success.
         let says = |words: &[&str]| words.iter().any(|word| plain.match_indices(word).any(is_of_the_message));
         // The words of the first kind have some of the second in them.
         match () {
@@ -116,7 +118,8 @@ impl Said {
         }
     }
 
-    /// Whether the message is on the network, where these bytes may have come to it another way or not.
+    /// Whether the message is on the network, where these bytes may have come to it another way or
+    /// not.
     pub fn is_known(self, was_given: bool) -> bool {
         self == Self::Known || (self == Self::Repeated && was_given)
     }
@@ -125,9 +128,9 @@ impl Said {
 /// An error in the API's form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// What is wrong with all of it, in words.
+    /// The fault of the whole, in words.
     pub message: String,
-    /// What is wrong with some messages of a list, by their places in it.
+    /// The faults of some messages of a list, by their places in the list.
     pub failures: BTreeMap<u64, String>,
 }
 
@@ -219,7 +222,7 @@ mod tests {
             ("matching head block for attestation is not found", Said::Other),
             ("Beacon node is currently syncing", Said::Other),
             ("", Said::Other),
-            // What is known is another thing, or bad.
+            // The known message is another, or bad.
             ("BlockError: ParentAlreadyKnownInvalid", Said::Other),
             ("Invalid block: parent already known to be invalid", Said::Other),
             ("block is already known as invalid", Said::Other),

@@ -1,10 +1,13 @@
-//! How nodes and providers say that a client asks too much of them: by an HTTP status, by an error in HTTP 200, or in plain words.
+//! How nodes and providers say that a client asks too much of them: by an HTTP status, by an error
+//! in HTTP 200, or in plain words.
 //!
-//! A limit on one call (results, blocks, gas, bytes) is none of these: another call would be answered.
+//! A limit on one call (results, blocks, gas, bytes) is none of these: another call would be
+//! answered.
 
 use std::time::Duration;
 
-/// The longest that `Retry-After` is obeyed: a slip of a gateway's clock must not take a node away for ever.
+/// The longest that `Retry-After` is obeyed: a slip of a gateway's clock must not take a node away
+/// for ever.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Codes that mean nothing else, whatever the words: HTTP's, and OnFinality's.
@@ -60,7 +63,8 @@ pub fn is_quota(code: i64, message: &str) -> bool {
     CODES.contains(&code) || OF_A_QUOTA.iter().any(|words| says(message.as_bytes(), words))
 }
 
-/// Whether a short answer that is no JSON-RPC response says so, such as a gateway's page or `{"message":"Too many requests"}`.
+/// Whether a short answer that is no JSON-RPC response says so, such as a gateway's page or
+/// `{"message":"Too many requests"}`.
 pub fn is_quota_in_words(text: &[u8]) -> bool {
     const LONGEST: usize = 4096;
     text.len() <= LONGEST && OF_A_QUOTA.iter().any(|words| says(text, words))
@@ -70,7 +74,8 @@ fn says(text: &[u8], words: &str) -> bool {
     text.windows(words.len()).any(|window| window.eq_ignore_ascii_case(words.as_bytes()))
 }
 
-/// How long `Retry-After` asks to wait. A date is read by the clock of the `Date` beside it: ours may be another.
+/// How long `Retry-After` asks to wait. A date is read by the clock of the `Date` beside it: ours
+/// may be another.
 pub fn retry_after(value: &[u8], date: Option<&[u8]>) -> Option<Duration> {
     let value = std::str::from_utf8(value).ok()?.trim();
     let wait = match value.parse::<f64>() {
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_words_of_a_quota_are_known_and_long_pages_are_not_searched() {
+    fn words_of_a_quota_are_known_and_long_pages_not_searched() {
         for text in ["error code: 1015", r#"{"message":"Too many requests"}"#, r#"{"error":"rate limit exceeded"}"#] {
             assert!(is_quota_in_words(text.as_bytes()), "{text}");
         }
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_by_the_clock_of_who_wrote_it() {
+    fn retry_after_is_seconds_or_a_date_by_the_senders_clock() {
         let (noon, later) = ("Tue, 15 Nov 1994 12:00:00 GMT", "Tue, 15 Nov 1994 12:00:30 GMT");
         for (value, date, seconds) in [
             ("7", None, Some(7.0)),

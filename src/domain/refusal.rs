@@ -1,4 +1,5 @@
-//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are the doors' business.
+//! The errors that the proxy itself answers with, as JSON-RPC bodies. Status codes beside them are
+//! the doors' business.
 
 use std::fmt::Write as _;
 
@@ -7,21 +8,21 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// The body is not JSON; says why.
     NotJson(String),
-    /// It is JSON and no request; says why.
+    /// The body is JSON and no request; the text says why.
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),
     /// Subscriptions need a connection that can carry notifications.
     NeedsWebSocket,
-    /// The params are wrong; says what.
+    /// The params are wrong; says how.
     Params(String),
     /// There is no filter of this id, or none any more.
     NoFilter,
-    /// None of the nodes that could serve it would: what the first of them said.
+    /// All nodes that could serve the subscription refused it: the words of the first.
     OfNodes {
-        /// Its error code.
+        /// The error code.
         code: i32,
-        /// Its words.
+        /// The message.
         message: String,
     },
     /// No node answered it, inside the hold time or after all attempts; says why.
@@ -40,7 +41,7 @@ pub enum Refusal {
     Limit {
         /// The configuration key that sets it.
         name: &'static str,
-        /// Its value, in the key's unit (calls or bytes).
+        /// The limit, in the key's unit (calls or bytes).
         limit: usize,
     },
 }
@@ -58,7 +59,7 @@ pub enum Unserved {
     Failed,
     /// The nodes take no more connections.
     Full,
-    /// This machine lacks what a connection to a node needs, such as file descriptors.
+    /// This machine lacks a resource for a connection to a node, such as file descriptors.
     Exhausted,
 }
 

@@ -1,12 +1,16 @@
-//! The beacon API's routes: what a request may do to the world, which decides where it goes and whether it may be sent twice.
+//! The beacon API's routes: what a request may do to the world, which decides where it goes and
+//! whether it may be sent twice.
 
-/// What sending a request twice would mean, and to whom it goes.
+use super::method::{Method, MethodId};
+
+/// Whether a request may be sent twice, and to which nodes it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only say what is asked.
+    /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only say
+    /// what is asked.
     Read,
-    /// Hands something that is signed to the network. The same bytes say the same whoever passes them on, so they may be given to
-    /// another node at any time.
+    /// Hands something that is signed to the network. The same bytes say the same from any node, so
+    /// they may be given to another node at any time.
     Publish,
     /// Tells nodes something that each must know for itself: goes to all of them.
     Everywhere,
@@ -14,22 +18,23 @@ pub enum Class {
     Once,
 }
 
-/// What is known of a request by its method and path.
+/// The class of a request, by its method and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The group of routes for labels, one of [`Route::GROUPS`].
     pub group: &'static str,
-    /// The group's place among [`Route::GROUPS`].
-    pub place: usize,
-    /// What sending it twice would mean.
+    /// The group's index among [`Route::GROUPS`].
+    pub id: MethodId,
+    /// Whether it may be sent twice.
     pub class: Class,
-    /// Whether it belongs to a validator's duties, which stay on one node: only that one knows what it was told before.
+    /// Whether it belongs to a validator's duties, which stay on one node: only that one knows what
+    /// it was told before.
     pub is_duty: bool,
     is_long: bool,
 }
 
-// What is kept of each method has room for each group, too, and for what is published by it.
-const _: () = assert!(2 * Route::GROUPS.len() <= super::method::Method::COUNT);
+// Counters that are kept for each method have room for each group, too, and for its publications.
+const _: () = assert!(2 * Route::GROUPS.len() <= Method::COUNT);
 
 impl Route {
     /// The groups of routes.
@@ -50,7 +55,7 @@ impl Route {
         "other",
     ];
 
-    /// What a request of that method, for a path that begins with `/eth/v…/`, is.
+    /// Finds the route of a request of that method, for a path that begins with `/eth/v…/`.
     pub fn of(method: &str, path: &str) -> Self {
         let mut steps = path.trim_matches('/').split('/').skip(2);
         let area = steps.next().unwrap_or_default();
@@ -66,7 +71,8 @@ impl Route {
             ("node" | "beacon" | "validator" | "config" | "events" | "debug", _) => area,
             _ => "other",
         };
-        // A distributed validator gives its part of a proof and waits for the whole, which is the same however often it is asked for.
+        // A distributed validator gives its part of a proof and waits for the whole, which is the
+        // same however often it is asked for.
         let combines = matches!(what, "beacon_committee_selections" | "sync_committee_selections") && more.is_none();
         let class = match (method, area, what) {
             ("GET" | "HEAD" | "OPTIONS", ..) => Class::Read,
@@ -92,13 +98,20 @@ impl Route {
             _ => Class::Once,
         };
         // The list ends in `other`.
-        let place = Self::GROUPS.iter().position(|name| *name == group).unwrap_or(Self::GROUPS.len() - 1);
-        // What was made on the node of the duties is published there: only that one has the payload behind a blinded block.
+        let index = Self::GROUPS.iter().position(|name| *name == group).unwrap_or(Self::GROUPS.len() - 1);
+        // A block is published at the node that made it: only that node has the payload behind a
+        // blinded block.
         let publishes = matches!((method, area), ("POST", "beacon"))
             && matches!(what, "blocks" | "blinded_blocks" | "execution_payload_envelopes");
         let is_long = class == Class::Read
             && (combines || matches!(group, "debug" | "states" | "rewards" | "blocks" | "blobs" | "light_client"));
-        Self { group: Self::GROUPS[place], place, class, is_duty: area == "validator" || publishes, is_long }
+        Self {
+            group: Self::GROUPS[index],
+            id: MethodId(index),
+            class,
+            is_duty: area == "validator" || publishes,
+            is_long,
+        }
     }
 
     /// Whether a node that is well may work on it for minutes before the first byte of its answer.
@@ -149,14 +162,14 @@ mod tests {
         ] {
             let route = Route::of(method, path);
             assert_eq!((route.group, route.class), (group, class), "{method} {path}");
-            assert_eq!(Route::GROUPS[route.place], route.group);
+            assert_eq!(Route::GROUPS[route.id.0], route.group);
             let publishes_a_block = method == "POST" && group == "blocks";
             assert_eq!(route.is_duty, group == "validator" || publishes_a_block, "{method} {path}");
         }
     }
 
     #[test]
-    fn what_takes_long_is_waited_for() {
+    fn slow_routes_are_waited_for() {
         for (method, path, is_long) in [
             ("GET", "/eth/v2/debug/beacon/states/head", true),
             ("POST", "/eth/v1/beacon/rewards/attestations/1", true),
@@ -170,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_nodes_or_asks_them_may_be_repeated_and_what_does_something_may_not() {
+    fn reads_and_publications_may_be_repeated_and_nothing_else() {
         let repeatable = |method, path| Route::of(method, path).is_repeatable();
         assert!(repeatable("GET", "/eth/v1/node/syncing"));
         assert!(repeatable("POST", "/eth/v1/validator/register_validator"));

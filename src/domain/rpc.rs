@@ -1,7 +1,8 @@
 //! The request side of the JSON-RPC envelope: which call is this, read without building a tree.
 //!
-//! Nodes written in Go match keys without regard to case, so an envelope with a repeated key, or one that differs from a known key
-//! only in case, could mean one call to us and another to the node. Such requests are refused.
+//! Nodes written in Go match keys without regard to case, so an envelope with a repeated key, or
+//! one that differs from a known key only in case, could mean one call to us and another to the
+//! node. Such requests are refused.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use super::json::{Malformed, Scanner, Str};
 /// The longest name of a method, in bytes.
 const MAX_NAME: usize = 128;
 
-/// One call, borrowed from the body that it came in.
+/// A call, borrowed from the body that it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The whole request object, byte for byte.
@@ -28,20 +29,21 @@ pub struct Request<'a> {
 pub struct NotARequest<'a> {
     /// The id to answer with, where one could be told.
     pub id: Option<&'a [u8]>,
-    /// What was wrong.
+    /// The fault in the text.
     pub why: &'static str,
 }
 
-/// What a body holds.
+/// The contents of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// One request.
+    /// A single request.
     Single(Result<Request<'a>, NotARequest<'a>>),
     /// An array of requests, in its order; may be empty.
     Batch(Vec<Result<Request<'a>, NotARequest<'a>>>),
 }
 
-/// Finds the calls in `text`. A batch is read up to `max_batch` entries and one more, so that the caller sees that it is too long.
+/// Finds the calls in `text`. A batch is read up to `max_batch` entries and one more, so that the
+/// caller sees that it is too long.
 ///
 /// # Errors
 /// When the text is not JSON.
@@ -175,7 +177,8 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Result<Request<
     }
 }
 
-/// Whether a node takes `method` as it is written: some trim names, and would find a method that this proxy refuses.
+/// Whether a node takes `method` as it is written: some trim names, and would find a method that
+/// this proxy refuses.
 fn is_plain_name(method: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
     (1..=MAX_NAME).contains(&method.len()) && method.bytes().all(plain)
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_but_no_request_is_told_with_its_id_where_it_has_one() {
+    fn json_that_is_no_request_is_refused_with_its_id() {
         for (text, expected) in [
             ("1", "a request is an object None"),
             ("{}", "method is missing None"),
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_malformed() {
+    fn a_body_that_is_not_json_is_malformed() {
         for text in ["", "{", r#"{"id":1}x"#, "\u{feff}{}", "[", "[1,]", r#"{"id":1,}"#, r#"{"a":"#] {
             assert!(peek(text.as_bytes(), 10).is_err(), "{text}");
         }

@@ -1,11 +1,12 @@
-//! Which block, state or blobs a request to the beacon API asks for: what one node has and another may have pruned.
+//! Which block, state or blobs a request to the beacon API asks for: what one node has and another
+//! may have pruned.
 
-/// What nodes keep for different lengths of time.
+/// The kinds of data that nodes keep for different lengths of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// Blocks and their headers.
     Blocks,
-    /// States, and what is computed from them.
+    /// States, and values that are computed from them.
     States,
     /// Blobs, and the columns that they are made from.
     Blobs,
@@ -16,14 +17,14 @@ impl Kept {
     pub const COUNT: usize = 3;
 }
 
-/// What a request asks for.
+/// The subject of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// Of which kind it is.
     pub kept: Kept,
     /// By which id: a slot, a root, or a name.
     pub id: &'a str,
-    /// Its slot, where the id tells.
+    /// The slot, where the id names one.
     pub slot: Option<u64>,
 }
 
@@ -46,7 +47,8 @@ impl<'a> Subject<'a> {
         Some(Self { kept, id, slot })
     }
 
-    /// Whether nodes that are well have all had it for long, `old` slots at least, when the chain is at `head`.
+    /// Whether nodes that are well have all had it for long, `old` slots at least, when the chain
+    /// is at `head`.
     pub fn is_old(&self, head: u64, old: u64) -> bool {
         self.slot.is_some_and(|slot| slot.saturating_add(old) <= head)
     }
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_read_from_the_path() {
+    fn the_subject_is_read_from_the_path() {
         for (path, kept, slot) in [
             ("/eth/v1/beacon/blob_sidecars/100", Kept::Blobs, Some(100)),
             ("/eth/v1/beacon/blobs/head", Kept::Blobs, None),

@@ -1,4 +1,4 @@
-//! What an HTTP request asks for: a path and a query, which may be longer than a `Uri` can be.
+//! The target of an HTTP request: a path and a query, which may be longer than a `Uri` can be.
 
 /// A path, which begins with `/`, and a query if there is one. Holds no byte that could end a
 /// request line.

@@ -1,25 +1,6 @@
-//! What is thought of a node.
+//! The verdict on a node, and the condition that a node states of itself.
 
 use std::fmt;
-
-/// The side of a network that a node serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Layer {
-    /// Execution: JSON-RPC.
-    El,
-    /// Consensus: the beacon API.
-    Cl,
-}
-
-impl Layer {
-    /// The word in configuration, labels and paths.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::El => "el",
-            Self::Cl => "cl",
-        }
-    }
-}
 
 /// Why a node is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +15,7 @@ pub enum Down {
     Silent,
     /// Answers that are errors or make no sense.
     Failing,
-    /// It answers again and has yet to prove itself.
+    /// The node answers again and has yet to prove itself.
     Proving,
 }
 
@@ -45,7 +26,7 @@ pub enum Verdict {
     Up,
     /// Behind the pool's head by that many blocks (slots), beyond the limit.
     Lagging(u64),
-    /// Its head has stood still while the chain moved.
+    /// The node's head has stood still while the chain moved.
     Stalled,
     /// A consensus node whose head no execution node has verified.
     Optimistic,
@@ -55,7 +36,7 @@ pub enum Verdict {
     Syncing,
     /// Reports a head that no other node and no pace of the chain bears out.
     Suspect,
-    /// It refuses calls for quota, and is left alone for a while.
+    /// The node refuses calls for quota, and is left alone for a while.
     Resting,
     /// Serves another chain.
     WrongChain,
@@ -83,8 +64,8 @@ impl Verdict {
         self == Self::Up
     }
 
-    /// Whether it answers at all, so that it may serve when no node is usable. A node on another chain never may: its answers
-    /// would be wrong, not old.
+    /// Whether it answers at all, so that it may serve when no node is usable. A node on another
+    /// chain never may: its answers would be wrong, not old.
     pub fn answers(self) -> bool {
         match self {
             Self::Up | Self::Lagging(_) | Self::Stalled | Self::Syncing | Self::Suspect => true,
@@ -99,7 +80,8 @@ impl Verdict {
         !matches!(self, Self::Down(_))
     }
 
-    /// How bad it is, for choosing the least bad node: old but true is better than new and unverified.
+    /// How bad it is, for choosing the least bad node: old but true is better than new and
+    /// unverified.
     pub fn badness(self) -> u64 {
         match self {
             Self::Up => 0,
@@ -132,21 +114,21 @@ impl Verdict {
     }
 }
 
-/// What a node says of itself.
+/// A node's own word on its condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// It is syncing.
+    /// The node is syncing.
     pub syncing: bool,
-    /// Its head is not verified by an execution node. Consensus only, like all that follows.
+    /// No execution node has verified the head. Consensus only, like all that follows.
     pub optimistic: bool,
-    /// It cannot reach its execution node.
+    /// The node cannot reach its execution node.
     pub el_offline: bool,
     /// Slots that it still has to process, by its own clock; 0 for an execution node.
     pub sync_distance: u64,
 }
 
 impl Condition {
-    /// What is wrong with the node by its own word: the worst of it.
+    /// The worst fault of the node by its own word.
     pub fn verdict(self) -> Option<Verdict> {
         match self {
             Self { syncing: true, .. } => Some(Verdict::Syncing),
@@ -210,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_troubles_that_a_node_admits_the_worst_is_its_verdict() {
+    fn the_worst_trouble_that_a_node_admits_is_its_verdict() {
         let says = |syncing, optimistic, el_offline| Condition { syncing, optimistic, el_offline, sync_distance: 9 };
         assert_eq!(says(false, false, false).verdict(), None);
         assert_eq!(says(false, true, false).verdict(), Some(Verdict::Optimistic));

@@ -171,6 +171,7 @@ async fn answer(
                 left: Some(asker.left),
                 memory: asker.memory,
                 longest: usize::MAX,
+                polls: 1,
                 caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::site::{Served, Site};
-use crate::{config::Ready, domain::verdict::Layer, pool::Pool};
+use crate::{config::Ready, domain::layer::Layer, pool::Pool};
 
 /// Tells whether new traffic is welcome.
 #[derive(Clone)]

@@ -5,7 +5,6 @@
 //! and silent for ever. And what passes through is heard of the old one a little longer: what it knows already, the new one may never
 //! tell.
 
-mod choice;
 mod questions;
 mod stream;
 mod trials;
@@ -21,7 +20,6 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    choice::Avoided,
     stream::Stream,
     trials::{Refusal, Trials},
 };
@@ -37,7 +35,11 @@ use super::{
 use crate::{
     domain::chain,
     metrics::Metrics,
-    pool::{Pool, board::Trouble, health::Fault},
+    pool::{
+        Pool,
+        health::{Fault, Trouble},
+    },
+    route::avoided::Avoided,
 };
 
 /// How long the stream goes on when the last client has left, and how long it carries topics that nobody wants any more.
@@ -165,7 +167,7 @@ pub(super) async fn run(
                 hub.pool = pools.borrow_and_update().clone();
                 changes = hub.pool.subscribe();
                 // What was learnt of nodes was learnt of others.
-                hub.avoided.forget();
+                hub.avoided.clear();
                 hub.trials = Trials::default();
             }
             changed = changes.changed() => {
@@ -206,7 +208,7 @@ impl Hub {
             self.step(Input::Time(now));
         }
         // While all nodes are to be avoided, what there is goes on.
-        let Some(node) = self.avoided.choose(&self.pool, now) else { return self.publish() };
+        let Some(node) = self.avoided.choose_stream(&self.pool, now) else { return self.publish() };
         let mut topics = Names::clone(&wanted);
         topics.extend(topics::CHAIN.map(str::to_owned));
         // What is being tried comes in when it has proved itself: nobody else waits for it.
@@ -388,8 +390,8 @@ impl Hub {
     fn shun(&mut self, stream: &Stream, trouble: Trouble) {
         warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
         if Arc::ptr_eq(&stream.pool, &self.pool) {
-            self.avoided.add(stream.node, PAUSE, Instant::now());
-            self.pool.doubt(stream.node);
+            self.avoided.add_growing(stream.node, PAUSE, Instant::now());
+            self.pool.probe_now(stream.node);
         }
     }
 
@@ -408,7 +410,7 @@ impl Hub {
                 let text = format!("its events have told no head for {patience:?} while the chain moved");
                 self.lost(is_next, Trouble { fault: Fault::Silent, text });
                 // That it is open again says nothing of such a stream: it gets some slots before it may try again.
-                self.avoided.add(node, patience, now);
+                self.avoided.add_growing(node, patience, now);
             }
         }
     }

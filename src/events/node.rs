@@ -17,12 +17,14 @@ use super::{
 use crate::{
     domain::target::Target,
     net::{
-        outgoing::Patience,
+        http::{Body, Error, Progress, Request, Response, Sending, Timeouts, Unread},
         places::Rank,
-        request::{Body, Request},
-        upstream::{Error, Progress, Response},
     },
-    pool::{Pool, ask::trouble, board::Trouble, health::Fault},
+    pool::{
+        Pool,
+        ask::trouble,
+        health::{Fault, Trouble},
+    },
 };
 
 /// How long a node may take to begin an answer.
@@ -104,7 +106,7 @@ async fn open(pool: &Pool, node: usize, topics: &[&str]) -> Result<Result<Respon
         400 => {
             let ours = Bytes::from_static(br#"{"code":400,"message":"the node does not know one of the topics"}"#);
             let body = body(pool, node, response, MAX_REFUSAL).await.unwrap_or(ours);
-            Ok(Err((400, pool.nodes[node].conceal(&body).map_or(body, Bytes::from))))
+            Ok(Err((400, pool.nodes[node].redact(&body).map_or(body, Bytes::from))))
         }
         status => Err(failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))),
     }
@@ -130,19 +132,11 @@ async fn read(pool: &Pool, node: usize, mut response: Response, outlet: &Outlet)
 }
 
 pub(super) async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
-    let mut whole = Vec::new();
-    let read = async {
-        while let Some(piece) = response.next().await {
-            let piece = piece.map_err(|broken| trouble(&pool.nodes[node], &Error::Broken { broken }))?;
-            whole.extend_from_slice(&piece);
-            if whole.len() > limit {
-                return Err(failing(pool, node, "its answer is too long"));
-            }
-        }
-        Ok(())
-    };
-    timeout(PATIENCE, read).await.map_err(|_| silent())??;
-    Ok(whole.into())
+    let read = timeout(PATIENCE, response.whole(limit, || {})).await.map_err(|_| silent())?;
+    read.map_err(|unread| match unread {
+        Unread::TooLong => failing(pool, node, "its answer is too long"),
+        Unread::Broken(broken) => trouble(&pool.nodes[node], &Error::Broken { broken }),
+    })
 }
 
 async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Result<Response, Trouble> {
@@ -164,11 +158,18 @@ pub(super) async fn send(
     if !asks.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let request = Request { method, target: &target, headers: &headers, fresh: false, rank: Rank::Own, caller: None };
+    let request = Request {
+        method,
+        target: &target,
+        headers: &headers,
+        sending: Sending::Repeatable,
+        rank: Rank::Own,
+        caller: None,
+    };
     // Nothing is streamed to the node.
-    let patience = Patience { idle: PATIENCE, head: PATIENCE };
+    let timeouts = Timeouts { idle: PATIENCE, head: PATIENCE };
     let exchange = async {
-        let outcome = upstream.request(request, Body::Whole(asks), patience, &mut Progress::default()).await;
+        let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut Progress::default()).await;
         outcome.map_err(|error| trouble(asked, &error))
     };
     timeout(PATIENCE, exchange).await.map_err(|_| silent())?
@@ -179,7 +180,7 @@ fn silent() -> Trouble {
 }
 
 fn failing(pool: &Pool, node: usize, text: &str) -> Trouble {
-    Trouble { fault: Fault::Failing, text: pool.nodes[node].redact(text) }
+    Trouble { fault: Fault::Failing, text: pool.nodes[node].redact_text(text) }
 }
 
 #[cfg(test)]

@@ -18,8 +18,7 @@ use crate::{
     net::BoxFuture,
     pool::{
         Pool,
-        board::Trouble,
-        health::Fault,
+        health::{Fault, Trouble},
         resting::{Kind, Standing},
     },
 };
@@ -45,7 +44,7 @@ pub(super) struct Asked {
 /// Asks `node`, whose stream it is about, and others beside it where any may know.
 pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Asked {
     let (slot, started) = (pool.slot(), Instant::now());
-    let kind = Kind::of_group(Route::of("GET", path_of(question)).place);
+    let kind = Kind::of_group(Route::of("GET", path_of(question)).id);
     let to = |node: usize| One { pool: pool.clone(), node, slots_per_epoch };
     let one = to(node);
     let mut own: BoxFuture<'static, Option<Answer>> = Box::pin(async move { one.within(THINKING, question).await });

@@ -1,4 +1,4 @@
-//! What one client takes of the sum, in claims that give their bytes back.
+//! A client's part of the sum, in claims that give their bytes back.
 
 use std::{
     net::IpAddr,
@@ -16,16 +16,16 @@ use futures_util::task::AtomicWaker;
 
 use super::{Budget, FREE, Full, STEP, Side};
 
-/// The bytes of one connection. It is its worker's, so its lock is never waited for.
+/// The bytes of one connection. An account is its worker's, so its lock is never waited for.
 #[derive(Debug)]
 pub struct Account {
     budget: Arc<Budget>,
     pub(super) number: u64,
     /// Where the client is, where that is known.
     client: Option<IpAddr>,
-    /// Whether a connection is behind it, which hears that it has to give up what is held.
+    /// Whether a connection stands behind the account, and hears that the bytes must be given up.
     is_driven: bool,
-    /// Bytes in use. They decide what is taken from the sum.
+    /// Bytes in use, which decide the part of the sum.
     used: Mutex<usize>,
     duty: AtomicU8,
     /// Whether the connection has to end, and has not heard of that.
@@ -35,32 +35,32 @@ pub struct Account {
     waker: AtomicWaker,
 }
 
-/// Whether an account has to give up what it holds.
+/// Whether an account has to give up its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Duty {
     None = 0,
-    /// It has to, and has not heard of that.
+    /// The client has to give up its part, and has not heard of that.
     Told = 1,
-    /// It does.
+    /// The client has heard, and gives up its part.
     Heard = 2,
 }
 
-/// Why a connection has to give up what it has at once.
+/// Why a connection has to give up its bytes or its place at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// What it holds, for clients that hold less.
+    /// Its part, for clients that hold less.
     Full(Full),
     /// Its place, for a client that has fewer.
     Crowded,
 }
 
-/// What `used` bytes of one connection take from the sum.
+/// The bytes that `used` bytes of one connection take from the sum.
 fn price(used: usize) -> usize {
     used.saturating_sub(FREE).div_ceil(STEP) * STEP
 }
 
 impl Account {
-    /// An account of no connection: nobody has it give up what it holds.
+    /// An account of no connection, whose bytes are never taken back.
     pub fn open(budget: &Arc<Budget>) -> Arc<Self> {
         Self::new(budget, None, false)
     }
@@ -89,22 +89,22 @@ impl Account {
         self.client
     }
 
-    /// An account that nobody limits, for what is the proxy's own.
+    /// An account without a limit, for the proxy's own bytes.
     pub fn unlimited() -> Arc<Self> {
         Self::open(&Budget::new(usize::MAX))
     }
 
-    /// A claim, empty yet, for what the client sends.
+    /// A claim, empty yet, for bytes from the client.
     pub fn incoming(self: &Arc<Self>) -> Claim {
         Claim { account: self.clone(), bytes: 0, side: Side::In }
     }
 
-    /// A claim, empty yet, for what is to be sent to the client.
+    /// A claim, empty yet, for bytes to the client.
     pub fn outgoing(self: &Arc<Self>) -> Claim {
         Claim { account: self.clone(), bytes: 0, side: Side::Out }
     }
 
-    /// A claim, empty yet, for what stays when its client has gone.
+    /// A claim, empty yet, for things that outlive their client.
     pub fn standing(self: &Arc<Self>) -> Claim {
         Claim { account: self.clone(), bytes: 0, side: Side::Standing }
     }
@@ -114,8 +114,9 @@ impl Account {
         self.budget.limit()
     }
 
-    /// Ready, once, when all that is held has to be given up at once for clients that hold less, or the connection for a client that has
-    /// fewer. To be polled by the connection's own task, which is the one that is woken.
+    /// Ready, once, when all that is held has to be given up at once for clients that hold less, or
+    /// the connection for a client that has fewer. To be polled by the connection's own task, which
+    /// is the one that is woken.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
         if self.duty.load(Acquire) != Duty::Told as u8 {
             self.waker.register(context.waker());
@@ -149,14 +150,14 @@ impl Account {
         self.waker.wake();
     }
 
-    /// Keeps so much of what was promised; tells how much there was of it.
+    /// Keeps so many of the promised bytes; returns how many there were.
     pub(super) fn keep(&self, bytes: usize) -> usize {
         let kept = self.promised.load(Relaxed).min(bytes);
         self.promised.fetch_sub(kept, Relaxed);
         kept
     }
 
-    /// Changes what is in use from `before` to `after` bytes; without a side nothing is refused.
+    /// Changes the bytes in use from `before` to `after`; without a side nothing is refused.
     fn change(self: &Arc<Self>, before: usize, after: usize, side: Option<Side>) -> Result<(), Full> {
         let mut used = self.lock();
         let now = *used - before + after;
@@ -175,12 +176,12 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        // It is one number, so a panic elsewhere cannot have spoilt it.
+        // The lock guards one number, so a panic elsewhere cannot have spoilt it.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A part of an account. It gives its bytes back when it is dropped.
+/// A part of an account, which gives its bytes back when dropped.
 #[derive(Debug)]
 pub struct Claim {
     account: Arc<Account>,
@@ -189,15 +190,16 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim of the same kind on an account of its own, empty yet, for what outlives this one's connection.
+    /// A claim of the same kind on an account of its own, empty yet, for bytes that outlive this
+    /// connection.
     pub fn beside(&self) -> Self {
         Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
     }
 
-    /// Makes it `bytes` large. It can always become smaller.
+    /// Makes the claim `bytes` large. A claim can always become smaller.
     ///
     /// # Errors
-    /// When there is no room for more; it stays as large as it was.
+    /// When there is no room for more; the claim stays as large as before.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Full> {
         if bytes != self.bytes {
             let standing = (self.side == Side::Standing).then_some(&self.account.budget);
@@ -211,11 +213,11 @@ impl Claim {
         Ok(())
     }
 
-    /// Makes it `bytes` large, also beyond the limit: for what is there already.
+    /// Makes the claim `bytes` large, also beyond the limit: for bytes that are there already.
     pub fn set(&mut self, bytes: usize) {
         if bytes != self.bytes {
             if self.side == Side::Standing {
-                // Such a claim is only ever made smaller so, which is not refused.
+                // A claim of this kind is only ever made smaller so, which is not refused.
                 let _ = self.account.budget.stand(self.bytes, bytes);
             }
             // Without a side nothing is refused.
@@ -224,12 +226,12 @@ impl Claim {
         }
     }
 
-    /// How large it is.
+    /// The claim's bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whose it is.
+    /// The claim's account.
     pub fn account(&self) -> &Arc<Account> {
         &self.account
     }

@@ -1,9 +1,9 @@
-//! How much memory there is for this process: the machine's, its control group's, or what the
-//! system lets it address.
+//! The memory that this process may use: the machine's, its control group's, or the limit on
+//! addresses.
 
 use std::{fs, path::Path};
 
-/// What is assumed where nothing tells.
+/// The memory that is assumed where nothing tells.
 const UNKNOWN: u64 = 2 << 30;
 
 /// A quarter of the memory that there is.

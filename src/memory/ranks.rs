@@ -1,5 +1,5 @@
-//! Who holds how much of the full sum. When somebody needs room, the account that holds most gives up what it holds, if that is
-//! more than the other would have then: so no client keeps the rest out.
+//! Accounts by their part of the sum. When another account needs room, the largest gives up all of
+//! its bytes, if these are more than the other would have then: so no client keeps the rest out.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,14 @@ use std::{
 
 use super::{Account, account::Duty};
 
-/// The accounts that take from the sum. The lock is taken where an account takes another step, so small calls never do.
+/// The accounts that take from the sum. The lock is taken where an account takes another step, so
+/// small calls never do.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
-    /// By what they take, and by their numbers; without those that have been told to give it up.
+    /// By the bytes taken, and by their numbers; without accounts that have been told to give up
+    /// theirs.
     by_price: Mutex<BTreeMap<(usize, u64), Arc<Account>>>,
-    /// Bytes that those will give back who were told to.
+    /// Bytes that accounts will give back which were told to.
     promised: AtomicUsize,
     /// Bytes that were taken on such promises, since there were none.
     borrowed: AtomicUsize,
@@ -61,7 +63,8 @@ impl Ranks {
         }
     }
 
-    /// Has the account that takes most give it up, if that is more than `price`; `false` when none takes more.
+    /// Has the account that takes most give it up, if that is more than `price`; `false` when none
+    /// takes more.
     pub(super) fn cut(&self, price: usize) -> bool {
         let mut by_price = self.lock();
         let Some(most) = by_price.last_entry().filter(|most| most.key().0 > price) else { return false };

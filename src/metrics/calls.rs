@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 use prometric::prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::CallOutcome;
-use crate::domain::{method::Method, rest::Route};
+use crate::domain::{
+    method::{Method, MethodId},
+    rest::Route,
+};
 
 /// The calls of one side of a network, counted without looking labels up.
 pub struct CallMetrics {
@@ -13,24 +16,26 @@ pub struct CallMetrics {
     pub(super) layer: String,
     pub(super) total: IntCounterVec,
     pub(super) duration: Histogram,
-    /// By the place of the method, or of the route's group, in its table and the outcome; made at first use, so that only what happened shows.
+    /// By the place of the method, or of the route's group, in its table and the outcome; made at
+    /// first use, so that only what happened shows.
     pub(super) cells: Box<[[OnceLock<IntCounter>; CallOutcome::ALL.len()]]>,
 }
 
 impl CallMetrics {
     /// A call ended so, after that many seconds.
     pub fn ended(&self, method: &Method, outcome: CallOutcome, seconds: f64) {
-        self.count(method.label, method.place, outcome, seconds);
+        self.count(method.label, method.id, outcome, seconds);
     }
 
-    /// A request to the beacon API ended so, after that many seconds. The method is the group of its route.
+    /// A request to the beacon API ended so, after that many seconds. The method is the group of
+    /// its route.
     pub fn rest_ended(&self, route: &Route, outcome: CallOutcome, seconds: f64) {
-        self.count(route.group, route.place, outcome, seconds);
+        self.count(route.group, route.id, outcome, seconds);
     }
 
-    fn count(&self, label: &str, place: usize, outcome: CallOutcome, seconds: f64) {
+    fn count(&self, label: &str, MethodId(index): MethodId, outcome: CallOutcome, seconds: f64) {
         let make = || self.total.with_label_values(&[&self.network, &self.layer, label, outcome.as_str()]);
-        self.cells[place][outcome as usize].get_or_init(make).inc();
+        self.cells[index][outcome as usize].get_or_init(make).inc();
         self.duration.observe(seconds);
     }
 }

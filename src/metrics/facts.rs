@@ -1,4 +1,4 @@
-//! What is known of nodes and pools, as gauges.
+//! The state of nodes and pools, as gauges.
 
 use prometric::prometheus::{IntGaugeVec, Opts};
 

@@ -3,7 +3,7 @@
 use prometric::{Counter, Gauge, Histogram};
 use prometric_derive::metrics;
 
-use super::{Guard, Metrics};
+use super::{Metrics, guard::Guard};
 
 #[metrics(scope = "steadfast")]
 pub(super) struct Live {
@@ -22,29 +22,6 @@ pub(super) struct Live {
     /// Blocks that a reorganisation took out.
     #[metric(buckets = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0])]
     reorg_depth: Histogram,
-}
-
-/// How asking for a subscription of our own again ended, for its label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// The node took it.
-    Accepted,
-    /// The node answered with an error.
-    Refused,
-    /// The connection was lost before the answer.
-    Lost,
-}
-
-impl Replay {
-    pub(super) const ALL: [Self; 3] = [Self::Accepted, Self::Refused, Self::Lost];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::Lost => "lost",
-        }
-    }
 }
 
 impl Metrics {
@@ -79,7 +56,8 @@ impl Metrics {
         self.messages[1].inc_by(count);
     }
 
-    /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as the guard lives.
+    /// Counts a client's subscription of this kind (newHeads, logs, other) as open for as long as
+    /// the guard lives.
     pub fn subscription(&self, kind: &'static str) -> impl Drop + Send + Sync + use<> {
         Guard::new(self.live.subscriptions.clone(), vec![kind.to_owned()])
     }

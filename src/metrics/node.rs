@@ -1,4 +1,5 @@
-//! The instruments of single nodes. All have the labels `network`, `layer` and `node`, and are gone when their node is.
+//! The instruments of single nodes. All have the labels `network`, `layer` and `node`, and are gone
+//! when their node is.
 
 use prometric::prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -12,11 +13,11 @@ const PROBE_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 /// A node as labels name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeLabels<'a> {
-    /// Its network.
+    /// The node's network.
     pub network: &'a str,
-    /// Its side of the network.
+    /// The node's side of the network.
     pub layer: &'a str,
-    /// Its name.
+    /// The node's name.
     pub node: &'a str,
 }
 
@@ -114,7 +115,8 @@ impl Metrics {
         }
     }
 
-    /// The handles for the WebSocket to one node, which is down until [`LinkMetrics::up`] says otherwise.
+    /// The handles for the WebSocket to one node, which is down until [`LinkMetrics::up`] says
+    /// otherwise.
     pub fn link(&self, of: NodeLabels<'_>) -> LinkMetrics {
         let Nodes { link_up, link_reconnects, link_mute, replays, .. } = &self.nodes;
         LinkMetrics {
@@ -125,13 +127,13 @@ impl Metrics {
         }
     }
 
-    /// The node is gone: so are its series, whoever still has handles for them.
+    /// The node is gone: so are its series, even where handles for them are left.
     pub fn forget_node(&self, of: NodeLabels<'_>) {
         self.nodes.forget(of);
     }
 }
 
-/// What is counted of one node without looking labels up.
+/// The counters of one node, without a look-up of labels.
 #[derive(Clone)]
 pub struct NodeMetrics {
     total: [IntCounter; AttemptOutcome::ALL.len()],
@@ -152,7 +154,7 @@ impl NodeMetrics {
     }
 }
 
-/// What is counted of the WebSocket to one node.
+/// The counters of the WebSocket to one node.
 #[derive(Clone)]
 pub struct LinkMetrics {
     up: IntGauge,
@@ -168,12 +170,12 @@ impl LinkMetrics {
         Up(self.up.clone())
     }
 
-    /// It was opened anew.
+    /// The WebSocket was opened anew.
     pub fn relinked(&self) {
         self.reconnects.inc();
     }
 
-    /// It was found mute.
+    /// The WebSocket was found mute.
     pub fn mute(&self) {
         self.mute.inc();
     }
@@ -218,7 +220,7 @@ mod tests {
         assert!(series("gone") > series("stays"));
         metrics.forget_node(of("gone"));
         assert_eq!(series("gone"), 0);
-        // What was under way there ends.
+        // Calls that were under way there end.
         gone.ended(AttemptOutcome::Answered, 1.0);
         link.relinked();
         drop(up);

@@ -22,7 +22,8 @@ struct State {
 }
 
 impl Throttle {
-    /// `None` when nothing is to be written now; otherwise how many lines were not written since the last one.
+    /// `None` when nothing is to be written now; otherwise how many lines were not written since
+    /// the last one.
     pub fn pass(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| last.elapsed() < PAUSE) {

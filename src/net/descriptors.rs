@@ -7,7 +7,8 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// Raises the limit on open files as far as the process may, and tells where it is then; `None`: there is none.
+/// Raises the limit on open files as far as the process may, and tells where it is then; `None`:
+/// there is none.
 pub fn raise() -> Option<usize> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -16,7 +17,8 @@ pub fn raise() -> Option<usize> {
     reached.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Whether something failed because there are no descriptors left, for the process or on the machine.
+/// Whether something failed because there are no descriptors left, for the process or on the
+/// machine.
 pub fn are_used_up(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|used_up| error.raw_os_error() == Some(used_up.raw_os_error()))
 }

@@ -1,16 +1,21 @@
-//! The WebSocket to one node: opened ahead of need and kept open, for calls and for subscriptions of our own.
+//! The WebSocket to one node: opened ahead of need and kept open, for calls and for subscriptions
+//! of our own.
 //!
-//! One task owns the connection ([`Actor`]); [`Link`] is the handle to it. What goes over a connection and what is to be done when it
-//! is lost is a plain value without I/O (`table`). However a connection ends, it ends as lost: calls are told so, subscriptions are
-//! asked for again on the next one. Callers see neither the ids of the connection nor the answers to what the link asks for itself.
+//! The rule: **however a connection ends, it ends as lost.** Every call on it ends with
+//! [`Error::Lost`], and every subscription is asked for again on the next connection. The reason: a
+//! closed, a silent and a broken connection look alike to a caller, which must know only whether a
+//! call may have arrived. An example: a node is silent for 5 s (`ping`), is pinged, and sends no
+//! byte for 5 s more (`pong`); ten seconds after its last byte the link is lost, its calls go to
+//! other nodes, and its feeds yield [`News::Lost`] and, once the next connection has granted them,
+//! [`News::Back`].
 
 mod actor;
 mod connect;
 mod feed;
-mod frame;
+mod message;
 mod reply;
+mod socket;
 mod table;
-mod wire;
 
 use std::{
     fmt,
@@ -29,10 +34,10 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 pub use self::{
     actor::Actor,
     feed::{Feed, News},
-    frame::Answer,
+    message::Response,
 };
 use self::{connect::Connector, feed::Queue, reply::Reply};
-use super::{Dial, upstream::Target};
+use super::{Dial, http::Target};
 use crate::metrics::LinkMetrics;
 
 /// The longest message, in bytes, in either direction. A node that sends a longer one is cut off.
@@ -42,7 +47,7 @@ const MAX_QUEUED: usize = 1024;
 
 /// How long a link waits for each thing before it takes the connection as lost.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For a connection to come about: dial, TLS and handshake together.
     pub connect: Duration,
     /// For the node to take any byte of what is being written.
@@ -51,7 +56,8 @@ pub struct Patience {
     pub ping: Duration,
     /// For any byte after a ping.
     pub pong: Duration,
-    /// For the node's answer to what the link asks for itself: to subscribe, and to unsubscribe. Calls are bounded by their callers.
+    /// For the node's answer to what the link asks for itself: to subscribe, and to unsubscribe.
+    /// Calls are bounded by their callers.
     pub answer: Duration,
 }
 
@@ -62,14 +68,15 @@ pub struct Status {
     pub up: bool,
     /// Counts connections: the number of the one that is open, or was last.
     pub epoch: u64,
-    /// Why there is none now, without secrets. `None` while one is open, and before the first attempt has failed.
+    /// Why there is none now, without secrets. `None` while one is open, and before the first
+    /// attempt has failed.
     pub why_down: Option<Arc<str>>,
 }
 
 /// Why a call has no answer, and so whether it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing left: the link is down, or too much waits to be written.
+    /// Nothing was sent: the link is down, or too much waits to be written.
     #[error("not sent: the link is down or overfull")]
     NotSent,
     /// The connection was lost: the call may have had its effect.
@@ -83,7 +90,7 @@ pub enum SubscribeError {
     /// The node answered with this error object.
     #[error("refused: {}", String::from_utf8_lossy(.0))]
     Refused(Bytes),
-    /// It was not asked for, or no answer came.
+    /// The subscription was not asked for, or no answer came.
     #[error(transparent)]
     Link(#[from] Error),
 }
@@ -103,40 +110,42 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Prepares the link to `target`, whose delays between attempts are drawn from `seed`. Nothing is
-    /// dialled before the actor runs; it ends when the handle is gone.
+    /// Prepares the link to `target`, whose delays between attempts are drawn from `seed`. Nothing
+    /// is dialled before the actor runs; it ends when the handle is gone.
     pub fn new(
         target: Target,
         dial: Arc<dyn Dial>,
-        patience: Patience,
+        timeouts: Timeouts,
         seed: u64,
         metrics: LinkMetrics,
     ) -> (Arc<Self>, Actor) {
         let (commands, queued) = mpsc::channel(MAX_QUEUED);
         let (told, status) = watch::channel(Status::default());
         let shared = Arc::new(Shared::default());
-        let connector = Connector::new(target, dial, patience);
-        let actor = Actor::new(connector, patience, seed, metrics.clone(), queued, shared.clone(), told);
+        let connector = Connector::new(target, dial, timeouts);
+        let actor = Actor::new(connector, timeouts, seed, metrics.clone(), queued, shared.clone(), told);
         (Arc::new(Self { commands, shared, status, metrics }), actor)
     }
 
-    /// Where it is counted.
+    /// The counters of the link.
     pub fn metrics(&self) -> &LinkMetrics {
         &self.metrics
     }
 
-    /// Sends one call and waits for the answer. `raw` is the whole request object, `id` the place of its id's value in it; `None` for
-    /// a notification, which completes, with an empty answer, when it is written. Calls are written in the order in which their
-    /// futures are first polled. Dropping the future forgets the call; if it is not written yet, it never will be. The caller bounds
-    /// it in time.
+    /// Sends one call and waits for the answer. `raw` is the whole request object, `id` the place
+    /// of its id's value in it; `None` for a notification, which completes, with an empty answer,
+    /// when it is written. Calls are written in the order in which their futures are first polled.
+    /// Dropping the future forgets the call; if it is not written yet, it never will be. The caller
+    /// bounds it in time.
     ///
     /// # Errors
     /// Tell whether the call may have arrived.
-    pub async fn call(&self, raw: &[u8], id: Option<Range<usize>>) -> Result<Answer, Error> {
+    pub async fn call(&self, raw: &[u8], id: Option<Range<usize>>) -> Result<Response, Error> {
         let key = self.shared.next_id();
         let is_notification = id.is_none();
-        let text = frame::with_id(raw, id, key).ok_or(Error::NotSent)?;
-        // Declared before the receiver, which so goes first: whoever hears that the call is forgotten finds its reply closed.
+        let text = message::with_id(raw, id, key).ok_or(Error::NotSent)?;
+        // Drop order matters: the receiver, declared later, is dropped first, so the reply is
+        // closed before `CallGone` is signalled.
         let forgotten = OnDrop { shared: &self.shared, signal: Some(Signal::CallGone(key)) };
         let (reply, answer) = Reply::new();
         let call = if is_notification { Command::Notify { text, reply } } else { Command::Call { key, text, reply } };
@@ -146,8 +155,9 @@ impl Link {
         answer
     }
 
-    /// Asks the node for a subscription: `method` is, say, `eth_subscribe`, `params` a JSON array. The first answer decides; after
-    /// that the link asks again on every new connection. Dropping the feed, or this future, unsubscribes. The caller bounds it in time.
+    /// Asks the node for a subscription: `method` is, say, `eth_subscribe`, `params` a JSON array.
+    /// The first answer decides; after that the link asks again on every new connection. Dropping
+    /// the feed, or this future, unsubscribes. The caller bounds it in time.
     ///
     /// # Errors
     /// When the node refuses, or there is no connection, or it is lost before the answer.
@@ -177,7 +187,8 @@ impl Link {
         self.status.borrow().up
     }
 
-    /// Follows what becomes of the connection. All that happened so far counts as not yet seen. It ends when the actor does.
+    /// Follows the state of the connection. All changes so far count as not yet seen. The channel
+    /// closes when the actor ends.
     pub fn changes(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -189,7 +200,8 @@ impl Link {
         }
     }
 
-    /// Takes the connection as lost, for a reason that is not seen on it. `why` is shown: no secrets.
+    /// Takes the connection as lost, for a reason that is not seen on it. `why` is shown: no
+    /// secrets.
     pub fn cut(&self, why: &str) {
         let Status { up, epoch, .. } = *self.status.borrow();
         if up {
@@ -198,19 +210,20 @@ impl Link {
     }
 }
 
-/// What the handle asks of the actor.
+/// A request of the handle to the actor.
 enum Command {
-    Call { key: u64, text: Utf8Bytes, reply: Reply<Answer> },
-    Notify { text: Utf8Bytes, reply: Reply<Answer> },
+    Call { key: u64, text: Utf8Bytes, reply: Reply<Response> },
+    Notify { text: Utf8Bytes, reply: Reply<Response> },
     Subscribe { key: u64, method: String, params: Bytes, queue: Arc<Queue>, reply: Reply<Result<(), Bytes>> },
 }
 
-/// What the actor is told and must not miss, however much is queued. There is at most one for each call and two for each feed.
+/// News that the actor must not miss, however much is queued: at most one for each call and two for
+/// each feed.
 #[derive(Debug, PartialEq, Eq)]
 enum Signal {
-    /// Nobody waits for this call any more.
+    /// The caller of this call is gone.
     CallGone(u64),
-    /// Nobody reads this feed any more.
+    /// The reader of this feed is gone.
     FeedGone(u64),
     /// The reader of a feed that had been too slow has read all of it.
     FeedDrained(u64),
@@ -218,15 +231,16 @@ enum Signal {
     Cut(u64, Arc<str>),
 }
 
-/// What handle, feeds and actor share.
+/// The state that handle, feeds and actor share.
 #[derive(Default)]
 struct Shared {
-    /// The last id that was given out. There is one space for calls and for what the link asks for itself.
+    /// The last id that was given out. There is one space for calls and for what the link asks for
+    /// itself.
     last_id: AtomicU64,
     signals: Mutex<Vec<Signal>>,
-    /// Rung for new signals.
+    /// Notified for new signals.
     bell: Notify,
-    /// Rung to connect without delay.
+    /// Notified to connect without delay.
     hurry: Notify,
 }
 

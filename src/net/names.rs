@@ -1,8 +1,9 @@
-//! Names of nodes, looked up: one lookup of a name at a time, however many want it, and none for ever.
+//! Names of nodes, looked up: one lookup of a name at a time, however many want it, and none for
+//! ever.
 //!
-//! The system's resolver can hang, and cannot be told to give up. So each lookup has a thread of its own, of which there are only so
-//! many, and whoever waits does so for a bounded time. The last good addresses of a name are kept, for when the next lookup hangs or
-//! fails.
+//! The system's resolver can hang, and cannot be told to give up. So each lookup has a thread of
+//! its own, of which there are only so many, and callers wait for a bounded time. The last good
+//! addresses of a name are kept, for when the next lookup hangs or fails.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How long a lookup is waited for, when the name's addresses are known from before and when they are not.
+/// How long a lookup is waited for, when the name's addresses are known from before and when they
+/// are not.
 const KNOWN: Duration = Duration::from_millis(300);
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// How long good addresses are believed when lookups fail.
@@ -29,14 +31,15 @@ const MAX_LOOKUPS: usize = 64;
 /// Names that are remembered, at most.
 const MAX_NAMES: usize = 1024;
 
-/// What came of a lookup.
+/// The outcome of a lookup.
 pub type Found = io::Result<Vec<IpAddr>>;
-/// What is told of a name, once.
+/// A change of a name's addresses, for the log.
 pub type Done = Box<dyn FnOnce(Found) + Send>;
 
 /// Looks names up.
 pub trait Resolve: Send + Sync + 'static {
-    /// Looks `host` up and calls `done`, now or later, on any thread. It may hang for as long as it likes, but not here.
+    /// Looks `host` up and calls `done`, now or later, on any thread. The lookup may hang for long,
+    /// but not on this thread.
     fn resolve(&self, host: &str, done: Done);
 }
 
@@ -181,7 +184,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same error once more. Its number tells what this machine lacks.
+/// The same error once more. The number shows a want of this machine, such as descriptors.
 fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::from_raw_os_error(number),
@@ -189,7 +192,8 @@ fn again(error: &io::Error) -> io::Error {
     }
 }
 
-/// The addresses in the order in which they are tried: that of the resolver, the families taking turns, none twice.
+/// The addresses in the order in which they are tried: that of the resolver, the families taking
+/// turns, none twice.
 fn alternating(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let mut different: Vec<IpAddr> = Vec::new();
     for address in addresses {
@@ -222,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_in_the_resolvers_order_and_no_address_comes_twice() {
+    fn families_take_turns_and_no_address_comes_twice() {
         for (given, order) in [
             ("", ""),
             ("1.1.1.1", "1.1.1.1"),
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_lookup_serves_all_who_want_a_name_and_one_that_hangs_holds_no_other_name_and_nobody_for_long() {
+    async fn a_lookup_serves_all_callers_and_one_that_hangs_holds_none() {
         let slow = Slow::default();
         let names = Arc::new(Names::new(slow.clone()));
         let (host, other): (Arc<str>, Arc<str>) = ("node".into(), "other".into());
@@ -277,7 +281,7 @@ mod tests {
         assert_eq!(slow.asked.load(SeqCst), 2, "a lookup that hangs holds up another name");
         slow.answer(|| Ok(vec![ip("::1"), ip("1.1.1.1")]));
         assert_eq!(asking.await.unwrap().unwrap(), [ip("::1"), ip("1.1.1.1")]);
-        // What is known serves when a lookup hangs, or fails, or finds nothing.
+        // Known addresses serve when a lookup hangs, or fails, or finds nothing.
         let start = Instant::now();
         assert_eq!(names.lookup(&host).await.unwrap(), [ip("::1"), ip("1.1.1.1")]);
         assert_eq!(start.elapsed(), KNOWN);

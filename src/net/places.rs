@@ -44,7 +44,7 @@ pub use self::{
     rank::{Occupancy, Rank},
     share::Caller,
 };
-use super::{exchange::Conn, upstream::worker};
+use super::{http::Conn, worker::worker};
 
 /// How much later than the first in the queue another may have come and still be given a connection of its own worker's.
 const LENIENCY: Duration = Duration::from_millis(100);

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 /// How long one address is tried before the next one is tried beside it.
 const DELAY: Duration = Duration::from_millis(250);
 
-/// Tries the `addresses` in their order, each next one when the one before has failed or has not answered for a while. The first
-/// connection wins, and the other attempts are dropped.
+/// Tries the `addresses` in their order, each next one when the one before has failed or has not
+/// answered for a while. The first connection wins, and the other attempts are dropped.
 ///
 /// # Errors
 /// When all have failed: with the error that tells most.
@@ -44,7 +44,8 @@ where
     }
 }
 
-/// How much an error tells of the node: that there is no way to an address may be for want of its family here.
+/// How much an error tells of the node: that there is no way to an address may be for want of its
+/// family here.
 fn weight(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => 0,
@@ -68,8 +69,8 @@ mod tests {
         Fails(u64, io::ErrorKind),
     }
 
-    /// Races addresses of which each does as it is told after so many milliseconds. The winner's number, when each was tried, and how
-    /// long it took, in milliseconds.
+    /// Races addresses of which each does as it is told after so many milliseconds. The winner's
+    /// number, when each was tried, and how long it took, in milliseconds.
     async fn raced(does: &[Does]) -> (Result<u16, io::ErrorKind>, Vec<u128>, u128) {
         let start = Instant::now();
         let tried = RefCell::new(Vec::new());

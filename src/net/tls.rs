@@ -13,7 +13,7 @@ use tokio_rustls::{
 
 use super::BoxIo;
 
-/// What is needed to lay TLS over a connection to one host.
+/// The configuration to lay TLS over a connection to one host.
 #[derive(Clone)]
 pub struct Tls {
     connector: TlsConnector,

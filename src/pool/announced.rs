@@ -1,4 +1,4 @@
-//! What clients were told of by its hash: blocks, and the transactions of logs.
+//! Hashes that clients were told of: blocks, and the transactions of logs.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -2,13 +2,15 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{board::Trouble, health::Fault, node::Node};
+use super::{
+    health::{Fault, Trouble},
+    node::Node,
+};
 use crate::{
     domain::{
         answer::{Envelope, NodeError},
@@ -16,11 +18,9 @@ use crate::{
         quota,
     },
     net::{
-        exchange::Broken,
+        http::{Broken, Error, Head, Post, Progress, Response, Sending, Unread, Upstream},
         link::{self, Link},
         places::Rank,
-        upstream::{Error, Post, Progress, Response, Sending, Upstream},
-        wire::Head,
     },
 };
 
@@ -34,14 +34,14 @@ pub struct Refused {
     pub code: i64,
     /// Whether the node offers what was asked, as far as the error tells.
     pub is_offered: bool,
-    /// What the node said.
+    /// The node's own message.
     pub message: String,
-    /// For people: what was asked, and what the node said.
+    /// For people: the question, and the node's message.
     pub text: String,
 }
 
-/// Calls `method` at `node` with `params`, a JSON array. The answer is the text of the result, `null` where there is none, or the
-/// error that the node returned. The caller bounds it in time.
+/// Calls `method` at `node` with `params`, a JSON array. The answer is the text of the result,
+/// `null` where there is none, or the error that the node returned. The caller bounds it in time.
 ///
 /// # Errors
 /// When no JSON-RPC response of at most `max_bytes` came.
@@ -70,7 +70,7 @@ pub(super) async fn ask_as(
     }
 }
 
-/// What an answer that came with this HTTP status, and this wish to be left alone, says.
+/// Judges an answer by its HTTP status and by the time for which the node asks to be left alone.
 fn told(
     answer: Result<Result<Bytes, (Refused, bool)>, Trouble>,
     (status, wait): (u16, Option<Duration>),
@@ -124,27 +124,33 @@ async fn post(
     max_bytes: usize,
 ) -> Result<Result<Bytes, Refused>, Trouble> {
     let own = upstream.call_id();
-    let post =
-        Post { headers: &[], body: Outbound::new(body, Some(ID), &own), sending: Sending::Freely, rank, caller: None };
+    let post = Post {
+        headers: &[],
+        body: Outbound::new(body, Some(ID), &own),
+        sending: Sending::Repeatable,
+        rank,
+        caller: None,
+    };
     let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
     let body = read(node, method, &mut response, max_bytes).await?;
     let answer = answer(&body, Some(&own), node, method);
     if status == 200 && answer.is_err() {
-        // What comes next on the connection may be the answer to this question.
+        // The next bytes on the connection may be the answer to this question.
         response.condemn();
     }
     told(answer, (status, wait), node, method)
 }
 
-/// Asks over the link. One that is down is waited for until its next attempt to connect has failed.
+/// Asks over the link. A link that is down is waited for until its next attempt to connect has
+/// failed.
 async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Result<Bytes, Trouble> {
     let Some(link) = &node.link else { return Err(failing(node, "has no URL")) };
     node.linked().await.map_err(|text| Trouble { fault: Fault::Unreachable, text })?;
     let answer = link.call(body, Some(ID)).await;
     if answer.is_ok() {
-        node.traffic.hears();
+        node.traffic.probe_settled();
     }
     match answer {
         Ok(answer) if answer.text.len() > max_bytes => Err(too_long(node, method, max_bytes)),
@@ -153,8 +159,8 @@ async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Resul
     }
 }
 
-/// Reads the answer to the question that was sent with the id `own`; over a link, the link has compared the ids. Of an error, also
-/// whether it is about quota.
+/// Reads the answer to the question that was sent with the id `own`; over a link, the link has
+/// compared the ids. Of an error, also whether it is about quota.
 fn answer(
     body: &Bytes,
     own: Option<&CallId>,
@@ -182,10 +188,10 @@ fn answer(
         .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
     Ok(match answer {
         Answer { error: Some(error), .. } => {
-            let text = node.redact(&format!("{method}: error {}: {}", error.code, error.message));
+            let text = node.redact_text(&format!("{method}: error {}: {}", error.code, error.message));
             let is_offered = !NOT_OFFERED.contains(&error.code);
             let is_quota = quota::is_quota(error.code, &error.message);
-            Err((Refused { code: error.code, is_offered, message: node.redact(&error.message), text }, is_quota))
+            Err((Refused { code: error.code, is_offered, message: node.redact_text(&error.message), text }, is_quota))
         }
         Answer { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
         // `Option` reads a null result as none.
@@ -200,55 +206,47 @@ pub(super) async fn read(
     response: &mut Response,
     max_bytes: usize,
 ) -> Result<Bytes, Trouble> {
-    let mut body = BytesMut::new();
-    node.traffic.touch(Instant::now());
-    while let Some(piece) = response.next().await {
-        node.traffic.touch(Instant::now());
-        let piece = piece.map_err(|broken| trouble(node, &Error::Broken { broken }))?;
-        if body.len() + piece.len() > max_bytes {
-            return Err(too_long(node, asked, max_bytes));
-        }
-        if body.is_empty() && response.is_done() {
-            return Ok(piece);
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.freeze())
+    let heard = || node.traffic.touch(Instant::now());
+    heard();
+    response.whole(max_bytes, heard).await.map_err(|unread| match unread {
+        Unread::TooLong => too_long(node, asked, max_bytes),
+        Unread::Broken(broken) => trouble(node, &Error::Broken { broken }),
+    })
 }
 
 fn too_long(node: &Node, asked: &str, max_bytes: usize) -> Trouble {
     failing(node, &format!("{asked}: the answer is longer than {max_bytes} bytes"))
 }
 
-/// What an answer that is none says of a node.
+/// The trouble with a node whose answer makes no sense.
 pub(super) fn failing(node: &Node, text: &str) -> Trouble {
-    Trouble { fault: Fault::Failing, text: node.redact(text) }
+    Trouble { fault: Fault::Failing, text: node.redact_text(text) }
 }
 
-/// What a refusal for quota says of a node.
+/// The trouble with a node that refuses for quota.
 pub(super) fn refusing(node: &Node, text: &str, wait: Option<Duration>) -> Trouble {
-    Trouble { fault: Fault::Resting(wait), text: node.redact(text) }
+    Trouble { fault: Fault::Resting(wait), text: node.redact_text(text) }
 }
 
-/// What a failed exchange says of a node.
+/// The trouble with a node after a failed exchange.
 pub fn trouble(node: &Node, error: &Error) -> Trouble {
     let fault = match error {
         Error::Connect(error) if is_ours(error) => Fault::Ours,
         Error::Connect(_) => Fault::Unreachable,
         Error::ConnectTimeout(_) => Fault::Silent,
         Error::NoPlace => Fault::Full,
-        // It speaks of the client.
+        // The client is the cause.
         Error::Unwanted => Fault::Ours,
         Error::Broken { broken: Broken::Lost { .. }, .. } => Fault::Dropped,
         Error::Broken { broken: Broken::NotHttp(_), .. } => Fault::Failing,
     };
-    Trouble { fault, text: node.redact(&error.to_string()) }
+    Trouble { fault, text: node.redact_text(&error.to_string()) }
 }
 
-/// What a call that a link did not bring back says of a node.
+/// The trouble with a node whose link did not bring a call back.
 pub fn link_trouble(node: &Node, link: &Link, error: link::Error) -> Trouble {
     match error {
-        // It takes nothing in, or more came at once than can wait.
+        // The node reads nothing, or more calls came at once than can wait.
         link::Error::NotSent if link.is_up() => {
             Trouble { fault: Fault::Silent, text: "too much waits to be written to the link".to_owned() }
         }
@@ -257,7 +255,8 @@ pub fn link_trouble(node: &Node, link: &Link, error: link::Error) -> Trouble {
     }
 }
 
-/// Whether a connection failed because this machine ran out of something: descriptors, ports, buffers or memory.
+/// Whether a connection failed because this machine ran out of something: descriptors, ports,
+/// buffers or memory.
 fn is_ours(error: &std::io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
@@ -271,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_machine_lacks_is_not_held_against_a_node() {
+    fn a_want_of_this_machine_does_not_count_against_a_node() {
         for (code, ours) in [(24, true), (23, true), (111, false), (113, false)] {
             assert_eq!(is_ours(&std::io::Error::from_raw_os_error(code)), ours, "{code}");
         }

@@ -1,6 +1,7 @@
-//! Up to which slot each node has pruned what it keeps, as its answers have shown. It only decides who is asked first: a node that is
-//! thought to lack something is asked last, and what it has then corrects what was thought. What was learnt is put to the test again
-//! after a while, and forgotten when the node begins anew: nodes fetch what they lack, and operators give them other data.
+//! Up to which slot each node has pruned its data, as its answers have shown. The bound only
+//! decides the order of asking: a node that is thought to lack something is asked last, and its
+//! answer then corrects the bound. A bound is tested again after a while, and forgotten when the
+//! node begins anew: nodes fetch data that they lack, and operators give them other data.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -46,7 +47,7 @@ impl Bounds {
         if self.seconds() < bound.learnt.load(Relaxed) + LASTS.as_secs() {
             bound.slot.fetch_max(next, Relaxed);
         } else {
-            // What was learnt before does not hold any more, but for this.
+            // Earlier bounds do not hold any more, but for this one.
             bound.slot.store(next, Relaxed);
         }
         bound.learnt.store(self.seconds(), Relaxed);
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_node_lacked_moves_its_bound_up_and_what_it_had_moves_the_bound_down() {
+    fn a_lack_moves_the_bound_up_and_an_answer_moves_it_down() {
         let bounds = Bounds::default();
         assert!(!bounds.is_beyond(Kept::Blobs, 0));
         bounds.lacks(Kept::Blobs, 100);
@@ -86,14 +87,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bound_is_put_to_the_test_again_and_forgotten_when_its_node_begins_anew() {
+    async fn a_bound_is_tested_again_and_forgotten_with_a_new_node() {
         let bounds = Bounds::default();
         bounds.lacks(Kept::States, 100);
         tokio::time::advance(LASTS - Duration::from_secs(1)).await;
         assert!(bounds.is_beyond(Kept::States, 100));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!bounds.is_beyond(Kept::States, 0), "it may have it by now");
-        // It has fetched some of it.
+        // The node has fetched some of the data.
         bounds.lacks(Kept::States, 40);
         assert!(bounds.is_beyond(Kept::States, 40) && !bounds.is_beyond(Kept::States, 41));
         bounds.forget();

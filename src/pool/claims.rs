@@ -1,9 +1,11 @@
-//! What nodes named as their heads, and what that tells of pairs of them.
+//! The heads that nodes named, and pairs of nodes that contradict or confirm each other by them.
 //!
-//! A node that claims heights which the chain does not have yet cannot know the hashes of the blocks to come. So it names blocks
-//! that there are, higher than they stand, or makes hashes up; once others get there, its blocks are found not to be theirs, while those of
-//! a node that was only the first to have them are. The former shows that one of the two lies, since a block has one height. The latter is none between
-//! two nodes, who may follow two branches: which of them is right, others tell.
+//! A node that claims heights which the chain does not have yet cannot know the hashes of the
+//! blocks to come. So it names blocks that there are, higher than they stand, or makes hashes up;
+//! once others get there, its blocks are found not to be theirs, while those of a node that was
+//! only the first to have them are. The former shows that one of the two lies, since a block has
+//! one height. The latter is none between two nodes, who may follow two branches: which of them is
+//! right, others tell.
 
 use std::collections::VecDeque;
 
@@ -11,7 +13,8 @@ use crate::domain::block::BlockRef;
 
 /// Heads that are remembered of each node.
 const KEPT: usize = 64;
-/// So many of the latest heights that both have named must differ, and all of them. A fork of fewer blocks is everyday.
+/// So many of the latest heights that both have named must differ, and all of them. A fork of fewer
+/// blocks is everyday.
 const ENOUGH: usize = 3;
 
 /// The heads that each node named, in the order in which it did: height and hash.
@@ -62,7 +65,8 @@ impl Claims {
         false
     }
 
-    /// Whether the two nodes named one block at the latest height that both named, and that is not below `from`.
+    /// Whether the two nodes named one block at the latest height that both named, and that is not
+    /// below `from`.
     pub(super) fn agree(&self, one: usize, other: usize, from: u64) -> bool {
         let mut ours = self.0[one].iter().rev();
         let latest = ours.find_map(|(number, hash)| {
@@ -72,8 +76,8 @@ impl Claims {
         latest == Some(true)
     }
 
-    /// Whether the two nodes contradict one another: they name different blocks at the same heights, again and again. Tells the lowest of
-    /// the latest such heights.
+    /// Whether the two nodes contradict one another: they name different blocks at the same
+    /// heights, again and again. Tells the lowest of the latest such heights.
     pub(super) fn contradict(&self, one: usize, other: usize) -> Option<u64> {
         let mut differ: [u64; ENOUGH] = [0; ENOUGH];
         let mut count = 0;
@@ -82,7 +86,7 @@ impl Claims {
             if hash.eq_ignore_ascii_case(said) {
                 return None;
             }
-            // What it took back of the same height counts once.
+            // A block that was taken back at the same height counts once.
             if !differ[..count].contains(number) {
                 differ[count] = *number;
                 count += 1;
@@ -104,9 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn nodes_contradict_one_another_when_the_last_heights_that_both_named_all_differ() {
+    fn nodes_contradict_when_their_last_common_heights_differ() {
         for (ours, theirs, contradict) in [
-            // One is only later than the other.
+            // The heads differ only in height.
             (vec![(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a")], vec![(1, "a"), (2, "a"), (3, "a")], None),
             (vec![(6, "b"), (7, "b"), (8, "b")], vec![(1, "a"), (2, "a"), (3, "a")], None),
             // The heights that one named came, and were others.
@@ -132,16 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn who_names_known_blocks_higher_than_they_stand_lies() {
+    fn a_node_that_names_known_blocks_too_high_lies() {
         // Height, and the block's name: its true height.
         for (ours, theirs, raises) in [
             (vec![(6, "3"), (7, "4"), (8, "5")], vec![(3, "3"), (4, "4"), (5, "5")], true),
             (vec![(6, "3"), (7, "4")], vec![(3, "3"), (4, "4"), (5, "5")], false),
             (vec![(6, "3"), (7, "4"), (7, "4"), (8, "4")], vec![(3, "3"), (4, "4"), (5, "5")], false),
-            // It is early, on the same branch or on another.
+            // The node is early, on the same branch or on another.
             (vec![(3, "3"), (4, "4"), (5, "5"), (6, "6")], vec![(3, "3"), (4, "4"), (5, "5")], false),
             (vec![(3, "a"), (4, "b"), (5, "c"), (6, "d")], vec![(3, "3"), (4, "4"), (5, "5")], false),
-            // It has come to its senses, though it is early.
+            // The node is on the right branch again, though early.
             (
                 vec![(6, "3"), (7, "4"), (8, "5"), (6, "6"), (7, "7")],
                 vec![(3, "3"), (4, "4"), (5, "5"), (6, "6")],

@@ -1,8 +1,8 @@
-//! What follows from what a pool's mind concludes: bells, metrics, and the log.
+//! Performs the effects of a pool's state: wakes tasks, counts, and logs.
 
 use tracing::{info, warn};
 
-use super::{Pool, board::Effect, listen, snapshot::Switch};
+use super::{Pool, listen, snapshot::Switch, state::Effect};
 use crate::{domain::verdict::Verdict, metrics::Metrics};
 
 impl Pool {
@@ -17,7 +17,7 @@ impl Pool {
                     upstream.disconnect();
                 }
             }
-            Effect::Poke(node) => self.nodes[node].poke.notify_one(),
+            Effect::ProbeNow(node) => self.nodes[node].probe_now.notify_one(),
             Effect::Mute(node) => {
                 warn!(network, layer, node = name(node), "the WebSocket tells of no blocks though the node has some");
                 self.nodes[node].link.iter().for_each(|link| {
@@ -41,7 +41,7 @@ impl Pool {
         }
     }
 
-    /// What is better than before is no warning, even if it is not good yet.
+    /// A change for the better is no warning, even if the node is not usable yet.
     fn tell_verdict(&self, node: usize, from: Verdict, to: Verdict) {
         let (network, layer, name) = (&*self.network, self.layer.as_str(), &*self.nodes[node].name);
         let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());

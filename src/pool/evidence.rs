@@ -1,15 +1,18 @@
-//! What calls show of a node, and what is made of it.
+//! The evidence of calls against a node, and the conclusions from it.
 //!
-//! The rule: **calls raise the question, and questions of our own answer it.** A call that a node failed and another node answered
-//! may have failed by its own nature, and so may all calls of one method, or of one client. So nothing that clients do takes a node
-//! out by itself. It does this:
+//! The rule: **calls raise the question, and questions of our own answer it.** A call that a node
+//! failed and another node answered may have failed by its own nature, and so may all calls of one
+//! method, or of one client. So nothing that clients do takes a node out by itself. Failures count
+//! as follows:
 //!
 //! - HTTP 4xx speaks of the request, and quota has a [rest](super::resting): neither counts here.
-//! - `fall` failures in a row of one method, with no good answer of that method in between, have calls of that method pass the node
-//!   over for a while, if another is there. All other calls go on.
-//! - `fall` failures in a row of two methods or more, with no good answer to any call in between, have the node *examined*: it is
-//!   asked harmless questions of those methods, the same for all nodes, and so is the node that answered. If it fails two of them
-//!   that the other answers, it is out, and stays out until it answers them too.
+//! - `fall` failures in a row of one method, with no good answer of that method in between, have
+//!   calls of that method pass the node over for a while, if another is there. All other calls go
+//!   on.
+//! - `fall` failures in a row of two methods or more, with no good answer to any call in between,
+//!   have the node *examined*: it is asked harmless questions of those methods, the same for all
+//!   nodes, and so is the node that answered. If it fails two of them that the other answers, it is
+//!   out, and stays out until it answers them too.
 
 use std::{
     sync::{
@@ -25,16 +28,22 @@ use tokio::time::{Instant, timeout};
 use super::{
     Pool,
     ask::{self, Refused},
-    board::{Input, Trouble},
-    health::Fault,
+    health::{Fault, Trouble},
     node::Node,
     probe,
     resting::Kind,
     snapshot::Facts,
+    state::Input,
 };
-use crate::domain::{method::Method, rest::Route, verdict::Layer};
+use crate::domain::{
+    backoff::doubled,
+    layer::Layer,
+    method::{Method, MethodId},
+    rest::Route,
+};
 
-/// The pause after an examination that found nothing, and the longest: each is twice the one before.
+/// The pause after an examination that found nothing, and the longest: each is twice the one
+/// before.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How many questions are asked at least and at most, and how many must be failed.
@@ -44,7 +53,7 @@ const GUILTY: usize = 2;
 /// The longest answer to a question, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// What follows from a failed call.
+/// The consequence of a failed call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Step {
     /// Calls of this method pass the node over.
@@ -53,8 +62,8 @@ struct Step {
     examine: bool,
 }
 
-/// What follows from a failure, the one of its method that is `of_method` in a row (0: of a kind that is not counted so), and the one
-/// of all calls that is `in_all` in a row, over that many `methods`.
+/// The consequence of a failure: number `of_method` in a row of its method (0: a kind that is not
+/// counted by method), and number `in_all` in a row of all calls, over that many `methods`.
 fn weigh(of_method: u32, in_all: u32, methods: usize, fall: u32) -> Step {
     Step { pass_over: of_method >= fall, examine: in_all >= fall && methods >= 2 }
 }
@@ -63,7 +72,7 @@ fn weigh(of_method: u32, in_all: u32, methods: usize, fall: u32) -> Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Took {
     Well,
-    /// It says that it does not offer this, or not so much of it.
+    /// The node says that it does not offer this, or not so much of it.
     Declined,
     Failed,
 }
@@ -73,7 +82,8 @@ fn is_guilty(taken: &[(Took, Took)]) -> bool {
     taken.iter().filter(|(this, other)| (*this, *other) == (Took::Failed, Took::Well)).count() >= GUILTY
 }
 
-/// A harmless question: for an execution node a method and its params, for a consensus node a group of routes and a path.
+/// A harmless question: for an execution node a method and its params, for a consensus node a group
+/// of routes and a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question(&'static str, &'static str);
 
@@ -109,20 +119,20 @@ const OF_CONSENSUS: [Question; 5] = [
 ];
 
 impl Question {
-    fn place(self, layer: Layer) -> Option<usize> {
+    fn method(self, layer: Layer) -> Option<MethodId> {
         match layer {
-            Layer::El => Some(Method::of(self.0).place),
-            Layer::Cl => Route::GROUPS.iter().position(|group| *group == self.0),
+            Layer::El => Some(Method::of(self.0).id),
+            Layer::Cl => Route::GROUPS.iter().position(|group| *group == self.0).map(MethodId),
         }
     }
 
-    /// What to ask about calls that failed at these places.
-    fn about(places: &[usize], layer: Layer) -> Vec<Self> {
+    /// The questions about calls of these methods.
+    fn about(methods: &[MethodId], layer: Layer) -> Vec<Self> {
         let all: &[Self] = match layer {
             Layer::El => &OF_EXECUTION,
             Layer::Cl => &OF_CONSENSUS,
         };
-        let is_about = |question: &&Self| question.place(layer).is_some_and(|place| places.contains(&place));
+        let is_about = |question: &&Self| question.method(layer).is_some_and(|method| methods.contains(&method));
         let mut questions: Vec<Self> = all.iter().filter(is_about).copied().take(MANY).collect();
         let more = all.iter().filter(|question| !is_about(question)).copied();
         let missing = FEW.saturating_sub(questions.len());
@@ -159,7 +169,7 @@ impl Question {
     }
 }
 
-/// What one node's calls show.
+/// The evidence of one node's calls.
 #[derive(Debug, Default)]
 pub struct Evidence {
     any: AtomicBool,
@@ -168,15 +178,15 @@ pub struct Evidence {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Failures since the last good answer to a call, and the places of their methods.
+    /// Failures since the last good answer to a call, and their methods.
     in_a_row: u32,
-    places: Vec<usize>,
+    methods: Vec<MethodId>,
     /// The node is to be examined, beside this one, which answered.
     beside: Option<usize>,
     /// None before that, and how long the next pause is.
     not_before: Option<Instant>,
     pause: Duration,
-    /// What the node was found guilty of, and whether it has been out for it yet.
+    /// The failures that examinations have proved, and whether the node has been out for them yet.
     failed: Vec<Question>,
     is_out: bool,
 }
@@ -188,19 +198,20 @@ impl Evidence {
             self.any.store(false, Relaxed);
             let mut state = self.lock();
             state.in_a_row = 0;
-            state.places.clear();
+            state.methods.clear();
         }
     }
 
-    /// A call of the method at `place` failed, which node `other` answered. Returns whether the node is to be examined now.
-    fn failed(&self, place: usize, of_method: u32, other: usize, fall: u32, now: Instant) -> Step {
+    /// A call of `method` failed, which node `other` answered. Returns whether the
+    /// node is to be examined now.
+    fn failed(&self, method: MethodId, of_method: u32, other: usize, fall: u32, now: Instant) -> Step {
         self.any.store(true, Relaxed);
         let mut state = self.lock();
         state.in_a_row = state.in_a_row.saturating_add(1);
-        if !state.places.contains(&place) {
-            state.places.push(place);
+        if !state.methods.contains(&method) {
+            state.methods.push(method);
         }
-        let mut step = weigh(of_method, state.in_a_row, state.places.len(), fall);
+        let mut step = weigh(of_method, state.in_a_row, state.methods.len(), fall);
         step.examine &= state.beside.is_none() && state.not_before.is_none_or(|not_before| now >= not_before);
         if step.examine {
             state.beside = Some(other);
@@ -217,15 +228,16 @@ impl Pool {
     /// A call of this kind was answered well.
     pub fn call_answered(&self, node: usize, kind: Kind) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
-        traffic.answered(kind.place());
+        traffic.answered(kind.id());
         evidence.answered();
         if resting.is_any() && resting.answered(kind, Instant::now()) {
             self.rest_changed(node);
         }
     }
 
-    /// A call of this kind failed in a way that may speak of the node: node `other` answered it, if any did. A refused connection has
-    /// it probed at once, and counts like a probe's; of all else, the rule is above.
+    /// A call of this kind failed in a way that may speak of the node: node `other` answered it, if
+    /// any did. A refused connection has it probed at once, and counts like a probe's; of all else,
+    /// the rule is above.
     pub fn call_failed(&self, node: usize, kind: Kind, trouble: Trouble, other: Option<usize>) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
         match (trouble.fault, other) {
@@ -237,13 +249,13 @@ impl Pool {
             (_, None) => {}
             (fault, Some(other)) => {
                 let now = Instant::now();
-                let of_method = if fault == Fault::Erring { 0 } else { traffic.failed(kind.place()) };
-                let step = evidence.failed(kind.place(), of_method, other, self.settings.fall.get(), now);
+                let of_method = if fault == Fault::Erring { 0 } else { traffic.failed(kind.id()) };
+                let step = evidence.failed(kind.id(), of_method, other, self.settings.fall.get(), now);
                 if step.pass_over {
                     resting.failed(kind, now);
                 }
                 if step.examine {
-                    self.doubt(node);
+                    self.probe_now(node);
                 }
             }
         }
@@ -253,13 +265,13 @@ impl Pool {
 /// Examines a node, if its calls ask for that. Returns what it is guilty of.
 pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
-    let (beside, places) = {
+    let (beside, methods) = {
         let mut state = node.evidence.lock();
         let beside = state.beside.take()?;
         state.in_a_row = 0;
-        (beside, std::mem::take(&mut state.places))
+        (beside, std::mem::take(&mut state.methods))
     };
-    let questions = Question::about(&places, layer);
+    let questions = Question::about(&methods, layer);
     let taken = join_all(questions.iter().map(|question| question.put_to(node, layer, limit))).await;
     let failed = || questions.iter().copied().zip(&taken).filter(|(_, (took, _))| *took == Took::Failed);
     let mut guilty = false;
@@ -269,14 +281,14 @@ pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
         guilty = is_guilty(&others.iter().map(|(took, _)| (Took::Failed, *took)).collect::<Vec<_>>());
     }
     let mut state = node.evidence.lock();
-    let pause = if state.pause.is_zero() || guilty { PAUSE } else { (state.pause * 2).min(LONGEST_PAUSE) };
+    let pause = if state.pause.is_zero() || guilty { PAUSE } else { doubled(state.pause, 1, LONGEST_PAUSE) };
     (state.pause, state.not_before) = (pause, Some(Instant::now() + pause));
     if !guilty {
         return None;
     }
     (state.failed, state.is_out) = (failed().map(|(question, _)| question).collect(), false);
     let text = failed().map(|(_, (_, text))| text.clone()).next().unwrap_or_default();
-    Some(Trouble { fault: Fault::Failing, text: node.redact(&format!("fails what another node answers: {text}")) })
+    Some(Trouble { fault: Fault::Failing, text: node.redact_text(&format!("fails what another node answers: {text}")) })
 }
 
 /// Asks a node again what it was found guilty of, while it is out for that.
@@ -284,7 +296,7 @@ pub(super) async fn examine_again(pool: &Pool, index: usize) -> Option<Trouble> 
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
     let serves = |(other, facts): (usize, &Facts)| other != index && facts.rank(0, 0).is_some();
     if !pool.snapshot().nodes.iter().enumerate().any(serves) {
-        // What the node does answer, no other does.
+        // The node answers calls that no other node answers.
         return None;
     }
     let questions = {
@@ -300,7 +312,7 @@ pub(super) async fn examine_again(pool: &Pool, index: usize) -> Option<Trouble> 
     let (_, text) = taken.into_iter().find(|(took, _)| *took == Took::Failed)?;
     Some(Trouble {
         fault: Fault::Failing,
-        text: node.redact(&format!("still fails what another node answers: {text}")),
+        text: node.redact_text(&format!("still fails what another node answers: {text}")),
     })
 }
 
@@ -309,22 +321,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_method_has_its_calls_pass_the_node_over_and_several_have_the_node_examined() {
+    fn one_method_passes_the_node_over_and_several_examine_it() {
         for (of_method, in_all, methods, pass_over, examine) in [
             // Too few to say anything.
             (1, 1, 1, false, false),
             (2, 2, 1, false, false),
             (1, 2, 2, false, false),
-            // One method, however often.
+            // A single method, however often.
             (3, 3, 1, true, false),
             (1000, 1000, 1, true, false),
             // Several.
             (1, 3, 2, false, true),
             (1, 3, 3, false, true),
             (3, 5, 2, true, true),
-            // One method fails by nature, and other calls are answered in between.
+            // A method fails by nature, and other calls are answered in between.
             (4, 1, 1, true, false),
-            // What is not counted by its method.
+            // Failures that are not counted by method.
             (0, 3, 1, false, false),
             (0, 3, 2, false, true),
         ] {
@@ -349,20 +361,21 @@ mod tests {
     }
 
     #[test]
-    fn the_questions_are_those_of_the_methods_that_failed_and_never_fewer_than_a_few() {
-        let names = |places: &[usize], layer| Question::about(places, layer).iter().map(|q| q.0).collect::<Vec<_>>();
-        let place = |name| Method::of(name).place;
+    fn the_questions_are_of_the_failed_methods_and_never_too_few() {
+        let names =
+            |methods: &[MethodId], layer| Question::about(methods, layer).iter().map(|q| q.0).collect::<Vec<_>>();
+        let method = |name| Method::of(name).id;
         assert_eq!(names(&[], Layer::El), ["eth_call", "eth_getBalance", "eth_gasPrice"]);
         assert_eq!(
-            names(&[place("eth_getLogs"), place("x_y")], Layer::El),
+            names(&[method("eth_getLogs"), method("x_y")], Layer::El),
             ["eth_getLogs", "eth_call", "eth_getBalance"]
         );
-        let all: Vec<usize> = (0..=Method::COUNT).collect();
+        let all: Vec<MethodId> = (0..=Method::COUNT).map(MethodId).collect();
         assert_eq!(names(&all, Layer::El).len(), MANY);
-        let config = Route::of("GET", "/eth/v1/config/spec").place;
+        let config = Route::of("GET", "/eth/v1/config/spec").id;
         assert_eq!(names(&[config], Layer::Cl), ["config", "states", "blocks"]);
         for question in OF_EXECUTION {
-            assert_ne!(Method::of(question.0).place, Method::COUNT, "{}", question.0);
+            assert_ne!(Method::of(question.0).id, MethodId(Method::COUNT), "{}", question.0);
             assert!(serde_json::from_str::<serde_json::Value>(question.1).is_ok(), "{}", question.0);
         }
         for Question(group, path) in OF_CONSENSUS {
@@ -371,9 +384,9 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_ends_a_run_and_an_examination_is_asked_for_once() {
+    fn a_good_answer_ends_a_run_and_one_examination_is_enough() {
         let (evidence, now) = (Evidence::default(), Instant::now());
-        let fails = |place, of_method| evidence.failed(place, of_method, 1, 3, now).examine;
+        let fails = |method, of_method| evidence.failed(MethodId(method), of_method, 1, 3, now).examine;
         assert!(!fails(1, 1) && !fails(2, 1));
         evidence.answered();
         assert!(!fails(1, 2) && !fails(2, 2));

@@ -1,27 +1,44 @@
-//! The head rule: which reported heads count, so that one lying node cannot make an honest one unusable.
+//! The head rule: which reported heads count, so that one lying node cannot make an honest node
+//! unusable.
 //!
-//! The rule, in one place. `near` is the lag limit in blocks, or what the chain makes in the limit's time if that is more: a block
-//! is no measure where blocks come faster than nodes are asked.
+//! `near` is the lag limit in blocks, or the blocks that the chain makes in the limit's time if
+//! those are more: where blocks come faster than nodes are asked, a number of blocks is no measure.
+//! The examples have a chain of 12 s blocks and a limit of 3 blocks.
 //!
-//! 1. A head whose block is stamped in the future does not count, unless every head is (then it is our clock that is doubtful), or
-//!    another node's, which is not, is stamped nearly the same (then that of the chain is).
-//! 2. When the best two heads are near each other, the best one counts: the two nodes agree.
-//! 3. Otherwise the memory decides: a *line* that starts at what was last agreed on, or said by the only node there was, and
-//!    rises at the chain's own pace: that which was seen, or that of its slots. The leader's head counts as far as the line reaches. The line
-//!    follows the lower node while
-//!    that one keeps up with it, and lets it go when it falls behind; it never rises faster than the pace, however often a node
-//!    claims a little more.
-//! 4. A node is *implausible* when its head is far beyond its own earlier ones at twice the chain's pace, as it was when nodes last agreed (or at the fastest of any
-//!    chain, before this one's is known), and no other node that
-//!    was heard since bears it out. So only what a node itself says can make it implausible, and then nobody's lag is measured by it.
-//! 5. With three nodes or more, lag is measured against the highest head that two nodes have reached: one leader alone makes
-//!    nobody lag. With two, it is measured against what counts. A node that lags beyond the limit, or is left behind by the head that
-//!    counts, and has stood still for several block times, is *stalled*.
-//! 6. While the very first reports contradict each other, and no pace is known, there is no line to measure by; then a lead counts if the other's block is
-//!    old by the clock, or as far as the blocks' own timestamps explain it, and is implausible far beyond that.
+//! 1. **A head that is stamped in the future does not count**, unless another node's head, which is
+//!    not, is stamped nearly the same, or all heads are in the future. A made-up block far ahead of
+//!    the chain has a stamp ahead of the clock; where nodes agree on a stamp, the chain's clock or
+//!    our own is wrong. Example: a head stamped 70 s ahead of our clock does not count; beside
+//!    another node's head stamped 60 s ahead it does, for no more than 15 s lie between the two.
+//! 2. **When the best two heads are near each other, the best one counts.** Two nodes agree, and
+//!    one liar alone has no second. Example: heads 103, 101 and 90: 103 counts.
+//! 3. **When the best two heads differ, the leader counts as far as the line reaches.** The *line*
+//!    starts at the height that was last agreed on, or that the only node reported, and rises at
+//!    the chain's own pace: the pace that was seen, or that of the slots. A node cannot know more
+//!    than the chain has made. The line follows the lower node while that node keeps up with the
+//!    line, and lets it go when the node falls behind; the line never rises faster than the pace,
+//!    however often a node claims a little more. Example: two nodes agreed at 100; a minute later
+//!    they report 112 and 105. The line stands at 105, and with a block of slack 106 counts.
+//! 4. **A node is *implausible* when its head is far beyond its own earlier heads at twice the
+//!    chain's pace**, and no other node that was heard since bears it out. The pace is the one at
+//!    which nodes last agreed, or the fastest of any chain while this chain's pace is unknown. So
+//!    only a node's own reports can make it implausible, and no node's lag is measured by it then.
+//!    Example: a node goes from 100 to 200 in a minute; twice the pace explains 110, the limit and
+//!    a block of slack 114.
+//! 5. **With three nodes or more, lag is measured against the highest head that two nodes have
+//!    reached**, so that one leader alone makes no node lag. With two nodes, lag is measured
+//!    against the head that counts. A node that is behind the head that counts by more than the
+//!    limit, and has stood still for several block times, is *stalled*. Example: heads 110, 101 and
+//!    100: the measure is 101, and no node lags.
+//! 6. **While the very first reports contradict each other and no pace is known, a lead counts if
+//!    time explains it**: the other node's block is old by the clock, or the blocks' own timestamps
+//!    are as far apart. There is no line to measure by yet. A lead far beyond that is implausible.
+//!    Example: at the start a node reports 5,000 and another 100, whose blocks are stamped 12 s
+//!    apart and fresh: 12 s explain 12 blocks, so 100 counts, and 5,000 is implausible.
 //!
-//! So a liar's head never gets further ahead of an honest node that keeps pace than the limit allows, and nothing of it stays when
-//! it leaves: every judgement starts from the reports of the nodes that answer now.
+//! So a liar's head never gets further ahead of an honest node that keeps pace than the limit
+//! allows, and no trace of the lie stays when the liar leaves: every judgement starts from the
+//! reports of the nodes that answer now.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -64,7 +81,7 @@ pub struct Limit {
     pub time: Duration,
 }
 
-/// What a node last said of its head.
+/// A node's last report of its head.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     /// Which node: its index in the pool.
@@ -79,7 +96,7 @@ pub struct Report {
     pub moved: Instant,
 }
 
-/// What the rule makes of one node.
+/// The rule's judgement of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Within the limit.
@@ -88,16 +105,17 @@ pub enum Standing {
     Lagging(u64),
     /// Behind beyond the limit, and standing still.
     Stalled,
-    /// Its head is not believed.
+    /// The node's head is not believed.
     Implausible,
 }
 
-/// What is remembered between judgements.
+/// The state that is kept between judgements.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// When the first report came.
     since: Option<Instant>,
-    /// Whether there is somebody to believe: two nodes have agreed, or one was heard again while there was no other.
+    /// Whether a height can be believed: two nodes have agreed, or the only node has reported
+    /// twice.
     settled: bool,
     /// Where the line starts: a height, and when it was credible.
     line: Option<(u64, Instant)>,
@@ -109,9 +127,11 @@ pub struct Memory {
     rises: VecDeque<(Instant, u64)>,
     /// The pace that the chain has by its own rules, if it has one: slots come by the clock.
     known_pace: Option<f64>,
-    /// Whether the known pace is kept whatever is seen: slots come by the clock, blocks that are made on demand may pause.
+    /// Whether the known pace is kept whatever is seen: slots come by the clock, blocks that are
+    /// made on demand may pause.
     comes_by_the_clock: bool,
-    /// The pace that was seen when two nodes last agreed, or there was only one: none of a node that is slower than the others.
+    /// The pace that was seen when two nodes last agreed, or there was only one: none of a node
+    /// that is slower than the others.
     agreed_pace: Option<f64>,
 }
 
@@ -135,7 +155,8 @@ impl Memory {
         Self { tracks, leaps, ..self.clone() }
     }
 
-    /// Blocks a second: as seen, but not fewer than come by the clock; `None` before anything is known.
+    /// Blocks a second: as seen, but not fewer than come by the clock; `None` before anything is
+    /// known.
     fn learnt_pace(&self) -> Option<f64> {
         let seen = || {
             let (first, last) = (self.rises.front()?, self.rises.back()?);
@@ -182,8 +203,9 @@ impl Memory {
         self.line.map(|line| self.risen(line, now))
     }
 
-    /// Since when the node has been where it cannot have come from what it said before; a newcomer is measured by the pool's line.
-    /// What it says while it leaps moves nothing, so a lie that keeps pace with the chain stays one.
+    /// Since when the node has been where it cannot have come from what it said before; a newcomer
+    /// is measured by the pool's line. A node's reports while it leaps move nothing, so a lie that
+    /// keeps pace with the chain stays one.
     fn leaps(&mut self, report: Report, near: u64, now: Instant) -> Option<Instant> {
         let track = self.tracks.get(&report.node).copied().or(self.line);
         let leaps = track.is_some_and(|(number, at)| {
@@ -221,8 +243,8 @@ impl Memory {
     }
 }
 
-/// Judges `reports`: those of the nodes that answer and serve the right chain. `unix` is the wall clock in seconds. Returns the
-/// memory for the next judgement.
+/// Judges `reports`: those of the nodes that answer and serve the right chain. `unix` is the wall
+/// clock in seconds. Returns the memory for the next judgement.
 pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, unix: u64) -> (Memory, Judgement) {
     let mut memory = memory.clone();
     let near = memory.near(limit);
@@ -272,8 +294,8 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
     (memory, Judgement { head: Some(head), standings })
 }
 
-/// The three cases: two nodes agree, two nodes differ, there is only one. Each tells the head that counts and whether the leader's
-/// own is implausible.
+/// The three cases: two nodes agree, two nodes differ, there is only one. Each tells the head that
+/// counts and whether the leader's own is implausible.
 impl Memory {
     fn agree(&mut self, leader: Report, second: Report, now: Instant) -> (u64, bool) {
         self.since.get_or_insert(now);
@@ -302,7 +324,8 @@ impl Memory {
         let unknown = !self.settled && self.learnt_pace().is_none() && age <= FUTURE;
         if unknown || self.is_settling(now) {
             let newer = leader.timestamp.min(unix).saturating_sub(second.timestamp);
-            // An old block has had time to be left behind by any number; a fresh one only by what the timestamps tell.
+            // An old block has had time to be left behind by any number; a fresh one only by what
+            // the timestamps tell.
             let explained = if age > FUTURE { age.saturating_mul(FASTEST_PACE as u64) } else { newer };
             let credible = if lead > explained.saturating_add(near) { second } else { leader };
             self.line = Some((credible.number, now));
@@ -312,8 +335,8 @@ impl Memory {
         }
         let implausible = self.leaps(leader, near, now).is_some_and(|since| others_heard > since);
         let line = self.line(now).unwrap_or(second.number);
-        // As of this moment: where blocks come fast, it has gone on since it was heard. The limit in time is no measure of pace: what
-        // rises however slowly would keep up by it.
+        // As of this moment: where blocks come fast, it has gone on since it was heard. The limit
+        // in time is no measure of pace: what rises however slowly would keep up by it.
         let number = self.risen((second.number, second.heard), now);
         let keeps_up = number.saturating_add(blocks) >= line.min(leader.number);
         if keeps_up && self.line.is_none_or(|(number, _)| number < second.number) {
@@ -326,13 +349,14 @@ impl Memory {
         if !self.leaps.contains_key(&leader.node) {
             self.track(leader, now);
             if !keeps_up {
-                // It goes on alone, so the pace is its own.
+                // The node goes on alone, so the pace is its own.
                 self.rise(leader.number, leader.moved);
             }
         }
         self.track(second, now);
         if implausible {
-            // Nobody lags behind what is not believed, not even at the chain's pace: the chain may stand still.
+            // No node lags behind a head that is not believed, not even at the chain's pace: the
+            // chain may stand still.
             return (second.number, true);
         }
         (leader.number.min(reach).max(second.number), false)

@@ -1,11 +1,11 @@
-//! Whether a node answers as a node should: consecutive failures take it out, consecutive successes bring it back, and one that
-//! flaps has to prove itself for longer each time.
+//! Whether a node answers as a node should: consecutive failures take it out, consecutive successes
+//! bring it back, and one that flaps has to prove itself for longer each time.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::domain::verdict::Down;
+use crate::domain::{backoff, verdict::Down};
 
 /// How long an outage counts against the next one.
 const FLAP_WINDOW: Duration = Duration::from_secs(600);
@@ -14,7 +14,7 @@ const MAX_PENALTY: u32 = 32;
 /// A refused connection, confirmed once, is enough.
 const REFUSALS: u32 = 2;
 
-/// What a failure says of the node.
+/// The fault that a failure shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No connection came about.
@@ -27,11 +27,12 @@ pub enum Fault {
     Failing,
     /// The answer was an error that may be the call's doing, though another node did not give it.
     Erring,
-    /// It refused for quota or place, and may have said for how long: it rests, which is no failure.
+    /// The node refused for quota or for want of room, perhaps for a stated time: the node rests,
+    /// which is no failure.
     Resting(Option<Duration>),
-    /// It takes no more connections now: a full node is not a lost one.
+    /// The node takes no more connections now: a full node is not lost.
     Full,
-    /// We ourselves ran out of something, such as file descriptors: it says nothing of the node.
+    /// This machine ran out of something, such as file descriptors: the node is not at fault.
     Ours,
 }
 
@@ -43,6 +44,22 @@ impl Fault {
             Self::Silent => Down::Silent,
             Self::Failing | Self::Erring | Self::Resting(_) | Self::Full | Self::Ours => Down::Failing,
         }
+    }
+}
+
+/// The trouble that a probe or a call ran into, in words without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The fault of the node that it shows.
+    pub fault: Fault,
+    /// For people.
+    pub text: String,
+}
+
+impl Trouble {
+    /// No connection to the node became free.
+    pub fn full() -> Self {
+        Self { fault: Fault::Full, text: "no connection to the node became free in time".to_owned() }
     }
 }
 
@@ -66,12 +83,13 @@ enum State {
 }
 
 impl Health {
-    /// A node that has not been heard yet. `fall` failures in a row take it out, `rise` successes bring it back.
+    /// A node that has not been heard yet. `fall` failures in a row take it out, `rise` successes
+    /// bring it back.
     pub fn new(fall: u32, rise: u32) -> Self {
         Self { state: State::New { failures: 0, why: Down::Unknown }, outages: VecDeque::new(), fall, rise }
     }
 
-    /// What `earlier` knew of the node, by the rules of this.
+    /// Takes over the node's state from `earlier`, under the rules of this.
     pub fn inherit(&mut self, earlier: &Self) {
         *self = Self { fall: self.fall, rise: self.rise, ..earlier.clone() };
     }
@@ -91,7 +109,8 @@ impl Health {
         matches!(self.state, State::Up { refusals: 1.., .. })
     }
 
-    /// A probe was answered well. A node that was never heard is in at once: there is no outage to recover from.
+    /// A probe was answered well. A node that was never heard is in at once: there is no outage to
+    /// recover from.
     pub fn good(&mut self, now: Instant) {
         self.state = match self.state {
             State::New { .. } | State::Up { .. } => State::Up { failures: 0, refusals: 0 },
@@ -147,11 +166,12 @@ impl Health {
         }
     }
 
-    /// How many good probes in a row bring the node back now: twice as many for each outage that came soon after another.
+    /// How many good probes in a row bring the node back now: twice as many for each outage that
+    /// came soon after another.
     pub fn required(&self, now: Instant) -> u32 {
         let recent = self.outages.iter().filter(|&&at| now.saturating_duration_since(at) < FLAP_WINDOW).count();
-        let doublings = u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX).min(MAX_PENALTY.ilog2());
-        self.rise.saturating_mul(1 << doublings)
+        let doublings = u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.rise.saturating_mul(backoff::factor(doublings, MAX_PENALTY))
     }
 }
 
@@ -174,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_take_a_node_out_and_successes_in_a_row_bring_it_back() {
+    fn failures_in_a_row_take_a_node_out_and_successes_back() {
         let now = Instant::now();
         let mut health = Health::new(3, 2);
         assert_eq!(health.down(), Some(Down::Unknown));
@@ -210,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flapping_node_waits_longer_each_time_and_is_forgiven_in_the_end() {
+    fn a_flapping_node_waits_longer_each_time_and_is_forgiven() {
         let start = Instant::now();
         let mut health = Health::new(3, 2);
         health.good(start);

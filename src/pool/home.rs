@@ -1,17 +1,23 @@
-//! The way home: how calls get back to a better node that is later than the node which serves them. No I/O, no clock of its own.
+//! The way home: how calls get back to a better node that is later than the node which serves them.
+//! No I/O, no clock of its own.
 //!
-//! A node below the highest block that clients were shown may not serve while another has reached it, so one that is steadily later than
-//! the node that serves would never be chosen again. The rule, in one place:
+//! A node below the highest block that clients were shown may not serve while another has reached
+//! it, so one that is steadily later than the node that serves would never be chosen again. The
+//! rule, in one place:
 //!
-//! 1. A node of a better tier that is usable and within the lag limit of that block is *late*. While one is, it is asked for its head
-//!    several times per block, so that the moment at which it gets there is seen. Then calls are home.
-//! 2. When it has been late for [`GRACE`], calls wait for it, and the highest block stays where it is: for two block times, and not
-//!    longer than [`LONGEST`]. The wait begins when the node's next block is due in that time, by its last one and the
-//!    chain's pace; if it cannot be, calls do not wait at all. If it gets there, calls are home; if not, they go on where they were.
-//! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just after calls have come home, an answer
-//!    that was on its way elsewhere may show a higher block still; for that they wait once more, where they are.
+//! 1. A node of a better tier that is usable and within the lag limit of that block is *late*.
+//!    While one is, it is asked for its head several times per block, so that the moment at which
+//!    it gets there is seen. Then calls are home.
+//! 2. When it has been late for [`GRACE`], calls wait for it, and the highest block stays where it
+//!    is: for two block times, and not longer than [`LONGEST`]. The wait begins when the node's
+//!    next block is due in that time, by its last one and the chain's pace; if it cannot be, calls
+//!    do not wait at all. If it gets there, calls are home; if not, they go on where they were.
+//! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just
+//!    after calls have come home, an answer that was on its way elsewhere may show a higher block
+//!    still; for that they wait once more, where they are.
 //!
-//! A node that is later than two block times stays late: the chain would have to go backwards for it.
+//! A node that is later than two block times stays late: the chain would have to go backwards for
+//! it.
 
 use std::time::Duration;
 
@@ -50,7 +56,8 @@ pub(super) struct Awaited {
     pub(super) longest: Duration,
 }
 
-/// When the node should have the block that it lacks. Where one is overdue for long, it was not to be had, and the next comes in time.
+/// When the node should have the block that it lacks. Where one is overdue for long, it was not to
+/// be had, and the next comes in time.
 fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Instant {
     let blocks = |count: u64| block_time.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).min(1 << 16));
     let due = late.moved + blocks(late.below);
@@ -58,7 +65,7 @@ fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Ins
     due + blocks(u64::try_from(overdue.div_ceil(block_time.as_nanos().max(1))).unwrap_or(u64::MAX))
 }
 
-/// What is remembered of the way home.
+/// The state of a return to a better node.
 #[derive(Debug)]
 pub(super) struct Home {
     /// The late node, and since when it has been.
@@ -80,7 +87,8 @@ impl Default for Home {
 }
 
 impl Home {
-    /// The node that calls wait for now, if they do. `best` is the node that would serve by rank alone, `late` a better one.
+    /// The node that calls wait for now, if they do. `best` is the node that would serve by rank
+    /// alone, `late` a better one.
     pub(super) fn step(
         &mut self,
         best: Option<usize>,

@@ -1,7 +1,7 @@
-//! What a network is called: its chain id, and the number that `net_version` tells.
+//! A network's identity: its chain id, and the number that `net_version` answers.
 //!
-//! The two are the same nearly always, but not by any rule, so a node is asked once for each chain. Where it tells another number, or
-//! none, the pool does not know it, and calls for it go to nodes.
+//! The two are the same nearly always, but not by any rule, so a node is asked once for each chain.
+//! Where it tells another number, or none, the pool does not know it, and calls for it go to nodes.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -32,7 +32,8 @@ impl Pool {
     }
 }
 
-/// Asks the active node, and the next one where that does not answer, for the number of the network whose chain this is.
+/// Asks the active node, and the next one where that does not answer, for the number of the network
+/// whose chain this is.
 pub(super) async fn learn(pool: Arc<Pool>, chain: u64) {
     while pool.chain_id() == Some(chain) {
         let active = pool.snapshot().active;

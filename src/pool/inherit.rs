@@ -1,4 +1,5 @@
-//! What a pool takes over from the one whose place it takes, as at a reload: a node that stays is known as it was.
+//! Hands a pool's knowledge to the pool that takes its place, as at a reload: a node that stays is
+//! known as before.
 
 use std::sync::{
     MutexGuard, PoisonError,
@@ -9,12 +10,12 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     NOBODY, Pool, SILENCE,
-    board::{Board, Input},
+    state::{Input, PoolState},
 };
 
 impl Pool {
-    /// Takes over what an earlier pool of the same side of the same network had shown its clients, what it knew of the nodes that stay,
-    /// and which nodes the operator had taken out.
+    /// Takes over what an earlier pool of the same side of the same network had shown its clients,
+    /// what it knew of the nodes that stay, and which nodes the operator had taken out.
     pub async fn inherit(&self, earlier: &Self) {
         let place = |node: &super::Node| {
             let is_same = |other: &super::Node| other.name == node.name && node.is_same_as(other);
@@ -29,13 +30,13 @@ impl Pool {
         let announced = earlier.announced().clone();
         *self.announced() = announced;
         self.nodes.iter().for_each(|node| node.take_over());
-        let legacy = earlier.board().legacy(&earlier.nodes, &from);
+        let legacy = earlier.state().legacy(&earlier.nodes, &from);
         {
-            let mut board = self.board();
-            board.inherit(legacy);
-            let known = board.snapshot(&self.nodes, Instant::now()).nodes;
+            let mut state = self.state();
+            state.inherit(legacy);
+            let known = state.snapshot(&self.nodes, Instant::now()).nodes;
             for index in (0..self.nodes.len()).filter(|index| from[*index].is_some()) {
-                self.mark(index, !known[index].verdict.answers(), &board);
+                self.mark(index, !known[index].verdict.answers(), &state);
             }
         }
         let cordoned: Vec<_> = {
@@ -43,7 +44,7 @@ impl Pool {
             let nodes = earlier.nodes.iter().zip(&snapshot.nodes);
             nodes.filter(|(_, known)| known.cordoned).map(|(node, _)| node.name.clone()).collect()
         };
-        // The pool's mind looks at what it knows now, and says so.
+        // The state task looks at its new knowledge, and publishes a snapshot.
         let mut changes = self.subscribe();
         if self.inbox.send(Input::Woken).await.is_ok() {
             let _ = timeout(SILENCE, changes.changed()).await;
@@ -53,7 +54,8 @@ impl Pool {
         }
     }
 
-    /// Another pool has taken this one's place: it ends what was begun here, and tells nobody any more how its nodes are.
+    /// Another pool has taken this one's place: it ends its calls, and no longer logs how its nodes
+    /// are.
     pub fn retire(&self) {
         self.is_retired.store(true, Relaxed);
     }
@@ -62,15 +64,16 @@ impl Pool {
         self.is_retired.load(Relaxed)
     }
 
-    /// Tells calls whether a node is out. What they are told is what the board has of it, whoever changed that last, so this is done
-    /// only with its lock held.
-    pub(super) fn mark(&self, node: usize, is_out: bool, _board: &MutexGuard<'_, Board>) {
+    /// Tells calls whether a node is out. Calls must see the same as the state, whichever task
+    /// changed that last, so the caller holds the state's lock.
+    pub(super) fn mark(&self, node: usize, is_out: bool, _state: &MutexGuard<'_, PoolState>) {
         self.nodes[node].is_out.store(is_out, Release);
     }
 
-    /// What the pool's mind knows. Held for moments only.
-    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
-        // A mind that panicked is told of; until then, what it knew is worth more than nothing.
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The pool's state. The lock is held for moments only.
+    pub(super) fn state(&self) -> MutexGuard<'_, PoolState> {
+        // A panic of the state task is reported elsewhere; until then, old knowledge is worth more
+        // than none.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
-//! What nodes tell by themselves: the heads that they push over their links.
+//! Listens to the heads that nodes push over their links.
 //!
-//! A task for each link keeps a subscription to `newHeads`, which the link asks for again on every connection. A node that does not
-//! offer one is well all the same: its heads are known from probes.
+//! A task for each link keeps a subscription to `newHeads`, which the link asks for again on every
+//! connection. A node that does not offer one is well all the same: its heads are known from
+//! probes.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -14,8 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Pool,
-    board::{Input, Probe, Trouble},
-    health::Fault,
+    health::{Fault, Trouble},
+    probe::Probe,
+    state::Input,
 };
 use crate::{
     domain::block::BlockRef,
@@ -27,7 +29,8 @@ pub(super) const MUTE: &str = "it told of no blocks";
 /// How long to wait when a subscription could not be asked for.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A header that a node pushed, or a probe found: knowledge that saves asking for it, and no word on which block is the head.
+/// A header that a node pushed, or a probe found: knowledge that saves asking for it, and no word
+/// on which block is the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
     /// The node's index in the pool.
@@ -49,7 +52,7 @@ impl Pool {
     /// A probe found a block, which comes before the snapshot that has it as the node's head.
     pub(super) fn found(&self, node: usize, probe: &Probe) {
         if let Some(json) = probe.json.clone().filter(|_| self.headers_wanted.load(Relaxed)) {
-            // Nobody may be listening.
+            // There may be no listener.
             let _ = self.headers.send(Pushed { node, block: probe.block.clone(), json, is_whole: true });
         }
     }
@@ -70,7 +73,7 @@ impl Listener {
         let mut refused_on = None;
         loop {
             let now = status.borrow_and_update().clone();
-            self.mind(&before, &now).await;
+            self.link_changed(&before, &now).await;
             let epoch = now.epoch;
             before = now;
             if feed.is_none() && before.up && refused_on != Some(epoch) {
@@ -101,9 +104,9 @@ impl Listener {
         }
     }
 
-    /// What the link's state says of the node: a dropped link has it probed at once, and takes it out where there is nothing but the
-    /// link.
-    async fn mind(&self, before: &Status, now: &Status) {
+    /// Draws the conclusions from a change of the link: a node whose link dropped is probed at
+    /// once, and is out if it has nothing but the link.
+    async fn link_changed(&self, before: &Status, now: &Status) {
         let node = &self.pool.nodes[self.index];
         let (network, name) = (&*self.pool.network, &*node.name);
         if self.pool.is_retired() {
@@ -123,9 +126,9 @@ impl Listener {
             let text = node.why_link_is_down();
             self.tell(Input::Out(self.index, Trouble { fault: Fault::Dropped, text })).await;
         }
-        // What answers under this address now may be another node.
+        // Another node may answer at this address now.
         node.recheck.store(true, Relaxed);
-        self.pool.doubt(self.index);
+        self.pool.probe_now(self.index);
     }
 
     async fn take(&self, news: News) {
@@ -148,17 +151,17 @@ impl Listener {
 
     fn refused(&self, error: &[u8]) {
         let node = &self.pool.nodes[self.index];
-        let why = node.redact(&String::from_utf8_lossy(error));
+        let why = node.redact_text(&String::from_utf8_lossy(error));
         debug!(network = &*self.pool.network, node = &*node.name, why, "pushes no heads; they are known from probes");
     }
 
     async fn tell(&self, input: Input) {
-        // The pool's mind lives as long as the pool's tasks do.
+        // The state task lives as long as the pool's other tasks do.
         let _ = self.pool.inbox.send(input).await;
     }
 }
 
-/// What the feed brings next, if there is one.
+/// The feed's next news, if there is a feed.
 async fn next(feed: &mut Option<Feed>) -> Option<News> {
     match feed {
         Some(feed) => feed.next().await,

@@ -1,12 +1,9 @@
-//! One node as the pool holds it: how to reach it, and what its traffic tells.
+//! A node of a pool: how to reach the node, and the handles for all that is known of it.
 
 use std::{
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Relaxed},
-        },
+        atomic::{AtomicBool, Ordering::Acquire},
     },
     time::Duration,
 };
@@ -14,17 +11,17 @@ use std::{
 use futures_util::{FutureExt, future::Shared};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{bounds::Bounds, evidence::Evidence, resting::Resting};
+use super::{bounds::Bounds, evidence::Evidence, resting::Resting, traffic::Traffic};
 use crate::{
     config::{Node as Settings, Tier, Url},
-    domain::{conceal::Secrets, method::Method, verdict::Layer},
+    domain::{layer::Layer, redact::Secrets},
     metrics::{Metrics, NodeLabels, NodeMetrics},
     net::{
         BoxFuture, Dial, Endpoint,
+        http::{Target, Upstream},
         link::{self, Link},
         places::{Occupancy, Places},
         tls::Tls,
-        upstream::{Target, Upstream},
     },
 };
 
@@ -34,10 +31,7 @@ const PING: Duration = Duration::from_secs(5);
 const PONG: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// No moment.
-const NONE: u64 = u64::MAX;
-
-/// What runs a link, for whoever holds it: it goes on while one of its clones is awaited.
+/// The task of a link. The link runs while a clone of this is awaited.
 pub type LinkRun = Shared<BoxFuture<'static, ()>>;
 
 /// How a node may be reached.
@@ -47,8 +41,8 @@ pub struct Reach {
     pub connect: Duration,
     /// Connections open at once, at most, over all workers; 0 for as many as the node takes.
     pub max_connections: usize,
-    /// How long a call waits for a connection when all that the node takes are in use, before it goes to another node; `None` where
-    /// there is none.
+    /// How long a call waits for a connection when all that the node takes are in use, before it
+    /// goes to another node; `None` where there is none.
     pub patience: Option<Duration>,
 }
 
@@ -59,52 +53,52 @@ impl From<Duration> for Reach {
     }
 }
 
-/// A node of a pool. What is in an `Arc` is of the node itself, and shared with the same node of a pool that takes this one's place;
-/// everything else is the pool's.
+/// A node of a pool. Fields in an `Arc` belong to the node itself, and are shared with the same
+/// node of a pool that takes this pool's place; all other fields belong to the pool.
 pub struct Node {
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub name: Arc<str>,
-    /// Whose turn it is.
+    /// Primary or backup.
     pub tier: Tier,
-    /// Its HTTP side; `None` for a node that has only a WebSocket.
+    /// The HTTP side; `None` for a node that has only a WebSocket.
     pub upstream: Option<Arc<Upstream>>,
-    /// Its WebSocket side, if it has one.
+    /// The WebSocket side, if there is one.
     pub link: Option<Arc<Link>>,
-    /// Where its attempts are counted.
+    /// Counts its attempts.
     pub metrics: Arc<NodeMetrics>,
-    /// What its answers to calls tell.
+    /// Counters that calls and probes keep.
     pub traffic: Arc<Traffic>,
-    /// What it refuses for quota, and for how long it is left alone.
+    /// The methods that it refuses for quota, and for how long each is left alone.
     pub resting: Arc<Resting>,
-    /// What it has pruned.
+    /// The slots that it has pruned.
     pub bounds: Arc<Bounds>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
-    /// Set when there is a sign that the chain behind its address may be another now.
+    /// Set when another chain may be behind the address now.
     pub(super) recheck: AtomicBool,
     /// The URL without its secrets.
     pub url: String,
     /// The name that it shares with the node of the other layer that it works with.
     pub pair: Option<Arc<str>>,
-    /// Rung when the node goes out.
+    /// Notified when the node goes out.
     pub(super) out: Notify,
-    /// Whether it is out: set before the bell is rung.
+    /// Whether the node is out: set before `out` is notified.
     pub(super) is_out: AtomicBool,
-    /// Rung to have it probed now.
-    pub(super) poke: Notify,
-    /// What runs the link.
+    /// Notified to have the node probed now.
+    pub(super) probe_now: Notify,
+    /// The link's task.
     runs: Option<LinkRun>,
     places: Arc<Places>,
     /// The link's, where it has another host or port.
     link_places: Option<Arc<Places>>,
-    secrets: Arc<Secrets>,
+    pub(super) secrets: Arc<Secrets>,
     settings: Settings,
     reach: Reach,
 }
 
 impl Node {
-    /// Prepares a node `of` a network and layer for `workers` workers, to be reached as `reach` says; `seed` is for the pauses between
-    /// attempts to open the link.
+    /// Prepares a node `of` a network and layer for `workers` workers, to be reached as `reach`
+    /// says; `seed` is for the pauses between attempts to open the link.
     ///
     /// # Errors
     /// When its TLS cannot be set up; the text names no secret.
@@ -128,7 +122,7 @@ impl Node {
         let own_places = Places::new(bound, workers);
         own_places.set_patience(reach.patience);
         let address = |url: &Url| (url.host().clone(), url.port());
-        // What listens elsewhere counts for itself.
+        // A server at another address has a bound of its own.
         let shares = settings.http.as_ref().map(address) == settings.ws.as_ref().map(address);
         let link_places = (!shares && settings.ws.is_some()).then(|| Places::new(bound, workers));
         let target = |url: &Url, headers| -> Result<Target, String> {
@@ -150,7 +144,7 @@ impl Node {
         }
         if let Some(url) = &settings.ws {
             let patience =
-                link::Patience { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
+                link::Timeouts { connect: reach.connect, write: WRITE, ping: PING, pong: PONG, answer: ANSWER };
             // Nodes that are lost together do not come back together.
             let name = [network, layer.as_str(), settings.name.as_str()].concat();
             let seed = name.bytes().fold(seed, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
@@ -180,18 +174,18 @@ impl Node {
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
             is_out: AtomicBool::new(false),
-            poke: Notify::new(),
+            probe_now: Notify::new(),
             secrets,
             settings: settings.clone(),
             reach,
         })
     }
 
-    /// This node for a pool that takes its pool's place, with its connections and what its traffic tells; `None` if `settings` are of
-    /// another node, or connections would come about otherwise.
+    /// This node for a pool that takes its pool's place, with its connections and what its traffic
+    /// tells; `None` if `settings` are of another node, or connections would come about otherwise.
     pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
-        // Tier and pair change nothing in how it is reached; how many connections there may be, and how long a call waits for one,
-        // the places know.
+        // Tier and pair change nothing in how it is reached; how many connections there may be, and
+        // how long a call waits for one, the places know.
         let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
         if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {
             return None;
@@ -211,7 +205,7 @@ impl Node {
             pair: settings.pair.as_ref().map(|pair| pair.as_str().into()),
             out: Notify::new(),
             is_out: AtomicBool::new(false),
-            poke: Notify::new(),
+            probe_now: Notify::new(),
             runs: self.runs.clone(),
             places: self.places.clone(),
             link_places: self.link_places.clone(),
@@ -221,7 +215,7 @@ impl Node {
         })
     }
 
-    /// Its connections are this pool's from now on.
+    /// Makes the node's connections follow this pool's settings from now on.
     pub(super) fn take_over(&self) {
         self.places.set_patience(self.reach.patience);
         self.set_max_connections(self.reach.max_connections);
@@ -235,18 +229,20 @@ impl Node {
         }
     }
 
-    /// What the operator says of it.
+    /// The operator's settings for it.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Whether what is known of `earlier` is known of this node: it is at the same address, as the same client of it.
+    /// Whether what is known of `earlier` is known of this node: it is at the same address, as the
+    /// same client of it.
     pub(super) fn is_same_as(&self, earlier: &Self) -> bool {
         let address = |node: &Settings| (node.http.clone(), node.ws.clone(), node.headers.clone());
         address(&self.settings) == address(&earlier.settings)
     }
 
-    /// What runs the link, to be awaited for as long as the link is wanted; `None` when there is none.
+    /// The link's task, to be awaited for as long as the link is wanted; `None` when there is no
+    /// link.
     pub fn link_run(&self) -> Option<LinkRun> {
         self.runs.clone()
     }
@@ -265,15 +261,16 @@ impl Node {
     /// Why the link is down, for people and without secrets.
     pub(super) fn why_link_is_down(&self) -> String {
         let why = self.link.as_ref().and_then(|link| link.changes().borrow().why_down.clone());
-        why.map_or_else(|| "the link is down".to_owned(), |why| self.redact(&format!("the link is down: {why}")))
+        why.map_or_else(|| "the link is down".to_owned(), |why| self.redact_text(&format!("the link is down: {why}")))
     }
 
-    /// What is known of the connections to it.
+    /// How many connections there are to it, and how many requests wait for one.
     pub fn occupancy(&self) -> Occupancy {
         self.places.occupancy()
     }
 
-    /// For how long it has owed answers without sending a byte. What waits for a connection is not owed yet.
+    /// For how long the node has owed answers without sending a byte. A call that waits for a
+    /// connection is not owed an answer yet.
     pub fn silence(&self, now: Instant) -> Duration {
         let waiting = self.places.waiting_calls();
         if waiting == 0 {
@@ -290,154 +287,9 @@ impl Node {
         self.out.notified()
     }
 
-    /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in which the news could be missed.
+    /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in
+    /// which the news could be missed.
     pub fn is_out(&self) -> bool {
         self.is_out.load(Acquire)
-    }
-
-    /// Whether the configuration keeps anything of it secret.
-    pub fn has_secrets(&self) -> bool {
-        !self.secrets.is_empty()
-    }
-
-    /// `bytes` without what the configuration keeps secret; `None` if there is nothing of it in them.
-    pub fn conceal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.secrets.conceal(bytes)
-    }
-
-    /// `text` for people: short, on one line, and without what the configuration keeps secret.
-    pub fn redact(&self, text: &str) -> String {
-        let text = match self.secrets.conceal(text.as_bytes()) {
-            Some(text) => String::from_utf8_lossy(&text).into_owned(),
-            None => text.to_owned(),
-        };
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
-    }
-}
-
-/// What is seen of a node's answers as calls pass, in numbers that cost a call next to nothing.
-pub struct Traffic {
-    epoch: Instant,
-    owed: AtomicUsize,
-    /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
-    quiet_since: AtomicU64,
-    /// Milliseconds since `epoch` at which the first of the probes was sent since which the node has sent no byte; [`NONE`] when there is none.
-    unheard_since: AtomicU64,
-    /// Failed calls in a row, by the method's place in its table, or the group's of a request: a node may be stuck on one and answer all others.
-    failures: [AtomicU32; Method::COUNT + 1],
-    /// The highest block that an answer of this node showed a client.
-    told: AtomicU64,
-    /// Whether it still has to be told what all nodes were told while it was not there.
-    uninformed: AtomicBool,
-}
-
-impl Traffic {
-    fn new() -> Self {
-        Self {
-            epoch: Instant::now(),
-            owed: AtomicUsize::new(0),
-            quiet_since: AtomicU64::new(0),
-            unheard_since: AtomicU64::new(NONE),
-            failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
-            told: AtomicU64::new(0),
-            uninformed: AtomicBool::new(false),
-        }
-    }
-
-    /// The node has been told what all nodes were told, or still has to be.
-    pub fn inform(&self, informed: bool) {
-        self.uninformed.store(!informed, Relaxed);
-    }
-
-    /// Whether the node has been told what all nodes were told.
-    pub fn is_informed(&self) -> bool {
-        !self.uninformed.load(Relaxed)
-    }
-
-    /// Calls that wait on the node now.
-    pub fn in_flight(&self) -> usize {
-        self.owed.load(Relaxed)
-    }
-
-    /// The node owes an answer from `now` until the guard is dropped.
-    pub fn owes(&self, now: Instant) -> Owed<'_> {
-        if self.owed.fetch_add(1, Relaxed) == 0 {
-            self.quiet_since.store(self.millis(now), Relaxed);
-        }
-        Owed(self)
-    }
-
-    /// The node sent something.
-    pub fn touch(&self, now: Instant) {
-        self.quiet_since.store(self.millis(now), Relaxed);
-        self.hears();
-    }
-
-    /// A probe is sent to the node, which is no load on it and so no answer that it [owes](Self::owes).
-    pub(super) fn asks(&self, now: Instant) {
-        // The first one counts, until something comes.
-        let _ = self.unheard_since.compare_exchange(NONE, self.millis(now), Relaxed, Relaxed);
-    }
-
-    /// Something came that we asked for on our own account, or nothing will.
-    pub(super) fn hears(&self) {
-        if self.unheard_since.load(Relaxed) != NONE {
-            self.unheard_since.store(NONE, Relaxed);
-        }
-    }
-
-    /// For how long the node has sent no byte though it was probed.
-    pub(super) fn unheard(&self, now: Instant) -> Duration {
-        match self.unheard_since.load(Relaxed) {
-            NONE => Duration::ZERO,
-            since => Duration::from_millis(self.millis(now).saturating_sub(since)),
-        }
-    }
-
-    /// For how long the node has owed answers without sending a byte.
-    pub fn silence(&self, now: Instant) -> Duration {
-        if self.in_flight() == 0 {
-            return Duration::ZERO;
-        }
-        Duration::from_millis(self.millis(now).saturating_sub(self.quiet_since.load(Relaxed)))
-    }
-
-    /// A call of the method at `place` was answered as it should be.
-    pub fn answered(&self, place: usize) {
-        if self.failures[place].load(Relaxed) != 0 {
-            self.failures[place].store(0, Relaxed);
-        }
-    }
-
-    /// A call of the method at `place` failed; returns how many have in a row.
-    pub fn failed(&self, place: usize) -> u32 {
-        self.failures[place].fetch_add(1, Relaxed).saturating_add(1)
-    }
-
-    /// The highest block that this node showed a client; 0 before any.
-    pub fn told(&self) -> u64 {
-        self.told.load(Relaxed)
-    }
-
-    pub(super) fn tell(&self, height: u64) {
-        self.told.fetch_max(height, Relaxed);
-    }
-
-    /// The node itself says that it is lower now.
-    pub(super) fn lower(&self, height: u64) {
-        self.told.fetch_min(height, Relaxed);
-    }
-
-    fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// An answer that a node owes.
-pub struct Owed<'a>(&'a Traffic);
-
-impl Drop for Owed<'_> {
-    fn drop(&mut self) {
-        self.0.owed.fetch_sub(1, Relaxed);
     }
 }

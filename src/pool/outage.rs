@@ -1,4 +1,5 @@
-//! A side of a network without any node that may serve: told as an error when it begins, again while it lasts, and when it is over.
+//! A side of a network without any node that may serve: told as an error when it begins, again
+//! while it lasts, and when it is over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +14,12 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Outages that follow one another are told no more often than this.
 const APART: Duration = Duration::from_secs(10);
 
-/// What is to be told.
+/// The news for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     /// No node serves, for so long now.
     Lasts(Duration),
-    /// One serves again, after so long.
+    /// A node serves again, after so long.
     Over(Duration),
 }
 

@@ -3,17 +3,18 @@
 //! The rule, in one place. Something is wrong with a pair when
 //!
 //! 1. its consensus node says that its execution node is offline, or else
-//! 2. the heads of the two are further apart in time than the lag limit of slots: a consensus block and its execution block bear
-//!    the same time, that of their slot.
+//! 2. the heads of the two are further apart in time than the lag limit of slots: a consensus block
+//!    and its execution block bear the same time, that of their slot.
 //!
-//! Only what both, or for the first the consensus node, say while they answer counts. It is shown on both nodes and judges neither: an
-//! execution node that its consensus node cannot reach may well answer us, so its own probes decide, and the consensus node's word
-//! on itself is part of its verdict anyway.
+//! Only what both, or for the first the consensus node, say while they answer counts. The result is
+//! shown on both nodes and judges neither: an execution node that its consensus node cannot reach
+//! may well answer us, so its own probes decide, and the consensus node's word on itself is part of
+//! its verdict anyway.
 
-use super::{Pool, board::near, snapshot::Facts};
-use crate::domain::verdict::Layer;
+use super::{Pool, snapshot::Facts, state::near};
+use crate::domain::layer::Layer;
 
-/// What is wrong with a pair.
+/// The fault of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairFault {
     /// The consensus node says that its execution node is offline.
@@ -32,7 +33,7 @@ impl PairFault {
     }
 }
 
-/// What is wrong with the pair `name` of a network's two pools, if both have a node of it.
+/// The fault of the pair `name` of a network's two pools, if both have a node of that pair.
 pub fn fault(name: &str, execution: &Pool, consensus: &Pool) -> Option<PairFault> {
     let of = |pool: &Pool| {
         let node = pool.nodes.iter().position(|node| node.pair.as_deref() == Some(name))?;
@@ -93,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_at_fault_when_its_halves_are_apart_or_have_lost_each_other() {
+    fn a_pair_is_at_fault_when_its_halves_are_apart() {
         let down = Verdict::Down(Down::Silent);
         for (execution, consensus, fault) in [
             (facts(Verdict::Up, 1000), facts(Verdict::Up, 1000), None),
             (facts(Verdict::Up, 1036), facts(Verdict::Up, 1000), None),
             (facts(Verdict::Up, 1037), facts(Verdict::Up, 1000), Some(PairFault::HeadsDisagree)),
             (facts(Verdict::Up, 963), facts(Verdict::Lagging(9), 1000), Some(PairFault::HeadsDisagree)),
-            // What was heard before an outage says nothing.
+            // Reports from before an outage do not count.
             (facts(down, 500), facts(Verdict::Up, 1000), None),
             (facts(Verdict::Up, 500), facts(down, 1000), None),
         ] {

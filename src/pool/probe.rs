@@ -11,17 +11,11 @@ use tokio::time::{Instant, timeout};
 use super::{
     Pool,
     ask::{Refused, failing},
-    board::{Probe, Trouble},
-    health::Fault,
+    health::{Fault, Trouble},
     node::Node,
 };
 use crate::{
-    domain::{
-        block::BlockRef,
-        chain::Chain,
-        hex,
-        verdict::{Condition, Layer},
-    },
+    domain::{block::BlockRef, chain::Chain, hex, layer::Layer, verdict::Condition},
     net::places::Rank,
 };
 
@@ -37,6 +31,23 @@ const MISPLACED_AGAIN: Duration = Duration::from_secs(10);
 /// A head that is so many blocks beyond the one before may be another chain's.
 const LEAP: u64 = 64;
 
+/// The findings of a good probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The latest block.
+    pub block: BlockRef,
+    /// The node's own word on its condition.
+    pub condition: Condition,
+    /// The chain that it serves, as it said when it was last asked.
+    pub chain: Chain,
+    /// How long the node took.
+    pub latency: Duration,
+    /// When the question for the latest block left.
+    pub asked: Instant,
+    /// The latest block of an execution node, as the node wrote it.
+    pub json: Option<Bytes>,
+}
+
 /// Probes one node, and keeps in mind what need not be asked each time.
 #[derive(Default)]
 pub(super) struct Prober {
@@ -44,13 +55,15 @@ pub(super) struct Prober {
     chain: Option<(Chain, Instant)>,
     /// The head that it told before.
     head: Option<BlockRef>,
-    /// What the node is instead of one of its layer, and when it was asked; while it was never understood.
+    /// The other kind of server that the node turned out to be, and when it was asked; only while
+    /// no probe was ever understood.
     misplaced: Option<(Option<&'static str>, Instant)>,
 }
 
 impl Prober {
-    /// Asks the node for its head and how it is, within the pool's patience; and for its chain if that is not known, was not asked for
-    /// long, or may have changed. What answers after an outage may be another node under the same address.
+    /// Asks the node for its head and how it is, within the pool's patience; and for its chain if
+    /// that is not known, was not asked for long, or may have changed. After an outage another node
+    /// may answer at the same address.
     pub(super) async fn probe(&mut self, pool: &Pool, index: usize) -> Result<Probe, Trouble> {
         let (node, layer, patience) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
         let asked = Instant::now();
@@ -79,7 +92,8 @@ impl Prober {
         };
         self.chain = Some((chain, at));
         if ask_again {
-            // One that does not say is asked again with the next probe. Its head is worth no less for it.
+            // A node that does not answer is asked again with the next probe. The head counts all
+            // the same.
             match timeout(patience, ask_chain(node, layer)).await {
                 Ok(Ok(chain)) => {
                     self.chain = Some((chain.clone(), asked));
@@ -107,8 +121,8 @@ impl Prober {
     }
 }
 
-/// Whether a node that told `before` and then `now` may have come to serve another chain: its head fell, changed, does not join, or
-/// leapt. Mostly it is a reorganisation, and asking costs little.
+/// Whether a node that told `before` and then `now` may have come to serve another chain: its head
+/// fell, changed, does not join, or leapt. Mostly it is a reorganisation, and asking costs little.
 pub(super) fn may_be_of_another_chain(before: &BlockRef, now: &BlockRef) -> bool {
     match now.number.checked_sub(before.number) {
         None => true,
@@ -130,8 +144,8 @@ async fn ask_chain(node: &Node, layer: Layer) -> Result<Chain, Trouble> {
     }
 }
 
-/// Asks a node of `layer` for its head and how it is, and, unless its chain is `known`, which one it serves. The caller bounds it
-/// in time.
+/// Asks a node of `layer` for its head and how it is, and, unless its chain is `known`, which one
+/// it serves. The caller bounds it in time.
 pub async fn probe(node: &Node, layer: Layer, known: Option<&Chain>) -> Result<Probe, Trouble> {
     match layer {
         Layer::El => probe_execution(node, known).await,
@@ -149,8 +163,8 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
     let syncing = async {
         match ask(node, "eth_syncing", "[]").await {
             Ok(Ok(text)) => Ok(text.starts_with(b"{") || &text[..] == b"true"),
-            // Its head is what must be known. A provider that does not offer the method, in whatever words, or not so often, does not
-            // say that it is syncing.
+            // Only the head must be known. A provider that does not offer the method, in whatever
+            // words, or not so often, does not say that it is syncing.
             Ok(Err(_)) | Err(Trouble { fault: Fault::Resting(_), .. }) => Ok(false),
             Err(trouble) => Err(trouble),
         }
@@ -182,7 +196,7 @@ async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Re
     super::ask::ask_as(Rank::Probe, node, method, params, MAX_ANSWER).await
 }
 
-/// What a node must be able to answer.
+/// Takes a refusal for a failure: every node must be able to answer this.
 fn must<T>(answer: Result<T, Refused>) -> Result<T, Trouble> {
     answer.map_err(|Refused { text, .. }| Trouble { fault: Fault::Failing, text })
 }
@@ -192,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_that_falls_changes_does_not_join_or_leaps_may_be_of_another_chain() {
+    fn a_head_that_does_not_follow_may_be_of_another_chain() {
         let block = |number: u64, hash: &str, parent: &str| BlockRef {
             number,
             hash: hash.into(),

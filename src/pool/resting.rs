@@ -1,10 +1,13 @@
-//! Rest for nodes that refuse calls for quota or place, and how they are tried again: one call as a scout, then more and more.
+//! Rest for nodes that refuse calls for quota or place, and how they are tried again: one call as a
+//! scout, then more and more.
 //!
-//! What a node refuses speaks of one method first: calls of that method pass the node over while it rests, all others go on. When a
-//! second method is refused, and no call was answered in between, the whole node rests. A rest lasts as long as `Retry-After` says,
-//! and at least for a pause that doubles with each refusal of a scout; a good answer ends it.
+//! A refusal concerns one method first: calls of that method pass the node over while the method
+//! rests, all others go on. When a second method is refused, and no call was answered in between,
+//! the whole node rests. A rest lasts as long as `Retry-After` says, and at least for a pause that
+//! doubles with each refusal of a scout; a good answer ends it.
 //!
-//! Methods that a node fails again and again rest in the same way, but for one thing: when no other node is left, they are tried.
+//! Methods that a node fails again and again rest in the same way, but for one thing: when no other
+//! node is left, they are tried.
 
 use std::{
     sync::{
@@ -16,7 +19,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::domain::{method::Method, rest::Route};
+use crate::domain::{
+    backoff::doubled,
+    method::{Method, MethodId},
+    rest::Route,
+};
 
 /// The first pause after a refusal, and the longest.
 const FIRST: Duration = Duration::from_secs(1);
@@ -36,42 +43,42 @@ const UNKNOWN_KINDS: u32 = 64;
 pub struct Kind(u32);
 
 impl Kind {
-    /// The kind of calls of the method `name`, which is at `place` in the table.
-    pub fn of_method(place: usize, name: &str) -> Self {
-        let place = u32::try_from(place).unwrap_or(u32::MAX);
-        if (place as usize) < Method::COUNT {
+    /// The kind of calls of the method `name`, which has this id in the table.
+    pub fn of_method(MethodId(index): MethodId, name: &str) -> Self {
+        let place = u32::try_from(index).unwrap_or(u32::MAX);
+        if index < Method::COUNT {
             return Self(place);
         }
         let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         Self(place.saturating_add(hash % UNKNOWN_KINDS))
     }
 
-    /// The kind of requests of the group at `place`.
-    pub fn of_group(place: usize) -> Self {
-        Self(u32::try_from(place).unwrap_or(u32::MAX))
+    /// The kind of requests of the group with this id.
+    pub fn of_group(MethodId(index): MethodId) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
-    /// The kind of what is published by the group at `place`.
-    pub fn of_publication(place: usize) -> Self {
-        Self::of_group(Route::GROUPS.len() + place)
+    /// The kind of what is published by the group with this id.
+    pub fn of_publication(MethodId(index): MethodId) -> Self {
+        Self::of_group(MethodId(Route::GROUPS.len() + index))
     }
 
-    /// The place in the table, or the first behind it for what the table does not know.
-    pub fn place(self) -> usize {
-        (self.0 as usize).min(Method::COUNT)
+    /// The id in the table, or the first behind the table for methods that it does not know.
+    pub fn id(self) -> MethodId {
+        MethodId((self.0 as usize).min(Method::COUNT))
     }
 }
 
-/// What rests.
+/// The scope of a rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     /// The node: calls were refused.
     Whole,
     /// The node: probes are refused.
     Probes,
-    /// One kind of calls, which the node refuses.
+    /// A kind of calls that the node refuses.
     Refused(Kind),
-    /// One kind of calls, which the node fails.
+    /// A kind of calls that the node fails.
     Failed(Kind),
     /// Second tries of calls that every node failed.
     Again,
@@ -80,13 +87,13 @@ enum What {
 /// Whether a call may go to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It may.
+    /// Yes.
     Free,
-    /// It may, as a scout: with a [`Claim`].
+    /// Yes, as a scout: with a [`Claim`].
     Due,
     /// Only if no other node is left.
     Last,
-    /// Not before this moment; `None`: not before a scout is back.
+    /// Not before this moment; `None`: not before a scout has returned.
     Rests(Option<Instant>),
 }
 
@@ -137,7 +144,8 @@ impl Table {
         self.rests.iter_mut().find(|rest| rest.what == what)
     }
 
-    /// It was refused, and asks to be left for `wait`. What is refused while it rests was sent before.
+    /// The node refused, and asks to be left alone for `wait`. A refusal during the rest is of a
+    /// call that was sent before the rest.
     fn rest(&mut self, what: What, wait: Duration, now: Instant) {
         let (first, longest) = Rest::bounds(what);
         let Some(rest) = self.find(what) else {
@@ -147,7 +155,7 @@ impl Table {
             return;
         };
         if now >= rest.until {
-            rest.pause = if rest.width > 1 { first } else { (rest.pause * 2).min(longest) };
+            rest.pause = if rest.width > 1 { first } else { doubled(rest.pause, 1, longest) };
             rest.width = 1;
             rest.until = now + rest.pause.max(wait);
         } else {
@@ -160,7 +168,7 @@ impl Table {
     }
 }
 
-/// What rests at one node. Next to nothing is done while nothing does.
+/// The rests of one node. The cost is one atomic load while there are none.
 #[derive(Debug, Default)]
 pub struct Resting {
     any: AtomicBool,
@@ -264,7 +272,8 @@ impl Resting {
         self.any.store(true, Relaxed);
     }
 
-    /// The node gave no answer to a call, as others may not either: such calls are tried again, but not all at once.
+    /// The node gave no answer to a call, as others may not either: such calls are tried again, but
+    /// not all at once.
     pub fn failed_again(&self, now: Instant) {
         self.lock().rest(What::Again, Duration::ZERO, now);
         self.any.store(true, Relaxed);
@@ -279,7 +288,8 @@ impl Resting {
         table.refused = None;
         let mut changed = false;
         table.rests.retain_mut(|rest| {
-            // What is answered while it rests was sent before. What probes find, probes end.
+            // An answer during the rest is to a call that was sent before the rest. A rest that a
+            // probe began, a probe ends.
             if !rest.is_for(kind, true) || now < rest.until || rest.what == What::Probes {
                 return true;
             }
@@ -348,12 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_is_refused_rests_alone_and_each_refused_scout_doubles_its_pause() {
+    fn a_refused_method_rests_and_each_refused_scout_doubles_it() {
         let (resting, mut now) = (Resting::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
             resting.refused(CALL, None, now);
-            // What was under way when the rest began lengthens it no further.
+            // A refusal of a call that was under way when the rest began does not lengthen the
+            // rest.
             resting.refused(CALL, None, now);
             assert_eq!(resting.standing(LOGS, false, now), Standing::Free);
             assert!(!resting.is_whole(now));
@@ -367,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_method_refused_has_the_node_rest_unless_a_call_was_answered_in_between() {
+    fn a_second_refused_method_has_the_node_rest_without_an_answer() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.refused(CALL, Some(seconds(5)), now);
         resting.answered(LOGS, now);
@@ -381,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_node_asks_for_is_the_least_and_a_good_answer_lets_more_and_more_calls_go() {
+    fn a_rest_lasts_as_asked_and_good_answers_let_more_calls_go() {
         let (resting, mut now) = (Resting::default(), Instant::now());
         resting.refused(CALL, Some(seconds(30)), now);
         assert_eq!(resting.standing(CALL, false, now + seconds(29)), Standing::Rests(Some(now + seconds(30))));
@@ -404,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn good_probes_end_what_probes_began_and_nothing_else() {
+    fn good_probes_end_only_the_rests_that_probes_began() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.probe_refused(Some(seconds(3)), now);
         assert!(resting.is_whole(now));
@@ -419,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_fails_is_tried_when_no_other_node_is_left_and_its_first_good_answer_ends_it() {
+    fn a_failing_method_is_tried_last_until_its_first_good_answer() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.failed(CALL, now);
         assert_eq!(resting.standing(CALL, false, now), Standing::Last);
@@ -429,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn second_tries_go_one_by_one_and_first_tries_are_not_held_up_by_them() {
+    fn second_tries_go_one_by_one_and_hold_no_first_try_up() {
         let (resting, now) = (Resting::default(), Instant::now());
         resting.failed_again(now);
         assert_eq!(resting.standing(CALL, false, now), Standing::Free);
@@ -465,9 +476,9 @@ mod tests {
 
     #[test]
     fn methods_that_the_table_does_not_know_are_told_apart() {
-        let kind = |name| Kind::of_method(Method::of(name).place, name);
+        let kind = |name| Kind::of_method(Method::of(name).id, name);
         assert_ne!(kind("zks_getBridgeContracts"), kind("zks_estimateFee"));
-        assert_eq!(kind("zks_estimateFee").place(), Method::COUNT);
-        assert_eq!(kind("eth_call").place(), Method::of("eth_call").place);
+        assert_eq!(kind("zks_estimateFee").id(), MethodId(Method::COUNT));
+        assert_eq!(kind("eth_call").id(), Method::of("eth_call").id);
     }
 }

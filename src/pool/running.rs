@@ -1,4 +1,4 @@
-//! Tasks that run for as long as somebody holds them.
+//! Tasks that run until their owner drops them.
 
 use tokio::task::JoinSet;
 
@@ -13,7 +13,8 @@ impl Running {
         Self { tasks }
     }
 
-    /// Waits for a task to end, which none does by itself: the text says how it came about. Cancel-safe.
+    /// Waits for a task to end, which none does by itself: the text says how it came about.
+    /// Cancel-safe.
     pub async fn broken(&mut self) -> String {
         match self.tasks.join_next().await {
             Some(Err(error)) => error.to_string(),

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Pool,
-    board::Input,
     resting::{Claim, Kind},
+    state::Input,
 };
 
 /// A scout's place at a node that rested. Those that wait hear when it is free again.
@@ -42,8 +42,8 @@ impl Pool {
         self.rest_changed(node);
     }
 
-    /// Waits until a rest may have ended, or `until`. What has changed before it is first polled is not heard of: a rest's end is also
-    /// looked for once a second.
+    /// Waits until a rest may have ended, or `until`. A change before the first poll is missed, so
+    /// a rest's end is also looked for once a second.
     pub async fn stirs(&self, until: Instant) {
         const OFTEN: Duration = Duration::from_secs(1);
         // Both arms are cancel-safe.

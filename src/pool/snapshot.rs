@@ -1,4 +1,4 @@
-//! What is known of a pool's nodes at one moment.
+//! The knowledge of a pool's nodes at one moment.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,8 @@ pub struct Snapshot {
     pub head: Option<u64>,
     /// The node that calls go to first, by its index.
     pub active: Option<usize>,
-    /// The node that events are to come from, if it is not the active one: both go over together once they do.
+    /// The node that events are to come from, if it is not the active one: both go over together
+    /// once they do.
     pub moving: Option<usize>,
     /// How the active node came to be it.
     pub last_switch: Option<Switch>,
@@ -37,7 +38,7 @@ pub struct Snapshot {
     pub wait: Option<Wait>,
     /// A node whose next block is awaited.
     pub chase: Option<Chase>,
-    /// When the pool's mind is to look again, though nothing happens.
+    /// When the state task is to look again, though nothing happens.
     pub wake_at: Option<Instant>,
 }
 
@@ -72,18 +73,18 @@ pub struct Switch {
     pub at: Instant,
 }
 
-/// What is known of one node.
+/// The knowledge of one node.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Whose turn it is.
+    /// Primary or backup.
     pub tier: Tier,
-    /// What the rules make of it.
+    /// The verdict of the rules.
     pub verdict: Verdict,
     /// Whether the operator took it out.
     pub cordoned: bool,
-    /// Its latest head.
+    /// The latest head.
     pub head: Option<BlockRef>,
-    /// What it last said of itself.
+    /// The node's last word on its own condition.
     pub condition: Condition,
     /// Blocks (slots) behind the pool's head.
     pub lag: Option<u64>,
@@ -91,14 +92,15 @@ pub struct Facts {
     pub chain: Option<Chain>,
     /// How long its last good probe took.
     pub latency: Option<Duration>,
-    /// What went wrong last, without secrets, and when.
+    /// The last trouble, without secrets, and when it came.
     pub last_error: Option<(String, Instant)>,
     /// Good probes in a row that it still needs; 0 while it is in.
     pub proving: u32,
-    /// Whether it is not measured by the highest block that clients were shown: the node that showed that one is
-    /// found to be wrong about the chain.
+    /// Whether it is not measured by the highest block that clients were shown: the node that
+    /// showed that one is found to be wrong about the chain.
     pub unbound: bool,
-    /// Whether it tells of its heads by itself now. Where it does not, they are known from probes only.
+    /// Whether it tells of its heads by itself now. Where it does not, they are known from probes
+    /// only.
     pub pushing: bool,
 }
 
@@ -114,8 +116,9 @@ pub struct Rank {
 }
 
 impl Facts {
-    /// Where the node stands in the order; `None` when it may not serve at all. `told` is the highest block that it showed a client
-    /// itself, which its last probe may not have seen, and `served` the highest that any did.
+    /// Where the node stands in the order; `None` when it may not serve at all. `told` is the
+    /// highest block that it showed a client itself, which its last probe may not have seen, and
+    /// `served` the highest that any did.
     pub fn rank(&self, told: u64, served: u64) -> Option<Rank> {
         let serves = !self.cordoned && self.verdict.answers();
         let height = self.head.as_ref().map_or(0, |head| head.number).max(told);

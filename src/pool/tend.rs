@@ -1,5 +1,5 @@
-//! What a pool does of its own accord between probes: it looks again when its mind wants to, and asks nodes out of turn whose next
-//! block is awaited.
+//! A pool's work between probes: it judges again at the moment that the state names, and probes
+//! nodes out of turn whose next block is awaited.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -12,10 +12,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Pool, board::Input, identity};
-use crate::domain::verdict::Layer;
+use super::{Pool, identity, state::Input};
+use crate::domain::layer::Layer;
 
-/// How many probes find out, within a block's time, whether a node that is passed over has got there.
+/// How many probes find out, within a block's time, whether a node that is passed over has got
+/// there.
 const LOOKS: u32 = 8;
 /// Between two of them, at least and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
@@ -52,7 +53,7 @@ pub(super) async fn tend(pool: Arc<Pool>) {
             () = sleep_until(poke.unwrap_or(soon)), if poke.is_some() => {
                 poked = Instant::now();
                 if let Some(chase) = chase {
-                    pool.doubt(chase.node);
+                    pool.probe_now(chase.node);
                 }
             }
         }
@@ -60,12 +61,13 @@ pub(super) async fn tend(pool: Arc<Pool>) {
 }
 
 impl Pool {
-    /// Calls are spread over nodes, and one goes to `chosen`. Those that are as good, but were below what clients have seen when they
-    /// were last asked, are asked again, so that none is passed over for what is known of it too late.
+    /// Calls are spread over nodes, and one goes to `chosen`. Those that are as good, but were
+    /// below what clients have seen when they were last asked, are asked again, so that none is
+    /// passed over for what is known of it too late.
     pub fn catch_up(&self, chosen: usize) {
         let (snapshot, served) = (self.snapshot(), self.served());
         let is_passed_over = |node: usize| {
-            let rank = snapshot.nodes[node].rank(self.nodes[node].traffic.told(), served);
+            let rank = snapshot.nodes[node].rank(self.nodes[node].traffic.max_height(), served);
             rank.is_some_and(|rank| {
                 let is_as_good = rank.badness == 0 && rank.tier == self.nodes[chosen].tier;
                 is_as_good && (1..=snapshot.near).contains(&rank.below_served)
@@ -81,7 +83,7 @@ impl Pool {
         for node in passed_over {
             if asked[node].is_none_or(|at| now >= at + every) {
                 asked[node] = Some(now);
-                self.doubt(node);
+                self.probe_now(node);
             }
         }
     }

@@ -22,7 +22,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{NOBODY, Pool, board::Input, resting::Kind, snapshot::Rank};
+use super::{NOBODY, Pool, resting::Kind, snapshot::Rank, state::Input};
 use crate::domain::{
     chain::{Beacon, Chain},
     rest::Route,
@@ -180,7 +180,7 @@ impl View {
 
 /// The requests by which validators live.
 pub(super) fn duties() -> Kind {
-    Kind::of_group(Route::of("GET", "/eth/v1/validator/attestation_data").place)
+    Kind::of_group(Route::of("GET", "/eth/v1/validator/attestation_data").id)
 }
 
 /// The epoch at `unix` and a sixth of a slot.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::net::upstream;
+use crate::net::worker::worker;
 
 /// Jobs that may wait for one worker; then those who send them wait.
 const BACKLOG: usize = 256;
@@ -30,7 +30,7 @@ impl Couriers {
 
     /// The worker whose thread this is; the first one on any other thread.
     pub(super) fn here(&self) -> usize {
-        upstream::worker().saturating_sub(1).min(self.0.len() - 1)
+        worker().saturating_sub(1).min(self.0.len() - 1)
     }
 
     /// Gives `job` to a worker. One that is gone has no clients left either.

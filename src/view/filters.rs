@@ -1,8 +1,10 @@
 //! Filters that clients poll: `eth_newFilter` and its like, answered without a node.
 //!
-//! A filter is a position in one record of what happened ([`backlog`]), and what it wants. So it costs the same whether anything happens
-//! or not, and no node's end is an event for it. The record is of the changes that the follower tells, with the logs that the logs' view
-//! fetches for all who want some. What is kept is bounded; a filter that is further behind is dropped, and its next poll says so.
+//! A filter is its criteria and a position in one record of the chain's changes ([`backlog`]). It
+//! costs the same whether the chain changes or not, and does not depend on any node. The record
+//! holds the changes that the follower tells, with the logs that the view of logs fetches for all
+//! subscribers and filters. The record is bounded; a filter that is further behind is dropped, and
+//! its next poll says so.
 
 mod backlog;
 mod clients;
@@ -39,7 +41,7 @@ use super::{Block, Filter, Interest, Interested, Log, SubscriptionId, Topics};
 use crate::{
     call::{
         answer::{Answer, receipt::Receipt},
-        kept::{Keeper, Kept},
+        kept::{AnswerRoom, Keeper, Kept},
     },
     chain::Change,
     config,
@@ -49,30 +51,27 @@ use crate::{
     net::BoxFuture,
 };
 
-/// How long a poll waits for what clients were shown already: the block, and its logs.
+/// How long a poll waits for a block that clients were shown, and for its logs.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a poll waits until the answer to the one before has left, or is known to be lost.
 const SETTLEMENT: Duration = Duration::from_millis(100);
-/// Bytes of one answer to a poll, where one block does not bring more: what is more comes with the next poll. Such a part of what can be
-/// sent at most is not passed either, so that the polls of a batch have room beside each other.
-const USUAL: usize = 4 << 20;
-const PART: usize = 4;
-/// Such a part of what all clients may hold can be had for one answer, whatever is kept for filters.
+/// One answer takes at most such a part of the memory of all clients.
 const SHARE: usize = 4;
 /// Bytes of an answer besides its id and its list, at most.
 const FRAME: usize = 64;
-/// How often filters that are not polled any more are looked for, at most and at least.
+/// The shortest and the longest pause between two looks for filters that are not polled any more.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The filters of one network's clients.
 pub struct Filters {
     me: Weak<Self>,
     registry: Mutex<Registry>,
-    /// Changes with what polls may wait for.
+    /// Changes when polls that wait should look again.
     news: watch::Sender<u64>,
     interest: Arc<Interest>,
     feeds: Feeds,
-    /// A height that clients were shown and the chain did not reach in time: no other poll waits for it.
+    /// A height that clients were shown and that the chain did not reach in time. No other poll
+    /// waits for it.
     unreached: AtomicU64,
     metrics: Arc<Metrics>,
 }
@@ -86,13 +85,13 @@ pub struct Counts {
     pub logs: usize,
     /// Of transactions that wait for a block.
     pub transactions: usize,
-    /// Bytes that they take themselves.
+    /// Bytes of memory of the filters themselves.
     pub bytes: usize,
-    /// Bytes that are kept for those that were not polled since.
+    /// Bytes of the records that are kept until filters are polled.
     pub backlog_bytes: usize,
 }
 
-/// A poll that waits for what it is to tell.
+/// A poll that is under way.
 struct Polling<'a> {
     filters: &'a Filters,
     id: SubscriptionId,
@@ -113,7 +112,8 @@ impl Drop for Polling<'_> {
 }
 
 impl Filters {
-    /// To be called on the runtime on which the links are. What is kept counts against `memory`, and ids are made of the `secret`.
+    /// To be called on the runtime of the links to nodes. Filters and records count against
+    /// `memory`, and ids are made of `secret`.
     pub(super) fn new(
         interest: Arc<Interest>,
         topics: Arc<Topics>,
@@ -135,12 +135,12 @@ impl Filters {
         })
     }
 
-    /// From now on these limits hold.
+    /// Sets the limits, after a reload.
     pub fn allow(&self, settings: &config::Filters) {
         self.lock().settings = settings.clone();
     }
 
-    /// How many there are.
+    /// How many filters there are.
     pub fn counts(&self) -> Counts {
         let registry = self.lock();
         let [blocks, logs, hashes, whole] = registry.counts();
@@ -148,11 +148,12 @@ impl Filters {
         Counts { blocks, logs, transactions: hashes + whole, bytes, backlog_bytes }
     }
 
-    /// Waits until filters that are not polled any more are to be looked for. Cancel-safe: `due` is kept by who asks.
+    /// Waits until the next look for filters that are not polled any more. Cancel-safe: the caller
+    /// keeps `due`.
     pub(super) async fn idle(&self, due: &mut Instant) {
         let mut news = self.news.subscribe();
         while self.lock().is_empty() {
-            // The sender is here.
+            // The sender is in `self`, so this cannot fail.
             let _ = news.changed().await;
         }
         sleep_until(*due).await;
@@ -165,34 +166,35 @@ impl Filters {
         self.change_registry(|registry| registry.sweep(Instant::now()));
     }
 
-    /// What is wanted of logs, each once.
+    /// The criteria of all log filters, each once.
     pub(super) fn criteria(&self) -> Vec<Arc<Filter>> {
         self.lock().criteria().cloned().collect()
     }
 
-    /// Takes up how the chain changed: blocks that went, with their logs where those were told, and those that came.
+    /// Records a change of the chain: blocks that went, with their logs where those were told, and
+    /// blocks that came.
     pub(super) fn changed(&self, change: &Change, went: Vec<Went>, came: impl Iterator<Item = Arc<Block>>) {
         self.change_registry(|registry| registry.change(change, went, came));
         self.tell();
     }
 
-    /// The logs of a block were found, or `None` if they cannot be.
+    /// Records the logs of a block, or `None` if no node gives them.
     pub(super) fn found(&self, block: Hash, logs: Option<&Arc<[Log]>>) {
         self.change_registry(|registry| registry.found(block, logs));
         self.tell();
     }
 
-    /// Whoever wanted logs of the change of this number may lack some.
+    /// Drops the log filters that were told this change, for logs of it may be missing.
     pub(super) fn doubt(&self, change: u64) {
         self.change_registry(|registry| registry.doubt(change));
     }
 
-    /// A transaction, or its hash, waits for a block.
+    /// Records a transaction, or its hash, that waits for a block.
     fn heard(&self, full: bool, text: Arc<str>) {
         self.change_registry(|registry| registry.transaction(full, text));
     }
 
-    /// Nothing is told of the chain any more.
+    /// Drops the filters of blocks and logs: nothing is told of the chain any more.
     pub(super) fn give_up(&self) {
         self.change_registry(Registry::give_up);
     }
@@ -201,7 +203,7 @@ impl Filters {
         self.news.send_modify(|count| *count += 1);
     }
 
-    /// Does something to the registry, and what follows from it.
+    /// Changes the registry, then starts and ends feeds, and counts and logs what was dropped.
     fn change_registry<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
         let mut registry = self.lock();
         let state = |registry: &Registry| (registry.counts(), registry.bytes(), registry.backlog_bytes());
@@ -234,7 +236,8 @@ impl Filters {
         done
     }
 
-    /// Waits, for a moment, until what clients were shown is taken up, and until the logs that the filter may want are there.
+    /// Waits, for a moment, until the record has the block that clients were shown, and the logs
+    /// that the filter may want.
     async fn catch_up(&self, id: Option<SubscriptionId>) {
         let follower = &self.interest.follower;
         let (mut place, mut news) = (follower.place(), self.news.subscribe());
@@ -256,7 +259,7 @@ impl Filters {
                 && !std::mem::replace(&mut is_asked, true)
                 && let Some(active) = pool.snapshot().active
             {
-                pool.doubt(active);
+                pool.probe_now(active);
             }
             // Both arms are cancel-safe.
             let woken = timeout_at(until, async {
@@ -274,19 +277,20 @@ impl Filters {
         }
     }
 
-    /// Waits, for a moment, while an answer to a poll is on its way: what comes behind it is not told before.
+    /// Waits, for a moment, while an answer to another poll of the filter is on its way: later
+    /// entries are not told before it has left.
     async fn settled(&self, id: SubscriptionId) {
         if !self.lock().is_under_way(id) {
             return;
         }
         let (mut news, until) = (self.news.subscribe(), Instant::now() + SETTLEMENT);
-        // What is waited for is cancel-safe.
+        // `changed` is cancel-safe.
         while self.lock().is_under_way(id) && matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {}
     }
 
     async fn create(&self, kind: Kind, memory: &Arc<Account>) -> Result<Answer, Refusal> {
         let mut feed = None;
-        // Until it is there, it is counted as its client's.
+        // Until the filter is in the registry, its client's account holds it.
         let mut claim = memory.incoming();
         if let Kind::Logs { filter, .. } = &kind
             && filter.bytes() > SMALL
@@ -295,7 +299,8 @@ impl Filters {
         }
         let interested = match &kind {
             Kind::Blocks | Kind::Logs { .. } => {
-                // What happens from the answer on is heard, and nothing that clients were shown before.
+                // The filter is told what happens from its answer on, and nothing that clients were
+                // shown before.
                 let interested = Interested::new(&self.interest);
                 self.catch_up(None).await;
                 Some(interested)
@@ -311,13 +316,13 @@ impl Filters {
                 self.metrics.filter_refused(&self.interest.follower.pool().network, refusal.reason());
             })?;
         drop(feed);
-        // Whoever looks for idle ones may wait for the first.
+        // The task that sweeps may wait for the first filter.
         self.tell();
         Ok(Answer::made(&format!("\"{id}\"")))
     }
 
-    /// What a filter has not been told, in an answer of at most `longest` bytes.
-    async fn poll(&self, request: &Request<'_>, memory: &Account, longest: usize) -> Result<Answer, Refusal> {
+    /// What a filter has not been told, in an answer that fits into `room`.
+    async fn poll(&self, request: &Request<'_>, memory: &Account, room: AnswerRoom) -> Result<Answer, Refusal> {
         let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;
         let kind = self.change_registry(|registry| registry.kind(id, true, Instant::now())).ok_or(Refusal::NoFilter)?;
@@ -326,9 +331,9 @@ impl Filters {
         if matches!(kind, Kind::Blocks | Kind::Logs { .. }) {
             self.catch_up(Some(id)).await;
         }
-        // Nothing is waited for from here on: whoever leaves before has taken nothing.
-        let ever = longest.saturating_sub(request.id.map_or(0, <[u8]>::len) + FRAME).min(memory.limit() / SHARE);
-        let most = Most { usual: USUAL.min(ever / PART), ever };
+        // No await from here on: a client that leaves before this has taken nothing.
+        let frame = request.id.map_or(0, <[u8]>::len) + FRAME;
+        let most = Most::of(room, frame, memory.limit() / SHARE);
         let taken = self.change_registry(|registry| registry.take(id, most, Instant::now()));
         let Taken { news, from } = taken.ok_or(Refusal::NoFilter)?;
         let result = match news {
@@ -336,7 +341,8 @@ impl Filters {
             News::Texts(texts) => list(texts.iter()),
         };
         let mut answer = Answer::made(&result);
-        // An answer without news cannot be missed, and another that begins where it does may be under way.
+        // An answer without news cannot be missed, and an answer with news may be under way from
+        // the same position.
         if result != "[]" {
             let me = self.me.clone();
             answer.expect(Receipt::new(move |has_left| {
@@ -349,10 +355,11 @@ impl Filters {
         Ok(answer)
     }
 
-    /// Ends a filter, behind the polls that came before: a client polls once more and ends it in one batch.
+    /// Ends a filter, behind the polls that came before: some clients poll once more and end the
+    /// filter in one batch.
     async fn end(&self, id: SubscriptionId) -> bool {
         let (mut news, until) = (self.news.subscribe(), Instant::now() + PATIENCE + SETTLEMENT);
-        // What is waited for is cancel-safe.
+        // `changed` is cancel-safe.
         while self.lock().is_polled(id) && matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {}
         self.change_registry(|registry| registry.end(id, Instant::now()))
     }
@@ -366,9 +373,9 @@ impl Filters {
         }
     }
 
-    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, longest: usize) -> Result<Kept, Refusal> {
+    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, room: AnswerRoom) -> Result<Kept, Refusal> {
         let made = match &*request.method {
-            // Nobody would know the filter.
+            // Without an id there is no answer, so no client would know the filter.
             "eth_newFilter" | "eth_newBlockFilter" | "eth_newPendingTransactionFilter" if request.id.is_none() => {
                 Answer::made("null")
             }
@@ -383,7 +390,7 @@ impl Filters {
             "eth_newPendingTransactionFilter" => {
                 self.create(Kind::Transactions { full: words::is_full(request)? }, memory).await?
             }
-            "eth_getFilterChanges" => self.poll(request, memory, longest).await?,
+            "eth_getFilterChanges" => self.poll(request, memory, room).await?,
             "eth_getFilterLogs" => return Ok(Kept::Logs(self.past(words::id(request)?)?)),
             _ => {
                 let ended = match words::id(request)? {
@@ -397,14 +404,19 @@ impl Filters {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        // Every change is whole, so a panic elsewhere cannot have spoilt it.
+        // The registry is consistent at every moment, so a panic elsewhere cannot have spoilt it.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Keeper for Filters {
-    fn answer<'a>(&'a self, request: &'a Request<'a>, memory: &'a Arc<Account>, longest: usize) -> BoxFuture<'a, Kept> {
-        Box::pin(async move { self.respond(request, memory, longest).await.unwrap_or_else(Kept::Refused) })
+    fn answer<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        memory: &'a Arc<Account>,
+        room: AnswerRoom,
+    ) -> BoxFuture<'a, Kept> {
+        Box::pin(async move { self.respond(request, memory, room).await.unwrap_or_else(Kept::Refused) })
     }
 }
 

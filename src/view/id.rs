@@ -7,8 +7,8 @@ use std::fmt;
 pub struct SubscriptionId(u128);
 
 impl SubscriptionId {
-    /// An id that nobody has, as far as chance can see to it. Its first digit is not 0, so that clients that take it for a number write
-    /// it as it is.
+    /// An id that nobody has, as far as chance can see to it. Its first digit is not 0, so that
+    /// clients that take it for a number write it as it is.
     pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
         Self(random.u128(1 << 124..))
     }
@@ -17,7 +17,8 @@ impl SubscriptionId {
         Self(bits)
     }
 
-    /// Reads an id as a client writes it: as a number in `0x`-hex, with any zeros before it. `None` for what cannot be one of ours.
+    /// Reads an id as a client writes it: as a number in `0x`-hex, with any zeros before it. `None`
+    /// for what cannot be one of ours.
     pub fn read(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("0x")?.trim_start_matches('0');
         let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());

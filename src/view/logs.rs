@@ -235,7 +235,8 @@ impl Logs {
         }
     }
 
-    /// A block is canonical no longer: what is to be told of its logs, the last one first, if they were told.
+    /// A block is canonical no longer: what is to be told of its logs, the last one first, if they
+    /// were told.
     fn take_back(&mut self, block: Hash) -> Option<Telling<Log>> {
         self.forget(block);
         let telling = self.ledger.remove(block)?;

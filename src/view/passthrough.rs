@@ -1,9 +1,13 @@
-//! Subscriptions to what the chain does not tell: all clients with the same wish share one at one node.
+//! Subscriptions to what the chain does not tell: all clients with the same wish share one at one
+//! node.
 //!
-//! A task for each wish that somebody has holds the subscription to the node that serves the calls, as far as that has a link. A new one
-//! runs before the old one is left, for a while beside it, and what both tell is told once. A client has its place before a node has
-//! granted anything, and hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is told that of the node
-//! that it is at, once that has told it. What no node told while none was linked is not made up. The link asks for it again on each connection, and the task ends with the last client.
+//! A task for each wish that somebody has holds the subscription to the node that serves the calls,
+//! as far as that has a link. A new one runs before the old one is left, for a while beside it, and
+//! what both tell is told once. A client has its place before a node has granted anything, and
+//! hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is
+//! told that of the node that it is at, once that has told it. What no node told while none was
+//! linked is not made up. The link asks for it again on each connection, and the task ends with the
+//! last client.
 
 mod claim;
 mod overlap;
@@ -26,7 +30,7 @@ use self::{
     relay::Relay,
 };
 use super::{
-    audience::{Audience, Seat},
+    audience::{Audience, Membership},
     courier::Couriers,
     mailbox::Mailbox,
     refused::Refused,
@@ -61,9 +65,10 @@ struct Open {
 }
 
 /// A client's place with a topic.
-pub(super) type Joined = (Seat<()>, Arc<Topic>, Option<Claim>);
+pub(super) type Joined = (Membership<()>, Arc<Topic>, Option<Claim>);
 
-/// The wishes that every wallet and library has, as they are sent to nodes: the limits on different ones do not hold for them.
+/// The wishes that every wallet and library has, as they are sent to nodes: the limits on different
+/// ones do not hold for them.
 fn usual(method: &str, params: &[u8]) -> Option<&'static [u8]> {
     const USUAL: [&[u8]; 4] = [
         br#"["syncing"]"#,
@@ -120,8 +125,9 @@ impl Topics {
         self.pools.borrow().clone()
     }
 
-    /// A place with the topic of this wish, once a node has granted it. What comes of it is heard there from the beginning, before the
-    /// client can know that it is granted: nodes tell the first thing at once. To be called on the thread that serves the client.
+    /// A place with the topic of this wish, once a node has granted it. What comes of it is heard
+    /// there from the beginning, before the client can know that it is granted: nodes tell the
+    /// first thing at once. To be called on the thread that serves the client.
     pub(super) async fn open(
         &self,
         method: &str,
@@ -157,7 +163,7 @@ impl Topics {
         method: &str,
         params: &[u8],
         mailbox: &Arc<Mailbox>,
-        expect: impl Fn(&Arc<Audience<()>>) -> Seat<()>,
+        expect: impl Fn(&Arc<Audience<()>>) -> Membership<()>,
     ) -> Result<Joined, Refused> {
         let usual = usual(method, params);
         let params = usual.map_or_else(|| Bytes::copy_from_slice(params), Bytes::from_static);
@@ -185,7 +191,7 @@ impl Topics {
             }
         }
         let audience = Audience::new("other", self.couriers.clone(), self.metrics.clone());
-        let seat = expect(&audience);
+        let membership = expect(&audience);
         let (settled, state) = watch::channel(State::Asked);
         let relay = Relay::new(wish.clone(), self.pools.borrow().clone(), audience.clone(), settled);
         let mut task = JoinSet::new();
@@ -193,7 +199,7 @@ impl Topics {
         let topic = Arc::new(Topic { audience, state, _task: task });
         open.topics.insert(wish, Arc::downgrade(&topic));
         let claim = claim(&topic)?;
-        Ok((seat, topic, claim))
+        Ok((membership, topic, claim))
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -1,4 +1,5 @@
-//! The binary as a process of its own: its file, its log, its signals, and what the system says of it.
+//! The binary as a process of its own: its file, its log, its signals, and what the system says of
+//! it.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -44,7 +45,7 @@ impl Binary {
         Self::spawn(command, file)
     }
 
-    /// Runs the pretend network with free ports. What it prints is in the log, too.
+    /// Runs the pretend network with free ports. Its output is in the log, too.
     pub fn dev(more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
         command.arg("dev").stdout(Stdio::piped());
@@ -146,7 +147,7 @@ impl Drop for Binary {
             let log = self.log.0.lock().map(|log| log.clone()).unwrap_or_default();
             eprintln!("the process wrote at last:\n{}", &log[log.len().saturating_sub(2000)..]);
         }
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.file);

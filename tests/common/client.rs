@@ -39,13 +39,13 @@ impl Response {
 pub enum Broken {
     /// The connection ended, after so many bytes of the response.
     Closed(usize),
-    /// It was reset.
+    /// A reset.
     Reset,
-    /// What came is no HTTP.
+    /// Bytes that are no HTTP.
     Garbage(String),
 }
 
-/// One connection.
+/// A connection.
 pub struct Client<S = TcpStream> {
     pub io: S,
     pub read: Vec<u8>,

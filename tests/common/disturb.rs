@@ -1,4 +1,4 @@
-//! What befalls the nodes of a [`Scene`] by chance. The last of them is spared the most of it, so
+//! Accidents of the nodes of a [`Scene`]. The last of them is spared the most of it, so
 //! that there is always a node that can serve.
 
 use fastrand::Rng;
@@ -6,7 +6,7 @@ use steadfast::devnet::Fault;
 
 use super::scene::{Reach, Scene};
 
-/// One thing happens to one node, to all of them, or to the chain.
+/// An accident of one node, of all of them, or of the chain.
 pub async fn disturb(scene: &Scene, reaches: &[Reach], rng: &mut Rng) {
     let nodes = reaches.len();
     match rng.u8(..12) {

@@ -55,7 +55,8 @@ pub async fn until_active(scene: &Scene, node: &str, deadline: Instant) -> Optio
     None
 }
 
-/// What clients that poll for the block number saw: when each call was made, how long it took, and the height.
+/// The view of clients that poll for the block number: when each call was made, how long it took,
+/// and the height.
 pub type Seen = Arc<Mutex<Vec<(Instant, Duration, u64)>>>;
 
 /// Clients that ask for the block number every 20 ms and do not stand for one that falls.

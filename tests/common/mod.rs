@@ -1,4 +1,5 @@
-//! What the tests of the promises share: a proxy over given nodes, a client that speaks raw HTTP, a node that does as it is told.
+//! Shared by the tests of the promises: a proxy over given nodes, a client that speaks raw HTTP, a
+//! node that does as it is told.
 #![allow(
     dead_code,
     unreachable_pub,

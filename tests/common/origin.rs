@@ -29,7 +29,7 @@ type Act = Box<dyn FnOnce(BoxStream) -> Pin<Box<dyn Future<Output = Option<BoxSt
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 type Wrap = dyn Fn(BoxStream) -> Pin<Box<dyn Future<Output = Option<BoxStream>> + Send>> + Send + Sync;
 
-/// One request as it came.
+/// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Request line and fields, without the blank line.
@@ -80,7 +80,7 @@ pub fn with_id(text: &str, id: &str) -> String {
     [&text[..start], id, &text[start + own.len()..]].concat()
 }
 
-/// What to do about a request.
+/// The reaction to a request.
 pub enum Reply {
     /// Write these bytes and go on.
     Bytes(Vec<u8>),
@@ -142,7 +142,7 @@ pub struct Origin {
 struct Shared {
     script: Box<Script>,
     wrap: Option<Box<Wrap>>,
-    /// What everything is answered with, probes too.
+    /// The answer to everything, probes too.
     ailment: Mutex<Option<Vec<u8>>>,
     mute: AtomicBool,
     hang_up: Notify,
@@ -232,7 +232,8 @@ impl Origin {
         self.shared.head.clone()
     }
 
-    /// From now on everything is answered with these bytes, probes too; `None`: with nothing amiss again.
+    /// From now on everything is answered with these bytes, probes too; `None`: with nothing amiss
+    /// again.
     pub fn ail(&self, bytes: Option<Vec<u8>>) {
         *self.shared.ailment.lock().unwrap() = bytes;
     }
@@ -269,7 +270,8 @@ impl Drop for Origin {
     }
 }
 
-/// A chain that these nodes follow in step, a block every two seconds; it stands still when the task is dropped.
+/// A chain that these nodes follow in step, a block every two seconds; it stands still when the
+/// task is dropped.
 pub fn chain<'a>(origins: impl IntoIterator<Item = &'a Origin>) -> JoinSet<()> {
     let heads: Vec<_> = origins.into_iter().map(Origin::head).collect();
     JoinSet::from_iter([async move {

@@ -20,7 +20,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts with `settings` (TOML, without addresses) and waits until every node of it was heard or given up.
+    /// Starts with `settings` (TOML, without addresses) and waits until every node of it was heard
+    /// or given up.
     pub async fn start(settings: &str) -> Self {
         let proxy = Self::launch(settings).await;
         until("a node serves", async || proxy.side().await["active"].is_string()).await;
@@ -51,12 +52,12 @@ impl Proxy {
         Ws::dial(self.addr()).await
     }
 
-    /// One call on a connection of its own.
+    /// A call on a connection of its own.
     pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.client().await.post(body).await
     }
 
-    /// What the operator's side answers.
+    /// The answer of the operator's side.
     pub async fn admin(&self, request: &str) -> Response {
         let mut client = Client::connect(self.app.admin_addr()).await;
         client
@@ -70,7 +71,7 @@ impl Proxy {
         self.admin("GET /status").await.json()["networks"][0]["el"].take()
     }
 
-    /// What `/status` says of a node.
+    /// A node in `/status`.
     pub async fn node(&self, name: &str) -> Value {
         let side = self.side().await;
         let nodes = side["nodes"].as_array().unwrap();

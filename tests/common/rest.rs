@@ -1,4 +1,5 @@
-//! A consensus node over raw TCP: it answers probes as a well one would, and everything else as an async script says.
+//! A consensus node over raw TCP: it answers probes as a well one would, and everything else as an
+//! async script says.
 
 use std::{
     future::Future,
@@ -20,7 +21,7 @@ use super::{proxy::Proxy, until};
 
 type Script = dyn Fn(Exchange) -> Pin<Box<dyn Future<Output = Option<Exchange>> + Send>> + Send + Sync;
 
-/// One request as it came.
+/// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
@@ -412,7 +413,7 @@ pub async fn over(list: &[&Node], more: &str) -> Proxy {
     proxy
 }
 
-/// What `/status` says of the consensus node.
+/// The consensus node in `/status`.
 pub async fn status(proxy: &Proxy, name: &str) -> Value {
     let side = proxy.admin("GET /status").await.json()["networks"][0]["cl"].take();
     let nodes = side["nodes"].as_array().unwrap();
@@ -424,7 +425,7 @@ pub async fn until_verdict(proxy: &Proxy, name: &str, verdict: &str) {
     until(&format!("{name} is {verdict}"), async || status(proxy, name).await["verdict"] == verdict).await;
 }
 
-/// One request on a connection of its own.
+/// A request on a connection of its own.
 pub async fn ask(proxy: &Proxy, method: &str, target: &str) -> super::client::Response {
     send(proxy, request(method, target, "", "")).await
 }

@@ -1,4 +1,5 @@
-//! A proxy before a pretend network, all of it in memory and under a clock that only moves when nothing else can.
+//! A proxy before a pretend network, all of it in memory and under a clock that only moves when
+//! nothing else can.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,8 +60,8 @@ pub struct Scene {
     seed: u64,
 }
 
-/// Runs `scene` on a runtime of its own, with a paused clock, no I/O, and dice that fall as `seed` says: tokio throws them to be fair
-/// among tasks that wait for one thing.
+/// Runs `scene` on a runtime of its own, with a paused clock, no I/O, and dice that fall as `seed`
+/// says: tokio throws them to be fair among tasks that wait for one thing.
 pub fn play<T>(seed: u64, scene: impl Future<Output = T>) -> T {
     let seed = RngSeed::from_bytes(&seed.to_le_bytes());
     let mut runtime = runtime::Builder::new_current_thread();
@@ -111,7 +112,8 @@ impl Scene {
         sleep_until(self.start + Duration::from_millis(millis)).await;
     }
 
-    /// A plan for a witness that calls until `calls_until` and listens until `end`, both in milliseconds from the start.
+    /// A plan for a witness that calls until `calls_until` and listens until `end`, both in
+    /// milliseconds from the start.
     pub fn plan(&self, number: usize, calls_until: u64, end: u64) -> Plan {
         let chain = self.devnet.chain().clone();
         let contract = chain.contracts()[number % chain.contracts().len()].to_string();
@@ -123,7 +125,8 @@ impl Scene {
             calls_until: self.start + Duration::from_millis(calls_until),
             end: self.start + Duration::from_millis(end),
             patience: Duration::from_secs(10),
-            // One that wants everything has every block asked for, so under some seeds there is none among a few clients.
+            // A client that wants everything has every block asked for, so under some seeds there
+            // is none among a few clients.
             filter: match (number as u64 + self.seed) % 5 {
                 0 => json!({}),
                 1 | 2 => json!({ "address": contract }),
@@ -156,7 +159,8 @@ impl Scene {
         task
     }
 
-    /// Waits for all witnesses, and holds what they heard against the network's chain. Call it when no fault is left.
+    /// Waits for all witnesses, and holds what they heard against the network's chain. Call it when
+    /// no fault is left.
     pub async fn settle(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some(done) = self.witnesses.join_next().await {

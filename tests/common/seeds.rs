@@ -14,8 +14,8 @@ pub fn seeds(usual: Range<u64>) -> Range<u64> {
     range.unwrap_or_else(|| panic!("STEADFAST_SEEDS is FROM..TO, not {text:?}"))
 }
 
-/// Runs each of `seeds`, and gives what came of it to `take`, on the thread that ran it. The first failure is told with its seed, and
-/// ends all.
+/// Runs each of `seeds`, and gives what came of it to `take`, on the thread that ran it. The first
+/// failure is told with its seed, and ends all.
 pub fn each<T>(seeds: Range<u64>, run: fn(u64) -> T, take: impl Fn(T) + Sync) {
     let next = AtomicU64::new(seeds.start);
     thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! A network that is only memory: what listens and what dials meet in it, and time is whatever the runtime says.
+//! A network that is only memory: what listens and what dials meet in it, and time is whatever the
+//! runtime says.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -77,7 +78,8 @@ impl Net {
         Ok(near)
     }
 
-    /// From now on no dial comes about for want of something here, with this error number of the system; `None`: all is there.
+    /// From now on no dial comes about for want of something here, with this error number of the
+    /// system; `None`: all is there.
     pub fn exhaust(&self, errno: Option<i32>) {
         self.0.lock().unwrap().exhausted = errno;
     }
@@ -183,7 +185,8 @@ impl Proxy {
         Self { app, net: net.clone(), settings }
     }
 
-    /// A proxy before primaries `el-1`, `el-2`, … at these URLs, all of them up, with `more` settings behind.
+    /// A proxy before primaries `el-1`, `el-2`, … at these URLs, all of them up, with `more`
+    /// settings behind.
     pub async fn over<'a>(net: &Net, urls: impl IntoIterator<Item = &'a str>, more: &str) -> Self {
         let proxy = Self::launch(net, &[proxy::nodes(urls), more.to_owned()].concat()).await;
         until("every node is up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;
@@ -217,7 +220,7 @@ impl Proxy {
         Ws::open(self.client().await.io, "/").await
     }
 
-    /// One call on a connection of its own.
+    /// A call on a connection of its own.
     pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.client().await.post(body).await
     }
@@ -236,7 +239,7 @@ impl Proxy {
         client.response().await
     }
 
-    /// What `/status` says of a node of the first network's execution side.
+    /// A node of the first network's execution side in `/status`.
     pub async fn node(&self, name: &str) -> Value {
         let side = self.side().await;
         let nodes = side["nodes"].as_array().unwrap();

@@ -1,4 +1,5 @@
-//! A WebSocket client that trusts nobody: it subscribes, calls without pause, and holds everything that it hears against the promises.
+//! A WebSocket client that trusts nobody: it subscribes, calls without pause, and holds everything
+//! that it hears against the promises.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -17,10 +18,10 @@ use tokio_tungstenite::{
 
 use super::SOON;
 
-/// What the pretend nodes answer to `eth_gasPrice`.
+/// The pretend nodes' answer to `eth_gasPrice`.
 pub const GAS_PRICE: &str = "0x3b9aca00";
 
-/// What a witness is to do.
+/// The task of a witness.
 #[derive(Clone)]
 pub struct Plan {
     /// Its number among the witnesses.
@@ -48,16 +49,17 @@ pub struct Plan {
     pub tip: std::sync::Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// What a witness heard.
+/// The news that a witness heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What came, with the moment since the start.
+    /// The messages, each with its moment since the start.
     pub lines: Vec<(Duration, String)>,
     /// The headers of the chain as told, oldest first: number and hash.
     pub heads: Vec<(u64, String)>,
     /// The logs that stand, in their order: number and hash of the block, and the place in it.
     pub logs: Vec<(u64, String, u64)>,
-    /// The network's height when the subscriptions were answered: from the next block on, nothing may be missing.
+    /// The network's height when the subscriptions were answered: from the next block on, nothing
+    /// may be missing.
     pub since: u64,
     /// Notifications, of heads and of logs.
     pub notified: (usize, usize),
@@ -70,7 +72,7 @@ pub struct Report {
     pub quiet: Duration,
 }
 
-/// What a call should be answered with.
+/// The right answer to a call.
 enum Expected {
     Result(String),
     Block(String),
@@ -320,7 +322,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Witness<S> {
 }
 
 impl Plan {
-    /// Whether a block with this bloom filter may have logs that its filter wants: an address, or alternatives of the first topic.
+    /// Whether a block with this bloom filter may have logs that its filter wants: an address, or
+    /// alternatives of the first topic.
     pub fn may_want(&self, bloom: &Bloom) -> bool {
         let has = |value: &Value| {
             let hex = value.as_str().unwrap().trim_start_matches("0x");
@@ -337,7 +340,8 @@ impl Plan {
 }
 
 impl Report {
-    /// Holds what stands at the end against the canonical `heads` (number and hash) and `logs` of the network.
+    /// Holds what stands at the end against the canonical `heads` (number and hash) and `logs` of
+    /// the network.
     pub fn settle(&self, name: &str, heads: &[(u64, String)], logs: &[(u64, String, u64)]) {
         if self.closed.is_some() {
             return;
@@ -360,14 +364,15 @@ impl Report {
             ours.len(),
             expected.len()
         );
-        // What came of blocks before that is the chain's too.
+        // Earlier news of blocks is the chain's too.
         for log in &self.logs {
             assert!(logs.contains(log), "{name}: {log:?} does not stand");
         }
     }
 }
 
-/// Whether the text is a batch of these answers, with their ids byte for byte, wherever in them a node had none written.
+/// Whether the text is a batch of these answers, with their ids byte for byte, wherever in them a
+/// node had none written.
 fn is_batch(text: &str, answers: &[String]) -> bool {
     let expected = format!("[{}]", answers.join(","));
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();

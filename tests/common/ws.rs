@@ -1,4 +1,5 @@
-//! A WebSocket client: calls, subscriptions and what comes of them, each wait with a deadline; and raw frames for what no library sends.
+//! A WebSocket client: calls, subscriptions and what comes of them, each wait with a deadline; and
+//! raw frames for what no library sends.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
@@ -19,7 +20,7 @@ use tokio_tungstenite::{
 
 use super::{SOON, client::Client, client::call};
 
-/// One connection.
+/// A connection.
 pub struct Ws<S = TcpStream> {
     pub socket: WebSocketStream<S>,
     /// Notifications that came while an answer was awaited.
@@ -113,7 +114,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         (params["subscription"].as_str().unwrap().to_owned(), params["result"].take())
     }
 
-    /// The code and the reason with which the connection is closed; what comes before is passed over.
+    /// The code and the reason with which the connection is closed; what comes before is passed
+    /// over.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
@@ -146,7 +148,7 @@ pub fn upgrade(path: &str, headers: &str) -> String {
     )
 }
 
-/// What the request of [`upgrade`] must be accepted with.
+/// The answer that accepts the request of [`upgrade`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A frame as a client writes it: the first byte is flags and opcode.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cucumber::{gherkin::Step, given, then, when};
 use reqwest::Method;
 use serde_json::{Value, json};
-use steadfast::{devnet::Fault, domain::verdict::Layer};
+use steadfast::{devnet::Fault, domain::layer::Layer};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::{Named, Proxy, SOON, eventually, reply};

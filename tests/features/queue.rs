@@ -5,7 +5,7 @@ use std::time::Duration;
 use cucumber::{then, when};
 use reqwest::Method;
 use serde_json::json;
-use steadfast::domain::verdict::Layer;
+use steadfast::domain::layer::Layer;
 use tokio::time::timeout;
 
 use crate::{

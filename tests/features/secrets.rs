@@ -1,7 +1,7 @@
 //! What must never be shown.
 
 use cucumber::{given, then, when};
-use steadfast::{devnet::Fault, domain::verdict::Layer};
+use steadfast::{devnet::Fault, domain::layer::Layer};
 use tokio::time::timeout;
 
 use crate::world::{Named, Proxy, SOON, eventually};

@@ -8,7 +8,7 @@ use std::{
 
 use cucumber::{given, then, when};
 use serde_json::{Value, json};
-use steadfast::{devnet::Fault, domain::verdict::Layer};
+use steadfast::{devnet::Fault, domain::layer::Layer};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{

@@ -14,7 +14,7 @@ use steadfast::{
     app::{App, World as Around},
     config::Config,
     devnet::{Devnet, Node, Options},
-    domain::verdict::Layer,
+    domain::layer::Layer,
     net::tcp::Tcp,
 };
 use tokio::{

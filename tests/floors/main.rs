@@ -1,9 +1,12 @@
-//! Holds `src/` to the floors of the house: a module imports only from lower floors, sockets live in `net`, files stay small.
+//! Holds `src/` to the floors of the house: a module imports only from lower floors, sockets live
+//! in `net`, files stay small.
 //!
-//! It reads the sources as text. What only a compiler sees (a re-export that carries a name upstairs, a macro that expands to a
-//! path) it does not.
+//! The sources are read as text. A re-export that carries a name upstairs, or a macro that expands
+//! to a path, is seen by a compiler only.
 
+mod limits;
 mod source;
+mod words;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -21,17 +24,18 @@ const FLOORS: &[&[&str]] = &[
     &["door"],
 ];
 
-/// What stands above all floors, and may import anything.
+/// Modules above all floors, which may import anything.
 const ROOF: &[&str] = &["app", "cli", "main"];
 
-/// What stands beside the house, with all that it may import. Only the roof and tests import it.
+/// Modules beside the house, with all that each may import. Only the roof and tests import it.
 const BESIDE: &[(&str, &[&str])] = &[("devnet", &["domain", "net"])];
 
-/// Rooms within a module that are siblings too. What they share lies in their parent, or in a room that is not named here.
+/// Rooms within a module that are siblings too. Shared things lie in their parent, or in a room
+/// that is not named here.
 const ROOMS: &[(&str, &[&str])] =
     &[("door", &["http", "ws", "beacon", "admin"]), ("view", &["heads", "logs", "passthrough"])];
 
-/// What a module must not touch: where the rule holds, the paths, the reason.
+/// Paths that a module must not touch: where the rule holds, the paths, the reason.
 const OUT_OF_BOUNDS: &[(Where, &[&str], &str)] = &[
     (
         Where::In("domain"),
@@ -70,7 +74,8 @@ enum Where {
     NotIn(&'static [&'static str]),
 }
 
-/// Known breaches: file, what it imports, why that is right. One that is no longer there must go from this list.
+/// Known breaches: file, what it imports, why that is right. A breach that is no longer there must
+/// go from this list.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 /// The most lines of a source file: beyond it, the file has two nouns.
@@ -110,7 +115,7 @@ fn breaches(sources: &[Source], exceptions: &[(&str, &str, &str)]) -> Vec<String
     found
 }
 
-/// What is wrong with `reference` in the top-level module `home`, if anything.
+/// The complaint about `reference` in the top-level module `home`, if there is one.
 fn judge(home: &str, reference: &Reference) -> Option<String> {
     let path = &*reference.path;
     let Some(inside) = path.strip_prefix("crate") else { return out_of_bounds(home, path) };
@@ -141,8 +146,8 @@ fn judge(home: &str, reference: &Reference) -> Option<String> {
     (!allowed).then(|| format!("{} must not import {}: `{path}`", place(home), place(target)))
 }
 
-/// What is wrong when something in the module `home` imports its room `target`: siblings do not import each other, and what they
-/// share does not import them.
+/// The complaint when an item of the module `home` imports its room `target`: siblings do not
+/// import each other, and their shared rooms do not import them.
 fn neighbours(home: &str, from: &[String], target: &str) -> Option<String> {
     let (_, rooms) = ROOMS.iter().find(|(name, _)| *name == home)?;
     let room = from.get(1)?;
@@ -210,7 +215,7 @@ fn the_sources_keep_to_their_floors() {
     assert!(found.is_empty(), "{} breaches of the floors:\n{}", found.len(), found.join("\n"));
 }
 
-/// What the rules say of one file.
+/// The complaints about one file.
 fn said_of(path: &str, text: &str) -> Vec<String> {
     breaches(&[Source::read(path, text)], &[])
 }
@@ -226,7 +231,7 @@ fn a_module_may_import_from_below() {
         ("src/cli/dev.rs", "use crate::devnet::Devnet; use reqwest::Client;"),
         ("src/devnet/serve.rs", "use crate::net::Listen; use super::hash; pub(crate) fn f() {}"),
         ("src/net/tcp.rs", "use tokio::net::TcpStream;"),
-        ("src/pool/board.rs", "use super::*; mod tests { use super::*; use crate::devnet::Devnet; }"),
+        ("src/pool/state.rs", "use super::*; mod tests { use super::*; use crate::devnet::Devnet; }"),
         (
             "src/domain/hex.rs",
             "use std::net::IpAddr; // crate::net, tokio\nconst A: &str = \"crate::pool::x tokio::net\";",
@@ -256,12 +261,12 @@ fn a_breach_is_found_with_its_file_and_line() {
         ),
         ("src/net.rs", "use super::pool::Pool;", "1: net (floor 2) must not import pool (floor 3)"),
         (
-            "src/pool/board.rs",
+            "src/pool/state.rs",
             "mod a { mod b { use super::super::super::super::call; } }",
             "1: pool (floor 3) must not import call",
         ),
         (
-            "src/pool/board.rs",
+            "src/pool/state.rs",
             "fn f(x: &'a str) -> Vec<crate::door::Door> {}",
             "1: pool (floor 3) must not import door (floor 7)",
         ),

@@ -1,6 +1,9 @@
-//! A source file as the floors see it: the paths that it names, each made absolute.
+//! A source file as the floors see it: the paths that the file names, each made absolute, and its
+//! comments.
 
-/// One source file.
+use std::collections::BTreeSet;
+
+/// A source file.
 pub(crate) struct Source {
     /// Its path from the package's root.
     pub(crate) path: String,
@@ -8,9 +11,25 @@ pub(crate) struct Source {
     pub(crate) lines: usize,
     /// Every path named in it, `use` trees taken apart. Plain local names are among them.
     pub(crate) references: Vec<Reference>,
-    /// What puts modules where this reading does not look.
+    /// Attributes and macros that put modules where this reading does not look.
     pub(crate) unreadable: Vec<Unreadable>,
+    /// Its line comments, in order.
+    pub(crate) comments: Vec<Comment>,
+    /// The names of its tests.
+    pub(crate) tests: Vec<String>,
+    /// The lines that hold code.
+    pub(crate) code_lines: usize,
     module: Vec<String>,
+}
+
+/// A line comment.
+pub(crate) struct Comment {
+    /// The line, from 1.
+    pub(crate) line: usize,
+    /// Columns of that line.
+    pub(crate) columns: usize,
+    /// With its slashes.
+    pub(crate) text: String,
 }
 
 /// A path that is named somewhere.
@@ -29,7 +48,7 @@ pub(crate) struct Reference {
 pub(crate) struct Unreadable {
     /// The line, from 1.
     pub(crate) line: usize,
-    /// What it is.
+    /// Its name.
     pub(crate) what: &'static str,
 }
 
@@ -41,14 +60,21 @@ impl Source {
         if module.last().is_some_and(|last| last == "mod") || module == ["lib"] {
             module.pop();
         }
+        let (comments, tokens): (Vec<Token>, Vec<Token>) = tokens(text).into_iter().partition(Token::is_comment);
+        let columns: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+        let code_lines: BTreeSet<usize> = tokens.iter().map(|token| token.line).collect();
+        let comment = |Token { line, text }| Comment { line, columns: columns[line - 1], text };
         let mut source = Self {
             path: path.to_owned(),
-            lines: text.lines().count(),
+            lines: columns.len(),
             references: Vec::new(),
             unreadable: Vec::new(),
+            comments: comments.into_iter().map(comment).collect(),
+            tests: tests(&tokens),
+            code_lines: code_lines.len(),
             module,
         };
-        source.walk(&tokens(text));
+        source.walk(&tokens);
         source
     }
 
@@ -107,7 +133,26 @@ impl Source {
     }
 }
 
-/// Reads the path, or the `use` tree, that starts at `at`: into `named` go all that it names, and where it ends is returned.
+/// The names of the functions behind `#[test]` and `#[tokio::test(…)]`.
+fn tests(tokens: &[Token]) -> Vec<String> {
+    let word = |at: usize| tokens.get(at).map_or("", |token| &*token.text);
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for at in 0..tokens.len() {
+        match word(at) {
+            "#" => is_test |= word(at + 2) == "test" || (word(at + 2) == "tokio" && word(at + 4) == "test"),
+            "fn" if is_test => {
+                names.push(word(at + 1).to_owned());
+                is_test = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Reads the path, or the `use` tree, that starts at `at`: into `named` go all that it names, and
+/// where it ends is returned.
 fn path(tokens: &[Token], mut at: usize, steps: &mut Vec<String>, named: &mut Vec<(usize, Vec<String>)>) -> usize {
     let start = steps.len();
     let mut line = tokens[at].line;
@@ -140,7 +185,8 @@ fn path(tokens: &[Token], mut at: usize, steps: &mut Vec<String>, named: &mut Ve
     at
 }
 
-/// `steps` as seen from the module `from`: of this crate and absolute, or else as it is. None if empty.
+/// `steps` as seen from the module `from`: of this crate and absolute, or else as it is. None if
+/// empty.
 fn absolute(from: &[String], steps: &[String]) -> Option<String> {
     let mut at = match steps.first()?.as_str() {
         "crate" | "steadfast" => Vec::new(),
@@ -167,9 +213,14 @@ impl Token {
     fn is_word(&self) -> bool {
         self.text.starts_with(|first: char| first == '_' || first.is_alphabetic())
     }
+
+    fn is_comment(&self) -> bool {
+        self.text.starts_with("//")
+    }
 }
 
-/// Words, `::` and single marks; comments, texts, numbers and lifetimes left out.
+/// Words, `::`, single marks and line comments; block comments, texts, numbers and lifetimes are
+/// left out.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let peek = |at: usize| chars.get(at).copied().unwrap_or('\0');
@@ -184,6 +235,7 @@ fn tokens(text: &str) -> Vec<Token> {
                 while at < chars.len() && peek(at) != '\n' {
                     at += 1;
                 }
+                token = Some(chars[start..at].iter().collect());
             }
             '/' if peek(at + 1) == '*' => at = after_comment(&chars, at),
             '"' => at = after_text(&chars, at + 1),

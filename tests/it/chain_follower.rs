@@ -12,7 +12,7 @@ use crate::common::{proxy::config, sim::Net, until};
 use steadfast::{
     chain::{Block, Change, Follower, Running},
     devnet::{Devnet, Fault, Options},
-    domain::verdict::Layer,
+    domain::layer::Layer,
     metrics::Metrics,
     net::Dial,
     pool::{self, Pool, node::Node},
@@ -300,7 +300,7 @@ async fn who_begins_to_listen_hears_of_every_block_from_then_on() {
         sleep(Duration::from_secs(2)).await;
         let before = stage.changes().len();
         stage.devnet.chain().mine(5);
-        stage.pool.doubt(0);
+        stage.pool.probe_now(0);
         let known = loop {
             yield_now().await;
             let head = stage.pool.snapshot().nodes[0].head.as_ref().unwrap().number;

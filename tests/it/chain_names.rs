@@ -1,4 +1,5 @@
-//! What a network is called is answered from what the pool knows, at once and on every door: no node is asked for it.
+//! A network's names are answered from the pool's knowledge, at once and on every door: no node is
+//! asked for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,13 +26,14 @@ async fn network(fault: Option<Fault>, more: &str) -> (Net, Devnet, Proxy) {
     (net, devnet, proxy)
 }
 
-/// Clients' calls of `method` that reached the node: the pool's own ones for the chain come with its probes only.
+/// Clients' calls of `method` that reached the node: the pool's own ones for the chain come with
+/// its probes only.
 fn reached(devnet: &Devnet, method: &str) -> u64 {
     devnet.el(0).count(method)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_chain_id_and_the_network_id_are_answered_on_every_door_without_a_node() {
+async fn chain_id_and_network_id_are_answered_without_a_node() {
     let (_net, devnet, proxy) = network(None, "").await;
     devnet.el(0).set_fault(Fault::slow(500));
     let asked = Instant::now();
@@ -58,7 +60,7 @@ async fn the_chain_id_and_the_network_id_are_answered_on_every_door_without_a_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_notification_overtakes_the_answer_to_what_was_asked_before_the_block_came() {
+async fn no_notification_overtakes_the_answer_to_an_earlier_call() {
     let (_net, devnet, proxy) = network(None, "").await;
     // Blocks are pushed at once, and all else takes its time.
     let node = devnet.el(0);
@@ -78,7 +80,7 @@ async fn no_notification_overtakes_the_answer_to_what_was_asked_before_the_block
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_params_or_no_id_goes_to_a_node_and_what_is_blocked_is_refused() {
+async fn calls_with_params_or_without_id_go_to_a_node() {
     let (_net, devnet, proxy) = network(None, "").await;
     proxy.post(call(1, CHAIN, "[\"latest\"]")).await;
     assert_eq!(proxy.post(format!(r#"{{"jsonrpc":"2.0","method":"{CHAIN}"}}"#)).await.text(), "");
@@ -100,7 +102,7 @@ async fn a_network_id_that_is_not_the_chain_id_is_the_nodes_to_tell() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_chain_id_is_known_while_no_node_serves_and_not_before_one_has_told_it() {
+async fn the_chain_id_is_known_while_no_node_serves() {
     let (net, devnet, proxy) = network(None, "").await;
     devnet.el(0).set_fault(Fault::Down);
     until("it is out", async || proxy.side().await["active"].is_null()).await;

@@ -39,7 +39,7 @@ fn chunked(coding: &str, body: &[u8], size: usize) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_of_either_side_that_always_compresses_is_well_and_its_answers_are_plain_on_every_door() {
+async fn answers_of_a_node_that_always_compresses_are_plain() {
     let net = Net::default();
     let options = Options { consensus: 1, ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
@@ -66,7 +66,8 @@ async fn a_node_of_either_side_that_always_compresses_is_well_and_its_answers_ar
     assert_eq!(socket["result"], "0x539");
     let long = proxy.post(call(5, "dev_blob", "[900000]")).await.json();
     assert!(long["result"].as_str().unwrap().len() >= 900_000);
-    // A client that asks for nothing gets the answer plain, and one that asks for it gets it as the node gives it.
+    // A client that asks for nothing gets the answer plain, and one that asks for it gets it as the
+    // node gives it.
     let mut client = proxy.client().await;
     let mut ask = async |path: &str, fields: &str| {
         client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await;
@@ -96,7 +97,7 @@ async fn a_node_of_either_side_that_always_compresses_is_well_and_its_answers_ar
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_of_any_length_are_decoded_as_they_come_and_errors_are_read() {
+async fn answers_of_any_length_and_errors_are_decoded() {
     for (coding, code) in [("gzip", gzip as fn(&str) -> Vec<u8>), ("deflate", zlib)] {
         for (length, size) in [(10, 1), (300_000, 1000), (3_000_000, 7)] {
             let net = Net::default();
@@ -133,7 +134,7 @@ async fn answers_of_any_length_are_decoded_as_they_come_and_errors_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_decoded_is_the_nodes_fault_and_another_is_asked() {
+async fn an_undecodable_answer_is_the_nodes_fault() {
     // Without an id, so that nothing but the coding is wrong with it.
     let plain = r#"{"jsonrpc":"2.0","result":"coded"}"#;
     let whole = gzip(plain);

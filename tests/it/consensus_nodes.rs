@@ -56,7 +56,8 @@ async fn until_well(proxy: &Proxy, names: &[&str]) {
     until_active(proxy, names[0]).await;
 }
 
-/// The primary of two gets `fault`, is found to be `verdict`, is left for the other, and is gone home to when it is well.
+/// The primary of two gets `fault`, is found to be `verdict`, is left for the other, and is gone
+/// home to when it is well.
 async fn leaves_and_returns(fault: Fault, verdict: &str, reason: &str) {
     let devnet = consensus(2).await;
     let proxy = before(&devnet, 2).await;
@@ -165,7 +166,7 @@ async fn the_clock_tells_who_is_behind_where_the_majority_does_not() {
 }
 
 #[tokio::test]
-async fn nobody_lags_by_the_clock_when_all_are_behind_it() {
+async fn no_node_lags_by_the_clock_when_all_are_behind_it() {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     // The chain began a day ago, and stopped when it was a hundred slots old.
     let options = Options { execution: 0, consensus: 2, initial_blocks: 100, ..Options::default() };
@@ -225,7 +226,7 @@ async fn a_node_that_comes_back_on_another_chain_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_node_of_another_genesis_is_not_used_though_its_chain_id_is_the_same() {
+async fn a_node_of_another_genesis_with_the_same_id_is_not_used() {
     let (ours, theirs) = (Beacon::start().await, Beacon::start().await);
     theirs.set("/eth/v1/beacon/genesis", 200, &beacon::genesis(&"cd".repeat(32)));
     let third = Beacon::start().await;
@@ -246,7 +247,7 @@ async fn the_operators_chain_id_holds_for_consensus_nodes_too() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_out_of_its_spec_what_was_not_asked_for_is_as_good_as_any() {
+async fn a_node_with_a_short_spec_is_as_good_as_any() {
     const SPEC: &str = "/eth/v1/config/spec";
     for (status, spec, has_slots) in [
         (200, r#"{"data":{"SECONDS_PER_SLOT":"12","SLOTS_PER_EPOCH":"32"}}"#, true),
@@ -275,7 +276,7 @@ async fn a_node_that_leaves_out_of_its_spec_what_was_not_asked_for_is_as_good_as
             }
         }
     }
-    // What breaks off or goes wrong is a failure of the node all the same.
+    // An answer that breaks off or goes wrong is a failure of the node all the same.
     let node = Beacon::start().await;
     node.set(SPEC, 503, "");
     let proxy = over([node.url().as_str()]).await;
@@ -328,7 +329,7 @@ async fn before_genesis_nodes_answer_what_they_can() {
     assert_eq!((answer.status, &*answer.text()), (404, unknown));
     assert_eq!(get("/eth/v1/node/version").await.status, 200);
     assert_eq!(get("/eth/v1/config/spec").await.status, 200);
-    // One of them knows it before the other.
+    // The first knows it before the other.
     for node in nodes.iter().rev() {
         node.set("/eth/v1/beacon/genesis", 200, &genesis);
         node.set("/eth/v1/beacon/headers/head", 200, &beacon::header(100, false));
@@ -336,7 +337,7 @@ async fn before_genesis_nodes_answer_what_they_can() {
         until_node(&proxy, name, "up").await;
         until("it is served", async || get("/eth/v1/beacon/genesis").await.status == 200).await;
     }
-    // What is no beacon API has no genesis to come.
+    // A server without the beacon API has no genesis to come.
     let other = Beacon::start().await;
     other.set("/eth/v1/beacon/genesis", 404, "not found");
     let proxy = over([&*other.url()]).await;
@@ -382,7 +383,7 @@ async fn a_node_that_says_how_far_it_is_behind_is_believed() {
 }
 
 #[tokio::test]
-async fn nodes_are_asked_below_their_path_with_their_credentials_and_nothing_of_it_is_shown() {
+async fn nodes_are_asked_with_credentials_that_are_not_shown() {
     let node = Beacon::start().await;
     node.set("/eth/v1/node/syncing", 500, "");
     let url = node.url().replace("http://", "http://user:s3cretpassword@") + "/s3cretkey/";
@@ -457,7 +458,7 @@ async fn a_backup_serves_while_no_primary_is_well() {
 }
 
 #[tokio::test]
-async fn a_node_is_taken_out_by_the_operator_though_the_other_side_has_one_of_its_name() {
+async fn a_node_is_taken_out_though_the_other_side_shares_its_name() {
     let devnet = devnet(Options { execution: 1, consensus: 2, initial_blocks: 100, ..Options::default() }).await;
     let [el, one, two] = [devnet.el(0), devnet.cl(0), devnet.cl(1)].map(|node| node.http_url());
     let nodes = format!(
@@ -520,7 +521,7 @@ async fn a_pair_that_has_lost_itself_is_marked_on_both_sides() {
     told(Value::Null).await;
     devnet.cl(0).set_fault(Fault::ElOffline);
     told("el_offline".into()).await;
-    // Its own probes judge the execution node.
+    // The execution node is judged by its own probes.
     assert_eq!(proxy.node("el-1").await["verdict"], "up");
     devnet.cl(0).clear_faults();
     told(Value::Null).await;
@@ -533,7 +534,7 @@ async fn a_pair_that_has_lost_itself_is_marked_on_both_sides() {
     told(Value::Null).await;
 }
 
-/// What the binary prints, and whether it says that all is well.
+/// The binary's output, and whether it says that all is well.
 async fn run(arguments: &[&str]) -> (String, bool) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_steadfast"));
     command.args(arguments);

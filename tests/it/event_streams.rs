@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
     devnet::{Devnet, Fault, Options},
-    domain::verdict::Layer,
+    domain::layer::Layer,
     events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},

@@ -1,4 +1,4 @@
-//! What is held against a node and what is not, on a network of memory under a simulated clock.
+//! Which failures count against a node, on a network of memory under a simulated clock.
 
 mod probes;
 
@@ -32,7 +32,7 @@ fn answer(id: impl std::fmt::Display, result: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
 }
 
-/// What nodes and what stands before them do with a call that they will not have.
+/// How nodes, and gateways before them, refuse a call.
 const REFUSALS: [&str; 6] = [
     "413 Content Too Large",
     "400 Bad Request",
@@ -63,7 +63,7 @@ async fn switches(proxy: &Proxy) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_every_node_refuses_takes_none_out_however_often_it_is_made() {
+async fn a_call_that_every_node_refuses_takes_none_out() {
     for how in REFUSALS {
         let net = Net::default();
         let origins = [refusing(&net, how).await, refusing(&net, how).await];
@@ -101,7 +101,7 @@ async fn a_call_that_every_node_refuses_takes_none_out_however_often_it_is_made(
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_of_one_method_that_another_node_answers_take_nobody_out_and_move_no_other_calls() {
+async fn calls_of_one_failing_method_move_no_other_calls() {
     for how in REFUSALS {
         let net = Net::default();
         let first = refusing(&net, how).await;
@@ -116,7 +116,8 @@ async fn calls_of_one_method_that_another_node_answers_take_nobody_out_and_move_
         }
         assert_eq!((first.count("eth_call"), well.count("eth_call")), (5 * FALL, 0), "{how}");
         assert!((switches(&proxy).await - before).abs() < 0.5, "{how}: calls went elsewhere");
-        // What speaks of the call says nothing of the next. What the node may be to blame for is not tried each time.
+        // A fault of the call says nothing of the next call. A fault that may be the node's is not
+        // tried each time.
         let expected = match how {
             // Each is sent twice: an idle connection may just have been closing.
             "dropped" => 2 * FALL,
@@ -130,7 +131,7 @@ async fn calls_of_one_method_that_another_node_answers_take_nobody_out_and_move_
 /// The methods that several clients call.
 const SEVERAL: [&str; 4] = ["eth_call", "eth_gasPrice", "eth_getBalance", "eth_getLogs"];
 
-/// What a node does that is no good for calls, though its probes are well.
+/// The conduct of a node that is no good for calls, though its probes are well.
 fn broken(seen: &Seen, how: &str) -> Reply {
     match how.split_once(' ') {
         Some(("error", code)) => Reply::error(seen, code.parse().unwrap(), "Internal error"),
@@ -140,7 +141,7 @@ fn broken(seen: &Seen, how: &str) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_fails_what_others_answer_is_out_though_its_probes_are_well_until_it_answers_too() {
+async fn a_node_that_fails_what_others_answer_is_out_until_it_answers() {
     for how in ["error -32603", "state is missing", "500 Oops", "504 Gateway Timeout", "dropped"] {
         let net = Net::default();
         let ill = Arc::new(AtomicU64::new(1));
@@ -209,7 +210,7 @@ async fn a_node_that_is_out_for_what_it_fails_serves_as_the_last_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_client_talks_a_node_down_with_calls_of_many_methods_that_fail_there_by_nature() {
+async fn no_client_talks_a_node_down_with_calls_that_fail_by_nature() {
     for how in ["error -32603", "state is missing", "500 Oops", "413 Content Too Large", "dropped"] {
         let net = Net::default();
         let first = Origin::within(&net, move |seen| match seen.params().contains("poison") {
@@ -268,7 +269,7 @@ async fn stuck_and_well(net: &Net) -> (Origin, Origin, JoinSet<()>, Proxy) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_a_node_hangs_on_is_left_after_a_run_of_its_calls() {
+async fn a_method_that_a_node_hangs_on_is_left_after_a_run() {
     let net = Net::default();
     let (first, _well, _chain, proxy) = stuck_and_well(&net).await;
     let slow = until_fast(&proxy, 2 * FALL, async || {}).await;
@@ -277,7 +278,7 @@ async fn a_method_that_a_node_hangs_on_is_left_after_a_run_of_its_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_a_node_hangs_on_is_left_though_the_node_answers_others() {
+async fn a_method_that_a_node_hangs_on_is_left_and_others_go_on() {
     let net = Net::default();
     let (_first, _well, _chain, proxy) = stuck_and_well(&net).await;
     let slow = until_fast(&proxy, 4 * FALL, async || {
@@ -288,7 +289,7 @@ async fn a_method_that_a_node_hangs_on_is_left_though_the_node_answers_others() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_this_machine_lacks_takes_no_node_out() {
+async fn a_want_of_this_machine_takes_no_node_out() {
     const EMFILE: i32 = 24;
     let net = Net::default();
     let origins = [Origin::within(&net, well).await, Origin::within(&net, well).await];
@@ -329,7 +330,8 @@ fn block_above(head: u64, seen: &Seen) -> Reply {
     Reply::result(seen, &result)
 }
 
-/// Polls two nodes, of which the second has each block first, and tells how many calls it got and how often they went elsewhere.
+/// Polls two nodes, of which the second has each block first, and tells how many calls it got and
+/// how often they went elsewhere.
 async fn strays(method: &str, params: &str) -> (usize, f64) {
     let net = Net::default();
     let heads = [Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(100))];
@@ -361,7 +363,7 @@ async fn strays(method: &str, params: &str) -> (usize, f64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asking_for_the_pending_block_moves_nobody_to_the_node_that_is_first_with_each_block() {
+async fn asking_for_the_pending_block_moves_no_call_to_another_node() {
     for (method, params) in [
         ("eth_getBlockByNumber", r#"["pending",false]"#),
         ("eth_getBlockByNumber", r#"[ "pending" , true ]"#),
@@ -397,7 +399,8 @@ impl Bench {
         Self { memory: Memory::default(), reports: Vec::new(), start: Instant::now() }
     }
 
-    /// The node says `number`, a block stamped so many seconds after the start; how it and those before it stand then.
+    /// The node says `number`, a block stamped so many seconds after the start; how it and those
+    /// before it stand then.
     fn hears(&mut self, millis: u64, node: usize, number: u64, stamped: i64) -> Vec<Standing> {
         let now = self.start + Duration::from_millis(millis);
         let moved = match self.reports.iter().find(|report| report.node == node) {
@@ -426,7 +429,7 @@ async fn a_node_alone_that_recovers_from_a_halt_is_believed() {
 }
 
 #[tokio::test]
-async fn a_lead_at_the_start_does_not_count_against_a_block_as_old_as_blocks_get() {
+async fn a_lead_at_the_start_does_not_count_against_an_old_block() {
     // The first block heard is up to a block time old, and a liar copies its timestamp.
     for age in [1, 5, 11, 30, 55] {
         for (lead, known) in [(6, true), (20, true), (1000, true), (20, false), (1000, false)] {

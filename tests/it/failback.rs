@@ -1,5 +1,5 @@
-//! When calls go back to a primary that is steadily later than the backup: in bounded time, and no client sees the chain go backwards.
-//! In simulated time, so the bounds are exact.
+//! When calls go back to a primary that is steadily later than the backup: in bounded time, and no
+//! client sees the chain go backwards. In simulated time, so the bounds are exact.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ struct Case {
     block: u64,
     late: u64,
     reaches: [Reach; 2],
-    /// How long it may take from the moment at which the primary answers again; `None` where it cannot be.
+    /// How long it may take from the moment at which the primary answers again; `None` where it
+    /// cannot be.
     home: Option<u64>,
 }
 
@@ -49,7 +50,7 @@ fn run(case: &Case) {
         let came = until_active(&scene, "el-1", back + millis(limit)).await;
         if home.is_some() {
             let came = came.unwrap_or_else(|| panic!("still not home"));
-            // It got there, and stays there.
+            // The node got there, and stays there.
             sleep(millis(2_500)).await;
             let before = switches(&scene).await;
             sleep_until(scene.start + millis(end)).await;
@@ -78,7 +79,7 @@ fn run(case: &Case) {
 }
 
 #[test]
-fn a_primary_that_is_a_little_later_than_the_backup_gets_its_traffic_back() {
+fn a_primary_a_little_behind_the_backup_gets_its_traffic_back() {
     for reaches in [[Reach::Http, Reach::Http], [Reach::Both, Reach::Both], [Reach::Both, Reach::Http]] {
         for (block, late) in [(1_000, 300), (250, 75), (100, 30), (2_000, 600), (12_000, 3_600)] {
             run(&Case { block, late, reaches, home: Some(4_000 + late + block) });
@@ -87,7 +88,7 @@ fn a_primary_that_is_a_little_later_than_the_backup_gets_its_traffic_back() {
 }
 
 #[test]
-fn a_primary_that_is_a_block_later_than_the_backup_gets_its_traffic_back() {
+fn a_primary_a_block_behind_the_backup_gets_its_traffic_back() {
     for reaches in [[Reach::Http, Reach::Http], [Reach::Both, Reach::Both], [Reach::Both, Reach::Http]] {
         for (block, late) in [(12_000, 12_000), (1_000, 1_000), (250, 250), (250, 400), (100, 150), (2_000, 2_000)] {
             run(&Case { block, late, reaches, home: Some(6_000 + 2 * late + block) });
@@ -96,14 +97,14 @@ fn a_primary_that_is_a_block_later_than_the_backup_gets_its_traffic_back() {
 }
 
 #[test]
-fn for_a_primary_that_is_three_blocks_later_calls_wait_rarely_and_go_on_at_the_backup() {
+fn for_a_primary_three_blocks_behind_calls_wait_rarely() {
     for (block, late) in [(1_000, 3_500), (12_000, 36_500), (100, 350)] {
         run(&Case { block, late, reaches: [Reach::Http, Reach::Http], home: None });
     }
 }
 
 #[test]
-fn a_backup_that_lies_within_the_lag_limit_does_not_keep_calls_from_the_primary() {
+fn a_backup_that_lies_within_the_limit_keeps_no_calls() {
     for (block, lead) in [(1_000, 1), (1_000, 3), (1_000, 5), (250, 5), (100, 5), (100, 15), (12_000, 2), (12_000, 5)] {
         println!("a block each {block} ms, the backup claims {lead} more");
         play(SEED, async {
@@ -191,7 +192,7 @@ fn heights_do_not_fall_for_a_primary_on_another_branch() {
             let longest = worst(&seen, back);
             assert!(longest <= millis((2 * block).min(2_000) + 100), "a call took {longest:?}");
             drop(tasks);
-            // It serves all the same when there is no other.
+            // The node serves all the same when there is no other.
             (1..nodes).for_each(|node| scene.node(node).set_fault(Fault::Down));
             let came = until_active(&scene, "el-1", Instant::now() + millis(5_000)).await;
             assert!(came.is_some(), "nobody serves");

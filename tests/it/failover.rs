@@ -1,4 +1,5 @@
-//! What clients feel when nodes die, hang, lie and return: nothing. With the default health settings throughout.
+//! Clients feel nothing when nodes die, hang, lie and return. With the default health settings
+//! throughout.
 
 use std::{
     sync::{
@@ -26,7 +27,7 @@ use tokio::{
 const WHO: &str = "web3_clientVersion";
 const CLIENTS: usize = 8;
 
-/// One answered call.
+/// An answered call.
 #[derive(Clone, Debug)]
 struct Call {
     started: Instant,
@@ -111,7 +112,7 @@ async fn settle(node: &Node, fault: Option<Fault>) -> Instant {
 }
 
 #[tokio::test]
-async fn no_call_fails_while_the_primary_is_cut_and_traffic_is_back_within_three_seconds_of_its_return() {
+async fn no_call_fails_while_the_primary_is_cut_and_comes_back() {
     let net = two_nodes(Some(Duration::from_millis(500))).await;
     let proxy = before(&net).await;
     let crowd = Crowd::start(&proxy).await;
@@ -136,7 +137,7 @@ async fn no_call_fails_while_the_primary_is_cut_and_traffic_is_back_within_three
 }
 
 #[tokio::test]
-async fn a_hanging_primary_costs_no_call_four_seconds_and_none_anything_once_it_is_known() {
+async fn a_hanging_primary_costs_no_call_four_seconds() {
     let net = two_nodes(None).await;
     let proxy = before(&net).await;
     let crowd = Crowd::start(&proxy).await;
@@ -157,7 +158,8 @@ async fn a_hanging_primary_costs_no_call_four_seconds_and_none_anything_once_it_
     assert!(later.iter().all(|call| call.took < Duration::from_secs(1)), "{:?}", later.iter().max_by_key(|c| c.took));
 }
 
-/// Probes come faster than by default here, so that more of them fit into a test; what is judged is the same.
+/// Probes come faster than by default here, so that more of them fit into a test; what is judged is
+/// the same.
 const OFTEN: &str = "health.interval = \"200ms\"\n";
 
 async fn before_a_fast_chain(settled: bool) -> (Devnet, Proxy) {
@@ -173,7 +175,7 @@ async fn before_a_fast_chain(settled: bool) -> (Devnet, Proxy) {
 }
 
 #[tokio::test]
-async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it_lies_nor_when_it_is_gone() {
+async fn a_liar_among_two_draws_no_call_from_the_honest_primary() {
     let (net, proxy) = before_a_fast_chain(true).await;
     let crowd = Crowd::start(&proxy).await;
     for blocks in [1_000_000, 1000, 20] {
@@ -198,7 +200,7 @@ async fn a_liar_among_two_draws_no_call_from_the_honest_primary_neither_while_it
 }
 
 #[tokio::test]
-async fn a_node_that_begins_to_lie_right_after_the_start_evicts_nobody() {
+async fn a_node_that_lies_right_after_the_start_evicts_none() {
     let lies = async |blocks| {
         let net = two_nodes(Some(Duration::from_millis(500))).await;
         let proxy = before(&net).await;
@@ -230,7 +232,7 @@ async fn a_liar_that_comes_after_the_honest_node_evicts_nobody() {
 }
 
 #[tokio::test]
-async fn a_node_is_suspect_for_as_long_as_it_lies_and_loses_its_calls_to_an_honest_one() {
+async fn a_lying_node_is_suspect_and_loses_its_calls_to_an_honest_one() {
     for liar in [0, 1] {
         let (net, proxy) = before_a_fast_chain(true).await;
         let name = net.el(liar).name();
@@ -258,12 +260,12 @@ async fn probed(node: &Node, times: u64) {
 /// A transaction, as raw bytes that the pretend chain takes, and its hash.
 fn transaction(number: u8) -> (String, String) {
     let raw = format!("0x02c2{number:02x}80");
-    let hash = steadfast::domain::hex::keccak256(&[2, 0xc2, number, 0x80]);
+    let hash = steadfast::domain::hash::keccak256(&[2, 0xc2, number, 0x80]);
     (raw, steadfast::domain::hex::encode(&hash))
 }
 
 #[tokio::test]
-async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_has_its_hash() {
+async fn a_raw_transaction_whose_answer_is_lost_returns_its_hash() {
     const SEND: &str = "eth_sendRawTransaction";
     for reused in [false, true] {
         let net = two_nodes(None).await;
@@ -280,8 +282,8 @@ async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_ha
         assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":2,"result":"{hash}"}}"#), "reused: {reused}");
         let on = |index: usize| net.el(index).raw_transactions().iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!((on(0), on(1)), (vec![hash.clone()], vec![]), "reused: {reused}");
-        // On a reused connection the loss says less, and on a fresh one that is closed at once the node may only be full: so another
-        // fresh one is tried first.
+        // On a reused connection the loss says less, and on a fresh one that is closed at once the
+        // node may only be full: so another fresh one is tried first.
         assert_eq!(net.el(0).count(SEND), 2);
         assert_eq!(net.el(1).count(SEND), 1);
         assert!(net.el(0).connections_total() > opened);
@@ -290,7 +292,7 @@ async fn a_raw_transaction_whose_answer_is_lost_is_on_one_node_and_the_client_ha
 }
 
 #[tokio::test]
-async fn a_raw_transaction_that_was_mined_before_the_second_attempt_is_a_success_too() {
+async fn a_raw_transaction_mined_before_the_second_attempt_succeeds() {
     let (raw, hash) = transaction(7);
     let sends = Arc::new(AtomicBool::new(false));
     let first = Origin::start(|_| Reply::Last(Vec::new())).await;
@@ -314,7 +316,8 @@ async fn a_raw_transaction_that_was_mined_before_the_second_attempt_is_a_success
     assert!(sends.load(SeqCst));
 }
 
-/// What a client gets for a transaction that one node takes and answers by `first`, when another then says this error of it.
+/// A client's answer for a transaction that one node takes and answers by `first`, when another
+/// then refuses it with this error.
 async fn said_after(first: fn() -> Reply, code: i64, message: &'static str) -> serde_json::Value {
     let first = Origin::start(move |_| first()).await;
     let second = Origin::start(move |seen| match seen.method().as_str() {
@@ -330,7 +333,7 @@ async fn said_after(first: fn() -> Reply, code: i64, message: &'static str) -> s
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_no_nodes_trouble_is_the_last_word_on_a_raw_transaction() {
+async fn after_a_lost_answer_trouble_does_not_decide_a_transaction() {
     for (code, message) in [(-32005, "rate limit"), (-32000, "txpool is full"), (-32603, "internal error")] {
         let answer = said_after(|| Reply::Last(Vec::new()), code, message).await;
         assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{message}: {answer}");
@@ -338,8 +341,8 @@ async fn after_a_lost_answer_no_nodes_trouble_is_the_last_word_on_a_raw_transact
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_already_known_is_a_success_whatever_its_code() {
-    let hash = steadfast::domain::hex::encode(&steadfast::domain::hex::keccak256(&[2, 0xc2, 0x80, 0x80]));
+async fn after_a_lost_answer_already_known_succeeds_with_any_code() {
+    let hash = steadfast::domain::hex::encode(&steadfast::domain::hash::keccak256(&[2, 0xc2, 0x80, 0x80]));
     for code in [-32603, -32000, -32010] {
         let answer = said_after(|| Reply::Last(Vec::new()), code, "already known").await;
         assert_eq!(answer["result"], *hash, "{code}: {answer}");
@@ -347,7 +350,7 @@ async fn after_a_lost_answer_already_known_is_a_success_whatever_its_code() {
 }
 
 #[tokio::test]
-async fn after_a_gateways_timeout_no_nodes_trouble_is_the_last_word_on_a_raw_transaction() {
+async fn after_a_gateways_timeout_trouble_does_not_decide_either() {
     let timeout = || Reply::Bytes(response("504 Gateway Timeout", "", "<html>"));
     for (code, message) in [(-32005, "rate limit"), (-32000, "txpool is full")] {
         let answer = said_after(timeout, code, message).await;
@@ -356,7 +359,7 @@ async fn after_a_gateways_timeout_no_nodes_trouble_is_the_last_word_on_a_raw_tra
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_one_nodes_own_limits_are_not_the_last_word_on_a_raw_transaction() {
+async fn after_a_lost_answer_one_nodes_limits_do_not_decide() {
     for message in [
         "transaction underpriced: gas tip cap 1, minimum needed 1000000",
         "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)",
@@ -367,7 +370,7 @@ async fn after_a_lost_answer_one_nodes_own_limits_are_not_the_last_word_on_a_raw
 }
 
 #[tokio::test]
-async fn already_known_goes_back_as_it_is_when_no_attempt_of_ours_came_before() {
+async fn already_known_goes_back_as_it_is_after_no_earlier_attempt() {
     let node = Origin::start(|seen| Reply::error(seen, -32000, "already known")).await;
     let other = Origin::start(|seen| panic!("asked for {}", seen.method())).await;
     let proxy = Proxy::over([node.url(), other.url()], "").await;
@@ -377,7 +380,7 @@ async fn already_known_goes_back_as_it_is_when_no_attempt_of_ours_came_before() 
 }
 
 #[tokio::test]
-async fn a_transaction_whose_answer_is_lost_is_asked_of_one_node_once_and_its_outcome_is_unknown() {
+async fn a_transaction_whose_answer_is_lost_has_an_unknown_outcome() {
     const SEND: &str = "eth_sendTransaction";
     for reused in [false, true] {
         let net = two_nodes(None).await;
@@ -396,13 +399,13 @@ async fn a_transaction_whose_answer_is_lost_is_asked_of_one_node_once_and_its_ou
         assert!(answer.get("result").is_none());
         sleep(Duration::from_millis(200)).await;
         assert_eq!((net.el(0).count(SEND), net.el(1).count(SEND)), (1, 0), "reused: {reused}");
-        // It did have its effect: sent twice it would have had it twice.
+        // The call had its effect: sent twice, it would have had two.
         assert_eq!(net.chain().mempool().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_transaction_on_a_hanging_node_is_not_moved_to_another_though_reads_are() {
+async fn a_transaction_on_a_hanging_node_is_not_moved_as_reads_are() {
     let net = two_nodes(None).await;
     let settings = "[calls]\ntimeout = \"4s\"\n";
     let proxy = Proxy::over([net.el(0).http_url().as_str(), &net.el(1).http_url()], settings).await;
@@ -426,7 +429,7 @@ async fn a_transaction_on_a_hanging_node_is_not_moved_to_another_though_reads_ar
 }
 
 #[tokio::test]
-async fn calls_wait_while_every_node_is_down_and_are_answered_when_one_returns() {
+async fn calls_wait_while_every_node_is_down_until_one_returns() {
     let net = two_nodes(None).await;
     let proxy = before(&net).await;
     settle(net.el(0), Some(Fault::Down)).await;

@@ -1,4 +1,5 @@
-//! Nodes that take so many connections and no more: they are full, not lost, and calls wait for a connection.
+//! Nodes that take so many connections and no more: they are full, not lost, and calls wait for a
+//! connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -74,7 +75,7 @@ async fn connections(proxy: &Proxy) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_closes_one_connection_too_many_fails_no_read_and_stays_in() {
+async fn a_node_that_closes_one_connection_too_many_stays_in() {
     for (clients, cap) in [(40, CAP), (200, 80), (12, 3), (6, 2)] {
         let net = Net::default();
         let devnet = devnet(&net).await;
@@ -135,7 +136,7 @@ async fn with_a_bound_in_the_settings_no_connection_is_one_too_many() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_must_not_be_repeated_are_made_once_each_by_a_full_node() {
+async fn calls_that_must_not_be_repeated_reach_a_full_node_once() {
     let net = Net::default();
     let devnet = devnet(&net).await;
     let node = devnet.el(0);
@@ -146,7 +147,7 @@ async fn calls_that_must_not_be_repeated_are_made_once_each_by_a_full_node() {
     let answers = calls(&proxy, 30, 4, "dev_sleep").await;
     assert!(answers.iter().all(|answer| answer["result"] == 1), "{answers:?}");
     assert_eq!(node.count("dev_sleep"), 120);
-    // It takes fewer than it has shown: that is seen before anything is written.
+    // The node takes fewer connections than it has shown: that is seen before anything is written.
     fill_up(node, CAP / 2);
     let answers = calls(&proxy, 30, 2, "dev_sleep").await;
     assert!(answers.iter().all(|answer| answer["result"] == 1), "{answers:?}");
@@ -154,7 +155,7 @@ async fn calls_that_must_not_be_repeated_are_made_once_each_by_a_full_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_node_is_no_silent_one_however_long_calls_wait_for_a_connection() {
+async fn a_full_node_is_not_silent_however_long_calls_wait() {
     let net = Net::default();
     // Each call takes longer than a node may be silent, but a byte comes now and then on another.
     let node = Origin::within(&net, |seen| {
@@ -211,7 +212,7 @@ async fn batches_and_websockets_wait_for_a_connection_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_to_the_beacon_api_wait_for_a_connection_too_uploads_and_streams_of_events_among_them() {
+async fn requests_to_the_beacon_api_wait_for_a_connection_too() {
     let net = Net::default();
     let devnet = devnet(&net).await;
     let node = devnet.cl(0);
@@ -254,7 +255,7 @@ async fn requests_to_the_beacon_api_wait_for_a_connection_too_uploads_and_stream
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bound_that_was_learnt_is_raised_again_when_the_node_takes_more() {
+async fn a_learnt_bound_is_raised_when_the_node_takes_more() {
     let net = Net::default();
     let devnet = devnet(&net).await;
     let node = devnet.el(0);
@@ -288,7 +289,7 @@ async fn a_node_that_loses_each_answer_teaches_no_bound() {
 }
 
 #[tokio::test]
-async fn workers_share_the_connections_of_a_full_node_also_those_that_lie_idle_elsewhere() {
+async fn workers_share_the_connections_of_a_full_node_and_idle_ones() {
     for (setting, cap) in [("", CAP), ("max_connections = 4\n", 4), ("max_connections = 1\n", 1)] {
         let devnet = crate::common::devnet(Options::default()).await;
         let node = devnet.el(0);
@@ -319,11 +320,11 @@ async fn workers_share_the_connections_of_a_full_node_also_those_that_lie_idle_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays_in() {
+async fn calls_without_a_connection_go_to_another_node() {
     let net = Net::default();
     let devnet = Devnet::start(Options { execution: 2, ..Options::default() }, Arc::new(net.clone())).await.unwrap();
     let (full, other) = (devnet.el(0), devnet.el(1));
-    // Its link has the only place that there is.
+    // The node's link has the only place that there is.
     full.set_fault(Fault::max_connections(1));
     let settings = format!(
         "[[el.primary]]\nname = \"el-1\"\nmax_connections = 1\nhttp = \"{}\"\nws = \"{}\"\n[[el.backup]]\nname = \"el-2\"\nhttp = \"{}\"\n",
@@ -341,7 +342,7 @@ async fn calls_that_find_no_connection_go_to_another_node_and_the_full_one_stays
     let answers = calls(&proxy, 20, 3, "eth_gasPrice").await;
     assert!(answers.iter().all(is_well), "{answers:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    // What waits for a connection is owed nothing, so the node is not silent.
+    // A call that waits for a connection is owed nothing, so the node is not silent.
     let waits = proxy.clone();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { calls(&waits, 5, 20, "eth_gasPrice").await });

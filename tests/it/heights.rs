@@ -1,5 +1,5 @@
-//! Heights that clients see: on chains that are faster than probes, where calls are spread, and after outages of all nodes. In
-//! simulated time.
+//! Heights that clients see: on chains that are faster than probes, where calls are spread, and
+//! after outages of all nodes. In simulated time.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use tokio::{
 
 const SEED: u64 = 5;
 
-/// What each of many calls was answered by, and when.
+/// The node that answered each of many calls, and when.
 type Answers = Arc<Mutex<Vec<(Instant, String)>>>;
 
 /// Clients that call without a pause, and note which node answers.
@@ -53,7 +53,7 @@ async fn out_of_phase(scene: &Scene) {
 }
 
 #[test]
-fn calls_are_spread_evenly_over_equal_nodes_however_fast_the_chain_is() {
+fn calls_are_spread_evenly_however_fast_the_chain_is() {
     for block in [100, 250, 1_000, 2_000, 12_000] {
         println!("a block each {block} ms");
         play(SEED, async {
@@ -103,7 +103,7 @@ fn calls_are_spread_evenly_over_equal_nodes_however_fast_the_chain_is() {
 }
 
 #[test]
-fn calls_stay_with_the_primary_of_a_fast_chain_whichever_node_is_a_little_later() {
+fn calls_stay_with_the_primary_of_a_fast_chain() {
     for block in [100, 250] {
         for late in [0, 1] {
             println!("a block each {block} ms, node {late} late by 400 ms");
@@ -183,8 +183,8 @@ async fn waiting(scene: &Scene) -> JoinSet<(&'static str, Instant, u64)> {
     tasks
 }
 
-/// What the nodes do after an outage of all: from when on they are back, in milliseconds since the outage, and how many blocks they are
-/// behind.
+/// The nodes after an outage of all: when each is back, in milliseconds since the outage, and how
+/// many blocks it is behind.
 struct Return {
     back: [Option<(u64, u64)>; 2],
     /// Calls are answered between these moments, in milliseconds since the outage.
@@ -194,7 +194,7 @@ struct Return {
 }
 
 #[test]
-fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_shown() {
+fn after_an_outage_calls_wait_for_the_height_clients_were_shown() {
     let far = 20;
     for case in [
         // Far behind, and the other comes up soon.
@@ -244,7 +244,7 @@ fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_show
                 assert!(answered.contains(&took), "{door}: answered after {took} ms");
                 assert!(height + below >= shown, "{door}: {height} after {shown}");
             }
-            // Whoever comes later does not wait again.
+            // A later call does not wait again.
             let asked = Instant::now();
             for answer in waiting(&scene).await.join_all().await {
                 assert!(answer.1 - asked < millis(100), "{answer:?}");
@@ -255,14 +255,14 @@ fn after_an_outage_of_all_nodes_calls_wait_for_the_height_that_clients_were_show
 }
 
 #[test]
-fn who_was_away_before_the_height_was_seen_is_not_waited_for() {
+fn a_node_away_before_the_height_was_seen_is_not_waited_for() {
     for lies in [false, true] {
         play(SEED, async {
             let scene = Scene::set(SEED, &[Reach::Http, Reach::Http], "").await;
             let _miner = scene.mine(millis(1_000), 25_000);
             scene.at(3_000).await;
             if lies {
-                // It has never been where it says it is.
+                // The node has never been where it says it is.
                 scene.node(1).set_fault(Fault::lie(1_000));
                 sleep(millis(3_000)).await;
             }
@@ -290,7 +290,7 @@ fn a_single_node_that_begins_anew_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_to_consensus_nodes_wait_for_the_slot_that_clients_were_shown_as_calls_do() {
+async fn beacon_requests_wait_for_the_slot_that_clients_were_shown() {
     let net = Net::default();
     let options = Options { execution: 0, consensus: 2, initial_blocks: 100, ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
@@ -313,13 +313,14 @@ async fn requests_to_consensus_nodes_wait_for_the_slot_that_clients_were_shown_a
     assert!((millis(4_000)..millis(8_000)).contains(&out.elapsed()), "{:?}", out.elapsed());
 }
 
-/// Two nodes with `max_held` calls in the queue, both out, and what one client has asked of them by WebSocket: two reads.
+/// Two nodes with `max_held` calls in the queue, both out, and what one client has asked of them by
+/// WebSocket: two reads.
 async fn full_queue(net: &Net) -> (Devnet, Proxy, Ws<tokio::io::DuplexStream>) {
     let options = Options { execution: 2, initial_blocks: 100, ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
     let urls = [devnet.el(0).http_url(), devnet.el(1).http_url()];
     let proxy = Proxy::over(net, urls.iter().map(|url| &**url), "[calls]\nmax_held = 2\n").await;
-    // What clients were shown, calls wait for.
+    // Calls wait for the height that clients were shown.
     assert_eq!(proxy.post(call(0, "eth_blockNumber", "[]")).await.json()["result"], "0x64");
     devnet.nodes().for_each(|node| node.set_fault(Fault::Down));
     until("both are out", async || proxy.verdicts().await == ["down", "down"]).await;
@@ -357,7 +358,7 @@ async fn a_call_that_loses_its_place_goes_to_a_node_that_serves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_loses_its_place_is_refused_once_where_no_node_serves() {
+async fn a_call_that_loses_its_place_is_refused_once_without_a_node() {
     let net = Net::default();
     let (devnet, proxy, mut greedy) = full_queue(&net).await;
     let mut other = proxy.client().await;

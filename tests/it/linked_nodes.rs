@@ -1,5 +1,5 @@
-//! What nodes with a WebSocket tell and do, on a network of memory under a simulated clock: heads as they come, links that are lost or
-//! mute, and nodes that have nothing but their WebSocket.
+//! Nodes with a WebSocket, on a network of memory under a simulated clock: heads as they come,
+//! links that are lost or mute, and nodes that have nothing but their WebSocket.
 
 mod check;
 mod heads;

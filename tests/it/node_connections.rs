@@ -1,4 +1,5 @@
-//! Nodes that speak HTTP badly, hang up at the wrong moment, or answer with something else than an answer.
+//! Nodes that speak HTTP badly, hang up at the wrong moment, or answer with something else than an
+//! answer.
 
 use std::{
     sync::{
@@ -25,7 +26,7 @@ fn reply(bytes: impl Into<Vec<u8>>, last: bool) -> Reply {
     if last { Reply::Last(bytes.into()) } else { Reply::Bytes(bytes.into()) }
 }
 
-/// What a well node answers in these tests.
+/// A well node's answer in these tests.
 async fn well() -> Origin {
     Origin::start(|seen| Reply::result(seen, "\"well\"")).await
 }
@@ -41,8 +42,9 @@ async fn first_and_well(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static)
 }
 
 #[tokio::test]
-async fn a_node_that_closes_idle_connections_costs_no_call_neither_reads_nor_transactions() {
-    // Without a word of warning: the connection just ends behind each answer, or at the next request.
+async fn a_node_that_closes_idle_connections_costs_no_call() {
+    // Without a word of warning: the connection just ends behind each answer, or at the next
+    // request.
     let closes = Origin::start(|seen| Reply::Last(ok(answer(seen.id(), &seen.params())))).await;
     let times_out = Origin::start(|seen| match seen.turn {
         0 => Reply::result(seen, &seen.params()),
@@ -204,7 +206,7 @@ async fn answers_come_through_whole_however_the_node_frames_them() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_asked_of_another_node() {
+async fn a_call_without_an_answer_is_asked_of_another_node() {
     let html = "<html><body>Bad Gateway</body></html>";
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("204", b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
@@ -367,7 +369,7 @@ async fn results_pass_unchanged_in_every_order_of_members() {
 }
 
 #[tokio::test]
-async fn an_error_is_asked_of_another_node_unless_it_is_the_calls_for_certain() {
+async fn an_error_is_asked_of_another_node_unless_it_is_the_calls() {
     let cases = [
         (-32603, "Internal error", true),
         (-32005, "limit exceeded", true),
@@ -392,7 +394,7 @@ async fn an_error_is_asked_of_another_node_unless_it_is_the_calls_for_certain() 
 }
 
 #[tokio::test]
-async fn when_every_node_errs_the_first_real_answer_goes_back_as_it_was() {
+async fn when_every_node_errs_the_first_real_answer_goes_back() {
     let words = "{ \"error\" : {\"message\":\"missing trie node\", \"data\" : [1.50], \"code\":-32000},\n \"id\":1, \"jsonrpc\":\"2.0\"}\n";
     let page = Origin::start(|_| Reply::Bytes(response("502 Bad Gateway", "", "<html>"))).await;
     let first = Origin::start(move |seen| Reply::answer(seen, words)).await;
@@ -415,7 +417,7 @@ async fn when_every_node_errs_the_first_real_answer_goes_back_as_it_was() {
 const MIB: usize = 1 << 20;
 
 #[tokio::test]
-async fn a_client_that_does_not_read_makes_the_node_wait_and_then_gets_all_of_50_mb() {
+async fn a_client_that_does_not_read_yet_gets_all_of_50_mb_later() {
     for framed_by_length in [true, false] {
         let written = Arc::new(AtomicUsize::new(0));
         let count = written.clone();
@@ -443,7 +445,7 @@ async fn a_client_that_does_not_read_makes_the_node_wait_and_then_gets_all_of_50
         let proxy = Proxy::over([origin.url()], "").await;
         let mut client = proxy.client().await;
         client.send(post("/", call(3, "debug_traceBlockByNumber", "[]").as_bytes())).await;
-        // What is written stands still at what the sockets' buffers hold.
+        // Writes stop when the sockets' buffers are full.
         let mut before = usize::MAX;
         until("the node has to wait", async || {
             sleep(Duration::from_millis(150)).await;

@@ -1,4 +1,5 @@
-//! The link to a node's WebSocket, against a node that speaks real frames and does as the test says. The clock is the test's.
+//! The link to a node's WebSocket, against a node that speaks real frames and does as the test
+//! says. The clock is the test's.
 
 mod calls;
 mod connecting;

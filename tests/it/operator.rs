@@ -1,4 +1,4 @@
-//! What the operator does to a running proxy: reloads, limits, secrets, and the side that only he may use.
+//! The operator's side of a running proxy: reloads, limits, secrets, and the admin port.
 
 mod addresses;
 mod health;
@@ -64,7 +64,7 @@ async fn a_call_that_waits_goes_on_at_the_nodes_that_a_reload_brings() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_at_a_node_that_hangs_is_saved_as_soon_after_a_reload_as_before_it() {
+async fn a_call_at_a_hanging_node_is_saved_after_a_reload_too() {
     // The node that hangs is replaced, or stays; the one that saves is there already, or comes.
     for (before, after) in [(vec![0, 1], vec![1]), (vec![0, 1], vec![1, 0]), (vec![0], vec![1]), (vec![0], vec![0, 1])]
     {
@@ -89,7 +89,7 @@ async fn a_call_at_a_node_that_hangs_is_saved_as_soon_after_a_reload_as_before_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_under_way_at_a_node_that_a_reload_removes_gets_its_answer_and_is_sent_once() {
+async fn a_call_at_a_node_that_a_reload_removes_gets_its_answer() {
     for method in ["eth_call", "eth_sendTransaction"] {
         let net = Net::default();
         let slow = Origin::within(&net, |seen| {
@@ -114,7 +114,7 @@ async fn a_call_under_way_at_a_node_that_a_reload_removes_gets_its_answer_and_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_as_long_as_the_settings_that_were_last_read_say() {
+async fn a_shutdown_waits_as_the_settings_last_read_say() {
     let net = Net::default();
     let origin = stuck(&net).await;
     let proxy = Proxy::over(&net, [origin.url()], "").await;
@@ -139,7 +139,7 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
     let mut clients = Vec::new();
     for id in 0..3 {
         let mut client = proxy.client().await;
-        // One of them leaves the plain lane.
+        // A client leaves the fast path.
         let headers = if id == 1 { ROUNDABOUT } else { "" };
         client.send(with_headers("/", headers, call(id, "eth_sendTransaction", "[]").as_bytes())).await;
         clients.push(client);
@@ -150,7 +150,8 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
         let refused = proxy.metric(REFUSED, "").await;
         assert!((refused - f64::from(count)).abs() < 0.5, "{refused}");
     }
-    // Their calls end, and who has nothing under way makes room. The limit can be raised while the proxy runs.
+    // Their calls end, and who has nothing under way makes room. The limit can be raised while the
+    // proxy runs.
     sleep(Duration::from_secs(40)).await;
     assert_eq!(proxy.client().await.post("{}").await.status, 400);
     let crowded = proxy.metric("steadfast_client_connections_ended_total", "reason=\"crowded\"").await;
@@ -162,8 +163,9 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_echoes_of_its_secrets_is_not_shown() {
-    // In an Authorization header without its scheme, decoded from a URL, in short, and across the end of a long text.
+async fn secrets_that_a_node_echoes_are_not_shown() {
+    // In an Authorization header without its scheme, decoded from a URL, in short, and across the
+    // end of a long text.
     let secrets = ["T0pSecretToken", "us3r-name", "p4ss/word", "k3y-in-path", "q1z9", "x-h3ader-value"];
     for long in std::iter::once(0).chain((230..=252).step_by(2)) {
         for secret in secrets {
@@ -205,7 +207,7 @@ async fn asked_as(addr: SocketAddr, method: &str, host: Option<&str>) -> u16 {
 }
 
 #[tokio::test]
-async fn the_operators_side_on_loopback_answers_to_addresses_and_localhost_and_to_no_other_name() {
+async fn the_admin_port_on_loopback_answers_to_no_other_name() {
     let origin = Origin::echo().await;
     let proxy = proxy::Proxy::over([origin.url()], "").await;
     let addr = proxy.app.admin_addr();
@@ -236,7 +238,7 @@ async fn the_operators_side_on_loopback_answers_to_addresses_and_localhost_and_t
 }
 
 #[tokio::test]
-async fn a_page_of_a_name_that_was_made_to_point_here_can_drain_nothing() {
+async fn a_page_of_a_rebound_name_can_drain_nothing() {
     let origin = Origin::echo().await;
     let proxy = proxy::Proxy::over([origin.url()], "").await;
     let addr = proxy.app.admin_addr();
@@ -252,7 +254,7 @@ async fn a_page_of_a_name_that_was_made_to_point_here_can_drain_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_in_which_a_node_repeats_its_key_reaches_the_client_without_it() {
+async fn an_error_that_repeats_a_key_reaches_the_client_without_it() {
     const KEYS: [&str; 2] = ["sup3rs3cretkey", "t0k3n0fth3node"];
     let net = Net::default();
     let words = KEYS.map(|key| format!("no such route: /v2/{key}")).concat();

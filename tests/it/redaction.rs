@@ -1,4 +1,5 @@
-//! What gateways repeat of the credentials that they were asked with reaches nobody, and what only looks like one stays as it is.
+//! Credentials that gateways repeat reach no client, and text that only looks like one stays as it
+//! is.
 
 use crate::common::{
     client::call,
@@ -44,7 +45,7 @@ async fn proxy(net: &Net, node: &Origin) -> Proxy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_pass_without_credentials_and_with_their_data_whole_on_every_door() {
+async fn errors_pass_without_credentials_and_with_whole_data() {
     for coat in COATS {
         let net = Net::default();
         let node = Origin::within(&net, move |seen| {
@@ -71,7 +72,7 @@ async fn errors_pass_without_credentials_and_with_their_data_whole_on_every_door
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_json_escapes_is_concealed_and_stays_json() {
+async fn secrets_that_json_escapes_are_masked_and_stay_json() {
     let net = Net::default();
     let node = Origin::within(&net, |seen| {
         let message = r#"a s3cret\/token+1 b \u0073\u0033cret\u002ftoken+1 c"#;

@@ -1,4 +1,5 @@
-//! Nodes that refuse calls for quota: they rest, are not hammered, and are back soon. On a network of memory under a simulated clock.
+//! Nodes that refuse calls for quota: they rest, are not hammered, and are back soon. On a network
+//! of memory under a simulated clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -93,7 +94,7 @@ fn quota(side: &str, kinds: &[usize]) -> Fault {
 const SIDES: [&str; 2] = ["el", "cl"];
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_refuses_probes_rests_for_as_long_as_it_asks_and_is_no_failure() {
+async fn a_node_that_refuses_probes_rests_for_as_long_as_it_asks() {
     for side in SIDES {
         let scene = Scene::start("").await;
         let node = scene.node(side, 0);
@@ -147,7 +148,7 @@ async fn one_method_that_is_refused_moves_no_other_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_refuses_all_calls_rests_and_gets_one_scout_at_a_time() {
+async fn a_node_that_refuses_all_calls_gets_one_scout_at_a_time() {
     for side in SIDES {
         let scene = Scene::start("").await;
         let node = scene.node(side, 0);
@@ -202,7 +203,7 @@ async fn refusing(answer: Vec<u8>) -> ([Origin; 2], JoinSet<()>, Arc<Proxy>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_nodes_rest_their_answer_goes_back_with_the_time_to_come_again() {
+async fn when_all_nodes_rest_their_answer_goes_back_with_a_time() {
     // Without an id, so that it is the answer to whatever was asked.
     let quota = r#"{"jsonrpc":"2.0","error":{"code":-32005,"message":"daily request count exceeded"}}"#;
     for (status, body, expected) in [
@@ -286,7 +287,8 @@ async fn no_refusal_makes_a_storm() {
     }
 }
 
-/// A node that takes its time over `eth_call`, and one that does `other` with it. Both answer probes.
+/// A node that takes its time over `eth_call`, and one that does `other` with it. Both answer
+/// probes.
 async fn slow_and(
     net: &Net,
     seconds: u64,

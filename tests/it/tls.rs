@@ -118,7 +118,7 @@ async fn distrusted(origin: &Origin, settings: &str) -> String {
 const NO_WAIT: &str = "calls.hold = \"100ms\"\n";
 
 #[tokio::test]
-async fn a_node_of_an_unknown_authority_is_not_spoken_to_and_status_says_why() {
+async fn a_node_of_an_unknown_authority_is_refused_with_a_reason() {
     let authority = authority("unnamed");
     let origin = node(&authority, "localhost").await;
     let error = distrusted(&origin, &format!("{NO_WAIT}{}", settings(&origin, "localhost", None))).await;

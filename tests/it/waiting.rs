@@ -1,4 +1,5 @@
-//! Who waits for what and for how long, on a network of memory under a clock that only moves when nothing else can.
+//! Calls that wait, and for how long, on a network of memory under a clock that only moves when
+//! nothing else can.
 
 use std::{
     sync::{
@@ -45,7 +46,7 @@ fn long(seen: &Seen) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_stops_in_the_middle_ends_whatever_the_shape_of_its_request() {
+async fn an_answer_that_stops_in_the_middle_ends_for_any_request() {
     let net = Net::default();
     let left = Arc::new(AtomicUsize::new(0));
     let count = left.clone();
@@ -134,13 +135,13 @@ async fn a_call_may_take_as_long_as_the_settings_say_in_a_batch_too() {
     }
 }
 
-/// What a gateway says for a node that is not there yet.
+/// A gateway's answer for a node that is not there yet.
 fn starting() -> Vec<u8> {
     response("503 Service Unavailable", "", "starting")
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_outlasts_nodes_that_are_being_started_behind_their_gateways() {
+async fn a_call_outlasts_nodes_that_start_behind_their_gateways() {
     for (count, for_all) in [(1, true), (1, false), (2, true), (2, false), (4, true), (4, false)] {
         let net = Net::default();
         let dawn = Instant::now();
@@ -171,7 +172,7 @@ async fn a_call_outlasts_nodes_that_are_being_started_behind_their_gateways() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_no_gateway_lets_through_is_told_so_after_the_hold_time_and_not_sooner() {
+async fn a_call_that_no_gateway_lets_through_ends_after_the_hold_time() {
     let net = Net::default();
     let origin = Origin::within(&net, |_| Reply::Bytes(starting())).await;
     let proxy = Proxy::over(&net, [origin.url()], "[calls]\nhold = \"6s\"\n").await;
@@ -186,8 +187,8 @@ async fn a_call_that_no_gateway_lets_through_is_told_so_after_the_hold_time_and_
 
 const SEND: &str = "eth_sendTransaction";
 
-/// Sends `body` while no node serves, from a client that leaves before one does and from one that stays. In which shapes the
-/// transaction in it was sent for the one that had left.
+/// Sends `body` while no node serves, from a client that leaves before one does and from one that
+/// stays. In which shapes the transaction in it was sent for the one that had left.
 async fn sent_for_who_left(body: &str) -> Vec<&'static str> {
     let mut sent = Vec::new();
     for (shape, request) in shapes(body) {
@@ -217,12 +218,12 @@ async fn sent_for_who_left(body: &str) -> Vec<&'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_node_is_never_sent_once_its_client_has_left() {
+async fn a_waiting_call_is_never_sent_once_its_client_has_left() {
     assert_eq!(sent_for_who_left(&call(1, SEND, "[{}]")).await, Vec::<&str>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_in_a_batch_is_never_sent_once_its_client_has_left() {
+async fn a_call_waiting_in_a_batch_dies_with_its_client() {
     let (read, transaction) = (call(0, "eth_call", "[]"), call(1, SEND, "[{}]"));
     for body in [format!("[{transaction}]"), format!("[{read},{transaction}]")] {
         assert_eq!(sent_for_who_left(&body).await, Vec::<&str>::new(), "{body}");
@@ -230,7 +231,7 @@ async fn what_waits_in_a_batch_is_never_sent_once_its_client_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_closed_its_side_is_waited_for_half_a_minute() {
+async fn a_client_that_closed_its_side_has_half_a_minute() {
     for (shape, request) in shapes(&call(1, "eth_call", "[]")) {
         let net = Net::default();
         let origin = Origin::within(&net, |seen| {
@@ -265,7 +266,7 @@ async fn who_closed_its_side_is_waited_for_half_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_refused_may_say_all_of_it_and_reads_why() {
+async fn a_refused_client_may_send_all_and_reads_why() {
     let net = Net::default();
     let origin = Origin::within(&net, |seen| Reply::result(seen, "[]")).await;
     let small = "[calls]\nmax_body = \"1KiB\"\nmax_held_bytes = \"1MiB\"\n";

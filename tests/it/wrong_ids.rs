@@ -1,4 +1,5 @@
-//! Answers that a node labels wrongly, or not at all: the client gets its own id, byte for byte, or another node's answer.
+//! Answers that a node labels wrongly, or not at all: the client gets its own id, byte for byte, or
+//! another node's answer.
 
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ async fn an_answer_without_an_id_gets_the_clients_through_every_door() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_an_id_over_a_link_is_told_apart_or_asked_for_elsewhere() {
+async fn an_answer_without_an_id_over_a_link_finds_its_call() {
     let (_net, devnet, proxy) = network("ws").await;
     devnet.el(0).set_fault(Fault::no_id(&[ASKED]));
     ask_all(&proxy, "ws").await;

@@ -9,7 +9,7 @@ use crate::{
         call_id::CallId,
         json::{Seek, Walk},
     },
-    net::upstream::Response,
+    net::http::Response,
 };
 
 /// What is to come of an answer.

@@ -25,7 +25,7 @@ use crate::{
     call::answer::pieces::append,
     domain::{pace::NODE_RATE, publication::Problem},
     memory::STREAM,
-    net::{exchange::Broken, upstream::Response},
+    net::http::{Broken, Response},
     pool::Pool,
 };
 
@@ -77,7 +77,7 @@ impl Answer {
         let mut headers = HeaderMap::new();
         let source = &pool.nodes[node];
         response.head.each_header(|name, value| {
-            if source.has_secrets() && source.conceal(value).is_some() {
+            if source.has_secrets() && source.redact(value).is_some() {
                 return;
             }
             // The parser let nothing else through.
@@ -173,7 +173,7 @@ impl Answer {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         let body = if is_whole && (is_plain || whole.is_empty()) {
             let (pool, node) = &self.source;
-            pool.nodes[*node].conceal(&whole).map_or_else(|| whole.freeze(), Bytes::from)
+            pool.nodes[*node].redact(&whole).map_or_else(|| whole.freeze(), Bytes::from)
         } else {
             self.headers.remove(header::CONTENT_ENCODING);
             self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -272,7 +272,7 @@ impl Stream for Answer {
             Some(Err(broken)) => {
                 // Too late for another node, not too late to look after this one.
                 let (pool, node) = &self.source;
-                pool.doubt(*node);
+                pool.probe_now(*node);
                 self.rest = None;
                 Poll::Ready(Some(Err(broken)))
             }

@@ -22,16 +22,13 @@ use crate::{
     },
     metrics::AttemptOutcome,
     net::{
-        outgoing::Patience,
+        http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
         places::{Caller, Rank},
-        request::{Body, Request as Upstreamed},
-        upstream::{Error, Progress, Response},
     },
     pool::{
         Pool,
         ask::{is_refusal, trouble, wait},
-        board::Trouble,
-        health::Fault,
+        health::{Fault, Trouble},
         node::Node,
         resting::Kind,
     },
@@ -112,7 +109,7 @@ pub(super) async fn attempt_holding(
         // It went out after it was chosen.
         return Sent::Nothing(None);
     }
-    let _owed = node.traffic.owes(started);
+    let _owed = node.traffic.track(started);
     let out = async {
         goes_out.await;
         if !repeatable {
@@ -140,7 +137,7 @@ pub(super) async fn attempt_holding(
     match &sent {
         Sent::Nothing(Some(trouble)) => pool.call_failed(index, kind(request), trouble.clone(), None),
         // It may have been the request that did it.
-        Sent::Lost(Some(_)) => pool.doubt(index),
+        Sent::Lost(Some(_)) => pool.probe_now(index),
         Sent::Refused(_, wait) => pool.call_refused(index, kind(request), *wait),
         Sent::Answered(_) => pool.call_answered(index, kind(request)),
         _ => {}
@@ -195,18 +192,18 @@ async fn ask(
         return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
     };
     let body = upload.body();
-    let patience = Patience { idle: IDLE, head: limit };
+    let timeouts = Timeouts { idle: IDLE, head: limit };
     let is_streamed = matches!(body, Body::Streamed { .. });
     let head = Upstreamed {
         method: &request.method,
         target: &request.target,
         headers: &request.headers,
-        fresh: !request.route.is_repeatable(),
+        sending: if request.route.is_repeatable() { Sending::Repeatable } else { Sending::Once },
         rank: Rank::Call,
         caller: request.caller.as_ref(),
     };
-    let asked = upstream.request(head, body, patience, progress);
-    // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by patience.
+    let asked = upstream.request(head, body, timeouts, progress);
+    // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
@@ -237,8 +234,8 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
 pub(super) fn kind(request: &Request) -> Kind {
     match request.route.class {
         // A node may hang over these that answers everything else of the same group.
-        Class::Publish => Kind::of_publication(request.route.place),
-        _ => Kind::of_group(request.route.place),
+        Class::Publish => Kind::of_publication(request.route.id),
+        _ => Kind::of_group(request.route.id),
     }
 }
 

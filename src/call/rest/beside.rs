@@ -12,7 +12,7 @@ use super::{
     reach::is_of_the_head,
     upload::Whole,
 };
-use crate::pool::{board::Trouble, health::Fault};
+use crate::pool::health::{Fault, Trouble};
 
 /// Between two looks at a node that does not know the head yet.
 const LOOK: Duration = Duration::from_millis(100);

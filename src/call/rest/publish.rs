@@ -33,7 +33,11 @@ use crate::{
     call::{choice::Choice, hold::First},
     config::PublishTo,
     domain::{backoff::Backoff, refusal::Refusal},
-    pool::{Scout, board::Trouble, health::Fault, resting::Standing},
+    pool::{
+        Scout,
+        health::{Fault, Trouble},
+        resting::Standing,
+    },
 };
 
 /// How long one node may work on it. By then the slot that it is for has gone by, unless it is for no slot.

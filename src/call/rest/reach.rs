@@ -40,7 +40,7 @@ impl Rest {
             let now = Instant::now();
             behind.retain(|(_, until)| *until > now);
             let until = behind.iter().map(|(_, until)| *until).min()?;
-            behind.iter().for_each(|(node, _)| self.pool.doubt(*node));
+            behind.iter().for_each(|(node, _)| self.pool.probe_now(*node));
             // News may come sooner; none is no reason to wait for longer.
             let _ = timeout(LOOK.min(until - now), changes.changed()).await;
         }

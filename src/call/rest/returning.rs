@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use bytes::Bytes;
 use serde::Deserialize;
 use tokio::{
     task::JoinSet,
@@ -106,7 +106,7 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
                 ask(&pool, index, seen, &kept, &mut tasks);
             }
             // Nobody's requests go home to it before it has been told.
-            pool.nodes[index].traffic.inform(!kept.has_due(index));
+            pool.nodes[index].traffic.set_informed(!kept.has_due(index));
             if answers && !seen.is_busy && kept.has_due(index) {
                 seen.is_busy = true;
                 tasks.spawn(tell(pool.clone(), index, kept.clone(), metrics.clone()));
@@ -217,7 +217,7 @@ async fn traits(pool: &Pool, node: usize) -> Traits {
     }
 }
 
-async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Vec<u8>> {
+async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Bytes> {
     let upstream = pool.nodes[node].upstream.as_ref()?;
     let target = Target::parse(path).expect("the paths are fit for a request line");
     let read = async {
@@ -225,14 +225,7 @@ async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Vec<u8>> {
         if response.head.status != 200 {
             return None;
         }
-        let mut body = Vec::new();
-        while let Some(piece) = response.next().await {
-            body.extend_from_slice(&piece.ok()?);
-            if body.len() > LONGEST {
-                return None;
-            }
-        }
-        Some(body)
+        response.whole(LONGEST, || {}).await.ok()
     };
     timeout(ASKING, read).await.ok()?
 }

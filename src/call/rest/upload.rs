@@ -14,7 +14,7 @@ use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::idle::Idle;
-use crate::{domain::pace::CLIENT_RATE, memory::Claim, net::request::Body};
+use crate::{domain::pace::CLIENT_RATE, memory::Claim, net::http::Body};
 
 /// The pieces of a body as they come from the client.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::super::block::Block;
 
-/// What the active node has at the heights between the tip and a head.
+/// The blocks of the active node at the heights between the tip and a head.
 #[derive(Debug, Default)]
 pub(super) struct Ladder {
     rungs: BTreeMap<u64, Arc<Block>>,

@@ -1,4 +1,5 @@
-//! For any interleaving of blocks, forks, switches, lags, losses, failed and late fetches: what is told is the chain.
+//! For any interleaving of blocks, forks, switches, lags, losses, failed and late fetches: what is
+//! told is the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,11 +49,11 @@ impl Tree {
     }
 }
 
-/// What somebody hears who listens from some block on, and complains.
+/// A listener from some block on, which complains of what it hears.
 struct Client {
     /// The tip when it began to listen.
     since: Hash,
-    /// What it holds to be canonical since then.
+    /// The blocks that the listener holds to be canonical since then.
     chain: Vec<Hash>,
     last: Option<Hash>,
     seq: Option<u64>,
@@ -144,7 +145,7 @@ impl World {
         self.active.map(|active| (active, self.tree.head(self.nodes[active].head)))
     }
 
-    /// What the nodes besides the active one have of the tip. All of them answer.
+    /// The tip as far as nodes besides the active one have it. All of them answer.
     fn others(&self) -> Others {
         let tip = self.follow.window.tip().map_or(0, |tip| tip.number);
         let others = self.nodes.iter().enumerate().filter(|(node, _)| Some(*node) != self.active);
@@ -254,7 +255,7 @@ impl World {
         let node = &self.nodes[fetch.node];
         let answers = node.answers;
         let hash = match fetch.what {
-            // It has what leads to its head, and little else.
+            // The node has the blocks that lead to its head, and few others.
             What::Hash(Missing { hash, .. }) => {
                 let has = self.tree.line(node.head).any(|own| own == hash) || self.rng.bool();
                 Some(hash).filter(|_| has)
@@ -302,7 +303,7 @@ impl World {
         self.client = Some(Client { since: tip.hash, chain: Vec::new(), last: None, seq: None });
     }
 
-    /// One thing happens.
+    /// A single event.
     fn live(&mut self) {
         self.now += Duration::from_millis(self.rng.u64(..200));
         let node = self.rng.usize(..NODES);

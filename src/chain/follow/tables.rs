@@ -1,6 +1,7 @@
-//! What follows from what, case by case.
+//! Inputs and their effects, case by case.
 //!
-//! Blocks are named by branch and height: `a12` stands on `a11`. Branch `b` leaves `a` after 12, branch `c` after 9.
+//! Blocks are named by branch and height: `a12` stands on `a11`. Branch `b` leaves `a` after 12,
+//! branch `c` after 9.
 
 mod stuck;
 
@@ -9,7 +10,8 @@ use std::collections::VecDeque;
 use super::*;
 use crate::domain::hash::Hash;
 
-/// A follower of which somebody listens from `a10` on, with a window of eight blocks and gaps of at most four.
+/// A follower of which somebody listens from `a10` on, with a window of eight blocks and gaps of at
+/// most four.
 struct Scene {
     follow: Follow,
     now: Instant,
@@ -99,7 +101,8 @@ impl Scene {
         self.give(Input::Fetched(Fetch { node, what }, answer))
     }
 
-    /// Fetches are answered as they should be, of heights from branch `a`, in their order, until none is left.
+    /// Fetches are answered as they should be, of heights from branch `a`, in their order, until
+    /// none is left.
     fn answer_all(&mut self, effects: String) -> String {
         let mut told = Vec::new();
         let mut effects: VecDeque<String> = effects.split("; ").map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! What goes into a follower, and what comes out.
+//! The inputs of a follower, and its effects.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::super::{
     window::Missing,
 };
 
-/// What can happen to a follower.
+/// An input of a follower.
 #[derive(Clone, Debug)]
 pub(in super::super) enum Input {
     /// The active node and its head; none when no node serves, or the one that does has not told
@@ -19,7 +19,7 @@ pub(in super::super) enum Input {
     Fetched(Fetch, Option<Block>),
     /// Somebody listens from now on. The active node and its head when they began to.
     Wanted(Option<(usize, Head)>),
-    /// Nobody listens any more.
+    /// The last listener has left.
     Unwanted,
     /// The nodes are others now, of the same network.
     Moved,
@@ -27,10 +27,10 @@ pub(in super::super) enum Input {
     Woken,
 }
 
-/// What the nodes that are not active have of the tip.
+/// The tip as far as nodes that are not active have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Others {
-    /// One of them stands as high.
+    /// A node among them stands as high.
     Hold,
     /// None that answers does; some do not answer.
     Away,
@@ -38,12 +38,12 @@ pub(in super::super) enum Others {
     Lack,
 }
 
-/// What follows from an input.
+/// An effect of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum Effect {
     /// A header is to be fetched.
     Fetch(Fetch),
-    /// What is being fetched is not wanted any more.
+    /// The header that is being fetched is not wanted any more.
     Drop,
     /// A fetch brought a header that no node had told.
     Filled,

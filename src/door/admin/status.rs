@@ -6,9 +6,10 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         chain::Chain,
-        method::Method,
+        layer::Layer,
+        method::{Method, MethodId},
         rest::Route,
-        verdict::{Condition, Layer},
+        verdict::Condition,
     },
     door::site::Served,
     net::places::Occupancy,
@@ -113,15 +114,15 @@ fn connections(Occupancy { open, bound, learnt, waiting }: Occupancy) -> Value {
 fn resting(node: &Node, layer: Layer) -> Option<Value> {
     let now = Instant::now();
     let seconds = node.resting.until(now).map(|until| until.saturating_duration_since(now).as_secs());
-    let label = |place: usize| match layer {
-        Layer::El => Method::label_at(place).to_owned(),
+    let label = |MethodId(place): MethodId| match layer {
+        Layer::El => Method::label_of(MethodId(place)).to_owned(),
         Layer::Cl if place >= Route::GROUPS.len() => {
             let group = Route::GROUPS.get(place - Route::GROUPS.len());
             format!("publishing: {}", group.copied().unwrap_or("other"))
         }
         Layer::Cl => Route::GROUPS[place].to_owned(),
     };
-    let methods: Vec<_> = node.resting.kinds(now).into_iter().map(|kind| label(kind.place())).collect();
+    let methods: Vec<_> = node.resting.kinds(now).into_iter().map(|kind| label(kind.id())).collect();
     let rests = seconds.is_some() || !methods.is_empty();
     rests.then(|| json!({ "seconds": seconds, "methods": methods }))
 }

@@ -23,7 +23,7 @@ use crate::{
         rpc::{self, Body, NotARequest, Request},
     },
     memory::{CALL, Claim, Full},
-    net::exchange::Broken,
+    net::http::Broken,
 };
 
 /// How many calls of a batch run at the same time.
@@ -122,8 +122,8 @@ async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker:
     // What is wrong with one answer would spoil those of all others.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
-    let (avoid, verify, longest) = (&[][..], Verify::All, usize::MAX);
-    let terms = Terms { headers, arrived, avoid, verify, left, memory, longest, caller };
+    let (avoid, verify, longest, polls) = (&[][..], Verify::All, usize::MAX, 1);
+    let terms = Terms { headers, arrived, avoid, verify, left, memory, longest, polls, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -21,7 +21,7 @@ use crate::{
         refusal::Refusal,
     },
     door::{self, Piped},
-    net::exchange::Broken,
+    net::http::Broken,
 };
 
 /// A response: its status and its body, which is JSON.

@@ -16,7 +16,7 @@ use crate::{
     call::{alarm::Alarm, answer::receipt::Receipt},
     door::crowd::Asked,
     memory::{Claim, SMALL},
-    net::exchange::Broken,
+    net::http::Broken,
 };
 
 /// A reply's content as hyper wants it, with a deadline on each further piece.

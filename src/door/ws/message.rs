@@ -107,7 +107,7 @@ impl Client {
             Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
             Ok(Body::Single(Ok(request))) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::new(self.mailbox.memory());
+                let share = Share::new(self.mailbox.memory(), 1);
                 let part = Part { share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
@@ -158,7 +158,7 @@ impl Client {
         entries: &[Result<Request<'_>, NotARequest<'_>>],
         arrived: Instant,
     ) -> Result<(), Closing> {
-        let share = Share::new(self.mailbox.memory());
+        let share = Share::new(self.mailbox.memory(), polls(entries));
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
         let mut left = entries.iter().enumerate();
@@ -276,7 +276,7 @@ impl Client {
         let stall = if is_repeatable { calls.settings().attempt_timeout.min(STALL) } else { STALL };
         let mut lost = Vec::new();
         for _ in 0..calls.settings().attempts.get() {
-            let answer = match calls.run(request, self.terms(arrived, &lost), alarm).await {
+            let answer = match calls.run(request, self.terms(arrived, &lost, part.share.polls), alarm).await {
                 Outcome::Answered(answer) => answer,
                 Outcome::Refused(refusal) => return Err(refusal),
             };
@@ -292,7 +292,7 @@ impl Client {
                 Whole::Lost if !is_repeatable => return Err(Refusal::OutcomeUnknown),
                 Whole::Lost => {
                     if let Some(node) = node {
-                        calls.pool().doubt(node);
+                        calls.pool().probe_now(node);
                         lost.push(node);
                     }
                 }
@@ -302,12 +302,22 @@ impl Client {
     }
 
     /// A client would have to close the connection on a message that is not whole.
-    fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize]) -> Terms<'t> {
+    fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize], polls: usize) -> Terms<'t> {
         // A WebSocket whose one side is closed is over.
         let (memory, caller) = (self.mailbox.memory(), Some(&self.caller));
         // In a batch, brackets stand around it.
         let longest = self.max_outbound.saturating_sub(2);
-        Terms { headers: &self.headers, arrived, avoid, verify: Verify::All, left: None, memory, longest, caller }
+        Terms {
+            headers: &self.headers,
+            arrived,
+            avoid,
+            verify: Verify::All,
+            left: None,
+            memory,
+            longest,
+            polls,
+            caller,
+        }
     }
 
     /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
@@ -410,6 +420,11 @@ impl Client {
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many polls of filters are in a batch.
+fn polls(entries: &[Result<Request<'_>, NotARequest<'_>>]) -> usize {
+    entries.iter().flatten().filter(|request| request.method == "eth_getFilterChanges").count()
 }
 
 /// A message with requests.

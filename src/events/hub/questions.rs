@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::chain,
-    pool::{board::Trouble, health::Fault},
+    pool::health::{Fault, Trouble},
 };
 
 /// A stream that tells of slots ahead of the clock so often is left, if there is another.
@@ -47,7 +47,7 @@ impl Hub {
             let text = "it tells of slots ahead of the clock".to_owned();
             self.lost(false, Trouble { fault: Fault::Failing, text });
             let now = Instant::now();
-            self.avoided.add(node, self.pool.slot() * SILENT_SLOTS, now);
+            self.avoided.add_growing(node, self.pool.slot() * SILENT_SLOTS, now);
         }
     }
 

@@ -16,13 +16,13 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Command, Patience, Shared, Signal, Status,
+    Command, Shared, Signal, Status, Timeouts,
     connect::Connector,
     feed::{News, Outlet},
-    frame::Answer,
+    message::Response,
     reply::Reply,
+    socket::{Event, Socket},
     table::{Effect, Table},
-    wire::{Event, Wire},
 };
 use crate::{domain::backoff::Backoff, metrics::LinkMetrics};
 
@@ -44,9 +44,9 @@ pub struct Actor {
     shared: Arc<Shared>,
     status: watch::Sender<Status>,
     backoff: Backoff,
-    table: Table<Reply<Answer>>,
+    table: Table<Reply<Response>>,
     feeds: BTreeMap<u64, Output>,
-    /// What is to be written before any call.
+    /// The subscriptions to be written before any call.
     outgoing: VecDeque<Utf8Bytes>,
 }
 
@@ -59,14 +59,14 @@ struct Output {
 /// How a connection ended.
 enum End {
     Lost(String),
-    /// Nobody holds the handle any more.
+    /// The handle is gone.
     Unused,
 }
 
 impl Actor {
     pub(super) fn new(
         connector: Arc<Connector>,
-        patience: Patience,
+        timeouts: Timeouts,
         seed: u64,
         metrics: LinkMetrics,
         commands: mpsc::Receiver<Command>,
@@ -77,7 +77,7 @@ impl Actor {
             connector,
             metrics,
             commands,
-            table: Table::new(shared.clone(), patience.answer),
+            table: Table::new(shared.clone(), timeouts.answer),
             shared,
             status,
             backoff: Backoff::jittered(PAUSES.0, PAUSES.1, seed),
@@ -86,7 +86,8 @@ impl Actor {
         }
     }
 
-    /// Runs until the handle is gone. Dropping the future ends the link: calls are lost, and feeds end.
+    /// Runs until the handle is gone. Dropping the future ends the link: calls are lost, and feeds
+    /// end.
     pub async fn run(mut self) {
         loop {
             let connector = self.connector.clone();
@@ -124,7 +125,7 @@ impl Actor {
         }
     }
 
-    /// Waits for `what` while there is no connection; `None` when nobody holds the handle any more.
+    /// Waits for `what` while there is no connection; `None` when the handle is gone.
     async fn without_connection<F: Future>(&mut self, what: F) -> Option<F::Output> {
         let mut what = pin!(what);
         loop {
@@ -132,7 +133,7 @@ impl Actor {
             tokio::select! {
                 biased;
                 done = &mut what => return Some(done),
-                // Whoever asks hears that nothing was sent.
+                // The callers learn that nothing was sent.
                 command = self.commands.recv() => drop(command?),
                 () = self.shared.bell.notified() => {
                     for signal in self.shared.take_signals() {
@@ -149,7 +150,7 @@ impl Actor {
     }
 
     /// Serves a connection to its end.
-    async fn with(&mut self, mut wire: Wire) -> End {
+    async fn with(&mut self, mut wire: Socket) -> End {
         let replays = self.table.attach(Instant::now());
         self.perform(replays);
         self.status.send_modify(|status| *status = Status { up: true, epoch: status.epoch + 1, why_down: None });
@@ -163,8 +164,8 @@ impl Actor {
             if let Err(why) = self.write_own(&mut wire) {
                 return End::Lost(why);
             }
-            // All arms are cancel-safe. What comes is taken before what goes, since an answer that was paid for should not wait
-            // behind new work; but not for ever.
+            // All arms are cancel-safe. Incoming messages are taken before outgoing ones, since an
+            // answer that was paid for should not wait behind new work; but not for ever.
             tokio::select! {
                 biased;
                 () = self.shared.bell.notified() => {
@@ -206,7 +207,7 @@ impl Actor {
     }
 
     /// Hands on what the link asks for itself.
-    fn write_own(&mut self, wire: &mut Wire) -> Result<(), String> {
+    fn write_own(&mut self, wire: &mut Socket) -> Result<(), String> {
         while let Some(text) = self.outgoing.pop_front() {
             wire.send(text)?;
         }
@@ -214,7 +215,7 @@ impl Actor {
     }
 
     /// Writes a first command, and more as long as some wait and there is room.
-    fn write_calls(&mut self, wire: &mut Wire, first: Command) -> Result<(), String> {
+    fn write_calls(&mut self, wire: &mut Socket, first: Command) -> Result<(), String> {
         let mut more = self.write_call(wire, first)?;
         for _ in 1..MAX_BATCH {
             if !more {
@@ -226,8 +227,9 @@ impl Actor {
         Ok(())
     }
 
-    /// Writes what a command asks for, unless nobody waits for it any more. Returns whether there is room for more.
-    fn write_call(&mut self, wire: &mut Wire, command: Command) -> Result<bool, String> {
+    /// Writes what a command asks for, unless its caller is gone. Returns whether there is room for
+    /// more.
+    fn write_call(&mut self, wire: &mut Socket, command: Command) -> Result<bool, String> {
         match command {
             Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => Ok(true),
             Command::Subscribe { reply, .. } if reply.is_closed() => Ok(true),
@@ -239,7 +241,7 @@ impl Actor {
             Command::Notify { text, mut reply } => {
                 reply.written();
                 let more = wire.send(text)?;
-                reply.answer(Answer::default());
+                reply.answer(Response::default());
                 Ok(more)
             }
             Command::Subscribe { key, method, params, queue, mut reply } => {
@@ -255,7 +257,7 @@ impl Actor {
     }
 
     /// Does what effects say; what is to be written waits for its turn.
-    fn perform(&mut self, effects: impl IntoIterator<Item = Effect<Reply<Answer>>>) {
+    fn perform(&mut self, effects: impl IntoIterator<Item = Effect<Reply<Response>>>) {
         for effect in effects {
             match effect {
                 Effect::Send(text) => self.outgoing.push_back(text),
@@ -265,7 +267,7 @@ impl Actor {
                     self.first(key, Err(error));
                     self.feeds.remove(&key);
                 }
-                // Its reply tells by being dropped.
+                // Dropping the reply tells the caller.
                 Effect::Unanswered(key) => _ = self.feeds.remove(&key),
                 Effect::News(key, news) => self.tell(key, news),
                 Effect::Replayed(outcome) => self.metrics.replayed(outcome),
@@ -312,7 +314,8 @@ impl Actor {
         self.perform(ended);
     }
 
-    /// There is no connection now: first that is shown, so that whoever hears that a call is lost does not try again here.
+    /// There is no connection now. The status is changed first, so that a caller whose call is lost
+    /// does not try again here.
     fn down(&mut self, why: &str) {
         self.status.send_modify(|status| (status.up, status.why_down) = (false, Some(why.into())));
         let lost = self.table.detach();
@@ -334,7 +337,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::net::{Endpoint, link::Link, places::Places, tcp::Tcp, upstream::Target};
+    use crate::net::{Endpoint, http::Target, link::Link, places::Places, tcp::Tcp};
 
     #[test]
     fn a_call_that_nobody_waits_for_is_not_kept_until_its_answer() {
@@ -342,10 +345,10 @@ mod tests {
         let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
         let target = Target { endpoint, tls: None, url, headers: Vec::new(), places: Places::new(None, 0) };
         let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
-        let patience = Patience { connect, write, ping, pong, answer };
+        let timeouts = Timeouts { connect, write, ping, pong, answer };
         let metrics = crate::metrics::Metrics::new();
         let of = crate::metrics::NodeLabels { network: "default", layer: "el", node: "el-1" };
-        let (link, mut actor) = Link::new(target, Arc::new(Tcp), patience, 1, metrics.link(of));
+        let (link, mut actor) = Link::new(target, Arc::new(Tcp), timeouts, 1, metrics.link(of));
         actor.status.send_modify(|status| status.up = true);
         let mut call = Box::pin(link.call(b"{\"id\":1}", Some(6..7)));
         assert!(call.as_mut().now_or_never().is_none());

@@ -10,32 +10,32 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    MAX_MESSAGE, Patience,
-    wire::{Timed, Wire},
+    MAX_MESSAGE, Timeouts,
+    socket::{Socket, Timed},
 };
 use crate::net::{
     Dial,
+    http::Target,
     places::{Grant, Place, Rank},
-    upstream::Target,
 };
 
 /// The library's default of 128 KiB is for a few connections with much on them.
 const READ_BUFFER: usize = 16 << 10;
-/// What is gathered before it is written without being flushed.
+/// How many bytes are gathered before they are written without a flush.
 const WRITE_BUFFER: usize = 64 << 10;
 
 /// Opens connections to one node.
 pub(super) struct Connector {
     target: Target,
     dial: Arc<dyn Dial>,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 /// Why there is no connection.
 pub(super) struct Failed {
     /// For people; names no secret.
     pub(super) why: String,
-    /// The node answered, and would not have it.
+    /// The node answered, and refused the handshake.
     pub(super) refused: bool,
 }
 
@@ -46,30 +46,30 @@ impl From<String> for Failed {
 }
 
 impl Connector {
-    pub(super) fn new(target: Target, dial: Arc<dyn Dial>, patience: Patience) -> Arc<Self> {
-        Arc::new(Self { target, dial, patience })
+    pub(super) fn new(target: Target, dial: Arc<dyn Dial>, timeouts: Timeouts) -> Arc<Self> {
+        Arc::new(Self { target, dial, timeouts })
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<Wire, Failed> {
-        let patience = self.patience.connect;
+    pub(super) async fn connect(&self) -> Result<Socket, Failed> {
+        let limit = self.timeouts.connect;
         let places = &self.target.places;
         let place = match places.free(Rank::Own, None) {
             Some(place) => place,
-            None => match timeout(patience, places.wait(Rank::Own, true, None)).await {
+            None => match timeout(limit, places.wait(Rank::Own, true, None)).await {
                 Ok(Grant::Place(place)) => place,
                 Ok(Grant::Conn(_)) | Err(_) => {
                     return Err("all connections that the node takes are in use".to_owned().into());
                 }
             },
         };
-        match timeout(patience, self.open(place)).await {
+        match timeout(limit, self.open(place)).await {
             Ok(opened) => opened,
-            Err(_) => Err(format!("no connection within {patience:?}").into()),
+            Err(_) => Err(format!("no connection within {limit:?}").into()),
         }
     }
 
-    async fn open(&self, mut place: Place) -> Result<Wire, Failed> {
+    async fn open(&self, mut place: Place) -> Result<Socket, Failed> {
         let unreachable = |error| format!("cannot connect: {error}");
         let mut io = self.dial.dial(&self.target.endpoint).await.map_err(unreachable)?;
         if let Some(tls) = &self.target.tls {
@@ -99,7 +99,7 @@ impl Connector {
                 format!("no WebSocket handshake: {error}{hint}").into()
             }
         })?;
-        Ok(Wire::new(socket, place, self.patience))
+        Ok(Socket::new(socket, place, self.timeouts))
     }
 
     fn request(&self) -> Result<Request<()>, http::Error> {

@@ -16,17 +16,19 @@ const MAX_WAITING: usize = 1024;
 /// How many bytes of events may wait for the reader; a single one may be longer.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
-/// What a subscription brings.
+/// The news of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A notification: the bytes of its `result`, as the node wrote them. They hold on to the memory of the frame that they came in:
-    /// whoever keeps them for long copies them.
+    /// A notification: the bytes of its `result`, as the node wrote them. They hold on to the
+    /// memory of the frame that they came in: a reader that keeps them for long copies them.
     Event(Bytes),
-    /// From here on events are missing: the connection was lost, or the reader was too slow. The subscription will be asked for again.
+    /// From here on events are missing: the connection was lost, or the reader was too slow. The
+    /// subscription will be asked for again.
     Lost,
-    /// It runs again.
+    /// The subscription runs again.
     Back,
-    /// The node refused it when it was asked for again, with this error object. It will be asked for on the next connection.
+    /// The node refused the subscription when it was asked for again, with this error object. The
+    /// next connection asks for it once more.
     Refused(Bytes),
 }
 
@@ -48,8 +50,9 @@ impl Feed {
         Self { key, queue, shared }
     }
 
-    /// Waits for what comes next; `None` when the link's actor is gone. Cancel-safe. A reader that lets too much wait is told
-    /// [`News::Lost`] behind it, and the subscription is asked for again when it has come to that.
+    /// Waits for what comes next; `None` when the link's actor is gone. Cancel-safe. A reader that
+    /// lets too much wait is told [`News::Lost`] behind it, and the subscription is asked for again
+    /// when it has come to that.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             {
@@ -77,7 +80,7 @@ impl Drop for Feed {
     }
 }
 
-/// What waits for one reader.
+/// The events that wait for one reader.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -109,8 +112,9 @@ impl Outlet {
         Self(queue)
     }
 
-    /// Hands `news` to the reader. `false` when too much waits already: the event is not taken, the reader will be told that it is
-    /// lost, and nothing more may be handed over before it has come to that.
+    /// Hands `news` to the reader. `false` when too much waits already: the event is not taken, the
+    /// reader will be told that it is lost, and nothing more may be handed over before it has come
+    /// to that.
     pub(super) fn push(&self, news: News) -> bool {
         let taken = self.0.lock().push(news);
         self.0.bell.notify_one();
@@ -144,7 +148,8 @@ impl Waiting {
         true
     }
 
-    /// Notes a loss. Whatever became of the one before is no news any more, so that a feed nobody reads does not grow.
+    /// Notes a loss. The fate of an earlier loss is no news any more, so that a feed nobody reads
+    /// does not grow.
     fn lose(&mut self) {
         while let Some(News::Back | News::Refused(_)) = self.news.back() {
             self.news.pop_back();
@@ -183,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_is_told_where_events_are_missing_and_says_when_it_has_come_to_that() {
+    fn a_slow_reader_learns_where_events_are_missing() {
         let (mut feed, outlet, shared) = feed();
         for n in 0..MAX_WAITING {
             assert!(outlet.push(event(n)));
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_ends_with_the_actor_behind_what_waits_and_a_dropped_one_says_so() {
+    fn a_feed_ends_with_the_actor_after_the_events_that_wait() {
         let (mut feed, outlet, shared) = feed();
         outlet.push(event(1));
         drop(outlet);

@@ -4,7 +4,8 @@ use tokio::sync::oneshot;
 
 use super::Error;
 
-/// Where the answer goes. Dropped without one, it tells that the call was not sent, or that it is lost.
+/// Where the answer goes. Dropped without one, it tells that the call was not sent, or that it is
+/// lost.
 pub(super) struct Reply<T> {
     to: Option<oneshot::Sender<Result<T, Error>>>,
     written: bool,
@@ -16,7 +17,7 @@ impl<T> Reply<T> {
         (Self { to: Some(to), written: false }, answer)
     }
 
-    /// Whether nobody waits any more.
+    /// Whether the caller is gone.
     pub(super) fn is_closed(&self) -> bool {
         self.to.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
@@ -32,7 +33,7 @@ impl<T> Reply<T> {
 
     fn send(&mut self, answer: Result<T, Error>) {
         if let Some(to) = self.to.take() {
-            // Whoever waited may have left.
+            // The caller may have left.
             let _ = to.send(answer);
         }
     }

@@ -1,7 +1,9 @@
-//! What goes over one link, as a plain value: inputs in, effects out, no I/O.
+//! The calls and subscriptions of one link, as a plain value: inputs in, effects out, no I/O.
 //!
-//! What is wanted is kept apart from what a connection calls it. A connection that is lost takes all ids with it, its own and the
-//! node's; every wish still stands.
+//! The rule: subscriptions that are wanted are kept apart from the ids that a connection gave them.
+//! The reason: a lost connection takes all ids with it, the link's and the node's, while every wish
+//! still stands. An example: a wish for `newHeads` was granted as `0x1`; after a reconnect the node
+//! grants it as `0x7`, and a late `0x1` means nothing.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,20 +18,20 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{
     Shared,
     feed::News,
-    frame::{self, Answer, Frame, Outcome, Unlabelled},
+    message::{self, Frame, Outcome, Response, Unlabelled},
 };
 use crate::{domain::json::Malformed, metrics::Replay};
 
 /// How many notifications may wait for the answer that tells whose they are.
 const MAX_EARLY: usize = 1024;
 
-/// What is to be done.
+/// An effect for the actor to perform.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect<C> {
     /// This is to be written.
     Send(Utf8Bytes),
     /// A call is answered.
-    Answer(C, Answer),
+    Answer(C, Response),
     /// A wish is granted for the first time.
     Accepted(u64),
     /// A wish is refused the first time it is asked for, and so is none any more.
@@ -51,7 +53,7 @@ pub(super) enum Broken {
     /// More than can be kept.
     #[error("the node sent {MAX_EARLY} notifications before it answered a subscription")]
     Early,
-    /// An answer to what nobody asked: the node mixes calls up.
+    /// An answer to no call: the node mixes calls up.
     #[error("the node answered a call that it was never sent")]
     Alien,
     /// A result that may be of one call or another.
@@ -62,7 +64,7 @@ pub(super) enum Broken {
     Unanswered(Duration),
 }
 
-/// The state of a link. `C` stands for whoever waits for a call.
+/// The state of a link. `C` stands for the caller of a call.
 pub(super) struct Table<C> {
     ids: Arc<Shared>,
     /// How long the node has to answer what the link asks for itself.
@@ -71,10 +73,11 @@ pub(super) struct Table<C> {
     calls: BTreeMap<u64, C>,
     /// Calls on this connection that were forgotten and not answered.
     forgotten: usize,
-    /// What the link asked for itself on this connection and is not answered, by our id: these answers are for nobody else.
+    /// The link's own questions on this connection that are not answered yet, by id: no caller gets
+    /// their answers.
     own: BTreeMap<u64, Own>,
-    /// Every subscription that somebody reads, on whichever connection.
-    wanted: BTreeMap<u64, Wish>,
+    /// Every subscription that has a reader, on any connection.
+    wanted: BTreeMap<u64, Wanted>,
     /// The node's ids on this connection, as it writes them, and the wishes that they fulfil.
     live: BTreeMap<Bytes, u64>,
     /// Notifications of ids that are not known yet. Some nodes send the first before they answer.
@@ -92,13 +95,13 @@ enum Kind {
         key: u64,
         ask: Arc<Ask>,
     },
-    /// What still comes for this subscription is for nobody.
+    /// Later notifications of this subscription are dropped.
     Unsubscribe {
         subscription: Bytes,
     },
 }
 
-struct Wish {
+struct Wanted {
     ask: Arc<Ask>,
     phase: Phase,
 }
@@ -117,7 +120,7 @@ enum Phase {
     Lapsed,
 }
 
-/// What is asked for: methods and params as JSON text.
+/// The wanted subscription: method and params as JSON text.
 struct Ask {
     subscribe: String,
     unsubscribe: String,
@@ -125,7 +128,8 @@ struct Ask {
 }
 
 impl<C> Table<C> {
-    /// An empty one, before the first connection. Its ids are drawn from the same space as those of calls.
+    /// An empty table, before the first connection. Ids of subscriptions are drawn from the same
+    /// space as those of calls.
     pub(super) fn new(ids: Arc<Shared>, patience: Duration) -> Self {
         Self {
             ids,
@@ -144,7 +148,7 @@ impl<C> Table<C> {
         self.calls.insert(id, caller);
     }
 
-    /// Nobody waits for a call any more; its answer, if it comes, is for nobody.
+    /// The caller of a call is gone; the answer, if one comes, is dropped.
     pub(super) fn forget(&mut self, id: u64) {
         self.forgotten += usize::from(self.calls.remove(&id).is_some());
     }
@@ -155,13 +159,13 @@ impl<C> Table<C> {
         let unsubscribe = method.strip_suffix("subscribe").map(|namespace| format!("{namespace}unsubscribe"))?;
         let params = std::str::from_utf8(params).ok()?.to_owned();
         let ask = Arc::new(Ask { subscribe: quoted(method), unsubscribe: quoted(&unsubscribe), params });
-        self.wanted.insert(key, Wish { ask: ask.clone(), phase: Phase::First });
+        self.wanted.insert(key, Wanted { ask: ask.clone(), phase: Phase::First });
         Some(self.subscribe(key, ask, now))
     }
 
-    /// Nobody wants a subscription any more.
+    /// The reader of a subscription is gone.
     pub(super) fn unwant(&mut self, key: u64, now: Instant) -> Option<Effect<C>> {
-        // One that is not answered yet is dealt with when it is.
+        // A subscription that is not granted yet is ended when its answer comes.
         let wish = self.wanted.remove(&key)?;
         self.end(wish, now)
     }
@@ -170,7 +174,7 @@ impl<C> Table<C> {
     pub(super) fn lapse(&mut self, key: u64, now: Instant) -> Option<Effect<C>> {
         let wish = self.wanted.get_mut(&key)?;
         let phase = std::mem::replace(&mut wish.phase, Phase::Lapsed);
-        let wish = Wish { ask: wish.ask.clone(), phase };
+        let wish = Wanted { ask: wish.ask.clone(), phase };
         self.end(wish, now)
     }
 
@@ -188,7 +192,8 @@ impl<C> Table<C> {
         idle.into_iter().filter_map(|key| self.ask_again(key, now)).collect()
     }
 
-    /// The connection is lost, with all that was to come on it. Whoever waits for a call is dropped.
+    /// The connection is lost, with all that was to come on it. The replies of its calls are
+    /// dropped.
     pub(super) fn detach(&mut self) -> Vec<Effect<C>> {
         self.calls.clear();
         self.forgotten = 0;
@@ -228,10 +233,10 @@ impl<C> Table<C> {
     /// # Errors
     /// When the connection is of no use any more.
     pub(super) fn frame(&mut self, text: &Bytes, now: Instant, effects: &mut Vec<Effect<C>>) -> Result<(), Broken> {
-        match frame::read(text)? {
+        match message::read(text)? {
             Frame::Answer(id) => self.answer(text, id, now, effects),
             Frame::Note { subscription, result } => self.note(text.slice(subscription), text.slice(result), effects),
-            Frame::Other => match frame::labelled(text, || self.only_one()) {
+            Frame::Other => match message::labelled(text, || self.only_one()) {
                 Unlabelled::Answer(text, id) => self.answer(&text, id, now, effects),
                 Unlabelled::Result if !self.is_idle() => Err(Broken::NoId),
                 // Such as an error without an id, which may be of none of the calls.
@@ -264,16 +269,16 @@ impl<C> Table<C> {
             return if self.is_idle() { Ok(()) } else { Err(Broken::Alien) };
         };
         if let Some(caller) = self.calls.remove(&id) {
-            effects.push(Effect::Answer(caller, Answer { text: text.clone(), id: place }));
+            effects.push(Effect::Answer(caller, Response { text: text.clone(), id: place }));
             return Ok(());
         }
         let Some(own) = self.own.remove(&id) else {
-            // It is of a call that was forgotten.
+            // The answer is to a call that was forgotten.
             self.forgotten = self.forgotten.saturating_sub(1);
             return Ok(());
         };
         let Kind::Subscribe { key, ask } = own.kind else { return Ok(()) };
-        match frame::outcome(text)? {
+        match message::outcome(text)? {
             Outcome::Result(subscription) => self.granted(key, ask, subscription, now, effects),
             Outcome::Error(error) => self.refused(key, error, effects),
         }
@@ -285,7 +290,7 @@ impl<C> Table<C> {
 
     fn granted(&mut self, key: u64, ask: Arc<Ask>, subscription: Bytes, now: Instant, effects: &mut Vec<Effect<C>>) {
         let Some(wish) = self.wanted.get_mut(&key) else {
-            // Nobody wants it any more.
+            // The subscription is not wanted any more.
             effects.push(self.unsubscribe(&ask, subscription, now));
             return;
         };
@@ -361,7 +366,7 @@ impl<C> Table<C> {
     }
 
     /// Ends what a wish has at the node, if it has anything.
-    fn end(&mut self, wish: Wish, now: Instant) -> Option<Effect<C>> {
+    fn end(&mut self, wish: Wanted, now: Instant) -> Option<Effect<C>> {
         let Phase::Live(subscription) = wish.phase else { return None };
         self.live.remove(&subscription);
         Some(self.unsubscribe(&wish.ask, subscription, now))

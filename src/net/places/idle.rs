@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::time::{Duration, Instant};
 
-use crate::net::{exchange::Conn, upstream::worker};
+use crate::net::{http::Conn, worker::worker};
 
 /// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a closed one is noticed when it is taken.
 const KEEP: Duration = Duration::from_secs(60);

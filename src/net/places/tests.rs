@@ -12,7 +12,7 @@ use std::{
 use tokio::{io::duplex, runtime, time::timeout};
 
 use super::*;
-use crate::net::upstream::set_worker;
+use crate::net::worker::set_worker;
 
 /// Far longer than anything here takes.
 const FOR_EVER: Duration = Duration::from_secs(20);

@@ -59,7 +59,7 @@ fn settled(seconds: u64) -> Bench {
 }
 
 #[test]
-fn a_node_beyond_the_limit_lags_once_the_chains_pace_can_have_left_it_behind() {
+fn a_node_beyond_the_limit_lags_once_the_pace_explains_it() {
     let mut bench = settled(20);
     // Up to the limit the two nodes agree; from there on the line has to rise by as much again.
     for n in 21..=35 {
@@ -103,7 +103,7 @@ fn a_liar_at_the_start_evicts_nobody_whose_block_is_fresh() {
 }
 
 #[test]
-fn whoever_recovers_first_from_a_common_halt_is_no_liar() {
+fn the_first_node_to_recover_from_a_common_halt_is_no_liar() {
     let mut bench = Bench::new(2);
     let block = |seconds: u64| 1000 + seconds / 12;
     for seconds in 0..3000u64 {
@@ -132,7 +132,7 @@ fn nodes_in_step_do_not_lag_between_their_probes() {
 }
 
 #[test]
-fn a_huge_head_is_implausible_whether_it_comes_late_or_at_the_start() {
+fn a_huge_head_is_implausible_late_and_at_the_start() {
     let mut bench = settled(20);
     bench.report(21.0, 1, 1 << 40, UNIX);
     bench.report(21.1, 0, 121, UNIX);
@@ -144,7 +144,7 @@ fn a_huge_head_is_implausible_whether_it_comes_late_or_at_the_start() {
 }
 
 #[test]
-fn a_liar_that_is_known_for_one_makes_nobody_lag_when_the_chain_stands_still() {
+fn a_known_liar_makes_no_node_lag_when_the_chain_stands_still() {
     let mut bench = settled(20);
     for n in 21..=60 {
         // No block comes for forty seconds; one node is up to date all the while.
@@ -183,7 +183,8 @@ fn a_lie_right_after_the_start_evicts_nobody_who_was_there() {
         alone.report(2.1, 0, 101, UNIX + 1);
         for bench in [agreed, alone] {
             assert_eq!(bench.standing(0), Some(Standing::Fit), "{lead}");
-            // A few blocks too many do not count either, but are no proof of a lie while the pace is not known.
+            // A few blocks too many do not count either, but are no proof of a lie while the pace
+            // is not known.
             assert_eq!(bench.standing(1) == Some(Standing::Implausible), lead > 20, "{lead}");
         }
     }
@@ -199,7 +200,7 @@ fn a_head_stamped_in_the_future_does_not_count() {
 }
 
 #[test]
-fn a_node_that_stands_still_among_many_is_stalled_though_only_one_leads() {
+fn a_node_that_stands_still_is_stalled_though_only_one_leads() {
     let mut bench = Bench::new(3);
     for n in 0..40u64 {
         for node in 0..3 {
@@ -228,7 +229,7 @@ fn a_survivor_keeps_its_standing_when_a_stale_node_returns() {
 }
 
 #[test]
-fn a_fast_chain_goes_on_with_the_node_that_follows_it_when_the_other_stops_at_once() {
+fn a_fast_chain_goes_on_with_the_node_that_follows_it() {
     let mut bench = Bench::new(2);
     for n in 0..120u64 {
         let seconds = n as f64 / 10.0;
@@ -240,7 +241,7 @@ fn a_fast_chain_goes_on_with_the_node_that_follows_it_when_the_other_stops_at_on
 }
 
 #[test]
-fn a_burst_of_blocks_is_no_lie_while_the_others_have_not_been_asked_since() {
+fn a_burst_of_blocks_is_no_lie_before_others_are_asked() {
     let mut bench = settled(20);
     bench.report(21.0, 0, 500, UNIX + 21);
     assert_eq!(bench.standing(0), Some(Standing::Fit));
@@ -249,7 +250,7 @@ fn a_burst_of_blocks_is_no_lie_while_the_others_have_not_been_asked_since() {
 }
 
 #[test]
-fn nodes_of_a_fast_chain_that_are_asked_at_different_moments_are_fit_though_its_stamps_run_ahead() {
+fn nodes_of_a_fast_chain_are_fit_though_its_stamps_run_ahead() {
     for (block, late) in [(0.1, 0.0), (0.1, 0.4), (0.25, 0.4), (0.1, 0.9)] {
         let mut bench = Bench::new(2);
         for second in 0..120 {
@@ -281,7 +282,8 @@ fn the_limit_is_a_time_where_blocks_come_faster_than_that() {
     assert_eq!(Memory::default().near(LIMIT), NEAR);
 }
 
-/// What the liar says next: a number of its own, the truth and something, or nothing (it is gone).
+/// The liar's next report: a number of its own, the truth and something, or nothing (the liar is
+/// gone).
 fn lies() -> impl Strategy<Value = Option<(bool, i64, u64)>> {
     let claim = (
         any::<bool>(),
@@ -306,8 +308,8 @@ proptest! {
         let liar = liar_at.min(honest);
         let mut bench = Bench::new(honest + 1);
         let is_honest = |node: usize| node != liar;
-        // One honest node is at the tip; with a single one there is nobody to lag behind.
-        // Within the limit in blocks, or within a second where blocks come faster.
+        // An honest node is at the tip; a single node has no other to lag behind. Within the limit
+        // in blocks, or within a second where blocks come faster.
         let most = NEAR.max((1.0 / block) as u64);
         let lag = |node: usize| {
             let is_first = node == (0..=honest).find(|&n| is_honest(n)).unwrap();
@@ -356,7 +358,7 @@ proptest! {
 }
 
 #[test]
-fn where_slots_come_by_the_clock_a_liar_leads_no_faster_than_they_do() {
+fn where_slots_come_by_the_clock_a_liar_leads_no_faster() {
     let mut bench = Bench::new(2);
     bench.memory.know_slot(Duration::from_secs(12), true);
     for second in 0..60 {

@@ -14,17 +14,18 @@ use crate::{
         target::Target,
         verdict::Condition,
     },
-    net::upstream::Upstream,
+    net::http::Upstream,
     pool::{
         ask::{failing, is_refusal, read, refusing, says_no, trouble, wait},
-        board::{Probe, Trouble},
+        health::Trouble,
         node::Node,
+        probe::Probe,
     },
 };
 
 const HEAD: &str = "/eth/v1/beacon/headers/head";
 
-/// What the node says of itself beyond its words: by the status of its health route.
+/// The node's condition beyond its words: by the status of its health route.
 const PARTIAL_CONTENT: u16 = 206;
 const UNWELL: u16 = 503;
 
@@ -47,7 +48,7 @@ pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, T
     let condition = ask_condition(node, upstream);
     let ((head, latency), chain, mut condition) = tokio::try_join!(head, chain, condition)?;
     let Some(beacon) = &chain.beacon else {
-        // It answers, and has no chain yet.
+        // The node answers, and has no chain yet.
         condition.syncing = true;
         let block = BlockRef { number: 0, hash: String::new(), parent: String::new(), timestamp: 0 };
         return Ok(Probe { block, condition, chain, latency, asked: started, json: None });
@@ -79,9 +80,10 @@ pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Tr
     }
 }
 
-/// What the node says of itself. When its words are all well, the status of its health route has the last one: nodes have called
-/// themselves synced while that was 206 (syncing, optimistic or without an execution node) or 503 (not well). Every other status, and
-/// a node that does not offer to tell whether it syncs, says nothing.
+/// The node's own word on its condition. When its words are all well, the status of its health
+/// route has the last one: nodes have called themselves synced while that was 206 (syncing,
+/// optimistic or without an execution node) or 503 (not well). Every other status, and a node that
+/// does not offer to tell whether it syncs, says nothing.
 async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Condition, Trouble> {
     #[derive(Deserialize)]
     struct Told {
@@ -99,7 +101,7 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
     const HEALTH: &str = "/eth/v1/node/health";
     let (syncing, health) = tokio::try_join!(ask(node, upstream, SYNCING), ask(node, upstream, HEALTH))?;
     let mut condition = match (syncing.status, syncing.body) {
-        // What is refused for quota is not known either, and need not be: the head is what must be.
+        // A fact that is refused for quota stays unknown too, and may: only the head must be known.
         (status, _) if says_no(status) || is_refusal(status, syncing.wait) => Condition::default(),
         (200, answer) => {
             let Told { data } =
@@ -157,8 +159,8 @@ async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
     ask(node, upstream, path).await?.must(node, path)
 }
 
-/// Whether the words of a 404 are those of a node that knows of genesis only that it has not been: the API's error, which names it. A
-/// server of another kind says something else.
+/// Whether the words of a 404 are those of a node that knows of genesis only that it has not been:
+/// the API's error, which names it. A server of another kind says something else.
 fn says_of_genesis(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Problem {
@@ -171,7 +173,7 @@ fn says_of_genesis(body: &[u8]) -> bool {
 
 struct Answer {
     status: u16,
-    /// What a refusal asks for.
+    /// The time that a refusal asks for.
     wait: Option<Duration>,
     body: Bytes,
 }

@@ -1,4 +1,5 @@
-//! Whether a node that does not answer as one of its layer is one of the other layer: a slip of the pen in the settings.
+//! Whether a node that does not answer as one of its layer is one of the other layer: a slip of the
+//! pen in the settings.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,17 +7,17 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{ask, beacon};
-use crate::{domain::verdict::Layer, net::upstream::Upstream, pool::node::Node};
+use crate::{domain::layer::Layer, net::http::Upstream, pool::node::Node};
 
 /// How long the node may take to say so.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a node that was taken for one of `layer` is instead, in words, if it is one of the other.
+/// The other layer, in words, if the node belongs to that and not to `layer`.
 pub(crate) async fn misplaced(node: &Node, layer: Layer) -> Option<&'static str> {
     let upstream = node.upstream.as_ref()?;
     let is_other = match layer {
-        Layer::El => timeout(PATIENCE, is_consensus(node, upstream)).await,
-        Layer::Cl => timeout(PATIENCE, is_execution(node)).await,
+        Layer::El => timeout(TIMEOUT, is_consensus(node, upstream)).await,
+        Layer::Cl => timeout(TIMEOUT, is_execution(node)).await,
     };
     is_other.unwrap_or(false).then_some(match layer {
         Layer::El => "this is a consensus node: its place is under `cl`, or --cl",

@@ -1,4 +1,4 @@
-//! How the chain changed since the filters were polled last: pure.
+//! The record of the chain's changes since the filters were polled last: pure.
 //!
 //! One record serves all filters of a network; each filter has a position in it. Positions count
 //! steps from the beginning of the proxy, and begin at 1.
@@ -11,13 +11,13 @@ use crate::{
     view::{Block, Filter, Log},
 };
 
-/// Bytes that a log takes besides its text, and a step besides its logs.
+/// Bytes of memory of a log besides its text, and of a step besides its logs.
 const LOG: usize = 160;
 const STEP: usize = 480;
-/// What is known of the logs of a block that came.
+/// The logs of a block that came.
 #[derive(Debug)]
 enum Logs {
-    /// They are asked for.
+    /// Nodes are being asked for them.
     Sought,
     Found(Arc<[Log]>),
     /// No node gave them.
@@ -30,14 +30,14 @@ enum Step {
     Came {
         block: Arc<Block>,
         logs: Logs,
-        /// Whether it is canonical no longer.
+        /// Whether the block is canonical no longer.
         gone: bool,
     },
-    /// A block is canonical no longer. Its logs, if there were some, say that they are removed.
+    /// A block is canonical no longer. Its logs, if any, are marked as removed.
     Went {
         hash: Hash,
         told: Option<(Arc<Block>, Arc<[Log]>)>,
-        /// The position at which it came; 0 if that is forgotten.
+        /// The position at which the block came; 0 if that step was dropped.
         came: u64,
     },
 }
@@ -46,7 +46,7 @@ enum Step {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     tape: Tape<Step>,
-    /// The newest change that is in it, or was.
+    /// The number of the newest change that was recorded.
     seq: u64,
 }
 
@@ -67,13 +67,13 @@ impl Backlog {
         self.tape.drop_before(position);
     }
 
-    /// A change has begun, with which what follows comes and goes.
+    /// Begins a change: the blocks that follow come and go with it.
     pub(super) fn change(&mut self, seq: u64) {
         self.seq = seq;
     }
 
-    /// A block is canonical no longer. `told` are its logs, which say that they are removed, if
-    /// they were found.
+    /// Records that a block is canonical no longer. `told` are its logs, marked as removed, if they
+    /// were found.
     pub(super) fn went(&mut self, hash: Hash, told: Option<(Arc<Block>, Arc<[Log]>)>) {
         let is_it = |step: &Step| matches!(step, Step::Came { block, gone: false, .. } if block.hash == hash);
         let came = self.tape.find_last(is_it).map_or(0, |(position, step, ..)| {
@@ -87,12 +87,12 @@ impl Backlog {
         self.tape.push(Step::Went { hash, told, came }, bytes);
     }
 
-    /// A block is canonical, above all others. Its logs are to be found.
+    /// Records the new head. Its logs are yet to be found.
     pub(super) fn came(&mut self, block: Arc<Block>) {
         self.tape.push(Step::Came { block, logs: Logs::Sought, gone: false }, STEP);
     }
 
-    /// The logs of a block were found, or `None` if they cannot be.
+    /// Records the logs of a block, or `None` if no node gives them.
     pub(super) fn found(&mut self, hash: Hash, found: Option<&Arc<[Log]>>) {
         let is_it = |step: &Step| matches!(step, Step::Came { block, logs: Logs::Sought, .. } if block.hash == hash);
         let Some((_, step, bytes, all)) = self.tape.find_last(is_it) else { return };
@@ -103,8 +103,9 @@ impl Backlog {
         *all += more;
     }
 
-    /// The hashes of the blocks that came since `cursor` and are canonical, as many as fit, and where that ends. A block from before that
-    /// went and came back is nothing new.
+    /// The hashes of the blocks that came since `cursor` and are canonical, as many as fit, and the
+    /// position behind them. A block from before `cursor` that went and came back is not among
+    /// them.
     pub(super) fn hashes(&self, cursor: u64, most: Most) -> (Vec<Hash>, u64) {
         let went = self.tape.from(cursor).filter_map(|(_, step)| match step {
             Step::Went { hash, came, .. } if *came < cursor => Some(*hash),
@@ -123,14 +124,16 @@ impl Backlog {
             hashes.push(hash);
         }
         if hashes.is_empty() && !went.is_empty() {
-            // Of blocks that went and have no others in their place, the client knows nothing: if they come back, they are no news.
+            // Blocks went, and no others came in their place. The client believes that they stand,
+            // so they are not told again if they come back.
             return (hashes, cursor);
         }
         (hashes, self.tape.end())
     }
 
-    /// What happened since `cursor` to the logs that `filter` wants, as far as it is known and as much as fits, and where that ends: at a
-    /// block's bounds. The filter hears of the changes after `since`.
+    /// The logs that `filter` wants and that came or went since `cursor`, as many as are known and
+    /// fit, and the position behind them, at a block's bounds. The filter is told the changes after
+    /// `since`.
     pub(super) fn logs(
         &self,
         filter: &Filter,
@@ -145,8 +148,8 @@ impl Backlog {
         };
         let mut end = self.tape.end();
         for (position, step) in self.tape.from(cursor) {
-            // What came and went between two polls was nothing to the client. No poll ends between the two: of what lies between them,
-            // nothing is told, since what is above a block goes before it.
+            // A block that came and went between two polls is not told. No poll ends between its
+            // two steps: all steps between them are of blocks above it, which went before it.
             let fits = match step {
                 Step::Came { gone: true, .. } => true,
                 Step::Came { block, logs: Logs::Found(logs), .. } => take(block, logs)?,
@@ -168,7 +171,7 @@ impl Backlog {
         Ok((basket.texts, end))
     }
 
-    /// Whether logs that `filter` may want are sought.
+    /// Whether logs that `filter` may want are still being fetched.
     pub(super) fn awaits(&self, filter: &Filter, cursor: u64) -> bool {
         self.tape.from(cursor).any(|(_, step)| match step {
             Step::Came { block, logs: Logs::Sought, gone: false } => {

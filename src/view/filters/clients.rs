@@ -1,4 +1,4 @@
-//! What the filters of each client are, so that none takes the place of others.
+//! Counts the filters of each client and their bytes, so that no client takes the room of others.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,7 +7,7 @@ use crate::{
     domain::{client::block_of, refusal::Refusal},
 };
 
-/// What each client has, by its address.
+/// The share of each client, by its address.
 #[derive(Debug, Default)]
 pub(super) struct Clients(BTreeMap<IpAddr, Share>);
 
@@ -18,10 +18,10 @@ struct Share {
 }
 
 impl Clients {
-    /// Whether a client may have one more filter, of so many bytes.
+    /// Checks whether a client may have one more filter of `bytes` bytes.
     ///
     /// # Errors
-    /// Names the limit that it would pass.
+    /// Names the limit that the filter would pass.
     pub(super) fn check(
         &self,
         client: Option<IpAddr>,

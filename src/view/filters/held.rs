@@ -1,4 +1,4 @@
-//! One filter: what it wants, where it is in the record, and which answer is on its way.
+//! One filter: its criteria, its position in the record, and the answer that is on its way.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{domain::hash::Hash, view::Filter};
 
-/// What a filter is about.
+/// The kind of a filter.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// Blocks that become canonical.
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is about the chain.
+    /// Whether the filter is of blocks or logs, and not of transactions.
     pub(super) fn is_of_the_chain(&self) -> bool {
         matches!(self, Self::Blocks | Self::Logs { .. })
     }
@@ -41,7 +41,7 @@ impl Kind {
 /// Why a filter was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It was not polled for too long.
+    /// The filter was not polled for too long.
     Timeout,
     /// More happened since its last poll than is kept.
     Backlog,
@@ -62,15 +62,15 @@ impl Why {
     }
 }
 
-/// What a poll takes.
+/// What a poll takes from the record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) news: News,
-    /// The position where it begins, which its answer is known by.
+    /// The position at which the poll began. It names the answer in [`Held::settle`].
     pub(super) from: u64,
 }
 
-/// What happened, in order.
+/// What a poll tells, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
     Hashes(Vec<Hash>),
@@ -90,18 +90,18 @@ impl News {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) kind: Kind,
-    /// What happens from this position on is news.
+    /// Entries of the record from this position on were not told yet.
     pub(super) cursor: u64,
-    /// Where the answer begins that is on its way to the client. What comes behind it has to wait: it would be told before what the answer
-    /// brings, if that is lost.
+    /// The position at which the answer begins that is on its way to the client. Later entries
+    /// wait: if that answer were lost, they would be told before its entries.
     under_way: Option<u64>,
-    /// It hears of the changes after this one.
+    /// The filter is told the changes after this one.
     pub(super) since: u64,
     pub(super) used: Instant,
-    /// Polls that wait for what they are to tell.
+    /// Polls that are under way.
     pub(super) polls: usize,
     pub(super) client: Option<IpAddr>,
-    /// Bytes that it takes with its criteria, as they count for its client.
+    /// Bytes of memory with the criteria, as counted in the client's share.
     pub(super) bytes: usize,
 }
 
@@ -117,25 +117,25 @@ impl Held {
         Self { kind, cursor, under_way: None, since, used, polls: 0, client, bytes }
     }
 
-    /// From here on the record is kept for it.
+    /// The oldest position that the filter needs.
     pub(super) fn floor(&self) -> u64 {
         self.under_way.unwrap_or(self.cursor)
     }
 
-    /// Whether an answer is on its way, before whose end nothing more is told.
+    /// Whether an answer with news is on its way. Until its end nothing more is told.
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
     }
 
-    /// Has been told `news`, up to this position; [`Held::settle`] says when they have left.
+    /// Counts `news` as told, up to position `to`. [`Held::settle`] says what became of the answer.
     pub(super) fn take(&mut self, news: News, to: u64) -> Taken {
         let from = std::mem::replace(&mut self.cursor, to);
-        // What tells nothing cannot be missed.
+        // An answer without news cannot be missed.
         self.under_way = (!news.is_empty()).then_some(from);
         Taken { news, from }
     }
 
-    /// The answer that begins at `from` has left, or is lost: then it is given again.
+    /// The answer that began at `from` was written, or is lost. A lost one is given again.
     pub(super) fn settle(&mut self, from: u64, has_left: bool) {
         if self.under_way.take_if(|begins| *begins == from).is_some() && !has_left {
             self.cursor = from;

@@ -1,6 +1,6 @@
 //! Ids of filters: nobody can guess another client's.
 
-use crate::{domain::hex, view::SubscriptionId};
+use crate::{domain::hash::keccak256, view::SubscriptionId};
 
 /// Draws ids from a secret.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Ids {
     pub(super) fn draw(&mut self) -> SubscriptionId {
         loop {
             self.drawn += 1;
-            let hash = hex::keccak256(&[&self.secret[..], &self.drawn.to_be_bytes()].concat());
+            let hash = keccak256(&[&self.secret[..], &self.drawn.to_be_bytes()].concat());
             let bits = hash.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte));
             if bits >> 124 != 0 {
                 return SubscriptionId::from_bits(bits);

@@ -1,4 +1,5 @@
-//! The filters that there are, and what is kept for them: no I/O, and no clock of its own.
+//! All filters of one network, and the records that are kept for them. No I/O, and no clock of its
+//! own.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -19,39 +20,39 @@ use crate::{
     view::{Block, Filter, Interested, Log, SubscriptionId},
 };
 
-/// Bytes that a filter takes besides its criteria.
+/// Bytes of memory of a filter besides its criteria.
 const FILTER: usize = 512;
-/// Bytes that a transaction's text takes besides itself.
+/// Bytes of memory of a transaction besides its text.
 const TEXT: usize = 64;
 
-/// A block that went, and its logs, which say that they are removed, if they were found.
+/// A block that is canonical no longer, with its logs (marked as removed) if they were found.
 pub(in crate::view) type Went = (Hash, Option<(Arc<Block>, Arc<[Log]>)>);
 
 /// All filters of one network.
 pub(super) struct Registry {
     pub(super) settings: config::Filters,
     held: BTreeMap<SubscriptionId, Held>,
-    /// How many there are of each kind.
+    /// Filters of each kind.
     counts: [usize; 4],
     clients: Clients,
-    /// What is wanted of logs, with how many filters want it.
+    /// The criteria of log filters, each with the number of filters that share them.
     criteria: BTreeMap<Arc<Filter>, usize>,
     backlog: Backlog,
     /// Hashes of transactions, and whole ones.
     transactions: [Tape<Arc<str>>; 2],
-    /// What the filters take themselves.
+    /// Counts the memory of the filters themselves.
     own: Claim,
-    /// What the record of what happened takes.
+    /// Counts the memory of the backlog and of the transactions.
     kept: Claim,
-    /// Has the chain followed, while a filter is about it.
+    /// Keeps the chain followed. Set while there is a filter of blocks or logs.
     interested: Option<Interested>,
     ids: Ids,
-    /// Filters that were dropped and are to be told of.
+    /// Why filters were dropped, for the log and the metrics.
     dropped: Vec<Why>,
 }
 
 impl Registry {
-    /// What the filters take themselves is to be counted in `own`, and what is kept for them in `kept`.
+    /// `own` counts the memory of the filters themselves, `kept` that of the records.
     pub(super) fn new(settings: config::Filters, ids: Ids, own: Claim, kept: Claim) -> Self {
         Self {
             settings,
@@ -69,7 +70,7 @@ impl Registry {
         }
     }
 
-    /// How many there are: of blocks, of logs, of hashes of transactions, and of whole ones.
+    /// Filters of blocks, of logs, of transactions' hashes, and of whole transactions.
     pub(super) fn counts(&self) -> [usize; 4] {
         self.counts
     }
@@ -78,27 +79,27 @@ impl Registry {
         self.held.is_empty()
     }
 
-    /// Bytes that the filters take themselves.
+    /// Bytes of memory of the filters themselves.
     pub(super) fn bytes(&self) -> usize {
         self.own.bytes()
     }
 
-    /// Bytes that are kept for filters that were not polled since.
+    /// Bytes of the records that are kept until filters are polled.
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog.tape().bytes() + self.transactions.iter().map(Tape::bytes).sum::<usize>()
     }
 
-    /// The newest change that was taken up.
+    /// The number of the newest change in the backlog.
     pub(super) fn seq(&self) -> u64 {
         self.backlog.seq()
     }
 
-    /// Those that were dropped since this was asked last.
+    /// Why filters were dropped since the last call.
     pub(super) fn take_dropped(&mut self) -> Vec<Why> {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Adds a filter, which hears of what happens from now on.
+    /// Adds a filter. Its first poll begins with what happens after this.
     pub(super) fn add(
         &mut self,
         kind: Kind,
@@ -115,7 +116,7 @@ impl Registry {
         let mut shared = 0;
         if let Kind::Logs { filter, range } = &kind {
             bytes += filter.bytes() + range.len();
-            // Equal criteria are kept once; for their clients, each counts.
+            // Equal criteria are kept once. Each client's share counts them in full.
             shared = if self.criteria.contains_key(filter) { filter.bytes() } else { 0 };
         }
         self.clients.check(client, bytes, &self.settings)?;
@@ -143,7 +144,7 @@ impl Registry {
         Ok(id)
     }
 
-    /// Ends a filter; tells whether it was there.
+    /// Removes a filter on its client's behalf. `false` if there was none, or its time was over.
     pub(super) fn end(&mut self, id: SubscriptionId, now: Instant) -> bool {
         let is_late = self.held.get(&id).is_some_and(|held| held.used + self.settings.timeout < now);
         self.remove(id, is_late.then_some(Why::Timeout)) && !is_late
@@ -162,7 +163,7 @@ impl Registry {
             if *count == 0 {
                 self.criteria.remove(filter);
             } else {
-                // Others want the same.
+                // Other filters share the criteria.
                 bytes -= filter.bytes();
             }
         }
@@ -183,7 +184,7 @@ impl Registry {
         }
     }
 
-    /// The kind of a filter, if there is one of this id. When it is polled, its time begins anew.
+    /// The kind of the filter with this id. A poll begins the filter's time anew.
     pub(super) fn kind(&mut self, id: SubscriptionId, is_polled: bool, now: Instant) -> Option<Kind> {
         if self.held.get(&id)?.used + self.settings.timeout < now {
             self.remove(id, Some(Why::Timeout));
@@ -196,7 +197,7 @@ impl Registry {
         Some(held.kind.clone())
     }
 
-    /// Whether logs that a filter may want are sought.
+    /// Whether logs that the filter may want are still being fetched.
     pub(super) fn awaits(&self, id: SubscriptionId) -> bool {
         self.held.get(&id).is_some_and(|held| match &held.kind {
             Kind::Logs { filter, .. } => self.backlog.awaits(filter, held.cursor),
@@ -209,8 +210,9 @@ impl Registry {
         self.held.get(&id).is_some_and(Held::is_under_way)
     }
 
-    /// What a filter has not been told, as much as fits: nothing while an answer is on its way. It has been told that from now on; [`Registry::settle`] says when an answer with
-    /// news has left.
+    /// Takes what a filter was not told yet, as much as fits, and nothing while an answer is on its
+    /// way. The filter counts as told from now on; [`Registry::settle`] says what became of the
+    /// answer.
     pub(super) fn take(&mut self, id: SubscriptionId, most: Most, now: Instant) -> Option<Taken> {
         let held = self.held.get_mut(&id)?;
         if held.is_under_way() {
@@ -243,42 +245,42 @@ impl Registry {
         }
     }
 
-    /// A poll of this filter waits.
+    /// A poll of this filter has begun.
     pub(super) fn poll_begins(&mut self, id: SubscriptionId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.polls += 1;
         }
     }
 
-    /// It waits no longer.
+    /// A poll of this filter has ended.
     pub(super) fn poll_ends(&mut self, id: SubscriptionId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.polls = held.polls.saturating_sub(1);
         }
     }
 
-    /// Whether a poll of this filter waits.
+    /// Whether a poll of this filter is under way.
     pub(super) fn is_polled(&self, id: SubscriptionId) -> bool {
         self.held.get(&id).is_some_and(|held| held.polls > 0)
     }
 
-    /// The answer with what a poll took from this position on has left, or is lost.
+    /// The answer to the poll that began at position `from` was written, or is lost.
     pub(super) fn settle(&mut self, id: SubscriptionId, from: u64, has_left: bool) {
         let Some(held) = self.held.get_mut(&id) else { return };
         held.settle(from, has_left);
         let (cursor, kind) = (held.cursor, held.kind.clone());
         if cursor < self.first(&kind) {
-            // Some of what was lost was forgotten meanwhile.
+            // The backlog has dropped a part of the lost answer meanwhile.
             self.remove(id, Some(Why::Backlog));
         }
     }
 
-    /// What is wanted of logs.
+    /// The criteria of all log filters, each once.
     pub(super) fn criteria(&self) -> impl Iterator<Item = &Arc<Filter>> {
         self.criteria.keys()
     }
 
-    /// Takes up how the chain changed.
+    /// Records a change of the chain.
     pub(super) fn change(&mut self, change: &Change, went: Vec<Went>, came: impl Iterator<Item = Arc<Block>>) {
         if change.skipped {
             self.remove_all(Why::Gap, |_, held| held.kind.is_of_the_chain());
@@ -292,7 +294,7 @@ impl Registry {
         self.trim();
     }
 
-    /// The logs of a block were found, or `None` if they cannot be.
+    /// Records the logs of a block, or `None` if no node gives them.
     pub(super) fn found(&mut self, block: Hash, logs: Option<&Arc<[Log]>>) {
         self.backlog.found(block, logs);
         if logs.is_some_and(|logs| !logs.is_empty()) {
@@ -300,27 +302,27 @@ impl Registry {
         }
     }
 
-    /// Whoever wanted logs of the change of this number may lack some.
+    /// Drops the log filters that were told this change, for logs of it may be missing.
     pub(super) fn doubt(&mut self, change: u64) {
         self.remove_all(Why::Gap, |_, held| matches!(held.kind, Kind::Logs { .. }) && held.since < change);
     }
 
-    /// Drops every filter of the chain.
+    /// Drops every filter of blocks or logs: nothing is told of the chain any more.
     pub(super) fn give_up(&mut self) {
         self.remove_all(Why::Gap, |_, held| held.kind.is_of_the_chain());
     }
 
-    /// A transaction waits for a block.
+    /// Records a transaction, or its hash, that waits for a block.
     pub(super) fn transaction(&mut self, full: bool, text: Arc<str>) {
         let bytes = TEXT + text.len();
         self.transactions[usize::from(full)].push(text, bytes);
-        // Few filters are looked at for each transaction.
+        // Trimming looks at every filter, so not every transaction trims.
         if self.transactions[usize::from(full)].len().is_multiple_of(64) {
             self.trim();
         }
     }
 
-    /// Drops the filters that were not polled for too long, and what nobody needs any more.
+    /// Drops the filters that were not polled for too long, and the records that no filter needs.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.remove_all(Why::Timeout, |registry, held| held.used + registry.settings.timeout < now);
         self.trim();
@@ -332,10 +334,10 @@ impl Registry {
         }
     }
 
-    /// Forgets what every filter was told, and what is more than may be kept; drops the filters that
-    /// are behind it.
+    /// Drops the records that every filter was told, and the oldest beyond the limits. Then drops
+    /// the filters that have not been told these.
     fn trim(&mut self) {
-        // Of the chain, of hashes, and of whole transactions.
+        // The oldest positions that filters need: of the chain, of hashes, of whole transactions.
         let mut floors = [self.backlog.tape().end(), self.transactions[0].end(), self.transactions[1].end()];
         for held in self.held.values() {
             let floor = &mut floors[held.kind.place().saturating_sub(1)];
@@ -356,7 +358,7 @@ impl Registry {
             }
         }
         while self.kept.resize(self.backlog_bytes()).is_err() {
-            // All clients together hold as much as they may: the oldest of the longest goes.
+            // The memory of all clients is full: drop the oldest entry of the largest record.
             is_cut = true;
             let longest = self.transactions.iter_mut().max_by_key(|tape| tape.bytes());
             match longest.filter(|tape| tape.bytes() > self.backlog.tape().bytes()) {
@@ -370,7 +372,7 @@ impl Registry {
         }
     }
 
-    /// The oldest position that is kept for filters of this kind.
+    /// The oldest position of the record that filters of this kind read.
     fn first(&self, kind: &Kind) -> u64 {
         match kind {
             Kind::Blocks | Kind::Logs { .. } => self.backlog.tape().first(),

@@ -1,30 +1,49 @@
-//! What happened, in order, of which the oldest is forgotten; and what one poll takes of it.
+//! A record of entries in order, which drops its oldest, and the part of it that one poll takes.
 
 use std::{collections::VecDeque, sync::Arc};
 
-/// Bytes of a hash in an answer, and of what parts two items of a list.
+use crate::call::kept::AnswerRoom;
+
+/// Bytes of a hash in an answer, and between two items of a list.
 pub(super) const HASH: usize = 68;
 pub(super) const COMMA: usize = 1;
 
 /// How much one poll may take, in bytes of its answer's list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Most {
-    /// What is more is left to the next poll.
+    /// Entries beyond these are left to the next poll.
     pub(super) usual: usize,
-    /// What belongs together may be longer than usual, but not than this.
+    /// The logs of one block may be longer than usual, but not than this.
     pub(super) ever: usize,
 }
 
-/// Why a filter cannot be told what comes next.
+impl Most {
+    /// Bytes of one answer, where one block does not bring more. The rest comes with the next poll.
+    const USUAL: usize = 4 << 20;
+    /// An answer takes such a part of its room at most, where one block does not bring more.
+    const PART: usize = 4;
+
+    /// The bytes that one poll may take of `room`, which it shares with the other polls of its
+    /// message. An answer has `frame` bytes around its list, and is not longer than `longest`.
+    pub(super) fn of(room: AnswerRoom, frame: usize, longest: usize) -> Self {
+        let ever = room.longest.saturating_sub(frame).min(longest);
+        // One part more than there are polls is left to other calls.
+        let parts = room.polls.saturating_add(1).max(Self::PART);
+        let usual = (room.longest / parts).saturating_sub(frame + COMMA).min(ever / Self::PART);
+        Self { usual: usual.min(Self::USUAL), ever }
+    }
+}
+
+/// Why a filter cannot be told the next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
-    /// Logs that it wants cannot be had.
+    /// No node gives logs that the filter may want.
     Missing,
-    /// One block, or one transaction, brings more than can be sent at once.
+    /// One block, or one transaction, is longer than any answer can be.
     TooLong,
 }
 
-/// Items in order, of which the oldest are forgotten.
+/// Items in order, each with a position and its bytes.
 #[derive(Debug)]
 pub(super) struct Tape<T> {
     /// The position of the oldest item.
@@ -70,13 +89,13 @@ impl<T> Tape<T> {
         }
     }
 
-    /// Forgets what is before `position`.
+    /// Drops the items before `position`.
     pub(super) fn drop_before(&mut self, position: u64) {
         while self.first < position && !self.items.is_empty() {
             self.drop_oldest();
         }
         if self.items.is_empty() {
-            // A burst does not keep its memory.
+            // Gives back the memory of a burst.
             self.items = VecDeque::new();
         }
     }
@@ -88,7 +107,8 @@ impl<T> Tape<T> {
         (at..).zip(self.items.iter().skip(skip).map(|(item, _)| item))
     }
 
-    /// The newest item that `is_it`, with its position.
+    /// The newest item for which `is_it` is true: its position, the item, its bytes and the sum of
+    /// bytes.
     pub(super) fn find_last(&mut self, is_it: impl Fn(&T) -> bool) -> Option<(u64, &mut T, &mut usize, &mut usize)> {
         let (first, all) = (self.first, &mut self.bytes);
         let place = self.items.iter().rposition(|(item, _)| is_it(item))?;
@@ -98,7 +118,7 @@ impl<T> Tape<T> {
 }
 
 impl Tape<Arc<str>> {
-    /// The texts from `cursor` on, as many as fit, and where that ends.
+    /// The texts from `cursor` on, as many as fit, and the position behind them.
     pub(super) fn texts(&self, cursor: u64, most: Most) -> Result<(Vec<Arc<str>>, u64), Lack> {
         let mut basket = Basket::new(most);
         for (position, text) in self.from(cursor) {
@@ -110,7 +130,7 @@ impl Tape<Arc<str>> {
     }
 }
 
-/// What a poll has taken so far.
+/// The texts that a poll has taken so far.
 pub(super) struct Basket {
     pub(super) texts: Vec<Arc<str>>,
     bytes: usize,
@@ -122,16 +142,17 @@ impl Basket {
         Self { texts: Vec::new(), bytes: 0, most }
     }
 
-    /// Puts in what belongs together. `false`: it is to be left to the next poll.
+    /// Adds texts that belong together, such as the logs of a block. `false` leaves them to the
+    /// next poll.
     ///
     /// # Errors
-    /// When it is too long for any poll.
+    /// When they are too long for any poll.
     pub(super) fn put<'a>(&mut self, texts: impl Iterator<Item = &'a Arc<str>>) -> Result<bool, Lack> {
         let (count, before) = (self.texts.len(), self.bytes);
         for text in texts {
             self.bytes += text.len() + COMMA;
             if self.bytes - before > self.most.ever {
-                // Where something else goes first, the next poll finds that out.
+                // Behind other texts, this is left to the next poll, which fails.
                 return if before > 0 { Ok(self.take_out(count, before)) } else { Err(Lack::TooLong) };
             }
             self.texts.push(text.clone());

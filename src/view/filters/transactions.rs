@@ -1,4 +1,5 @@
-//! Transactions that wait for a block: from the subscription that all clients share, or, where no node can push, from a filter at a node.
+//! Transactions that wait for a block. They come from the subscription that all clients share, or,
+//! where no node can push, from a filter at a node.
 
 use std::{
     borrow::Cow,
@@ -21,7 +22,8 @@ use super::Filters;
 use crate::{
     domain::refusal::{Refusal, Unserved},
     pool::{Pool, ask},
-    view::{Letter, Mailbox, Topics, choice::Avoided, refused::Refused},
+    route::avoided::Avoided,
+    view::{Letter, Mailbox, Topics, refused::Refused},
 };
 
 /// How often a filter at a node is polled.
@@ -30,13 +32,13 @@ const POLL: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a filter at a node is polled before a subscription is tried for again.
 const SECOND_TRY: Duration = Duration::from_secs(30);
-/// A filter at a node that is lost before is a sign that the node does not serve it.
+/// A node that loses its filter sooner may not serve such filters.
 const STEADY: Duration = Duration::from_secs(10);
 /// How long a node may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long a client waits until it is known whether any node tells of transactions.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of transactions that may wait to be taken up, and of one answer of a node.
+/// Bytes of transactions that may wait to be recorded, and of one answer of a node.
 const MOST: usize = 32 << 20;
 /// Bytes of a filter's id at most.
 const LONGEST_ID: usize = 1024;
@@ -47,11 +49,12 @@ enum State {
     /// Not all nodes have answered yet.
     Asked,
     Told,
-    /// No node that serves tells of them.
+    /// No usable node tells of them.
     Refused(Refusal),
 }
 
-/// Where transactions come from: hashes, and whole ones. Each feed runs while a filter wants it.
+/// The feeds of transactions: one of hashes, and one of whole transactions. Each runs while a
+/// filter wants it.
 pub(super) struct Feeds {
     filters: Weak<Filters>,
     topics: Arc<Topics>,
@@ -61,15 +64,15 @@ pub(super) struct Feeds {
 
 struct Feed {
     state: watch::Receiver<State>,
-    /// Clients whose filter is not there yet wait for it.
+    /// Clients that wait for the feed before their filter is made.
     awaited: usize,
-    /// Whether there is a filter for it.
+    /// Whether a filter reads the feed.
     is_wanted: bool,
-    /// Ends with this.
+    /// The task ends when this is dropped.
     _task: JoinSet<()>,
 }
 
-/// Someone who waits for a feed, which so goes on.
+/// A client that waits for a feed. The feed runs at least as long.
 pub(super) struct Waiting<'a>(&'a Feeds, usize);
 
 impl Drop for Waiting<'_> {
@@ -87,14 +90,14 @@ impl Feeds {
         Self { filters, topics, open: Mutex::default(), runtime: Handle::current() }
     }
 
-    /// Has the feeds run that filters want, and ends the others.
+    /// Starts the feeds that filters want, and ends the others.
     pub(super) fn want(&self, wanted: [bool; 2]) {
         for ((feed, wanted), full) in self.lock().iter_mut().zip(wanted).zip([false, true]) {
             if let Some(feed) = feed {
                 feed.is_wanted = wanted;
             }
             if wanted {
-                // It may have ended between its being ready and the first filter.
+                // The feed may have ended before its first filter was made.
                 feed.get_or_insert_with(|| self.start(full)).is_wanted = true;
             } else {
                 feed.take_if(|feed| feed.awaited == 0);
@@ -102,7 +105,8 @@ impl Feeds {
         }
     }
 
-    /// Has transactions told, and waits until they are. They are for as long as what comes back is kept, or a filter wants them.
+    /// Starts the feed and waits until it tells transactions. The feed runs while the result is
+    /// held, or a filter wants it.
     ///
     /// # Errors
     /// When no node tells of them.
@@ -132,7 +136,7 @@ impl Feeds {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, [Option<Feed>; 2]> {
-        // Every change is whole, so a panic elsewhere cannot have spoilt it.
+        // The feeds are consistent at every moment, so a panic elsewhere cannot have spoilt them.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,7 +158,7 @@ impl Source {
         while self.subscribe().await.is_ok() && self.poll(&mut known).await.is_ok() {}
     }
 
-    /// Tells a transaction; `false` when the text is none, which clients are not told.
+    /// Records a transaction. `false` when the text is none, and clients are not told it.
     fn tell(&self, text: &str) -> Result<bool, Gone> {
         let filters = self.filters.upgrade().ok_or(Gone)?;
         let is_one = is_transaction(text, self.full);
@@ -168,7 +172,7 @@ impl Source {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Told) != State::Told);
     }
 
-    /// Tells what the shared subscription brings, until there is none.
+    /// Records what the shared subscription brings, until that ends.
     async fn subscribe(&self) -> Result<(), Gone> {
         let params: &[u8] =
             if self.full { br#"["newPendingTransactions",true]"# } else { br#"["newPendingTransactions"]"# };
@@ -198,8 +202,9 @@ impl Source {
         }
     }
 
-    /// Polls a filter at a node: at the one that serves the calls, or, where that has none that works, at another. Makes a new one when
-    /// that node is lost. `known` is what was learnt of the nodes.
+    /// Polls a filter at a node: at the node that serves the calls, or, where that makes no working
+    /// filter, at another. Makes a new filter when that node is lost. `known` says which nodes make
+    /// no working filters.
     async fn poll(&self, known: &mut (Arc<Pool>, Barren)) -> Result<(), Gone> {
         let began = Instant::now();
         loop {
@@ -210,7 +215,7 @@ impl Source {
             let (pool, barren) = (&known.0, &mut known.1);
             match barren.avoided.choose(pool, |_| true, Instant::now()) {
                 Some(node) if self.poll_at(pool, node, barren, began).await? => {}
-                // Another may have one.
+                // Another node may make one.
                 Some(_) => continue,
                 None => {
                     if let Some(refusal) = barren.first.as_ref().filter(|_| barren.is_all(pool)) {
@@ -231,7 +236,7 @@ impl Source {
         }
     }
 
-    /// `false` when the node is avoided from now on.
+    /// Makes and polls a filter at `node`. `false` when the node is avoided from now on.
     async fn poll_at(&self, pool: &Arc<Pool>, node: usize, barren: &mut Barren, began: Instant) -> Result<bool, Gone> {
         let params = if self.full { "[true]" } else { "[]" };
         let name = &*pool.nodes[node].name;
@@ -260,10 +265,10 @@ impl Source {
                 return Ok(false);
             }
         };
-        // The node forgets it by itself, if it is lost.
+        // A filter that cannot be ended times out at its node.
         let uninstall = async || _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
         let (made, mut has_worked) = (Instant::now(), false);
-        // The first poll comes at once, since clients wait for its outcome.
+        // The first poll is sent at once, since clients wait for its outcome.
         loop {
             let news = pool.ask_in_time(node, "eth_getFilterChanges", &id, MOST, LIMIT).await;
             let list = match &news {
@@ -291,7 +296,6 @@ impl Source {
                 if !std::mem::replace(&mut has_worked, true) {
                     info!(node = name, "transactions come from a filter at a node, since none tells them by itself");
                 }
-                barren.refused.remove(&node);
                 self.is_told();
             } else {
                 debug!(node = name, "the node tells transactions that are none");
@@ -310,13 +314,13 @@ impl Source {
     }
 }
 
-/// Nodes that have no filter of transactions that works.
+/// The nodes that make no working filter of transactions.
 #[derive(Default)]
 struct Barren {
     avoided: Avoided,
-    /// Those among them that said so, or showed.
+    /// Nodes that refused, or whose filters were of no use.
     refused: BTreeSet<usize>,
-    /// What the first of these said.
+    /// The error of the first of these.
     first: Option<Refusal>,
     /// Nodes whose last filter was lost early.
     shaky: BTreeSet<usize>,
@@ -324,7 +328,7 @@ struct Barren {
 
 impl Barren {
     fn refused(&mut self, node: usize, refused: ask::Refused) {
-        /// There is no such method.
+        /// The code of "method not found".
         const NO_METHOD: i32 = -32601;
         self.avoided.add(node, Instant::now());
         self.refused.insert(node);
@@ -332,7 +336,8 @@ impl Barren {
         self.first.get_or_insert(Refusal::OfNodes { code, message: refused.message });
     }
 
-    /// The node has answered, and what it gives is of no use. Tells whether another can be asked; where none can, this one is again soon.
+    /// Avoids a node whose answers are of no use. Returns whether another can be asked; if none
+    /// can, this node is asked again soon.
     fn is_useless(&mut self, pool: &Pool, node: usize) -> bool {
         let now = Instant::now();
         self.refused.insert(node);
@@ -345,8 +350,9 @@ impl Barren {
         is_other
     }
 
-    /// A filter at the node was lost. One that was lost early may be a restart; after two in a row the node is avoided, which is
-    /// told: behind a balancer there may be nodes that do not know each other's filters.
+    /// Takes note that a filter at the node was lost. One early loss may be a restart. After two in
+    /// a row the node is avoided, and `true` is returned: behind a balancer there may be nodes that
+    /// do not know each other's filters.
     fn lost(&mut self, pool: &Pool, node: usize, is_early: bool) -> bool {
         let is_again = !self.shaky.insert(node);
         if !is_early || is_again {
@@ -365,7 +371,7 @@ impl Barren {
         serving.all(|(node, _)| self.refused.contains(&node))
     }
 
-    /// Whether `node` serves no longer, or another does that is asked first.
+    /// Whether `node` is usable no longer, or the node that serves the calls may make a filter.
     fn is_better_elsewhere(&self, pool: &Pool, node: usize) -> bool {
         let snapshot = pool.snapshot();
         snapshot.nodes[node].rank(0, 0).is_none()
@@ -373,7 +379,7 @@ impl Barren {
     }
 }
 
-/// Whether it is an id of a filter: a JSON string that is no burden to send with every poll.
+/// Whether JSON is an id of a filter: a string that is short enough to send with every poll.
 fn is_id(json: &[u8]) -> bool {
     json.len() <= LONGEST_ID && serde_json::from_slice::<Cow<'_, str>>(json).is_ok()
 }

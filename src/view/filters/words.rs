@@ -1,17 +1,16 @@
-//! How clients ask, and how they are told that they asked wrongly: in go-ethereum's words.
+//! Reads the params of calls about filters. Errors are in go-ethereum's words.
 
 use serde_json::value::RawValue;
 
 use crate::{
     domain::{refusal::Refusal, rpc::Request},
-    view::SubscriptionId,
+    view::{SubscriptionId, params},
 };
 
-/// Bytes of the params of one call, at most: what is read of them takes several times as many for a
-/// moment.
+/// Bytes of the params of one call, at most. Reading them takes several times as many for a moment.
 const MOST_PARAMS: usize = 1 << 20;
 
-/// The arguments of a call that takes `most`.
+/// The arguments of a call that takes at most `most`.
 pub(super) fn arguments<'a>(request: &Request<'a>, most: usize) -> Result<Vec<&'a RawValue>, Refusal> {
     let params = request.params.unwrap_or(b"[]");
     if params.len() > MOST_PARAMS {
@@ -34,11 +33,11 @@ pub(super) fn first<'a>(request: &Request<'a>) -> Result<&'a RawValue, Refusal> 
     given.ok_or_else(|| Refusal::Params("missing value for required argument 0".to_owned()))
 }
 
-/// The filter that a call names; `None` when it cannot be one of ours.
+/// The id that a call names; `None` when the text is no id of a filter.
 pub(super) fn id(request: &Request<'_>) -> Result<Option<SubscriptionId>, Refusal> {
-    let text: Result<String, _> = serde_json::from_str(first(request)?.get());
-    let text = text.map_err(|_| {
-        Refusal::Params("invalid argument 0: json: cannot unmarshal non-string into Go value of type rpc.ID".to_owned())
+    let given = first(request)?.get();
+    let text: String = serde_json::from_str(given).map_err(|_| {
+        Refusal::Params(format!("invalid argument 0: filter id: expected a string, not {}", params::kind(given)))
     })?;
     Ok(SubscriptionId::read(&text))
 }
@@ -49,8 +48,9 @@ pub(super) fn is_full(request: &Request<'_>) -> Result<bool, Refusal> {
     match given.map_or("null", RawValue::get) {
         "null" | "false" => Ok(false),
         "true" => Ok(true),
-        _ => Err(Refusal::Params(
-            "invalid argument 0: json: cannot unmarshal non-bool into Go value of type bool".to_owned(),
-        )),
+        other => Err(Refusal::Params(format!(
+            "invalid argument 0: whole transactions or their hashes: expected a boolean, not {}",
+            params::kind(other)
+        ))),
     }
 }

@@ -217,7 +217,7 @@ fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
             let facts = &snapshot.nodes[node];
             let is_active = snapshot.active == Some(node);
             (is_active || has(facts, number)).then_some(())?;
-            Some((!is_active, facts.rank(pool.nodes[node].traffic.told(), pool.served())?, node))
+            Some((!is_active, facts.rank(pool.nodes[node].traffic.max_height(), pool.served())?, node))
         })
         .collect();
     nodes.sort_unstable();

@@ -1,9 +1,8 @@
 //! Which logs a subscriber wants.
 
-use std::collections::BTreeSet;
+mod read;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 
 use super::log::Log;
 use crate::domain::{
@@ -38,111 +37,7 @@ pub(in crate::view) struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Any<T>(Box<[(T, Bits)]>);
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Fields<'a> {
-    #[serde(borrow)]
-    address: Option<&'a RawValue>,
-    #[serde(borrow)]
-    topics: Option<Vec<&'a RawValue>>,
-    from_block: Option<String>,
-    to_block: Option<String>,
-    #[serde(borrow)]
-    block_hash: Option<&'a RawValue>,
-}
-
-impl<'a> Fields<'a> {
-    /// Reads an object or null. An array of the members' values is neither.
-    fn read(json: &'a str) -> Result<Option<Self>, String> {
-        if json.trim_start().starts_with('[') {
-            return Err("an array is no filter object".to_owned());
-        }
-        serde_json::from_str(json).map_err(|error| error.to_string())
-    }
-}
-
 impl Filter {
-    /// Reads a filter object of the execution API; null wants everything.
-    ///
-    /// # Errors
-    /// Says what is wrong.
-    pub(in crate::view) fn read(json: &str) -> Result<Self, String> {
-        let fields = Fields::read(json).map_err(|error| format!("invalid filter: {error}"))?;
-        let fields = fields.unwrap_or_default();
-        if fields.block_hash.is_some() {
-            return Err("invalid filter: blockHash cannot be subscribed to".to_owned());
-        }
-        Self::of(fields)
-    }
-
-    fn of(fields: Fields<'_>) -> Result<Self, String> {
-        let (from, to) = range(fields.from_block.as_deref(), fields.to_block.as_deref())?;
-        let topics = fields.topics.unwrap_or_default();
-        if topics.len() > POSITIONS {
-            return Err("exceed max topics".to_owned());
-        }
-        // What names no account in a list of them is a mistake, and not a wish to hear everything.
-        let has_null = |json: &&RawValue| {
-            serde_json::from_str::<Vec<Option<&str>>>(json.get()).is_ok_and(|list| list.contains(&None))
-        };
-        if fields.address.filter(has_null).is_some() {
-            return Err("invalid filter: null in a list of addresses".to_owned());
-        }
-        let addresses = fields.address.map_or(Some(Any::open()), |json| {
-            Any::read(json, |text| {
-                let address: Address = hex::bytes(text)?.try_into().ok()?;
-                Some((address, Bloom::bits(&address)))
-            })
-        });
-        let topics = topics.iter().map(|json| {
-            Any::read(json, |text| {
-                let topic: Hash = text.parse().ok()?;
-                Some((topic, Bloom::bits(&topic.0)))
-            })
-        });
-        let filter = Self {
-            addresses: addresses.ok_or("invalid filter: address is no address, and no list of addresses")?,
-            topics: topics
-                .collect::<Option<_>>()
-                .ok_or("invalid filter: a topic is no 32 bytes, no list, and not null")?,
-            from,
-            to,
-        };
-        let size = filter.addresses.0.len() + filter.topics.iter().map(|any| any.0.len()).sum::<usize>();
-        if size > MOST {
-            return Err(format!("invalid filter: more than {MOST} addresses and topics"));
-        }
-        Ok(filter)
-    }
-
-    /// Reads the filter object of a filter that is polled, and which blocks its past logs are of: the members of a filter object that
-    /// say so.
-    ///
-    /// # Errors
-    /// Says what is wrong.
-    pub(in crate::view) fn read_polled(json: &str) -> Result<(Self, Box<str>), String> {
-        const BOTH: &str = "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other";
-        let fields = Fields::read(json).map_err(|error| format!("invalid argument 0: {error}"))?;
-        let fields = fields.ok_or("invalid argument 0: null is no filter")?;
-        let mut range = Vec::new();
-        if let Some(hash) = fields.block_hash {
-            if fields.from_block.is_some() || fields.to_block.is_some() {
-                return Err(format!("invalid argument 0: {BOTH}"));
-            }
-            let hash = serde_json::from_str::<&str>(hash.get()).ok().and_then(|text| text.parse::<Hash>().ok());
-            let hash = hash.ok_or("invalid argument 0: blockHash is no hash")?;
-            range.push(format!(r#""blockHash":"{hash}""#));
-        }
-        for (name, block) in [("fromBlock", &fields.from_block), ("toBlock", &fields.to_block)] {
-            let Some(block) = block else { continue };
-            let text = hex::quantity(block).map_or_else(|| block.clone(), |height| format!("{height:#x}"));
-            range.push(format!(r#""{name}":"{text}""#));
-        }
-        // What is no block's name is refused there, before its text is used.
-        let filter = Self::of(Fields { block_hash: None, ..fields })?;
-        Ok((filter, range.join(",").into()))
-    }
-
     /// The members of a filter object that wants the same of the blocks that `range` says.
     pub(in crate::view) fn members(&self, range: &str) -> String {
         let quoted = |list: Vec<String>| list.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(",");
@@ -187,8 +82,8 @@ impl Filter {
     }
 }
 
-/// The narrowest filter object's `address` and `topics` that give all logs that these want, each with a comma before it. `None` when
-/// it would be no narrower than none at all, or too long.
+/// The narrowest filter object's `address` and `topics` that give all logs that these want, each
+/// with a comma before it. `None` when it would be no narrower than none at all, or too long.
 pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Option<String> {
     let addresses = any_of(filters.clone().map(|filter| Some(&filter.addresses)), |address| hex::encode(address));
     let topics = (0..POSITIONS)
@@ -202,7 +97,8 @@ pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Op
     (!union.is_empty()).then_some(union)
 }
 
-/// The values of all in one list. `None` when one of them leaves it open, or the list would be too long.
+/// The values of all in one list. `None` when one of them leaves it open, or the list would be too
+/// long.
 fn any_of<'a, T: Ord + 'a>(
     wishes: impl Iterator<Item = Option<&'a Any<T>>>,
     text: impl Fn(&T) -> String,
@@ -224,26 +120,11 @@ impl<T: Ord> Any<T> {
         Self(Box::default())
     }
 
-    /// Reads null, one value, or a list of values. A null in the list stands for whatever, and with it the whole list does.
-    fn read(json: &RawValue, read: impl Fn(&str) -> Option<(T, Bits)>) -> Option<Self> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Json {
-            Null,
-            One(String),
-            List(Vec<Option<String>>),
-        }
-        let list = match serde_json::from_str(json.get()).ok()? {
-            Json::Null => return Some(Self::open()),
-            Json::One(text) => vec![Some(text)],
-            Json::List(list) => list,
-        };
-        let is_open = list.contains(&None);
-        let items = list.into_iter().flatten().map(|text| read(&text));
-        let mut items: Vec<(T, Bits)> = items.collect::<Option<_>>()?;
+    /// These alternatives; none of them leaves all open.
+    fn of(mut items: Vec<(T, Bits)>) -> Self {
         items.sort_unstable();
         items.dedup();
-        Some(if is_open { Self::open() } else { Self(items.into()) })
+        Self(items.into())
     }
 
     /// What cannot be told is wanted only by those who leave it open.
@@ -253,23 +134,6 @@ impl<T: Ord> Any<T> {
 
     fn may_be_in(&self, bloom: &Bloom) -> bool {
         self.0.is_empty() || self.0.iter().any(|(_, bits)| bloom.has(*bits))
-    }
-}
-
-/// The blocks of a subscription: all from now on, or a part of them, as go-ethereum understands it.
-fn range(from: Option<&str>, to: Option<&str>) -> Result<(u64, u64), String> {
-    // `None` is the latest block.
-    let height = |name: &str, text: Option<&str>| match text {
-        None | Some("latest") => Ok(None),
-        Some("earliest") => Ok(Some(0)),
-        Some("pending") => Err("pending logs are not supported".to_owned()),
-        Some("safe" | "finalized") => Err("invalid block range params".to_owned()),
-        Some(text) => hex::quantity(text).map(Some).ok_or_else(|| format!("invalid filter: {name} is no block number")),
-    };
-    match (height("fromBlock", from)?, height("toBlock", to)?) {
-        (from, None) => Ok((from.unwrap_or(0), u64::MAX)),
-        (Some(from), Some(to)) if from <= to => Ok((from, to)),
-        _ => Err("invalid block range params".to_owned()),
     }
 }
 
@@ -345,37 +209,6 @@ mod tests {
             if expected {
                 assert!(filter.may_match(5, Some(&bloom(std::slice::from_ref(&log)))), "{filter:?}");
             }
-        }
-    }
-
-    #[test]
-    fn what_is_no_filter_is_refused() {
-        let many: Vec<String> = (0..=MOST).map(|n| format!("0x{n:040x}")).collect();
-        for filter in [
-            json!(1),
-            json!([]),
-            json!("x"),
-            json!({"address": 1}),
-            json!({"address": "0x1"}),
-            json!({"address": word(1)}),
-            json!({"address": [account(1), 1]}),
-            json!({"address": [account(1), null]}),
-            json!({"address": many}),
-            json!({"topics": word(1)}),
-            json!({"topics": [account(1)]}),
-            json!({"topics": [[word(1), "x"]]}),
-            json!({"topics": [null, null, null, null, null]}),
-            json!({"blockHash": word(1)}),
-            json!({"fromBlock": "5"}),
-            json!({"fromBlock": ""}),
-            json!({"fromBlock": "pending"}),
-            json!({"toBlock": "pending"}),
-            json!({"fromBlock": "finalized"}),
-            json!({"fromBlock": "0x5", "toBlock": "0x4"}),
-            json!({"fromBlock": "latest", "toBlock": "0x4"}),
-            json!({"toBlock": "0x4"}),
-        ] {
-            assert!(read(&filter).is_err(), "{filter}");
         }
     }
 

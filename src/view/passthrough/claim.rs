@@ -1,4 +1,5 @@
-//! Which different wishes each client has, so that none takes all the subscriptions that a node grants.
+//! Which different wishes each client has, so that none takes all the subscriptions that a node
+//! grants.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +8,8 @@ use std::{
 
 use super::{super::mailbox::Mailbox, Topic};
 
-/// Different wishes of one client at a time. Nobody needs more kinds than there are, and a few filters of a namespace of its own.
+/// Different wishes of one client at a time. Nobody needs more kinds than there are, and a few
+/// filters of a namespace of its own.
 const MOST: usize = 16;
 
 /// The wishes of all clients.
@@ -26,7 +28,8 @@ pub(in crate::view) struct Claim {
 }
 
 impl Claim {
-    /// One more subscription of this client to the topic; `None` when it would be one too many of different ones.
+    /// One more subscription of this client to the topic; `None` when it would be one too many of
+    /// different ones.
     pub(super) fn new(claims: &Arc<Claims>, client: &Arc<Mailbox>, topic: &Arc<Topic>) -> Option<Self> {
         let mut all = claims.lock();
         let counts = all.entry(place(client)).or_default();

@@ -14,10 +14,12 @@ const MOST: usize = 8192;
 
 /// What is repeated by one node is told as often; what another one repeats is not.
 pub(super) struct Overlap {
-    /// The notifications are states that replace each other, so that the same one may well come again soon.
+    /// The notifications are states that replace each other, so that the same one may well come
+    /// again soon.
     is_state: bool,
     told: HashMap<u64, Counts>,
-    /// What came within the overlap, oldest first: when, from which source, and whether it was told.
+    /// What came within the overlap, oldest first: when, from which source, and whether it was
+    /// told.
     heard: VecDeque<(Instant, u64, usize, bool)>,
     /// The state that was told last, and by which source.
     last: Option<(u64, usize)>,

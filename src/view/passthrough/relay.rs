@@ -17,7 +17,8 @@ use super::{
 use crate::{
     net::link::{Error, Feed, News, SubscribeError},
     pool::Pool,
-    view::{audience::Audience, choice::Avoided, mailbox::Closing},
+    route::avoided::Avoided,
+    view::{audience::Audience, mailbox::Closing},
 };
 
 /// How long a node may take to grant a subscription.
@@ -177,7 +178,7 @@ impl Relay {
                     self.avoided.add(node, now);
                 }
                 if *self.state.borrow() == State::Asked {
-                    let error = pool.nodes[node].conceal(&error).map_or(error, Bytes::from);
+                    let error = pool.nodes[node].redact(&error).map_or(error, Bytes::from);
                     self.refusal.get_or_insert(error);
                 }
             }

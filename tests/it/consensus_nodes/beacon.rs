@@ -59,12 +59,12 @@ impl Beacon {
         self.url.clone()
     }
 
-    /// What to answer at `path`, wherever the node's own path begins.
+    /// The answer at `path`, wherever the node's own path begins.
     pub fn set(&self, path: &str, status: u16, body: &str) {
         self.state.lock().unwrap().answers.insert(path.to_owned(), (status, body.to_owned()));
     }
 
-    /// What it was asked.
+    /// The requests that it got.
     pub fn requests(&self) -> Vec<Asked> {
         self.state.lock().unwrap().asked.clone()
     }

@@ -1,4 +1,5 @@
-//! One view for all, in simulated time: requests and events stay on one node until the epoch ends, and go home together.
+//! The view of one node for all clients, in simulated time: requests and events stay on a node
+//! until the epoch ends, and go home together.
 
 use std::{
     sync::{Arc, Mutex},
@@ -67,7 +68,7 @@ impl Stage {
         client.response().await.json()
     }
 
-    /// Who did one duty: 1 or 2.
+    /// The node that did a duty: 1 or 2.
     async fn duty(&self) -> usize {
         let counts = || [0, 1].map(|node| self.devnet.cl(node).count(&format!("GET {DATA}")));
         let before = counts();
@@ -172,14 +173,14 @@ async fn where_events_come_from_another_node_so_do_answers() {
     let _heard = stage.listen().await;
     stage.until_view("cl-1").await;
     assert_eq!(stage.duty().await, 1);
-    // It answers, and tells nothing.
+    // The node answers, and its stream tells nothing.
     stage.devnet.cl(0).set_fault(Fault::Mute);
     stage.until_view("cl-2").await;
     assert_eq!(stage.duty().await, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vote_is_for_the_head_told_though_the_node_that_told_it_is_gone() {
+async fn a_vote_is_for_the_head_told_by_a_node_that_is_gone() {
     let mut stage = Stage::set().await;
     let heard = stage.listen().await;
     stage.until_view("cl-1").await;
@@ -226,7 +227,7 @@ async fn without_events_requests_go_home_when_an_epoch_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_takes_its_word_back_again_and_again_moves_nobody_each_time() {
+async fn a_node_that_keeps_taking_its_word_back_moves_no_client() {
     for fault in [Fault::ElOffline, Fault::Optimistic, Fault::Syncing] {
         let stage = Stage::set().await;
         assert_eq!(stage.view().await.0, "cl-1");
@@ -246,7 +247,7 @@ async fn a_node_that_takes_its_word_back_again_and_again_moves_nobody_each_time(
             }
         }
         assert!((1..=5).contains(&moves), "{fault:?}: {moves} moves");
-        // It is forgiven when it has kept its word for long.
+        // The node is forgiven when it has kept its word for long.
         let mut waited = 0;
         while stage.view().await.0 != "cl-1" {
             sleep(Duration::from_secs(1)).await;

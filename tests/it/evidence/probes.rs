@@ -15,7 +15,7 @@ use crate::common::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_takes_its_time_over_probes_is_not_silent_and_one_that_hangs_is_out_though_nobody_calls() {
+async fn a_node_slow_with_probes_is_not_silent_but_a_hanging_one_is() {
     for (timeout, slow, limit) in [(2, 1500, 3200), (2, 1900, 3200), (6, 2500, 7200), (6, 5800, 7200)] {
         let net = Net::default();
         let options = Options { execution: 1, ..Options::default() };
@@ -73,7 +73,7 @@ async fn a_node_that_takes_its_time_over_everything_is_not_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_works_on_a_long_call_and_is_slow_with_probes_meanwhile_is_not_silent() {
+async fn a_node_busy_with_a_long_call_and_slow_probes_is_not_silent() {
     let net = Net::default();
     let (devnet, proxy) = alone(&net, "calls.attempt_timeout = \"20s\"\nhealth = { timeout = \"5s\" }\n").await;
     devnet.el(0).set_fault(Fault::slow(1100));
@@ -112,7 +112,7 @@ async fn a_node_that_sends_bytes_is_not_silent_though_a_probe_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_hangs_with_calls_in_flight_is_out_after_two_seconds() {
+async fn a_node_that_hangs_with_calls_is_out_after_two_seconds() {
     let net = Net::default();
     let (devnet, proxy) = alone(&net, "").await;
     proxy.post(call(1, "eth_gasPrice", "[]")).await;
@@ -150,7 +150,7 @@ async fn verdicts(proxy: &Proxy, side: &str) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_comes_to_serve_another_chain_without_going_down_is_found_within_a_minute() {
+async fn a_node_that_changes_its_chain_is_found_within_a_minute() {
     let net = Net::default();
     let (devnet, proxy) = both_sides(&net, 2, "").await;
     for side in SIDES {
@@ -186,7 +186,7 @@ async fn a_head_that_does_not_join_has_the_chain_asked_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_that_are_down_have_no_vote_on_the_chain_and_the_last_one_alive_is_used() {
+async fn nodes_that_are_down_have_no_vote_on_the_chain() {
     let net = Net::default();
     let (devnet, proxy) = both_sides(&net, 3, "").await;
     for side in SIDES {
@@ -197,7 +197,7 @@ async fn nodes_that_are_down_have_no_vote_on_the_chain_and_the_last_one_alive_is
             node(&devnet, side, dead).set_fault(Fault::Down);
         }
         until("the last one serves", async || verdicts(&proxy, side).await == ["down", "down", "up"]).await;
-        // One of those that were there first is back, and has its place.
+        // A call that was there first is back, and has its place.
         node(&devnet, side, 0).clear_faults();
         until("it is home", async || verdicts(&proxy, side).await == ["up", "down", "wrong_chain"]).await;
         node(&devnet, side, 1).clear_faults();
@@ -220,7 +220,7 @@ async fn where_the_operator_names_the_chain_no_vote_changes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_does_not_say_whether_it_syncs_is_well_in_whatever_words() {
+async fn a_node_that_does_not_say_whether_it_syncs_is_well() {
     const SYNCING: [&str; 2] = ["eth_syncing", "GET /eth/v1/node/syncing"];
     let net = Net::default();
     let (devnet, proxy) = both_sides(&net, 1, "").await;
@@ -240,7 +240,7 @@ async fn a_node_that_does_not_say_whether_it_syncs_is_well_in_whatever_words() {
         }
         devnet.nodes().for_each(|node| node.clear_faults());
     }
-    // What must be known is not let pass.
+    // A refusal of a fact that must be known is a failure.
     for fault in [
         Fault::http_status(403, &["eth_getBlockByNumber", "GET /eth/v1/beacon/headers/head"]),
         Fault::not_offered(&["eth_getBlockByNumber", "GET /eth/v1/beacon/headers/head"]),

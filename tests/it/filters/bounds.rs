@@ -161,6 +161,50 @@ async fn what_filters_want_has_a_share_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn equal_wishes_are_kept_once() {
+    let stage = Stage::new(Way::Http, "").await;
+    let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
+    let wish = json!({ "topics": [topics] });
+    let bytes = async || stage.proxy.metric("steadfast_filter_bytes", "").await;
+    let first = stage.logs(&wish).await;
+    let one = bytes().await;
+    assert!(one > 32_000.0, "{one}");
+    let second = stage.logs(&wish).await;
+    let two = bytes().await;
+    assert!(two < one + 1024.0, "{one} {two}");
+    stage.result("eth_uninstallFilter", &json!([first])).await;
+    assert_eq!(bytes().await, one, "the other has it still");
+    stage.result("eth_uninstallFilter", &json!([second])).await;
+    assert_eq!(bytes().await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_filter_counts_while_it_is_made() {
+    let stage = Stage::new(Way::Http, "").await;
+    // A client was shown a block that no node tells now, so that the filter waits for it a while.
+    stage.devnet.chain().mine(1);
+    stage.result("eth_getBlockByNumber", &json!(["latest", false])).await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::Hang));
+    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
+    let call = call(1, "eth_newFilter", &json!([{ "topics": [topics] }]).to_string());
+    // A call of this length that makes no filter, and waits for a node.
+    let mut other = stage.proxy.client().await;
+    other.send(post("/", call.replace("eth_newFilter", "eth_getLogs__").as_bytes())).await;
+    sleep(Duration::from_millis(200)).await;
+    let body = held().await;
+    let mut client = stage.proxy.client().await;
+    client.send(post("/", call.as_bytes())).await;
+    sleep(Duration::from_millis(200)).await;
+    let both = held().await;
+    assert_eq!(stage.count("logs").await, 0.0, "the filter is there already");
+    assert!(client.response().await.json()["result"].is_string());
+    let filter = stage.proxy.metric("steadfast_filter_bytes", "").await;
+    // The first 8 KiB of a connection are not counted.
+    assert!(filter > 32_000.0 && both >= 2.0 * body + filter - 8192.0, "{body} {filter} {both}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_past_of_a_long_filter_counts_while_it_is_asked_for() {
     let stage = Stage::new(Way::Http, "max_client_memory = \"1MiB\"\n").await;
     let topics: Vec<_> = (0..1000).map(|topic| format!("0x{topic:064x}")).collect();
@@ -191,17 +235,19 @@ async fn past_logs_are_no_poll_and_keep_no_filter() {
 #[tokio::test(start_paused = true)]
 async fn a_filter_whose_time_is_over_is_none() {
     let stage = Stage::new(Way::Http, "[filters]\nmax = 1\n").await;
-    for is_removed in [true, false] {
+    for end in ["uninstall", "poll", "another"] {
         let filter = stage.blocks().await;
         sleep(Duration::from_millis(300_001)).await;
         // It has not been swept out yet.
         assert_eq!(stage.count("blocks").await, 1.0);
-        if is_removed {
-            assert_eq!(stage.result("eth_uninstallFilter", &json!([filter])).await, false);
+        match end {
+            "uninstall" => assert_eq!(stage.result("eth_uninstallFilter", &json!([filter])).await, false),
+            "poll" => assert!(stage.is_gone(&filter).await),
+            _ => {}
         }
     }
     stage.blocks().await;
-    assert_eq!((stage.count("blocks").await, stage.dropped("timeout").await), (1.0, 2.0));
+    assert_eq!((stage.count("blocks").await, stage.dropped("timeout").await), (1.0, 3.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,54 @@ async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn polls_of_one_batch_leave_room_for_each_other() {
+    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"256KiB\"\n").await;
+    let mut filters = Vec::new();
+    for _ in 0..12 {
+        filters.push((stage.logs(&json!({})).await, Vec::new()));
+    }
+    let before = stage.head();
+    for _ in 0..3 {
+        stage.devnet.chain().mine(50);
+        sleep(Duration::from_secs(3)).await;
+    }
+    let expected = stage.logs_above(before, &json!({})).await;
+    assert!(json!(expected).to_string().len() > 128 << 10, "there is too little to tell");
+    let polls = filters.iter().map(|(filter, _)| call(1, POLL, &json!([filter]).to_string()));
+    let batch = format!("[{}]", polls.collect::<Vec<_>>().join(","));
+    let mut client = stage.proxy.ws().await;
+    loop {
+        let answers: Vec<Value> = serde_json::from_str(&client.ask(batch.clone()).await).unwrap();
+        let mut is_over = true;
+        for (answer, (_, told)) in answers.iter().zip(&mut filters) {
+            let part = answer["result"].as_array().unwrap_or_else(|| panic!("{answer}"));
+            is_over &= part.is_empty();
+            told.extend(part.clone());
+        }
+        if is_over {
+            break;
+        }
+    }
+    for (_, told) in &filters {
+        assert!(*told == expected, "{} logs instead of {}", told.len(), expected.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_finds_no_room_in_a_batch_comes_again() {
+    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
+    let filter = stage.logs(&json!({})).await;
+    let before = stage.head();
+    stage.devnet.chain().mine(5);
+    sleep(Duration::from_secs(3)).await;
+    let batch = format!("[{},{}]", call(1, "dev_blob", "[64000]"), call(2, POLL, &json!([filter]).to_string()));
+    let answers: Value = serde_json::from_str(&stage.proxy.ws().await.ask(batch).await).unwrap();
+    assert!(answers[0]["result"].is_string(), "{answers}");
+    assert_eq!(answers[1]["error"]["data"]["reason"], "max_outbound", "{answers}");
+    assert_eq!(stage.poll(&filter).await, stage.logs_above(before, &json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_block_that_no_answer_can_bring_ends_the_filter() {
     let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"1KiB\"\n").await;
     let (there, here, blocks) = (stage.logs(&json!({})).await, stage.logs(&json!({})).await, stage.blocks().await);
@@ -194,7 +242,8 @@ async fn a_refused_method_is_refused_though_no_node_is_asked() {
     stage.logs(&json!({})).await;
 }
 
-/// Sends `calls`, one or a batch, over a connection that takes nearly nothing, reads nothing, and leaves.
+/// Sends `calls`, one or a batch, over a connection that takes nearly nothing, reads nothing, and
+/// leaves.
 async fn unread(stage: &Stage, door: Door, calls: &[String]) {
     let mut io = stage.proxy.connect_through(16).await;
     let body = if door.is_batch() { format!("[{}]", calls.join(",")) } else { calls[0].clone() };

@@ -45,6 +45,49 @@ async fn an_answer_that_is_written_behind_a_close_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn polls_at_a_slow_websocket_that_is_closed_are_told_once() {
+    for is_read in [true, false] {
+        let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"256KiB\"\n").await;
+        let filters = [stage.logs(&json!({})).await, stage.logs(&json!({})).await];
+        let before = stage.head();
+        stage.devnet.chain().mine(100);
+        sleep(Duration::from_secs(5)).await;
+        let mut client = stage.narrow().await;
+        client.subscribe("[\"logs\",{}]").await;
+        // The first answer is half-way to the client, and the second waits behind it.
+        for (n, filter) in (1..).zip(&filters) {
+            client.send(call(n, POLL, &json!([filter]).to_string())).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        for round in 0.. {
+            if stage.proxy.metric("steadfast_slow_clients_closed_total", "").await > 0.0 {
+                break;
+            }
+            assert!(round < 100, "nothing overflows");
+            stage.devnet.chain().mine(20);
+            sleep(Duration::from_millis(500)).await;
+        }
+        let mut all = [Vec::new(), Vec::new()];
+        if is_read {
+            all[0] = told(&mut client).await;
+            assert!(!all[0].is_empty());
+            assert_eq!(client.closed().await.0, 1008, "the second answer went with what waited");
+            client.gone().await;
+        }
+        // The proxy does not wait longer for a client that reads nothing.
+        sleep(Duration::from_secs(5)).await;
+        drop(client);
+        let expected = stage.logs_above(before, &json!({})).await;
+        for (filter, all) in filters.iter().zip(&mut all) {
+            while let Some(more) = Some(stage.poll(filter).await).filter(|more| !more.is_empty()) {
+                all.extend(more);
+            }
+            assert!(*all == expected, "read: {is_read}, {} logs instead of {}", all.len(), expected.len());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_barely_fits_closes_nobody() {
     let poll = async |stage: &Stage, filter: &Value| -> Value {
         let answer = stage.proxy.ws().await.ask(call(1, POLL, &json!([filter]).to_string())).await;

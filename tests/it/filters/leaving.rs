@@ -25,7 +25,8 @@ async fn a_client_that_gives_up_on_a_poll_is_told_by_the_next() {
     let before = net.chain().head().number;
     net.el(0).set_fault(Fault::slow_over(500, &["eth_getLogs"]));
     net.chain().mine(1);
-    // The head is known, and its logs are on their way: the poll waits for them, and its client does not.
+    // The head is known, and its logs are on their way: the poll waits for them, and its client
+    // does not.
     sleep(Duration::from_millis(200)).await;
     let mut client = proxy.client().await;
     client.send(post("/", call(2, POLL, &json!([filter]).to_string()).as_bytes())).await;

@@ -187,3 +187,41 @@ async fn logs_that_no_node_gives_drop_whom_they_concern() {
     assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before));
     assert_eq!(stage.poll(&other).await, Vec::<Value>::new());
 }
+
+#[tokio::test(start_paused = true)]
+async fn filters_that_blooms_may_have_cost_logs_are_dropped() {
+    let stage = Stage::new(Way::Both, "").await;
+    let unwanted = json!({"address": format!("0x{}", "12".repeat(20))});
+    let (early, blocks) = (stage.logs(&unwanted).await, stage.blocks().await);
+    let before = stage.head();
+    let mine = async || {
+        stage.devnet.chain().mine(1);
+        sleep(Duration::from_secs(1)).await;
+    };
+    // The first blocks are looked at, and some of the others passed over for their bloom filters.
+    for _ in 0..40 {
+        mine().await;
+    }
+    assert_eq!(stage.poll(&early).await, Vec::<Value>::new());
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::BlindBlooms));
+    let mut last = stage.logs(&unwanted).await;
+    // A block in eight is looked at all the same, by its hash, which is another in every run.
+    for round in 0.. {
+        if stage.proxy.metric("steadfast_bloom_contradictions_total", "").await > 0.0 {
+            break;
+        }
+        assert!(round < 400, "no block is looked at");
+        stage.result("eth_uninstallFilter", &json!([last])).await;
+        last = stage.logs(&unwanted).await;
+        mine().await;
+    }
+    assert!(stage.is_gone(&early).await, "nobody looked at some blocks");
+    assert_eq!(stage.poll(&last).await, Vec::<Value>::new(), "its only block was looked at");
+    assert_eq!(stage.proxy.metric("steadfast_filters_dropped_total", "reason=\"gap\"").await, 1.0);
+    assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before));
+    let (late, before) = (stage.logs(&json!({})).await, stage.head());
+    for _ in 0..10 {
+        mine().await;
+    }
+    assert_eq!(stage.poll(&late).await, stage.logs_above(before, &json!({})).await);
+}

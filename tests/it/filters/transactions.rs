@@ -39,6 +39,21 @@ async fn a_filter_of_transactions_tells_their_hashes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_filter_behind_the_kept_transactions_is_dropped() {
+    // Sixteen transactions are kept for each block that is.
+    let stage = Stage::new(Way::Both, "filters = { max_backlog_blocks = 16 }\n").await;
+    let (behind, polled) = (stage.transactions().await, stage.transactions().await);
+    for _ in 0..10 {
+        let sent = stage.send(40);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(stage.poll(&polled).await, sent);
+    }
+    assert!(stage.is_gone(&behind).await);
+    let dropped = stage.proxy.metric("steadfast_filters_dropped_total", "reason=\"backlog\"").await;
+    assert_eq!((dropped, stage.poll(&polled).await), (1.0, Vec::<Value>::new()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn transactions_come_from_another_node_after_a_switch() {
     for way in [Way::Both, Way::Http] {
         let stage = Stage::new(way, "").await;
@@ -87,7 +102,7 @@ async fn what_no_node_can_tell_is_refused() {
     assert_eq!(stage.proxy.metric("steadfast_filters", "kind=\"transactions\"").await, 0.0);
     let asked = || stage.devnet.nodes().map(|node| node.count("eth_newPendingTransactionFilter")).sum::<u64>();
     let before = asked();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(150)).await;
     assert_eq!(asked(), before, "nodes are asked though nobody has a filter");
 }
 
@@ -114,6 +129,31 @@ async fn where_one_node_has_no_such_filter_another_is_asked() {
         assert_eq!(stage.poll(&filter).await, sent, "the first has it now");
         assert_eq!(stage.devnet.el(0).count("eth_newPendingTransactionFilter"), 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_taken_out_keeps_no_filter() {
+    let stage = Stage::new(Way::Http, "").await;
+    // Calls stay at the first node, so that its place is no reason to leave the other.
+    stage.devnet.el(0).set_fault(Fault::not_offered(&["eth_newPendingTransactionFilter"]));
+    let filter = stage.transactions().await;
+    let asked = || stage.devnet.el(1).count(POLL);
+    let before = asked();
+    sleep(Duration::from_secs(3)).await;
+    assert!(asked() > before, "the filter is not at the second node");
+    stage.proxy.operate("/nodes/el-2/cordon").await;
+    sleep(Duration::from_secs(1)).await;
+    let before = asked();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(asked(), before, "the node is polled on");
+    assert_eq!(stage.devnet.el(1).count("eth_uninstallFilter"), 1);
+    stage.proxy.operate("/nodes/el-2/uncordon").await;
+    sleep(Duration::from_secs(3)).await;
+    stage.poll(&filter).await;
+    let sent = stage.send(2);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.poll(&filter).await, sent);
+    assert_eq!(stage.proxy.side().await["active"], "el-1", "calls stay where they are");
 }
 
 /// What makes filters at a node useless, though it makes them.
@@ -148,7 +188,9 @@ async fn a_node_whose_filter_is_useless_is_left_for_another() {
         sleep(Duration::from_secs(30)).await;
         assert!(count(0, "eth_newPendingTransactionFilter") <= 2, "{fault:?}");
         assert_eq!(count(1, "eth_newPendingTransactionFilter"), 1, "{fault:?}");
-        let made = if count(0, POLL) > 0 { count(0, "eth_newPendingTransactionFilter") } else { 0 };
+        let has_id = !matches!(&fault, Fault::Tells { method, .. } if method != POLL);
+        assert_eq!(count(0, POLL) > 0, has_id, "{fault:?}");
+        let made = if has_id { count(0, "eth_newPendingTransactionFilter") } else { 0 };
         assert_eq!(count(0, "eth_uninstallFilter"), made, "{fault:?}");
         assert_eq!(stage.proxy.side().await["active"], "el-1", "calls stay where they are");
     }
@@ -169,6 +211,20 @@ async fn a_filter_that_worked_and_fails_is_left_for_another() {
         sleep(Duration::from_secs(2)).await;
         assert_eq!(stage.poll(&filter).await, sent, "{fault:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_other_node_is_left_one_is_soon_asked_again() {
+    let stage = Stage::new(Way::Http, "").await;
+    let filter = stage.transactions().await;
+    stage.devnet.nodes().for_each(|node| node.set_fault(Fault::refuse(&[POLL])));
+    sleep(Duration::from_secs(15)).await;
+    stage.devnet.nodes().for_each(|node| node.clear_faults());
+    sleep(Duration::from_secs(8)).await;
+    stage.poll(&filter).await;
+    let sent = stage.send(3);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.poll(&filter).await, sent);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What `steadfast check` says of WebSockets, over real sockets.
+//! The output of `steadfast check` about WebSockets, over real sockets.
 
 use steadfast::devnet::Options;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use steadfast::{
     config::Health,
     devnet::{Devnet, Fault, Node, Options},
-    domain::verdict::Layer,
+    domain::layer::Layer,
     metrics::Metrics,
     net::{Dial, link::Error},
     pool::{self, Pool, Running},
@@ -81,7 +81,7 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pushed_head_is_in_the_snapshot_at_once_and_its_header_is_told_to_whoever_listens() {
+async fn a_pushed_head_is_in_the_snapshot_and_told_at_once() {
     let bench = Bench::new(RARELY, Options { execution: 1, ..Options::default() }).await;
     let (before, probes) = (bench.head(), bench.probes());
     assert!(!bench.pool.is_pushing(0), "it has told of nothing yet");
@@ -96,12 +96,12 @@ async fn a_pushed_head_is_in_the_snapshot_at_once_and_its_header_is_told_to_whoe
     assert_eq!((pushed.node, &pushed.block), (0, bench.pool.snapshot().nodes[0].head.as_ref().unwrap()));
     let header: serde_json::Value = serde_json::from_slice(&pushed.json).unwrap();
     assert_eq!((&header["hash"], header["transactions"].is_null()), (&pushed.block.hash.into(), true));
-    // What clients may have been shown.
+    // The height that clients may have been shown.
     assert_eq!(bench.pool.served(), before + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_pushes_a_reorganisation_is_never_shown_below_where_it_was() {
+async fn a_node_that_pushes_a_reorganisation_never_falls_below() {
     let bench = Bench::new(RARELY, Options { execution: 2, ..Options::default() }).await;
     let before = bench.head();
     let mut heights = Vec::new();
@@ -144,7 +144,8 @@ async fn the_link_of_a_node_that_is_back_is_opened_at_once() {
     for round in 0..6 {
         bench.node().set_fault(Fault::Down);
         until("it is out", async || !bench.pool.snapshot().nodes[0].verdict.answers()).await;
-        // Longer than any pause between attempts to connect, and until it is between any two of them.
+        // Longer than any pause between attempts to connect, and until it is between any two of
+        // them.
         sleep(Duration::from_millis(30_000 + round * 160)).await;
         bench.node().clear_faults();
         until("it answers", async || bench.pool.snapshot().nodes[0].verdict.answers()).await;
@@ -165,7 +166,7 @@ async fn a_mute_link_is_cut_and_heads_go_on_by_probes() {
     until("it is cut", async || bench.metric("steadfast_link_mute_total") > 0.5).await;
     assert!(muted.elapsed() < 6 * second, "{:?}", muted.elapsed());
     assert!(!bench.pool.is_pushing(0));
-    // One that stays mute is not cut every few seconds.
+    // A link that stays mute is not cut every few seconds.
     sleep(60 * second).await;
     let cuts = bench.metric("steadfast_link_mute_total");
     assert!((2.5..7.5).contains(&cuts), "cut {cuts} times in a minute");

@@ -19,7 +19,8 @@ const SEND: &str = "eth_sendRawTransaction";
 /// Tells which node answers.
 const WHO: &str = "web3_clientVersion";
 
-/// Nodes that are reached by WebSocket alone, the first `primaries` of them primaries, and a proxy before them.
+/// Nodes that are reached by WebSocket alone, the first `primaries` of them primaries, and a proxy
+/// before them.
 async fn before(net: &Net, primaries: usize, nodes: usize) -> (Devnet, Arc<Proxy>) {
     with(net, primaries, Options { execution: nodes, ..Options::default() }).await
 }
@@ -47,7 +48,7 @@ async fn asks(proxy: &Proxy) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_for_byte() {
+async fn nodes_are_probed_and_called_over_links_byte_for_byte() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 1).await;
     for id in ["1", "\"a\\\"}\"", "1.50e400", "123456789012345678901234567890", "-0", "null", "\"\""] {
@@ -71,7 +72,7 @@ async fn they_are_probed_and_called_over_their_links_with_ids_and_answers_byte_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_whose_link_is_lost_is_answered_by_another_node_and_the_one_that_lost_it_proves_itself_anew() {
+async fn a_read_whose_link_is_lost_is_answered_by_another_node() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[WHO]));
@@ -84,19 +85,19 @@ async fn a_read_whose_link_is_lost_is_answered_by_another_node_and_the_one_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_raw_transaction_whose_answer_is_lost_with_the_link_is_sent_again_and_the_client_has_its_hash() {
+async fn a_raw_transaction_lost_with_the_link_is_sent_again() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
     devnet.el(0).set_fault(Fault::cut_answer(&[SEND]));
     let raw = [2, 0xc2, 1, 0x80];
-    let (text, hash) = (steadfast::domain::hex::encode(&raw), steadfast::domain::hex::keccak256(&raw));
+    let (text, hash) = (steadfast::domain::hex::encode(&raw), steadfast::domain::hash::keccak256(&raw));
     let answer = proxy.post(call(2, SEND, &format!("[\"{text}\"]"))).await.json();
     assert_eq!(answer["result"], steadfast::domain::hex::encode(&hash), "{answer}");
     assert_eq!((devnet.el(0).count(SEND), devnet.el(1).count(SEND)), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_whose_answer_is_lost_with_the_link_is_never_sent_twice() {
+async fn a_transaction_lost_with_the_link_is_never_sent_twice() {
     const UNSAFE: &str = "eth_sendTransaction";
     let net = Net::default();
     let (devnet, proxy) = before(&net, 2, 2).await;
@@ -105,14 +106,14 @@ async fn a_transaction_whose_answer_is_lost_with_the_link_is_never_sent_twice() 
     assert_eq!(answer["error"]["data"]["reason"], "outcome_unknown", "{answer}");
     sleep(Duration::from_secs(5)).await;
     assert_eq!((devnet.el(0).count(UNSAFE), devnet.el(1).count(UNSAFE)), (1, 0));
-    // One that cannot have left goes elsewhere.
+    // A call that cannot have left goes elsewhere.
     devnet.el(0).set_fault(Fault::Down);
     let answer = proxy.post(call(1, UNSAFE, r#"[{"value":"0x1"}]"#)).await.json();
     assert!(answer["result"].is_string(), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hanging_one_owes_answers_and_is_left_by_the_calls_that_may_move() {
+async fn a_hanging_node_is_left_by_the_calls_that_may_move() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 2).await;
     devnet.el(0).set_fault(Fault::Hang);
@@ -123,7 +124,7 @@ async fn a_hanging_one_owes_answers_and_is_left_by_the_calls_that_may_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after_it_is_back() {
+async fn a_primary_that_is_cut_is_out_at_once_and_soon_back() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 2).await;
     assert!(asks(&proxy).await.contains("el-1"));
@@ -137,7 +138,8 @@ async fn a_primary_that_is_cut_is_out_at_once_and_has_its_calls_again_soon_after
         assert_eq!(side["nodes"][0]["link"]["up"], false, "{side}");
         assert_eq!(side["nodes"][1]["link"]["up"], true, "{side}");
         assert!(asks(&proxy).await.contains("el-2"), "round {round}");
-        // Longer than flapping is held against it, and until it is between any two attempts to connect.
+        // Longer than flapping is held against it, and until it is between any two attempts to
+        // connect.
         sleep(Duration::from_millis(700_000 + round * 160)).await;
         devnet.el(0).clear_faults();
         let back = Instant::now();
@@ -166,7 +168,7 @@ async fn a_mute_one_has_its_link_opened_anew_and_is_not_out_for_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_waited_for_one_reach_it_in_the_order_of_their_arrival() {
+async fn calls_that_waited_reach_the_node_in_their_order() {
     let net = Net::default();
     let (devnet, proxy) = before(&net, 1, 1).await;
     devnet.el(0).set_fault(Fault::Down);
@@ -178,7 +180,7 @@ async fn calls_that_waited_for_one_reach_it_in_the_order_of_their_arrival() {
         calls.spawn(async move { calling.post(call(number, "eth_getBalance", &params)).await.json() });
         until("it is held", async || proxy.metric("steadfast_held_calls", "").await >= number as f64).await;
     }
-    // It takes its time to answer, and less for a probe than may be.
+    // The node is slow to answer, and a little faster with a probe than the limit.
     devnet.el(0).set_fault(Fault::slow(900));
     devnet.el(0).clear_fault("down");
     let seen = || devnet.el(0).requests().into_iter().filter(|request| request.method == "eth_getBalance");
@@ -202,7 +204,7 @@ async fn long_answers_over_links_count_as_what_clients_make_us_hold() {
     let settings = |limit: &str| {
         format!("max_client_memory = \"{limit}\"\n[[el.primary]]\nname = \"el-1\"\nws = \"{}\"\n", node.ws_url())
     };
-    // Nobody knows whether the method has an effect.
+    // The method may have an effect or not.
     let body = call(1, "dev_blob", "[200000]");
     for (limit, is_refused) in [("64KiB", true), ("16MiB", false)] {
         let proxy = Proxy::launch(&net, &settings(limit)).await;

@@ -20,10 +20,10 @@ use crate::common::{
     until,
 };
 
-/// What its URL keeps secret.
+/// The secret in its URL.
 const KEY: &str = "sup3rs3cretkey";
 
-/// What it was asked.
+/// The requests that it got.
 #[derive(Default)]
 struct Asked {
     connections: AtomicU64,
@@ -82,7 +82,7 @@ impl Asked {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_subscription_to_heads_is_no_fault_and_no_reason_to_reconnect() {
+async fn a_refused_subscription_to_heads_is_no_fault() {
     let net = Net::default();
     let asked = Arc::new(Asked::default());
     let (port, _serving) = node(&net, asked.clone()).await;
@@ -100,7 +100,7 @@ async fn a_refused_subscription_to_heads_is_no_fault_and_no_reason_to_reconnect(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_it_says_to_clients_does_not_repeat_its_key() {
+async fn an_error_of_the_node_does_not_repeat_its_key() {
     let net = Net::default();
     let (port, _serving) = node(&net, Arc::default()).await;
     let proxy = Proxy::launch(&net, &format!("[[el.primary]]\nws = \"ws://127.0.0.1:{port}/{KEY}\"\n")).await;

@@ -15,7 +15,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use steadfast::net::{
     BoxFuture, BoxIo, Dial, Endpoint,
-    link::{Answer, Error},
+    link::{Error, Response},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
@@ -32,7 +32,7 @@ fn call(id: &str, params: &str) -> (String, std::ops::Range<usize>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_calls_in_flight_are_answered_each_with_its_own_in_any_order() {
+async fn calls_in_flight_get_their_own_answers_in_any_order() {
     let (linked, _node, mut peer) = linked().await;
     let ids = ["1", "1", "null", "\"1\"", "1.50e400", "123456789012345678901234567890", "\"a\\\"}é\"", "-0"];
     let calls: Vec<_> = (0..400).map(|n| (n, call(ids[n % ids.len()], &format!("[ {n} ]")))).collect();
@@ -41,7 +41,8 @@ async fn many_calls_in_flight_are_answered_each_with_its_own_in_any_order() {
         async move {
             let answer = link.call(raw.as_bytes(), Some(place.clone())).await.unwrap();
             let id = ids[n % ids.len()];
-            // The id is the caller's again, and all else byte for byte what the node wrote, wherever it put the id.
+            // The id is the caller's again, and all else byte for byte what the node wrote,
+            // wherever it put the id.
             let expected = match n % 3 {
                 0 => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"id":{n}}}}}"#),
                 1 => format!(r#"{{ "result" : [{n}] , "id" : {id} }}"#),
@@ -71,7 +72,7 @@ async fn many_calls_in_flight_are_answered_each_with_its_own_in_any_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_goes_out_byte_for_byte_but_for_its_id_and_a_notification_as_it_is() {
+async fn a_request_goes_out_byte_for_byte_but_for_its_id() {
     let (linked, _node, mut peer) = linked().await;
     let raw = r#"{ "params" : [ {"id":"x"} ] , "id" : "mine", "method" : "eth_call" }"#;
     let place = raw.find("\"mine\"").unwrap();
@@ -87,7 +88,7 @@ async fn a_request_goes_out_byte_for_byte_but_for_its_id_and_a_notification_as_i
 
     let raw = r#"{"method":"eth_sendTransaction","params":[]}"#;
     let written = linked.link.call(raw.as_bytes(), None).await;
-    assert_eq!(written, Ok(Answer::default()));
+    assert_eq!(written, Ok(Response::default()));
     assert_eq!(peer.text().await.unwrap(), raw);
 }
 
@@ -125,7 +126,7 @@ async fn a_call_dropped_before_it_is_written_is_never_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_dropped_after_it_was_written_takes_nothing_from_another() {
+async fn a_call_dropped_after_its_write_takes_nothing_from_another() {
     let (linked, _node, mut peer) = linked().await;
     let (raw, place) = call("5", "[]");
     let mut dropped = Box::pin(linked.link.call(raw.as_bytes(), Some(place.clone())));
@@ -141,7 +142,7 @@ async fn a_call_dropped_after_it_was_written_takes_nothing_from_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_past_the_queue_are_refused_at_once_and_all_others_are_written_in_order() {
+async fn calls_past_the_queue_are_refused_and_others_keep_their_order() {
     let (linked, _node, mut peer) = linked().await;
     let (long, place) = call("0", &format!("[\"{}\"]", "x".repeat(4 * PIPE)));
     let mut first = Box::pin(linked.link.call(long.as_bytes(), Some(place)));
@@ -234,7 +235,7 @@ async fn a_flood_of_events_does_not_keep_a_call_from_being_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_sent_is_not() {
+async fn a_call_that_cannot_be_sent_is_not() {
     let (linked, _node, mut peer) = linked().await;
     let endless = vec![b' '; steadfast::net::link::MAX_MESSAGE + 1];
     for raw in [&b"\xff\xfe"[..], &endless] {

@@ -21,10 +21,10 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::peer::{Dials, Linked, Node, PATIENCE, Peer, SOON, linked, target};
+use super::peer::{Dials, Linked, Node, Peer, SOON, TIMEOUTS, linked, target};
 
 #[tokio::test(start_paused = true)]
-async fn the_handshake_carries_the_urls_path_the_nodes_headers_and_its_user() {
+async fn the_handshake_carries_the_path_the_headers_and_the_user() {
     for (user, more, authorization) in
         [("user:pass@", None, "Basic dXNlcjpwYXNz"), ("", Some(("authorization", "Bearer token")), "Bearer token")]
     {
@@ -48,7 +48,7 @@ async fn the_handshake_carries_the_urls_path_the_nodes_headers_and_its_user() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_cannot_be_reached_is_tried_again_with_growing_pauses_until_it_can() {
+async fn an_unreachable_node_is_tried_again_with_growing_pauses() {
     let (mut node, dial) = Node::new();
     node.set(Dials::Refused);
     let linked = Linked::start(dial, target("ws://node/very-secret"));
@@ -70,7 +70,7 @@ async fn a_node_that_cannot_be_reached_is_tried_again_with_growing_pauses_until_
         );
     }
     assert!(linked.why().starts_with("cannot connect: ") && !linked.why().contains("secret"), "{}", linked.why());
-    // Nobody waits for what cannot be sent.
+    // No caller waits for a call that cannot be sent.
     assert_eq!(linked.link.call(b"{}", None).await, Err(Error::NotSent));
     let refused = linked.link.subscribe("eth_subscribe", "[]".into()).await;
     assert_eq!(refused.unwrap_err(), SubscribeError::Link(Error::NotSent));
@@ -91,7 +91,7 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
     let mut changes = linked.link.changes();
     // The dial hangs; then the handshake does.
     changes.changed().await.unwrap();
-    assert_eq!(started.elapsed().as_secs(), PATIENCE.connect.as_secs());
+    assert_eq!(started.elapsed().as_secs(), TIMEOUTS.connect.as_secs());
     assert!(linked.why().contains("no connection within"), "{}", linked.why());
     node.set(Dials::Accepted);
     let mut mute = node.raw().await;
@@ -99,13 +99,13 @@ async fn a_connection_that_does_not_come_about_in_time_is_given_up() {
     assert!(mute.read(&mut first).await.unwrap() > 0);
     let started = Instant::now();
     let rest = timeout(SOON, mute.read_to_end(&mut Vec::new())).await;
-    assert!(rest.is_ok() && started.elapsed() <= PATIENCE.connect + Duration::from_millis(10));
+    assert!(rest.is_ok() && started.elapsed() <= TIMEOUTS.connect + Duration::from_millis(10));
     let _peer = node.accept().await;
     linked.until(true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_answers_the_handshake_with_something_else_is_told_by_its_status() {
+async fn a_refused_handshake_is_reported_with_its_status() {
     let (mut node, dial) = Node::new();
     let linked = Linked::start(dial, target("ws://node/very-secret"));
     let mut changes = linked.link.changes();
@@ -125,7 +125,7 @@ async fn a_node_that_answers_the_handshake_with_something_else_is_told_by_its_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_knows_that_the_node_is_back_need_not_wait_for_the_pause() {
+async fn a_node_known_to_be_back_is_dialled_without_a_pause() {
     let (mut node, dial) = Node::new();
     node.set(Dials::Refused);
     let linked = Linked::start(dial, target("ws://node"));
@@ -155,7 +155,7 @@ async fn a_node_that_drops_every_connection_at_once_is_not_hammered() {
         drop(node.accept().await);
     }
     assert!(started.elapsed() > Duration::from_secs(6), "{:?}", started.elapsed());
-    // One that holds ends that.
+    // A connection that holds ends that.
     let peer = node.accept().await;
     sleep(Duration::from_secs(3)).await;
     drop(peer);
@@ -190,7 +190,7 @@ async fn tls(node: &mut Node, acceptor: &TlsAcceptor) -> io::Result<TlsStream<Du
 
 // Not with the test's clock: certificates are good for a time.
 #[tokio::test]
-async fn wss_is_spoken_to_a_node_whose_authority_is_named_and_survives_its_loss() {
+async fn wss_to_a_node_of_a_named_authority_survives_its_loss() {
     let (issuer, acceptor) = authority("node.example");
     let (mut node, dial) = Node::new();
     let mut target = target("wss://node.example/key");

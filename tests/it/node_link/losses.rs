@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::peer::{Linked, PATIENCE, PIPE, Peer, SOON, linked, target};
+use super::peer::{Linked, PIPE, Peer, SOON, TIMEOUTS, linked, target};
 
 /// Ends the connection in some way, and keeps of it what must stay open.
 type Ending = Box<dyn FnOnce(Peer, &Linked) -> std::pin::Pin<Box<dyn Future<Output = Option<Peer>> + '_>>>;
@@ -84,7 +84,7 @@ fn endings() -> Vec<(&'static str, Ending, Duration, &'static str)> {
         (
             "a half-open connection",
             ending(async |peer: Peer| Some(peer)),
-            PATIENCE.ping + PATIENCE.pong,
+            TIMEOUTS.ping + TIMEOUTS.pong,
             "no sign of life",
         ),
         ("a frame over the limit", raw([&b"\x81\x7f"[..], &too_long].concat()), at_once, "over the limit"),
@@ -113,7 +113,7 @@ fn endings() -> Vec<(&'static str, Ending, Duration, &'static str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_a_connection_ends_calls_and_feeds_hear_of_it_and_the_next_one_takes_over() {
+async fn however_a_connection_ends_the_next_one_takes_over() {
     for (name, end, after, why) in endings() {
         let (linked, mut node, mut peer) = linked().await;
         let (feed, ()) = tokio::join!(linked.link.subscribe("eth_subscribe", "[]".into()), peer.grant("0x1"));
@@ -153,7 +153,7 @@ async fn however_a_connection_ends_calls_and_feeds_hear_of_it_and_the_next_one_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_takes_nothing_is_left_and_what_was_not_written_was_not_sent() {
+async fn a_node_that_takes_nothing_is_left_and_gets_no_unsent_call() {
     let (linked, _node, peer) = linked().await;
     let long = format!(r#"{{"id":1,"method":"eth_call","params":["{}"]}}"#, "x".repeat(4 * PIPE));
     let mut first = Box::pin(linked.link.call(long.as_bytes(), Some(6..7)));
@@ -164,7 +164,7 @@ async fn a_node_that_takes_nothing_is_left_and_what_was_not_written_was_not_sent
     assert!(second.as_mut().now_or_never().is_none());
     assert_eq!(timeout(SOON, first).await.unwrap(), Err(Error::Lost));
     assert_eq!(timeout(SOON, second).await.expect("an answer"), Err(Error::NotSent));
-    assert!(started.elapsed() <= PATIENCE.write + Duration::from_millis(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() <= TIMEOUTS.write + Duration::from_millis(10), "{:?}", started.elapsed());
     assert!(linked.why().contains("taken nothing"), "{}", linked.why());
     drop(peer);
 }
@@ -172,7 +172,8 @@ async fn a_node_that_takes_nothing_is_left_and_what_was_not_written_was_not_sent
 #[tokio::test(start_paused = true)]
 async fn a_slow_node_is_not_taken_for_a_dead_one() {
     let (linked, _node, mut peer) = linked().await;
-    // A long call that the node takes bit by bit, far longer than the patience with one that takes nothing.
+    // A long call that the node takes bit by bit, far longer than the patience with one that takes
+    // nothing.
     let long = format!(r#"{{"id":1,"method":"eth_call","params":["{}"]}}"#, "x".repeat(10 * PIPE));
     let raw = long.as_bytes();
     let started = Instant::now();
@@ -192,11 +193,11 @@ async fn a_slow_node_is_not_taken_for_a_dead_one() {
         for piece in bytes.chunks(20) {
             let written = peer.socket.get_mut().write_all(piece).await;
             assert!(written.is_ok(), "the link is lost: {}", linked.why());
-            sleep(PATIENCE.ping * 9 / 10).await;
+            sleep(TIMEOUTS.ping * 9 / 10).await;
         }
     });
     assert!(answer.unwrap().text.len() > 200);
-    assert!(started.elapsed() > PATIENCE.ping * 5);
+    assert!(started.elapsed() > TIMEOUTS.ping * 5);
     assert_eq!(linked.link.changes().borrow().epoch, 1);
 }
 
@@ -211,7 +212,7 @@ async fn a_silent_node_that_answers_pings_is_kept() {
         }
         peer.socket.flush().await.unwrap();
     }
-    assert!(started.elapsed() >= PATIENCE.ping * 10);
+    assert!(started.elapsed() >= TIMEOUTS.ping * 10);
     assert_eq!(linked.link.changes().borrow().epoch, 1);
     assert!(linked.link.is_up());
 }
@@ -219,15 +220,15 @@ async fn a_silent_node_that_answers_pings_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_that_had_to_wait_is_given_its_time_from_when_it_left() {
     let (linked, _node, mut peer) = linked().await;
-    // Its frame fills the pipe to the last byte.
+    // The frame fills the pipe to the last byte.
     let raw = format!("{{\"method\":\"{}\"}}", "x".repeat(PIPE - 8 - 13));
     assert_eq!(linked.link.call(raw.as_bytes(), None).await, Ok(Default::default()));
-    sleep(PATIENCE.ping + PATIENCE.pong + Duration::from_secs(1)).await;
+    sleep(TIMEOUTS.ping + TIMEOUTS.pong + Duration::from_secs(1)).await;
     assert_eq!(peer.text().await.unwrap(), raw);
     let ping = timeout(SOON, peer.socket.next()).await.expect("a ping");
     assert!(matches!(ping, Some(Ok(Message::Ping(_)))), "{ping:?}");
     peer.socket.flush().await.unwrap();
-    sleep(PATIENCE.pong).await;
+    sleep(TIMEOUTS.pong).await;
     assert_eq!(linked.link.changes().borrow().epoch, 1);
     assert!(linked.link.is_up(), "{}", linked.why());
 }

@@ -1,4 +1,5 @@
-//! A node at the far end of a link: real frames over a pipe in memory, and it does as the test says.
+//! A node at the far end of a link: real frames over a pipe in memory, and it does as the test
+//! says.
 
 use std::{
     io,
@@ -18,9 +19,9 @@ use steadfast::{
     metrics::{Metrics, NodeLabels},
     net::{
         BoxFuture, BoxIo, Dial, Endpoint,
-        link::{Link, Patience},
+        http::Target,
+        link::{Link, Timeouts},
         places::Places,
-        upstream::Target,
     },
 };
 use tokio::{
@@ -41,8 +42,8 @@ use tokio_tungstenite::{
 pub const SOON: Duration = Duration::from_secs(60);
 /// Bytes on their way in each direction.
 pub const PIPE: usize = 64 << 10;
-/// What a link is told to wait for in these tests.
-pub const PATIENCE: Patience = Patience {
+/// The link's timeouts in these tests.
+pub const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(2),
     write: Duration::from_secs(5),
     ping: Duration::from_secs(10),
@@ -50,7 +51,7 @@ pub const PATIENCE: Patience = Patience {
     answer: Duration::from_secs(7),
 };
 
-/// What becomes of the next dials.
+/// The outcome of the next dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dials {
     Accepted,
@@ -171,7 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         Self { socket, target, headers, reset: Arc::default() }
     }
 
-    /// The next text that the link sends; `None` when it has closed the connection. Its pings are answered, but do not count.
+    /// The next text that the link sends; `None` when it has closed the connection. Pings of the
+    /// link are answered, but do not count.
     pub async fn text(&mut self) -> Option<String> {
         let text = async {
             loop {
@@ -252,7 +254,7 @@ impl Linked {
     /// Starts a link over `dial`.
     pub fn start(dial: Arc<dyn Dial>, target: Target) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let (link, actor) = Link::new(target, dial, PATIENCE, 7, metrics.link(LABELS));
+        let (link, actor) = Link::new(target, dial, TIMEOUTS, 7, metrics.link(LABELS));
         Self { link, running: tokio::spawn(actor.run()), metrics }
     }
 
@@ -267,7 +269,7 @@ impl Linked {
         self.link.changes().borrow().why_down.as_deref().unwrap_or_default().to_owned()
     }
 
-    /// One line of the metrics, without its name's prefix.
+    /// A line of the metrics, without the prefix of its name.
     pub fn metric(&self, start: &str) -> String {
         let text = String::from_utf8(self.metrics.render(|_| {})).unwrap();
         let line = text.lines().find(|line| line.starts_with(&format!("steadfast_{start}")));
@@ -275,10 +277,10 @@ impl Linked {
     }
 }
 
-/// What the link is called in the metrics.
+/// The link's labels in the metrics.
 pub const LABELS: NodeLabels<'_> = NodeLabels { network: "default", layer: "el", node: "el-1" };
 
-/// What a link to this URL is made from.
+/// The target of a link to this URL.
 pub fn target(url: &str) -> Target {
     let url: steadfast::config::Url = url.parse().unwrap();
     Target {

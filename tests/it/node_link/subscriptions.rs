@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use steadfast::net::link::{Error, Feed, Link, News, SubscribeError};
 use tokio::time::{sleep, timeout};
 
-use super::peer::{Dials, PATIENCE, Peer, REFUSAL, SOON, linked};
+use super::peer::{Dials, Peer, REFUSAL, SOON, TIMEOUTS, linked};
 
 async fn subscribe(link: &Link, peer: &mut Peer, id: &str) -> Feed {
     let (feed, ()) = tokio::join!(link.subscribe("eth_subscribe", "[\"newHeads\"]".into()), peer.grant(id));
@@ -22,7 +22,7 @@ async fn next(feed: &mut Feed) -> News {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_is_asked_for_and_its_events_come_as_the_node_wrote_them() {
+async fn events_of_a_subscription_come_as_the_node_wrote_them() {
     let (linked, _node, mut peer) = linked().await;
     let asking = linked.link.subscribe("eth_subscribe", "[ \"logs\", {\"address\":\"0x1\"} ]".into());
     let (feed, text) = tokio::join!(asking, async {
@@ -56,7 +56,7 @@ async fn a_refusal_is_handed_over_and_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriptions_are_asked_for_again_and_ids_of_two_connections_do_not_mix() {
+async fn subscriptions_are_replayed_and_ids_of_two_connections_differ() {
     let (linked, mut node, mut peer) = linked().await;
     let mut first = subscribe(&linked.link, &mut peer, "0x1").await;
     let mut second = subscribe(&linked.link, &mut peer, "0x2").await;
@@ -86,7 +86,7 @@ async fn subscriptions_are_asked_for_again_and_ids_of_two_connections_do_not_mix
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_is_refused_is_told_and_tried_on_the_next_connection() {
+async fn a_refused_replay_is_reported_and_tried_on_the_next_link() {
     let (linked, mut node, mut peer) = linked().await;
     let mut feed = subscribe(&linked.link, &mut peer, "0x1").await;
     drop(peer);
@@ -119,7 +119,7 @@ async fn a_replay_that_is_lost_is_counted_and_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_is_not_answered_ends_the_connection_and_so_does_a_first_asking() {
+async fn an_unanswered_subscription_ends_the_connection() {
     let (linked, mut node, mut peer) = linked().await;
     let mut feed = subscribe(&linked.link, &mut peer, "0x1").await;
     drop(peer);
@@ -127,9 +127,9 @@ async fn a_replay_that_is_not_answered_ends_the_connection_and_so_does_a_first_a
         let mut peer = node.accept().await;
         peer.asked("eth_subscribe").await;
         let asked = tokio::time::Instant::now();
-        // It answers pings all the while.
+        // The node answers pings all the while.
         assert_eq!(peer.text().await, None);
-        assert_eq!(asked.elapsed().as_secs(), PATIENCE.answer.as_secs());
+        assert_eq!(asked.elapsed().as_secs(), TIMEOUTS.answer.as_secs());
         assert!(linked.why().contains("no answer to a subscription"), "{}", linked.why());
     }
     let mut peer = node.accept().await;
@@ -173,7 +173,7 @@ async fn a_feed_dropped_while_the_link_is_down_is_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_before_the_answer_leaves_no_subscription_behind() {
+async fn a_reader_that_gives_up_early_leaves_no_subscription() {
     let (linked, _node, mut peer) = linked().await;
     let mut asking = Box::pin(linked.link.subscribe("eth_subscribe", "[]".into()));
     assert!(asking.as_mut().now_or_never().is_none());
@@ -221,7 +221,7 @@ async fn a_slow_reader_is_told_what_it_missed_and_delays_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_ends_when_the_actor_does_and_the_actor_when_the_handle_does() {
+async fn a_feed_ends_with_the_actor_and_the_actor_with_the_handle() {
     let (linked, _node, mut peer) = linked().await;
     let mut feed = subscribe(&linked.link, &mut peer, "0x1").await;
     let mut asking = Box::pin(linked.link.call(br#"{"id":1}"#, Some(6..7)));
@@ -237,7 +237,7 @@ async fn a_feed_ends_when_the_actor_does_and_the_actor_when_the_handle_does() {
     let (mut node, dial) = super::peer::Node::new();
     let metrics = std::sync::Arc::new(steadfast::metrics::Metrics::new());
     let target = super::peer::target("ws://node");
-    let (link, actor) = Link::new(target, dial, PATIENCE, 1, metrics.link(super::peer::LABELS));
+    let (link, actor) = Link::new(target, dial, TIMEOUTS, 1, metrics.link(super::peer::LABELS));
     let running = tokio::spawn(actor.run());
     let mut peer = node.accept().await;
     link.changes().wait_for(|status| status.up).await.unwrap();

@@ -1,4 +1,4 @@
-//! What load balancers and orchestrators are told.
+//! The health that load balancers and orchestrators are told.
 
 use serde_json::Value;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ async fn net_of(execution: usize, consensus: usize) -> (Net, Devnet) {
     (net, devnet.unwrap())
 }
 
-/// What the client port answers.
+/// The client port's answer.
 async fn get(proxy: &Proxy, path: &str) -> Response {
     let mut client = proxy.client().await;
     client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
@@ -92,7 +92,7 @@ async fn the_body_says_why_and_names_nodes_to_the_operator_only() {
     }
     let body = proxy.admin("/readyz").await.json();
     assert_eq!(body["networks"]["default"]["cl"]["nodes"]["lighthouse-of-bob"], "down: unreachable", "{body}");
-    // Who asks for one network hears of that one.
+    // A question about one network is answered for that network alone.
     let body = get(&proxy, "/health/base").await.json();
     assert_eq!(body["networks"].as_object().unwrap().len(), 1, "{body}");
 }

@@ -1,4 +1,5 @@
-//! What becomes of nodes that the operator takes out, adds and removes, and what is told of the switches between them.
+//! Nodes that the operator takes out, adds and removes, and the metrics and logs of the switches
+//! between them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,7 +50,7 @@ async fn a_cordoned_node_gets_no_new_calls_and_stays_probed() {
     let proxy = Proxy::launch(&net, &settings(&devnet, &[0, 1])).await;
     until_active(&proxy, "el-1").await;
     assert_eq!(proxy.operate("/nodes/el-1/cordon").await.json()["warning"], Value::Null);
-    // It has taken effect with the answer.
+    // The change has taken effect with the answer.
     let node = proxy.node("el-1").await;
     assert_eq!((&node["cordoned"], &node["usable"]), (&true.into(), &false.into()));
     devnet.el(0).clear_records();
@@ -59,7 +60,7 @@ async fn a_cordoned_node_gets_no_new_calls_and_stays_probed() {
     assert_eq!(devnet.el(0).count("eth_gasPrice"), 0);
     let labels = "layer=\"el\",network=\"default\",node=\"el-1\"";
     assert!((proxy.metric("steadfast_node_cordoned", labels).await - 1.0).abs() < 0.1);
-    // What probes find is still told of it.
+    // The findings of probes still show.
     devnet.el(0).set_fault(Fault::Syncing);
     until("it is found to sync", async || proxy.node("el-1").await["verdict"] == "syncing").await;
     devnet.el(0).clear_faults();
@@ -101,7 +102,7 @@ async fn a_node_that_is_added_leaves_the_others_as_they_were() {
         proxy.node("el-1").await["link"]["up"] == true && proxy.node("el-2").await["link"]["up"] == true
     })
     .await;
-    // One has to prove itself for longer each time that it was out, and is out again now.
+    // A node has to prove itself for longer each time that it was out, and is out again now.
     for _ in 0..3 {
         devnet.el(1).set_fault(Fault::Down);
         until("it is out", async || proxy.node("el-2").await["verdict"] == "down").await;
@@ -129,14 +130,14 @@ async fn a_node_that_is_added_leaves_the_others_as_they_were() {
     let anew = devnet.el(0).connections_total() - opened;
     assert!(anew <= 2, "{anew} connections were opened anew");
     assert_eq!(proxy.node("el-1").await["link"]["up"], true);
-    // It is known to the rules as before: it comes back after as many good probes.
+    // The rules know the node as before: it comes back after as many good probes.
     devnet.el(1).clear_faults();
     until("it is heard", async || proxy.node("el-2").await["reason"] != "down: unreachable").await;
     assert_eq!(proxy.node("el-2").await["verdict"], "down");
     sleep(Duration::from_secs(60)).await;
     until("it is back", async || proxy.node("el-2").await["verdict"] == "up").await;
 
-    // What is told over the old link still counts, and the one that is gone has no connection left.
+    // News over the old link still counts, and the node that is gone has no connection left.
     proxy.reload(&settings(&devnet, &[1, 2])).await;
     until("it is let go", async || devnet.el(0).connections_open() == 0).await;
     assert_eq!(proxy.post(call(3, "eth_gasPrice", "[]")).await.status, 200);
@@ -194,7 +195,7 @@ async fn a_node_that_a_reload_removes_leaves_no_series() {
     proxy.reload(&settings(&devnet, &[1, 2])).await;
     assert_eq!(series("el-1").await, 0);
     assert_eq!(last_switch(&proxy).await, switch(Some("el-1"), Some("el-2"), "removed"));
-    // What is left of it ends, and it stays gone.
+    // The rest of it ends, and the node stays gone.
     sleep(Duration::from_secs(60)).await;
     assert_eq!(series("el-1").await, 0);
     assert!(series("el-2").await > 20 && series("el-3").await > 20);
@@ -264,7 +265,7 @@ async fn a_reload_gives_nodes_that_stay_their_new_share() {
     assert_eq!(before, [before[0]; 2]);
     proxy.post(call(1, "eth_gasPrice", "[]")).await;
     let opened = devnet.el(0).connections_total();
-    // One network goes on as it is, and of the other a node.
+    // The first network goes on as it is, and of the other a node.
     proxy.reload(&[&default, &*base(&[&two, &three])].concat()).await;
     let after = bounds().await;
     assert_eq!(after, [after[0]; 3]);
@@ -298,7 +299,7 @@ async fn a_network_that_a_reload_removes_leaves_no_series() {
     proxy.reload(&default).await;
     assert_eq!((series("base").await, ask().await), (0, 404));
     assert!(series("default").await > 20);
-    // It may come back.
+    // The node may come back.
     proxy.reload(&[&*default, &base].concat()).await;
     assert_eq!(ask().await, 200);
     assert!(series("base").await > 20);

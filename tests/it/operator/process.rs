@@ -40,7 +40,7 @@ fn until_it_runs(process: &mut Binary) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_ending() {
+async fn a_reload_that_waits_for_a_silent_node_delays_no_shutdown() {
     let origin = Origin::echo().await;
     // Takes connections, and says nothing on them.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_reload_that_waits_for_a_silent_node_does_not_keep_the_process_from_en
         process
     });
     let mut process = timeout(common::SOON, waited).await.unwrap().unwrap();
-    // It listens for signals a moment later only.
+    // The process listens for signals a moment later only.
     sleep(Duration::from_millis(300)).await;
     process.rewrite(&second);
     process.signal("HUP");
@@ -124,7 +124,7 @@ async fn says(mut process: Binary, words: &'static str) -> (Binary, String) {
 #[tokio::test]
 async fn a_second_signal_ends_the_process_at_once() {
     for (first, second, code) in [("TERM", "TERM", 143), ("INT", "INT", 130), ("INT", "TERM", 143)] {
-        // It would be waited for, for long.
+        // A shutdown would wait for it, for long.
         let origin = Origin::start(|_| Reply::act(async |_io| std::future::pending().await)).await;
         let (mut process, clients, _) =
             running(format!("shutdown_grace = \"10m\"\n{QUICK}{}", nodes([origin.url()]))).await;
@@ -164,7 +164,7 @@ async fn an_outage_is_an_error_and_a_recovery_is_none() {
     assert!(line.contains("el-1: down: unreachable; el-2: down: unreachable"), "{line}");
     one.clear_faults();
     two.clear_faults();
-    // What is heard of the nodes from here on is good, though they have yet to prove themselves.
+    // The nodes' answers are good from here on, though the nodes have yet to prove themselves.
     let (mut process, mut told) = (process, String::new());
     while !told.contains("a node serves again: the outage is over") || !told.contains("from=\"none\"") {
         let line;

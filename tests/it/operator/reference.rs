@@ -1,4 +1,4 @@
-//! What a running proxy tells of itself, held against the reference.
+//! The metrics, status and settings of a running proxy, held against the reference.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,8 @@ use crate::common::{
 
 const DOCS: &str = include_str!("../../../docs/STATUS.md");
 
-/// The cells of each row whose first cell has names in backticks: these names, and the second cell's.
+/// The cells of each row whose first cell has names in backticks: these names, and the second
+/// cell's.
 fn rows() -> impl Iterator<Item = (Vec<String>, Vec<String>)> {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `"));
@@ -27,7 +28,8 @@ fn rows() -> impl Iterator<Item = (Vec<String>, Vec<String>)> {
     })
 }
 
-/// A proxy with something to tell of everything: both sides, a pair, a WebSocket, a node that rests, one that is down, a switch.
+/// A proxy with something to tell of everything: both sides, a pair, a WebSocket, a node that
+/// rests, one that is down, a switch.
 async fn proxy_with_much_to_tell(net: &Net) -> (Proxy, Devnet) {
     let options = Options { execution: 3, consensus: 2, ..Options::default() };
     let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();

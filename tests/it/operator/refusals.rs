@@ -21,7 +21,7 @@ async fn devnet(net: &Net, consensus: usize) -> Devnet {
     Devnet::start(Options { consensus, ..Options::default() }, Arc::new(net.clone())).await.unwrap()
 }
 
-/// What a call that no node answers is told: the reason.
+/// The reason that a call gets when no node answers it.
 async fn reason(proxy: &Proxy) -> String {
     let refused: Response = proxy.post(call(1, "eth_gasPrice", "[]")).await;
     let error = refused.json()["error"].take();
@@ -51,7 +51,7 @@ async fn nodes_of_another_chain_are_named_as_the_reason() {
     let proxy = Proxy::launch(&net, &settings).await;
     until("both are found out", async || proxy.verdicts().await == ["wrong_chain", "wrong_chain"]).await;
     assert_eq!(reason(&proxy).await, "other_chain");
-    // One that is down besides changes nothing, and one that is all there is does.
+    // A second node that is down changes nothing, and a node that is all there is does.
     devnet.el(0).set_fault(Fault::Down);
     until("one is down", async || proxy.verdicts().await == ["down", "wrong_chain"]).await;
     assert_eq!(reason(&proxy).await, "other_chain");
@@ -63,7 +63,7 @@ async fn nodes_of_another_chain_are_named_as_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn nodes_that_are_well_and_fail_a_call_are_not_called_absent() {
     let net = Net::default();
-    // It breaks off at this call, and passes its probes.
+    // The node breaks off at this call, and passes its probes.
     let origin = Origin::within(&net, |_| Reply::Last(Vec::new())).await;
     let proxy = Proxy::over(&net, [origin.url()], HASTY).await;
     assert_eq!(reason(&proxy).await, "attempts_failed");

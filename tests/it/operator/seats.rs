@@ -1,4 +1,4 @@
-//! Who has to go from the door for others: a client that sends at a fair rate is not idle.
+//! Which client makes room for others: a client that sends at a fair rate is not idle.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What one client may take of places and patience.
+//! The share of one client in connections and waiting time.
 
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ async fn where_there_are_as_many_as_may_be_the_longest_idle_goes() {
     assert!((count - 2.0).abs() < 0.5, "{count}");
 }
 
-/// Sends `begins`, and then `drop` each second; tells after how long the connection is ended, or the client is told that it will be.
+/// Sends `begins`, and then `drop` each second; tells after how long the connection is ended, or
+/// the client is told that it will be.
 async fn drip(net: &Net, proxy: &Proxy, before: &[u8], begins: &[u8], drop: &[u8]) -> Duration {
     let mut io = net.connect(proxy.app.addr().port()).await.unwrap();
     let mut space = [0; 4096];

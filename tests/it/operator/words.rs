@@ -1,4 +1,5 @@
-//! What a new operator reads when something is not as it should be: each says what is wrong, where, and what to do.
+//! Messages to a new operator when something is not as it should be: each names the fault, its
+//! place, and the remedy.
 
 use std::net::TcpListener;
 
@@ -73,12 +74,12 @@ async fn saying(words: &'static [u8]) -> String {
 
 #[tokio::test]
 async fn tls_to_a_plain_port_and_plain_words_to_a_tls_port_are_told() {
-    // What a server says that hears no HTTP.
+    // The answer of a server that gets no HTTP.
     let https = saying(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await.replace("http://", "https://");
     let (code, table, _) = command(&["check", "--el", &https]).await;
     assert_eq!(code, 1);
     assert!(table.contains("the port does not speak TLS: is the URL http:// or ws://?"), "{table}");
-    // What a server says that wants TLS and hears something else: an alert, and the end.
+    // The answer of a server that wants TLS and gets something else: an alert, and the end.
     let url = saying(&[0x15, 3, 1, 0, 2, 2, 70]).await;
     let (code, table, _) = command(&["check", "--el", &url, "--cl", &url]).await;
     assert_eq!(code, 1);

@@ -1,6 +1,9 @@
 use serde_json::{Value, json};
 use steadfast::{
+    call::kept::{AnswerRoom, Keeper, Kept},
     devnet::{Fault, Options},
+    domain::rpc::{self, Body},
+    memory::Account,
     view::{Closing, Letter, Refused},
 };
 use tokio::time::{Duration, sleep};
@@ -9,6 +12,7 @@ use super::{
     logs::{PATIENT, no_logs},
     stage::{POLLED, Stage, a_while},
 };
+use crate::common::client::call;
 
 /// Numbers and hashes of headers, after checking that they are connected, reorganisations included.
 pub(super) fn connected(headers: &[Value]) -> Vec<(String, String)> {
@@ -175,6 +179,32 @@ async fn when_what_tells_the_chain_ends_clients_are_closed_behind_what_waits_for
     for client in [heads, logs, late] {
         assert!(client.is_closed(Closing::Gone));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_end_with_the_task_that_tells_the_chain() {
+    let mut stage = Stage::new("").await;
+    let filters = stage.views.filters().clone();
+    let ask = async |method: &str, params: &str| {
+        let text = call(1, method, params);
+        let Ok(Body::Single(Ok(request))) = rpc::peek(text.as_bytes(), 1) else { panic!("{text}") };
+        match filters.answer(&request, &Account::unlimited(), AnswerRoom { longest: usize::MAX, polls: 1 }).await {
+            Kept::Answer(answer) => {
+                let (text, _) = answer.in_memory().unwrap();
+                serde_json::from_slice::<Value>(text).unwrap()["result"].to_string()
+            }
+            Kept::Refused(refusal) => refusal.message(),
+            Kept::Logs(params) => panic!("{params}"),
+        }
+    };
+    let ids = [ask("eth_newBlockFilter", "[]").await, ask("eth_newFilter", "[{}]").await];
+    let transactions = ask("eth_newPendingTransactionFilter", "[]").await;
+    stage.running = None;
+    a_while().await;
+    for id in ids {
+        assert_eq!(ask("eth_getFilterChanges", &format!("[{id}]")).await, "filter not found");
+    }
+    assert_eq!(ask("eth_getFilterChanges", &format!("[{transactions}]")).await, "[]", "they are not of the chain");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use steadfast::{
     config::Filters,
     devnet::{Devnet, Fault, Options},
-    domain::verdict::Layer,
+    domain::layer::Layer,
     memory::Budget,
     metrics::Metrics,
     net::{Dial, Listen},

@@ -20,7 +20,8 @@ use crate::common::{
 
 /// Filters that a client has at once, at most.
 const MOST: usize = 6;
-/// Bytes that may be on their way on a connection whose client leaves, and that it reads before: together less than any answer has.
+/// Bytes that may be on their way on a connection whose client leaves, and that it reads before:
+/// together less than any answer has.
 const NARROW: usize = 16;
 const FEW: usize = 20;
 /// A poll needs no node, but it may wait a moment for what clients were shown already.

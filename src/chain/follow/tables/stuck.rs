@@ -38,7 +38,8 @@ fn a_node_that_is_lost_on_the_way_is_not_held_against_the_next() {
 }
 
 impl Scene {
-    /// Fetches are answered as they should be, but for those of `missing`, until none is left. What was told.
+    /// Fetches are answered as they should be, but for those of `missing`, until none is left. The
+    /// changes that were told.
     fn answer_all_but(&mut self, missing: &str, effects: &str) -> String {
         let mut told = String::new();
         let mut effects: VecDeque<String> = effects.split("; ").map(str::to_owned).collect();
@@ -99,6 +100,6 @@ fn a_header_that_comes_late_leaves_the_next_one_its_own_time() {
             break told;
         }
     };
-    // It is asked for when the pause is over that the one before it has brought.
+    // The block is asked for when the pause is over that the one before it has brought.
     assert!(told.starts_with("from 10 to 13") && (100..=120).contains(&tenths), "{tenths}: {told}");
 }

@@ -6,7 +6,7 @@ use super::{Escape, Next, Walk, skip_plain};
 
 const KEY: &[u8] = b"id";
 
-/// What is known so far of where the id stands, in bytes from the answer's beginning.
+/// The place of the id as far as it is known, in bytes from the answer's beginning.
 #[derive(Clone, Debug, Default)]
 pub struct Seek {
     walk: Walk,

@@ -12,6 +12,8 @@ use crate::{
 /// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
 pub(super) struct Share<'c> {
     pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
+    /// Polls of filters in the message.
+    pub(super) polls: usize,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
     /// Who is told when what it brought has been written, by the call's place.
@@ -22,10 +24,10 @@ pub(super) struct Share<'c> {
 }
 
 impl Share<'_> {
-    pub(super) fn new(memory: &Arc<Account>) -> Self {
+    pub(super) fn new(memory: &Arc<Account>, polls: usize) -> Self {
         let claim = Mutex::new(memory.outgoing());
         let receipts = Mutex::default();
-        Self { room: OnceCell::new(), claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+        Self { room: OnceCell::new(), polls, claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
     }
 
     /// Who is to be told when all that it brought has been written.

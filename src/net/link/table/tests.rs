@@ -75,7 +75,7 @@ impl Bench {
 const ASK: &str = r#""method":"eth_subscribe","params":["x"]"#;
 
 #[test]
-fn a_wish_is_asked_for_and_its_events_are_told_from_other_wishes() {
+fn a_wish_is_asked_for_and_gets_its_own_events() {
     let mut bench = Bench::new();
     bench.want(100);
     bench.want(200);
@@ -89,7 +89,7 @@ fn a_wish_is_asked_for_and_its_events_are_told_from_other_wishes() {
 }
 
 #[test]
-fn an_event_before_the_answer_is_told_after_it_and_only_to_its_wish() {
+fn an_event_before_the_grant_is_told_after_it() {
     let mut bench = Bench::new();
     bench.want(100);
     bench.want(200);
@@ -135,7 +135,7 @@ fn a_first_refusal_ends_the_wish() {
 }
 
 #[test]
-fn granted_wishes_are_asked_for_again_and_no_answer_to_that_is_a_callers() {
+fn granted_wishes_are_asked_for_again_on_a_new_connection() {
     let mut bench = Bench::new();
     for key in [100, 200, 300] {
         bench.want(key);
@@ -169,7 +169,8 @@ fn granted_wishes_are_asked_for_again_and_no_answer_to_that_is_a_callers() {
         bench.said(),
         ["Replayed(Accepted)", "200: Back", "Replayed(Refused)", "100: Refused {\"code\":1}", "200: 5"]
     );
-    // What was refused is tried on the next connection; one that was not answered is not told as lost twice.
+    // A refused subscription is tried on the next connection; an unanswered one is not reported as
+    // lost twice.
     bench.reconnect();
     assert_eq!(bench.said(), ["200: Lost".to_owned(), format!("{{\"id\":6,{ASK}}}"), format!("{{\"id\":7,{ASK}}}")]);
     bench.reconnect();
@@ -187,7 +188,7 @@ fn a_wish_given_up_is_ended_at_the_node_whenever_that_is() {
     bench.unwant(200);
     bench.unwant(200);
     assert_eq!(bench.said(), [r#"{"id":3,"method":"eth_unsubscribe","params":["0x1"]}"#]);
-    // It was asked for and not yet answered.
+    // The subscription was asked for and not yet answered.
     bench.answer(2, "\"0x2\"");
     assert_eq!(bench.said(), [r#"{"id":4,"method":"eth_unsubscribe","params":["0x2"]}"#]);
     bench.event("\"0x1\"", "1");
@@ -199,7 +200,7 @@ fn a_wish_given_up_is_ended_at_the_node_whenever_that_is() {
 }
 
 #[test]
-fn an_id_that_a_node_uses_again_brings_nothing_of_the_subscription_before() {
+fn a_reused_id_brings_nothing_of_the_subscription_before() {
     let mut bench = Bench::new();
     bench.want(100);
     bench.answer(1, "\"0x1\"");
@@ -214,7 +215,7 @@ fn an_id_that_a_node_uses_again_brings_nothing_of_the_subscription_before() {
 }
 
 #[test]
-fn a_node_that_gives_one_id_twice_does_not_starve_a_wish_in_silence() {
+fn a_node_that_gives_one_id_twice_starves_no_wish() {
     let mut bench = Bench::new();
     bench.want(100);
     bench.want(200);
@@ -222,14 +223,14 @@ fn a_node_that_gives_one_id_twice_does_not_starve_a_wish_in_silence() {
     bench.said();
     bench.answer(2, "\"0x1\"");
     assert_eq!(bench.said(), ["Accepted(200)", "100: Lost"]);
-    // Whoever gives up what it does not have takes nothing from the other.
+    // A reader that gives up a subscription that it does not have takes nothing from the other.
     bench.unwant(100);
     bench.event("\"0x1\"", "1");
     assert_eq!(bench.said(), ["200: 1"]);
 }
 
 #[test]
-fn a_lapsed_wish_is_ended_and_asked_for_again_when_its_reader_has_caught_up() {
+fn a_lapsed_wish_is_asked_for_again_for_a_reader_caught_up() {
     let mut bench = Bench::new();
     bench.want(100);
     bench.answer(1, "\"0x1\"");
@@ -258,7 +259,7 @@ fn a_lapsed_wish_is_ended_and_asked_for_again_when_its_reader_has_caught_up() {
 }
 
 #[test]
-fn calls_are_answered_in_any_order_and_forgotten_ones_not_at_all() {
+fn calls_are_answered_in_any_order_unless_forgotten() {
     let mut bench = Bench::new();
     bench.table.ids.last_id.store(12, Relaxed);
     for (id, caller) in [(10, "a"), (11, "b"), (12, "c")] {
@@ -293,24 +294,24 @@ fn an_answer_without_an_id_is_that_of_the_only_call_or_nobodys() {
         bench.table.call(10, "a");
         assert_eq!((frame(&mut bench, text), bench.said()), (Ok(()), vec![answered.to_owned()]), "{text}");
     }
-    // It might be of the one or the other; an error may be of neither.
+    // The answer might be to the one or the other; an error may be to neither.
     bench.table.call(10, "a");
     bench.table.call(11, "b");
     assert_eq!(frame(&mut bench, r#"{"id":null,"error":{"code":1}}"#), Ok(()));
     assert!(frame(&mut bench, r#"{"result":1}"#).is_err());
-    // It might be of the one that was forgotten, until that is answered.
+    // The answer might be to the call that was forgotten, until that is answered.
     bench.table.forget(10);
     assert!(frame(&mut bench, r#"{"result":1}"#).is_err());
     assert_eq!(frame(&mut bench, r#"{"id":10,"result":1}"#), Ok(()));
     assert_eq!(bench.said(), Vec::<String>::new());
     assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
     assert_eq!(bench.said(), [r#"b {"id":*,"result":1}"#]);
-    // With nothing under way, it harms nobody.
+    // With nothing under way, it does no harm.
     assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
 }
 
 #[test]
-fn an_answer_with_an_id_that_no_call_had_ends_the_connection_if_one_is_under_way() {
+fn an_answer_to_no_call_ends_the_connection_of_others() {
     let mut bench = Bench::new();
     bench.want(100);
     let answer = |bench: &mut Bench, id: &str| {
@@ -393,10 +394,11 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happened: when the node has answered everything, each subscription that it runs belongs to one reader who wants it,
-    /// and no reader has two. After a new connection on which all is granted, every reader who is not behind has one.
+    /// Whatever happened: when the node has answered everything, each subscription that it runs
+    /// belongs to one reader who wants it, and no reader has two. After a new connection on which
+    /// all is granted, every reader who is not behind has one.
     #[test]
-    fn what_the_node_runs_is_what_is_wanted(steps in proptest::collection::vec(step(), 0..60)) {
+    fn the_node_runs_exactly_the_wanted_subscriptions(steps in proptest::collection::vec(step(), 0..60)) {
         let mut table: Table<()> = Table::new(Arc::default(), PATIENCE);
         let now = Instant::now();
         // The node: open requests in their order, and the subscriptions that it runs.

@@ -108,7 +108,7 @@ impl Question<'_> {
             return Err(Lack::Away("the node is out".to_owned()));
         }
         // Whoever is owed an answer is watched for its silence.
-        let _owed = node.traffic.owes(Instant::now());
+        let _owed = node.traffic.track(Instant::now());
         // Both arms are cancel-safe.
         let answer = tokio::select! {
             biased;

@@ -1,0 +1,248 @@
+//! The client's retry rule: over which connection a request goes, and when once more over another.
+//!
+//! The rule: a request that may be sent twice goes once more over a fresh connection when its idle
+//! connection is closed within 200 ms, without a byte of an answer; and once more after a pause when
+//! the node closes a new connection at once. The reason: a node closes idle connections whenever it
+//! likes, and a full node closes new ones, so neither shows that the node is lost. A connection that
+//! is lost later was alive: the node had the request, and asking the same node again would only take
+//! as long again. Example: a call goes over a connection that was idle for a minute, and is reset
+//! after 3 ms: it is sent again over a fresh connection. If that one is lost too, the call has failed
+//! at this node.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    Error, Sending, Upstream,
+    connection::{Broken, Conn},
+};
+use crate::{
+    domain::backoff::doubled,
+    net::places::{Caller, Grant, Rank},
+};
+
+/// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
+const PROBE: Duration = Duration::from_millis(500);
+/// How soon an idle connection turns out to be closed. A connection that is lost later was alive
+/// when the request was sent: the node had the request, and asking the same node again would only
+/// take as long again.
+const STALE: Duration = Duration::from_millis(200);
+/// How soon a node that is full closes a new connection: one that is closed later was closed for
+/// something else.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long a new connection is watched before anything is written, to a node that has shown that
+/// it can be full; and after the node closed the one before.
+const LOOK: Duration = Duration::from_millis(20);
+const LONG_LOOK: Duration = Duration::from_millis(100);
+/// The pause after the node closed a new connection at once, and the longest: each is twice the one
+/// before.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
+/// How far a request has come, for a caller that gives it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The request was sent before, and may have arrived: the connection was closed without a byte
+    /// of an answer.
+    pub again: bool,
+    /// The request waits for a connection: the node owes nothing.
+    pub waits: bool,
+}
+
+/// The tries of one request.
+pub(super) struct Retry<'a> {
+    upstream: &'a Arc<Upstream>,
+    rank: Rank,
+    caller: Option<&'a Arc<Caller>>,
+    sending: Sending,
+    until: Option<Instant>,
+    /// Whether `until` has been set for its rank.
+    is_bounded: bool,
+    progress: &'a mut Progress,
+    /// An idle connection was closed under it.
+    was_stale: bool,
+    /// A new connection was closed at once after it was written.
+    is_suspicious: bool,
+    /// How often a new connection was closed at once.
+    refusals: u32,
+    opened: Option<Instant>,
+    /// When the request set out over the present connection.
+    sent: Option<Instant>,
+}
+
+impl<'a> Retry<'a> {
+    /// A request that waits for a connection `until` then, if that is bounded here.
+    pub(super) fn new(
+        upstream: &'a Arc<Upstream>,
+        sending: Sending,
+        rank: Rank,
+        caller: Option<&'a Arc<Caller>>,
+        until: Option<Instant>,
+        progress: &'a mut Progress,
+    ) -> Self {
+        Self {
+            upstream,
+            rank,
+            caller,
+            sending,
+            until,
+            is_bounded: false,
+            progress,
+            was_stale: false,
+            is_suspicious: false,
+            refusals: 0,
+            opened: None,
+            sent: None,
+        }
+    }
+
+    /// The request is written from now on.
+    pub(super) fn sent(&mut self) {
+        self.sent = Some(Instant::now());
+    }
+
+    /// A connection to go over.
+    ///
+    /// # Errors
+    /// All say that nothing was sent.
+    pub(super) async fn conn(&mut self) -> Result<Conn, Error> {
+        if let Some(conn) = self.idle() {
+            return Ok(conn);
+        }
+        // In a box, so that what goes over an idle connection does not carry the room for it.
+        Box::pin(self.open()).await
+    }
+
+    fn idle(&mut self) -> Option<Conn> {
+        let conn = if self.must_be_fresh() { None } else { self.upstream.places().idle(self.caller) };
+        self.progress.waits &= conn.is_none();
+        conn
+    }
+
+    fn must_be_fresh(&self) -> bool {
+        self.sending == Sending::Once || self.was_stale
+    }
+
+    async fn open(&mut self) -> Result<Conn, Error> {
+        loop {
+            let place = match self.grant().await? {
+                Grant::Conn(conn) => return Ok(conn),
+                Grant::Place(place) => place,
+            };
+            let mut conn = match self.upstream.connect(place).await {
+                Ok(conn) => conn,
+                Err((error, mut place)) => {
+                    if !is_hanging_up(&error) || !place.refused(true) {
+                        return Err(error);
+                    }
+                    drop(place);
+                    self.pause().await?;
+                    continue;
+                }
+            };
+            self.opened = Some(Instant::now());
+            let is_learnt = self.upstream.places().is_learnt();
+            let look = match self.sending != Sending::Repeatable {
+                _ if self.is_suspicious || (self.was_stale && is_learnt) => LONG_LOOK,
+                true if is_learnt => LOOK,
+                true => Duration::ZERO,
+                false => return Ok(conn),
+            };
+            if !conn.closes_within(look).await {
+                return Ok(conn);
+            }
+            if !conn.place.refused(true) {
+                return Err(Error::Connect(io::ErrorKind::UnexpectedEof.into()));
+            }
+            drop(conn);
+            self.pause().await?;
+        }
+    }
+
+    /// A connection, or the right to open one.
+    async fn grant(&mut self) -> Result<Grant, Error> {
+        let places = self.upstream.places();
+        if let Some(conn) = self.idle() {
+            return Ok(Grant::Conn(conn));
+        }
+        self.progress.waits = true;
+        let grant = match places.free(self.rank, self.caller) {
+            Some(place) => Grant::Place(place),
+            None => {
+                let wait = places.wait(self.rank, self.must_be_fresh(), self.caller);
+                match self.until() {
+                    Some(until) => timeout_at(until, wait).await.map_err(|_| Error::NoPlace)?,
+                    None => wait.await,
+                }
+            }
+        };
+        self.progress.waits = false;
+        Ok(grant)
+    }
+
+    fn until(&mut self) -> Option<Instant> {
+        let patience = match self.rank {
+            Rank::Probe => Some(PROBE),
+            Rank::Own => None,
+            Rank::Call => self.upstream.places().patience(),
+        };
+        if let Some(patience) = patience.filter(|_| !self.is_bounded) {
+            let until = Instant::now() + patience;
+            self.until = Some(self.until.map_or(until, |other| other.min(until)));
+            self.is_bounded = true;
+        }
+        self.until
+    }
+
+    async fn pause(&mut self) -> Result<(), Error> {
+        let pause = doubled(PAUSE, self.refusals, LONGEST_PAUSE);
+        self.refusals += 1;
+        self.progress.waits = true;
+        if self.until().is_some_and(|until| Instant::now() + pause > until) {
+            return Err(Error::NoPlace);
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// The connection was lost. Returns when the request may go over another.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
+        let reused = conn.reused;
+        if self.sending != Sending::Repeatable || !matches!(broken, Broken::Lost { started: false, .. }) {
+            return Err(Error::Broken { broken });
+        }
+        if self.is_suspicious {
+            // A second new connection was closed: the request is the cause, or the node is going
+            // down.
+            self.upstream.places().cleared();
+            return Err(Error::Broken { broken });
+        }
+        let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= STALE);
+        if reused && !self.was_stale && is_soon {
+            // The idle connection may only have been closed; a fresh one shows whether the node is
+            // well.
+            self.was_stale = true;
+            self.progress.again = true;
+            return Ok(());
+        }
+        let at_once = self.opened.is_some_and(|opened| opened.elapsed() <= AT_ONCE);
+        if self.was_stale || !at_once || !conn.place.refused(false) {
+            return Err(Error::Broken { broken });
+        }
+        self.is_suspicious = true;
+        self.progress.again = true;
+        drop(conn);
+        Box::pin(self.pause()).await
+    }
+}
+
+/// Whether the node closed the connection while it came about.
+fn is_hanging_up(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let Error::Connect(error) = error else { return false };
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}

@@ -1,0 +1,25 @@
+//! Keeping a node's secrets out of what clients and operators read.
+
+use super::node::Node;
+
+impl Node {
+    /// Whether the configuration keeps anything of it secret.
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// `bytes` without what the configuration keeps secret; `None` if there is nothing of it in
+    /// them.
+    pub fn redact(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.secrets.redact(bytes)
+    }
+
+    /// `text` for people: short, on one line, and without what the configuration keeps secret.
+    pub fn redact_text(&self, text: &str) -> String {
+        let text = match self.secrets.redact(text.as_bytes()) {
+            Some(text) => String::from_utf8_lossy(&text).into_owned(),
+            None => text.to_owned(),
+        };
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    }
+}

@@ -1,0 +1,503 @@
+//! A pool's state as a plain value: inputs in, a snapshot and effects out. No I/O and no clock of
+//! its own.
+
+mod choice;
+mod inherit;
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    claims::Claims,
+    clock,
+    feed_watch::FeedLiveness,
+    head::{self, Limit, Memory, Report, Standing},
+    health::{Fault, Health, Trouble},
+    home::Home,
+    node::Node,
+    probe::{Probe, may_be_of_another_chain},
+    snapshot::{Chase, Facts, Snapshot, Switch, Wait},
+    view::{Ties, View},
+};
+use crate::{
+    config::Health as Settings,
+    domain::{
+        block::BlockRef,
+        chain::Chain,
+        layer::Layer,
+        verdict::{Condition, Down, Verdict},
+    },
+};
+
+/// How late a node's news may be, beyond the time between two probes, within the lag limit.
+const NEWS: Duration = Duration::from_secs(1);
+/// A node that is asked rarely is not given more time for that.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// An event that changes a pool's state.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A probe ended.
+    Probed(usize, Result<Probe, Trouble>),
+    /// The node told of a new latest block by itself, which came at this moment.
+    Told(usize, BlockRef, Instant),
+    /// The node's feed of heads runs from now on, or no longer.
+    Feed(usize, bool),
+    /// The node's rests have changed.
+    Rests(usize),
+    /// A call failed in a way that speaks of the node.
+    CallFailed(usize, Trouble),
+    /// Evidence that needs no repetition: the node is out.
+    Out(usize, Trouble),
+    /// The operator takes the node out, or lets it back in.
+    Cordon(usize, bool),
+    /// The moment of [`Snapshot::wake_at`] has come.
+    Woken,
+    /// Calls could not be held any longer for what they were shown, and went to the node that there
+    /// is.
+    Impatient,
+}
+
+/// The highest block that clients have been shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// The block's height.
+    pub height: u64,
+    /// The node that showed it, by its index, if it is one of this pool.
+    pub by: Option<usize>,
+}
+
+impl From<u64> for Served {
+    fn from(height: u64) -> Self {
+        Self { height, by: None }
+    }
+}
+
+/// A consequence of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The node went out: calls that wait on it move on, and its idle connections are of no use.
+    WentOut(usize),
+    /// The node answers again.
+    CameBack(usize),
+    /// The node should be probed now.
+    ProbeNow(usize),
+    /// The node has blocks that its feed of heads does not tell of.
+    Mute(usize),
+    /// The verdict on a node changed.
+    Verdict {
+        /// Which.
+        node: usize,
+        /// From what.
+        from: Verdict,
+        /// To what.
+        to: Verdict,
+    },
+    /// Calls go elsewhere first.
+    Switched(Switch),
+}
+
+/// How many blocks (slots) a node of `layer` may be behind.
+pub fn near(layer: Layer, settings: &Settings) -> u64 {
+    match layer {
+        Layer::El => settings.max_lag_blocks,
+        Layer::Cl => settings.max_lag_slots,
+    }
+}
+
+#[derive(Clone)]
+struct Known {
+    health: Health,
+    /// Whether it is well by its own word: one that takes its word back again and again has to keep
+    /// it for longer each time.
+    words: Health,
+    chain: Option<Chain>,
+    report: Option<Report>,
+    block: Option<BlockRef>,
+    /// When the node last told of a block by itself. The answer to a question from before that is
+    /// no news.
+    told: Option<Instant>,
+    feed: FeedLiveness,
+    condition: Condition,
+    latency: Option<Duration>,
+    last_error: Option<(String, Instant)>,
+    cordoned: bool,
+    /// Whether it is left alone, because it refused calls or probes for quota.
+    resting: bool,
+    verdict: Verdict,
+}
+
+/// All that is known of a pool's nodes.
+pub struct PoolState {
+    limit: Limit,
+    /// The limit in blocks of this chain.
+    near: u64,
+    expected_chain: Option<u64>,
+    chain: Option<Chain>,
+    /// The chain that prevailed over all nodes that ever told theirs.
+    usual_chain: Option<Chain>,
+    known: Vec<Known>,
+    memory: Memory,
+    head: Option<u64>,
+    active: Option<usize>,
+    /// The node that was active in the pool before, if it is none of this one's.
+    removed: Option<Arc<str>>,
+    last_switch: Option<Switch>,
+    unreached_since: Option<Instant>,
+    claims: Claims,
+    home: Home,
+    /// The nodes that are not bound by the highest block served, since they contradict the node
+    /// that showed it.
+    unbound: Vec<bool>,
+    /// No node serves.
+    is_out: bool,
+    /// Since when nodes serve again after none did, while those that do are below what clients were
+    /// shown.
+    recovering: Option<Instant>,
+    wait: Option<Wait>,
+    chase: Option<Chase>,
+    /// The ties of clients to a node now.
+    pub(super) ties: Ties,
+    view: View,
+}
+
+impl PoolState {
+    /// The state of `nodes` nodes of `layer`. `expected_chain` is the chain id that the operator
+    /// named, if any.
+    pub fn new(nodes: usize, layer: Layer, settings: &Settings, expected_chain: Option<u64>) -> Self {
+        let known = || Known {
+            health: Health::new(settings.fall.get(), settings.rise.get()),
+            words: Health::new(settings.fall.get(), settings.rise.get()),
+            chain: None,
+            report: None,
+            block: None,
+            told: None,
+            feed: FeedLiveness::default(),
+            condition: Condition::default(),
+            latency: None,
+            last_error: None,
+            cordoned: false,
+            resting: false,
+            verdict: Verdict::Down(Down::Unknown),
+        };
+        Self {
+            limit: Limit { blocks: near(layer, settings), time: settings.interval.min(LONGEST_INTERVAL) + NEWS },
+            near: near(layer, settings),
+            expected_chain,
+            chain: None,
+            usual_chain: None,
+            known: (0..nodes).map(|_| known()).collect(),
+            memory: Memory::default(),
+            head: None,
+            active: None,
+            removed: None,
+            last_switch: None,
+            unreached_since: None,
+            claims: Claims::new(nodes),
+            home: Home::default(),
+            unbound: vec![false; nodes],
+            is_out: true,
+            recovering: None,
+            wait: None,
+            chase: None,
+            ties: Ties::default(),
+            view: View::default(),
+        }
+    }
+
+    /// Takes note of `input` and tells what follows. `nodes` are the pool's, for what their traffic
+    /// shows; `served` the highest block that clients have been shown; `unix` the wall clock in
+    /// seconds.
+    pub fn step(
+        &mut self,
+        input: Input,
+        nodes: &[Node],
+        served: impl Into<Served>,
+        now: Instant,
+        unix: u64,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Probed(node, Ok(probe)) => {
+                nodes[node].traffic.touch(now);
+                nodes[node].resting.probe_answered();
+                if !probe.condition.syncing && self.known[node].feed.is_mute(probe.block.number, probe.asked) {
+                    effects.push(Effect::Mute(node));
+                }
+                if let Some(height) = self.known[node].probed(node, probe, now) {
+                    nodes[node].traffic.lower_height(height);
+                }
+                self.claim(node);
+            }
+            Input::Feed(node, true) => self.known[node].feed.started(now),
+            Input::Feed(node, false) => self.known[node].feed.stopped(),
+            Input::Told(node, block, at) => {
+                self.known[node].feed.told(block.number);
+                let known = &mut self.known[node];
+                let is_odd = known.block.as_ref().is_some_and(|known| may_be_of_another_chain(known, &block));
+                if is_odd {
+                    // Mostly a reorganisation; but the chain itself may have changed.
+                    nodes[node].recheck.store(true, Relaxed);
+                }
+                if !known.told(node, block, at, now) || is_odd {
+                    effects.push(Effect::ProbeNow(node));
+                }
+                self.claim(node);
+            }
+            Input::Probed(node, Err(Trouble { fault: Fault::Resting(wait), text })) => {
+                nodes[node].traffic.touch(now);
+                nodes[node].resting.probe_refused(wait, now);
+                self.known[node].last_error = Some((text, now));
+            }
+            Input::Rests(_) => {}
+            Input::Probed(node, Err(trouble)) => {
+                self.known[node].failed(trouble, now);
+                if self.known[node].health.is_doubtful() {
+                    effects.push(Effect::ProbeNow(node));
+                }
+            }
+            Input::CallFailed(node, trouble) => {
+                self.known[node].failed(trouble, now);
+                effects.push(Effect::ProbeNow(node));
+            }
+            Input::Out(node, trouble) => {
+                self.known[node].health.out(trouble.fault, now);
+                self.known[node].last_error = Some((trouble.text, now));
+            }
+            Input::Cordon(node, cordoned) => self.known[node].cordoned = cordoned,
+            Input::Woken => {}
+            Input::Impatient => self.recovering = None,
+        }
+        for (known, node) in self.known.iter_mut().zip(nodes) {
+            known.resting = node.resting.is_whole(now);
+        }
+        self.judge(now, unix, &mut effects);
+        self.choose(nodes, served.into(), (now, unix), &mut effects);
+        effects
+    }
+
+    fn claim(&mut self, node: usize) {
+        if let Some(block) = &self.known[node].block {
+            self.claims.told(node, block);
+        }
+    }
+
+    /// Gives every node its verdict.
+    fn judge(&mut self, now: Instant, unix: u64, effects: &mut Vec<Effect>) {
+        self.chain = self.prevailing_chain();
+        let chain = self.chain.as_ref();
+        let mut verdicts: Vec<Option<Verdict>> = self.known.iter().map(|known| known.own_verdict(chain)).collect();
+        // A node that is proving itself has a head worth knowing.
+        let counts = |known: &Known, verdict: &Option<Verdict>| match verdict {
+            None => known.report,
+            Some(Verdict::Down(Down::Proving)) if !known.is_off(chain) && known.condition.verdict().is_none() => {
+                known.report
+            }
+            Some(_) => None,
+        };
+        let mut reports: Vec<Report> =
+            self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
+        let places = self.places(&reports, |_| true);
+        let early = clock::early(&places, self.memory.near(self.limit), self.clock(unix));
+        for (report, _) in reports.iter().zip(&early).filter(|(_, early)| **early) {
+            verdicts[report.node].get_or_insert(Verdict::Suspect);
+        }
+        let mut early = early.into_iter();
+        reports.retain(|_| early.next() != Some(true));
+        let by_clock = chain.is_some_and(|chain| chain.beacon.is_some());
+        if let Some(time) = chain.and_then(|chain| chain.block_time()) {
+            self.memory.know_slot(time, by_clock);
+        }
+        let (memory, judgement) = head::judge(&self.memory, &reports, self.limit, now, unix);
+        self.memory = memory;
+        self.near = self.memory.near(self.limit);
+        if judgement.head.is_some() {
+            self.head = judgement.head;
+        }
+        let places = self.places(&reports, |place| judgement.standings[place] == Standing::Fit);
+        let by_the_clock = match self.clock(unix) {
+            // Execution nodes have no slots.
+            None if !by_clock => vec![None; reports.len()],
+            clock => clock::late(&places, self.near, clock),
+        };
+        let alone = self.known.len() == 1;
+        for ((report, standing), late) in reports.iter().zip(judgement.standings).zip(by_the_clock) {
+            verdicts[report.node].get_or_insert(match standing {
+                _ if alone => Verdict::Up,
+                Standing::Fit => late.map_or(Verdict::Up, Verdict::Lagging),
+                Standing::Lagging(blocks) => Verdict::Lagging(blocks),
+                Standing::Stalled => Verdict::Stalled,
+                Standing::Implausible => Verdict::Suspect,
+            });
+        }
+        for (node, (known, verdict)) in self.known.iter_mut().zip(verdicts).enumerate() {
+            let to = match verdict.unwrap_or(Verdict::Down(Down::Unknown)) {
+                Verdict::Up if known.resting => Verdict::Resting,
+                verdict => verdict,
+            };
+            let from = std::mem::replace(&mut known.verdict, to);
+            if from != to {
+                match (from.answers(), to.answers()) {
+                    (true, false) => effects.push(Effect::WentOut(node)),
+                    (false, true) => effects.push(Effect::CameBack(node)),
+                    _ => {}
+                }
+                effects.push(Effect::Verdict { node, from, to });
+            }
+        }
+    }
+
+    /// The slot of the wall clock.
+    fn clock(&self, unix: u64) -> Option<u64> {
+        self.chain.as_ref()?.beacon.as_ref()?.slot_at(unix)
+    }
+
+    /// Where the nodes of these reports are, and whether each is credible.
+    fn places(&self, reports: &[Report], credible: impl Fn(usize) -> bool) -> Vec<clock::Place> {
+        let place = |(place, report): (usize, &Report)| clock::Place {
+            slot: report.number,
+            heard: report.heard,
+            moved: report.moved,
+            sync_distance: self.known[report.node].condition.sync_distance,
+            credible: credible(place),
+            suspect: self.known[report.node].verdict == Verdict::Suspect,
+        };
+        reports.iter().enumerate().map(place).collect()
+    }
+
+    /// The chain that most of the nodes that are in serve, of those that the operator wants: what
+    /// is down has no vote, so that the last node alive is used. Among equals it is the one that
+    /// most nodes served that ever told, then the first in the order of the configuration. While
+    /// none is in, it is that of before.
+    fn prevailing_chain(&mut self) -> Option<Chain> {
+        let told = || self.known.iter().filter_map(|known| known.chain.as_ref());
+        let alive = self.known.iter().filter(|known| known.health.down().is_none());
+        let usual = Chain::prevailing(told(), self.usual_chain.as_ref(), self.expected_chain);
+        let now =
+            Chain::prevailing(alive.filter_map(|known| known.chain.as_ref()), usual.as_ref(), self.expected_chain);
+        let is_told = |chain: &Chain| told().any(|other| other.agrees_with(chain));
+        let chain = now.or_else(|| self.chain.clone().filter(is_told)).or_else(|| usual.clone());
+        self.usual_chain = usual;
+        chain
+    }
+
+    /// The latest knowledge of all nodes.
+    pub fn snapshot(&self, nodes: &[Node], now: Instant) -> Snapshot {
+        let facts = |((known, node), &unbound): ((&Known, &Node), &bool)| {
+            let mut facts = known.facts(node.tier, now);
+            facts.unbound = unbound;
+            facts.lag = known.block.as_ref().and_then(|block| Some(self.head?.saturating_sub(block.number)));
+            facts
+        };
+        Snapshot {
+            nodes: self.known.iter().zip(nodes).zip(&self.unbound).map(facts).collect(),
+            near: self.near,
+            block_time: self.memory.block_time(),
+            wait: self.wait,
+            chase: self.chase,
+            wake_at: self.home.wake_at(),
+            head: self.head,
+            active: self.active,
+            moving: self.view.moving,
+            last_switch: self.last_switch.clone(),
+            chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
+        }
+    }
+}
+
+impl Known {
+    /// Takes note of a good probe. Returns the height that it found, unless the node has told of a
+    /// block since it was asked.
+    fn probed(&mut self, node: usize, probe: Probe, now: Instant) -> Option<u64> {
+        self.health.good(now);
+        match probe.condition.verdict() {
+            Some(_) => self.words.out(Fault::Failing, now),
+            None => self.words.good(now),
+        }
+        self.condition = probe.condition;
+        self.chain = Some(probe.chain);
+        self.latency = Some(probe.latency);
+        if self.told.is_some_and(|told| probe.asked <= told) {
+            // The node answers, and its head is the one that it told of.
+            self.report = self.report.map(|report| Report { heard: now, ..report });
+            return None;
+        }
+        let height = probe.block.number;
+        self.stands_at(node, probe.block, now);
+        Some(height)
+    }
+
+    /// Takes note of a block that the node told of by itself. `false` when it is below the head
+    /// that is known: nodes tell the blocks of a reorganisation one by one, from the lowest on, and
+    /// only a probe knows whether they stay there.
+    fn told(&mut self, node: usize, block: BlockRef, at: Instant, now: Instant) -> bool {
+        let rises = self.block.as_ref().is_none_or(|known| known.number <= block.number);
+        if rises {
+            self.told = Some(at);
+            self.stands_at(node, block, now);
+        }
+        rises
+    }
+
+    fn stands_at(&mut self, node: usize, block: BlockRef, now: Instant) {
+        let number = block.number;
+        let moved = self.report.filter(|report| report.number == number).map_or(now, |report| report.moved);
+        self.report = Some(Report { node, number, timestamp: block.timestamp, heard: now, moved });
+        self.block = Some(block);
+    }
+
+    fn failed(&mut self, trouble: Trouble, now: Instant) {
+        self.health.bad(trouble.fault, now);
+        self.last_error = Some((trouble.text, now));
+    }
+
+    fn is_off(&self, chain: Option<&Chain>) -> bool {
+        let agrees = |own: &Chain| chain.is_some_and(|chain| own.agrees_with(chain));
+        self.chain.as_ref().is_some_and(|own| !agrees(own))
+    }
+
+    /// The verdict that needs no comparison of heads.
+    fn own_verdict(&self, chain: Option<&Chain>) -> Option<Verdict> {
+        match self.health.down() {
+            Some(Down::Proving) if self.is_off(chain) => Some(Verdict::WrongChain),
+            Some(why) => Some(Verdict::Down(why)),
+            None if self.is_off(chain) => Some(Verdict::WrongChain),
+            None => self.condition.verdict().or_else(|| self.is_on_probation().then_some(Verdict::Down(Down::Proving))),
+        }
+    }
+
+    /// Whether it says that it is well, and has not said so for long enough after it said something
+    /// else.
+    fn is_on_probation(&self) -> bool {
+        self.condition.verdict().is_none() && self.words.down() == Some(Down::Proving)
+    }
+
+    fn facts(&self, tier: crate::config::Tier, now: Instant) -> Facts {
+        let proving = match self.health.down() {
+            None if self.is_on_probation() => self.words.missing(now),
+            Some(Down::Unknown) | None => 0,
+            Some(_) => self.health.missing(now),
+        };
+        Facts {
+            tier,
+            verdict: self.verdict,
+            cordoned: self.cordoned,
+            head: self.block.clone(),
+            condition: self.condition,
+            lag: None,
+            chain: self.chain.clone(),
+            latency: self.latency,
+            last_error: self.last_error.clone(),
+            proving,
+            unbound: false,
+            pushing: self.feed.is_telling(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

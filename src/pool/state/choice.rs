@@ -1,0 +1,189 @@
+//! Which node is active, and when calls wait for one that will be better.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Effect, PoolState, Served};
+use crate::{
+    domain::verdict::{Down, Verdict},
+    pool::{
+        home::{self, Late},
+        node::Node,
+        snapshot::{Chase, Rank, Switch, Wait},
+        view,
+    },
+};
+
+/// For how long the highest served head is kept when no node reaches it any more.
+const KEEP_SERVED: Duration = Duration::from_secs(60);
+/// Between two probes of a node whose next block is awaited, at least and at most.
+const CHASE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+impl PoolState {
+    /// Chooses the active node, and whether calls wait though nodes serve. `served` is the highest
+    /// block that clients were shown. `now` is followed by the wall clock in seconds.
+    pub(super) fn choose(
+        &mut self,
+        nodes: &[Node],
+        served: Served,
+        (now, unix): (Instant, u64),
+        effects: &mut Vec<Effect>,
+    ) {
+        self.unbound = (0..nodes.len()).map(|node| self.is_unbound(node, served)).collect();
+        let ranks: Vec<Option<Rank>> = (0..nodes.len())
+            .map(|node| {
+                let mut facts = self.known[node].facts(nodes[node].tier, now);
+                facts.unbound = self.unbound[node];
+                facts.rank(nodes[node].traffic.max_height(), served.height)
+            })
+            .collect();
+        let rank = |node: usize| ranks[node];
+        let best: Option<(Rank, usize)> = (0..nodes.len()).filter_map(|node| Some((rank(node)?, node))).min();
+        let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
+        self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
+        let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
+        let fails = |node: usize| nodes[node].resting.kinds(now).contains(&view::duties());
+        let kept = self.view.step(&view::Facts {
+            ties: self.ties,
+            active: self.active,
+            ranks: &ranks,
+            informed: &|node| nodes[node].traffic.is_informed(),
+            fails: &fails,
+            epoch: beacon.and_then(|beacon| view::epoch(beacon, unix)),
+        });
+        // A node that clients are tied to is not left for a better one.
+        let late = if kept.is_none() { best.and_then(|best| self.late(&ranks, best)) } else { None };
+        let is_better = |late: &Late| best.is_some_and(|(rank, _)| nodes[late.node].tier < rank.tier);
+        let block_time = self.memory.block_time();
+        let best = kept.or(best.map(|(_, node)| node));
+        let awaited = self.home.step(best, late.filter(is_better), block_time, now);
+        self.wait = awaited.map(|awaited| Wait { since: awaited.since, longest: awaited.longest });
+        self.recover(&ranks, best, nodes, served, now);
+        let hurry = if awaited.is_some() { 6 } else { 3 };
+        self.chase = late.filter(|late| !self.known[late.node].feed.is_telling()).map(|late| Chase {
+            node: late.node,
+            every: (block_time.unwrap_or(CHASE.1) / hurry).clamp(CHASE.0, CHASE.1),
+        });
+        let to = awaited.map(|awaited| awaited.node).or(best);
+        if to == self.active && self.removed.is_none() {
+            return;
+        }
+        let removed = self.removed.take();
+        let from = std::mem::replace(&mut self.active, to);
+        let reason = match from {
+            None if removed.is_some() => "removed",
+            None if self.last_switch.is_none() => "start",
+            None => "recovered",
+            Some(from) if self.known[from].cordoned => "cordoned",
+            Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
+                let is_home = to.is_some_and(|to| (nodes[to].tier, to) < (nodes[from].tier, from));
+                match () {
+                    () if is_home => "failback",
+                    () if fails(from) => "duties",
+                    () => "events",
+                }
+            }
+            Some(from) if self.known[from].verdict.is_usable() => "behind",
+            Some(from) => self.known[from].verdict.as_str(),
+        };
+        let name = |node: usize| nodes[node].name.clone();
+        let switch = Switch { from: from.map(name).or(removed), to: to.map(name), reason, at: now };
+        self.last_switch = Some(switch.clone());
+        effects.push(Effect::Switched(switch));
+    }
+
+    /// Whether the highest block served says nothing of where `node` should be: the node that
+    /// showed it lies about heights, or it and `node` contradict one another and more of the others
+    /// bear `node` out. Where two nodes only contradict one another, neither is known to be right,
+    /// and clients have seen the chain of the one that serves.
+    fn is_unbound(&self, node: usize, served: Served) -> bool {
+        let height = self.known[node].block.as_ref().map_or(0, |block| block.number);
+        let Some(by) = served.by.filter(|by| *by != node && height < served.height) else { return false };
+        let is_borne_out = |from: u64| self.is_borne_out(node, by, from);
+        self.claims.raises(by, node) || self.claims.contradict(by, node).is_some_and(is_borne_out)
+    }
+
+    /// Whether more of the others that answer name the blocks of `node` from this height on, at
+    /// which it and `other` differ, than contradict it. A node that catches up is probed so often
+    /// that it has named nearly all heights.
+    fn is_borne_out(&self, node: usize, other: usize, from: u64) -> bool {
+        let others = || (0..self.known.len()).filter(|&n| n != node && n != other && self.known[n].verdict.answers());
+        let bear_out = others().filter(|&n| self.claims.agree(n, node, from)).count();
+        bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
+    }
+
+    /// The node before `best` in the order of tiers and of the configuration that is usable and a
+    /// little below what clients were shown.
+    fn late(&self, ranks: &[Option<Rank>], best: (Rank, usize)) -> Option<Late> {
+        if best.0.badness != 0 {
+            return None;
+        }
+        let is_late = |node: usize, rank: &Rank| {
+            rank.badness == 0
+                && (rank.tier, node) < (best.0.tier, best.1)
+                && (1..=self.near).contains(&rank.below_served)
+        };
+        let ranks = ranks.iter().enumerate().filter_map(|(node, rank)| Some((node, (*rank)?)));
+        let (node, rank) =
+            ranks.filter(|(node, rank)| is_late(*node, rank)).min_by_key(|(node, rank)| (rank.tier, *node))?;
+        Some(Late { node, below: rank.below_served, moved: self.known[node].report?.moved })
+    }
+
+    /// After no node served: calls wait for what they were shown before, while a node may come that
+    /// is nearer to it: one that stood higher than the best does, when it was last heard, or that
+    /// was not asked yet. A little below it they wait no longer than for a better node, far below
+    /// for as long as calls are held at all.
+    fn recover(&mut self, ranks: &[Option<Rank>], best: Option<usize>, nodes: &[Node], served: Served, now: Instant) {
+        let Some((best, rank)) = best.and_then(|best| Some((best, ranks[best]?))) else {
+            (self.is_out, self.recovering) = (true, None);
+            return;
+        };
+        if std::mem::take(&mut self.is_out) {
+            self.recovering = Some(now);
+        }
+        let height = |node: usize| {
+            let head = self.known[node].block.as_ref().map_or(0, |block| block.number);
+            head.max(nodes[node].traffic.max_height())
+        };
+        // A height beyond all that clients were shown was a lie.
+        let highest = served.height.saturating_add(self.near);
+        let may_come = |node: usize| match self.known[node].verdict {
+            _ if node == best || self.known[node].cordoned => false,
+            Verdict::Down(Down::Unknown) => true,
+            Verdict::Down(_) => (height(best) + 1..=highest).contains(&height(node)),
+            _ => false,
+        };
+        if rank.below_served == 0 || !(0..ranks.len()).any(may_come) {
+            self.recovering = None;
+        }
+        if let Some(since) = self.recovering {
+            let is_near = rank.below_served <= self.near;
+            let longest =
+                if is_near { home::patience(self.memory.block_time().unwrap_or(home::LONGEST)) } else { Duration::MAX };
+            self.wait = Some(Wait { since, longest });
+        }
+    }
+
+    /// The height to which the highest served head is to be lowered, since no node has reached it
+    /// for long, or since the one that serves is not bound by it.
+    pub fn forget_served(&self, now: Instant) -> Option<u64> {
+        let long_ago = self.unreached_since.is_some_and(|since| now.saturating_duration_since(since) > KEEP_SERVED);
+        if self.active.is_some_and(|active| self.unbound[active]) {
+            return self.active_height();
+        }
+        if long_ago { self.head } else { None }
+    }
+
+    /// The active node, by its index.
+    pub fn active(&self) -> Option<usize> {
+        self.active
+    }
+
+    /// The height of the active node, if the rules find it usable: what clients may have been
+    /// shown.
+    pub fn active_height(&self) -> Option<u64> {
+        let active = &self.known[self.active?];
+        active.block.as_ref().filter(|_| active.verdict.is_usable()).map(|block| block.number)
+    }
+}

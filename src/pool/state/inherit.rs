@@ -1,0 +1,84 @@
+//! Hands a pool's state over to the pool that takes its place, as at a reload.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Known, PoolState};
+use crate::{
+    domain::chain::Chain,
+    pool::{
+        claims::Claims,
+        feed_watch::FeedLiveness,
+        head::{Memory, Report},
+        node::Node,
+        snapshot::Switch,
+    },
+};
+
+/// The part of a state that another takes over.
+pub(in crate::pool) struct Legacy {
+    /// Of each node of the other state, if it is one of this.
+    known: Vec<Option<Known>>,
+    /// The chain as these nodes together showed it; `None` where no node stays.
+    shown: Option<Shown>,
+    active: Option<usize>,
+    removed: Option<Arc<str>>,
+    last_switch: Option<Switch>,
+}
+
+struct Shown {
+    memory: Memory,
+    claims: Claims,
+    head: Option<u64>,
+    chain: Option<Chain>,
+    usual_chain: Option<Chain>,
+    unreached_since: Option<Instant>,
+    is_out: bool,
+    recovering: Option<Instant>,
+}
+
+impl PoolState {
+    /// The part for the state of other nodes: `from` says for each which of `nodes` it was, if any.
+    pub(in crate::pool) fn legacy(&self, nodes: &[Node], from: &[Option<usize>]) -> Legacy {
+        let active = self.active.and_then(|active| from.iter().position(|old| *old == Some(active)));
+        let removed = if active.is_none() { self.active.map(|active| nodes[active].name.clone()) } else { None };
+        // The new pool listens to the link itself.
+        let known = |(new, old): (usize, &Option<usize>)| {
+            let known = self.known[(*old)?].clone();
+            let report = known.report.map(|report| Report { node: new, ..report });
+            Some(Known { feed: FeedLiveness::default(), report, ..known })
+        };
+        let shown = from.iter().any(Option::is_some).then(|| Shown {
+            memory: self.memory.moved(from),
+            claims: self.claims.moved(from),
+            head: self.head,
+            chain: self.chain.clone(),
+            usual_chain: self.usual_chain.clone(),
+            unreached_since: self.unreached_since,
+            is_out: self.is_out,
+            recovering: self.recovering,
+        });
+        let last_switch = self.last_switch.clone();
+        Legacy { known: from.iter().enumerate().map(known).collect(), shown, active, removed, last_switch }
+    }
+
+    /// Takes over an earlier state's knowledge.
+    pub(in crate::pool) fn inherit(&mut self, legacy: Legacy) {
+        for (known, earlier) in self.known.iter_mut().zip(legacy.known) {
+            let Some(earlier) = earlier else { continue };
+            let mut health = known.health.clone();
+            health.inherit(&earlier.health);
+            let mut words = known.words.clone();
+            words.inherit(&earlier.words);
+            *known = Known { health, words, ..earlier };
+        }
+        (self.active, self.removed, self.last_switch) = (legacy.active, legacy.removed, legacy.last_switch);
+        let Some(shown) = legacy.shown else { return };
+        (self.memory, self.claims, self.head) = (shown.memory, shown.claims, shown.head);
+        // The operator may have named another chain meanwhile.
+        let is_wanted = |chain: &Chain| chain.may_be(self.expected_chain);
+        (self.chain, self.usual_chain) = (shown.chain.filter(is_wanted), shown.usual_chain.filter(is_wanted));
+        (self.unreached_since, self.is_out, self.recovering) = (shown.unreached_since, shown.is_out, shown.recovering);
+    }
+}

@@ -1,0 +1,142 @@
+//! Counters of a node's answers, kept as calls and probes pass.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::domain::method::{Method, MethodId};
+
+/// No moment.
+const NONE: u64 = u64::MAX;
+
+/// Counters of a node's answers. A call pays for a few relaxed atomic operations.
+pub struct Traffic {
+    epoch: Instant,
+    owed: AtomicUsize,
+    /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
+    quiet_since: AtomicU64,
+    /// Send time of the oldest probe that the node has sent no byte since, in milliseconds since
+    /// `epoch`; [`NONE`] when there is none.
+    probed_since: AtomicU64,
+    /// Failed calls in a row, by the method's place in its table, or the group's of a request: a
+    /// node may be stuck on one and answer all others.
+    failures: [AtomicU32; Method::COUNT + 1],
+    /// The highest block that an answer of this node showed a client.
+    max_height: AtomicU64,
+    /// Whether it still has to be told what all nodes were told while it was not there.
+    uninformed: AtomicBool,
+}
+
+impl Traffic {
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            owed: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+            probed_since: AtomicU64::new(NONE),
+            failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
+            max_height: AtomicU64::new(0),
+            uninformed: AtomicBool::new(false),
+        }
+    }
+
+    /// The node has been told what all nodes were told, or still has to be.
+    pub fn set_informed(&self, informed: bool) {
+        self.uninformed.store(!informed, Relaxed);
+    }
+
+    /// Whether the node has been told what all nodes were told.
+    pub fn is_informed(&self) -> bool {
+        !self.uninformed.load(Relaxed)
+    }
+
+    /// Calls that wait on the node now.
+    pub fn in_flight(&self) -> usize {
+        self.owed.load(Relaxed)
+    }
+
+    /// The node owes an answer from `now` until the guard is dropped.
+    pub fn track(&self, now: Instant) -> Owed<'_> {
+        if self.owed.fetch_add(1, Relaxed) == 0 {
+            self.quiet_since.store(self.millis(now), Relaxed);
+        }
+        Owed(self)
+    }
+
+    /// The node sent something.
+    pub fn touch(&self, now: Instant) {
+        self.quiet_since.store(self.millis(now), Relaxed);
+        self.probe_settled();
+    }
+
+    /// A probe is sent to the node. A probe is no load, so its answer is not [owed](Self::track).
+    pub(super) fn probe_sent(&self, now: Instant) {
+        // Only the oldest unanswered probe counts.
+        let _ = self.probed_since.compare_exchange(NONE, self.millis(now), Relaxed, Relaxed);
+    }
+
+    /// An answer to a probe came, or will not come any more.
+    pub(super) fn probe_settled(&self) {
+        if self.probed_since.load(Relaxed) != NONE {
+            self.probed_since.store(NONE, Relaxed);
+        }
+    }
+
+    /// For how long the node has sent no byte though it was probed.
+    pub(super) fn probe_silence(&self, now: Instant) -> Duration {
+        match self.probed_since.load(Relaxed) {
+            NONE => Duration::ZERO,
+            since => Duration::from_millis(self.millis(now).saturating_sub(since)),
+        }
+    }
+
+    /// For how long the node has owed answers without sending a byte.
+    pub fn silence(&self, now: Instant) -> Duration {
+        if self.in_flight() == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.millis(now).saturating_sub(self.quiet_since.load(Relaxed)))
+    }
+
+    /// A call of this method was answered as it should be.
+    pub fn answered(&self, MethodId(index): MethodId) {
+        if self.failures[index].load(Relaxed) != 0 {
+            self.failures[index].store(0, Relaxed);
+        }
+    }
+
+    /// A call of this method failed; returns how many have in a row.
+    pub fn failed(&self, MethodId(index): MethodId) -> u32 {
+        self.failures[index].fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// The highest block that this node showed a client; 0 before any.
+    pub fn max_height(&self) -> u64 {
+        self.max_height.load(Relaxed)
+    }
+
+    pub(super) fn record_height(&self, height: u64) {
+        self.max_height.fetch_max(height, Relaxed);
+    }
+
+    /// The node itself says that it is lower now.
+    pub(super) fn lower_height(&self, height: u64) {
+        self.max_height.fetch_min(height, Relaxed);
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// An answer that a node owes.
+pub struct Owed<'a>(&'a Traffic);
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,105 @@
+//! Reads values that clients write in params, and says in go-ethereum's words what is wrong with
+//! them.
+
+/// Names the kind of a JSON value, for a sentence such as "expected a string, not a number".
+pub(super) fn kind(json: &str) -> &'static str {
+    match json.trim_start().as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// Reads a quantity, such as the number of a block. Go-ethereum refuses leading zeros, which other
+/// nodes and [`crate::domain::hex::quantity`] bear.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn quantity(text: &str) -> Result<u64, &'static str> {
+    let digits = digits(text)?;
+    match digits.as_bytes() {
+        [] => return Err("hex string \"0x\""),
+        [b'0', _, ..] => return Err("hex number with leading zero digits"),
+        digits if !digits.iter().all(u8::is_ascii_hexdigit) => return Err("invalid hex string"),
+        _ => {}
+    }
+    let number = u64::from_str_radix(digits, 16).map_err(|_| "hex number > 64 bits")?;
+    if number > i64::MAX.unsigned_abs() { Err("block number larger than int64") } else { Ok(number) }
+}
+
+/// Reads bytes of a certain length, which are `noun`.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<[u8; LENGTH], String> {
+    let digits = digits(text)?.as_bytes();
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err("invalid hex string".to_owned());
+    }
+    if !digits.len().is_multiple_of(2) {
+        return Err("hex string of odd length".to_owned());
+    }
+    let mut bytes = [0; LENGTH];
+    let length = digits.len() / 2;
+    if length != LENGTH {
+        return Err(format!("hex has invalid length {length} after decoding; expected {LENGTH} for {noun}"));
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).map_or(0, |digit| digit as u8);
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0]) << 4 | digit(pair[1]);
+    }
+    Ok(bytes)
+}
+
+fn digits(text: &str) -> Result<&str, &'static str> {
+    if text.is_empty() {
+        return Err("empty hex string");
+    }
+    text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).ok_or("hex string without 0x prefix")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_go_ethereum_reads_them() {
+        for (text, expected) in [
+            ("0x0", Ok(0)),
+            ("0xaB", Ok(171)),
+            ("0X1", Ok(1)),
+            ("0x7fffffffffffffff", Ok(i64::MAX.unsigned_abs())),
+            ("0x8000000000000000", Err("block number larger than int64")),
+            ("0x10000000000000000", Err("hex number > 64 bits")),
+            ("0x05", Err("hex number with leading zero digits")),
+            ("0x00", Err("hex number with leading zero digits")),
+            ("0x", Err("hex string \"0x\"")),
+            ("0x+1", Err("invalid hex string")),
+            ("0xg", Err("invalid hex string")),
+            ("0xé", Err("invalid hex string")),
+            ("5", Err("hex string without 0x prefix")),
+            ("", Err("empty hex string")),
+        ] {
+            assert_eq!(quantity(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_their_length_and_whole_pairs_of_digits() {
+        assert_eq!(bytes("0x00Ff", "x"), Ok([0, 255]));
+        for (text, expected) in [
+            ("0x00", "hex has invalid length 1 after decoding; expected 2 for word"),
+            ("0x", "hex has invalid length 0 after decoding; expected 2 for word"),
+            ("0x000000", "hex has invalid length 3 after decoding; expected 2 for word"),
+            ("0x000", "hex string of odd length"),
+            ("0x00zz", "invalid hex string"),
+            ("0000", "hex string without 0x prefix"),
+            ("", "empty hex string"),
+        ] {
+            assert_eq!(bytes::<2>(text, "word"), Err(expected.to_owned()), "{text}");
+        }
+    }
+}

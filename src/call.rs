@@ -8,6 +8,7 @@ pub mod answer;
 mod attempt;
 mod choice;
 mod ending;
+pub mod front;
 pub mod hold;
 pub mod kept;
 mod known;
@@ -17,6 +18,8 @@ mod promise;
 pub mod rest;
 mod settle;
 mod terms;
+mod tries;
+pub mod whole;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -32,30 +35,28 @@ use self::{
     attempt::{Ran, Sent},
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     ending::{Ending, Refused},
-    hold::{First, Hold, Left, Turn},
+    hold::{Hold, Left, Turn},
     kept::Keeper,
     late::Late,
     leaving::Leaving,
     promise::Null,
+    tries::{Begun, Tries},
+    whole::{AsItComes, Lack, Take},
 };
 use crate::{
     config::{Calls as Settings, Policy},
     domain::{
-        backoff::Backoff,
         method::{Class, Method, MethodId},
         refusal::Refusal,
         rpc::Request,
     },
-    metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{
-        Pool, Scout,
-        health::{Fault, Trouble},
-        resting::Kind,
-    },
+    metrics::{CallMetrics, Metrics},
+    pool::{Pool, Scout, resting::Kind},
 };
 
-/// The pauses after all nodes that seemed to serve have failed.
-const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+/// How long a node may send nothing of an answer that it has begun, where the call cannot be sent to
+/// another.
+const STALL: Duration = Duration::from_secs(30);
 /// The bounds of the pauses once a node got a call and gave no answer: each try is work for it.
 const SLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -113,49 +114,62 @@ impl Calls {
         self.hold.close();
     }
 
-    /// Runs one call to its end. `alarm` is the client's timer.
+    /// Runs one call to the beginning of its answer. `alarm` is the client's timer.
     pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
+        match self.taken(request, terms, alarm, &AsItComes, |answer: &Answer| answer.kind).await {
+            Ok(answer) => Outcome::Answered(answer),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    /// Runs one call until its answer is taken, and counts it.
+    async fn taken<T: Take>(
+        &self,
+        request: &Request<'_>,
+        terms: Terms<'_>,
+        alarm: &mut Alarm,
+        take: &T,
+        kind: impl FnOnce(&T::Taken) -> answer::Kind,
+    ) -> Result<T::Taken, Refusal> {
         let method = Method::of(&request.method);
-        let mut ending = Ending { calls: self, method, arrived: terms.arrived, counted: false };
+        let mut ending = Ending::new(self, method, terms.arrived);
         let outcome = match method.class {
             // In a box, so that other calls do not pay for its size.
-            Class::Filter => Box::pin(self.kept(request, method, terms, alarm)).await,
-            _ => self.exchange(request, method, terms, alarm).await,
+            Class::Filter => Box::pin(self.kept(request, method, terms, alarm, take)).await,
+            _ => self.exchange(request, method, terms, alarm, take).await,
         };
-        ending.count(match &outcome {
-            Outcome::Answered(answer) if answer.kind == answer::Kind::Result => CallOutcome::Result,
-            Outcome::Answered(_) => CallOutcome::NodeError,
-            Outcome::Refused(Refusal::Unserved(why)) => (*why).into(),
-            Outcome::Refused(Refusal::Deadline) => CallOutcome::Deadline,
-            Outcome::Refused(Refusal::OutcomeUnknown) => CallOutcome::OutcomeUnknown,
-            Outcome::Refused(_) => CallOutcome::Refused,
-        });
+        ending.count(outcome.as_ref().map(kind));
         outcome
     }
 
-    async fn exchange(&self, request: &Request<'_>, method: Method, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
+    async fn exchange<T: Take>(
+        &self,
+        request: &Request<'_>,
+        method: Method,
+        terms: Terms<'_>,
+        alarm: &mut Alarm,
+        take: &T,
+    ) -> Result<T::Taken, Refusal> {
         if self.is_blocked(request, method) {
-            return Outcome::Refused(Refusal::Blocked(request.method.to_string()));
+            return Err(Refusal::Blocked(request.method.to_string()));
         }
         if method.class == Class::Subscription {
-            return Outcome::Refused(Refusal::NeedsWebSocket);
+            return Err(Refusal::NeedsWebSocket);
         }
         if let Some(answer) = self.known(request, method) {
-            return Outcome::Answered(answer);
+            return self.take_own(answer, alarm, take).await;
         }
+        let stall = if method.is_repeatable() { self.settings.attempt_timeout.min(STALL) } else { STALL };
         let mut moved: Option<Arc<Self>> = None;
-        let (mut may_have_arrived, mut held_since, mut first) = (false, None, First::default());
+        let (mut may_have_arrived, mut begun) = (false, Begun::default());
         loop {
-            let calls = moved.as_deref().unwrap_or(self);
             let mut course = Course {
-                calls,
+                calls: moved.as_deref().unwrap_or(self),
                 request,
                 method,
                 terms,
                 deadline: terms.arrived + self.settings.timeout,
-                kind: Kind::of_method(method.id, &request.method),
-                tried: if moved.is_some() { Vec::new() } else { terms.avoid.to_vec() },
-                attempts: 0,
+                tries: Tries::new(Kind::of_method(method.id, &request.method), begun),
                 lost: 0,
                 may_have_arrived,
                 unsure: may_have_arrived,
@@ -164,28 +178,35 @@ impl Calls {
                 null: None,
                 rejected: None,
                 refused: Refused::default(),
-                failure: None,
-                again: false,
-                charges: Vec::new(),
-                held_since,
-                first,
-                pauses: PAUSES,
             };
-            match course.run(alarm).await {
-                Ok(mut answer) => {
-                    if let Some(id) = request.id {
-                        answer.set_id(id);
-                    }
-                    return Outcome::Answered(answer);
+            let (next, turn) = loop {
+                let mut answer = match course.run(alarm).await {
+                    Ok(answer) => answer,
+                    Err(Left::Refused(refusal)) => return Err(refusal),
+                    Err(Left::Moved(next, turn)) => break (next, turn),
+                };
+                if let Some(id) = request.id {
+                    answer.set_id(id);
                 }
-                Err(Left::Refused(refusal)) => return Outcome::Refused(refusal),
-                Err(Left::Moved(next, turn)) => {
-                    (may_have_arrived, held_since, first) = (course.may_have_arrived, course.held_since, turn);
-                    drop(course);
-                    moved = Some(next);
+                let node = answer.node;
+                match take.take(answer, stall, alarm).await {
+                    Ok(taken) => return Ok(taken),
+                    Err(lack) => course.lacks(node, lack)?,
                 }
-            }
+            };
+            (may_have_arrived, begun) = (course.may_have_arrived, course.tries.moved(turn));
+            drop(course);
+            moved = Some(next);
         }
+    }
+
+    /// Takes an answer of the proxy's own, which is in memory.
+    async fn take_own<T: Take>(&self, answer: Answer, alarm: &mut Alarm, take: &T) -> Result<T::Taken, Refusal> {
+        take.take(answer, STALL, alarm).await.map_err(|lack| match lack {
+            Lack::TooLong(refusal) => refusal,
+            Lack::NoRoom(full) => full.into(),
+            Lack::Lost => Refusal::OutcomeUnknown,
+        })
     }
 }
 
@@ -196,12 +217,7 @@ struct Course<'a> {
     method: Method,
     terms: Terms<'a>,
     deadline: Instant,
-    /// Which calls may rest with it.
-    kind: Kind,
-    /// The nodes that failed it since it last waited.
-    tried: Vec<usize>,
-    /// Attempts of this round that reached a node.
-    attempts: u32,
+    tries: Tries,
     /// Attempts of all rounds whose connection or answer was lost: it may be the call that does that to nodes.
     lost: u32,
     /// Whether some node may have it.
@@ -217,16 +233,6 @@ struct Course<'a> {
     /// The HTTP status with which a node would not take the call.
     rejected: Option<u16>,
     refused: Refused,
-    /// What the last attempt that brought nothing failed for, if it was never sent.
-    failure: Option<Fault>,
-    /// Whether every node has failed it before.
-    again: bool,
-    /// What nodes did with the call, to be held against them if another does better.
-    charges: Vec<(usize, Trouble)>,
-    held_since: Option<Instant>,
-    /// Its turn where it comes from, if a reload moved it while it was first.
-    first: First,
-    pauses: Backoff,
 }
 
 impl<'a> Course<'a> {
@@ -247,12 +253,12 @@ impl<'a> Course<'a> {
             self.unsure |= again || had_second;
             if let Some((other, sent)) = in_vain {
                 self.had_no_word(other, sent);
-                self.tried.push(other);
+                self.tries.tried.push(other);
             }
             let node = match beside {
                 Some((other, trouble)) => {
-                    self.charges.push((node, trouble));
-                    self.tried.push(node);
+                    self.tries.charges.push((node, trouble));
+                    self.tries.tried.push(node);
                     other
                 }
                 None => node,
@@ -260,11 +266,11 @@ impl<'a> Course<'a> {
             match sent {
                 Sent::Answered(mut answer) => {
                     answer.node = Some(node);
-                    self.calls.pool.call_answered(node, self.kind);
+                    self.calls.pool.call_answered(node, self.tries.kind);
                     if let Some(promise) = self.broken_promise(&answer) {
                         self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
-                        self.attempts += 1;
-                        self.tried.push(node);
+                        self.tries.attempts += 1;
+                        self.tries.tried.push(node);
                         continue;
                     }
                     self.charge(node, true);
@@ -275,23 +281,23 @@ impl<'a> Course<'a> {
                 }
                 Sent::NoRoom(full) => {
                     // What it says is not known, but that it answers is.
-                    self.calls.pool.call_answered(node, self.kind);
+                    self.calls.pool.call_answered(node, self.tries.kind);
                     let is_repeatable = self.method.is_repeatable();
                     let refusal = if is_repeatable { full.into() } else { Refusal::OutcomeUnknown };
                     return Ok(self.give_up(Some(refusal))?);
                 }
                 Sent::OfTheCaller(answer) => {
-                    self.calls.pool.call_answered(node, self.kind);
+                    self.calls.pool.call_answered(node, self.tries.kind);
                     self.charge(node, false);
                     return Ok(self.settle(node, answer).await?);
                 }
                 Sent::OfNobody(answer) if self.method.class != Class::Read => {
-                    self.calls.pool.call_answered(node, self.kind);
+                    self.calls.pool.call_answered(node, self.tries.kind);
                     self.charge(node, false);
                     return Ok(self.settle(node, answer).await?);
                 }
                 Sent::OfNobody(answer) => {
-                    self.calls.pool.call_answered(node, self.kind);
+                    self.calls.pool.call_answered(node, self.tries.kind);
                     if let Some(first) = self.doubtful.take() {
                         // Two nodes will not have the call: it is the call.
                         self.charge(node, false);
@@ -299,7 +305,7 @@ impl<'a> Course<'a> {
                     }
                     self.doubtful = Some(answer);
                     self.may_have_arrived = true;
-                    self.attempts += 1;
+                    self.tries.attempts += 1;
                 }
                 sent => {
                     let is_over = matches!(sent, Sent::Refused(..) | Sent::Rejected(_)) && !self.method.is_repeatable();
@@ -312,69 +318,88 @@ impl<'a> Course<'a> {
             if self.may_have_arrived && !self.method.is_repeatable() {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
-            self.tried.push(node);
+            self.tries.tried.push(node);
+        }
+    }
+
+    /// The answer of `node` cannot be taken. The call goes on where the answer was lost on the way and the
+    /// call may be sent again.
+    ///
+    /// # Errors
+    /// With what the client is told, where the call is over.
+    fn lacks(&mut self, node: Option<usize>, lack: Lack) -> Result<(), Refusal> {
+        match lack {
+            Lack::TooLong(refusal) => Err(refusal),
+            Lack::NoRoom(full) if self.method.is_repeatable() => Err(full.into()),
+            Lack::Lost if self.method.is_repeatable() => {
+                self.may_have_arrived = true;
+                self.unsure = true;
+                self.lost += 1;
+                self.tries.attempts += 1;
+                if let Some(node) = node {
+                    self.calls.pool.probe_now(node);
+                    self.tries.tried.push(node);
+                }
+                Ok(())
+            }
+            Lack::NoRoom(_) | Lack::Lost => Err(Refusal::OutcomeUnknown),
         }
     }
 
     /// Takes note of an attempt at `node` that brought no word for the client.
     fn had_no_word(&mut self, node: usize, sent: Sent) {
         let pool = &self.calls.pool;
-        self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         match sent {
             Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::Unwanted => {}
             Sent::OfTheNode(answer, trouble) => {
                 if answer.is_none() {
                     pool.nodes[node].resting.failed_again(Instant::now());
-                    self.pauses.slow_down(SLOW_PAUSES.0, SLOW_PAUSES.1);
+                    self.tries.pauses.slow_down(SLOW_PAUSES.0, SLOW_PAUSES.1);
                 }
                 self.unsure |= answer.is_none();
                 self.best = self.best.take().or(answer);
                 self.may_have_arrived = true;
-                self.attempts += 1;
-                self.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.tries.attempts += 1;
+                self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
             }
             Sent::Refused(answer, wait) => {
-                pool.call_refused(node, self.kind, wait);
+                pool.call_refused(node, self.tries.kind, wait);
                 let end = Instant::now() + wait.unwrap_or_default();
                 self.refused.until = Some(self.refused.until.map_or(end, |until| until.min(end)));
                 self.refused.answer = self.refused.answer.take().or(answer);
-                self.attempts += 1;
+                self.tries.attempts += 1;
             }
             Sent::Rejected(status) => {
                 self.rejected = Some(status);
-                self.attempts += 1;
+                self.tries.attempts += 1;
             }
             Sent::Nothing(trouble) => {
                 if let Some(trouble) = trouble {
-                    pool.call_failed(node, self.kind, trouble, None);
+                    pool.call_failed(node, self.tries.kind, trouble, None);
                 }
             }
             Sent::Lost(trouble) => {
                 self.may_have_arrived = true;
-                self.attempts += 1;
+                self.tries.attempts += 1;
                 self.lost += 1;
                 self.unsure = true;
                 if let Some(trouble) = trouble {
                     pool.probe_now(node);
-                    self.charges.push((node, trouble));
+                    self.tries.charges.push((node, trouble));
                 }
             }
         }
     }
 
-    /// `node` answered the call, with a `result` or not, so what others did with it may speak of them. Before that, it might have been
-    /// the call's doing. An error beside another error is a matter of words.
     fn charge(&mut self, node: usize, result: bool) {
-        for (other, trouble) in self.charges.drain(..) {
-            if other != node && (result || trouble.fault != Fault::Erring) {
-                self.calls.pool.call_failed(other, self.kind, trouble, Some(node));
-            }
-        }
+        self.tries.charge(&self.calls.pool, node, result);
     }
 
     fn late(&self, node: usize) -> Late<'a, '_> {
-        let Self { calls, request, method, terms, kind, deadline, .. } = *self;
-        Late { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried: &self.tried }
+        let Self { calls, request, method, terms, deadline, .. } = *self;
+        let Tries { kind, ref tried, .. } = self.tries;
+        Late { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried }
     }
 
     /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so
@@ -390,20 +415,18 @@ impl<'a> Course<'a> {
             if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
-            if self.tried.is_empty()
-                && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
-            {
-                let first = std::mem::take(&mut self.first);
-                *turn = Some(hold.wait(self.request.raw.len(), self.hold_until(now), first).await?);
+            let (until, bytes) = (self.hold_until(now), self.request.raw.len());
+            if let Some(queued) = self.tries.queue(hold, bytes, until).await? {
+                *turn = Some(queued);
                 if Leaving::new(&self.terms, self.method).is_unwanted() {
                     return Ok(None);
                 }
             }
             let mut rest = None;
             let has_word = self.doubtful.is_some() || self.null.is_some();
-            if self.attempts < settings.attempts.get() {
-                let Self { kind, again, .. } = *self;
-                let (policy, class, tried) = (settings.policy, self.method.class, &self.tried[..]);
+            if self.tries.attempts < settings.attempts.get() {
+                let Tries { kind, again, ref tried, .. } = self.tries;
+                let (policy, class) = (settings.policy, self.method.class);
                 match choose(pool, Wish { policy, class, kind, tried, again }) {
                     // What is only a second opinion is not asked of a node that is not well.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
@@ -419,12 +442,11 @@ impl<'a> Course<'a> {
             }
             // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
             *turn = None;
-            let (until, bytes) = (self.hold_until(now), self.request.raw.len());
             if let Some(null) = &mut self.null {
                 let Some(pause) = null.pause(now) else { return Ok(None) };
                 hold.pause(pause.min(self.deadline - now), bytes).await?;
-                self.tried.clear();
-                self.attempts = 0;
+                self.tries.tried.clear();
+                self.tries.attempts = 0;
                 continue;
             }
             if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
@@ -434,23 +456,15 @@ impl<'a> Course<'a> {
                 // No node can say more of it than that it may be there.
                 return Ok(None);
             }
-            match rest.filter(|_| self.tried.is_empty()) {
-                // It would only hear the same again.
-                Some(Some(end)) if end > until => return Ok(None),
-                Some(end) => hold.rest(end.unwrap_or(until).min(until), bytes).await?,
-                None => {
-                    self.again = true;
-                    hold.pause(self.pauses.pause().min(until - now), bytes).await?;
-                }
+            if !self.tries.pause(hold, rest, bytes, until).await? {
+                return Ok(None);
             }
-            self.tried.clear();
-            self.attempts = 0;
+            self.tries.attempts = 0;
         }
     }
 
     fn hold_until(&mut self, now: Instant) -> Instant {
-        let since = *self.held_since.get_or_insert(now);
-        (since + self.calls.settings.hold).min(self.deadline)
+        self.tries.hold_until(now, self.calls.settings.hold).min(self.deadline)
     }
 
     /// What the client gets when there is no more to try: what nodes said comes before the `refusal` of the queue.
@@ -464,7 +478,7 @@ impl<'a> Course<'a> {
         if let Some(word) = word {
             return Ok(word);
         }
-        let rests = || rest_ends(&self.calls.pool, self.kind).or(self.refused.until);
+        let rests = || rest_ends(&self.calls.pool, self.tries.kind).or(self.refused.until);
         if let Some(mut answer) = self.refused.answer.take() {
             answer.retry_after = rests().map(seconds_to);
             return Ok(answer);
@@ -478,7 +492,7 @@ impl<'a> Course<'a> {
             }
             (None, Some(refusal)) => refusal,
             (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
-            (None, None) => Refusal::Unserved(unserved(&self.calls.pool, self.failure)),
+            (None, None) => Refusal::Unserved(unserved(&self.calls.pool, self.tries.failure)),
         })
     }
 }

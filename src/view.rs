@@ -25,6 +25,8 @@ use std::{
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
+#[doc(hidden)]
+pub use self::logs::Fixture;
 use self::{
     audience::{Audience, Membership},
     // What filters that are polled share with the views of logs and of other subscriptions.

@@ -2,19 +2,41 @@
 
 use tokio::time::Instant;
 
-use super::{Calls, answer::Answer};
-use crate::{domain::method::Method, metrics::CallOutcome};
+use super::{
+    Calls,
+    answer::{Answer, Kind},
+};
+use crate::{
+    domain::{method::Method, refusal::Refusal},
+    metrics::CallOutcome,
+};
 
 /// Counts a call that its client abandons.
 pub(super) struct Ending<'a> {
-    pub(super) calls: &'a Calls,
-    pub(super) method: Method,
-    pub(super) arrived: Instant,
-    pub(super) counted: bool,
+    calls: &'a Calls,
+    method: Method,
+    arrived: Instant,
+    counted: bool,
 }
 
-impl Ending<'_> {
-    pub(super) fn count(&mut self, outcome: CallOutcome) {
+impl<'a> Ending<'a> {
+    pub(super) fn new(calls: &'a Calls, method: Method, arrived: Instant) -> Self {
+        Self { calls, method, arrived, counted: false }
+    }
+
+    /// Counts the call by the kind of its answer, or by its refusal.
+    pub(super) fn count(&mut self, outcome: Result<Kind, &Refusal>) {
+        self.ended(match outcome {
+            Ok(Kind::Result) => CallOutcome::Result,
+            Ok(_) => CallOutcome::NodeError,
+            Err(Refusal::Unserved(why)) => (*why).into(),
+            Err(Refusal::Deadline) => CallOutcome::Deadline,
+            Err(Refusal::OutcomeUnknown) => CallOutcome::OutcomeUnknown,
+            Err(_) => CallOutcome::Refused,
+        });
+    }
+
+    fn ended(&mut self, outcome: CallOutcome) {
         self.counted = true;
         self.calls.metrics.ended(&self.method, outcome, self.arrived.elapsed().as_secs_f64());
     }
@@ -23,7 +45,7 @@ impl Ending<'_> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.count(CallOutcome::Gone);
+            self.ended(CallOutcome::Gone);
         }
     }
 }

@@ -129,6 +129,11 @@ impl<To> Hold<To> {
         self.shares.is_empty()
     }
 
+    /// Whether an exchange may pass the queue: nobody waits in it, and a node admits exchanges.
+    pub fn admits(&self) -> bool {
+        self.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
+    }
+
     /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory, `first` the turn that it had
     /// where it comes from.
     ///

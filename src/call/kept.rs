@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Calls, Outcome, Terms, alarm::Alarm, answer::Answer};
+use super::{Calls, Terms, alarm::Alarm, answer::Answer, whole::Take};
 use crate::{
     domain::{
         method::Method,
@@ -57,15 +57,16 @@ impl Calls {
         is_blocked.unwrap_or_else(|| self.settings.blocks(&request.method))
     }
 
-    pub(super) async fn kept(
+    pub(super) async fn kept<T: Take>(
         &self,
         request: &Request<'_>,
         method: Method,
         terms: Terms<'_>,
         alarm: &mut Alarm,
-    ) -> Outcome {
+        take: &T,
+    ) -> Result<T::Taken, Refusal> {
         let keeper = self.keeper.get().filter(|_| !self.is_blocked(request, method));
-        let Some(keeper) = keeper else { return Outcome::Refused(Refusal::Blocked(request.method.to_string())) };
+        let Some(keeper) = keeper else { return Err(Refusal::Blocked(request.method.to_string())) };
         let room = AnswerRoom { longest: terms.longest, polls: terms.polls };
         // Both arms are cancel-safe: a keeper gives nothing away before it is done.
         let kept = tokio::select! {
@@ -78,12 +79,10 @@ impl Calls {
                 if let Some(id) = request.id {
                     answer.set_id(id);
                 }
-                match answer.charge_to(terms.memory) {
-                    Ok(()) => Outcome::Answered(answer),
-                    Err(full) => Outcome::Refused(full.into()),
-                }
+                answer.charge_to(terms.memory)?;
+                self.take_own(answer, alarm, take).await
             }
-            Kept::Refused(refusal) => Outcome::Refused(refusal),
+            Kept::Refused(refusal) => Err(refusal),
             Kept::Logs(params) => {
                 let id = request.id.unwrap_or(b"null");
                 let head = br#"{"jsonrpc":"2.0","id":"#;
@@ -92,14 +91,12 @@ impl Calls {
                 drop(params);
                 // A short call may ask for the logs of a long filter.
                 let mut claim = terms.memory.incoming();
-                if text.len() > SMALL
-                    && let Err(full) = claim.resize(text.len())
-                {
-                    return Outcome::Refused(full.into());
+                if text.len() > SMALL {
+                    claim.resize(text.len())?;
                 }
                 match rpc::peek(&text, 1) {
-                    Ok(Body::Single(Ok(logs))) => self.exchange(&logs, Method::of(LOGS), terms, alarm).await,
-                    _ => Outcome::Refused(Refusal::NotARequest("its id is none")),
+                    Ok(Body::Single(Ok(logs))) => self.exchange(&logs, Method::of(LOGS), terms, alarm, take).await,
+                    _ => Err(Refusal::NotARequest("its id is none")),
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a node is waited for as long as it
 //! is alive, and what streams may not stand still. What may be sent twice, and to whom a request goes, is decided here, by its
-//! [`Route`](crate::domain::rest::Route).
+//! [`Route`].
 
 pub mod answer;
 mod attempt;
@@ -33,9 +33,9 @@ use self::{
     upload::{Kept, Upload},
 };
 use super::{
-    PAUSES,
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     hold::{First, Hold, Left, Turn},
+    tries::PAUSES,
 };
 use crate::{
     config::{Calls as Settings, PublishTo},

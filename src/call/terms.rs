@@ -13,8 +13,6 @@ pub struct Terms<'a> {
     pub headers: &'a [u8],
     /// When the call came: its deadline counts from then.
     pub arrived: Instant,
-    /// These nodes, by their indexes, come last: their answers to this call were lost on the way.
-    pub avoid: &'a [usize],
     /// How closely the answer is looked at.
     pub verify: Verify,
     /// Turns true when the client has closed its side, where that can be told: it may have left, or

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::json::Scanner;
 
-/// The finding in the first bytes of a node's response.
+/// The outcome as far as the first bytes of a node's response tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// A result. `id` is where the id stands, when it came before the result; `value` is where the
@@ -19,8 +19,8 @@ pub enum Beginning {
         /// Offset of the first byte of the result.
         value: usize,
     },
-    /// No result, or none for certain: an error, or a null result, which may stand beside an error.
-    /// Only the whole response decides.
+    /// No result, or not for certain: an error, or a null result, which may stand beside one. The
+    /// whole tells.
     Unsure,
     /// More bytes are needed.
     Incomplete,
@@ -74,11 +74,11 @@ fn look(text: &[u8]) -> Result<Beginning, bool> {
 pub struct Envelope {
     /// Where the id stands, if there is one.
     pub id: Option<Range<usize>>,
-    /// The response's outcome.
+    /// The outcome that the response states.
     pub content: Content,
 }
 
-/// The outcome of a response, and its place in the text.
+/// The outcome that a response states, and the places of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A result.
@@ -207,7 +207,7 @@ pub enum Blame {
     Caller,
     /// The node: another may answer.
     Node,
-    /// The word of one node does not decide: if a second node says the same, the call is to blame.
+    /// Uncertain by one node's word: if a second node says so too, the call is to blame.
     Unknown,
 }
 
@@ -233,7 +233,7 @@ impl<'a> NodeError<'a> {
             "rate limit",
             "too many requests",
             "daily request count exceeded",
-            // Data that the node does not have, or not yet.
+            // Words for data that the node does not have, or not yet.
             "missing trie node",
             "header not found",
             "header for hash not found",
@@ -248,7 +248,7 @@ impl<'a> NodeError<'a> {
             "not synced",
             "still syncing",
             "is syncing",
-            // Methods that the node does not offer.
+            // Words for a method that the node does not offer.
             "method not found",
             "method does not exist",
             "does not exist/is not available",
@@ -259,7 +259,7 @@ impl<'a> NodeError<'a> {
             "not whitelisted",
             "not available on",
             "not allowed",
-            // Work that is too much for the node.
+            // Words for a call that is too much for the node.
             "block range",
             "range is too large",
             "range too large",

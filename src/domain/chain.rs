@@ -10,17 +10,17 @@ use super::hex;
 pub const USUAL_EPOCH: u64 = 32;
 const USUAL_SLOT: Duration = Duration::from_secs(12);
 /// The most that a chain may have, in milliseconds and in slots: more is a node's mistake, and
-/// counts as left out.
+/// taken as if not told.
 const LONGEST_SLOT: u64 = 3_600_000;
 const LONGEST_EPOCH: u64 = 65_536;
 
-/// The chain that a node says it serves. Nodes do not all say the same of it: what one leaves out
-/// is no difference.
+/// The chain that a node says it serves. Nodes do not all tell the same fields: a field that one
+/// leaves out is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The chain id of the execution side; a consensus node need not say it.
     pub id: Option<u64>,
-    /// The chain by a consensus node's word; `None` for an execution node.
+    /// The chain as a consensus node tells it; `None` for an execution node.
     pub beacon: Option<Arc<Beacon>>,
 }
 
@@ -38,10 +38,10 @@ pub struct Beacon {
 }
 
 impl Chain {
-    /// The chain that nodes of one side are to serve, by the chain that each has `told`, in the
-    /// order of the configuration: a chain of the id that the operator `named`, or else the chain
-    /// that most of them serve; among equals the chain `before`, then the first. A fact that a node
-    /// leaves out is taken from the others.
+    /// The chain that nodes of one side are to serve, by what each has `told`, in the order of the
+    /// configuration: one of the id that the operator `named`, or else that most of them serve;
+    /// among equals the one `before`, then the first. A field that one of them leaves out is taken
+    /// from the others.
     pub fn prevailing<'a, T>(told: T, before: Option<&Self>, named: Option<u64>) -> Option<Self>
     where
         T: Iterator<Item = &'a Self> + Clone,
@@ -78,7 +78,7 @@ impl Chain {
         is_of_one_genesis && agree(self.id, other.id)
     }
 
-    /// Takes unknown facts from `other`, if that is the same chain.
+    /// Takes unknown fields from `other`, if that is the same chain.
     fn completed_by(mut self, other: &Self) -> Self {
         if !self.agrees_with(other) {
             return self;
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(prevailing(&[&other, &bare, &named], None, None), Some(named.clone()));
         assert_eq!(prevailing(&[&other, &named], None, None), Some(other.clone()));
         assert_eq!(prevailing(&[&other, &bare], Some(&named), None), Some(named.clone()), "the one before");
-        // A node that names the operator's id is right, whatever others leave out.
+        // A node that says the operator's id is right, whatever others leave out.
         assert_eq!(prevailing(&[&bare, &bare, &other], None, Some(2)), Some(other.clone()));
         assert_eq!(prevailing(&[&named, &other], None, Some(2)), Some(other));
     }

@@ -1,8 +1,8 @@
 //! A validating JSON scanner that borrows: it finds where values begin and end and builds nothing.
 //!
 //! The scanner accepts exactly the texts that RFC 8259 allows, nested at most [`MAX_DEPTH`] deep,
-//! and does not recurse. Input must be valid UTF-8; the callers that take bytes from outside check
-//! that first, once for the whole body.
+//! and it does not recurse. Input must be valid UTF-8; the callers that take bytes from outside
+//! check that first, once for the whole body.
 
 mod walk;
 
@@ -20,7 +20,7 @@ pub const MAX_ANSWER_DEPTH: u32 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
 pub struct Malformed {
-    /// The fault in the text.
+    /// The mistake.
     pub what: &'static str,
     /// Offset from the start of the text, in bytes.
     pub at: usize,
@@ -291,7 +291,7 @@ impl<'a> Scanner<'a> {
 #[derive(Clone, Debug, Default)]
 struct Open {
     depth: u32,
-    /// A bit for each of the innermost levels, up to 128, innermost lowest: set for an object.
+    /// A bit for each of the innermost, up to 128, innermost lowest: set for an object.
     objects: u128,
     /// Those further out, 128 each.
     outer: Vec<u128>,

@@ -1,6 +1,6 @@
 //! The method table: the effect of a call, which decides whether the call may be sent twice.
 
-/// Whether a call may be sent twice.
+/// The effect of sending a call twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// No effect: may be repeated on any node.

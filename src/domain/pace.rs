@@ -1,8 +1,8 @@
 //! A least rate, as patience that is used up by waiting and earned back by bytes.
 //!
 //! A deadline on each piece alone lets a peer go on for ever with a byte now and then; a deadline
-//! on the whole would cut off who has much to send over a thin line. So a peer may stand still for
-//! as long as the patience lasts, and in the long run has to keep a rate.
+//! on the whole would cut off a client with much to send over a thin line. So a peer may stand
+//! still for as long as the patience lasts, and in the long run has to keep a rate.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Reads a consensus node's refusal of a signed message: the network has the message already, the
-//! node lacks the block that the message refers to, or the message is wrong.
+//! A consensus node's word on a signed message that it did not take: that the network has it
+//! already, that the node lacks the block which it refers to, or that it is wrong.
 //!
 //! Every client has words of its own for that: Lighthouse's, Lodestar's and Grandine's are the
 //! names in their programs, Teku's and Prysm's are sentences; Nimbus takes what it has seen before
@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer};
 pub enum Said {
     /// The very same message is known, so it has been published.
     Known,
-    /// A message of this validator for this duty is known: the same message if these bytes went to
-    /// the network before, and perhaps another otherwise.
+    /// A message of this validator for this duty is known. That is this
+    /// message, if its bytes went to the network before; otherwise another, perhaps.
     Repeated,
     /// The message refers to a block that the node does not know, which speaks of the node.
     Unknown,
@@ -77,8 +77,8 @@ const UNKNOWN: [&str; 22] = [
     "payloadnotseen",
 ];
 
-/// Words before such words that show that they concern something else than the message: its parent,
-/// a peer, or a denial.
+/// Texts that stand before such words where they speak of something else than the message: its
+/// parent, a peer, or of what is not so.
 const OF_ANOTHER: [&str; 12] = [
     "parent",
     "parentis",
@@ -93,7 +93,7 @@ const OF_ANOTHER: [&str; 12] = [
     "isnt",
     "wasnt",
 ];
-/// Words behind them that show that the known message is bad.
+/// Texts that stand behind them where the known message is bad.
 const BAD: [&str; 8] = ["invalid", "asinvalid", "tobeinvalid", "andinvalid", "butinvalid", "bad", "asbad", "tobebad"];
 
 impl Said {
@@ -106,7 +106,7 @@ impl Said {
             let (before, after) = (&plain[..at], &plain[at + word.len()..]);
             !OF_ANOTHER.iter().any(|word| before.ends_with(word)) && !BAD.iter().any(|word| after.starts_with(word))
         };
-        // Only words about the message itself count as a success.
+        // A word counts as success only when it is said of the message itself.
         let says = |words: &[&str]| words.iter().any(|word| plain.match_indices(word).any(is_of_the_message));
         // The words of the first kind have some of the second in them.
         match () {
@@ -128,9 +128,9 @@ impl Said {
 /// An error in the API's form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// The fault of the whole, in words.
+    /// The complaint about all of the messages, in words.
     pub message: String,
-    /// The faults of some messages of a list, by their places in the list.
+    /// The complaints about some messages of a list, by their places in it.
     pub failures: BTreeMap<u64, String>,
 }
 
@@ -222,7 +222,7 @@ mod tests {
             ("matching head block for attestation is not found", Said::Other),
             ("Beacon node is currently syncing", Said::Other),
             ("", Said::Other),
-            // The known message is another, or bad.
+            // The known message is another one, or bad.
             ("BlockError: ParentAlreadyKnownInvalid", Said::Other),
             ("Invalid block: parent already known to be invalid", Said::Other),
             ("block is already known as invalid", Said::Other),

@@ -2,14 +2,14 @@
 //!
 //! Gateways like to repeat the URL or the key that they were asked with: as it is, in other case,
 //! percent-encoded, or escaped as JSON and HTML do, one within the other too. All of these are
-//! found. Hexadecimal data stays as it is, byte for byte: hexadecimal digits count as a key only
-//! where they stand as a word of their own.
+//! found. Hexadecimal data stays as it is, byte for byte: a key of hexadecimal digits is one only
+//! where it stands as a word of its own.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// The mask in the place of a secret.
+/// The text that takes the place of a secret.
 const MASK: &[u8] = b"***";
 /// Shorter ones would take half of every message with them, and are no secret worth the name.
 const SHORTEST: usize = 4;
@@ -217,8 +217,8 @@ enum Char {
     Text(char),
 }
 
-/// The character that the escape at the beginning of `text`, in lower case, stands for, if there is
-/// an escape, and the escape's length.
+/// The text that an escape at the beginning of `text`, in lower case, stands for, and the length of
+/// the escape.
 fn escaped(text: &[u8]) -> Option<(Char, usize)> {
     let hex = |range: Range<usize>| {
         let digits = text.get(range).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// The body is not JSON; says why.
     NotJson(String),
-    /// The body is JSON and no request; the text says why.
+    /// A text is JSON and no request; says why.
     NotARequest(&'static str),
     /// The method is on the block list.
     Blocked(String),

@@ -9,8 +9,8 @@ pub enum Class {
     /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only say
     /// what is asked.
     Read,
-    /// Hands something that is signed to the network. The same bytes say the same from any node, so
-    /// they may be given to another node at any time.
+    /// Hands something that is signed to the network. The same bytes say the same whoever passes
+    /// them on, so they may be given to another node at any time.
     Publish,
     /// Tells nodes something that each must know for itself: goes to all of them.
     Everywhere,
@@ -18,7 +18,7 @@ pub enum Class {
     Once,
 }
 
-/// The class of a request, by its method and path.
+/// A request by its method and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The group of routes for labels, one of [`Route::GROUPS`].
@@ -55,7 +55,7 @@ impl Route {
         "other",
     ];
 
-    /// Finds the route of a request of that method, for a path that begins with `/eth/v…/`.
+    /// The route of a request of that method, for a path that begins with `/eth/v…/`.
     pub fn of(method: &str, path: &str) -> Self {
         let mut steps = path.trim_matches('/').split('/').skip(2);
         let area = steps.next().unwrap_or_default();

@@ -29,11 +29,11 @@ pub struct Request<'a> {
 pub struct NotARequest<'a> {
     /// The id to answer with, where one could be told.
     pub id: Option<&'a [u8]>,
-    /// The fault in the text.
+    /// The mistake.
     pub why: &'static str,
 }
 
-/// The contents of a body.
+/// The content of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
     /// A single request.

@@ -1,5 +1,5 @@
-//! Which block, state or blobs a request to the beacon API asks for: what one node has and another
-//! may have pruned.
+//! The block, state or blobs that a request to the beacon API asks for: data that one node has and
+//! another may have pruned.
 
 /// The kinds of data that nodes keep for different lengths of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The verdict on a node, and the condition that a node states of itself.
+//! The state of a node by the rules.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum Down {
     Silent,
     /// Answers that are errors or make no sense.
     Failing,
-    /// The node answers again and has yet to prove itself.
+    /// Answers again, and has yet to prove itself.
     Proving,
 }
 
@@ -36,7 +36,7 @@ pub enum Verdict {
     Syncing,
     /// Reports a head that no other node and no pace of the chain bears out.
     Suspect,
-    /// The node refuses calls for quota, and is left alone for a while.
+    /// Refuses calls for quota, and is left alone for a while.
     Resting,
     /// Serves another chain.
     WrongChain,
@@ -114,21 +114,21 @@ impl Verdict {
     }
 }
 
-/// A node's own word on its condition.
+/// The state that a node reports of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// The node is syncing.
+    /// Syncing.
     pub syncing: bool,
     /// No execution node has verified the head. Consensus only, like all that follows.
     pub optimistic: bool,
-    /// The node cannot reach its execution node.
+    /// Cannot reach its execution node.
     pub el_offline: bool,
     /// Slots that it still has to process, by its own clock; 0 for an execution node.
     pub sync_distance: u64,
 }
 
 impl Condition {
-    /// The worst fault of the node by its own word.
+    /// The worst trouble that the node reports of itself.
     pub fn verdict(self) -> Option<Verdict> {
         match self {
             Self { syncing: true, .. } => Some(Verdict::Syncing),

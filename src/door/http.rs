@@ -32,7 +32,7 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    call::{Calls, Outcome, Terms, alarm::Alarm},
+    call::{Calls, Outcome, Terms, alarm::Alarm, front::Front},
     domain::{
         method::{Class, Method},
         refusal::Refusal,
@@ -158,15 +158,12 @@ async fn answer(
     asker: Asker<'_>,
     alarm: &mut Alarm,
 ) -> Reply {
-    let max_batch = calls.settings().max_batch.get();
-    match rpc::peek(body, max_batch) {
-        Err(malformed) => Reply::refused(&Refusal::NotJson(malformed.to_string()), None),
-        Ok(Body::Single(Err(wrong))) => Reply::refused(&Refusal::NotARequest(wrong.why), wrong.id),
-        Ok(Body::Single(Ok(request))) => {
+    match Front::read(body, calls.settings().max_batch.get()) {
+        Front::Refused(refusal, id) => Reply::refused(&refusal, id),
+        Front::Single(request) => {
             let terms = Terms {
                 headers,
                 arrived,
-                avoid: &[],
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,
@@ -180,13 +177,7 @@ async fn answer(
                 (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),
             }
         }
-        Ok(Body::Batch(entries)) if entries.is_empty() => {
-            Reply::refused(&Refusal::NotARequest("the batch is empty"), None)
-        }
-        Ok(Body::Batch(entries)) if entries.len() > max_batch => {
-            Reply::refused(&Refusal::Limit { name: "max_batch", limit: max_batch }, None)
-        }
-        Ok(Body::Batch(entries)) => {
+        Front::Batch(entries) => {
             let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
             let batch = match Batch::new(calls, body, &entries, headers, arrived, asker) {
                 Ok(batch) => batch,

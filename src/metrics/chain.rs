@@ -1,5 +1,5 @@
-//! The counts of a network's chain: reorganisations, and blocks, events and logs that were made up,
-//! doubted or not to be had.
+//! Counts of a network's news to clients: events that were made up, and blocks that could not be
+//! had.
 
 use super::Metrics;
 

@@ -1,4 +1,4 @@
-//! The state of nodes and pools, as gauges.
+//! The pools' knowledge of nodes, as gauges.
 
 use prometric::prometheus::{IntGaugeVec, Opts};
 

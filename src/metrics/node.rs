@@ -170,12 +170,12 @@ impl LinkMetrics {
         Up(self.up.clone())
     }
 
-    /// The WebSocket was opened anew.
+    /// Opened anew.
     pub fn relinked(&self) {
         self.reconnects.inc();
     }
 
-    /// The WebSocket was found mute.
+    /// Found mute.
     pub fn mute(&self) {
         self.mute.inc();
     }
@@ -220,7 +220,7 @@ mod tests {
         assert!(series("gone") > series("stays"));
         metrics.forget_node(of("gone"));
         assert_eq!(series("gone"), 0);
-        // Calls that were under way there end.
+        // Calls under way there end.
         gone.ended(AttemptOutcome::Answered, 1.0);
         link.relinked();
         drop(up);

@@ -67,7 +67,7 @@ impl Avoided {
         self.nodes.get(&node).is_some_and(|pause| now < pause.until)
     }
 
-    /// The node does as it should.
+    /// Forgives a node.
     pub fn forgive(&mut self, node: usize) {
         self.nodes.remove(&node);
     }
@@ -77,8 +77,8 @@ impl Avoided {
         self.nodes.clear();
     }
 
-    /// The node for a subscription that all clients share, of the nodes that `can` serve it and are
-    /// not avoided: the active node, or else the best.
+    /// The node for a subscription that all clients share, of the nodes that `can` serve the
+    /// subscription and are not avoided: the active node, or else the best.
     pub fn choose(&self, pool: &Pool, can: impl Fn(&Node) -> bool, now: Instant) -> Option<usize> {
         let snapshot = pool.snapshot();
         (0..snapshot.nodes.len())
@@ -92,7 +92,7 @@ impl Avoided {
     }
 
     /// The node for the stream of events: the node that calls go to, or will go to as soon as
-    /// events come from it, or else the best that is not avoided. While any node is usable, only
+    /// its events come, or else the best that is not avoided. While any node is usable, only
     /// usable nodes count: an unusable one would tell heads of long ago, or of its own invention,
     /// as a reorganisation.
     pub fn choose_stream(&self, pool: &Pool, now: Instant) -> Option<usize> {

@@ -9,6 +9,7 @@
 mod blooms;
 mod fetch;
 mod filter;
+mod fixture;
 mod ledger;
 mod log;
 
@@ -17,6 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
+pub use self::fixture::Fixture;
 use self::{
     blooms::Blooms,
     fetch::Forms,

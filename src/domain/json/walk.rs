@@ -14,7 +14,7 @@ pub struct Walk {
     utf8: Utf8,
 }
 
-/// The tokens that may come next.
+/// The bytes that may come next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
     #[default]

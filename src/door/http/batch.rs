@@ -16,11 +16,12 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
+        front::Entry as Called,
     },
     config::Verify,
     domain::{
         refusal::Refusal,
-        rpc::{self, Body, NotARequest, Request},
+        rpc::{self, Body},
     },
     memory::{CALL, Claim, Full},
     net::http::Broken,
@@ -64,7 +65,7 @@ impl Batch {
     pub(super) fn new(
         calls: &Arc<Calls>,
         body: &Bytes,
-        entries: &[Result<Request<'_>, NotARequest<'_>>],
+        entries: &[Called<'_>],
         headers: &[u8],
         arrived: Instant,
         asker: Asker<'_>,
@@ -122,8 +123,8 @@ async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker:
     // What is wrong with one answer would spoil those of all others.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
-    let (avoid, verify, longest, polls) = (&[][..], Verify::All, usize::MAX, 1);
-    let terms = Terms { headers, arrived, avoid, verify, left, memory, longest, polls, caller };
+    let (verify, longest, polls) = (Verify::All, usize::MAX, 1);
+    let terms = Terms { headers, arrived, verify, left, memory, longest, polls, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

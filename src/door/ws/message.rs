@@ -2,11 +2,7 @@
 
 mod share;
 
-use std::{
-    future::poll_fn,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
@@ -22,17 +18,14 @@ use super::{
 };
 use crate::{
     call::{
-        Calls, Outcome, Terms,
+        Calls, Terms,
         alarm::Alarm,
-        answer::{Answer, receipt::Receipt},
+        answer::receipt::Receipt,
+        front::{Entry, Front},
+        whole::{Room, Whole},
     },
     config::Verify,
-    domain::{
-        method::{Again, Method},
-        refusal::{Refusal, Unserved},
-        rpc::{self, Body, NotARequest, Request},
-    },
-    door::STALL,
+    domain::{refusal::Refusal, rpc::Request},
     memory::{CALL, Full, SMALL},
     net::places::Caller,
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
@@ -42,6 +35,8 @@ use crate::{
 const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
+/// The setting that bounds an answer.
+const MAX_OUTBOUND: &str = "max_outbound";
 
 /// What all messages of a client share.
 pub(super) struct Client {
@@ -98,17 +93,15 @@ impl Client {
     /// When the connection must be closed for it.
     pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
-        let max_batch = network.calls.settings().max_batch.get();
-        let refusal = match rpc::peek(text, max_batch) {
-            Err(_) if !message.is_binary && std::str::from_utf8(text).is_err() => {
+        let (refusal, id) = match Front::read(text, network.calls.settings().max_batch.get()) {
+            Front::Refused(Refusal::NotJson(_), _) if !message.is_binary && std::str::from_utf8(text).is_err() => {
                 return Err(Closing::new(Closing::NOT_UTF8, "a text message is not UTF-8"));
             }
-            Err(malformed) => Refusal::NotJson(malformed.to_string()).body(None),
-            Ok(Body::Single(Err(wrong))) => Refusal::NotARequest(wrong.why).body(wrong.id),
-            Ok(Body::Single(Ok(request))) => {
+            Front::Refused(refusal, id) => (refusal, id),
+            Front::Single(request) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
                 let share = Share::new(self.mailbox.memory(), 1);
-                let part = Part { share: &share, place: 0, is_batch: false };
+                let part = Part { client: self, share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
                 match reply {
@@ -118,46 +111,23 @@ impl Client {
                 }
                 return Ok(());
             }
-            Ok(Body::Batch(entries)) if entries.is_empty() => Refusal::NotARequest("the batch is empty").body(None),
-            Ok(Body::Batch(entries)) if entries.len() > max_batch => {
-                Refusal::Limit { name: "max_batch", limit: max_batch }.body(None)
-            }
-            Ok(Body::Batch(entries)) => {
-                // Boxed, so that single calls do not pay for its size.
-                return Box::pin(self.batch(network, &entries, arrived)).await;
-            }
+            // Boxed, so that single calls do not pay for its size.
+            Front::Batch(entries) => return Box::pin(self.batch(network, &entries, arrived)).await,
         };
-        self.send(refusal.into(), Vec::new(), None).await;
+        self.send(refusal.body(id).into(), Vec::new(), None).await;
         Ok(())
     }
 
     /// Answers each call of a message with the same refusal, at once.
     pub(super) fn refuse(&self, message: &Message, max_batch: usize, refusal: &Refusal) {
-        let of = |entry: &Result<Request<'_>, NotARequest<'_>>| match entry {
-            Ok(request) => request.id.map(|id| refusal.body(Some(id))),
-            Err(wrong) => Some(refusal.body(wrong.id)),
-        };
-        let answer = match rpc::peek(&message.text, max_batch) {
-            Err(_) => refusal.body(None),
-            Ok(Body::Batch(entries)) if entries.len() > max_batch => refusal.body(None),
-            Ok(Body::Single(entry)) => of(&entry).unwrap_or_default(),
-            Ok(Body::Batch(entries)) => {
-                let answers: Vec<_> = entries.iter().filter_map(of).collect();
-                if answers.is_empty() { Vec::new() } else { [&b"["[..], &answers.join(&b','), b"]"].concat() }
-            }
-        };
+        let answer = Front::read(&message.text, max_batch).refuse(refusal);
         if !answer.is_empty() {
             self.mailbox.push_answer(answer.into());
         }
     }
 
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
-    async fn batch(
-        &self,
-        network: &Network,
-        entries: &[Result<Request<'_>, NotARequest<'_>>],
-        arrived: Instant,
-    ) -> Result<(), Closing> {
+    async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
         let share = Share::new(self.mailbox.memory(), polls(entries));
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
@@ -167,7 +137,7 @@ impl Client {
         let mut begins = Vec::new();
         loop {
             running.extend(left.by_ref().take(WIDTH - running.len()).map(|(place, entry)| {
-                let part = Part { share: &share, place, is_batch: true };
+                let part = Part { client: self, share: &share, place, is_batch: true };
                 self.entry(network, entry, arrived, part)
             }));
             let Some((reply, id)) = running.next().await else { break };
@@ -203,7 +173,7 @@ impl Client {
     async fn entry<'e, 'c>(
         &'c self,
         network: &Network,
-        entry: &'e Result<Request<'e>, NotARequest<'e>>,
+        entry: &'e Entry<'e>,
         arrived: Instant,
         part: Part<'_, 'c>,
     ) -> (Reply, Option<&'e [u8]>) {
@@ -263,7 +233,7 @@ impl Client {
         result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
     }
 
-    /// Calls until a node's answer is there whole: what is lost half-way is asked for again if it may be.
+    /// Runs a call and takes its answer whole.
     async fn call<'c>(
         &'c self,
         calls: &Calls,
@@ -272,132 +242,26 @@ impl Client {
         alarm: &mut Alarm,
         part: Part<'_, 'c>,
     ) -> Result<Bytes, Refusal> {
-        let is_repeatable = Method::of(&request.method).again() == Again::Anywhere;
-        let stall = if is_repeatable { calls.settings().attempt_timeout.min(STALL) } else { STALL };
-        let mut lost = Vec::new();
-        for _ in 0..calls.settings().attempts.get() {
-            let answer = match calls.run(request, self.terms(arrived, &lost, part.share.polls), alarm).await {
-                Outcome::Answered(answer) => answer,
-                Outcome::Refused(refusal) => return Err(refusal),
-            };
-            if request.id.is_none() {
-                return Ok(Bytes::new());
-            }
-            let node = answer.node;
-            match self.whole(answer, stall, alarm, part).await {
-                Whole::Text(text) => return Ok(text),
-                Whole::TooLong => return Err(self.too_long()),
-                Whole::NoRoom(full) if is_repeatable => return Err(full.into()),
-                Whole::NoRoom(_) => return Err(Refusal::OutcomeUnknown),
-                Whole::Lost if !is_repeatable => return Err(Refusal::OutcomeUnknown),
-                Whole::Lost => {
-                    if let Some(node) = node {
-                        calls.pool().probe_now(node);
-                        lost.push(node);
-                    }
-                }
-            }
-        }
-        Err(Refusal::Unserved(Unserved::Failed))
-    }
-
-    /// A client would have to close the connection on a message that is not whole.
-    fn terms<'t>(&'t self, arrived: Instant, avoid: &'t [usize], polls: usize) -> Terms<'t> {
-        // A WebSocket whose one side is closed is over.
-        let (memory, caller) = (self.mailbox.memory(), Some(&self.caller));
-        // In a batch, brackets stand around it.
-        let longest = self.max_outbound.saturating_sub(2);
-        Terms {
+        let terms = Terms {
             headers: &self.headers,
             arrived,
-            avoid,
+            // A client would have to close its connection on a message that is not whole.
             verify: Verify::All,
+            // A WebSocket of which one side is closed is over.
             left: None,
-            memory,
-            longest,
-            polls,
-            caller,
-        }
-    }
-
-    /// Takes an answer whole: a WebSocket has nothing that could follow half a message.
-    async fn whole<'c>(&'c self, mut answer: Answer, stall: Duration, alarm: &mut Alarm, part: Part<'_, 'c>) -> Whole {
-        let text = match answer.in_memory() {
-            Some((first, more)) if more.is_empty() => {
-                let hold = if first.len() > SMALL { part.share.hold(first.len()) } else { Ok(()) };
-                if let Err(full) = hold {
-                    return Whole::NoRoom(full);
-                }
-                first.clone()
-            }
-            _ => match self.gather(&mut answer, stall, alarm, part).await {
-                Ok(text) => text,
-                Err(whole) => return whole,
-            },
+            memory: self.mailbox.memory(),
+            // In a batch, brackets stand around it.
+            longest: self.max_outbound.saturating_sub(2),
+            polls: part.share.polls,
+            caller: Some(&self.caller),
         };
-        if text.len() > self.max_outbound {
-            return Whole::TooLong;
-        }
-        let receipt = answer.take_receipt();
+        let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
         part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
-        Whole::Text(text)
-    }
-
-    async fn gather<'c>(
-        &'c self,
-        answer: &mut Answer,
-        stall: Duration,
-        alarm: &mut Alarm,
-        part: Part<'_, 'c>,
-    ) -> Result<Bytes, Whole> {
-        let length = |answer: &Answer| answer.length().unwrap_or(0);
-        let limit = self.max_outbound as u64;
-        if length(answer) > limit {
-            return Err(Whole::TooLong);
-        }
-        self.enter(part, answer.length()).await;
-        // It grows as the answer comes: what a node announces costs nothing.
-        let mut pieces = BytesMut::new();
-        loop {
-            if length(answer).saturating_add(pieces.len() as u64) > limit {
-                return Err(Whole::TooLong);
-            }
-            let due = Instant::now() + stall;
-            // Both arms are cancel-safe.
-            let piece = tokio::select! {
-                biased;
-                piece = poll_fn(|context| answer.poll_piece(context)) => piece,
-                () = alarm.at(due) => return Err(Whole::Lost),
-            };
-            match piece {
-                Some(Ok(piece)) => {
-                    if pieces.capacity() - pieces.len() < piece.len() {
-                        let more = piece.len().max(pieces.capacity());
-                        part.share.hold(more).map_err(Whole::NoRoom)?;
-                        pieces.reserve(more);
-                    }
-                    pieces.put_slice(&piece);
-                }
-                Some(Err(_)) => return Err(Whole::Lost),
-                None => return Ok(pieces.freeze()),
-            }
-        }
-    }
-
-    /// Waits for room for a long answer: what finds none stays with its node until the client has taken what came before. Those of a
-    /// batch have one room, in their order.
-    async fn enter<'c>(&'c self, part: Part<'_, 'c>, length: Option<u64>) {
-        let Part { share, place, is_batch } = part;
-        while share.placed.load(Relaxed) < place {
-            share.next.notified().await;
-        }
-        let wanted = length.filter(|_| !is_batch).map_or(self.max_outbound, |length| length as usize);
-        // It is never closed.
-        share.room.get_or_init(|| async { self.room.acquire_many(units(wanted)).await.ok() }).await;
+        Ok(text)
     }
 
     fn too_long(&self) -> Refusal {
-        Refusal::Limit { name: "max_outbound", limit: self.max_outbound }
+        Refusal::Limit { name: MAX_OUTBOUND, limit: self.max_outbound }
     }
 
     /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow, and so
@@ -423,8 +287,30 @@ impl Client {
 }
 
 /// How many polls of filters are in a batch.
-fn polls(entries: &[Result<Request<'_>, NotARequest<'_>>]) -> usize {
+fn polls(entries: &[Entry<'_>]) -> usize {
     entries.iter().flatten().filter(|request| request.method == "eth_getFilterChanges").count()
+}
+
+/// An answer that does not come in one piece stays with its node until the client has taken the
+/// answers before it. Those of a batch have one room, in their order.
+impl Room for Part<'_, '_> {
+    async fn enter(&self, length: Option<u64>) {
+        let Part { client, share, place, is_batch } = *self;
+        while share.placed.load(Relaxed) < place {
+            share.next.notified().await;
+        }
+        let wanted = length.filter(|_| !is_batch).map_or(client.max_outbound, |length| length as usize);
+        // The room is never closed.
+        share.room.get_or_init(|| async { client.room.acquire_many(units(wanted)).await.ok() }).await;
+    }
+
+    fn hold(&self, more: usize) -> Result<(), Full> {
+        self.share.hold(more)
+    }
+
+    fn limit(&self) -> (&'static str, usize) {
+        (MAX_OUTBOUND, self.client.max_outbound)
+    }
 }
 
 /// A message with requests.
@@ -436,13 +322,8 @@ pub(super) struct Message {
 impl Message {
     /// How many calls it has; what is answered as a whole counts as one.
     pub(super) fn calls(&self, max_batch: usize) -> usize {
-        if self.text.trim_ascii_start().first() != Some(&b'[') {
-            return 1;
-        }
-        match rpc::peek(&self.text, max_batch) {
-            Ok(Body::Batch(entries)) if entries.len() <= max_batch => entries.len().max(1),
-            _ => 1,
-        }
+        let is_batch = self.text.trim_ascii_start().first() == Some(&b'[');
+        if is_batch { Front::read(&self.text, max_batch).calls() } else { 1 }
     }
 }
 
@@ -453,12 +334,4 @@ fn units(bytes: usize) -> u32 {
 
 fn result(id: &[u8], result: &str) -> Bytes {
     [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, result.as_bytes(), b"}"].concat().into()
-}
-
-enum Whole {
-    Text(Bytes),
-    TooLong,
-    NoRoom(Full),
-    /// The rest of it cannot be had.
-    Lost,
 }

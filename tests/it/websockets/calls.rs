@@ -20,6 +20,7 @@ use super::{answer, echo};
 use crate::common::{
     client::call,
     origin::{Origin, Reply, ok},
+    proxy::nodes,
     sim::{Net, Proxy},
     until,
 };
@@ -223,6 +224,49 @@ async fn a_long_answer_that_stops_or_breaks_off_in_the_middle_is_had_from_anothe
     assert_eq!(ws.ask(call(2, "eth_getBlockReceipts", "[\"0x1\"]")).await, body("2".into()));
     assert!(asked.elapsed() <= Duration::from_millis(100), "{:?}", asked.elapsed());
     assert_eq!((bad.count("eth_call"), bad.count("eth_getBlockReceipts")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_break_off_count_among_the_attempts_of_one_call() {
+    let net = Net::default();
+    let half = Origin::within(&net, |seen| {
+        let mut bytes = ok(answer(seen.id(), &format!("\"{}\"", "x".repeat(2 << 20))));
+        bytes.truncate(1 << 20);
+        Reply::Last(bytes)
+    })
+    .await;
+    let silent = Origin::within(&net, |_| Reply::Last(Vec::new())).await;
+    let proxy = Proxy::over(&net, [silent.url(), half.url()], "[calls]\nattempts = 3\n").await;
+    let mut ws = proxy.ws().await;
+    let error: Value = serde_json::from_str(&ws.ask(call(6, "eth_call", "[]")).await).unwrap();
+    assert_eq!(error["error"]["data"]["reason"], "attempts_failed");
+    // An attempt over a connection that was idle is sent once more over a new one.
+    let asked = (half.count("eth_call"), silent.count("eth_call"));
+    assert!(asked.0 == 1 && (2..=4).contains(&asked.1), "{asked:?}");
+    assert_eq!(proxy.metric("steadfast_calls_total", "method=\"eth_call\"").await, 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_at_a_node_of_a_reload_is_had_from_another() {
+    let net = Net::default();
+    let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(2 << 20)));
+    let away = "http://127.0.0.1:9";
+    let half = Origin::within(&net, move |seen| {
+        let mut bytes = ok(body(seen.id()));
+        bytes.truncate(1 << 20);
+        Reply::Last(bytes)
+    })
+    .await;
+    let good = Origin::within(&net, move |seen| Reply::body(body(seen.id()))).await;
+    let settings = |urls: &[&str]| format!("[calls]\nhold = \"20s\"\n{}", nodes(urls.iter().copied()));
+    let proxy = Proxy::launch(&net, &settings(&[away])).await;
+    let mut ws = proxy.ws().await;
+    ws.send(call(1, "eth_call", "[]")).await;
+    sleep(Duration::from_secs(1)).await;
+    // The node that breaks off has an index which the pool before the reload does not have.
+    proxy.reload(&settings(&[away, half.url(), good.url()])).await;
+    assert_eq!(ws.text().await, body("1".into()));
+    assert_eq!((half.count("eth_call"), good.count("eth_call")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

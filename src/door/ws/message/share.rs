@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 
 use tokio::sync::{Notify, OnceCell, SemaphorePermit};
 
+use super::Client;
 use crate::{
     call::answer::receipt::Receipt,
     memory::{Account, Claim, Full},
@@ -50,6 +51,7 @@ impl Share<'_> {
 /// A call's part of it: by its place in a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'s, 'c> {
+    pub(super) client: &'c Client,
     pub(super) share: &'s Share<'c>,
     pub(super) place: usize,
     pub(super) is_batch: bool,

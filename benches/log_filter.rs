@@ -1,16 +1,10 @@
 //! The filters of log subscribers: read from params, held against a block's bloom filter and its
 //! logs.
 //!
-//! The filter is private to `view`, and is no part of the crate's interface. So this bench compiles
-//! the two files anew, under the path that their own imports and visibilities name.
+//! The filter is no part of the crate's interface; `view::Fixture` leads to it.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
-// The files import `crate::domain`.
-use steadfast::domain;
-
-use crate::view::logs::Fixture;
-
-mod view;
+use steadfast::{domain::hash::Hash, view::Fixture};
 
 /// Logs in a block, about as many as the main network has.
 const LOGS: usize = 400;
@@ -31,7 +25,7 @@ fn account(n: usize) -> String {
 }
 
 /// Transfers of 60 tokens between accounts.
-fn logs(block: domain::hash::Hash) -> Vec<String> {
+fn logs(block: Hash) -> Vec<String> {
     let log = |n: usize| {
         format!(
             concat!(
@@ -66,8 +60,8 @@ fn params(kind: &str) -> String {
 }
 
 fn fixture(kind: &str) -> Fixture {
-    let block = domain::hash::Hash([9; 32]);
-    Fixture::new(&params(kind), &logs(block), block)
+    let block = Hash([9; 32]);
+    Fixture::new(&params(kind), &logs(block), block).expect("a filter and logs")
 }
 
 /// Every log of a block held against one filter.

@@ -1,3 +1,0 @@
-//! The path under which the files of the filter expect to be.
-
-pub(crate) mod logs;

@@ -1,16 +1,20 @@
 //! The clock rule: consensus nodes are late by the time of day too, since every slot has its time.
 //!
-//! The rule, in one place. `near` is the lag limit in slots; a node is *late* when it is more than `near` + 2 slots away from where
-//! the clock says that the chain is: ours, or its own, by which it tells its `sync_distance`. A late node lags when another one, whose
-//! head is believed, is beyond the limit ahead of it and not late by the same clock, and the node was asked since that one got there.
+//! The rule, in one place. `near` is the lag limit in slots; a node is *late* when it is more than
+//! `near` + 2 slots away from where the clock says that the chain is: ours, or its own, by which it
+//! tells its `sync_distance`. A late node lags when another one, whose head is believed, is beyond
+//! the limit ahead of it and not late by the same clock, and the node was asked since that one got
+//! there.
 //!
-//! So when all are late nobody lags for it: slots were missed, the chain stands still, or a clock is wrong. It tells a node that
-//! is behind at once, and in a majority too, where the head rule has to see the chain move. It does not overrule that rule: a head
-//! that is not believed stays so, though the clock would bear it out.
+//! So when all are late nobody lags for it: slots were missed, the chain stands still, or a clock
+//! is wrong. It tells a node that is behind at once, and in a majority too, where the head rule has
+//! to see the chain move. It does not overrule that rule: a head that is not believed stays so,
+//! though the clock would bear it out.
 //!
-//! A node is *early* when it is as far ahead of our clock as a late one is behind it. Its head is not believed when as many others
-//! at least, asked since it got there, are neither early nor late, by our clock and by their own: then the clock of the early node is
-//! wrong, or it lies. Where most are early, our own clock may be wrong, and nobody is judged by it.
+//! A node is *early* when it is as far ahead of our clock as a late one is behind it. Its head is
+//! not believed when as many others at least, asked since it got there, are neither early nor late,
+//! by our clock and by their own: then the clock of the early node is wrong, or it lies. Where most
+//! are early, our own clock may be wrong, and nobody is judged by it.
 
 use tokio::time::Instant;
 
@@ -54,8 +58,8 @@ pub fn is_late(distance: u64, near: u64) -> bool {
     distance > near.saturating_add(GRACE)
 }
 
-/// For each of `places`, by how many slots it lags behind the best by the clock; `None` if it does not, beyond the limit. `clock` is the
-/// slot of the wall clock.
+/// For each of `places`, by how many slots it lags behind the best by the clock; `None` if it does
+/// not, beyond the limit. `clock` is the slot of the wall clock.
 pub fn late(places: &[Place], near: u64, clock: Option<u64>) -> Vec<Option<u64>> {
     let best = places.iter().filter(|place| place.credible).max_by_key(|place| place.slot);
     let lag = |place: &Place| {
@@ -145,7 +149,7 @@ mod tests {
             };
             let judged = |heard, suspect| early(&places(heard, suspect), NEAR, clock);
             assert_eq!(judged(heard, false), unbelieved, "{clock:?} {nodes:?}");
-            // Nobody was asked since.
+            // No other node was asked since.
             assert_eq!(judged(moved, false), vec![false; nodes.len()], "{clock:?} {nodes:?}");
             assert_eq!(judged(moved, true), unbelieved, "{clock:?} {nodes:?}");
         }

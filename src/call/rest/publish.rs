@@ -1,6 +1,6 @@
-//! What is signed is given to nodes until one has taken it. The same bytes say the same whoever passes them on, so they go to a
-//! second node as soon as the first may not have them, or takes its time, and go on at the first meanwhile; also when the client has
-//! its answer, or has left.
+//! What is signed is given to nodes until one has taken it. The same bytes say the same whoever
+//! passes them on, so they go to a second node as soon as the first may not have them, or takes its
+//! time, and go on at the first meanwhile; also when the client has its answer, or has left.
 
 mod heard;
 mod outcome;
@@ -40,7 +40,8 @@ use crate::{
     },
 };
 
-/// How long one node may work on it. By then the slot that it is for has gone by, unless it is for no slot.
+/// How long one node may work on it. By then the slot that it is for has gone by, unless it is for
+/// no slot.
 const TAKING: Duration = Duration::from_secs(60);
 
 /// A node that has it and has not answered.
@@ -54,12 +55,12 @@ struct Given<'a> {
 enum Aim {
     /// Another node is to have it, for this reason; the first for none.
     Another(&'static str),
-    /// Those that have it are waited for. At this moment another node is to have it, unless a node has said its word by then: that
-    /// counts.
+    /// Those that have it are waited for. At this moment another node is to have it, unless a node
+    /// has said its word by then: that counts.
     Wait(Instant),
 }
 
-/// What goes along to the nodes that a reload brings.
+/// The state that goes along to the nodes that a reload brings.
 struct Carried {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     heard: Heard,
@@ -99,8 +100,8 @@ struct Giving<'a> {
 }
 
 impl Rest {
-    /// Gives what the client has signed to the network, in a task that goes on when the client leaves: clients wait no longer than
-    /// it takes to know that a node hangs.
+    /// Gives what the client has signed to the network, in a task that goes on when the client
+    /// leaves: clients wait no longer than it takes to know that a node hangs.
     pub(super) async fn publish(self: &Arc<Self>, request: &Request, body: Whole) -> Result<Answer, Failure> {
         let (told, answer) = oneshot::channel();
         {
@@ -122,7 +123,8 @@ impl Rest {
         answer.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown.into()))
     }
 
-    /// Gives it to these nodes, and when they have all failed it to those that reloads have put in their place.
+    /// Gives it to these nodes, and when they have all failed it to those that reloads have put in
+    /// their place.
     async fn give_out(self: &Arc<Self>, request: &Request, body: &Whole) -> Result<Answer, Failure> {
         // This one lives on meanwhile: the task is of its set.
         let (mut rest, mut first, mut carried) = (self.clone(), First::default(), None);
@@ -216,7 +218,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Gives it to the next node, if there is one. Only whoever has nothing to wait for waits for a node.
+    /// Gives it to the next node, if there is one. Only whoever has nothing to wait for waits for a
+    /// node.
     async fn give_to_another(&mut self, giving: &mut Giving<'a>, body: &Whole, why: &'static str) -> Result<Aim, Stop> {
         for given in &giving.running {
             if !self.tried.contains(&given.node) {
@@ -259,8 +262,8 @@ impl<'a> Course<'a> {
         Ok(if is_doubtful && is_given { Aim::Another("doubtful") } else { wait })
     }
 
-    /// Gives it to this node, and at the first time to all others that are usable if they are to have it too. `false` if there is no
-    /// room for that.
+    /// Gives it to this node, and at the first time to all others that are usable if they are to
+    /// have it too. `false` if there is no room for that.
     fn give(
         &mut self,
         giving: &mut Giving<'a>,
@@ -274,7 +277,7 @@ impl<'a> Course<'a> {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tried.contains(other)).map(|other| (other, None)));
         }
-        // What a node has taken, or refused for good, no other need have.
+        // No other node needs the messages that a node has taken, or refused for good.
         let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
         let mut background = rest.background();
         // Half of the room is for further nodes of what was let in.
@@ -354,7 +357,7 @@ impl<'a> Giving<'a> {
         }
     }
 
-    /// What goes along to other nodes.
+    /// The state that goes along to other nodes.
     fn carry(self, course: &Course<'a>) -> Carried {
         let names = self.running.iter().map(|given| course.rest.pool.nodes[given.node].name.clone());
         Carried {
@@ -375,7 +378,8 @@ impl<'a> Giving<'a> {
         self.is_under_way() && self.running.iter().all(|given| now >= given.since + self.late)
     }
 
-    /// All nodes were asked: those that did not take it for what passes have it again after a pause.
+    /// All nodes were asked: those that did not take it for what passes have it again after a
+    /// pause.
     fn plan_retry(&mut self) {
         let is_under_way = self.is_under_way();
         let (pauses, left) = &mut self.pauses;

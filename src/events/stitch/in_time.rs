@@ -142,7 +142,8 @@ fn missed_blocks_are_waited_for_a_quarter_of_a_short_slot() {
 
 #[test]
 fn a_late_head_leaves_out_no_missed_one_whose_duties_are_unknown() {
-    // Slots 8 to 11 are one epoch. Nobody knows the blocks before 20, and what is asked of duties is not answered.
+    // Slots 8 to 11 are one epoch. Nobody knows the blocks before 20, and what is asked of duties
+    // is not answered.
     let blocks = [(20, 8, 1), (21, 9, 20), (22, 10, 21), (23, 11, 22)];
     let node =
         |head| Node { hangs: |question| matches!(question, Question::Duties { .. }), ..Node::new(&blocks, head) };

@@ -25,7 +25,8 @@ const MOST: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Answer {
-    /// The whole body, which stays where it is; `None` if it is too long, compressed, or does not come.
+    /// The whole body, which stays where it is; `None` if it is too long, compressed, or does not
+    /// come.
     pub(in crate::call::rest) async fn words(&mut self) -> Option<Bytes> {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         if !is_plain || self.length.is_some_and(|length| length > MOST as u64) {

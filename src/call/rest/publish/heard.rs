@@ -1,4 +1,5 @@
-//! What nodes have said of something signed that was given to them, and what that comes to for the client.
+//! What nodes have said of something signed that was given to them, and what that comes to for the
+//! client.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,12 +23,13 @@ pub(super) struct Heard {
     unknown: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
     word: Option<Answer>,
-    /// That word is that it knows a message of this validator: the same one if another node has these bytes.
+    /// That word is that it knows a message of this validator: the same one if another node has
+    /// these bytes.
     is_repeated: bool,
 }
 
 impl Heard {
-    /// What counts beside other nodes, which have a number of attempts of their own.
+    /// The words that count beside other nodes, which have a number of attempts of their own.
     pub(super) fn go_on(self) -> Self {
         Self { lost: self.lost.min(1), open: self.open, ..Self::default() }
     }
@@ -46,7 +48,8 @@ impl Heard {
         self.unknown.get_or_insert((answer, node));
     }
 
-    /// This is a node's word on the message. The first counts, but for a list, of which the others may have taken more.
+    /// This is a node's word on the message. The first counts, but for a list, of which the others
+    /// may have taken more.
     pub(super) fn says(&mut self, answer: Answer, said: Said) {
         if self.word.is_none() || self.open.is_some() {
             self.word = Some(answer);
@@ -71,7 +74,7 @@ impl Heard {
         Some(open.iter().filter(|(_, text)| lacks(text)).map(|(at, _)| *at).collect())
     }
 
-    /// A node has taken all messages, or those at these places of the list. What that comes to: success,
+    /// A node has taken all messages, or those at these places of the list. The outcome is success,
     /// or an error of the others.
     pub(super) fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> (Answer, Said) {
         let (Some(open), Some(part)) = (&mut self.open, part) else { return (answer, Said::Known) };
@@ -83,9 +86,9 @@ impl Heard {
         (answer.as_error(400, open), if lacks { Said::Unknown } else { Said::Other })
     }
 
-    /// What a node's words mean: that the network has all that the node was given, which is the whole list
-    /// or a `part` of it. Else the answer is without what the network has of the list. A message that is
-    /// only repeated is known if a node was lost that had these bytes.
+    /// The meaning of a node's words: that the network has all that the node was given, which is
+    /// the whole list or a `part` of it. Else the answer is without what the network has of the
+    /// list. A message that is only repeated is known if a node was lost that had these bytes.
     pub(super) fn read(
         &mut self,
         problem: Option<Problem>,
@@ -100,7 +103,7 @@ impl Heard {
             return match Said::of(&problem.message) {
                 said if said.is_known(was_given) => (Answer::own(200, Vec::new(), source), Said::Known),
                 said => match (&self.open, part) {
-                    // It speaks of the part only.
+                    // The answer speaks of the part only.
                     (Some(open), Some(_)) => (answer.as_error(status, open), said),
                     _ => (answer, said),
                 },
@@ -112,7 +115,8 @@ impl Heard {
             None => Some(at),
         };
         if let (Some(open), true) = (&self.open, problem.failures.keys().any(|at| place(*at).is_none())) {
-            // It speaks of what it was not given: then it has taken nothing for certain.
+            // The answer names messages that the node was not given: then none is taken for
+            // certain.
             return (answer.as_error(status, open), Said::Other);
         }
         let failures = problem.failures.iter().filter(|(_, text)| is_new(text));

@@ -1,4 +1,4 @@
-//! What came of giving something signed to one node, and what follows from that.
+//! The outcome of giving a signed message to one node, and the next step.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     pool::Pool,
 };
 
-/// What came of giving it to one node of `pool`.
+/// The outcome of giving a message to one node of `pool`.
 pub(super) struct Outcome {
     pub(super) pool: Arc<Pool>,
     pub(super) node: usize,
@@ -25,7 +25,7 @@ pub(super) struct Outcome {
     pub(super) words: Option<Bytes>,
 }
 
-/// What follows from a node's being done with it.
+/// The next step after a node is done with a message.
 pub(super) enum Next {
     /// The client has this answer.
     Done(Box<Answer>),
@@ -33,12 +33,12 @@ pub(super) enum Next {
     Another(&'static str),
     /// No other node is asked.
     End,
-    /// It changes nothing.
+    /// The outcome changes nothing.
     Wait,
 }
 
 impl<'a> Giving<'a> {
-    /// One node is done with it.
+    /// Takes note of the outcome at one node.
     pub(super) fn take(&mut self, course: &mut Course<'a>, outcome: Outcome) -> Next {
         let Outcome { pool, node, part, sent, words } = outcome;
         let part = part.as_deref();
@@ -47,7 +47,8 @@ impl<'a> Giving<'a> {
             if let Some(place) = self.left.iter().position(|left| left == name) {
                 self.left.swap_remove(place);
             }
-            // Of a node that a reload has taken away counts only that it took the message, or may have.
+            // Of a node that a reload has taken away counts only that it took the message, or may
+            // have.
             return match sent {
                 Sent::Answered(answer) if answer.status < 300 => self.took(answer, part),
                 Sent::Lost(_) | Sent::Late(_) => self.lost(),
@@ -128,7 +129,8 @@ impl Giving<'_> {
         }
     }
 
-    /// A node was lost that may have passed it on: a message that another says is repeated is this one, then.
+    /// A node was lost that may have passed it on: a message that another says is repeated is this
+    /// one, then.
     fn lost(&mut self) -> Next {
         self.heard.lost += 1;
         match self.heard.repeated() {

@@ -1,6 +1,6 @@
-//! Messages of a list as a list of their own. A node that took some of a list, and refused some for good, leaves those whose blocks it
-//! does not know: these alone go to another node. What was refused for good must not be got round, and what was taken need not be
-//! sent again.
+//! Messages of a list as a list of their own. A node that took some of a list, and refused some for
+//! good, leaves those whose blocks it does not know: these alone go to another node. A refusal for
+//! good must not be got round, and messages that were taken need not be sent again.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The messages at `places` of a `list` in JSON. `None` if it is another form, has no such places, or has no others.
+    /// The messages at `places` of a `list` in JSON. `None` if it is another form, has no such
+    /// places, or has no others.
     pub(super) fn of(list: &[u8], places: &[u64]) -> Option<Self> {
         if list.len() > LONGEST || places.is_empty() {
             return None;

@@ -1,7 +1,8 @@
 //! Floor 6, promises: the events of consensus nodes as streams that no failover breaks.
 //!
-//! All clients of a network share one stream of one node, that which serves the calls. What it says goes through the stitcher
-//! ([`stitch`]), which tells each event once, in order, and makes up the blocks that fell into a switch.
+//! All clients of a network share one stream of one node, that which serves the calls. What it says
+//! goes through the stitcher ([`stitch`]), which tells each event once, in order, and makes up the
+//! blocks that fell into a switch.
 
 mod audience;
 pub mod beacon;
@@ -57,7 +58,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Starts to serve the events of `pool`, a pool of consensus nodes. No node is asked for events before somebody wants them.
+    /// Starts to serve the events of `pool`, a pool of consensus nodes. No node is asked for events
+    /// before somebody wants them.
     pub fn start(pool: Arc<Pool>, settings: &Settings, metrics: Arc<Metrics>) -> (Arc<Self>, Running) {
         let audience = Audience::new(pool.network.clone(), settings.max_waiting, metrics.clone());
         let (sender, state) = watch::channel(State::default());
@@ -67,14 +69,15 @@ impl Events {
         (Arc::new(Self { audience, pools, state, hold: ArcSwap::from_pointee(settings.hold) }), Running::new(task))
     }
 
-    /// From now on events come from another pool of the same network, and newcomers wait for as long as that has them wait. Clients'
-    /// streams go on.
+    /// From now on events come from another pool of the same network, and newcomers wait for as
+    /// long as that has them wait. Clients' streams go on.
     pub fn move_to(&self, pool: Arc<Pool>, hold: Duration) {
         self.hold.store(Arc::new(hold));
         self.pools.send_replace(pool);
     }
 
-    /// The name of the node that events come from now; `None` while none tells them, or nobody wants them.
+    /// The name of the node that events come from now; `None` while none tells them, or nobody
+    /// wants them.
     pub fn source(&self) -> Option<Arc<str>> {
         self.state.borrow().node.clone()
     }

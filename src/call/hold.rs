@@ -1,4 +1,5 @@
-//! Where calls wait while no node can serve: in the order of their arrival, bounded in count and bytes, and shared fairly.
+//! Where calls wait while no node can serve: in the order of their arrival, bounded in count and
+//! bytes, and shared fairly.
 
 mod shares;
 
@@ -24,17 +25,19 @@ use crate::{
     pool::Pool,
 };
 
-/// For how long a call that has left the queue is held up at most by those before it that have a node and are not written yet, because
-/// their connections come about more slowly, or not at all.
+/// For how long a call that has left the queue is held up at most by those before it that have a
+/// node and are not written yet, because their connections come about more slowly, or not at all.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// The queue of one side of a network, whose calls are `To`'s.
 pub struct Hold<To> {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
-    /// The turn: whoever holds the one permit is first in the queue. Waiters get it in the order in which they asked.
+    /// The turn: whoever holds the one permit is first in the queue. Waiters get it in the order in
+    /// which they asked.
     turn: Arc<Semaphore>,
-    /// The calls that have left, in the order in which they did: whoever holds the one permit may be written.
+    /// The calls that have left, in the order in which they did: whoever holds the one permit may
+    /// be written.
     line: Semaphore,
     shares: Shares,
     /// The longest that a call waits.
@@ -53,7 +56,8 @@ enum Fate<To> {
 pub enum Left<To> {
     /// With an error.
     Refused(Refusal),
-    /// A reload replaced the nodes: it goes on there, and those behind it follow when it has its place.
+    /// A reload replaced the nodes: it goes on there, and those behind it follow when it has its
+    /// place.
     Moved(Arc<To>, First),
 }
 
@@ -74,8 +78,9 @@ impl<To> From<Refusal> for Left<To> {
     }
 }
 
-/// A call's place among those that have left the queue: all of them get their connections at once, and each is written after those
-/// before it. It is given up when the call is written, or with this.
+/// A call's place among those that have left the queue: all of them get their connections at once,
+/// and each is written after those before it. It is given up when the call is written, or with
+/// this.
 pub struct Turn<'a>(Step<'a>);
 
 enum Step<'a> {
@@ -241,6 +246,19 @@ impl<To> Hold<To> {
     /// Sends all that wait, and all that would, to the nodes that have taken the place of these.
     pub fn move_to(&self, calls: Arc<To>) {
         self.fate.send_replace(Fate::Moved(calls));
+    }
+
+    /// Those who serve the calls now, if a reload has replaced the nodes.
+    pub fn successor(&self) -> Option<Arc<To>> {
+        match &*self.fate.borrow() {
+            Fate::Moved(to) => Some(to.clone()),
+            Fate::Open | Fate::Closed => None,
+        }
+    }
+
+    /// Completes when there is a successor. Cancel-safe.
+    pub async fn moves(&self) {
+        self.is(|fate| matches!(fate, Fate::Moved(_))).await;
     }
 
     /// Completes when the queue's fate is `such`.

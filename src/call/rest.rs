@@ -1,8 +1,8 @@
 //! One request to the beacon API, from the choice of a node to the beginning of its answer.
 //!
-//! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a node is waited for as long as it
-//! is alive, and what streams may not stand still. What may be sent twice, and to whom a request goes, is decided here, by its
-//! [`Route`].
+//! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a
+//! node is waited for as long as it is alive, and what streams may not stand still. What may be
+//! sent twice, and to whom a request goes, is decided here, by its [`Route`].
 
 pub mod answer;
 mod attempt;
@@ -54,7 +54,8 @@ use crate::{
     },
 };
 
-/// The longest body that is kept to be sent again. A longer one is passed on once, or refused if all nodes must have it.
+/// The longest body that is kept to be sent again. A longer one is passed on once, or refused if
+/// all nodes must have it.
 const MAX_KEPT: usize = 16 << 20;
 /// The same of what is signed: a block with 128 blobs and their proofs, in JSON, has some 40 MB.
 const MAX_PUBLISHED: usize = 48 << 20;
@@ -189,20 +190,15 @@ impl Rest {
                 (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
             }
         }
-        let mut moved: Option<Arc<Self>> = None;
+        // A reload may have replaced the nodes while the client sent the body.
+        let mut moved = self.newest();
         let (mut held_since, mut first) = (None, First::default());
         loop {
             let rest = moved.as_ref().unwrap_or(self);
             if request.route.class == Class::Publish
                 && let Some(body) = upload.in_memory()
             {
-                let since = *held_since.get_or_insert_with(Instant::now);
-                match rest.publish(request, body, since, std::mem::take(&mut first)).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(Stop::Failed(failure)) => return Err(failure),
-                    Err(Stop::Moved(next, turn)) => (moved, first) = (Some(next), turn),
-                }
-                continue;
+                return rest.publish(request, body).await;
             }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
                 // It is told at once, and takes its time.
@@ -227,7 +223,17 @@ impl Rest {
         }
     }
 
-    /// The best node for a request but for those in `tried`: the one that all clients' view is of, if it may have what is asked for.
+    /// The last in the line of those that reloads have put in this one's place.
+    fn newest(&self) -> Option<Arc<Self>> {
+        let mut newest = self.hold.successor()?;
+        while let Some(next) = newest.hold.successor() {
+            newest = next;
+        }
+        Some(newest)
+    }
+
+    /// The best node for a request but for those in `tried`: the one that all clients' view is of,
+    /// if it may have what is asked for.
     fn choose(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
         let lacking = self.lacking(request);
         if !lacking.is_empty() {
@@ -241,7 +247,8 @@ impl Rest {
 
     fn choose_among(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
         let (policy, kind) = (self.settings.policy, kind(request));
-        // What a chain has settled long ago is the same everywhere; everything else refers to what its client was told before.
+        // What a chain has settled long ago is the same everywhere; everything else refers to what
+        // its client was told before.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
         let (nodes, wish) = (&self.pool.nodes, Wish { policy, class, kind, tried, again });
         // Nothing but a request shows that a node takes requests again.
@@ -251,7 +258,8 @@ impl Rest {
         {
             return Choice::Node(node, scout);
         }
-        // What it fails one time after the other, any other does better; but for a block, which may be of use to that node alone.
+        // What it fails one time after the other, any other does better; but for a block, which may
+        // be of use to that node alone.
         let is_block =
             request.route.class == Class::Publish && request.route.is_duty && request.route.group != "validator";
         let fails =
@@ -406,7 +414,8 @@ impl<'a> Course<'a> {
         Ok(None)
     }
 
-    /// `node` did better than those that could not serve the request: with what was asked for, if it is a `result`.
+    /// `node` did better than those that could not serve the request: with what was asked for, if
+    /// it is a `result`.
     fn charge(&mut self, node: usize, result: bool) {
         for (other, trouble) in self.charges.drain(..) {
             if other != node && (result || trouble.fault != Fault::Erring) {
@@ -415,7 +424,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the queue if the request had to wait. `None` when it has had all its chances.
+    /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the
+    /// queue if the request had to wait. `None` when it has had all its chances.
     async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>, Option<Scout<'a>>)>, Stop> {
         let Rest { pool, hold, settings, .. } = self.rest;
         loop {

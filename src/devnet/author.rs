@@ -104,8 +104,8 @@ impl Author {
         }
     }
 
-    /// A transfer, and for every third transaction an approval of another contract too. Drawn from the transaction, so that it
-    /// leaves the same logs in whichever block it ends up.
+    /// A transfer, and for every third transaction an approval of another contract too. Drawn from
+    /// the transaction, so that it leaves the same logs in whichever block it ends up.
     fn logs(&self, transaction: &Transaction) -> Vec<Log> {
         let mut rng = Rng::with_seed(transaction.hash.seed());
         let address = if self.contracts.contains(&transaction.to) { transaction.to } else { self.contract(&mut rng) };

@@ -1,7 +1,8 @@
 //! A block of the pretend chain: header, transactions and logs, and how each is written as JSON.
 //!
-//! The hash is keccak over the header's RLP, as nodes compute it, so forks differ and a child names its parent truly. The roots of
-//! state, transactions and receipts are pretend: hashes of what they stand for, not tries.
+//! The hash is keccak over the header's RLP, as nodes compute it, so forks differ and a child names
+//! its parent truly. The roots of state, transactions and receipts are pretend: hashes of what they
+//! stand for, not tries.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +28,8 @@ const EXTRA: &[u8] = b"steadfast devnet";
 pub struct Block {
     /// Height; the genesis block is 0.
     pub number: u64,
-    /// The slot of the consensus block that carries this one: as high as the height, or higher by the slots that are empty.
+    /// The slot of the consensus block that carries this one: as high as the height, or higher by
+    /// the slots that are empty.
     pub slot: u64,
     /// Keccak of the header.
     pub hash: Hash,
@@ -101,8 +103,8 @@ impl Block {
         block
     }
 
-    /// Every log of the block with the transaction it belongs to, in order. The first number is the transaction's index, the
-    /// second the log's in the block.
+    /// Every log of the block with the transaction it belongs to, in order. The first number is the
+    /// transaction's index, the second the log's in the block.
     pub fn logs(&self) -> impl DoubleEndedIterator<Item = (usize, usize, &Log)> {
         self.transactions
             .iter()

@@ -1,4 +1,5 @@
-//! The logs bloom of a header: 2048 bits, three per address and topic (yellow paper, section 4.3.1).
+//! The logs bloom of a header: 2048 bits, three per address and topic (yellow paper, section
+//! 4.3.1).
 
 use super::hash::Hash;
 
@@ -27,7 +28,8 @@ impl Bloom {
     }
 }
 
-/// The low 11 bits of each of the hash's first three 16-bit words name a bit, counted from the end of the array.
+/// The low 11 bits of each of the hash's first three 16-bit words name a bit, counted from the end
+/// of the array.
 fn bits(item: &[u8]) -> [(usize, u8); 3] {
     let hash = Hash::of(item).0;
     [0, 2, 4].map(|i| {

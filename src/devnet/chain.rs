@@ -99,8 +99,8 @@ pub enum ChainError {
 }
 
 impl Chain {
-    /// A chain of a genesis block and `initial` blocks, `spacing` apart, the last of them now. The genesis block is older if
-    /// `genesis` says so.
+    /// A chain of a genesis block and `initial` blocks, `spacing` apart, the last of them now. The
+    /// genesis block is older if `genesis` says so.
     pub(super) fn new(
         id: u64,
         seed: u64,
@@ -190,7 +190,8 @@ impl Chain {
         self.tip.subscribe()
     }
 
-    /// Adds `count` blocks at once and answers the new head. The first takes what waits in the mempool.
+    /// Adds `count` blocks at once and answers the new head. The first takes what waits in the
+    /// mempool.
     pub fn mine(&self, count: u64) -> Arc<Block> {
         let mut state = self.state();
         let mut blocks = self.snapshot().blocks.clone();
@@ -230,8 +231,9 @@ impl Chain {
         Ok(Reorg { removed, added })
     }
 
-    /// Begins a branch beside the canonical one, `depth` blocks below the head, in the place of an earlier one. It has other blocks of the
-    /// same heights, with none of the submitted transactions, and grows as the canonical one does.
+    /// Begins a branch beside the canonical one, `depth` blocks below the head, in the place of an
+    /// earlier one. It has other blocks of the same heights, with none of the submitted
+    /// transactions, and grows as the canonical one does.
     pub(super) fn diverge(&self, depth: u64) {
         let mut state = self.state();
         let blocks = self.snapshot().blocks.clone();
@@ -334,7 +336,8 @@ impl Chain {
         let _ = self.operations.send(operation);
     }
 
-    /// What validators signed for `slot` and a consensus node took, in the order in which it came. That of 256 slots is kept.
+    /// What validators signed for `slot` and a consensus node took, in the order in which it came.
+    /// That of 256 slots is kept.
     #[must_use]
     pub fn taken(&self, slot: u64) -> Vec<Taken> {
         self.gossip.of(slot)
@@ -356,7 +359,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Publishes while the lock is held, so that snapshots appear in the order in which they were made.
+    /// Publishes while the lock is held, so that snapshots appear in the order in which they were
+    /// made.
     fn publish(&self, state: &mut State, blocks: Vec<Arc<Block>>) -> Arc<Block> {
         let rival = self.tip.borrow().rival.clone();
         self.publish_beside(state, blocks, rival.as_deref())
@@ -395,7 +399,8 @@ impl State {
         self.add(author, blocks, self.branches, waiting, origin);
     }
 
-    /// Takes all but the first `keep` blocks away, newest first. Submitted transactions of theirs wait again.
+    /// Takes all but the first `keep` blocks away, newest first. Submitted transactions of theirs
+    /// wait again.
     fn cut(&mut self, blocks: &mut Vec<Arc<Block>>, keep: usize) -> Vec<Arc<Block>> {
         let removed: Vec<_> = blocks.drain(keep..).rev().collect();
         let returned = removed.iter().rev().flat_map(|block| &block.transactions).map(|mined| &mined.transaction);

@@ -163,7 +163,8 @@ impl Control {
                     }
                     _ => return Err(unknown(method, path)),
                 }
-                // The answer comes when the change is felt; a port that cannot be bound again must not hold it for ever.
+                // The answer comes when the change is felt; a port that cannot be bound again must
+                // not hold it for ever.
                 let _ = timeout(SETTLE, node.settled()).await;
                 Ok(describe(node))
             }

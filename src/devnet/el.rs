@@ -1,4 +1,5 @@
-//! An execution node's port: JSON-RPC over HTTP, and WebSockets on the same port, whatever the path.
+//! An execution node's port: JSON-RPC over HTTP, and WebSockets on the same port, whatever the
+//! path.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -130,7 +131,8 @@ pub(super) fn record(node: &Node, transport: Transport, message: &Message, heade
     }
 }
 
-/// How long the message takes besides, in all: what it asks for itself, and what faults say of its methods.
+/// How long the message takes besides, in all: what it asks for itself, and what faults say of its
+/// methods.
 pub(super) fn sleep_wish(faults: &Faults, message: &Message) -> Duration {
     message.calls().map(|call| eth::sleep_wish(call) + faults.slow_over(&call.method, params(call))).sum()
 }

@@ -1,4 +1,5 @@
-//! The JSON-RPC methods of an execution node. Answering never waits: `dev_sleep` is waited out before.
+//! The JSON-RPC methods of an execution node. Answering never waits: `dev_sleep` is waited out
+//! before.
 
 mod blocks;
 mod state;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::active::Faults;
 
-/// One thing that is wrong with a node; several can be at once. In JSON: `{"fault":"lag","blocks":10}`.
+/// One thing that is wrong with a node; several can be at once. In JSON:
+/// `{"fault":"lag","blocks":10}`.
 ///
 /// A method that ends in `*` stands for all that begin like it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,10 +16,11 @@ pub(super) use self::active::Faults;
 pub enum Fault {
     /// The socket is closed and connections are refused; open ones are dropped.
     Down,
-    /// Connections are accepted and requests read, and nothing is ever answered. When it ends, connections that were owed
-    /// something are dropped, the others go on.
+    /// Connections are accepted and requests read, and nothing is ever answered. When it ends,
+    /// connections that were owed something are dropped, the others go on.
     Hang,
-    /// WebSocket and event streams stay open and answer calls, but push no events; those are lost, not late.
+    /// WebSocket and event streams stay open and answer calls, but push no events; those are lost,
+    /// not late.
     Mute,
     /// The node is so many blocks behind the tip.
     Lag {
@@ -30,8 +32,8 @@ pub enum Fault {
         /// Milliseconds.
         ms: u64,
     },
-    /// The node is on another branch than those without this fault. It begins so many blocks below the head when the fault is set, and all
-    /// that have the fault follow the latest.
+    /// The node is on another branch than those without this fault. It begins so many blocks below
+    /// the head when the fault is set, and all that have the fault follow the latest.
     Branch {
         /// Blocks below the head.
         blocks: u64,
@@ -60,7 +62,8 @@ pub enum Fault {
         /// What `net_version` tells.
         id: u64,
     },
-    /// HTTP 500 with a body that is not JSON, whatever is asked; open WebSockets are closed with 1011.
+    /// HTTP 500 with a body that is not JSON, whatever is asked; open WebSockets are closed with
+    /// 1011.
     Failing,
     /// A JSON-RPC error, whatever is called.
     RpcError {
@@ -77,7 +80,8 @@ pub enum Fault {
         #[serde(default = "one")]
         retry_after: u64,
     },
-    /// The quota is used up, and that is said as providers do: error -32005 in HTTP 200; HTTP 429 on consensus nodes.
+    /// The quota is used up, and that is said as providers do: error -32005 in HTTP 200; HTTP 429
+    /// on consensus nodes.
     Quota {
         /// Methods it applies to; none means all but [probes](is_probe).
         #[serde(default)]
@@ -109,13 +113,14 @@ pub enum Fault {
         #[serde(default)]
         methods: Vec<String>,
     },
-    /// The newest blocks, their transactions and their receipts are announced, and `null` when they are asked for by number or hash.
+    /// The newest blocks, their transactions and their receipts are announced, and `null` when they
+    /// are asked for by number or hash.
     Nulls {
         /// How many blocks below the head, with it.
         blocks: u64,
     },
-    /// A new subscription to `syncing` or to pending transactions has notifications around the answer that grants it: the node's
-    /// state, or hashes of transactions that nobody sent.
+    /// A new subscription to `syncing` or to pending transactions has notifications around the
+    /// answer that grants it: the node's state, or hashes of transactions that nobody sent.
     Eager {
         /// Before the answer.
         #[serde(default)]
@@ -124,7 +129,8 @@ pub enum Fault {
         #[serde(default)]
         after: u64,
     },
-    /// So many connections are served; each further one is closed at once, without a byte, as Besu does.
+    /// So many connections are served; each further one is closed at once, without a byte, as Besu
+    /// does.
     MaxConnections {
         /// Connections, WebSockets included.
         connections: u64,
@@ -143,8 +149,8 @@ pub enum Fault {
         /// The result.
         result: serde_json::Value,
     },
-    /// Execution: of the logs in an answer to `eth_getLogs` the first lacks `removed` and `blockTimestamp`, and behind the last stands a
-    /// null.
+    /// Execution: of the logs in an answer to `eth_getLogs` the first lacks `removed` and
+    /// `blockTimestamp`, and behind the last stands a null.
     OddLogs,
     /// Execution: the last log of each block that `eth_getLogs` gives has `"topics":null`.
     NullTopics,
@@ -155,21 +161,25 @@ pub enum Fault {
     },
     /// Execution: `eth_getLogs` has no `blockHash`.
     NoLogsByHash,
-    /// Execution: the block at this height cannot be had and is told by nobody, though those above it are.
+    /// Execution: the block at this height cannot be had and is told by nobody, though those above
+    /// it are.
     MissingBlock {
         /// Its height.
         number: u64,
     },
-    /// Execution: the logs of the block at this height cannot be had: whatever would give some of them is an internal error.
+    /// Execution: the logs of the block at this height cannot be had: whatever would give some of
+    /// them is an internal error.
     MissingLogs {
         /// Its height.
         number: u64,
     },
     /// Execution: headers have a bloom filter with one bit, whatever logs their blocks have.
     BlindBlooms,
-    /// Requests of these methods are read and never answered; the others are. When it ends, their connections are dropped.
+    /// Requests of these methods are read and never answered; the others are. When it ends, their
+    /// connections are dropped.
     HangOver {
-        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none means all but [probes](is_probe).
+        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none
+        /// means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
@@ -177,11 +187,13 @@ pub enum Fault {
     SlowOver {
         /// Milliseconds.
         ms: u64,
-        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none means all but [probes](is_probe).
+        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none
+        /// means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
-    /// HTTP requests are answered by a gateway before the node, with this status and a page; the node hears nothing of them.
+    /// HTTP requests are answered by a gateway before the node, with this status and a page; the
+    /// node hears nothing of them.
     Gateway {
         /// The status, at least 200.
         status: u16,
@@ -193,23 +205,27 @@ pub enum Fault {
     HttpStatus {
         /// The status, at least 200.
         status: u16,
-        /// Methods it applies to, such as `eth_call` or `GET /eth/v1/node/health`; none means all but [probes](is_probe).
+        /// Methods it applies to, such as `eth_call` or `GET /eth/v1/node/health`; none means all
+        /// but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
     /// Consensus: the head is not verified by an execution node.
     Optimistic,
-    /// Consensus: the node says that its execution node is offline. It works all the same, as Nimbus did.
+    /// Consensus: the node says that its execution node is offline. It works all the same, as
+    /// Nimbus did.
     ElOffline,
     /// Consensus: what is older than so many slots below the head is not there (404).
     Pruned {
         /// Slots below the head.
         slots: u64,
-        /// Of `blocks` (with their headers and roots), `states` and `blobs` (with columns), those that go; none means all.
+        /// Of `blocks` (with their headers and roots), `states` and `blobs` (with columns), those
+        /// that go; none means all.
         #[serde(default)]
         what: Vec<Store>,
     },
-    /// Consensus: of each block's blobs only the first so many are there, which the answer does not say (200).
+    /// Consensus: of each block's blobs only the first so many are there, which the answer does not
+    /// say (200).
     FewBlobs {
         /// Blobs that are left of each block.
         #[serde(default)]
@@ -361,7 +377,8 @@ impl Fault {
         Self::SlowOver { ms, methods: owned(methods) }
     }
 
-    /// Has a gateway answer `methods`, or all but probes if there are none, with this status and a page.
+    /// Has a gateway answer `methods`, or all but probes if there are none, with this status and a
+    /// page.
     #[must_use]
     pub fn gateway(status: u16, methods: &[&str]) -> Self {
         Self::Gateway { status, methods: owned(methods) }
@@ -427,7 +444,8 @@ fn one() -> u64 {
     1
 }
 
-/// Whether a request is one of those by which a proxy watches a node: they get through [`Fault::CutAnswer`].
+/// Whether a request is one of those by which a proxy watches a node: they get through
+/// [`Fault::CutAnswer`].
 #[must_use]
 pub fn is_probe(method: &str, params: &str) -> bool {
     match method {

@@ -15,8 +15,8 @@ use tokio::{
 use super::{fault::Faults, node::Node};
 use crate::net::{BoxFuture, BoxIo};
 
-/// Reads go through; writes wait while the node hangs. A write that waited fails when the hang ends, so that a connection which was
-/// owed something is dropped.
+/// Reads go through; writes wait while the node hangs. A write that waited fails when the hang
+/// ends, so that a connection which was owed something is dropped.
 pub(super) struct Gate {
     io: BoxIo,
     faults: watch::Receiver<Arc<Faults>>,

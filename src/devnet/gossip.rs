@@ -1,5 +1,5 @@
-//! What validators signed and some node took. From there every node has it, as on a network; so a message is lost only if it is not
-//! here.
+//! What validators signed and some node took. From there every node has it, as on a network; so a
+//! message is lost only if it is not here.
 
 use std::{
     collections::BTreeMap,
@@ -88,7 +88,8 @@ impl Gossip {
     }
 }
 
-/// The root by which an aggregate of this attestation data is asked for: not SSZ's, but a different one for data that differ.
+/// The root by which an aggregate of this attestation data is asked for: not SSZ's, but a different
+/// one for data that differ.
 pub(super) fn data_root(data: &Value) -> Hash {
     let parts = [&data["slot"], &data["index"], &data["beacon_block_root"], &data["source"], &data["target"]];
     Hash::derived("attestation data", parts.map(Value::to_string).join("/").as_bytes())

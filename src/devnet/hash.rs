@@ -21,7 +21,8 @@ impl Hash {
         Self(Keccak256::digest(bytes).into())
     }
 
-    /// Keccak-256 of a purpose and what it is derived from: pretend roots that differ from each other.
+    /// Keccak-256 of a purpose and what it is derived from: pretend roots that differ from each
+    /// other.
     #[must_use]
     pub(super) fn derived(purpose: &str, from: &[u8]) -> Self {
         let mut hasher = Keccak256::new();

@@ -66,7 +66,8 @@ pub(super) fn refusal(faults: &Faults) -> Option<Response<Body>> {
 /// What a node that answers garbage answers.
 pub(super) const GARBAGE: &str = "<!-- this is not JSON {";
 
-/// The answer with its body cut in half: the head promises all of it, then the connection is dropped.
+/// The answer with its body cut in half: the head promises all of it, then the connection is
+/// dropped.
 pub(super) async fn cut(response: Response<Body>) -> Response<Body> {
     let (mut head, mut body) = response.into_parts();
     let mut start = Vec::new();

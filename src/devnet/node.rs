@@ -128,8 +128,8 @@ impl Node {
         format!("ws://{}", self.addr)
     }
 
-    /// Switches a fault on, in the place of one of its kind. The socket follows [`Fault::Down`] shortly: see [`Node::settled`];
-    /// a `Down` that is cleared before that may pass unnoticed.
+    /// Switches a fault on, in the place of one of its kind. The socket follows [`Fault::Down`]
+    /// shortly: see [`Node::settled`]; a `Down` that is cleared before that may pass unnoticed.
     pub fn set_fault(&self, fault: Fault) {
         if let Fault::Branch { blocks } = fault {
             self.chain.diverge(blocks);
@@ -154,7 +154,8 @@ impl Node {
         self.faults.borrow().list().to_vec()
     }
 
-    /// Waits until the listening socket is as the faults want it: closed if the node is down, open if not.
+    /// Waits until the listening socket is as the faults want it: closed if the node is down, open
+    /// if not.
     pub async fn settled(&self) {
         let (mut listening, mut faults) = (self.listening.subscribe(), self.watch_faults());
         while *listening.borrow_and_update() == faults.borrow_and_update().down() {
@@ -242,8 +243,8 @@ impl Node {
         self.own().raw.push(hash);
     }
 
-    /// Stops and starts again: all connections are dropped, and what validators told a consensus node is forgotten. (A node with
-    /// [`Fault::Down`] is cut off, and remembers.)
+    /// Stops and starts again: all connections are dropped, and what validators told a consensus
+    /// node is forgotten. (A node with [`Fault::Down`] is cut off, and remembers.)
     pub async fn restart(&self) {
         self.set_fault(Fault::Down);
         self.settled().await;
@@ -252,7 +253,8 @@ impl Node {
         self.settled().await;
     }
 
-    /// Whether the node was told, since its start, that a validator will aggregate what is attested at `slot`.
+    /// Whether the node was told, since its start, that a validator will aggregate what is attested
+    /// at `slot`.
     #[must_use]
     pub fn listens_at(&self, slot: u64) -> bool {
         self.told(|told| told.listens_at(slot))
@@ -333,8 +335,9 @@ impl Node {
         self.chain.next_seen(faults.late())
     }
 
-    /// Waits for as long as the node would take to answer a request that has just come, `extra` being its own wish. Answers the
-    /// faults under which to answer it. A change of faults counts for requests that wait already.
+    /// Waits for as long as the node would take to answer a request that has just come, `extra`
+    /// being its own wish. Answers the faults under which to answer it. A change of faults counts
+    /// for requests that wait already.
     pub(super) async fn admit(&self, extra: Duration) -> Result<Arc<Faults>, Dropped> {
         let faults = self.faults();
         if faults.none() && extra.is_zero() {

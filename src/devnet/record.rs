@@ -33,7 +33,8 @@ pub enum Transport {
 pub struct Request {
     /// How it came.
     pub transport: Transport,
-    /// The JSON-RPC method; on consensus nodes the HTTP method and path, as in `GET /eth/v1/node/syncing`.
+    /// The JSON-RPC method; on consensus nodes the HTTP method and path, as in `GET
+    /// /eth/v1/node/syncing`.
     pub method: String,
     /// The params' bytes, empty if none; on consensus nodes the query.
     pub params: String,

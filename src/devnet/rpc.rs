@@ -173,7 +173,8 @@ impl Item {
 }
 
 impl Call {
-    /// The member of the answer that says whose it is, with its comma; none if the call wants no answer.
+    /// The member of the answer that says whose it is, with its comma; none if the call wants no
+    /// answer.
     pub(super) fn label(&self, label: Label) -> Option<String> {
         let id = self.id.as_ref()?.get();
         Some(match label {

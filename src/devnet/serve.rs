@@ -1,5 +1,5 @@
-//! A node's listening socket and its connections. When the node goes down, both are dropped; when it is up again, it listens on
-//! the same port.
+//! A node's listening socket and its connections. When the node goes down, both are dropped; when
+//! it is up again, it listens on the same port.
 
 use std::{sync::Arc, time::Duration};
 

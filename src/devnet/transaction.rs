@@ -1,7 +1,7 @@
 //! Pretend transactions and the logs they leave.
 //!
-//! Raw transactions are opaque: any bytes are taken, the hash is keccak of them as on a real chain, and sender and receiver are
-//! derived from it.
+//! Raw transactions are opaque: any bytes are taken, the hash is keccak of them as on a real chain,
+//! and sender and receiver are derived from it.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,8 @@ pub struct Transaction {
     pub value: u64,
     /// Call data; for raw transactions the submitted bytes themselves.
     pub input: Vec<u8>,
-    /// Whether somebody submitted it. The chain's own filler goes when its block goes; this one goes back to the mempool.
+    /// Whether somebody submitted it. The chain's own filler goes when its block goes; this one
+    /// goes back to the mempool.
     pub submitted: bool,
     pub(super) chain_id: u64,
 }
@@ -56,7 +57,8 @@ pub struct Log {
 }
 
 impl Transaction {
-    /// JSON as `eth_getTransactionByHash` answers it; `place` is (block hash, block number, index), none while it waits.
+    /// JSON as `eth_getTransactionByHash` answers it; `place` is (block hash, block number, index),
+    /// none while it waits.
     pub(super) fn json(&self, place: Option<(Hash, u64, usize)>) -> Value {
         json!({
             "hash": self.hash.to_string(),

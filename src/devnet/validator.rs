@@ -1,8 +1,10 @@
-//! A pretend validator client: it points at one URL, as real ones do, does its validators' duties by the clock and at the heads that it is
-//! told, and counts what the network has of it.
+//! A pretend validator client: it points at one URL, as real ones do, does its validators' duties
+//! by the clock and at the heads that it is told, and counts what the network has of it.
 //!
-//! Each slot it proposes if a validator of its own is to, which makes the chain's block of that slot, votes at the slot's head or after a third of the slot, and puts votes together
-//! after two thirds. It tries everything once: what a failure costs is to be seen. Nothing is signed in truth.
+//! Each slot it proposes if a validator of its own is to, which makes the chain's block of that
+//! slot, votes at the slot's head or after a third of the slot, and puts votes together after two
+//! thirds. It tries everything once: what a failure costs is to be seen. Nothing is signed in
+//! truth.
 
 mod duties;
 mod earned;
@@ -38,7 +40,8 @@ pub struct Client {
     pub dial: Arc<dyn Dial>,
     /// The indices of its validators. There are sixty-four.
     pub validators: Vec<u64>,
-    /// Whether a connection carries one request after the other, as with all clients that there are; if not, each has its own.
+    /// Whether a connection carries one request after the other, as with all clients that there
+    /// are; if not, each has its own.
     pub keeps_connections: bool,
     /// Who is to be paid for their blocks.
     pub fee_recipient: Address,
@@ -83,7 +86,8 @@ struct Shared {
 /// When slots begin.
 #[derive(Clone, Copy)]
 struct Times {
-    /// When slot 0 would have begun if the process had been there: as far before its start as it is.
+    /// When slot 0 would have begun if the process had been there: as far before its start as it
+    /// is.
     zero: Instant,
     /// Slots before that.
     skipped: u64,
@@ -144,7 +148,8 @@ async fn times(chain: &Chain, http: &Http) -> Times {
             let slot = Duration::from_secs(seconds);
             let now = Duration::from_millis(chain.clock().millis());
             let since = now.saturating_sub(Duration::from_secs(genesis));
-            // An instant may not lie before the machine's start: slots are counted from the present one.
+            // An instant may not lie before the machine's start: slots are counted from the present
+            // one.
             let skipped = u64::try_from(since.as_nanos() / slot.as_nanos()).unwrap_or(0);
             let into = Duration::from_nanos(u64::try_from(since.as_nanos() % slot.as_nanos()).unwrap_or(0));
             let zero = Instant::now().checked_sub(into).unwrap_or_else(Instant::now);

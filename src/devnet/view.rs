@@ -1,7 +1,8 @@
 //! What one node sees of the chain: a moment of it, up to some head.
 //!
-//! A [`Snapshot`] never changes, so a lagging node is a lower head on the present snapshot, and a frozen one keeps an old snapshot.
-//! Events are the difference of two views, so whoever watches snapshots may skip some and still announces every block.
+//! A [`Snapshot`] never changes, so a lagging node is a lower head on the present snapshot, and a
+//! frozen one keeps an old snapshot. Events are the difference of two views, so whoever watches
+//! snapshots may skip some and still announces every block.
 
 use std::sync::Arc;
 
@@ -118,7 +119,8 @@ impl View {
         self.block(block.number).is_some_and(|ours| ours.hash == block.hash)
     }
 
-    /// Moves to `next` and says what changed. A `next` that is only further back on the same chain is no news: the view stays.
+    /// Moves to `next` and says what changed. A `next` that is only further back on the same chain
+    /// is no news: the view stays.
     pub(super) fn advance(&mut self, next: View) -> Change {
         if Arc::ptr_eq(&self.snapshot, &next.snapshot) && self.head >= next.head {
             return Change::default();
@@ -143,8 +145,8 @@ impl View {
         change
     }
 
-    /// First block of the epoch that is `behind` epochs before the head's, or the last one before where that slot is empty, as a real
-    /// chain's checkpoints lie.
+    /// First block of the epoch that is `behind` epochs before the head's, or the last one before
+    /// where that slot is empty, as a real chain's checkpoints lie.
     pub(super) fn checkpoint(&self, behind: u64) -> &Arc<Block> {
         let epoch = (self.head().slot / SLOTS_PER_EPOCH).saturating_sub(behind);
         self.snapshot.as_of(epoch * SLOTS_PER_EPOCH)
@@ -167,7 +169,8 @@ mod tests {
         *,
     };
 
-    /// The numbers of the blocks that a view of `chain` loses and gains when it moves on from `view`.
+    /// The numbers of the blocks that a view of `chain` loses and gains when it moves on from
+    /// `view`.
     fn step(view: &mut View, chain: &Chain, behind: u64) -> (Vec<u64>, Vec<u64>) {
         let change = view.advance(View::new(chain.snapshot(), behind));
         let numbers = |blocks: &[Arc<Block>]| blocks.iter().map(|block| block.number).collect();

@@ -109,7 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             if faults.has(&Fault::Failing) && !faults.hang() {
                 return self.fail().await;
             }
-            // A hanging node answers and pushes nothing. Its calls wait, and drop the socket when the hang ends.
+            // A hanging node answers and pushes nothing. Its calls wait, and drop the socket when
+            // the hang ends.
             let input = self.next(&mut waiting, faults.hang()).await;
             let ended = match input {
                 Input::Frame(None | Some(Err(_) | Ok(Frame::Close(_)))) => return self.finish().await,
@@ -150,8 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// All arms are cancel-safe. Calls come before pushes, so that what was asked first is answered first; none of the arms
-    /// stays ready for ever without the client's doing.
+    /// All arms are cancel-safe. Calls come before pushes, so that what was asked first is answered
+    /// first; none of the arms stays ready for ever without the client's doing.
     async fn next<F>(&mut self, waiting: &mut FuturesUnordered<F>, hang: bool) -> Input
     where
         F: Future<Output = (Message, Result<Arc<Faults>, Dropped>)>,

@@ -24,13 +24,15 @@ use crate::{
 
 /// Between two comments that keep a quiet stream alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes of an event's own that count against a client, besides its text: small ones cost memory too.
+/// Bytes of an event's own that count against a client, besides its text: small ones cost memory
+/// too.
 const OVERHEAD: usize = 64;
 
 /// For how long what waits for a client is taken for what waits for all.
 const SHARED: Duration = Duration::from_secs(1);
 
-/// Topics unknown to the API that all clients of a network together may ask for: each makes the request to the node longer.
+/// Topics unknown to the API that all clients of a network together may ask for: each makes the
+/// request to the node longer.
 const MOST_UNKNOWN: usize = 16;
 
 /// All clients.
@@ -48,7 +50,8 @@ pub(super) struct Audience {
 struct Clients {
     /// In the order in which they came.
     present: BTreeMap<u64, Arc<Client>>,
-    /// The same by what they want, so that an event costs nothing for those who do not want it. No topic is without clients.
+    /// The same by what they want, so that an event costs nothing for those who do not want it. No
+    /// topic is without clients.
     by_topic: BTreeMap<String, BTreeMap<u64, Arc<Client>>>,
     /// The topics of `by_topic`, made anew when they change.
     wanted: Arc<Names>,
@@ -126,7 +129,8 @@ impl Audience {
         Subscription { id, client, audience: self.clone(), quiet, _counted: counted }
     }
 
-    /// Whether there would be too many topics that the API does not know if these came to those of the clients that are there.
+    /// Whether there would be too many topics that the API does not know if these came to those of
+    /// the clients that are there.
     pub(super) fn is_too_much(&self, topics: &Names) -> bool {
         let clients = lock(&self.clients);
         clients.wanted.union(topics).filter(|topic| topics::label(topic) == "other").count() > MOST_UNKNOWN
@@ -229,8 +233,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A client's stream: events as they go over the wire, comments while there are none. It ends when the client is cut off or the
-/// network is gone; dropping it leaves.
+/// A client's stream: events as they go over the wire, comments while there are none. It ends when
+/// the client is cut off or the network is gone; dropping it leaves.
 pub struct Subscription {
     id: u64,
     client: Arc<Client>,

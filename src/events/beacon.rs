@@ -106,7 +106,8 @@ pub enum Said {
 }
 
 impl Said {
-    /// Reads an event of one of the four topics that tell the chain. `None` for another topic, and for what cannot be understood.
+    /// Reads an event of one of the four topics that tell the chain. `None` for another topic, and
+    /// for what cannot be understood.
     pub fn read(topic: &str, data: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Block {
@@ -262,7 +263,8 @@ pub fn head_event(root: Root, header: &Header, epoch_transition: bool, duties: D
     .into()
 }
 
-/// A `chain_reorg` event made up from the heads before and after, `depth` slots from the old one down to their common ancestor.
+/// A `chain_reorg` event made up from the heads before and after, `depth` slots from the old one
+/// down to their common ancestor.
 pub fn reorg_event(old: (Root, &Header), new: (Root, &Header), depth: u64, epoch: u64) -> Bytes {
     let Header { slot, state, optimistic, .. } = new.1;
     format!(

@@ -1,9 +1,9 @@
-//! The task behind one network's events: holds the stream to the node that serves the calls, gives what it says to the stitcher, and
-//! does what follows.
+//! The task behind one network's events: holds the stream to the node that serves the calls, gives
+//! what it says to the stitcher, and does what follows.
 //!
-//! A new stream runs before the old one is left. While the old one is good, the new one must tell a head first: a stream can be open
-//! and silent for ever. And what passes through is heard of the old one a little longer: what it knows already, the new one may never
-//! tell.
+//! A new stream runs before the old one is left. While the old one is good, the new one must tell a
+//! head first: a stream can be open and silent for ever. And what passes through is heard of the
+//! old one a little longer: what it knows already, the new one may never tell.
 
 mod questions;
 mod stream;
@@ -42,11 +42,13 @@ use crate::{
     route::avoided::Avoided,
 };
 
-/// How long the stream goes on when the last client has left, and how long it carries topics that nobody wants any more.
+/// How long the stream goes on when the last client has left, and how long it carries topics that
+/// nobody wants any more.
 const LINGER: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How much longer the old node is heard when events come from another: so far apart are nodes that are well.
+/// How much longer the old node is heard when events come from another: so far apart are nodes that
+/// are well.
 const OVERLAP: Duration = Duration::from_secs(1);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
@@ -144,7 +146,8 @@ pub(super) async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_idle = hub.stitcher.is_none() && hub.audience.wanted().is_none();
-        // All arms are cancel-safe; an empty set is nothing to wait for. What comes in a flood comes last: the others are rare.
+        // All arms are cancel-safe; an empty set is nothing to wait for. What comes in a flood
+        // comes last: the others are rare.
         tokio::select! {
             biased;
             Some(done) = hub.questions.join_next(), if !hub.questions.is_empty() => {
@@ -276,17 +279,20 @@ impl Hub {
             // Answers come from where events do.
             self.pool.streams_from(Some(current.node));
         }
-        // What it told of the chain so far need not be kept: its head is asked for, and the way there filled.
+        // What it told of the chain so far need not be kept: its head is asked for, and the way
+        // there filled.
         self.step(Input::Opened);
     }
 
-    /// Whether the next stream is where clients have been told that the chain is. It need not be where the current one has to be left.
+    /// Whether the next stream is where clients have been told that the chain is. It need not be
+    /// where the current one has to be left.
     fn may_go_over(&self) -> bool {
         let is_home = |next: &Stream| self.pool.snapshot().moving == Some(next.node);
         self.next.as_ref().is_none_or(|next| !is_home(next) || next.slot >= self.pool.served())
     }
 
-    /// Takes the news of a stream. Most are events that change nothing for the hub itself; it tells whether they may have.
+    /// Takes the news of a stream. Most are events that change nothing for the hub itself; it tells
+    /// whether they may have.
     fn hear(&mut self, id: u64, news: News) -> bool {
         let Some(role) = self.role(id) else { return false };
         match news {
@@ -379,14 +385,16 @@ impl Hub {
         }
     }
 
-    /// The topics that a lost stream was to add to those of a good one from the same node, if that was its purpose.
+    /// The topics that a lost stream was to add to those of a good one from the same node, if that
+    /// was its purpose.
     fn more_than_current(&self, is_next: bool, stream: &Stream) -> Option<Names> {
         let current = self.current.as_ref().filter(|current| is_next && current.is_of(&stream.pool, stream.node))?;
         let more: Names = stream.topics.difference(&current.topics).cloned().collect();
         (current.running && !more.is_empty()).then_some(more)
     }
 
-    /// The node is not asked for events for a while, and is probed now: that a stream ends is no failure of calls.
+    /// The node is not asked for events for a while, and is probed now: that a stream ends is no
+    /// failure of calls.
     fn shun(&mut self, stream: &Stream, trouble: Trouble) {
         warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
         if Arc::ptr_eq(&stream.pool, &self.pool) {
@@ -409,7 +417,8 @@ impl Hub {
                 let node = stream.node;
                 let text = format!("its events have told no head for {patience:?} while the chain moved");
                 self.lost(is_next, Trouble { fault: Fault::Silent, text });
-                // That it is open again says nothing of such a stream: it gets some slots before it may try again.
+                // That it is open again says nothing of such a stream: it gets some slots before it
+                // may try again.
                 self.avoided.add_growing(node, patience, now);
             }
         }

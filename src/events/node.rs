@@ -92,7 +92,8 @@ impl Outlet {
     }
 }
 
-/// What the node says to a topic that it does not know: status and body; `None` if it knows it, or does not say.
+/// What the node says to a topic that it does not know: status and body; `None` if it knows it, or
+/// does not say.
 pub(super) async fn refuses(pool: Arc<Pool>, node: usize, topic: String) -> Option<(u16, Bytes)> {
     open(&pool, node, &[&topic]).await.ok()?.err()
 }

@@ -1,5 +1,6 @@
-//! What is asked of nodes for the sake of a stream: first of the node that the stream is of, and where it does not answer at once, of all
-//! others that may serve beside it. What is asked by a root is the same wherever it is known.
+//! What is asked of nodes for the sake of a stream: first of the node that the stream is of, and
+//! where it does not answer at once, of all others that may serve beside it. What is asked by a
+//! root is the same wherever it is known.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +28,8 @@ use crate::{
 const THINKING: Duration = Duration::from_secs(2);
 /// How long the stream's node is asked alone, at most; of short slots a part.
 const ALONE: Duration = Duration::from_millis(250);
-/// How often a header that was just announced is asked for, and the pause between: not every node serves at once what it tells.
+/// How often a header that was just announced is asked for, and the pause between: not every node
+/// serves at once what it tells.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest answer that is read, in bytes.
@@ -37,7 +39,8 @@ const MAX_ANSWER: usize = 1 << 20;
 pub(super) struct Asked {
     /// `None` if there is no answer to be had.
     pub(super) answer: Option<Answer>,
-    /// Another node gave it: waits for the stream's own a little longer, and holds its silence against it.
+    /// Another node gave it: waits for the stream's own a little longer, and holds its silence
+    /// against it.
     pub(super) wait: Option<BoxFuture<'static, ()>>,
 }
 

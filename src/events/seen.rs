@@ -1,7 +1,8 @@
 //! What has passed lately, by hash, so that it passes once.
 //!
-//! Kinds of nodes write the same event in their own ways. So what counts is what the JSON says: neither the order of its keys, nor its
-//! white space, nor the case of hexadecimal digits. It is hashed as it is read; no tree is built.
+//! Kinds of nodes write the same event in their own ways. So what counts is what the JSON says:
+//! neither the order of its keys, nor its white space, nor the case of hexadecimal digits. It is
+//! hashed as it is read; no tree is built.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -51,7 +52,8 @@ fn hash(what: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Reads any JSON value into a hash of what it says. The numbers in front keep kinds of values apart.
+/// Reads any JSON value into a hash of what it says. The numbers in front keep kinds of values
+/// apart.
 struct Meaning;
 
 impl<'de> DeserializeSeed<'de> for Meaning {

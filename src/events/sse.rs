@@ -1,11 +1,12 @@
 //! Server-sent events as bytes: cuts a stream into its events. Pure.
 //!
-//! An event keeps the bytes in which it came, so that what passes through is not rewritten. Comments are left out: they are the
-//! node's keep-alives, and clients get ours.
+//! An event keeps the bytes in which it came, so that what passes through is not rewritten.
+//! Comments are left out: they are the node's keep-alives, and clients get ours.
 
 use bytes::{Bytes, BytesMut};
 
-/// The longest event accepted, in bytes: an attester slashing may name every validator of a slot twice.
+/// The longest event accepted, in bytes: an attester slashing may name every validator of a slot
+/// twice.
 pub const MAX_EVENT: usize = 8 << 20;
 
 /// One event.

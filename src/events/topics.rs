@@ -8,7 +8,8 @@ pub type Names = BTreeSet<String>;
 /// The topics that the proxy reads itself, and so always has: they tell the chain.
 pub const CHAIN: [&str; 4] = ["block", "chain_reorg", "finalized_checkpoint", "head"];
 
-/// All topics of the beacon API, past and present: the labels of metrics. What is not here counts as `other`, and passes through.
+/// All topics of the beacon API, past and present: the labels of metrics. What is not here counts
+/// as `other`, and passes through.
 const KNOWN: [&str; 27] = [
     "attestation",
     "attester_slashing",

@@ -1,12 +1,20 @@
 //! The clock rule: consensus nodes are late by the time of day too, since every slot has its time.
 //!
-//! The rule, in one place. `near` is the lag limit in slots; a node is *late* when it is more than `near` + 2 slots away from where
-//! the clock says that the chain is: ours, or its own, by which it tells its `sync_distance`. A late node lags when another one, whose
-//! head is believed, is beyond the limit ahead of it and not late by the same clock, and the node was asked since that one got there.
+//! The rule, in one place. `near` is the lag limit in slots; a node is *late* when it is more than
+//! `near` + 2 slots away from where the clock says that the chain is: ours, or its own, by which it
+//! tells its `sync_distance`. A late node lags when another one, whose head is believed, is beyond
+//! the limit ahead of it and not late by the same clock, and the node was asked since that one got
+//! there.
 //!
-//! So when all are late nobody lags for it: slots were missed, the chain stands still, or a clock is wrong. It tells a node that
-//! is behind at once, and in a majority too, where the head rule has to see the chain move. It does not overrule that rule: a head
-//! that is not believed stays so, though the clock would bear it out.
+//! So when all are late nobody lags for it: slots were missed, the chain stands still, or a clock
+//! is wrong. It tells a node that is behind at once, and in a majority too, where the head rule has
+//! to see the chain move. It does not overrule that rule: a head that is not believed stays so,
+//! though the clock would bear it out.
+//!
+//! A node is *early* when it is as far ahead of our clock as a late one is behind it. Its head is
+//! not believed when as many others at least, asked since it got there, are neither early nor late,
+//! by our clock and by their own: then the clock of the early node is wrong, or it lies. Where most
+//! are early, our own clock may be wrong, and nobody is judged by it.
 
 use tokio::time::Instant;
 
@@ -26,6 +34,23 @@ pub struct Place {
     pub sync_distance: u64,
     /// Whether the head rule believes it.
     pub credible: bool,
+    /// Whether it was suspect before.
+    pub suspect: bool,
+}
+
+/// Which of `places` are early and not believed for it. `clock` is the slot of the wall clock.
+pub fn early(places: &[Place], near: u64, clock: Option<u64>) -> Vec<bool> {
+    let Some(clock) = clock else { return vec![false; places.len()] };
+    let is_early = |place: &Place| is_late(place.slot.saturating_sub(clock), near);
+    let count = places.iter().filter(|place| is_early(place)).count();
+    // A node that goes on ahead of the clock stays what it is until the others are asked again.
+    let moved = places.iter().filter(|place| is_early(place) && !place.suspect).map(|place| place.moved).max();
+    let is_on_time = |place: &&Place| {
+        let is_near = !is_early(place) && !is_late(clock.saturating_sub(place.slot), near);
+        is_near && !is_late(place.sync_distance, near) && moved.is_none_or(|moved| place.heard > moved)
+    };
+    let counts = places.iter().filter(is_on_time).count() >= count;
+    places.iter().map(|place| counts && is_early(place)).collect()
 }
 
 /// Whether a node that is `distance` slots behind a clock is late.
@@ -33,8 +58,8 @@ pub fn is_late(distance: u64, near: u64) -> bool {
     distance > near.saturating_add(GRACE)
 }
 
-/// For each of `places`, by how many slots it lags behind the best by the clock; `None` if it does not, beyond the limit. `clock` is the
-/// slot of the wall clock.
+/// For each of `places`, by how many slots it lags behind the best by the clock; `None` if it does
+/// not, beyond the limit. `clock` is the slot of the wall clock.
 pub fn late(places: &[Place], near: u64, clock: Option<u64>) -> Vec<Option<u64>> {
     let best = places.iter().filter(|place| place.credible).max_by_key(|place| place.slot);
     let lag = |place: &Place| {
@@ -61,7 +86,14 @@ mod tests {
     fn judged(clock: Option<u64>, nodes: &[(u64, u64)]) -> Vec<Option<u64>> {
         let moved = Instant::now();
         let heard = moved + Duration::from_secs(1);
-        let place = |&(slot, sync_distance): &(u64, u64)| Place { slot, heard, moved, sync_distance, credible: true };
+        let place = |&(slot, sync_distance): &(u64, u64)| Place {
+            slot,
+            heard,
+            moved,
+            sync_distance,
+            credible: true,
+            suspect: false,
+        };
         late(&nodes.iter().map(place).collect::<Vec<_>>(), NEAR, clock)
     }
 
@@ -88,6 +120,42 @@ mod tests {
     }
 
     #[test]
+    fn a_node_ahead_of_the_clock_is_not_believed_beside_one_on_time() {
+        for (clock, nodes, unbelieved) in [
+            (Some(100), vec![(106, 0), (100, 0)], vec![true, false]),
+            (Some(100), vec![(105, 0), (100, 0)], vec![false, false]),
+            (Some(100), vec![(99, 0), (130, 0), (98, 0)], vec![false, true, false]),
+            // Our clock may be wrong.
+            (Some(100), vec![(130, 0), (129, 0)], vec![false, false]),
+            (Some(100), vec![(130, 0), (129, 0), (100, 0)], vec![false, false, false]),
+            (Some(100), vec![(130, 0)], vec![false]),
+            (None, vec![(130, 0), (100, 0)], vec![false, false]),
+            // The other is late, by our clock or by its own.
+            (Some(100), vec![(130, 0), (94, 0)], vec![false, false]),
+            (Some(100), vec![(130, 0), (100, 30)], vec![false, false]),
+        ] {
+            let moved = Instant::now();
+            let heard = moved + Duration::from_secs(1);
+            let places = |heard, suspect| {
+                let place = move |&(slot, sync_distance): &(u64, u64)| Place {
+                    slot,
+                    heard,
+                    moved,
+                    sync_distance,
+                    credible: true,
+                    suspect,
+                };
+                nodes.iter().map(place).collect::<Vec<_>>()
+            };
+            let judged = |heard, suspect| early(&places(heard, suspect), NEAR, clock);
+            assert_eq!(judged(heard, false), unbelieved, "{clock:?} {nodes:?}");
+            // No other node was asked since.
+            assert_eq!(judged(moved, false), vec![false; nodes.len()], "{clock:?} {nodes:?}");
+            assert_eq!(judged(moved, true), unbelieved, "{clock:?} {nodes:?}");
+        }
+    }
+
+    #[test]
     fn a_head_that_is_not_believed_makes_nobody_late() {
         let now = Instant::now();
         let place = |slot, credible| Place {
@@ -96,6 +164,7 @@ mod tests {
             moved: now - Duration::from_secs(1),
             sync_distance: 0,
             credible,
+            suspect: false,
         };
         let clock = Some(100);
         assert_eq!(late(&[place(90, true), place(100, true)], NEAR, clock), [Some(10), None]);
@@ -106,8 +175,8 @@ mod tests {
     fn the_first_to_see_a_block_after_missed_slots_makes_nobody_late_who_was_not_asked_since() {
         let now = Instant::now();
         let before = now - Duration::from_secs(1);
-        let first = Place { slot: 100, heard: now, moved: now, sync_distance: 0, credible: true };
-        let other = |heard| Place { slot: 90, heard, moved: before, sync_distance: 0, credible: true };
+        let first = Place { slot: 100, heard: now, moved: now, sync_distance: 0, credible: true, suspect: false };
+        let other = |heard| Place { slot: 90, heard, moved: before, sync_distance: 0, credible: true, suspect: false };
         assert_eq!(late(&[first, other(before)], NEAR, Some(100)), [None, None]);
         assert_eq!(late(&[first, other(now + Duration::from_millis(1))], NEAR, Some(100)), [None, Some(10)]);
     }

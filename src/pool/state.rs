@@ -299,8 +299,15 @@ impl PoolState {
             }
             Some(_) => None,
         };
-        let reports: Vec<Report> =
+        let mut reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
+        let places = self.places(&reports, |_| true);
+        let early = clock::early(&places, self.memory.near(self.limit), self.clock(unix));
+        for (report, _) in reports.iter().zip(&early).filter(|(_, early)| **early) {
+            verdicts[report.node].get_or_insert(Verdict::Suspect);
+        }
+        let mut early = early.into_iter();
+        reports.retain(|_| early.next() != Some(true));
         let by_clock = chain.is_some_and(|chain| chain.beacon.is_some());
         if let Some(time) = chain.and_then(|chain| chain.block_time()) {
             self.memory.know_slot(time, by_clock);
@@ -311,7 +318,12 @@ impl PoolState {
         if judgement.head.is_some() {
             self.head = judgement.head;
         }
-        let by_the_clock = self.by_the_clock(&reports, &judgement.standings, unix);
+        let places = self.places(&reports, |place| judgement.standings[place] == Standing::Fit);
+        let by_the_clock = match self.clock(unix) {
+            // Execution nodes have no slots.
+            None if !by_clock => vec![None; reports.len()],
+            clock => clock::late(&places, self.near, clock),
+        };
         let alone = self.known.len() == 1;
         for ((report, standing), late) in reports.iter().zip(judgement.standings).zip(by_the_clock) {
             verdicts[report.node].get_or_insert(match standing {
@@ -339,21 +351,22 @@ impl PoolState {
         }
     }
 
-    /// By how many slots each node lags by the clock, beyond the limit. Execution nodes have no
-    /// slots.
-    fn by_the_clock(&self, reports: &[Report], standings: &[Standing], unix: u64) -> Vec<Option<u64>> {
-        let Some(beacon) = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref()) else {
-            return vec![None; reports.len()];
-        };
-        let place = |(report, standing): (&Report, &Standing)| clock::Place {
+    /// The slot of the wall clock.
+    fn clock(&self, unix: u64) -> Option<u64> {
+        self.chain.as_ref()?.beacon.as_ref()?.slot_at(unix)
+    }
+
+    /// Where the nodes of these reports are, and whether each is credible.
+    fn places(&self, reports: &[Report], credible: impl Fn(usize) -> bool) -> Vec<clock::Place> {
+        let place = |(place, report): (usize, &Report)| clock::Place {
             slot: report.number,
             heard: report.heard,
             moved: report.moved,
             sync_distance: self.known[report.node].condition.sync_distance,
-            credible: *standing == Standing::Fit,
+            credible: credible(place),
+            suspect: self.known[report.node].verdict == Verdict::Suspect,
         };
-        let places: Vec<_> = reports.iter().zip(standings).map(place).collect();
-        clock::late(&places, self.near, beacon.slot_at(unix))
+        reports.iter().enumerate().map(place).collect()
     }
 
     /// The chain that most of the nodes that are in serve, of those that the operator wants: what

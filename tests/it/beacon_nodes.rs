@@ -8,6 +8,7 @@ mod own;
 mod passing;
 mod publishing;
 mod publishing_beside;
+mod publishing_lists;
 mod reading;
 mod reloading;
 mod streaming;

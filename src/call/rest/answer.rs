@@ -1,4 +1,5 @@
-//! A consensus node's answer to one request: its head, the beginning of its body that was waited for, and the rest that is not.
+//! A consensus node's answer to one request: its head, the beginning of its body that was waited
+//! for, and the rest that is not.
 
 mod words;
 
@@ -29,15 +30,17 @@ use crate::{
     pool::Pool,
 };
 
-/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
-/// of it is made good by another.
+/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that
+/// the loss of the node in the middle of it is made good by another.
 const HELD_BACK: u64 = 256 * 1024;
-/// Up to this many bytes an answer is taken whole of which half is of no use: a block with all its blobs, written in JSON.
+/// Up to this many bytes an answer is taken whole of which half is of no use: a block with all its
+/// blobs, written in JSON.
 const HELD_WHOLE: u64 = 8 << 20;
 /// How long that is tried for an answer that does not say how long it is: it may be a long one.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Of nodes that have secrets, the words of an error are searched for them, up to this many bytes; longer ones are withheld.
+/// Of nodes that have secrets, the words of an error are searched for them, up to this many bytes;
+/// longer ones are withheld.
 const SEARCHED: u64 = 64 * 1024;
 /// How long such words may take; another node may have a better answer.
 const SEARCH: Duration = Duration::from_secs(2);
@@ -153,8 +156,8 @@ impl Answer {
         true
     }
 
-    /// Takes what the configuration keeps secret out of an error: gateways like to repeat the URL they were asked for, and a key may
-    /// be in it.
+    /// Takes what the configuration keeps secret out of an error: gateways like to repeat the URL
+    /// they were asked for, and a key may be in it.
     async fn conceal(&mut self) -> Result<(), Broken> {
         let mut whole = BytesMut::new();
         let is_too_long = |length: u64| length > SEARCHED;
@@ -210,20 +213,26 @@ impl Answer {
         self.length
     }
 
-    /// Whether it is in the API's own form, and so speaks of the request rather than of what stands before the node.
+    /// Whether it is in the API's own form, and so speaks of the request rather than of what stands
+    /// before the node.
     pub(super) fn is_json(&self) -> bool {
         self.is_json
     }
 
-    /// Whether it is an error in which a node speaks of the messages that it was given: in the API's own form, with a status of
-    /// theirs or of the node's own failure. What stands before nodes speaks of other things, and so do statuses that have one meaning.
+    /// Whether it is an error in which a node speaks of the messages that it was given: in the
+    /// API's own form, with a status of theirs or of the node's own failure. What stands before
+    /// nodes speaks of other things, and so do statuses that have one meaning.
     pub(super) fn speaks_of_messages(&self) -> bool {
         self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
     }
 
-    /// Whether it is a page, as gateways show.
-    pub(super) fn is_html(&self) -> bool {
-        is_of_kind(&self.headers, b"text/html")
+    /// Whether it is in another form than the API has: a page or plain words, as gateways show. An
+    /// answer without a body, or without a kind, has the API's form.
+    pub(super) fn is_foreign(&self) -> bool {
+        const OURS: [&[u8]; 4] =
+            [b"application/json", b"application/problem+json", b"application/octet-stream", b"text/event-stream"];
+        let is_ours = || OURS.iter().any(|kind| is_of_kind(&self.headers, kind));
+        self.length != Some(0) && self.headers.contains_key(header::CONTENT_TYPE) && !is_ours()
     }
 
     fn is_event_stream(&self) -> bool {

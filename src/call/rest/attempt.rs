@@ -34,8 +34,8 @@ use crate::{
     },
 };
 
-/// How long the head of an answer may take where the work may be long: nodes have worked on states for nine minutes. One that is not alive is found out sooner,
-/// by its silence to probes.
+/// How long the head of an answer may take where the work may be long: nodes have worked on states
+/// for nine minutes. One that is not alive is found out sooner, by its silence to probes.
 const HEAD: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take nothing of a body that it is sent.
 const IDLE: Duration = Duration::from_secs(30);
@@ -63,14 +63,16 @@ pub struct Request {
 pub(super) enum Sent {
     /// An answer for the client.
     Answered(Answer),
-    /// An answer that speaks of the node: another may have a better one, and the node may be to blame then. The request had no
-    /// effect.
+    /// An answer that speaks of the node: another may have a better one, and the node may be to
+    /// blame then. The request had no effect.
     OfTheNode(Answer, Option<Trouble>),
-    /// The node refused the request for quota or place, and may have said for how long. The request had no effect.
+    /// The node refused the request for quota or place, and may have said for how long. The request
+    /// had no effect.
     Refused(Answer, Option<Duration>),
     /// No byte of the request left; with evidence against the node, if it is any.
     Nothing(Option<Trouble>),
-    /// The request may have arrived, and no answer came; with evidence against the node, if it is any.
+    /// The request may have arrived, and no answer came; with evidence against the node, if it is
+    /// any.
     Lost(Option<Trouble>),
     /// It was not answered in time.
     Late(Trouble),
@@ -80,7 +82,8 @@ pub(super) enum Sent {
 
 /// Sends `request` to one node of `pool`, and notes what that shows of the node.
 ///
-/// A request whose work is not long, and that may go to another node, must be answered within `patience`.
+/// A request whose work is not long, and that may go to another node, must be answered within
+/// `patience`.
 pub(super) async fn attempt(
     pool: &Arc<Pool>,
     index: usize,
@@ -203,11 +206,13 @@ async fn ask(
         caller: request.caller.as_ref(),
     };
     let asked = upstream.request(head, body, timeouts, progress);
-    // A body that is streamed takes the time that the client takes to send it; what the node takes is bounded by `timeouts`.
+    // A body that is streamed takes the time that the client takes to send it; what the node takes
+    // is bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
-/// Whether a status says that the node does not have what another may: it has pruned it, never had it, or does not offer the route.
+/// Whether a status says that the node does not have what another may: it has pruned it, never had
+/// it, or does not offer the route.
 fn lacks(request: &Request, status: u16, head: u64) -> bool {
     let route = &request.route;
     if route.class != Class::Read {
@@ -217,7 +222,8 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
         405 => true,
         404 | 410 => match Subject::of(request.target.path(), 1) {
             Some(Subject { kept: Kept::Blobs | Kept::States, .. }) => true,
-            // That a slot of late has no block is for the client to judge: it may have asked too soon, or too late.
+            // That a slot of late has no block is for the client to judge: it may have asked too
+            // soon, or too late.
             Some(subject @ Subject { kept: Kept::Blocks, id, .. }) => id.starts_with("0x") || subject.is_old(head, OLD),
             None => {
                 let path = request.target.path();
@@ -248,16 +254,19 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     let of_the_node = match request.route.class {
         // Refused for who we are: unless the client said who it is, another node may know us.
         Class::Read | Class::Everywhere => match status {
+            // A gateway's page is no node's answer, whatever status it has.
+            200..=299 => answer.is_foreign(),
             // It points elsewhere, with its own idea of where it is; a client knows only us.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
             408 | 500.. => true,
             _ => lacks(request, status, head),
         },
-        // The same may be given to another node, whatever this one or what stands before it did. What a node says of the
-        // message itself is final, and so is what has a client write it in another form.
+        // The same may be given to another node, whatever this one or what stands before it did.
+        // What a node says of the message itself is final, and so is what has a client write it in
+        // another form.
         Class::Publish => match status {
-            200..=299 => answer.is_html(),
+            200..=299 => answer.is_foreign(),
             406 | 415 => false,
             400 | 409 | 422 => !answer.is_json(),
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
@@ -268,7 +277,8 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     if !of_the_node {
         return Sent::Answered(answer);
     }
-    // In the API's own form it is the node that speaks, of this request; otherwise what stands before it, or a node that is not well.
+    // In the API's own form it is the node that speaks, of this request; otherwise what stands
+    // before it, or a node that is not well.
     let trouble = (status >= 500).then(|| Trouble {
         fault: if answer.is_json() { Fault::Erring } else { Fault::Failing },
         text: format!("a request was answered with HTTP status {status}, which another node could answer"),

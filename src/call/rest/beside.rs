@@ -1,5 +1,5 @@
-//! Attempts at several nodes at once, for what a validator waits for: one node after the other is asked, none is given up before another
-//! has answered, and the first good answer wins.
+//! Attempts at several nodes at once, for what a validator waits for: one node after the other is
+//! asked, none is given up before another has answered, and the first good answer wins.
 
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use crate::pool::health::{Fault, Trouble};
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Course<'_> {
-    /// Asks `first`, and each time that `patience` has passed without an answer another usable node beside those that were asked.
-    /// Returns the first good answer and its node; if there is none, what came of the last of them.
+    /// Asks `first`, and each time that `patience` has passed without an answer another usable node
+    /// beside those that were asked. Returns the first good answer and its node; if there is none,
+    /// what came of the last of them.
     pub(super) async fn race(&mut self, first: usize, body: &Whole, patience: Duration) -> (usize, Sent) {
         let (rest, request) = (self.rest, self.request);
         let one = |node: usize| {

@@ -1,5 +1,6 @@
-//! Whether an answer has all the blobs that were asked for: nodes that have pruned some, or keep only a part of the columns, answer 200
-//! with fewer, or with none. How many there are is in the block.
+//! Whether an answer has all the blobs that were asked for: nodes that have pruned some, or keep
+//! only a part of the columns, answer 200 with fewer, or with none. How many there are is in the
+//! block.
 
 use std::time::Duration;
 
@@ -49,14 +50,15 @@ impl Blobs {
 }
 
 impl Rest {
-    /// Whether these are fewer than the block commits to and the client asked for, by the word of `node`, whose answer they are. What
-    /// cannot be told counts as complete.
+    /// Whether these are fewer than the block commits to and the client asked for, by the word of
+    /// `node`, whose answer they are. What cannot be told counts as complete.
     pub(super) async fn is_partial(&self, node: usize, request: &Request, blobs: Blobs) -> bool {
         let committed = self.commitments(node, &blobs.id, request).await.unwrap_or(0);
         blobs.there < blobs.wanted.unwrap_or(committed).min(committed)
     }
 
-    /// How many blobs the block commits to, by the node's own word, asked for as the client of `request`.
+    /// How many blobs the block commits to, by the node's own word, asked for as the client of
+    /// `request`.
     async fn commitments(&self, node: usize, id: &str, request: &Request) -> Option<usize> {
         #[derive(Deserialize)]
         struct Answer {

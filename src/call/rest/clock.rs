@@ -1,7 +1,8 @@
 //! How long each kind of request may take before something else is tried.
 //!
-//! What a validator waits for has its time in the slot: when a part of it has passed, another node is asked beside the first. What a node may
-//! have to compute for minutes has no limit but the node's own life. Everything else has the time of an attempt.
+//! What a validator waits for has its time in the slot: when a part of it has passed, another node
+//! is asked beside the first. What a node may have to compute for minutes has no limit but the
+//! node's own life. Everything else has the time of an attempt.
 
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use crate::domain::rest::Class;
 /// Which clock a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates have a third of a slot each until they
-    /// are too late, so some of that is left to the other node. That is also more than the two seconds in which a node is found out that
-    /// is silent altogether, where slots take twelve.
+    /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates
+    /// have a third of a slot each until they are too late, so some of that is left to the other
+    /// node. That is also more than the two seconds in which a node is found out that is silent
+    /// altogether, where slots take twelve.
     Due,
     /// A third of a slot; then the same.
     Soon,
@@ -27,7 +29,8 @@ impl Clock {
     pub(super) fn of(request: &Request) -> Self {
         let route = &request.route;
         if route.class != Class::Read {
-            // What cannot be tried elsewhere may take all the time there is: giving up would only lose the answer.
+            // What cannot be tried elsewhere may take all the time there is: giving up would only
+            // lose the answer.
             return if route.is_repeatable() { Self::Usual } else { Self::Long };
         }
         let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
@@ -43,7 +46,8 @@ impl Clock {
     }
 }
 
-/// Whether half of an answer is of no use, so that it is waited for whole: what is signed, and blocks and blobs.
+/// Whether half of an answer is of no use, so that it is waited for whole: what is signed, and
+/// blocks and blobs.
 pub(super) fn is_wanted_whole(request: &Request) -> bool {
     request.route.class == Class::Read && matches!(request.route.group, "validator" | "blocks" | "blobs")
 }

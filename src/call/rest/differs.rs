@@ -1,5 +1,6 @@
-//! What differs between nodes: one has pruned what another keeps, or does not offer it. All are asked before the client hears that it is
-//! not there, and those that are thought to lack it come last.
+//! What differs between nodes: one has pruned what another keeps, or does not offer it. All are
+//! asked before the client hears that it is not there, and those that are thought to lack it come
+//! last.
 
 use std::cmp::Reverse;
 
@@ -31,7 +32,8 @@ impl Rest {
         (0..self.pool.nodes.len()).filter(|&node| self.pool.nodes[node].bounds.is_beyond(kept, slot)).collect()
     }
 
-    /// Whether requests are spread, and all nodes that are well say the same to this one: it may go to any.
+    /// Whether requests are spread, and all nodes that are well say the same to this one: it may go
+    /// to any.
     pub(super) fn is_settled(&self, request: &Request) -> bool {
         if self.settings.policy != Policy::Spread || request.route.class != Class::Read {
             return false;
@@ -55,7 +57,8 @@ impl Course<'_> {
     /// The node does not have it, and said so with this.
     pub(super) fn lacks(&mut self, node: usize, answer: Answer) {
         self.lacking.push(node);
-        // The most of it is better than a word that it is not there, and that is better than an error.
+        // The most of it is better than a word that it is not there, and that is better than an
+        // error.
         let worth = |answer: &Answer| match answer.status {
             200..=299 => (0, Reverse(answer.length())),
             status => (status / 100, Reverse(None)),

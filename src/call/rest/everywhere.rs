@@ -1,7 +1,8 @@
-//! What every node must be told: subscriptions to subnets, fee recipients, registrations, preferences. It goes to all nodes that
-//! answer, however they are judged just then, since any of them may propose next. The client has the first good answer of a usable
-//! one, or after a quarter of a slot the best that there is; the others are told to the end all the same, and those that are away
-//! when they return ([`kept`](super::kept)).
+//! What every node must be told: subscriptions to subnets, fee recipients, registrations,
+//! preferences. It goes to all nodes that answer, however they are judged just then, since any of
+//! them may propose next. The client has the first good answer of a usable one, or after a quarter
+//! of a slot the best that there is; the others are told to the end all the same, and those that
+//! are away when they return ([`kept`](super::kept)).
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,8 @@ use crate::domain::refusal::Refusal;
 pub(super) const TELLING: Duration = Duration::from_secs(30);
 
 impl Rest {
-    /// Tells all nodes that answer. `None` when it has to take the way of other requests: no node answers, or none answered.
+    /// Tells all nodes that answer. `None` when it has to take the way of other requests: no node
+    /// answers, or none answered.
     pub(super) async fn everywhere(&self, request: &Request, body: &Whole) -> Result<Option<Answer>, Failure> {
         let (nodes, usable) = {
             let snapshot = self.pool.snapshot();
@@ -61,7 +63,8 @@ impl Rest {
         }
         let late = Instant::now() + self.pool.slot() / 4;
         let mut left = usable.clone();
-        // Of a node that is not usable: a good answer, another, and of usable ones what speaks of the request, or of the node.
+        // Of a node that is not usable: a good answer, another, and of usable ones what speaks of
+        // the request, or of the node.
         let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);
         loop {
             let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some();

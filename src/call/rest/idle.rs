@@ -26,7 +26,8 @@ impl Idle {
         Self { pace: Pace::new(LONGEST, rate), waits: None }
     }
 
-    /// Passes on what polling the stream came to, which has so many bytes; `None` when it has been too slow.
+    /// Passes on what polling the stream came to, which has so many bytes; `None` when it has been
+    /// too slow.
     pub(super) fn watch<T>(
         &mut self,
         context: &mut Context<'_>,

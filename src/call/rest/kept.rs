@@ -1,8 +1,9 @@
-//! What all nodes were told in this epoch and the one before, for the nodes that were away then: a node forgets it when it restarts,
-//! and may propose a minute later.
+//! What all nodes were told in this epoch and the one before, for the nodes that were away then: a
+//! node forgets it when it restarts, and may propose a minute later.
 //!
-//! It is told again in the order in which it came, so what was told later counts. The same told twice is kept once, and what a later
-//! body says of the same validators replaces the earlier one. Where there is too much, the client that has most of it makes room.
+//! It is told again in the order in which it came, so what was told later counts. The same told
+//! twice is kept once, and what a later body says of the same validators replaces the earlier one.
+//! Where there is too much, the client that has most of it makes room.
 
 mod about;
 
@@ -29,12 +30,14 @@ const MOST: usize = 32 << 20;
 const MOST_BODIES: usize = 4096;
 /// What one takes beside its bytes.
 const EACH: usize = 512;
-/// The kinds of what is told. When there is too much of it all, the kind goes that there is most of, so that many registrations leave
-/// the fee recipients; and of that kind what came from the client that has most of it, so that nobody drives out the others.
+/// The kinds of what is told. When there is too much of it all, the kind goes that there is most
+/// of, so that many registrations leave the fee recipients; and of that kind what came from the
+/// client that has most of it, so that nobody drives out the others.
 const KINDS: [&str; 4] =
     ["prepare_beacon_proposer", "register_validator", "proposer_preferences", "beacon_committee_subscriptions"];
 
-/// Headers that say what a body means, or who says it. The others differ from one request to the next.
+/// Headers that say what a body means, or who says it. The others differ from one request to the
+/// next.
 const MEANING: [&str; 4] = ["content-type", "content-encoding", "eth-consensus-version", "authorization"];
 
 /// What is kept.
@@ -119,8 +122,8 @@ impl Kept {
         Self { state: Mutex::new(state), bell: Notify::new(), most }
     }
 
-    /// Keeps what all nodes are told now, for twice an `epoch`; the others make room for it. Returns its number. `nodes` are being
-    /// told.
+    /// Keeps what all nodes are told now, for twice an `epoch`; the others make room for it.
+    /// Returns its number. `nodes` are being told.
     pub(super) fn keep(&self, request: &Arc<Request>, body: &Whole, nodes: &[usize], epoch: Duration) -> u64 {
         let about = About::of(request, body.bytes());
         let mut state = self.state();
@@ -196,7 +199,8 @@ impl Kept {
         !is_left_alone && state.told.iter().any(|told| told.nodes[node].is_due(state.lives[node]))
     }
 
-    /// The first thing that the node does not know yet, of those after number `after`. It is being told from now on.
+    /// The first thing that the node does not know yet, of those after number `after`. It is being
+    /// told from now on.
     pub(super) fn next(&self, node: usize, after: u64, epoch: Duration) -> Option<Due> {
         let mut state = self.state();
         state.forget(epoch);
@@ -305,7 +309,8 @@ impl State {
         {}
     }
 
-    /// Removes the oldest of the client that has most, of the kind that there is most of, by this measure; `false` if there is none.
+    /// Removes the oldest of the client that has most, of the kind that there is most of, by this
+    /// measure; `false` if there is none.
     fn thin(&mut self, measure: fn(&Told) -> usize) -> bool {
         let mut sums = [0; KINDS.len() + 1];
         self.told.iter().for_each(|told| sums[told.kind()] += measure(told));

@@ -1,15 +1,16 @@
-//! What is signed is given to nodes until one has taken it. The same bytes say the same whoever passes them on, so they go to a
-//! second node as soon as the first may not have them, or takes its time, and go on at the first meanwhile; also when the client has
-//! its answer, or has left.
+//! What is signed is given to nodes until one has taken it. The same bytes say the same whoever
+//! passes them on, so they go to a second node as soon as the first may not have them, or takes its
+//! time, and go on at the first meanwhile; also when the client has its answer, or has left.
 
 mod heard;
+mod outcome;
+mod part;
 
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::header;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,7 +18,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use self::heard::Heard;
+use self::{
+    heard::Heard,
+    outcome::{Next, Outcome},
+    part::Part,
+};
 use super::{
     Course, Failure, Request, Rest, Sent, Stop,
     answer::Answer,
@@ -27,11 +32,7 @@ use super::{
 use crate::{
     call::{choice::Choice, hold::First},
     config::PublishTo,
-    domain::{
-        backoff::Backoff,
-        publication::{Problem, Said},
-        refusal::Refusal,
-    },
+    domain::{backoff::Backoff, refusal::Refusal},
     pool::{
         Scout,
         health::{Fault, Trouble},
@@ -39,16 +40,9 @@ use crate::{
     },
 };
 
-/// How long one node may work on it. By then the slot that it is for has gone by, unless it is for no slot.
+/// How long one node may work on it. By then the slot that it is for has gone by, unless it is for
+/// no slot.
 const TAKING: Duration = Duration::from_secs(60);
-
-/// What came of giving it to one node.
-struct Outcome {
-    node: usize,
-    sent: Sent,
-    /// The words of an answer that is no success.
-    words: Option<Bytes>,
-}
 
 /// A node that has it and has not answered.
 struct Given<'a> {
@@ -61,15 +55,32 @@ struct Given<'a> {
 enum Aim {
     /// Another node is to have it, for this reason; the first for none.
     Another(&'static str),
-    /// Those that have it are waited for. At this moment another node is to have it, unless a node has said its word by then: that
-    /// counts.
+    /// Those that have it are waited for. At this moment another node is to have it, unless a node
+    /// has said its word by then: that counts.
     Wait(Instant),
+}
+
+/// The state that goes along to the nodes that a reload brings.
+struct Carried {
+    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    heard: Heard,
+    /// The names of the nodes that have it and have not answered.
+    left: Vec<Arc<str>>,
+    /// Why another node is to have it; empty if no node had it yet.
+    why: &'static str,
 }
 
 /// How far it has come.
 struct Giving<'a> {
     request: Arc<Request>,
+    /// Also of nodes that a reload has taken away since.
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    /// Why a node was wanted last.
+    why: &'static str,
+    /// The names of nodes that a reload has taken away, and that have it and have not answered.
+    left: Vec<Arc<str>>,
+    /// Whether the reload that replaces these nodes has been noticed.
+    is_replaced: bool,
     running: Vec<Given<'a>>,
     heard: Heard,
     /// Nodes that do not know the block which it names, and have not reached the head that clients
@@ -89,15 +100,9 @@ struct Giving<'a> {
 }
 
 impl Rest {
-    /// Gives what the client has signed to the network, in a task that goes on when the client leaves: clients wait no longer than
-    /// it takes to know that a node hangs.
-    pub(super) async fn publish(
-        self: &Arc<Self>,
-        request: &Request,
-        body: Whole,
-        held_since: Instant,
-        first: First,
-    ) -> Result<Answer, Stop> {
+    /// Gives what the client has signed to the network, in a task that goes on when the client
+    /// leaves: clients wait no longer than it takes to know that a node hangs.
+    pub(super) async fn publish(self: &Arc<Self>, request: &Request, body: Whole) -> Result<Answer, Failure> {
         let (told, answer) = oneshot::channel();
         {
             let mut background = self.background();
@@ -109,13 +114,32 @@ impl Rest {
             // What a node says has to be understood.
             request.headers.remove(header::ACCEPT_ENCODING);
             background.spawn(async move {
-                let outcome = Course::new(&rest, &request, Some(held_since), first).publish(&body).await;
+                let outcome = rest.give_out(&request, &body).await;
                 // The client may have left.
                 let _ = told.send(outcome);
             });
         }
         // It is ended early only with the network itself.
-        answer.await.unwrap_or_else(|_| Err(Failure::Refused(Refusal::OutcomeUnknown).into()))
+        answer.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown.into()))
+    }
+
+    /// Gives it to these nodes, and when they have all failed it to those that reloads have put in
+    /// their place.
+    async fn give_out(self: &Arc<Self>, request: &Request, body: &Whole) -> Result<Answer, Failure> {
+        // This one lives on meanwhile: the task is of its set.
+        let (mut rest, mut first, mut carried) = (self.clone(), First::default(), None);
+        let since = Instant::now();
+        loop {
+            let mut course = Course::new(&rest, request, Some(since), first);
+            let mut giving = Giving::new(&mut course, carried);
+            let (next, turn) = match course.publish(&mut giving, body).await {
+                Ok(answer) => return Ok(answer),
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Moved(next, turn)) => (next, turn),
+            };
+            carried = Some(giving.carry(&course));
+            (rest, first) = (next, turn);
+        }
     }
 
     /// What goes on without a client, but for what has ended.
@@ -128,22 +152,21 @@ impl Rest {
 
 impl<'a> Course<'a> {
     /// Gives what the client has signed to the network.
-    async fn publish(&mut self, body: &Whole) -> Result<Answer, Stop> {
+    async fn publish(&mut self, giving: &mut Giving<'a>, body: &Whole) -> Result<Answer, Stop> {
         let rest = self.rest;
         let mut changes = rest.pool.subscribe();
-        let mut giving = Giving::new(self);
-        let mut aim = Aim::Another("");
+        let mut aim = Aim::Another(giving.why);
         loop {
             let until = match aim {
                 Aim::Another(why) => {
-                    aim = self.give_to_another(&mut giving, body, why).await?;
+                    aim = self.give_to_another(giving, body, why).await?;
                     continue;
                 }
                 Aim::Wait(until) => until,
             };
             let is_open = !giving.heard.has_word();
             if !giving.is_under_way() && (!is_open || giving.behind.is_empty()) {
-                return giving.heard.end(self, false);
+                return std::mem::take(&mut giving.heard).end(self, false);
             }
             // All arms are cancel-safe.
             let outcome = tokio::select! {
@@ -151,7 +174,7 @@ impl<'a> Course<'a> {
                 Some(outcome) = giving.outcomes.1.recv() => outcome,
                 next = rest.catches_up(&mut giving.behind), if is_open && !giving.behind.is_empty() => {
                     if let Some(node) = next
-                        && self.give(&mut giving, body, (node, None), "unknown_block")
+                        && self.give(giving, body, (node, None), "unknown_block")
                     {
                         aim = Aim::Wait(Instant::now() + giving.late);
                     }
@@ -165,9 +188,16 @@ impl<'a> Course<'a> {
                 }
                 () = sleep_until(until), if giving.is_under_way() => {
                     if !is_open {
-                        return giving.heard.end(self, true);
+                        return std::mem::take(&mut giving.heard).end(self, true);
                     }
                     aim = Aim::Another("late");
+                    continue;
+                }
+                () = rest.hold.moves(), if is_open && !giving.is_replaced => {
+                    giving.is_replaced = true;
+                    if giving.are_all_late() {
+                        aim = Aim::Another("late");
+                    }
                     continue;
                 }
                 Ok(()) = changes.changed(), if is_open && giving.is_under_way() => {
@@ -183,11 +213,13 @@ impl<'a> Course<'a> {
                 Next::Another(why) if !giving.heard.has_word() => aim = Aim::Another(why),
                 Next::Another(_) => {}
                 Next::End => aim = Aim::Wait(Instant::now() + giving.late),
+                Next::Wait => {}
             }
         }
     }
 
-    /// Gives it to the next node, if there is one. Only whoever has nothing to wait for waits for a node.
+    /// Gives it to the next node, if there is one. Only whoever has nothing to wait for waits for a
+    /// node.
     async fn give_to_another(&mut self, giving: &mut Giving<'a>, body: &Whole, why: &'static str) -> Result<Aim, Stop> {
         for given in &giving.running {
             if !self.tried.contains(&given.node) {
@@ -195,6 +227,7 @@ impl<'a> Course<'a> {
             }
         }
         let (rest, most_lost) = (self.rest, self.rest.pool.nodes.len().max(self.rest.settings.attempts.get() as usize));
+        giving.why = why;
         let mut turn = None;
         let next = if giving.is_under_way() || giving.heard.names_unknown_block() {
             match rest.choose(self.request, &self.tried, self.again) {
@@ -213,6 +246,11 @@ impl<'a> Course<'a> {
         };
         let wait = Aim::Wait(Instant::now() + giving.late);
         let Some((node, scout)) = next else {
+            if giving.heard.lost < most_lost
+                && let Some(next) = rest.hold.successor()
+            {
+                return Err(Stop::Moved(next, First::default()));
+            }
             giving.plan_retry();
             return Ok(wait);
         };
@@ -224,8 +262,8 @@ impl<'a> Course<'a> {
         Ok(if is_doubtful && is_given { Aim::Another("doubtful") } else { wait })
     }
 
-    /// Gives it to this node, and at the first time to all others that are usable if they are to have it too. `false` if there is no
-    /// room for that.
+    /// Gives it to this node, and at the first time to all others that are usable if they are to
+    /// have it too. `false` if there is no room for that.
     fn give(
         &mut self,
         giving: &mut Giving<'a>,
@@ -239,6 +277,8 @@ impl<'a> Course<'a> {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tried.contains(other)).map(|other| (other, None)));
         }
+        // No other node needs the messages that a node has taken, or refused for good.
+        let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
         let mut background = rest.background();
         // Half of the room is for further nodes of what was let in.
         let limit = rest.settings.max_held.get().saturating_mul(2);
@@ -254,7 +294,10 @@ impl<'a> Course<'a> {
             is_given = true;
             giving.busy.retain(|other| *other != node);
             let (pool, request, outcomes) = (rest.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
-            let mut upload = body.upload();
+            let (mut upload, part) = match &part {
+                Some(part) => (body.upload_part(part.bytes.clone()), Some(part.places.clone())),
+                None => (body.upload(), None),
+            };
             background.spawn(async move {
                 let attempt = attempt(&pool, node, &request, &mut upload, TAKING);
                 let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
@@ -264,7 +307,7 @@ impl<'a> Course<'a> {
                     _ => None,
                 };
                 // The client may have its answer already.
-                let _ = outcomes.send(Outcome { node, sent, words }).await;
+                let _ = outcomes.send(Outcome { pool, node, part, sent, words }).await;
             });
             giving.running.push(Given { node, since: Instant::now(), _scout: scout });
         }
@@ -285,14 +328,25 @@ fn silent(limit: Duration) -> Trouble {
 }
 
 impl<'a> Giving<'a> {
-    fn new(course: &Course<'a>) -> Self {
+    fn new(course: &mut Course<'a>, carried: Option<Carried>) -> Self {
         let Rest { pool, publish_to, settings, .. } = course.rest;
         let late = pool.slot() / 4;
+        let carried = carried.unwrap_or_else(|| Carried {
+            outcomes: mpsc::channel(pool.nodes.len().max(1)),
+            heard: Heard::default(),
+            left: Vec::new(),
+            why: "",
+        });
+        let has_it = |node: &usize| carried.left.contains(&pool.nodes[*node].name);
+        course.tried.extend((0..pool.nodes.len()).filter(has_it));
         Self {
             request: Arc::new(course.request.clone()),
-            outcomes: mpsc::channel(pool.nodes.len().max(1)),
+            outcomes: carried.outcomes,
+            why: carried.why,
+            left: carried.left,
+            is_replaced: false,
             running: Vec::new(),
-            heard: Heard::default(),
+            heard: carried.heard,
             behind: Vec::new(),
             everybody: *publish_to == PublishTo::All,
             late,
@@ -303,99 +357,35 @@ impl<'a> Giving<'a> {
         }
     }
 
-    fn is_under_way(&self) -> bool {
-        !self.running.is_empty()
+    /// The state that goes along to other nodes.
+    fn carry(self, course: &Course<'a>) -> Carried {
+        let names = self.running.iter().map(|given| course.rest.pool.nodes[given.node].name.clone());
+        Carried {
+            left: self.left.iter().cloned().chain(names).collect(),
+            heard: self.heard.go_on(),
+            outcomes: self.outcomes,
+            why: self.why,
+        }
     }
 
-    /// All nodes were asked: those that did not take it for what passes have it again after a pause.
+    fn is_under_way(&self) -> bool {
+        !self.left.is_empty() || !self.running.is_empty()
+    }
+
+    /// Whether all that have it have had it for longer than is waited for.
+    fn are_all_late(&self) -> bool {
+        let now = Instant::now();
+        self.is_under_way() && self.running.iter().all(|given| now >= given.since + self.late)
+    }
+
+    /// All nodes were asked: those that did not take it for what passes have it again after a
+    /// pause.
     fn plan_retry(&mut self) {
+        let is_under_way = self.is_under_way();
         let (pauses, left) = &mut self.pauses;
-        if self.retry.is_none() && !self.running.is_empty() && !self.busy.is_empty() && *left > 0 {
+        if self.retry.is_none() && is_under_way && !self.busy.is_empty() && *left > 0 {
             *left -= 1;
             self.retry = Some(Instant::now() + pauses.pause());
         }
     }
-
-    /// One node is done with it.
-    fn take(&mut self, course: &mut Course<'a>, Outcome { node, sent, words }: Outcome) -> Next {
-        self.running.retain(|given| given.node != node);
-        course.tried.push(node);
-        course.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
-        let (answer, of_the_node, trouble) = match sent {
-            Sent::Answered(answer) if answer.status < 300 => {
-                course.taken(node, self);
-                return Next::Done(Box::new(answer));
-            }
-            Sent::Answered(answer) => (answer, false, None),
-            Sent::OfTheNode(answer, trouble) => (answer, true, trouble),
-            Sent::Refused(answer, _) => {
-                course.refused.get_or_insert(answer);
-                self.busy.push(node);
-                return Next::Another("refused");
-            }
-            Sent::Nothing(_) | Sent::Unsent(_) => {
-                self.busy.push(node);
-                return Next::Another("unreachable");
-            }
-            Sent::Lost(trouble) => {
-                course.charges.extend(trouble.map(|trouble| (node, trouble)));
-                return self.lost();
-            }
-            Sent::Late(trouble) => {
-                course.charges.push((node, trouble));
-                return self.lost();
-            }
-        };
-        let problem = words.filter(|_| answer.speaks_of_messages()).and_then(|words| Problem::read(&words));
-        // A node that fails names what it has looked at, which tells nothing of the rest.
-        let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
-        match self.heard.read(problem, answer, (&course.rest.pool, node)) {
-            (known, Said::Known) => {
-                course.taken(node, self);
-                Next::Done(Box::new(known))
-            }
-            (answer, Said::Unknown) => {
-                let now = Instant::now();
-                // However often it falls behind, that ends with the slot.
-                if course.rest.pool.owes_head(node) && now < self.began + self.late * 4 {
-                    self.behind.push((node, now + self.late));
-                }
-                self.heard.names_unknown(answer, node);
-                Next::Another("unknown_block")
-            }
-            (answer, said) if !of_the_node => {
-                self.heard.says(answer, said);
-                Next::End
-            }
-            (answer, _) => {
-                if answer.status >= 500 || answer.status == 408 {
-                    self.busy.push(node);
-                }
-                course.best.get_or_insert(answer);
-                course.charges.extend(trouble.map(|trouble| (node, trouble)));
-                Next::Another("refused")
-            }
-        }
-    }
-}
-
-impl Giving<'_> {
-    /// A node was lost that may have passed it on: a message that another says is repeated is this one, then.
-    fn lost(&mut self) -> Next {
-        self.heard.lost += 1;
-        match self.heard.repeated() {
-            Some(answer) => Next::Done(Box::new(answer)),
-            None => Next::Another("lost"),
-        }
-    }
-}
-
-/// What follows from a node's being done with it.
-enum Next {
-    /// The client has this answer.
-    Done(Box<Answer>),
-    /// Another node is asked, for this reason.
-    Another(&'static str),
-    /// No other node is asked.
-    End,
 }

@@ -1,9 +1,11 @@
-//! Nodes that come back, or begin anew, are told again what all nodes were told while they were away.
+//! Nodes that come back, or begin anew, are told again what all nodes were told while they were
+//! away.
 //!
-//! That a node began anew is seen by an outage, by its word that it catches up, as nodes do after they
-//! started, or by what it says of itself once a slot and after every trouble: another version, another name in the network, an earlier
-//! number of its record there, or less than half of the peers that it had. Behind an address that stays open, a restart that changes
-//! none of this is not seen; validators tell their nodes anew once an epoch.
+//! That a node began anew is seen by an outage, by its word that it catches up, as nodes do after
+//! they started, or by what it says of itself once a slot and after every trouble: another version,
+//! another name in the network, an earlier number of its record there, or less than half of the
+//! peers that it had. Behind an address that stays open, a restart that changes none of this is not
+//! seen; validators tell their nodes anew once an epoch.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The body of a client's request: kept in memory if the request may have to be sent again, passed on as it comes otherwise.
+//! The body of a client's request: kept in memory if the request may have to be sent again, passed
+//! on as it comes otherwise.
 
 use std::{
     future::poll_fn,
@@ -57,6 +58,11 @@ impl Whole {
         Upload { share: self.share.clone(), ..Upload::whole(self.bytes.clone()) }
     }
 
+    /// An upload of these bytes, which are a part of the body.
+    pub(super) fn upload_part(&self, bytes: Bytes) -> Upload {
+        Upload { share: self.share.clone(), ..Upload::whole(bytes) }
+    }
+
     /// Bytes in memory.
     pub(super) fn weight(&self) -> usize {
         self.bytes.len()
@@ -72,7 +78,8 @@ impl Whole {
         self.share.as_ref()?.claim.as_ref()?.account().client()
     }
 
-    /// A claim, empty yet, on the memory that all clients share, for what outlives this one's connection.
+    /// A claim, empty yet, on the memory that all clients share, for what outlives this one's
+    /// connection.
     pub(super) fn claim_beside(&self) -> Option<Claim> {
         self.share.as_ref()?.claim.as_ref().map(Claim::beside)
     }
@@ -115,7 +122,8 @@ impl Upload {
         Self { claim: Some(claim), ..self }
     }
 
-    /// Takes the body into memory if it is not longer than `limit`, and if it fits into the `room`, whose permits are bytes.
+    /// Takes the body into memory if it is not longer than `limit`, and if it fits into the `room`,
+    /// whose permits are bytes.
     pub(super) async fn keep(&mut self, limit: usize, room: &Arc<Semaphore>) -> io::Result<Kept> {
         if self.rest.is_none() {
             return Ok(Kept::Whole);

@@ -1,8 +1,9 @@
-//! Slots: each has a block or is empty. The blocks of validators that a client has are those that the client publishes; the others come
-//! by themselves.
+//! Slots: each has a block or is empty. The blocks of validators that a client has are those that
+//! the client publishes; the others come by themselves.
 //!
-//! Which block wins: a block on the newest one does. One on the parent of the newest does if that came late, when a third of its slot
-//! was over, so that hardly anybody voted for it; the late one goes then. Any other block is known to all, and is nobody's head.
+//! Which block wins: a block on the newest one does. One on the parent of the newest does if that
+//! came late, when a third of its slot was over, so that hardly anybody voted for it; the late one
+//! goes then. Any other block is known to all, and is nobody's head.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,7 +100,8 @@ impl Chain {
         self.state().slots.proposed.contains(&slot)
     }
 
-    /// Takes a block that a client published, if the slot is one of a client's validators, and none was published for it before.
+    /// Takes a block that a client published, if the slot is one of a client's validators, and none
+    /// was published for it before.
     pub(in crate::devnet) fn propose(&self, proposal: Proposal) {
         let Proposal { slot, parent, paid } = proposal;
         let mut state = self.state();
@@ -187,7 +189,8 @@ pub(in crate::devnet) async fn beat(chain: Arc<Chain>, into: Duration, length: D
                 });
             }
         }
-        // Slots begin by the clock: those that went by while this machine did something else are empty.
+        // Slots begin by the clock: those that went by while this machine did something else are
+        // empty.
         let now = start.elapsed().as_nanos() / length.as_nanos().max(1);
         passed = u32::try_from(now).unwrap_or(u32::MAX).max(passed.saturating_add(1));
     }

@@ -128,7 +128,8 @@ async fn old_blocks_are_pruned_with_their_transactions() {
     assert_eq!(chain.state().by_hash.len(), KEPT_BLOCKS + 1);
 }
 
-/// A chain of ten blocks whose slot 11 begins in twelve seconds, and slots of twelve seconds; and what has it go on.
+/// A chain of ten blocks whose slot 11 begins in twelve seconds, and slots of twelve seconds; and
+/// what has it go on.
 fn beating(chain: &Arc<Chain>) -> (JoinSet<()>, impl AsyncFn(u64, u64)) {
     let (start, slot) = (Instant::now(), Duration::from_secs(12));
     let mut task = JoinSet::new();

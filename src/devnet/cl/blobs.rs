@@ -28,7 +28,8 @@ fn bytes(of: &str, block: &Block, index: u64) -> String {
 }
 
 impl Api<'_> {
-    /// The sidecars of a block's blobs; only those of the indices that the query names, if it names any.
+    /// The sidecars of a block's blobs; only those of the indices that the query names, if it names
+    /// any.
     pub(super) fn blob_sidecars(&self, id: &str, query: &str) -> Outcome {
         let block = self.find_stored(id, Store::Blobs)?;
         let header = self.header_json(&block, 0)["header"].clone();

@@ -59,7 +59,8 @@ impl Api<'_> {
         Ok(self.described(Some(block.slot), self.header_json(&block, self.lie(id))))
     }
 
-    /// The head's header, or that of `slot`, or those of the children of `parent_root`, as the query says.
+    /// The head's header, or that of `slot`, or those of the children of `parent_root`, as the
+    /// query says.
     pub(super) fn headers(&self, query: &str) -> Outcome {
         let wish = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
         let slot = wish("slot").map(|slot| slot.parse::<u64>()).transpose();
@@ -124,7 +125,8 @@ impl Api<'_> {
         kept.ok_or_else(|| Problem(StatusCode::NOT_FOUND, format!("Blobs not found: {id}")))
     }
 
-    /// Whether the node has not thrown away what this store held of the block. The first block stays.
+    /// Whether the node has not thrown away what this store held of the block. The first block
+    /// stays.
     pub(super) fn keeps(&self, store: Store, block: &Block) -> bool {
         let kept = self.faults.keeps(store);
         kept.is_none_or(|slots| block.number == 0 || block.slot + slots >= self.view.head().slot)

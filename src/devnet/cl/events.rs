@@ -1,5 +1,5 @@
-//! `/eth/v1/events`: what happens, as server-sent events. Like subscriptions, a stream is the difference of what the node saw and
-//! what it sees, so it misses no block.
+//! `/eth/v1/events`: what happens, as server-sent events. Like subscriptions, a stream is the
+//! difference of what the node saw and what it sees, so it misses no block.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -86,7 +86,8 @@ impl Stream {
             }
             self.more = self.more.or_else(|| self.node.sees_more_at(&self.faults.borrow()));
             let more = self.more;
-            // All arms are cancel-safe; an error of a watch means that the node is gone, and the connection with it.
+            // All arms are cancel-safe; an error of a watch means that the node is gone, and the
+            // connection with it.
             tokio::select! {
                 biased;
                 _ = self.faults.changed() => self.more = None,

@@ -50,7 +50,8 @@ impl Api<'_> {
         })
     }
 
-    /// Takes each message of a list, but for those that vote for a block of which the node has not heard.
+    /// Takes each message of a list, but for those that vote for a block of which the node has not
+    /// heard.
     pub(super) fn submit(&self, body: &Bytes, kind: Kind) -> Outcome {
         self.must_be_synced()?;
         let mut failures = Vec::new();
@@ -107,7 +108,8 @@ impl Api<'_> {
         })
     }
 
-    /// Takes a signed block, unless it is one on a block of which the node has not heard. One in SSZ is taken unread.
+    /// Takes a signed block, unless it is one on a block of which the node has not heard. One in
+    /// SSZ is taken unread.
     pub(super) fn publish(&self, headers: &HeaderMap, body: &Bytes) -> Outcome {
         self.must_be_synced()?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");

@@ -1,4 +1,5 @@
-//! What each topic of the events says: of a block, that all nodes tell alike, or of an operation that somebody submitted.
+//! What each topic of the events says: of a block, that all nodes tell alike, or of an operation
+//! that somebody submitted.
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,8 @@ use super::{
     FORK,
 };
 
-/// Topics of the beacon API. Those of operations happen when an operation is submitted to any node, all others with each block.
+/// Topics of the beacon API. Those of operations happen when an operation is submitted to any node,
+/// all others with each block.
 pub(super) const TOPICS: [&str; 26] = [
     "head",
     "head_v2",
@@ -48,7 +50,8 @@ pub(super) fn signature(of: &str, block: &Block) -> String {
     hex::encode(&[one, one, one].concat())
 }
 
-/// The root of the last block before an epoch; the first block's if there is none. Before the epoch has begun that is the head.
+/// The root of the last block before an epoch; the first block's if there is none. Before the epoch
+/// has begun that is the head.
 pub(super) fn last_before(view: &View, epoch: u64) -> Hash {
     let slot = (epoch * SLOTS_PER_EPOCH).saturating_sub(1);
     view.as_of(slot).head().root

@@ -125,8 +125,9 @@ impl Api<'_> {
         Ok(data(topics::attestation_data(&self.at(slot), slot, index.unwrap_or("0"))))
     }
 
-    /// Only who has been told to listen to a slot's attestations has any to aggregate, and only of those that somebody made. A small
-    /// number in the place of the root stands for what the node itself would say.
+    /// Only who has been told to listen to a slot's attestations has any to aggregate, and only of
+    /// those that somebody made. A small number in the place of the root stands for what the node
+    /// itself would say.
     fn aggregate(&self, slot: Option<&str>, root: Option<&str>) -> Outcome {
         let slot = number(slot, "slot")?;
         let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid attestation_data_root"))?;

@@ -1,5 +1,5 @@
-//! The subscriptions of one WebSocket. They are differences of what the node saw when they were last served and what it sees now,
-//! so none misses a block, and each can be served at any time.
+//! The subscriptions of one WebSocket. They are differences of what the node saw when they were
+//! last served and what it sees now, so none misses a block, and each can be served at any time.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -99,7 +99,8 @@ impl Subscriptions {
         std::mem::take(&mut self.eager)
     }
 
-    /// Notifications of what changed in the node's view or health; none if the node is mute, but then it is past.
+    /// Notifications of what changed in the node's view or health; none if the node is mute, but
+    /// then it is past.
     pub(in super::super) fn news(&mut self, node: &Node, faults: &Faults) -> Vec<String> {
         let mut out = Vec::new();
         let now = node.view_under(faults);

@@ -1,4 +1,5 @@
-//! What is to be done when: asked for an epoch at a time, and again when a head says that it depends on another block now.
+//! What is to be done when: asked for an epoch at a time, and again when a head says that it
+//! depends on another block now.
 
 use std::{
     collections::BTreeMap,
@@ -77,9 +78,10 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Asks for the duties of the epoch of `slot` and, behind its first slot, of the next one, as far as they are not known; and tells at
-    /// which slots it will put votes together. Who proposes in the next epoch is certain with the last block before it. Whether those of
-    /// the epoch itself are known then.
+    /// Asks for the duties of the epoch of `slot` and, behind its first slot, of the next one, as
+    /// far as they are not known; and tells at which slots it will put votes together. Who proposes
+    /// in the next epoch is certain with the last block before it. Whether those of the epoch
+    /// itself are known then.
     pub(super) async fn learn(&self, slot: u64) -> bool {
         let epoch = slot / SLOTS_PER_EPOCH;
         self.duties.lock().retain(|known, _| known + 2 >= epoch);

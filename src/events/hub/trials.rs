@@ -1,5 +1,5 @@
-//! Which topics nodes do not know. A node that refuses a set of topics does not say which of them, so each is tried alone; meanwhile the
-//! others are told.
+//! Which topics nodes do not know. A node that refuses a set of topics does not say which of them,
+//! so each is tried alone; meanwhile the others are told.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,7 +11,8 @@ use crate::pool::Pool;
 
 /// How long a topic that a node does not know is not asked for again.
 const FORGET: Duration = Duration::from_secs(60);
-/// Refusals that are remembered, of all nodes. Clients come and go, and each may have brought topics of its own.
+/// Refusals that are remembered, of all nodes. Clients come and go, and each may have brought
+/// topics of its own.
 const REMEMBERED: usize = 512;
 
 /// Status and body of a node's answer to a topic that it does not know.

@@ -34,7 +34,8 @@ pub(super) enum Road {
 pub(super) struct Chain {
     slots_per_epoch: u64,
     headers: HashMap<Root, Header>,
-    /// Heads that were told though their headers could not be had: their slots, and the heads told before them.
+    /// Heads that were told though their headers could not be had: their slots, and the heads told
+    /// before them.
     bare: HashMap<Root, (u64, Root)>,
     /// Blocks whose `block` event was told, with their slots.
     told: HashMap<Root, u64>,
@@ -77,12 +78,14 @@ impl Chain {
         self.headers.insert(root, header);
     }
 
-    /// Of a head whose header cannot be had, its event said the slot; the head told before it was this one.
+    /// Of a head whose header cannot be had, its event said the slot; the head told before it was
+    /// this one.
     pub(super) fn note(&mut self, root: Root, slot: u64, before: Option<Root>) {
         self.bare.insert(root, (slot, before.unwrap_or_default()));
     }
 
-    /// Nobody gives the header of this block, either. If it was told all the same, it is taken to follow the head told before it.
+    /// Nobody gives the header of this block, either. If it was told all the same, it is taken to
+    /// follow the head told before it.
     pub(super) fn presume(&mut self, root: Root) -> bool {
         let Some((slot, parent)) = self.bare.remove(&root) else { return false };
         let is_unknown = self.header(root).is_none();
@@ -180,8 +183,8 @@ impl Chain {
         }
     }
 
-    /// What the duties of a head at `root` depend on: what a node said of that head or of an earlier one of its chain, or what the
-    /// headers show.
+    /// What the duties of a head at `root` depend on: what a node said of that head or of an
+    /// earlier one of its chain, or what the headers show.
     pub(super) fn duties(&self, root: Root) -> Result<Duties, Unknown> {
         let epoch = self.epoch(self.known(root)?.slot);
         let (mut current, mut at) = (None, root);
@@ -207,8 +210,8 @@ impl Chain {
         Err(Unknown::Duties { root, epoch })
     }
 
-    /// The same by what a node said of a later head on the way of `missed`, which begins with the block in question: of its epoch, all have the
-    /// same.
+    /// The same by what a node said of a later head on the way of `missed`, which begins with the
+    /// block in question: of its epoch, all have the same.
     pub(super) fn duties_by(&self, missed: &[Root], unknown: Unknown) -> Result<Duties, Unknown> {
         let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
         let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
@@ -229,7 +232,8 @@ impl Chain {
             .filter(|at| self.header(*at).is_some())
     }
 
-    /// The block before this one. A node may say of a block that it stands before itself: no way leads on from there.
+    /// The block before this one. A node may say of a block that it stands before itself: no way
+    /// leads on from there.
     fn before(&self, root: Root) -> Option<Root> {
         let header = self.header(root)?;
         self.slot(header.parent).is_none_or(|slot| slot < header.slot).then_some(header.parent)

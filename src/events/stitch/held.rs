@@ -1,7 +1,9 @@
-//! What speaks of a block waits until clients have heard of the block's head: whoever acts upon it looks for that block.
+//! What speaks of a block waits until clients have heard of the block's head: whoever acts upon it
+//! looks for that block.
 //!
-//! Nodes say it in the right order, but a head may have to wait for its header, and what passes through comes from two streams while one
-//! is left for another. Not all that is spoken of becomes a head, so each block is waited for once, and not for long.
+//! Nodes say it in the right order, but a head may have to wait for its header, and what passes
+//! through comes from two streams while one is left for another. Not all that is spoken of becomes
+//! a head, so each block is waited for once, and not for long.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -130,8 +130,20 @@ fn missed_blocks_that_nobody_gives_are_waited_for_a_little_longer() {
 }
 
 #[test]
+fn missed_blocks_are_waited_for_a_quarter_of_a_short_slot() {
+    let node = Node { hangs: |question| *question == Question::Header(root(7)), ..Node::line(9) };
+    for (slot, patience) in [(2_000, 1_000), (5_000, 1_250), (12_000, 3_000), (60_000, 5_000)] {
+        let mut stage = Stage::opened_at(&Node::line(5), Duration::from_millis(slot));
+        stage.head(&node, 9);
+        pass(&mut stage, &node, Duration::from_millis(patience));
+        assert_eq!(stage.heard(), ["skipped 5 to 9", "block* 9", "head 9"]);
+    }
+}
+
+#[test]
 fn a_late_head_leaves_out_no_missed_one_whose_duties_are_unknown() {
-    // Slots 8 to 11 are one epoch. Nobody knows the blocks before 20, and what is asked of duties is not answered.
+    // Slots 8 to 11 are one epoch. Nobody knows the blocks before 20, and what is asked of duties
+    // is not answered.
     let blocks = [(20, 8, 1), (21, 9, 20), (22, 10, 21), (23, 11, 22)];
     let node =
         |head| Node { hangs: |question| matches!(question, Question::Duties { .. }), ..Node::new(&blocks, head) };

@@ -1,10 +1,12 @@
-//! A head that a node told is told in time, with what is known of it by then: validators vote by it, and what is left out of it they
-//! ask for themselves.
+//! A head that a node told is told in time, with what is known of it by then: validators vote by
+//! it, and what is left out of it they ask for themselves.
 //!
-//! It waits for its header, which says whether it joins the head before, for a twelfth of a slot and a second at least; where the
-//! header shows that blocks before it were missed, or the slots leave room for that, it waits a little longer for those. When nothing more comes, what is missed is made
-//! up as far as it is known, and the head is told as the node told it. It waits through a change of streams, too: the next stream may
-//! have been opened only after its node told the same head.
+//! It waits for its header, which says whether it joins the head before, for a twelfth of a slot
+//! and a second at least; where the header shows that blocks before it were missed, or the slots
+//! leave room for that, it waits a little longer for those. When nothing more comes, what is missed
+//! is made up as far as it is known, and the head is told as the node told it. It waits through a
+//! change of streams, too: the next stream may have been opened only after its node told the same
+//! head.
 
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ use super::{
     work::{Head, Work},
 };
 
-/// The least time that a head waits for its header, and what it waits for blocks that were missed before it.
+/// The least time that a head waits for its header, and the longest that it waits for blocks that
+/// were missed before it; of short slots a quarter.
 const LEAST: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_secs(3);
 
@@ -37,7 +40,7 @@ impl Late {
     /// For slots of this length.
     pub(super) fn new(slot: Duration) -> Self {
         let header = LEAST.max(slot / 12);
-        Self { header, gap: header.max(GAP), untold: None, was_given_up: false, is_hurried: false }
+        Self { header, gap: header.max(GAP.min(slot / 4)), untold: None, was_given_up: false, is_hurried: false }
     }
 
     /// Another stream is there. While there was none, nobody could be asked.
@@ -60,7 +63,8 @@ impl Late {
 
     /// The node of the present stream says that this is its head.
     pub(super) fn caught(&mut self, root: Root, slot: u64) -> Head {
-        // Another head that a stream before told, this one's node does not know, or will tell itself.
+        // Another head that a stream before told, this one's node does not know, or will tell
+        // itself.
         let untold = self.untold.take();
         let since = untold.as_ref().and_then(|untold| untold.since);
         let event = untold.filter(|untold| untold.root == root).and_then(|untold| untold.event);

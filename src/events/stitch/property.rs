@@ -1,4 +1,5 @@
-//! For any interleaving of blocks, forks, switches, silences, repeats, skips and half-filled gaps: what a client hears is the chain.
+//! For any interleaving of blocks, forks, switches, silences, repeats, skips and half-filled gaps:
+//! what a client hears is the chain.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -131,7 +132,8 @@ struct World {
     unanswered: u32,
     /// The time, if it passes.
     now: Option<Instant>,
-    /// What the present stream has said of heads that clients have not heard of: the slot, and since when.
+    /// What the present stream has said of heads that clients have not heard of: the slot, and
+    /// since when.
     owed: Vec<(u64, Instant)>,
 }
 
@@ -188,7 +190,8 @@ impl World {
         self.active = to;
         self.question = None;
         self.owed.clear();
-        // What a stream said before it was opened, nobody hears; what another was about to say is lost.
+        // What a stream said before it was opened, nobody hears; what another was about to say is
+        // lost.
         self.nodes.iter_mut().for_each(|node| node.unsaid.clear());
         self.give(Input::Opened);
     }

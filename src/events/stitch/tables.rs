@@ -78,11 +78,20 @@ pub(super) struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        Self { stitcher: Stitcher::new(SLOTS, SLOT), heard: Vec::new(), asked: Vec::new() }
+        Self::of_slots(SLOT)
+    }
+
+    fn of_slots(slot: Duration) -> Self {
+        Self { stitcher: Stitcher::new(SLOTS, slot), heard: Vec::new(), asked: Vec::new() }
     }
 
     pub(super) fn opened(node: &Node) -> Self {
-        let mut stage = Self::new();
+        Self::opened_at(node, SLOT)
+    }
+
+    /// Of a chain with slots of this length.
+    pub(super) fn opened_at(node: &Node, slot: Duration) -> Self {
+        let mut stage = Self::of_slots(slot);
         stage.open(node);
         stage
     }

@@ -26,7 +26,8 @@ pub enum Input {
     Time(Instant),
 }
 
-/// What the node of the present stream is to be asked, or another. What is told waits for one question at a time.
+/// What the node of the present stream is to be asked, or another. What is told waits for one
+/// question at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// The header of its head.

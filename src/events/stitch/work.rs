@@ -66,7 +66,8 @@ impl Work {
     }
 }
 
-/// Work in its order. What the stitcher gives itself to do is little and comes in front; what nodes say is bounded and comes behind.
+/// Work in its order. What the stitcher gives itself to do is little and comes in front; what nodes
+/// say is bounded and comes behind.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     work: VecDeque<Work>,

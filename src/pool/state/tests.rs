@@ -139,6 +139,27 @@ fn nodes_behind_the_clock_lag_though_they_are_the_majority() {
 }
 
 #[test]
+fn a_node_ahead_of_the_clock_is_suspect_beside_one_on_time() {
+    // Slots of two seconds: half a minute is too little to be a future by the stamps of blocks.
+    let beacon = Beacon { slot_millis: Some(2000), ..(**chain(1, "0xaa").beacon.as_ref().unwrap()).clone() };
+    let chain = Chain { id: Some(1), beacon: Some(Arc::new(beacon)) };
+    let at = |slot: u64| {
+        let block = BlockRef { timestamp: GENESIS + slot * 2, ..at(slot).block };
+        Ok(Probe { block, chain: chain.clone(), ..at(slot) })
+    };
+    let mut bench = Bench::new(2, None);
+    assert_eq!(bench.settled(&[at(615), at(600)]), [Suspect, Up]);
+    for slot in 601..606 {
+        bench.step(Input::Probed(0, at(slot + 15)));
+        assert_eq!(bench.state.known[0].verdict, Suspect, "until the other is asked again");
+        assert_eq!(bench.round(&[at(slot + 15), at(slot)]), [Suspect, Up]);
+    }
+    assert_eq!(bench.state.snapshot(&bench.nodes, bench.start).head, Some(605));
+    // Where all are ahead, our clock may be wrong.
+    assert_eq!(bench.settled(&[at(630), at(630)]), [Up, Up]);
+}
+
+#[test]
 fn the_chain_is_that_of_most_nodes_that_the_operator_wants() {
     for (expected, answers, verdicts, prevails) in [
         (None, vec![on(1, "a"), on(1, "a"), on(1, "b")], vec![Up, Up, WrongChain], "a"),

@@ -9,7 +9,7 @@ use crate::common::{
 
 const BLOCKS: &str = "/eth/v2/beacon/blocks?broadcast_validation=consensus";
 
-async fn well() -> Node {
+pub(super) async fn well() -> Node {
     Node::always(json("200 OK", "\"well\"")).await
 }
 
@@ -28,7 +28,7 @@ const SIGNED: [&str; 12] = [
     "/eth/v2/validator/aggregate_and_proofs",
     "/eth/v1/validator/contribution_and_proofs",
 ];
-const ATTESTATIONS: &str = "/eth/v2/beacon/pool/attestations";
+pub(super) const ATTESTATIONS: &str = "/eth/v2/beacon/pool/attestations";
 
 /// A node that reads what is published and closes the connection.
 async fn dies() -> Node {
@@ -66,6 +66,7 @@ async fn a_signed_message_goes_on_to_a_node_that_takes_it() {
         page("400 Bad Request"),
         page("413 Payload Too Large"),
         page("200 OK"),
+        response("200 OK", "content-type: text/plain\r\n", "down for maintenance"),
         cut[..cut.len() - 3].to_vec(),
         Vec::new(),
     ];
@@ -268,55 +269,6 @@ async fn only_a_nodes_word_on_the_message_is_a_success() {
         let proxy = over(&[&node], "").await;
         let heard = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
         assert_eq!(heard.status, status, "{}", String::from_utf8_lossy(&answer));
-    }
-}
-
-fn failures(list: &[(u64, &str)]) -> String {
-    let list: Vec<_> = list.iter().map(|(at, text)| serde_json::json!({ "index": at, "message": text })).collect();
-    serde_json::json!({ "code": 400, "message": "some failed", "failures": list }).to_string()
-}
-
-#[tokio::test]
-async fn of_a_list_only_what_no_node_took_has_failed() {
-    let unknown = "Validation(UnknownHeadBlock { beacon_block_root: 0x12 })";
-    let known = "ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN";
-    let (wrong, lost) = ("Validation(InvalidSignature)", "ReprocessTimeout");
-    for (first, second, left) in [
-        (&[(0, unknown)][..], &[][..], &[][..]),
-        (&[(0, unknown), (1, known)], &[(1, known)], &[]),
-        (&[(0, known), (1, known)], &[(7, wrong)], &[]),
-        (&[(0, unknown), (1, known), (2, wrong)], &[(2, wrong)], &[(2, wrong)]),
-        (&[(0, unknown), (1, lost)], &[(1, lost)], &[(1, lost)]),
-        // Each takes what the other does not.
-        (&[(0, unknown)], &[(1, unknown)], &[]),
-        (&[(0, wrong)], &[], &[(0, wrong)]),
-    ] {
-        let node = |list: &[(u64, &str)]| match list {
-            [] => Node::always(json("200 OK", "")),
-            list => Node::always(json("400 Bad Request", &failures(list))),
-        };
-        let (a, b) = (node(first).await, node(second).await);
-        let proxy = over(&[&a, &b], "").await;
-        let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
-        if left.is_empty() {
-            assert_eq!((answer.status, &*answer.text()), (200, ""), "{first:?} {second:?}");
-            continue;
-        }
-        assert_eq!(answer.status, 400, "{first:?} {second:?}");
-        let expected: serde_json::Value = serde_json::from_str(&failures(left)).unwrap();
-        assert_eq!(answer.json()["failures"], expected["failures"], "{first:?} {second:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_node_that_fails_over_a_list_has_taken_none_of_it() {
-    let lists = [(0, "Validation(InvalidSignature)"), (1, "Validation(InvalidSignature)")];
-    for status in ["503 Service Unavailable", "500 Internal Server Error"] {
-        let fails = Node::always(json(status, &failures(&lists[..1]))).await;
-        let refuses = Node::always(json("400 Bad Request", &failures(&lists[1..]))).await;
-        let proxy = over(&[&fails, &refuses], "").await;
-        let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
-        assert_eq!((answer.status, refuses.asked().len()), (400, 1), "{status}");
     }
 }
 

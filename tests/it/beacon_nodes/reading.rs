@@ -103,6 +103,37 @@ async fn what_another_node_does_better_is_asked_of_that_one_and_a_nodes_own_word
 }
 
 #[tokio::test]
+async fn a_success_in_another_form_than_the_apis_is_asked_elsewhere() {
+    let kind = |kind: &str, body| response("200 OK", &format!("content-type: {kind}\r\n"), body);
+    for (answer, is_ours) in [
+        (kind("text/plain", "down for maintenance"), false),
+        (kind("text/html; charset=utf-8", "<html>"), false),
+        (kind("text/plain", ""), true),
+        (kind("Application/JSON; charset=utf-8", "{}"), true),
+        (kind("application/octet-stream", "{}"), true),
+        (response("200 OK", "", "{}"), true),
+    ] {
+        let (first, second) = (Node::always(answer.clone()).await, well().await);
+        let proxy = over(&[&first, &second], "").await;
+        let case = String::from_utf8_lossy(&answer);
+        for (method, path) in [
+            ("GET", "/eth/v1/validator/attestation_data?slot=1&committee_index=0"),
+            ("GET", "/eth/v3/validator/blocks/7?randao_reveal=0x00"),
+            ("POST", "/eth/v1/validator/duties/attester/7"),
+            ("GET", "/eth/v1/beacon/blocks/head/root"),
+            ("GET", PATH),
+        ] {
+            let answer = ask(&proxy, method, path).await;
+            assert_eq!((answer.status, answer.text() != "\"well\""), (200, is_ours), "{path} {case}");
+        }
+        assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
+        // Where no node does better, it is the answer.
+        let proxy = over(&[&first], "").await;
+        assert_eq!(ask(&proxy, "GET", PATH).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_no_node_could_answer_is_tried_again_while_there_is_time() {
     let node = Node::start({
         let drops = std::sync::atomic::AtomicUsize::new(0);

@@ -1,11 +1,15 @@
 //! What requests, and the node that duties stay on, keep when the settings are read anew.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use steadfast::app::{App, World};
+use tokio::time::timeout;
 
 use crate::common::{
     client::Client,
@@ -198,4 +202,85 @@ async fn what_a_node_was_being_told_at_a_reload_it_is_told_anew() {
     all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
     until("it is told anew", async || b.count() == 2).await;
     assert_eq!((&*b.asked()[1].target, a.count()), (PREPARE, 1));
+}
+
+const EXITS: &str = "/eth/v1/beacon/pool/voluntary_exits";
+
+/// A node of a chain with slots of a second that reads what it is sent and does not answer.
+async fn silent() -> Node {
+    Node::paced(1, |mut exchange: Exchange| async {
+        exchange.body().await;
+        exchange.hang().await
+    })
+    .await
+}
+
+async fn answers(millis: u64, answer: Vec<u8>) -> Node {
+    Node::paced(1, move |exchange: Exchange| {
+        let answer = answer.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            exchange.reply(answer).await
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_signed_message_goes_on_to_the_nodes_of_a_reload() {
+    for stays in [false, true] {
+        let (first, second) = (silent().await, answers(0, json("200 OK", "\"here\"")).await);
+        let all = Reloadable::start(only(&[(1, &first)])).await;
+        until_verdict(&all.proxy, "cl-1", "up").await;
+        let mut client = all.proxy.client().await;
+        client.send(request("POST", EXITS, "", "the exit")).await;
+        until("the first node has it", async || first.count() == 1).await;
+        let after: &[_] = if stays { &[(1, &first), (2, &second)] } else { &[(2, &second)] };
+        all.reload(only(after)).await;
+        // Long before a node that hangs is given up.
+        let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
+        assert_eq!((answer.status, &*answer.text()), (200, "\"here\""), "{stays}");
+        assert_eq!((first.count(), &*second.asked()[0].body), (1, &b"the exit"[..]), "{stays}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_a_reload_takes_away_may_still_take_a_message() {
+    let first = answers(3_000, json("200 OK", "\"first\"")).await;
+    let busy = answers(0, json("503 Busy", "\"busy\"")).await;
+    let repeats = answers(0, json("400 Bad", r#"{"code":400,"message":"BLOCK_ERROR_REPEAT_PROPOSAL"}"#)).await;
+    for (second, text) in [(busy, "\"first\""), (repeats, "")] {
+        let all = Reloadable::start(only(&[(1, &first)])).await;
+        until_verdict(&all.proxy, "cl-1", "up").await;
+        let (mut client, before) = (all.proxy.client().await, first.count());
+        client.send(request("POST", EXITS, "", "the exit")).await;
+        until("the first node has it", async || first.count() > before).await;
+        all.reload(only(&[(2, &second)])).await;
+        let answer = client.response().await;
+        assert_eq!((answer.status, &*answer.text()), (200, text));
+        assert!(second.count() > 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_during_a_reload_goes_to_the_new_nodes() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    const DUTIES: &str = "/eth/v1/validator/duties/attester/7";
+    for (path, keeps_first) in [(PREPARE, true), (EXITS, false), (DUTIES, false)] {
+        let (first, second) = (says("\"first\"").await, says("\"second\"").await);
+        let all = Reloadable::start(only(&[(1, &first)])).await;
+        until_verdict(&all.proxy, "cl-1", "up").await;
+        let mut client = all.proxy.client().await;
+        let asked = request("POST", path, "", "[\"the body\"]");
+        client.send(&asked[..asked.len() - 6]).await;
+        // So that the proxy waits for the rest of it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let both = [(1, &first), (2, &second)];
+        all.reload(only(if keeps_first { &both } else { &both[1..] })).await;
+        until_verdict(&all.proxy, "cl-2", "up").await;
+        client.send(&asked[asked.len() - 6..]).await;
+        assert_eq!(client.response().await.status, 200, "{path}");
+        until("the second node has it", async || second.count() == 1).await;
+        assert_eq!(first.count(), usize::from(keeps_first), "{path}");
+    }
 }

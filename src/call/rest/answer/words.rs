@@ -25,7 +25,8 @@ const MOST: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Answer {
-    /// The whole body, which stays where it is; `None` if it is too long, compressed, or does not come.
+    /// The whole body, which stays where it is; `None` if it is too long, compressed, or does not
+    /// come.
     pub(in crate::call::rest) async fn words(&mut self) -> Option<Bytes> {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         if !is_plain || self.length.is_some_and(|length| length > MOST as u64) {
@@ -74,10 +75,10 @@ impl Answer {
         Self::own(200, Vec::new(), (&self.source.0, self.source.1))
     }
 
-    /// The same error of these messages of a list only.
-    pub(in crate::call::rest) fn with_words(&self, left: &BTreeMap<u64, String>) -> Self {
+    /// An error in its place that speaks of these messages of a list only.
+    pub(in crate::call::rest) fn as_error(&self, status: u16, left: &BTreeMap<u64, String>) -> Self {
         let message = "some messages were not taken by any node".to_owned();
         let problem = Problem { message, failures: left.clone() };
-        Self::own(self.status, problem.write(self.status), (&self.source.0, self.source.1))
+        Self::own(status, problem.write(status), (&self.source.0, self.source.1))
     }
 }

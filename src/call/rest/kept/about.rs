@@ -10,7 +10,8 @@ use crate::domain::chain::Number;
 pub(super) struct About(Box<[u64]>);
 
 impl About {
-    /// Those of a body whose newest word on a validator is the one that counts: fee recipients and registrations.
+    /// Those of a body whose newest word on a validator is the one that counts: fee recipients and
+    /// registrations.
     pub(super) fn of(request: &Request, body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Prepared {

@@ -1,4 +1,5 @@
-//! What nodes have said of something signed that was given to them, and what that comes to for the client.
+//! What nodes have said of something signed that was given to them, and what that comes to for the
+//! client.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,11 +23,17 @@ pub(super) struct Heard {
     unknown: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
     word: Option<Answer>,
-    /// That word is that it knows a message of this validator: the same one if another node has these bytes.
+    /// That word is that it knows a message of this validator: the same one if another node has
+    /// these bytes.
     is_repeated: bool,
 }
 
 impl Heard {
+    /// The words that count beside other nodes, which have a number of attempts of their own.
+    pub(super) fn go_on(self) -> Self {
+        Self { lost: self.lost.min(1), open: self.open, ..Self::default() }
+    }
+
     /// Whether a node has said its word on the message itself.
     pub(super) fn has_word(&self) -> bool {
         self.word.is_some()
@@ -41,7 +48,8 @@ impl Heard {
         self.unknown.get_or_insert((answer, node));
     }
 
-    /// This is a node's word on the message. The first counts, but for a list, of which the others may have taken more.
+    /// This is a node's word on the message. The first counts, but for a list, of which the others
+    /// may have taken more.
     pub(super) fn says(&mut self, answer: Answer, said: Said) {
         if self.word.is_none() || self.open.is_some() {
             self.word = Some(answer);
@@ -58,13 +66,35 @@ impl Heard {
         self.word.as_ref().filter(|_| is_repeated).map(Answer::as_success)
     }
 
-    /// What a node's words mean: that the network has it all, which is a success. Else the answer is without what it has of a list.
-    /// A message that is only repeated is known if a node was lost that had these bytes.
+    /// The places of the messages of a list that another node may take: those that a node could not
+    /// place. `None` where that is not known of each.
+    pub(super) fn lacking(&self) -> Option<Vec<u64>> {
+        let lacks = |text: &str| Said::of(text) == Said::Unknown;
+        let open = self.open.as_ref()?;
+        Some(open.iter().filter(|(_, text)| lacks(text)).map(|(at, _)| *at).collect())
+    }
+
+    /// A node has taken all messages, or those at these places of the list. The outcome is success,
+    /// or an error of the others.
+    pub(super) fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> (Answer, Said) {
+        let (Some(open), Some(part)) = (&mut self.open, part) else { return (answer, Said::Known) };
+        open.retain(|at, _| !part.contains(at));
+        if open.is_empty() {
+            return (answer, Said::Known);
+        }
+        let lacks = open.values().any(|text| Said::of(text) == Said::Unknown);
+        (answer.as_error(400, open), if lacks { Said::Unknown } else { Said::Other })
+    }
+
+    /// The meaning of a node's words: that the network has all that the node was given, which is
+    /// the whole list or a `part` of it. Else the answer is without what the network has of the
+    /// list. A message that is only repeated is known if a node was lost that had these bytes.
     pub(super) fn read(
         &mut self,
         problem: Option<Problem>,
         answer: Answer,
         source: (&Arc<Pool>, usize),
+        part: Option<&[u64]>,
     ) -> (Answer, Said) {
         let was_given = self.lost > 0;
         let Some(problem) = problem else { return (answer, Said::Other) };
@@ -72,15 +102,31 @@ impl Heard {
         if problem.failures.is_empty() {
             return match Said::of(&problem.message) {
                 said if said.is_known(was_given) => (Answer::own(200, Vec::new(), source), Said::Known),
-                said => (answer, said),
+                said => match (&self.open, part) {
+                    // The answer speaks of the part only.
+                    (Some(open), Some(_)) => (answer.as_error(status, open), said),
+                    _ => (answer, said),
+                },
             };
         }
         let is_new = |text: &str| !Said::of(text).is_known(was_given);
+        let place = |at: u64| match part {
+            Some(part) => usize::try_from(at).ok().and_then(|at| part.get(at).copied()),
+            None => Some(at),
+        };
+        if let (Some(open), true) = (&self.open, problem.failures.keys().any(|at| place(*at).is_none())) {
+            // The answer names messages that the node was not given: then none is taken for
+            // certain.
+            return (answer.as_error(status, open), Said::Other);
+        }
+        let failures = problem.failures.iter().filter(|(_, text)| is_new(text));
         let mut left: BTreeMap<u64, String> =
-            problem.failures.iter().filter(|(_, text)| is_new(text)).map(|(at, text)| (*at, text.clone())).collect();
+            failures.filter_map(|(at, text)| Some((place(*at)?, text.clone()))).collect();
         if let Some(before) = &self.open {
-            // The others have taken the rest.
+            // The others have taken the rest, or refused what the node was not given.
             left.retain(|at, _| before.contains_key(at));
+            let others = before.iter().filter(|(at, _)| part.is_some_and(|part| !part.contains(at)));
+            left.extend(others.map(|(at, text)| (*at, text.clone())));
         }
         self.open = Some(left.clone());
         if left.is_empty() {
@@ -88,7 +134,7 @@ impl Heard {
         }
         let lacks = left.values().any(|text| Said::of(text) == Said::Unknown);
         let said = if lacks { Said::Unknown } else { Said::Other };
-        if left == problem.failures {
+        if part.is_none() && left == problem.failures {
             return (answer, said);
         }
         (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
@@ -108,7 +154,7 @@ impl Heard {
             return Ok(match () {
                 () if left.is_empty() => word.as_success(),
                 () if left == open => word,
-                () => word.with_words(&left),
+                () => word.as_error(word.status, &left),
             });
         }
         if let (Some((answer, node)), 0) = (self.unknown.take(), self.lost) {

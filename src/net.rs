@@ -69,14 +69,31 @@ pub trait Accept: Send + 'static {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>>;
 }
 
+/// What an accepted connection is in the world that it came from.
+pub trait Arrived: Send {
+    /// Ties the connection to the current runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot register the socket.
+    fn open(self: Box<Self>) -> io::Result<BoxIo>;
+
+    /// Ends the connection, with `words` before the end as far as it takes them at once.
+    fn refuse(self: Box<Self>, words: &[u8]);
+}
+
 /// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to
 /// another thread first.
-pub struct Incoming(Box<dyn FnOnce() -> io::Result<BoxIo> + Send>);
+pub struct Incoming(Box<dyn Arrived>);
 
 impl Incoming {
-    /// Wraps what opens the stream on the runtime that calls [`Incoming::open`].
-    pub fn new(open: impl FnOnce() -> io::Result<BoxIo> + Send + 'static) -> Self {
-        Self(Box::new(open))
+    /// Wraps the connection, which is opened on the runtime that calls [`Incoming::open`].
+    pub fn new(arrived: impl Arrived + 'static) -> Self {
+        Self(Box::new(arrived))
+    }
+
+    /// Ends the connection, with `words` before the end as far as it takes them at once: nothing is waited for.
+    pub fn refuse(self, words: &[u8]) {
+        self.0.refuse(words);
     }
 
     /// Ties the connection to the current runtime.
@@ -84,7 +101,7 @@ impl Incoming {
     /// # Errors
     /// When the runtime cannot register the socket.
     pub fn open(self) -> io::Result<BoxIo> {
-        (self.0)()
+        self.0.open()
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::sleep,
@@ -10,17 +12,23 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Shared, descriptors,
+    Shared,
+    descriptors::{self, LOBBY},
     worker::{Accepted, Dispatcher},
 };
 use crate::{
     door::{
         admin::Admin,
         crowd::{Crowd, Entered},
+        http,
         site::Served,
     },
     metrics::{Ended, Throttle},
-    net::{Accept, Incoming, descriptors::are_used_up, places::Peers},
+    net::{
+        Accept, Incoming,
+        descriptors::are_used_up,
+        places::{Caller, Peers},
+    },
 };
 
 /// How long to wait after a failure to accept that another try would only repeat.
@@ -33,8 +41,19 @@ const MANY: u32 = 64;
 pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatcher, shared: Arc<Shared>) {
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
+    // Newcomers for whom others have to leave first. Later ones do not wait behind them, unless they
+    // are many.
+    let mut lobby = FuturesUnordered::new();
     loop {
-        let accepted = listener.accept().await;
+        // Both arms are cancel-safe.
+        let accepted = tokio::select! {
+            biased;
+            Some(entered) = lobby.next(), if !lobby.is_empty() => {
+                seat(entered, &full, &dispatcher, &shared).await;
+                continue;
+            }
+            accepted = listener.accept(), if lobby.len() < LOBBY => accepted,
+        };
         let (incoming, peer) = match failures.filter(&shared, accepted, "client").await {
             Ok(accepted) => accepted,
             Err(is_want) => {
@@ -51,21 +70,49 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
         };
         let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
         // WebSockets have a limit of their own, and have left this crowd.
-        let Entered { place, ended } = crowd.enter(limit, caller.address()).await;
-        if (place.is_none() || ended.idle + ended.busy > 0)
-            && let Some(before) = full.pass()
-        {
-            warn!(
-                limit,
-                before,
-                "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
-            );
+        let crowd = crowd.clone();
+        let mut enters = Box::pin(async move {
+            let entered = crowd.enter(limit, caller.address()).await;
+            Newcomer { incoming, peer, caller, limit, entered }
+        });
+        // Most find room at once.
+        let entered = (&mut enters).now_or_never();
+        match entered {
+            Some(newcomer) => seat(newcomer, &full, &dispatcher, &shared).await,
+            None => lobby.push(enters),
         }
-        // Busy ones count themselves when they hear of it.
-        (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
-        match place {
-            Some(place) => dispatcher.give(Accepted { incoming, peer, caller, place }).await,
-            None => shared.metrics.connection_refused(),
+    }
+}
+
+/// A connection of which it is known whether it has a place.
+struct Newcomer {
+    incoming: Incoming,
+    peer: SocketAddr,
+    caller: Arc<Caller>,
+    /// How many there may be.
+    limit: usize,
+    entered: Entered,
+}
+
+/// Gives a newcomer to a worker, or tells it that there is no room.
+async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shared: &Shared) {
+    let Newcomer { incoming, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
+    if (place.is_none() || ended.idle + ended.busy > 0)
+        && let Some(before) = full.pass()
+    {
+        warn!(
+            limit,
+            before,
+            "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
+        );
+    }
+    // Busy ones count themselves when they hear of it.
+    (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
+    match place {
+        Some(place) => dispatcher.give(Accepted { incoming, peer, caller, place }).await,
+        None => {
+            shared.metrics.connection_refused();
+            incoming.refuse(&http::full(limit));
         }
     }
 }

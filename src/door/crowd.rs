@@ -143,8 +143,11 @@ impl Crowd {
         let (mut ended, mut cut) = (Vec::new(), Vec::new());
         // More than one has to go where there may be fewer than before.
         while list.seats.len() - list.leaving >= limit && ended.len() + cut.len() < CHOSEN {
+            let missing = list.seats.len() - list.leaving - limit + 1;
             match list.choose(&self.common) {
                 Some(seat) => ended.push(seat),
+                // None goes for one that is not let in after all.
+                None if !list.shares.can_give(address, missing) => break,
                 None => match list.outnumbering(address) {
                     Some((seat, true)) => ended.push(seat),
                     Some((seat, false)) => cut.push(seat),

@@ -20,6 +20,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::StatusCode;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -36,17 +37,19 @@ use crate::{
     domain::{
         method::{Class, Method},
         refusal::Refusal,
-        rpc::{self, Body},
+        rpc::{self, Body, Request},
     },
     door::{ARRIVAL, Guest, STALL, Usher, crowd::Place, readiness::Readiness, site::Site},
     memory::{Account, Budget, Cut},
     metrics::{self, Metrics},
-    net::{BoxIo, places::Caller},
+    net::{BoxFuture, BoxIo, places::Caller},
 };
 
 /// How long a client may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(120);
 
+/// The setting that bounds connections, which refusals tell.
+const MAX_CONNECTIONS: &str = "max_connections";
 /// Long request lines that are held at once.
 const LONG_LINES: usize = 256;
 
@@ -119,7 +122,7 @@ impl Service {
             }
             Cut::Crowded => {
                 self.metrics.client_ended(metrics::Ended::Share);
-                Refusal::Limit { name: "max_connections", limit: self.site.load().max_connections }
+                Refusal::Limit { name: MAX_CONNECTIONS, limit: self.site.load().max_connections }
             }
         }
     }
@@ -183,22 +186,38 @@ async fn answer(
                 Ok(batch) => batch,
                 Err(full) => return Reply::refused(&full.into(), None),
             };
-            if answers {
-                return Reply::batch(batch);
-            }
-            batch.run_out().await;
-            Reply::empty()
+            // In a box, so that single calls do not pay for its size.
+            let reply: BoxFuture<'_, Reply> = if answers {
+                Box::pin(async {
+                    let mut batch = batch;
+                    batch.begin().await;
+                    Reply::batch(batch)
+                })
+            } else {
+                Box::pin(async {
+                    batch.run_out().await;
+                    Reply::empty()
+                })
+            };
+            reply.await
         }
     }
 }
 
+/// What a client hears before its request is read, when there are as many connections as may be.
+pub fn full(limit: usize) -> Vec<u8> {
+    let refusal = Refusal::Limit { name: MAX_CONNECTIONS, limit };
+    other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &refusal.body(None))
+}
+
 /// Answers a request that has to give up its room for those of others. What became of its calls is unknown, unless it is a read.
-fn cut(body: &Bytes, refusal: &Refusal) -> Reply {
-    match rpc::peek(body, 1) {
-        Ok(Body::Single(Ok(request))) if Method::of(&request.method).class == Class::Read => {
-            Reply::refused(refusal, request.id)
-        }
+fn cut(body: &Bytes, max_batch: usize, refusal: &Refusal) -> Reply {
+    let is_read = |request: &Request<'_>| Method::of(&request.method).class == Class::Read;
+    match rpc::peek(body, max_batch) {
+        Ok(Body::Single(Ok(request))) if is_read(&request) => Reply::refused(refusal, request.id),
         Ok(Body::Single(Ok(request))) => Reply::refused(&Refusal::OutcomeUnknown, request.id),
+        // A batch may be answered by one error.
+        Ok(Body::Batch(entries)) if entries.iter().flatten().all(is_read) => Reply::refused(refusal, None),
         _ => Reply::refused(&Refusal::OutcomeUnknown, None),
     }
 }

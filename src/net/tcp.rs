@@ -1,17 +1,24 @@
 //! The real network: TCP sockets of the operating system.
 
-use std::{io, net::SocketAddr, sync::LazyLock};
+use std::{
+    io::{self, Read, Write},
+    net::SocketAddr,
+    sync::LazyLock,
+};
 
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    Accept, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen,
+    Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen,
     names::{Names, System},
     race::race,
 };
 
 /// The process has one resolver, and so one memory of names.
 static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(System));
+
+/// How much is read of a connection that is refused.
+const UNREAD: usize = 4096;
 
 /// Dials and listens on the operating system's TCP.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,9 +61,21 @@ impl Accept for Socket {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
-            let stream = stream.into_std()?;
-            let incoming = Incoming::new(move || TcpStream::from_std(stream).map(|s| Box::new(s) as BoxIo));
-            Ok((incoming, peer))
+            Ok((Incoming::new(stream.into_std()?), peer))
         })
+    }
+}
+
+impl Arrived for std::net::TcpStream {
+    fn open(self: Box<Self>) -> io::Result<BoxIo> {
+        Ok(Box::new(TcpStream::from_std(*self)?))
+    }
+
+    /// The socket does not block.
+    fn refuse(mut self: Box<Self>, words: &[u8]) {
+        // At an end with bytes that nobody has read, the system resets the connection, and some clients lose the words with that.
+        let _ = self.read(&mut [0; UNREAD]);
+        // A client that is gone already misses nothing.
+        let _ = self.write(words);
     }
 }

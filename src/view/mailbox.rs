@@ -69,7 +69,7 @@ struct Queue {
     bytes: usize,
     /// What the answers among them count. Notifications are shared with other clients.
     answers: usize,
-    /// What was taken from here and could not be written yet.
+    /// What is in memory of letters that were taken from here and are not written to their ends.
     unwritten: usize,
     /// What is taken of the client's memory: the answers, and all of it when the client does not
     /// take what it is sent.
@@ -110,7 +110,7 @@ impl Mailbox {
         &self.memory
     }
 
-    /// So much of what was taken from here could not be written yet.
+    /// So much is in memory of letters that were taken from here and are not written to their ends.
     pub fn note_unwritten(&self, bytes: usize) {
         let mut queue = self.lock();
         if queue.unwritten != bytes {

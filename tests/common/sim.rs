@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
     app::{App, Source, World},
-    net::{Accept, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen},
+    net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen},
 };
 use tokio::{
-    io::{DuplexStream, duplex},
+    io::{AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc,
     time::{Duration, Instant, sleep},
 };
@@ -156,8 +157,20 @@ impl Accept for Socket {
             // The network itself holds the sender.
             let (stream, peer) = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
             let peer = SocketAddr::new(peer, 1);
-            Ok((Incoming::new(move || Ok(Box::new(stream) as BoxIo)), peer))
+            Ok((Incoming::new(Arriving(stream)), peer))
         })
+    }
+}
+
+struct Arriving(DuplexStream);
+
+impl Arrived for Arriving {
+    fn open(self: Box<Self>) -> io::Result<BoxIo> {
+        Ok(Box::new(self.0))
+    }
+
+    fn refuse(mut self: Box<Self>, words: &[u8]) {
+        let _ = self.0.write_all(words).now_or_never();
     }
 }
 

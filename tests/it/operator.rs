@@ -146,7 +146,9 @@ async fn one_client_too_many_is_closed_and_counted_while_all_are_busy() {
     }
     until("all are busy", async || proxy.in_flight().await == 3).await;
     for count in 1..=2 {
-        assert!(proxy.client().await.is_closed().await, "one more was let in");
+        let mut other = proxy.client().await;
+        assert_eq!(other.response().await.status, 503, "one more was let in");
+        assert!(other.is_closed().await);
         let refused = proxy.metric(REFUSED, "").await;
         assert!((refused - f64::from(count)).abs() < 0.5, "{refused}");
     }

@@ -15,6 +15,8 @@ use crate::memory::Account;
 
 /// Of a seat whose connection has something under way.
 const BUSY: u64 = 0;
+/// Of a seat whose connection goes before all that are idle.
+const FIRST: u64 = 1;
 /// Of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
 /// Of a seat whose connection has left it.
@@ -34,7 +36,8 @@ pub(super) struct Common {
 
 /// A connection's seat.
 pub(super) struct Seat {
-    /// Since when the connection is idle, in milliseconds from the crowd's beginning and one; or [`BUSY`], or [`ENDED`].
+    /// Since when the connection is idle, in milliseconds from the crowd's beginning and two; or [`FIRST`], [`BUSY`],
+    /// [`ENDED`] or [`LEFT`].
     state: AtomicU64,
     number: u64,
     /// The number of the client's address.
@@ -94,7 +97,7 @@ impl Common {
     /// A moment as seats hold it.
     pub(super) fn millis(&self, moment: Instant) -> u64 {
         let millis = moment.saturating_duration_since(self.started).as_millis();
-        u64::try_from(millis).unwrap_or(u64::MAX / 2) + 1
+        u64::try_from(millis).unwrap_or(u64::MAX / 2) + 2
     }
 
     /// Those that became idle since this was asked last: since when, and their numbers.
@@ -172,6 +175,13 @@ impl Seat {
         }
     }
 
+    fn departs(&self) {
+        // An end stays one.
+        if self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(FIRST)).is_ok() {
+            self.tell(FIRST);
+        }
+    }
+
     /// Says since when it is idle, if that is asked.
     fn tell(&self, since: u64) {
         if self.common.is_asked.load(Acquire) {
@@ -224,6 +234,12 @@ impl Place {
     /// The client moves bytes, and is idle only since this moment, unless something is under way anyway.
     pub fn refreshes(&self, since: Instant) {
         self.seat.refreshes(since);
+    }
+
+    /// The client has closed its side, and cannot be told from one that is gone: until [`Place::begins`], its connection goes before
+    /// all that are idle, whatever is under way.
+    pub fn departs(&self) {
+        self.seat.departs();
     }
 
     /// Leaves the seat to others, before the connection is at its end.

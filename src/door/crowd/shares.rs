@@ -34,6 +34,19 @@ impl Shares {
         self.change(seat.address(), |seats| _ = seats.remove(&seat.number()));
     }
 
+    /// Whether addresses that have clearly more than this one would have can give up so many in all.
+    pub(super) fn can_give(&self, address: u64, count: usize) -> bool {
+        let clear = CLEARLY * (self.of.get(&address).map_or(0, BTreeMap::len) + 1);
+        let more =
+            self.by_count.iter().rev().map_while(|(has, _)| (has + 1).checked_sub(clear).filter(|more| *more > 0));
+        // Each gives until it has clearly more no longer.
+        more.scan(0, |given, more| {
+            *given += more;
+            Some(*given)
+        })
+        .any(|given| given >= count)
+    }
+
     /// The newest of the address that has most, if that is clearly more than `address` would have with one more.
     pub(super) fn outnumbering(&self, address: u64) -> Option<Arc<Seat>> {
         let own = self.of.get(&address).map_or(0, BTreeMap::len);

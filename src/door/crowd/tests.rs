@@ -218,3 +218,37 @@ async fn streams_have_a_share_that_they_give_back() {
     drop(first);
     assert!(seats[2].streams(2).is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_not_let_in_costs_nobody_its_place() {
+    let crowd = Crowd::new();
+    let (greedy, some, none) = (1, 2, 3);
+    let many: Vec<_> = (0..30).map(|_| crowd.enter_from(38, greedy).0.unwrap()).collect();
+    let few: Vec<_> = (0..8).map(|_| crowd.enter_from(38, some).0.unwrap()).collect();
+    assert!(many.iter().chain(&few).all(Place::begins));
+    // The door has become smaller. Of the thirty, thirteen could go for a ninth of the other address, which is not enough.
+    let (place, ended) = crowd.enter_from(10, some);
+    assert_eq!((place.is_none(), ended), (true, Ended::default()));
+    assert!(many.iter().chain(&few).all(Place::begins));
+    let (place, ended) = crowd.enter_from(10, none);
+    assert_eq!((place.is_some(), ended), (true, Ended { idle: 0, busy: 29 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_client_has_closed_its_side_is_the_first_to_go() {
+    let crowd = Crowd::new();
+    let (idle, closed) = (crowd.one(), crowd.one());
+    assert!(closed.begins());
+    later().await;
+    later().await;
+    closed.departs();
+    let goes = |place: &Place| place.seated().told_to_go().now_or_never().is_some();
+    assert!(crowd.end_longest_idle());
+    assert!(!goes(&idle) && goes(&closed) && !closed.begins());
+    // One that has its answer is busy again.
+    let answered = crowd.one();
+    assert!(answered.begins());
+    answered.departs();
+    assert!(answered.begins() && crowd.end_longest_idle());
+    assert!(goes(&idle) && !goes(&answered));
+}

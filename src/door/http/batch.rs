@@ -1,15 +1,20 @@
 //! A batch: its calls run side by side, each on its own path, and their answers go out in order as they come.
 
+mod row;
+
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::Stream;
 use tokio::time::Instant;
 
+use self::row::Row;
+pub(super) use self::row::Running;
 use super::Asker;
 use crate::{
     call::{
@@ -27,7 +32,7 @@ use crate::{
     net::http::Broken,
 };
 
-/// How many calls of a batch run at the same time.
+/// How many calls of a batch run, or wait with their answers for those before them, at the same time.
 const WIDTH: usize = 16;
 
 /// One entry's answer; none for a notification.
@@ -46,7 +51,9 @@ enum Waiting {
 
 /// The answers of a batch, with their brackets and commas.
 pub(super) struct Batch {
-    entries: Pin<Box<dyn Stream<Item = Entry> + Send>>,
+    running: Running,
+    /// The first answer, where it came before anything was asked for.
+    first: Option<Entry>,
     current: Option<Answer>,
     /// What comes before the next answer: the opening bracket, then commas.
     before: &'static str,
@@ -91,15 +98,30 @@ impl Batch {
                 }
             }
         });
-        let entries = stream::iter(entries).buffered(WIDTH);
         Ok(Self {
-            entries: Box::pin(entries),
+            running: Row::over(entries),
+            first: None,
             current: None,
             before: "[",
             receipts: Vec::new(),
             over: false,
             _claim: claim,
         })
+    }
+
+    /// Waits for the first answer: until it is there, the whole batch can be refused.
+    pub(super) async fn begin(&mut self) {
+        self.first = loop {
+            match poll_fn(|context| self.running.poll_next(context)).await {
+                Some(Entry::Nothing) => {}
+                first => break first,
+            }
+        };
+    }
+
+    /// Its calls, for who has them go on while its client takes what came before.
+    pub(super) fn running(&self) -> &Running {
+        &self.running
     }
 
     /// Whether the next piece is a node's to send, not that of a call still under way.
@@ -113,8 +135,8 @@ impl Batch {
     }
 
     /// Runs a batch that nobody waits for to its end.
-    pub(super) async fn run_out(mut self) {
-        while self.entries.next().await.is_some() {}
+    pub(super) async fn run_out(self) {
+        while poll_fn(|context| self.running.poll_next(context)).await.is_some() {}
     }
 }
 
@@ -139,7 +161,11 @@ impl Stream for Batch {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(answer) = &mut self.current {
-                match ready!(answer.poll_piece(context)) {
+                let Poll::Ready(piece) = answer.poll_piece(context) else {
+                    self.running.go_on(context);
+                    return Poll::Pending;
+                };
+                match piece {
                     Some(piece) => return Poll::Ready(Some(piece)),
                     None => {
                         let receipt = answer.take_receipt();
@@ -152,7 +178,11 @@ impl Stream for Batch {
                 return Poll::Ready(None);
             }
             let before = self.before;
-            match ready!(self.entries.as_mut().poll_next(context)) {
+            let next = match self.first.take() {
+                Some(first) => Some(first),
+                None => ready!(self.running.poll_next(context)),
+            };
+            match next {
                 None => {
                     self.over = true;
                     return Poll::Ready(Some(Ok(Bytes::from_static(if before == "[" { b"[]" } else { b"]" }))));

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use self::words::{Line, Part, begins_a_request, refusal};
-use super::ARRIVAL;
+use super::{ARRIVAL, batch::Running};
 use crate::{
     door::{LongQuery, stall::Stall},
     memory::Claim,
@@ -80,6 +80,8 @@ struct Inner {
     is_stream: bool,
     /// Whether something was written since this was asked last.
     has_written: bool,
+    /// The calls of the batch that is being answered.
+    running: Option<Running>,
     /// Whether the request under way is one to the beacon API.
     is_beacon: bool,
     /// An answer that looks like one that hyper gives by itself.
@@ -148,6 +150,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         part: Part::All,
         is_stream: false,
         has_written: false,
+        running: None,
         is_beacon: false,
         held: Bytes::new(),
         wrong: None,
@@ -174,6 +177,23 @@ impl Watch {
     /// The answer under way lasts for as long as the client is there.
     pub(super) fn streams(&self) {
         lock(&self.inner).is_stream = true;
+    }
+
+    /// These calls are under way while the answer is written.
+    pub(super) fn runs(&self, running: &Running) {
+        lock(&self.inner).running = Some(running.clone());
+    }
+
+    /// Has the calls under way go on, also while nothing can be written.
+    pub(super) fn go_on(&self, context: &mut Context<'_>) {
+        if let Some(running) = &lock(&self.inner).running {
+            running.go_on(context);
+        }
+    }
+
+    /// Whether the client has closed its side.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
     }
 
     /// The request was refused before it had come whole.
@@ -232,6 +252,9 @@ impl Drop for Turn {
         (inner.is_busy, inner.is_fresh, inner.is_stream) = (false, true, false);
         inner.came = 0;
         inner.claim.set(0);
+        let running = inner.running.take();
+        drop(inner);
+        drop(running);
     }
 }
 

@@ -166,7 +166,7 @@ impl<'a> Lane<'a> {
                     return Ok(Left::Closed);
                 }
                 if let Err(full) = self.make_room(needed) {
-                    return self.refuse(Reply::refused(&full.into(), None)).await;
+                    return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
                 }
                 // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
                 let why = tokio::select! {
@@ -197,7 +197,7 @@ impl<'a> Lane<'a> {
                     }
                 };
                 let refusal = self.service.cut_off(why);
-                return self.refuse(Reply::refused(&refusal, None)).await;
+                return Box::pin(self.refuse(Reply::refused(&refusal, None))).await;
             };
             idle = IDLE;
             if !self.place.begins() {
@@ -205,7 +205,7 @@ impl<'a> Lane<'a> {
             }
             // A client that is lost takes its call with it: one that still waits for a node is then
             // not sent.
-            let Self { io, read, alarm, pass, left, memory, caller, service, .. } = &mut self;
+            let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
             let reply = {
                 let asker = Asker { left: &*left, memory, caller };
                 let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
@@ -218,6 +218,7 @@ impl<'a> Lane<'a> {
                         count = io.read_buf(read), if read.len() < MAX_AHEAD && !left.load(Relaxed) => match count {
                             Ok(0) => {
                                 left.store(true, Relaxed);
+                                place.departs();
                                 patience = Some(Box::pin(sleep(STALL)));
                             }
                             Ok(_) => {}
@@ -225,13 +226,17 @@ impl<'a> Lane<'a> {
                         },
                         why = poll_fn(|context| memory.poll_cut(context)) => {
                             keep_alive = false;
-                            break cut(&body, &service.cut_off(why));
+                            let max_batch = calls.settings().max_batch.get();
+                            break cut(&body, max_batch, &service.cut_off(why));
                         }
                         () = over(&mut patience) => return Ok(Left::Closed),
                     }
                 }
             };
             drop(body);
+            if self.has_left() && !self.place.begins() {
+                return Ok(Left::Closed);
+            }
             keep_alive &= !self.service.is_closing();
             if let Content::Ready(own) = &reply.body
                 && own.len() > SMALL
@@ -269,7 +274,8 @@ impl<'a> Lane<'a> {
     }
 
     /// Answers a request for which there is no room, and closes. What of it is still on its way is
-    /// passed over, since to close at once could take the answer away again.
+    /// passed over, since to close at once could take the answer away again. To be called in a box, so that an idle connection does not
+    /// keep the room for it.
     async fn refuse(mut self, reply: Reply) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);

@@ -43,7 +43,7 @@ use crate::{
         site::Site,
         stall::Stall,
     },
-    memory::{Account, Cut},
+    memory::Cut,
     net::BoxIo,
 };
 
@@ -99,7 +99,11 @@ pub(super) async fn serve(
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 // It has a place at the other door already.
                 place.leave();
+            } else if watch.has_left() && !asked.seated().begins() {
+                // Its client had closed its side, and it is ended for another.
+                pending::<()>().await;
             }
+            response.body().running().inspect(|running| watch.runs(running));
             response.body_mut().turn = Some((turn, asked));
             if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") {
                 watch.streams();
@@ -122,14 +126,14 @@ pub(super) async fn serve(
     // Both arms are cancel-safe; after the second, the first goes on alone.
     let driven = tokio::select! {
         biased;
-        driven = drive(&mut connection, &watch, memory) => Some(driven),
+        driven = drive(&mut connection, &watch, client) => Some(driven),
         _ = closing.wait_for(|closing| *closing) => None,
     };
     let driven = match driven {
         Some(driven) => driven,
         None => {
             Pin::new(&mut connection).graceful_shutdown();
-            drive(&mut connection, &watch, memory).await
+            drive(&mut connection, &watch, client).await
         }
     };
     let unparsed = connection.into_parts().read_buf;
@@ -155,7 +159,8 @@ pub(super) async fn serve(
         io.shutdown().await
     });
     if matches!(said.await, Ok(Ok(()))) && lingers {
-        let _ = timeout(LINGER, drain(&mut io)).await;
+        // In a box, so that an idle connection does not keep the room for it.
+        let _ = timeout(LINGER, Box::pin(drain(&mut io))).await;
     }
     outcome.map(|()| Ended::Closed)
 }
@@ -169,7 +174,7 @@ enum Driven {
     Cut(Cut),
 }
 
-async fn drive<S, F>(connection: &mut http1::Connection<Bridge, S>, watch: &Watch, memory: &Account) -> Driven
+async fn drive<S, F>(connection: &mut http1::Connection<Bridge, S>, watch: &Watch, client: Client<'_>) -> Driven
 where
     S: hyper::service::HttpService<Incoming, ResBody = Streamed, Future = F> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -181,14 +186,17 @@ where
             if let Poll::Ready(outcome) = connection.poll_without_shutdown(context) {
                 return Poll::Ready(Driven::Over(outcome));
             }
+            // hyper does not, while the client takes what came before.
+            watch.go_on(context);
             // A call, or the body of one, has heard of it before, and is answered.
-            if let Poll::Ready(why) = memory.poll_cut(context) {
+            if let Poll::Ready(why) = client.memory.poll_cut(context) {
                 return Poll::Ready(Driven::Cut(why));
             }
             match watch.poll_end(context) {
                 Poll::Pending => {}
                 // What is under way may look at that.
                 Poll::Ready(End::Half) => {
+                    client.place.departs();
                     watch.take_written();
                     patience = Some(Box::pin(sleep(STALL)));
                     continue;
@@ -214,7 +222,11 @@ fn last_words(refused: &Refused) -> Vec<u8> {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the head of the request is too long",
         _ => "this is no request of HTTP/1.1",
     });
-    let body = gate::body(status, why, is_beacon);
+    whole_refusal(status, &gate::body(status, why, is_beacon))
+}
+
+/// A refusal behind which the connection ends, from its first line to the end of its body.
+pub(super) fn whole_refusal(status: StatusCode, body: &[u8]) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or_default();
     let later = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
     let head = format!(
@@ -222,7 +234,7 @@ fn last_words(refused: &Refused) -> Vec<u8> {
         status.as_u16(),
         body.len()
     );
-    [head.as_bytes(), &body].concat()
+    [head.as_bytes(), body].concat()
 }
 
 /// Reads what a client still sends, and looks at none of it.
@@ -356,7 +368,7 @@ async fn call(
                 }
                 why = poll_fn(|context| memory.poll_cut(context)) => why,
             };
-            last(cut(&body, &service.cut_off(why)))
+            last(cut(&body, calls.settings().max_batch.get(), &service.cut_off(why)))
         }
         Err(Unread::Cut(why)) => last(Reply::refused(&service.cut_off(why), None)),
         Err(Unread::NoRoom(full)) => last(Reply::refused(&full.into(), None)),

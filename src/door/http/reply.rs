@@ -10,7 +10,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::time::Instant;
 
-use super::{STALL, batch::Batch};
+use super::{
+    STALL,
+    batch::{Batch, Running},
+};
 use crate::{
     call::{
         alarm::Alarm,
@@ -96,6 +99,11 @@ impl Content {
             Self::Batch(_) | Self::Piped(_) => return None,
         };
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
+    }
+
+    /// The calls that are still under way while it is given on.
+    pub(super) fn running(&self) -> Option<&Running> {
+        if let Self::Batch(batch) = self { Some(batch.running()) } else { None }
     }
 
     /// Whether its client misses something for good if it is lost unnoticed.

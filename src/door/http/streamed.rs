@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::{
+    batch::Running,
     bridge::Turn,
     reply::{Content, Patience},
 };
@@ -33,6 +34,11 @@ pub(super) struct Streamed {
 impl Streamed {
     pub(super) fn new(content: Content) -> Self {
         Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
+    }
+
+    /// The calls that are still under way while it is given on.
+    pub(super) fn running(&self) -> Option<&Running> {
+        self.content.running()
     }
 }
 

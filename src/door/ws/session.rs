@@ -305,7 +305,7 @@ impl Session {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
                 Poll::Pending if matches!(self.standing, Standing::Left) => return ControlFlow::Break(()),
                 Poll::Pending => {
-                    self.mailbox.note_unwritten(self.writer.waiting());
+                    self.mailbox.note_unwritten(self.writer.held());
                     self.stall(before);
                     return ControlFlow::Continue(());
                 }

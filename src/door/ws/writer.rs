@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite as _;
 
 use super::frame::{Opcode, put_head};
@@ -30,8 +30,10 @@ pub(super) struct Writer {
     /// Frames, and where in them the next write begins.
     gathered: Vec<u8>,
     at: usize,
-    /// A long payload that comes behind them.
+    /// A long payload that comes behind them. It stays whole until its last byte is written, since nothing of it is free before.
     long: Bytes,
+    /// Where in it the next write begins.
+    long_at: usize,
     /// Frames that come behind that.
     behind: Vec<u8>,
     /// Who is told when so many bytes more have been written.
@@ -51,7 +53,12 @@ impl Writer {
 
     /// Bytes that are still to be written.
     pub(super) fn waiting(&self) -> usize {
-        self.gathered.len() - self.at + self.long.len() + self.behind.len()
+        self.gathered.len() - self.at + self.long.len() - self.long_at + self.behind.len()
+    }
+
+    /// Bytes that are in memory for what is still to be written.
+    pub(super) fn held(&self) -> usize {
+        self.waiting() + self.long_at
     }
 
     /// What waited for the client, if there is something to write in it: tells how many messages that is. There must be room for it.
@@ -145,21 +152,24 @@ impl Writer {
 
     fn poll_write(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let gathered = &self.gathered[self.at..];
+            let (gathered, long) = (&self.gathered[self.at..], &self.long[self.long_at..]);
             let io = Pin::new(&mut *io);
-            let count = ready!(if self.long.is_empty() {
+            let count = ready!(if long.is_empty() {
                 io.poll_write(context, gathered)
             } else if gathered.is_empty() {
-                io.poll_write(context, &self.long)
+                io.poll_write(context, long)
             } else {
-                io.poll_write_vectored(context, &[IoSlice::new(gathered), IoSlice::new(&self.long)])
+                io.poll_write_vectored(context, &[IoSlice::new(gathered), IoSlice::new(long)])
             })?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             let of_gathered = count.min(gathered.len());
             self.at += of_gathered;
-            self.long.advance(count - of_gathered);
+            self.long_at += count - of_gathered;
+            if self.long_at == self.long.len() {
+                (self.long, self.long_at) = (Bytes::new(), 0);
+            }
             if self.long.is_empty() && self.at == self.gathered.len() && !self.behind.is_empty() {
                 self.gathered = std::mem::take(&mut self.behind);
                 self.at = 0;

@@ -14,7 +14,7 @@ use crate::common::{
     client::{ROUNDABOUT, call, chunked, post, with_headers},
     devnet,
     origin::{Origin, Reply},
-    proxy::Proxy,
+    proxy::{Proxy, nodes},
     rest::{self, Exchange, Node},
     until,
 };
@@ -107,4 +107,22 @@ async fn a_stream_of_events_ends_when_its_client_closes_its_side() {
     until("the stream is open", async || streams().await.as_deref() == Some("1")).await;
     client.io.shutdown().await.unwrap();
     until("the stream is over", async || streams().await.as_deref() == Some("0")).await;
+}
+
+#[tokio::test]
+async fn who_finds_no_room_is_told_so_before_the_end() {
+    let origin = Origin::start(|seen| match seen.method().as_str() {
+        "eth_getLogs" => Reply::act(async |_io| std::future::pending().await),
+        _ => Reply::result(seen, "1"),
+    })
+    .await;
+    let proxy = Proxy::start(&format!("max_connections = 1\n{}", nodes([origin.url()]))).await;
+    let mut busy = proxy.client().await;
+    busy.send(post("/", call(1, "eth_getLogs", "[]").as_bytes())).await;
+    until("the node has the call", async || origin.count("eth_getLogs") == 1).await;
+    let mut other = proxy.client().await;
+    let told = other.response().await;
+    assert_eq!((told.status, told.header("retry-after")), (503, Some("1")));
+    assert_eq!(told.json()["error"]["data"]["reason"], "max_connections");
+    assert!(other.is_closed().await);
 }

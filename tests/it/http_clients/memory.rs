@@ -104,6 +104,10 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
     let padded = |method: &str| call(7, method, &format!("[\"{}\"]", "a".repeat(ROOM)));
     let unfinished = |headers: &str| with_headers("/", headers, padded("eth_call").as_bytes())[..ROOM].to_vec();
     let whole = |headers: &str, method: &str| with_headers("/", headers, padded(method).as_bytes());
+    let batch = |headers: &str, method: &str| {
+        let calls = format!("[{},{}]", padded(method), call(8, "eth_call", "[]"));
+        with_headers("/", headers, calls.as_bytes())
+    };
     let http = |what, bytes, hears| Greedy { what, is_websocket: false, bytes, hears };
     let ws = |what, bytes| Greedy { what, is_websocket: true, bytes, hears: "" };
     let (limit, unknown) = ("max_client_memory", "outcome_unknown");
@@ -115,6 +119,10 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
         http("a read under way beside the lane", whole(ROUNDABOUT, "eth_getLogs"), limit),
         http("a transaction under way", whole("", "eth_sendRawTransaction"), unknown),
         http("one under way beside the lane", whole(ROUNDABOUT, "eth_sendRawTransaction"), unknown),
+        http("a batch of reads", batch("", "eth_getLogs"), limit),
+        http("a batch of reads beside the lane", batch(ROUNDABOUT, "eth_getLogs"), limit),
+        http("a batch with a transaction", batch("", "eth_sendRawTransaction"), unknown),
+        http("one with a transaction beside the lane", batch(ROUNDABOUT, "eth_sendRawTransaction"), unknown),
         ws("a message", message[..ROOM].to_vec()),
         ws("a message under way", message),
     ] {
@@ -146,6 +154,7 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
         } else {
             let heard = greedy.response().await;
             assert_eq!(heard.json()["error"]["data"]["reason"], hears, "{what}");
+            assert_eq!(heard.status, if hears == limit { 503 } else { 200 }, "{what}");
             assert_eq!(
                 heard.json()["id"],
                 if what.contains("under way") { Value::from(7) } else { Value::Null },

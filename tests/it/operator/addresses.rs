@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::answer;
 use crate::common::{
-    client::{Broken, ROUNDABOUT, call, post, with_headers},
+    client::{ROUNDABOUT, call, post, with_headers},
     origin::{Origin, Reply},
     proxy::nodes,
     sim::{Net, Proxy},
@@ -51,7 +51,7 @@ async fn a_door_full_of_calls_is_open_to_another_address() {
             until("the node has the call", async || origin.count(method) == id + 1).await;
         }
         let mut more = proxy.client_at(1).await;
-        assert!(more.is_closed().await, "its own address has no more");
+        assert_eq!(more.response().await.status, 503, "its own address has no more");
         let mut honest = proxy.client_at(2).await;
         assert_eq!(honest.post(call(1, "eth_call", "[]")).await.text(), answer(1, "\"well\""));
         // The newest is told why, and what is known of its call; the others go on.
@@ -85,7 +85,7 @@ async fn of_a_shared_address_each_connection_is_a_client() {
         busy.push(client);
     }
     until("the node has the calls", async || origin.count("eth_getLogs") == 6).await;
-    assert_eq!(proxy.client_at(2).await.try_response().await, Err(Broken::Closed(0)));
+    assert_eq!(proxy.client_at(2).await.response().await.status, 503);
     for client in &mut busy {
         assert!(client.is_silent().await);
     }

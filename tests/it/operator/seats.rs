@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep},
+};
 
-use super::{answer, well};
+use super::answer;
 use crate::common::{
     client::{Client, ROUNDABOUT, call, with_headers},
+    origin::{Origin, Reply},
     proxy::nodes,
     sim::{Net, Proxy},
     until,
 };
 
-async fn small_door(most: usize) -> (Net, crate::common::origin::Origin, Proxy) {
+/// A node that never answers `eth_getLogs`, and a proxy that lets so many connections in.
+async fn small_door(most: usize) -> (Net, Origin, Proxy) {
     let net = Net::default();
-    let origin = well(&net).await;
+    let origin = Origin::within(&net, |seen| match seen.method().as_str() {
+        "eth_getLogs" => Reply::act(async |_io| std::future::pending().await),
+        _ => Reply::result(seen, "\"well\""),
+    })
+    .await;
     let proxy = Proxy::launch(&net, &format!("max_connections = {most}\n{}", nodes([origin.url()]))).await;
     until("the node is up", async || proxy.verdicts().await == ["up"]).await;
     (net, origin, proxy)
@@ -104,4 +113,47 @@ async fn an_upload_to_the_beacon_api_keeps_its_place() {
     }
     // The node's word on what is no list of attestations.
     assert_eq!(honest.response().await.status, 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_closed_its_side_goes_before_all_that_are_idle() {
+    let (_net, origin, proxy) = small_door(2).await;
+    for (round, headers) in [(1, ""), (2, ROUNDABOUT)] {
+        let mut idle = proxy.client().await;
+        assert_eq!(idle.post(call(1, "eth_call", "[]")).await.status, 200);
+        sleep(Duration::from_secs(5)).await;
+        let mut closed = proxy.client().await;
+        closed.send(with_headers("/", headers, call(1, "eth_getLogs", "[]").as_bytes())).await;
+        until("the node has the call", async || origin.count("eth_getLogs") == round).await;
+        closed.io.shutdown().await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(proxy.post(call(1, "eth_call", "[]")).await.status, 200, "{headers:?}");
+        assert!(closed.is_closed().await, "{headers:?}");
+        assert_eq!(idle.post(call(2, "eth_call", "[]")).await.status, 200, "{headers:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_others_to_leave_holds_up_nobody() {
+    const MANY: usize = 40;
+    let (_net, origin, proxy) = small_door(MANY).await;
+    let mut stuck = Vec::new();
+    for _ in 0..MANY {
+        // Its last words do not fit on the line.
+        let mut client = Client::over(proxy.connect_through(16).await);
+        client.send(with_headers("/", "", call(1, "eth_getLogs", "[]").as_bytes())).await;
+        stuck.push(client);
+    }
+    until("the node has all calls", async || origin.count("eth_getLogs") == MANY).await;
+    proxy.reload(&format!("max_connections = 2\n{}", nodes([origin.url()]))).await;
+    let begun = Instant::now();
+    // All but one have to go for this one, and none for that one.
+    let mut waits = proxy.client_at(2).await;
+    let mut refused = proxy.client().await;
+    let told = refused.response().await;
+    assert_eq!((told.status, told.header("retry-after")), (503, Some("1")));
+    assert_eq!(told.json()["error"]["data"]["reason"], "max_connections");
+    assert!(refused.is_closed().await);
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert_eq!(waits.post(call(1, "eth_call", "[]")).await.status, 200);
 }

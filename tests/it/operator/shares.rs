@@ -10,7 +10,7 @@ use tokio::{
 use super::{answer, well};
 use crate::common::{
     client::{Client, ROUNDABOUT, call, with_headers},
-    origin::{Origin, Reply},
+    origin::{Origin, Reply, ok},
     proxy::nodes,
     sim::{Net, Proxy},
     until,
@@ -144,6 +144,40 @@ async fn a_client_that_takes_drops_of_its_answer_is_closed() {
             sleep(if is_over { Duration::ZERO } else { Duration::from_secs(1) }).await;
         }
         assert!(taken < 200_000, "{headers:?}: {taken}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_batch_end_while_its_client_takes_nothing() {
+    for headers in ["", ROUNDABOUT] {
+        let net = Net::default();
+        let origin = Origin::within(&net, |seen| match seen.method().as_str() {
+            "eth_getLogs" => Reply::result(seen, &format!("\"{}\"", "a".repeat(100_000))),
+            _ => {
+                let answer = ok(answer(seen.id(), "\"late\""));
+                Reply::act(async move |mut io| {
+                    sleep(Duration::from_secs(2)).await;
+                    io.write_all(&answer).await.ok()?;
+                    Some(io)
+                })
+            }
+        })
+        .await;
+        let proxy = Proxy::launch(&net, &nodes([origin.url()])).await;
+        until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+        let late = |id: usize| call(id, "eth_call", "[]");
+        let calls: Vec<_> = std::iter::once(call(0, "eth_getLogs", "[]")).chain((1..40).map(late)).collect();
+        let batch = format!("[{}]", calls.join(","));
+        let mut client = Client::over(proxy.connect_through(1000).await);
+        client.send(with_headers("/", headers, batch.as_bytes())).await;
+        until("the calls are under way", async || proxy.in_flight().await >= 15).await;
+        let begun = Instant::now();
+        until("the calls have ended", async || proxy.in_flight().await == 0).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        // Those whose turn has not come have not begun.
+        assert_eq!(origin.count("eth_call"), 16, "{headers:?}");
+        let response = client.response().await;
+        assert_eq!(response.json().as_array().map(Vec::len), Some(40), "{headers:?}");
     }
 }
 

@@ -229,6 +229,24 @@ async fn long_answers_for_a_client_that_takes_nothing_stay_at_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_counts_whole_until_its_last_byte_is_written() {
+    const LENGTH: usize = 2_000_000;
+    // A few bytes of each connection are not counted.
+    const COUNTED: f64 = (LENGTH - 10_000) as f64;
+    let (_net, _origin, proxy) = lengths("").await;
+    let held = async || proxy.metric("steadfast_client_memory_bytes", "").await;
+    let mut client = proxy.client().await.upgraded("/").await;
+    client.send(frame(0x81, call(1, "eth_call", &format!("[{LENGTH}]")).as_bytes())).await;
+    until("the message is counted", async || held().await >= COUNTED).await;
+    // Nearly all of it is taken, and the rest keeps all of it in memory.
+    client.bytes(LENGTH - 200_000).await;
+    sleep(Duration::from_millis(100)).await;
+    assert!(held().await >= COUNTED, "{}", held().await);
+    client.bytes(200_000).await;
+    until("all is given back", async || held().await == 0.0).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_small_answers_of_a_batch_count_together() {
     let net = Net::default();
     let small = string(3000);

@@ -176,5 +176,12 @@ async fn who_becomes_a_websocket_leaves_its_place_among_http_at_once() {
     for ws in &mut all {
         assert_eq!(ws.call("eth_call", "[]").await.to_string(), "[]");
     }
+    drop(all);
+    // Also while its handshake is on the way to it.
+    let mut slow = Client::over(proxy.connect_through(16).await);
+    slow.send(upgrade("/", "")).await;
+    until("the WebSocket has its place", async || proxy.metric("steadfast_ws_connections", "").await == 1.0).await;
+    assert_eq!(proxy.post(call(1, "eth_call", "[]")).await.status, 200);
+    assert!(slow.head().await.starts_with("HTTP/1.1 101 "));
     assert_eq!(proxy.metric("steadfast_client_connections_ended_total", "reason=\"crowded\"").await, 0.0);
 }

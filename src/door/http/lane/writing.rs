@@ -14,7 +14,10 @@ use tokio::{
 };
 
 use super::{
-    super::reply::{Patience, Reply, put_decimal},
+    super::{
+        batch::Running,
+        reply::{Patience, Reply, put_decimal},
+    },
     FLATTEN, Lane, MAX_AHEAD,
 };
 use crate::{memory::Cut, metrics::Ended};
@@ -36,18 +39,18 @@ impl Lane<'_> {
             Some(pieces) if self.left.load(Relaxed) && reply.body.is_missed_if_lost() => {
                 pieces.for_each(|piece| self.write.put_slice(piece));
                 let last = self.write.split_off(self.write.len() - 1);
-                self.write_out([]).await?;
+                self.write_out([], None).await?;
                 sleep(PARTING).await;
-                self.write_out([&last[..]]).await?;
+                self.write_out([&last[..]], None).await?;
                 true
             }
             Some(pieces) if length.is_some_and(|length| length <= FLATTEN) => {
                 pieces.for_each(|piece| self.write.put_slice(piece));
-                self.write_out([]).await?;
+                self.write_out([], None).await?;
                 true
             }
             Some(pieces) => {
-                self.write_out(pieces.map(Bytes::as_ref)).await?;
+                self.write_out(pieces.map(Bytes::as_ref), None).await?;
                 true
             }
             None => false,
@@ -65,21 +68,23 @@ impl Lane<'_> {
                 count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
                     if count? == 0 {
                         self.left.store(true, Relaxed);
+                        self.place.departs();
                     }
                     continue;
                 }
                 why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
             };
             let piece = piece.transpose().map_err(io::Error::other)?;
+            let beside = reply.body.running();
             match (piece, length) {
-                (Some(piece), Some(_)) => self.write_out([&piece[..]]).await?,
+                (Some(piece), Some(_)) => self.write_out([&piece[..]], beside).await?,
                 (Some(piece), None) => {
                     self.write.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                    self.write_out([&piece[..], b"\r\n"]).await?;
+                    self.write_out([&piece[..], b"\r\n"], beside).await?;
                 }
                 (None, length) => {
                     if length.is_none() {
-                        self.write_out([&b"0\r\n\r\n"[..]]).await?;
+                        self.write_out([&b"0\r\n\r\n"[..]], None).await?;
                     }
                     reply.body.has_left();
                     return Ok(());
@@ -88,8 +93,13 @@ impl Lane<'_> {
         }
     }
 
-    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
-    async fn write_out<'b>(&mut self, more: impl IntoIterator<Item = &'b [u8]>) -> io::Result<()> {
+    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows. The calls that run `beside` go on
+    /// while the client takes it.
+    async fn write_out<'b>(
+        &mut self,
+        more: impl IntoIterator<Item = &'b [u8]>,
+        beside: Option<&Running>,
+    ) -> io::Result<()> {
         let mut gathered = std::mem::take(&mut self.write);
         let mut pace = self.pace;
         let mut pieces =
@@ -112,7 +122,10 @@ impl Lane<'_> {
                             [one] => Pin::new(&mut self.io).poll_write(context, one),
                             many => Pin::new(&mut self.io).poll_write_vectored(context, many),
                         };
-                        waited |= written.is_pending();
+                        if written.is_pending() {
+                            waited = true;
+                            beside.inspect(|running| running.go_on(context));
+                        }
                         written
                     }) => count?,
                     why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),

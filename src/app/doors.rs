@@ -41,8 +41,8 @@ const MANY: u32 = 64;
 pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatcher, shared: Arc<Shared>) {
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
-    // Newcomers for whom others have to leave first. Later ones do not wait behind them, unless they
-    // are many.
+    // Newcomers for whom others have to leave first. Later ones do not wait behind them, unless
+    // they are many.
     let mut lobby = FuturesUnordered::new();
     loop {
         // Both arms are cancel-safe.
@@ -75,7 +75,7 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
             let entered = crowd.enter(limit, caller.address()).await;
             Newcomer { incoming, peer, caller, limit, entered }
         });
-        // Most find room at once.
+        // Most newcomers find room at once.
         let entered = (&mut enters).now_or_never();
         match entered {
             Some(newcomer) => seat(newcomer, &full, &dispatcher, &shared).await,
@@ -94,7 +94,7 @@ struct Newcomer {
     entered: Entered,
 }
 
-/// Gives a newcomer to a worker, or tells it that there is no room.
+/// Gives a newcomer to a worker, or refuses the newcomer where there is no room.
 async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shared: &Shared) {
     let Newcomer { incoming, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
     if (place.is_none() || ended.idle + ended.busy > 0)
@@ -106,7 +106,7 @@ async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shar
             "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
         );
     }
-    // Busy ones count themselves when they hear of it.
+    // Busy connections count themselves when they are cut.
     (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
     match place {
         Some(place) => dispatcher.give(Accepted { incoming, peer, caller, place }).await,

@@ -8,8 +8,9 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A deadline that moves with every call. The timer behind it stays where it was put first, and is put on only when it goes off
-/// before the deadline: a client's next call, whose deadline is later, then costs no timer.
+/// A deadline that moves with every call. The timer behind it stays where it was put first, and is
+/// put on only when it goes off before the deadline: a client's next call, whose deadline is later,
+/// then costs no timer.
 #[derive(Default)]
 pub struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,

@@ -35,8 +35,8 @@ pub(in crate::call) mod pieces;
 pub mod receipt;
 mod rest;
 
-/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that the loss of the node in the middle
-/// of it is made good by another.
+/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that
+/// the loss of the node in the middle of it is made good by another.
 const HELD_BACK: usize = 256 * 1024;
 /// Up to this many bytes every answer is looked at whole.
 const ALWAYS_WHOLE: usize = 16 * 1024;
@@ -48,7 +48,8 @@ const MAX_ERROR: usize = 1024 * 1024;
 const MAX_HEIGHT_LOOK: usize = 4096;
 /// How much of a long answer's end is looked at.
 const TAIL: usize = 4096;
-/// The keys that heights stand behind. To prepare a search costs more than to search a short answer.
+/// The keys that heights stand behind. To prepare a search costs more than to search a short
+/// answer.
 static KEYS: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| ["\"result\"", "\"number\"", "\"blockNumber\""].map(Finder::new));
 
@@ -112,7 +113,8 @@ impl From<Full> for Unread {
 /// Where our id stands in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Id {
-    /// Here among what is in memory. An empty range is the place for a member that the node left out.
+    /// Here among what is in memory. An empty range is the place for a member that the node left
+    /// out.
     At(Range<usize>),
     /// In what is still to come.
     Behind,
@@ -177,7 +179,8 @@ impl Answer {
             if ended && pieces.length() <= ALWAYS_WHOLE {
                 break;
             }
-            // What comes in small pieces is looked at when there is twice as much, not anew for each.
+            // What comes in small pieces is looked at when there is twice as much, not anew for
+            // each.
             let length = pieces.length();
             if beginning == Beginning::Incomplete && looked < MAX_LOOK && (length >= 2 * looked || ended) {
                 looked = length;
@@ -220,7 +223,8 @@ impl Answer {
         Ok(Self { status, rest, claim, ..Self::judged(judgement, pieces) })
     }
 
-    /// An answer that came as one text over a link, with our id at `id`; to a notification it is empty.
+    /// An answer that came as one text over a link, with our id at `id`; to a notification it is
+    /// empty.
     pub fn whole(text: Bytes, id: Range<usize>) -> Self {
         let judgement = match Envelope::read(&text) {
             Ok(envelope) => judge(envelope, &text),
@@ -358,10 +362,11 @@ impl Answer {
         self.rest.is_none().then_some((self.pieces.first(), self.pieces.more()))
     }
 
-    /// The next piece. An answer that turns out to be none ends in an error: what the client has of it is not whole, and its
-    /// connection is to be closed.
+    /// The next piece. An answer that turns out to be none ends in an error: what the client has of
+    /// it is not whole, and its connection is to be closed.
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        // The piece before has been written by now, or has a claim of its own: until then it counts as this answer's.
+        // The piece before has been written by now, or has a claim of its own: until then it counts
+        // as this answer's.
         self.count();
         loop {
             let piece = self.pieces.pop();

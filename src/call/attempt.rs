@@ -48,7 +48,8 @@ pub(super) struct Attempt<'a> {
     pub(super) headers: &'a [u8],
     /// Where the call may be sent again.
     pub(super) again: Again,
-    /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes send an empty one.
+    /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes
+    /// send an empty one.
     pub(super) id: Option<&'a [u8]>,
     pub(super) verify: Verify,
     /// Whether it is still to be sent when its client has closed its side.
@@ -71,12 +72,14 @@ pub(super) enum Sent {
     OfTheCaller(Answer),
     /// An error of which nobody can tell from one node's word whom it speaks of.
     OfNobody(Answer),
-    /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with evidence against it, if it is any.
+    /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with
+    /// evidence against it, if it is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
-    /// The node refused the call for quota or place, with a JSON-RPC answer, if there is one, and for as long as this, if it said so.
+    /// The node refused the call for quota or place, with a JSON-RPC answer, if there is one, and
+    /// for as long as this, if it said so.
     Refused(Option<Answer>, Option<Duration>),
-    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it speaks of the call, or of who we are to
-    /// the node, and will say the same again.
+    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it
+    /// speaks of the call, or of who we are to the node, and will say the same again.
     Rejected(u16),
     /// The client has left, and the call is one that is not sent then.
     Unwanted,
@@ -89,7 +92,8 @@ pub(super) enum Sent {
 }
 
 impl Sent {
-    /// Whether the node has said something that the client may be told, or would be if there were room for it.
+    /// Whether the node has said something that the client may be told, or would be if there were
+    /// room for it.
     fn is_word(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_))
     }
@@ -154,7 +158,8 @@ pub(super) struct Ran {
     pub(super) sent: Sent,
     /// Whether the attempt took two goes at the node, the first of which may have arrived.
     pub(super) again: bool,
-    /// The node that `sent` is of, if it is another one's: what to hold against the first is beside it.
+    /// The node that `sent` is of, if it is another one's: what to hold against the first is beside
+    /// it.
     pub(super) beside: Option<(usize, Trouble)>,
     /// What came of a second attempt that brought no word: its node, and how it ended.
     pub(super) in_vain: Option<(usize, Sent)>,
@@ -163,7 +168,8 @@ pub(super) struct Ran {
 }
 
 impl Attempt<'_> {
-    /// Makes the attempt, in its turn if it has to wait for one. When it has taken long, `late` is asked for another to make beside it.
+    /// Makes the attempt, in its turn if it has to wait for one. When it has taken long, `late` is
+    /// asked for another to make beside it.
     pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm, late: &Late<'_, '_>) -> Ran {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
@@ -177,7 +183,8 @@ impl Attempt<'_> {
         let end = {
             let mut exchange = pin!(self.exchange(turn, &mut progress));
             let mut goes_out = pin!(goes_out);
-            // All arms are cancel-safe: an exchange given up closes its connection, and the other two only wait.
+            // All arms are cancel-safe: an exchange given up closes its connection, and the other
+            // two only wait.
             let soon = tokio::select! {
                 biased;
                 sent = exchange.as_mut() => Some(End::Sent(sent)),
@@ -375,7 +382,8 @@ impl Attempt<'_> {
         if is_refusal(status, wait) {
             return Sent::Refused((answer.kind == Kind::Error).then_some(answer), wait);
         }
-        // Who we are to the node, and where it is, another node sees otherwise; what is wrong with the call it does not.
+        // Who we are to the node, and where it is, another node sees otherwise; what is wrong with
+        // the call it does not.
         let of_the_gateway = matches!(status, 300..=399 | 401 | 403 | 404 | 407);
         let of_the_node = matches!(status, 408 | 500..);
         let is_readable = answer.kind == Kind::Result || (answer.kind == Kind::Error && answer.error().is_some());
@@ -400,7 +408,8 @@ impl Attempt<'_> {
                     Blame::Caller => Sent::OfTheCaller(answer),
                     Blame::Unknown => Sent::OfNobody(answer),
                     Blame::Node => {
-                        // An internal error is the node's, as far as can be told; all others may be the call's.
+                        // An internal error is the node's, as far as can be told; all others may be
+                        // the call's.
                         let fault = if code == -32603 { Fault::Failing } else { Fault::Erring };
                         let text = format!("a call was answered with error {code}, which another node did not give");
                         Sent::OfTheNode(Some(answer), Some(Trouble { fault, text }))

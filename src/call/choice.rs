@@ -35,7 +35,8 @@ pub(super) enum Choice<'a> {
     Nowhere,
 }
 
-/// The best node for a call. One that rests is passed over, and one whose rest is over gets a scout in its turn.
+/// The best node for a call. One that rests is passed over, and one whose rest is over gets a scout
+/// in its turn.
 pub(super) fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
     let load = |node: usize| {
         let traffic = &pool.nodes[node].traffic;
@@ -76,7 +77,8 @@ pub(super) fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
         route::next(snapshot, load, pool.served(), wish.policy, wish.class, shut)
     };
-    // What may not be tried twice is no scout while another node is there, and what fails this kind of calls comes last.
+    // What may not be tried twice is no scout while another node is there, and what fails this kind
+    // of calls comes last.
     let not_first = || last.iter().chain(if wish.class == Class::Unsafe { &due[..] } else { &[] });
     let mut first = closed.clone();
     first.extend(not_first());
@@ -107,7 +109,8 @@ pub(super) fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }
 
-/// Why no node answered a call, the last attempt at which failed for this, as far as it was not sent.
+/// Why no node answered a call, the last attempt at which failed for this, as far as it was not
+/// sent.
 pub(super) fn unserved(pool: &Pool, failure: Option<Fault>) -> Unserved {
     match (pool.snapshot().unserved(), failure) {
         (Unserved::Failed, Some(Fault::Full)) => Unserved::Full,

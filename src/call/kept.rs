@@ -1,4 +1,5 @@
-//! Calls about what the proxy keeps for its clients, which it answers in the nodes' stead: filters that are polled.
+//! Calls about what the proxy keeps for its clients, which it answers in the nodes' stead: filters
+//! that are polled.
 
 use std::sync::Arc;
 

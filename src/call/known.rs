@@ -4,8 +4,8 @@ use super::{Calls, answer::Answer};
 use crate::domain::{method::Method, rpc::Request};
 
 impl Calls {
-    /// What the pool knows itself: what the network is called. No node is asked for it, so nothing that is told meanwhile overtakes the
-    /// answer. One with params is a node's to refuse.
+    /// What the pool knows itself: what the network is called. No node is asked for it, so nothing
+    /// that is told meanwhile overtakes the answer. One with params is a node's to refuse.
     pub(super) fn known(&self, request: &Request<'_>, method: Method) -> Option<Answer> {
         let result = match method.label {
             "eth_chainId" => format!("0x{:x}", self.pool.chain_id()?),

@@ -1,9 +1,10 @@
 //! An attempt that takes long: whether another node would do better.
 //!
-//! The rule, in one place. A long call is no dead node: while the node answers its probes, the attempt goes on, and no second one is
-//! begun. A second one is begun beside it, at another usable node, when the node of the first is no longer well, or when it is the
-//! last moment at which a second attempt would still have `calls.attempt_timeout`: with the defaults 20 s after the call came. The
-//! first good answer is the client's.
+//! The rule, in one place. A long call is no dead node: while the node answers its probes, the
+//! attempt goes on, and no second one is begun. A second one is begun beside it, at another usable
+//! node, when the node of the first is no longer well, or when it is the last moment at which a
+//! second attempt would still have `calls.attempt_timeout`: with the defaults 20 s after the call
+//! came. The first good answer is the client's.
 
 use std::time::Duration;
 

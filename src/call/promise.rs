@@ -1,4 +1,5 @@
-//! What a client has been told and may ask for at once: a node that answers `null` to that is behind another of the same address.
+//! What a client has been told and may ask for at once: a node that answers `null` to that is
+//! behind another of the same address.
 
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ impl Course<'_> {
         }
     }
 
-    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts it.
+    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts
+    /// it.
     pub(super) fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
         let promise = || promised(self.method.label, self.request, &self.calls.pool);
         answer.is_null.then(promise).filter(|promise| *promise != Promise::None)

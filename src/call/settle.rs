@@ -20,9 +20,10 @@ use crate::{
 };
 
 impl Course<'_> {
-    /// An error that speaks of the call goes back as it is, but not that of a transaction which an earlier attempt of ours may have
-    /// brought to a node: 'already known' is then the good news, and of any other error only what speaks of its very bytes is the
-    /// last word, for what one node's pool does not take another's may have taken.
+    /// An error that speaks of the call goes back as it is, but not that of a transaction which an
+    /// earlier attempt of ours may have brought to a node: 'already known' is then the good news,
+    /// and of any other error only what speaks of its very bytes is the last word, for what one
+    /// node's pool does not take another's may have taken.
     pub(super) async fn settle(&mut self, node: usize, mut answer: Answer) -> Result<Answer, Refusal> {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
             return Ok(answer);

@@ -1,10 +1,12 @@
-//! The tries of one exchange, a call or a request: the nodes that have had it, and the waits between.
+//! The tries of one exchange, a call or a request: the nodes that have had it, and the waits
+//! between.
 //!
 //! Rule: in a round, each node that may serve is tried once, the best first. When all have failed,
-//! the exchange pauses and begins another round, for as long as exchanges are held. Reason: a switch
-//! lasts for seconds, and a late answer is worth more to a client than an early refusal. Example: with
-//! `hold = "10s"` and two nodes that refuse connections, an exchange tries both, waits some 10 ms,
-//! tries both, waits some 20 ms, and so on up to 250 ms, until a node answers or the 10 s are over.
+//! the exchange pauses and begins another round, for as long as exchanges are held. Reason: a
+//! switch lasts for seconds, and a late answer is worth more to a client than an early refusal.
+//! Example: with `hold = "10s"` and two nodes that refuse connections, an exchange tries both,
+//! waits some 10 ms, tries both, waits some 20 ms, and so on up to 250 ms, until a node answers or
+//! the 10 s are over.
 
 use std::time::Duration;
 
@@ -72,8 +74,8 @@ impl Tries {
         Begun { held_since: self.held_since, first }
     }
 
-    /// `node` answered, with a result or not, so the faults of the others are not the exchange's doing.
-    /// An error beside another error is a matter of words.
+    /// `node` answered, with a result or not, so the faults of the others are not the exchange's
+    /// doing. An error beside another error is a matter of words.
     pub(super) fn charge(&mut self, pool: &Pool, node: usize, result: bool) {
         for (other, trouble) in self.charges.drain(..) {
             if other != node && (result || trouble.fault != Fault::Erring) {

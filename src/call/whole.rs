@@ -2,9 +2,10 @@
 //!
 //! Rule: an answer that breaks off half-way is a lost answer, and counts among the attempts of its
 //! call. The call goes on at another node if it may be sent twice; if not, its outcome is unknown.
-//! Reason: over HTTP an answer passes as it comes, and its break is the client's to see; a WebSocket
-//! message has its length in front, and nothing may follow half of one. Example: with `attempts = 3`,
-//! a read is refused whose answer breaks off twice, and whose connection is lost once.
+//! Reason: over HTTP an answer passes as it comes, and its break is the client's to see; a
+//! WebSocket message has its length in front, and nothing may follow half of one. Example: with
+//! `attempts = 3`, a read is refused whose answer breaks off twice, and whose connection is lost
+//! once.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -23,8 +24,8 @@ use crate::{
 
 /// Where an answer is gathered.
 pub trait Room: Sync {
-    /// Waits until there is room for an answer that does not come in one piece, of `length` bytes if
-    /// that is known.
+    /// Waits until there is room for an answer that does not come in one piece, of `length` bytes
+    /// if that is known.
     fn enter(&self, length: Option<u64>) -> impl Future<Output = ()> + Send;
 
     /// Takes `more` bytes of the client's memory.

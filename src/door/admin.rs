@@ -1,6 +1,7 @@
 //! The operator's side: status, metrics, probes of the proxy itself, and the switches for nodes.
 //!
-//! It listens on an address of its own, the loopback by default, and asks for no password: whoever reaches it may use it.
+//! It listens on an address of its own, the loopback by default, and asks for no password: whoever
+//! reaches it may use it.
 
 mod page;
 mod status;
@@ -53,7 +54,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The side for what `site` holds. It switches `draining`, and reloads are asked for through `reload`.
+    /// The side for what `site` holds. It switches `draining`, and reloads are asked for through
+    /// `reload`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -154,7 +156,8 @@ impl Admin {
         }
     }
 
-    /// `node` is a name, with the network, the side (`el`, `cl`) or both before it where the name alone would not do.
+    /// `node` is a name, with the network, the side (`el`, `cl`) or both before it where the name
+    /// alone would not do.
     async fn cordon(&self, node: &str, cordoned: bool) -> Response<Full<Bytes>> {
         let full = |pool: &Pool, name: &str| format!("{}/{}/{name}", pool.network, pool.layer.as_str());
         let is_meant = |pool: &Pool, name: &str| {

@@ -1,6 +1,8 @@
-//! The beacon API, on the port whose connections [`super::http`] holds: requests come from there, as a [`super::Guest`] gets them.
+//! The beacon API, on the port whose connections [`super::http`] holds: requests come from there,
+//! as a [`super::Guest`] gets them.
 //!
-//! Bodies stream both ways and are not looked at; SSZ and JSON pass as they are. Errors of our own have the API's form.
+//! Bodies stream both ways and are not looked at; SSZ and JSON pass as they are. Errors of our own
+//! have the API's form.
 
 mod events;
 mod guard;
@@ -123,8 +125,8 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     Ok(pass_on(answer, &asked.method, claim))
 }
 
-/// Whether some server on the way might read a plain path as leading out of what it begins with: a node's URL may hold a key in its
-/// own path, and what lies beside that is not for clients.
+/// Whether some server on the way might read a plain path as leading out of what it begins with: a
+/// node's URL may hold a key in its own path, and what lies beside that is not for clients.
 fn climbs(plain: &str) -> bool {
     guard::steps(plain).any(|step| matches!(step, "." | ".."))
 }

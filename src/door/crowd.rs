@@ -1,9 +1,11 @@
-//! The connections of one door: which of them is idle, and for how long. Where there are as many as may be, the one that has been idle
-//! longest goes, and not the one that comes: whoever opens many and says nothing then shuts out nobody but itself. Where none is idle,
-//! the client's address that has clearly most of them gives up its newest to one that has few.
+//! The connections of one door: which of them is idle, and for how long. Where there are as many as
+//! may be, the one that has been idle longest goes, and not the one that comes: whoever opens many
+//! and says nothing then shuts out nobody but itself. Where none is idle, the client's address that
+//! has clearly most of them gives up its newest to one that has few.
 //!
-//! A connection notes that it is busy or idle in its own seat, without a lock; the list is locked where one comes, leaves, or is chosen.
-//! When none was idle at a look at all, those that become idle say so, so that a refusal costs no second look.
+//! A connection notes that it is busy or idle in its own seat, without a lock; the list is locked
+//! where one comes, leaves, or is chosen. When none was idle at a look at all, those that become
+//! idle say so, so that a refusal costs no second look.
 
 mod seat;
 mod shares;
@@ -29,7 +31,8 @@ use self::{
 
 /// How many are chosen in one look at all.
 const CHOSEN: usize = 32;
-/// How often all are looked at while none is idle, in case one was missed that became idle during a look.
+/// How often all are looked at while none is idle, in case one was missed that became idle during a
+/// look.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection that has just come, or was just answered, is spared while another address
 /// has clearly more than its own: its request may be on its way.
@@ -42,7 +45,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Connections that may be on their way out while others have taken their places already.
 pub const LEAVING: usize = 32;
-/// Of those, the ones that may wait for their clients to take what was written last; the others go at once.
+/// Of those, the ones that may wait for their clients to take what was written last; the others go
+/// at once.
 const LINGERING: usize = LEAVING / 2;
 /// What is still to be written to all clients that are waited for, in bytes.
 const LINGERING_BYTES: usize = 4 << 20;
@@ -65,10 +69,12 @@ struct List {
     leaving: usize,
     /// Of those, the ones that had something under way, and since when they have to go.
     cut: VecDeque<(Instant, Arc<Seat>)>,
-    /// Connections that have left their seats and say farewell, and what is still to be written to them.
+    /// Connections that have left their seats and say farewell, and what is still to be written to
+    /// them.
     lingering: usize,
     lingering_bytes: usize,
-    /// Those that were idle longest at the last look, the longest at the end, by what their seats said then and their numbers.
+    /// Those that were idle longest at the last look, the longest at the end, by what their seats
+    /// said then and their numbers.
     chosen: Vec<(u64, u64)>,
     /// When a look at all last found none that is idle.
     found_none: Option<Instant>,
@@ -78,7 +84,8 @@ struct List {
 
 /// What became of one that asked for a place.
 pub struct Entered {
-    /// `None` when there are as many as may be, none of them is idle, and no address has clearly more than this one's.
+    /// `None` when there are as many as may be, none of them is idle, and no address has clearly
+    /// more than this one's.
     pub place: Option<Place>,
     /// How many had to go for it.
     pub ended: Ended,
@@ -108,13 +115,15 @@ impl Crowd {
         Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
-    /// Takes a connection in as one among at most `limit`; it is idle. `address` is the number of its client's. Others may have to go
-    /// for it: they have left, or will at once, and more than [`LEAVING`] of them are waited for.
+    /// Takes a connection in as one among at most `limit`; it is idle. `address` is the number of
+    /// its client's. Others may have to go for it: they have left, or will at once, and more than
+    /// [`LEAVING`] of them are waited for.
     pub async fn enter(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
         self.take_in(limit, address, true).await
     }
 
-    /// As [`Crowd::enter`], for a connection that begins only later: until [`Place::rests`] it does not have to go for another.
+    /// As [`Crowd::enter`], for a connection that begins only later: until [`Place::rests`] it does
+    /// not have to go for another.
     pub async fn reserve(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
         self.take_in(limit, address, false).await
     }
@@ -136,7 +145,8 @@ impl Crowd {
         Entered { place, ended }
     }
 
-    /// Makes room for one more, and takes it in before another can have the room. `count` grows by those that had to go.
+    /// Makes room for one more, and takes it in before another can have the room. `count` grows by
+    /// those that had to go.
     fn room(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool, count: &mut Ended) -> Room {
         let mut list = self.lock();
         let late = list.see_off(Instant::now());
@@ -197,7 +207,8 @@ impl Crowd {
         }
     }
 
-    /// Lets a connection that has left say farewell, with so many bytes to be written before it, unless too many do.
+    /// Lets a connection that has left say farewell, with so many bytes to be written before it,
+    /// unless too many do.
     fn lingers(self: &Arc<Self>, bytes: usize) -> Option<Linger> {
         let mut list = self.lock();
         if list.lingering >= LINGERING || list.lingering_bytes + bytes > LINGERING_BYTES {
@@ -231,7 +242,8 @@ impl List {
         Some(seat)
     }
 
-    /// The newest of the address that has clearly more than this one, which has to go; and whether it is idle.
+    /// The newest of the address that has clearly more than this one, which has to go; and whether
+    /// it is idle.
     fn outnumbering(&mut self, address: u64) -> Option<(Arc<Seat>, bool)> {
         loop {
             let seat = self.shares.outnumbering(address)?;

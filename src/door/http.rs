@@ -1,7 +1,8 @@
 //! Calls over HTTP/1.1.
 //!
-//! A connection begins in the [`lane`], which serves plain calls in one future with one buffer. The first request of another shape
-//! hands it over to hyper (in [`other`]) for good. Both ask the same [`Service`].
+//! A connection begins in the [`lane`], which serves plain calls in one future with one buffer. The
+//! first request of another shape hands it over to hyper (in [`other`]) for good. Both ask the same
+//! [`Service`].
 
 mod batch;
 mod bridge;
@@ -74,8 +75,8 @@ pub struct Service {
 
 impl Service {
     /// A service for what `site` holds, of which clients may take so much `memory`, until `closing`
-    /// turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`, and
-    /// connections that are to go on as WebSockets to `usher`.
+    /// turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`,
+    /// and connections that are to go on as WebSockets to `usher`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -92,7 +93,8 @@ impl Service {
     /// Serves one connection of this client, which has this place among all, to its end.
     pub async fn serve(self, io: BoxIo, peer: SocketAddr, caller: Arc<Caller>, place: Place) {
         let open = self.metrics.connection();
-        // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the memory that HTTP needed.
+        // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the
+        // memory that HTTP needed.
         let memory = Account::of(&self.memory, Some(peer.ip()));
         place.is_told_by(&memory);
         let client = Client { memory: &memory, caller: &caller, place: &place };
@@ -204,13 +206,14 @@ async fn answer(
     }
 }
 
-/// What a client hears before its request is read, when there are as many connections as may be.
+/// The answer to a connection beyond `max_connections`, before its request is read.
 pub fn full(limit: usize) -> Vec<u8> {
     let refusal = Refusal::Limit { name: MAX_CONNECTIONS, limit };
     other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &refusal.body(None))
 }
 
-/// Answers a request that has to give up its room for those of others. What became of its calls is unknown, unless it is a read.
+/// Answers a request that has to give up its room for those of others. What became of its calls is
+/// unknown, unless it is a read.
 fn cut(body: &Bytes, max_batch: usize, refusal: &Refusal) -> Reply {
     let is_read = |request: &Request<'_>| Method::of(&request.method).class == Class::Read;
     match rpc::peek(body, max_batch) {

@@ -1,4 +1,5 @@
-//! Whether new traffic is welcome: of the whole proxy, of a network, of a side. The client port and the operator's side answer by it.
+//! Whether new traffic is welcome: of the whole proxy, of a network, of a side. The client port and
+//! the operator's side answer by it.
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub struct Readiness {
 /// How much is told of the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// For clients: how the nodes are, and not what they are called, since names may say whose they are.
+    /// For clients: how the nodes are, and not what they are called, since names may say whose they
+    /// are.
     Verdicts,
     /// For the operator: each by its name.
     Names,
@@ -46,8 +48,8 @@ impl Readiness {
         self.why_closed().is_none() && serve(site.ready, site.networks.iter().flat_map(Served::pools))
     }
 
-    /// The answer to a question for `part`, which is what follows the path of the question: nothing for the whole, or `/<network>`. A
-    /// query may name the `layer`.
+    /// The answer to a question for `part`, which is what follows the path of the question: nothing
+    /// for the whole, or `/<network>`. A query may name the `layer`.
     pub fn answer(&self, part: &str, query: Option<&str>, detail: Detail) -> (StatusCode, Value) {
         let site = self.site.load();
         let wrong = |status, why: String| (status, json!({ "error": why }));

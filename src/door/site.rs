@@ -79,7 +79,8 @@ impl Site {
         self.execution(path.strip_suffix('/').unwrap_or(path)).and_then(|network| network.calls.as_ref())
     }
 
-    /// The network whose WebSockets are at `path`, if there is one: that of the calls, there and below at `ws`.
+    /// The network whose WebSockets are at `path`, if there is one: that of the calls, there and
+    /// below at `ws`.
     pub fn websockets(&self, path: &str) -> Option<&Served> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -110,7 +111,8 @@ impl Site {
         }
     }
 
-    /// For a path of the beacon API: the network, if there is one of that name, and the path from `/eth/` on.
+    /// For a path of the beacon API: the network, if there is one of that name, and the path from
+    /// `/eth/` on.
     pub fn beacon<'p>(&self, path: &'p str) -> Option<(Option<&Served>, &'p str)> {
         if let Some(path) = beacon_path(path) {
             return Some((self.networks.iter().find(|network| network.is_default), path));

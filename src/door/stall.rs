@@ -19,7 +19,8 @@ use crate::{
     net::BoxIo,
 };
 
-/// A client's stream: what was read already comes first, and a client that takes too little of what is written is lost.
+/// A client's stream: what was read already comes first, and a client that takes too little of what
+/// is written is lost.
 pub(super) struct Stall {
     io: BoxIo,
     read: Bytes,
@@ -29,8 +30,8 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// `read` comes before what `io` still holds; a client that takes nothing for `patience`, or less than the least rate for longer,
-    /// is lost.
+    /// `read` comes before what `io` still holds; a client that takes nothing for `patience`, or
+    /// less than the least rate for longer, is lost.
     pub(super) fn new(io: BoxIo, read: Bytes, patience: Duration) -> Self {
         Self { io, read, pace: Pace::new(patience, CLIENT_RATE), blocked: None }
     }

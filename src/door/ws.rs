@@ -1,7 +1,8 @@
 //! Calls and subscriptions over WebSockets.
 //!
-//! A connection comes here from the HTTP door, with its request; from then on one task serves it. Frames are our own: messages are
-//! few kinds of short texts, and ten thousand idle clients must not hold ten thousand buffers.
+//! A connection comes here from the HTTP door, with its request; from then on one task serves it.
+//! Frames are our own: messages are few kinds of short texts, and ten thousand idle clients must
+//! not hold ten thousand buffers.
 
 mod frame;
 mod handshake;
@@ -42,7 +43,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// WebSockets to what `site` holds, which may take so much `memory`, until `closing` turns true. `reloads` changes after every change of `site`.
+    /// WebSockets to what `site` holds, which may take so much `memory`, until `closing` turns
+    /// true. `reloads` changes after every change of `site`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -68,8 +70,9 @@ impl Sockets {
         let Some(served) = site.websockets(request.uri().path()) else {
             return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
-        // Where there are as many as may be, the one that has been idle longest makes room, if any has neither calls nor subscriptions.
-        // Or else the newest of the address that has clearly more of them.
+        // Where there are as many as may be, the one that has been idle longest makes room, if any
+        // has neither calls nor subscriptions. Or else the newest of the address that has clearly
+        // more of them.
         let (limit, caller) = (site.ws.max_connections.get(), super::caller(request));
         let Entered { place, ended } = self.crowd.reserve(limit, caller.address()).await;
         (0..ended.idle).for_each(|_| self.metrics.client_ended(Ended::Crowded));

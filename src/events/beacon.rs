@@ -263,6 +263,20 @@ pub fn head_event(root: Root, header: &Header, epoch_transition: bool, duties: D
     .into()
 }
 
+/// The state's root and whether the head is optimistic, as a `head` event says; zero and not where
+/// it says neither.
+pub fn state_of(event: &[u8]) -> (Root, bool) {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Head {
+        state: Root,
+        execution_optimistic: bool,
+    }
+    let data = memchr::memmem::find(event, b"data:").map_or(event, |at| &event[at + 5..]);
+    let head: Head = serde_json::from_slice(data.trim_ascii()).unwrap_or_default();
+    (head.state, head.execution_optimistic)
+}
+
 /// A `chain_reorg` event made up from the heads before and after, `depth` slots from the old one
 /// down to their common ancestor.
 pub fn reorg_event(old: (Root, &Header), new: (Root, &Header), depth: u64, epoch: u64) -> Bytes {

@@ -32,6 +32,8 @@ const ALONE: Duration = Duration::from_millis(250);
 /// serves at once what it tells.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
+/// The pause before another node is asked for a header again, while the stream's own is silent.
+const AGAIN: Duration = Duration::from_millis(100);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
@@ -70,10 +72,14 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
         () = sleep(alone) => {}
     }
     let others = (0..pool.nodes.len()).filter(|other| is_for_others && *other != node && pool.is_usable(*other));
-    let others = others.map(|other| {
+    let ask_other = |other: usize, pause: Duration| {
         let one = to(other);
-        async move { (other, one.within(THINKING, question).await) }
-    });
+        async move {
+            sleep(pause).await;
+            (other, one.within(THINKING, question).await)
+        }
+    };
+    let others = others.map(|other| ask_other(other, Duration::ZERO));
     let mut others: FuturesUnordered<_> = others.collect();
     loop {
         // Both arms are cancel-safe.
@@ -91,6 +97,11 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
                 if let Some(answer) = answer.filter(|answer| !matches!(answer, Answer::Left)) {
                     let wait = is_open.then(|| wait(pool.clone(), node, other, kind, own, started + slot / 12));
                     return Asked { answer: Some(answer), wait };
+                }
+                // Another node may see the block a moment after the stream's node, which has told
+                // it and does not give its header.
+                if is_open && matches!(question, Question::Header(_)) {
+                    others.push(ask_other(other, AGAIN));
                 }
             }
             else => return Asked { answer: None, wait: None },

@@ -1,23 +1,32 @@
-//! Makes one stream of events out of the streams of many nodes. Pure: what nodes say goes in, what clients hear and what must be
-//! asked comes out.
+//! Makes one stream of events out of the streams of many nodes. Pure: what nodes say goes in, what
+//! clients hear and what must be asked comes out.
 //!
 //! The rules:
-//! - A `head` is told when it extends the head told before, or leaves its branch; then a `chain_reorg` is told first. The blocks between
-//!   are found by parent roots, and their `block` and `head` events are made up from headers, oldest first.
-//! - A head that was told already, or that lies behind the one told on the same chain, is no news: the node repeats, or lags.
+//! - A `head` is told when it extends the head told before, or leaves its branch; then a
+//!   `chain_reorg` is told first. The blocks between are found by parent roots, and their `block`
+//!   and `head` events are made up from headers, oldest first.
+//! - A head that was told already, or that lies behind the one told on the same chain, is no news:
+//!   the node repeats, or lags.
 //! - A `block` is told once. A `head` is told once for each time that its block joins the chain.
-//! - A node's own `chain_reorg` is told in the place of ours when it says the same; never on its own, so that it is told once.
-//! - `finalized_checkpoint` is told once per epoch. Missed ones are found at the states of the blocks that were missed.
-//! - All other topics pass through, but for what passed lately. What speaks of a block waits for its head, for a moment.
-//! - What the duties of a made-up head depend on is what nodes tell of its chain, or else what they answer. If nobody knows, it is told
-//!   with the next head that a node tells; and if that does not say it either, as if nothing had changed.
+//! - A node's own `chain_reorg` is told in the place of ours when it says the same; never on its
+//!   own, so that it is told once.
+//! - `finalized_checkpoint` is told once per epoch. Missed ones are found at the states of the
+//!   blocks that were missed.
+//! - All other topics pass through, but for what passed lately. What speaks of a block waits for
+//!   its head, for a moment.
+//! - What the duties of a made-up head depend on is what nodes tell of its chain, or else what they
+//!   answer. If nobody knows, it is told with the next head that a node tells; and if that does not
+//!   say it either, as if nothing had changed.
 //!
-//! What tells the chain is small. An event of these topics that is not is told as if the node had kept it to itself.
+//! What tells the chain is small. An event of these topics that is not is told as if the node had
+//! kept it to itself.
 //!
 //! - A head that a node told is told in time ([`late`]), whatever cannot be had of it by then.
 //!
-//! A gap that is too long, or that no node can fill in time, is skipped: the next head is told, and clients see a slot that does not follow.
+//! A gap that is too long, or that no node can fill in time, is skipped: the next head is told, and
+//! clients see a slot that does not follow.
 
+mod answers;
 mod chain;
 mod held;
 mod late;
@@ -45,7 +54,8 @@ use super::{
 pub const WINDOW: u64 = 256;
 /// The longest gap that is filled, in slots.
 pub const MAX_GAP: u64 = 128;
-/// How often a gap may fail to be filled before it is skipped, if that does not come to too long a time before.
+/// How often a gap may fail to be filled before it is skipped, if that does not come to too long a
+/// time before.
 const ATTEMPTS: u32 = 8;
 /// The longest event of a topic that tells the chain, in bytes; they have a few hundred.
 const MAX_EVENT: usize = 64 << 10;
@@ -71,7 +81,8 @@ pub struct Stitcher {
     chain: Chain,
     tip: Option<Last<Root>>,
     finalized: Option<Last<u64>>,
-    /// Whether to ask what is final when the next head is told: an epoch has begun since, or the last time brought no answer.
+    /// Whether to ask what is final when the next head is told: an epoch has begun since, or the
+    /// last time brought no answer.
     asks_finality: bool,
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
     reorg: Option<(Root, Bytes)>,
@@ -210,60 +221,8 @@ impl Stitcher {
         }
     }
 
-    fn learn(&mut self, question: Question, answer: Option<Answer>) {
-        match (question, answer) {
-            (Question::Head, Some(Answer::Header(root, header))) if header.slot <= self.latest => {
-                self.chain.insert(root, header);
-                self.work.pop_front();
-                let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head(_)));
-                // At the very start, a head that the stream has told already is the first; else the node's present one is it.
-                if !from_the_start {
-                    let head = self.late.caught(root, header.slot);
-                    self.work.push_front(head.into());
-                }
-            }
-            (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
-                self.chain.insert(root, header);
-            }
-            (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
-            // Where it went, its stream says.
-            (Question::Duties { .. }, Some(Answer::Left)) => _ = self.work.pop_front(),
-            (Question::Duties { epoch, .. }, _) => _ = self.unanswered.insert(epoch),
-            (Question::Finalized(_), Some(Answer::Finalized(checkpoint))) => {
-                self.work.pop_front();
-                self.work.push_front(Work::MissedFinality(checkpoint));
-            }
-            (Question::Header(root), _) if self.chain.presume(root) => {}
-            _ => self.go_without(),
-        }
-    }
-
-    /// The question for the first piece of work has no answer.
-    fn go_without(&mut self) {
-        match self.work.pop_front() {
-            Some(Work::Block { slot, root, event: Some(event) }) => self.tell_block(root, slot, event),
-            Some(Work::Head(head)) => {
-                self.failures += 1;
-                if self.failures < ATTEMPTS {
-                    self.work.push_front(head.into());
-                    self.broken("it does not tell the blocks before its head");
-                } else {
-                    self.skip(&head);
-                }
-            }
-            Some(Work::Catch) => {
-                self.failures += 1;
-                // In the end its events will have to do.
-                if self.failures < ATTEMPTS {
-                    self.broken("it does not tell its head");
-                }
-            }
-            Some(Work::Finality(_) | Work::MissedFinality(_)) => self.asks_finality = true,
-            _ => {}
-        }
-    }
-
-    /// Forgets what the stream has said and could not bear out, which the next one will say itself; but for the last head.
+    /// Forgets what the stream has said and could not bear out, which the next one will say itself;
+    /// but for the last head.
     fn clear(&mut self) {
         for head in self.work.heads() {
             self.late.keep(head);
@@ -379,6 +338,7 @@ impl Stitcher {
             Err(_) if !is_told => return Progress::Done,
             Err(_) => self.unchanged(next, root),
         };
+        self.effects.extend(self.chain.presumed(next).map(Effect::Unproven));
         if fork != tip.what {
             self.tell_reorg(tip.what, root, fork);
         }
@@ -395,7 +355,8 @@ impl Stitcher {
         }
         self.duties = Some(duties);
         self.arrived(next, true);
-        // With the first block of an epoch comes the node's own word, if it was the node that told it. One block later it is late.
+        // With the first block of an epoch comes the node's own word, if it was the node that told
+        // it. One block later it is late.
         if (transition && is_made_up) || (self.asks_finality && !transition) {
             let state = self.chain.header(next).map(|header| header.state);
             self.work.push_front(Work::Finality(state));
@@ -425,7 +386,7 @@ impl Stitcher {
     fn skip(&mut self, head: &Head) {
         let from = self.slot().unwrap_or(0);
         self.effects.push(Effect::Skipped { from, to: head.slot });
-        self.chain.note(head.root, head.slot, self.tip.map(|tip| tip.what));
+        self.chain.note(head.root, head.slot, self.tip.map(|tip| tip.what), head.event.as_ref());
         self.failures = 0;
         self.begin(head.root, head.event.as_ref());
     }
@@ -468,7 +429,8 @@ impl Stitcher {
         self.tell("head", event);
     }
 
-    /// What the duties of a head depend on if nothing has changed since the last one, or else what the node says of `later`.
+    /// What the duties of a head depend on if nothing has changed since the last one, or else what
+    /// the node says of `later`.
     fn unchanged(&self, head: Root, later: Root) -> Duties {
         let last = self.duties.or_else(|| self.chain.said(later)).unwrap_or_default();
         Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }

@@ -1,11 +1,14 @@
-//! The connections to one node: how many may be open at once, over all workers, and who waits for one.
+//! The connections to one node: how many may be open at once, over all workers, and who waits for
+//! one.
 //!
-//! Nodes take so many connections and no more: Besu closes the next one at once, without a byte. Such a node is full, not lost. So
-//! each open connection has a place, and when there is none left, requests wait for one in their order. The bound is the operator's,
-//! or it is learnt from connections that the node closed at once. The lock is taken where a connection is opened or closed, never
-//! where an idle one is used again.
+//! Nodes take so many connections and no more: Besu closes the next one at once, without a byte.
+//! Such a node is full, not lost. So each open connection has a place, and when there is none left,
+//! requests wait for one in their order. The bound is the operator's, or it is learnt from
+//! connections that the node closed at once. The lock is taken where a connection is opened or
+//! closed, never where an idle one is used again.
 //!
-//! Clients that wait take turns, and one that has many connections leaves some to those that have none.
+//! Clients that wait take turns, and one that has many connections leaves some to those that have
+//! none.
 
 mod bound;
 mod idle;
@@ -46,7 +49,8 @@ pub use self::{
 };
 use super::{http::Conn, worker::worker};
 
-/// How much later than the first in the queue another may have come and still be given a connection of its own worker's.
+/// How much later than the first in the queue another may have come and still be given a connection
+/// of its own worker's.
 const LENIENCY: Duration = Duration::from_millis(100);
 /// Calls wait for as long as they like.
 const ENDLESS: u64 = u64::MAX;
@@ -58,14 +62,16 @@ pub struct Places {
     /// No other places have it.
     number: u64,
     idle: Idle,
-    /// Connections that may be open for calls, and that may still be opened. Changed under the lock, read without it.
+    /// Connections that may be open for calls, and that may still be opened. Changed under the
+    /// lock, read without it.
     limit: AtomicUsize,
     spare: AtomicUsize,
     /// Requests that wait, all of them and clients' only. Changed under the lock, read without it.
     waiting: AtomicUsize,
     waiting_calls: AtomicUsize,
     is_learnt: AtomicBool,
-    /// Milliseconds that a call waits before it goes to another node; [`ENDLESS`] where there is none.
+    /// Milliseconds that a call waits before it goes to another node; [`ENDLESS`] where there is
+    /// none.
     patience: AtomicU64,
     state: Mutex<State>,
 }
@@ -118,7 +124,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl Places {
-    /// Places at a node for `workers` workers; `bound` is the operator's, `None` for as many as the node takes.
+    /// Places at a node for `workers` workers; `bound` is the operator's, `None` for as many as the
+    /// node takes.
     pub fn new(bound: Option<usize>, workers: usize) -> Arc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
@@ -152,8 +159,8 @@ impl Places {
         self.patience.store(millis, Relaxed);
     }
 
-    /// How long a call waits for a place now: not at all when none was given to those who wait for as long as that. `None`: as long as
-    /// it likes.
+    /// How long a call waits for a place now: not at all when none was given to those who wait for
+    /// as long as that. `None`: as long as it likes.
     pub fn patience(&self) -> Option<Duration> {
         let millis = Some(self.patience.load(Relaxed)).filter(|millis| *millis != ENDLESS)?;
         let patience = Duration::from_millis(millis);
@@ -210,13 +217,14 @@ impl Places {
         self.spare.store(limit.saturating_sub(state.open), Relaxed);
     }
 
-    /// Waits for a place or, unless it must be a `fresh` one, for a connection. Idle ones of other workers are closed to make room. The
-    /// caller bounds it in time.
+    /// Waits for a place or, unless it must be a `fresh` one, for a connection. Idle ones of other
+    /// workers are closed to make room. The caller bounds it in time.
     pub async fn wait(self: &Arc<Self>, rank: Rank, fresh: bool, caller: Option<&Arc<Caller>>) -> Grant {
         let (tell, mut told) = oneshot::channel();
         let mut early = None;
         let _waiting = self.enter(rank, fresh, caller, tell);
-        // A place may have become free since one was looked for, when this one could not be seen to wait.
+        // A place may have become free since one was looked for, when this one could not be seen to
+        // wait.
         self.grant();
         // It may be that another waits already who comes first, and then that one gets the room.
         while let Err(TryRecvError::Empty) = told.try_recv().map(|grant| early = Some(grant)) {
@@ -285,14 +293,16 @@ impl Places {
     /// Takes back a connection that can carry another request: for whoever waits, or to lie idle.
     pub fn give_back(self: &Arc<Self>, mut conn: Conn) {
         conn.place.user = None;
-        // Whoever begins to wait closes an idle connection after that; so either it finds this one, or it is seen here.
+        // Whoever begins to wait closes an idle connection after that; so either it finds this one,
+        // or it is seen here.
         let taken = self.idle.put(conn, || self.waiting.load(SeqCst) > 0);
         if let Some(conn) = taken {
             self.hand_over(conn);
         }
     }
 
-    /// Gives a connection to a waiter of its own worker's that is first, or nearly; or else closes it, which makes room for the first.
+    /// Gives a connection to a waiter of its own worker's that is first, or nearly; or else closes
+    /// it, which makes room for the first.
     fn hand_over(&self, mut conn: Conn) {
         loop {
             let mut state = self.lock();
@@ -323,8 +333,8 @@ impl Places {
         }
     }
 
-    /// Who may have a connection of this worker's while `first` comes first: that one itself, or another of this worker that came hardly
-    /// later, unless that was so too often.
+    /// The ticket that gets a connection of this worker's while `first` is first in line: `first`, or
+    /// another of this worker that came hardly later, unless that was so too often.
     fn near(&self, state: &State, rank: Rank, first: Ticket) -> Option<Ticket> {
         let until = state.get(rank, first)?.since + LENIENCY;
         let may_pass = state.passed.0 != first.id || state.passed.1 < PASSED;
@@ -372,7 +382,8 @@ impl Places {
         }
     }
 
-    /// Who comes next of the ranks that may: of clients, one that does not have its share. So many connections are in hand.
+    /// The next ticket of the ranks that may have a connection, while so many are in hand. Of clients,
+    /// that is one below its share.
     fn first(&self, state: &State, in_hand: usize, may: impl Fn(Rank) -> bool) -> Option<(Rank, Ticket)> {
         [Rank::Probe, Rank::Own, Rank::Call].into_iter().filter(|rank| may(*rank)).find_map(|rank| {
             let ticket = match rank {
@@ -394,7 +405,8 @@ impl Places {
         self.grant();
     }
 
-    /// Closes every idle connection, and forgets what was learnt: what comes back may be another node.
+    /// Closes every idle connection, and forgets what was learnt: what comes back may be another
+    /// node.
     pub fn disconnect(self: &Arc<Self>) {
         drop(self.idle.all());
         self.lock().bound.forget();
@@ -412,7 +424,8 @@ impl Places {
         drop(self.idle.stale(Instant::now()));
     }
 
-    /// From now on so many connections may be open, as the operator says; `None`: as many as the node takes.
+    /// From now on so many connections may be open, as the operator says; `None`: as many as the
+    /// node takes.
     pub fn set_bound(self: &Arc<Self>, bound: Option<usize>) {
         self.lock().bound.configure(bound);
         self.note_bound();

@@ -3,6 +3,7 @@
 
 mod choice;
 mod inherit;
+mod places;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -349,24 +350,6 @@ impl PoolState {
                 effects.push(Effect::Verdict { node, from, to });
             }
         }
-    }
-
-    /// The slot of the wall clock.
-    fn clock(&self, unix: u64) -> Option<u64> {
-        self.chain.as_ref()?.beacon.as_ref()?.slot_at(unix)
-    }
-
-    /// Where the nodes of these reports are, and whether each is credible.
-    fn places(&self, reports: &[Report], credible: impl Fn(usize) -> bool) -> Vec<clock::Place> {
-        let place = |(place, report): (usize, &Report)| clock::Place {
-            slot: report.number,
-            heard: report.heard,
-            moved: report.moved,
-            sync_distance: self.known[report.node].condition.sync_distance,
-            credible: credible(place),
-            suspect: self.known[report.node].verdict == Verdict::Suspect,
-        };
-        reports.iter().enumerate().map(place).collect()
     }
 
     /// The chain that most of the nodes that are in serve, of those that the operator wants: what

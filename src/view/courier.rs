@@ -12,7 +12,8 @@ const BACKLOG: usize = 256;
 /// Something for a worker to do at once.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The ways to all workers. To wake a task is cheap on its own thread only; from any other it takes a system call.
+/// The ways to all workers. To wake a task is cheap on its own thread only; from any other it takes
+/// a system call.
 #[derive(Clone)]
 pub struct Couriers(Arc<[mpsc::Sender<Job>]>);
 

@@ -31,8 +31,8 @@ pub struct Mailbox {
 /// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Letter {
-    /// An answer, or a whole batch of them, and who is told whether it has left. Both are one, since what becomes of the bytes must
-    /// become of the receipt.
+    /// An answer, or a whole batch of them, and who is told whether it has left. Both are one,
+    /// since what becomes of the bytes must become of the receipt.
     Answer(Bytes, Option<Box<Receipt>>),
     /// A notification.
     Note(Note),
@@ -84,7 +84,8 @@ struct Queue {
 }
 
 impl Mailbox {
-    /// A mailbox in which `limit` bytes may wait, each letter counted with what it takes in memory besides its text.
+    /// A mailbox in which `limit` bytes may wait, each letter counted with what it takes in memory
+    /// besides its text.
     pub fn new(limit: usize) -> Arc<Self> {
         Self::of(&Account::unlimited(), limit)
     }
@@ -131,7 +132,8 @@ impl Mailbox {
         queue.wake();
     }
 
-    /// Puts in one notification for each of `results`, in their order. `false` when the client is being closed, and so hears nothing.
+    /// Puts in one notification for each of `results`, in their order. `false` when the client is
+    /// being closed, and so hears nothing.
     pub(super) fn push_notes(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
@@ -141,8 +143,8 @@ impl Mailbox {
         queue.closing.is_none()
     }
 
-    /// Counts notifications that wait until their subscription begins. They have a quarter of the room, which answers leave to them.
-    /// `false` when the client is being closed, be it for these.
+    /// Counts notifications that wait until their subscription begins. They have a quarter of the
+    /// room, which answers leave to them. `false` when the client is being closed, be it for these.
     pub(super) fn hold(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
@@ -156,7 +158,8 @@ impl Mailbox {
         queue.closing.is_none()
     }
 
-    /// Notifications that were held wait elsewhere no longer. Those that are to be sent have to be put in.
+    /// Notifications that were held wait elsewhere no longer. Those that are to be sent have to be
+    /// put in.
     pub(super) fn release(&self, head: &Arc<str>, results: &[Arc<str>]) {
         let weight = |result: &Arc<str>| Letter::Note(Note { head: head.clone(), result: result.clone() }).weight();
         let weight: usize = results.iter().map(weight).sum();
@@ -193,7 +196,8 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Waits for nothing but the end, when no letter is left before it: for one who can take no letter now, so that none wakes it.
+    /// Waits for nothing but the end, when no letter is left before it: for one who can take no
+    /// letter now, so that none wakes it.
     pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<Closing> {
         let mut queue = self.lock();
         queue.is_stuck = true;

@@ -143,7 +143,8 @@ impl Pieces {
     }
 }
 
-/// Puts a piece behind the others. Short ones become one, so that what comes byte by byte takes no more than its bytes.
+/// Puts a piece behind the others. Short ones become one, so that what comes byte by byte takes no
+/// more than its bytes.
 pub(in crate::call) fn append(pieces: &mut VecDeque<Bytes>, piece: Bytes) {
     match pieces.pop_back() {
         Some(last) if last.len() + piece.len() <= SHORT => {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Told once whether the last byte of an answer has been written to the client's socket. Dropping it says that it has not.
+/// Told once whether the last byte of an answer has been written to the client's socket. Dropping
+/// it says that it has not.
 pub struct Receipt(Option<Box<dyn FnOnce(bool) + Send>>);
 
 impl Receipt {

@@ -1,5 +1,5 @@
-//! The rest of an answer that is too long to be taken whole: what is still to be looked at as it passes, and the client's id in the
-//! place of ours if it stands behind the result.
+//! The rest of an answer that is too long to be taken whole: what is still to be looked at as it
+//! passes, and the client's id in the place of ours if it stands behind the result.
 
 use bytes::Bytes;
 
@@ -28,7 +28,8 @@ pub(super) struct Torn;
 /// What must be right about the end.
 #[derive(Debug)]
 enum End {
-    /// The id was seen before the result: the last byte closes an object. Until then it is this one.
+    /// The id was seen before the result: the last byte closes an object. Until then it is this
+    /// one.
     Brace(u8),
     /// The id is still to come, wherever: behind a result there may be more than that.
     Id(Box<Behind>),
@@ -45,7 +46,8 @@ struct Behind {
     seek: Seek,
     /// Whether the client's id has gone to the client.
     is_told: bool,
-    /// What may not go to the client yet: an id that is not all there, or the end of the answer before all has come.
+    /// What may not go to the client yet: an id that is not all there, or the end of the answer
+    /// before all has come.
     held: Bytes,
 }
 
@@ -78,7 +80,8 @@ impl Behind {
         Ok(Some(go).filter(|go| !go.is_empty()))
     }
 
-    /// All has come: what is left for the client. If the node wrote no id, the client's goes before the closing brace.
+    /// All has come: what is left for the client. If the node wrote no id, the client's goes before
+    /// the closing brace.
     fn finish(&self) -> Result<Bytes, Torn> {
         let is_whole = self.seek.is_whole() && self.seek.closed().is_some();
         match (is_whole, self.is_told) {

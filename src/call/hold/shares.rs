@@ -1,5 +1,5 @@
-//! What each client has in a queue. Where the queue is full, the client that has most of it gives up its newest call to one that has
-//! less, so that none keeps the others out.
+//! What each client has in a queue. Where the queue is full, the client that has most of it gives
+//! up its newest call to one that has less, so that none keeps the others out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! What `/status` tells of a network. URLs come without their secrets, and errors were cleaned when they were noted.
+//! What `/status` tells of a network. URLs come without their secrets, and errors were cleaned when
+//! they were noted.
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -105,12 +106,14 @@ fn last_switch(Switch { from, to, reason, at }: &Switch) -> Value {
     json!({ "from": from.as_deref(), "to": to.as_deref(), "reason": reason, "seconds_ago": at.elapsed().as_secs() })
 }
 
-/// Connections to a node. `bound` is how many may be open; where nobody says so, it is null until the node shows it.
+/// Connections to a node. `bound` is how many may be open; where nobody says so, it is null until
+/// the node shows it.
 fn connections(Occupancy { open, bound, learnt, waiting }: Occupancy) -> Value {
     json!({ "open": open, "waiting": waiting, "bound": bound, "bound_is_learnt": learnt })
 }
 
-/// For how many seconds more the node is left alone, if as a whole, or else the methods, or groups of routes, that pass it over.
+/// For how many seconds more the node is left alone, if as a whole, or else the methods, or groups
+/// of routes, that pass it over.
 fn resting(node: &Node, layer: Layer) -> Option<Value> {
     let now = Instant::now();
     let seconds = node.resting.until(now).map(|until| until.saturating_duration_since(now).as_secs());

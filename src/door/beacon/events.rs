@@ -13,11 +13,13 @@ use crate::{
     events::{HEADERS, Refused, topics},
 };
 
-/// A stream is under way for as long as its client likes, so one part in so many of the door's connections may be streams.
+/// A stream is under way for as long as its client likes, so one part in so many of the door's
+/// connections may be streams.
 const PART_OF_STREAMS: usize = 2;
 const FULL: &str = "half of max_connections are event streams already, which is as many as may be";
 
-/// Opens a stream, which lasts for as long as the client wants it. HEAD is answered as GET would be, without the events.
+/// Opens a stream, which lasts for as long as the client wants it. HEAD is answered as GET would
+/// be, without the events.
 pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
     let is_head = *request.method() == Method::HEAD;
     if !is_head && *request.method() != Method::GET {

@@ -9,7 +9,8 @@ use crate::config::Beacon;
 /// 101 kB.
 pub(super) const MAX_TARGET: usize = 128 * 1024;
 
-/// How to refuse what is too long, and what `rules` keep from clients: a path of so many bytes, which is so if it is written plainly.
+/// How to refuse what is too long, and what `rules` keep from clients: a path of so many bytes,
+/// which is so if it is written plainly.
 pub(super) fn refusal(
     rules: &Beacon,
     method: &Method,

@@ -16,10 +16,12 @@ const HOP_BY_HOP: [&str; 10] = [
     "http2-settings",
 ];
 
-/// A client's credentials: nodes have several owners, and who would get them is a matter of which node serves today.
+/// A client's credentials: nodes have several owners, and who would get them is a matter of which
+/// node serves today.
 const CREDENTIALS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "x-auth-token"];
 
-/// A client's headers as nodes get them. Credentials are left out, but for those that `is_configured` names.
+/// A client's headers as nodes get them. Credentials are left out, but for those that
+/// `is_configured` names.
 pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool) -> HeaderMap {
     passing(client, |name| {
         // Which page asks is our matter, as is what it may see.
@@ -31,10 +33,12 @@ pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool
     })
 }
 
-/// Where a node sees itself: with the path of its own URL, which may hold a key, and of no use to a client.
+/// Where a node sees itself: with the path of its own URL, which may hold a key, and of no use to a
+/// client.
 const WHEREABOUTS: [&str; 4] = ["location", "content-location", "refresh", "link"];
 
-/// A node's headers as a client gets them. `tells_length`: also the length, of a body that is not there.
+/// A node's headers as a client gets them. `tells_length`: also the length, of a body that is not
+/// there.
 pub(super) fn for_client(node: &HeaderMap, tells_length: bool) -> HeaderMap {
     let mut headers = passing(node, |name| {
         name != "set-cookie" && !name.starts_with("access-control-") && !WHEREABOUTS.contains(&name)

@@ -27,7 +27,8 @@ const MOST_RESTED: usize = 256;
 /// What all seats of a crowd share.
 pub(super) struct Common {
     started: Instant,
-    /// Whether whoever becomes idle is to say so, and those that did: since when, and their numbers.
+    /// Whether whoever becomes idle is to say so, and those that did: since when, and their
+    /// numbers.
     is_asked: AtomicBool,
     rested: Mutex<Vec<(u64, u64)>>,
     /// Connections whose answer lasts for as long as the client likes.
@@ -36,8 +37,8 @@ pub(super) struct Common {
 
 /// A connection's seat.
 pub(super) struct Seat {
-    /// Since when the connection is idle, in milliseconds from the crowd's beginning and two; or [`FIRST`], [`BUSY`],
-    /// [`ENDED`] or [`LEFT`].
+    /// Since when the connection is idle, in milliseconds from the crowd's beginning and two; or
+    /// [`FIRST`], [`BUSY`], [`ENDED`] or [`LEFT`].
     state: AtomicU64,
     number: u64,
     /// The number of the client's address.
@@ -146,7 +147,8 @@ impl Seat {
         self.state.compare_exchange(idle_since, ENDED, AcqRel, Acquire).is_ok()
     }
 
-    /// Has it go, whatever it does; tells whether it is idle. `None` when it has left or has to go already.
+    /// Has it go, whatever it does; tells whether it is idle. `None` when it has left or has to go
+    /// already.
     pub(super) fn gives_way(&self) -> Option<bool> {
         let state = self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(ENDED));
         state.ok().map(is_idle)
@@ -225,19 +227,21 @@ impl Place {
         self.seat.rests(now)
     }
 
-    /// Where something is under way and the connection has to go, this account's owner hears of it and tells the client.
+    /// Where something is under way and the connection has to go, this account's owner hears of it
+    /// and tells the client.
     pub fn is_told_by(&self, account: &Arc<Account>) {
         // A connection has one account.
         let _ = self.seat.account.set(account.clone());
     }
 
-    /// The client moves bytes, and is idle only since this moment, unless something is under way anyway.
+    /// The client moves bytes, and is idle only since this moment, unless something is under way
+    /// anyway.
     pub fn refreshes(&self, since: Instant) {
         self.seat.refreshes(since);
     }
 
-    /// The client has closed its side, and cannot be told from one that is gone: until [`Place::begins`], its connection goes before
-    /// all that are idle, whatever is under way.
+    /// The client has closed its side, and cannot be told from one that is gone: until
+    /// [`Place::begins`], its connection goes before all that are idle, whatever is under way.
     pub fn departs(&self) {
         self.seat.departs();
     }
@@ -251,13 +255,15 @@ impl Place {
         }
     }
 
-    /// Leaves the seat to others. The client may still be told of that, and of so many bytes before it; `None` when too many are.
+    /// Leaves the seat to others. The client may still be told of that, and of so many bytes before
+    /// it; `None` when too many are.
     pub fn lingers(self, bytes: usize) -> Option<Linger> {
         self.leave();
         self.crowd.lingers(bytes)
     }
 
-    /// Notes that the head of a request has come. While its body comes, the connection is still idle.
+    /// Notes that the head of a request has come. While its body comes, the connection is still
+    /// idle.
     pub fn asked(&self) -> Asked {
         Asked(Seated(self.seat.clone()))
     }
@@ -294,8 +300,9 @@ impl Seated {
         }
     }
 
-    /// Notes that the answer lasts for as long as the client likes. Such a connection is never idle, so no more than `most` are let
-    /// in. Beyond that, the address that has clearly most of them gives up its newest; `None` when there is no such.
+    /// Notes that the answer lasts for as long as the client likes. Such a connection is never
+    /// idle, so no more than `most` are let in. Beyond that, the address that has clearly most of
+    /// them gives up its newest; `None` when there is no such.
     pub fn streams(&self, most: usize) -> Option<Stream> {
         let mut streams = self.0.common.streams();
         let gone = if streams.len() < most { None } else { Some(streams.outnumbering(self.0.address)?) };

@@ -10,7 +10,8 @@ use super::seat::Seat;
 /// An address has clearly more than another when it has so many times as many.
 const CLEARLY: usize = 2;
 
-/// The seats of connections, by addresses. An address is there for as long as a connection of it is.
+/// The seats of connections, by addresses. An address is there for as long as a connection of it
+/// is.
 #[derive(Default)]
 pub(super) struct Shares {
     of: BTreeMap<u64, BTreeMap<u64, Arc<Seat>>>,
@@ -34,7 +35,8 @@ impl Shares {
         self.change(seat.address(), |seats| _ = seats.remove(&seat.number()));
     }
 
-    /// Whether addresses that have clearly more than this one would have can give up so many in all.
+    /// Whether addresses that have clearly more than this one would have can give up so many in
+    /// all.
     pub(super) fn can_give(&self, address: u64, count: usize) -> bool {
         let clear = CLEARLY * (self.of.get(&address).map_or(0, BTreeMap::len) + 1);
         let more =
@@ -47,7 +49,8 @@ impl Shares {
         .any(|given| given >= count)
     }
 
-    /// The newest of the address that has most, if that is clearly more than `address` would have with one more.
+    /// The newest of the address that has most, if that is clearly more than `address` would have
+    /// with one more.
     pub(super) fn outnumbering(&self, address: u64) -> Option<Arc<Seat>> {
         let own = self.of.get(&address).map_or(0, BTreeMap::len);
         let (_, most) = self.by_count.last().filter(|(count, _)| *count >= CLEARLY * (own + 1))?;
@@ -126,7 +129,8 @@ mod tests {
                 (true, Ended::default())
             );
         }
-        // A third address takes from the one that has most, and an idle one goes before any that is busy.
+        // A third address takes from the one that has most, and an idle one goes before any that is
+        // busy.
         let (third, ended) = enter(&crowd, 10, 3);
         assert!(third.is_some() && ended == CUT && many.pop().unwrap().is_cut());
         assert!(few[0].0.rests(tokio::time::Instant::now()));

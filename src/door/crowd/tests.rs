@@ -226,7 +226,8 @@ async fn one_that_is_not_let_in_costs_nobody_its_place() {
     let many: Vec<_> = (0..30).map(|_| crowd.enter_from(38, greedy).0.unwrap()).collect();
     let few: Vec<_> = (0..8).map(|_| crowd.enter_from(38, some).0.unwrap()).collect();
     assert!(many.iter().chain(&few).all(Place::begins));
-    // The door has become smaller. Of the thirty, thirteen could go for a ninth of the other address, which is not enough.
+    // The door has become smaller. Of the thirty, thirteen could go for a ninth of the other
+    // address, which is not enough.
     let (place, ended) = crowd.enter_from(10, some);
     assert_eq!((place.is_none(), ended), (true, Ended::default()));
     assert!(many.iter().chain(&few).all(Place::begins));
@@ -245,7 +246,7 @@ async fn one_whose_client_has_closed_its_side_is_the_first_to_go() {
     let goes = |place: &Place| place.seated().told_to_go().now_or_never().is_some();
     assert!(crowd.end_longest_idle());
     assert!(!goes(&idle) && goes(&closed) && !closed.begins());
-    // One that has its answer is busy again.
+    // A client that has its answer is busy again.
     let answered = crowd.one();
     assert!(answered.begins());
     answered.departs();

@@ -1,4 +1,5 @@
-//! A batch: its calls run side by side, each on its own path, and their answers go out in order as they come.
+//! A batch: its calls run side by side, each on its own path, and their answers go out in order as
+//! they come.
 
 mod row;
 
@@ -32,7 +33,8 @@ use crate::{
     net::http::Broken,
 };
 
-/// How many calls of a batch run, or wait with their answers for those before them, at the same time.
+/// How many calls of a batch run, or wait with their answers for those before them, at the same
+/// time.
 const WIDTH: usize = 16;
 
 /// One entry's answer; none for a notification.
@@ -129,7 +131,8 @@ impl Batch {
         self.current.is_some()
     }
 
-    /// Who is to be told when what was taken of it has been written: nobody until that is all of it.
+    /// Who is to be told when what was taken of it has been written: nobody until that is all of
+    /// it.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
         if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
     }

@@ -73,7 +73,8 @@ struct Inner {
     is_wanted: bool,
     /// Whether a request is being answered.
     is_busy: bool,
-    /// Whether the next bytes for hyper begin a request, as far as can be told, and what they are of otherwise.
+    /// Whether the next bytes for hyper begin a request, as far as can be told, and what they are
+    /// of otherwise.
     is_fresh: bool,
     part: Part,
     /// Whether the answer under way is one for as long as the client is there.
@@ -93,7 +94,8 @@ struct Inner {
     lingers: bool,
     places: Arc<Semaphore>,
     place: Option<OwnedSemaphorePermit>,
-    /// What has come of a request's head, which hyper keeps until it is whole, and what it takes for as long as the request lasts.
+    /// What has come of a request's head, which hyper keeps until it is whole, and what it takes
+    /// for as long as the request lasts.
     came: usize,
     claim: Claim,
 }
@@ -165,7 +167,8 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
 }
 
 impl Watch {
-    /// A request begins to be answered, whose body has so many bytes, if that is known. Tells the query that was taken out of it.
+    /// A request begins to be answered, whose body has so many bytes, if that is known. Tells the
+    /// query that was taken out of it.
     pub(super) fn begin(&self, body: Option<u64>) -> (Turn, Option<Arc<LongQuery>>) {
         let mut inner = lock(&self.inner);
         inner.part = body.map_or(Part::All, Part::Body);

@@ -1,4 +1,5 @@
-//! The body of a call beside the lane, as it comes: bounded in length, in memory, and by a least rate.
+//! The body of a call beside the lane, as it comes: bounded in length, in memory, and by a least
+//! rate.
 
 use std::future::poll_fn;
 
@@ -24,7 +25,8 @@ pub(super) enum Unread {
     Late,
 }
 
-/// Reads a body of at most `limit` bytes, which are `claim`'s as they come; `seated` is where its connection stands.
+/// Reads a body of at most `limit` bytes, which are `claim`'s as they come; `seated` is where its
+/// connection stands.
 pub(super) async fn collect(
     mut body: Incoming,
     limit: usize,

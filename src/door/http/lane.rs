@@ -1,7 +1,9 @@
-//! The fast lane: plain calls, without a server library in between, which would cost as much as all the rest of a call.
+//! The fast lane: plain calls, without a server library in between, which would cost as much as all
+//! the rest of a call.
 //!
-//! Most of what comes has one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no `Upgrade`, no `Origin`. The lane serves that
-//! shape. It needs to be right only about what it keeps; what it is not sure of, malformed requests included, it hands over.
+//! Most of what comes has one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no
+//! `Upgrade`, no `Origin`. The lane serves that shape. It needs to be right only about what it
+//! keeps; what it is not sure of, malformed requests included, it hands over.
 
 mod writing;
 
@@ -37,7 +39,8 @@ use crate::{
     net::{BoxIo, places::Caller},
 };
 
-/// Up to this size an answer is copied behind its head, for one plain write is cheaper than a vectored one.
+/// Up to this size an answer is copied behind its head, for one plain write is cheaper than a
+/// vectored one.
 const FLATTEN: u64 = 16 * 1024;
 /// A longer head is hyper's to refuse.
 const MAX_HEAD: usize = 16 * 1024;
@@ -145,7 +148,8 @@ impl<'a> Lane<'a> {
                         Parsed::Body(length) => {
                             let now = Instant::now();
                             (needed, due) = (length, now + ARRIVAL);
-                            // A client that sends has not been idle for as long as those that say nothing.
+                            // A client that sends has not been idle for as long as those that say
+                            // nothing.
                             self.place.refreshes(now);
                             pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                         }
@@ -168,7 +172,8 @@ impl<'a> Lane<'a> {
                 if let Err(full) = self.make_room(needed) {
                     return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
                 }
-                // All arms are cancel-safe. Going down does not interrupt a request that has begun to come.
+                // All arms are cancel-safe. Going down does not interrupt a request that has begun
+                // to come.
                 let why = tokio::select! {
                     biased;
                     count = self.io.read_buf(&mut self.read) => match count? {
@@ -274,8 +279,8 @@ impl<'a> Lane<'a> {
     }
 
     /// Answers a request for which there is no room, and closes. What of it is still on its way is
-    /// passed over, since to close at once could take the answer away again. To be called in a box, so that an idle connection does not
-    /// keep the room for it.
+    /// passed over, since to close at once could take the answer away again. To be called in a box,
+    /// so that an idle connection does not keep the room for it.
     async fn refuse(mut self, reply: Reply) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);

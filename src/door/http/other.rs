@@ -82,7 +82,8 @@ pub(super) async fn serve(
         }
         let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
-            // Doors do not know each other: what goes on to another has account and client beside it.
+            // Doors do not know each other: what goes on to another has account and client beside
+            // it.
             request.extensions_mut().insert(memory.clone());
             request.extensions_mut().insert(caller.clone());
             let whole = request.body().is_end_stream();

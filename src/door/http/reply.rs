@@ -129,8 +129,9 @@ impl Content {
         }
     }
 
-    /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of their own, and what another door made
-    /// has a rate of its own. `patience` is kept from poll to poll.
+    /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of
+    /// their own, and what another door made has a rate of its own. `patience` is kept from poll to
+    /// poll.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,

@@ -69,7 +69,8 @@ impl Body for Streamed {
     }
 }
 
-/// A piece of a body for the server library, which holds it until it is written, and passes over what it has written.
+/// A piece of a body for the server library, which holds it until it is written, and passes over
+/// what it has written.
 pub(super) struct Portion {
     bytes: Bytes,
     /// Who is told when the last byte has been written. They are dropped with what never is.

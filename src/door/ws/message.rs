@@ -126,7 +126,8 @@ impl Client {
         }
     }
 
-    /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after that.
+    /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after
+    /// that.
     async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
         let share = Share::new(self.mailbox.memory(), polls(entries));
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
@@ -206,7 +207,8 @@ impl Client {
         }
     }
 
-    /// Prepares a subscription. It has a place among the client's from now on, so that no more are prepared than it may have.
+    /// Prepares a subscription. It has a place among the client's from now on, so that no more are
+    /// prepared than it may have.
     async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
         // Without an id, there is nobody who would know the subscription.
         let Some(id) = request.id else { return Reply::Nothing };
@@ -264,9 +266,9 @@ impl Client {
         Refusal::Limit { name: MAX_OUTBOUND, limit: self.max_outbound }
     }
 
-    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not make a client look slow, and so
-    /// they leave a quarter to notifications. `receipts` are told whether it is written. What `begins` with it begins before anything else
-    /// happens.
+    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not
+    /// make a client look slow, and so they leave a quarter to notifications. `receipts` are told
+    /// whether it is written. What `begins` with it begins before anything else happens.
     async fn send(&self, text: Bytes, receipts: Vec<Receipt>, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();

@@ -166,8 +166,9 @@ impl Reader {
         is_begun.then(|| self.message.len() + self.ahead.len())
     }
 
-    /// Reads on to the client's close frame, and keeps nothing of what comes before it; `false` when the connection ends without one.
-    /// What breaks the rules is passed over too, as long as it says its length: where there is no such thing, the end is awaited.
+    /// Reads on to the client's close frame, and keeps nothing of what comes before it; `false`
+    /// when the connection ends without one. What breaks the rules is passed over too, as long as
+    /// it says its length: where there is no such thing, the end is awaited.
     pub(super) fn poll_close(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<bool> {
         if let Some(head) = self.frame.take() {
             let left = if head.opcode.is_control() { head.length } else { self.missing(head) as u64 };

@@ -1,7 +1,9 @@
-//! A client's WebSocket from the handshake to its end: one task, and one function that looks at all that may have happened.
+//! A client's WebSocket from the handshake to its end: one task, and one function that looks at all
+//! that may have happened.
 //!
-//! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way: the set is told which of them
-//! woke it, so that a notification on its way to the client costs no look at them.
+//! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way:
+//! the set is told which of them woke it, so that a notification on its way to the client costs no
+//! look at them.
 
 mod news;
 mod slow;
@@ -145,7 +147,8 @@ enum State {
     Open,
     /// Nothing more is taken; what is under way ends first.
     Leaving(Closing),
-    /// The close frame is on its way, and the client's is awaited; whatever else comes is passed over.
+    /// The close frame is on its way, and the client's is awaited; whatever else comes is passed
+    /// over.
     Closing,
     /// The client closed, and what is left to be written to it is our close frame.
     Answering,
@@ -209,7 +212,8 @@ impl Session {
     pub(super) async fn run(mut self: Box<Self>, _counted: impl Drop) {
         poll_fn(|context| self.poll(context)).await;
         if matches!(self.state, State::Answering) {
-            // Under TLS, the end has to be said too. In a box, so that nobody keeps the room for it before.
+            // Under TLS, the end has to be said too. In a box, so that nobody keeps the room for it
+            // before.
             let _ = Box::pin(timeout(FAREWELL, self.io.shutdown())).await;
         }
     }
@@ -270,7 +274,8 @@ impl Session {
         match incoming {
             Incoming::Text(text) if open => self.admit(Message { text, is_binary: false }),
             Incoming::Binary(text) if open => self.admit(Message { text, is_binary: true }),
-            // One pong may answer several pings, so a client that reads none is sent no more of them.
+            // One pong may answer several pings, so a client that reads none is sent no more of
+            // them.
             Incoming::Ping(payload)
                 if (open || matches!(self.state, State::Leaving(_)))
                     && self.writer.waiting() < self.limits.max_outbound =>
@@ -416,15 +421,16 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    /// Sees whether the client is there: what is silent is asked, and is gone if that changes nothing.
+    /// Sees whether the client is there: what is silent is asked, and is gone if that changes
+    /// nothing.
     fn tick(&mut self) -> ControlFlow<()> {
         if !matches!(self.state, State::Open | State::Leaving(_)) {
             // Nothing may follow a close frame.
             return ControlFlow::Continue(());
         }
         let now = Instant::now();
-        // Part of a message is a sign of life too. Whoever has much to take before a ping hears of that late; that it takes what is
-        // written is watched elsewhere.
+        // Part of a message is a sign of life too. Whoever has much to take before a ping hears of
+        // that late; that it takes what is written is watched elsewhere.
         if self.reader.take_heard() || self.stalled.is_some() {
             self.heard = now;
             self.pinged = false;
@@ -442,7 +448,8 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    /// Waits on for what may happen, unless the close frame came in between, with which that begins anew.
+    /// Waits on for what may happen, unless the close frame came in between, with which that begins
+    /// anew.
     fn hear_on(&mut self) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
             self.hear();

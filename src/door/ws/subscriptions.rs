@@ -18,7 +18,8 @@ pub(super) struct Subscriptions(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// In the order of their ids. Most clients have one or two, for which a tree's first node would have room for eleven.
+    /// In the order of their ids. Most clients have one or two, for which a tree's first node would
+    /// have room for eleven.
     open: Vec<Open>,
     /// Places of those that are being prepared.
     reserved: usize,

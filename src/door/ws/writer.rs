@@ -1,4 +1,5 @@
-//! Puts messages for a client into frames and writes them. A connection with nothing to say holds no buffer.
+//! Puts messages for a client into frames and writes them. A connection with nothing to say holds
+//! no buffer.
 
 use std::{
     cell::Cell,
@@ -14,7 +15,8 @@ use tokio::io::AsyncWrite as _;
 use super::frame::{Opcode, put_head};
 use crate::{call::answer::receipt::Receipt, net::BoxIo, view::Letter};
 
-/// Up to this size a message is copied behind its head, for one plain write is cheaper than a vectored one.
+/// Up to this size a message is copied behind its head, for one plain write is cheaper than a
+/// vectored one.
 const FLATTEN: usize = 16 * 1024;
 /// Messages that are ready are gathered into one write up to this size.
 const GATHER: usize = 16 * 1024;
@@ -30,7 +32,8 @@ pub(super) struct Writer {
     /// Frames, and where in them the next write begins.
     gathered: Vec<u8>,
     at: usize,
-    /// A long payload that comes behind them. It stays whole until its last byte is written, since nothing of it is free before.
+    /// A long payload that comes behind them. It stays whole until its last byte is written, since
+    /// nothing of it is free before.
     long: Bytes,
     /// Where in it the next write begins.
     long_at: usize,
@@ -61,7 +64,8 @@ impl Writer {
         self.waiting() + self.long_at
     }
 
-    /// What waited for the client, if there is something to write in it: tells how many messages that is. There must be room for it.
+    /// Takes a letter that waited for the client, and returns the number of its messages that are to
+    /// be written. There must be room for them.
     pub(super) fn put(&mut self, letter: Letter) -> u64 {
         match letter {
             Letter::Answer(text, receipt) => {
@@ -112,7 +116,8 @@ impl Writer {
         gathered.extend_from_slice(payload);
     }
 
-    /// The close frame, after which there is nothing to be put. With no code, it answers one that had none.
+    /// The close frame, after which there is nothing to be put. With no code, it answers one that
+    /// had none.
     pub(super) fn close(&mut self, code: Option<u16>, reason: &str) {
         let payload = code.map_or_else(Vec::new, |code| [&code.to_be_bytes(), reason.as_bytes()].concat());
         self.control(Opcode::Close, &payload);
@@ -182,8 +187,9 @@ impl Writer {
         Pin::new(io).poll_flush(context)
     }
 
-    /// Keeps what is not written in a buffer of its size, and leaves the large one to others. What is written goes too: to a client
-    /// that is always a little behind, there is no moment at which everything is.
+    /// Keeps what is not written in a buffer of its size, and leaves the large one to others. What
+    /// is written goes too: to a client that is always a little behind, there is no moment at which
+    /// everything is.
     fn let_go_of_the_scratch(&mut self) {
         let rest = &self.gathered[self.at..];
         if self.gathered.capacity() > 2 * rest.len() + 64 {

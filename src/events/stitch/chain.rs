@@ -1,9 +1,11 @@
 //! The window of blocks that a stitcher remembers, and the ways between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
 
 use super::{
-    super::beacon::{Duties, Header, Root, Said},
+    super::beacon::{self, Duties, Header, Root, Said},
     MAX_GAP, WINDOW,
 };
 
@@ -34,9 +36,11 @@ pub(super) enum Road {
 pub(super) struct Chain {
     slots_per_epoch: u64,
     headers: HashMap<Root, Header>,
-    /// Heads that were told though their headers could not be had: their slots, and the heads told
-    /// before them.
-    bare: HashMap<Root, (u64, Root)>,
+    /// Heads that were told though their headers could not be had, as their events describe them.
+    bare: HashMap<Root, Header>,
+    /// Those of them whose parents were presumed, and those whose presumed parents were wrong.
+    presumed: HashSet<Root>,
+    refuted: HashSet<Root>,
     /// Blocks whose `block` event was told, with their slots.
     told: HashMap<Root, u64>,
     /// What nodes said with their heads or when asked, with the heads' slots.
@@ -51,6 +55,8 @@ impl Chain {
             slots_per_epoch: slots_per_epoch.max(1),
             headers: HashMap::new(),
             bare: HashMap::new(),
+            presumed: HashSet::new(),
+            refuted: HashSet::new(),
             told: HashMap::new(),
             duties: HashMap::new(),
             floor: 0,
@@ -76,24 +82,52 @@ impl Chain {
 
     pub(super) fn insert(&mut self, root: Root, header: Header) {
         self.headers.insert(root, header);
+        self.presumed.remove(&root);
     }
 
-    /// Of a head whose header cannot be had, its event said the slot; the head told before it was
-    /// this one.
-    pub(super) fn note(&mut self, root: Root, slot: u64, before: Option<Root>) {
-        self.bare.insert(root, (slot, before.unwrap_or_default()));
+    /// Keeps what the event of a head says, whose header may never be had. The head told `before`
+    /// it is taken for its parent.
+    pub(super) fn note(&mut self, root: Root, slot: u64, before: Option<Root>, event: Option<&Bytes>) {
+        let (state, optimistic) = match (self.header(root), event) {
+            (Some(header), _) => (header.state, header.optimistic),
+            (None, Some(event)) => beacon::state_of(event),
+            (None, None) => return,
+        };
+        self.bare.insert(root, Header { slot, parent: before.unwrap_or_default(), state, optimistic });
     }
 
     /// Nobody gives the header of this block, either. If it was told all the same, it is taken to
     /// follow the head told before it.
     pub(super) fn presume(&mut self, root: Root) -> bool {
-        let Some((slot, parent)) = self.bare.remove(&root) else { return false };
+        if self.refuted.contains(&root) {
+            return false;
+        }
+        let Some(mut header) = self.bare.get(&root).copied() else { return false };
         let is_unknown = self.header(root).is_none();
-        let parent = if self.slot(parent).is_some_and(|before| before < slot) { parent } else { Root::default() };
+        if self.slot(header.parent).is_none_or(|before| before >= header.slot) {
+            header.parent = Root::default();
+        }
         if is_unknown {
-            self.insert(root, Header { slot, parent, state: Root::default(), optimistic: false });
+            self.insert(root, header);
+            self.presumed.insert(root);
         }
         is_unknown
+    }
+
+    /// The slot of a block whose parent is presumed.
+    pub(super) fn presumed(&self, root: Root) -> Option<u64> {
+        self.presumed.get(&root).and_then(|root| self.slot(*root))
+    }
+
+    /// A way led over a block that is not on it, so presumed parents may be wrong. They are
+    /// forgotten, and not presumed again. `false` where none was presumed.
+    pub(super) fn refute(&mut self) -> bool {
+        let is_any = !self.presumed.is_empty();
+        for root in self.presumed.drain() {
+            self.headers.remove(&root);
+            self.refuted.insert(root);
+        }
+        is_any
     }
 
     pub(super) fn is_told(&self, root: Root) -> bool {
@@ -126,7 +160,10 @@ impl Chain {
         let Some(slot) = self.slot(root) else { return };
         let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
         self.headers.retain(|_, header| near.contains(&header.slot));
-        self.bare.retain(|_, (slot, _)| near.contains(slot));
+        self.bare.retain(|_, header| near.contains(&header.slot));
+        let Self { bare, presumed, refuted, .. } = self;
+        presumed.retain(|root| bare.contains_key(root));
+        refuted.retain(|root| bare.contains_key(root));
         self.told.retain(|_, slot| near.contains(slot));
         self.duties.retain(|_, (slot, _)| near.contains(slot));
         self.floor = self.floor.max(*near.start());
@@ -241,7 +278,7 @@ impl Chain {
 
     /// The slot of a block, as far as that is known.
     pub(super) fn slot(&self, root: Root) -> Option<u64> {
-        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|(slot, _)| *slot))
+        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|header| header.slot))
     }
 
     fn at(&self, root: Root) -> Result<u64, Unknown> {
@@ -318,13 +355,27 @@ mod tests {
     #[test]
     fn heads_without_headers_are_taken_to_follow_one_another() {
         let mut chain = chain(&[(1, 10, 0)]);
-        chain.note(root(2), 11, Some(root(1)));
-        chain.note(root(3), 12, Some(root(2)));
+        let event = |state: u8| Some(Bytes::from(format!(r#"event: head\ndata: {{"state":"{}"}}"#, root(state))));
+        chain.note(root(2), 11, Some(root(1)), event(22).as_ref());
+        chain.note(root(3), 12, Some(root(2)), event(33).as_ref());
         // A node goes back and forth: what comes before lies at a lower slot.
-        chain.note(root(2), 11, Some(root(3)));
+        chain.note(root(2), 11, Some(root(3)), event(22).as_ref());
         assert!(chain.presume(root(3)) && chain.presume(root(2)) && !chain.presume(root(2)) && !chain.presume(root(1)));
-        assert_eq!(chain.header(root(3)).map(|header| header.parent), Some(root(2)));
+        let of = |header: &Header| (header.parent, header.state);
+        assert_eq!(chain.header(root(3)).map(of), Some((root(2), root(33))));
         assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Root::default()));
+    }
+
+    #[test]
+    fn presumed_parents_are_forgotten_once_they_are_wrong() {
+        let mut chain = chain(&[(1, 10, 0)]);
+        assert!(!chain.refute());
+        let event = Bytes::from_static(b"data: {}");
+        chain.note(root(2), 11, Some(root(1)), Some(&event));
+        assert!(chain.presume(root(2)) && chain.header(root(2)).is_some());
+        assert!(chain.refute() && chain.header(root(2)).is_none() && !chain.presume(root(2)));
+        assert_eq!((chain.slot(root(2)), chain.header(root(1)).is_some()), (Some(11), true));
+        assert!(!chain.refute());
     }
 
     #[test]

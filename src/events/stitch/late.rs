@@ -169,7 +169,7 @@ impl Stitcher {
             (Some(_), Some(from)) => self.effects.push(Effect::Skipped { from, to: slot }),
             _ => self.effects.push(Effect::Unproven(slot)),
         }
-        self.chain.note(root, slot, self.tip.map(|tip| tip.what));
+        self.chain.note(root, slot, self.tip.map(|tip| tip.what), Some(&event));
         if self.tip.is_some() && !self.chain.is_told(root) {
             let unknown = Header { slot, parent: Root::default(), state: Root::default(), optimistic: false };
             self.effects.push(Effect::Filled);

@@ -177,7 +177,7 @@ impl World {
                 }
                 Effect::Ahead(slot) => panic!("{slot} is not ahead of anything"),
                 Effect::Skipped { .. } | Effect::Unproven(_) => {
-                    self.skips += 1;
+                    self.skips += u32::from(matches!(effect, Effect::Skipped { .. }));
                     self.client.chain.clear();
                     self.client.reorg = false;
                 }
@@ -386,19 +386,40 @@ proptest! {
 
     #[test]
     fn no_head_waits_for_ever_and_the_chain_goes_on(seed: u64, steps in 10_usize..400) {
-        let mut world = World::new(seed, Some(Instant::now()));
-        // What is told in time may not know what duties depend on.
-        world.client.doubts = true;
-        world.switch(0);
-        for _ in 0..steps {
-            world.live();
-            world.pass_time();
-        }
-        world.settle();
-        let client = &world.client;
-        let truth: Vec<Root> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
-        let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
-        prop_assert_eq!(heard, truth, "seed {}", seed);
-        prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
+        goes_on(seed, steps)?;
     }
+}
+
+/// Runs that failed once: heads without their state, heads behind a block that was taken for
+/// another's parent, and heads told as if their parents were known.
+#[test]
+fn heads_told_without_their_headers_lead_nowhere_wrong() {
+    for (seed, steps) in [
+        (5_653_430_094_559_949_701, 71),
+        (5_762_975_770_114_513_259, 117),
+        (13_065_672_014_502_338_332, 181),
+        (7_630_342_054_325_274_669, 325),
+        (14_977_459_750_981_544_852, 123),
+        (1_163_974_580_805_367_435, 121),
+    ] {
+        goes_on(seed, steps).unwrap();
+    }
+}
+
+fn goes_on(seed: u64, steps: usize) -> Result<(), TestCaseError> {
+    let mut world = World::new(seed, Some(Instant::now()));
+    // What is told in time may not know what duties depend on.
+    world.client.doubts = true;
+    world.switch(0);
+    for _ in 0..steps {
+        world.live();
+        world.pass_time();
+    }
+    world.settle();
+    let client = &world.client;
+    let truth: Vec<Root> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
+    let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+    prop_assert_eq!(heard, truth, "seed {}", seed);
+    prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
+    Ok(())
 }

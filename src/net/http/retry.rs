@@ -1,13 +1,13 @@
 //! The client's retry rule: over which connection a request goes, and when once more over another.
 //!
 //! The rule: a request that may be sent twice goes once more over a fresh connection when its idle
-//! connection is closed within 200 ms, without a byte of an answer; and once more after a pause when
-//! the node closes a new connection at once. The reason: a node closes idle connections whenever it
-//! likes, and a full node closes new ones, so neither shows that the node is lost. A connection that
-//! is lost later was alive: the node had the request, and asking the same node again would only take
-//! as long again. Example: a call goes over a connection that was idle for a minute, and is reset
-//! after 3 ms: it is sent again over a fresh connection. If that one is lost too, the call has failed
-//! at this node.
+//! connection is closed within 200 ms, without a byte of an answer; and once more after a pause
+//! when the node closes a new connection at once. The reason: a node closes idle connections
+//! whenever it likes, and a full node closes new ones, so neither shows that the node is lost. A
+//! connection that is lost later was alive: the node had the request, and asking the same node
+//! again would only take as long again. Example: a call goes over a connection that was idle for a
+//! minute, and is reset after 3 ms: it is sent again over a fresh connection. If that one is lost
+//! too, the call has failed at this node.
 
 use std::{io, sync::Arc, time::Duration};
 

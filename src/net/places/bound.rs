@@ -1,8 +1,10 @@
 //! How many connections a node takes, as the operator says and as the node shows. Pure.
 //!
-//! When the node closes a new connection at once while others are open, the bound is what was open at that moment. A connection that
-//! we closed within the last second counts as open: the node may not have noticed. So that a mistake heals, the bound is raised by one
-//! after a while, when somebody waits; if that holds for a second, by two, by four, and so on; if not, the next try waits twice as long.
+//! When the node closes a new connection at once while others are open, the bound is what was open
+//! at that moment. A connection that we closed within the last second counts as open: the node may
+//! not have noticed. So that a mistake heals, the bound is raised by one after a while, when
+//! somebody waits; if that holds for a second, by two, by four, and so on; if not, the next try
+//! waits twice as long.
 
 use std::time::Duration;
 
@@ -56,7 +58,8 @@ impl Bound {
         self.learnt.as_ref().is_some_and(|learnt| self.configured.is_none_or(|configured| learnt.bound < configured))
     }
 
-    /// How many may be open for a request of this rank to open another. Two places are the probes', or one, where there are few.
+    /// How many may be open for a request of this rank to open another. Two places are the probes',
+    /// or one, where there are few.
     pub(super) fn limit(&self, rank: Rank) -> usize {
         let Some(bound) = self.bound() else { return usize::MAX };
         let kept = match bound {

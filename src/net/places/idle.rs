@@ -1,4 +1,5 @@
-//! Connections between two requests, each with the worker that opened it: a connection is used by its own runtime only. Any may close it.
+//! Connections between two requests, each with the worker that opened it: a connection is used by
+//! its own runtime only. Any may close it.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -9,7 +10,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::net::{http::Conn, worker::worker};
 
-/// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a closed one is noticed when it is taken.
+/// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a
+/// closed one is noticed when it is taken.
 const KEEP: Duration = Duration::from_secs(60);
 /// How many idle connections each worker keeps to a node.
 const MOST: usize = 256;
@@ -32,7 +34,8 @@ impl Shard {
     }
 }
 
-/// All idle connections to a node. What comes out is dropped by the caller, when no lock is held any more.
+/// All idle connections to a node. What comes out is dropped by the caller, when no lock is held
+/// any more.
 pub(super) struct Idle {
     shards: Box<[Shard]>,
 }
@@ -52,21 +55,23 @@ impl Idle {
         }
     }
 
-    /// Keeps one for this worker. It comes back when it is `wanted`, which is asked when others can find it already, or when there are
-    /// too many.
+    /// Keeps one for this worker. It comes back when it is `wanted`, which is asked when others can
+    /// find it already, or when there are too many.
     pub(super) fn put(&self, conn: Conn, wanted: impl FnOnce() -> bool) -> Option<Conn> {
         self.own().with(|conns| {
             if conns.len() >= MOST {
                 return Some(conn);
             }
             conns.push((conn, Instant::now()));
-            // A client that begins to wait counts the idle ones after that: either it sees this one, or it is seen here.
+            // A client that begins to wait counts the idle ones after that: either it sees this
+            // one, or it is seen here.
             self.own().count.store(conns.len(), SeqCst);
             if wanted() { conns.pop().map(|(conn, _)| conn) } else { None }
         })
     }
 
-    /// Whether there are more than so many. This worker's are looked at first: others' counts lie in the caches of other cores.
+    /// Whether there are more than so many. This worker's are looked at first: others' counts lie
+    /// in the caches of other cores.
     pub(super) fn is_more_than(&self, most: usize) -> bool {
         let mut count = self.own().count.load(SeqCst);
         let others = || self.shards.iter().filter(|shard| !std::ptr::eq(*shard, self.own()));

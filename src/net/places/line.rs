@@ -1,5 +1,6 @@
-//! Clients' calls that wait for a connection. Addresses take turns, of each address its connections, and of each connection its calls
-//! come in their order. Who comes, and who has had its turn, comes behind those that are there. Pure.
+//! Clients' calls that wait for a connection. Addresses take turns, of each address its
+//! connections, and of each connection its calls come in their order. Who comes, and who has had
+//! its turn, comes behind those that are there. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,8 @@ pub(super) struct Line<W> {
     /// The last turn that was given out.
     turn: u64,
     addresses: Rotation<Rotation<BTreeMap<u64, W>>>,
-    /// Those whose addresses, or else whose connections, had nothing when they came: they may have what is kept for such.
+    /// Those whose addresses, or else whose connections, had nothing when they came: they may have
+    /// what is kept for such.
     newcomers: [BTreeSet<Ticket>; 2],
 }
 

@@ -35,8 +35,9 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// The node closed this new connection without a byte; `certain`: before anything was written. Tells whether it may be for want of
-    /// room, since other connections are open: then no more than those are to be open from now on.
+    /// The node closed this new connection without a byte; `certain`: before anything was written.
+    /// Tells whether it may be for want of room, since other connections are open: then no more
+    /// than those are to be open from now on.
     pub fn refused(&mut self, certain: bool) -> bool {
         let Some(places) = self.places.upgrade() else { return false };
         let mut state = places.lock();

@@ -1,7 +1,8 @@
 //! What one client has of a node's connections, and what it leaves to others.
 //!
-//! The unit is the client's address: whatever comes from there has one share, over however many connections it comes. Within that,
-//! each of its connections is a unit of its own, so that one with many calls does not keep its neighbours waiting.
+//! The unit is the client's address: whatever comes from there has one share, over however many
+//! connections it comes. Within that, each of its connections is a unit of its own, so that one
+//! with many calls does not keep its neighbours waiting.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -13,10 +14,11 @@ use std::sync::{
 
 use super::peers::Entry;
 
-/// One part in so many of a node's connections is kept from a client's connection that has some of them under way.
+/// One part in so many of a node's connections is kept from a client's connection that has some of
+/// them under way.
 pub(super) const PART_FOR_CONNECTIONS: usize = 4;
-/// One part in so many is kept from an address that has some: an address that comes finds one free, whatever the others do, and one
-/// address alone has nearly all.
+/// One part in so many is kept from an address that has some: an address that comes finds one free,
+/// whatever the others do, and one address alone has nearly all.
 const PART_FOR_ADDRESSES: usize = 16;
 /// Where there are fewer connections than this, none is kept for addresses that come.
 const FEW: usize = 8;
@@ -164,7 +166,8 @@ impl Has {
     /// Has nothing.
     pub(super) const NONE: Self = Self { own: false, address: false };
 
-    /// How many of at most `limit` connections must be free beside the next one of its; `None`: it may have that in any case.
+    /// How many of at most `limit` connections must be free beside the next one of its; `None`: it
+    /// may have that in any case.
     pub(super) fn leaves(self, limit: usize) -> Option<usize> {
         match self {
             Self { own: true, .. } => Some(limit / PART_FOR_CONNECTIONS),

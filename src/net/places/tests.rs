@@ -63,7 +63,8 @@ fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
     let held = conn(places.free(Rank::Call, None).unwrap());
     let is_locked = || matches!(places.state.try_lock(), Err(TryLockError::WouldBlock));
     thread::scope(|scope| {
-        // Whoever lays a connection by waits here; whoever began to wait meanwhile would have looked for an idle one in vain.
+        // Whoever lays a connection by waits here; whoever began to wait meanwhile would have
+        // looked for an idle one in vain.
         let idle = places.idle.locked();
         scope.spawn(|| places.hand_over(held));
         let looks = (0..5_000_000).take_while(|_| !is_locked()).inspect(|_| thread::yield_now()).count();
@@ -74,7 +75,8 @@ fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
     assert!(places.idle.oldest().is_some());
 }
 
-/// In each round one worker gives the only connection back, one begins to wait for it, and one that waits leaves.
+/// In each round one worker gives the only connection back, one begins to wait for it, and one that
+/// waits leaves.
 #[test]
 fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
     const ROUNDS: usize = 3_000;

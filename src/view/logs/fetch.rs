@@ -76,8 +76,8 @@ impl Errand {
     }
 
     /// Time that passes while no node is there that should have the block is lost on nobody: nodes
-    /// that are all away are waited for, and those that are back have all the time again, though not
-    /// more often than [`RETURNS`].
+    /// that are all away are waited for, and those that are back have all the time again, though
+    /// not more often than [`RETURNS`].
     async fn be_patient(&self) {
         let (mut spent, mut returns, mut are_away) = (Duration::ZERO, 0, false);
         while spent < self.patience {
@@ -125,8 +125,8 @@ impl Errand {
         filter.may_match(self.block.number, self.bloom.as_ref())
     }
 
-    /// Asks the nodes, one after the other, and beside one that takes long the next, also one that is
-    /// known to have the block only by then.
+    /// Asks the nodes, one after the other, and beside one that takes long the next, also one that
+    /// is known to have the block only by then.
     async fn ask_all(&self, round: u32, said_none: &AtomicBool) -> Option<Told> {
         let pool = self.follower.pool();
         let mut asked = FuturesUnordered::new();

@@ -1,5 +1,5 @@
-//! A filter beside a block, for the bench of the filter: [`Filter`] itself is no part of the crate's
-//! interface.
+//! A filter beside a block, for the bench of the filter: [`Filter`] itself is no part of the
+//! crate's interface.
 
 use super::{filter::Filter, log::Log};
 use crate::domain::{bloom::Bloom, hash::Hash};

@@ -122,7 +122,8 @@ impl Relay {
         }
     }
 
-    /// Sees to it that the subscription is, or is about to be, where it should be. `false` when it can be nowhere.
+    /// Sees to it that the subscription is, or is about to be, where it should be. `false` when it
+    /// can be nowhere.
     fn steer(&mut self, now: Instant) -> bool {
         self.fading.take_if(|(_, until)| *until <= now);
         self.paused.take_if(|until| *until <= now);
@@ -190,7 +191,8 @@ impl Relay {
         let Some(current) = &self.current else { return };
         match news {
             Some(News::Event(event)) => self.tell(Some(current.number), &event).await,
-            // The link asks again by itself. If it is down, another is better, which the steering sees.
+            // The link asks again by itself. If it is down, another is better, which the steering
+            // sees.
             Some(News::Lost | News::Back) => {
                 self.overlap.interrupt(current.number);
                 self.forget_state().await;
@@ -223,7 +225,8 @@ impl Relay {
         }
     }
 
-    /// The node whose state was told is left, or was away: nobody who comes is told that state before it is told anew.
+    /// The node whose state was told is left, or was away: nobody who comes is told that state
+    /// before it is told anew.
     async fn forget_state(&mut self) {
         if self.is_state {
             self.audience.forget_state().await;

@@ -1,7 +1,7 @@
 //! The calls of a batch in a row: they run side by side, and give their answers in order.
 //!
-//! They go on while their client takes what came before. A call that stood still meanwhile would keep its connection to a node, and
-//! its node would look slow for the client's sake.
+//! They go on while their client takes what came before. A call that stood still meanwhile would
+//! keep its connection to a node, and its node would look slow for the client's sake.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,8 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use super::{Entry, WIDTH};
 
-/// The calls of one batch, which two may drive by turns: who gives their answers on, and who writes what was given.
+/// The calls of one batch, which two may drive by turns: who gives their answers on, and who writes
+/// what was given.
 #[derive(Clone)]
 pub(in crate::door::http) struct Running(Arc<Mutex<dyn Calls + Send>>);
 
@@ -40,7 +41,8 @@ where
         Running(Arc::new(Mutex::new(Self { waiting, running: FuturesOrdered::new(), done: VecDeque::new() })))
     }
 
-    /// Begins further calls. Answers that wait count too, so that what a slow client makes us hold is bounded.
+    /// Begins further calls. Answers that wait count too, so that what a slow client makes us hold
+    /// is bounded.
     fn begin(&mut self) {
         while self.running.len() + self.done.len() < WIDTH
             && let Some(call) = self.waiting.next()
@@ -82,7 +84,8 @@ impl Running {
         self.lock().go_on(context);
     }
 
-    /// Both who drive it are in one task, so the lock is never waited for; after a panic in one call the rest are whole.
+    /// Both who drive it are in one task, so the lock is never waited for; after a panic in one
+    /// call the rest are whole.
     fn lock(&self) -> MutexGuard<'_, dyn Calls + Send + 'static> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,5 @@
-//! What the bridge reads of HTTP: where a request begins, where its head ends, and what is a refusal of hyper's own.
+//! What the bridge reads of HTTP: where a request begins, where its head ends, and what is a
+//! refusal of hyper's own.
 
 /// The line with which a request begins.
 pub(super) enum Line {
@@ -33,7 +34,8 @@ pub(super) fn refusal(bytes: &[u8]) -> Option<usize> {
     (head.matches("\r\n\r\n").count() == 1 && fields.all(plain)).then_some(at)
 }
 
-/// Bytes on their way to hyper, which gets no more of them than one request has: the line of the next one is to be looked at first.
+/// Bytes on their way to hyper, which gets no more of them than one request has: the line of the
+/// next one is to be looked at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// Of a head, whose last line is empty so far.

@@ -93,8 +93,8 @@ impl Lane<'_> {
         }
     }
 
-    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows. The calls that run `beside` go on
-    /// while the client takes it.
+    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
+    /// The calls that run `beside` go on while the client takes it.
     async fn write_out<'b>(
         &mut self,
         more: impl IntoIterator<Item = &'b [u8]>,

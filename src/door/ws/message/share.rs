@@ -10,7 +10,8 @@ use crate::{
     memory::{Account, Claim, Full},
 };
 
-/// A message's share of the room for long answers, from the first of them until all that it brought is in the mailbox.
+/// A message's share of the room for long answers, from the first of them until all that it brought
+/// is in the mailbox.
 pub(super) struct Share<'c> {
     pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
     /// Polls of filters in the message.

@@ -27,8 +27,9 @@ pub(super) enum Event {
 }
 
 impl Session {
-    /// Waits for what may happen at any time. That is one future, since it is most of what an idle client takes; once something has
-    /// happened, it is waited for anew. Behind the close frame, only whoever needs the place is heard.
+    /// Waits for what may happen at any time. That is one future, since it is most of what an idle
+    /// client takes; once something has happened, it is waited for anew. Behind the close frame,
+    /// only whoever needs the place is heard.
     pub(super) fn hear(&mut self) {
         let seated = if let Standing::Seated(place) = &self.standing { Some(place.seated()) } else { None };
         let is_open = matches!(self.state, State::Open | State::Leaving(_));

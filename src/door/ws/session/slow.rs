@@ -1,4 +1,5 @@
-//! Clients that take or send a little now and then: they are watched by a rate, and closed when they keep less.
+//! Clients that take or send a little now and then: they are watched by a rate, and closed when
+//! they keep less.
 
 use tokio::time::Instant;
 
@@ -92,7 +93,8 @@ impl Session {
 }
 
 impl Begun {
-    /// Notes how much has come; tells since when the client counts as idle: each byte counts for as long as the least rate gives it.
+    /// Notes how much has come; tells since when the client counts as idle: each byte counts for as
+    /// long as the least rate gives it.
     fn moved(&mut self, bytes: usize) -> Instant {
         let now = Instant::now();
         self.pace.moved(now - self.looked, bytes.saturating_sub(self.bytes));

@@ -1,4 +1,5 @@
-//! Whose turn it is: how many calls of one client are under way, which of them wait, and which are refused.
+//! Whose turn it is: how many calls of one client are under way, which of them wait, and which are
+//! refused.
 //!
 //! The client is read all the while, since its pings and its close must not wait for its calls.
 
@@ -63,7 +64,8 @@ impl Session {
         self.queue.push_back(queued);
     }
 
-    /// Whether so many more calls may begin: not while many are under way, or the client takes little of what it gets.
+    /// Whether so many more calls may begin: not while many are under way, or the client takes
+    /// little of what it gets.
     fn has_turn(&self, calls: usize) -> bool {
         (self.calls == 0 || self.calls + calls <= self.limits.max_calls)
             && self.served_bytes <= self.limits.max_message
@@ -103,8 +105,8 @@ impl Session {
         }));
     }
 
-    /// Leaves its place to another. The client is told behind what waits for it, if it takes that at once, or soon and few others do so
-    /// now.
+    /// Leaves its place to another. The client is told behind what waits for it, if it takes that
+    /// at once, or soon and few others do so now.
     pub(super) fn make_room(&mut self) {
         let standing = std::mem::replace(&mut self.standing, Standing::Left);
         let Standing::Seated(place) = standing else { return };

@@ -1,5 +1,6 @@
-//! Of two who may not miss each other, each first says what it does and then looks at the other: a connection is counted as idle before
-//! it is asked whether anybody waits, and whoever waits is counted before it looks at what lies idle.
+//! Of two who may not miss each other, each first says what it does and then looks at the other: a
+//! connection is counted as idle before it is asked whether anybody waits, and whoever waits is
+//! counted before it looks at what lies idle.
 
 use super::*;
 
@@ -25,7 +26,8 @@ impl Used {
         self.places.may_have_more(Some(&self.caller))
     }
 
-    /// Lays one by; tells whether the client might have had one more when it was asked whether anybody waits.
+    /// Lays one by; tells whether the client might have had one more when it was asked whether
+    /// anybody waits.
     fn lay_by(&mut self) -> bool {
         let conn = self.others.pop().unwrap();
         let mut might = false;
@@ -61,7 +63,8 @@ fn who_waits_is_counted_before_it_counts_what_lies_idle() {
     let last = used.others.pop().unwrap();
     let Used { places, caller, .. } = &used;
     let is_served = thread::scope(|scope| {
-        // Whoever begins to wait stops here: what it had looked at before would be out of date behind it.
+        // Whoever begins to wait stops here: what it had looked at before would be out of date
+        // behind it.
         let state = places.state.lock().unwrap();
         let waiter = scope.spawn(|| {
             set_worker(1);

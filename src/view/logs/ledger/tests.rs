@@ -22,7 +22,8 @@ fn logs(hash: Hash) -> Arc<[(Hash, u8)]> {
     if digit(hash) == 0 { Arc::default() } else { [(hash, 0), (hash, 1)].into() }
 }
 
-/// Somebody who heard of what came after a change, and what they believe now: the blocks that they know logs of.
+/// Somebody who heard of what came after a change, and what they believe now: the blocks that they
+/// know logs of.
 #[derive(Debug)]
 struct Client {
     since: u64,
@@ -54,7 +55,8 @@ impl Client {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The chain loses some blocks and gains others, each named by a digit; few digits, so that blocks come back.
+    /// The chain loses some blocks and gains others, each named by a digit; few digits, so that
+    /// blocks come back.
     Change(usize, Vec<u8>),
     /// Logs are found: those of the nth block that is wanted.
     Found(usize),
@@ -138,7 +140,8 @@ impl World {
         self.nobody_waits_in_vain();
     }
 
-    /// Everybody believes in all blocks below the lowest one that may concern them and whose logs are not found.
+    /// Everybody believes in all blocks below the lowest one that may concern them and whose logs
+    /// are not found.
     fn nobody_waits_in_vain(&self) {
         for client in &self.clients {
             let missing = self.ledger.wanted().find(|block| client.may_concern(block));
@@ -149,7 +152,8 @@ impl World {
         }
     }
 
-    /// When all logs were found, everybody believes in just those of the canonical blocks that came since they did.
+    /// When all logs were found, everybody believes in just those of the canonical blocks that came
+    /// since they did.
     fn settle(&mut self) {
         while self.ledger.wanted().next().is_some() {
             self.perform(Step::Found(0));

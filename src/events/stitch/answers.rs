@@ -1,0 +1,60 @@
+//! The answers of nodes to the stitcher's questions, and the want of answers.
+
+use super::{ATTEMPTS, Answer, Question, Stitcher, work::Work};
+
+impl Stitcher {
+    pub(super) fn learn(&mut self, question: Question, answer: Option<Answer>) {
+        match (question, answer) {
+            (Question::Head, Some(Answer::Header(root, header))) if header.slot <= self.latest => {
+                self.chain.insert(root, header);
+                self.work.pop_front();
+                let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head(_)));
+                // At the very start, a head that the stream has told already is the first; else the
+                // node's present one is it.
+                if !from_the_start {
+                    let head = self.late.caught(root, header.slot);
+                    self.work.push_front(head.into());
+                }
+            }
+            (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
+                self.chain.insert(root, header);
+            }
+            (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
+            // The way to the head may be wrong. If not, the stream says where the node went.
+            (Question::Duties { .. }, Some(Answer::Left)) if self.chain.refute() => {}
+            (Question::Duties { .. }, Some(Answer::Left)) => _ = self.work.pop_front(),
+            (Question::Duties { epoch, .. }, _) => _ = self.unanswered.insert(epoch),
+            (Question::Finalized(_), Some(Answer::Finalized(checkpoint))) => {
+                self.work.pop_front();
+                self.work.push_front(Work::MissedFinality(checkpoint));
+            }
+            (Question::Header(root), _) if self.chain.presume(root) => {}
+            _ => self.go_without(),
+        }
+    }
+
+    /// The question for the first piece of work has no answer.
+    fn go_without(&mut self) {
+        match self.work.pop_front() {
+            Some(Work::Block { slot, root, event: Some(event) }) => self.tell_block(root, slot, event),
+            Some(Work::Head(head)) => {
+                self.failures += 1;
+                if self.failures < ATTEMPTS {
+                    self.work.push_front(head.into());
+                    self.broken("it does not tell the blocks before its head");
+                } else {
+                    self.skip(&head);
+                }
+            }
+            Some(Work::Catch) => {
+                self.failures += 1;
+                // In the end its events will have to do.
+                if self.failures < ATTEMPTS {
+                    self.broken("it does not tell its head");
+                }
+            }
+            Some(Work::Finality(_) | Work::MissedFinality(_)) => self.asks_finality = true,
+            _ => {}
+        }
+    }
+}

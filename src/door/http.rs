@@ -34,7 +34,11 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    call::{Calls, Outcome, Terms, alarm::Alarm, front::Front},
+    call::{
+        Calls, Outcome, Terms,
+        alarm::Alarm,
+        front::{Entry, Front},
+    },
     domain::{
         method::{Class, Method},
         refusal::Refusal,
@@ -182,28 +186,33 @@ async fn answer(
                 (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),
             }
         }
-        Front::Batch(entries) => {
-            let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
-            let batch = match Batch::new(calls, body, &entries, headers, arrived, asker) {
-                Ok(batch) => batch,
-                Err(full) => return Reply::refused(&full.into(), None),
-            };
-            // In a box, so that single calls do not pay for its size.
-            let reply: BoxFuture<'_, Reply> = if answers {
-                Box::pin(async {
-                    let mut batch = batch;
-                    batch.begin().await;
-                    Reply::batch(batch)
-                })
-            } else {
-                Box::pin(async {
-                    batch.run_out().await;
-                    Reply::empty()
-                })
-            };
-            reply.await
-        }
+        Front::Batch(entries) => batch(calls, body, &entries, headers, arrived, asker).await,
     }
+}
+
+/// Answers a batch. In a box that is made outside of any future, so that single calls do not pay for
+/// its size.
+fn batch(
+    calls: &Arc<Calls>,
+    body: &Bytes,
+    entries: &[Entry<'_>],
+    headers: &[u8],
+    arrived: Instant,
+    asker: Asker<'_>,
+) -> BoxFuture<'static, Reply> {
+    let answers = entries.iter().any(|entry| entry.as_ref().is_ok_and(|r| r.id.is_some()) || entry.is_err());
+    let mut batch = match Batch::new(calls, body, entries, headers, arrived, asker) {
+        Ok(batch) => Box::new(batch),
+        Err(full) => return Box::pin(async move { Reply::refused(&full.into(), None) }),
+    };
+    Box::pin(async move {
+        if !answers {
+            batch.run_out().await;
+            return Reply::empty();
+        }
+        batch.begin().await;
+        Reply::batch(batch)
+    })
 }
 
 /// The answer to a connection beyond `max_connections`, before its request is read.

@@ -41,8 +41,8 @@ pub(super) enum Content {
     Ready(Bytes),
     /// A node's answer.
     Answer(Answer),
-    /// Many of them, in brackets.
-    Batch(Batch),
+    /// Many of them, in brackets. In a box, so that a single call does not pay for its size.
+    Batch(Box<Batch>),
     /// What another door made.
     Piped(Piped),
 }
@@ -70,7 +70,7 @@ impl Reply {
         Self { status: door::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
     }
 
-    pub(super) fn batch(batch: Batch) -> Self {
+    pub(super) fn batch(batch: Box<Batch>) -> Self {
         Self { status: 200, retry_after: None, body: Content::Batch(batch) }
     }
 

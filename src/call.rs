@@ -1,7 +1,7 @@
 //! Floor 5, exchanges: one call, from the choice of a node to its answer.
 //!
-//! A call takes this path whatever door it came through: plan, attempt, classify, and then answer, or try another node, or wait. What
-//! may be sent twice is decided here and nowhere else.
+//! A call takes this path whatever door it came through: plan, attempt, classify, and then answer,
+//! or try another node, or wait. What may be sent twice is decided here and nowhere else.
 
 pub mod alarm;
 pub mod answer;
@@ -54,8 +54,8 @@ use crate::{
     pool::{Pool, Scout, resting::Kind},
 };
 
-/// How long a node may send nothing of an answer that it has begun, where the call cannot be sent to
-/// another.
+/// How long a node may send nothing of an answer that it has begun, where the call cannot be sent
+/// to another.
 const STALL: Duration = Duration::from_secs(30);
 /// The bounds of the pauses once a node got a call and gave no answer: each try is work for it.
 const SLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -218,7 +218,8 @@ struct Course<'a> {
     terms: Terms<'a>,
     deadline: Instant,
     tries: Tries,
-    /// Attempts of all rounds whose connection or answer was lost: it may be the call that does that to nodes.
+    /// Attempts of all rounds whose connection or answer was lost: it may be the call that does
+    /// that to nodes.
     lost: u32,
     /// Whether some node may have it.
     may_have_arrived: bool,
@@ -402,8 +403,9 @@ impl<'a> Course<'a> {
         Late { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried }
     }
 
-    /// The node to try next. `turn` is its place among the calls that waited, if it had to wait: kept over the attempts of a round, so
-    /// that none that came later is written before it. `None` when it has had all its chances.
+    /// The node to try next. `turn` is its place among the calls that waited, if it had to wait:
+    /// kept over the attempts of a round, so that none that came later is written before it. `None`
+    /// when it has had all its chances.
     async fn next_node(
         &mut self,
         turn: &mut Option<Turn<'a>>,
@@ -440,7 +442,8 @@ impl<'a> Course<'a> {
                     Choice::Nowhere => {}
                 }
             }
-            // The round is over, and others need not wait for the next. What a node said of the call is better than waiting for another to say it.
+            // The round is over, and others need not wait for the next. What a node said of the
+            // call is better than waiting for another to say it.
             *turn = None;
             if let Some(null) = &mut self.null {
                 let Some(pause) = null.pause(now) else { return Ok(None) };
@@ -467,7 +470,8 @@ impl<'a> Course<'a> {
         self.tries.hold_until(now, self.calls.settings.hold).min(self.deadline)
     }
 
-    /// What the client gets when there is no more to try: what nodes said comes before the `refusal` of the queue.
+    /// What the client gets when there is no more to try: what nodes said comes before the
+    /// `refusal` of the queue.
     fn give_up(&mut self, refusal: Option<Refusal>) -> Result<Answer, Refusal> {
         if self.method.class == Class::RawTransaction && self.unsure {
             // What another node said of itself is no word on the one that may have it.

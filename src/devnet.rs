@@ -1,8 +1,9 @@
-//! The pretend network: one chain, execution and consensus nodes that speak the real protocols over real frames, faults to switch
-//! at any time, and a record of what each node was asked.
+//! The pretend network: one chain, execution and consensus nodes that speak the real protocols over
+//! real frames, faults to switch at any time, and a record of what each node was asked.
 //!
-//! It serves newcomers (`steadfast dev`), tests, BDD scenarios and the simulation alike, so it listens only through [`Listen`],
-//! tells time only by tokio, and draws all that is random from one seed.
+//! It serves newcomers (`steadfast dev`), tests, BDD scenarios and the simulation alike, so it
+//! listens only through [`Listen`], tells time only by tokio, and draws all that is random from one
+//! seed.
 
 mod author;
 mod block;
@@ -70,7 +71,8 @@ pub struct Options {
     pub chain_id: u64,
     /// All that is random comes from it.
     pub seed: u64,
-    /// Unix time of block 0; none: as if the first blocks had come at block time (1 s if none), the last of them now.
+    /// Unix time of block 0; none: as if the first blocks had come at block time (1 s if none), the
+    /// last of them now.
     pub genesis_timestamp: Option<u64>,
     /// Blocks that there are at the start, besides genesis.
     pub initial_blocks: u64,
@@ -82,7 +84,8 @@ pub struct Options {
     pub control: Option<SocketAddr>,
     /// Unix time now; none: the system's.
     pub now_unix: Option<u64>,
-    /// Execution nodes give out small subscription ids, `0x1`, as Besu does; see also [`Node::set_small_ids`].
+    /// Execution nodes give out small subscription ids, `0x1`, as Besu does; see also
+    /// [`Node::set_small_ids`].
     pub small_ids: bool,
     /// Bytes of a consensus node's debug state.
     pub state_bytes: u64,
@@ -199,8 +202,8 @@ impl Devnet {
         &self.chain
     }
 
-    /// Starts a validator client. The control server shows what it earns. From now on the blocks of its validators come from it, or not
-    /// at all.
+    /// Starts a validator client. The control server shows what it earns. From now on the blocks of
+    /// its validators come from it, or not at all.
     #[must_use]
     pub fn validate(&self, client: ValidatorClient) -> Validator {
         let name = client.name.clone();

@@ -36,8 +36,8 @@ const ARRIVAL: Duration = Duration::from_secs(20);
 /// and for how long an answer is waited for on behalf of a client that has closed its side.
 const STALL: Duration = Duration::from_secs(30);
 
-/// A door without a port of its own: it answers requests on connections that another door holds. Doors do not know each other; `app`
-/// gives the one to the other.
+/// A door without a port of its own: it answers requests on connections that another door holds.
+/// Doors do not know each other; `app` gives the one to the other.
 pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
 
 /// A door that takes whole connections over once HTTP has let them go.
@@ -63,7 +63,8 @@ pub struct Admitted {
     pub takeover: Takeover,
 }
 
-/// What becomes of a connection that HTTP has let go: given its stream, and what was read of it already.
+/// What becomes of a connection that HTTP has let go: given its stream, and what was read of it
+/// already.
 pub type Takeover = Box<dyn FnOnce(BoxIo, Bytes) -> BoxFuture<'static, ()> + Send>;
 
 /// Why a connection is not taken over.
@@ -153,8 +154,9 @@ pub fn retry_after(refusal: &Refusal) -> Option<u32> {
     }
 }
 
-/// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown outcome: some clients repeat a
-/// request by themselves on a 5xx, and that one must not be sent twice.
+/// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown
+/// outcome: some clients repeat a request by themselves on a 5xx, and that one must not be sent
+/// twice.
 pub fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,

@@ -91,7 +91,8 @@ impl Incoming {
         Self(Box::new(arrived))
     }
 
-    /// Ends the connection, with `words` before the end as far as it takes them at once: nothing is waited for.
+    /// Ends the connection, with `words` before the end as far as it takes them at once: nothing is
+    /// waited for.
     pub fn refuse(self, words: &[u8]) {
         self.0.refuse(words);
     }

@@ -190,8 +190,8 @@ async fn answer(
     }
 }
 
-/// Answers a batch. In a box that is made outside of any future, so that single calls do not pay for
-/// its size.
+/// Answers a batch. In a box that is made outside of any future, so that single calls do not pay
+/// for its size.
 fn batch(
     calls: &Arc<Calls>,
     body: &Bytes,

@@ -333,8 +333,8 @@ impl Places {
         }
     }
 
-    /// The ticket that gets a connection of this worker's while `first` is first in line: `first`, or
-    /// another of this worker that came hardly later, unless that was so too often.
+    /// The ticket that gets a connection of this worker's while `first` is first in line: `first`,
+    /// or another of this worker that came hardly later, unless that was so too often.
     fn near(&self, state: &State, rank: Rank, first: Ticket) -> Option<Ticket> {
         let until = state.get(rank, first)?.since + LENIENCY;
         let may_pass = state.passed.0 != first.id || state.passed.1 < PASSED;
@@ -382,8 +382,8 @@ impl Places {
         }
     }
 
-    /// The next ticket of the ranks that may have a connection, while so many are in hand. Of clients,
-    /// that is one below its share.
+    /// The next ticket of the ranks that may have a connection, while so many are in hand. Of
+    /// clients, that is one below its share.
     fn first(&self, state: &State, in_hand: usize, may: impl Fn(Rank) -> bool) -> Option<(Rank, Ticket)> {
         [Rank::Probe, Rank::Own, Rank::Call].into_iter().filter(|rank| may(*rank)).find_map(|rank| {
             let ticket = match rank {

@@ -1,19 +1,24 @@
-//! One view for all: while validators are there, all requests to the consensus nodes of a network and the stream of events go to one
-//! node, the node of the view. No I/O, no clock of its own.
+//! One view for all: while validators are there, all requests to the consensus nodes of a network
+//! and the stream of events go to one node, the node of the view. No I/O, no clock of its own.
 //!
-//! What a validator asks refers to what it was told before: it votes for the head of which it was told, has its vote taken where that
-//! head is known, and fetches the aggregate where the votes are. Nodes that are well are up to a second apart in what they know, so two
-//! nodes together are worse than either. The rule, in one place:
+//! What a validator asks refers to what it was told before: it votes for the head of which it was
+//! told, has its vote taken where that head is known, and fetches the aggregate where the votes
+//! are. Nodes that are well are up to a second apart in what they know, so two nodes together are
+//! worse than either. The rule, in one place:
 //!
-//! 1. The node of the view is the one that the events come from; where nobody wants events, it is the active node.
-//! 2. The view leaves a node that is not usable, that fails what validators ask one time after the other, or that is below what clients
-//!    were told while another usable node is not, at once.
-//! 3. It goes to a better node, in the order of tiers and of the configuration, only at an epoch's boundary, a sixth of a slot before
-//!    it: blocks, votes and aggregates of the last slot are done then. The better node must have been usable since an earlier epoch,
-//!    must have been told what the others were, unless it has been there for a whole epoch, and must have reached the head that clients were told; and its stream of events must
-//!    have told a head, if there is one. The stream and the requests go over together.
+//! 1. The node of the view is the one that the events come from; where nobody wants events, it is
+//!    the active node.
+//! 2. The view leaves a node that is not usable, that fails what validators ask one time after the
+//!    other, or that is below what clients were told while another usable node is not, at once.
+//! 3. It goes to a better node, in the order of tiers and of the configuration, only at an epoch's
+//!    boundary, a sixth of a slot before it: blocks, votes and aggregates of the last slot are done
+//!    then. The better node must have been usable since an earlier epoch, must have been told what
+//!    the others were, unless it has been there for a whole epoch, and must have reached the head
+//!    that clients were told; and its stream of events must have told a head, if there is one. The
+//!    stream and the requests go over together.
 //!
-//! Where no validator has asked for anything for two epochs, requests go to the best node at any time.
+//! Where no validator has asked for anything for two epochs, requests go to the best node at any
+//! time.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -95,8 +100,8 @@ impl Pool {
         Chain::epoch(self.snapshot().chain.as_ref())
     }
 
-    /// The highest slot that a node may tell of by the clock and by what most nodes say, with an epoch's room for clocks that differ;
-    /// `None` where the clock does not tell slots.
+    /// The highest slot that a node may tell of by the clock and by what most nodes say, with an
+    /// epoch's room for clocks that differ; `None` where the clock does not tell slots.
     pub fn latest_slot(&self) -> Option<u64> {
         let snapshot = self.snapshot();
         let beacon = snapshot.chain.as_ref()?.beacon.as_ref()?;
@@ -165,7 +170,8 @@ impl View {
         let epoch = facts.epoch.unwrap_or(u64::MAX);
         let since = self.home.filter(|(node, _)| *node == home).map_or(facts.epoch.unwrap_or(0), |(_, since)| since);
         self.home = Some((home, since));
-        // One that will not be told is no worse for it when an epoch has passed in which all were told anew.
+        // One that will not be told is no worse for it when an epoch has passed in which all were
+        // told anew.
         let is_informed = (facts.informed)(home) || epoch > since.saturating_add(1);
         if epoch <= since || !is_informed {
             return Some(view);

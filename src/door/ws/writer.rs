@@ -64,8 +64,8 @@ impl Writer {
         self.waiting() + self.long_at
     }
 
-    /// Takes a letter that waited for the client, and returns the number of its messages that are to
-    /// be written. There must be room for them.
+    /// Takes a letter that waited for the client, and returns the number of its messages that are
+    /// to be written. There must be room for them.
     pub(super) fn put(&mut self, letter: Letter) -> u64 {
         match letter {
             Letter::Answer(text, receipt) => {

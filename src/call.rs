@@ -54,8 +54,7 @@ use crate::{
     pool::{Pool, Scout, resting::Kind},
 };
 
-/// How long a node may send nothing of an answer that it has begun, where the call cannot be sent
-/// to another.
+/// How long a node may pause within an answer that no other node may be asked for.
 const STALL: Duration = Duration::from_secs(30);
 /// The bounds of the pauses once a node got a call and gave no answer: each try is work for it.
 const SLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -323,8 +322,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The answer of `node` cannot be taken. The call goes on where the answer was lost on the way and the
-    /// call may be sent again.
+    /// The answer of `node` cannot be taken. A call that may be sent again goes on.
     ///
     /// # Errors
     /// With what the client is told, where the call is over.

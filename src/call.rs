@@ -161,14 +161,15 @@ impl Calls {
         let stall = if method.is_repeatable() { self.settings.attempt_timeout.min(STALL) } else { STALL };
         let mut moved: Option<Arc<Self>> = None;
         let (mut may_have_arrived, mut begun) = (false, Begun::default());
+        let deadline = terms.arrived + self.settings.timeout;
         loop {
             let mut course = Course {
                 calls: moved.as_deref().unwrap_or(self),
                 request,
                 method,
                 terms,
-                deadline: terms.arrived + self.settings.timeout,
-                tries: Tries::new(Kind::of_method(method.id, &request.method), begun),
+                deadline,
+                tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
                 lost: 0,
                 may_have_arrived,
                 unsure: may_have_arrived,
@@ -415,8 +416,8 @@ impl<'a> Course<'a> {
             if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
-            let (until, bytes) = (self.hold_until(now), self.request.raw.len());
-            if let Some(queued) = self.tries.queue(hold, bytes, until).await? {
+            let bytes = self.request.raw.len();
+            if let Some(queued) = self.tries.queue(hold, bytes).await? {
                 *turn = Some(queued);
                 if Leaving::new(&self.terms, self.method).is_unwanted() {
                     return Ok(None);
@@ -450,22 +451,18 @@ impl<'a> Course<'a> {
                 self.tries.attempts = 0;
                 continue;
             }
-            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() || now >= until {
+            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
                 // No node can say more of it than that it may be there.
                 return Ok(None);
             }
-            if !self.tries.pause(hold, rest, bytes, until).await? {
+            if !self.tries.pause(hold, rest, bytes).await? {
                 return Ok(None);
             }
             self.tries.attempts = 0;
         }
-    }
-
-    fn hold_until(&mut self, now: Instant) -> Instant {
-        self.tries.hold_until(now, self.calls.settings.hold).min(self.deadline)
     }
 
     /// What the client gets when there is no more to try: what nodes said comes before the

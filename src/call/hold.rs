@@ -129,18 +129,18 @@ impl<To> Hold<To> {
         }
     }
 
-    /// Whether nobody waits, so that a call may pass.
-    pub fn is_empty(&self) -> bool {
-        self.shares.is_empty()
+    /// The longest that a call waits.
+    pub fn longest(&self) -> Duration {
+        self.longest
     }
 
     /// Whether an exchange may pass the queue: nobody waits in it, and a node admits exchanges.
     pub fn admits(&self) -> bool {
-        self.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
+        self.shares.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
     }
 
-    /// Waits, behind those that came before, until a node serves. `bytes` is what the call keeps in memory, `first` the turn that it had
-    /// where it comes from.
+    /// Waits, behind those that came before, until a node serves. `bytes` is the size of the call in
+    /// memory, `first` the turn that it had where it comes from.
     ///
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.

@@ -35,23 +35,18 @@ use self::{
 use super::{
     choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     hold::{First, Hold, Left, Turn},
-    tries::PAUSES,
+    tries::{Begun, Tries},
 };
 use crate::{
     config::{Calls as Settings, PublishTo},
     domain::{
-        backoff::Backoff,
         method::Class as CallClass,
         refusal::Refusal,
         rest::{Class, Route},
         verdict::Verdict,
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{
-        Pool, Scout,
-        health::{Fault, Trouble},
-        resting::Standing,
-    },
+    pool::{Pool, Scout, resting::Standing},
 };
 
 /// The longest body that is kept to be sent again. A longer one is passed on once, or refused if
@@ -192,7 +187,7 @@ impl Rest {
         }
         // A reload may have replaced the nodes while the client sent the body.
         let mut moved = self.newest();
-        let (mut held_since, mut first) = (None, First::default());
+        let mut begun = Begun::default();
         loop {
             let rest = moved.as_ref().unwrap_or(self);
             if request.route.class == Class::Publish
@@ -202,7 +197,7 @@ impl Rest {
             }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
                 // It is told at once, and takes its time.
-                first = First::default();
+                begun.goes_ahead();
             }
             if request.route.class == Class::Everywhere
                 && let Some(body) = upload.in_memory()
@@ -210,12 +205,12 @@ impl Rest {
             {
                 return Ok(answer);
             }
-            let mut course = Course::new(rest, request, held_since, first);
+            let mut course = Course::new(rest, request, begun);
             match course.run(upload).await {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => return Err(failure),
                 Err(Stop::Moved(next, turn)) => {
-                    (held_since, first) = (course.held_since, turn);
+                    begun = course.tries.moved(turn);
                     drop(course);
                     moved = Some(next);
                 }
@@ -280,27 +275,14 @@ impl Rest {
 struct Course<'a> {
     rest: &'a Rest,
     request: &'a Request,
-    /// The nodes that failed it since it last waited.
-    tried: Vec<usize>,
-    /// Attempts that reached a node.
-    attempts: u32,
+    tries: Tries,
     was_late: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
     /// The first answer of a node that refused it for quota.
     refused: Option<Answer>,
-    /// What the last attempt that brought nothing failed for, if it was never sent.
-    failure: Option<Fault>,
-    /// Whether every node has failed it before.
-    again: bool,
     /// The nodes that did not have what was asked for.
     lacking: Vec<usize>,
-    /// What nodes did with the request, to be held against them if another does better.
-    charges: Vec<(usize, Trouble)>,
-    held_since: Option<Instant>,
-    /// Its turn where it comes from, if a reload moved it while it was first.
-    first: First,
-    pauses: Backoff,
 }
 
 /// How a request's course ends without an answer.
@@ -326,22 +308,15 @@ impl Stop {
 }
 
 impl<'a> Course<'a> {
-    fn new(rest: &'a Rest, request: &'a Request, held_since: Option<Instant>, first: First) -> Self {
+    fn new(rest: &'a Rest, request: &'a Request, begun: Begun) -> Self {
         Self {
             rest,
             request,
-            tried: Vec::new(),
-            attempts: 0,
+            tries: Tries::new(kind(request), None, begun),
             was_late: false,
             best: None,
             refused: None,
-            failure: None,
-            again: false,
             lacking: Vec::new(),
-            charges: Vec::new(),
-            held_since,
-            first,
-            pauses: PAUSES,
         }
     }
 
@@ -366,14 +341,14 @@ impl<'a> Course<'a> {
             if !upload.is_there() {
                 return Ok(self.give_up()?);
             }
-            self.tried.push(node);
+            self.tries.tried.push(node);
         }
     }
 
     /// Takes note of what came of an attempt. Returns what is the client's.
     async fn weigh(&mut self, node: usize, sent: Sent) -> Result<Option<Answer>, Stop> {
         let is_repeatable = self.request.route.is_repeatable();
-        self.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         match sent {
             Sent::Answered(answer) => {
                 let doubtful = self.doubtful(node, &answer);
@@ -392,23 +367,23 @@ impl<'a> Course<'a> {
             Sent::OfTheNode(answer, None) if matches!(answer.status, 404 | 405 | 410) => self.lacks(node, answer),
             Sent::OfTheNode(answer, trouble) => {
                 self.best = self.best.take().or(Some(answer));
-                self.charges.extend(trouble.map(|trouble| (node, trouble)));
-                self.attempts += 1;
+                self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.tries.attempts += 1;
             }
             Sent::Refused(answer, _) => {
                 self.refused = self.refused.take().or(Some(answer));
-                self.attempts += 1;
+                self.tries.attempts += 1;
             }
             Sent::Nothing(_) => {}
             Sent::Lost(_) | Sent::Late(_) if !is_repeatable => return Err(Refusal::OutcomeUnknown.into()),
             Sent::Lost(trouble) => {
-                self.charges.extend(trouble.map(|trouble| (node, trouble)));
-                self.attempts += 1;
+                self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.tries.attempts += 1;
             }
             Sent::Late(trouble) => {
                 self.was_late = true;
-                self.charges.push((node, trouble));
-                self.attempts += 1;
+                self.tries.charges.push((node, trouble));
+                self.tries.attempts += 1;
             }
         }
         Ok(None)
@@ -417,55 +392,29 @@ impl<'a> Course<'a> {
     /// `node` did better than those that could not serve the request: with what was asked for, if
     /// it is a `result`.
     fn charge(&mut self, node: usize, result: bool) {
-        for (other, trouble) in self.charges.drain(..) {
-            if other != node && (result || trouble.fault != Fault::Erring) {
-                self.rest.pool.call_failed(other, kind(self.request), trouble, Some(node));
-            }
-        }
+        self.tries.charge(&self.rest.pool, node, result);
     }
 
     /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the
     /// queue if the request had to wait. `None` when it has had all its chances.
     async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>, Option<Scout<'a>>)>, Stop> {
-        let Rest { pool, hold, settings, .. } = self.rest;
+        let Rest { hold, settings, .. } = self.rest;
         loop {
-            let now = Instant::now();
-            if self.attempts >= settings.attempts.get() {
+            if self.tries.attempts >= settings.attempts.get() {
                 return Ok(None);
             }
-            let mut turn = None;
-            if self.tried.is_empty()
-                && (self.first.is_first() || !hold.is_empty() || !pool.snapshot().admits(settings.hold, now))
-            {
-                let first = std::mem::take(&mut self.first);
-                turn = Some(hold.wait(weight, self.hold_until(now), first).await.map_err(Stop::left)?);
-            }
-            let rest = match self.rest.choose(self.request, &self.tried, self.again) {
+            let turn = self.tries.queue(hold, weight).await.map_err(Stop::left)?;
+            let rest = match self.rest.choose(self.request, &self.tries.tried, self.tries.again) {
                 Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
                 Choice::Rest(end) => Some(end),
                 Choice::Nowhere => None,
             };
             drop(turn);
             // Every node has failed it. An answer that one gave is better than waiting for another.
-            let until = self.hold_until(now);
-            if self.best.is_some() || now >= until {
+            if self.best.is_some() || !self.tries.pause(hold, rest, weight).await.map_err(Stop::left)? {
                 return Ok(None);
             }
-            match rest.filter(|_| self.tried.is_empty()) {
-                // It would only hear the same again.
-                Some(Some(end)) if end > until => return Ok(None),
-                Some(end) => hold.rest(end.unwrap_or(until).min(until), weight).await.map_err(Stop::left)?,
-                None => {
-                    self.again = true;
-                    hold.pause(self.pauses.pause().min(until - now), weight).await.map_err(Stop::left)?;
-                }
-            }
-            self.tried.clear();
         }
-    }
-
-    fn hold_until(&mut self, now: Instant) -> Instant {
-        *self.held_since.get_or_insert(now) + self.rest.settings.hold
     }
 
     fn give_up(&mut self) -> Result<Answer, Failure> {
@@ -474,7 +423,7 @@ impl<'a> Course<'a> {
             Some(best) => Ok(best),
             None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
             None if self.was_late => Err(Refusal::Deadline.into()),
-            None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.failure)).into()),
+            None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.tries.failure)).into()),
         }
     }
 }

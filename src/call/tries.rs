@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The pauses after all nodes that seemed to serve have failed.
-pub(super) const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
 
 /// How far an exchange has come.
 pub(super) struct Tries {
@@ -40,7 +40,9 @@ pub(super) struct Tries {
     /// Faults that count against their nodes if another node does better.
     pub(super) charges: Vec<(usize, Trouble)>,
     pub(super) pauses: Backoff,
-    /// When the hold began.
+    /// No wait goes on beyond it.
+    deadline: Option<Instant>,
+    /// When the first wait began.
     held_since: Option<Instant>,
     /// Its turn where it comes from, if a reload moved it while it was first.
     first: First,
@@ -49,12 +51,19 @@ pub(super) struct Tries {
 /// The part of an exchange's tries that goes along when a reload moves it to other nodes.
 #[derive(Default)]
 pub(super) struct Begun {
-    pub(super) held_since: Option<Instant>,
-    pub(super) first: First,
+    held_since: Option<Instant>,
+    first: First,
+}
+
+impl Begun {
+    /// The exchange does not wait for its turn: those that moved behind it may come.
+    pub(super) fn goes_ahead(&mut self) {
+        self.first = First::default();
+    }
 }
 
 impl Tries {
-    pub(super) fn new(kind: Kind, begun: Begun) -> Self {
+    pub(super) fn new(kind: Kind, deadline: Option<Instant>, begun: Begun) -> Self {
         let Begun { held_since, first } = begun;
         Self {
             kind,
@@ -64,6 +73,7 @@ impl Tries {
             again: false,
             charges: Vec::new(),
             pauses: PAUSES,
+            deadline,
             held_since,
             first,
         }
@@ -84,9 +94,11 @@ impl Tries {
         }
     }
 
-    /// When the exchange is not held any longer, if it may be held for so long.
-    pub(super) fn hold_until(&mut self, now: Instant, hold: Duration) -> Instant {
-        *self.held_since.get_or_insert(now) + hold
+    /// When the exchange is not held any longer. The time begins with the first wait: what nodes
+    /// took before is theirs.
+    fn until<To>(&mut self, hold: &Hold<To>) -> Instant {
+        let until = *self.held_since.get_or_insert_with(Instant::now) + hold.longest();
+        self.deadline.map_or(until, |deadline| deadline.min(until))
     }
 
     /// At the beginning of a round, waits in the queue while no node admits exchanges. `None` where
@@ -98,17 +110,17 @@ impl Tries {
         &mut self,
         hold: &'h Hold<To>,
         bytes: usize,
-        until: Instant,
     ) -> Result<Option<Turn<'h>>, Left<To>> {
         let waits = self.tried.is_empty() && (self.first.is_first() || !hold.admits());
         if !waits {
             return Ok(None);
         }
+        let until = self.until(hold);
         hold.wait(bytes, until, std::mem::take(&mut self.first)).await.map(Some)
     }
 
     /// Waits between two rounds: for the end of a rest where all nodes `rest`, or for a pause. `false`
-    /// where a round before `until` would only bring the same again.
+    /// where the hold time is over, or another round within it would only bring the same again.
     ///
     /// # Errors
     /// As of [`Hold::pause`].
@@ -117,15 +129,17 @@ impl Tries {
         hold: &Hold<To>,
         rest: Option<Option<Instant>>,
         bytes: usize,
-        until: Instant,
     ) -> Result<bool, Left<To>> {
+        let (until, now) = (self.until(hold), Instant::now());
+        if now >= until {
+            return Ok(false);
+        }
         match rest.filter(|_| self.tried.is_empty()) {
             Some(Some(end)) if end > until => return Ok(false),
             Some(end) => hold.rest(end.unwrap_or(until).min(until), bytes).await?,
             None => {
                 self.again = true;
-                let pause = self.pauses.pause().min(until.saturating_duration_since(Instant::now()));
-                hold.pause(pause, bytes).await?;
+                hold.pause(self.pauses.pause().min(until - now), bytes).await?;
             }
         }
         self.tried.clear();

@@ -185,6 +185,28 @@ async fn a_call_that_no_gateway_lets_through_ends_after_the_hold_time() {
     assert!((5..60).contains(&asks), "{asks} attempts in six seconds");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_hold_time_begins_when_a_call_begins_to_wait() {
+    let net = Net::default();
+    let (first, dawn) = (AtomicUsize::new(0), Instant::now());
+    let origin = Origin::within(&net, move |seen| {
+        if dawn.elapsed() >= seconds(8.0) {
+            return Reply::result(seen, "\"well\"");
+        }
+        // The first attempt alone takes most of the hold time.
+        let pause = if first.fetch_add(1, SeqCst) == 0 { seconds(5.0) } else { Duration::ZERO };
+        Reply::act(async move |mut io| {
+            sleep(pause).await;
+            io.write_all(&starting()).await.ok()?;
+            Some(io)
+        })
+    })
+    .await;
+    let proxy = Proxy::over(&net, [origin.url()], "[calls]\nhold = \"6s\"\n").await;
+    let answered = proxy.post(call(1, "eth_call", "[]")).await;
+    assert_eq!(answered.text(), answer(1, "\"well\""), "after {:?}", dawn.elapsed());
+}
+
 const SEND: &str = "eth_sendTransaction";
 
 /// Sends `body` while no node serves, from a client that leaves before one does and from one that

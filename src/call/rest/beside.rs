@@ -34,7 +34,7 @@ impl Course<'_> {
         running.push(one(first));
         let (mut under_way, mut scouts) = (vec![first], Vec::new());
         let mut due = Instant::now() + patience;
-        let most = rest.settings.attempts.get().saturating_sub(self.attempts);
+        let most = rest.settings.attempts.get().saturating_sub(self.tries.attempts);
         loop {
             // Both arms are cancel-safe: what runs goes on running.
             let (node, sent) = tokio::select! {
@@ -42,9 +42,9 @@ impl Course<'_> {
                 Some(done) = running.next() => done,
                 () = sleep_until(due) => {
                     due += patience;
-                    let shut: Vec<usize> = self.tried.iter().chain(&under_way).copied().collect();
+                    let shut: Vec<usize> = self.tries.tried.iter().chain(&under_way).copied().collect();
                     if u32::try_from(under_way.len()).is_ok_and(|count| count < most)
-                        && let Choice::Node(node, scout) = rest.choose(request, &shut, self.again)
+                        && let Choice::Node(node, scout) = rest.choose(request, &shut, self.tries.again)
                         && rest.pool.is_usable(node)
                     {
                         if is_of_the_head(request) && rest.pool.owes_head(node) {
@@ -67,11 +67,11 @@ impl Course<'_> {
                     // Those that were asked before it are silent still.
                     let text = format!("no answer to a request within {patience:?}, which another node answered");
                     let silent = || Trouble { fault: Fault::Silent, text: text.clone() };
-                    self.charges.extend(under_way[..before].iter().map(|&slow| (slow, silent())));
+                    self.tries.charges.extend(under_way[..before].iter().map(|&slow| (slow, silent())));
                 }
                 return (node, sent);
             }
-            self.tried.push(node);
+            self.tries.tried.push(node);
             match sent {
                 // Whoever is still at it may do better.
                 Sent::Answered(answer) => self.best = self.best.take().or(Some(answer)),

@@ -48,7 +48,7 @@ impl Course<'_> {
     /// The blobs of an answer that may be fewer than another node has.
     pub(super) fn doubtful(&self, node: usize, answer: &Answer) -> Option<Blobs> {
         let (pool, snapshot) = (&self.rest.pool, self.rest.pool.snapshot());
-        let may = |other: usize| other != node && !self.tried.contains(&other);
+        let may = |other: usize| other != node && !self.tries.tried.contains(&other);
         let any = (0..pool.nodes.len()).any(|other| may(other) && snapshot.nodes[other].verdict.answers());
         // What another said before may be as good.
         if any || !self.lacking.is_empty() { Blobs::of(self.request, answer) } else { None }

@@ -30,7 +30,7 @@ use super::{
     upload::Whole,
 };
 use crate::{
-    call::{choice::Choice, hold::First},
+    call::{choice::Choice, hold::First, tries::Begun},
     config::PublishTo,
     domain::{backoff::Backoff, refusal::Refusal},
     pool::{
@@ -127,10 +127,9 @@ impl Rest {
     /// their place.
     async fn give_out(self: &Arc<Self>, request: &Request, body: &Whole) -> Result<Answer, Failure> {
         // This one lives on meanwhile: the task is of its set.
-        let (mut rest, mut first, mut carried) = (self.clone(), First::default(), None);
-        let since = Instant::now();
+        let (mut rest, mut begun, mut carried) = (self.clone(), Begun::default(), None);
         loop {
-            let mut course = Course::new(&rest, request, Some(since), first);
+            let mut course = Course::new(&rest, request, begun);
             let mut giving = Giving::new(&mut course, carried);
             let (next, turn) = match course.publish(&mut giving, body).await {
                 Ok(answer) => return Ok(answer),
@@ -138,7 +137,9 @@ impl Rest {
                 Err(Stop::Moved(next, turn)) => (next, turn),
             };
             carried = Some(giving.carry(&course));
-            (rest, first) = (next, turn);
+            begun = course.tries.moved(turn);
+            drop(course);
+            rest = next;
         }
     }
 
@@ -182,7 +183,7 @@ impl<'a> Course<'a> {
                 }
                 () = sleep_until(giving.retry.unwrap_or(until)), if is_open && giving.retry.is_some() => {
                     giving.retry = None;
-                    self.tried.retain(|node| !giving.busy.contains(node));
+                    self.tries.tried.retain(|node| !giving.busy.contains(node));
                     aim = Aim::Another("refused");
                     continue;
                 }
@@ -222,15 +223,15 @@ impl<'a> Course<'a> {
     /// node.
     async fn give_to_another(&mut self, giving: &mut Giving<'a>, body: &Whole, why: &'static str) -> Result<Aim, Stop> {
         for given in &giving.running {
-            if !self.tried.contains(&given.node) {
-                self.tried.push(given.node);
+            if !self.tries.tried.contains(&given.node) {
+                self.tries.tried.push(given.node);
             }
         }
         let (rest, most_lost) = (self.rest, self.rest.pool.nodes.len().max(self.rest.settings.attempts.get() as usize));
         giving.why = why;
         let mut turn = None;
         let next = if giving.is_under_way() || giving.heard.names_unknown_block() {
-            match rest.choose(self.request, &self.tried, self.again) {
+            match rest.choose(self.request, &self.tries.tried, self.tries.again) {
                 Choice::Node(node, scout) => Some((node, scout)),
                 Choice::Rest(_) | Choice::Nowhere => None,
             }
@@ -254,7 +255,7 @@ impl<'a> Course<'a> {
             giving.plan_retry();
             return Ok(wait);
         };
-        let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.again, Instant::now());
+        let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());
         // One that hung over such messages is tried again, but is not waited for.
         let is_doubtful = scout.is_some() || standing == Standing::Last;
         let is_given = self.give(giving, body, (node, scout), why);
@@ -275,7 +276,7 @@ impl<'a> Course<'a> {
         let mut nodes = vec![(node, scout)];
         if giving.everybody && !giving.is_under_way() && giving.heard.lost == 0 {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
-            nodes.extend(others.filter(|other| !self.tried.contains(other)).map(|other| (other, None)));
+            nodes.extend(others.filter(|other| !self.tries.tried.contains(other)).map(|other| (other, None)));
         }
         // No other node needs the messages that a node has taken, or refused for good.
         let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
@@ -318,7 +319,7 @@ impl<'a> Course<'a> {
     fn taken(&mut self, node: usize, giving: &Giving<'a>) {
         let now = Instant::now();
         let are_late = giving.running.iter().filter(|given| now.saturating_duration_since(given.since) >= giving.late);
-        self.charges.extend(are_late.map(|given| (given.node, silent(giving.late))));
+        self.tries.charges.extend(are_late.map(|given| (given.node, silent(giving.late))));
         self.charge(node, true);
     }
 }
@@ -338,7 +339,7 @@ impl<'a> Giving<'a> {
             why: "",
         });
         let has_it = |node: &usize| carried.left.contains(&pool.nodes[*node].name);
-        course.tried.extend((0..pool.nodes.len()).filter(has_it));
+        course.tries.tried.extend((0..pool.nodes.len()).filter(has_it));
         Self {
             request: Arc::new(course.request.clone()),
             outcomes: carried.outcomes,

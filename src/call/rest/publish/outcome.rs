@@ -56,8 +56,8 @@ impl<'a> Giving<'a> {
             };
         }
         self.running.retain(|given| given.node != node);
-        course.tried.push(node);
-        course.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        course.tries.tried.push(node);
+        course.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         let (answer, of_the_node, trouble) = match sent {
             Sent::Answered(answer) if answer.status < 300 => {
                 course.taken(node, self);
@@ -75,11 +75,11 @@ impl<'a> Giving<'a> {
                 return Next::Another("unreachable");
             }
             Sent::Lost(trouble) => {
-                course.charges.extend(trouble.map(|trouble| (node, trouble)));
+                course.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 return self.lost();
             }
             Sent::Late(trouble) => {
-                course.charges.push((node, trouble));
+                course.tries.charges.push((node, trouble));
                 return self.lost();
             }
         };
@@ -109,7 +109,7 @@ impl<'a> Giving<'a> {
                     self.busy.push(node);
                 }
                 course.best.get_or_insert(answer);
-                course.charges.extend(trouble.map(|trouble| (node, trouble)));
+                course.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 Next::Another("refused")
             }
         }

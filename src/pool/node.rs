@@ -236,7 +236,7 @@ impl Node {
 
     /// Whether what is known of `earlier` is known of this node: it is at the same address, as the
     /// same client of it.
-    pub(super) fn is_same_as(&self, earlier: &Self) -> bool {
+    pub fn is_same_as(&self, earlier: &Self) -> bool {
         let address = |node: &Settings| (node.http.clone(), node.ws.clone(), node.headers.clone());
         address(&self.settings) == address(&earlier.settings)
     }

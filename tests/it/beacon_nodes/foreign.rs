@@ -62,7 +62,7 @@ async fn a_success_that_is_no_nodes_is_no_answer() {
 #[tokio::test]
 async fn a_body_that_streams_past_a_page_has_no_success_either() {
     let node = Node::always(page()).await;
-    let proxy = over(&[&node], "[calls]\nmax_held_bytes = 100000\n").await;
+    let proxy = over(&[&node], "[calls]\nmax_body = \"100KiB\"\nmax_held_bytes = \"100KiB\"\n").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", [7; 200_000])).await;
     assert_eq!((answer.status, node.count()), (502, 1));
 }

@@ -188,3 +188,30 @@ async fn a_node_that_rests_has_a_message_after_its_rest_while_another_hangs() {
     let answer = soon(&proxy, EXITS).await;
     assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"well\"", 2));
 }
+
+#[tokio::test]
+async fn a_node_that_rests_may_know_the_block_that_another_does_not() {
+    let unknown = json("400 Bad", r#"{"code":400,"message":"BLOCK_ERROR_PARENT_UNKNOWN"}"#);
+    let count = Arc::new(AtomicUsize::new(0));
+    let second = Node::paced(1, move |exchange: Exchange| {
+        let rests = count.fetch_add(1, SeqCst) == 0;
+        exchange.reply(if rests { response("429 Many", "retry-after: 3\r\n", "") } else { json("200 OK", "\"well\"") })
+    })
+    .await;
+    let first = after(0, unknown).await;
+    let proxy = over(&[&first, &second], "").await;
+    let both = async {
+        let one = soon(&proxy, EXITS).await;
+        one.text()
+    };
+    let other = async {
+        // Its rest has begun.
+        while second.count() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(200)).await;
+        soon(&proxy, EXITS).await.text()
+    };
+    let (one, other) = tokio::join!(both, other);
+    assert_eq!((&*one, &*other, second.count()), ("\"well\"", "\"well\"", 3));
+}

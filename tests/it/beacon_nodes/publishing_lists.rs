@@ -136,6 +136,7 @@ async fn what_no_node_could_look_at_is_given_again_while_there_is_time() {
     .await;
     let syncs = json("400 Bad", r#"{"code":400,"message":"Beacon node is currently syncing"}"#);
     let second = Node::always(syncs).await;
+    second.set_pace(1);
     let proxy = over(&[&first, &second], "").await;
     let answer = send(&proxy, request("POST", ATTESTATIONS, "", r#"["a","b"]"#)).await;
     assert_eq!((answer.status, &*answer.text()), (200, ""));

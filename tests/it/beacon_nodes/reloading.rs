@@ -318,7 +318,7 @@ async fn what_all_were_told_is_told_to_a_node_at_another_address() {
 #[tokio::test]
 async fn a_message_that_a_removed_node_refuses_is_held() {
     for refusal in [json("503 Busy", ""), json("400 Bad", r#"{"code":400,"message":"no"}"#), Vec::new()] {
-        let (first, away) = (answers(2_000, refusal).await, answers(0, Vec::new()).await);
+        let (first, away) = (answers(4_000, refusal).await, answers(0, Vec::new()).await);
         let (port, after) = (away.port(), only(&[(2, &away)]));
         away.stop().await;
         let all = Reloadable::start(only(&[(1, &first)])).await;
@@ -328,7 +328,7 @@ async fn a_message_that_a_removed_node_refuses_is_held() {
         until("the first node has it", async || first.count() == 1).await;
         all.reload(after).await;
         // It waits now, and the first has said its word.
-        tokio::time::sleep(Duration::from_millis(3_000)).await;
+        tokio::time::sleep(Duration::from_millis(5_000)).await;
         let second = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"back\""))).await;
         let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
         assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"back\"", 1));

@@ -1,4 +1,4 @@
-//! Floor 5, exchanges: one call, from the choice of a node to its answer.
+//! Floor 6, calls: one JSON-RPC call, from the choice of a node to its answer.
 //!
 //! A call takes this path whatever door it came through: plan, attempt, classify, and then answer,
 //! or try another node, or wait. What may be sent twice is decided here and nowhere else.
@@ -6,19 +6,15 @@
 pub mod alarm;
 pub mod answer;
 mod attempt;
-mod choice;
 mod ending;
 pub mod front;
-pub mod hold;
 pub mod kept;
 mod known;
 mod late;
 mod leaving;
 mod promise;
-pub mod rest;
 mod settle;
 mod terms;
-mod tries;
 pub mod whole;
 
 use std::{
@@ -33,14 +29,11 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Ran, Sent},
-    choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
     ending::{Ending, Refused},
-    hold::{Hold, Left, Turn},
     kept::Keeper,
     late::Late,
     leaving::Leaving,
     promise::Null,
-    tries::{Begun, Tries},
     whole::{AsItComes, Lack, Take},
 };
 use crate::{
@@ -49,6 +42,11 @@ use crate::{
         method::{Class, Method, MethodId},
         refusal::Refusal,
         rpc::Request,
+    },
+    exchange::{
+        choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        queue::{Exit, Queue, Ticket},
+        tries::{Begun, Tries},
     },
     metrics::{CallMetrics, Metrics},
     pool::{Pool, Scout, resting::Kind},
@@ -66,7 +64,7 @@ pub struct Calls {
     /// Whether each method of the table is refused: the rules are many, and asked for every call.
     blocked: Box<[bool]>,
     metrics: CallMetrics,
-    hold: Hold<Calls>,
+    queue: Queue<Calls>,
     /// Who answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
 }
@@ -85,7 +83,7 @@ impl Calls {
     pub fn new(pool: Arc<Pool>, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
         Self {
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
-            hold: Hold::new(pool.clone(), settings, metrics.clone()),
+            queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
             keeper: OnceLock::new(),
             settings: settings.clone(),
@@ -105,12 +103,12 @@ impl Calls {
 
     /// Lets the calls that wait for a node go on at the nodes that have taken their place.
     pub fn move_to(&self, calls: Arc<Self>) {
-        self.hold.move_to(calls);
+        self.queue.move_to(calls);
     }
 
     /// Gives up on the calls that wait for a node.
     pub fn close(&self) {
-        self.hold.close();
+        self.queue.close();
     }
 
     /// Runs one call to the beginning of its answer. `alarm` is the client's timer.
@@ -182,8 +180,8 @@ impl Calls {
             let (next, turn) = loop {
                 let mut answer = match course.run(alarm).await {
                     Ok(answer) => answer,
-                    Err(Left::Refused(refusal)) => return Err(refusal),
-                    Err(Left::Moved(next, turn)) => break (next, turn),
+                    Err(Exit::Refused(refusal)) => return Err(refusal),
+                    Err(Exit::Moved(next, turn)) => break (next, turn),
                 };
                 if let Some(id) = request.id {
                     answer.set_id(id);
@@ -237,14 +235,14 @@ struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
+    async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
         let mut turn = None;
         loop {
             // A scout's place is kept until it is known what became of the scout.
             let (node, _scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
                 Ok(None) => return Ok(self.give_up(None)?),
-                Err(Left::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
+                Err(Exit::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
                 Err(moved) => return Err(moved),
             };
             let late = self.late(node);
@@ -407,9 +405,9 @@ impl<'a> Course<'a> {
     /// when it has had all its chances.
     async fn next_node(
         &mut self,
-        turn: &mut Option<Turn<'a>>,
-    ) -> Result<Option<(usize, Option<Scout<'a>>)>, Left<Calls>> {
-        let Calls { pool, hold, settings, .. } = self.calls;
+        turn: &mut Option<Ticket<'a>>,
+    ) -> Result<Option<(usize, Option<Scout<'a>>)>, Exit<Calls>> {
+        let Calls { pool, queue, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
             let is_unwanted = Leaving::new(&self.terms, self.method).is_unwanted();
@@ -417,7 +415,7 @@ impl<'a> Course<'a> {
                 return Ok(None);
             }
             let bytes = self.request.raw.len();
-            if let Some(queued) = self.tries.queue(hold, bytes).await? {
+            if let Some(queued) = self.tries.wait_in(queue, bytes).await? {
                 *turn = Some(queued);
                 if Leaving::new(&self.terms, self.method).is_unwanted() {
                     return Ok(None);
@@ -446,7 +444,7 @@ impl<'a> Course<'a> {
             *turn = None;
             if let Some(null) = &mut self.null {
                 let Some(pause) = null.pause(now) else { return Ok(None) };
-                hold.pause(pause.min(self.deadline - now), bytes).await?;
+                queue.pause(pause.min(self.deadline - now), bytes).await?;
                 self.tries.tried.clear();
                 self.tries.attempts = 0;
                 continue;
@@ -458,7 +456,7 @@ impl<'a> Course<'a> {
                 // No node can say more of it than that it may be there.
                 return Ok(None);
             }
-            if !self.tries.pause(hold, rest, bytes).await? {
+            if !self.tries.pause(queue, rest, bytes).await? {
                 return Ok(None);
             }
             self.tries.attempts = 0;

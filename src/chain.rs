@@ -1,4 +1,4 @@
-//! Floor 5, exchanges: the follower, which keeps a network's canonical chain and tells how it
+//! Floor 6, the chain: the follower, which keeps a network's canonical chain and tells how it
 //! changes, whatever becomes of nodes.
 
 mod arrivals;

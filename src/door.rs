@@ -1,4 +1,4 @@
-//! Floor 7, doors: framing and limits, and the one place that turns refusals into HTTP responses.
+//! Floor 8, doors: framing and limits, and the one place that turns refusals into HTTP responses.
 
 pub mod admin;
 pub mod beacon;
@@ -42,8 +42,9 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 
 /// A door that takes whole connections over once HTTP has let them go.
 pub trait Usher: Send + Sync + 'static {
-    /// Whether the connection of this request, which asks for another protocol, is taken over. `headers` are the lines of it to send
-    /// along with calls. Where others are about to leave, that is waited for, for a moment at most.
+    /// Whether the connection of this request, which asks for another protocol, is taken over.
+    /// `headers` are the lines of it to send along with calls. Where others are about to leave,
+    /// that is waited for, for a moment at most.
     ///
     /// # Errors
     /// With what to answer instead; the connection stays with HTTP.

@@ -1,4 +1,4 @@
-//! Floor 6, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
+//! Floor 7, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
 //!
 //! A client's subscription never touches a node. What the follower tells of the chain becomes
 //! notifications here: [`heads`] of new blocks, [`logs`] of their logs; and what filters that are

@@ -9,7 +9,8 @@ use tracing::{error, warn};
 
 use super::{World, descriptors::Share};
 use crate::{
-    call::{Calls, rest::Rest},
+    beacon::Rest,
+    call::Calls,
     config::{self, Config},
     domain::layer::Layer,
     events::{self, Events},

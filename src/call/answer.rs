@@ -15,7 +15,6 @@ use futures_util::Stream;
 use memchr::memmem::Finder;
 
 use self::{
-    pieces::Pieces,
     receipt::Receipt,
     rest::{Rest, Torn},
 };
@@ -27,11 +26,11 @@ use crate::{
         hex, json,
         method::Tells,
     },
+    exchange::pieces::Pieces,
     memory::{Account, Claim, Full, SMALL, STREAM},
     net::http::{Broken, Framing, Response},
 };
 
-pub(in crate::call) mod pieces;
 pub mod receipt;
 mod rest;
 
@@ -141,8 +140,9 @@ const FOREIGN: &str = "the answer is to another call";
 const TORN: &str = "the answer ends in the middle";
 
 impl Answer {
-    /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short. `own` is the id that the call was sent
-    /// with; `heard` is called as bytes come. The connection of what is no answer is closed. What it takes beyond a little is `memory`'s.
+    /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short.
+    /// `own` is the id that the call was sent with; `heard` is called as bytes come. The connection
+    /// of what is no answer is closed. What it takes beyond a little is `memory`'s.
     ///
     /// # Errors
     /// When the connection is lost before that, or there is no room for it.

@@ -17,13 +17,13 @@ use tokio::{
 use super::{
     alarm::Alarm,
     answer::{Answer, Kind, Unread},
-    hold::Turn,
     late::{Beside, Late, Next},
     leaving::{Leaving, Wanted},
 };
 use crate::{
     config::Verify,
-    domain::{answer::Blame, call_id::Outbound, method::Again, quota},
+    domain::{answer::Blame, call_id::Outbound, quota},
+    exchange::{count::Count, queue::Ticket},
     memory::{Account, Full},
     metrics::AttemptOutcome,
     net::{
@@ -46,8 +46,8 @@ pub(super) struct Attempt<'a> {
     pub(super) body: &'a [u8],
     /// Lines to send along.
     pub(super) headers: &'a [u8],
-    /// Where the call may be sent again.
-    pub(super) again: Again,
+    /// Whether the call may be sent again when its answer was lost.
+    pub(super) is_repeatable: bool,
     /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes
     /// send an empty one.
     pub(super) id: Option<&'a [u8]>,
@@ -125,25 +125,6 @@ async fn second(beside: &mut Option<(usize, BoxFuture<'_, Sent>)>) -> Sent {
     }
 }
 
-/// Counts an attempt, also one that is dropped.
-pub(super) struct Count<'a> {
-    node: &'a Node,
-    started: Instant,
-    pub(super) outcome: AttemptOutcome,
-}
-
-impl<'a> Count<'a> {
-    pub(super) fn new(node: &'a Node, started: Instant) -> Self {
-        Self { node, started, outcome: AttemptOutcome::Abandoned }
-    }
-}
-
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        self.node.metrics.ended(self.outcome, self.started.elapsed().as_secs_f64());
-    }
-}
-
 /// How an attempt ended.
 enum End {
     Sent(Sent),
@@ -170,7 +151,7 @@ pub(super) struct Ran {
 impl Attempt<'_> {
     /// Makes the attempt, in its turn if it has to wait for one. When it has taken long, `late` is
     /// asked for another to make beside it.
-    pub(super) async fn run(&self, turn: &mut Option<Turn<'_>>, alarm: &mut Alarm, late: &Late<'_, '_>) -> Ran {
+    pub(super) async fn run(&self, turn: &mut Option<Ticket<'_>>, alarm: &mut Alarm, late: &Late<'_, '_>) -> Ran {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.is_over() {
@@ -188,7 +169,7 @@ impl Attempt<'_> {
             let soon = tokio::select! {
                 biased;
                 sent = exchange.as_mut() => Some(End::Sent(sent)),
-                () = goes_out.as_mut(), if self.again != Again::Never => Some(End::WentOut),
+                () = goes_out.as_mut(), if self.is_repeatable => Some(End::WentOut),
                 () = alarm.at(self.patience) => None,
             };
             match soon {
@@ -238,7 +219,7 @@ impl Attempt<'_> {
             let end = tokio::select! {
                 biased;
                 sent = exchange.as_mut() => End::Sent(sent),
-                () = goes_out.as_mut(), if self.again != Again::Never => End::WentOut,
+                () = goes_out.as_mut(), if self.is_repeatable => End::WentOut,
                 sent = second(&mut beside) => {
                     let node = beside.take().map_or(late.node, |(node, _)| node);
                     if sent.is_word() {
@@ -305,20 +286,17 @@ impl Attempt<'_> {
 
     /// Whether the node went out after it was chosen.
     fn is_over(&self) -> bool {
-        self.again != Again::Never && self.node.is_out()
+        self.is_repeatable && self.node.is_out()
     }
 
-    async fn exchange(&self, turn: &mut Option<Turn<'_>>, progress: &mut Progress) -> Sent {
+    async fn exchange(&self, turn: &mut Option<Ticket<'_>>, progress: &mut Progress) -> Sent {
         let Some(upstream) = &self.node.upstream else {
             // In a box, so that calls over HTTP do not carry the room for it.
             return Box::pin(self.over_link(turn)).await;
         };
         let own = upstream.call_id();
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
-        let sending = match self.again {
-            Again::Anywhere => Sending::Repeatable,
-            Again::Never => Sending::Once,
-        };
+        let sending = if self.is_repeatable { Sending::Repeatable } else { Sending::Once };
         let post = Post { headers: self.headers, body, sending, rank: Rank::Call, caller: self.caller };
         let mut gate = Wanted { turn, leaving: self.leaving };
         let response = match upstream.post(post, &mut gate, progress).await {
@@ -338,7 +316,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn over_link(&self, turn: &mut Option<Turn<'_>>) -> Sent {
+    async fn over_link(&self, turn: &mut Option<Ticket<'_>>) -> Sent {
         let Some(link) = &self.node.link else { return Sent::Nothing(None) };
         poll_fn(|context| turn.poll_open(context)).await;
         if self.leaving.is_unwanted() {

@@ -10,17 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    Calls, Terms,
-    attempt::Attempt,
-    choice::{Choice, Wish, choose},
-    leaving::Leaving,
-};
+use super::{Calls, Terms, attempt::Attempt, leaving::Leaving};
 use crate::{
-    domain::{
-        method::{Again, Class, Method},
-        rpc::Request,
-    },
+    domain::{method::Method, rpc::Request},
+    exchange::choice::{Choice, Wish, choose},
     pool::{Scout, resting::Kind},
 };
 
@@ -71,7 +64,7 @@ impl<'a> Late<'a, '_> {
             memory: Some(self.terms.memory),
             caller: self.terms.caller,
             id: self.request.id,
-            again: self.method.again(),
+            is_repeatable: self.method.is_repeatable(),
             patience: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),
             limit: self.deadline,
         }
@@ -81,8 +74,7 @@ impl<'a> Late<'a, '_> {
     pub(super) fn next(&self) -> Next<'a> {
         let Calls { pool, settings, .. } = self.calls;
         let now = Instant::now();
-        let may_be_sent_twice = matches!(self.method.class, Class::Read | Class::RawTransaction);
-        if !may_be_sent_twice || self.method.again() != Again::Anywhere {
+        if !self.method.may_run_at_two() {
             return Next::At(self.deadline);
         }
         let last = (self.deadline - settings.attempt_timeout).max(self.started + settings.attempt_timeout);

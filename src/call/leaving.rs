@@ -12,9 +12,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Terms, hold::Turn};
+use super::Terms;
 use crate::{
     domain::method::{Class, Method},
+    exchange::queue::Ticket,
     net::http::Gate,
 };
 
@@ -44,7 +45,7 @@ impl<'a> Leaving<'a> {
 
 /// The place of a call among those that have left the queue, and its last chance not to be sent.
 pub(super) struct Wanted<'g, 't> {
-    pub(super) turn: &'g mut Option<Turn<'t>>,
+    pub(super) turn: &'g mut Option<Ticket<'t>>,
     pub(super) leaving: Leaving<'g>,
 }
 

@@ -10,12 +10,7 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{
-        hex,
-        method::{Again, Class},
-        refusal::Refusal,
-        transaction,
-    },
+    domain::{hex, method::Class, refusal::Refusal, transaction},
     pool::ask::ID,
 };
 
@@ -51,7 +46,7 @@ impl Course<'_> {
             memory: None,
             caller: None,
             id: Some(&ask.as_bytes()[ID]),
-            again: Again::Anywhere,
+            is_repeatable: true,
             patience: self.deadline,
             limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
         };

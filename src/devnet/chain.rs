@@ -201,7 +201,8 @@ impl Chain {
         self.publish(&mut state, blocks)
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` others. Submitted transactions of the old blocks are mined again.
+    /// Replaces the last `depth` blocks by `depth + 1` others. Submitted transactions of the old
+    /// blocks are mined again.
     ///
     /// # Errors
     /// When the chain is not that long.

@@ -18,15 +18,6 @@ pub enum Class {
     Subscription,
 }
 
-/// Where a call may be sent when its answer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Again {
-    /// To that node or any other.
-    Anywhere,
-    /// Nowhere.
-    Never,
-}
-
 /// Where an answer tells how far the chain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tells {
@@ -179,17 +170,17 @@ impl Method {
         TABLE.get(index).map_or("other", |(name, ..)| name)
     }
 
-    /// Where the call may be sent when its answer was lost.
-    pub fn again(&self) -> Again {
+    /// Whether the call may be sent again, to this node or another, when its answer was lost.
+    pub fn is_repeatable(&self) -> bool {
         match self.class {
-            Read | RawTransaction | Filter | Class::NodeLocal => Again::Anywhere,
-            Unsafe | Subscription => Again::Never,
+            Read | RawTransaction | Filter | Class::NodeLocal => true,
+            Unsafe | Subscription => false,
         }
     }
 
-    /// Whether the call may be sent again, to this node or another, when its answer was lost.
-    pub fn is_repeatable(&self) -> bool {
-        self.again() != Again::Never
+    /// Whether a second node may have the call while the first still works.
+    pub fn may_run_at_two(&self) -> bool {
+        matches!(self.class, Read | RawTransaction)
     }
 }
 
@@ -227,15 +218,16 @@ mod tests {
     #[test]
     fn a_call_with_an_effect_is_never_sent_twice() {
         for (name, expected) in [
-            ("eth_call", Again::Anywhere),
-            ("eth_sendRawTransaction", Again::Anywhere),
-            ("eth_sendTransaction", Again::Never),
-            ("eth_sign", Again::Never),
-            ("eth_subscribe", Again::Never),
-            ("dev_unknown", Again::Never),
+            ("eth_call", (true, true)),
+            ("eth_sendRawTransaction", (true, true)),
+            ("eth_getFilterChanges", (true, false)),
+            ("eth_sendTransaction", (false, false)),
+            ("eth_sign", (false, false)),
+            ("eth_subscribe", (false, false)),
+            ("dev_unknown", (false, false)),
         ] {
             let method = Method::of(name);
-            assert_eq!((method.again(), method.is_repeatable()), (expected, expected != Again::Never), "{name}");
+            assert_eq!((method.is_repeatable(), method.may_run_at_two()), expected, "{name}");
         }
     }
 }

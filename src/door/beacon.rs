@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{ARRIVAL, Piped, query};
 use crate::{
-    call::rest::{self, Failure, answer::Answer, upload::Upload},
+    beacon::{self, Failure, answer::Answer, upload::Upload},
     domain::{
         pace::{CLIENT_RATE, Pace},
         refusal::Refusal,
@@ -112,7 +112,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let (memory, caller) = (super::account(&request), super::caller(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
-    let asked = rest::Request { route, method: head.method, target, headers, caller: Some(caller) };
+    let asked = beacon::Request { route, method: head.method, target, headers, caller: Some(caller) };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {

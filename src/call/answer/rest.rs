@@ -117,8 +117,8 @@ impl Rest {
         !matches!(self.end, End::Id { .. })
     }
 
-    /// Takes the next piece of the answer, those in memory included, and tells what can go to the client. `is_last` when it is known that
-    /// no other follows.
+    /// Takes the next piece of the answer, those in memory included, and tells what can go to the
+    /// client. `is_last` when it is known that no other follows.
     ///
     /// # Errors
     /// When the answer can be none any more: what is still held must not go to the client.

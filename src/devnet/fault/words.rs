@@ -3,8 +3,8 @@
 use super::{Fault, FaultError, Store};
 
 impl Fault {
-    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`, `http-status` + `503,eth_call`, `pruned` +
-    /// `16,states,blobs`, `tells` + `eth_gasPrice=null`.
+    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`,
+    /// `http-status` + `503,eth_call`, `pruned` + `16,states,blobs`, `tells` + `eth_gasPrice=null`.
     ///
     /// # Errors
     /// Says what is wrong with them.

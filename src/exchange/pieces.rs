@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 /// Up to this many bytes are copied to stay one piece; what is longer is cut without a copy.
 const SHORT: usize = 4096;
 
+/// Bytes in pieces, none of which is empty.
 #[derive(Debug, Default)]
-pub(super) struct Pieces {
+pub struct Pieces {
     first: Bytes,
     more: VecDeque<Bytes>,
     length: usize,
@@ -21,23 +22,28 @@ impl From<Bytes> for Pieces {
 }
 
 impl Pieces {
-    pub(super) fn length(&self) -> usize {
+    /// The number of bytes.
+    pub fn length(&self) -> usize {
         self.length
     }
 
-    pub(super) fn first(&self) -> &Bytes {
+    /// The first piece, which is empty where there is none.
+    pub fn first(&self) -> &Bytes {
         &self.first
     }
 
-    pub(super) fn more(&self) -> &VecDeque<Bytes> {
+    /// The pieces behind the first.
+    pub fn more(&self) -> &VecDeque<Bytes> {
         &self.more
     }
 
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Bytes> {
+    /// All pieces; a first one, which may be empty, at least.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Bytes> {
         std::iter::once(&self.first).chain(&self.more)
     }
 
-    pub(super) fn push(&mut self, piece: Bytes) {
+    /// Puts a piece behind the others.
+    pub fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
         }
@@ -49,7 +55,8 @@ impl Pieces {
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Bytes> {
+    /// Takes the first piece.
+    pub fn pop(&mut self) -> Option<Bytes> {
         if self.first.is_empty() {
             return None;
         }
@@ -59,7 +66,7 @@ impl Pieces {
     }
 
     /// Makes one piece of the first `limit` bytes or more.
-    pub(super) fn join(&mut self, limit: usize) -> &Bytes {
+    pub fn join(&mut self, limit: usize) -> &Bytes {
         if self.first.len() < limit && !self.more.is_empty() {
             let mut joined = BytesMut::with_capacity(limit.min(self.length));
             joined.extend_from_slice(&self.first);
@@ -74,7 +81,7 @@ impl Pieces {
     }
 
     /// The last `count` bytes, or all if there are fewer, in one piece.
-    pub(super) fn tail(&self, count: usize) -> Bytes {
+    pub fn tail(&self, count: usize) -> Bytes {
         let last = self.more.back().unwrap_or(&self.first);
         if last.len() >= count {
             return last.slice(last.len() - count..);
@@ -94,7 +101,7 @@ impl Pieces {
     }
 
     /// Puts `with` in the place of `range`.
-    pub(super) fn replace(&mut self, range: Range<usize>, with: &[u8]) {
+    pub fn replace(&mut self, range: Range<usize>, with: &[u8]) {
         if range.end <= self.first.len() && !self.first.is_empty() {
             self.replace_in_first(range, with);
             return;
@@ -143,9 +150,9 @@ impl Pieces {
     }
 }
 
-/// Puts a piece behind the others. Short ones become one, so that what comes byte by byte takes no
-/// more than its bytes.
-pub(in crate::call) fn append(pieces: &mut VecDeque<Bytes>, piece: Bytes) {
+/// Puts a piece behind the others. Short pieces become one, so that bytes which come one by one
+/// take no more room than they are.
+pub fn append(pieces: &mut VecDeque<Bytes>, piece: Bytes) {
     match pieces.pop_back() {
         Some(last) if last.len() + piece.len() <= SHORT => {
             let mut both = last.try_into_mut().unwrap_or_else(|last| BytesMut::from(&last[..]));

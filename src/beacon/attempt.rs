@@ -14,12 +14,12 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    call::attempt::Count,
     domain::{
         rest::{Class, Route},
         subject::{Kept, Subject},
         target::Target,
     },
+    exchange::count::Count,
     metrics::AttemptOutcome,
     net::{
         http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},

@@ -23,8 +23,8 @@ use tokio::{
 
 use super::idle::Idle;
 use crate::{
-    call::answer::pieces::append,
     domain::{pace::NODE_RATE, publication::Problem},
+    exchange::pieces::append,
     memory::STREAM,
     net::http::{Broken, Response},
     pool::Pool,
@@ -65,8 +65,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes the response of a node of `pool`, and so much of its body as is waited for: all of it, if it fits, where there is `room`
-    /// for that.
+    /// Takes the response of a node of `pool`, and so much of its body as is waited for: all of it,
+    /// if it fits, where there is `room` for that.
     ///
     /// # Errors
     /// When the connection is lost meanwhile.

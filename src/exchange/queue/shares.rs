@@ -1,5 +1,5 @@
-//! What each client has in a queue. Where the queue is full, the client that has most of it gives
-//! up its newest call to one that has less, so that none keeps the others out.
+//! The share of each client in a queue. Where the queue is full, the client with the largest share
+//! gives up its newest call to a client with a smaller one, so that no client keeps the others out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +54,7 @@ struct Bell {
     is_for_bytes: AtomicBool,
 }
 
-/// What there is too little of for another call.
+/// The bound that another call would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Short {
     Calls,
@@ -118,7 +118,7 @@ impl Shares {
 
     fn enter_as(&self, client: Who, bytes: usize) -> Result<Place<'_>, Refusal> {
         let mut state = self.lock();
-        // Nobody gives way before it is known that there is room then.
+        // No call is cut unless the cuts make room enough.
         let in_the_way = self.in_the_way(&state, client, bytes).map_err(|short| self.full(short))?;
         for (client, number, short) in in_the_way {
             state.cut(client, number, short);
@@ -132,7 +132,7 @@ impl Shares {
     fn in_the_way(&self, state: &State, client: Who, bytes: usize) -> Result<Vec<(Who, u64, Short)>, Short> {
         let has = state.clients.get(&client).map_or(Amount::default(), |client| client.has);
         let mut total = state.total;
-        // What those would have left, and what else they could give up.
+        // The shares of these clients after the cuts, and the calls that they could give up yet.
         let mut left = BTreeMap::new();
         let mut in_the_way = Vec::new();
         loop {

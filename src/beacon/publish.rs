@@ -30,9 +30,9 @@ use super::{
     upload::Whole,
 };
 use crate::{
-    call::{choice::Choice, hold::First, tries::Begun},
     config::PublishTo,
     domain::{backoff::Backoff, refusal::Refusal},
+    exchange::{choice::Choice, queue::HeadPermit, tries::Begun},
     pool::{
         Pool, Scout,
         health::{Fault, Trouble},
@@ -201,7 +201,7 @@ impl<'a> Course<'a> {
                     aim = Aim::Another("late");
                     continue;
                 }
-                () = rest.hold.moves(), if is_open && !giving.is_replaced => {
+                () = rest.queue.moves(), if is_open && !giving.is_replaced => {
                     giving.is_replaced = true;
                     if giving.are_all_late() {
                         aim = Aim::Another("late");
@@ -258,9 +258,9 @@ impl<'a> Course<'a> {
         let wait = Aim::Wait(Instant::now() + giving.late);
         let Some((node, scout)) = next else {
             if giving.heard.lost < most_lost
-                && let Some(next) = rest.hold.successor()
+                && let Some(next) = rest.queue.successor()
             {
-                return Err(Stop::Moved(next, First::default()));
+                return Err(Stop::Moved(next, HeadPermit::default()));
             }
             giving.plan_retry(rests, rest.hold.longest());
             return Ok(wait);

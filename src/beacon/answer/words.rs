@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use super::Answer;
 use crate::{
-    call::answer::pieces::append,
-    call::rest::idle::Idle,
+    beacon::idle::Idle,
     domain::{pace::NODE_RATE, publication::Problem},
+    exchange::pieces::append,
     pool::Pool,
 };
 
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl Answer {
     /// The whole body, which stays where it is; `None` if it is too long, compressed, or does not
     /// come.
-    pub(in crate::call::rest) async fn words(&mut self) -> Option<Bytes> {
+    pub(in crate::beacon) async fn words(&mut self) -> Option<Bytes> {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         if !is_plain || self.length.is_some_and(|length| length > MOST as u64) {
             return None;
@@ -52,7 +52,7 @@ impl Answer {
     }
 
     /// An answer of the proxy's own in the place of one of `node`, in JSON unless it is empty.
-    pub(in crate::call::rest) fn own(status: u16, body: Vec<u8>, (pool, node): (&Arc<Pool>, usize)) -> Self {
+    pub(in crate::beacon) fn own(status: u16, body: Vec<u8>, (pool, node): (&Arc<Pool>, usize)) -> Self {
         let mut headers = HeaderMap::new();
         if !body.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -71,12 +71,12 @@ impl Answer {
     }
 
     /// A success of the proxy's own in its place.
-    pub(in crate::call::rest) fn as_success(&self) -> Self {
+    pub(in crate::beacon) fn as_success(&self) -> Self {
         Self::own(200, Vec::new(), (&self.source.0, self.source.1))
     }
 
     /// An error in its place that speaks of these messages of a list only.
-    pub(in crate::call::rest) fn as_error(&self, status: u16, left: &BTreeMap<u64, String>) -> Self {
+    pub(in crate::beacon) fn as_error(&self, status: u16, left: &BTreeMap<u64, String>) -> Self {
         let message = "some messages were not taken by any node".to_owned();
         let problem = Problem { message, failures: left.clone() };
         Self::own(status, problem.write(status), (&self.source.0, self.source.1))

@@ -1,4 +1,5 @@
-//! One request to the beacon API, from the choice of a node to the beginning of its answer.
+//! Floor 6, beacon: one request to the beacon API, from the choice of a node to the beginning of
+//! its answer.
 //!
 //! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a
 //! node is waited for as long as it is alive, and what streams may not stand still. What may be
@@ -32,11 +33,6 @@ use self::{
     kept::Kept as Told,
     upload::{Kept, Upload},
 };
-use super::{
-    choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
-    hold::{First, Hold, Left, Turn},
-    tries::{Begun, Tries},
-};
 use crate::{
     config::{Calls as Settings, PublishTo},
     domain::{
@@ -44,6 +40,11 @@ use crate::{
         refusal::Refusal,
         rest::{Class, Route},
         verdict::Verdict,
+    },
+    exchange::{
+        choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        queue::{Exit, HeadPermit, Queue, Ticket},
+        tries::{Begun, Tries},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
     pool::{Pool, Scout, resting::Standing},
@@ -64,7 +65,7 @@ pub struct Rest {
     counts: Arc<Metrics>,
     /// What all nodes were told lately.
     kept: Arc<Told>,
-    hold: Hold<Rest>,
+    queue: Queue<Rest>,
     /// For the bodies that are kept, of all clients; its permits are bytes.
     room: Arc<Semaphore>,
     /// What goes on when its client has its answer; it ends with this.
@@ -115,7 +116,7 @@ impl Rest {
             kept,
             counts: metrics.clone(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
-            hold: Hold::new(pool.clone(), settings, metrics.clone()),
+            queue: Queue::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
             background: Mutex::default(),
@@ -131,12 +132,12 @@ impl Rest {
 
     /// Gives up on the requests that wait for a node.
     pub fn close(&self) {
-        self.hold.close();
+        self.queue.close();
     }
 
     /// Lets the requests that wait for a node go on at the nodes that have taken their place.
     pub fn move_to(&self, next: Arc<Self>) {
-        self.hold.move_to(next);
+        self.queue.move_to(next);
     }
 
     /// Knows from now on what all nodes were told before.
@@ -220,8 +221,8 @@ impl Rest {
 
     /// The last in the line of those that reloads have put in this one's place.
     fn newest(&self) -> Option<Arc<Self>> {
-        let mut newest = self.hold.successor()?;
-        while let Some(next) = newest.hold.successor() {
+        let mut newest = self.queue.successor()?;
+        while let Some(next) = newest.queue.successor() {
             newest = next;
         }
         Some(newest)
@@ -291,7 +292,7 @@ struct Course<'a> {
 enum Stop {
     Failed(Failure),
     /// A reload replaced the nodes while it waited: it goes on there.
-    Moved(Arc<Rest>, First),
+    Moved(Arc<Rest>, HeadPermit),
 }
 
 impl<E: Into<Failure>> From<E> for Stop {
@@ -301,10 +302,10 @@ impl<E: Into<Failure>> From<E> for Stop {
 }
 
 impl Stop {
-    fn left(left: Left<Rest>) -> Self {
+    fn left(left: Exit<Rest>) -> Self {
         match left {
-            Left::Refused(refusal) => refusal.into(),
-            Left::Moved(next, turn) => Self::Moved(next, turn),
+            Exit::Refused(refusal) => refusal.into(),
+            Exit::Moved(next, turn) => Self::Moved(next, turn),
         }
     }
 }
@@ -400,13 +401,16 @@ impl<'a> Course<'a> {
 
     /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the
     /// queue if the request had to wait. `None` when it has had all its chances.
-    async fn next_node(&mut self, weight: usize) -> Result<Option<(usize, Option<Turn<'a>>, Option<Scout<'a>>)>, Stop> {
-        let Rest { hold, settings, .. } = self.rest;
+    async fn next_node(
+        &mut self,
+        weight: usize,
+    ) -> Result<Option<(usize, Option<Ticket<'a>>, Option<Scout<'a>>)>, Stop> {
+        let Rest { queue, settings, .. } = self.rest;
         loop {
             if self.tries.attempts >= settings.attempts.get() {
                 return Ok(None);
             }
-            let turn = self.tries.queue(hold, weight).await.map_err(Stop::left)?;
+            let turn = self.tries.wait_in(queue, weight).await.map_err(Stop::left)?;
             let rest = match self.rest.choose(self.request, &self.tries.tried, self.tries.again) {
                 Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
                 Choice::Rest(end) => Some(end),
@@ -414,7 +418,7 @@ impl<'a> Course<'a> {
             };
             drop(turn);
             // Every node has failed it. An answer that one gave is better than waiting for another.
-            if self.best.is_some() || !self.tries.pause(hold, rest, weight).await.map_err(Stop::left)? {
+            if self.best.is_some() || !self.tries.pause(queue, rest, weight).await.map_err(Stop::left)? {
                 return Ok(None);
             }
         }

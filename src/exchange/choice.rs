@@ -1,4 +1,4 @@
-//! The node that a call goes to next, where some may rest: see [`crate::pool::resting`].
+//! The node that an exchange goes to next, where some nodes may rest: see [`crate::pool::resting`].
 
 use tokio::time::Instant;
 
@@ -13,31 +13,34 @@ use crate::{
     route::{self, Load},
 };
 
-/// What a call asks for.
+/// The wish for a node.
 #[derive(Clone, Copy)]
-pub(super) struct Wish<'a> {
-    pub(super) policy: Policy,
-    pub(super) class: Class,
-    pub(super) kind: Kind,
-    /// Nodes that have had their chance.
-    pub(super) tried: &'a [usize],
-    /// Whether all nodes failed it before.
-    pub(super) again: bool,
+pub struct Wish<'a> {
+    /// The policy of the side.
+    pub policy: Policy,
+    /// The class of the exchange, which says how far a node may be behind.
+    pub class: Class,
+    /// The kind of the exchange, for nodes that rest from one kind.
+    pub kind: Kind,
+    /// The nodes that have had their chance in this round.
+    pub tried: &'a [usize],
+    /// Whether all nodes failed the exchange before.
+    pub again: bool,
 }
 
-/// Where a call goes.
-pub(super) enum Choice<'a> {
+/// Where an exchange goes.
+pub enum Choice<'a> {
     /// To this node, as a scout if it has been resting.
     Node(usize, Option<Scout<'a>>),
-    /// All that may serve rest, until this moment at least if that is known.
+    /// To none yet: all nodes that may serve rest, until this moment at least if that is known.
     Rest(Option<Instant>),
     /// Nowhere.
     Nowhere,
 }
 
-/// The best node for a call. One that rests is passed over, and one whose rest is over gets a scout
-/// in its turn.
-pub(super) fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
+/// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
+/// a scout in its turn.
+pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
     let load = |node: usize| {
         let traffic = &pool.nodes[node].traffic;
         Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
@@ -77,8 +80,8 @@ pub(super) fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
         let snapshot = lifted.as_ref().unwrap_or(&snapshot);
         route::next(snapshot, load, pool.served(), wish.policy, wish.class, shut)
     };
-    // What may not be tried twice is no scout while another node is there, and what fails this kind
-    // of calls comes last.
+    // A call that may not be sent twice is no scout while another node is there, and nodes that
+    // fail this kind of exchange come last.
     let not_first = || last.iter().chain(if wish.class == Class::Unsafe { &due[..] } else { &[] });
     let mut first = closed.clone();
     first.extend(not_first());
@@ -98,7 +101,7 @@ pub(super) fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
 }
 
 /// When the first of the nodes that may serve has rested, if all of them rest.
-pub(super) fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
+pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
     let now = Instant::now();
     let snapshot = pool.snapshot();
     let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.rank(0, 0).is_some());
@@ -109,9 +112,9 @@ pub(super) fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }
 
-/// Why no node answered a call, the last attempt at which failed for this, as far as it was not
+/// Why no node answered an exchange. `failure` is the fault of its last attempt, where nothing was
 /// sent.
-pub(super) fn unserved(pool: &Pool, failure: Option<Fault>) -> Unserved {
+pub fn unserved(pool: &Pool, failure: Option<Fault>) -> Unserved {
     match (pool.snapshot().unserved(), failure) {
         (Unserved::Failed, Some(Fault::Full)) => Unserved::Full,
         (Unserved::Failed, Some(Fault::Ours)) => Unserved::Exhausted,
@@ -120,7 +123,7 @@ pub(super) fn unserved(pool: &Pool, failure: Option<Fault>) -> Unserved {
 }
 
 /// Whole seconds until then, at least one.
-pub(super) fn seconds_to(then: Instant) -> u32 {
+pub fn seconds_to(then: Instant) -> u32 {
     let left = then.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
     (left as u32).max(1)
 }

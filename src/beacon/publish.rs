@@ -262,7 +262,7 @@ impl<'a> Course<'a> {
             {
                 return Err(Stop::Moved(next, HeadPermit::default()));
             }
-            giving.plan_retry(rests, rest.hold.longest());
+            giving.plan_retry(rests, rest.queue.longest());
             return Ok(wait);
         };
         let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());

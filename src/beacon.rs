@@ -424,8 +424,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// An answer that speaks of its node is the client's if no node has a better one, and if it is
-    /// an error: a success that is no node's would tell the client that something was done.
+    /// An answer that speaks of its node is the client's if no node has a better one, and if the
+    /// answer is an error: a success that is no node's would say that something was done.
     fn keeps(&mut self, answer: Answer) {
         match answer.status {
             ..400 => self.foreign = Some(answer.status),

@@ -68,7 +68,7 @@ struct Carried {
     left: Vec<(Arc<Pool>, usize)>,
     /// Why another node is to have it; empty if no node had it yet.
     why: &'static str,
-    /// Until when it is given again to nodes that fail it.
+    /// The end of the time in which nodes that failed may have the message again.
     held: Option<Instant>,
 }
 
@@ -90,16 +90,16 @@ struct Giving<'a> {
     behind: Vec<(usize, Instant)>,
     /// Nodes that did not take it for what passes.
     busy: Vec<usize>,
-    /// Whether one of these had it, so that it would only fail it again at once.
+    /// Whether one of these had the message, and would only fail again at once.
     is_failed: bool,
     /// When nodes may have it again, as none is left that was not asked.
     retry: Option<Instant>,
     /// Between such times.
     pauses: Backoff,
-    /// There is none after this moment.
+    /// No node has the message again after this moment.
     held: Option<Instant>,
     began: Instant,
-    /// Whether all usable nodes are to have it, as no node of these had it yet.
+    /// Whether the first node to have the message shares the message with all other usable ones.
     everybody: bool,
     /// How long one node may take before a second has it too.
     late: Duration,
@@ -393,8 +393,8 @@ impl<'a> Giving<'a> {
         self.running.iter().all(|given| now >= given.since + self.late)
     }
 
-    /// All nodes were asked: those that did not take it for what passes have it again after a
-    /// pause, and one that `rests` at the end of its rest, for as long as exchanges are held.
+    /// All nodes were asked: those that failed for a passing reason have the message again after a
+    /// pause, and a node that `rests` at the end of that, for as long as exchanges are held.
     fn plan_retry(&mut self, rests: Option<Option<Instant>>, longest: Duration) {
         if self.retry.is_some() || (self.busy.is_empty() && rests.is_none()) {
             return;

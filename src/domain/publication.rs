@@ -19,7 +19,7 @@ pub enum Said {
     Repeated,
     /// The message refers to a block that the node does not know, which speaks of the node.
     Unknown,
-    /// The node could not look at the message: it is full, catches up, or is broken.
+    /// The node could not look at the message: the node is full, catches up, or is broken.
     Failed,
     /// Something else.
     Other,

@@ -20,7 +20,7 @@ pub(super) struct Heard {
     /// What no node has taken of a list so far, by its places.
     open: Option<BTreeMap<u64, String>>,
     /// The first answer in which a node says that it does not know a block, or could not look at a
-    /// message, and whose it is.
+    /// message, and that node.
     of_a_node: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
     word: Option<Answer>,

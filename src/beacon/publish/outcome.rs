@@ -47,12 +47,8 @@ impl<'a> Giving<'a> {
             return match sent {
                 Sent::Answered(answer) if answer.status < 300 => self.took(answer, part),
                 Sent::Lost(_) | Sent::Late(_) => self.lost(),
-                // It may have been all that was waited for. A node that stays may have it again.
-                _ => {
-                    let nodes = &course.rest.pool.nodes;
-                    course.tries.tried.retain(|other| !pool.nodes[node].is_same_as(&nodes[*other]));
-                    Next::Another("refused")
-                }
+                // The message may have waited for this node alone.
+                _ => Next::Another("refused"),
             };
         }
         self.running.retain(|given| given.node != node);
@@ -125,7 +121,7 @@ fn reason(said: Said) -> &'static str {
 }
 
 impl Giving<'_> {
-    /// The node had it and did not deal with it, as it may a moment later.
+    /// The node failed over the message, and may take the message a moment later.
     fn fails(&mut self, node: usize) {
         self.busy.push(node);
         self.is_failed = true;

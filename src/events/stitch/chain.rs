@@ -35,11 +35,11 @@ pub(super) enum Road {
 /// The parent of a head whose header could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Parent {
-    /// It is not asked for, or known from a header that came after all.
+    /// Not looked for, or known from a header that came after all.
     Open,
-    /// It is taken to be the head told before.
+    /// Taken to be the head told before.
     Presumed,
-    /// It is not the head told before.
+    /// Known not to be the head told before.
     Refuted,
 }
 

@@ -9,7 +9,7 @@ impl PoolState {
         self.chain.as_ref()?.beacon.as_ref()?.slot_at(unix)
     }
 
-    /// Has it told once that our clock is behind where all nodes are.
+    /// Has the log say once that our clock is behind all nodes.
     pub(super) fn doubt_clock(&mut self, places: &[clock::Place], near: u64, unix: u64, effects: &mut Vec<Effect>) {
         let Some(clock) = self.clock(unix) else { return };
         let least = places.iter().map(|place| place.slot.saturating_sub(clock)).min();

@@ -127,11 +127,15 @@ async fn what_a_node_could_not_look_at_another_node_has() {
 
 #[tokio::test]
 async fn what_no_node_could_look_at_is_given_again_while_there_is_time() {
-    let full = failures(&[(1, "queue is full")]);
     let turn = Arc::new(AtomicUsize::new(0));
     let first = Node::paced(1, move |exchange: Exchange| {
-        let is_full = turn.fetch_add(1, SeqCst) < 2;
-        exchange.reply(if is_full { json("400 Bad", &full) } else { json("200 OK", "") })
+        let full = |at| json("400 Bad", &failures(&[(at, "queue is full")]));
+        // By the places of what it was given.
+        exchange.reply(match turn.fetch_add(1, SeqCst) {
+            0 => full(1),
+            1 => full(0),
+            _ => json("200 OK", ""),
+        })
     })
     .await;
     let syncs = json("400 Bad", r#"{"code":400,"message":"Beacon node is currently syncing"}"#);

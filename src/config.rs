@@ -19,7 +19,7 @@ mod health;
 mod hosts;
 mod interpolate;
 mod log;
-mod method;
+mod method_pattern;
 mod name;
 mod network;
 mod node;
@@ -57,7 +57,7 @@ pub use self::{
     health::{Health, Ready},
     hosts::{HostRule, Hosts},
     log::{Log, LogFilter, LogFormat},
-    method::{MethodPattern, MethodRule},
+    method_pattern::{MethodPattern, MethodRule},
     name::{NetworkName, NodeName},
     network::Network,
     node::{Node, Tier},

@@ -11,14 +11,15 @@ mod claims;
 pub mod clock;
 mod effects;
 pub mod evidence;
+mod failback;
 mod feed_watch;
 pub mod head;
 pub mod health;
-mod home;
 mod identity;
 mod inherit;
 pub mod listen;
 pub mod node;
+mod out_of_turn;
 mod outage;
 pub mod pair;
 pub mod probe;
@@ -29,9 +30,8 @@ mod scout;
 pub mod snapshot;
 pub mod state;
 mod tasks;
-mod tend;
 mod traffic;
-pub mod view;
+pub mod validator_view;
 
 use std::{
     sync::{
@@ -58,7 +58,7 @@ use self::{
     resting::Kind,
     snapshot::Snapshot,
     state::{Input, PoolState},
-    view::Tied,
+    validator_view::Tied,
 };
 pub use self::{running::Running, scout::Scout};
 use crate::{
@@ -167,7 +167,7 @@ impl Pool {
             }
         }
         tasks.spawn(tasks::watch_silence(pool.clone()));
-        tasks.spawn(tend::tend(pool.clone()));
+        tasks.spawn(out_of_turn::tend(pool.clone()));
         tasks.spawn(outage::watch(pool.clone()));
         (pool, Running::new(tasks))
     }

@@ -17,8 +17,8 @@ use tokio::{
 use super::{
     alarm::Alarm,
     answer::{Answer, Kind, Unread},
-    late::{Beside, Late, Next},
     leaving::{Leaving, Wanted},
+    slow_attempt::{Beside, Next, SlowAttempt},
 };
 use crate::{
     config::Verify,
@@ -151,7 +151,12 @@ pub(super) struct Ran {
 impl Attempt<'_> {
     /// Makes the attempt, in its turn if it has to wait for one. When it has taken long, `late` is
     /// asked for another to make beside it.
-    pub(super) async fn run(&self, turn: &mut Option<Ticket<'_>>, alarm: &mut Alarm, late: &Late<'_, '_>) -> Ran {
+    pub(super) async fn run(
+        &self,
+        turn: &mut Option<Ticket<'_>>,
+        alarm: &mut Alarm,
+        late: &SlowAttempt<'_, '_>,
+    ) -> Ran {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.is_over() {
@@ -207,7 +212,7 @@ impl Attempt<'_> {
         &self,
         mut exchange: Pin<&'p mut (impl Future<Output = Sent> + Send)>,
         mut goes_out: Pin<&'p mut Notified<'_>>,
-        late: &Late<'_, '_>,
+        late: &SlowAttempt<'_, '_>,
         second_one: &mut Second,
     ) -> End {
         let mut look = Instant::now();

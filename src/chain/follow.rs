@@ -22,14 +22,14 @@
 //! - While nobody listens nothing is fetched: a head that does not follow the tip begins a new
 //!   window.
 
-mod ladder;
+mod by_height;
 mod terms;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use self::ladder::Ladder;
+use self::by_height::ByHeight;
 pub(super) use self::terms::{Effect, Fetch, Input, Others, What};
 use super::{
     arrivals::Arrivals,
@@ -83,7 +83,7 @@ pub(super) struct Follow {
     head: Option<Head>,
     others: Others,
     goal: Option<Goal>,
-    ladder: Ladder,
+    ladder: ByHeight,
     /// Whether the active node has been at the tip since it became active.
     caught_up: bool,
     /// When the active node was last not behind, or became active.
@@ -115,7 +115,7 @@ impl Follow {
             head: None,
             others: Others::Lack,
             goal: None,
-            ladder: Ladder::default(),
+            ladder: ByHeight::default(),
             caught_up: false,
             abreast: now,
             fetching: Vec::new(),
@@ -210,7 +210,7 @@ impl Follow {
             self.fetching.clear();
             self.effects.push(Effect::Drop);
         }
-        self.ladder = Ladder::default();
+        self.ladder = ByHeight::default();
         self.moved();
         self.pause_until = now;
     }
@@ -453,7 +453,7 @@ impl Follow {
     /// `added`, each the parent of the next, are all that is known to be canonical.
     fn begin_anew(&mut self, node: usize, added: Vec<Arc<Block>>, tip: u64, now: Instant, why: &'static str) {
         self.moved();
-        self.ladder = Ladder::default();
+        self.ladder = ByHeight::default();
         self.abreast = now;
         let Some((first, rest)) = added.split_first() else { return };
         self.window.reset(first.clone());

@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use super::{
     header,
-    method::{MethodPattern, MethodRule, is_refused},
+    method_pattern::{MethodPattern, MethodRule, is_refused},
     reader::Reader,
 };
 

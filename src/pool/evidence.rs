@@ -37,9 +37,9 @@ use super::{
 };
 use crate::domain::{
     backoff::doubled,
+    beacon_route::Route,
     layer::Layer,
     method::{Method, MethodId},
-    rest::Route,
 };
 
 /// The pause after an examination that found nothing, and the longest: each is twice the one

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::domain::{
     backoff::doubled,
+    beacon_route::Route,
     method::{Method, MethodId},
-    rest::Route,
 };
 
 /// The first pause after a refusal, and the longest.

@@ -15,14 +15,14 @@ use tokio::time::Instant;
 use super::{
     claims::Claims,
     clock,
+    failback::Home,
     feed_watch::FeedLiveness,
     head::{self, Limit, Memory, Report, Standing},
     health::{Fault, Health, Trouble},
-    home::Home,
     node::Node,
     probe::{Probe, may_be_of_another_chain},
     snapshot::{Chase, Facts, Snapshot, Switch, Wait},
-    view::{Ties, View},
+    validator_view::{Ties, View},
 };
 use crate::{
     config::Health as Settings,

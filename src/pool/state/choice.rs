@@ -8,10 +8,10 @@ use super::{Effect, PoolState, Served};
 use crate::{
     domain::verdict::{Down, Verdict},
     pool::{
-        home::{self, Late},
+        failback::{self, Late},
         node::Node,
         snapshot::{Chase, Rank, Switch, Wait},
-        view,
+        validator_view,
     },
 };
 
@@ -43,14 +43,14 @@ impl PoolState {
         let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
         self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
         let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
-        let fails = |node: usize| nodes[node].resting.kinds(now).contains(&view::duties());
-        let kept = self.view.step(&view::Facts {
+        let fails = |node: usize| nodes[node].resting.kinds(now).contains(&validator_view::duties());
+        let kept = self.view.step(&validator_view::Facts {
             ties: self.ties,
             active: self.active,
             ranks: &ranks,
             informed: &|node| nodes[node].traffic.is_informed(),
             fails: &fails,
-            epoch: beacon.and_then(|beacon| view::epoch(beacon, unix)),
+            epoch: beacon.and_then(|beacon| validator_view::epoch(beacon, unix)),
         });
         // A node that clients are tied to is not left for a better one.
         let late = if kept.is_none() { best.and_then(|best| self.late(&ranks, best)) } else { None };
@@ -159,8 +159,11 @@ impl PoolState {
         }
         if let Some(since) = self.recovering {
             let is_near = rank.below_served <= self.near;
-            let longest =
-                if is_near { home::patience(self.memory.block_time().unwrap_or(home::LONGEST)) } else { Duration::MAX };
+            let longest = if is_near {
+                failback::patience(self.memory.block_time().unwrap_or(failback::LONGEST))
+            } else {
+                Duration::MAX
+            };
             self.wait = Some(Wait { since, longest });
         }
     }

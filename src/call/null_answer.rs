@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Course, answer::Answer};
+use super::{answer::Answer, run::CallRun};
 use crate::{
     domain::{hash::Hash, hex, method::Tells, rpc::Request},
     pool::Pool,
@@ -29,7 +29,7 @@ pub(super) enum Promise {
     Soon,
 }
 
-impl Course<'_> {
+impl CallRun<'_> {
     /// Where the answer tells a height. A pending block is one that nobody has yet.
     pub(super) fn tells(&self) -> Tells {
         match self.method.tells {

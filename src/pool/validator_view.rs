@@ -29,8 +29,8 @@ use tokio::time::Instant;
 
 use super::{NOBODY, Pool, resting::Kind, snapshot::Rank, state::Input};
 use crate::domain::{
+    beacon_route::Route,
     chain::{Beacon, Chain},
-    rest::Route,
 };
 
 /// Validators count as there for so many epochs after the last request of theirs.

@@ -7,14 +7,14 @@ use super::super::block::Block;
 
 /// The blocks of the active node at the heights between the tip and a head.
 #[derive(Debug, Default)]
-pub(super) struct Ladder {
+pub(super) struct ByHeight {
     rungs: BTreeMap<u64, Arc<Block>>,
     /// Whether a height was asked for in vain. Then the way is found by hashes, until there is
     /// another tip.
     is_broken: bool,
 }
 
-impl Ladder {
+impl ByHeight {
     pub(super) fn insert(&mut self, block: Arc<Block>) {
         self.rungs.insert(block.number, block);
     }

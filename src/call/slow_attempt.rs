@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// An attempt under way, and the call that it is for.
 #[derive(Clone, Copy)]
-pub(super) struct Late<'a, 'c> {
+pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) calls: &'a Calls,
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
@@ -52,7 +52,7 @@ pub(super) struct Beside<'a> {
     pub(super) scout: Option<Scout<'a>>,
 }
 
-impl<'a> Late<'a, '_> {
+impl<'a> SlowAttempt<'a, '_> {
     /// The attempt at `node`.
     pub(super) fn attempt(&self, node: usize) -> Attempt<'a> {
         Attempt {

@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 
 use super::{
-    Course,
     answer::Answer,
     attempt::{Attempt, Sent},
     leaving::Leaving,
+    run::CallRun,
 };
 use crate::{
     config::Verify,
@@ -14,7 +14,7 @@ use crate::{
     pool::ask::ID,
 };
 
-impl Course<'_> {
+impl CallRun<'_> {
     /// An error that speaks of the call goes back as it is, but not that of a transaction which an
     /// earlier attempt of ours may have brought to a node: 'already known' is then the good news,
     /// and of any other error only what speaks of its very bytes is the last word, for what one

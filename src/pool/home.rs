@@ -5,9 +5,10 @@
 //! it, so one that is steadily later than the node that serves would never be chosen again. The
 //! rule, in one place:
 //!
-//! 1. A node of a better tier that is usable and below that block, but within the lag limit, is
-//!    *late*. The late node is asked for its head several times per block, so that the pool sees at
-//!    once when the node reaches the block. Then calls are home.
+//! 1. A usable node that comes before the serving one, in the order of tiers and of the
+//!    configuration, and is below that block, but within the lag limit, is *late*. The late node is
+//!    asked for its head several times per block, so that the pool sees at once when the node
+//!    reaches the block. Then calls are home.
 //! 2. When a node has been late for [`GRACE`], calls wait for the node, and the highest block stays
 //!    the same: for two block times, and not longer than [`LONGEST`]. The wait begins only if the
 //!    node's next block is due in that time, by its last block and the chain's pace. If the node

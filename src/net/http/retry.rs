@@ -31,8 +31,10 @@ const STALE: Duration = Duration::from_millis(200);
 /// How soon a node that is full closes a new connection: one that is closed later was closed for
 /// something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// How long a new connection is watched before the request is written: the first if the node has
-/// shown that it can be full, the second after the node closed the connection before.
+/// How long a new connection is watched before the request is written, since a full node closes new
+/// ones at once. The first: a request that is sent once, to a node that has shown a bound. The
+/// second: a request whose new connection was closed at once before, or whose idle connection was
+/// closed by a node that has shown a bound.
 const LOOK: Duration = Duration::from_millis(20);
 const LONG_LOOK: Duration = Duration::from_millis(100);
 /// The pause after the node closed a new connection at once, and the longest: each is twice the one

@@ -1,7 +1,7 @@
 //! Floor 6, calls: one JSON-RPC call, from the choice of a node to its answer.
 //!
-//! A call takes this path whatever door it came through: plan, attempt, classify, and then answer,
-//! or try another node, or wait ([`run`]). What may be sent twice is decided here and nowhere else.
+//! Calls of every door take this path: plan, attempt, classify, and then answer, try another node,
+//! or wait ([`run`]). `Method::is_repeatable` decides whether a call may be sent twice.
 
 pub mod alarm;
 pub mod answer;
@@ -44,22 +44,23 @@ use crate::{
     pool::Pool,
 };
 
-/// How long a node may pause within an answer that no other node may be asked for.
+/// How long a node may pause within the answer to a call that must not be sent to another node.
 const STALL: Duration = Duration::from_secs(30);
 
 /// The calls to one network's execution nodes.
 pub struct Calls {
     pool: Arc<Pool>,
     settings: Settings,
-    /// Whether each method of the table is refused: the rules are many, and asked for every call.
+    /// For each method of the table, whether the settings refuse it. Worked out once, because the
+    /// rules are many and every call is checked.
     blocked: Box<[bool]>,
     metrics: CallMetrics,
     queue: Queue<Calls>,
-    /// Who answers calls about filters.
+    /// Answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub enum Outcome {
     /// A node's answer, with the client's id.
@@ -109,7 +110,7 @@ impl Calls {
         }
     }
 
-    /// Runs one call until its answer is taken, and counts it.
+    /// Runs one call until `take` has taken its answer, and counts the call.
     async fn taken<T: Take>(
         &self,
         request: &Request<'_>,
@@ -121,7 +122,7 @@ impl Calls {
         let method = Method::of(&request.method);
         let mut ending = Ending::new(self, method, terms.arrived);
         let outcome = match method.class {
-            // In a box, so that other calls do not pay for its size.
+            // In a box, so that the futures of other calls are no larger.
             Class::Filter => Box::pin(self.kept(request, method, terms, alarm, take)).await,
             _ => self.exchange(request, method, terms, alarm, take).await,
         };

@@ -30,10 +30,11 @@ use crate::{
     pool::{Scout, resting::Kind},
 };
 
-/// The bounds of the pauses once a node got a call and gave no answer: each try is work for it.
+/// The bounds of the pauses after a node got the call and gave no answer: each try costs a node
+/// work.
 const SLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// One call under way.
+/// A call under way.
 pub(super) struct CallRun<'a> {
     pub(super) calls: &'a Calls,
     pub(super) request: &'a Request<'a>,
@@ -41,18 +42,18 @@ pub(super) struct CallRun<'a> {
     pub(super) terms: Terms<'a>,
     pub(super) deadline: Instant,
     pub(super) tries: Tries,
-    /// Attempts of all rounds whose connection or answer was lost: it may be the call that does
-    /// that to nodes.
+    /// Attempts of all rounds whose connection or answer was lost. Counted, because the call itself
+    /// may be what breaks the nodes.
     pub(super) lost: u32,
-    /// Whether some node may have it.
+    /// Whether some node may have got the call.
     pub(super) may_have_arrived: bool,
-    /// Whether some node may have it and did not say what became of it.
+    /// Whether some node may have got the call and has not answered.
     pub(super) unsure: bool,
-    /// The best answer that a node gave, though it speaks of the node.
+    /// The best answer that a node gave, though its error is about the node.
     pub(super) best: Option<Answer>,
-    /// An error that one node gave, and that may be the call's or the node's.
+    /// An error that one node gave, and that may be about the call or about the node.
     pub(super) doubtful: Option<Answer>,
-    /// A `null` for what clients were told of.
+    /// A `null` for a block or transaction that clients know of.
     pub(super) null: Option<Null>,
     /// The HTTP status with which a node would not take the call.
     pub(super) rejected: Option<u16>,
@@ -107,7 +108,7 @@ impl<'a> CallRun<'a> {
     pub(super) async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
         let mut turn = None;
         loop {
-            // A scout's place is kept until it is known what became of the scout.
+            // The scout's place is held until its attempt has ended.
             let (node, _scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
                 Ok(None) => return Ok(self.give_up(None)?),
@@ -148,7 +149,7 @@ impl<'a> CallRun<'a> {
                     return Ok(answer);
                 }
                 Sent::NoRoom(full) => {
-                    // What it says is not known, but that it answers is.
+                    // The node's answer is not read, but shows that the node answers.
                     self.calls.pool.call_answered(node, self.tries.kind);
                     let is_repeatable = self.method.is_repeatable();
                     let refusal = if is_repeatable { full.into() } else { Refusal::OutcomeUnknown };
@@ -167,7 +168,7 @@ impl<'a> CallRun<'a> {
                 Sent::OfNobody(answer) => {
                     self.calls.pool.call_answered(node, self.tries.kind);
                     if let Some(first) = self.doubtful.take() {
-                        // Two nodes will not have the call: it is the call.
+                        // Two nodes refuse the call, so the error is about the call.
                         self.charge(node, false);
                         return Ok(first);
                     }
@@ -190,10 +191,10 @@ impl<'a> CallRun<'a> {
         }
     }
 
-    /// The answer of `node` cannot be taken. A call that may be sent again goes on.
+    /// Handles an answer of `node` that cannot be taken. A call that may be sent again goes on.
     ///
     /// # Errors
-    /// With what the client is told, where the call is over.
+    /// With the client's answer, if the call is over.
     pub(super) fn lacks(&mut self, node: Option<usize>, lack: Lack) -> Result<(), Refusal> {
         match lack {
             Lack::TooLong(refusal) => Err(refusal),
@@ -213,7 +214,7 @@ impl<'a> CallRun<'a> {
         }
     }
 
-    /// Takes note of an attempt at `node` that brought no word for the client.
+    /// Records an attempt at `node` that brought no answer for the client.
     fn had_no_word(&mut self, node: usize, sent: Sent) {
         let pool = &self.calls.pool;
         self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
@@ -275,9 +276,9 @@ impl<'a> CallRun<'a> {
         SlowAttempt { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried }
     }
 
-    /// The node to try next. `turn` is its place among the calls that waited, if it had to wait:
-    /// kept over the attempts of a round, so that none that came later is written before it. `None`
-    /// when it has had all its chances.
+    /// Chooses the node to try next. `turn` is the call's ticket of the queue, if the call had to
+    /// wait. The ticket is held over the attempts of a round, so that no later call is written
+    /// before this one. `None` when no further attempt is allowed or worth it.
     async fn next_node(
         &mut self,
         turn: &mut Option<Ticket<'a>>,
@@ -302,7 +303,7 @@ impl<'a> CallRun<'a> {
                 let Tries { kind, again, ref tried, .. } = self.tries;
                 let (policy, class) = (settings.policy, self.method.class);
                 match choose(pool, Wish { policy, class, kind, tried, again }) {
-                    // What is only a second opinion is not asked of a node that is not well.
+                    // A second opinion is not worth asking of a node that is unwell.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
                     Choice::Node(node, scout) => {
                         if settings.policy == Policy::Spread {
@@ -314,8 +315,8 @@ impl<'a> CallRun<'a> {
                     Choice::Nowhere => {}
                 }
             }
-            // The round is over, and others need not wait for the next. What a node said of the
-            // call is better than waiting for another to say it.
+            // The round is over, and other calls need not wait for the next round. An answer that a
+            // node gave is better than a wait for another node.
             *turn = None;
             if let Some(null) = &mut self.null {
                 let Some(pause) = null.pause(now) else { return Ok(None) };
@@ -328,7 +329,7 @@ impl<'a> CallRun<'a> {
                 return Ok(None);
             }
             if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
-                // No node can say more of it than that it may be there.
+                // Other nodes can say no more than that the transaction may have arrived.
                 return Ok(None);
             }
             if !self.tries.pause(queue, rest, bytes).await? {
@@ -338,11 +339,12 @@ impl<'a> CallRun<'a> {
         }
     }
 
-    /// What the client gets when there is no more to try: what nodes said comes before the
-    /// `refusal` of the queue.
+    /// The client's answer when there is no more to try: answers of nodes come before the `refusal`
+    /// of the queue.
     pub(super) fn give_up(&mut self, refusal: Option<Refusal>) -> Result<Answer, Refusal> {
         if self.method.class == Class::RawTransaction && self.unsure {
-            // What another node said of itself is no word on the one that may have it.
+            // An error about another node says nothing about the node that may have the
+            // transaction.
             return Err(Refusal::OutcomeUnknown);
         }
         let word =
@@ -357,7 +359,7 @@ impl<'a> CallRun<'a> {
         }
         Err(match (self.rejected, refusal) {
             (Some(status), _) => Refusal::Rejected(status),
-            // A read has no outcome to be unsure of.
+            // A read has no effect whose outcome could be unknown.
             _ if self.may_have_arrived && self.method.class == Class::RawTransaction => Refusal::OutcomeUnknown,
             (None, None | Some(Refusal::Unserved(_))) if let Some(until) = rests() => {
                 Refusal::Resting(seconds_to(until))

@@ -1,5 +1,5 @@
-//! Blocks that were asked for by their heights: they lie above the tip, and are told as far as each
-//! is the parent of the next.
+//! Blocks that were asked for by their heights: all lie above the tip, and are reported as far as
+//! each is the parent of the next.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -36,8 +36,8 @@ impl ByHeight {
         heights.filter(move |height| known.binary_search(height).is_err())
     }
 
-    /// Takes the blocks that join `tip`, no higher than `most`; what lies below is of no use any
-    /// more.
+    /// Takes the blocks that join `tip`, no higher than `most`, and forgets the blocks at and below
+    /// the tip.
     pub(super) fn climb(&mut self, tip: &Block, most: u64) -> Vec<Arc<Block>> {
         self.rungs = self.rungs.split_off(&(tip.number + 1));
         let (mut hash, mut number) = (tip.hash, tip.number);

@@ -160,7 +160,7 @@ impl Calls {
         }
         let stall = if method.is_repeatable() { self.settings.attempt_timeout.min(STALL) } else { STALL };
         let mut moved: Option<Arc<Self>> = None;
-        let (mut may_have_arrived, mut begun) = (false, Begun::default());
+        let (mut may_have_arrived, mut lost, mut begun) = (false, 0, Begun::default());
         let deadline = terms.arrived + self.settings.timeout;
         loop {
             let mut course = Course {
@@ -170,7 +170,7 @@ impl Calls {
                 terms,
                 deadline,
                 tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
-                lost: 0,
+                lost,
                 may_have_arrived,
                 unsure: may_have_arrived,
                 best: None,
@@ -194,7 +194,7 @@ impl Calls {
                     Err(lack) => course.lacks(node, lack)?,
                 }
             };
-            (may_have_arrived, begun) = (course.may_have_arrived, course.tries.moved(turn));
+            (may_have_arrived, lost, begun) = (course.may_have_arrived, course.lost, course.tries.moved(turn));
             drop(course);
             moved = Some(next);
         }
@@ -218,7 +218,7 @@ struct Course<'a> {
     terms: Terms<'a>,
     deadline: Instant,
     tries: Tries,
-    /// Attempts of all rounds whose connection or answer was lost: it may be the call that does
+    /// Attempts of all rounds, also from before a reload, whose connection or answer was lost: it may be the call that does
     /// that to nodes.
     lost: u32,
     /// Whether some node may have it.

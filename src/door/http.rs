@@ -215,6 +215,11 @@ fn batch(
     })
 }
 
+/// The answer to a connection that still waits for its place when the proxy goes down.
+pub fn going_down() -> Vec<u8> {
+    other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::ShuttingDown.body(None))
+}
+
 /// The answer to a connection beyond `max_connections`, before its request is read.
 pub fn full(limit: usize) -> Vec<u8> {
     let refusal = Refusal::Limit { name: MAX_CONNECTIONS, limit };

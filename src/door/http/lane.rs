@@ -128,7 +128,7 @@ impl<'a> Lane<'a> {
         loop {
             let (mut needed, mut looked) = (0, 0);
             let now = Instant::now();
-            if idle == IDLE && !self.place.rests(now) {
+            if !self.place.rests(now) {
                 return Ok(Left::Closed);
             }
             let mut due = now + idle;

@@ -21,7 +21,7 @@ use crate::{
         Calls, Terms,
         alarm::Alarm,
         answer::receipt::Receipt,
-        front::{Entry, Front},
+        front::{Entry, Front, WIDTH},
         whole::{Room, Whole},
     },
     config::Verify,
@@ -31,8 +31,6 @@ use crate::{
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
-/// How many calls of a batch run at the same time.
-const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
 /// The setting that bounds an answer.
@@ -149,6 +147,9 @@ impl Client {
                 Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
                     let place = share.placed.load(Relaxed) - 1;
                     share.receipts().retain(|(of, _)| *of != place);
+                    if reply.len() > SMALL {
+                        share.give_back(reply.len());
+                    }
                     self.too_long().body(id).into()
                 }
                 Reply::Text(reply) => reply,
@@ -301,9 +302,21 @@ impl Room for Part<'_, '_> {
         while share.placed.load(Relaxed) < place {
             share.next.notified().await;
         }
+        if share.room().is_some() {
+            return;
+        }
         let wanted = length.filter(|_| !is_batch).map_or(client.max_outbound, |length| length as usize);
         // The room is never closed.
-        share.room.get_or_init(|| async { client.room.acquire_many(units(wanted)).await.ok() }).await;
+        let permit = client.room.acquire_many(units(wanted)).await.ok();
+        *share.room() = permit;
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.share.give_back(bytes);
+        // A batch keeps its room, in which the answers before this one are.
+        if !self.is_batch {
+            self.share.room().take();
+        }
     }
 
     fn hold(&self, more: usize) -> Result<(), Full> {
@@ -336,4 +349,38 @@ fn units(bytes: usize) -> u32 {
 
 fn result(id: &[u8], result: &str) -> Bytes {
     [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, result.as_bytes(), b"}"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::memory::Account;
+
+    const MOST: usize = 100 * UNIT;
+
+    fn part<'s, 'c>(client: &'c Client, share: &'s Share<'c>) -> Part<'s, 'c> {
+        Part { client, share, place: 0, is_batch: false }
+    }
+
+    #[test]
+    fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
+        let memory = Account::unlimited();
+        let client = Client::new(Mailbox::of(&memory, MOST), Vec::new(), Arc::default(), MOST);
+        let [first, second, third] = [(); 3].map(|()| Share::new(&memory, 1));
+        let enters = |share, units: usize| part(&client, share).enter(Some((units * UNIT) as u64)).now_or_never();
+        assert!(enters(&first, 20).is_some() && enters(&second, 20).is_some());
+        part(&client, &first).hold(1000).unwrap();
+        // The answer is lost, and the one of another node is longer.
+        part(&client, &first).leave(1000);
+        assert_eq!(first.held(), 0);
+        assert!(enters(&first, 80).is_some());
+        assert!(enters(&third, 1).is_none(), "both have all of the room");
+        // While it waits for more, others may have what it had.
+        part(&client, &first).leave(0);
+        assert!(enters(&third, 80).is_some() && enters(&first, 1).is_none());
+        [&second, &third].map(|share| part(&client, share).leave(0));
+        assert!(enters(&first, 100).is_some());
+    }
 }

@@ -115,7 +115,7 @@ impl Calls {
 
     /// Runs one call to the beginning of its answer. `alarm` is the client's timer.
     pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
-        match self.taken(request, terms, alarm, &AsItComes, |answer: &Answer| answer.kind).await {
+        match self.taken(request, &terms, alarm, &AsItComes, |answer: &Answer| answer.kind).await {
             Ok(answer) => Outcome::Answered(answer),
             Err(refusal) => Outcome::Refused(refusal),
         }
@@ -125,7 +125,7 @@ impl Calls {
     async fn taken<T: Take>(
         &self,
         request: &Request<'_>,
-        terms: Terms<'_>,
+        terms: &Terms<'_>,
         alarm: &mut Alarm,
         take: &T,
         kind: impl FnOnce(&T::Taken) -> answer::Kind,
@@ -145,7 +145,7 @@ impl Calls {
         &self,
         request: &Request<'_>,
         method: Method,
-        terms: Terms<'_>,
+        terms: &Terms<'_>,
         alarm: &mut Alarm,
         take: &T,
     ) -> Result<T::Taken, Refusal> {
@@ -215,7 +215,7 @@ struct Course<'a> {
     calls: &'a Calls,
     request: &'a Request<'a>,
     method: Method,
-    terms: Terms<'a>,
+    terms: &'a Terms<'a>,
     deadline: Instant,
     tries: Tries,
     /// Attempts of all rounds, also from before a reload, whose connection or answer was lost: it may be the call that does
@@ -239,7 +239,7 @@ struct Course<'a> {
 impl<'a> Course<'a> {
     async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Left<Calls>> {
         let mut turn = None;
-        loop {
+        let (node, answer) = loop {
             // A scout's place is kept until it is known what became of the scout.
             let (node, _scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
@@ -252,7 +252,7 @@ impl<'a> Course<'a> {
                 late.attempt(node).run(&mut turn, alarm, &late).await;
             self.may_have_arrived |= again || had_second;
             self.unsure |= again || had_second;
-            if let Some((other, sent)) = in_vain {
+            if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
                 self.had_no_word(other, sent);
                 self.tries.tried.push(other);
             }
@@ -290,12 +290,12 @@ impl<'a> Course<'a> {
                 Sent::OfTheCaller(answer) => {
                     self.calls.pool.call_answered(node, self.tries.kind);
                     self.charge(node, false);
-                    return Ok(self.settle(node, answer).await?);
+                    break (node, answer);
                 }
                 Sent::OfNobody(answer) if self.method.class != Class::Read => {
                     self.calls.pool.call_answered(node, self.tries.kind);
                     self.charge(node, false);
-                    return Ok(self.settle(node, answer).await?);
+                    break (node, answer);
                 }
                 Sent::OfNobody(answer) => {
                     self.calls.pool.call_answered(node, self.tries.kind);
@@ -320,7 +320,8 @@ impl<'a> Course<'a> {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tries.tried.push(node);
-        }
+        };
+        Ok(self.settle(node, answer).await?)
     }
 
     /// The answer of `node` cannot be taken. A call that may be sent again goes on.
@@ -412,14 +413,14 @@ impl<'a> Course<'a> {
         let Calls { pool, hold, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
-            let is_unwanted = Leaving::new(&self.terms, self.method).is_unwanted();
+            let is_unwanted = Leaving::new(self.terms, self.method).is_unwanted();
             if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             let bytes = self.request.raw.len();
             if let Some(queued) = self.tries.queue(hold, bytes).await? {
                 *turn = Some(queued);
-                if Leaving::new(&self.terms, self.method).is_unwanted() {
+                if Leaving::new(self.terms, self.method).is_unwanted() {
                     return Ok(None);
                 }
             }

@@ -114,7 +114,7 @@ impl Sent {
 #[derive(Default)]
 struct Second {
     was_begun: bool,
-    in_vain: Option<(usize, Sent)>,
+    in_vain: Option<Box<(usize, Sent)>>,
 }
 
 /// What comes of a second attempt, if there is one.
@@ -162,7 +162,7 @@ pub(super) struct Ran {
     /// it.
     pub(super) beside: Option<(usize, Trouble)>,
     /// What came of a second attempt that brought no word: its node, and how it ended.
-    pub(super) in_vain: Option<(usize, Sent)>,
+    pub(super) in_vain: Option<Box<(usize, Sent)>>,
     /// Whether a second attempt was begun.
     pub(super) had_second: bool,
 }
@@ -244,7 +244,7 @@ impl Attempt<'_> {
                     if sent.is_word() {
                         return End::Beside(node, sent);
                     }
-                    second_one.in_vain = Some((node, sent));
+                    second_one.in_vain = Some(Box::new((node, sent)));
                     continue;
                 }
                 () = sleep_until(due) => {
@@ -273,7 +273,7 @@ impl Attempt<'_> {
             if sent.is_word() {
                 return End::Beside(node, sent);
             }
-            second_one.in_vain = Some((node, sent));
+            second_one.in_vain = Some(Box::new((node, sent)));
             return end;
         }
     }

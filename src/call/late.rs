@@ -33,7 +33,7 @@ pub(super) struct Late<'a, 'c> {
     pub(super) calls: &'a Calls,
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
-    pub(super) terms: Terms<'a>,
+    pub(super) terms: &'a Terms<'a>,
     pub(super) kind: Kind,
     pub(super) deadline: Instant,
     /// The node of the attempt.
@@ -67,7 +67,7 @@ impl<'a> Late<'a, '_> {
             body: self.request.raw,
             headers: self.terms.headers,
             verify: self.terms.verify,
-            leaving: Leaving::new(&self.terms, self.method),
+            leaving: Leaving::new(self.terms, self.method),
             memory: Some(self.terms.memory),
             caller: self.terms.caller,
             id: self.request.id,

@@ -187,6 +187,6 @@ impl Calls {
         room: &impl Room,
     ) -> Result<Whole, Refusal> {
         let take = InOne { room, is_wanted: request.id.is_some() };
-        self.taken(request, terms, alarm, &take, |whole: &Whole| whole.kind).await
+        self.taken(request, &terms, alarm, &take, |whole: &Whole| whole.kind).await
     }
 }

@@ -25,7 +25,7 @@ use tokio::{
 
 pub use self::seat::{Asked, Linger, Place, Seated, Stream};
 use self::{
-    seat::{Common, Seat},
+    seat::{Common, FIRST, Seat},
     shares::Shares,
 };
 
@@ -281,7 +281,8 @@ impl List {
     /// The next of those chosen; `None` where none is left, or the next one is spared.
     fn take_chosen(&mut self, common: &Common) -> Option<Arc<Seat>> {
         let now = common.millis(Instant::now());
-        let [just_come, fresh] = [JUST_COME, FRESH].map(|spared| now.saturating_sub(spared.as_millis() as u64));
+        let since = |spared: Duration| now.saturating_sub(spared.as_millis() as u64).max(FIRST);
+        let (just_come, fresh) = (since(JUST_COME), since(FRESH));
         while let Some((idle_since, number)) = self.chosen.pop() {
             // It may have had something to do since it was chosen.
             let Some(seat) = self.seats.get(&number).filter(|seat| seat.idle_since() == Some(idle_since)) else {

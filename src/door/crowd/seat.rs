@@ -16,7 +16,7 @@ use crate::memory::Account;
 /// Of a seat whose connection has something under way.
 const BUSY: u64 = 0;
 /// Of a seat whose connection goes before all that are idle.
-const FIRST: u64 = 1;
+pub(super) const FIRST: u64 = 1;
 /// Of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
 /// Of a seat whose connection has left it.
@@ -236,7 +236,7 @@ impl Place {
         self.seat.refreshes(since);
     }
 
-    /// The client has closed its side, and cannot be told from one that is gone: until
+    /// The client has closed its side, and cannot be told from one that is gone, or is closed: until
     /// [`Place::begins`], its connection goes before all that are idle, whatever is under way.
     pub fn departs(&self) {
         self.seat.departs();

@@ -133,6 +133,41 @@ async fn who_has_closed_its_side_goes_before_all_that_are_idle() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_many_who_come_at_once_each_is_served_or_hears_why_not() {
+    const MOST: usize = 20;
+    let (_net, _origin, proxy) = small_door(MOST).await;
+    let request = post("/", call(1, "eth_call", "[]").as_bytes());
+    // The request comes with its connection, or a little later.
+    for pause in [Duration::ZERO, Duration::from_millis(20)] {
+        sleep(Duration::from_secs(1)).await;
+        let mut all = Vec::new();
+        for _ in 0..3 * MOST {
+            let mut client = proxy.client().await;
+            if pause.is_zero() {
+                client.send(&request).await;
+            }
+            all.push(client);
+        }
+        if !pause.is_zero() {
+            sleep(pause).await;
+            for client in &mut all {
+                // Some are refused already.
+                let _ = client.io.write_all(&request).await;
+            }
+        }
+        let mut served = 0;
+        for (place, client) in all.iter_mut().enumerate() {
+            match client.try_response().await.map(|response| response.status) {
+                Ok(200) => served += 1,
+                Ok(503) => {}
+                other => panic!("{place}: {other:?} after {pause:?}"),
+            }
+        }
+        assert_eq!(served, MOST, "{pause:?}");
+    }
+}
+
 /// A door that has become smaller, full of connections that have calls under way and do not take
 /// their last words: who comes has to wait.
 async fn stuck_door(many: usize, now: usize) -> (Net, Origin, Proxy, Vec<Client<DuplexStream>>) {

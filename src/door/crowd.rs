@@ -37,8 +37,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection that has just come, or was just answered, is spared while another address
 /// has clearly more than its own: its request may be on its way.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long such a connection is spared anyway: a newcomer beyond the limit is refused in words, and
-/// a connection that is closed with its request unread hears none.
+/// How long such a connection is spared anyway: a newcomer beyond the limit is refused in words,
+/// and a connection that is closed with its request unread hears none.
 const JUST_COME: Duration = Duration::from_millis(100);
 /// How long somebody who comes waits for those to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);

@@ -236,8 +236,9 @@ impl Place {
         self.seat.refreshes(since);
     }
 
-    /// The client has closed its side, and cannot be told from one that is gone, or is closed: until
-    /// [`Place::begins`], its connection goes before all that are idle, whatever is under way.
+    /// The client has closed its side, and cannot be told from one that is gone, or is closed:
+    /// until [`Place::begins`], its connection goes before all that are idle, whatever is under
+    /// way.
     pub fn departs(&self) {
         self.seat.departs();
     }

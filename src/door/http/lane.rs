@@ -125,7 +125,8 @@ impl<'a> Lane<'a> {
         // An `async fn` would have room for its `self` twice.
         async move {
             let mut closing = pin!(closing.wait_for(|closing| *closing));
-            // Who has not asked for anything yet has less time: a connection costs nothing but a place.
+            // Who has not asked for anything yet has less time: a connection costs nothing but a
+            // place.
             let mut idle = ARRIVAL;
             loop {
                 let (mut needed, mut looked) = (0, 0);
@@ -150,8 +151,8 @@ impl<'a> Lane<'a> {
                             Parsed::Body(length) => {
                                 let now = Instant::now();
                                 (needed, due) = (length, now + ARRIVAL);
-                                // A client that sends has not been idle for as long as those that say
-                                // nothing.
+                                // A client that sends has not been idle for as long as those that
+                                // say nothing.
                                 self.place.refreshes(now);
                                 pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                             }
@@ -174,8 +175,8 @@ impl<'a> Lane<'a> {
                     if let Err(full) = self.make_room(needed) {
                         return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
                     }
-                    // All arms are cancel-safe. Going down does not interrupt a request that has begun
-                    // to come.
+                    // All arms are cancel-safe. Going down does not interrupt a request that has
+                    // begun to come.
                     let why = tokio::select! {
                         biased;
                         count = self.io.read_buf(&mut self.read) => match count? {
@@ -210,8 +211,8 @@ impl<'a> Lane<'a> {
                 if !self.place.begins() {
                     return Ok(Left::Closed);
                 }
-                // A client that is lost takes its call with it: one that still waits for a node is then
-                // not sent.
+                // A client that is lost takes its call with it: one that still waits for a node is
+                // then not sent.
                 let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
                 let reply = {
                     let asker = Asker { left: &*left, memory, caller };

@@ -51,6 +51,8 @@ pub trait Room: Sync {
 pub struct Whole {
     /// Its text, with the client's id. It is empty for a notification.
     pub text: Bytes,
+    /// Bytes that were taken for the text in its room.
+    pub held: usize,
     /// Told whether the text is written.
     pub receipt: Option<Receipt>,
     /// The kind of the answer.
@@ -103,19 +105,21 @@ impl<R: Room> Take for InOne<'_, R> {
     async fn take(&self, mut answer: Answer, stall: Duration, alarm: &mut Alarm) -> Result<Whole, Lack> {
         let kind = answer.kind;
         if !self.is_wanted {
-            return Ok(Whole { text: Bytes::new(), receipt: None, kind });
+            return Ok(Whole { text: Bytes::new(), held: 0, receipt: None, kind });
         }
+        let mut held = 0;
         let text = match answer.in_memory() {
             Some((first, more)) if more.is_empty() => {
                 self.check(first.len() as u64)?;
                 if first.len() > SMALL {
-                    self.room.hold(first.len()).map_err(Lack::NoRoom)?;
+                    held = first.len();
+                    self.room.hold(held).map_err(Lack::NoRoom)?;
                 }
                 first.clone()
             }
-            _ => self.gather(&mut answer, stall, alarm).await?,
+            _ => self.gather(&mut answer, stall, alarm, &mut held).await?,
         };
-        Ok(Whole { text, receipt: answer.take_receipt(), kind })
+        Ok(Whole { text, held, receipt: answer.take_receipt(), kind })
     }
 }
 
@@ -125,18 +129,24 @@ impl<R: Room> InOne<'_, R> {
         if length > limit as u64 { Err(Lack::TooLong(Refusal::Limit { name, limit })) } else { Ok(()) }
     }
 
-    async fn gather(&self, answer: &mut Answer, stall: Duration, alarm: &mut Alarm) -> Result<Bytes, Lack> {
+    /// Takes an answer that does not come in one piece; `held` grows by the bytes taken for it.
+    async fn gather(
+        &self,
+        answer: &mut Answer,
+        stall: Duration,
+        alarm: &mut Alarm,
+        held: &mut usize,
+    ) -> Result<Bytes, Lack> {
         self.check(answer.length().unwrap_or(0))?;
         self.room.enter(answer.length()).await;
-        let mut held = 0;
-        let gathered = self.pieces(answer, stall, alarm, &mut held).await;
+        let gathered = self.pieces(answer, stall, alarm, held).await;
         if gathered.is_err() {
-            self.room.leave(held);
+            self.room.leave(*held);
         }
         gathered
     }
 
-    /// Takes the pieces of an answer as they come; `held` grows by the bytes taken for them.
+    /// Takes the pieces of an answer as they come.
     async fn pieces(
         &self,
         answer: &mut Answer,

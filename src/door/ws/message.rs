@@ -66,9 +66,17 @@ pub(super) struct Network {
 enum Reply {
     /// A notification is not answered.
     Nothing,
-    Text(Bytes),
+    /// An answer, and the bytes that were taken for the answer of a node.
+    Text(Bytes, usize),
     /// The answer with a subscription's id, and what is to begin as soon as it is in the mailbox.
     Subscribed(Bytes, Prepared),
+}
+
+impl Reply {
+    /// An answer of our own.
+    fn text(text: Vec<u8>) -> Self {
+        Self::Text(text.into(), 0)
+    }
 }
 
 impl Client {
@@ -104,7 +112,7 @@ impl Client {
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text) => self.send(text, share.take_receipts(), None).await,
+                    Reply::Text(text, _) => self.send(text, share.take_receipts(), None).await,
                     Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared)).await,
                 }
                 return Ok(());
@@ -144,15 +152,13 @@ impl Client {
             share.next.notify_waiters();
             let reply = match reply {
                 Reply::Nothing => continue,
-                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
+                Reply::Text(reply, held) if text.len() + reply.len() + 2 > self.max_outbound => {
                     let place = share.placed.load(Relaxed) - 1;
                     share.receipts().retain(|(of, _)| *of != place);
-                    if reply.len() > SMALL {
-                        share.give_back(reply.len());
-                    }
+                    share.give_back(held);
                     self.too_long().body(id).into()
                 }
-                Reply::Text(reply) => reply,
+                Reply::Text(reply, _) => reply,
                 Reply::Subscribed(reply, prepared) => {
                     begins.push(prepared);
                     reply
@@ -181,7 +187,7 @@ impl Client {
     ) -> (Reply, Option<&'e [u8]>) {
         match entry {
             Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default(), part).await, request.id),
-            Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
+            Err(wrong) => (Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)), wrong.id),
         }
     }
 
@@ -198,13 +204,13 @@ impl Client {
             Some(_) if network.calls.settings().blocks(&request.method) => {
                 Err(Refusal::Blocked(request.method.to_string()))
             }
-            Some(Scribe::Off) => Ok(self.unsubscribe(request)),
+            Some(Scribe::Off) => Ok((self.unsubscribe(request), 0)),
             Some(Scribe::On) => return self.subscribe(network, request).await,
         };
         match (outcome, request.id) {
             (_, None) => Reply::Nothing,
-            (Ok(text), Some(_)) => Reply::Text(text),
-            (Err(refusal), id) => Reply::Text(refusal.body(id).into()),
+            (Ok((text, held)), Some(_)) => Reply::Text(text, held),
+            (Err(refusal), id) => Reply::text(refusal.body(id)),
         }
     }
 
@@ -213,19 +219,19 @@ impl Client {
     async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
         // Without an id, there is nobody who would know the subscription.
         let Some(id) = request.id else { return Reply::Nothing };
-        let Some(views) = &network.views else { return Reply::Text(Refusal::NeedsWebSocket.body(Some(id)).into()) };
+        let Some(views) = &network.views else { return Reply::text(Refusal::NeedsWebSocket.body(Some(id))) };
         let Some(_place) = self.subscriptions.reserve(network.max_subscriptions) else {
             let refusal = Refusal::Limit { name: "max_subscriptions", limit: network.max_subscriptions };
-            return Reply::Text(refusal.body(Some(id)).into());
+            return Reply::text(refusal.body(Some(id)));
         };
         match views.prepare(&request.method, request.params, &self.mailbox).await {
             Ok(prepared) => {
                 if let Err(refusal) = self.subscriptions.expect(prepared.id, prepared.bytes(), self.mailbox.memory()) {
-                    return Reply::Text(refusal.body(Some(id)).into());
+                    return Reply::text(refusal.body(Some(id)));
                 }
                 Reply::Subscribed(result(id, &format!("\"{}\"", prepared.id)), prepared)
             }
-            Err(refused) => Reply::Text(refused.body(id).into()),
+            Err(refused) => Reply::text(refused.body(id)),
         }
     }
 
@@ -236,7 +242,7 @@ impl Client {
         result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
     }
 
-    /// Runs a call and takes its answer whole.
+    /// Runs a call and takes its answer whole; tells also what was taken for the answer.
     async fn call<'c>(
         &'c self,
         calls: &Calls,
@@ -244,7 +250,7 @@ impl Client {
         arrived: Instant,
         alarm: &mut Alarm,
         part: Part<'_, 'c>,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<(Bytes, usize), Refusal> {
         let terms = Terms {
             headers: &self.headers,
             arrived,
@@ -258,9 +264,9 @@ impl Client {
             polls: part.share.polls,
             caller: Some(&self.caller),
         };
-        let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
+        let Whole { text, held, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
         part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
-        Ok(text)
+        Ok((text, held))
     }
 
     fn too_long(&self) -> Refusal {

@@ -275,7 +275,8 @@ mod tests {
         let flushes = Arc::new(Mutex::new(0));
         let (mut io, mut writer): (BoxIo, _) = (Box::new(Keeps(flushes.clone())), Writer::default());
         let mut context = Context::from_waker(Waker::noop());
-        writer.text("x".into());
+        // Long enough for its buffer to be left to others.
+        writer.text(vec![b'x'; 1000].into());
         for count in [1, 2, 2] {
             assert_eq!(writer.poll_flush(&mut io, &mut context).is_ready(), count == 2);
             assert_eq!(*flushes.lock().unwrap(), count);

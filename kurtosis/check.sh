@@ -21,15 +21,21 @@ if ! cmp -s "$check/requirements.txt" "$check/venv/installed.txt"; then
 fi
 
 # Unpacked and not installed: Debian's package would start a Prometheus of its own.
-programs=$PWD/$check/prometheus/usr/bin
-if [[ ! -x $programs/promtool ]] && command -v prometheus promtool >/dev/null; then
-    programs=$(dirname "$(command -v promtool)")
-elif [[ ! -x $programs/promtool ]]; then
-    command -v apt-get >/dev/null || fail "prometheus and promtool must be installed, and this is not a Debian to get them from"
+unpack_prometheus() {
     rm -rf "$check/prometheus"
     mkdir "$check/prometheus"
-    (cd "$check/prometheus" && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb) ||
-        fail "prometheus could not be downloaded; are Debian's lists there (apt-get update)?"
+    (cd "$check/prometheus" && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb)
+}
+
+programs=$PWD/$check/prometheus/usr/bin
+if [[ ! -x $programs/promtool ]]; then
+    if command -v prometheus >/dev/null && promtool=$(command -v promtool); then
+        programs=$(dirname "$promtool")
+    else
+        command -v apt-get >/dev/null || fail "prometheus and promtool must be installed, and this is not a Debian to get them from"
+        # Debian's lists may be missing, or too old.
+        unpack_prometheus || { apt-get update -q && unpack_prometheus; } || fail "prometheus could not be downloaded"
+    fi
 fi
 export PROMTOOL=$programs/promtool PROMETHEUS=$programs/prometheus
 "$PROMTOOL" --version | head -n 1

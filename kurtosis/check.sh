@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks all of this folder that can be checked without a container engine (README.md says what that is). Needs Python 3.11 and a Debian,
-# or Prometheus and promtool on the path; the rest it installs below kurtosis/check. STEADFAST_BIN names the binary; without it a debug
-# build is made. Arguments go to unittest: kurtosis/check.sh test_plan
+# Checks all of this folder that can be checked without a container engine (README.md says what that
+# is). Needs Python 3.11 and a Debian, or Prometheus and promtool on the path; the rest it installs
+# below kurtosis/check. STEADFAST_BIN names the binary; without it a debug build is made. Arguments
+# go to unittest: kurtosis/check.sh test_plan
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -5,7 +5,8 @@
 #   kurtosis/run.sh ports   prints them again
 #   kurtosis/run.sh down    removes the enclave with all that is in it
 #
-# ENCLAVE (steadfast) names the enclave. IMAGE names an image that is there already; then none is built.
+# ENCLAVE (steadfast) names the enclave. IMAGE names an image that is there already; then none is
+# built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,7 +26,8 @@ need() {
 up() {
     local image=${IMAGE:-}
     if [[ -z $image ]]; then
-        # Not built by Kurtosis: it builds only from folders inside its package, and the Dockerfile needs the whole tree.
+        # Not built by Kurtosis: it builds only from folders inside its package, and the Dockerfile
+        # needs the whole tree.
         image=steadfast:kurtosis
         docker build --tag "$image" .
     fi

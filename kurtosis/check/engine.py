@@ -34,8 +34,18 @@ def network_params():
     return yaml.safe_load((PACKAGE / "network_params.yaml").read_text())
 
 
+def names(number, participant):
+    """A pair's URLs, as the package makes them of its services' names since release 6.0.0."""
+    el, cl = participant["el_type"], participant["cl_type"]
+    return (
+        f"http://el-{number}-{el}-{cl}:8545",
+        f"ws://el-{number}-{el}-{cl}:8546",
+        f"http://cl-{number}-{cl}-{el}:4000",
+    )
+
+
 def interpret(args, addresses=None):
-    """Runs main.star with `args`. `addresses` has the URLs of each pair: (http, ws, beacon); without it they are made up."""
+    """Runs main.star with `args`. `addresses` has other URLs for each pair: (http, ws, beacon)."""
     plan = Plan()
     errors = []
 
@@ -59,7 +69,9 @@ def interpret(args, addresses=None):
         return artifact(name, {path.name: path.read_text()})
 
     def render(config, name):
-        return artifact(name, {path: fill(path, one["template"], one["data"]) for path, one in config.items()})
+        return artifact(
+            name, {path: fill(path, one["template"], one["data"]) for path, one in config.items()}
+        )
 
     def service(name, config):
         if not SERVICE_NAME.fullmatch(name) or name in plan.services:
@@ -80,9 +92,7 @@ def interpret(args, addresses=None):
             raise Refused("; ".join(found))
         plan.network = given
         chosen = [one for one in given["participants"] for _ in range(one.get("count", 1))]
-        where = addresses or [
-            (f"http://172.16.0.{n}:8545", f"ws://172.16.0.{n}:8546", f"http://172.16.1.{n}:4000") for n in range(1, len(chosen) + 1)
-        ]
+        where = addresses or [names(number, one) for number, one in enumerate(chosen, 1)]
         return {
             "network_id": given.get("network_params", {}).get("network_id", "3151908"),
             "pairs": [
@@ -120,7 +130,9 @@ def interpret(args, addresses=None):
     }.items():
         module.add_callable(name, kept(function))
     module["_args"] = args
-    library = starlark.Globals.extended_by([starlark.LibraryExtension.StructType, starlark.LibraryExtension.Json])
+    library = starlark.Globals.extended_by(
+        [starlark.LibraryExtension.StructType, starlark.LibraryExtension.Json]
+    )
     dialect = starlark.Dialect.standard()
     dialect.enable_keyword_only_arguments = True
     try:

@@ -103,7 +103,11 @@ def broken_rules(args):
                 yield f"participants[{index}]: nimbus does not run with slots of {seconds} s"
         if one.get("use_remote_signer") and one.get("use_separate_vc") is False:
             yield f"participants[{index}]: use_remote_signer needs use_separate_vc"
-    if participants and participants[0].get("el_type") == "dummy" and "bootnodoor" not in args.get("additional_services", []):
+    if (
+        participants
+        and participants[0].get("el_type") == "dummy"
+        and "bootnodoor" not in args.get("additional_services", [])
+    ):
         yield "participants[0]: the first participant is the boot node, and a dummy cannot be"
 
     # Fulu is on from genesis unless it is put off, and some node must then have all data columns.
@@ -112,5 +116,7 @@ def broken_rules(args):
         if network.get("perfect_peerdas_enabled"):
             if len(participants) < 16:
                 yield "network_params.perfect_peerdas_enabled: needs 16 participants"
-        elif not any(one.get("supernode") or (one.get("validator_count") or validators) >= 128 for one in participants):
+        elif not any(
+            one.get("supernode") or (one.get("validator_count") or validators) >= 128 for one in participants
+        ):
             yield "participants: Fulu needs a supernode, or a node with 128 validators"

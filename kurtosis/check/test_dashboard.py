@@ -27,8 +27,16 @@ class Dashboard(unittest.TestCase):
         for query, legend, expected in [
             ("up", "", "names no metric"),
             ("steadfast_pool_served", "", "steadfast_pool_served is not in docs/STATUS.md"),
-            ('steadfast_pool_serves{network="$network", node="x"}', "", "steadfast_pool_serves has no label node"),
-            ('sum by (node) (steadfast_held_calls{network="$network"})', "", "steadfast_held_calls has no label node"),
+            (
+                'steadfast_pool_serves{network="$network", node="x"}',
+                "",
+                "steadfast_pool_serves has no label node",
+            ),
+            (
+                'sum by (node) (steadfast_held_calls{network="$network"})',
+                "",
+                "steadfast_held_calls has no label node",
+            ),
             ("steadfast_pool_serves", "", "is not asked for the chosen network"),
             ('steadfast_pool_serves{network="$network"}', "{{node}}", "the legend names node"),
             ('sum by (layer) (steadfast_node_lag{network="$network"})', "{{node}}", "the legend names node"),
@@ -39,7 +47,10 @@ class Dashboard(unittest.TestCase):
 
     def test_the_queries_are_promql(self):
         rules = [
-            {"record": f"query:{n}", "expr": query.replace("$__rate_interval", "1m").replace("$network", "default")}
+            {
+                "record": f"query:{n}",
+                "expr": query.replace("$__rate_interval", "1m").replace("$network", "default"),
+            }
             for n, (_, query, _) in enumerate(dashboard.queries(dashboard.load()))
         ]
         with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
@@ -66,7 +77,9 @@ class Dashboard(unittest.TestCase):
         (source,) = yaml.safe_load(plan.artifacts["grafana-datasources"]["prometheus.yml"])["datasources"]
         for panel in dashboard.load()["panels"]:
             for asked in [panel, *panel["targets"]]:
-                self.assertEqual((asked["datasource"]["uid"], asked["datasource"]["type"]), (source["uid"], source["type"]))
+                self.assertEqual(
+                    (asked["datasource"]["uid"], asked["datasource"]["type"]), (source["uid"], source["type"])
+                )
 
     def test_prometheus_takes_its_settings(self):
         with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:

@@ -31,7 +31,9 @@ def free_port():
 
 
 def ask(url, body=None):
-    request = urllib.request.Request(url, data=None if body is None else body.encode(), headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, data=None if body is None else body.encode(), headers={"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.read().decode()
 
@@ -70,7 +72,10 @@ class Live(unittest.TestCase):
             return found if len(found) == 8 else None
 
         cls.nodes = wait_for(nodes)
-        addresses = [(cls.nodes[f"el-{n}"], cls.nodes[f"el-{n}"].replace("http", "ws"), cls.nodes[f"cl-{n}"]) for n in range(1, 5)]
+        addresses = [
+            (cls.nodes[f"el-{n}"], cls.nodes[f"el-{n}"].replace("http", "ws"), cls.nodes[f"cl-{n}"])
+            for n in range(1, 5)
+        ]
         args = network_params()
         args["network_params"]["network_id"] = "1337"
         cls.plan = interpret(args, addresses)
@@ -82,8 +87,18 @@ class Live(unittest.TestCase):
         cls.rpc, cls.admin = f"http://127.0.0.1:{rpc}", f"http://127.0.0.1:{admin}"
         command = cls.plan.services["steadfast"]["cmd"]
         command[command.index("/etc/steadfast/steadfast.toml")] = str(cls.settings)
-        cls.start("steadfast", STEADFAST, *command, "--listen", f"127.0.0.1:{rpc}", "--admin-listen", f"127.0.0.1:{admin}")
-        wait_for(lambda: ask(cls.admin + cls.plan.services["steadfast"]["ready_conditions"]["recipe"]["endpoint"]))
+        cls.start(
+            "steadfast",
+            STEADFAST,
+            *command,
+            "--listen",
+            f"127.0.0.1:{rpc}",
+            "--admin-listen",
+            f"127.0.0.1:{admin}",
+        )
+        wait_for(
+            lambda: ask(cls.admin + cls.plan.services["steadfast"]["ready_conditions"]["recipe"]["endpoint"])
+        )
 
         prometheus = free_port()
         cls.prometheus = f"http://127.0.0.1:{prometheus}"
@@ -91,7 +106,11 @@ class Live(unittest.TestCase):
         (cls.folder / "prometheus.yml").write_text(settings.replace("steadfast:9545", f"127.0.0.1:{admin}"))
         cls.start(
             "prometheus",
-            *[os.environ["PROMETHEUS"], f"--config.file={cls.folder}/prometheus.yml", f"--storage.tsdb.path={cls.folder}/data"],
+            *[
+                os.environ["PROMETHEUS"],
+                f"--config.file={cls.folder}/prometheus.yml",
+                f"--storage.tsdb.path={cls.folder}/data",
+            ],
             f"--web.listen-address=127.0.0.1:{prometheus}",
         )
         ready = cls.plan.services["prometheus"]["ready_conditions"]["recipe"]["endpoint"]
@@ -116,13 +135,18 @@ class Live(unittest.TestCase):
         wait_for(self.check)
 
     def check(self):
-        answer = subprocess.run([STEADFAST, "check", "--config", self.settings], capture_output=True, text=True, timeout=PATIENCE)
+        answer = subprocess.run(
+            [STEADFAST, "check", "--config", self.settings], capture_output=True, text=True, timeout=PATIENCE
+        )
         self.assertEqual(answer.returncode, 0, answer.stdout + answer.stderr)
         return True
 
     def test_it_serves_with_its_tiers_and_pairs(self):
         (network,) = json.loads(ask(self.admin + "/status"))["networks"]
-        for side, names in (("el", ["geth-1", "reth-2", "geth-3", "reth-4"]), ("cl", ["lighthouse-1", "lodestar-2", "lighthouse-3", "lodestar-4"])):
+        for side, names in (
+            ("el", ["geth-1", "reth-2", "geth-3", "reth-4"]),
+            ("cl", ["lighthouse-1", "lodestar-2", "lighthouse-3", "lodestar-4"]),
+        ):
             nodes = network[side]["nodes"]
             self.assertEqual([node["name"] for node in nodes], names)
             self.assertEqual([node["tier"] for node in nodes], ["primary", "primary", "backup", "backup"])
@@ -140,7 +164,9 @@ class Live(unittest.TestCase):
             empty = set()
             for title, query, _ in queries:
                 asked = query.replace("$__rate_interval", "30s").replace("$network", "default")
-                answer = json.loads(ask(f"{self.prometheus}/api/v1/query?{urllib.parse.urlencode({'query': asked})}"))
+                answer = json.loads(
+                    ask(f"{self.prometheus}/api/v1/query?{urllib.parse.urlencode({'query': asked})}")
+                )
                 self.assertEqual(answer["status"], "success", query)
                 names = {metric for metric, _ in dashboard.SELECTOR.findall(query)}
                 if not answer["data"]["result"] and not names <= LATE - begun:

@@ -40,29 +40,62 @@ class Parameters(unittest.TestCase):
     def test_wrong_ones_are_refused(self):
         for change, expected in [
             (put("participant", []), "participant: is not a known key"),
-            (put("participants.0.el_client_type", "geth"), "participants[0].el_client_type: is not a known key"),
+            (
+                put("participants.0.el_client_type", "geth"),
+                "participants[0].el_client_type: is not a known key",
+            ),
             (put("participants.1.el_type", "gethh"), "participants[1].el_type: 'gethh' is not one of"),
             (put("participants.1.cl_type", "geth"), "participants[1].cl_type: 'geth' is not one of"),
-            (put("participants.2.supernode", "true"), "participants[2].supernode: 'true' is not of type bool"),
+            (
+                put("participants.2.supernode", "true"),
+                "participants[2].supernode: 'true' is not of type bool",
+            ),
             (put("participants.2.count", "1"), "participants[2].count: '1' is not of type int"),
             (put("participants.2.count", True), "participants[2].count: True is not of type int"),
-            (put("participants.3.el_extra_params", "--v"), "participants[3].el_extra_params: must be a list of strings"),
-            (put("participants.3.el_extra_params", [1]), "participants[3].el_extra_params: must be a list of strings"),
+            (
+                put("participants.3.el_extra_params", "--v"),
+                "participants[3].el_extra_params: must be a list of strings",
+            ),
+            (
+                put("participants.3.el_extra_params", [1]),
+                "participants[3].el_extra_params: must be a list of strings",
+            ),
             (put("participants.3", "geth"), "participants[3]: must be a map"),
             (put("participants", {}), "participants: must be a list"),
             (put("participants", []), "participants: must be a list with at least one entry"),
             (put("network_params", []), "network_params: must be a map"),
-            (put("network_params.network_id", 3151908), "network_params.network_id: 3151908 is not of type string"),
+            (
+                put("network_params.network_id", 3151908),
+                "network_params.network_id: 3151908 is not of type string",
+            ),
             (put("network_params.network_id", " "), "network_params.network_id: is empty"),
             (put("network_params.preset", "small"), "network_params.preset: 'small' is not one of"),
-            (put("network_params.slots_per_second", 4), "network_params.slots_per_second: is not a known key"),
-            (put("network_params.seconds_per_slot", 0), "network_params.seconds_per_slot: must be more than 0"),
-            (put("network_params.slot_duration_ms", 5000), "seconds_per_slot and slot_duration_ms contradict"),
+            (
+                put("network_params.slots_per_second", 4),
+                "network_params.slots_per_second: is not a known key",
+            ),
+            (
+                put("network_params.seconds_per_slot", 0),
+                "network_params.seconds_per_slot: must be more than 0",
+            ),
+            (
+                put("network_params.slot_duration_ms", 5000),
+                "seconds_per_slot and slot_duration_ms contradict",
+            ),
             (put("network_params.network", "hoodi"), "network_params.network: another network"),
             (put("network_params.perfect_peerdas_enabled", True), "needs 16 participants"),
-            (put("participants.0.el_type", "dummy"), "participants[0]: the first participant is the boot node"),
-            (put("participants.0.cl_type", "nimbus"), "participants[0]: nimbus does not run with slots of 4 s"),
-            (put("additional_services", ["prometheus_grafanna"]), "additional_services: 'prometheus_grafanna' is not one"),
+            (
+                put("participants.0.el_type", "dummy"),
+                "participants[0]: the first participant is the boot node",
+            ),
+            (
+                put("participants.0.cl_type", "nimbus"),
+                "participants[0]: nimbus does not run with slots of 4 s",
+            ),
+            (
+                put("additional_services", ["prometheus_grafanna"]),
+                "additional_services: 'prometheus_grafanna' is not one",
+            ),
             (put("additional_services", "dora"), "additional_services: must be a list"),
             (put("global_log_level", "loud"), "global_log_level: 'loud' is not one of"),
             (put("mev_type", "full"), "mev_type: 'full' is not one of"),
@@ -79,7 +112,10 @@ class Parameters(unittest.TestCase):
             for one in args["participants"]:
                 del one["supernode"]
 
-        self.assertEqual(problems(changed(no_supernodes)), ["participants: Fulu needs a supernode, or a node with 128 validators"])
+        self.assertEqual(
+            problems(changed(no_supernodes)),
+            ["participants: Fulu needs a supernode, or a node with 128 validators"],
+        )
 
         def many_validators(args):
             no_supernodes(args)
@@ -91,6 +127,16 @@ class Parameters(unittest.TestCase):
         for section in ("root", "participants", "network_params"):
             for key, kind in TABLE[section].items():
                 with self.subTest(f"{section}.{key}"):
-                    value = kind[0] if isinstance(kind, list) else {"s": "", "i": 1, "b": True, "m": {}, "l": []}[kind[0]]
-                    args = {key: value} if section == "root" else {section: [{key: value}] if section == "participants" else {key: value}}
-                    self.assertEqual([line for line in problems(args) if "type" in line or "known" in line], [])
+                    value = (
+                        kind[0]
+                        if isinstance(kind, list)
+                        else {"s": "", "i": 1, "b": True, "m": {}, "l": []}[kind[0]]
+                    )
+                    args = (
+                        {key: value}
+                        if section == "root"
+                        else {section: [{key: value}] if section == "participants" else {key: value}}
+                    )
+                    self.assertEqual(
+                        [line for line in problems(args) if "type" in line or "known" in line], []
+                    )

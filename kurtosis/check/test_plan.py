@@ -49,7 +49,11 @@ class PlanOfServices(unittest.TestCase):
 
     def test_the_first_two_pairs_are_primaries(self):
         settings = tomllib.loads(self.mounted("steadfast", "/etc/steadfast/steadfast.toml"))
-        names = {(side, tier): [node["name"] for node in settings[side][tier]] for side in ("el", "cl") for tier in ("primary", "backup")}
+        names = {
+            (side, tier): [node["name"] for node in settings[side][tier]]
+            for side in ("el", "cl")
+            for tier in ("primary", "backup")
+        }
         self.assertEqual(
             names,
             {
@@ -61,15 +65,25 @@ class PlanOfServices(unittest.TestCase):
         )
         self.assertEqual(
             settings["el"]["backup"][0],
-            {"name": "geth-3", "http": "http://172.16.0.3:8545", "ws": "ws://172.16.0.3:8546", "pair": "3"},
+            {
+                "name": "geth-3",
+                "http": "http://el-3-geth-lighthouse:8545",
+                "ws": "ws://el-3-geth-lighthouse:8546",
+                "pair": "3",
+            },
         )
-        self.assertEqual(settings["cl"]["backup"][0], {"name": "lighthouse-3", "http": "http://172.16.1.3:4000", "pair": "3"})
+        self.assertEqual(
+            settings["cl"]["backup"][0],
+            {"name": "lighthouse-3", "http": "http://cl-3-lighthouse-geth:4000", "pair": "3"},
+        )
         self.assertEqual(settings["chain_id"], 3151908)
         self.assertEqual((settings["listen"], settings["admin"]["listen"]), ("0.0.0.0:8545", "0.0.0.0:9545"))
 
     def test_a_client_without_a_websocket_has_none_in_the_settings(self):
         addresses = [(f"http://10.0.0.{n}:8545", "", f"http://10.0.1.{n}:4000") for n in range(4)]
-        settings = tomllib.loads(interpret(network_params(), addresses).artifacts["steadfast-settings"]["steadfast.toml"])
+        settings = tomllib.loads(
+            interpret(network_params(), addresses).artifacts["steadfast-settings"]["steadfast.toml"]
+        )
         self.assertNotIn("ws", settings["el"]["primary"][0])
 
     def test_the_number_of_primaries_is_a_choice(self):
@@ -91,16 +105,22 @@ class PlanOfServices(unittest.TestCase):
         self.assertIn("--config.file=/etc/steadfast/prometheus.yml", service["cmd"])
         settings = yaml.safe_load(self.mounted("prometheus", "/etc/steadfast/prometheus.yml"))
         (job,) = settings["scrape_configs"]
-        self.assertEqual((job["metrics_path"], job["static_configs"]), ("/metrics", [{"targets": ["steadfast:9545"]}]))
+        self.assertEqual(
+            (job["metrics_path"], job["static_configs"]), ("/metrics", [{"targets": ["steadfast:9545"]}])
+        )
 
     def test_grafana_finds_prometheus_and_the_dashboard(self):
         service = self.plan.services["grafana"]
         self.assertRegex(service["image"], r":\d+\.\d+\.\d+$")
         self.assertEqual(ports(service), {"http": 3000})
-        sources = yaml.safe_load(self.mounted("grafana", "/etc/grafana/provisioning/datasources/prometheus.yml"))
+        sources = yaml.safe_load(
+            self.mounted("grafana", "/etc/grafana/provisioning/datasources/prometheus.yml")
+        )
         (source,) = sources["datasources"]
         self.assertEqual((source["url"], source["uid"]), ("http://prometheus:9090", "prometheus"))
-        providers = yaml.safe_load(self.mounted("grafana", "/etc/grafana/provisioning/dashboards/dashboards.yml"))
+        providers = yaml.safe_load(
+            self.mounted("grafana", "/etc/grafana/provisioning/dashboards/dashboards.yml")
+        )
         (provider,) = providers["providers"]
         self.assertIn(provider["options"]["path"], service["files"])
         self.mounted("grafana", provider["options"]["path"] + "/steadfast.json")
@@ -127,7 +147,9 @@ class Fake(unittest.TestCase):
         main = PACKAGE / "main.star"
         text = main.read_text()
         self.assertIn(old, text)
-        with unittest.mock.patch.object(Path, "read_text", lambda path: text.replace(old, new) if path == main else READ(path)):
+        with unittest.mock.patch.object(
+            Path, "read_text", lambda path: text.replace(old, new) if path == main else READ(path)
+        ):
             with self.assertRaisesRegex(Refused, expected):
                 interpret(network_params())
 
@@ -143,7 +165,9 @@ class Fake(unittest.TestCase):
         self.refuses("./grafana/steadfast.json", "../README.md", "is not a place in this package")
 
     def test_it_refuses_a_readiness_without_its_port(self):
-        self.refuses('answers("admin"', 'answers("metrics"', "readiness is asked at a port that it does not have")
+        self.refuses(
+            'answers("admin"', 'answers("metrics"', "readiness is asked at a port that it does not have"
+        )
 
     def test_it_refuses_templates_that_do_not_fit(self):
         self.refuses('"chain_id": chain_id,', "", "nothing is given for {{ .chain_id }}")

@@ -39,7 +39,9 @@ class Run(unittest.TestCase):
 
     def run_it(self, *arguments, **variables):
         environment = {"PATH": str(self.bin), "CALLS": str(self.calls), "TMPDIR": str(self.bin)} | variables
-        return subprocess.run(["bash", PACKAGE / "run.sh", *arguments], env=environment, cwd="/", capture_output=True, text=True)
+        return subprocess.run(
+            ["bash", PACKAGE / "run.sh", *arguments], env=environment, cwd="/", capture_output=True, text=True
+        )
 
     def called(self):
         return self.calls.read_text().splitlines() if self.calls.exists() else []
@@ -66,7 +68,10 @@ class Run(unittest.TestCase):
         self.assertRegex(calls[2], r"^kurtosis run --enclave steadfast kurtosis --args-file /\S+$")
         self.assertEqual(
             calls[3:],
-            [f"kurtosis port print steadfast {port}" for port in ("steadfast rpc", "steadfast admin", "prometheus http", "grafana http")],
+            [
+                f"kurtosis port print steadfast {port}"
+                for port in ("steadfast rpc", "steadfast admin", "prometheus http", "grafana http")
+            ],
         )
         for name in ("clients", "admin", "prometheus", "grafana"):
             self.assertRegex(answer.stdout, rf"(?m)^{name} +http://127.0.0.1:1234")
@@ -90,7 +95,10 @@ class Run(unittest.TestCase):
         self.run_it(IMAGE="registry/steadfast:1", ENCLAVE="mine")
         self.assertFalse([call for call in self.called() if call.startswith("docker build")])
         self.assertIn("kurtosis run --enclave mine ", "\n".join(self.called()))
-        self.assertEqual(yaml.safe_load(Path(f"{self.calls}.args").read_text())["steadfast_params"], {"image": "registry/steadfast:1"})
+        self.assertEqual(
+            yaml.safe_load(Path(f"{self.calls}.args").read_text())["steadfast_params"],
+            {"image": "registry/steadfast:1"},
+        )
 
     def test_down_removes_the_enclave(self):
         self.stand_in("kurtosis")

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Checks the Dockerfile without a container engine: by rules (dockerfile.py), and by its last stage's steps, by hand, in a Debian 12 that
-# debootstrap makes. There the binary runs as the image's user without rights, over a file system that is only read, and its health check
-# answers. Needs root, apt-get, and some minutes and 250 MB the first time; the Debian is kept in tests/image/root.
+# Checks the Dockerfile without a container engine: by rules (dockerfile.py), and by its last
+# stage's steps, by hand, in a Debian 12 that debootstrap makes. There the binary runs as the
+# image's user without rights, over a file system that is only read, and its health check answers.
+# Needs root, apt-get, and some minutes and 250 MB the first time; the Debian is kept in
+# tests/image/root.
 #
 #   tests/image/check.sh [BINARY]     without it, target/release/steadfast
 set -euo pipefail

@@ -12,7 +12,16 @@ ROOT = Path(__file__).resolve().parents[2]
 # The Debian release that each runtime image is made of.
 RELEASES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
 # What must not get into a build, nor slow it down.
-KEPT_OUT = [".git/config", "target/debug/steadfast", "bench/target/x", "tests/real/node_modules/x", "tests/real/venv/x", "kurtosis/check/venv/x", ".env", "node.key"]
+KEPT_OUT = [
+    ".git/config",
+    "target/debug/steadfast",
+    "bench/target/x",
+    "tests/real/node_modules/x",
+    "tests/real/venv/x",
+    "kurtosis/check/venv/x",
+    ".env",
+    "node.key",
+]
 
 
 @dataclass
@@ -62,13 +71,18 @@ def fits(parts, steps):
 def documented_ports():
     """Those of `listen` and `admin.listen`, by docs/CONFIG.md."""
     text = (ROOT / "docs" / "CONFIG.md").read_text()
-    return [re.search(rf'^\| `{key}` \| `"[^"]*:(\d+)"`', text, re.MULTILINE)[1] for key in ("listen", r"admin\.listen")]
+    return [
+        re.search(rf'^\| `{key}` \| `"[^"]*:(\d+)"`', text, re.MULTILINE)[1]
+        for key in ("listen", r"admin\.listen")
+    ]
 
 
 def problems(dockerfile, dockerignore):
     found = []
     instructions = parse(dockerfile)
-    patterns = [line.strip() for line in dockerignore.splitlines() if line.strip() and not line.startswith("#")]
+    patterns = [
+        line.strip() for line in dockerignore.splitlines() if line.strip() and not line.startswith("#")
+    ]
     stages, last = [], []
     for one in instructions:
         if one.word == "FROM":
@@ -103,7 +117,11 @@ def problems(dockerfile, dockerignore):
             found.append(f"WORKDIR {one.rest}: must be absolute")
         if one.word == "RUN" and re.search(r"\bsudo\b", one.rest):
             found.append("RUN: without sudo")
-        if one.word == "RUN" and "cargo build" in one.rest and not re.search(r"--release\b.*--locked\b|--locked\b.*--release\b", one.rest):
+        if (
+            one.word == "RUN"
+            and "cargo build" in one.rest
+            and not re.search(r"--release\b.*--locked\b|--locked\b.*--release\b", one.rest)
+        ):
             found.append("RUN cargo build: must be --release --locked")
         if one.word in ("ENV", "ARG") and re.search(r"token|secret|password|key", one.rest, re.IGNORECASE):
             found.append(f"{one.word}: a secret would be in the image")
@@ -125,7 +143,11 @@ def problems(dockerfile, dockerignore):
     for word in ("ENTRYPOINT", "CMD", "HEALTHCHECK", "USER", "EXPOSE"):
         if len(those(word)) != 1:
             found.append(f"{word}: must be there once in the last stage")
-    if any(line.startswith(word + ":") for line in found for word in ("ENTRYPOINT", "CMD", "HEALTHCHECK", "USER", "EXPOSE")):
+    if any(
+        line.startswith(word + ":")
+        for line in found
+        for word in ("ENTRYPOINT", "CMD", "HEALTHCHECK", "USER", "EXPOSE")
+    ):
         return found
     user = those("USER")[0].rest.partition(":")[0]
     if user in ("root", "0"):
@@ -143,5 +165,9 @@ def problems(dockerfile, dockerignore):
     # ---- What is sent to the build
 
     found += [f".dockerignore: {path} must be kept out" for path in KEPT_OUT if not ignored(path, patterns)]
-    found += [f".dockerignore: {path} is needed" for path in ("Cargo.toml", "Cargo.lock", "src/main.rs") if ignored(path, patterns)]
+    found += [
+        f".dockerignore: {path} is needed"
+        for path in ("Cargo.toml", "Cargo.lock", "src/main.rs")
+        if ignored(path, patterns)
+    ]
     return found

@@ -90,7 +90,16 @@ def main(root, binary):
 
     log = work / "dev.log"
     with log.open("w") as out:
-        inside(*entrypoint, "dev", "--listen", "127.0.0.1:28545", "--admin-listen", "127.0.0.1:29545", stdout=out, stderr=out)
+        inside(
+            *entrypoint,
+            "dev",
+            "--listen",
+            "127.0.0.1:28545",
+            "--admin-listen",
+            "127.0.0.1:29545",
+            stdout=out,
+            stderr=out,
+        )
     node = wait_for("a node", lambda: re.search(r"^  el-1 +(http://\S+)$", log.read_text(), re.MULTILINE))[1]
 
     # ---- ENTRYPOINT and CMD, as they stand
@@ -105,7 +114,9 @@ def main(root, binary):
     expect(f"its health check answers: {' '.join(health)}", health, 0)
 
     status = Path(f"/proc/{proxy.pid}/status").read_text()
-    if not re.search(rf"^Uid:(\s+{USER}){{4}}$", status, re.MULTILINE) or not re.search(rf"^Gid:(\s+{USER}){{4}}$", status, re.MULTILINE):
+    if not re.search(rf"^Uid:(\s+{USER}){{4}}$", status, re.MULTILINE) or not re.search(
+        rf"^Gid:(\s+{USER}){{4}}$", status, re.MULTILINE
+    ):
         sys.exit(f"FAIL  it does not run as {USER}: {status}")
     if not re.search(r"^CapEff:\s+0+$", status, re.MULTILINE):
         sys.exit(f"FAIL  it has rights: {status}")
@@ -113,7 +124,9 @@ def main(root, binary):
 
     wait_for("readiness", lambda: ends(entrypoint[0], "status", "--ready")[0] == 0)
     call = b'{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}'
-    request = urllib.request.Request("http://127.0.0.1:8545", data=call, headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        "http://127.0.0.1:8545", data=call, headers={"Content-Type": "application/json"}
+    )
     answer = json.loads(urllib.request.urlopen(request, timeout=PATIENCE).read())
     if answer.get("result") != hex(1337):
         sys.exit(f"FAIL  a call: {answer}")

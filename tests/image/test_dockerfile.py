@@ -28,8 +28,16 @@ class Dockerfile(unittest.TestCase):
             ("USER nonroot", "USER 0:0", "USER 0: must not be root"),
             ("USER nonroot\n", "", "USER: must be there once"),
             ("HEALTHCHECK", "#", "HEALTHCHECK: must be there once"),
-            ('CMD ["/steadfast", "status", "--live"]', "CMD /steadfast status --live", "HEALTHCHECK: must be a JSON list"),
-            ('CMD ["/steadfast", "status"', 'CMD ["/curl", "status"', "HEALTHCHECK: must call the image's program"),
+            (
+                'CMD ["/steadfast", "status", "--live"]',
+                "CMD /steadfast status --live",
+                "HEALTHCHECK: must be a JSON list",
+            ),
+            (
+                'CMD ["/steadfast", "status"',
+                'CMD ["/curl", "status"',
+                "HEALTHCHECK: must call the image's program",
+            ),
             ('ENTRYPOINT ["/steadfast"]', "ENTRYPOINT /steadfast", "ENTRYPOINT: must be a JSON list"),
             ("EXPOSE 8545 9545", "EXPOSE 8545", "EXPOSE 8545: docs/CONFIG.md says 8545 9545"),
         ]:

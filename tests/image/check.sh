@@ -2,15 +2,16 @@
 # Checks the Dockerfile without a container engine: by rules (dockerfile.py), and by its last
 # stage's steps, by hand, in a Debian 12 that debootstrap makes. There the binary runs as the
 # image's user without rights, over a file system that is only read, and its health check answers.
-# Needs root, apt-get, and some minutes and 250 MB the first time; the Debian is kept in
-# tests/image/root.
+# Needs root and apt-get, and the first time a minute or two and 250 MB: the Debian is kept in
+# target/image.
 #
 #   tests/image/check.sh [BINARY]     without it, target/release/steadfast
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 image=$PWD/tests/image
-root=$image/root
+# Below target, which git, Docker and the other tests leave alone.
+root=$PWD/target/image/bookworm
 binary=$(realpath "${1:-target/release/steadfast}")
 
 fail() {
@@ -50,11 +51,13 @@ if [[ ! -e $root/complete ]]; then
         DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
     fi
     # The mirror that this machine uses itself, where it is a bookworm too.
+    # shellcheck disable=SC2016 # apt-get's variable
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | grep -m 1 '/debian/$' || echo http://deb.debian.org/debian/)
     rm -rf "$root"
-    # The image has the system's certificates as well.
-    debootstrap --variant=minbase --include=ca-certificates bookworm "$root" "$mirror" >"$image/debootstrap.log" 2>&1 ||
-        fail "debootstrap failed: $(tail -n 3 "$image/debootstrap.log")"
+    mkdir -p "$root"
+    # The image has the system's certificates as well. Mounts end with it, even if it is killed.
+    unshare --mount debootstrap --variant=minbase --include=ca-certificates bookworm "$root" "$mirror" >"$root.log" 2>&1 ||
+        fail "debootstrap failed: $(tail -n 3 "$root.log")"
     rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists"
     # What the last stage copies, and the file that its command reads: mounted over these.
     mkdir -p "$root/licenses" "$root/etc/steadfast"

@@ -38,18 +38,18 @@ def ask(url, body=None):
         return answer.read().decode()
 
 
-def wait_for(condition):
-    """What `condition` returns once it neither returns None nor fails."""
+def wait_for(condition, log=None):
+    """What `condition` returns once it neither returns None nor fails. `log` tells why it does not."""
     end = time.monotonic() + PATIENCE
     while True:
+        why = "it returned None"
         try:
             if (found := condition()) is not None:
                 return found
-        except (OSError, AssertionError):
-            if time.monotonic() > end:
-                raise
+        except (OSError, AssertionError) as error:
+            why = str(error)
         if time.monotonic() > end:
-            raise AssertionError(f"nothing came in {PATIENCE} s")
+            raise AssertionError(f"after {PATIENCE} s: {why}\n{log.read_text()[-4000:] if log else ''}")
         time.sleep(0.1)
 
 
@@ -71,7 +71,7 @@ class Live(unittest.TestCase):
             found = dict(re.findall(r"^  ((?:el|cl)-\d) +(http://\S+)$", dev.read_text(), re.MULTILINE))
             return found if len(found) == 8 else None
 
-        cls.nodes = wait_for(nodes)
+        cls.nodes = wait_for(nodes, dev)
         addresses = [
             (cls.nodes[f"el-{n}"], cls.nodes[f"el-{n}"].replace("http", "ws"), cls.nodes[f"cl-{n}"])
             for n in range(1, 5)
@@ -87,34 +87,20 @@ class Live(unittest.TestCase):
         cls.rpc, cls.admin = f"http://127.0.0.1:{rpc}", f"http://127.0.0.1:{admin}"
         command = cls.plan.services["steadfast"]["cmd"]
         command[command.index("/etc/steadfast/steadfast.toml")] = str(cls.settings)
-        cls.start(
-            "steadfast",
-            STEADFAST,
-            *command,
-            "--listen",
-            f"127.0.0.1:{rpc}",
-            "--admin-listen",
-            f"127.0.0.1:{admin}",
-        )
-        wait_for(
-            lambda: ask(cls.admin + cls.plan.services["steadfast"]["ready_conditions"]["recipe"]["endpoint"])
-        )
+        command += ["--listen", f"127.0.0.1:{rpc}", "--admin-listen", f"127.0.0.1:{admin}"]
+        log = cls.start("steadfast", STEADFAST, *command)
+        ready = cls.plan.services["steadfast"]["ready_conditions"]["recipe"]["endpoint"]
+        wait_for(lambda: ask(cls.admin + ready), log)
 
         prometheus = free_port()
         cls.prometheus = f"http://127.0.0.1:{prometheus}"
         settings = cls.plan.artifacts["prometheus-settings"]["prometheus.yml"]
         (cls.folder / "prometheus.yml").write_text(settings.replace("steadfast:9545", f"127.0.0.1:{admin}"))
-        cls.start(
-            "prometheus",
-            *[
-                os.environ["PROMETHEUS"],
-                f"--config.file={cls.folder}/prometheus.yml",
-                f"--storage.tsdb.path={cls.folder}/data",
-            ],
-            f"--web.listen-address=127.0.0.1:{prometheus}",
-        )
+        command = [f"--config.file={cls.folder}/prometheus.yml", f"--storage.tsdb.path={cls.folder}/data"]
+        command.append(f"--web.listen-address=127.0.0.1:{prometheus}")
+        log = cls.start("prometheus", os.environ["PROMETHEUS"], *command)
         ready = cls.plan.services["prometheus"]["ready_conditions"]["recipe"]["endpoint"]
-        wait_for(lambda: ask(cls.prometheus + ready))
+        wait_for(lambda: ask(cls.prometheus + ready), log)
 
     @classmethod
     def start(cls, name, *command):

@@ -36,9 +36,9 @@ use self::{
 use crate::{
     config::{Calls as Settings, PublishTo},
     domain::{
+        beacon_route::{Class, Route},
         method::Class as CallClass,
         refusal::Refusal,
-        rest::{Class, Route},
         verdict::Verdict,
     },
     exchange::{

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{
-        rest::{Class, Route},
+        beacon_route::{Class, Route},
         subject::{Kept, Subject},
         target::Target,
     },

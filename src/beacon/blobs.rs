@@ -14,7 +14,7 @@ use super::{
     upload::Upload,
 };
 use crate::domain::{
-    rest::Route,
+    beacon_route::Route,
     subject::{Kept, Subject},
     target::Target,
 };

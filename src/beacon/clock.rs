@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Request, Rest};
-use crate::domain::rest::Class;
+use crate::domain::beacon_route::Class;
 
 /// Which clock a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::domain::{rest::Route, target::Target};
+    use crate::domain::{beacon_route::Route, target::Target};
 
     #[test]
     fn each_kind_of_request_has_its_clock() {

@@ -8,8 +8,8 @@ use super::{Course, Request, Rest, answer::Answer, attempt::OLD, blobs::Blobs};
 use crate::{
     config::Policy,
     domain::{
+        beacon_route::Class,
         chain::USUAL_EPOCH,
-        rest::Class,
         subject::{Kept, Subject},
     },
 };

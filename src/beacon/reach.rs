@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::{Request, Rest};
-use crate::domain::rest::Class;
+use crate::domain::beacon_route::Class;
 
 /// Between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);

@@ -15,7 +15,7 @@ use super::{
     stitch::{Answer, Question},
 };
 use crate::{
-    domain::{hash::Hash, rest::Route},
+    domain::{beacon_route::Route, hash::Hash},
     net::BoxFuture,
     pool::{
         Pool,

@@ -5,7 +5,7 @@ use tokio::{sync::Semaphore, time::advance};
 
 use super::*;
 use crate::{
-    domain::{rest::Route, target::Target},
+    domain::{beacon_route::Route, target::Target},
     memory::{Account, Budget},
 };
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 
-use tokio::sync::{Notify, OnceCell, SemaphorePermit};
+use tokio::sync::{Notify, SemaphorePermit};
 
 use super::Client;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 /// A message's share of the room for long answers, from the first of them until all that it brought
 /// is in the mailbox.
 pub(super) struct Share<'c> {
-    pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
+    room: Mutex<Option<SemaphorePermit<'c>>>,
     /// Polls of filters in the message.
     pub(super) polls: usize,
     /// What the calls and their answers take until they are in the mailbox.
@@ -25,11 +25,11 @@ pub(super) struct Share<'c> {
     pub(super) next: Notify,
 }
 
-impl Share<'_> {
+impl<'c> Share<'c> {
     pub(super) fn new(memory: &Arc<Account>, polls: usize) -> Self {
         let claim = Mutex::new(memory.outgoing());
         let receipts = Mutex::default();
-        Self { room: OnceCell::new(), polls, claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+        Self { room: Mutex::default(), polls, claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
     }
 
     /// Who is to be told when all that it brought has been written.
@@ -46,6 +46,22 @@ impl Share<'_> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = claim.bytes() + more;
         claim.resize(bytes)
+    }
+
+    /// Gives so many bytes back.
+    pub(super) fn give_back(&self, bytes: usize) {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = claim.bytes().saturating_sub(bytes);
+        claim.set(left);
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+
+    pub(super) fn room(&self) -> std::sync::MutexGuard<'_, Option<SemaphorePermit<'c>>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

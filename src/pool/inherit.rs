@@ -53,8 +53,8 @@ impl Pool {
         }
     }
 
-    /// Takes over what an earlier pool has shown its clients, as it may do for a while after this one
-    /// has taken its place.
+    /// Takes over the highest block that an earlier pool has shown clients. An event stream of the
+    /// earlier pool may go on for a while after this pool has taken over.
     pub fn inherit_shown(&self, earlier: &Self) {
         let height = earlier.served();
         if self.served.fetch_max(height, Relaxed) < height {

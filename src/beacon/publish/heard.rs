@@ -29,8 +29,8 @@ pub(super) struct Heard {
     is_repeated: bool,
 }
 
-/// What the words on some messages of a list come to: that another node may do better with some,
-/// if it may.
+/// The sum of the words on some messages of a list: another node may do better, if that holds for
+/// any message.
 fn of_all(open: &BTreeMap<u64, String>) -> Said {
     let is_said = |said: &Said| open.values().any(|text| Said::of(text) == *said);
     [Said::Unknown, Said::Failed].into_iter().find(is_said).unwrap_or(Said::Other)

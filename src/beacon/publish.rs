@@ -172,8 +172,8 @@ impl<'a> Course<'a> {
                 Aim::Wait(until) => until,
             };
             let is_open = !giving.heard.has_word();
-            let is_awaited = !giving.behind.is_empty() || giving.retry.is_some();
-            if !giving.is_under_way() && !(is_open && is_awaited) {
+            let may_go_on = is_open && (!giving.behind.is_empty() || giving.retry.is_some());
+            if !giving.is_under_way() && !may_go_on {
                 return std::mem::take(&mut giving.heard).end(self, false);
             }
             // All arms are cancel-safe.

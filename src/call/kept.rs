@@ -28,7 +28,7 @@ pub trait Keeper: Send + Sync {
     ) -> BoxFuture<'a, Kept>;
 }
 
-/// AnswerRoom for the answers to one message.
+/// Room for the answers to one message.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerRoom {
     /// Bytes of all of them together, at most.

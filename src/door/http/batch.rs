@@ -131,6 +131,16 @@ impl Batch {
         self.current.is_some()
     }
 
+    /// Whether all of it was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether all of it was taken, and somebody is to be told of that.
+    pub(super) fn has_receipts(&self) -> bool {
+        self.over && !self.receipts.is_empty()
+    }
+
     /// Who is to be told when what was taken of it has been written: nobody until that is all of
     /// it.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {

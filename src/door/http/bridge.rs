@@ -79,6 +79,8 @@ struct Inner {
     part: Part,
     /// Whether the answer under way is one for as long as the client is there.
     is_stream: bool,
+    /// What the client did meanwhile, until that is told.
+    end: Option<End>,
     /// Whether something was written since this was asked last.
     has_written: bool,
     /// The calls of the batch that is being answered.
@@ -151,6 +153,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         is_fresh: true,
         part: Part::All,
         is_stream: false,
+        end: None,
         has_written: false,
         running: None,
         is_beacon: false,
@@ -212,17 +215,12 @@ impl Watch {
     /// What the client does while a request is answered.
     pub(super) fn poll_end(&self, context: &mut Context<'_>) -> Poll<End> {
         let mut inner = lock(&self.inner);
-        if inner.has_left() {
-            return if inner.is_busy && inner.is_stream { Poll::Ready(End::Lost) } else { Poll::Pending };
+        inner.look(context);
+        match inner.end.take() {
+            Some(end) => Poll::Ready(end),
+            None if inner.has_left() && inner.is_busy && inner.is_stream => Poll::Ready(End::Lost),
+            None => Poll::Pending,
         }
-        while inner.is_busy && !inner.is_wanted && inner.ahead.len() < MAX_AHEAD {
-            match ready!(inner.poll_fill(context)) {
-                Ok(0) => return Poll::Ready(if inner.is_stream { End::Lost } else { End::Half }),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(End::Lost),
-            }
-        }
-        Poll::Pending
     }
 
     /// What is left once hyper is done. `is_wrong`: hyper could not read a request.
@@ -249,6 +247,15 @@ impl Watch {
     }
 }
 
+impl Turn {
+    /// Whether the client has closed its side, or its connection is lost, as far as is known now.
+    pub(super) fn has_left(&self, context: &mut Context<'_>) -> bool {
+        let mut inner = lock(&self.0);
+        inner.look(context);
+        inner.has_left() || inner.end.is_some()
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut inner = lock(&self.0);
@@ -264,6 +271,20 @@ impl Drop for Turn {
 impl Inner {
     fn has_left(&self) -> bool {
         self.left.load(Relaxed)
+    }
+
+    /// Looks at what the client does while a request is answered.
+    fn look(&mut self, context: &mut Context<'_>) {
+        while self.is_busy && !self.is_wanted && !self.has_left() && self.end.is_none() && self.ahead.len() < MAX_AHEAD
+        {
+            let Poll::Ready(read) = self.poll_fill(context) else { return };
+            self.end = match read {
+                Ok(0) if self.is_stream => Some(End::Lost),
+                Ok(0) => Some(End::Half),
+                Ok(_) => None,
+                Err(_) => Some(End::Lost),
+            };
+        }
     }
 
     /// Reads on; 0 at the end of what the client sends.

@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
+use super::kept::AnswerRoom;
 use crate::{config::Verify, memory::Account, net::places::Caller};
 
 /// What a door wants of a call.
@@ -20,10 +21,8 @@ pub struct Terms<'a> {
     pub left: Option<&'a AtomicBool>,
     /// Whose bytes a long answer is.
     pub memory: &'a Arc<Account>,
-    /// Bytes of an answer that can be sent to it, at most.
-    pub longest: usize,
-    /// Polls of filters whose answers share that room: those of one message.
-    pub polls: usize,
+    /// Room for the answer to a poll of a filter.
+    pub room: AnswerRoom,
     /// The client's connection, which has its share of those to nodes.
     pub caller: Option<&'a Arc<Caller>>,
 }

@@ -23,6 +23,7 @@ use crate::{
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
         front::Entry as Called,
+        kept::AnswerRoom,
     },
     config::Verify,
     domain::{
@@ -158,8 +159,8 @@ async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker:
     // What is wrong with one answer would spoil those of all others.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
-    let (verify, longest, polls) = (Verify::All, usize::MAX, 1);
-    let terms = Terms { headers, arrived, verify, left, memory, longest, polls, caller };
+    let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);
+    let terms = Terms { headers, arrived, verify, left, memory, room, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

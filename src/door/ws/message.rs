@@ -2,7 +2,10 @@
 
 mod share;
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
@@ -22,6 +25,7 @@ use crate::{
         alarm::Alarm,
         answer::receipt::Receipt,
         front::{Entry, Front},
+        kept::AnswerRoom,
         whole::{Room, Whole},
     },
     config::Verify,
@@ -52,6 +56,8 @@ pub(super) struct Client {
     room: Semaphore,
     /// Its share of the connections to nodes.
     caller: Arc<Caller>,
+    /// Counts the batches with several polls of filters, of which another is the first each time.
+    turn: AtomicUsize,
     /// Of a call that has ended, for the next: calls one after the other share one timer.
     spare: Mutex<Option<Alarm>>,
 }
@@ -83,6 +89,7 @@ impl Client {
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
             caller,
+            turn: AtomicUsize::new(0),
             spare: Mutex::default(),
         }
     }
@@ -100,7 +107,7 @@ impl Client {
             Front::Refused(refusal, id) => (refusal, id),
             Front::Single(request) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::new(self.mailbox.memory(), 1);
+                let share = Share::new(self.mailbox.memory());
                 let part = Part { client: self, share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
@@ -127,11 +134,19 @@ impl Client {
     }
 
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after
-    /// that.
+    /// that. The answer keeps room for a refusal of each call that has no place in it yet.
     async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
-        let share = Share::new(self.mailbox.memory(), polls(entries));
+        let share = Share::new(self.mailbox.memory());
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
+        let refusal = |entry: &Entry<'_>| self.too_long().body(id_of(entry)).len() + 1;
+        let mut owed: usize = entries.iter().filter(|entry| is_answered(entry)).map(refusal).sum();
+        if owed >= self.max_outbound {
+            self.send(self.too_long().body(None).into(), Vec::new(), None).await;
+            return Ok(());
+        }
+        let mut first = self.first_poll(network, entries, arrived, &share, &mut owed).await;
+        let first_place = first.as_ref().map(|(place, _)| *place);
         let mut left = entries.iter().enumerate();
         let mut running = FuturesOrdered::new();
         let mut text = BytesMut::new();
@@ -139,17 +154,28 @@ impl Client {
         loop {
             running.extend(left.by_ref().take(WIDTH - running.len()).map(|(place, entry)| {
                 let part = Part { client: self, share: &share, place, is_batch: true };
-                self.entry(network, entry, arrived, part)
+                let given = first.take_if(|(of, _)| *of == place);
+                async move {
+                    match given {
+                        Some((_, reply)) => reply,
+                        None => self.entry(network, entry, arrived, part).await,
+                    }
+                }
             }));
-            let Some((reply, id)) = running.next().await else { break };
-            share.placed.fetch_add(1, Relaxed);
+            let Some(reply) = running.next().await else { break };
+            let place = share.placed.fetch_add(1, Relaxed);
             share.next.notify_waiters();
+            let entry = &entries[place];
+            owed -= match &reply {
+                Reply::Text(text) if first_place == Some(place) => text.len() + 1,
+                _ if is_answered(entry) => refusal(entry),
+                _ => 0,
+            };
             let reply = match reply {
                 Reply::Nothing => continue,
-                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
-                    let place = share.placed.load(Relaxed) - 1;
+                Reply::Text(reply) if text.len() + reply.len() + 2 + owed > self.max_outbound => {
                     share.receipts().retain(|(of, _)| *of != place);
-                    self.too_long().body(id).into()
+                    self.too_long().body(id_of(entry)).into()
                 }
                 Reply::Text(reply) => reply,
                 Reply::Subscribed(reply, prepared) => {
@@ -171,16 +197,47 @@ impl Client {
         Ok(())
     }
 
-    async fn entry<'e, 'c>(
+    /// Answers one of several polls of filters before all other calls of a batch, another one each
+    /// time, and sees to the room that each of them is to keep to. A block is never cut, so some of
+    /// them may find no room; but the first does, and each is the first in its turn.
+    async fn first_poll<'c>(
         &'c self,
         network: &Network,
-        entry: &'e Entry<'e>,
+        entries: &[Entry<'_>],
         arrived: Instant,
-        part: Part<'_, 'c>,
-    ) -> (Reply, Option<&'e [u8]>) {
+        share: &Share<'c>,
+        owed: &mut usize,
+    ) -> Option<(usize, Reply)> {
+        let places = entries.iter().enumerate().filter(|(_, entry)| is_poll(entry)).map(|(place, _)| place);
+        let polls: Vec<usize> = places.collect();
+        // One part more than there are polls is left to other calls.
+        let keep = |polls: usize, owed: usize| {
+            share.part.store(self.max_outbound.saturating_sub(owed) / (polls + 1), Relaxed);
+        };
+        keep(polls.len(), *owed);
+        if polls.len() < 2 {
+            return None;
+        }
+        let place = polls[self.turn.fetch_add(1, Relaxed) % polls.len()];
+        let part = Part { client: self, share, place, is_batch: true };
+        let reply = self.entry(network, &entries[place], arrived, part).await;
+        let Reply::Text(text) = &reply else { return Some((place, reply)) };
+        let others = *owed - (self.too_long().body(id_of(&entries[place])).len() + 1);
+        if others + text.len() + 2 > self.max_outbound {
+            // It is refused in its place.
+            share.receipts().clear();
+            let refusal = self.too_long().body(id_of(&entries[place])).into();
+            return Some((place, Reply::Text(refusal)));
+        }
+        *owed = others + text.len() + 1;
+        keep(polls.len() - 1, *owed);
+        Some((place, reply))
+    }
+
+    async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
         match entry {
-            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default(), part).await, request.id),
-            Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
+            Ok(request) => self.reply(network, request, arrived, &mut Alarm::default(), part).await,
+            Err(wrong) => Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()),
         }
     }
 
@@ -253,8 +310,7 @@ impl Client {
             left: None,
             memory: self.mailbox.memory(),
             // In a batch, brackets stand around it.
-            longest: self.max_outbound.saturating_sub(2),
-            polls: part.share.polls,
+            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part.load(Relaxed) },
             caller: Some(&self.caller),
         };
         let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
@@ -288,9 +344,21 @@ impl Client {
     }
 }
 
-/// How many polls of filters are in a batch.
-fn polls(entries: &[Entry<'_>]) -> usize {
-    entries.iter().flatten().filter(|request| request.method == "eth_getFilterChanges").count()
+/// Whether the call of a batch is a poll of a filter that is answered.
+fn is_poll(entry: &Entry<'_>) -> bool {
+    entry.as_ref().is_ok_and(|request| request.method == "eth_getFilterChanges" && request.id.is_some())
+}
+
+/// Whether an entry of a batch is answered: what is no call is.
+fn is_answered(entry: &Entry<'_>) -> bool {
+    entry.as_ref().map_or(true, |request| request.id.is_some())
+}
+
+fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
+    match entry {
+        Ok(request) => request.id,
+        Err(wrong) => wrong.id,
+    }
 }
 
 /// An answer that does not come in one piece stays with its node until the client has taken the

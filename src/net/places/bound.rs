@@ -2,9 +2,10 @@
 //!
 //! When the node closes a new connection at once while others are open, the bound is what was open
 //! at that moment. A connection that we closed within the last second counts as open: the node may
-//! not have noticed. So that a mistake heals, the bound is raised by one after a while, when
-//! somebody waits; if that holds for a second, by two, by four, and so on; if not, the next try
-//! waits twice as long.
+//! not have noticed. A node that closes the only connection does so for another reason, and for
+//! that reason may have closed the others too: what was learnt is forgotten. So that a mistake
+//! heals, the bound is raised by one after a while, when somebody waits; if that holds for a
+//! second, by two, by four, and so on; if not, the next try waits twice as long.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::Rank;
 /// How long a node may take to notice that a connection was closed.
 const NOTICED: Duration = Duration::from_secs(1);
 /// Before the bound is tried.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How long a raised bound has to hold.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -85,6 +86,12 @@ impl Bound {
         let (closed, since) = self.closed;
         let unnoticed = if now.saturating_duration_since(since) > NOTICED { 0 } else { closed };
         let seen = others + unnoticed;
+        if seen == 0 {
+            return self.forget();
+        }
+        if others == 0 {
+            return;
+        }
         let raise_at = now + FIRST_PAUSE;
         let learnt = self.learnt.get_or_insert(Learnt { bound: seen, certain, step: 1, raise_at, pause: FIRST_PAUSE });
         learnt.bound = learnt.bound.min(seen).max(1);
@@ -200,8 +207,20 @@ mod tests {
         assert_eq!(bound.bound(), Some(4));
         bound.forget();
         assert_eq!(bound.bound(), Some(10));
-        // A node that is said to take none takes one.
-        bound.refused(0, true, now);
+    }
+
+    #[test]
+    fn a_node_that_closes_the_only_connection_is_not_full() {
+        let now = Instant::now();
+        let mut bound = Bound::new(None, now);
+        for others in [4, 3, 2, 1] {
+            bound.refused(others, true, now);
+        }
         assert_eq!(bound.bound(), Some(1));
+        bound.closed(now);
+        bound.refused(0, true, now);
+        assert_eq!(bound.bound(), Some(1), "the node may not have noticed that the other was closed");
+        bound.refused(0, true, now + NOTICED * 2);
+        assert_eq!(bound.bound(), None);
     }
 }

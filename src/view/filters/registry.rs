@@ -1,7 +1,7 @@
 //! All filters of one network, and the records that are kept for them. No I/O, and no clock of its
 //! own.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ use crate::{
     view::{Block, Filter, Interested, Log, SubscriptionId},
 };
 
+/// How often a registry that is full is looked through for filters whose time is over.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of memory of a filter besides its criteria.
 const FILTER: usize = 512;
 /// Bytes of memory of a transaction besides its text.
@@ -49,6 +51,8 @@ pub(super) struct Registry {
     ids: Ids,
     /// Why filters were dropped, for the log and the metrics.
     dropped: Vec<Why>,
+    /// When the filters were last looked through for those whose time is over.
+    swept: Option<Instant>,
 }
 
 impl Registry {
@@ -67,6 +71,7 @@ impl Registry {
             interested: None,
             ids,
             dropped: Vec::new(),
+            swept: None,
         }
     }
 
@@ -99,7 +104,8 @@ impl Registry {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Adds a filter. Its first poll begins with what happens after this.
+    /// Adds a filter. Its first poll begins with what happens after this. A refusal costs no look at
+    /// the other filters, but now and then: a client may ask without end.
     pub(super) fn add(
         &mut self,
         kind: Kind,
@@ -107,11 +113,6 @@ impl Registry {
         interested: Option<Interested>,
         now: Instant,
     ) -> Result<SubscriptionId, Refusal> {
-        let max = self.settings.max;
-        self.sweep_if_full(now);
-        if self.held.len() >= max.get() {
-            return Err(Refusal::Limit { name: "filters.max", limit: max.get() });
-        }
         let mut bytes = FILTER;
         let mut shared = 0;
         if let Kind::Logs { filter, range } = &kind {
@@ -120,6 +121,13 @@ impl Registry {
             shared = if self.criteria.contains_key(filter) { filter.bytes() } else { 0 };
         }
         self.clients.check(client, bytes, &self.settings)?;
+        let max = self.settings.max.get();
+        if self.held.len() >= max && self.swept.is_none_or(|swept| swept + LOOK <= now) {
+            self.sweep(now);
+        }
+        if self.held.len() >= max {
+            return Err(Refusal::Limit { name: "filters.max", limit: max });
+        }
         self.own.resize(self.own.bytes() + bytes - shared)?;
         let kind = match kind {
             Kind::Logs { filter, range } => {
@@ -324,14 +332,9 @@ impl Registry {
 
     /// Drops the filters that were not polled for too long, and the records that no filter needs.
     pub(super) fn sweep(&mut self, now: Instant) {
+        self.swept = Some(now);
         self.remove_all(Why::Timeout, |registry, held| held.used + registry.settings.timeout < now);
         self.trim();
-    }
-
-    fn sweep_if_full(&mut self, now: Instant) {
-        if self.held.len() >= self.settings.max.get() {
-            self.sweep(now);
-        }
     }
 
     /// Drops the records that every filter was told, and the oldest beyond the limits. Then drops
@@ -378,5 +381,40 @@ impl Registry {
             Kind::Blocks | Kind::Logs { .. } => self.backlog.tape().first(),
             Kind::Transactions { full } => self.transactions[usize::from(*full)].first(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::memory::{Account, Budget};
+
+    #[test]
+    fn a_refused_filter_costs_no_look_at_the_others() {
+        let count = |n| NonZeroUsize::new(n).unwrap();
+        let timeout = LOOK / 4;
+        let settings =
+            config::Filters { max: count(3), max_per_client: count(1), timeout, ..config::Filters::default() };
+        let account = Account::open(&Budget::new(1 << 20));
+        let mut registry = Registry::new(settings, Ids::new([0; 32]), account.standing(), account.incoming());
+        let client = |n: u8| Some(IpAddr::from([10, 0, 0, n]));
+        let begun = Instant::now();
+        let mut add = |n: u8, after: Duration| {
+            let refused = registry.add(Kind::Blocks, client(n), None, begun + after).err();
+            (refused.map_or("", |refusal| refusal.reason()), registry.take_dropped().len())
+        };
+        for n in 1..=3 {
+            assert_eq!(add(n, Duration::ZERO), ("", 0));
+        }
+        let share = "filters.max_per_client";
+        assert_eq!(add(4, Duration::ZERO), ("filters.max", 0), "a look, and nobody's time is over");
+        for part in 1..4 {
+            // The time of all others is over, which a look would show.
+            assert_eq!(add(1, LOOK * part / 2), (share, 0));
+        }
+        assert_eq!(add(4, LOOK * 9 / 10), ("filters.max", 0));
+        assert_eq!(add(4, LOOK), ("", 3));
     }
 }

@@ -1,5 +1,7 @@
 //! Filters at every door, and answers that are lost on their way to the client.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use steadfast::devnet::Fault;
 use tokio::{
@@ -208,6 +210,47 @@ async fn polls_of_one_batch_leave_room_for_each_other() {
     }
     for (_, told) in &filters {
         assert!(*told == expected, "{} logs instead of {}", told.len(), expected.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_poll_of_a_batch_that_has_no_room_for_all_is_told_in_its_turn() {
+    const LIMIT: usize = 8 << 10;
+    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"8KiB\"\n").await;
+    let mut filters = Vec::new();
+    for _ in 0..6 {
+        filters.push((stage.logs(&json!({})).await, Vec::new()));
+    }
+    let before = stage.head();
+    let polls = filters.iter().map(|(filter, _)| call(1, POLL, &json!([filter]).to_string()));
+    let batch = format!("[{}]", polls.collect::<Vec<_>>().join(","));
+    let mut client = stage.proxy.ws().await;
+    let (mut refused, mut rounds) = (0, 0);
+    while rounds < 60 || filters.iter().any(|(_, told)| told.is_empty()) {
+        // There is more to tell than a message can bring.
+        stage.devnet.chain().mine(1);
+        sleep(Duration::from_secs(1)).await;
+        let text = client.ask(batch.clone()).await;
+        assert!(text.len() <= LIMIT, "{} bytes", text.len());
+        let answers: Vec<Value> = serde_json::from_str(&text).unwrap();
+        for (answer, (_, told)) in answers.iter().zip(&mut filters) {
+            match answer["result"].as_array() {
+                Some(part) => told.extend(part.clone()),
+                None => {
+                    assert_eq!(answer["error"]["data"]["reason"], "max_outbound", "{answer}");
+                    refused += 1;
+                }
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 100, "some are told nothing");
+    }
+    assert!(refused > 0, "there was room for all");
+    let expected = stage.logs_above(before, &json!({})).await;
+    for (place, (_, told)) in filters.iter().enumerate() {
+        let blocks: BTreeSet<_> = told.iter().map(|log| log["blockHash"].as_str()).collect();
+        assert!(blocks.len() >= 10, "{place}: {} blocks", blocks.len());
+        assert_eq!(*told, expected[..told.len()], "{place}");
     }
 }
 

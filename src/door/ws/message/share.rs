@@ -14,8 +14,8 @@ use crate::{
 /// is in the mailbox.
 pub(super) struct Share<'c> {
     pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
-    /// Polls of filters in the message.
-    pub(super) polls: usize,
+    /// Bytes that a poll of a filter keeps to where its answer can be cut.
+    pub(super) part: AtomicUsize,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
     /// Who is told when what it brought has been written, by the call's place.
@@ -26,10 +26,17 @@ pub(super) struct Share<'c> {
 }
 
 impl Share<'_> {
-    pub(super) fn new(memory: &Arc<Account>, polls: usize) -> Self {
+    pub(super) fn new(memory: &Arc<Account>) -> Self {
         let claim = Mutex::new(memory.outgoing());
         let receipts = Mutex::default();
-        Self { room: OnceCell::new(), polls, claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+        Self {
+            room: OnceCell::new(),
+            part: AtomicUsize::new(usize::MAX),
+            claim,
+            receipts,
+            placed: AtomicUsize::new(0),
+            next: Notify::new(),
+        }
     }
 
     /// Who is to be told when all that it brought has been written.

@@ -136,7 +136,7 @@ impl Client {
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after
     /// that. The answer keeps room for a refusal of each call that has no place in it yet.
     async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
-        let share = Share::new(self.mailbox.memory());
+        let mut share = Share::new(self.mailbox.memory());
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
         let refusal = |entry: &Entry<'_>| self.too_long().body(id_of(entry)).len() + 1;
@@ -145,29 +145,46 @@ impl Client {
             self.send(self.too_long().body(None).into(), Vec::new(), None).await;
             return Ok(());
         }
-        let mut first = self.first_poll(network, entries, arrived, &share, &mut owed).await;
-        let first_place = first.as_ref().map(|(place, _)| *place);
-        let mut left = entries.iter().enumerate();
+        let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
+        // One part more than there are polls is left to other calls. A block is never cut, so some
+        // polls may find no room. But one of several polls has its room before all other calls, and
+        // in the next batch another one.
+        share.part = (self.max_outbound - owed) / (polls.len() + 1);
+        let first = (polls.len() > 1).then(|| polls[self.turn.fetch_add(1, Relaxed) % polls.len()]);
+        share.first = first;
+        let share = share;
+        let mut left = first.into_iter().chain((0..entries.len()).filter(|place| Some(*place) != first));
+        let mut begin = |running: &mut FuturesOrdered<_>| {
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|place| {
+                let part = Part { client: self, share: &share, place, is_batch: true };
+                self.entry(network, &entries[place], arrived, part)
+            }));
+        };
         let mut running = FuturesOrdered::new();
+        let mut early = None;
+        if let Some(place) = first {
+            begin(&mut running);
+            early = running.next().await;
+            if let Some(Reply::Text(reply)) = &early {
+                let others = owed - refusal(&entries[place]);
+                if others + reply.len() + 2 <= self.max_outbound {
+                    owed = others + reply.len() + 1;
+                } else {
+                    share.receipts().retain(|(of, _)| *of != place);
+                    early = Some(Reply::Text(self.too_long().body(id_of(&entries[place])).into()));
+                }
+            }
+        }
         let mut text = BytesMut::new();
         let mut begins = Vec::new();
-        loop {
-            running.extend(left.by_ref().take(WIDTH - running.len()).map(|(place, entry)| {
-                let part = Part { client: self, share: &share, place, is_batch: true };
-                let given = first.take_if(|(of, _)| *of == place);
-                async move {
-                    match given {
-                        Some((_, reply)) => reply,
-                        None => self.entry(network, entry, arrived, part).await,
-                    }
-                }
-            }));
-            let Some(reply) = running.next().await else { break };
-            let place = share.placed.fetch_add(1, Relaxed);
+        for (place, entry) in entries.iter().enumerate() {
+            begin(&mut running);
+            let reply = if first == Some(place) { early.take() } else { running.next().await };
+            let Some(reply) = reply else { break };
+            share.placed.fetch_add(1, Relaxed);
             share.next.notify_waiters();
-            let entry = &entries[place];
             owed -= match &reply {
-                Reply::Text(text) if first_place == Some(place) => text.len() + 1,
+                Reply::Text(reply) if first == Some(place) => reply.len() + 1,
                 _ if is_answered(entry) => refusal(entry),
                 _ => 0,
             };
@@ -195,43 +212,6 @@ impl Client {
             self.send(text.freeze(), share.take_receipts(), begins).await;
         }
         Ok(())
-    }
-
-    /// Answers one of several polls of filters before all other calls of a batch, another one each
-    /// time, and sees to the room that each of them is to keep to. A block is never cut, so some of
-    /// them may find no room; but the first does, and each is the first in its turn.
-    async fn first_poll<'c>(
-        &'c self,
-        network: &Network,
-        entries: &[Entry<'_>],
-        arrived: Instant,
-        share: &Share<'c>,
-        owed: &mut usize,
-    ) -> Option<(usize, Reply)> {
-        let places = entries.iter().enumerate().filter(|(_, entry)| is_poll(entry)).map(|(place, _)| place);
-        let polls: Vec<usize> = places.collect();
-        // One part more than there are polls is left to other calls.
-        let keep = |polls: usize, owed: usize| {
-            share.part.store(self.max_outbound.saturating_sub(owed) / (polls + 1), Relaxed);
-        };
-        keep(polls.len(), *owed);
-        if polls.len() < 2 {
-            return None;
-        }
-        let place = polls[self.turn.fetch_add(1, Relaxed) % polls.len()];
-        let part = Part { client: self, share, place, is_batch: true };
-        let reply = self.entry(network, &entries[place], arrived, part).await;
-        let Reply::Text(text) = &reply else { return Some((place, reply)) };
-        let others = *owed - (self.too_long().body(id_of(&entries[place])).len() + 1);
-        if others + text.len() + 2 > self.max_outbound {
-            // It is refused in its place.
-            share.receipts().clear();
-            let refusal = self.too_long().body(id_of(&entries[place])).into();
-            return Some((place, Reply::Text(refusal)));
-        }
-        *owed = others + text.len() + 1;
-        keep(polls.len() - 1, *owed);
-        Some((place, reply))
     }
 
     async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
@@ -310,7 +290,7 @@ impl Client {
             left: None,
             memory: self.mailbox.memory(),
             // In a batch, brackets stand around it.
-            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part.load(Relaxed) },
+            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
             caller: Some(&self.caller),
         };
         let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
@@ -366,7 +346,7 @@ fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
 impl Room for Part<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
         let Part { client, share, place, is_batch } = *self;
-        while share.placed.load(Relaxed) < place {
+        while share.first != Some(place) && share.placed.load(Relaxed) < place {
             share.next.notified().await;
         }
         let wanted = length.filter(|_| !is_batch).map_or(client.max_outbound, |length| length as usize);

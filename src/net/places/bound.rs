@@ -16,7 +16,7 @@ use super::Rank;
 /// How long a node may take to notice that a connection was closed.
 const NOTICED: Duration = Duration::from_secs(1);
 /// Before the bound is tried.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How long a raised bound has to hold.
 const TRIAL: Duration = Duration::from_secs(1);

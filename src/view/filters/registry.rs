@@ -1,7 +1,7 @@
 //! All filters of one network, and the records that are kept for them. No I/O, and no clock of its
 //! own.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -20,8 +20,6 @@ use crate::{
     view::{Block, Filter, Interested, Log, SubscriptionId},
 };
 
-/// How often a registry that is full is looked through for filters whose time is over.
-const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of memory of a filter besides its criteria.
 const FILTER: usize = 512;
 /// Bytes of memory of a transaction besides its text.
@@ -51,8 +49,9 @@ pub(super) struct Registry {
     ids: Ids,
     /// Why filters were dropped, for the log and the metrics.
     dropped: Vec<Why>,
-    /// When the filters were last looked through for those whose time is over.
-    swept: Option<Instant>,
+    /// The last use of the filter that was not used for longest when all were looked at. No filter
+    /// was last used before that.
+    oldest: Option<Instant>,
 }
 
 impl Registry {
@@ -71,7 +70,7 @@ impl Registry {
             interested: None,
             ids,
             dropped: Vec::new(),
-            swept: None,
+            oldest: None,
         }
     }
 
@@ -104,8 +103,8 @@ impl Registry {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Adds a filter. Its first poll begins with what happens after this. A refusal costs no look at
-    /// the other filters, but now and then: a client may ask without end.
+    /// Adds a filter. Its first poll begins with what happens after this. A refusal costs a
+    /// look at all filters only where the time of one may be over: a client may ask without end.
     pub(super) fn add(
         &mut self,
         kind: Kind,
@@ -122,7 +121,7 @@ impl Registry {
         }
         self.clients.check(client, bytes, &self.settings)?;
         let max = self.settings.max.get();
-        if self.held.len() >= max && self.swept.is_none_or(|swept| swept + LOOK <= now) {
+        if self.held.len() >= max && self.oldest.is_none_or(|oldest| oldest + self.settings.timeout < now) {
             self.sweep(now);
         }
         if self.held.len() >= max {
@@ -332,8 +331,8 @@ impl Registry {
 
     /// Drops the filters that were not polled for too long, and the records that no filter needs.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.swept = Some(now);
         self.remove_all(Why::Timeout, |registry, held| held.used + registry.settings.timeout < now);
+        self.oldest = self.held.values().map(|held| held.used).min();
         self.trim();
     }
 
@@ -392,29 +391,30 @@ mod tests {
     use crate::memory::{Account, Budget};
 
     #[test]
-    fn a_refused_filter_costs_no_look_at_the_others() {
+    fn a_refused_filter_costs_no_look_at_the_others_while_their_time_lasts() {
         let count = |n| NonZeroUsize::new(n).unwrap();
-        let timeout = LOOK / 4;
-        let settings =
-            config::Filters { max: count(3), max_per_client: count(1), timeout, ..config::Filters::default() };
+        let settings = config::Filters { max: count(3), max_per_client: count(1), ..config::Filters::default() };
+        let time = settings.timeout;
         let account = Account::open(&Budget::new(1 << 20));
         let mut registry = Registry::new(settings, Ids::new([0; 32]), account.standing(), account.incoming());
-        let client = |n: u8| Some(IpAddr::from([10, 0, 0, n]));
         let begun = Instant::now();
-        let mut add = |n: u8, after: Duration| {
-            let refused = registry.add(Kind::Blocks, client(n), None, begun + after).err();
-            (refused.map_or("", |refusal| refusal.reason()), registry.take_dropped().len())
+        let add = |registry: &mut Registry, n: u8, now: Instant| {
+            let added = registry.add(Kind::Blocks, Some(IpAddr::from([10, 0, 0, n])), None, now);
+            let dropped = registry.take_dropped().len();
+            (added.map_err(|refusal| refusal.reason()), dropped)
         };
-        for n in 1..=3 {
-            assert_eq!(add(n, Duration::ZERO), ("", 0));
-        }
-        let share = "filters.max_per_client";
-        assert_eq!(add(4, Duration::ZERO), ("filters.max", 0), "a look, and nobody's time is over");
-        for part in 1..4 {
-            // The time of all others is over, which a look would show.
-            assert_eq!(add(1, LOOK * part / 2), (share, 0));
-        }
-        assert_eq!(add(4, LOOK * 9 / 10), ("filters.max", 0));
-        assert_eq!(add(4, LOOK), ("", 3));
+        let ids = [1, 2, 3].map(|n| add(&mut registry, n, begun).0.unwrap());
+        let full = (Err("filters.max"), 0);
+        assert_eq!(add(&mut registry, 4, begun), full);
+        assert_eq!(registry.oldest, Some(begun));
+        // A look would find that all of them have been polled.
+        ids.iter().for_each(|id| _ = registry.kind(*id, true, begun + time / 2));
+        assert_eq!(add(&mut registry, 4, begun + time), full);
+        assert_eq!(registry.oldest, Some(begun), "all filters were looked at");
+        let later = begun + time * 2;
+        // A look would find that their time is over.
+        assert_eq!(add(&mut registry, 1, later), (Err("filters.max_per_client"), 0));
+        let (added, dropped) = add(&mut registry, 4, later);
+        assert!(added.is_ok() && dropped == 3, "{added:?} {dropped}");
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, sleep};
 
 use super::stage::{POLL, Stage, Way};
+use crate::common::client::call;
 
 #[tokio::test(start_paused = true)]
 async fn a_block_filter_tells_hashes_since_it_was_made_once() {

@@ -15,7 +15,9 @@ use crate::{
 pub(super) struct Share<'c> {
     pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
     /// Bytes that a poll of a filter keeps to where its answer can be cut.
-    pub(super) part: AtomicUsize,
+    pub(super) part: usize,
+    /// The place of the call whose answer waits for no other.
+    pub(super) first: Option<usize>,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
     /// Who is told when what it brought has been written, by the call's place.
@@ -31,7 +33,8 @@ impl Share<'_> {
         let receipts = Mutex::default();
         Self {
             room: OnceCell::new(),
-            part: AtomicUsize::new(usize::MAX),
+            part: usize::MAX,
+            first: None,
             claim,
             receipts,
             placed: AtomicUsize::new(0),

@@ -1,10 +1,11 @@
-//! Floor 7, doors: framing and limits, and the one place that turns refusals into HTTP responses.
+//! Floor 8, doors: framing and limits.
 
 pub mod admin;
 pub mod beacon;
 pub mod crowd;
 pub mod http;
 pub mod readiness;
+mod refusal_status;
 pub mod site;
 mod stall;
 pub mod ws;
@@ -24,7 +25,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::site::Site;
 use crate::{
-    domain::refusal::Refusal,
     memory::Account,
     net::{BoxFuture, BoxIo, http::Broken, places::Caller},
 };
@@ -42,8 +42,9 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 
 /// A door that takes whole connections over once HTTP has let them go.
 pub trait Usher: Send + Sync + 'static {
-    /// Whether the connection of this request, which asks for another protocol, is taken over. `headers` are the lines of it to send
-    /// along with calls. Where others are about to leave, that is waited for, for a moment at most.
+    /// Whether the connection of this request, which asks for another protocol, is taken over.
+    /// `headers` are the lines of it to send along with calls. Where others are about to leave,
+    /// that is waited for, for a moment at most.
     ///
     /// # Errors
     /// With what to answer instead; the connection stays with HTTP.
@@ -144,35 +145,4 @@ fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
     let options =
         headers.get_all(header::CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
     options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-}
-
-/// In how many seconds a client should come again, after a refusal.
-pub fn retry_after(refusal: &Refusal) -> Option<u32> {
-    match refusal {
-        Refusal::Resting(seconds) => Some(*seconds),
-        refusal => (status(refusal) == 503).then_some(1),
-    }
-}
-
-/// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown
-/// outcome: some clients repeat a request by themselves on a 5xx, and that one must not be sent
-/// twice.
-pub fn status(refusal: &Refusal) -> u16 {
-    match refusal {
-        Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
-        Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
-        Refusal::Limit {
-            name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
-            ..
-        } => 200,
-        Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
-        // Where a node points to, and as whom it wants to know us, is nothing to a client.
-        Refusal::Rejected(300..=399 | 401 | 407) => 502,
-        Refusal::Rejected(status) => *status,
-        Refusal::Resting(_) => 429,
-        Refusal::Deadline => 504,
-        Refusal::Limit { name: "max_body" | "max_batch", .. } => 413,
-        Refusal::Limit { .. } => 503,
-    }
 }

@@ -1,4 +1,4 @@
-//! Floor 6, promises: the events of consensus nodes as streams that no failover breaks.
+//! Floor 7, promises: the events of consensus nodes as streams that no failover breaks.
 //!
 //! All clients of a network share one stream of one node, that which serves the calls. What it says
 //! goes through the stitcher ([`stitch`]), which tells each event once, in order, and makes up the
@@ -82,7 +82,8 @@ impl Events {
         self.state.borrow().node.clone()
     }
 
-    /// A stream of these topics from now on. It waits until a node tells them, but no longer than clients are held.
+    /// A stream of these topics from now on. It waits until a node tells them, but no longer than
+    /// clients are held.
     ///
     /// # Errors
     /// When no node has them.

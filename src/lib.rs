@@ -13,9 +13,10 @@
 //!
 //! | floor | modules | subject |
 //! |---|---|---|
-//! | 7 | [`door`] | framing and limits of HTTP, WebSocket, beacon API and admin side |
-//! | 6 | [`view`], [`events`] | subscriptions, filters and event streams that no failover breaks |
-//! | 5 | [`call`], [`chain`] | an exchange, from the choice of a node on; the chain |
+//! | 8 | [`door`] | framing and limits of HTTP, WebSocket, beacon API and admin side |
+//! | 7 | [`view`], [`events`] | subscriptions, filters and event streams that no failover breaks |
+//! | 6 | [`call`], [`beacon`], [`chain`] | calls, requests to the beacon API; the followed chain |
+//! | 5 | [`exchange`] | the parts that calls and requests share: rounds, queue, choice, counts |
 //! | 4 | [`route`] | the choice of the next node: a pure function of a snapshot |
 //! | 3 | [`pool`] | probes, evidence and verdicts, published as snapshots |
 //! | 2 | [`net`] | sockets, TLS, the HTTP client and the WebSocket link to a node |
@@ -45,21 +46,24 @@
 //!    ([`net::http::Error::may_have_arrived`]); for a read that does not matter, and for a
 //!    transaction that is not known by its hash this is where the client is told
 //!    [`OutcomeUnknown`](domain::refusal::Refusal::OutcomeUnknown).
-//! 7. [`pool::Pool::doubt`] has the first node probed at once, and steps 4 and 5 are repeated: the
-//!    next snapshot or the list of nodes that were tried leads to the second node.
+//! 7. [`pool::Pool::probe_now`] has the first node probed at once, and steps 4 and 5 are repeated:
+//!    the next snapshot or the list of nodes that were tried leads to the second node.
 //! 8. [`domain::answer`] finds the `id` and whether the answer is a result. [`call::answer`] puts
 //!    the client's `7` in the place of the proxy's id, and the door writes the answer. The block's
 //!    height is kept as shown, so that no later call goes to a node that is behind it.
 //!
-//! When no node may serve, step 4 waits in a queue ([`call::hold`]) for `calls.hold`.
+//! When no node may serve, step 4 waits in a queue ([`exchange::queue`]) for `calls.hold`.
 //!
 //! # Where to begin
 //!
+//! The rule of a room stands in its parent file (`call.rs`, `view.rs`, `memory.rs`); the files
+//! beneath hold the parts that the rule needs.
+//!
 //! - *A node's verdict*: [`pool::health`] (in or out), [`pool::head`] (lagging, stalled, suspect),
 //!   [`domain::verdict`] (the words for it).
-//! - *The next node*: [`route`] for calls, [`call::rest`] for the beacon API.
-//! - *The rule for sending twice*: [`domain::method`] and [`domain::rest`] classify; [`call`] and
-//!   [`call::rest`] decide.
+//! - *The next node*: [`route`] for calls, [`beacon`] for the beacon API.
+//! - *The rule for sending twice*: [`domain::method`] and [`domain::beacon_route`] classify;
+//!   [`call`] and [`beacon`] decide.
 //! - *Subscriptions*: [`chain`] follows the chain, [`view`] makes notifications of its
 //!   changes, [`events::stitch`] does the same for consensus nodes.
 //! - *The bytes that clients make the proxy hold*: [`memory`].
@@ -71,6 +75,7 @@
 //! `CONTRIBUTING.md` the words and the commands.
 
 pub mod app;
+pub mod beacon;
 pub mod call;
 pub mod chain;
 pub mod cli;
@@ -79,6 +84,7 @@ pub mod devnet;
 pub mod domain;
 pub mod door;
 pub mod events;
+pub mod exchange;
 pub mod memory;
 pub mod metrics;
 pub mod net;

@@ -6,7 +6,7 @@ use sha3::{Digest, Keccak256};
 
 use super::hex;
 
-/// Names a block, a transaction or a topic: Keccak-256 of it.
+/// Names a block, a transaction or a topic: the Keccak-256 hash of its bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
 

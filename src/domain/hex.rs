@@ -1,6 +1,6 @@
 //! Hexadecimal quantities and bytes as the execution API writes them.
 
-/// Reads a quantity such as `0x1b4` (leading zeros tolerated, as some nodes write them).
+/// Reads a quantity like `0x1b4`. Leading zeros are tolerated, because some nodes write them.
 pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
     let digits = text.as_ref().strip_prefix(b"0x").filter(|digits| !digits.is_empty())?;
     digits.iter().try_fold(0_u64, |number, byte| {
@@ -9,7 +9,7 @@ pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
     })
 }
 
-/// Reads bytes such as `0x00ff`.
+/// Reads bytes like `0x00ff`.
 pub fn bytes(text: &str) -> Option<Vec<u8>> {
     pairs(text.strip_prefix("0x")?.as_bytes())?.collect()
 }

@@ -11,20 +11,11 @@ pub enum Class {
     Unsafe,
     /// About a filter that is polled: answered by the proxy, which keeps them.
     Filter,
-    /// Means something only on the node that it is sent to, such as a validator's duties: always
-    /// goes to the same node as long as that serves. No method of JSON-RPC is.
+    /// Means something only on the node that it is sent to, like a validator's duties: always goes
+    /// to the same node as long as that node serves. No method of JSON-RPC is of this class.
     NodeLocal,
     /// Opens or closes a subscription, which needs a connection that can carry notifications.
     Subscription,
-}
-
-/// Where a call may be sent when its answer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Again {
-    /// To that node or any other.
-    Anywhere,
-    /// Nowhere.
-    Never,
 }
 
 /// Where an answer tells how far the chain has come.
@@ -36,7 +27,7 @@ pub enum Tells {
     Number,
     /// The result is a block, which has a `number`.
     Block,
-    /// The result lies in a block, whose `blockNumber` it has.
+    /// The result belongs to a block, and has its number as `blockNumber`.
     Inclusion,
 }
 
@@ -51,7 +42,7 @@ pub struct Method {
     pub label: &'static str,
     /// The index in the table, up to [`Method::COUNT`], which stands for `other`.
     pub id: MethodId,
-    /// Whether it may be sent twice.
+    /// Whether a call may be sent twice.
     pub class: Class,
     /// Where its answer tells how far the chain has come.
     pub tells: Tells,
@@ -179,17 +170,17 @@ impl Method {
         TABLE.get(index).map_or("other", |(name, ..)| name)
     }
 
-    /// Where the call may be sent when its answer was lost.
-    pub fn again(&self) -> Again {
+    /// Whether the call may be sent again, to this node or another, when its answer was lost.
+    pub fn is_repeatable(&self) -> bool {
         match self.class {
-            Read | RawTransaction | Filter | Class::NodeLocal => Again::Anywhere,
-            Unsafe | Subscription => Again::Never,
+            Read | RawTransaction | Filter | Class::NodeLocal => true,
+            Unsafe | Subscription => false,
         }
     }
 
-    /// Whether the call may be sent again, to this node or another, when its answer was lost.
-    pub fn is_repeatable(&self) -> bool {
-        self.again() != Again::Never
+    /// Whether a second node may have the call while the first still works.
+    pub fn may_run_at_two(&self) -> bool {
+        matches!(self.class, Read | RawTransaction)
     }
 }
 
@@ -227,15 +218,16 @@ mod tests {
     #[test]
     fn a_call_with_an_effect_is_never_sent_twice() {
         for (name, expected) in [
-            ("eth_call", Again::Anywhere),
-            ("eth_sendRawTransaction", Again::Anywhere),
-            ("eth_sendTransaction", Again::Never),
-            ("eth_sign", Again::Never),
-            ("eth_subscribe", Again::Never),
-            ("dev_unknown", Again::Never),
+            ("eth_call", (true, true)),
+            ("eth_sendRawTransaction", (true, true)),
+            ("eth_getFilterChanges", (true, false)),
+            ("eth_sendTransaction", (false, false)),
+            ("eth_sign", (false, false)),
+            ("eth_subscribe", (false, false)),
+            ("dev_unknown", (false, false)),
         ] {
             let method = Method::of(name);
-            assert_eq!((method.again(), method.is_repeatable()), (expected, expected != Again::Never), "{name}");
+            assert_eq!((method.is_repeatable(), method.may_run_at_two()), expected, "{name}");
         }
     }
 }

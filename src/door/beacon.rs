@@ -19,14 +19,14 @@ use tokio::time::Instant;
 
 use super::{ARRIVAL, Piped, query};
 use crate::{
-    call::rest::{self, Failure, answer::Answer, upload::Upload},
+    beacon::{self, Failure, answer::Answer, upload::Upload},
     domain::{
+        beacon_route::Route,
         pace::{CLIENT_RATE, Pace},
         refusal::Refusal,
-        rest::Route,
         target::Target,
     },
-    door::{crowd::Seated, site::Site},
+    door::{crowd::Seated, refusal_status, site::Site},
     memory::{Account, Claim},
     net::BoxFuture,
 };
@@ -69,7 +69,9 @@ impl From<Failure> for Problem {
             Failure::Refused(Refusal::OutcomeUnknown) => {
                 Self::new(StatusCode::BAD_GATEWAY, Refusal::OutcomeUnknown.message())
             }
-            Failure::Refused(refusal) => Self(status(&refusal), refusal.message(), super::retry_after(&refusal)),
+            Failure::Refused(refusal) => {
+                Self(status(&refusal), refusal.message(), refusal_status::retry_after(&refusal))
+            }
             Failure::TooLong(limit) => {
                 let message = format!("what all nodes must be told may have {limit} bytes: send it in parts");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
@@ -83,7 +85,7 @@ impl From<Failure> for Problem {
 }
 
 fn status(refusal: &Refusal) -> StatusCode {
-    StatusCode::from_u16(super::status(refusal)).unwrap_or(StatusCode::BAD_GATEWAY)
+    StatusCode::from_u16(refusal_status::status(refusal)).unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
 async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Piped>, Problem> {
@@ -112,7 +114,7 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
     let (memory, caller) = (super::account(&request), super::caller(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
-    let asked = rest::Request { route, method: head.method, target, headers, caller: Some(caller) };
+    let asked = beacon::Request { route, method: head.method, target, headers, caller: Some(caller) };
     let answer = rest.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    call::{Calls, rest::Rest},
+    beacon::Rest,
+    call::Calls,
     config::{Beacon, HostRule, Origins, Ready, SharedAddresses, Ws},
     events::Events,
     pool::Pool,

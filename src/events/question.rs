@@ -15,7 +15,7 @@ use super::{
     stitch::{Answer, Question},
 };
 use crate::{
-    domain::rest::Route,
+    domain::beacon_route::Route,
     net::BoxFuture,
     pool::{
         Pool,

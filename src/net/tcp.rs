@@ -73,8 +73,8 @@ impl Arrived for std::net::TcpStream {
 
     /// The socket does not block.
     fn refuse(mut self: Box<Self>, words: &[u8]) {
-        // At an end with bytes that nobody has read, the system resets the connection, and some
-        // clients lose the words with that.
+        // If a socket is closed with unread bytes, the system resets the connection, and some
+        // clients then lose `words`.
         let _ = self.read(&mut [0; UNREAD]);
         // A client that is gone already misses nothing.
         let _ = self.write(words);

@@ -14,8 +14,9 @@ use super::{
 };
 
 impl Pool {
-    /// Takes over what an earlier pool of the same side of the same network had shown its clients,
-    /// what it knew of the nodes that stay, and which nodes the operator had taken out.
+    /// Takes over from an earlier pool of the same side of the same network: the highest block that
+    /// clients were shown, the state of the nodes that stay, and the nodes that the operator
+    /// cordoned.
     pub async fn inherit(&self, earlier: &Self) {
         let place = |node: &super::Node| {
             let is_same = |other: &super::Node| other.name == node.name && node.is_same_as(other);
@@ -54,8 +55,8 @@ impl Pool {
         }
     }
 
-    /// Another pool has taken this one's place: it ends its calls, and no longer logs how its nodes
-    /// are.
+    /// Marks the pool as replaced by another: calls of this pool end, and it no longer logs the
+    /// state of its nodes.
     pub fn retire(&self) {
         self.is_retired.store(true, Relaxed);
     }

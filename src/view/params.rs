@@ -38,7 +38,7 @@ pub(super) fn text(json: &str) -> Option<String> {
     serde_json::from_str::<Text>(json).ok().map(|text| text.0)
 }
 
-/// Names the kind of a JSON value, for a sentence such as "expected a string, not a number".
+/// Names the kind of a JSON value, as in "expected a string, not a number".
 pub(super) fn kind(json: &str) -> &'static str {
     match json.trim_start().as_bytes().first() {
         Some(b'"') => "a string",
@@ -50,11 +50,11 @@ pub(super) fn kind(json: &str) -> &'static str {
     }
 }
 
-/// Reads a quantity, such as the number of a block. Go-ethereum refuses leading zeros, which other
-/// nodes and [`crate::domain::hex::quantity`] bear.
+/// Reads a quantity, for example a block number. Go-ethereum refuses leading zeros, which other
+/// nodes and [`crate::domain::hex::quantity`] accept.
 ///
 /// # Errors
-/// Says what is wrong.
+/// When the text is no quantity; the error is part of a message to the client.
 pub(super) fn quantity(text: &str) -> Result<u64, &'static str> {
     let digits = digits(text)?;
     match digits.as_bytes() {
@@ -67,10 +67,10 @@ pub(super) fn quantity(text: &str) -> Result<u64, &'static str> {
     if number > i64::MAX.unsigned_abs() { Err("block number larger than int64") } else { Ok(number) }
 }
 
-/// Reads bytes of a certain length, which are `noun`.
+/// Reads bytes of a fixed length, which `noun` names in errors.
 ///
 /// # Errors
-/// Says what is wrong.
+/// When the text has another form or length; the error is part of a message to the client.
 pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<[u8; LENGTH], String> {
     let digits = digits(text)?.as_bytes();
     if !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -13,7 +13,7 @@ use std::{
 
 use crate::common::rest::{Exchange, Node, over, request, response};
 use outline::Outline;
-use steadfast::domain::rest::{Class, Route};
+use steadfast::domain::beacon_route::{Class, Route};
 
 /// Every route of the description with its methods, and what each is to the proxy.
 const ROUTES: &str = include_str!("beacon_routes/routes.txt");

@@ -9,7 +9,7 @@ use crate::common::{SOON, proxy::config, until};
 use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
-    domain::{layer::Layer, rest::Route},
+    domain::{beacon_route::Route, layer::Layer},
     events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},

@@ -3,11 +3,11 @@
 use super::{Fault, FaultError, Store};
 
 impl Fault {
-    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`, `http-status` + `503,eth_call`, `pruned` +
-    /// `16,states,blobs`, `tells` + `eth_gasPrice=null`.
+    /// Reads the short forms `down`, `lag` + `10`, `cut-answer` + `eth_call,eth_getLogs`,
+    /// `http-status` + `503,eth_call`, `pruned` + `16,states,blobs`, `tells` + `eth_gasPrice=null`.
     ///
     /// # Errors
-    /// Says what is wrong with them.
+    /// When the words name no fault or lack a number; the error says why.
     pub fn from_words(name: &str, argument: Option<&str>) -> Result<Self, FaultError> {
         let name = name.replace('-', "_");
         let number = |what: &str| {

@@ -7,6 +7,7 @@
 //! - While a request is answered, hyper does not look at what the client does. A client that closes
 //!   its side may wait for its answer all the same; one whose connection is lost does not.
 
+mod turn;
 mod words;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+pub(super) use self::turn::Turn;
 use self::words::{Line, Part, begins_a_request, refusal};
 use super::{ARRIVAL, batch::Running};
 use crate::{
@@ -101,9 +103,6 @@ struct Inner {
     came: usize,
     claim: Claim,
 }
-
-/// A request that is being answered, until this is dropped.
-pub(super) struct Turn(Arc<Mutex<Inner>>);
 
 /// What the client did while a request was answered.
 pub(super) enum End {
@@ -244,27 +243,6 @@ impl Watch {
         }
         rest.lingers &= !inner.has_left();
         rest
-    }
-}
-
-impl Turn {
-    /// Whether the client has closed its side, or its connection is lost, as far as is known now.
-    pub(super) fn has_left(&self, context: &mut Context<'_>) -> bool {
-        let mut inner = lock(&self.0);
-        inner.look(context);
-        inner.has_left() || inner.end.is_some()
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut inner = lock(&self.0);
-        (inner.is_busy, inner.is_fresh, inner.is_stream) = (false, true, false);
-        inner.came = 0;
-        inner.claim.set(0);
-        let running = inner.running.take();
-        drop(inner);
-        drop(running);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         pace::{NODE_RATE, Pace},
         refusal::Refusal,
     },
-    door::{self, Piped},
+    door::{Piped, refusal_status},
     net::http::Broken,
 };
 
@@ -75,8 +75,8 @@ impl Reply {
     }
 
     pub(super) fn refused(refusal: &Refusal, id: Option<&[u8]>) -> Self {
-        let retry_after = door::retry_after(refusal);
-        Self { status: door::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
+        let retry_after = refusal_status::retry_after(refusal);
+        Self { status: refusal_status::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
     }
 
     pub(super) fn batch(batch: Box<Batch>) -> Self {

@@ -6,7 +6,7 @@ use crate::{config::Config, domain::chain::Beacon, metrics::Metrics, net::tcp::T
 const GENESIS: u64 = 1_000;
 const SLOT: u64 = 12;
 
-/// Consensus nodes on a bench: each is asked every second, and says what the bench says.
+/// Consensus nodes on a bench: each is asked every second, and answers as the test says.
 struct Bench {
     state: PoolState,
     nodes: Vec<Node>,
@@ -47,8 +47,8 @@ impl Bench {
         self.state.known.iter().map(|known| known.verdict).collect()
     }
 
-    /// As many rounds as it takes to prove oneself and to be asked since the others were, of the
-    /// same.
+    /// As many rounds with the same answers as a node needs to prove itself, and to be asked since
+    /// the others were.
     fn settled(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
         self.round(answers);
         self.round(answers);
@@ -118,7 +118,7 @@ fn the_words_of_consensus_nodes_become_verdicts() {
         ),
         // More than a minute into the future.
         (vec![at(100), at(106)], vec![Up, Suspect]),
-        // Alone, it is as good as it says.
+        // Alone, a node is as good as it reports.
         (vec![at(10)], vec![Up]),
         (vec![says(Condition { optimistic: true, ..condition() })], vec![Optimistic]),
     ] {
@@ -243,7 +243,7 @@ fn an_answer_from_before_a_pushed_block_takes_nothing_back() {
     assert_eq!(heights(&bench), (Some(101), Some(101)));
     bench.step(early);
     assert_eq!(heights(&bench), (Some(101), Some(101)));
-    // Asked since, it is the node's word.
+    // A probe that was sent since counts.
     bench.step(late);
     assert_eq!(heights(&bench).0, Some(100));
 }
@@ -256,7 +256,7 @@ fn a_pushed_block_below_the_head_has_the_node_probed() {
     let effects = bench.state.step(news, &bench.nodes, 0, bench.start, GENESIS + 100 * SLOT);
     assert_eq!(effects, [Effect::ProbeNow(0)]);
     assert_eq!(heights(&bench).0, Some(100));
-    // At the same height it is another block.
+    // A push at the same height may be of another block.
     let mut other = at(100).block;
     other.hash = "other".to_owned();
     bench.step(Input::Told(0, other.clone(), bench.start + Duration::from_secs(3)));

@@ -182,7 +182,7 @@ impl Filter {
     /// Reads the filter object of a subscription, the second argument.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// When the filter object is malformed; the error is the message for the client.
     pub(in crate::view) fn read(json: &str) -> Result<Self, String> {
         let asked = Asked::read(json).map_err(|why| format!("invalid argument 1: {why}"))?;
         if asked.block.is_some() {
@@ -191,11 +191,11 @@ impl Filter {
         asked.filter()
     }
 
-    /// Reads the filter object of a filter that is polled, the first argument, and which blocks its
-    /// past logs are of: the members of a filter object that say so.
+    /// Reads the filter object of a filter that is polled, the first argument. Returns also the
+    /// members that name the blocks of its past logs.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// When the filter object is malformed; the error is the message for the client.
     pub(in crate::view) fn read_polled(json: &str) -> Result<(Self, Box<str>), String> {
         let asked = Asked::read(json).map_err(|why| format!("invalid argument 0: {why}"))?;
         let range = asked.range();
@@ -227,7 +227,7 @@ fn addresses(json: &RawValue) -> Result<Any<Address>, String> {
         let kind = kind(json);
         return Err(format!("invalid addresses in query: expected an address or an array of addresses, not {kind}"));
     };
-    // A null in the list names no account: a mistake, and not a wish to hear of all.
+    // A null in the list names no account: a mistake, and not a wish for the logs of all.
     let addresses = list.into_iter().enumerate().map(|(index, json)| {
         let text = text(json).ok_or_else(|| format!("non-string address at index {index}"))?;
         read(&text).map_err(|why| format!("invalid address at index {index}: {why}"))
@@ -240,7 +240,7 @@ fn topics(json: &RawValue) -> Result<Vec<Any<Hash>>, String> {
     list.into_iter().enumerate().map(|(index, json)| topic(index, json)).collect()
 }
 
-/// The topics at one position. A null among alternatives leaves all open.
+/// The topics at one position. A null among alternatives allows any value.
 fn topic(position: usize, json: &RawValue) -> Result<Any<Hash>, String> {
     let wrong = |place: String, json: &RawValue, expected: &str| {
         format!("invalid topic(s): {place}: expected {expected}, not {}", kind(json))

@@ -1,0 +1,433 @@
+//! Floor 6, beacon: one request to the beacon API, from the choice of a node to the beginning of
+//! its answer.
+//!
+//! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a
+//! node is waited for as long as it is alive, and what streams may not stand still. What may be
+//! sent twice, and to whom a request goes, is decided here, by its [`Route`].
+
+pub mod answer;
+mod attempt;
+mod beside;
+mod blobs;
+mod clock;
+mod differs;
+mod everywhere;
+mod idle;
+mod kept;
+mod publish;
+mod reach;
+mod returning;
+pub mod upload;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+
+pub use self::attempt::Request;
+use self::{
+    answer::Answer,
+    attempt::{Sent, attempt_holding, kind},
+    kept::Kept as Told,
+    upload::{Kept, Upload},
+};
+use crate::{
+    config::{Calls as Settings, PublishTo},
+    domain::{
+        beacon_route::{Class, Route},
+        method::Class as CallClass,
+        refusal::Refusal,
+        verdict::Verdict,
+    },
+    exchange::{
+        choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        queue::{Exit, HeadPermit, Queue, Ticket},
+        tries::{Begun, Tries},
+    },
+    metrics::{CallMetrics, CallOutcome, Metrics},
+    pool::{Pool, Scout, resting::Standing},
+};
+
+/// The longest body that is kept to be sent again. A longer one is passed on once, or refused if
+/// all nodes must have it.
+const MAX_KEPT: usize = 16 << 20;
+/// The same of what is signed: a block with 128 blobs and their proofs, in JSON, has some 40 MB.
+const MAX_PUBLISHED: usize = 48 << 20;
+
+/// The requests to one network's consensus nodes.
+pub struct Rest {
+    pool: Arc<Pool>,
+    settings: Settings,
+    publish_to: PublishTo,
+    metrics: CallMetrics,
+    counts: Arc<Metrics>,
+    /// What all nodes were told lately.
+    kept: Arc<Told>,
+    queue: Queue<Rest>,
+    /// For the bodies that are kept, of all clients; its permits are bytes.
+    room: Arc<Semaphore>,
+    /// What goes on when its client has its answer; it ends with this.
+    background: Mutex<JoinSet<()>>,
+    /// What tells nodes that return; it ends with this, and is none of those that are counted.
+    _returning: JoinSet<()>,
+}
+
+/// Why a request gets no node's answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// An error of the proxy's own.
+    Refused(Refusal),
+    /// Its body is longer than this, and all nodes would have to be told it.
+    TooLong(usize),
+    /// The client did not send the whole of it.
+    Unsent(io::Error),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Counts a request that its client abandons.
+struct Ending<'a> {
+    rest: &'a Rest,
+    route: Route,
+    arrived: Instant,
+    outcome: CallOutcome,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.rest.metrics.rest_ended(&self.route, self.outcome, self.arrived.elapsed().as_secs_f64());
+    }
+}
+
+impl Rest {
+    /// Prepares requests to `pool`.
+    pub fn new(pool: Arc<Pool>, settings: &Settings, publish_to: PublishTo, metrics: &Arc<Metrics>) -> Self {
+        let kept = Arc::new(Told::new(pool.nodes.len()));
+        let mut returning = JoinSet::new();
+        returning.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
+        Self {
+            publish_to,
+            kept,
+            counts: metrics.clone(),
+            metrics: metrics.calls(&pool.network, pool.layer.as_str()),
+            queue: Queue::new(pool.clone(), settings, metrics.clone()),
+            settings: settings.clone(),
+            room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
+            background: Mutex::default(),
+            _returning: returning,
+            pool,
+        }
+    }
+
+    /// Where the requests go.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Gives up on the requests that wait for a node.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Lets the requests that wait for a node go on at the nodes that have taken their place.
+    pub fn move_to(&self, next: Arc<Self>) {
+        self.queue.move_to(next);
+    }
+
+    /// Knows from now on what all nodes were told before.
+    pub fn inherit(&self, earlier: &Self) {
+        self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
+    }
+
+    /// Runs one request up to the beginning of its answer.
+    ///
+    /// # Errors
+    /// When there is no node's answer to give.
+    pub async fn run(
+        self: &Arc<Self>,
+        request: &Request,
+        upload: &mut Upload,
+        arrived: Instant,
+    ) -> Result<Answer, Failure> {
+        let mut ending = Ending { rest: self, route: request.route, arrived, outcome: CallOutcome::Gone };
+        let outcome = self.exchange(request, upload).await;
+        ending.outcome = match &outcome {
+            Ok(answer) if answer.status < 400 => CallOutcome::Result,
+            Ok(_) => CallOutcome::NodeError,
+            Err(Failure::Refused(Refusal::Unserved(why))) => (*why).into(),
+            Err(Failure::Refused(Refusal::Deadline)) => CallOutcome::Deadline,
+            Err(Failure::Refused(Refusal::OutcomeUnknown)) => CallOutcome::OutcomeUnknown,
+            Err(Failure::Refused(_) | Failure::TooLong(_)) => CallOutcome::Refused,
+            Err(Failure::Unsent(_)) => CallOutcome::Gone,
+        };
+        outcome
+    }
+
+    async fn exchange(self: &Arc<Self>, request: &Request, upload: &mut Upload) -> Result<Answer, Failure> {
+        if request.route.is_duty {
+            self.pool.validators_are_there();
+        }
+        if request.route.class != Class::Once {
+            let most = if request.route.class == Class::Publish { MAX_PUBLISHED } else { MAX_KEPT };
+            let kept = upload.keep(most, &self.room).await.map_err(Failure::Unsent)?;
+            match (request.route.class, kept) {
+                // It would go to one node, and nobody would know.
+                (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),
+                (Class::Everywhere, Kept::NoRoom) => {
+                    return Err(Refusal::Limit { name: "max_held_bytes", limit: self.settings.max_held_bytes }.into());
+                }
+                // It is passed on as it comes, and sent once.
+                (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
+            }
+        }
+        // A reload may have replaced the nodes while the client sent the body.
+        let mut moved = self.newest();
+        let mut begun = Begun::default();
+        loop {
+            let rest = moved.as_ref().unwrap_or(self);
+            if request.route.class == Class::Publish
+                && let Some(body) = upload.in_memory()
+            {
+                return rest.publish(request, body).await;
+            }
+            if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
+                // It is told at once, and takes its time.
+                begun.goes_ahead();
+            }
+            if request.route.class == Class::Everywhere
+                && let Some(body) = upload.in_memory()
+                && let Some(answer) = rest.everywhere(request, &body).await?
+            {
+                return Ok(answer);
+            }
+            let mut course = Course::new(rest, request, begun);
+            match course.run(upload).await {
+                Ok(answer) => return Ok(answer),
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Moved(next, turn)) => {
+                    begun = course.tries.moved(turn);
+                    drop(course);
+                    moved = Some(next);
+                }
+            }
+        }
+    }
+
+    /// The last in the line of those that reloads have put in this one's place.
+    fn newest(&self) -> Option<Arc<Self>> {
+        let mut newest = self.queue.successor()?;
+        while let Some(next) = newest.queue.successor() {
+            newest = next;
+        }
+        Some(newest)
+    }
+
+    /// The best node for a request but for those in `tried`: the one that all clients' view is of,
+    /// if it may have what is asked for.
+    fn choose(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
+        let lacking = self.lacking(request);
+        if !lacking.is_empty() {
+            let shut: Vec<usize> = tried.iter().chain(&lacking).copied().collect();
+            if let choice @ Choice::Node(..) = self.choose_among(request, &shut, again) {
+                return choice;
+            }
+        }
+        self.choose_among(request, tried, again)
+    }
+
+    fn choose_among(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
+        let (policy, kind) = (self.settings.policy, kind(request));
+        // What a chain has settled long ago is the same everywhere; everything else refers to what
+        // its client was told before.
+        let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
+        let (nodes, wish) = (&self.pool.nodes, Wish { policy, class, kind, tried, again });
+        // Nothing but a request shows that a node takes requests again.
+        if self.pool.is_any_resting()
+            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, wish)
+            && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
+        {
+            return Choice::Node(node, scout);
+        }
+        // What it fails one time after the other, any other does better; but for a block, which may
+        // be of use to that node alone.
+        let is_block =
+            request.route.class == Class::Publish && request.route.is_duty && request.route.group != "validator";
+        let fails =
+            |view: usize| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
+        let is_free = |view: &usize| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
+        let view = self.pool.snapshot().active.filter(is_free);
+        if let Some(view) = view {
+            let others: Vec<usize> = (0..nodes.len()).filter(|node| *node != view).collect();
+            if let choice @ Choice::Node(..) = choose(&self.pool, Wish { tried: &others, ..wish }) {
+                return choice;
+            }
+        }
+        choose(&self.pool, wish)
+    }
+}
+
+/// One request under way.
+struct Course<'a> {
+    rest: &'a Rest,
+    request: &'a Request,
+    tries: Tries,
+    was_late: bool,
+    /// The best answer that a node gave, though it speaks of the node.
+    best: Option<Answer>,
+    /// The first answer of a node that refused it for quota.
+    refused: Option<Answer>,
+    /// The nodes that did not have what was asked for.
+    lacking: Vec<usize>,
+}
+
+/// How a request's course ends without an answer.
+enum Stop {
+    Failed(Failure),
+    /// A reload replaced the nodes while it waited: it goes on there.
+    Moved(Arc<Rest>, HeadPermit),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(failure: E) -> Self {
+        Self::Failed(failure.into())
+    }
+}
+
+impl Stop {
+    fn left(left: Exit<Rest>) -> Self {
+        match left {
+            Exit::Refused(refusal) => refusal.into(),
+            Exit::Moved(next, turn) => Self::Moved(next, turn),
+        }
+    }
+}
+
+impl<'a> Course<'a> {
+    fn new(rest: &'a Rest, request: &'a Request, begun: Begun) -> Self {
+        Self {
+            rest,
+            request,
+            tries: Tries::new(kind(request), None, begun),
+            was_late: false,
+            best: None,
+            refused: None,
+            lacking: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
+        loop {
+            // A scout's place is kept until it is known what became of the scout.
+            let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
+            // Whoever waits behind us comes next as soon as we set out.
+            drop(turn);
+            self.rest.reach(self.request, node).await;
+            let (node, sent) = match (self.rest.beside(self.request), upload.in_memory()) {
+                (Some(patience), Some(body)) => self.race(node, &body, patience).await,
+                _ => {
+                    let Rest { pool, settings, room, .. } = self.rest;
+                    let patience = settings.attempt_timeout;
+                    (node, attempt_holding(pool, node, self.request, upload, patience, Some(room)).await)
+                }
+            };
+            if let Some(answer) = self.weigh(node, sent).await? {
+                return Ok(answer);
+            }
+            if !upload.is_there() {
+                return Ok(self.give_up()?);
+            }
+            self.tries.tried.push(node);
+        }
+    }
+
+    /// Takes note of what came of an attempt. Returns what is the client's.
+    async fn weigh(&mut self, node: usize, sent: Sent) -> Result<Option<Answer>, Stop> {
+        let is_repeatable = self.request.route.is_repeatable();
+        self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        match sent {
+            Sent::Answered(answer) => {
+                let doubtful = self.doubtful(node, &answer);
+                if let Some(blobs) = doubtful
+                    && self.rest.is_partial(node, self.request, blobs).await
+                {
+                    self.lacks(node, answer);
+                    return Ok(None);
+                }
+                self.charge(node, answer.status < 300);
+                self.learn(node, &answer);
+                return Ok(Some(answer));
+            }
+            Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
+            // It is asked no more, so it is no attempt too many.
+            Sent::OfTheNode(answer, None) if matches!(answer.status, 404 | 405 | 410) => self.lacks(node, answer),
+            Sent::OfTheNode(answer, trouble) => {
+                self.best = self.best.take().or(Some(answer));
+                self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.tries.attempts += 1;
+            }
+            Sent::Refused(answer, _) => {
+                self.refused = self.refused.take().or(Some(answer));
+                self.tries.attempts += 1;
+            }
+            Sent::Nothing(_) => {}
+            Sent::Lost(_) | Sent::Late(_) if !is_repeatable => return Err(Refusal::OutcomeUnknown.into()),
+            Sent::Lost(trouble) => {
+                self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+                self.tries.attempts += 1;
+            }
+            Sent::Late(trouble) => {
+                self.was_late = true;
+                self.tries.charges.push((node, trouble));
+                self.tries.attempts += 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// `node` did better than those that could not serve the request: with what was asked for, if
+    /// it is a `result`.
+    fn charge(&mut self, node: usize, result: bool) {
+        self.tries.charge(&self.rest.pool, node, result);
+    }
+
+    /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the
+    /// queue if the request had to wait. `None` when it has had all its chances.
+    async fn next_node(
+        &mut self,
+        weight: usize,
+    ) -> Result<Option<(usize, Option<Ticket<'a>>, Option<Scout<'a>>)>, Stop> {
+        let Rest { queue, settings, .. } = self.rest;
+        loop {
+            if self.tries.attempts >= settings.attempts.get() {
+                return Ok(None);
+            }
+            let turn = self.tries.wait_in(queue, weight).await.map_err(Stop::left)?;
+            let rest = match self.rest.choose(self.request, &self.tries.tried, self.tries.again) {
+                Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
+                Choice::Rest(end) => Some(end),
+                Choice::Nowhere => None,
+            };
+            drop(turn);
+            // Every node has failed it. An answer that one gave is better than waiting for another.
+            if self.best.is_some() || !self.tries.pause(queue, rest, weight).await.map_err(Stop::left)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn give_up(&mut self) -> Result<Answer, Failure> {
+        let rests = || rest_ends(&self.rest.pool, kind(self.request));
+        match self.best.take().or_else(|| self.refused.take()) {
+            Some(best) => Ok(best),
+            None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
+            None if self.was_late => Err(Refusal::Deadline.into()),
+            None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.tries.failure)).into()),
+        }
+    }
+}

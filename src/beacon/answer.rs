@@ -1,0 +1,287 @@
+//! A consensus node's answer to one request: its head, the beginning of its body that was waited
+//! for, and the rest that is not.
+
+mod words;
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+
+use super::idle::Idle;
+use crate::{
+    domain::{pace::NODE_RATE, publication::Problem},
+    exchange::pieces::append,
+    memory::STREAM,
+    net::http::{Broken, Response},
+    pool::Pool,
+};
+
+/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that
+/// the loss of the node in the middle of it is made good by another.
+const HELD_BACK: u64 = 256 * 1024;
+/// Up to this many bytes an answer is taken whole of which half is of no use: a block with all its
+/// blobs, written in JSON.
+const HELD_WHOLE: u64 = 8 << 20;
+/// How long that is tried for an answer that does not say how long it is: it may be a long one.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Of nodes that have secrets, the words of an error are searched for them, up to this many bytes;
+/// longer ones are withheld.
+const SEARCHED: u64 = 64 * 1024;
+/// How long such words may take; another node may have a better answer.
+const SEARCH: Duration = Duration::from_secs(2);
+
+/// A node's answer.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// All of its headers, those of the connection included.
+    pub headers: HeaderMap,
+    /// Bytes of the body, where that is known.
+    length: Option<u64>,
+    /// Whether the node gave it in the API's own form.
+    is_json: bool,
+    pieces: VecDeque<Bytes>,
+    rest: Option<Response>,
+    idle: Idle,
+    /// Whose answer it is.
+    source: (Arc<Pool>, usize),
+    /// What it takes of the room for bodies that are kept, beyond what every answer may take.
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl Answer {
+    /// Takes the response of a node of `pool`, and so much of its body as is waited for: all of it,
+    /// if it fits, where there is `room` for that.
+    ///
+    /// # Errors
+    /// When the connection is lost meanwhile.
+    pub(super) async fn read(
+        response: Response,
+        pool: &Arc<Pool>,
+        node: usize,
+        room: Option<&Arc<Semaphore>>,
+    ) -> Result<Self, Broken> {
+        let status = response.head.status;
+        let mut headers = HeaderMap::new();
+        let source = &pool.nodes[node];
+        response.head.each_header(|name, value| {
+            if source.has_secrets() && source.redact(value).is_some() {
+                return;
+            }
+            // The parser let nothing else through.
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+                headers.append(name, value);
+            }
+        });
+        let length = response.head.length();
+        // A byte a second is enough for a stream of what happens.
+        let rate = if is_of_kind(&headers, b"text/event-stream") { 1 } else { NODE_RATE };
+        let mut answer = Self {
+            status,
+            is_json: is_of_kind(&headers, b"application/json") || is_of_kind(&headers, b"application/problem+json"),
+            headers,
+            length,
+            pieces: VecDeque::new(),
+            rest: Some(response),
+            idle: Idle::new(rate),
+            source: (pool.clone(), node),
+            share: None,
+        };
+        if source.has_secrets() && !(200..300).contains(&status) {
+            answer.conceal().await?;
+            return Ok(answer);
+        }
+        let limit = if room.is_some() { HELD_WHOLE } else { HELD_BACK };
+        if length.is_some_and(|length| length > limit) || answer.is_event_stream() {
+            return Ok(answer);
+        }
+        answer.hold_back(limit, room).await?;
+        if status >= 400 && !answer.headers.contains_key(header::CONTENT_TYPE) {
+            answer.is_json = answer.in_memory().is_some_and(|words| Problem::read(&words).is_some());
+        }
+        Ok(answer)
+    }
+
+    async fn hold_back(&mut self, limit: u64, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
+        let mut glance = std::pin::pin!(sleep(GLANCE));
+        let mut held = 0;
+        while held < limit {
+            // Both arms are cancel-safe.
+            let piece = tokio::select! {
+                biased;
+                piece = poll_fn(|context| self.poll_rest(context)) => piece.transpose()?,
+                () = &mut glance, if self.length.is_none() && room.is_none() => return Ok(()),
+            };
+            let Some(piece) = piece else {
+                self.length = Some(held);
+                return Ok(());
+            };
+            let length = piece.len();
+            held += length as u64;
+            append(&mut self.pieces, piece);
+            // Room is taken as bytes come: what a node only announces costs the others nothing.
+            if held > HELD_BACK
+                && let Some(room) = room
+                && !self.takes(length, room)
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes so much of the room; `false` if there is not as much.
+    fn takes(&mut self, bytes: usize, room: &Arc<Semaphore>) -> bool {
+        let more = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
+        match (more, &mut self.share) {
+            (None, _) => return false,
+            (Some(more), Some(share)) => share.merge(more),
+            (Some(more), None) => self.share = Some(more),
+        }
+        true
+    }
+
+    /// Takes what the configuration keeps secret out of an error: gateways like to repeat the URL
+    /// they were asked for, and a key may be in it.
+    async fn conceal(&mut self) -> Result<(), Broken> {
+        let mut whole = BytesMut::new();
+        let is_too_long = |length: u64| length > SEARCHED;
+        let read = async {
+            while !is_too_long(whole.len() as u64)
+                && let Some(piece) = poll_fn(|context| self.poll_rest(context)).await
+            {
+                whole.extend_from_slice(&piece?);
+            }
+            Ok::<_, Broken>(())
+        };
+        let is_whole = match timeout(SEARCH, read).await {
+            Ok(outcome) => outcome.map(|()| !is_too_long(whole.len() as u64))?,
+            Err(_) => false,
+        };
+        let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
+        let body = if is_whole && (is_plain || whole.is_empty()) {
+            let (pool, node) = &self.source;
+            pool.nodes[*node].redact(&whole).map_or_else(|| whole.freeze(), Bytes::from)
+        } else {
+            self.headers.remove(header::CONTENT_ENCODING);
+            self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let message = "the node's words are withheld: they could not be searched for secrets";
+            serde_json::json!({ "code": self.status, "message": message }).to_string().into()
+        };
+        self.rest = None;
+        self.length = Some(body.len() as u64);
+        self.pieces = (!body.is_empty()).then_some(body).into_iter().collect();
+        Ok(())
+    }
+
+    /// Bytes that it takes of its client's memory: what is held, and the way of what is to come.
+    pub fn weight(&self) -> usize {
+        let held: usize = self.pieces.iter().map(Bytes::len).sum();
+        held + if self.rest.is_some() { STREAM } else { 0 }
+    }
+
+    /// The whole body, if all of it is in memory.
+    pub(super) fn in_memory(&self) -> Option<Bytes> {
+        match (&self.rest, self.pieces.len()) {
+            (Some(_), _) => None,
+            (None, 1) => self.pieces.front().cloned(),
+            (None, _) => {
+                let mut whole = BytesMut::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+                self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+                Some(whole.freeze())
+            }
+        }
+    }
+
+    /// Bytes of the body, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Whether it is in the API's own form, and so speaks of the request rather than of what stands
+    /// before the node.
+    pub(super) fn is_json(&self) -> bool {
+        self.is_json
+    }
+
+    /// Whether it is an error in which a node speaks of the messages that it was given: in the
+    /// API's own form, with a status of theirs or of the node's own failure. What stands before
+    /// nodes speaks of other things, and so do statuses that have one meaning.
+    pub(super) fn speaks_of_messages(&self) -> bool {
+        self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
+    }
+
+    /// Whether it is in another form than the API has: a page or plain words, as gateways show. An
+    /// answer without a body, or without a kind, has the API's form.
+    pub(super) fn is_foreign(&self) -> bool {
+        const OURS: [&[u8]; 4] =
+            [b"application/json", b"application/problem+json", b"application/octet-stream", b"text/event-stream"];
+        let is_ours = || OURS.iter().any(|kind| is_of_kind(&self.headers, kind));
+        self.length != Some(0) && self.headers.contains_key(header::CONTENT_TYPE) && !is_ours()
+    }
+
+    fn is_event_stream(&self) -> bool {
+        is_of_kind(&self.headers, b"text/event-stream")
+    }
+
+    /// The next piece of what has not come yet, each within its time.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let (pool, node) = &self.source;
+        let next = rest.poll_next(context);
+        let late = || Some(Err(Broken::Lost { error: io::ErrorKind::TimedOut.into(), started: true }));
+        let bytes = |next: &Option<Result<Bytes, _>>| match next {
+            Some(Ok(piece)) => piece.len(),
+            _ => 0,
+        };
+        let next = ready!(self.idle.watch(context, next, bytes)).unwrap_or_else(late);
+        match &next {
+            Some(Ok(_)) => pool.nodes[*node].traffic.touch(Instant::now()),
+            None => self.rest = None,
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(next)
+    }
+}
+
+fn is_of_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    value.split(|&b| b == b';').next().is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(kind))
+}
+
+/// The body.
+impl Stream for Answer {
+    type Item = Result<Bytes, Broken>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(piece) = self.pieces.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        let next = ready!(self.poll_rest(context));
+        match next {
+            Some(Err(broken)) => {
+                // Too late for another node, not too late to look after this one.
+                let (pool, node) = &self.source;
+                pool.probe_now(*node);
+                self.rest = None;
+                Poll::Ready(Some(Err(broken)))
+            }
+            other => Poll::Ready(other),
+        }
+    }
+}

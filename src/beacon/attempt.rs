@@ -1,0 +1,287 @@
+//! One attempt at one consensus node: what came of it, and whom that speaks of.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, header};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    answer::Answer,
+    clock::{Clock, is_wanted_whole},
+    upload::Upload,
+};
+use crate::{
+    domain::{
+        beacon_route::{Class, Route},
+        subject::{Kept, Subject},
+        target::Target,
+    },
+    exchange::count::Count,
+    metrics::AttemptOutcome,
+    net::{
+        http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
+        places::{Caller, Rank},
+    },
+    pool::{
+        Pool,
+        ask::{is_refusal, trouble, wait},
+        health::{Fault, Trouble},
+        node::Node,
+        resting::Kind,
+    },
+};
+
+/// How long the head of an answer may take where the work may be long: nodes have worked on states
+/// for nine minutes. One that is not alive is found out sooner, by its silence to probes.
+const HEAD: Duration = Duration::from_secs(15 * 60);
+/// How long a node may take nothing of a body that it is sent.
+const IDLE: Duration = Duration::from_secs(30);
+/// Slots after which all nodes that are well have had a block for long.
+pub(super) const OLD: u64 = 64;
+/// How long a node that went out is still waited for, when the request must not go to another.
+const LAST_HOPE: Duration = Duration::from_secs(10);
+
+/// A request to the beacon API, but for its body.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What is known of it.
+    pub route: Route,
+    /// Its method.
+    pub method: Method,
+    /// Path, from `/eth/` on, and query.
+    pub target: Target,
+    /// The headers that nodes get.
+    pub headers: HeaderMap,
+    /// The client's connection, which has its share of those to nodes.
+    pub caller: Option<Arc<Caller>>,
+}
+
+/// What came of an attempt.
+pub(super) enum Sent {
+    /// An answer for the client.
+    Answered(Answer),
+    /// An answer that speaks of the node: another may have a better one, and the node may be to
+    /// blame then. The request had no effect.
+    OfTheNode(Answer, Option<Trouble>),
+    /// The node refused the request for quota or place, and may have said for how long. The request
+    /// had no effect.
+    Refused(Answer, Option<Duration>),
+    /// No byte of the request left; with evidence against the node, if it is any.
+    Nothing(Option<Trouble>),
+    /// The request may have arrived, and no answer came; with evidence against the node, if it is
+    /// any.
+    Lost(Option<Trouble>),
+    /// It was not answered in time.
+    Late(Trouble),
+    /// The client did not send the whole of it.
+    Unsent(io::Error),
+}
+
+/// Sends `request` to one node of `pool`, and notes what that shows of the node.
+///
+/// A request whose work is not long, and that may go to another node, must be answered within
+/// `patience`.
+pub(super) async fn attempt(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+) -> Sent {
+    attempt_holding(pool, index, request, upload, patience, None).await
+}
+
+/// [`attempt`], with room for an answer that is of no use until it is whole.
+pub(super) async fn attempt_holding(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+    room: Option<&Arc<Semaphore>>,
+) -> Sent {
+    let node = &pool.nodes[index];
+    let started = Instant::now();
+    let mut count = Count::new(node, started);
+    let repeatable = request.route.is_repeatable();
+    let goes_out = node.goes_out();
+    if node.is_out() {
+        // It went out after it was chosen.
+        return Sent::Nothing(None);
+    }
+    let _owed = node.traffic.track(started);
+    let out = async {
+        goes_out.await;
+        if !repeatable {
+            sleep(LAST_HOPE).await;
+        }
+    };
+    // Both arms are cancel-safe: an exchange given up closes its connection.
+    let sent = tokio::select! {
+        biased;
+        sent = exchange(pool, index, request, upload, patience, room) => {
+            count.outcome = match &sent {
+                Sent::Answered(_) => AttemptOutcome::Answered,
+                Sent::OfTheNode(..) => AttemptOutcome::NodeFault,
+                Sent::Refused(..) => AttemptOutcome::Refused,
+                Sent::Nothing(_) => AttemptOutcome::Unreachable,
+                Sent::Lost(_) => AttemptOutcome::Dropped,
+                Sent::Late(_) => AttemptOutcome::Timeout,
+                Sent::Unsent(_) => AttemptOutcome::Abandoned,
+            };
+            sent
+        }
+        () = out => Sent::Lost(None),
+    };
+    drop(count);
+    match &sent {
+        Sent::Nothing(Some(trouble)) => pool.call_failed(index, kind(request), trouble.clone(), None),
+        // It may have been the request that did it.
+        Sent::Lost(Some(_)) => pool.probe_now(index),
+        Sent::Refused(_, wait) => pool.call_refused(index, kind(request), *wait),
+        Sent::Answered(_) => pool.call_answered(index, kind(request)),
+        _ => {}
+    }
+    sent
+}
+
+async fn exchange(
+    pool: &Arc<Pool>,
+    index: usize,
+    request: &Request,
+    upload: &mut Upload,
+    patience: Duration,
+    room: Option<&Arc<Semaphore>>,
+) -> Sent {
+    let node = &pool.nodes[index];
+    let limit = if Clock::of(request) == Clock::Long { HEAD } else { patience };
+    let mut progress = Progress::default();
+    let outcome = ask(node, request, upload, limit, &mut progress).await;
+    if let Some(error) = upload.failure() {
+        return Sent::Unsent(error);
+    }
+    let response = match outcome {
+        // The node takes no more connections, which is no silence.
+        None if progress.waits => return Sent::Nothing(Some(Trouble::full())),
+        None => {
+            let text = format!("no answer to a request within {limit:?}");
+            return Sent::Late(Trouble { fault: Fault::Silent, text });
+        }
+        Some(Ok(response)) => response,
+        Some(Err(error)) if error.may_have_arrived() => return Sent::Lost(Some(trouble(node, &error))),
+        Some(Err(error)) => return Sent::Nothing(Some(trouble(node, &error))),
+    };
+    node.traffic.touch(Instant::now());
+    let wait = wait(&response.head);
+    let room = room.filter(|_| is_wanted_whole(request));
+    match Answer::read(response, pool, index, room).await {
+        Ok(answer) => classify(request, answer, wait, pool.snapshot().head.unwrap_or(0)),
+        Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken }))),
+    }
+}
+
+/// Sends it and waits for the head of the response; `None` when that took too long.
+async fn ask(
+    node: &Node,
+    request: &Request,
+    upload: &mut Upload,
+    limit: Duration,
+    progress: &mut Progress,
+) -> Option<Result<Response, Error>> {
+    let Some(upstream) = &node.upstream else {
+        return Some(Err(Error::Connect(io::Error::other("it has no HTTP URL"))));
+    };
+    let body = upload.body();
+    let timeouts = Timeouts { idle: IDLE, head: limit };
+    let is_streamed = matches!(body, Body::Streamed { .. });
+    let head = Upstreamed {
+        method: &request.method,
+        target: &request.target,
+        headers: &request.headers,
+        sending: if request.route.is_repeatable() { Sending::Repeatable } else { Sending::Once },
+        rank: Rank::Call,
+        caller: request.caller.as_ref(),
+    };
+    let asked = upstream.request(head, body, timeouts, progress);
+    // A body that is streamed takes the time that the client takes to send it; what the node takes
+    // is bounded by `timeouts`.
+    if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
+}
+
+/// Whether a status says that the node does not have what another may: it has pruned it, never had
+/// it, or does not offer the route.
+fn lacks(request: &Request, status: u16, head: u64) -> bool {
+    let route = &request.route;
+    if route.class != Class::Read {
+        return false;
+    }
+    match status {
+        405 => true,
+        404 | 410 => match Subject::of(request.target.path(), 1) {
+            Some(Subject { kept: Kept::Blobs | Kept::States, .. }) => true,
+            // That a slot of late has no block is for the client to judge: it may have asked too
+            // soon, or too late.
+            Some(subject @ Subject { kept: Kept::Blocks, id, .. }) => id.starts_with("0x") || subject.is_old(head, OLD),
+            None => {
+                let path = request.target.path();
+                matches!(route.group, "debug" | "rewards" | "light_client")
+                    || path.contains("/validator/aggregate_attestation")
+                    || path.contains("/validator/sync_committee_contribution")
+            }
+        },
+        _ => false,
+    }
+}
+
+/// Which requests may rest with this one.
+pub(super) fn kind(request: &Request) -> Kind {
+    match request.route.class {
+        // A node may hang over these that answers everything else of the same group.
+        Class::Publish => Kind::of_publication(request.route.id),
+        _ => Kind::of_group(request.route.id),
+    }
+}
+
+/// Whom an answer speaks of, where the chain is at `head`.
+fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64) -> Sent {
+    let status = answer.status;
+    if is_refusal(status, wait) && request.route.class != Class::Once {
+        return Sent::Refused(answer, wait);
+    }
+    let of_the_node = match request.route.class {
+        // Refused for who we are: unless the client said who it is, another node may know us.
+        Class::Read | Class::Everywhere => match status {
+            // A gateway's page is no node's answer, whatever status it has.
+            200..=299 => answer.is_foreign(),
+            // It points elsewhere, with its own idea of where it is; a client knows only us.
+            300..=303 | 305..=399 => true,
+            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
+            408 | 500.. => true,
+            _ => lacks(request, status, head),
+        },
+        // The same may be given to another node, whatever this one or what stands before it did.
+        // What a node says of the message itself is final, and so is what has a client write it in
+        // another form.
+        Class::Publish => match status {
+            200..=299 => answer.is_foreign(),
+            406 | 415 => false,
+            400 | 409 | 422 => !answer.is_json(),
+            401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
+            _ => true,
+        },
+        Class::Once => false,
+    };
+    if !of_the_node {
+        return Sent::Answered(answer);
+    }
+    // In the API's own form it is the node that speaks, of this request; otherwise what stands
+    // before it, or a node that is not well.
+    let trouble = (status >= 500).then(|| Trouble {
+        fault: if answer.is_json() { Fault::Erring } else { Fault::Failing },
+        text: format!("a request was answered with HTTP status {status}, which another node could answer"),
+    });
+    Sent::OfTheNode(answer, trouble)
+}

@@ -1,0 +1,104 @@
+//! How long each kind of request may take before something else is tried.
+//!
+//! What a validator waits for has its time in the slot: when a part of it has passed, another node
+//! is asked beside the first. What a node may have to compute for minutes has no limit but the
+//! node's own life. Everything else has the time of an attempt.
+
+use std::time::Duration;
+
+use super::{Request, Rest};
+use crate::domain::beacon_route::Class;
+
+/// Which clock a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates
+    /// have a third of a slot each until they are too late, so some of that is left to the other
+    /// node. That is also more than the two seconds in which a node is found out that is silent
+    /// altogether, where slots take twelve.
+    Due,
+    /// A third of a slot; then the same.
+    Soon,
+    /// The time of an attempt; then another node is asked instead.
+    Usual,
+    /// As long as its node is alive.
+    Long,
+}
+
+impl Clock {
+    pub(super) fn of(request: &Request) -> Self {
+        let route = &request.route;
+        if route.class != Class::Read {
+            // What cannot be tried elsewhere may take all the time there is: giving up would only
+            // lose the answer.
+            return if route.is_repeatable() { Self::Usual } else { Self::Long };
+        }
+        let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+        match steps[..] {
+            ["validator", ..] if route.is_long() => Self::Long,
+            ["validator", "duties" | "liveness", ..] => Self::Soon,
+            ["validator", ..] | ["beacon", "blocks", _, "root"] => Self::Due,
+            ["beacon", "headers", ..] => Self::Soon,
+            ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
+            _ if route.is_long() => Self::Long,
+            _ => Self::Usual,
+        }
+    }
+}
+
+/// Whether half of an answer is of no use, so that it is waited for whole: what is signed, and
+/// blocks and blobs.
+pub(super) fn is_wanted_whole(request: &Request) -> bool {
+    request.route.class == Class::Read && matches!(request.route.group, "validator" | "blocks" | "blobs")
+}
+
+impl Rest {
+    /// How long a node has before another is asked beside it, where the request is of that kind.
+    pub(super) fn beside(&self, request: &Request) -> Option<Duration> {
+        match Clock::of(request) {
+            Clock::Due => Some(self.pool.slot() / 5),
+            Clock::Soon => Some(self.pool.slot() / 3),
+            Clock::Usual | Clock::Long => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::domain::{beacon_route::Route, target::Target};
+
+    #[test]
+    fn each_kind_of_request_has_its_clock() {
+        for (method, path, clock, whole) in [
+            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Clock::Due, true),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1", Clock::Due, true),
+            ("GET", "/eth/v2/validator/aggregate_attestation?slot=1", Clock::Due, true),
+            ("GET", "/eth/v1/validator/sync_committee_contribution?slot=1", Clock::Due, true),
+            ("POST", "/eth/v1/validator/duties/attester/1", Clock::Soon, true),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", Clock::Long, true),
+            ("GET", "/eth/v1/beacon/blocks/head/root", Clock::Due, true),
+            ("GET", "/eth/v1/beacon/headers/head", Clock::Soon, false),
+            ("GET", "/eth/v1/beacon/states/head/fork", Clock::Soon, false),
+            ("GET", "/eth/v1/node/syncing", Clock::Usual, false),
+            ("GET", "/eth/v2/beacon/blocks/head", Clock::Long, true),
+            ("GET", "/eth/v1/beacon/blobs/7", Clock::Long, true),
+            ("GET", "/eth/v2/debug/beacon/states/head", Clock::Long, false),
+            ("GET", "/eth/v1/beacon/states/head/validators", Clock::Long, false),
+            ("GET", "/eth/v2/beacon/pool/attestations", Clock::Usual, false),
+            ("POST", "/eth/v1/validator/prepare_beacon_proposer", Clock::Usual, false),
+            ("POST", "/eth/v2/beacon/blocks", Clock::Long, false),
+        ] {
+            let request = Request {
+                route: Route::of(method, path.split('?').next().unwrap()),
+                method: Method::from_bytes(method.as_bytes()).unwrap(),
+                target: Target::parse(path).unwrap(),
+                headers: HeaderMap::new(),
+                caller: None,
+            };
+            assert_eq!((Clock::of(&request), is_wanted_whole(&request)), (clock, whole), "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Blocks and transactions that clients know of: a node that answers `null` for one of these is
+//! behind another node.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{answer::Answer, run::CallRun};
+use crate::{
+    domain::{hash::Hash, hex, method::Tells, rpc::Request},
+    pool::Pool,
+};
+
+/// How many blocks below the served height nodes may still be about to import.
+const RECENT: u64 = 64;
+/// For how long nodes are asked again for an announced block or transaction.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The pause before nodes are asked again; doubles each time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether a `null` is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// A `null` is believed: no client knows of the object.
+    None,
+    /// A `null` is believed when all nodes gave one: nodes differ in how much of the past they
+    /// keep.
+    Elsewhere,
+    /// A `null` is believed only after `PATIENCE`: the object was announced and will arrive at the
+    /// nodes.
+    Soon,
+}
+
+impl CallRun<'_> {
+    /// Where the answer shows a height. A pending block's height is not reached yet, so it does not
+    /// count.
+    pub(super) fn tells(&self) -> Tells {
+        match self.method.tells {
+            Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
+                Tells::Nothing
+            }
+            tells => tells,
+        }
+    }
+
+    /// Whether clients know of the requested object, if `answer` is a `null`.
+    pub(super) fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
+        let promise = || promised(self.method.label, self.request, &self.calls.pool);
+        answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
+    }
+}
+
+/// Whether clients know of the object that `request` asks for; `label` is its method.
+fn promised(label: &str, request: &Request<'_>, pool: &Pool) -> Promise {
+    let is_place = |index: usize| request.param(index).is_some();
+    match label {
+        "eth_getBlockByNumber"
+        | "eth_getHeaderByNumber"
+        | "eth_getBlockTransactionCountByNumber"
+        | "eth_getBlockByHash"
+        | "eth_getHeaderByHash"
+        | "eth_getBlockTransactionCountByHash"
+        | "eth_getBlockReceipts" => block(request, pool),
+        // The block may well have no transaction of that index.
+        "eth_getTransactionByBlockNumberAndIndex" | "eth_getTransactionByBlockHashAndIndex" if is_place(1) => {
+            if block(request, pool) == Promise::None { Promise::None } else { Promise::Elsewhere }
+        }
+        "eth_getTransactionByHash" | "eth_getTransactionReceipt" => announced(request, pool),
+        _ => Promise::None,
+    }
+}
+
+fn block(request: &Request<'_>, pool: &Pool) -> Promise {
+    let Some(which) = request.text_param(0) else { return Promise::None };
+    match &*which {
+        "latest" => Promise::Soon,
+        "earliest" | "safe" | "finalized" => Promise::Elsewhere,
+        text if text.len() == 66 => announced(request, pool),
+        text => match (hex::quantity(text), pool.served()) {
+            (Some(height), served) if height > served => Promise::None,
+            (Some(height), served) if served - height < RECENT => Promise::Soon,
+            (Some(_), _) => Promise::Elsewhere,
+            (None, _) => Promise::None,
+        },
+    }
+}
+
+fn announced(request: &Request<'_>, pool: &Pool) -> Promise {
+    let hash = request.text_param(0).and_then(|hash| hash.parse::<Hash>().ok());
+    if hash.is_some_and(|hash| pool.is_announced(&hash)) { Promise::Soon } else { Promise::None }
+}
+
+/// A `null` that is not believed yet.
+pub(super) struct Null {
+    answer: Answer,
+    /// Until this time nodes are asked again.
+    until: Instant,
+    pause: Duration,
+}
+
+impl Null {
+    pub(super) fn new(answer: Answer, promise: Promise, now: Instant) -> Self {
+        let until = if promise == Promise::Soon { now + PATIENCE } else { now };
+        Self { answer, until, pause: PAUSE }
+    }
+
+    /// The next pause, after all nodes were asked; `None` when the `null` is to be believed.
+    pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
+        let left = self.until.checked_duration_since(now).filter(|left| !left.is_zero())?;
+        let pause = self.pause.min(left);
+        self.pause *= 2;
+        Some(pause)
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        self.answer
+    }
+}

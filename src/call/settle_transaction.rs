@@ -1,0 +1,60 @@
+//! The final answer about a transaction that an earlier attempt may have brought to a node.
+
+use tokio::time::Instant;
+
+use super::{
+    answer::Answer,
+    attempt::{Attempt, Sent},
+    leaving::Leaving,
+    run::CallRun,
+};
+use crate::{
+    config::Verify,
+    domain::{hex, method::Class, refusal::Refusal, transaction},
+    pool::ask::ID,
+};
+
+impl CallRun<'_> {
+    /// Rule: the client gets an error about the call unchanged. Exception: a raw transaction that
+    /// an earlier attempt may have brought to a node. Then "already known" is success; an error
+    /// about the transaction's bytes is final; after any other error the node is asked for the
+    /// transaction. Reason: the pool of one node may refuse what another's has accepted. Example:
+    /// node a's answer is lost, node b says "nonce too low" and has the transaction in a block: the
+    /// client gets the hash.
+    pub(super) async fn settle(&mut self, node: usize, mut answer: Answer) -> Result<Answer, Refusal> {
+        if self.method.class != Class::RawTransaction || !self.may_have_arrived {
+            return Ok(answer);
+        }
+        let Some(hash) = self.request.text_param(0).and_then(|raw| transaction::hash(&hex::bytes(&raw)?)) else {
+            return Ok(answer);
+        };
+        let hash = hex::encode(&hash);
+        let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
+        if known || (!malformed && self.is_there(node, &hash).await) {
+            return Ok(Answer::made(&format!("\"{hash}\"")));
+        }
+        if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }
+    }
+
+    /// Whether the node has the transaction, in a block or waiting.
+    async fn is_there(&mut self, node: usize, hash: &str) -> bool {
+        let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
+        let attempt = Attempt {
+            node: &self.calls.pool.nodes[node],
+            body: ask.as_bytes(),
+            headers: &[],
+            verify: Verify::All,
+            leaving: Leaving::default(),
+            memory: None,
+            caller: None,
+            id: Some(&ask.as_bytes()[ID]),
+            is_repeatable: true,
+            patience: self.deadline,
+            limit: (Instant::now() + self.calls.settings.attempt_timeout).min(self.deadline),
+        };
+        match attempt.alone().await {
+            Sent::Answered(answer) => answer.shows(hash),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The one place that turns refusals into HTTP statuses.
+
+use crate::domain::refusal::Refusal;
+
+/// In how many seconds a client should come again, after a refusal.
+pub(super) fn retry_after(refusal: &Refusal) -> Option<u32> {
+    match refusal {
+        Refusal::Resting(seconds) => Some(*seconds),
+        refusal => (status(refusal) == 503).then_some(1),
+    }
+}
+
+/// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown
+/// outcome: some clients repeat a request by themselves on a 5xx, and that one must not be sent
+/// twice.
+pub(super) fn status(refusal: &Refusal) -> u16 {
+    match refusal {
+        Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
+        Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
+        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
+        Refusal::Limit {
+            name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
+            ..
+        } => 200,
+        Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
+        // Where a node points to, and as whom it wants to know us, is nothing to a client.
+        Refusal::Rejected(300..=399 | 401 | 407) => 502,
+        Refusal::Rejected(status) => *status,
+        Refusal::Resting(_) => 429,
+        Refusal::Deadline => 504,
+        Refusal::Limit { name: "max_body" | "max_batch", .. } => 413,
+        Refusal::Limit { .. } => 503,
+    }
+}

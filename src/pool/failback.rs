@@ -1,0 +1,143 @@
+//! The way home: how calls get back to a better node that is later than the node which serves them.
+//! No I/O, no clock of its own.
+//!
+//! A node below the highest block that clients were shown may not serve while another has reached
+//! it, so one that is steadily later than the node that serves would never be chosen again. The
+//! rule, in one place:
+//!
+//! 1. A usable node that comes before the serving one, in the order of tiers and of the
+//!    configuration, and is below that block, but within the lag limit, is *late*. The late node is
+//!    asked for its head several times per block, so that the pool sees at once when the node
+//!    reaches the block. Then calls are home.
+//! 2. When a node has been late for [`GRACE`], calls wait for the node, and the highest block stays
+//!    the same: for two block times, and not longer than [`LONGEST`]. The wait begins only if the
+//!    node's next block is due in that time, by its last block and the chain's pace. If the node
+//!    reaches the block, calls are home; if not, they go on where they were. Example with 12 s
+//!    blocks: the node is a block behind, and its next is due in 1.5 s: calls wait, for 2 s at
+//!    most.
+//! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just
+//!    after calls have come home, an answer that was on its way elsewhere may show a higher block
+//!    still; calls then wait once more, at the better node.
+//!
+//! A node that is later than two block times stays late: the chain would have to go backwards for
+//! such a node.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a node is only watched.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// The longest that calls wait for a node.
+pub(super) const LONGEST: Duration = Duration::from_secs(2);
+/// Between two waits.
+const PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(960);
+/// How long after their return calls may wait once more.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// For how long calls wait for a node that is a little behind, at most.
+pub(super) fn patience(block_time: Duration) -> Duration {
+    (2 * block_time).min(LONGEST)
+}
+
+/// A better node that is usable, and not quite where clients have seen the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) node: usize,
+    /// By how many blocks.
+    pub(super) below: u64,
+    /// When its head last changed.
+    pub(super) moved: Instant,
+}
+
+/// Calls wait for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Awaited {
+    pub(super) node: usize,
+    pub(super) since: Instant,
+    pub(super) longest: Duration,
+}
+
+/// When the late node should have the block that it lacks. A block that is long overdue is given
+/// up, and the next one is due in its time.
+fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Instant {
+    let blocks = |count: u64| block_time.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).min(1 << 16));
+    let due = late.moved + blocks(late.below);
+    let overdue = now.saturating_duration_since(due + longest).as_nanos();
+    due + blocks(u64::try_from(overdue.div_ceil(block_time.as_nanos().max(1))).unwrap_or(u64::MAX))
+}
+
+/// The state of a return to a better node.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// The late node, and when it became late.
+    late: Option<(usize, Instant)>,
+    awaited: Option<Awaited>,
+    /// No wait begins before.
+    not_before: Option<Instant>,
+    pause: Duration,
+    /// Calls have just come home, and may wait once more until then.
+    settling: Option<Instant>,
+    /// When to look again, though nothing happens.
+    wake_at: Option<Instant>,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self { late: None, awaited: None, not_before: None, pause: PAUSE, settling: None, wake_at: None }
+    }
+}
+
+impl Home {
+    /// The node that calls wait for now, if any. `best` is the node that would serve by rank alone,
+    /// `late` a better one.
+    pub(super) fn step(
+        &mut self,
+        best: Option<usize>,
+        late: Option<Late>,
+        block_time: Option<Duration>,
+        now: Instant,
+    ) -> Option<Awaited> {
+        self.wake_at = None;
+        if let Some(awaited) = self.awaited {
+            let until = awaited.since + awaited.longest;
+            if late.is_some_and(|late| late.node == awaited.node) && now < until {
+                self.wake_at = Some(until);
+                return self.awaited;
+            }
+            self.awaited = None;
+            let in_vain = best != Some(awaited.node);
+            self.pause = if in_vain { (2 * self.pause).min(LONGEST_PAUSE) } else { PAUSE };
+            self.not_before = Some(now + if in_vain { self.pause / 2 } else { PAUSE });
+        }
+        let Some(late) = late else {
+            if self.late.take().is_some_and(|(node, _)| best == Some(node)) {
+                self.settling = Some(now + SETTLING);
+            }
+            return None;
+        };
+        let since = self.late.filter(|(node, _)| *node == late.node).map_or(now, |(_, since)| since);
+        self.late = Some((late.node, since));
+        // When its next block is due is not known before the chain's pace is.
+        let longest = patience(block_time?);
+        let settles = self.settling.take().is_some_and(|until| now < until);
+        if !settles {
+            let due = due(late, block_time?, longest, now);
+            let begin = (since + GRACE).max(due.checked_sub(longest * 4 / 5).unwrap_or(due));
+            let begin = self.not_before.map_or(begin, |not_before| begin.max(not_before));
+            if now < begin {
+                self.wake_at = Some(begin);
+                return None;
+            }
+        }
+        self.awaited = Some(Awaited { node: late.node, since: now, longest });
+        self.wake_at = Some(now + longest);
+        self.awaited
+    }
+
+    /// When to look again, though nothing happens.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+}

@@ -1,0 +1,325 @@
+//! A single view for all clients. While validators are there, all requests to the consensus nodes
+//! of a network, and the stream of events, go to one node: the node of the view. No I/O, no clock
+//! of its own.
+//!
+//! Reason: a validator's request refers to earlier answers. The validator attests to the head that
+//! an event named, its attestation is taken where that head is known, and the aggregate is fetched
+//! where the attestations are. Two healthy nodes may be a second apart, so requests to both are
+//! worse than requests to either. The rule, in one place:
+//!
+//! 1. The node of the view is the node that the events come from; without a stream of events, the
+//!    active node.
+//! 2. The view leaves a node at once that is not usable, that fails validators' requests one after
+//!    the other, or that is below the head that clients were told while another usable node is not.
+//! 3. The view goes to a better node, in the order of tiers and of the configuration, only a sixth
+//!    of a slot before an epoch's boundary: blocks, attestations and aggregates of the last slot
+//!    are done then. The better node must have been usable since an earlier epoch, and must have
+//!    reached the head that clients were told. The node must have got the messages that the others
+//!    got, or have been there for a whole epoch. If there is a stream of events, the node's stream
+//!    must have named a head; stream and requests then move together.
+//!
+//! Where no validator has asked for anything for two epochs, requests go to the best node at any
+//! time.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{NOBODY, Pool, resting::Kind, snapshot::Rank, state::Input};
+use crate::domain::{
+    beacon_route::Route,
+    chain::{Beacon, Chain},
+};
+
+/// Validators count as there for so many epochs after the last request of theirs.
+const EPOCHS: u32 = 2;
+
+/// The facts that bind clients to a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ties {
+    /// Whether validators are there.
+    pub validators: bool,
+    /// The node that clients' events come from.
+    pub stream: Option<usize>,
+}
+
+/// The traces of validators' requests and of the stream of events.
+pub(super) struct Tied {
+    epoch: Instant,
+    /// Milliseconds since `epoch` of the last request of a validator, and one; 0 before any.
+    last: AtomicU64,
+    stream: AtomicUsize,
+}
+
+impl Tied {
+    pub(super) fn new() -> Self {
+        Self { epoch: Instant::now(), last: AtomicU64::new(0), stream: AtomicUsize::new(NOBODY) }
+    }
+
+    /// Takes over the traces of another pool; `place` gives the index here of a node there.
+    pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(usize) -> Option<usize>) {
+        if let Some(at) = earlier.asked() {
+            self.note(at);
+        }
+        let stream = earlier.stream().and_then(place);
+        self.stream.store(stream.unwrap_or(NOBODY), Relaxed);
+    }
+
+    fn note(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.epoch).as_millis();
+        self.last.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1, Relaxed);
+    }
+
+    fn asked(&self) -> Option<Instant> {
+        let last = self.last.load(Relaxed).checked_sub(1)?;
+        Some(self.epoch + Duration::from_millis(last))
+    }
+
+    fn stream(&self) -> Option<usize> {
+        Some(self.stream.load(Relaxed)).filter(|node| *node != NOBODY)
+    }
+
+    /// The ties at `now`, by the slot and epoch times of this chain.
+    pub(super) fn ties(&self, chain: Option<&Chain>, now: Instant) -> Ties {
+        let long = Chain::epoch(chain).saturating_mul(EPOCHS);
+        let validators = self.asked().is_some_and(|at| now.saturating_duration_since(at) < long);
+        Ties { validators, stream: self.stream() }
+    }
+}
+
+impl Pool {
+    /// A slot of the consensus nodes' chain.
+    pub fn slot(&self) -> Duration {
+        Chain::slot(self.snapshot().chain.as_ref())
+    }
+
+    /// An epoch of the consensus nodes' chain.
+    pub fn epoch(&self) -> Duration {
+        Chain::epoch(self.snapshot().chain.as_ref())
+    }
+
+    /// The highest slot that a node may name, by the clock and by the pool's head, with an epoch's
+    /// room for clocks that differ; `None` if the clock gives no slots.
+    pub fn latest_slot(&self) -> Option<u64> {
+        let snapshot = self.snapshot();
+        let beacon = snapshot.chain.as_ref()?.beacon.as_ref()?;
+        let present = beacon.slot_at((self.wall)())?.max(snapshot.head.unwrap_or(0));
+        Some(present.saturating_add(beacon.epoch()))
+    }
+
+    /// A validator asked for something.
+    pub fn validators_are_there(&self) {
+        self.tied.note(Instant::now());
+    }
+
+    /// Clients' events come from this node from now on, or from none.
+    pub fn streams_from(&self, node: Option<usize>) {
+        let node = node.unwrap_or(NOBODY);
+        if self.tied.stream.swap(node, Relaxed) != node {
+            // A full inbox has the mind look soon.
+            let _ = self.inbox.try_send(Input::Woken);
+        }
+    }
+}
+
+/// The state of a move of the view to a better node.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// The better usable node, and the epoch in which it became usable.
+    home: Option<(usize, u64)>,
+    /// The better node that the stream of events is to go to, so that the view can.
+    pub(super) moving: Option<usize>,
+}
+
+/// The facts that decide about the view.
+pub(super) struct Facts<'a> {
+    pub(super) ties: Ties,
+    pub(super) active: Option<usize>,
+    pub(super) ranks: &'a [Option<Rank>],
+    /// Whether a node has got the messages that the others got.
+    pub(super) informed: &'a dyn Fn(usize) -> bool,
+    /// Whether a node fails validators' requests one after the other.
+    pub(super) fails: &'a dyn Fn(usize) -> bool,
+    /// The epoch by the clock, a sixth of a slot ahead; `None` if unknown.
+    pub(super) epoch: Option<u64>,
+}
+
+impl View {
+    /// The node of the view, if one is held to; `None` where the best by rank serves.
+    pub(super) fn step(&mut self, facts: &Facts<'_>) -> Option<usize> {
+        self.moving = None;
+        if !facts.ties.validators {
+            self.home = None;
+            return None;
+        }
+        let well = |node: usize| facts.ranks.get(node).copied().flatten().filter(|rank| rank.badness == 0);
+        let is_any_fit = (0..facts.ranks.len()).any(|node| well(node).is_some() && !(facts.fails)(node));
+        let usable = |node: usize| well(node).filter(|_| !is_any_fit || !(facts.fails)(node));
+        let ranks = || (0..facts.ranks.len()).filter_map(|node| Some((usable(node)?, node)));
+        let least = ranks().map(|(rank, _)| rank.below_served).min()?;
+        let has_reached = |node: &usize| usable(*node).is_some_and(|rank| rank.below_served == least);
+        let view = facts.ties.stream.filter(has_reached).or(facts.active.filter(has_reached));
+        let Some(view) = view else { return ranks().min().map(|(_, node)| node) };
+        let (tier, home) = ranks().map(|(rank, node)| (rank.tier, node)).min()?;
+        if usable(view).is_some_and(|rank| (rank.tier, view) <= (tier, home)) {
+            self.home = None;
+            return Some(view);
+        }
+        let epoch = facts.epoch.unwrap_or(u64::MAX);
+        let since = self.home.filter(|(node, _)| *node == home).map_or(facts.epoch.unwrap_or(0), |(_, since)| since);
+        self.home = Some((home, since));
+        // A node that cannot be sent the missed messages is as good as the others after a whole
+        // epoch, since validators repeat them each epoch.
+        let is_informed = (facts.informed)(home) || epoch > since.saturating_add(1);
+        if epoch <= since || !is_informed {
+            return Some(view);
+        }
+        if facts.ties.stream.is_some() {
+            self.moving = Some(home);
+            return Some(view);
+        }
+        Some(if has_reached(&home) { home } else { view })
+    }
+}
+
+/// The requests by which validators live.
+pub(super) fn duties() -> Kind {
+    Kind::of_group(Route::of("GET", "/eth/v1/validator/attestation_data").id)
+}
+
+/// The epoch at `unix` and a sixth of a slot.
+pub(super) fn epoch(beacon: &Beacon, unix: u64) -> Option<u64> {
+    let ahead = beacon.slot_millis?.saturating_add(3000) / 6000;
+    Some(beacon.slot_at(unix.saturating_add(ahead))? / beacon.epoch())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tier;
+
+    const WELL: (u64, u64) = (0, 0);
+    const LATE: (u64, u64) = (0, 1);
+    const BAD: (u64, u64) = (7, 0);
+
+    #[derive(Default)]
+    struct Table {
+        view: View,
+        active: usize,
+        failing: Option<usize>,
+        uninformed: Option<usize>,
+    }
+
+    impl Table {
+        /// A step with nodes of these badnesses and distances, all primaries.
+        fn step(&mut self, nodes: &[(u64, u64)], stream: Option<usize>, epoch: u64) -> Option<usize> {
+            let rank =
+                |&(badness, below_served): &(u64, u64)| Some(Rank { badness, below_served, tier: Tier::Primary });
+            let ranks: Vec<_> = nodes.iter().map(rank).collect();
+            let facts = Facts {
+                ties: Ties { validators: true, stream },
+                active: Some(self.active),
+                ranks: &ranks,
+                informed: &|node| self.uninformed != Some(node),
+                fails: &|node| self.failing == Some(node),
+                epoch: Some(epoch),
+            };
+            let node = self.view.step(&facts);
+            self.active = node.unwrap_or(self.active);
+            node
+        }
+    }
+
+    #[test]
+    fn the_view_stays_until_the_epoch_ends() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!(table.step(&[BAD, WELL], None, 4), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        // Not before the node has reached the head that clients were told.
+        assert_eq!(table.step(&[LATE, WELL], None, 6), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(0));
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+    }
+
+    #[test]
+    fn the_view_goes_over_together_with_the_stream() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 5), table.view.moving), (Some(1), None));
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving), (Some(1), Some(0)));
+        assert_eq!((table.step(&[WELL, WELL], Some(0), 6), table.view.moving), (Some(0), None));
+        // Where events come from another node, so do the answers.
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving), (Some(1), None));
+    }
+
+    #[test]
+    fn a_node_below_what_was_told_is_passed_over() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!(table.step(&[WELL, LATE], Some(1), 5), Some(0));
+        assert_eq!(table.step(&[WELL, LATE], Some(1), 5), Some(0));
+        // If all nodes are below that head, the node is no worse than the others.
+        table.active = 1;
+        assert_eq!(table.step(&[LATE, LATE], Some(1), 5), Some(1));
+    }
+
+    #[test]
+    fn a_node_is_told_first_what_all_were_told() {
+        let mut table = Table { active: 1, uninformed: Some(0), ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(1));
+        table.uninformed = None;
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(0));
+        let mut table = Table { active: 1, uninformed: Some(0), ..Table::default() };
+        table.step(&[WELL, WELL], None, 5);
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+    }
+
+    #[test]
+    fn a_node_that_fails_what_validators_ask_is_left() {
+        let mut table = Table { failing: Some(0), ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], Some(0), 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], Some(1), 6), Some(1));
+        // If no other node is well, a failing node is better than none.
+        assert_eq!(table.step(&[WELL, BAD], Some(0), 6), Some(0));
+    }
+
+    #[test]
+    fn a_node_that_went_out_again_begins_anew() {
+        let mut table = Table { active: 1, ..Table::default() };
+        assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[BAD, WELL], None, 5), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+        assert_eq!(table.step(&[BAD, BAD], None, 7), None);
+    }
+
+    #[test]
+    fn an_epoch_ends_a_sixth_of_a_slot_early() {
+        let beacon = |slot_millis| Beacon {
+            genesis_validators_root: String::new(),
+            genesis_time: 1000,
+            slot_millis: Some(slot_millis),
+            slots_per_epoch: Some(32),
+        };
+        let long = 1000 + 32 * 12;
+        assert_eq!((epoch(&beacon(12_000), long - 3), epoch(&beacon(12_000), long - 2)), (Some(0), Some(1)));
+        let short = 1000 + 32 * 2;
+        assert_eq!((epoch(&beacon(2000), short - 1), epoch(&beacon(2000), short)), (Some(0), Some(1)));
+        assert_eq!(epoch(&beacon(12_000), 5), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn validators_are_there_for_two_epochs_after_they_asked() {
+        let tied = Tied::new();
+        let there = || tied.ties(None, Instant::now()).validators;
+        assert!(!there());
+        tied.note(Instant::now());
+        tokio::time::advance(Duration::from_secs(767)).await;
+        assert!(there());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!there());
+    }
+}

@@ -11,7 +11,7 @@ impl Pool {
         let (network, layer) = (&*self.network, self.layer.as_str());
         match effect {
             Effect::CameBack(node) => {
-                // What closed connections while the node was out was no want of room.
+                // A node that was out closed connections for other reasons than want of room.
                 self.nodes[node].upstream.iter().for_each(|upstream| upstream.forget_bound());
                 self.nodes[node].link.iter().for_each(|link| link.hurry());
             }

@@ -10,7 +10,7 @@ use serde::{
 
 use crate::domain::hex;
 
-/// A JSON text. What is no character in it (half a surrogate pair) is replaced, as go-ethereum does.
+/// A JSON text. Half a surrogate pair in the text is replaced, as go-ethereum does.
 pub(super) struct Text(pub(super) String);
 
 impl<'de> Deserialize<'de> for Text {

@@ -81,7 +81,7 @@ struct Inner {
     part: Part,
     /// Whether the answer under way is one for as long as the client is there.
     is_stream: bool,
-    /// What the client did meanwhile, until that is told.
+    /// The end that the client made meanwhile, until that is told.
     end: Option<End>,
     /// Whether something was written since this was asked last.
     has_written: bool,

@@ -125,8 +125,8 @@ impl Content {
         }
     }
 
-    /// Who is to be told when the piece that was taken last has been written: nobody until that is
-    /// the end.
+    /// The receipts to be told when the piece that was taken last has been written: none until that
+    /// piece is the end.
     pub(super) fn take_receipts(&mut self, patience: &Patience) -> Vec<Receipt> {
         match self {
             _ if !self.has_receipts() || patience.last.is_some() => Vec::new(),

@@ -146,7 +146,7 @@ impl Client {
             return Ok(());
         }
         let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
-        // One part more than there are polls is left to other calls. A block is never cut, so some
+        // Other calls are left one part beside those of the polls. A block is never cut, so some
         // polls may find no room. But one of several polls has its room before all other calls, and
         // in the next batch another one.
         share.part = (self.max_outbound - owed) / (polls.len() + 1);

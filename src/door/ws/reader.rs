@@ -161,7 +161,7 @@ impl Reader {
         }
     }
 
-    /// Whether the client has closed its side, as far as is known now. What comes before that is
+    /// Whether the client has closed its side, as far as is known now. Bytes before that end are
     /// read ahead, up to a bound.
     pub(super) fn has_left(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> bool {
         while !self.is_over && self.ahead.len() < GLANCE {

@@ -6,8 +6,8 @@
 //! reason, for which it may have closed the others too: the learnt bound is forgotten. So that a
 //! mistake heals, the bound is raised by one after a pause (10 s at first), if a request waits. If
 //! the raised bound holds for a second, the next step is two, then four, and so on; if not, the
-//! next pause is twice as long. Example: with 80 connections open, the 81st is closed at once. The bound
-//! is 80; after 10 s it becomes 81, and after another second 83.
+//! next pause is twice as long. Example: with 80 connections open, the 81st is closed at once. The
+//! bound is 80; after 10 s it becomes 81, and after another second 83.
 
 use std::time::Duration;
 

@@ -280,6 +280,8 @@ struct Course<'a> {
     was_late: bool,
     /// The best answer that a node gave, though it speaks of the node.
     best: Option<Answer>,
+    /// The status of an answer that is no node's: a page, or a way to elsewhere.
+    foreign: Option<u16>,
     /// The first answer of a node that refused it for quota.
     refused: Option<Answer>,
     /// The nodes that did not have what was asked for.
@@ -316,6 +318,7 @@ impl<'a> Course<'a> {
             tries: Tries::new(kind(request), None, begun),
             was_late: false,
             best: None,
+            foreign: None,
             refused: None,
             lacking: Vec::new(),
         }
@@ -367,7 +370,7 @@ impl<'a> Course<'a> {
             // It is asked no more, so it is no attempt too many.
             Sent::OfTheNode(answer, None) if matches!(answer.status, 404 | 405 | 410) => self.lacks(node, answer),
             Sent::OfTheNode(answer, trouble) => {
-                self.best = self.best.take().or(Some(answer));
+                self.keeps(answer);
                 self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 self.tries.attempts += 1;
             }
@@ -421,10 +424,20 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// An answer that speaks of its node is the client's if no node has a better one, and if the
+    /// answer is an error: a success that is no node's would say that something was done.
+    fn keeps(&mut self, answer: Answer) {
+        match answer.status {
+            ..400 => self.foreign = Some(answer.status),
+            _ => self.best = self.best.take().or(Some(answer)),
+        }
+    }
+
     fn give_up(&mut self) -> Result<Answer, Failure> {
         let rests = || rest_ends(&self.rest.pool, kind(self.request));
         match self.best.take().or_else(|| self.refused.take()) {
             Some(best) => Ok(best),
+            None if let Some(status) = self.foreign => Err(Refusal::Rejected(status).into()),
             None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
             None if self.was_late => Err(Refusal::Deadline.into()),
             None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.tries.failure)).into()),

@@ -104,7 +104,7 @@ impl Calls {
 
     /// Runs one call to the beginning of its answer. `alarm` is the client's timer.
     pub async fn run(&self, request: &Request<'_>, terms: Terms<'_>, alarm: &mut Alarm) -> Outcome {
-        match self.taken(request, terms, alarm, &AsItComes, |answer: &Answer| answer.kind).await {
+        match self.taken(request, &terms, alarm, &AsItComes, |answer: &Answer| answer.kind).await {
             Ok(answer) => Outcome::Answered(answer),
             Err(refusal) => Outcome::Refused(refusal),
         }
@@ -114,7 +114,7 @@ impl Calls {
     async fn taken<T: Take>(
         &self,
         request: &Request<'_>,
-        terms: Terms<'_>,
+        terms: &Terms<'_>,
         alarm: &mut Alarm,
         take: &T,
         kind: impl FnOnce(&T::Taken) -> answer::Kind,
@@ -134,7 +134,7 @@ impl Calls {
         &self,
         request: &Request<'_>,
         method: Method,
-        terms: Terms<'_>,
+        terms: &Terms<'_>,
         alarm: &mut Alarm,
         take: &T,
     ) -> Result<T::Taken, Refusal> {

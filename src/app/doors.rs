@@ -71,9 +71,10 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
         let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
         // WebSockets have a limit of their own, and have left this crowd.
         let crowd = crowd.clone();
+        let waits = Waits(Some(incoming));
         let mut enters = Box::pin(async move {
             let entered = crowd.enter(limit, caller.address()).await;
-            Newcomer { incoming, peer, caller, limit, entered }
+            Newcomer { waits, peer, caller, limit, entered }
         });
         // Most newcomers find room at once.
         let entered = (&mut enters).now_or_never();
@@ -84,9 +85,18 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
     }
 }
 
+/// A connection that waits for a place. If the proxy goes down first, the client is told.
+struct Waits(Option<Incoming>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|incoming| incoming.refuse(&http::going_down()));
+    }
+}
+
 /// A connection for which the crowd has decided: a place, or none.
 struct Newcomer {
-    incoming: Incoming,
+    waits: Waits,
     peer: SocketAddr,
     caller: Arc<Caller>,
     /// The most connections that there may be.
@@ -96,7 +106,8 @@ struct Newcomer {
 
 /// Gives a newcomer to a worker, or refuses the newcomer where there is no room.
 async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shared: &Shared) {
-    let Newcomer { incoming, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
+    let Newcomer { mut waits, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
+    let Some(incoming) = waits.0.take() else { return };
     if (place.is_none() || ended.idle + ended.busy > 0)
         && let Some(before) = full.pass()
     {

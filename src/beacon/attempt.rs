@@ -279,7 +279,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     }
     // In the API's own form it is the node that speaks, of this request; otherwise what stands
     // before it, or a node that is not well.
-    let trouble = (status >= 500).then(|| Trouble {
+    let trouble = matches!(status, ..400 | 500..).then(|| Trouble {
         fault: if answer.is_json() { Fault::Erring } else { Fault::Failing },
         text: format!("a request was answered with HTTP status {status}, which another node could answer"),
     });

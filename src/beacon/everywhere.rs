@@ -83,6 +83,8 @@ impl Rest {
                 Sent::Answered(answer) if answer.status < 300 && counts => return Ok(Some(answer)),
                 Sent::Answered(answer) if answer.status < 300 => good = good.or(Some(answer)),
                 Sent::Answered(answer) if counts => of_the_caller = of_the_caller.or(Some(answer)),
+                // A page, or a way to elsewhere: the node was not told.
+                Sent::OfTheNode(answer, _) if answer.status < 400 => {}
                 Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) if counts => {
                     of_a_node = of_a_node.or(Some(answer));
                 }

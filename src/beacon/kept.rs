@@ -22,7 +22,11 @@ use super::{
     Request,
     upload::{Upload, Whole},
 };
-use crate::{domain::client::block_of, memory::Claim, pool::Pool};
+use crate::{
+    domain::client::block_of,
+    memory::Claim,
+    pool::{Pool, node::Node},
+};
 
 /// Bytes that are kept, at most.
 const MOST: usize = 32 << 20;
@@ -210,10 +214,10 @@ impl Kept {
         Some(Due { id: due.id, request: due.request.clone(), upload: Upload::whole(due.body.clone()) })
     }
 
-    /// Takes over what is kept for an earlier pool, whose nodes are known by their names.
+    /// Takes over what is kept for an earlier pool: a node at another address is another node.
     pub(super) fn inherit(&self, pool: &Pool, earlier: &Self, of: &Pool) {
-        let place = |name: &str| of.nodes.iter().position(|node| *node.name == *name);
-        let places: Vec<Option<usize>> = pool.nodes.iter().map(|node| place(&node.name)).collect();
+        let place = |node: &Node| of.nodes.iter().position(|other| node.is_same_as(other));
+        let places: Vec<Option<usize>> = pool.nodes.iter().map(place).collect();
         self.take_over(earlier, &places);
     }
 

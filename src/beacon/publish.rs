@@ -34,7 +34,7 @@ use crate::{
     domain::{backoff::Backoff, refusal::Refusal},
     exchange::{choice::Choice, queue::HeadPermit, tries::Begun},
     pool::{
-        Scout,
+        Pool, Scout,
         health::{Fault, Trouble},
         resting::Standing,
     },
@@ -64,10 +64,12 @@ enum Aim {
 struct Carried {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     heard: Heard,
-    /// The names of the nodes that have it and have not answered.
-    left: Vec<Arc<str>>,
+    /// The nodes that have it and have not answered.
+    left: Vec<(Arc<Pool>, usize)>,
     /// Why another node is to have it; empty if no node had it yet.
     why: &'static str,
+    /// The end of the time in which nodes that failed may have the message again.
+    held: Option<Instant>,
 }
 
 /// How far it has come.
@@ -77,8 +79,8 @@ struct Giving<'a> {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     /// Why a node was wanted last.
     why: &'static str,
-    /// The names of nodes that a reload has taken away, and that have it and have not answered.
-    left: Vec<Arc<str>>,
+    /// Nodes of earlier pools that have it and have not answered.
+    left: Vec<(Arc<Pool>, usize)>,
     /// Whether the reload that replaces these nodes has been noticed.
     is_replaced: bool,
     running: Vec<Given<'a>>,
@@ -88,12 +90,16 @@ struct Giving<'a> {
     behind: Vec<(usize, Instant)>,
     /// Nodes that did not take it for what passes.
     busy: Vec<usize>,
-    /// When these may have it again, as none is left that was not asked.
+    /// Whether one of these had the message, and would only fail again at once.
+    is_failed: bool,
+    /// When nodes may have it again, as none is left that was not asked.
     retry: Option<Instant>,
-    /// Between such times, and how many of them are left.
-    pauses: (Backoff, u32),
+    /// Between such times.
+    pauses: Backoff,
+    /// No node has the message again after this moment.
+    held: Option<Instant>,
     began: Instant,
-    /// Whether it goes to all.
+    /// Whether the first node to have the message shares the message with all other usable ones.
     everybody: bool,
     /// How long one node may take before a second has it too.
     late: Duration,
@@ -166,7 +172,8 @@ impl<'a> Course<'a> {
                 Aim::Wait(until) => until,
             };
             let is_open = !giving.heard.has_word();
-            if !giving.is_under_way() && (!is_open || giving.behind.is_empty()) {
+            let is_awaited = !giving.behind.is_empty() || giving.retry.is_some();
+            if !giving.is_under_way() && !(is_open && is_awaited) {
                 return std::mem::take(&mut giving.heard).end(self, false);
             }
             // All arms are cancel-safe.
@@ -214,7 +221,6 @@ impl<'a> Course<'a> {
                 Next::Another(why) if !giving.heard.has_word() => aim = Aim::Another(why),
                 Next::Another(_) => {}
                 Next::End => aim = Aim::Wait(Instant::now() + giving.late),
-                Next::Wait => {}
             }
         }
     }
@@ -229,11 +235,15 @@ impl<'a> Course<'a> {
         }
         let (rest, most_lost) = (self.rest, self.rest.pool.nodes.len().max(self.rest.settings.attempts.get() as usize));
         giving.why = why;
-        let mut turn = None;
-        let next = if giving.is_under_way() || giving.heard.names_unknown_block() {
+        let (mut turn, mut rests) = (None, None);
+        let next = if giving.is_under_way() || giving.heard.speaks_of_a_node() || giving.is_failed {
             match rest.choose(self.request, &self.tries.tried, self.tries.again) {
                 Choice::Node(node, scout) => Some((node, scout)),
-                Choice::Rest(_) | Choice::Nowhere => None,
+                Choice::Rest(end) => {
+                    rests = Some(end);
+                    None
+                }
+                Choice::Nowhere => None,
             }
         } else if giving.heard.lost >= most_lost {
             // It may be the message that does that to nodes.
@@ -252,7 +262,7 @@ impl<'a> Course<'a> {
             {
                 return Err(Stop::Moved(next, HeadPermit::default()));
             }
-            giving.plan_retry();
+            giving.plan_retry(rests, rest.queue.longest());
             return Ok(wait);
         };
         let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());
@@ -274,7 +284,7 @@ impl<'a> Course<'a> {
     ) -> bool {
         let rest = self.rest;
         let mut nodes = vec![(node, scout)];
-        if giving.everybody && !giving.is_under_way() && giving.heard.lost == 0 {
+        if std::mem::take(&mut giving.everybody) {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tries.tried.contains(other)).map(|other| (other, None)));
         }
@@ -330,15 +340,16 @@ fn silent(limit: Duration) -> Trouble {
 
 impl<'a> Giving<'a> {
     fn new(course: &mut Course<'a>, carried: Option<Carried>) -> Self {
-        let Rest { pool, publish_to, settings, .. } = course.rest;
+        let Rest { pool, publish_to, .. } = course.rest;
         let late = pool.slot() / 4;
         let carried = carried.unwrap_or_else(|| Carried {
             outcomes: mpsc::channel(pool.nodes.len().max(1)),
             heard: Heard::default(),
             left: Vec::new(),
             why: "",
+            held: None,
         });
-        let has_it = |node: &usize| carried.left.contains(&pool.nodes[*node].name);
+        let has_it = |node: &usize| carried.left.iter().any(|(of, at)| of.nodes[*at].is_same_as(&pool.nodes[*node]));
         course.tries.tried.extend((0..pool.nodes.len()).filter(has_it));
         Self {
             request: Arc::new(course.request.clone()),
@@ -352,17 +363,20 @@ impl<'a> Giving<'a> {
             everybody: *publish_to == PublishTo::All,
             late,
             busy: Vec::new(),
+            is_failed: false,
             retry: None,
-            pauses: (Backoff::new(late / 8, late), settings.attempts.get()),
+            pauses: Backoff::new(late / 8, late),
+            held: carried.held,
             began: Instant::now(),
         }
     }
 
     /// The state that goes along to other nodes.
     fn carry(self, course: &Course<'a>) -> Carried {
-        let names = self.running.iter().map(|given| course.rest.pool.nodes[given.node].name.clone());
+        let nodes = self.running.iter().map(|given| (course.rest.pool.clone(), given.node));
         Carried {
-            left: self.left.iter().cloned().chain(names).collect(),
+            left: self.left.into_iter().chain(nodes).collect(),
+            held: self.held,
             heard: self.heard.go_on(),
             outcomes: self.outcomes,
             why: self.why,
@@ -376,17 +390,18 @@ impl<'a> Giving<'a> {
     /// Whether all that have it have had it for longer than is waited for.
     fn are_all_late(&self) -> bool {
         let now = Instant::now();
-        self.is_under_way() && self.running.iter().all(|given| now >= given.since + self.late)
+        self.running.iter().all(|given| now >= given.since + self.late)
     }
 
-    /// All nodes were asked: those that did not take it for what passes have it again after a
-    /// pause.
-    fn plan_retry(&mut self) {
-        let is_under_way = self.is_under_way();
-        let (pauses, left) = &mut self.pauses;
-        if self.retry.is_none() && is_under_way && !self.busy.is_empty() && *left > 0 {
-            *left -= 1;
-            self.retry = Some(Instant::now() + pauses.pause());
+    /// All nodes were asked: those that failed for a passing reason have the message again after a
+    /// pause, and a node that `rests` at the end of that, for as long as exchanges are held.
+    fn plan_retry(&mut self, rests: Option<Option<Instant>>, longest: Duration) {
+        if self.retry.is_some() || (self.busy.is_empty() && rests.is_none()) {
+            return;
         }
+        let now = Instant::now();
+        let held = *self.held.get_or_insert(now + longest);
+        let pause = (!self.busy.is_empty() || rests == Some(None)).then(|| now + self.pauses.pause());
+        self.retry = [pause, rests.flatten()].into_iter().flatten().min().filter(|at| *at <= held);
     }
 }

@@ -114,7 +114,7 @@ impl Sent {
 #[derive(Default)]
 struct Second {
     was_begun: bool,
-    in_vain: Option<(usize, Sent)>,
+    in_vain: Option<Box<(usize, Sent)>>,
 }
 
 /// Waits for the outcome of the second attempt; for ever if there is none.
@@ -143,7 +143,7 @@ pub(super) struct Ran {
     /// If `sent` is the second attempt's: its node, and the evidence against the first node.
     pub(super) beside: Option<(usize, Trouble)>,
     /// The node and outcome of a second attempt that brought no answer for the client.
-    pub(super) in_vain: Option<(usize, Sent)>,
+    pub(super) in_vain: Option<Box<(usize, Sent)>>,
     /// Whether a second attempt was begun.
     pub(super) had_second: bool,
 }
@@ -230,7 +230,7 @@ impl Attempt<'_> {
                     if sent.is_word() {
                         return End::Beside(node, sent);
                     }
-                    second_one.in_vain = Some((node, sent));
+                    second_one.in_vain = Some(Box::new((node, sent)));
                     continue;
                 }
                 () = sleep_until(due) => {
@@ -259,7 +259,7 @@ impl Attempt<'_> {
             if sent.is_word() {
                 return End::Beside(node, sent);
             }
-            second_one.in_vain = Some((node, sent));
+            second_one.in_vain = Some(Box::new((node, sent)));
             return end;
         }
     }

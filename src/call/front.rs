@@ -7,6 +7,10 @@ use crate::domain::{
     rpc::{self, Body, NotARequest, Request},
 };
 
+/// How many calls of a batch run, or wait with their answers for those before them, at the same
+/// time: over HTTP and over a WebSocket.
+pub const WIDTH: usize = 16;
+
 /// An entry of a batch: a call, or the reason why the entry is none.
 pub type Entry<'a> = Result<Request<'a>, NotARequest<'a>>;
 

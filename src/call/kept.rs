@@ -68,7 +68,7 @@ impl Calls {
         &self,
         request: &Request<'_>,
         method: Method,
-        terms: Terms<'_>,
+        terms: &Terms<'_>,
         alarm: &mut Alarm,
         take: &T,
     ) -> Result<T::Taken, Refusal> {

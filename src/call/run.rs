@@ -39,11 +39,11 @@ pub(super) struct CallRun<'a> {
     pub(super) calls: &'a Calls,
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
-    pub(super) terms: Terms<'a>,
+    pub(super) terms: &'a Terms<'a>,
     pub(super) deadline: Instant,
     pub(super) tries: Tries,
-    /// Attempts of all rounds whose connection or answer was lost. Counted, because the call itself
-    /// may be what breaks the nodes.
+    /// Attempts of all rounds, also before a reload, whose connection or answer was lost. Counted,
+    /// because the call itself may be what breaks the nodes.
     pub(super) lost: u32,
     /// Whether some node may have got the call.
     pub(super) may_have_arrived: bool,
@@ -64,6 +64,7 @@ pub(super) struct CallRun<'a> {
 #[derive(Default)]
 pub(super) struct Carried {
     may_have_arrived: bool,
+    lost: u32,
     begun: Begun,
 }
 
@@ -73,10 +74,10 @@ impl<'a> CallRun<'a> {
         calls: &'a Calls,
         request: &'a Request<'a>,
         method: Method,
-        terms: Terms<'a>,
+        terms: &'a Terms<'a>,
         carried: Carried,
     ) -> Self {
-        let Carried { may_have_arrived, begun } = carried;
+        let Carried { may_have_arrived, lost, begun } = carried;
         let deadline = terms.arrived + calls.settings.timeout;
         Self {
             calls,
@@ -85,7 +86,7 @@ impl<'a> CallRun<'a> {
             terms,
             deadline,
             tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
-            lost: 0,
+            lost,
             may_have_arrived,
             unsure: may_have_arrived,
             best: None,
@@ -98,7 +99,7 @@ impl<'a> CallRun<'a> {
 
     /// The part that goes along to other nodes.
     pub(super) fn carry(&self, permit: HeadPermit) -> Carried {
-        Carried { may_have_arrived: self.may_have_arrived, begun: self.tries.moved(permit) }
+        Carried { may_have_arrived: self.may_have_arrived, lost: self.lost, begun: self.tries.moved(permit) }
     }
 
     /// Tries nodes until one has an answer for the client.
@@ -107,7 +108,7 @@ impl<'a> CallRun<'a> {
     /// With a refusal where no node has, or with the nodes of a reload.
     pub(super) async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
         let mut turn = None;
-        loop {
+        let (node, answer) = loop {
             // The scout's place is held until its attempt has ended.
             let (node, _scout) = match self.next_node(&mut turn).await {
                 Ok(Some(next)) => next,
@@ -120,7 +121,7 @@ impl<'a> CallRun<'a> {
                 late.attempt(node).run(&mut turn, alarm, &late).await;
             self.may_have_arrived |= again || had_second;
             self.unsure |= again || had_second;
-            if let Some((other, sent)) = in_vain {
+            if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
                 self.had_no_word(other, sent);
                 self.tries.tried.push(other);
             }
@@ -158,12 +159,12 @@ impl<'a> CallRun<'a> {
                 Sent::OfTheCaller(answer) => {
                     self.calls.pool.call_answered(node, self.tries.kind);
                     self.charge(node, false);
-                    return Ok(self.settle(node, answer).await?);
+                    break (node, answer);
                 }
                 Sent::OfNobody(answer) if self.method.class != Class::Read => {
                     self.calls.pool.call_answered(node, self.tries.kind);
                     self.charge(node, false);
-                    return Ok(self.settle(node, answer).await?);
+                    break (node, answer);
                 }
                 Sent::OfNobody(answer) => {
                     self.calls.pool.call_answered(node, self.tries.kind);
@@ -188,7 +189,8 @@ impl<'a> CallRun<'a> {
                 return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
             }
             self.tries.tried.push(node);
-        }
+        };
+        Ok(self.settle(node, answer).await?)
     }
 
     /// Handles an answer of `node` that cannot be taken. A call that may be sent again goes on.
@@ -286,14 +288,14 @@ impl<'a> CallRun<'a> {
         let Calls { pool, queue, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
-            let is_unwanted = Leaving::new(&self.terms, self.method).is_unwanted();
+            let is_unwanted = Leaving::new(self.terms, self.method).is_unwanted();
             if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
                 return Ok(None);
             }
             let bytes = self.request.raw.len();
             if let Some(queued) = self.tries.wait_in(queue, bytes).await? {
                 *turn = Some(queued);
-                if Leaving::new(&self.terms, self.method).is_unwanted() {
+                if Leaving::new(self.terms, self.method).is_unwanted() {
                     return Ok(None);
                 }
             }

@@ -28,7 +28,7 @@ pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) calls: &'a Calls,
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
-    pub(super) terms: Terms<'a>,
+    pub(super) terms: &'a Terms<'a>,
     pub(super) kind: Kind,
     pub(super) deadline: Instant,
     /// The node of the attempt.
@@ -62,7 +62,7 @@ impl<'a> SlowAttempt<'a, '_> {
             body: self.request.raw,
             headers: self.terms.headers,
             verify: self.terms.verify,
-            leaving: Leaving::new(&self.terms, self.method),
+            leaving: Leaving::new(self.terms, self.method),
             memory: Some(self.terms.memory),
             caller: self.terms.caller,
             id: self.request.id,

@@ -1,7 +1,8 @@
 //! Keccak-256, and the hashes that name blocks, transactions and topics.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, de::Error};
 use sha3::{Digest, Keccak256};
 
 use super::hex;
@@ -16,6 +17,13 @@ impl FromStr for Hash {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = hex::bytes(text).and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or("not a hash")
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <Cow<'_, str>>::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Said {
     Repeated,
     /// The message refers to a block that the node does not know, which speaks of the node.
     Unknown,
+    /// The node could not look at the message: the node is full, catches up, or is broken.
+    Failed,
     /// Something else.
     Other,
 }
@@ -77,6 +79,34 @@ const UNKNOWN: [&str; 22] = [
     "payloadnotseen",
 ];
 
+/// The words of a node that failed, and did not judge the message.
+const FAILED: [&str; 24] = [
+    "queueisfull",
+    "queuefull",
+    "queuesfull",
+    "queuesarefull",
+    "queueerror",
+    "toobusy",
+    "overloaded",
+    "internalerror",
+    "internalservererror",
+    "beaconchainerror",
+    "dberror",
+    "timedout",
+    "timeout",
+    "deadlineexceeded",
+    "syncing",
+    "notsynced",
+    "notinsync",
+    "optimistic",
+    "shuttingdown",
+    "unavailable",
+    "notready",
+    "nopeers",
+    "insufficientpeers",
+    "notenoughpeers",
+];
+
 /// Texts that stand before the words where these do not speak of the message: they speak of its
 /// parent or of a peer, or a negation comes first.
 const OF_ANOTHER: [&str; 12] = [
@@ -114,8 +144,14 @@ impl Said {
             () if has(&REPEATED) => Self::Other,
             () if says(&KNOWN) => Self::Known,
             () if has(&UNKNOWN) => Self::Unknown,
+            () if has(&FAILED) => Self::Failed,
             () => Self::Other,
         }
+    }
+
+    /// Whether another node may do better.
+    pub fn is_of_the_node(self) -> bool {
+        matches!(self, Self::Unknown | Self::Failed)
     }
 
     /// Whether the message is on the network. `was_given`: these bytes may have reached the network
@@ -220,13 +256,19 @@ mod tests {
             ("validator has already submitted an exit, which will take place at epoch: 28012", Said::Repeated),
             // Grandine.
             ("matching head block for attestation is not found", Said::Other),
-            ("Beacon node is currently syncing", Said::Other),
+            ("Beacon node is currently syncing", Said::Failed),
+            // Of the node.
+            ("the processor's queue is full", Said::Failed),
+            ("QUEUE_ERROR_QUEUE_MAX_LENGTH", Said::Failed),
+            ("BeaconChainError(DBError(..))", Said::Failed),
+            ("Internal error: task failed", Said::Failed),
+            ("context deadline exceeded", Said::Failed),
             ("", Said::Other),
             // The known message is another one, or bad.
             ("BlockError: ParentAlreadyKnownInvalid", Said::Other),
             ("Invalid block: parent already known to be invalid", Said::Other),
             ("block is already known as invalid", Said::Other),
-            ("failed to publish: context deadline exceeded; peer already seen", Said::Other),
+            ("failed to publish: context deadline exceeded; peer already seen", Said::Failed),
             ("the exit was not already seen", Said::Other),
             ("the parent is already imported, the block is already known", Said::Known),
         ] {

@@ -25,7 +25,7 @@ use tokio::{
 
 pub use self::seat::{Asked, Linger, Place, Seated, Stream};
 use self::{
-    seat::{Common, Seat},
+    seat::{Common, FIRST, Seat},
     shares::Shares,
 };
 
@@ -37,6 +37,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection that has just come, or was just answered, is spared while another address
 /// has clearly more than its own: its request may be on its way.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long such a connection is spared anyway: a newcomer beyond the limit is refused in words,
+/// and a connection that is closed with its request unread hears none.
+const JUST_COME: Duration = Duration::from_millis(100);
 /// How long somebody who comes waits for those to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 
@@ -115,25 +118,16 @@ impl Crowd {
         Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
-    /// Takes a connection in as one among at most `limit`; it is idle. `address` is the number of
-    /// its client's. Others may have to go for it: they have left, or will at once, and more than
-    /// [`LEAVING`] of them are waited for.
+    /// Takes a connection in as one among at most `limit`. `address` is the number of its client's.
+    /// Others may have to go for it: they have left, or will at once, and more than [`LEAVING`] of
+    /// them are waited for, for a second at most. The connection begins only later: until
+    /// [`Place::rests`] it does not have to go for an idle one's sake.
     pub async fn enter(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
-        self.take_in(limit, address, true).await
-    }
-
-    /// As [`Crowd::enter`], for a connection that begins only later: until [`Place::rests`] it does
-    /// not have to go for another.
-    pub async fn reserve(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
-        self.take_in(limit, address, false).await
-    }
-
-    async fn take_in(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool) -> Entered {
         let mut ended = Ended::default();
         let made = async {
             loop {
                 let left = self.left.notified();
-                match self.room(limit, address, is_idle, &mut ended) {
+                match self.room(limit, address, &mut ended) {
                     Room::Made(place) => return Some(place),
                     Room::None => return None,
                     // Who has not left by then is seen off.
@@ -147,7 +141,7 @@ impl Crowd {
 
     /// Makes room for one more, and takes it in before another can have the room. `count` grows by
     /// those that had to go.
-    fn room(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool, count: &mut Ended) -> Room {
+    fn room(self: &Arc<Self>, limit: usize, address: u64, count: &mut Ended) -> Room {
         let mut list = self.lock();
         let late = list.see_off(Instant::now());
         let (mut ended, mut cut) = (Vec::new(), Vec::new());
@@ -169,7 +163,7 @@ impl Crowd {
             all if all - list.leaving >= limit && ended.is_empty() && cut.is_empty() => Room::None,
             all if all - list.leaving >= limit || all + list.lingering >= limit + LEAVING => Room::Soon,
             _ => {
-                let seat = Seat::new(self.common.clone(), list.last + 1, address, is_idle);
+                let seat = Seat::new(self.common.clone(), list.last + 1, address);
                 list.last += 1;
                 list.seats.insert(seat.number(), seat.clone());
                 list.shares.add(&seat);
@@ -286,13 +280,16 @@ impl List {
 
     /// The next of those chosen; `None` where none is left, or the next one is spared.
     fn take_chosen(&mut self, common: &Common) -> Option<Arc<Seat>> {
-        let fresh = common.millis(Instant::now()).saturating_sub(FRESH.as_millis() as u64);
+        let now = common.millis(Instant::now());
+        let since = |spared: Duration| now.saturating_sub(spared.as_millis() as u64).max(FIRST);
+        let (just_come, fresh) = (since(JUST_COME), since(FRESH));
         while let Some((idle_since, number)) = self.chosen.pop() {
             // It may have had something to do since it was chosen.
             let Some(seat) = self.seats.get(&number).filter(|seat| seat.idle_since() == Some(idle_since)) else {
                 continue;
             };
-            if idle_since > fresh && self.shares.outnumbering(seat.address()).is_some() {
+            let is_outnumbered = || self.shares.outnumbering(seat.address()).is_some();
+            if idle_since > just_come || idle_since > fresh && is_outnumbered() {
                 self.chosen.push((idle_since, number));
                 return None;
             }

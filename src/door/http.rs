@@ -96,27 +96,36 @@ impl Service {
     }
 
     /// Serves one connection of this client, which has this place among all, to its end.
-    pub async fn serve(self, io: BoxIo, peer: SocketAddr, caller: Arc<Caller>, place: Place) {
+    pub fn serve(
+        self,
+        io: BoxIo,
+        peer: SocketAddr,
+        caller: Arc<Caller>,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send {
         let open = self.metrics.connection();
-        // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the
-        // memory that HTTP needed.
-        let memory = Account::of(&self.memory, Some(peer.ip()));
-        place.is_told_by(&memory);
-        let client = Client { memory: &memory, caller: &caller, place: &place };
-        let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
-            Ok(Left::Closed) => Ok(Ended::Closed),
-            Ok(Left::Other { io, read }) => {
-                Box::pin(other::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
+        // An `async fn` would have room for its arguments twice.
+        async move {
+            // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the
+            // memory that HTTP needed.
+            let memory = Account::of(&self.memory, Some(peer.ip()));
+            place.is_told_by(&memory);
+            let client = Client { memory: &memory, caller: &caller, place: &place };
+            let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
+                Ok(Left::Closed) => Ok(Ended::Closed),
+                Ok(Left::Other { io, read }) => {
+                    Box::pin(other::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match outcome {
+                Ok(Ended::Closed) => {}
+                Ok(Ended::TakenOver { io, read, by }) => {
+                    drop((open, self, memory, caller, place));
+                    by(io, read).await;
+                }
+                Err(error) => tracing::debug!(%peer, error, "client connection ended"),
             }
-            Err(error) => Err(error.to_string()),
-        };
-        match outcome {
-            Ok(Ended::Closed) => {}
-            Ok(Ended::TakenOver { io, read, by }) => {
-                drop((open, self, memory, caller, place));
-                by(io, read).await;
-            }
-            Err(error) => tracing::debug!(%peer, error, "client connection ended"),
         }
     }
 
@@ -213,6 +222,11 @@ fn batch(
         batch.begin().await;
         Reply::batch(batch)
     })
+}
+
+/// The answer to a connection that still waits for its place when the proxy goes down.
+pub fn going_down() -> Vec<u8> {
+    other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::ShuttingDown.body(None))
 }
 
 /// The answer to a connection beyond `max_connections`, before its request is read.

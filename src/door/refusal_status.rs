@@ -23,8 +23,9 @@ pub(super) fn status(refusal: &Refusal) -> u16 {
             ..
         } => 200,
         Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
-        // Where a node points to, and as whom it wants to know us, is nothing to a client.
-        Refusal::Rejected(300..=399 | 401 | 407) => 502,
+        // A page is no node's answer. A node's redirection or demand for credentials is no concern
+        // of a client.
+        Refusal::Rejected(..=399 | 401 | 407) => 502,
         Refusal::Rejected(status) => *status,
         Refusal::Resting(_) => 429,
         Refusal::Deadline => 504,

@@ -74,7 +74,7 @@ impl Sockets {
         // has neither calls nor subscriptions. Or else the newest of the address that has clearly
         // more of them.
         let (limit, caller) = (site.ws.max_connections.get(), super::caller(request));
-        let Entered { place, ended } = self.crowd.reserve(limit, caller.address()).await;
+        let Entered { place, ended } = self.crowd.enter(limit, caller.address()).await;
         (0..ended.idle).for_each(|_| self.metrics.client_ended(Ended::Crowded));
         (0..ended.busy).for_each(|_| self.metrics.client_ended(Ended::Share));
         let Some(place) = place else {

@@ -167,7 +167,8 @@ pub(super) async fn run(
                 if moved.is_err() {
                     return;
                 }
-                hub.pool = pools.borrow_and_update().clone();
+                let earlier = std::mem::replace(&mut hub.pool, pools.borrow_and_update().clone());
+                hub.pool.inherit_shown(&earlier);
                 changes = hub.pool.subscribe();
                 // What was learnt of nodes was learnt of others.
                 hub.avoided.clear();
@@ -435,9 +436,13 @@ impl Hub {
         match effect {
             Effect::Tell { topic, bytes } => self.audience.tell(&topic, &bytes),
             Effect::Shows(slot) => {
-                if let Some(current) = self.current.as_ref().filter(|stream| Arc::ptr_eq(&stream.pool, &self.pool)) {
-                    self.pool.shown(current.node, slot);
+                let Some(current) = &self.current else { return };
+                current.pool.shown(current.node, slot);
+                if Arc::ptr_eq(&current.pool, &self.pool) {
                     self.avoided.forgive(current.node);
+                } else {
+                    // Clients' requests go to the nodes of a reload already.
+                    self.pool.inherit_shown(&current.pool);
                 }
             }
             Effect::Ask(question) => self.ask(question),

@@ -10,12 +10,12 @@ use http::Method;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    beacon::{self, Duties, Root},
+    beacon::{self, Duties},
     node::{body, send},
     stitch::{Answer, Question},
 };
 use crate::{
-    domain::beacon_route::Route,
+    domain::{beacon_route::Route, hash::Hash},
     net::BoxFuture,
     pool::{
         Pool,
@@ -189,7 +189,7 @@ impl One {
         Some(Answer::Header(root, header))
     }
 
-    async fn root(&self, id: &str) -> Option<Root> {
+    async fn root(&self, id: &str) -> Option<Hash> {
         beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
     }
 
@@ -209,7 +209,7 @@ impl One {
         Some(Duties { previous, current })
     }
 
-    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Root> {
+    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Hash> {
         let path = format!("/eth/v1/validator/duties/{of}/{epoch}");
         // Some validator must be named; whether it has duties makes no difference.
         let asks: &[u8] = if *method == Method::POST { br#"["0"]"# } else { b"" };
@@ -217,7 +217,7 @@ impl One {
     }
 
     /// The root of the last block before an epoch; the first block's if there is none.
-    async fn last_before(&self, epoch: u64) -> Option<Root> {
+    async fn last_before(&self, epoch: u64) -> Option<Hash> {
         let slot = epoch.saturating_mul(self.slots_per_epoch);
         // A slot may be empty; more than an epoch of empty ones in a row is not waited for.
         let lowest = slot.saturating_sub(self.slots_per_epoch + 1);

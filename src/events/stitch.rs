@@ -45,10 +45,11 @@ use self::{
     work::{Head, Queue, Work},
 };
 use super::{
-    beacon::{self, Duties, Root, Said},
+    beacon::{self, Duties, Said},
     seen::Seen,
     sse::Event,
 };
+use crate::domain::hash::Hash;
 
 /// Slots behind the head of which blocks are remembered.
 pub const WINDOW: u64 = 256;
@@ -79,13 +80,13 @@ struct Last<T> {
 #[derive(Debug)]
 pub struct Stitcher {
     chain: Chain,
-    tip: Option<Last<Root>>,
+    tip: Option<Last<Hash>>,
     finalized: Option<Last<u64>>,
     /// Whether to ask what is final when the next head is told: an epoch has begun since, or the
     /// last time brought no answer.
     asks_finality: bool,
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
-    reorg: Option<(Root, Bytes)>,
+    reorg: Option<(Hash, Bytes)>,
     seen: Seen,
     held: Held,
     /// What the duties of the head told last depend on, as far as clients know.
@@ -276,7 +277,7 @@ impl Stitcher {
     }
 
     /// A block is told after its ancestors, and once.
-    fn block(&mut self, slot: u64, root: Root, event: Option<&Bytes>) -> Progress {
+    fn block(&mut self, slot: u64, root: Hash, event: Option<&Bytes>) -> Progress {
         let far = |tip: u64| slot > tip.saturating_add(MAX_GAP) || slot.saturating_add(WINDOW) < tip;
         if self.chain.is_told(root) {
             return Progress::Done;
@@ -374,7 +375,7 @@ impl Stitcher {
     }
 
     /// What clients hear begins here.
-    fn begin(&mut self, root: Root, event: Option<&Bytes>) {
+    fn begin(&mut self, root: Hash, event: Option<&Bytes>) {
         if let Some(event) = event {
             self.tell_head(root, event.clone());
         }
@@ -391,7 +392,7 @@ impl Stitcher {
         self.begin(head.root, head.event.as_ref());
     }
 
-    fn arrived(&mut self, root: Root, told: bool) {
+    fn arrived(&mut self, root: Hash, told: bool) {
         self.tip = Some(Last { what: root, told });
         self.chain.forget_before(root);
         if let Some(slot) = self.slot() {
@@ -401,7 +402,7 @@ impl Stitcher {
         }
     }
 
-    fn tell_reorg(&mut self, old: Root, new: Root, fork: Root) {
+    fn tell_reorg(&mut self, old: Hash, new: Hash, fork: Hash) {
         let (Some(before), Some(after)) = (self.chain.header(old), self.chain.header(new)) else { return };
         let depth = before.slot.saturating_sub(self.chain.header(fork).map_or(0, |header| header.slot));
         let own = self.reorg.take().filter(|(said, _)| *said == old).map(|(_, event)| event);
@@ -411,27 +412,27 @@ impl Stitcher {
         self.tell("chain_reorg", event);
     }
 
-    fn make_up_block(&mut self, root: Root) {
+    fn make_up_block(&mut self, root: Hash) {
         let Some(header) = self.chain.header(root) else { return };
         let (slot, event) = (header.slot, beacon::block_event(root, header));
         self.effects.push(Effect::Filled);
         self.tell_block(root, slot, event);
     }
 
-    fn tell_block(&mut self, root: Root, slot: u64, event: Bytes) {
+    fn tell_block(&mut self, root: Hash, slot: u64, event: Bytes) {
         self.chain.tell(root, slot);
         self.effects.push(Effect::Shows(slot));
         self.tell("block", event);
     }
 
-    fn tell_head(&mut self, root: Root, event: Bytes) {
+    fn tell_head(&mut self, root: Hash, event: Bytes) {
         self.effects.extend(self.chain.slot(root).map(Effect::Shows));
         self.tell("head", event);
     }
 
     /// What the duties of a head depend on if nothing has changed since the last one, or else what
     /// the node says of `later`.
-    fn unchanged(&self, head: Root, later: Root) -> Duties {
+    fn unchanged(&self, head: Hash, later: Hash) -> Duties {
         let last = self.duties.or_else(|| self.chain.said(later)).unwrap_or_default();
         Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }
     }

@@ -14,8 +14,10 @@
 //!
 //! A node is *early* when its head is as far ahead of our clock as a late one is behind. Its head
 //! is not believed when at least as many other nodes, asked since the node got there, are neither
-//! early nor late, by our clock and by their own: then the early node's clock is wrong, or the node
-//! lies. When most nodes are early, our own clock may be wrong, and no node is judged by our clock.
+//! early nor late, by our clock and by their own, and the head is more than `near` slots ahead of
+//! all of those: then the early node's clock is wrong, or the node lies. Nodes that are nearer to
+//! one another see the same chain, and our own clock may be a little slow. When most nodes are
+//! early, our own clock may be wrong, and no node is judged by our clock.
 
 use tokio::time::Instant;
 
@@ -42,17 +44,24 @@ pub struct Place {
 /// Which of `places` are early and so not believed. `clock` is the slot of the wall clock.
 pub fn early(places: &[Place], near: u64, clock: Option<u64>) -> Vec<bool> {
     let Some(clock) = clock else { return vec![false; places.len()] };
-    let is_early = |place: &Place| is_late(place.slot.saturating_sub(clock), near);
+    let is_near = |place: &&Place| !is_late(place.slot.abs_diff(clock), near) && !is_late(place.sync_distance, near);
+    let best = places.iter().filter(is_near).map(|place| place.slot).max();
+    let is_early = |place: &Place| {
+        let is_beyond = best.is_none_or(|best| place.slot > best.saturating_add(near));
+        is_ahead(place, near, clock) && is_beyond
+    };
     let count = places.iter().filter(|place| is_early(place)).count();
     // A node that was suspect already may go on ahead of the clock; it stays suspect without new
     // answers of the others.
     let moved = places.iter().filter(|place| is_early(place) && !place.suspect).map(|place| place.moved).max();
-    let is_on_time = |place: &&Place| {
-        let is_near = !is_early(place) && !is_late(clock.saturating_sub(place.slot), near);
-        is_near && !is_late(place.sync_distance, near) && moved.is_none_or(|moved| place.heard > moved)
-    };
+    let is_on_time = |place: &&Place| is_near(place) && moved.is_none_or(|moved| place.heard > moved);
     let counts = places.iter().filter(is_on_time).count() >= count;
     places.iter().map(|place| counts && is_early(place)).collect()
+}
+
+/// Whether a node is as far ahead of our clock as a late one is behind it.
+pub fn is_ahead(place: &Place, near: u64, clock: u64) -> bool {
+    is_late(place.slot.saturating_sub(clock), near)
 }
 
 /// Whether a node that is `distance` slots behind a clock is late.
@@ -127,6 +136,11 @@ mod tests {
             (Some(100), vec![(106, 0), (100, 0)], vec![true, false]),
             (Some(100), vec![(105, 0), (100, 0)], vec![false, false]),
             (Some(100), vec![(99, 0), (130, 0), (98, 0)], vec![false, true, false]),
+            // Our clock is a little slow, and one of the nodes too.
+            (Some(100), vec![(106, 0), (105, 0)], vec![false, false]),
+            (Some(100), vec![(108, 0), (105, 0)], vec![false, false]),
+            (Some(100), vec![(109, 0), (105, 0)], vec![true, false]),
+            (Some(100), vec![(107, 0), (106, 0), (105, 0), (130, 0)], vec![false, false, false, true]),
             // Our clock may be wrong.
             (Some(100), vec![(130, 0), (129, 0)], vec![false, false]),
             (Some(100), vec![(130, 0), (129, 0), (100, 0)], vec![false, false, false]),

@@ -42,6 +42,9 @@ impl Pool {
                 let (from, to) = (from.as_deref().unwrap_or("none"), to.as_deref().unwrap_or("none"));
                 info!(network, layer, from, to, reason, "{what}");
             }
+            Effect::ClockIsSlow(slots) => {
+                warn!(network, layer, slots, "this machine's clock is behind all nodes: is it right?");
+            }
         }
     }
 

@@ -23,9 +23,7 @@ impl Pool {
             earlier.nodes.iter().position(is_same)
         };
         let from: Vec<Option<usize>> = self.nodes.iter().map(place).collect();
-        self.served.fetch_max(earlier.served(), Relaxed);
-        let by = earlier.served_by().and_then(|by| from.iter().position(|old| *old == Some(by)));
-        self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
+        self.inherit_shown(earlier);
         self.tied.inherit(&earlier.tied, |node| from.iter().position(|old| *old == Some(node)));
         self.version.store(earlier.version.load(Relaxed), Relaxed);
         let announced = earlier.announced().clone();
@@ -52,6 +50,17 @@ impl Pool {
         }
         for name in cordoned {
             self.cordon(&name, true).await;
+        }
+    }
+
+    /// Takes over what an earlier pool has shown its clients, as it may do for a while after this one
+    /// has taken its place.
+    pub fn inherit_shown(&self, earlier: &Self) {
+        let height = earlier.served();
+        if self.served.fetch_max(height, Relaxed) < height {
+            let is_same = |by: usize| self.nodes.iter().position(|node| node.is_same_as(&earlier.nodes[by]));
+            let by = earlier.served_by().and_then(is_same);
+            self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
         }
     }
 

@@ -237,7 +237,7 @@ impl Node {
 
     /// Whether knowledge about `earlier` applies to this node: the two have the same addresses and
     /// headers.
-    pub(super) fn is_same_as(&self, earlier: &Self) -> bool {
+    pub fn is_same_as(&self, earlier: &Self) -> bool {
         let address = |node: &Settings| (node.http.clone(), node.ws.clone(), node.headers.clone());
         address(&self.settings) == address(&earlier.settings)
     }

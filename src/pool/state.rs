@@ -101,6 +101,8 @@ pub enum Effect {
     },
     /// Calls go elsewhere first.
     Switched(Switch),
+    /// All nodes are ahead of this machine's clock, by so many slots at least.
+    ClockIsSlow(u64),
 }
 
 /// How many blocks (slots) a node of `layer` may be behind.
@@ -165,6 +167,8 @@ pub struct PoolState {
     /// The ties of clients to a node now.
     pub(super) ties: Ties,
     view: View,
+    /// All nodes are ahead of our clock, which was told.
+    is_clock_slow: bool,
 }
 
 impl PoolState {
@@ -208,6 +212,7 @@ impl PoolState {
             chase: None,
             ties: Ties::default(),
             view: View::default(),
+            is_clock_slow: false,
         }
     }
 
@@ -304,7 +309,8 @@ impl PoolState {
         let mut reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
         let places = self.places(&reports, |_| true);
-        let early = clock::early(&places, self.memory.near(self.limit), self.clock(unix));
+        let near = self.memory.near(self.limit);
+        let early = clock::early(&places, near, self.clock(unix));
         for (report, _) in reports.iter().zip(&early).filter(|(_, early)| **early) {
             verdicts[report.node].get_or_insert(Verdict::Suspect);
         }
@@ -314,6 +320,7 @@ impl PoolState {
         if let Some(time) = chain.and_then(|chain| chain.block_time()) {
             self.memory.know_slot(time, by_clock);
         }
+        self.doubt_clock(&places, near, unix, effects);
         let (memory, judgement) = head::judge(&self.memory, &reports, self.limit, now, unix);
         self.memory = memory;
         self.near = self.memory.near(self.limit);

@@ -19,13 +19,21 @@ pub(super) struct Heard {
     pub(super) lost: usize,
     /// What no node has taken of a list so far, by its places.
     open: Option<BTreeMap<u64, String>>,
-    /// The first node's answer that names a block which it does not know, and whose it is.
-    unknown: Option<(Answer, usize)>,
+    /// The first answer in which a node says that it does not know a block, or could not look at a
+    /// message, and that node.
+    of_a_node: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
     word: Option<Answer>,
     /// That word is that it knows a message of this validator: the same one if another node has
     /// these bytes.
     is_repeated: bool,
+}
+
+/// What the words on some messages of a list come to: that another node may do better with some,
+/// if it may.
+fn of_all(open: &BTreeMap<u64, String>) -> Said {
+    let is_said = |said: &Said| open.values().any(|text| Said::of(text) == *said);
+    [Said::Unknown, Said::Failed].into_iter().find(is_said).unwrap_or(Said::Other)
 }
 
 impl Heard {
@@ -39,13 +47,18 @@ impl Heard {
         self.word.is_some()
     }
 
-    /// Whether a node does not know a block that the message refers to.
-    pub(super) fn names_unknown_block(&self) -> bool {
-        self.unknown.is_some()
+    /// Whether a node does not know a block that the message refers to, or could not look at it.
+    pub(super) fn speaks_of_a_node(&self) -> bool {
+        self.of_a_node.is_some()
     }
 
-    pub(super) fn names_unknown(&mut self, answer: Answer, node: usize) {
-        self.unknown.get_or_insert((answer, node));
+    pub(super) fn is_of_a_node(&mut self, answer: Answer, node: usize) {
+        self.of_a_node.get_or_insert((answer, node));
+    }
+
+    /// Whether no node could look at some message of a list.
+    pub(super) fn has_failed(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.values().any(|text| Said::of(text) == Said::Failed))
     }
 
     /// This is a node's word on the message. The first counts, but for a list, of which the others
@@ -67,9 +80,9 @@ impl Heard {
     }
 
     /// The places of the messages of a list that another node may take: those that a node could not
-    /// place. `None` where that is not known of each.
+    /// place or look at. `None` where that is not known of each.
     pub(super) fn lacking(&self) -> Option<Vec<u64>> {
-        let lacks = |text: &str| Said::of(text) == Said::Unknown;
+        let lacks = |text: &str| Said::of(text).is_of_the_node();
         let open = self.open.as_ref()?;
         Some(open.iter().filter(|(_, text)| lacks(text)).map(|(at, _)| *at).collect())
     }
@@ -82,8 +95,7 @@ impl Heard {
         if open.is_empty() {
             return (answer, Said::Known);
         }
-        let lacks = open.values().any(|text| Said::of(text) == Said::Unknown);
-        (answer.as_error(400, open), if lacks { Said::Unknown } else { Said::Other })
+        (answer.as_error(400, open), of_all(open))
     }
 
     /// The meaning of a node's words: that the network has all that the node was given, which is
@@ -132,8 +144,7 @@ impl Heard {
         if left.is_empty() {
             return (Answer::own(200, Vec::new(), source), Said::Known);
         }
-        let lacks = left.values().any(|text| Said::of(text) == Said::Unknown);
-        let said = if lacks { Said::Unknown } else { Said::Other };
+        let said = of_all(&left);
         if part.is_none() && left == problem.failures {
             return (answer, said);
         }
@@ -157,7 +168,7 @@ impl Heard {
                 () => word.as_error(word.status, &left),
             });
         }
-        if let (Some((answer, node)), 0) = (self.unknown.take(), self.lost) {
+        if let (Some((answer, node)), 0) = (self.of_a_node.take(), self.lost) {
             // Others may have taken some of a list after this answer.
             let status = answer.status;
             return Ok(match self.open {

@@ -16,7 +16,7 @@ use crate::memory::Account;
 /// Of a seat whose connection has something under way.
 const BUSY: u64 = 0;
 /// Of a seat whose connection goes before all that are idle.
-const FIRST: u64 = 1;
+pub(super) const FIRST: u64 = 1;
 /// Of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
 /// Of a seat whose connection has left it.
@@ -52,7 +52,7 @@ pub(super) struct Seat {
     common: Arc<Common>,
 }
 
-/// A connection's place, given up when it is dropped. It is idle until it says that it is not.
+/// A connection's place, given up when it is dropped. It is not idle before it says so.
 pub struct Place {
     crowd: Arc<Crowd>,
     seat: Arc<Seat>,
@@ -112,9 +112,9 @@ fn is_idle(state: u64) -> bool {
 }
 
 impl Seat {
-    /// One that is idle from now on, or busy.
-    pub(super) fn new(common: Arc<Common>, number: u64, address: u64, is_idle: bool) -> Arc<Self> {
-        let seat = Self {
+    /// One that is not idle yet.
+    pub(super) fn new(common: Arc<Common>, number: u64, address: u64) -> Arc<Self> {
+        Arc::new(Self {
             state: AtomicU64::new(BUSY),
             number,
             address,
@@ -122,11 +122,7 @@ impl Seat {
             task: OnceLock::new(),
             account: OnceLock::new(),
             common,
-        };
-        if is_idle {
-            seat.rests(Instant::now());
-        }
-        Arc::new(seat)
+        })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -240,8 +236,9 @@ impl Place {
         self.seat.refreshes(since);
     }
 
-    /// The client has closed its side, and cannot be told from one that is gone: until
-    /// [`Place::begins`], its connection goes before all that are idle, whatever is under way.
+    /// The client has closed its side, and cannot be told from one that is gone, or is closed:
+    /// until [`Place::begins`], its connection goes before all that are idle, whatever is under
+    /// way.
     pub fn departs(&self) {
         self.seat.departs();
     }

@@ -80,7 +80,7 @@ mod tests {
     use tokio::time::{Duration, advance};
 
     use crate::{
-        door::crowd::{Crowd, Ended, Entered, LAST_WORDS, Place},
+        door::crowd::{Crowd, Ended, Entered, JUST_COME, LAST_WORDS, Place},
         memory::{Account, Cut},
     };
 
@@ -134,6 +134,7 @@ mod tests {
         let (third, ended) = enter(&crowd, 10, 3);
         assert!(third.is_some() && ended == CUT && many.pop().unwrap().is_cut());
         assert!(few[0].0.rests(tokio::time::Instant::now()));
+        advance(2 * JUST_COME).await;
         assert_eq!(enter(&crowd, 10, 3).1, Ended { idle: 1, busy: 0 });
         assert!(many.iter().chain(&few[1..]).all(|busy| busy.0.begins()));
         drop((many, few, third));

@@ -22,7 +22,7 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
-        front::Entry as Called,
+        front::{Entry as Called, WIDTH},
         kept::AnswerRoom,
     },
     config::Verify,
@@ -33,10 +33,6 @@ use crate::{
     memory::{CALL, Claim, Full},
     net::http::Broken,
 };
-
-/// How many calls of a batch run, or wait with their answers for those before them, at the same
-/// time.
-const WIDTH: usize = 16;
 
 /// One entry's answer; none for a notification.
 enum Entry {

@@ -120,140 +120,144 @@ impl<'a> Lane<'a> {
     }
 
     /// Serves plain calls until the connection ends or something else comes.
-    pub(super) async fn run(mut self) -> io::Result<Left> {
+    pub(super) fn run(mut self) -> impl Future<Output = io::Result<Left>> + Send + use<'a> {
         let mut closing = self.service.closing.clone();
-        let mut closing = pin!(closing.wait_for(|closing| *closing));
-        // Who has not asked for anything yet has less time: a connection costs nothing but a place.
-        let mut idle = ARRIVAL;
-        loop {
-            let (mut needed, mut looked) = (0, 0);
-            let now = Instant::now();
-            if idle == IDLE && !self.place.rests(now) {
-                return Ok(Left::Closed);
-            }
-            let mut due = now + idle;
-            // Once the length of the body is known.
-            let mut pace: Option<Pace> = None;
-            let (body, mut keep_alive, calls, arrived) = loop {
-                // A head has one deadline for all of it, a body a rate.
-                let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
-                if is_due {
-                    match self.parse(&self.service.site.load()) {
-                        Parsed::Head => {
-                            if looked == 0 {
-                                due = Instant::now() + ARRIVAL;
-                            }
-                            looked = self.read.len();
-                        }
-                        Parsed::Body(length) => {
-                            let now = Instant::now();
-                            (needed, due) = (length, now + ARRIVAL);
-                            // A client that sends has not been idle for as long as those that say
-                            // nothing.
-                            self.place.refreshes(now);
-                            pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
-                        }
-                        Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
-                        Parsed::Call { body, keep_alive, calls } => {
-                            self.read.advance(body.start);
-                            let body = self.read.split_to(body.len()).freeze();
-                            if self.claim.bytes() > 0 {
-                                // A large buffer goes with its body, and does not stay with the
-                                // connection.
-                                self.read = BytesMut::from(&self.read[..]);
-                            }
-                            break (body, keep_alive, calls, Instant::now());
-                        }
-                    }
-                }
-                if self.has_left() {
+        // An `async fn` would have room for its `self` twice.
+        async move {
+            let mut closing = pin!(closing.wait_for(|closing| *closing));
+            // Who has not asked for anything yet has less time: a connection costs nothing but a
+            // place.
+            let mut idle = ARRIVAL;
+            loop {
+                let (mut needed, mut looked) = (0, 0);
+                let now = Instant::now();
+                if !self.place.rests(now) {
                     return Ok(Left::Closed);
                 }
-                if let Err(full) = self.make_room(needed) {
-                    return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
-                }
-                // All arms are cancel-safe. Going down does not interrupt a request that has begun
-                // to come.
-                let why = tokio::select! {
-                    biased;
-                    count = self.io.read_buf(&mut self.read) => match count? {
-                        0 => return Ok(Left::Closed),
-                        count => {
-                            if let Some(pace) = &mut pace {
-                                let now = Instant::now();
-                                let left = due.saturating_duration_since(now);
-                                pace.moved(pace.left().saturating_sub(left), count);
-                                due = now + pace.left();
-                                // A byte counts for as long as the least rate gives it.
-                                self.place.refreshes(due - ARRIVAL);
+                let mut due = now + idle;
+                // Once the length of the body is known.
+                let mut pace: Option<Pace> = None;
+                let (body, mut keep_alive, calls, arrived) = loop {
+                    // A head has one deadline for all of it, a body a rate.
+                    let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
+                    if is_due {
+                        match self.parse(&self.service.site.load()) {
+                            Parsed::Head => {
+                                if looked == 0 {
+                                    due = Instant::now() + ARRIVAL;
+                                }
+                                looked = self.read.len();
                             }
-                            continue;
+                            Parsed::Body(length) => {
+                                let now = Instant::now();
+                                (needed, due) = (length, now + ARRIVAL);
+                                // A client that sends has not been idle for as long as those that
+                                // say nothing.
+                                self.place.refreshes(now);
+                                pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
+                            }
+                            Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
+                            Parsed::Call { body, keep_alive, calls } => {
+                                self.read.advance(body.start);
+                                let body = self.read.split_to(body.len()).freeze();
+                                if self.claim.bytes() > 0 {
+                                    // A large buffer goes with its body, and does not stay with the
+                                    // connection.
+                                    self.read = BytesMut::from(&self.read[..]);
+                                }
+                                break (body, keep_alive, calls, Instant::now());
+                            }
                         }
-                    },
-                    _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
-                    why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => why,
-                    () = self.alarm.at(due) => {
-                        self.service.metrics.client_ended(match () {
-                            () if !self.read.is_empty() => Ended::SlowRequest,
-                            () if idle == ARRIVAL => Ended::Silent,
-                            () => Ended::Idle,
-                        });
+                    }
+                    if self.has_left() {
                         return Ok(Left::Closed);
                     }
-                };
-                let refusal = self.service.cut_off(why);
-                return Box::pin(self.refuse(Reply::refused(&refusal, None))).await;
-            };
-            idle = IDLE;
-            if !self.place.begins() {
-                return Ok(Left::Closed);
-            }
-            // A client that is lost takes its call with it: one that still waits for a node is then
-            // not sent.
-            let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
-            let reply = {
-                let asker = Asker { left: &*left, memory, caller };
-                let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
-                let mut patience = None;
-                loop {
-                    // All arms are cancel-safe. What comes meanwhile is the next request's.
-                    tokio::select! {
-                        biased;
-                        reply = &mut reply => break reply,
-                        count = io.read_buf(read), if read.len() < MAX_AHEAD && !left.load(Relaxed) => match count {
-                            Ok(0) => {
-                                left.store(true, Relaxed);
-                                place.departs();
-                                patience = Some(Box::pin(sleep(STALL)));
-                            }
-                            Ok(_) => {}
-                            Err(_) => return Ok(Left::Closed),
-                        },
-                        why = poll_fn(|context| memory.poll_cut(context)) => {
-                            keep_alive = false;
-                            let max_batch = calls.settings().max_batch.get();
-                            break cut(&body, max_batch, &service.cut_off(why));
-                        }
-                        () = over(&mut patience) => return Ok(Left::Closed),
+                    if let Err(full) = self.make_room(needed) {
+                        return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
                     }
+                    // All arms are cancel-safe. Going down does not interrupt a request that has
+                    // begun to come.
+                    let why = tokio::select! {
+                        biased;
+                        count = self.io.read_buf(&mut self.read) => match count? {
+                            0 => return Ok(Left::Closed),
+                            count => {
+                                if let Some(pace) = &mut pace {
+                                    let now = Instant::now();
+                                    let left = due.saturating_duration_since(now);
+                                    pace.moved(pace.left().saturating_sub(left), count);
+                                    due = now + pace.left();
+                                    // A byte counts for as long as the least rate gives it.
+                                    self.place.refreshes(due - ARRIVAL);
+                                }
+                                continue;
+                            }
+                        },
+                        _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
+                        why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => why,
+                        () = self.alarm.at(due) => {
+                            self.service.metrics.client_ended(match () {
+                                () if !self.read.is_empty() => Ended::SlowRequest,
+                                () if idle == ARRIVAL => Ended::Silent,
+                                () => Ended::Idle,
+                            });
+                            return Ok(Left::Closed);
+                        }
+                    };
+                    let refusal = self.service.cut_off(why);
+                    return Box::pin(self.refuse(Reply::refused(&refusal, None))).await;
+                };
+                idle = IDLE;
+                if !self.place.begins() {
+                    return Ok(Left::Closed);
                 }
-            };
-            drop(body);
-            if self.has_left() && !self.place.begins() {
-                return Ok(Left::Closed);
-            }
-            keep_alive &= !self.service.is_closing();
-            if let Content::Ready(own) = &reply.body
-                && own.len() > SMALL
-            {
-                // There is a long id in it.
-                self.claim.set(self.claim.bytes() + own.len());
-            }
-            self.reply(reply, keep_alive).await?;
-            self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
-            if !keep_alive {
-                self.io.shutdown().await?;
-                return Ok(Left::Closed);
+                // A client that is lost takes its call with it: one that still waits for a node is
+                // then not sent.
+                let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
+                let reply = {
+                    let asker = Asker { left: &*left, memory, caller };
+                    let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
+                    let mut patience = None;
+                    loop {
+                        // All arms are cancel-safe. What comes meanwhile is the next request's.
+                        tokio::select! {
+                            biased;
+                            reply = &mut reply => break reply,
+                            count = io.read_buf(read), if read.len() < MAX_AHEAD && !left.load(Relaxed) => match count {
+                                Ok(0) => {
+                                    left.store(true, Relaxed);
+                                    place.departs();
+                                    patience = Some(Box::pin(sleep(STALL)));
+                                }
+                                Ok(_) => {}
+                                Err(_) => return Ok(Left::Closed),
+                            },
+                            why = poll_fn(|context| memory.poll_cut(context)) => {
+                                keep_alive = false;
+                                let max_batch = calls.settings().max_batch.get();
+                                break cut(&body, max_batch, &service.cut_off(why));
+                            }
+                            () = over(&mut patience) => return Ok(Left::Closed),
+                        }
+                    }
+                };
+                drop(body);
+                if self.has_left() && !self.place.begins() {
+                    return Ok(Left::Closed);
+                }
+                keep_alive &= !self.service.is_closing();
+                if let Content::Ready(own) = &reply.body
+                    && own.len() > SMALL
+                {
+                    // There is a long id in it.
+                    self.claim.set(self.claim.bytes() + own.len());
+                }
+                self.reply(reply, keep_alive).await?;
+                self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
+                if !keep_alive {
+                    self.io.shutdown().await?;
+                    return Ok(Left::Closed);
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::{
         Calls, Terms,
         alarm::Alarm,
         answer::receipt::Receipt,
-        front::{Entry, Front},
+        front::{Entry, Front, WIDTH},
         kept::AnswerRoom,
         whole::{Room, Whole},
     },
@@ -35,8 +35,6 @@ use crate::{
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
-/// How many calls of a batch run at the same time.
-const WIDTH: usize = 16;
 /// Long answers take their room in such pieces, in bytes.
 const UNIT: usize = 1024;
 /// The setting that bounds an answer.
@@ -74,9 +72,17 @@ pub(super) struct Network {
 enum Reply {
     /// A notification is not answered.
     Nothing,
-    Text(Bytes),
+    /// An answer, and the bytes that were taken for the answer of a node.
+    Text(Bytes, usize),
     /// The answer with a subscription's id, and what is to begin as soon as it is in the mailbox.
     Subscribed(Bytes, Prepared),
+}
+
+impl Reply {
+    /// An answer of our own.
+    fn text(text: Vec<u8>) -> Self {
+        Self::Text(text.into(), 0)
+    }
 }
 
 impl Client {
@@ -113,7 +119,7 @@ impl Client {
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text) => self.send(text, share.take_receipts(), None).await,
+                    Reply::Text(text, _) => self.send(text, share.take_receipts(), None).await,
                     Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared)).await,
                 }
                 return Ok(());
@@ -165,13 +171,14 @@ impl Client {
         if let Some(place) = first {
             begin(&mut running);
             early = running.next().await;
-            if let Some(Reply::Text(reply)) = &early {
+            if let Some(Reply::Text(reply, held)) = &early {
                 let others = owed - refusal(&entries[place]);
                 if others + reply.len() + 2 <= self.max_outbound {
                     owed = others + reply.len() + 1;
                 } else {
                     share.receipts().retain(|(of, _)| *of != place);
-                    early = Some(Reply::Text(self.too_long().body(id_of(&entries[place])).into()));
+                    share.give_back(*held);
+                    early = Some(Reply::text(self.too_long().body(id_of(&entries[place]))));
                 }
             }
         }
@@ -184,17 +191,18 @@ impl Client {
             share.placed.fetch_add(1, Relaxed);
             share.next.notify_waiters();
             owed -= match &reply {
-                Reply::Text(reply) if first == Some(place) => reply.len() + 1,
+                Reply::Text(reply, _) if first == Some(place) => reply.len() + 1,
                 _ if is_answered(entry) => refusal(entry),
                 _ => 0,
             };
             let reply = match reply {
                 Reply::Nothing => continue,
-                Reply::Text(reply) if text.len() + reply.len() + 2 + owed > self.max_outbound => {
+                Reply::Text(reply, held) if text.len() + reply.len() + 2 + owed > self.max_outbound => {
                     share.receipts().retain(|(of, _)| *of != place);
+                    share.give_back(held);
                     self.too_long().body(id_of(entry)).into()
                 }
-                Reply::Text(reply) => reply,
+                Reply::Text(reply, _) => reply,
                 Reply::Subscribed(reply, prepared) => {
                     begins.push(prepared);
                     reply
@@ -217,7 +225,7 @@ impl Client {
     async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
         match entry {
             Ok(request) => self.reply(network, request, arrived, &mut Alarm::default(), part).await,
-            Err(wrong) => Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()),
+            Err(wrong) => Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)),
         }
     }
 
@@ -234,13 +242,13 @@ impl Client {
             Some(_) if network.calls.settings().blocks(&request.method) => {
                 Err(Refusal::Blocked(request.method.to_string()))
             }
-            Some(Scribe::Off) => Ok(self.unsubscribe(request)),
+            Some(Scribe::Off) => Ok((self.unsubscribe(request), 0)),
             Some(Scribe::On) => return self.subscribe(network, request).await,
         };
         match (outcome, request.id) {
             (_, None) => Reply::Nothing,
-            (Ok(text), Some(_)) => Reply::Text(text),
-            (Err(refusal), id) => Reply::Text(refusal.body(id).into()),
+            (Ok((text, held)), Some(_)) => Reply::Text(text, held),
+            (Err(refusal), id) => Reply::text(refusal.body(id)),
         }
     }
 
@@ -249,19 +257,19 @@ impl Client {
     async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
         // Without an id, there is nobody who would know the subscription.
         let Some(id) = request.id else { return Reply::Nothing };
-        let Some(views) = &network.views else { return Reply::Text(Refusal::NeedsWebSocket.body(Some(id)).into()) };
+        let Some(views) = &network.views else { return Reply::text(Refusal::NeedsWebSocket.body(Some(id))) };
         let Some(_place) = self.subscriptions.reserve(network.max_subscriptions) else {
             let refusal = Refusal::Limit { name: "max_subscriptions", limit: network.max_subscriptions };
-            return Reply::Text(refusal.body(Some(id)).into());
+            return Reply::text(refusal.body(Some(id)));
         };
         match views.prepare(&request.method, request.params, &self.mailbox).await {
             Ok(prepared) => {
                 if let Err(refusal) = self.subscriptions.expect(prepared.id, prepared.bytes(), self.mailbox.memory()) {
-                    return Reply::Text(refusal.body(Some(id)).into());
+                    return Reply::text(refusal.body(Some(id)));
                 }
                 Reply::Subscribed(result(id, &format!("\"{}\"", prepared.id)), prepared)
             }
-            Err(refused) => Reply::Text(refused.body(id).into()),
+            Err(refused) => Reply::text(refused.body(id)),
         }
     }
 
@@ -272,7 +280,7 @@ impl Client {
         result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
     }
 
-    /// Runs a call and takes its answer whole.
+    /// Runs a call and takes its answer whole; tells also what was taken for the answer.
     async fn call<'c>(
         &'c self,
         calls: &Calls,
@@ -280,7 +288,7 @@ impl Client {
         arrived: Instant,
         alarm: &mut Alarm,
         part: Part<'_, 'c>,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<(Bytes, usize), Refusal> {
         let terms = Terms {
             headers: &self.headers,
             arrived,
@@ -293,9 +301,9 @@ impl Client {
             room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
             caller: Some(&self.caller),
         };
-        let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
+        let Whole { text, held, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
         part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
-        Ok(text)
+        Ok((text, held))
     }
 
     fn too_long(&self) -> Refusal {
@@ -346,12 +354,28 @@ fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
 impl Room for Part<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
         let Part { client, share, place, is_batch } = *self;
-        while share.first != Some(place) && share.placed.load(Relaxed) < place {
+        if share.first == Some(place) {
+            // A poll is answered out of what is in memory already.
+            return;
+        }
+        while share.placed.load(Relaxed) < place {
             share.next.notified().await;
+        }
+        if share.room().is_some() {
+            return;
         }
         let wanted = length.filter(|_| !is_batch).map_or(client.max_outbound, |length| length as usize);
         // The room is never closed.
-        share.room.get_or_init(|| async { client.room.acquire_many(units(wanted)).await.ok() }).await;
+        let permit = client.room.acquire_many(units(wanted)).await.ok();
+        *share.room() = permit;
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.share.give_back(bytes);
+        // A batch keeps its room, in which the answers before this one are.
+        if !self.is_batch {
+            self.share.room().take();
+        }
     }
 
     fn hold(&self, more: usize) -> Result<(), Full> {
@@ -384,4 +408,39 @@ fn units(bytes: usize) -> u32 {
 
 fn result(id: &[u8], result: &str) -> Bytes {
     [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, result.as_bytes(), b"}"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::memory::Account;
+
+    const MOST: usize = 100 * UNIT;
+
+    fn part<'s, 'c>(client: &'c Client, share: &'s Share<'c>) -> Part<'s, 'c> {
+        Part { client, share, place: 0, is_batch: false }
+    }
+
+    #[test]
+    fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
+        let memory = Account::unlimited();
+        let client = Client::new(Mailbox::of(&memory, MOST), Vec::new(), Arc::default(), MOST);
+        let [first, second, third] = [(); 3].map(|()| Share::new(&memory));
+        let enters = |share, units: usize| part(&client, share).enter(Some((units * UNIT) as u64)).now_or_never();
+        assert!(enters(&first, 20).is_some() && enters(&second, 20).is_some());
+        part(&client, &first).hold(1000).unwrap();
+        // The answer is lost, and the one of another node is longer.
+        part(&client, &first).leave(1000);
+        assert_eq!(first.held(), 0);
+        assert!(enters(&first, 80).is_some());
+        assert!(enters(&third, 1).is_none(), "both have all of the room");
+        // While it waits for more, others may have what it had.
+        part(&client, &first).leave(0);
+        assert!(enters(&third, 80).is_some() && enters(&first, 1).is_none());
+        part(&client, &second).leave(0);
+        part(&client, &third).leave(0);
+        assert!(enters(&first, 100).is_some());
+    }
 }

@@ -492,6 +492,9 @@ impl Session {
         self.calls = 0;
         self.served_bytes = 0;
         self.note_idleness();
+        if let Standing::Seated(place) = &self.standing {
+            place.departs();
+        }
         self.hear();
         self.at(Instant::now() + FAREWELL, || Event::Farewell);
     }

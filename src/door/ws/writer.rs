@@ -41,6 +41,8 @@ pub(super) struct Writer {
     behind: Vec<u8>,
     /// Who is told when so many bytes more have been written.
     receipts: VecDeque<(usize, Receipt)>,
+    /// Whether the stream has bytes that it may keep back until it is flushed.
+    is_unflushed: bool,
 }
 
 impl Writer {
@@ -129,6 +131,7 @@ impl Writer {
     }
 
     fn gathered(&mut self) -> &mut Vec<u8> {
+        self.is_unflushed = true;
         if !self.long.is_empty() {
             return &mut self.behind;
         }
@@ -143,13 +146,14 @@ impl Writer {
     /// # Errors
     /// When the connection is lost.
     pub(super) fn poll_flush(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() && self.long.is_empty() {
+        if !self.is_unflushed {
             return Poll::Ready(Ok(()));
         }
         let outcome = self.poll_write(io, context);
         if outcome.is_pending() {
             self.let_go_of_the_scratch();
         } else {
+            self.is_unflushed = false;
             let mut gathered = std::mem::take(&mut self.gathered);
             gathered.clear();
             if gathered.capacity() <= 4 * GATHER {
@@ -240,6 +244,50 @@ mod tests {
             assert_eq!((frame[1], frame[2], frame[99]), (98, b'a' + (n % 26) as u8, b'a' + (n % 26) as u8), "{n}");
         }
     }
+
+    /// A stream that takes all, and keeps it back until it was flushed twice.
+    #[derive(Default)]
+    struct Keeps(Arc<Mutex<usize>>);
+
+    impl tokio::io::AsyncRead for Keeps {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            _into: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl tokio::io::AsyncWrite for Keeps {
+        fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(from.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let mut flushes = self.0.lock().unwrap();
+            *flushes += 1;
+            if *flushes < 2 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_stream_that_keeps_bytes_back_is_flushed_until_it_has_none() {
+        let flushes = Arc::new(Mutex::new(0));
+        let (mut io, mut writer): (BoxIo, _) = (Box::new(Keeps(flushes.clone())), Writer::default());
+        let mut context = Context::from_waker(Waker::noop());
+        // Long enough for its buffer to be left to others.
+        writer.text(vec![b'x'; 1000].into());
+        for count in [1, 2, 2] {
+            assert_eq!(writer.poll_flush(&mut io, &mut context).is_ready(), count == 2);
+            assert_eq!(*flushes.lock().unwrap(), count);
+        }
+    }
+
     #[tokio::test]
     async fn receipts_are_told_when_their_message_is_written() {
         let (near, mut far) = duplex(1000);

@@ -1,19 +1,20 @@
 //! The window of blocks that a stitcher remembers, and the ways between them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::{
-    super::beacon::{self, Duties, Header, Root, Said},
+    super::beacon::{self, Duties, Header, Said},
     MAX_GAP, WINDOW,
 };
+use crate::domain::hash::Hash;
 
 /// What is missing to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
-    Header(Root),
-    Duties { root: Root, epoch: u64 },
+    Header(Hash),
+    Duties { root: Hash, epoch: u64 },
 }
 
 /// The way from one head to another.
@@ -25,26 +26,34 @@ pub(super) enum Road {
     TooLong,
     /// Over their last common block.
     Leads {
-        fork: Root,
+        fork: Hash,
         /// The blocks after the fork up to the other head, oldest first; never empty.
-        missed: Vec<Root>,
+        missed: Vec<Hash>,
     },
+}
+
+/// The parent of a head whose header could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parent {
+    /// Not looked for, or known from a header that came after all.
+    Open,
+    /// Taken to be the head told before.
+    Presumed,
+    /// Known not to be the head told before.
+    Refuted,
 }
 
 /// Blocks by root, of whatever branch.
 #[derive(Debug)]
 pub(super) struct Chain {
     slots_per_epoch: u64,
-    headers: HashMap<Root, Header>,
+    headers: HashMap<Hash, Header>,
     /// Heads that were told though their headers could not be had, as their events describe them.
-    bare: HashMap<Root, Header>,
-    /// Those of them whose parents were presumed, and those whose presumed parents were wrong.
-    presumed: HashSet<Root>,
-    refuted: HashSet<Root>,
+    bare: HashMap<Hash, (Header, Parent)>,
     /// Blocks whose `block` event was told, with their slots.
-    told: HashMap<Root, u64>,
+    told: HashMap<Hash, u64>,
     /// What nodes said with their heads or when asked, with the heads' slots.
-    duties: HashMap<Root, (u64, Duties)>,
+    duties: HashMap<Hash, (u64, Duties)>,
     /// What clients hear begins after this slot.
     floor: u64,
 }
@@ -55,8 +64,6 @@ impl Chain {
             slots_per_epoch: slots_per_epoch.max(1),
             headers: HashMap::new(),
             bare: HashMap::new(),
-            presumed: HashSet::new(),
-            refuted: HashSet::new(),
             told: HashMap::new(),
             duties: HashMap::new(),
             floor: 0,
@@ -76,101 +83,99 @@ impl Chain {
         }
     }
 
-    pub(super) fn header(&self, root: Root) -> Option<&Header> {
+    pub(super) fn header(&self, root: Hash) -> Option<&Header> {
         self.headers.get(&root)
     }
 
-    pub(super) fn insert(&mut self, root: Root, header: Header) {
+    pub(super) fn insert(&mut self, root: Hash, header: Header) {
         self.headers.insert(root, header);
-        self.presumed.remove(&root);
+        if let Some((_, parent @ Parent::Presumed)) = self.bare.get_mut(&root) {
+            *parent = Parent::Open;
+        }
     }
 
     /// Keeps what the event of a head says, whose header may never be had. The head told `before`
     /// it is taken for its parent.
-    pub(super) fn note(&mut self, root: Root, slot: u64, before: Option<Root>, event: Option<&Bytes>) {
+    pub(super) fn note(&mut self, root: Hash, slot: u64, before: Option<Hash>, event: Option<&Bytes>) {
         let (state, optimistic) = match (self.header(root), event) {
             (Some(header), _) => (header.state, header.optimistic),
             (None, Some(event)) => beacon::state_of(event),
             (None, None) => return,
         };
-        self.bare.insert(root, Header { slot, parent: before.unwrap_or_default(), state, optimistic });
+        let header = Header { slot, parent: before.unwrap_or_default(), state, optimistic };
+        self.bare.entry(root).or_insert((header, Parent::Open)).0 = header;
     }
 
     /// Nobody gives the header of this block, either. If it was told all the same, it is taken to
     /// follow the head told before it.
-    pub(super) fn presume(&mut self, root: Root) -> bool {
-        if self.refuted.contains(&root) {
-            return false;
-        }
-        let Some(mut header) = self.bare.get(&root).copied() else { return false };
+    pub(super) fn presume(&mut self, root: Hash) -> bool {
+        let Some(&(mut header, Parent::Open)) = self.bare.get(&root) else { return false };
         let is_unknown = self.header(root).is_none();
-        if self.slot(header.parent).is_none_or(|before| before >= header.slot) {
-            header.parent = Root::default();
-        }
         if is_unknown {
-            self.insert(root, header);
-            self.presumed.insert(root);
+            self.bare.insert(root, (header, Parent::Presumed));
+            if self.slot(header.parent).is_none_or(|before| before >= header.slot) {
+                header.parent = Hash::default();
+            }
+            self.headers.insert(root, header);
         }
         is_unknown
     }
 
     /// The slot of a block whose parent is presumed.
-    pub(super) fn presumed(&self, root: Root) -> Option<u64> {
-        self.presumed.get(&root).and_then(|root| self.slot(*root))
+    pub(super) fn presumed(&self, root: Hash) -> Option<u64> {
+        self.bare.get(&root).filter(|(_, parent)| *parent == Parent::Presumed).map(|(header, _)| header.slot)
     }
 
     /// A way led over a block that is not on it, so presumed parents may be wrong. They are
     /// forgotten, and not presumed again. `false` where none was presumed.
     pub(super) fn refute(&mut self) -> bool {
-        let is_any = !self.presumed.is_empty();
-        for root in self.presumed.drain() {
-            self.headers.remove(&root);
-            self.refuted.insert(root);
+        let mut is_any = false;
+        for (root, (_, parent)) in self.bare.iter_mut().filter(|(_, (_, parent))| *parent == Parent::Presumed) {
+            self.headers.remove(root);
+            *parent = Parent::Refuted;
+            is_any = true;
         }
         is_any
     }
 
-    pub(super) fn is_told(&self, root: Root) -> bool {
+    pub(super) fn is_told(&self, root: Hash) -> bool {
         self.told.contains_key(&root)
     }
 
-    pub(super) fn tell(&mut self, root: Root, slot: u64) {
+    pub(super) fn tell(&mut self, root: Hash, slot: u64) {
         self.told.insert(root, slot);
     }
 
     /// A node says it with a head.
-    pub(super) fn hear_duties(&mut self, root: Root, slot: u64, duties: Duties) {
+    pub(super) fn hear_duties(&mut self, root: Hash, slot: u64, duties: Duties) {
         self.duties.insert(root, (slot, duties));
     }
 
     /// A node says it of a known block when asked.
-    pub(super) fn learn_duties(&mut self, root: Root, duties: Duties) {
+    pub(super) fn learn_duties(&mut self, root: Hash, duties: Duties) {
         if let Some(slot) = self.slot(root) {
             self.duties.insert(root, (slot, duties));
         }
     }
 
     /// Nothing at or before this block is missed by clients.
-    pub(super) fn begin(&mut self, root: Root) {
+    pub(super) fn begin(&mut self, root: Hash) {
         self.floor = self.slot(root).unwrap_or(0);
     }
 
     /// Forgets what is far from the head `root`.
-    pub(super) fn forget_before(&mut self, root: Root) {
+    pub(super) fn forget_before(&mut self, root: Hash) {
         let Some(slot) = self.slot(root) else { return };
         let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
         self.headers.retain(|_, header| near.contains(&header.slot));
-        self.bare.retain(|_, header| near.contains(&header.slot));
-        let Self { bare, presumed, refuted, .. } = self;
-        presumed.retain(|root| bare.contains_key(root));
-        refuted.retain(|root| bare.contains_key(root));
+        self.bare.retain(|_, (header, _)| near.contains(&header.slot));
         self.told.retain(|_, slot| near.contains(slot));
         self.duties.retain(|_, (slot, _)| near.contains(slot));
         self.floor = self.floor.max(*near.start());
     }
 
     /// The way from the head `tip` to the head `root`, said to be at `slot`.
-    pub(super) fn road(&self, tip: Root, root: Root, slot: u64) -> Result<Road, Unknown> {
+    pub(super) fn road(&self, tip: Hash, root: Hash, slot: u64) -> Result<Road, Unknown> {
         if slot.saturating_sub(self.at(tip)?) > MAX_GAP {
             return Ok(Road::TooLong);
         }
@@ -194,7 +199,7 @@ impl Chain {
     }
 
     /// The ancestors of `root` whose `block` events clients have missed, oldest first.
-    pub(super) fn untold(&self, root: Root, tip: Option<Root>) -> Result<Vec<Root>, Unknown> {
+    pub(super) fn untold(&self, root: Hash, tip: Option<Hash>) -> Result<Vec<Hash>, Unknown> {
         let mut missed = Vec::new();
         let mut at = root;
         loop {
@@ -212,7 +217,7 @@ impl Chain {
     }
 
     /// Whether the block is its epoch's first.
-    pub(super) fn begins_epoch(&self, root: Root) -> bool {
+    pub(super) fn begins_epoch(&self, root: Hash) -> bool {
         let Some(slot) = self.slot(root) else { return false };
         match self.header(root).and_then(|header| self.slot(header.parent)) {
             Some(parent) => self.epoch(parent) < self.epoch(slot),
@@ -222,7 +227,7 @@ impl Chain {
 
     /// What the duties of a head at `root` depend on: what a node said of that head or of an
     /// earlier one of its chain, or what the headers show.
-    pub(super) fn duties(&self, root: Root) -> Result<Duties, Unknown> {
+    pub(super) fn duties(&self, root: Hash) -> Result<Duties, Unknown> {
         let epoch = self.epoch(self.known(root)?.slot);
         let (mut current, mut at) = (None, root);
         while let Some(header) = self.header(at) {
@@ -249,7 +254,7 @@ impl Chain {
 
     /// The same by what a node said of a later head on the way of `missed`, which begins with the
     /// block in question: of its epoch, all have the same.
-    pub(super) fn duties_by(&self, missed: &[Root], unknown: Unknown) -> Result<Duties, Unknown> {
+    pub(super) fn duties_by(&self, missed: &[Hash], unknown: Unknown) -> Result<Duties, Unknown> {
         let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
         let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
         let said = same_epoch.filter_map(|root| self.duties.get(root)).next();
@@ -257,12 +262,12 @@ impl Chain {
     }
 
     /// What a node said itself of the duties of a head at `root`.
-    pub(super) fn said(&self, root: Root) -> Option<Duties> {
+    pub(super) fn said(&self, root: Hash) -> Option<Duties> {
         self.duties.get(&root).map(|(_, duties)| *duties)
     }
 
     /// The last block before the epoch of `root`, by headers alone.
-    pub(super) fn last_before(&self, root: Root) -> Option<Root> {
+    pub(super) fn last_before(&self, root: Hash) -> Option<Hash> {
         let epoch = self.epoch(self.slot(root)?);
         let mut line = std::iter::successors(Some(root), |at| self.before(*at));
         line.find(|at| self.slot(*at).is_none_or(|slot| self.epoch(slot) < epoch))
@@ -271,21 +276,21 @@ impl Chain {
 
     /// The block before this one. A node may say of a block that it stands before itself: no way
     /// leads on from there.
-    fn before(&self, root: Root) -> Option<Root> {
+    fn before(&self, root: Hash) -> Option<Hash> {
         let header = self.header(root)?;
         self.slot(header.parent).is_none_or(|slot| slot < header.slot).then_some(header.parent)
     }
 
     /// The slot of a block, as far as that is known.
-    pub(super) fn slot(&self, root: Root) -> Option<u64> {
-        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|header| header.slot))
+    pub(super) fn slot(&self, root: Hash) -> Option<u64> {
+        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|(header, _)| header.slot))
     }
 
-    fn at(&self, root: Root) -> Result<u64, Unknown> {
+    fn at(&self, root: Hash) -> Result<u64, Unknown> {
         self.slot(root).ok_or(Unknown::Header(root))
     }
 
-    fn known(&self, root: Root) -> Result<&Header, Unknown> {
+    fn known(&self, root: Hash) -> Result<&Header, Unknown> {
         self.header(root).ok_or(Unknown::Header(root))
     }
 }
@@ -294,8 +299,8 @@ impl Chain {
 mod tests {
     use super::*;
 
-    fn root(byte: u8) -> Root {
-        Root([byte; 32])
+    fn root(byte: u8) -> Hash {
+        Hash([byte; 32])
     }
 
     /// Blocks as (name, slot, parent), in epochs of four slots.
@@ -363,7 +368,7 @@ mod tests {
         assert!(chain.presume(root(3)) && chain.presume(root(2)) && !chain.presume(root(2)) && !chain.presume(root(1)));
         let of = |header: &Header| (header.parent, header.state);
         assert_eq!(chain.header(root(3)).map(of), Some((root(2), root(33))));
-        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Root::default()));
+        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Hash::default()));
     }
 
     #[test]

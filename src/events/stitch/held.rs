@@ -11,10 +11,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
-use super::{
-    super::beacon::{Decimal, Root},
-    WINDOW,
-};
+use super::{super::beacon::Decimal, WINDOW};
+use crate::domain::hash::Hash;
 
 /// How long a block's head is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -41,7 +39,7 @@ const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attes
 /// The block of which an event speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    Root(Root),
+    Hash(Hash),
     /// The one at this slot, whatever its root.
     Slot(u64),
 }
@@ -61,7 +59,7 @@ pub(super) struct Held {
     /// Since when a block has been waited for; not known until the time is told.
     since: Vec<(About, Option<Instant>)>,
     /// Blocks that were heads, or were waited for in vain, with the slot of the head of then.
-    settled: HashMap<Root, u64>,
+    settled: HashMap<Hash, u64>,
     /// The highest slot that was a head's, or was waited for in vain.
     slot: u64,
 }
@@ -97,13 +95,13 @@ impl Held {
 
     fn is_settled(&self, about: About) -> bool {
         match about {
-            About::Root(root) => self.settled.contains_key(&root),
+            About::Hash(root) => self.settled.contains_key(&root),
             About::Slot(slot) => slot <= self.slot,
         }
     }
 
     /// The block is a head that clients have heard of. What waited for it is next.
-    pub(super) fn arrived(&mut self, root: Root, slot: u64) -> Vec<(String, Bytes)> {
+    pub(super) fn arrived(&mut self, root: Hash, slot: u64) -> Vec<(String, Bytes)> {
         self.slot = slot;
         self.settled.insert(root, slot);
         self.settled.retain(|_, settled| settled.abs_diff(slot) <= WINDOW);
@@ -137,7 +135,7 @@ impl Held {
 
     fn give_up(&mut self, about: About) {
         match about {
-            About::Root(root) => _ = self.settled.insert(root, self.slot),
+            About::Hash(root) => _ = self.settled.insert(root, self.slot),
             About::Slot(slot) => self.slot = self.slot.max(slot),
         }
     }
@@ -165,10 +163,10 @@ impl Held {
 #[derive(Deserialize)]
 struct Speech {
     slot: Option<Decimal>,
-    block: Option<Root>,
-    block_root: Option<Root>,
-    beacon_block_root: Option<Root>,
-    parent_block_root: Option<Root>,
+    block: Option<Hash>,
+    block_root: Option<Hash>,
+    beacon_block_root: Option<Hash>,
+    parent_block_root: Option<Hash>,
     data: Option<Box<Speech>>,
     message: Option<Box<Speech>>,
     contribution: Option<Box<Speech>>,
@@ -182,7 +180,7 @@ impl Speech {
         let root = self.block.or(self.block_root).or(self.beacon_block_root).or(self.parent_block_root);
         let slot = self.slot.map(|slot| slot.0);
         if let Some(root) = root {
-            return Some((About::Root(root), slot));
+            return Some((About::Hash(root), slot));
         }
         let inner = self.data.or(self.message).or(self.contribution).or(self.attested_header).or(self.beacon);
         inner.and_then(|inner| inner.about()).or_else(|| slot.map(|slot| (About::Slot(slot), Some(slot))))
@@ -195,8 +193,8 @@ mod tests {
 
     use super::*;
 
-    fn root(byte: u8) -> Root {
-        Root([byte; 32])
+    fn root(byte: u8) -> Hash {
+        Hash([byte; 32])
     }
 
     fn about(data: &Value) -> Option<(About, Option<u64>)> {
@@ -210,7 +208,7 @@ mod tests {
         let vote =
             json!({"slot": "7", "index": "0", "beacon_block_root": name, "source": {}, "target": {"root": other}});
         let header = json!({"beacon": {"slot": "7", "parent_root": other, "state_root": other}, "execution": {}});
-        let block = Some((About::Root(one), Some(7)));
+        let block = Some((About::Hash(one), Some(7)));
         for (data, expected) in [
             (json!({"aggregation_bits": "0x", "data": vote, "signature": "0x"}), block),
             (json!({"message": {"contribution": vote, "aggregator_index": "1"}, "signature": "0x"}), block),
@@ -219,7 +217,7 @@ mod tests {
             (json!({"version": "gloas", "data": {"validator_index": "1", "data": vote}}), block),
             (
                 json!({"version": "x", "data": {"proposal_slot": "8", "parent_block_root": name, "parent_block_hash": other}}),
-                Some((About::Root(one), None)),
+                Some((About::Hash(one), None)),
             ),
             (
                 json!({"version": "x", "data": {"attested_header": header, "signature_slot": "8"}}),

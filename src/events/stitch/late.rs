@@ -13,10 +13,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    super::beacon::{self, Header, Root},
+    super::beacon::{self, Header},
     Effect, Progress, Question, Stitcher,
     work::{Head, Work},
 };
+use crate::domain::hash::Hash;
 
 /// The least time that a head waits for its header, and the longest that it waits for blocks that
 /// were missed before it; of short slots a quarter.
@@ -62,7 +63,7 @@ impl Late {
     }
 
     /// The node of the present stream says that this is its head.
-    pub(super) fn caught(&mut self, root: Root, slot: u64) -> Head {
+    pub(super) fn caught(&mut self, root: Hash, slot: u64) -> Head {
         // Another head that a stream before told, this one's node does not know, or will tell
         // itself.
         let untold = self.untold.take();
@@ -171,7 +172,7 @@ impl Stitcher {
         }
         self.chain.note(root, slot, self.tip.map(|tip| tip.what), Some(&event));
         if self.tip.is_some() && !self.chain.is_told(root) {
-            let unknown = Header { slot, parent: Root::default(), state: Root::default(), optimistic: false };
+            let unknown = Header { slot, parent: Hash::default(), state: Hash::default(), optimistic: false };
             self.effects.push(Effect::Filled);
             self.tell_block(root, slot, beacon::block_event(root, &header.unwrap_or(unknown)));
         }

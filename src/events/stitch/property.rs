@@ -21,12 +21,12 @@ const STEP: u64 = 200;
 /// Every block that there is, and what is true of it.
 #[derive(Default)]
 struct Tree {
-    blocks: BTreeMap<Root, Header>,
+    blocks: BTreeMap<Hash, Header>,
 }
 
 impl Tree {
-    fn add(&mut self, parent: Root, slot: u64) -> Root {
-        let mut root = Root::default();
+    fn add(&mut self, parent: Hash, slot: u64) -> Hash {
+        let mut root = Hash::default();
         root.0[..8].copy_from_slice(&(self.blocks.len() as u64 + 1).to_be_bytes());
         let mut state = root;
         state.0[31] = 1;
@@ -34,21 +34,21 @@ impl Tree {
         root
     }
 
-    fn parent(&self, root: Root) -> Option<Root> {
+    fn parent(&self, root: Hash) -> Option<Hash> {
         self.blocks.get(&root).map(|header| header.parent).filter(|parent| self.blocks.contains_key(parent))
     }
 
     /// From `root` down to the first block.
-    fn line(&self, root: Root) -> impl Iterator<Item = Root> {
+    fn line(&self, root: Hash) -> impl Iterator<Item = Hash> {
         std::iter::successors(Some(root), |at| self.parent(*at))
     }
 
-    fn before(&self, root: Root, slot: u64) -> Root {
+    fn before(&self, root: Hash, slot: u64) -> Hash {
         let found = self.line(root).find(|at| self.blocks[at].slot < slot);
         found.unwrap_or_else(|| self.line(root).last().unwrap())
     }
 
-    fn duties(&self, root: Root) -> Duties {
+    fn duties(&self, root: Hash) -> Duties {
         let epoch = self.blocks[&root].slot / SLOTS;
         Duties {
             previous: self.before(root, epoch.saturating_sub(1) * SLOTS),
@@ -57,7 +57,7 @@ impl Tree {
     }
 
     /// Two epochs behind, as of this state.
-    fn finalized(&self, root: Root) -> Checkpoint {
+    fn finalized(&self, root: Hash) -> Checkpoint {
         let epoch = (self.blocks[&root].slot / SLOTS).saturating_sub(2);
         Checkpoint { epoch, root: self.before(root, epoch * SLOTS + 1) }
     }
@@ -65,7 +65,7 @@ impl Tree {
 
 /// A node's view, and what it has yet to say.
 struct Node {
-    head: Root,
+    head: Hash,
     silent: bool,
     unsaid: VecDeque<Event>,
 }
@@ -73,8 +73,8 @@ struct Node {
 /// A client that believes what it hears, and complains.
 #[derive(Default)]
 struct Client {
-    chain: Vec<Root>,
-    blocks: BTreeSet<Root>,
+    chain: Vec<Hash>,
+    blocks: BTreeSet<Hash>,
     epochs: Vec<u64>,
     reorg: bool,
     /// Once nobody has said what duties depend on, what is told of that may be what it was before.
@@ -85,7 +85,7 @@ impl Client {
     fn hear(&mut self, tree: &Tree, topic: &str, bytes: &Bytes) {
         let text = std::str::from_utf8(bytes).unwrap();
         let data: serde_json::Value = serde_json::from_str(text.split_once("data: ").unwrap().1).unwrap();
-        let root = |key: &str| data[key].as_str().unwrap().parse::<Root>().unwrap();
+        let root = |key: &str| data[key].as_str().unwrap().parse::<Hash>().unwrap();
         match topic {
             "block" => assert!(self.blocks.insert(root("block")), "a block twice: {text}"),
             "chain_reorg" => {
@@ -140,7 +140,7 @@ struct World {
 impl World {
     fn new(seed: u64, now: Option<Instant>) -> Self {
         let mut tree = Tree::default();
-        let first = tree.add(Root::default(), 0);
+        let first = tree.add(Hash::default(), 0);
         let mut head = first;
         for slot in 1..10 {
             head = tree.add(head, slot);
@@ -199,12 +199,12 @@ impl World {
     fn answer(&mut self) {
         let Some(question) = self.question.take() else { return };
         let head = self.nodes[self.active].head;
-        let known = |root: Root| self.tree.blocks.get(&root).map(|header| Answer::Header(root, *header));
+        let known = |root: Hash| self.tree.blocks.get(&root).map(|header| Answer::Header(root, *header));
         let answer = match question {
             Question::Head => known(head),
             Question::Header(root) => known(root),
             Question::Finalized(state) => {
-                let of = |state: Root| self.tree.blocks.iter().find(|(_, header)| header.state == state);
+                let of = |state: Hash| self.tree.blocks.iter().find(|(_, header)| header.state == state);
                 let root = state.map_or(Some(head), |state| of(state).map(|(root, _)| *root));
                 root.map(|root| Answer::Finalized(self.tree.finalized(root)))
             }
@@ -223,13 +223,13 @@ impl World {
     }
 
     /// The node's head moves to `head`, and it says so in its own way.
-    fn set_head(&mut self, node: usize, head: Root) {
+    fn set_head(&mut self, node: usize, head: Hash) {
         let old = std::mem::replace(&mut self.nodes[node].head, head);
         if old == head {
             return;
         }
-        let news: BTreeSet<Root> = self.tree.line(old).collect();
-        let mut added: Vec<Root> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
+        let news: BTreeSet<Hash> = self.tree.line(old).collect();
+        let mut added: Vec<Hash> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
         added.reverse();
         let event = |topic: &str, data: String| {
             let raw = format!("event: {topic}\ndata: {data}\n\n");
@@ -374,8 +374,8 @@ proptest! {
         world.settle();
         let client = &world.client;
         let last = world.nodes[world.active].head;
-        let truth: Vec<Root> = world.tree.line(last).take(client.chain.len()).collect();
-        let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+        let truth: Vec<Hash> = world.tree.line(last).take(client.chain.len()).collect();
+        let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
         prop_assert_eq!(heard, truth, "seed {}", seed);
         prop_assert!(world.skips * ATTEMPTS <= world.unanswered, "{} skips", world.skips);
         prop_assert!(!client.reorg, "a reorganisation without a head");
@@ -417,8 +417,8 @@ fn goes_on(seed: u64, steps: usize) -> Result<(), TestCaseError> {
     }
     world.settle();
     let client = &world.client;
-    let truth: Vec<Root> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
-    let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+    let truth: Vec<Hash> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
+    let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
     prop_assert_eq!(heard, truth, "seed {}", seed);
     prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
     Ok(())

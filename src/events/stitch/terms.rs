@@ -5,11 +5,12 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        beacon::{Checkpoint, Duties, Header, Root},
+        beacon::{Checkpoint, Duties, Header},
         sse::Event,
     },
     chain::Unknown,
 };
+use crate::domain::hash::Hash;
 
 /// What the stitcher is told.
 #[derive(Debug)]
@@ -33,13 +34,13 @@ pub enum Question {
     /// The header of its head.
     Head,
     /// The header of the block with this root.
-    Header(Root),
+    Header(Hash),
     /// The finalized checkpoint as of this state, or of the head's.
-    Finalized(Option<Root>),
+    Finalized(Option<Hash>),
     /// What the duties of a head at this block depend on.
     Duties {
         /// The block's root. The answer holds only if it is of the node's canonical chain.
-        root: Root,
+        root: Hash,
         /// Its epoch.
         epoch: u64,
     },
@@ -49,7 +50,7 @@ pub enum Question {
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
     /// To a question for a header.
-    Header(Root, Header),
+    Header(Hash, Header),
     /// To the question for finality.
     Finalized(Checkpoint),
     /// To the question for duties.

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::beacon::{Checkpoint, Root};
+use super::super::beacon::Checkpoint;
+use crate::domain::hash::Hash;
 
 /// Statements that may wait for a question to be answered.
 pub(super) const MAX_WAITING: usize = 4096;
@@ -20,12 +21,12 @@ pub(super) enum Work {
     /// Without an event if it is to be made up.
     Block {
         slot: u64,
-        root: Root,
+        root: Hash,
         event: Option<Bytes>,
     },
     Head(Head),
     Reorg {
-        old: Root,
+        old: Hash,
         event: Bytes,
     },
     Finalized {
@@ -33,7 +34,7 @@ pub(super) enum Work {
         event: Bytes,
     },
     /// What is final, as of this state?
-    Finality(Option<Root>),
+    Finality(Option<Hash>),
     MissedFinality(Checkpoint),
     /// Good to know, should the next head have to be made up.
     LearnDuties,
@@ -43,7 +44,7 @@ pub(super) enum Work {
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) slot: u64,
-    pub(super) root: Root,
+    pub(super) root: Hash,
     /// Without an event if it is to be made up.
     pub(super) event: Option<Bytes>,
     /// Since when it waits; not known until the time is told.
@@ -109,7 +110,7 @@ impl Queue {
     }
 
     /// Takes everything out up to this head, and the head.
-    pub(super) fn take_up_to(&mut self, head: Root) -> Vec<Work> {
+    pub(super) fn take_up_to(&mut self, head: Hash) -> Vec<Work> {
         let is_it = |work: &Work| matches!(work, Work::Head(Head { root, .. }) if *root == head);
         let count = self.work.iter().position(is_it).map_or(0, |place| place + 1);
         (0..count).filter_map(|_| self.pop_front()).collect()

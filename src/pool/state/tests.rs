@@ -31,11 +31,11 @@ impl Bench {
         Self { state, nodes, start: Instant::now(), seconds: 0 }
     }
 
-    fn step(&mut self, input: Input) {
+    fn step(&mut self, input: Input) -> Vec<Effect> {
         let now = self.start + Duration::from_secs(self.seconds);
         // The first slots are long past.
         let unix = GENESIS + 100 * SLOT + self.seconds;
-        self.state.step(input, &self.nodes, 0, now, unix);
+        self.state.step(input, &self.nodes, 0, now, unix)
     }
 
     /// A round, a second later: each node's answer.
@@ -157,6 +157,29 @@ fn a_node_ahead_of_the_clock_is_suspect_beside_one_on_time() {
     assert_eq!(bench.state.snapshot(&bench.nodes, bench.start).head, Some(605));
     // Where all are ahead, our clock may be wrong.
     assert_eq!(bench.settled(&[at(630), at(630)]), [Up, Up]);
+}
+
+#[test]
+fn a_clock_of_ours_that_is_slow_makes_nobody_suspect_and_is_told_once() {
+    let mut bench = Bench::new(2, None);
+    let mut told = Vec::new();
+    let mut round = |bench: &mut Bench, slots: [u64; 2]| {
+        bench.seconds += 1;
+        for (node, slot) in slots.into_iter().enumerate() {
+            let effects = bench.step(Input::Probed(node, Ok(at(slot))));
+            let slow = effects.into_iter().filter_map(|effect| match effect {
+                Effect::ClockIsSlow(slots) => Some(slots),
+                _ => None,
+            });
+            told.extend(slow);
+        }
+        bench.state.known.iter().map(|known| known.verdict).collect::<Vec<_>>()
+    };
+    // Now and then one of them is a slot behind the other, and so not ahead of our clock.
+    for slots in [[105, 105], [106, 105], [107, 106], [107, 107], [105, 105], [107, 107], [108, 108]] {
+        assert_eq!(round(&mut bench, slots), [Up, Up], "{slots:?}");
+    }
+    assert_eq!(told, [6, 7]);
 }
 
 #[test]

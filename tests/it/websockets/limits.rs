@@ -90,6 +90,24 @@ async fn an_answer_over_the_limit_is_an_error_for_that_call_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_do_not_fit_into_a_batch_take_no_room_from_those_behind() {
+    const CALLS: usize = 60;
+    let net = Net::default();
+    let long = string(600_000);
+    let origin = Origin::within(&net, move |seen| Reply::result(seen, &long)).await;
+    // There is room for the calls under way, but not for all answers.
+    let settings = format!("max_client_memory = \"16MiB\"\n{}[ws]\nmax_outbound = \"1MiB\"\n", nodes([origin.url()]));
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let batch = format!("[{}]", vec![call(1, "eth_call", "[]"); CALLS].join(","));
+    let answers: Vec<Value> = serde_json::from_str(&proxy.ws().await.ask(batch).await).unwrap();
+    assert!(answers[0]["result"].is_string() && answers.len() == CALLS);
+    for answer in &answers[1..] {
+        assert_eq!(answer["error"]["data"]["reason"], "max_outbound");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_reads_well_gets_all_its_long_answers_though_they_end_at_once() {
     let (_net, _origin, proxy) = lengths("[ws]\nmax_outbound = \"1MiB\"\n").await;
     let mut ws = proxy.ws().await;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 
-use tokio::sync::{Notify, OnceCell, SemaphorePermit};
+use tokio::sync::{Notify, SemaphorePermit};
 
 use super::Client;
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
 /// A message's share of the room for long answers, from the first of them until all that it brought
 /// is in the mailbox.
 pub(super) struct Share<'c> {
-    pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
+    room: Mutex<Option<SemaphorePermit<'c>>>,
     /// Bytes that a poll of a filter keeps to where its answer can be cut.
     pub(super) part: usize,
-    /// The place of the call whose answer waits for no other.
+    /// The place of the poll whose answer waits for no other.
     pub(super) first: Option<usize>,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
@@ -27,16 +27,15 @@ pub(super) struct Share<'c> {
     pub(super) next: Notify,
 }
 
-impl Share<'_> {
+impl<'c> Share<'c> {
     pub(super) fn new(memory: &Arc<Account>) -> Self {
         let claim = Mutex::new(memory.outgoing());
-        let receipts = Mutex::default();
         Self {
-            room: OnceCell::new(),
+            room: Mutex::default(),
             part: usize::MAX,
             first: None,
             claim,
-            receipts,
+            receipts: Mutex::default(),
             placed: AtomicUsize::new(0),
             next: Notify::new(),
         }
@@ -56,6 +55,22 @@ impl Share<'_> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = claim.bytes() + more;
         claim.resize(bytes)
+    }
+
+    /// Gives so many bytes back.
+    pub(super) fn give_back(&self, bytes: usize) {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = claim.bytes().saturating_sub(bytes);
+        claim.set(left);
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+
+    pub(super) fn room(&self) -> std::sync::MutexGuard<'_, Option<SemaphorePermit<'c>>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -28,13 +28,19 @@ pub trait Keeper: Send + Sync {
     ) -> BoxFuture<'a, Kept>;
 }
 
-/// AnswerRoom for the answers to one message.
+/// Room for an answer, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerRoom {
-    /// Bytes of all of them together, at most.
+    /// The longest answer that can be sent.
     pub longest: usize,
-    /// Polls of filters in the message: each leaves room for the others.
-    pub polls: usize,
+    /// The part of the message that the answer keeps to where it can be cut: the others of a batch
+    /// need room too.
+    pub part: usize,
+}
+
+impl AnswerRoom {
+    /// Room without bounds.
+    pub const ENDLESS: Self = Self { longest: usize::MAX, part: usize::MAX };
 }
 
 /// What a keeper says.
@@ -68,11 +74,10 @@ impl Calls {
     ) -> Result<T::Taken, Refusal> {
         let keeper = self.keeper.get().filter(|_| !self.is_blocked(request, method));
         let Some(keeper) = keeper else { return Err(Refusal::Blocked(request.method.to_string())) };
-        let room = AnswerRoom { longest: terms.longest, polls: terms.polls };
         // Both arms are cancel-safe: a keeper gives nothing away before it is done.
         let kept = tokio::select! {
             biased;
-            kept = keeper.answer(request, terms.memory, room) => kept,
+            kept = keeper.answer(request, terms.memory, terms.room) => kept,
             () = alarm.at(terms.arrived + self.settings.timeout) => Kept::Refused(Refusal::Deadline),
         };
         match kept {

@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
+use super::kept::AnswerRoom;
 use crate::{config::Verify, memory::Account, net::places::Caller};
 
 /// The terms of a door for a call.
@@ -20,10 +21,8 @@ pub struct Terms<'a> {
     pub left: Option<&'a AtomicBool>,
     /// The account that a long answer's bytes count for.
     pub memory: &'a Arc<Account>,
-    /// The longest answer that can be sent to the client, in bytes.
-    pub longest: usize,
-    /// How many polls of filters, those of one message, share that length.
-    pub polls: usize,
+    /// Room for the answer to a poll of a filter.
+    pub room: AnswerRoom,
     /// The client's connection, which has a share of the connections to nodes.
     pub caller: Option<&'a Arc<Caller>>,
 }

@@ -38,6 +38,7 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         front::{Entry, Front},
+        kept::AnswerRoom,
     },
     domain::{
         method::{Class, Method},
@@ -185,8 +186,7 @@ async fn answer(
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,
-                longest: usize::MAX,
-                polls: 1,
+                room: AnswerRoom::ENDLESS,
                 caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {

@@ -341,6 +341,11 @@ impl Upstream {
         self.target.places.close_idle();
     }
 
+    /// Forgets how many connections the node seemed to take, as when the node is back.
+    pub fn forget_bound(&self) {
+        self.target.places.forget();
+    }
+
     /// Closes every idle connection, as when the node is out.
     pub fn disconnect(&self) {
         self.target.places.disconnect();

@@ -411,10 +411,15 @@ impl Places {
         self.grant();
     }
 
-    /// Closes every idle connection and forgets the learnt bound: another node may stand behind the
-    /// address when it returns.
+    /// Closes every idle connection and forgets the learnt bound.
     pub fn disconnect(self: &Arc<Self>) {
         drop(self.idle.all());
+        self.forget();
+    }
+
+    /// Forgets what was learnt: what comes back may be another node, and one that is out closes
+    /// connections for other reasons than want of room.
+    pub fn forget(self: &Arc<Self>) {
         self.lock().bound.forget();
         self.note_bound();
         self.grant();

@@ -23,6 +23,7 @@ use crate::{
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
         front::{Entry as Called, WIDTH},
+        kept::AnswerRoom,
     },
     config::Verify,
     domain::{
@@ -127,6 +128,16 @@ impl Batch {
         self.current.is_some()
     }
 
+    /// Whether all of it was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether all of it was taken, and somebody is to be told of that.
+    pub(super) fn has_receipts(&self) -> bool {
+        self.over && !self.receipts.is_empty()
+    }
+
     /// Who is to be told when what was taken of it has been written: nobody until that is all of
     /// it.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
@@ -144,8 +155,8 @@ async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker:
     // What is wrong with one answer would spoil those of all others.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
-    let (verify, longest, polls) = (Verify::All, usize::MAX, 1);
-    let terms = Terms { headers, arrived, verify, left, memory, longest, polls, caller };
+    let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);
+    let terms = Terms { headers, arrived, verify, left, memory, room, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -7,6 +7,7 @@
 //! - While a request is answered, hyper does not look at what the client does. A client that closes
 //!   its side may wait for its answer all the same; one whose connection is lost does not.
 
+mod turn;
 mod words;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+pub(super) use self::turn::Turn;
 use self::words::{Line, Part, begins_a_request, refusal};
 use super::{ARRIVAL, batch::Running};
 use crate::{
@@ -79,6 +81,8 @@ struct Inner {
     part: Part,
     /// Whether the answer under way is one for as long as the client is there.
     is_stream: bool,
+    /// The end that the client made meanwhile, until that is told.
+    end: Option<End>,
     /// Whether something was written since this was asked last.
     has_written: bool,
     /// The calls of the batch that is being answered.
@@ -99,9 +103,6 @@ struct Inner {
     came: usize,
     claim: Claim,
 }
-
-/// A request that is being answered, until this is dropped.
-pub(super) struct Turn(Arc<Mutex<Inner>>);
 
 /// What the client did while a request was answered.
 pub(super) enum End {
@@ -151,6 +152,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         is_fresh: true,
         part: Part::All,
         is_stream: false,
+        end: None,
         has_written: false,
         running: None,
         is_beacon: false,
@@ -212,17 +214,12 @@ impl Watch {
     /// What the client does while a request is answered.
     pub(super) fn poll_end(&self, context: &mut Context<'_>) -> Poll<End> {
         let mut inner = lock(&self.inner);
-        if inner.has_left() {
-            return if inner.is_busy && inner.is_stream { Poll::Ready(End::Lost) } else { Poll::Pending };
+        inner.look(context);
+        match inner.end.take() {
+            Some(end) => Poll::Ready(end),
+            None if inner.has_left() && inner.is_busy && inner.is_stream => Poll::Ready(End::Lost),
+            None => Poll::Pending,
         }
-        while inner.is_busy && !inner.is_wanted && inner.ahead.len() < MAX_AHEAD {
-            match ready!(inner.poll_fill(context)) {
-                Ok(0) => return Poll::Ready(if inner.is_stream { End::Lost } else { End::Half }),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(End::Lost),
-            }
-        }
-        Poll::Pending
     }
 
     /// What is left once hyper is done. `is_wrong`: hyper could not read a request.
@@ -249,21 +246,23 @@ impl Watch {
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut inner = lock(&self.0);
-        (inner.is_busy, inner.is_fresh, inner.is_stream) = (false, true, false);
-        inner.came = 0;
-        inner.claim.set(0);
-        let running = inner.running.take();
-        drop(inner);
-        drop(running);
-    }
-}
-
 impl Inner {
     fn has_left(&self) -> bool {
         self.left.load(Relaxed)
+    }
+
+    /// Looks at what the client does while a request is answered.
+    fn look(&mut self, context: &mut Context<'_>) {
+        while self.is_busy && !self.is_wanted && !self.has_left() && self.end.is_none() && self.ahead.len() < MAX_AHEAD
+        {
+            let Poll::Ready(read) = self.poll_fill(context) else { return };
+            self.end = match read {
+                Ok(0) if self.is_stream => Some(End::Lost),
+                Ok(0) => Some(End::Half),
+                Ok(_) => None,
+                Err(_) => Some(End::Lost),
+            };
+        }
     }
 
     /// Reads on; 0 at the end of what the client sends.

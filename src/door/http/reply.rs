@@ -4,11 +4,12 @@ use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     STALL,
@@ -26,6 +27,11 @@ use crate::{
     door::{Piped, refusal_status},
     net::http::Broken,
 };
+
+/// How long the last byte waits of an answer that must not be lost, when the client has closed its
+/// side. The system of a client that has closed both sides refuses the bytes before, and the last
+/// byte is then not written.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// A response: its status and its body, which is JSON.
 pub(super) struct Reply {
@@ -47,15 +53,18 @@ pub(super) enum Content {
     Piped(Piped),
 }
 
-/// How long a node's answer may stand still, and since when it does.
+/// How long the next piece may take, and what is held back of the last one.
 pub(super) struct Patience {
     pace: Pace,
+    /// Since when a node's answer stands still.
     since: Option<Instant>,
+    /// The last byte, and for how long it waits.
+    last: Option<(Bytes, Pin<Box<Sleep>>)>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { pace: Pace::new(STALL, NODE_RATE), since: None }
+        Self { pace: Pace::new(STALL, NODE_RATE), since: None, last: None }
     }
 }
 
@@ -91,10 +100,11 @@ impl Content {
         }
     }
 
-    /// All of it, piece by piece, if it is in memory.
+    /// All of it, piece by piece, if it is in memory and nobody is told whether it leaves.
     pub(super) fn in_memory(&self) -> Option<impl Iterator<Item = &Bytes>> {
         let (first, more) = match self {
             Self::Ready(bytes) => (bytes, None),
+            Self::Answer(answer) if answer.is_expected() => return None,
             Self::Answer(answer) => answer.in_memory().map(|(first, more)| (first, Some(more)))?,
             Self::Batch(_) | Self::Piped(_) => return None,
         };
@@ -106,11 +116,6 @@ impl Content {
         if let Self::Batch(batch) = self { Some(batch.running()) } else { None }
     }
 
-    /// Whether its client misses something for good if it is lost unnoticed.
-    pub(super) fn is_missed_if_lost(&self) -> bool {
-        matches!(self, Self::Answer(answer) if answer.is_expected())
-    }
-
     /// Its last byte has been written to the client's connection.
     pub(super) fn has_left(&mut self) {
         match self {
@@ -120,24 +125,49 @@ impl Content {
         }
     }
 
-    /// Who is to be told when what was taken last has been written: nobody until that is all of it.
-    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+    /// The receipts to be told when the piece that was taken last has been written: none until that
+    /// piece is the end.
+    pub(super) fn take_receipts(&mut self, patience: &Patience) -> Vec<Receipt> {
         match self {
-            Self::Answer(answer) if answer.length() == Some(0) => answer.take_receipt().into_iter().collect(),
+            _ if !self.has_receipts() || patience.last.is_some() => Vec::new(),
+            Self::Answer(answer) => answer.take_receipt().into_iter().collect(),
             Self::Batch(batch) => batch.take_receipts(),
-            Self::Answer(_) | Self::Ready(_) | Self::Piped(_) => Vec::new(),
+            Self::Ready(_) | Self::Piped(_) => Vec::new(),
         }
+    }
+
+    /// Whether all pieces were taken, and somebody is to be told of that.
+    fn has_receipts(&self) -> bool {
+        match self {
+            Self::Answer(answer) => answer.is_expected() && answer.length() == Some(0),
+            Self::Batch(batch) => batch.has_receipts(),
+            Self::Ready(_) | Self::Piped(_) => false,
+        }
+    }
+
+    /// Whether nothing comes any more.
+    pub(super) fn is_over(&self, patience: &Patience) -> bool {
+        let is_taken = match self {
+            Self::Batch(batch) => batch.is_over(),
+            _ => self.length() == Some(0),
+        };
+        is_taken && patience.last.is_none()
     }
 
     /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of
     /// their own, and what another door made has a rate of its own. `patience` is kept from poll to
-    /// poll.
+    /// poll. To a client that `has_left` the last byte comes late, if it counts who got it.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,
         alarm: &mut Alarm,
         patience: &mut Patience,
+        has_left: impl FnOnce(&mut Context<'_>) -> bool,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Some((_, wait)) = &mut patience.last {
+            ready!(wait.as_mut().poll(context));
+            return Poll::Ready(patience.last.take().map(|(last, _)| Ok(last)));
+        }
         if let Poll::Ready(piece) = self.poll_piece(context) {
             if let Some(since) = patience.since.take() {
                 let bytes = match (&*self, &piece) {
@@ -147,7 +177,16 @@ impl Content {
                 };
                 patience.pace.moved(since.elapsed(), bytes);
             }
-            return Poll::Ready(piece);
+            let Some(Ok(mut piece)) = piece else { return Poll::Ready(piece) };
+            if self.has_receipts() && has_left(context) {
+                let last = piece.split_off(piece.len().saturating_sub(1));
+                let (_, wait) = patience.last.insert((last, Box::pin(sleep(PARTING))));
+                if piece.is_empty() {
+                    // The time has just begun.
+                    return wait.as_mut().poll(context).map(|()| None);
+                }
+            }
+            return Poll::Ready(Some(Ok(piece)));
         }
         if matches!(self, Self::Batch(batch) if !batch.awaits_node()) {
             patience.since = None;

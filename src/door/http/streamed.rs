@@ -47,21 +47,22 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
-        let Self { content, alarm, patience, claim, .. } = &mut *self;
-        let piece = ready!(content.poll_in_time(context, alarm, patience));
+        let Self { content, alarm, patience, claim, turn } = &mut *self;
+        let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
+        let piece = ready!(content.poll_in_time(context, alarm, patience, has_left));
         let mut portion = |bytes: Bytes| {
             let claim = claim.as_ref().filter(|_| bytes.len() > SMALL).map(|own| {
                 let mut claim = own.account().outgoing();
                 claim.set(bytes.len());
                 claim
             });
-            Portion { bytes, receipts: content.take_receipts(), _claim: claim }
+            Portion { bytes, receipts: content.take_receipts(patience), _claim: claim }
         };
         Poll::Ready(piece.map(|piece| piece.map(|bytes| Frame::data(portion(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.length() == Some(0)
+        self.content.is_over(&self.patience)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -2,7 +2,10 @@
 
 mod share;
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
@@ -22,6 +25,7 @@ use crate::{
         alarm::Alarm,
         answer::receipt::Receipt,
         front::{Entry, Front, WIDTH},
+        kept::AnswerRoom,
         whole::{Room, Whole},
     },
     config::Verify,
@@ -50,6 +54,8 @@ pub(super) struct Client {
     room: Semaphore,
     /// Its share of the connections to nodes.
     caller: Arc<Caller>,
+    /// Counts the batches with several polls of filters, of which another is the first each time.
+    turn: AtomicUsize,
     /// Of a call that has ended, for the next: calls one after the other share one timer.
     spare: Mutex<Option<Alarm>>,
 }
@@ -89,6 +95,7 @@ impl Client {
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
             caller,
+            turn: AtomicUsize::new(0),
             spare: Mutex::default(),
         }
     }
@@ -106,7 +113,7 @@ impl Client {
             Front::Refused(refusal, id) => (refusal, id),
             Front::Single(request) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::new(self.mailbox.memory(), 1);
+                let share = Share::new(self.mailbox.memory());
                 let part = Part { client: self, share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
@@ -133,30 +140,67 @@ impl Client {
     }
 
     /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after
-    /// that.
+    /// that. The answer keeps room for a refusal of each call that has no place in it yet.
     async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
-        let share = Share::new(self.mailbox.memory(), polls(entries));
+        let mut share = Share::new(self.mailbox.memory());
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
-        let mut left = entries.iter().enumerate();
+        let refusal = |entry: &Entry<'_>| self.too_long().body(id_of(entry)).len() + 1;
+        let mut owed: usize = entries.iter().filter(|entry| is_answered(entry)).map(refusal).sum();
+        if owed >= self.max_outbound {
+            self.send(self.too_long().body(None).into(), Vec::new(), None).await;
+            return Ok(());
+        }
+        let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
+        // Other calls are left one part beside those of the polls. A block is never cut, so some
+        // polls may find no room. But one of several polls has its room before all other calls, and
+        // in the next batch another one.
+        share.part = (self.max_outbound - owed) / (polls.len() + 1);
+        let first = (polls.len() > 1).then(|| polls[self.turn.fetch_add(1, Relaxed) % polls.len()]);
+        share.first = first;
+        let share = share;
+        let mut left = first.into_iter().chain((0..entries.len()).filter(|place| Some(*place) != first));
+        let mut begin = |running: &mut FuturesOrdered<_>| {
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|place| {
+                let part = Part { client: self, share: &share, place, is_batch: true };
+                self.entry(network, &entries[place], arrived, part)
+            }));
+        };
         let mut running = FuturesOrdered::new();
+        let mut early = None;
+        if let Some(place) = first {
+            begin(&mut running);
+            early = running.next().await;
+            if let Some(Reply::Text(reply, held)) = &early {
+                let others = owed - refusal(&entries[place]);
+                if others + reply.len() + 2 <= self.max_outbound {
+                    owed = others + reply.len() + 1;
+                } else {
+                    share.receipts().retain(|(of, _)| *of != place);
+                    share.give_back(*held);
+                    early = Some(Reply::text(self.too_long().body(id_of(&entries[place]))));
+                }
+            }
+        }
         let mut text = BytesMut::new();
         let mut begins = Vec::new();
-        loop {
-            running.extend(left.by_ref().take(WIDTH - running.len()).map(|(place, entry)| {
-                let part = Part { client: self, share: &share, place, is_batch: true };
-                self.entry(network, entry, arrived, part)
-            }));
-            let Some((reply, id)) = running.next().await else { break };
+        for (place, entry) in entries.iter().enumerate() {
+            begin(&mut running);
+            let reply = if first == Some(place) { early.take() } else { running.next().await };
+            let Some(reply) = reply else { break };
             share.placed.fetch_add(1, Relaxed);
             share.next.notify_waiters();
+            owed -= match &reply {
+                Reply::Text(reply, _) if first == Some(place) => reply.len() + 1,
+                _ if is_answered(entry) => refusal(entry),
+                _ => 0,
+            };
             let reply = match reply {
                 Reply::Nothing => continue,
-                Reply::Text(reply, held) if text.len() + reply.len() + 2 > self.max_outbound => {
-                    let place = share.placed.load(Relaxed) - 1;
+                Reply::Text(reply, held) if text.len() + reply.len() + 2 + owed > self.max_outbound => {
                     share.receipts().retain(|(of, _)| *of != place);
                     share.give_back(held);
-                    self.too_long().body(id).into()
+                    self.too_long().body(id_of(entry)).into()
                 }
                 Reply::Text(reply, _) => reply,
                 Reply::Subscribed(reply, prepared) => {
@@ -178,16 +222,10 @@ impl Client {
         Ok(())
     }
 
-    async fn entry<'e, 'c>(
-        &'c self,
-        network: &Network,
-        entry: &'e Entry<'e>,
-        arrived: Instant,
-        part: Part<'_, 'c>,
-    ) -> (Reply, Option<&'e [u8]>) {
+    async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
         match entry {
-            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default(), part).await, request.id),
-            Err(wrong) => (Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)), wrong.id),
+            Ok(request) => self.reply(network, request, arrived, &mut Alarm::default(), part).await,
+            Err(wrong) => Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)),
         }
     }
 
@@ -260,8 +298,7 @@ impl Client {
             left: None,
             memory: self.mailbox.memory(),
             // In a batch, brackets stand around it.
-            longest: self.max_outbound.saturating_sub(2),
-            polls: part.share.polls,
+            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
             caller: Some(&self.caller),
         };
         let Whole { text, held, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
@@ -295,9 +332,21 @@ impl Client {
     }
 }
 
-/// How many polls of filters are in a batch.
-fn polls(entries: &[Entry<'_>]) -> usize {
-    entries.iter().flatten().filter(|request| request.method == "eth_getFilterChanges").count()
+/// Whether the call of a batch is a poll of a filter that is answered.
+fn is_poll(entry: &Entry<'_>) -> bool {
+    entry.as_ref().is_ok_and(|request| request.method == "eth_getFilterChanges" && request.id.is_some())
+}
+
+/// Whether an entry of a batch is answered: what is no call is.
+fn is_answered(entry: &Entry<'_>) -> bool {
+    entry.as_ref().map_or(true, |request| request.id.is_some())
+}
+
+fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
+    match entry {
+        Ok(request) => request.id,
+        Err(wrong) => wrong.id,
+    }
 }
 
 /// An answer that does not come in one piece stays with its node until the client has taken the
@@ -305,6 +354,10 @@ fn polls(entries: &[Entry<'_>]) -> usize {
 impl Room for Part<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
         let Part { client, share, place, is_batch } = *self;
+        if share.first == Some(place) {
+            // A poll is answered out of what is in memory already.
+            return;
+        }
         while share.placed.load(Relaxed) < place {
             share.next.notified().await;
         }
@@ -374,7 +427,7 @@ mod tests {
     fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
         let memory = Account::unlimited();
         let client = Client::new(Mailbox::of(&memory, MOST), Vec::new(), Arc::default(), MOST);
-        let [first, second, third] = [(); 3].map(|()| Share::new(&memory, 1));
+        let [first, second, third] = [(); 3].map(|()| Share::new(&memory));
         let enters = |share, units: usize| part(&client, share).enter(Some((units * UNIT) as u64)).now_or_never();
         assert!(enters(&first, 20).is_some() && enters(&second, 20).is_some());
         part(&client, &first).hold(1000).unwrap();

@@ -60,6 +60,8 @@ pub(super) struct Reader {
     claim: Option<Box<Claim>>,
     /// Whether bytes came since this was asked last.
     heard: bool,
+    /// Whether nothing comes behind what was read ahead.
+    is_over: bool,
     passing: Passing,
 }
 
@@ -83,6 +85,7 @@ impl Reader {
             max_message,
             claim: None,
             heard: false,
+            is_over: false,
             passing: Passing::default(),
         }
     }
@@ -120,6 +123,9 @@ impl Reader {
                     return Poll::Ready(Ok(message));
                 }
             }
+            if self.is_over {
+                return Poll::Ready(Ok(Incoming::Gone));
+            }
             let missing = self.frame.filter(|head| !head.opcode.is_control()).map_or(0, |head| self.missing(head));
             let found = if missing > GLANCE {
                 // A long payload goes where it stays.
@@ -153,6 +159,20 @@ impl Reader {
                 return Poll::Ready(Ok(message));
             }
         }
+    }
+
+    /// Whether the client has closed its side, as far as is known now. Bytes before that end are
+    /// read ahead, up to a bound.
+    pub(super) fn has_left(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> bool {
+        while !self.is_over && self.ahead.len() < GLANCE {
+            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+            let mut glance = ReadBuf::uninit(&mut space);
+            let Poll::Ready(read) = Pin::new(&mut *io).poll_read(context, &mut glance) else { return false };
+            self.is_over = read.is_err() || glance.filled().is_empty();
+            self.heard |= !self.is_over;
+            self.ahead.extend_from_slice(glance.filled());
+        }
+        self.is_over
     }
 
     /// Whether a frame of a message has begun to come, and not the whole message.

@@ -305,6 +305,9 @@ impl Session {
     fn deliver(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
         loop {
             let is_drained = self.fill(context);
+            if self.writer.has_receipts() && self.reader.has_left(&mut self.io, context) {
+                return ControlFlow::Break(());
+            }
             let before = self.writer.waiting();
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),

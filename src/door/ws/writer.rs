@@ -96,6 +96,11 @@ impl Writer {
         self.receipts.push_back((self.waiting(), receipt));
     }
 
+    /// Whether somebody is told when what waits has been written.
+    pub(super) fn has_receipts(&self) -> bool {
+        !self.receipts.is_empty()
+    }
+
     /// So many bytes more have been written.
     fn tell(&mut self, count: usize) {
         self.receipts.iter_mut().for_each(|(waiting, _)| *waiting = waiting.saturating_sub(count));

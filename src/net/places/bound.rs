@@ -2,11 +2,12 @@
 //!
 //! Rule: when the node closes a new connection at once while others are open, the number of the
 //! others becomes the bound. A connection that the proxy closed within the last second counts as
-//! open: the node may not have noticed. So that a mistake heals, the bound is raised by one after a
-//! pause (10 s at first), if a request waits. If the raised bound holds for a second, the next step
-//! is two, then four, and so on; if not, the next pause is twice as long. Example: with 80
-//! connections open, the 81st is closed at once. The bound is 80; after 10 s it becomes 81, and
-//! after another second 83.
+//! open: the node may not have noticed. A node that closes its only connection does so for another
+//! reason, for which it may have closed the others too: the learnt bound is forgotten. So that a
+//! mistake heals, the bound is raised by one after a pause (10 s at first), if a request waits. If
+//! the raised bound holds for a second, the next step is two, then four, and so on; if not, the
+//! next pause is twice as long. Example: with 80 connections open, the 81st is closed at once. The
+//! bound is 80; after 10 s it becomes 81, and after another second 83.
 
 use std::time::Duration;
 
@@ -87,6 +88,12 @@ impl Bound {
         let (closed, since) = self.closed;
         let unnoticed = if now.saturating_duration_since(since) > NOTICED { 0 } else { closed };
         let seen = others + unnoticed;
+        if seen == 0 {
+            return self.forget();
+        }
+        if others == 0 {
+            return;
+        }
         let raise_at = now + FIRST_PAUSE;
         let learnt = self.learnt.get_or_insert(Learnt { bound: seen, certain, step: 1, raise_at, pause: FIRST_PAUSE });
         learnt.bound = learnt.bound.min(seen).max(1);
@@ -202,8 +209,20 @@ mod tests {
         assert_eq!(bound.bound(), Some(4));
         bound.forget();
         assert_eq!(bound.bound(), Some(10));
-        // A node that is said to take none takes one.
-        bound.refused(0, true, now);
+    }
+
+    #[test]
+    fn a_node_that_closes_the_only_connection_is_not_full() {
+        let now = Instant::now();
+        let mut bound = Bound::new(None, now);
+        for others in [4, 3, 2, 1] {
+            bound.refused(others, true, now);
+        }
         assert_eq!(bound.bound(), Some(1));
+        bound.closed(now);
+        bound.refused(0, true, now);
+        assert_eq!(bound.bound(), Some(1), "the node may not have noticed that the other was closed");
+        bound.refused(0, true, now + NOTICED * 2);
+        assert_eq!(bound.bound(), None);
     }
 }

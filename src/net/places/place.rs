@@ -42,13 +42,10 @@ impl Place {
         let Some(places) = self.places.upgrade() else { return false };
         let mut state = places.lock();
         let others = state.open.saturating_sub(1);
-        if others == 0 {
-            return false;
-        }
-        self.refused = true;
+        self.refused = others > 0;
         state.bound.refused(others, certain, Instant::now());
         places.note(&state);
         places.is_learnt.store(state.bound.is_learnt(), Relaxed);
-        true
+        self.refused
     }
 }

@@ -23,13 +23,11 @@ impl Most {
     /// An answer takes such a part of its room at most, where one block does not bring more.
     const PART: usize = 4;
 
-    /// The bytes that one poll may take of `room`, which it shares with the other polls of its
-    /// message. An answer has `frame` bytes around its list, and is not longer than `longest`.
+    /// The bytes that one poll may take of `room`. An answer has `frame` bytes around its list, and
+    /// is not longer than `longest`.
     pub(super) fn of(room: AnswerRoom, frame: usize, longest: usize) -> Self {
         let ever = room.longest.saturating_sub(frame).min(longest);
-        // One part more than there are polls is left to other calls.
-        let parts = room.polls.saturating_add(1).max(Self::PART);
-        let usual = (room.longest / parts).saturating_sub(frame + COMMA).min(ever / Self::PART);
+        let usual = room.part.saturating_sub(frame + COMMA).min(ever / Self::PART);
         Self { usual: usual.min(Self::USUAL), ever }
     }
 }

@@ -322,3 +322,27 @@ async fn filters_find_no_more_memory_than_there_is_for_all() {
     }
     ws.subscribe("[\"logs\",{}]").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_its_refusals_is_within_the_limit() {
+    const LIMIT: usize = 64 << 10;
+    let (_net, _origin, proxy) = echo("[ws]\nmax_outbound = \"64KiB\"\n").await;
+    let mut ws = proxy.ws().await;
+    let params = format!("[\"{}\"]", "x".repeat(1000));
+    let batch = |count: usize| {
+        let calls: Vec<String> = (0..count).map(|id| call(id, "eth_call", &params)).collect();
+        format!("[{},7,{{\"jsonrpc\":\"2.0\",\"method\":\"eth_call\"}}]", calls.join(","))
+    };
+    let text = ws.ask(batch(300)).await;
+    assert!((LIMIT - 2000..=LIMIT).contains(&text.len()), "{} bytes", text.len());
+    let answers: Vec<Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(answers.len(), 301);
+    for (id, answer) in answers[..300].iter().enumerate() {
+        assert_eq!(answer["id"], id);
+        assert!(answer["result"].is_array() || answer["error"]["data"]["reason"] == "max_outbound", "{answer}");
+    }
+    // Not even refusals fit: one says so for all.
+    let one: Value = serde_json::from_str(&ws.ask(batch(900)).await).unwrap();
+    assert_eq!((&one["id"], &one["error"]["data"]["reason"]), (&Value::Null, &"max_outbound".into()), "{one}");
+    assert_eq!(ws.ask(call(1, "eth_call", "[]")).await, answer(1, "[]"));
+}

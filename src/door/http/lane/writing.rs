@@ -4,13 +4,12 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice},
     sync::atomic::Ordering::Relaxed,
-    time::Duration,
 };
 
 use bytes::{BufMut, Bytes};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep},
+    time::Instant,
 };
 
 use super::{
@@ -22,11 +21,6 @@ use super::{
 };
 use crate::{memory::Cut, metrics::Ended};
 
-/// How long the last byte waits of an answer that must not be lost, to a client that has closed its
-/// side: a client that has closed both refuses what comes first, and the last byte is then not
-/// written.
-const PARTING: Duration = Duration::from_millis(100);
-
 impl Lane<'_> {
     /// Writes a reply, each write and each wait for more of it bounded in time.
     ///
@@ -36,14 +30,6 @@ impl Lane<'_> {
         let length = reply.body.length();
         self.head(&reply, length, keep_alive);
         let is_in_memory = match reply.body.in_memory() {
-            Some(pieces) if self.left.load(Relaxed) && reply.body.is_missed_if_lost() => {
-                pieces.for_each(|piece| self.write.put_slice(piece));
-                let last = self.write.split_off(self.write.len() - 1);
-                self.write_out([], None).await?;
-                sleep(PARTING).await;
-                self.write_out([&last[..]], None).await?;
-                true
-            }
             Some(pieces) if length.is_some_and(|length| length <= FLATTEN) => {
                 pieces.for_each(|piece| self.write.put_slice(piece));
                 self.write_out([], None).await?;
@@ -61,10 +47,10 @@ impl Lane<'_> {
         }
         let mut patience = Patience::default();
         loop {
-            // A batch goes on running here, and its client may be lost. Both arms are cancel-safe.
+            // A batch goes on running here, and its client may be lost, which is known before the
+            // last piece is taken. All arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
-                piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut patience)) => piece,
                 count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
                     if count? == 0 {
                         self.left.store(true, Relaxed);
@@ -72,6 +58,9 @@ impl Lane<'_> {
                     }
                     continue;
                 }
+                piece = poll_fn(|context| {
+                    reply.body.poll_in_time(context, &mut self.alarm, &mut patience, |_| self.left.load(Relaxed))
+                }) => piece,
                 why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
             };
             let piece = piece.transpose().map_err(io::Error::other)?;

@@ -14,8 +14,10 @@ use crate::{
 /// is in the mailbox.
 pub(super) struct Share<'c> {
     room: Mutex<Option<SemaphorePermit<'c>>>,
-    /// Polls of filters in the message.
-    pub(super) polls: usize,
+    /// Bytes that a poll of a filter keeps to where its answer can be cut.
+    pub(super) part: usize,
+    /// The place of the poll whose answer waits for no other.
+    pub(super) first: Option<usize>,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
     /// Who is told when what it brought has been written, by the call's place.
@@ -26,10 +28,17 @@ pub(super) struct Share<'c> {
 }
 
 impl<'c> Share<'c> {
-    pub(super) fn new(memory: &Arc<Account>, polls: usize) -> Self {
+    pub(super) fn new(memory: &Arc<Account>) -> Self {
         let claim = Mutex::new(memory.outgoing());
-        let receipts = Mutex::default();
-        Self { room: Mutex::default(), polls, claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+        Self {
+            room: Mutex::default(),
+            part: usize::MAX,
+            first: None,
+            claim,
+            receipts: Mutex::default(),
+            placed: AtomicUsize::new(0),
+            next: Notify::new(),
+        }
     }
 
     /// Who is to be told when all that it brought has been written.

@@ -1,11 +1,12 @@
-//! Words of the beacon API: roots, headers, and the events that tell the chain, read and made up.
+//! Types of the beacon API: roots, headers, and the events of the chain, which are read and made
+//! up.
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::domain::{chain::Number, hash::Hash};
 
-/// A number as nodes write it: in decimal, in quotes or without.
+/// A number as nodes write numbers: in decimal, in quotes or without.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decimal(pub(super) u64);
 
@@ -28,7 +29,8 @@ pub struct Header {
     pub optimistic: bool,
 }
 
-/// The roots on which the duties of a head's epoch and of the next one depend.
+/// The dependent roots of a head: the duties of its epoch and of the next one follow from these
+/// blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The last block before the epoch before the head's.
@@ -46,7 +48,7 @@ pub struct Checkpoint {
     pub root: Hash,
 }
 
-/// What an event says of the chain.
+/// The content of an event about the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     /// A block was imported.
@@ -78,8 +80,8 @@ pub enum Said {
 }
 
 impl Said {
-    /// Reads an event of one of the four topics that tell the chain. `None` for another topic, and
-    /// for what cannot be understood.
+    /// Reads an event of one of the four topics about the chain. `None` for another topic, and for
+    /// data that cannot be understood.
     pub fn read(topic: &str, data: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Block {
@@ -160,7 +162,7 @@ pub fn read_header(body: &[u8]) -> Option<(Hash, Header)> {
     ))
 }
 
-/// Whether the answer of `/eth/v1/beacon/headers/{id}` says that the block is of the node's chain.
+/// Whether the answer of `/eth/v1/beacon/headers/{id}` calls the block canonical.
 pub fn is_canonical(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Answer {
@@ -195,7 +197,8 @@ pub fn read_dependent_root(body: &[u8]) -> Option<Hash> {
     serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.dependent_root)
 }
 
-/// Reads the finalized one from the answer of `/eth/v1/beacon/states/{id}/finality_checkpoints`.
+/// Reads the finalized checkpoint from the answer of
+/// `/eth/v1/beacon/states/{id}/finality_checkpoints`.
 pub fn read_finalized(body: &[u8]) -> Option<Checkpoint> {
     #[derive(Deserialize)]
     struct Answer {

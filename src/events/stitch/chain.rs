@@ -10,7 +10,7 @@ use super::{
 };
 use crate::domain::hash::Hash;
 
-/// What is missing to go on.
+/// The missing data that has to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
     Header(Hash),
@@ -22,7 +22,7 @@ pub(super) enum Unknown {
 pub(super) enum Road {
     /// The other head is an ancestor of the first.
     Behind,
-    /// It is longer than may be filled.
+    /// The way is longer than may be filled.
     TooLong,
     /// Over their last common block.
     Leads {
@@ -74,7 +74,7 @@ impl Chain {
         slot / self.slots_per_epoch
     }
 
-    /// The slot of which an event speaks, or at which its epoch begins.
+    /// The slot of an event's block, or the first slot of its epoch.
     pub(super) fn slot_of(&self, said: Said) -> Option<u64> {
         match said {
             Said::Block { slot, .. } | Said::Head { slot, .. } => Some(slot),
@@ -126,7 +126,7 @@ impl Chain {
         self.bare.get(&root).filter(|(_, parent)| *parent == Parent::Presumed).map(|(header, _)| header.slot)
     }
 
-    /// A way led over a block that is not on it, so presumed parents may be wrong. They are
+    /// A way led over a block that is not on that way, so presumed parents may be wrong. All are
     /// forgotten, and not presumed again. `false` where none was presumed.
     pub(super) fn refute(&mut self) -> bool {
         let mut is_any = false;
@@ -181,7 +181,7 @@ impl Chain {
         }
         let (mut ours, mut theirs) = (tip, root);
         let (mut missed, mut left) = (Vec::new(), 0);
-        // Whichever is further along steps back, until they meet.
+        // The line with the higher block steps back, until both lines meet.
         while ours != theirs {
             if self.at(theirs)? >= self.at(ours)? {
                 missed.push(theirs);
@@ -240,7 +240,8 @@ impl Chain {
                     return Ok(Duties { previous: at, current });
                 }
                 (None, _) if header.slot == 0 => return Ok(Duties { previous: at, current: at }),
-                // Of the same epoch: the same duties. Of the one before: its present is our past.
+                // A head of the same epoch has the same roots. For a head of the epoch before, its
+                // current root is the previous root here.
                 (None, Some(said)) => return Ok(said),
                 (Some(current), Some(said)) => return Ok(Duties { previous: said.current, current }),
                 _ => match self.before(at) {
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_said_to_stand_before_itself_leads_nowhere() {
-        // One is its own parent, and two are each other's.
+        // The first block is its own parent, and the other two are each other's.
         let chain = chain(&[(1, 9, 1), (2, 10, 3), (3, 11, 2)]);
         for (name, slot) in [(1, 9), (2, 10), (3, 11)] {
             assert!(chain.duties(root(name)).is_err());
@@ -363,7 +364,7 @@ mod tests {
         let event = |state: u8| Some(Bytes::from(format!(r#"event: head\ndata: {{"state":"{}"}}"#, root(state))));
         chain.note(root(2), 11, Some(root(1)), event(22).as_ref());
         chain.note(root(3), 12, Some(root(2)), event(33).as_ref());
-        // A node goes back and forth: what comes before lies at a lower slot.
+        // A node goes back and forth: only a head at a lower slot can be a parent.
         chain.note(root(2), 11, Some(root(3)), event(22).as_ref());
         assert!(chain.presume(root(3)) && chain.presume(root(2)) && !chain.presume(root(2)) && !chain.presume(root(1)));
         let of = |header: &Header| (header.parent, header.state);

@@ -1,9 +1,12 @@
-//! What speaks of a block waits until clients have heard of the block's head: whoever acts upon it
-//! looks for that block.
+//! Events that wait for a block's head.
 //!
-//! Nodes say it in the right order, but a head may have to wait for its header, and what passes
-//! through comes from two streams while one is left for another. Not all that is spoken of becomes
-//! a head, so each block is waited for once, and not for long.
+//! Rule: an event that refers to a block waits until clients have the block's head, for
+//! [`PATIENCE`] at most, and each block is waited for once. Reason: a client that acts upon the
+//! event looks for that block. Nodes send both in the right order, but a head may have to wait for
+//! its header, and at a change of streams events come from two nodes. Not every such block becomes
+//! a head, so waiting has an end. Example: an attestation for block 6 comes 200 ms before the
+//! header of 6. The attestation goes to clients right behind the head of 6. An attestation for a
+//! block that stays off the chain goes out after a second, and the next one for that block at once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,10 +19,10 @@ use crate::domain::hash::Hash;
 
 /// How long a block's head is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes that may wait. Past it, the oldest are told as they are.
+/// Bytes that may wait. Beyond that, the oldest events go out without their heads.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Topics that speak of a block of which nodes have told the head before.
+/// Topics that refer to a block whose head nodes have reported before.
 const TOPICS: [&str; 11] = [
     "attestation",
     "contribution_and_proof",
@@ -33,7 +36,7 @@ const TOPICS: [&str; 11] = [
     "payload_attributes",
     "single_attestation",
 ];
-/// Those of them that are votes, which may name a block of long ago.
+/// The topics among them that are votes, which may name a block of long ago.
 const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attestation"];
 
 /// The block of which an event speaks.
@@ -51,12 +54,12 @@ struct Waiting {
     bytes: Bytes,
 }
 
-/// Events that wait, and the heads that they need not wait for.
+/// Events that wait, and the heads that need not be waited for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// Since when a block has been waited for; not known until the time is told.
+    /// Since when a block has been waited for; `None` until the next [`Held::expire`].
     since: Vec<(About, Option<Instant>)>,
     /// Blocks that were heads, or were waited for in vain, with the slot of the head of then.
     settled: HashMap<Hash, u64>,
@@ -69,7 +72,8 @@ impl Held {
         self.waiting.is_empty()
     }
 
-    /// Takes an event that has to wait, or gives it back. For a slot above `latest` nothing waits.
+    /// Keeps an event that has to wait, and returns any other. No event waits for a slot above
+    /// `latest`.
     pub(super) fn take(&mut self, topic: String, data: &[u8], bytes: Bytes, latest: u64) -> Option<(String, Bytes)> {
         let Some(about) = self.blocks(&topic, data, latest) else { return Some((topic, bytes)) };
         self.bytes += bytes.len();
@@ -80,7 +84,7 @@ impl Held {
         None
     }
 
-    /// What the event has to wait for.
+    /// The block whose head the event has to wait for.
     fn blocks(&self, topic: &str, data: &[u8], latest: u64) -> Option<About> {
         if !TOPICS.contains(&topic) {
             return None;
@@ -108,7 +112,7 @@ impl Held {
         self.release()
     }
 
-    /// Time passes. What has waited for long enough, or is too much, is next.
+    /// Time passes. Returns the events that have waited for long enough.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(String, Bytes)> {
         for (about, since) in std::mem::take(&mut self.since) {
             let since = since.unwrap_or(now);
@@ -121,7 +125,7 @@ impl Held {
         self.release()
     }
 
-    /// What is too much to wait is next.
+    /// Returns the oldest events while too many bytes wait.
     pub(super) fn relieve(&mut self) -> Vec<(String, Bytes)> {
         let mut out = Vec::new();
         while self.bytes > MAX_BYTES
@@ -159,7 +163,7 @@ impl Held {
     }
 }
 
-/// The members by which an event names a block, wherever the topic has them.
+/// The members by which an event names a block, at the place of any topic.
 #[derive(Deserialize)]
 struct Speech {
     slot: Option<Decimal>,
@@ -235,7 +239,7 @@ mod tests {
         let (mut told, count) = (0, 3 * (MAX_BYTES >> 10));
         for number in 0..count {
             let data = json!({"slot": "7", "block": root((number % 3) as u8 + 1).to_string()}).to_string();
-            // Each block is waited for once: what comes behind passes.
+            // Each block is waited for once: later events pass.
             told += usize::from(
                 held.take("head_v2".to_owned(), data.as_bytes(), vec![0; 1 << 10].into(), u64::MAX).is_some(),
             );

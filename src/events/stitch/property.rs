@@ -1,5 +1,5 @@
 //! For any interleaving of blocks, forks, switches, silences, repeats, skips and half-filled gaps:
-//! what a client hears is the chain.
+//! the events that a client gets make up the chain.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,7 +18,7 @@ const NODES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(3);
 const STEP: u64 = 200;
 
-/// Every block that there is, and what is true of it.
+/// Every block, with its true header.
 #[derive(Default)]
 struct Tree {
     blocks: BTreeMap<Hash, Header>,
@@ -63,21 +63,22 @@ impl Tree {
     }
 }
 
-/// A node's view, and what it has yet to say.
+/// A node's view, and the events that the node has yet to send.
 struct Node {
     head: Hash,
     silent: bool,
     unsaid: VecDeque<Event>,
 }
 
-/// A client that believes what it hears, and complains.
+/// A client that checks each event against those before.
 #[derive(Default)]
 struct Client {
     chain: Vec<Hash>,
     blocks: BTreeSet<Hash>,
     epochs: Vec<u64>,
     reorg: bool,
-    /// Once nobody has said what duties depend on, what is told of that may be what it was before.
+    /// Set once no node has given dependent roots: from then on those of the epoch before are
+    /// accepted.
     doubts: bool,
 }
 
@@ -89,7 +90,7 @@ impl Client {
         match topic {
             "block" => assert!(self.blocks.insert(root("block")), "a block twice: {text}"),
             "chain_reorg" => {
-                // The first head may be one of before the client came.
+                // The first head may be older than the client.
                 assert!(self.chain.last().is_none_or(|tip| *tip == root("old_head_block")), "{text}");
                 assert!(!self.reorg, "a reorganisation twice: {text}");
                 self.reorg = true;
@@ -130,10 +131,10 @@ struct World {
     rng: Rng,
     skips: u32,
     unanswered: u32,
-    /// The time, if it passes.
+    /// The time, in runs in which time passes.
     now: Option<Instant>,
-    /// What the present stream has said of heads that clients have not heard of: the slot, and
-    /// since when.
+    /// Heads that the present stream has reported and clients have not got: the slot, and since
+    /// when.
     owed: Vec<(u64, Instant)>,
 }
 
@@ -190,8 +191,8 @@ impl World {
         self.active = to;
         self.question = None;
         self.owed.clear();
-        // What a stream said before it was opened, nobody hears; what another was about to say is
-        // lost.
+        // A stream does not send events from before its opening, and events that another stream was
+        // about to send are lost.
         self.nodes.iter_mut().for_each(|node| node.unsaid.clear());
         self.give(Input::Opened);
     }
@@ -216,7 +217,7 @@ impl World {
         };
         self.unanswered += u32::from(answer.is_none());
         if matches!(answer, Some(Answer::Left)) {
-            // The node left it, and will say for what.
+            // The node left that head, and will report its new one.
             self.owed.clear();
         }
         self.give(Input::Answered(question, answer));
@@ -277,13 +278,14 @@ impl World {
         }
     }
 
-    /// One thing happens.
+    /// Makes a single random step.
     fn live(&mut self) {
         let node = self.rng.usize(..NODES);
         match self.rng.u8(..20) {
             0..=5 => {
                 let head = self.nodes[node].head;
-                // Now and then on an earlier block, so that it is a fork; slots may be empty.
+                // Now and then the block follows an earlier one, which makes a fork; slots may be
+                // empty.
                 let back = if self.rng.u8(..5) == 0 { self.rng.usize(1..4) } else { 0 };
                 let parent = self.tree.line(head).nth(back).unwrap_or(head);
                 let slot = self.tree.blocks[&parent].slot + self.rng.u64(1..4);
@@ -326,7 +328,7 @@ impl World {
         *now += Duration::from_millis(self.rng.u64(..STEP));
         let now = *now;
         self.give(Input::Time(now));
-        // Heads may tell it, and so may what is behind them.
+        // The head's own event or a later head pays the debt.
         let told = self.stitcher.slot().unwrap_or(0);
         self.owed.retain(|(slot, _)| *slot > told);
         let longest = PATIENCE + Duration::from_millis(2 * STEP);
@@ -348,7 +350,7 @@ impl World {
             let next = self.rng.usize(..NODES);
             self.switch(next);
         }
-        // A head is missed for good only if nothing is said after it.
+        // A head is missed for good only if no event follows.
         let slot = self.tree.blocks[&best.unwrap()].slot + 1;
         let last = self.tree.add(best.unwrap(), slot);
         for node in 0..NODES {
@@ -408,7 +410,7 @@ fn heads_told_without_their_headers_lead_nowhere_wrong() {
 
 fn goes_on(seed: u64, steps: usize) -> Result<(), TestCaseError> {
     let mut world = World::new(seed, Some(Instant::now()));
-    // What is told in time may not know what duties depend on.
+    // A head that is sent in time may have unknown dependent roots.
     world.client.doubts = true;
     world.switch(0);
     for _ in 0..steps {

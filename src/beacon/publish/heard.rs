@@ -1,5 +1,4 @@
-//! What nodes have said of something signed that was given to them, and what that comes to for the
-//! client.
+//! The words of nodes on a signed message, and the answer for the client that follows from them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,20 +11,20 @@ use crate::{
     pool::Pool,
 };
 
-/// What nodes have said.
+/// The words of the nodes so far.
 #[derive(Default)]
 pub(super) struct Heard {
-    /// Nodes that may have it although they will not answer any more.
+    /// Nodes that may have the message although they will not answer any more.
     pub(super) lost: usize,
-    /// What no node has taken of a list so far, by its places.
+    /// The messages of a list that no node has taken so far, by place, with the nodes' complaints.
     open: Option<BTreeMap<u64, String>>,
     /// The first answer in which a node says that it does not know a block, or could not look at a
     /// message, and that node.
     of_a_node: Option<(Answer, usize)>,
     /// A node's word on the message itself, which counts if none of those that have it takes it.
     word: Option<Answer>,
-    /// That word is that it knows a message of this validator: the same one if another node has
-    /// these bytes.
+    /// The judgement is that the node knows a message of this validator: this very message, if
+    /// another node has these bytes.
     is_repeated: bool,
 }
 
@@ -37,12 +36,13 @@ fn of_all(open: &BTreeMap<u64, String>) -> Said {
 }
 
 impl Heard {
-    /// The words that count beside other nodes, which have a number of attempts of their own.
+    /// The words that still count at the nodes of a reload, which have a number of attempts of
+    /// their own.
     pub(super) fn go_on(self) -> Self {
         Self { lost: self.lost.min(1), open: self.open, ..Self::default() }
     }
 
-    /// Whether a node has said its word on the message itself.
+    /// Whether a node has judged the message itself.
     pub(super) fn has_word(&self) -> bool {
         self.word.is_some()
     }
@@ -61,8 +61,8 @@ impl Heard {
         self.open.as_ref().is_some_and(|open| open.values().any(|text| Said::of(text) == Said::Failed))
     }
 
-    /// This is a node's word on the message. The first counts, but for a list, of which the others
-    /// may have taken more.
+    /// Keeps a node's judgement of the message. The first one counts; of a list the last one,
+    /// because other nodes may have taken more of the list.
     pub(super) fn says(&mut self, answer: Answer, said: Said) {
         if self.word.is_none() || self.open.is_some() {
             self.word = Some(answer);
@@ -70,7 +70,7 @@ impl Heard {
         }
     }
 
-    /// The success that a node's word is if another may have passed these bytes on.
+    /// The success that a node's judgement amounts to, if another node may have these bytes.
     pub(super) fn repeated(&self) -> Option<Answer> {
         let is_repeated = match &self.open {
             Some(open) => open.values().all(|text| Said::of(text).is_known(true)),
@@ -98,9 +98,10 @@ impl Heard {
         (answer.as_error(400, open), of_all(open))
     }
 
-    /// The meaning of a node's words: that the network has all that the node was given, which is
-    /// the whole list or a `part` of it. Else the answer is without what the network has of the
-    /// list. A message that is only repeated is known if a node was lost that had these bytes.
+    /// The meaning of a node's words: [`Said::Known`] where the network has all messages that the
+    /// node was given, which is the whole list or a `part` of the list. Otherwise the returned
+    /// answer names only the messages of the list that the network lacks. A repeated message is
+    /// known if a lost node had these bytes.
     pub(super) fn read(
         &mut self,
         problem: Option<Problem>,
@@ -127,7 +128,7 @@ impl Heard {
             None => Some(at),
         };
         if let (Some(open), true) = (&self.open, problem.failures.keys().any(|at| place(*at).is_none())) {
-            // The answer names messages that the node was not given: then none is taken for
+            // The answer names messages that the node was not given: no message counts as taken for
             // certain.
             return (answer.as_error(status, open), Said::Other);
         }
@@ -135,7 +136,7 @@ impl Heard {
         let mut left: BTreeMap<u64, String> =
             failures.filter_map(|(at, text)| Some((place(*at)?, text.clone()))).collect();
         if let Some(before) = &self.open {
-            // The others have taken the rest, or refused what the node was not given.
+            // Other nodes have taken the rest, or refused messages that this node was not given.
             left.retain(|at, _| before.contains_key(at));
             let others = before.iter().filter(|(at, _)| part.is_some_and(|part| !part.contains(at)));
             left.extend(others.map(|(at, text)| (*at, text.clone())));
@@ -151,7 +152,8 @@ impl Heard {
         (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
     }
 
-    /// No node has taken it. `is_under_way`: some that have it were waited for in vain.
+    /// The answer when no node has taken the message. `is_under_way`: nodes that have the message
+    /// were waited for in vain.
     pub(super) fn end(mut self, course: &mut Course<'_>, is_under_way: bool) -> Result<Answer, Stop> {
         let source = |node: usize| (&course.rest.pool, node);
         let may_be_given = self.lost > 0 || is_under_way;

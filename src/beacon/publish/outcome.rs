@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Outcome {
     pub(super) pool: Arc<Pool>,
     pub(super) node: usize,
-    /// The places of the messages that the node was given of a list, unless it was given all of it.
+    /// The places of the messages that the node was given of a list, unless the node was given all.
     pub(super) part: Option<Arc<[u64]>>,
     pub(super) sent: Sent,
     /// The words of an answer that is no success.
@@ -80,7 +80,8 @@ impl<'a> Giving<'a> {
             }
         };
         let problem = words.filter(|_| answer.speaks_of_messages()).and_then(|words| Problem::read(&words));
-        // A node that fails names what it has looked at, which tells nothing of the rest.
+        // A node that fails names only the messages that it has looked at, which says nothing of
+        // the rest.
         let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
         match self.heard.read(problem, answer, (&course.rest.pool, node), part) {
             (known, Said::Known) => {
@@ -139,8 +140,8 @@ impl Giving<'_> {
         }
     }
 
-    /// A node was lost that may have passed it on: a message that another says is repeated is this
-    /// one, then.
+    /// A lost node may have passed the message on: if another node calls the message repeated, this
+    /// very message is on the network.
     fn lost(&mut self) -> Next {
         self.heard.lost += 1;
         match self.heard.repeated() {

@@ -29,25 +29,25 @@ use crate::{
     net::{BoxFuture, BoxIo, http::Broken, places::Caller},
 };
 
-/// How long a new connection may say nothing, how long a request's head may take to come, and how
-/// long a body or a message may stand still once it has begun.
+/// How long a new connection may say nothing, how long the head of a request may take to come, and
+/// how long a body or a message may stand still in the middle.
 const ARRIVAL: Duration = Duration::from_secs(20);
-/// How long a client may take none of its answer, and a node may send none of it once it has begun;
-/// and for how long an answer is waited for on behalf of a client that has closed its side.
+/// How long a client may take none of its answer, and how long a node's answer may stand still in
+/// the middle; and how long an answer is waited for on behalf of a client that has closed its side.
 const STALL: Duration = Duration::from_secs(30);
 
-/// A door without a port of its own: it answers requests on connections that another door holds.
-/// Doors do not know each other; `app` gives the one to the other.
+/// A handler for requests of the beacon API, which come over the connections of the HTTP door.
+/// Doors do not know each other; `app` gives this handler to the HTTP door.
 pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
 
-/// A door that takes whole connections over once HTTP has let them go.
+/// A door that takes over whole connections from the HTTP door.
 pub trait Usher: Send + Sync + 'static {
     /// Whether the connection of this request, which asks for another protocol, is taken over.
-    /// `headers` are the lines of it to send along with calls. Where others are about to leave,
-    /// that is waited for, for a moment at most.
+    /// `headers` are the request's lines to send along with calls. If another connection is about
+    /// to make room, the answer waits for that, for a moment at most.
     ///
     /// # Errors
-    /// With what to answer instead; the connection stays with HTTP.
+    /// With the answer to give instead; the connection stays with HTTP.
     fn admit<'a>(
         &'a self,
         site: &'a Site,
@@ -60,12 +60,11 @@ pub trait Usher: Send + Sync + 'static {
 pub struct Admitted {
     /// The response's headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// What becomes of the connection.
+    /// Serves the connection from there on.
     pub takeover: Takeover,
 }
 
-/// What becomes of a connection that HTTP has let go: given its stream, and what was read of it
-/// already.
+/// Serves a connection that HTTP has let go, given its stream and the bytes read already.
 pub type Takeover = Box<dyn FnOnce(BoxIo, Bytes) -> BoxFuture<'static, ()> + Send>;
 
 /// Why a connection is not taken over.
@@ -75,16 +74,16 @@ pub struct NotAdmitted {
     pub status: StatusCode,
     /// Why, in words.
     pub why: &'static str,
-    /// A header that tells what would do.
+    /// A header that names an acceptable value.
     pub hint: Option<(HeaderName, &'static str)>,
 }
 
-/// The query of a request, where it is longer than a `Uri` can be: it stands among the request's
+/// The query of a request, where a `Uri` cannot hold the query: kept among the request's
 /// extensions.
 #[derive(Debug)]
 pub struct LongQuery {
     text: Box<str>,
-    /// Such queries are few.
+    /// A place among few, because memory allows few such queries.
     _place: OwnedSemaphorePermit,
 }
 
@@ -95,20 +94,20 @@ impl LongQuery {
     }
 }
 
-/// The query of a request, however long.
+/// The query of a request, of any length.
 pub fn query<B>(request: &Request<B>) -> Option<&str> {
     let long = request.extensions().get::<Arc<LongQuery>>();
     long.map_or_else(|| request.uri().query(), |long| Some(&long.text))
 }
 
-/// The body of a guest's response, as it comes.
+/// The body of a [`Guest`]'s response, streamed.
 pub struct Piped {
     pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
     length: Option<u64>,
 }
 
 impl Piped {
-    /// A body that comes piece by piece, `length` bytes in all where that is known.
+    /// A body that comes piece by piece, `length` bytes in all where the length is known.
     pub fn new(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: Option<u64>) -> Self {
         Self { pieces: Box::pin(pieces), length }
     }
@@ -119,7 +118,7 @@ impl Piped {
         Self::new(futures_util::stream::iter((length > 0).then_some(Ok(body))), Some(length))
     }
 
-    /// Bytes in all, where that is known.
+    /// Bytes in all, where the length is known.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
@@ -140,7 +139,7 @@ fn caller<B>(request: &Request<B>) -> Arc<Caller> {
     request.extensions().get::<Arc<Caller>>().cloned().unwrap_or_default()
 }
 
-/// The headers that `Connection` names: they are of one connection, and go no further.
+/// The headers that `Connection` names: these belong to one connection, and go no further.
 fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let options =
         headers.get_all(header::CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));

@@ -54,7 +54,7 @@ use crate::{
 /// How long a client may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// The setting that bounds connections, which refusals tell.
+/// The setting that bounds connections, which refusals name.
 const MAX_CONNECTIONS: &str = "max_connections";
 /// Long request lines that are held at once.
 const LONG_LINES: usize = 256;
@@ -64,24 +64,24 @@ const LONG_LINES: usize = 256;
 pub struct Service {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
-    /// What clients make the proxy hold.
+    /// The memory that clients make the proxy hold.
     memory: Arc<Budget>,
     /// Turns true when the proxy goes down: no connection takes another request then.
     closing: watch::Receiver<bool>,
-    /// What load balancers are told.
+    /// Answers the health questions of load balancers.
     readiness: Readiness,
-    /// Whose the requests to the beacon API are.
+    /// The handler for requests to the beacon API.
     beacon: Guest,
-    /// Whose the connections are that go on as WebSockets.
+    /// The door that takes over connections that become WebSockets.
     usher: Arc<dyn Usher>,
-    /// Places for request lines that the server library could not hold.
+    /// Places for request lines that are too long for hyper.
     long_lines: Arc<Semaphore>,
 }
 
 impl Service {
-    /// A service for what `site` holds, of which clients may take so much `memory`, until `closing`
-    /// turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`,
-    /// and connections that are to go on as WebSockets to `usher`.
+    /// A service for the networks of `site`, whose clients may take so much `memory`, until
+    /// `closing` turns true. `readiness` answers load balancers, requests to the beacon API go to
+    /// `beacon`, and connections that become WebSockets to `usher`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -129,7 +129,8 @@ impl Service {
         }
     }
 
-    /// Counts a connection that has to give up what it has, and tells what its client hears.
+    /// Counts a connection that has to give up its memory or its place, and returns the refusal for
+    /// its client.
     fn cut_off(&self, why: Cut) -> Refusal {
         match why {
             Cut::Full(full) => {
@@ -148,18 +149,18 @@ impl Service {
     }
 }
 
-/// A client's connection, as those know it that serve it.
+/// A client's connection, for the code that serves it.
 #[derive(Clone, Copy)]
 struct Client<'a> {
-    /// Whose the bytes are that it makes the proxy hold.
+    /// The account for the bytes that the client makes the proxy hold.
     memory: &'a Arc<Account>,
-    /// Its share of the connections to nodes.
+    /// The client's share of the connections to nodes.
     caller: &'a Arc<Caller>,
-    /// Its place among all.
+    /// The connection's place among all.
     place: &'a Place,
 }
 
-/// Whose a request is.
+/// The client of a request.
 #[derive(Clone, Copy)]
 struct Asker<'a> {
     /// Turns true when the client has closed its side.
@@ -168,7 +169,7 @@ struct Asker<'a> {
     caller: &'a Arc<Caller>,
 }
 
-/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along.
+/// Answers a request's body: a call, or a batch of calls. `headers` are lines to send along.
 async fn answer(
     calls: &Arc<Calls>,
     body: &Bytes,
@@ -199,8 +200,8 @@ async fn answer(
     }
 }
 
-/// Answers a batch. In a box that is made outside of any future, so that single calls do not pay
-/// for its size.
+/// Answers a batch. The box is made outside of any future, so that single calls do not pay for the
+/// size of a batch.
 fn batch(
     calls: &Arc<Calls>,
     body: &Bytes,
@@ -235,14 +236,14 @@ pub fn full(limit: usize) -> Vec<u8> {
     other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &refusal.body(None))
 }
 
-/// Answers a request that has to give up its room for those of others. What became of its calls is
-/// unknown, unless it is a read.
+/// Answers a request that has to give up its room for other requests. The outcome of its calls is
+/// unknown, unless all are reads.
 fn cut(body: &Bytes, max_batch: usize, refusal: &Refusal) -> Reply {
     let is_read = |request: &Request<'_>| Method::of(&request.method).class == Class::Read;
     match rpc::peek(body, max_batch) {
         Ok(Body::Single(Ok(request))) if is_read(&request) => Reply::refused(refusal, request.id),
         Ok(Body::Single(Ok(request))) => Reply::refused(&Refusal::OutcomeUnknown, request.id),
-        // A batch may be answered by one error.
+        // A single error may answer a whole batch.
         Ok(Body::Batch(entries)) if entries.iter().flatten().all(is_read) => Reply::refused(refusal, None),
         _ => Reply::refused(&Refusal::OutcomeUnknown, None),
     }

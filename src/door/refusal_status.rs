@@ -2,7 +2,7 @@
 
 use crate::domain::refusal::Refusal;
 
-/// In how many seconds a client should come again, after a refusal.
+/// The seconds after which a client should come again, after a refusal.
 pub(super) fn retry_after(refusal: &Refusal) -> Option<u32> {
     match refusal {
         Refusal::Resting(seconds) => Some(*seconds),
@@ -10,9 +10,9 @@ pub(super) fn retry_after(refusal: &Refusal) -> Option<u32> {
     }
 }
 
-/// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown
-/// outcome: some clients repeat a request by themselves on a 5xx, and that one must not be sent
-/// twice.
+/// The HTTP status of a refusal. Errors that a node would answer with 200 have 200. So has an
+/// unknown outcome: some clients repeat a request by themselves on a 5xx, and such a call must not
+/// be sent twice.
 pub(super) fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,

@@ -1,4 +1,4 @@
-//! Who goes for whom, and who has left.
+//! Which connection goes for which, and which have left.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::advance;
 use super::*;
 
 impl Crowd {
-    /// One more, if there is room at once; also how many had to go for it.
+    /// Takes a connection in, if there is room at once; also returns how many had to go.
     fn enter_now(self: &Arc<Self>, limit: usize) -> (Option<Place>, usize) {
         // Each of an address of its own.
         let address = 1_000_000 + self.lock().last;
@@ -80,7 +80,7 @@ async fn who_has_just_come_is_spared_while_others_have_clearly_more() {
     assert!(busy.iter().all(Place::begins));
     later().await;
     let came = crowd.enter_from(8, honest).0.unwrap();
-    // Its request has not been read, and those who knock do not have its place.
+    // Its request has not been read, and newcomers do not get its place.
     assert!(crowd.enter_from(8, greedy).0.is_none() && crowd.enter_from(8, greedy).0.is_none());
     let (place, ended) = crowd.enter_from(8, other);
     assert!(place.is_some() && ended == Ended { idle: 0, busy: 1 }, "{ended:?}");
@@ -88,7 +88,7 @@ async fn who_has_just_come_is_spared_while_others_have_clearly_more() {
     drop(place);
     later().await;
     later().await;
-    // One that says nothing for longer goes.
+    // A connection that says nothing for longer goes.
     let _last = crowd.enter_from(8, greedy).0.unwrap();
     assert!(crowd.enter_from(8, greedy).0.is_some() && !came.begins());
 }
@@ -173,7 +173,7 @@ async fn who_moves_bytes_is_idle_since_then_and_an_end_stays_one() {
     later().await;
     let now = Instant::now();
     places.iter().for_each(|place| place.refreshes(now));
-    // What is older than what is known is no news.
+    // An older moment than the known one changes nothing.
     places[1].refreshes(now - Duration::from_millis(500));
     places[0].refreshes(now + Duration::from_millis(1));
     later().await;

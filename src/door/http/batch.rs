@@ -1,5 +1,5 @@
-//! A batch: its calls run side by side, each on its own path, and their answers go out in order as
-//! they come.
+//! A batch: its calls run side by side, each on its own path, and each answer goes out as soon as
+//! all answers before have gone.
 
 mod row;
 
@@ -41,33 +41,33 @@ enum Entry {
     Nothing,
 }
 
-/// One entry that has not begun.
+/// An entry that has not begun.
 enum Waiting {
     Call(Bytes),
-    /// It is no call: why, and its id.
+    /// The entry is no call: why, and its id.
     Wrong(&'static str, Option<Bytes>),
 }
 
 /// The answers of a batch, with their brackets and commas.
 pub(super) struct Batch {
     running: Running,
-    /// The first answer, where it came before anything was asked for.
+    /// The first answer, if [`Batch::begin`] has waited for one.
     first: Option<Entry>,
     current: Option<Answer>,
-    /// What comes before the next answer: the opening bracket, then commas.
+    /// The text before the next answer: the opening bracket, then commas.
     before: &'static str,
-    /// Whose answers were given, to be told when the whole has been written.
+    /// Receipts of the answers given so far, to be notified when the whole batch has been written.
     receipts: Vec<Receipt>,
     over: bool,
-    /// What its entries take, but for their answers.
+    /// The memory that the entries take, without their answers.
     _claim: Claim,
 }
 
 impl Batch {
-    /// Notes the `entries` of `body`; they start when the batch is polled, each in its turn.
+    /// Notes the `entries` of `body`; the calls start when the batch is polled, each in its turn.
     ///
     /// # Errors
-    /// When there is no room for so many in `memory`.
+    /// When `memory` has no room for so many entries.
     pub(super) fn new(
         calls: &Arc<Calls>,
         body: &Bytes,
@@ -85,7 +85,7 @@ impl Batch {
         let waiting: Vec<Waiting> = waiting.collect();
         let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
         let (left, memory, caller) = (asker.left.clone(), asker.memory.clone(), asker.caller.clone());
-        // A call's future is large, and is made when its turn has come.
+        // A call's future is large, and is made only when its turn has come.
         let entries = waiting.into_iter().map(move |entry| {
             let (calls, headers, left, memory) = (calls.clone(), headers.clone(), left.clone(), memory.clone());
             let caller = caller.clone();
@@ -108,7 +108,7 @@ impl Batch {
         })
     }
 
-    /// Waits for the first answer: until it is there, the whole batch can be refused.
+    /// Waits for the first answer: until then, the whole batch can be refused.
     pub(super) async fn begin(&mut self) {
         self.first = loop {
             match poll_fn(|context| self.running.poll_next(context)).await {
@@ -118,12 +118,13 @@ impl Batch {
         };
     }
 
-    /// Its calls, for who has them go on while its client takes what came before.
+    /// The calls, for code that drives them while the client takes earlier answers.
     pub(super) fn running(&self) -> &Running {
         &self.running
     }
 
-    /// Whether the next piece is a node's to send, not that of a call still under way.
+    /// Whether the next piece comes from a node's answer, and not from a call that is still under
+    /// way.
     pub(super) fn awaits_node(&self) -> bool {
         self.current.is_some()
     }
@@ -144,7 +145,7 @@ impl Batch {
         if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
     }
 
-    /// Runs a batch that nobody waits for to its end.
+    /// Runs a batch of notifications, which has no answer, to its end.
     pub(super) async fn run_out(self) {
         while poll_fn(|context| self.running.poll_next(context)).await.is_some() {}
     }
@@ -152,7 +153,7 @@ impl Batch {
 
 async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker: Asker<'_>) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
-    // What is wrong with one answer would spoil those of all others.
+    // A malformed answer would spoil the whole batch, so each is judged by every byte.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
     let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);

@@ -1,9 +1,9 @@
-//! The fast lane: plain calls, without a server library in between, which would cost as much as all
-//! the rest of a call.
+//! The fast lane: plain calls, without hyper in between, which would cost as much as the rest of a
+//! call.
 //!
-//! Most of what comes has one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no
-//! `Upgrade`, no `Origin`. The lane serves that shape. It needs to be right only about what it
-//! keeps; what it is not sure of, malformed requests included, it hands over.
+//! Most requests have one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no `Upgrade`,
+//! no `Origin`. The lane serves that shape, and has to be right only about that shape: any other
+//! request, malformed ones included, goes over to hyper.
 
 mod writing;
 
@@ -42,15 +42,15 @@ use crate::{
 /// Up to this size an answer is copied behind its head, for one plain write is cheaper than a
 /// vectored one.
 const FLATTEN: u64 = 16 * 1024;
-/// A longer head is hyper's to refuse.
+/// The longest head that the lane serves. hyper refuses a longer one.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
-/// How much of further requests is read while one is answered.
+/// How many bytes of further requests are read while a request is answered.
 const MAX_AHEAD: usize = 8 * 1024;
-/// What is read at once at least, of a head and of a body.
+/// The least room for one read: of a head, and of a body.
 const STEPS: [usize; 2] = [2048, 8192];
-/// How long what a client sends is passed over when its request was refused before all of it had
-/// come.
+/// How long a client's further bytes are read and dropped after a request was refused before all of
+/// its bytes had come.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's connection in the lane.
@@ -61,13 +61,13 @@ pub(super) struct Lane<'a> {
     /// Header lines of the request to send along.
     pass: Vec<u8>,
     alarm: Alarm,
-    /// Whether the client has closed its side. It may wait for its answer all the same.
+    /// Whether the client has closed its side. The client may still wait for its answer.
     left: Arc<AtomicBool>,
     memory: &'a Arc<Account>,
     caller: &'a Arc<Caller>,
-    /// What was read takes so much, also while it is answered.
+    /// The memory of the bytes read, also while the request is answered.
     claim: Claim,
-    /// How the client takes its answers.
+    /// The rate at which the client takes its answers.
     pace: Pace,
     service: &'a Service,
     place: &'a Place,
@@ -75,13 +75,13 @@ pub(super) struct Lane<'a> {
 
 /// How a connection leaves the lane.
 pub(super) enum Left {
-    /// It is over.
+    /// The connection is over.
     Closed,
-    /// Its next request, of which `read` is the beginning, has another shape.
+    /// The next request, whose beginning is in `read`, has another shape.
     Other {
         /// The connection.
         io: BoxIo,
-        /// What was read and belongs before what the connection still holds.
+        /// Bytes that were read, and come before those that the connection still holds.
         read: Bytes,
     },
 }
@@ -89,7 +89,7 @@ pub(super) enum Left {
 enum Parsed {
     /// The head is not whole.
     Head,
-    /// The body is not whole: with it, there are so many bytes.
+    /// The body is not whole: head and body together have so many bytes.
     Body(usize),
     Other,
     Call {
@@ -262,8 +262,8 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Makes room for more of a request of which `needed` bytes are known to come: for as much
-    /// again as has come, since what a client only announces shall cost nothing.
+    /// Makes room for more of a request of `needed` bytes: for as much again as has come, since an
+    /// announced length alone shall cost nothing.
     fn make_room(&mut self, needed: usize) -> Result<(), Full> {
         let (length, missing) = (self.read.len(), needed.saturating_sub(self.read.len()));
         let step = STEPS[usize::from(needed > 0)];
@@ -282,9 +282,9 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Answers a request for which there is no room, and closes. What of it is still on its way is
-    /// passed over, since to close at once could take the answer away again. To be called in a box,
-    /// so that an idle connection does not keep the room for it.
+    /// Answers a request for which there is no room, and closes. The rest of the request is read
+    /// and dropped, since closing at once could destroy the answer on its way. Called in a box, so
+    /// that an idle connection does not hold the room for this future.
     async fn refuse(mut self, reply: Reply) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);
@@ -301,9 +301,9 @@ impl<'a> Lane<'a> {
         Ok(Left::Closed)
     }
 
-    /// Whether what has come since the first `looked` bytes can make a difference. A head that
-    /// comes byte by byte is not read anew for each of them, but for each line, of which there are
-    /// few, and when there is twice as much.
+    /// Whether the bytes since the first `looked` can complete the head. A head that comes byte by
+    /// byte is not parsed again for each byte, but for each line, of which there are few, and when
+    /// the bytes have doubled.
     fn is_worth_a_look(&self, looked: usize) -> bool {
         let len = self.read.len();
         len > looked && (len >= MAX_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())
@@ -313,7 +313,7 @@ impl<'a> Lane<'a> {
         self.left.load(Relaxed)
     }
 
-    /// Looks at what has come; the headers to send along are noted in passing.
+    /// Parses the bytes so far, and notes the headers to send along.
     fn parse(&mut self, site: &Site) -> Parsed {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
@@ -328,7 +328,7 @@ impl<'a> Lane<'a> {
         let Some(calls) = site.calls(path) else { return Parsed::Other };
         self.pass.clear();
         let (mut length, mut keep_alive, mut has_host) = (None, true, false);
-        // A name that is not to be asked for, a second one, and a coded body are refused there.
+        // hyper's side refuses a wrong host, a second one, and a compressed body.
         for header in request.headers.iter() {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             match header.name.len() {
@@ -367,7 +367,7 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// Completes when nobody can be expected to wait any longer.
+/// Completes when a client that has closed its side need not be waited for any longer.
 async fn over(patience: &mut Option<Pin<Box<Sleep>>>) {
     match patience {
         Some(patience) => patience.await,

@@ -1,4 +1,4 @@
-//! What goes back to a client, before it is framed.
+//! A response to a client, before its framing.
 
 use std::{
     io,
@@ -36,7 +36,7 @@ const PARTING: Duration = Duration::from_millis(500);
 /// A response: its status and its body, which is JSON.
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// In how many seconds the client should come again.
+    /// The seconds after which the client should come again.
     pub(super) retry_after: Option<u32>,
     pub(super) body: Content,
 }
@@ -47,9 +47,9 @@ pub(super) enum Content {
     Ready(Bytes),
     /// A node's answer.
     Answer(Answer),
-    /// Many of them, in brackets. In a box, so that a single call does not pay for its size.
+    /// Many answers, in brackets. The box spares single calls the size of a batch.
     Batch(Box<Batch>),
-    /// What another door made.
+    /// The body of another door's response.
     Piped(Piped),
 }
 
@@ -83,14 +83,14 @@ impl Reply {
         Self { status: 200, retry_after: None, body: Content::Batch(batch) }
     }
 
-    /// What notifications get.
+    /// The reply to notifications.
     pub(super) fn empty() -> Self {
         Self { status: 200, retry_after: None, body: Content::Ready(Bytes::new()) }
     }
 }
 
 impl Content {
-    /// Bytes in all, where that is known.
+    /// Bytes in all, where the length is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Ready(bytes) => Some(bytes.len() as u64),
@@ -111,7 +111,7 @@ impl Content {
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
-    /// The calls that are still under way while it is given on.
+    /// The calls that are still under way while the content goes out.
     pub(super) fn running(&self) -> Option<&Running> {
         if let Self::Batch(batch) = self { Some(batch.running()) } else { None }
     }

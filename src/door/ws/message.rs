@@ -1,4 +1,4 @@
-//! A client's message, from its coming to its answer in the mailbox: one call, or a batch of them.
+//! A client's message, from its arrival to its answer in the mailbox: a call, or a batch of calls.
 
 mod share;
 
@@ -40,19 +40,19 @@ const UNIT: usize = 1024;
 /// The setting that bounds an answer.
 const MAX_OUTBOUND: &str = "max_outbound";
 
-/// What all messages of a client share.
+/// The part that all messages of a client share.
 pub(super) struct Client {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) subscriptions: Subscriptions,
-    /// Rung when less waits in the mailbox.
+    /// Notified when the mailbox has been emptied in part.
     pub(super) drained: Notify,
     /// Lines to send along with calls.
     headers: Vec<u8>,
-    /// Bytes of an answer at most, and of all that wait.
+    /// The most bytes of one answer, and of all answers that wait.
     max_outbound: usize,
     /// Room for long answers on their way into the mailbox, in units of [`UNIT`].
     room: Semaphore,
-    /// Its share of the connections to nodes.
+    /// The client's share of the connections to nodes.
     caller: Arc<Caller>,
     /// Counts the batches with several polls of filters, of which another is the first each time.
     turn: AtomicUsize,
@@ -60,17 +60,17 @@ pub(super) struct Client {
     spare: Mutex<Option<Alarm>>,
 }
 
-/// What is behind the door for a client's message.
+/// The network that serves a client's messages.
 pub(super) struct Network {
     pub(super) calls: Arc<Calls>,
     pub(super) views: Option<Arc<Views>>,
-    /// Subscriptions that a client may have.
+    /// Subscriptions that a client may have at once.
     pub(super) max_subscriptions: usize,
 }
 
-/// What a request comes to.
+/// The outcome of a request.
 enum Reply {
-    /// A notification is not answered.
+    /// A notification has no answer.
     Nothing,
     /// An answer, and the bytes that were taken for the answer of a node.
     Text(Bytes, usize),
@@ -100,10 +100,10 @@ impl Client {
         }
     }
 
-    /// Serves one message to its end.
+    /// Serves a message to its end.
     ///
     /// # Errors
-    /// When the connection must be closed for it.
+    /// When the message makes the connection close.
     pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
         let (refusal, id) = match Front::read(text, network.calls.settings().max_batch.get()) {
@@ -124,7 +124,7 @@ impl Client {
                 }
                 return Ok(());
             }
-            // Boxed, so that single calls do not pay for its size.
+            // The box spares single calls the size of a batch.
             Front::Batch(entries) => return Box::pin(self.batch(network, &entries, arrived)).await,
         };
         self.send(refusal.body(id).into(), Vec::new(), None).await;
@@ -208,7 +208,7 @@ impl Client {
                     reply
                 }
             };
-            // Longer ones are counted as they come.
+            // Longer replies are counted while they come.
             if reply.len() <= SMALL {
                 share.hold(reply.len()).map_err(full)?;
             }
@@ -252,10 +252,10 @@ impl Client {
         }
     }
 
-    /// Prepares a subscription. It has a place among the client's from now on, so that no more are
-    /// prepared than it may have.
+    /// Prepares a subscription. From now on the subscription counts for the client's limit, so that
+    /// no more are prepared than allowed.
     async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
-        // Without an id, there is nobody who would know the subscription.
+        // Without an id in the request, the client could not know the subscription.
         let Some(id) = request.id else { return Reply::Nothing };
         let Some(views) = &network.views else { return Reply::text(Refusal::NeedsWebSocket.body(Some(id))) };
         let Some(_place) = self.subscriptions.reserve(network.max_subscriptions) else {
@@ -273,7 +273,7 @@ impl Client {
         }
     }
 
-    /// Ends a subscription: `false` if it is none of the client's.
+    /// Ends a subscription: `false` if the client has no subscription of that id.
     fn unsubscribe(&self, request: &Request<'_>) -> Bytes {
         let named = request.text_param(0).and_then(|id| SubscriptionId::read(&id));
         let ended = named.is_some_and(|id| self.subscriptions.end(id));
@@ -292,9 +292,9 @@ impl Client {
         let terms = Terms {
             headers: &self.headers,
             arrived,
-            // A client would have to close its connection on a message that is not whole.
+            // A client would have to close its connection on a malformed message.
             verify: Verify::All,
-            // A WebSocket of which one side is closed is over.
+            // A WebSocket with one side closed is over.
             left: None,
             memory: self.mailbox.memory(),
             // In a batch, brackets stand around it.
@@ -310,9 +310,10 @@ impl Client {
         Refusal::Limit { name: MAX_OUTBOUND, limit: self.max_outbound }
     }
 
-    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not
-    /// make a client look slow, and so they leave a quarter to notifications. `receipts` are told
-    /// whether it is written. What `begins` with it begins before anything else happens.
+    /// Leaves an answer in the mailbox when there is room. Many answers that end at once must not
+    /// make a client look slow, and so answers leave a quarter of the room to notifications.
+    /// `receipts` are notified whether the answer is written. The subscriptions of `begins` begin
+    /// before anything else happens.
     async fn send(&self, text: Bytes, receipts: Vec<Receipt>, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();
@@ -350,7 +351,7 @@ fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
 }
 
 /// An answer that does not come in one piece stays with its node until the client has taken the
-/// answers before it. Those of a batch have one room, in their order.
+/// answers before. The answers of a batch share one room, in their order.
 impl Room for Part<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
         let Part { client, share, place, is_batch } = *self;
@@ -394,14 +395,14 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// How many calls it has; what is answered as a whole counts as one.
+    /// How many calls the message has; a message that is answered as a whole counts as one.
     pub(super) fn calls(&self, max_batch: usize) -> usize {
         let is_batch = self.text.trim_ascii_start().first() == Some(&b'[');
         if is_batch { Front::read(&self.text, max_batch).calls() } else { 1 }
     }
 }
 
-/// How many units make so many bytes.
+/// The units for so many bytes.
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,5 @@
-//! Puts messages for a client into frames and writes them. A connection with nothing to say holds
-//! no buffer.
+//! Puts messages for a client into frames and writes them. A connection without bytes to write
+//! holds no buffer.
 
 use std::{
     cell::Cell,
@@ -22,7 +22,8 @@ const FLATTEN: usize = 16 * 1024;
 const GATHER: usize = 16 * 1024;
 
 thread_local! {
-    /// What a worker's connections gather their messages in. Only one that cannot write keeps it.
+    /// The buffer in which a worker's connections gather their messages. Only a connection that
+    /// cannot write keeps the buffer.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -32,14 +33,14 @@ pub(super) struct Writer {
     /// Frames, and where in them the next write begins.
     gathered: Vec<u8>,
     at: usize,
-    /// A long payload that comes behind them. It stays whole until its last byte is written, since
-    /// nothing of it is free before.
+    /// A long payload behind the frames. The payload stays whole until its last byte is written,
+    /// since no part can be freed before.
     long: Bytes,
-    /// Where in it the next write begins.
+    /// Where in the payload the next write begins.
     long_at: usize,
-    /// Frames that come behind that.
+    /// Frames behind the long payload.
     behind: Vec<u8>,
-    /// Who is told when so many bytes more have been written.
+    /// Receipts to notify, each when so many bytes more have been written.
     receipts: VecDeque<(usize, Receipt)>,
     /// Whether the stream has bytes that it may keep back until it is flushed.
     is_unflushed: bool,
@@ -51,7 +52,7 @@ impl Writer {
         self.long.is_empty() && self.gathered.len() - self.at < GATHER
     }
 
-    /// Whether all is written.
+    /// Whether all bytes are written.
     fn is_empty(&self) -> bool {
         self.long.is_empty() && self.at == self.gathered.len() && self.behind.is_empty()
     }
@@ -66,8 +67,8 @@ impl Writer {
         self.waiting() + self.long_at
     }
 
-    /// Takes a letter that waited for the client, and returns the number of its messages that are
-    /// to be written. There must be room for them.
+    /// Takes a letter that waited for the client, and returns how many of its messages are to be
+    /// written. The caller makes sure of room.
     pub(super) fn put(&mut self, letter: Letter) -> u64 {
         match letter {
             Letter::Answer(text, receipt) => {
@@ -80,7 +81,7 @@ impl Writer {
         1
     }
 
-    /// A text message. There must be room for it.
+    /// Adds a text message. The caller makes sure of room.
     fn text(&mut self, text: Bytes) {
         let gathered = self.gathered();
         put_head(gathered, Opcode::Text, text.len());
@@ -91,7 +92,7 @@ impl Writer {
         }
     }
 
-    /// Has `receipt` told when all that was put so far has been written.
+    /// Notifies `receipt` when all bytes that were put so far have been written.
     fn expect(&mut self, receipt: Receipt) {
         self.receipts.push_back((self.waiting(), receipt));
     }
@@ -109,22 +110,22 @@ impl Writer {
         }
     }
 
-    /// A text message made of parts.
+    /// Adds a text message made of parts.
     fn parts(&mut self, parts: &[&[u8]]) {
         let gathered = self.gathered();
         put_head(gathered, Opcode::Text, parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| gathered.extend_from_slice(part));
     }
 
-    /// A ping or a pong.
+    /// Adds a ping or a pong.
     pub(super) fn control(&mut self, opcode: Opcode, payload: &[u8]) {
         let gathered = self.gathered();
         put_head(gathered, opcode, payload.len());
         gathered.extend_from_slice(payload);
     }
 
-    /// The close frame, after which there is nothing to be put. With no code, it answers one that
-    /// had none.
+    /// Adds the close frame, behind which nothing may be put. Without a code, the frame answers a
+    /// close frame that had none.
     pub(super) fn close(&mut self, code: Option<u16>, reason: &str) {
         let payload = code.map_or_else(Vec::new, |code| [&code.to_be_bytes(), reason.as_bytes()].concat());
         self.control(Opcode::Close, &payload);
@@ -192,13 +193,13 @@ impl Writer {
                 self.tell(count);
             }
         }
-        // A simulated stream may keep something back.
+        // A simulated stream may hold bytes back.
         Pin::new(io).poll_flush(context)
     }
 
-    /// Keeps what is not written in a buffer of its size, and leaves the large one to others. What
-    /// is written goes too: to a client that is always a little behind, there is no moment at which
-    /// everything is.
+    /// Moves the unwritten bytes to a buffer of their size, and returns the large buffer to the
+    /// worker. The written bytes before them are dropped too, because a client that is always a
+    /// little behind never empties the buffer.
     fn let_go_of_the_scratch(&mut self) {
         let rest = &self.gathered[self.at..];
         if self.gathered.capacity() > 2 * rest.len() + 64 {
@@ -310,7 +311,7 @@ mod tests {
             seen.push((told.lock().unwrap().len(), taken));
             taken += far.read(&mut space[..500]).await.unwrap();
         }
-        // A message of 898 bytes takes 902, of which the pipe holds 1000 that nobody has read.
+        // A message of 898 bytes takes 902; the pipe holds 1000 bytes that are not read yet.
         for (count, taken) in seen {
             assert_eq!(count, ((taken + 1000) / 902).min(3 + usize::from(taken + 1000 >= 3 * 902 + 10 + 2 * FLATTEN)));
         }

@@ -1,4 +1,4 @@
-//! What is written to a client in the fast lane.
+//! Writes to a client in the fast lane.
 
 use std::{
     future::poll_fn,
@@ -22,10 +22,11 @@ use super::{
 use crate::{memory::Cut, metrics::Ended};
 
 impl Lane<'_> {
-    /// Writes a reply, each write and each wait for more of it bounded in time.
+    /// Writes a reply, each write and each wait for a piece bounded in time.
     ///
     /// # Errors
-    /// When either side breaks off or stalls. The connection must be closed then, since what the client got is not whole.
+    /// When either side breaks off or stalls. The connection must be closed then, since the client
+    /// has only a part of the answer.
     pub(super) async fn reply(&mut self, mut reply: Reply, keep_alive: bool) -> io::Result<()> {
         let length = reply.body.length();
         self.head(&reply, length, keep_alive);
@@ -82,8 +83,8 @@ impl Lane<'_> {
         }
     }
 
-    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
-    /// The calls that run `beside` go on while the client takes it.
+    /// Writes the gathered bytes, and `more` behind them, in as few writes as the system allows.
+    /// The calls that run `beside` go on while the client takes the bytes.
     async fn write_out<'b>(
         &mut self,
         more: impl IntoIterator<Item = &'b [u8]>,
@@ -103,7 +104,7 @@ impl Lane<'_> {
             while !left.is_empty() {
                 let begun = Instant::now();
                 let (due, mut waited) = (begun + pace.left(), false);
-                // Both arms are cancel-safe: what was written is counted.
+                // All arms are cancel-safe: written bytes are counted.
                 let count = tokio::select! {
                     biased;
                     count = poll_fn(|context| {
@@ -134,11 +135,11 @@ impl Lane<'_> {
         }
         gathered.clear();
         (self.write, self.pace) = (gathered, pace);
-        // A TLS or simulated stream may keep something back.
+        // A TLS or simulated stream may hold bytes back.
         self.io.flush().await
     }
 
-    /// The end of an answer in the midst of it: what it holds is needed for others.
+    /// Ends an answer in the middle: its memory or its place is needed for others.
     fn cut(&self, why: Cut) -> io::Error {
         self.service.cut_off(why);
         io::ErrorKind::ConnectionAborted.into()
@@ -172,7 +173,7 @@ impl Lane<'_> {
     }
 }
 
-/// Lets a piece that lives long stand beside one that does not.
+/// Shortens the lifetime of a slice to match its neighbours.
 fn shorten<'short, 'long: 'short>(piece: &'long [u8]) -> &'short [u8] {
     piece
 }

@@ -1,4 +1,4 @@
-//! What the calls of one message share until what it brings is in the mailbox.
+//! The part that the calls of one message share until the whole answer is in the mailbox.
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 
@@ -10,8 +10,8 @@ use crate::{
     memory::{Account, Claim, Full},
 };
 
-/// A message's share of the room for long answers, from the first of them until all that it brought
-/// is in the mailbox.
+/// A message's share of the room for long answers, from its first long answer until its whole
+/// answer is in the mailbox.
 pub(super) struct Share<'c> {
     room: Mutex<Option<SemaphorePermit<'c>>>,
     /// Bytes that a poll of a filter keeps to where its answer can be cut.
@@ -20,9 +20,9 @@ pub(super) struct Share<'c> {
     pub(super) first: Option<usize>,
     /// What the calls and their answers take until they are in the mailbox.
     claim: Mutex<Claim>,
-    /// Who is told when what it brought has been written, by the call's place.
+    /// The receipts to notify when the answer has been written, by the call's place.
     receipts: Mutex<Vec<(usize, Receipt)>>,
-    /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
+    /// How many calls of a batch have their place in its answer, and a bell for each further one.
     pub(super) placed: AtomicUsize,
     pub(super) next: Notify,
 }
@@ -41,7 +41,7 @@ impl<'c> Share<'c> {
         }
     }
 
-    /// Who is to be told when all that it brought has been written.
+    /// The receipts to notify when the whole answer has been written.
     pub(super) fn take_receipts(&self) -> Vec<Receipt> {
         self.receipts().drain(..).map(|(_, receipt)| receipt).collect()
     }
@@ -50,7 +50,7 @@ impl<'c> Share<'c> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes so many bytes more.
+    /// Takes `more` bytes of the memory.
     pub(super) fn hold(&self, more: usize) -> Result<(), Full> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = claim.bytes() + more;
@@ -74,7 +74,7 @@ impl<'c> Share<'c> {
     }
 }
 
-/// A call's part of it: by its place in a batch.
+/// A call's part of the share, by the call's place in a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'s, 'c> {
     pub(super) client: &'c Client,

@@ -25,7 +25,7 @@ const FILTER: usize = 512;
 /// Bytes of memory of a transaction besides its text.
 const TEXT: usize = 64;
 
-/// A block that is canonical no longer, with its logs (marked as removed) if they were found.
+/// A block that is canonical no longer, with its logs (marked as removed) if the logs were found.
 pub(in crate::view) type Went = (Hash, Option<(Arc<Block>, Arc<[Log]>)>);
 
 /// All filters of one network.
@@ -217,9 +217,9 @@ impl Registry {
         self.held.get(&id).is_some_and(Held::is_under_way)
     }
 
-    /// Takes what a filter was not told yet, as much as fits, and nothing while an answer is on its
-    /// way. The filter counts as told from now on; [`Registry::settle`] says what became of the
-    /// answer.
+    /// Takes the entries that a filter has yet to send, as many as fit, and none while an answer is
+    /// on its way. From now on the entries count as sent, until [`Registry::settle`] gives the
+    /// answer's fate.
     pub(super) fn take(&mut self, id: SubscriptionId, most: Most, now: Instant) -> Option<Taken> {
         let held = self.held.get_mut(&id)?;
         if held.is_under_way() {
@@ -309,7 +309,7 @@ impl Registry {
         }
     }
 
-    /// Drops the log filters that were told this change, for logs of it may be missing.
+    /// Drops the log filters that cover this change, because some of its logs may be missing.
     pub(super) fn doubt(&mut self, change: u64) {
         self.remove_all(Why::Gap, |_, held| matches!(held.kind, Kind::Logs { .. }) && held.since < change);
     }

@@ -20,7 +20,7 @@ pub(super) struct Most {
 impl Most {
     /// Bytes of one answer, where one block does not bring more. The rest comes with the next poll.
     const USUAL: usize = 4 << 20;
-    /// An answer takes such a part of its room at most, where one block does not bring more.
+    /// An answer takes such a part of its room at most, unless a single block brings more.
     const PART: usize = 4;
 
     /// The bytes that one poll may take of `room`. An answer has `frame` bytes around its list, and
@@ -37,7 +37,7 @@ impl Most {
 pub(super) enum Lack {
     /// No node gives logs that the filter may want.
     Missing,
-    /// One block, or one transaction, is longer than any answer can be.
+    /// A single block, or a single transaction, is longer than any answer can be.
     TooLong,
 }
 
@@ -74,7 +74,7 @@ impl<T> Tape<T> {
         self.bytes
     }
 
-    /// `bytes` is what the item takes.
+    /// Adds an item that takes `bytes` bytes of memory.
     pub(super) fn push(&mut self, item: T, bytes: usize) {
         self.items.push_back((item, bytes));
         self.bytes += bytes;
@@ -140,11 +140,11 @@ impl Basket {
         Self { texts: Vec::new(), bytes: 0, most }
     }
 
-    /// Adds texts that belong together, such as the logs of a block. `false` leaves them to the
+    /// Adds texts that belong together, like the logs of a block. `false` leaves the texts to the
     /// next poll.
     ///
     /// # Errors
-    /// When they are too long for any poll.
+    /// When the texts are too long for any poll.
     pub(super) fn put<'a>(&mut self, texts: impl Iterator<Item = &'a Arc<str>>) -> Result<bool, Lack> {
         let (count, before) = (self.texts.len(), self.bytes);
         for text in texts {

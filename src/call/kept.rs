@@ -1,5 +1,5 @@
-//! Calls about what the proxy keeps for its clients, which it answers in the nodes' stead: filters
-//! that are polled.
+//! Calls about data that the proxy keeps for its clients, which the proxy answers in the nodes'
+//! stead: filters that are polled.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
     net::BoxFuture,
 };
 
-/// The method that past logs are asked for with.
+/// The method for past logs.
 const LOGS: &str = "eth_getLogs";
 
-/// Answers such calls. The floor above has one for each network.
+/// Answers calls about kept data. The floor above has a keeper for each network.
 pub trait Keeper: Send + Sync {
     /// Answers `request`, of a client with this account. The answer is to fit into `room`.
     fn answer<'a>(
@@ -43,18 +43,18 @@ impl AnswerRoom {
     pub const ENDLESS: Self = Self { longest: usize::MAX, part: usize::MAX };
 }
 
-/// What a keeper says.
+/// A keeper's reply.
 pub enum Kept {
     /// The answer, without the client's id.
     Answer(Answer),
     /// An error.
     Refused(Refusal),
-    /// Nodes are to be asked for logs, with these params.
+    /// Nodes are asked for logs, with these params.
     Logs(String),
 }
 
 impl Calls {
-    /// Has `keeper` answer from now on. The first one stays.
+    /// Has `keeper` answer from now on. The first keeper stays.
     pub fn keep(&self, keeper: Arc<dyn Keeper>) {
         let _ = self.keeper.set(keeper);
     }

@@ -2,7 +2,7 @@
 //!
 //! Rule: an answer that breaks off half-way is a lost answer, and counts among the attempts of its
 //! call. The call goes on at another node if it may be sent twice; if not, its outcome is unknown.
-//! Reason: over HTTP an answer passes as it comes, and its break is the client's to see; a
+//! Reason: over HTTP an answer passes piece by piece, and its break is the client's to see; a
 //! WebSocket message has its length in front, and nothing may follow half of one. Example: with
 //! `attempts = 3`, a read is refused whose answer breaks off twice, and whose connection is lost
 //! once. The bytes that had come of a lost answer are given back before another is asked for.
@@ -26,7 +26,7 @@ use crate::{
     memory::{Full, SMALL},
 };
 
-/// Where an answer is gathered.
+/// The place where an answer is gathered.
 pub trait Room: Sync {
     /// Waits until there is room for an answer that does not come in one piece, of `length` bytes
     /// if that is known.
@@ -35,7 +35,7 @@ pub trait Room: Sync {
     /// Takes `more` bytes of the client's memory.
     ///
     /// # Errors
-    /// When there is no room for them.
+    /// When there is no room for these bytes.
     fn hold(&self, more: usize) -> Result<(), Full>;
 
     /// Gives up the room, and `bytes` that were taken in it, of an answer that is not taken after
@@ -49,7 +49,7 @@ pub trait Room: Sync {
 /// An answer that is in memory.
 #[derive(Debug)]
 pub struct Whole {
-    /// Its text, with the client's id. It is empty for a notification.
+    /// The text, with the client's id; empty for a notification.
     pub text: Bytes,
     /// Bytes that were taken for the text in its room.
     pub held: usize,
@@ -63,7 +63,7 @@ pub struct Whole {
 pub(super) enum Lack {
     TooLong(Refusal),
     NoRoom(Full),
-    /// The rest of it cannot be had.
+    /// The rest of the answer cannot be had.
     Lost,
 }
 

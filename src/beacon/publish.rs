@@ -2,13 +2,14 @@
 //!
 //! Rule: the message goes to a second node as soon as the first one cannot be reached, refuses, is
 //! lost, does not know the block that the message refers to, or has not answered within a quarter
-//! of a slot; and so on to a third. The first node is waited for meanwhile, and the first success
-//! goes to the client. A node's judgement of the message itself ends the choice of further nodes.
-//! The client may leave; the message still goes to nodes. Reason: the bytes mean the same from
-//! every node, so a second sending does no harm, and a late message costs the validator a reward.
-//! Example: slots take 12 s. An attestation goes to node A at second 4, and A hangs. At second 7
-//! node B gets the message too, and takes it at once: the client has a success, and the silence
-//! counts against A.
+//! of a slot; and so on to a third. When all nodes have been asked, those that failed for a passing
+//! reason have the message again after a pause, for as long as exchanges are held. The first node
+//! is waited for meanwhile, and the first success goes to the client. A node's judgement of the
+//! message itself ends the choice of further nodes. The client may leave; the message still goes to
+//! nodes. Reason: the bytes mean the same from every node, so a second sending does no harm, and a
+//! late message costs the validator a reward. Example: slots take 12 s. An attestation goes to node
+//! A at second 4, and A hangs. At second 7 node B gets the message too, and takes it at once: the
+//! client has a success, and the silence counts against A.
 
 mod heard;
 mod outcome;
@@ -71,9 +72,9 @@ enum Aim {
 struct Carried {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     heard: Heard,
-    /// The nodes that have it and have not answered.
+    /// The nodes that have the message and have not answered.
     left: Vec<(Arc<Pool>, usize)>,
-    /// Why another node is to have it; empty if no node had it yet.
+    /// Why another node is to have the message; empty if no node has had the message yet.
     why: &'static str,
     /// The end of the time in which nodes that failed may have the message again.
     held: Option<Instant>,
@@ -86,7 +87,7 @@ struct Giving<'a> {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     /// Why a node was wanted last.
     why: &'static str,
-    /// Nodes of earlier pools that have it and have not answered.
+    /// Nodes of earlier pools that have the message and have not answered.
     left: Vec<(Arc<Pool>, usize)>,
     /// Whether the reload that replaces these nodes has been noticed.
     is_replaced: bool,
@@ -97,11 +98,11 @@ struct Giving<'a> {
     behind: Vec<(usize, Instant)>,
     /// Nodes that did not take the message for a passing reason.
     busy: Vec<usize>,
-    /// Whether one of these had the message, and would only fail again at once.
+    /// Whether a busy node had the message, and would only fail again at once.
     is_failed: bool,
-    /// When nodes may have it again, as none is left that was not asked.
+    /// When the busy nodes may have the message again, because all nodes have been asked.
     retry: Option<Instant>,
-    /// Between such times.
+    /// The pauses before the busy nodes are asked again.
     pauses: Backoff,
     /// No node has the message again after this moment.
     held: Option<Instant>,
@@ -400,8 +401,9 @@ impl<'a> Giving<'a> {
         self.running.iter().all(|given| now >= given.since + self.late)
     }
 
-    /// All nodes were asked: those that failed for a passing reason have the message again after a
-    /// pause, and a node that `rests` at the end of that, for as long as exchanges are held.
+    /// Plans another try when all nodes were asked: nodes that failed for a passing reason have the
+    /// message again after a pause, and a node that `rests` after its rest, for as long as
+    /// exchanges are held.
     fn plan_retry(&mut self, rests: Option<Option<Instant>>, longest: Duration) {
         if self.retry.is_some() || (self.busy.is_empty() && rests.is_none()) {
             return;

@@ -21,15 +21,17 @@ pub(super) struct Heard {
     /// The first answer in which a node says that it does not know a block, or could not look at a
     /// message, and that node.
     of_a_node: Option<(Answer, usize)>,
-    /// A node's word on the message itself, which counts if none of those that have it takes it.
+    /// A node's judgement of the message itself, which counts if no node that has the message takes
+    /// it.
     word: Option<Answer>,
     /// The judgement is that the node knows a message of this validator: this very message, if
     /// another node has these bytes.
     is_repeated: bool,
 }
 
-/// The sum of the words on some messages of a list: another node may do better, if that holds for
-/// any message.
+/// The sum of the nodes' words on some messages of a list. A single word that blames a node is
+/// enough:
+/// another node may do better.
 fn of_all(open: &BTreeMap<u64, String>) -> Said {
     let is_said = |said: &Said| open.values().any(|text| Said::of(text) == *said);
     [Said::Unknown, Said::Failed].into_iter().find(is_said).unwrap_or(Said::Other)
@@ -47,7 +49,8 @@ impl Heard {
         self.word.is_some()
     }
 
-    /// Whether a node does not know a block that the message refers to, or could not look at it.
+    /// Whether a node does not know a block that the message refers to, or could not look at the
+    /// message.
     pub(super) fn speaks_of_a_node(&self) -> bool {
         self.of_a_node.is_some()
     }
@@ -79,8 +82,9 @@ impl Heard {
         self.word.as_ref().filter(|_| is_repeated).map(Answer::as_success)
     }
 
-    /// The places of the messages of a list that another node may take: those that a node could not
-    /// place or look at. `None` where that is not known of each.
+    /// The places of the messages of a list that another node may take: those whose blocks a node
+    /// did not know, and those that a node could not look at. `None` where no node has judged the
+    /// messages one by one.
     pub(super) fn lacking(&self) -> Option<Vec<u64>> {
         let lacks = |text: &str| Said::of(text).is_of_the_node();
         let open = self.open.as_ref()?;
@@ -171,7 +175,7 @@ impl Heard {
             });
         }
         if let (Some((answer, node)), 0) = (self.of_a_node.take(), self.lost) {
-            // Others may have taken some of a list after this answer.
+            // Other nodes may have taken some of a list after this answer.
             let status = answer.status;
             return Ok(match self.open {
                 Some(left) => {

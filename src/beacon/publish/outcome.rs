@@ -42,7 +42,7 @@ impl<'a> Giving<'a> {
         let part = part.as_deref();
         if !Arc::ptr_eq(&pool, &course.rest.pool) {
             self.left.retain(|(of, at)| !(Arc::ptr_eq(of, &pool) && *at == node));
-            // Of a node that a reload has taken away counts only that it took the message, or may
+            // After a reload, an earlier node counts only if that node took the message, or may
             // have.
             return match sent {
                 Sent::Answered(answer) if answer.status < 300 => self.took(answer, part),
@@ -90,7 +90,7 @@ impl<'a> Giving<'a> {
             }
             (answer, said @ (Said::Unknown | Said::Failed)) if said == Said::Unknown || !of_the_node => {
                 let now = Instant::now();
-                // However often it falls behind, that ends with the slot.
+                // A node is waited for to catch up any number of times, but only within a slot.
                 if said == Said::Unknown && course.rest.pool.owes_head(node) && now < self.began + self.late * 4 {
                     self.behind.push((node, now + self.late));
                 }
@@ -116,7 +116,7 @@ impl<'a> Giving<'a> {
     }
 }
 
-/// Why another node has a message of which a node said this.
+/// Why another node is to have a message on which a node said `said`.
 fn reason(said: Said) -> &'static str {
     if said == Said::Unknown { "unknown_block" } else { "refused" }
 }
@@ -128,7 +128,7 @@ impl Giving<'_> {
         self.is_failed = true;
     }
 
-    /// A node has taken all that it was given.
+    /// A node has taken all messages that the node was given.
     fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> Next {
         match self.heard.took(answer, part) {
             (answer, Said::Known) => Next::Done(Box::new(answer)),

@@ -28,18 +28,18 @@ pub trait Keeper: Send + Sync {
     ) -> BoxFuture<'a, Kept>;
 }
 
-/// Room for an answer, in bytes.
+/// The room for an answer, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerRoom {
     /// The longest answer that can be sent.
     pub longest: usize,
-    /// The part of the message that the answer keeps to where it can be cut: the others of a batch
-    /// need room too.
+    /// The part of a message to which the answer keeps, as far as the answer can be cut: the other
+    /// calls of a batch need room too.
     pub part: usize,
 }
 
 impl AnswerRoom {
-    /// Room without bounds.
+    /// A room without bounds.
     pub const ENDLESS: Self = Self { longest: usize::MAX, part: usize::MAX };
 }
 
@@ -74,7 +74,7 @@ impl Calls {
     ) -> Result<T::Taken, Refusal> {
         let keeper = self.keeper.get().filter(|_| !self.is_blocked(request, method));
         let Some(keeper) = keeper else { return Err(Refusal::Blocked(request.method.to_string())) };
-        // Both arms are cancel-safe: a keeper gives nothing away before it is done.
+        // Both arms are cancel-safe: a keeper gives out nothing before its answer is complete.
         let kept = tokio::select! {
             biased;
             kept = keeper.answer(request, terms.memory, terms.room) => kept,

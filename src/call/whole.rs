@@ -29,7 +29,7 @@ use crate::{
 /// The place where an answer is gathered.
 pub trait Room: Sync {
     /// Waits until there is room for an answer that does not come in one piece, of `length` bytes
-    /// if that is known.
+    /// if the length is known.
     fn enter(&self, length: Option<u64>) -> impl Future<Output = ()> + Send;
 
     /// Takes `more` bytes of the client's memory.
@@ -38,8 +38,7 @@ pub trait Room: Sync {
     /// When there is no room for these bytes.
     fn hold(&self, more: usize) -> Result<(), Full>;
 
-    /// Gives up the room, and `bytes` that were taken in it, of an answer that is not taken after
-    /// all.
+    /// Gives up the room, and the `bytes` of memory, of an answer that is not taken after all.
     fn leave(&self, bytes: usize);
 
     /// The most bytes that an answer may have, and the name of the setting that says so.
@@ -51,9 +50,9 @@ pub trait Room: Sync {
 pub struct Whole {
     /// The text, with the client's id; empty for a notification.
     pub text: Bytes,
-    /// Bytes that were taken for the text in its room.
+    /// Bytes of memory that were taken for the text.
     pub held: usize,
-    /// Told whether the text is written.
+    /// Notified whether the text is written.
     pub receipt: Option<Receipt>,
     /// The kind of the answer.
     pub kind: Kind,
@@ -129,7 +128,7 @@ impl<R: Room> InOne<'_, R> {
         if length > limit as u64 { Err(Lack::TooLong(Refusal::Limit { name, limit })) } else { Ok(()) }
     }
 
-    /// Takes an answer that does not come in one piece; `held` grows by the bytes taken for it.
+    /// Takes an answer that does not come in one piece; `held` grows by the bytes of memory.
     async fn gather(
         &self,
         answer: &mut Answer,
@@ -146,7 +145,7 @@ impl<R: Room> InOne<'_, R> {
         gathered
     }
 
-    /// Takes the pieces of an answer as they come.
+    /// Takes the pieces of an answer, one after the other.
     async fn pieces(
         &self,
         answer: &mut Answer,
@@ -155,7 +154,7 @@ impl<R: Room> InOne<'_, R> {
         held: &mut usize,
     ) -> Result<Bytes, Lack> {
         let mut pace = Pace::new(stall, NODE_RATE);
-        // It grows as the answer comes: the length that a node announces costs nothing.
+        // The buffer grows while the answer comes: an announced length alone costs nothing.
         let mut pieces = BytesMut::new();
         loop {
             self.check(answer.length().unwrap_or(0).saturating_add(pieces.len() as u64))?;

@@ -42,10 +42,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection that has just come, or was just answered, is spared while another address
 /// has clearly more than its own: a request may be on its way.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long such a connection is spared anyway: a newcomer beyond the limit is refused in words,
-/// and a connection that is closed with its request unread hears none.
+/// How long such a connection is spared in any case: a newcomer beyond the limit is refused with an
+/// answer, while a connection that is closed with its request unread gets none.
 const JUST_COME: Duration = Duration::from_millis(100);
-/// How long somebody who comes waits for those to leave that make room.
+/// How long a newcomer waits for connections to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 
 /// How long a busy connection that has to go has time to tell its client.
@@ -122,10 +122,10 @@ impl Crowd {
         Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
-    /// Takes a connection in as one among at most `limit`. `address` is the number of its client's.
-    /// Others may have to go for it: they have left, or will at once, and more than [`LEAVING`] of
-    /// them are waited for, for a second at most. The connection begins only later: until
-    /// [`Place::rests`] it does not have to go for an idle one's sake.
+    /// Takes a connection in as one among at most `limit`. `address` is the number of its client's
+    /// address. Other connections may have to go: these have left or will at once, and where more
+    /// than [`LEAVING`] are on their way they are waited for, for a second at most. The connection
+    /// counts as busy until [`Place::rests`], so that no newcomer takes its place as an idle one's.
     pub async fn enter(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
         let mut ended = Ended::default();
         let made = async {
@@ -143,8 +143,8 @@ impl Crowd {
         Entered { place, ended }
     }
 
-    /// Makes room for one more, and takes it in before another can have the room. `count` grows by
-    /// those that had to go.
+    /// Makes room for a connection, and takes the connection in before another can have the room.
+    /// `count` grows by the connections that had to go.
     fn room(self: &Arc<Self>, limit: usize, address: u64, count: &mut Ended) -> Room {
         let mut list = self.lock();
         let late = list.see_off(Instant::now());

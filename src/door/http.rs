@@ -95,7 +95,7 @@ impl Service {
         Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
     }
 
-    /// Serves one connection of this client, which has this place among all, to its end.
+    /// Serves a connection of this client, which has `place` among all connections, to its end.
     pub fn serve(
         self,
         io: BoxIo,

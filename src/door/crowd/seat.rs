@@ -15,9 +15,9 @@ use crate::memory::Account;
 
 /// The state of a seat whose connection is busy.
 const BUSY: u64 = 0;
-/// Of a seat whose connection goes before all that are idle.
+/// The state of a seat whose connection goes before all idle ones.
 pub(super) const FIRST: u64 = 1;
-/// Of a seat whose connection has to go.
+/// The state of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
 /// The state of a seat that its connection has left.
 const LEFT: u64 = u64::MAX - 1;
@@ -53,7 +53,7 @@ pub(super) struct Seat {
     common: Arc<Common>,
 }
 
-/// A connection's place, given up when it is dropped. It is not idle before it says so.
+/// A connection's place, given up on drop. The connection counts as busy until [`Place::rests`].
 pub struct Place {
     crowd: Arc<Crowd>,
     seat: Arc<Seat>,
@@ -113,7 +113,7 @@ fn is_idle(state: u64) -> bool {
 }
 
 impl Seat {
-    /// One that is not idle yet.
+    /// A seat that is not idle yet.
     pub(super) fn new(common: Arc<Common>, number: u64, address: u64) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU64::new(BUSY),
@@ -235,9 +235,8 @@ impl Place {
         self.seat.refreshes(since);
     }
 
-    /// The client has closed its side, and cannot be told from one that is gone, or is closed:
-    /// until [`Place::begins`], its connection goes before all that are idle, whatever is under
-    /// way.
+    /// The client has closed its side, and may as well be gone, or the connection is closed: until
+    /// [`Place::begins`], the connection goes before all idle ones, even while busy.
     pub fn departs(&self) {
         self.seat.departs();
     }

@@ -153,7 +153,7 @@ async fn refusals_look_at_all_but_once_while_none_is_idle() {
         assert!(crowd.enter_now(100).0.is_none());
     }
     assert_eq!(looks(), 1);
-    // One that becomes idle says so.
+    // A connection that becomes idle reports that.
     places[7].rests(Instant::now() - 2 * JUST_COME);
     places[8].rests(Instant::now() - 2 * JUST_COME);
     assert!(places[8].begins());
@@ -204,7 +204,7 @@ async fn a_place_is_its_own_until_its_connection_has_had_time_to_ask() {
     advance(JUST_COME).await;
     let next = crowd.enter(1, 1).await;
     assert!(next.place.is_some() && next.ended == Ended { idle: 1, busy: 0 });
-    // Of two who come at once, one has the place that there is.
+    // Of two newcomers at the same moment, one gets the free place.
     drop((entered, next));
     let both = tokio::join!(crowd.enter(1, 1), crowd.enter(1, 1));
     assert!(both.0.place.is_some() && both.1.place.is_none());
@@ -281,7 +281,7 @@ async fn a_newcomer_waits_for_a_second_at_most() {
     let idle: Vec<_> = (0..LEAVING).map(|_| crowd.one()).collect();
     let places: Vec<_> = (0..LEAVING).map_while(|_| crowd.enter_now(LEAVING).0).collect();
     assert_eq!(places.len(), LEAVING);
-    // Those who had to go never leave.
+    // The connections that had to go never leave.
     let began = Instant::now();
     assert!(crowd.enter(LEAVING, 1).await.place.is_none());
     assert!((LONGEST_LEAVE..2 * LONGEST_LEAVE).contains(&began.elapsed()), "{:?}", began.elapsed());

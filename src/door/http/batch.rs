@@ -34,7 +34,7 @@ use crate::{
     net::http::Broken,
 };
 
-/// One entry's answer; none for a notification.
+/// The answer of an entry; `Nothing` for a notification.
 enum Entry {
     Answer(Answer),
     Ready(Vec<u8>),
@@ -129,18 +129,18 @@ impl Batch {
         self.current.is_some()
     }
 
-    /// Whether all of it was taken.
+    /// Whether all pieces were taken.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Whether all of it was taken, and somebody is to be told of that.
+    /// Whether all pieces were taken, and receipts wait for that.
     pub(super) fn has_receipts(&self) -> bool {
         self.over && !self.receipts.is_empty()
     }
 
-    /// Who is to be told when what was taken of it has been written: nobody until that is all of
-    /// it.
+    /// The receipts to notify when the last piece taken has been written; none before the end of
+    /// the batch.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
         if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
     }

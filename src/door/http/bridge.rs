@@ -103,7 +103,7 @@ struct Inner {
     claim: Claim,
 }
 
-/// What the client did while a request was answered.
+/// The way in which a client ended its side while a request was answered.
 pub(super) enum End {
     /// The client closed its side.
     Half,

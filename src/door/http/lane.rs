@@ -119,14 +119,14 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Serves plain calls until the connection ends or something else comes.
+    /// Serves plain calls until the connection ends or another kind of request comes.
     pub(super) fn run(mut self) -> impl Future<Output = io::Result<Left>> + Send + use<'a> {
         let mut closing = self.service.closing.clone();
         // An `async fn` would have room for its `self` twice.
         async move {
             let mut closing = pin!(closing.wait_for(|closing| *closing));
-            // Who has not asked for anything yet has less time: a connection costs nothing but a
-            // place.
+            // A client that has not asked yet has less time, because its connection cost nothing
+            // but a place.
             let mut idle = ARRIVAL;
             loop {
                 let (mut needed, mut looked) = (0, 0);
@@ -138,7 +138,7 @@ impl<'a> Lane<'a> {
                 // Once the length of the body is known.
                 let mut pace: Option<Pace> = None;
                 let (body, mut keep_alive, calls, arrived) = loop {
-                    // A head has one deadline for all of it, a body a rate.
+                    // A head has one deadline, a body has a least rate.
                     let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
                     if is_due {
                         match self.parse(&self.service.site.load()) {
@@ -151,8 +151,7 @@ impl<'a> Lane<'a> {
                             Parsed::Body(length) => {
                                 let now = Instant::now();
                                 (needed, due) = (length, now + ARRIVAL);
-                                // A client that sends has not been idle for as long as those that
-                                // say nothing.
+                                // A client that sends is not as idle as a client that says nothing.
                                 self.place.refreshes(now);
                                 pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                             }
@@ -175,7 +174,7 @@ impl<'a> Lane<'a> {
                     if let Err(full) = self.make_room(needed) {
                         return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
                     }
-                    // All arms are cancel-safe. Going down does not interrupt a request that has
+                    // All arms are cancel-safe. A shutdown does not interrupt a request that has
                     // begun to come.
                     let why = tokio::select! {
                         biased;
@@ -187,7 +186,8 @@ impl<'a> Lane<'a> {
                                     let left = due.saturating_duration_since(now);
                                     pace.moved(pace.left().saturating_sub(left), count);
                                     due = now + pace.left();
-                                    // A byte counts for as long as the least rate gives it.
+                                    // A byte makes the connection count as newer, for as long as
+                                    // the least rate gives that byte.
                                     self.place.refreshes(due - ARRIVAL);
                                 }
                                 continue;
@@ -211,15 +211,16 @@ impl<'a> Lane<'a> {
                 if !self.place.begins() {
                     return Ok(Left::Closed);
                 }
-                // A client that is lost takes its call with it: one that still waits for a node is
-                // then not sent.
+                // When the client is lost, its call is dropped: a call that still waits for a node
+                // is then not sent.
                 let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
                 let reply = {
                     let asker = Asker { left: &*left, memory, caller };
                     let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
                     let mut patience = None;
                     loop {
-                        // All arms are cancel-safe. What comes meanwhile is the next request's.
+                        // All arms are cancel-safe. Bytes that come meanwhile belong to the next
+                        // request.
                         tokio::select! {
                             biased;
                             reply = &mut reply => break reply,
@@ -249,7 +250,7 @@ impl<'a> Lane<'a> {
                 if let Content::Ready(own) = &reply.body
                     && own.len() > SMALL
                 {
-                    // There is a long id in it.
+                    // The refusal repeats a long id.
                     self.claim.set(self.claim.bytes() + own.len());
                 }
                 self.reply(reply, keep_alive).await?;

@@ -28,9 +28,9 @@ use crate::{
     net::http::Broken,
 };
 
-/// How long the last byte waits of an answer that must not be lost, when the client has closed its
-/// side. The system of a client that has closed both sides refuses the bytes before, and the last
-/// byte is then not written.
+/// How long the last byte is held back of an answer that must not be lost, when the client has
+/// closed its side. The system of a client that has closed both sides refuses the bytes before, and
+/// the last byte is then not written, so that the loss is noticed.
 const PARTING: Duration = Duration::from_millis(500);
 
 /// A response: its status and its body, which is JSON.
@@ -53,12 +53,12 @@ pub(super) enum Content {
     Piped(Piped),
 }
 
-/// How long the next piece may take, and what is held back of the last one.
+/// How long the next piece may take, and the part of the last piece that is held back.
 pub(super) struct Patience {
     pace: Pace,
     /// Since when a node's answer stands still.
     since: Option<Instant>,
-    /// The last byte, and for how long it waits.
+    /// The last byte, and for how long it is held back.
     last: Option<(Bytes, Pin<Box<Sleep>>)>,
 }
 
@@ -100,7 +100,8 @@ impl Content {
         }
     }
 
-    /// All of it, piece by piece, if it is in memory and nobody is told whether it leaves.
+    /// The whole content, piece by piece, if all of it is in memory and no receipt waits for its
+    /// end.
     pub(super) fn in_memory(&self) -> Option<impl Iterator<Item = &Bytes>> {
         let (first, more) = match self {
             Self::Ready(bytes) => (bytes, None),
@@ -116,7 +117,7 @@ impl Content {
         if let Self::Batch(batch) = self { Some(batch.running()) } else { None }
     }
 
-    /// Its last byte has been written to the client's connection.
+    /// The last byte has been written to the client's connection.
     pub(super) fn has_left(&mut self) {
         match self {
             Self::Answer(answer) => answer.take_receipt().into_iter().for_each(Receipt::has_left),
@@ -125,8 +126,7 @@ impl Content {
         }
     }
 
-    /// The receipts to be told when the piece that was taken last has been written: none until that
-    /// piece is the end.
+    /// The receipts to notify when the last piece taken has been written; none before the end.
     pub(super) fn take_receipts(&mut self, patience: &Patience) -> Vec<Receipt> {
         match self {
             _ if !self.has_receipts() || patience.last.is_some() => Vec::new(),
@@ -136,7 +136,7 @@ impl Content {
         }
     }
 
-    /// Whether all pieces were taken, and somebody is to be told of that.
+    /// Whether all pieces were taken, and receipts wait for that.
     fn has_receipts(&self) -> bool {
         match self {
             Self::Answer(answer) => answer.is_expected() && answer.length() == Some(0),
@@ -145,7 +145,7 @@ impl Content {
         }
     }
 
-    /// Whether nothing comes any more.
+    /// Whether no further piece comes.
     pub(super) fn is_over(&self, patience: &Patience) -> bool {
         let is_taken = match self {
             Self::Batch(batch) => batch.is_over(),
@@ -154,9 +154,10 @@ impl Content {
         is_taken && patience.last.is_none()
     }
 
-    /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of
-    /// their own, and what another door made has a rate of its own. `patience` is kept from poll to
-    /// poll. To a client that `has_left` the last byte comes late, if it counts who got it.
+    /// The next piece, within a time if a node sends the piece. The calls of a batch have deadlines
+    /// of their own, and another door's body has a rate of its own. `patience` is kept from poll to
+    /// poll. For a client that `has_left` the last byte comes after [`PARTING`], if receipts wait
+    /// for the end.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,
@@ -182,7 +183,7 @@ impl Content {
                 let last = piece.split_off(piece.len().saturating_sub(1));
                 let (_, wait) = patience.last.insert((last, Box::pin(sleep(PARTING))));
                 if piece.is_empty() {
-                    // The time has just begun.
+                    // The new timer has to be polled once, to wake the task.
                     return wait.as_mut().poll(context).map(|()| None);
                 }
             }

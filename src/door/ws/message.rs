@@ -35,7 +35,7 @@ use crate::{
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
-/// Long answers take their room in such pieces, in bytes.
+/// Long answers take their room in units of so many bytes.
 const UNIT: usize = 1024;
 /// The setting that bounds an answer.
 const MAX_OUTBOUND: &str = "max_outbound";
@@ -54,9 +54,10 @@ pub(super) struct Client {
     room: Semaphore,
     /// The client's share of the connections to nodes.
     caller: Arc<Caller>,
-    /// Counts the batches with several polls of filters, of which another is the first each time.
+    /// Counts the batches with several polls of filters: each time another poll is the first.
     turn: AtomicUsize,
-    /// Of a call that has ended, for the next: calls one after the other share one timer.
+    /// The timer of a call that has ended, for the next call: calls one after the other share one
+    /// timer.
     spare: Mutex<Option<Alarm>>,
 }
 
@@ -72,14 +73,15 @@ pub(super) struct Network {
 enum Reply {
     /// A notification has no answer.
     Nothing,
-    /// An answer, and the bytes that were taken for the answer of a node.
+    /// An answer, and the bytes of memory that were taken for a node's answer.
     Text(Bytes, usize),
-    /// The answer with a subscription's id, and what is to begin as soon as it is in the mailbox.
+    /// The answer with a subscription's id, and the subscription, which begins as soon as the
+    /// answer is in the mailbox.
     Subscribed(Bytes, Prepared),
 }
 
 impl Reply {
-    /// An answer of our own.
+    /// An answer of the proxy's own.
     fn text(text: Vec<u8>) -> Self {
         Self::Text(text.into(), 0)
     }
@@ -139,8 +141,9 @@ impl Client {
         }
     }
 
-    /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after
-    /// that. The answer keeps room for a refusal of each call that has no place in it yet.
+    /// Answers the calls of a batch in their order, with one message. Subscriptions of the batch
+    /// begin after that message. While answers come, room is kept for a refusal of each call
+    /// without an answer.
     async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
         let mut share = Share::new(self.mailbox.memory());
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
@@ -152,7 +155,7 @@ impl Client {
             return Ok(());
         }
         let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
-        // Other calls are left one part beside those of the polls. A block is never cut, so some
+        // A part of the room is left to the calls that are no polls. A block is never cut, so some
         // polls may find no room. But one of several polls has its room before all other calls, and
         // in the next batch another one.
         share.part = (self.max_outbound - owed) / (polls.len() + 1);
@@ -280,7 +283,8 @@ impl Client {
         result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
     }
 
-    /// Runs a call and takes its answer whole; tells also what was taken for the answer.
+    /// Runs a call and takes the whole answer; also returns the bytes of memory that the answer
+    /// took.
     async fn call<'c>(
         &'c self,
         calls: &Calls,
@@ -297,7 +301,7 @@ impl Client {
             // A WebSocket with one side closed is over.
             left: None,
             memory: self.mailbox.memory(),
-            // In a batch, brackets stand around it.
+            // In a batch, brackets stand around the answer.
             room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
             caller: Some(&self.caller),
         };
@@ -338,7 +342,7 @@ fn is_poll(entry: &Entry<'_>) -> bool {
     entry.as_ref().is_ok_and(|request| request.method == "eth_getFilterChanges" && request.id.is_some())
 }
 
-/// Whether an entry of a batch is answered: what is no call is.
+/// Whether an entry of a batch is answered. An entry that is no call is answered too.
 fn is_answered(entry: &Entry<'_>) -> bool {
     entry.as_ref().map_or(true, |request| request.id.is_some())
 }
@@ -356,7 +360,7 @@ impl Room for Part<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
         let Part { client, share, place, is_batch } = *self;
         if share.first == Some(place) {
-            // A poll is answered out of what is in memory already.
+            // The answer to a poll is in memory already.
             return;
         }
         while share.placed.load(Relaxed) < place {
@@ -373,7 +377,7 @@ impl Room for Part<'_, '_> {
 
     fn leave(&self, bytes: usize) {
         self.share.give_back(bytes);
-        // A batch keeps its room, in which the answers before this one are.
+        // A batch keeps its room, which holds the answers before this one.
         if !self.is_batch {
             self.share.room().take();
         }
@@ -437,7 +441,7 @@ mod tests {
         assert_eq!(first.held(), 0);
         assert!(enters(&first, 80).is_some());
         assert!(enters(&third, 1).is_none(), "both have all of the room");
-        // While it waits for more, others may have what it had.
+        // While the answer waits for more room, others may have the room that it had.
         part(&client, &first).leave(0);
         assert!(enters(&third, 80).is_some() && enters(&first, 1).is_none());
         part(&client, &second).leave(0);

@@ -42,7 +42,7 @@ pub(super) struct Writer {
     behind: Vec<u8>,
     /// Receipts to notify, each when so many bytes more have been written.
     receipts: VecDeque<(usize, Receipt)>,
-    /// Whether the stream has bytes that it may keep back until it is flushed.
+    /// Whether the stream has bytes that it may hold back until a flush.
     is_unflushed: bool,
 }
 
@@ -62,7 +62,7 @@ impl Writer {
         self.gathered.len() - self.at + self.long.len() - self.long_at + self.behind.len()
     }
 
-    /// Bytes that are in memory for what is still to be written.
+    /// Bytes in memory for the bytes that are still to be written.
     pub(super) fn held(&self) -> usize {
         self.waiting() + self.long_at
     }
@@ -97,12 +97,12 @@ impl Writer {
         self.receipts.push_back((self.waiting(), receipt));
     }
 
-    /// Whether somebody is told when what waits has been written.
+    /// Whether receipts wait for the bytes that are still to be written.
     pub(super) fn has_receipts(&self) -> bool {
         !self.receipts.is_empty()
     }
 
-    /// So many bytes more have been written.
+    /// Notes that `count` bytes have been written.
     fn tell(&mut self, count: usize) {
         self.receipts.iter_mut().for_each(|(waiting, _)| *waiting = waiting.saturating_sub(count));
         while let Some((_, receipt)) = self.receipts.pop_front_if(|(waiting, _)| *waiting == 0) {
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// A stream that takes all, and keeps it back until it was flushed twice.
+    /// A stream that takes all bytes, and holds them back until the second flush.
     #[derive(Default)]
     struct Keeps(Arc<Mutex<usize>>);
 

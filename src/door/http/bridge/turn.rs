@@ -1,4 +1,4 @@
-//! A request that is being answered, as the answer's body has it.
+//! A request that is being answered, for the body of its answer.
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,7 +11,7 @@ use super::{Inner, lock};
 pub(in crate::door::http) struct Turn(pub(super) Arc<Mutex<Inner>>);
 
 impl Turn {
-    /// Whether the client has closed its side, or its connection is lost, as far as is known now.
+    /// Whether the client has closed its side, or its connection is lost, as far as known now.
     pub(in crate::door::http) fn has_left(&self, context: &mut Context<'_>) -> bool {
         let mut inner = lock(&self.0);
         inner.look(context);

@@ -48,7 +48,7 @@ impl Lane<'_> {
         }
         let mut patience = Patience::default();
         loop {
-            // A batch goes on running here, and its client may be lost, which is known before the
+            // A batch runs on here, and its client may be lost, which has to be known before the
             // last piece is taken. All arms are cancel-safe.
             let piece = tokio::select! {
                 biased;

@@ -14,11 +14,11 @@ use crate::{
 /// answer is in the mailbox.
 pub(super) struct Share<'c> {
     room: Mutex<Option<SemaphorePermit<'c>>>,
-    /// Bytes that a poll of a filter keeps to where its answer can be cut.
+    /// The bytes to which the answer to a poll of a filter keeps, as far as the answer can be cut.
     pub(super) part: usize,
-    /// The place of the poll whose answer waits for no other.
+    /// The place of the poll whose answer waits for no other answer.
     pub(super) first: Option<usize>,
-    /// What the calls and their answers take until they are in the mailbox.
+    /// The memory of the calls and their answers, until the whole answer is in the mailbox.
     claim: Mutex<Claim>,
     /// The receipts to notify when the answer has been written, by the call's place.
     receipts: Mutex<Vec<(usize, Receipt)>>,
@@ -57,7 +57,7 @@ impl<'c> Share<'c> {
         claim.resize(bytes)
     }
 
-    /// Gives so many bytes back.
+    /// Gives `bytes` bytes of the memory back.
     pub(super) fn give_back(&self, bytes: usize) {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         let left = claim.bytes().saturating_sub(bytes);

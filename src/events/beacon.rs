@@ -21,11 +21,11 @@ impl<'de> Deserialize<'de> for Decimal {
 pub struct Header {
     /// Its slot.
     pub slot: u64,
-    /// Root of the block before it.
+    /// Root of its parent block.
     pub parent: Hash,
-    /// Root of the state after it.
+    /// Root of the state after this block.
     pub state: Hash,
-    /// Whether the node that told it has not had it verified by an execution node.
+    /// Whether the node has the block without the verification of an execution node.
     pub optimistic: bool,
 }
 
@@ -64,7 +64,7 @@ pub enum Said {
         slot: u64,
         /// Its root.
         root: Hash,
-        /// What its duties depend on, if that is said.
+        /// The dependent roots, if the event names them.
         duties: Option<Duties>,
     },
     /// The head left its branch.
@@ -238,8 +238,8 @@ pub fn head_event(root: Hash, header: &Header, epoch_transition: bool, duties: D
     .into()
 }
 
-/// The state's root and whether the head is optimistic, as a `head` event says; zero and not where
-/// it says neither.
+/// The state's root, and whether the head is optimistic, by its `head` event; zero and `false`
+/// where the event has neither.
 pub fn state_of(event: &[u8]) -> (Hash, bool) {
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -226,7 +226,7 @@ impl One {
         beacon::read_dependent_root(&self.exchange(method, &path, asks).await?)
     }
 
-    /// The root of the last block before an epoch; the first block's if there is none.
+    /// The root of the last block before an epoch; the first block's root if there is none before.
     async fn last_before(&self, epoch: u64) -> Option<Hash> {
         let slot = epoch.saturating_mul(self.slots_per_epoch);
         // A slot may be empty; a run of more than an epoch of empty slots is not searched.

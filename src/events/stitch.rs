@@ -73,8 +73,7 @@ enum Progress {
     Needs(Question),
 }
 
-/// The last value of one kind, and whether clients were sent it or the value is older than the
-/// clients.
+/// The last value of one kind, and whether clients have got the value or came after it.
 #[derive(Clone, Copy, Debug)]
 struct Last<T> {
     what: T,
@@ -379,7 +378,7 @@ impl Stitcher {
         }
     }
 
-    /// What clients hear begins here.
+    /// The clients' chain begins with this head.
     fn begin(&mut self, root: Hash, event: Option<&Bytes>) {
         if let Some(event) = event {
             self.tell_head(root, event.clone());
@@ -435,8 +434,8 @@ impl Stitcher {
         self.tell("head", event);
     }
 
-    /// What the duties of a head depend on if nothing has changed since the last one, or else what
-    /// the node says of `later`.
+    /// The dependent roots of a head if nothing has changed since the last head, or else those that
+    /// the node gave for `later`.
     fn unchanged(&self, head: Hash, later: Hash) -> Duties {
         let last = self.duties.or_else(|| self.chain.said(later)).unwrap_or_default();
         Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }

@@ -32,29 +32,29 @@ pub(super) enum Road {
     },
 }
 
-/// The parent of a head whose header could not be had.
+/// The state of the search for the parent of a head without a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Parent {
     /// Not looked for, or known from a header that came after all.
     Open,
-    /// Taken to be the head told before.
+    /// Taken to be the head sent before.
     Presumed,
-    /// Known not to be the head told before.
+    /// Known not to be the head sent before.
     Refuted,
 }
 
-/// Blocks by root, of whatever branch.
+/// Blocks by root, of any branch.
 #[derive(Debug)]
 pub(super) struct Chain {
     slots_per_epoch: u64,
     headers: HashMap<Hash, Header>,
-    /// Heads that were told though their headers could not be had, as their events describe them.
+    /// Heads that were sent without their headers, as their events describe them.
     bare: HashMap<Hash, (Header, Parent)>,
-    /// Blocks whose `block` event was told, with their slots.
+    /// Blocks whose `block` event was sent, with their slots.
     told: HashMap<Hash, u64>,
-    /// What nodes said with their heads or when asked, with the heads' slots.
+    /// The dependent roots that nodes gave with their heads or in answers, with the heads' slots.
     duties: HashMap<Hash, (u64, Duties)>,
-    /// What clients hear begins after this slot.
+    /// Clients get the blocks after this slot.
     floor: u64,
 }
 
@@ -94,8 +94,8 @@ impl Chain {
         }
     }
 
-    /// Keeps what the event of a head says, whose header may never be had. The head told `before`
-    /// it is taken for its parent.
+    /// Keeps the content of a head's event, because no node may ever give the header. The head sent
+    /// `before` is taken for its parent.
     pub(super) fn note(&mut self, root: Hash, slot: u64, before: Option<Hash>, event: Option<&Bytes>) {
         let (state, optimistic) = match (self.header(root), event) {
             (Some(header), _) => (header.state, header.optimistic),
@@ -106,8 +106,8 @@ impl Chain {
         self.bare.entry(root).or_insert((header, Parent::Open)).0 = header;
     }
 
-    /// Nobody gives the header of this block, either. If it was told all the same, it is taken to
-    /// follow the head told before it.
+    /// No node gives the header of this block. If the block was sent as a head all the same, the
+    /// head sent before is presumed to be its parent. `false` where nothing is presumed.
     pub(super) fn presume(&mut self, root: Hash) -> bool {
         let Some(&(mut header, Parent::Open)) = self.bare.get(&root) else { return false };
         let is_unknown = self.header(root).is_none();
@@ -146,24 +146,24 @@ impl Chain {
         self.told.insert(root, slot);
     }
 
-    /// A node says it with a head.
+    /// Keeps the dependent roots that a node gave with a head.
     pub(super) fn hear_duties(&mut self, root: Hash, slot: u64, duties: Duties) {
         self.duties.insert(root, (slot, duties));
     }
 
-    /// A node says it of a known block when asked.
+    /// Keeps the dependent roots that a node gave in an answer about a known block.
     pub(super) fn learn_duties(&mut self, root: Hash, duties: Duties) {
         if let Some(slot) = self.slot(root) {
             self.duties.insert(root, (slot, duties));
         }
     }
 
-    /// Nothing at or before this block is missed by clients.
+    /// Clients miss no block at or before this one.
     pub(super) fn begin(&mut self, root: Hash) {
         self.floor = self.slot(root).unwrap_or(0);
     }
 
-    /// Forgets what is far from the head `root`.
+    /// Forgets the blocks that are far from the head `root`.
     pub(super) fn forget_before(&mut self, root: Hash) {
         let Some(slot) = self.slot(root) else { return };
         let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
@@ -174,7 +174,7 @@ impl Chain {
         self.floor = self.floor.max(*near.start());
     }
 
-    /// The way from the head `tip` to the head `root`, said to be at `slot`.
+    /// The way from the head `tip` to the head `root`, which is at `slot` by its event.
     pub(super) fn road(&self, tip: Hash, root: Hash, slot: u64) -> Result<Road, Unknown> {
         if slot.saturating_sub(self.at(tip)?) > MAX_GAP {
             return Ok(Road::TooLong);
@@ -216,7 +216,7 @@ impl Chain {
         }
     }
 
-    /// Whether the block is its epoch's first.
+    /// Whether the block is the first of its epoch.
     pub(super) fn begins_epoch(&self, root: Hash) -> bool {
         let Some(slot) = self.slot(root) else { return false };
         match self.header(root).and_then(|header| self.slot(header.parent)) {
@@ -225,8 +225,8 @@ impl Chain {
         }
     }
 
-    /// What the duties of a head at `root` depend on: what a node said of that head or of an
-    /// earlier one of its chain, or what the headers show.
+    /// The dependent roots of a head at `root`: those that a node gave for that head or for an
+    /// earlier one of its chain, or those that follow from the headers.
     pub(super) fn duties(&self, root: Hash) -> Result<Duties, Unknown> {
         let epoch = self.epoch(self.known(root)?.slot);
         let (mut current, mut at) = (None, root);
@@ -253,8 +253,8 @@ impl Chain {
         Err(Unknown::Duties { root, epoch })
     }
 
-    /// The same by what a node said of a later head on the way of `missed`, which begins with the
-    /// block in question: of its epoch, all have the same.
+    /// The same by the roots that a node gave for a later head on the way of `missed`, which begins
+    /// with the block in question: all heads of an epoch have the same roots.
     pub(super) fn duties_by(&self, missed: &[Hash], unknown: Unknown) -> Result<Duties, Unknown> {
         let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
         let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
@@ -262,7 +262,7 @@ impl Chain {
         said.map(|(_, duties)| *duties).ok_or(unknown)
     }
 
-    /// What a node said itself of the duties of a head at `root`.
+    /// The dependent roots that a node gave for exactly this head.
     pub(super) fn said(&self, root: Hash) -> Option<Duties> {
         self.duties.get(&root).map(|(_, duties)| *duties)
     }
@@ -275,14 +275,14 @@ impl Chain {
             .filter(|at| self.header(*at).is_some())
     }
 
-    /// The block before this one. A node may say of a block that it stands before itself: no way
-    /// leads on from there.
+    /// The parent of this block. A node may name a block as its own ancestor: no way leads on from
+    /// there.
     fn before(&self, root: Hash) -> Option<Hash> {
         let header = self.header(root)?;
         self.slot(header.parent).is_none_or(|slot| slot < header.slot).then_some(header.parent)
     }
 
-    /// The slot of a block, as far as that is known.
+    /// The slot of a block, as far as known.
     pub(super) fn slot(&self, root: Hash) -> Option<u64> {
         self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|(header, _)| header.slot))
     }

@@ -39,11 +39,11 @@ const TOPICS: [&str; 11] = [
 /// The topics among them that are votes, which may name a block of long ago.
 const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attestation"];
 
-/// The block of which an event speaks.
+/// The block that an event refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
     Hash(Hash),
-    /// The one at this slot, whatever its root.
+    /// The block at this slot, with any root.
     Slot(u64),
 }
 
@@ -61,7 +61,8 @@ pub(super) struct Held {
     bytes: usize,
     /// Since when a block has been waited for; `None` until the next [`Held::expire`].
     since: Vec<(About, Option<Instant>)>,
-    /// Blocks that were heads, or were waited for in vain, with the slot of the head of then.
+    /// Blocks that were heads, or were waited for in vain, each with the head's slot of that
+    /// moment.
     settled: HashMap<Hash, u64>,
     /// The highest slot that was a head's, or was waited for in vain.
     slot: u64,
@@ -104,7 +105,7 @@ impl Held {
         }
     }
 
-    /// The block is a head that clients have heard of. What waited for it is next.
+    /// Clients have got this block as a head. Returns the events that waited for this head.
     pub(super) fn arrived(&mut self, root: Hash, slot: u64) -> Vec<(String, Bytes)> {
         self.slot = slot;
         self.settled.insert(root, slot);

@@ -3,11 +3,11 @@
 //! Rule: a head waits for its header for a twelfth of a slot, and for a second at least. A head
 //! whose header is known, or whose slot does not follow the last one, waits for missed blocks: for
 //! [`GAP`], or for a quarter of a shorter slot. When the time is over, missed blocks are made up as
-//! far as they are known, and the head is sent as the node reported the head. Reason: validators
-//! vote by the head, and a late vote costs more than a gap, because clients can ask for missed
-//! blocks. Example: with slots of 12 s, a node reports the head of slot 6 at second 2 and gives no
-//! header. At second 3 the head is sent all the same. Had the last head been that of slot 4, the
-//! head of 6 would be sent at second 5.
+//! far as they are known, and the head is sent as reported. Reason: validators vote by the head,
+//! and a late vote costs more than a gap, because clients can ask for missed blocks. Example: with
+//! slots of 12 s, a node reports the head of slot 6 at second 2 and gives no header. At second 3
+//! the head is sent all the same. Had the last head been that of slot 4, the head of 6 would be
+//! sent at second 5.
 //!
 //! The time goes on through a change of streams: the next stream may have been opened only after
 //! its node reported the same head.

@@ -223,7 +223,7 @@ impl World {
         self.give(Input::Answered(question, answer));
     }
 
-    /// The node's head moves to `head`, and it says so in its own way.
+    /// The node's head moves to `head`, and the node reports that in its own way.
     fn set_head(&mut self, node: usize, head: Hash) {
         let old = std::mem::replace(&mut self.nodes[node].head, head);
         if old == head {

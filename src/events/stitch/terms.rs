@@ -36,9 +36,10 @@ pub enum Question {
     Header(Hash),
     /// The finalized checkpoint as of this state, or of the head's.
     Finalized(Option<Hash>),
-    /// What the duties of a head at this block depend on.
+    /// The dependent roots of a head at this block.
     Duties {
-        /// The block's root. The answer holds only if it is of the node's canonical chain.
+        /// The block's root. The answer holds only while the block is on the node's canonical
+        /// chain.
         root: Hash,
         /// Its epoch.
         epoch: u64,

@@ -33,7 +33,7 @@ pub(super) enum Work {
         epoch: u64,
         event: Bytes,
     },
-    /// What is final, as of this state?
+    /// Ask for the finalized checkpoint, as of this state or of the head's.
     Finality(Option<Hash>),
     MissedFinality(Checkpoint),
     /// Ask for the dependent roots, in case the next head has to be made up.
@@ -45,7 +45,7 @@ pub(super) enum Work {
 pub(super) struct Head {
     pub(super) slot: u64,
     pub(super) root: Hash,
-    /// Without an event if it is to be made up.
+    /// Without an event if the event is to be made up.
     pub(super) event: Option<Bytes>,
     /// Since when the head waits; `None` until the next [`Input::Time`](super::Input::Time).
     pub(super) since: Option<Instant>,
@@ -109,7 +109,7 @@ impl Queue {
         self.work.iter_mut().filter_map(|work| if let Work::Head(head) = work { Some(head) } else { None })
     }
 
-    /// Takes everything out up to this head, and the head.
+    /// Takes out all work up to this head, and the head.
     pub(super) fn take_up_to(&mut self, head: Hash) -> Vec<Work> {
         let is_it = |work: &Work| matches!(work, Work::Head(Head { root, .. }) if *root == head);
         let count = self.work.iter().position(is_it).map_or(0, |place| place + 1);

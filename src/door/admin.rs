@@ -1,8 +1,11 @@
-//! The operator's side: status, metrics, probes of the proxy itself, and the switches for nodes.
+//! The operator's side: the dashboard, status, metrics, probes of the proxy itself, and the switches
+//! for nodes.
 //!
 //! It listens on an address of its own, the loopback by default, and asks for no password: whoever
 //! reaches it may use it.
 
+mod dashboard;
+mod live;
 mod page;
 mod status;
 
@@ -11,12 +14,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -28,7 +31,7 @@ use crate::{
         site::{Served, Site},
         stall::Stall,
     },
-    metrics::{Facts, Metrics},
+    metrics::{Facts, Metrics, Tally},
     net::BoxIo,
     pool::Pool,
 };
@@ -51,6 +54,8 @@ pub struct Admin {
     /// Turns true when a task that all depends on has ended.
     broken: watch::Receiver<bool>,
     reload: mpsc::Sender<Reload>,
+    /// Places for streams of `/events`.
+    streams: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -64,7 +69,8 @@ impl Admin {
         broken: watch::Receiver<bool>,
         reload: mpsc::Sender<Reload>,
     ) -> Self {
-        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload }
+        let streams = Arc::new(Semaphore::new(live::STREAMS));
+        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload, streams }
     }
 
     /// Serves one connection to its end.
@@ -79,15 +85,29 @@ impl Admin {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let response = if let Err((status, why)) = page::check(&self.site.load().admin_hosts, &request) {
+            failure(status, why)
+        } else if request.method() == Method::GET && request.uri().path() == "/events" {
+            match self.streams.clone().try_acquire_owned() {
+                Ok(place) => return live::open(self.clone(), place),
+                Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as may be: close one"),
+            }
+        } else {
+            self.answer(request).await
+        };
+        response.map(BodyExt::boxed_unsync)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        if let Err((status, why)) = page::check(&self.site.load().admin_hosts, &request) {
-            return failure(status, why);
-        }
         if request.method() == Method::GET || request.method() == Method::HEAD {
+            if let Some(file) = dashboard::answer(&request) {
+                return file;
+            }
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
-                "/status" => json_reply(StatusCode::OK, &self.status()),
+                "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally())),
                 "/metrics" => self.metrics(),
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
                 "/livez" => text(StatusCode::OK, "ok\n"),
@@ -118,7 +138,7 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> serde_json::Value {
+    fn status(&self, tally: &Tally) -> serde_json::Value {
         let networks: Vec<_> = self.site.load().networks.iter().map(status::network).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -126,8 +146,8 @@ impl Admin {
             "ready": self.readiness.is_ready(),
             "draining": self.readiness.is_draining(),
             "websockets": {
-                "connections": self.metrics.websockets_open(),
-                "subscriptions": self.metrics.subscriptions_open(),
+                "connections": tally.websockets,
+                "subscriptions": tally.subscriptions.values().sum::<u64>(),
             },
             "networks": networks,
         })
@@ -201,7 +221,8 @@ impl Admin {
     }
 }
 
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 11] = [
+    "GET /events",
     "GET /status",
     "GET /metrics",
     "GET /livez",

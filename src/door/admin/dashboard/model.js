@@ -21,7 +21,7 @@ export class Model {
     if (before && snapshot.status.uptime_seconds < before.status.uptime_seconds) this.samples = []
     this.now = snapshot
     this.at = at
-    const sample = { at, sides: new Map(), nodes: new Map(), messages: snapshot.clients.messages_in + snapshot.clients.messages_out }
+    const sample = { at, sides: new Map(), nodes: new Map() }
     for (const calls of snapshot.calls) sample.sides.set(key(calls), calls)
     for (const node of snapshot.attempts) sample.nodes.set(`${key(node)}/${node.node}`, node.answered + node.failed)
     const last = this.samples.at(-1)

@@ -116,7 +116,8 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
         "A pretend network (chain id {chain}) with the proxy in front of it.
 
   point a wallet or a script at   http://{addr}   ws://{addr}
-  see what the proxy sees         steadfast status --watch --admin http://{admin}
+  see what the proxy sees         http://{admin}/ in a browser, or
+                                  steadfast status --watch --admin http://{admin}
                                   http://{admin}/status   http://{admin}/metrics
 
   call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'

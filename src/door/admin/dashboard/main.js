@@ -15,7 +15,7 @@ const ICONS = { well: 'well', note: 'notice', warn: 'alarm', bad: 'down', wait: 
 
 const plots = [
   new Plot('calls-title', 'Calls', [{ name: 'all', of: 'calls', line: 's1' }, { name: 'unanswered', of: 'errors', line: 'bad-stroke' }], value => `${rate(value)}/s`, true),
-  new Plot('times-title', 'Time to answer', [{ name: 'half within', of: 'p50', line: 's1' }, { name: '90 %', of: 'p90', line: 's2' }, { name: '99 %', of: 'p99', line: 's3' }], time, false),
+  new Plot('times-title', 'Time to answer', [{ name: '50 %', of: 'p50', line: 's1' }, { name: '90 %', of: 'p90', line: 's2' }, { name: '99 %', of: 'p99', line: 's3' }], time, false),
 ]
 find('curves').append(...plots.map(plot => plot.element))
 
@@ -46,7 +46,7 @@ function tellLine() {
   const isStale = !isOpen && seconds >= SILENT
   mark(document.body, 'data-stale', isStale ? 'yes' : null)
   if (isStale) {
-    const before = model.now ? ['What is below was true then. This page goes on asking.'] : ['This page goes on asking.']
+    const before = model.now ? ['What is shown below is of before. This page goes on asking.'] : ['This page goes on asking.']
     verdict({ level: 'bad', word: 'No word', title: 'The proxy does not answer this page', lines: before })
   }
   if (stream?.readyState === EventSource.CLOSED && seconds > SILENT) connect()
@@ -214,7 +214,7 @@ function drawBlocks(row, chain, layer) {
       element.classList.toggle('gone', Boolean(block.gone))
       element.classList.toggle('reorg', !block.gone && block.reorg > 0)
       const number = count(block.number)
-      say(element, block.gone ? `${number} left` : block.reorg ? `${number} ↺ reorganised ${block.reorg}` : number)
+      say(element, block.gone ? `${number} removed` : block.reorg ? `${number} ↺ reorganised ${block.reorg}` : number)
     })
 }
 

@@ -42,6 +42,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A request to read the configuration anew; the answer is what was changed, or why nothing was.
 pub type Reload = oneshot::Sender<Result<String, String>>;
 
+/// Sets or ends a fault of a pretend node: given the node's name and a word for the fault, `false`
+/// where there is no such node or word.
+pub type Faults = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// The operator's side of a running proxy.
 #[derive(Clone)]
 pub struct Admin {
@@ -54,13 +58,15 @@ pub struct Admin {
     /// Turns true when a task that all depends on has ended.
     broken: watch::Receiver<bool>,
     reload: mpsc::Sender<Reload>,
+    /// `None` before real nodes.
+    faults: Option<Faults>,
     /// Places for streams of `/events`.
     streams: Arc<Semaphore>,
 }
 
 impl Admin {
     /// The side for what `site` holds. It switches `draining`, and reloads are asked for through
-    /// `reload`.
+    /// `reload`. Where the nodes are pretend ones, their faults are switched by `faults`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -68,9 +74,10 @@ impl Admin {
         readiness: Readiness,
         broken: watch::Receiver<bool>,
         reload: mpsc::Sender<Reload>,
+        faults: Option<Faults>,
     ) -> Self {
         let streams = Arc::new(Semaphore::new(live::STREAMS));
-        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload, streams }
+        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload, faults, streams }
     }
 
     /// Serves one connection to its end.
@@ -133,8 +140,19 @@ impl Admin {
             _ => match path.strip_prefix("/nodes/").and_then(|rest| rest.rsplit_once('/')) {
                 Some((node, "cordon")) => self.cordon(node, true).await,
                 Some((node, "uncordon")) => self.cordon(node, false).await,
-                _ => unknown(path),
+                _ => self.pretend(path),
             },
+        }
+    }
+
+    /// `/pretend/<node>/<fault>`: only before pretend nodes.
+    fn pretend(&self, path: &str) -> Response<Full<Bytes>> {
+        let asked = path.strip_prefix("/pretend/").and_then(|rest| rest.split_once('/'));
+        match asked.zip(self.faults.as_ref()) {
+            Some(((node, fault), set)) if set(node, fault) => {
+                json_reply(StatusCode::OK, &json!({ "node": node, "fault": fault }))
+            }
+            _ => unknown(path),
         }
     }
 

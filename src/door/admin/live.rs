@@ -96,6 +96,7 @@ fn snapshot(admin: &Admin) -> Value {
             "network": network, "layer": layer, "node": node, "answered": answered, "failed": failed,
         })).collect::<Vec<_>>(),
         "clients": clients(&tally),
+        "pretend": admin.faults.is_some(),
     })
 }
 

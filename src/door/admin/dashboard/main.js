@@ -171,7 +171,18 @@ function newNode(node, network, layer) {
     make('p.node-why'),
     make('dl.numbers'),
     make('p.node-error'),
-    make('div.node-foot', {}, make('p.node-url'), button))
+    make('div.node-foot', {}, make('p.node-url'), faults(node.name), button))
+}
+
+// The faults of a pretend node. The choice is an order, not a state: what follows shows above.
+function faults(name) {
+  const choices = [['', 'Break …'], ['down', 'Kill it'], ['hang', 'Let it hang'], ['lag', 'Let it lag'], ['syncing', 'Let it sync'], ['up', 'Mend it']]
+  const select = make('select', { 'aria-label': `Break or mend ${name}` }, ...choices.map(([value, text]) => make('option', { value }, text)))
+  select.addEventListener('change', () => {
+    fetch(`pretend/${encodeURIComponent(name)}/${select.value}`, { method: 'POST' }).catch(() => {})
+    select.value = ''
+  })
+  return select
 }
 
 function drawNode(card, node, pool, network, layer) {
@@ -201,7 +212,8 @@ function drawNode(card, node, pool, network, layer) {
   say(error, capital(notes.join('; ')))
   error.hidden = !notes.length
   say(foot.firstElementChild, node.url)
-  const button = foot.lastElementChild
+  const [, select, button] = foot.children
+  select.hidden = !model.now.pretend
   say(button, node.cordoned ? 'Uncordon' : 'Cordon')
   mark(button, 'aria-label', `${node.cordoned ? 'Uncordon' : 'Cordon'} ${node.name}`)
 }

@@ -186,6 +186,16 @@ async fn a_stream_tells_of_a_death_and_of_the_return() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn real_nodes_have_no_faults_to_switch() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let proxy = proxy(&net, &devnet).await;
+    assert_eq!(Events::open(&net, &proxy).await.next().await.unwrap()["pretend"], false);
+    assert_eq!(proxy.operate("/pretend/el-1/down").await.status, 404);
+    assert_eq!(proxy.verdicts().await, ["up", "up"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn snapshots_come_each_second_and_not_too_often() {
     let net = Net::default();
     let devnet = devnet(&net).await;

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/real/lib.sh
 
 build_steadfast
-limit_to 150
+limit_to 240
 
 browser=$(command -v chromium) || fail "no chromium here: run tests/install.sh"
 [[ -f $real/node_modules/playwright-core/package.json ]] || fail "no playwright-core here: run tests/install.sh"

@@ -135,7 +135,7 @@ function networks(snapshot) {
 function newSide({ layer }) {
   return make('section.side', { 'aria-label': side(layer) },
     make('div.side-head', {}, make('h3', {}, `${side(layer)} nodes`), make('p.flow'), make('p.side-facts')),
-    make('div'),
+    make('div.tiers'),
     make('div.blocks', {}, make('h4', {}, layer === 'el' ? 'Blocks' : 'Slots'), make('ol')))
 }
 
@@ -157,6 +157,7 @@ function drawSide(element, { name, layer, pool, network }, snapshot) {
   if (layer === 'cl' && network.events_from) parts.push(`events come from ${network.events_from}`)
   say(facts, capital(parts.join(' · ')))
   const byTier = ['primary', 'backup'].map(tier => ({ tier, nodes: pool.nodes.filter(node => node.tier === tier) }))
+  mark(tiers, 'data-single', byTier.every(({ nodes }) => nodes.length === 1) ? 'yes' : null)
   keep(tiers, byTier.filter(({ nodes }) => nodes.length), ({ tier }) => tier,
     ({ tier }) => make('div.tier', {}, make('h4', {}, capital(tier)), make('div.nodes')),
     (row, { nodes }) => keep(row.lastElementChild, nodes, node => node.name, node => newNode(node, name, layer), (card, node) => drawNode(card, node, pool, name, layer)))

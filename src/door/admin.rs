@@ -1,5 +1,5 @@
-//! The operator's side: the dashboard, status, metrics, probes of the proxy itself, and the switches
-//! for nodes.
+//! The operator's side: the dashboard, status, metrics, probes of the proxy itself, and the
+//! switches for nodes.
 //!
 //! It listens on an address of its own, the loopback by default, and asks for no password: whoever
 //! reaches it may use it.

@@ -1,4 +1,4 @@
-//! The counts that a person who watches the proxy is shown, read from the instruments.
+//! The counts for the dashboard, read from the instruments.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Tally {
     pub subscriptions: BTreeMap<String, u64>,
     /// Event streams of the beacon API open now.
     pub event_streams: u64,
-    /// Clients cut off because they did not take what was sent to them.
+    /// Clients cut off because they were too slow to read.
     pub slow_clients: u64,
     /// Reorganisations told to clients.
     pub reorganisations: u64,

@@ -88,10 +88,11 @@ mod tests {
     fn the_page_loads_only_its_own_files() {
         let all = || FILES.iter().chain([&PAGE]);
         for file in all() {
-            let mut parts = file.text.split(['"', '\'']);
+            let mut parts = file.text.split(['"', '\'']).skip(1);
             assert!(!parts.any(|part| part.starts_with("//")), "{}", file.path);
-            // The name of SVG's elements is an address, and nobody goes there.
-            let addresses = file.text.matches("://").count() - file.text.matches("http://www.w3.org/2000/svg").count();
+            // The name of SVG's elements is an address, and no browser goes there.
+            let text = file.text.replace("http://www.w3.org/2000/svg", "");
+            let addresses = text.matches("://").count();
             assert_eq!(addresses, 0, "{}", file.path);
         }
         for inline in ["<script>", "<style", "style=", "onclick", "onload"] {

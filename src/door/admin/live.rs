@@ -1,7 +1,7 @@
 //! `/events` of the admin side: what the dashboard shows, as it changes.
 //!
-//! A stream begins with a snapshot of all that is shown. Another follows whenever a node is found to
-//! be otherwise, and each second in any case. Nothing is read while no stream is open.
+//! A stream begins with a snapshot of all that is shown. Another follows whenever something new is
+//! known of a node, and each second in any case. Nothing is read while no stream is open.
 
 use std::{convert::Infallible, future::pending, time::Duration};
 
@@ -61,7 +61,7 @@ impl Watch {
             let _ = timeout_at(last + ROUND, changed(&mut self.changes)).await;
             sleep_until(last + GAP).await;
         }
-        // A reload brings other pools. A change that comes while the snapshot is made counts for the
+        // A reload brings other pools. A change during the making of the snapshot counts for the
         // next one.
         let site = self.admin.site.load_full();
         self.changes = site.networks.iter().flat_map(Served::pools).map(|pool| pool.subscribe()).collect();

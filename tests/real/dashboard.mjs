@@ -50,7 +50,7 @@ const within = async (name, words, act) => {
 
 const looks = [1440, 390].flatMap(width => ['light', 'dark'].map(colorScheme => ({ width, colorScheme })))
 const view = async ({ width, colorScheme }) => {
-  await page.setViewportSize({ width, height: width > 1000 ? 1000 : 844 })
+  await page.setViewportSize({ width, height: width > 1000 ? 920 : 844 })
   await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
 }
 

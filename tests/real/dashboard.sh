@@ -11,16 +11,27 @@ limit_to 240
 browser=$(command -v chromium) || fail "no chromium here: run tests/install.sh"
 [[ -f $real/node_modules/playwright-core/package.json ]] || fail "no playwright-core here: run tests/install.sh"
 
-read -r port_front port_admin port_control < <(free_ports 3)
-front=http://127.0.0.1:$port_front admin=http://127.0.0.1:$port_admin control=http://127.0.0.1:$port_control
+# said PATTERN: the first match in what the proxy printed when it began.
+said() {
+    grep -oE -m 1 "$1" "$work/steadfast.log"
+}
+
+begins() {
+    said 'Ctrl-C ends it' >/dev/null
+}
 
 # waits_for PID: it ends; how, does not matter.
 waits_for() {
     wait "$1" || true
 }
 
-start steadfast "$steadfast" dev --listen "127.0.0.1:$port_front" --admin-listen "127.0.0.1:$port_admin" --control "127.0.0.1:$port_control"
+# The pretend nodes take ports that are free, so the others are chosen in the same way.
+start steadfast "$steadfast" dev --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --control 127.0.0.1:0
 proxy=$started
+within 10 "the pretend network begins" begins
+front=$(said 'http://[0-9.:]+ +ws:' | grep -oE 'http://[0-9.:]+')
+admin=$(said 'http://[0-9.:]+/ in a browser' | grep -oE 'http://[0-9.:]+')
+control=$(said 'http://[0-9.:]+/nodes/el-1/down' | grep -oE 'http://[0-9.:]+')
 within 10 "the pretend network and the proxy get ready" succeeds "$admin/readyz"
 within 10 "the first node serves" active_is el-1
 start_calling

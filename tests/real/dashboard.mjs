@@ -1,11 +1,12 @@
-// dashboard.mjs BROWSER FOLDER ADMIN CONTROL [IMAGES]: opens the dashboard, makes nodes of the pretend network fail and return, and looks at
-// what the page shows. A line `ok …` for each thing that is as it should be; the first that is not ends it.
+// dashboard.mjs BROWSER FOLDER ADMIN CONTROL PROXY [IMAGES]: opens the dashboard, makes nodes of the pretend network fail and return, and looks at
+// what the page shows; at last it ends the proxy, by its process id. A line `ok …` for each thing that is as it should be; the first that is
+// not ends all.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { chromium } from 'playwright-core'
 
-const [executablePath, folder, admin, control, images] = process.argv.slice(2)
+const [executablePath, folder, admin, control, proxy, images] = process.argv.slice(2)
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const quick = 2000
 const ok = text => console.log(`ok ${text}`)
@@ -155,6 +156,11 @@ try {
   ok('asks nobody but the proxy')
   assert.deepEqual(complaints, [])
   ok('has no error on the console')
+
+  process.kill(Number(proxy), 'SIGTERM')
+  await told(['The proxy does not answer this page', 'The figures below are of before'], 8000)
+  assert.match(await text('#line'), /no word for \d+ s/)
+  ok('tells that the proxy is gone')
   console.log('end')
 } catch (error) {
   console.log(String(error.stack ?? error), complaints)

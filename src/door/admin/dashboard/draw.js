@@ -51,8 +51,8 @@ export function keep(parent, items, key, create, update) {
   for (const item of items) {
     const name = key(item)
     let child = old.get(name)
-    if (child) old.delete(name)
-    else {
+    old.delete(name)
+    if (!child) {
       child = create(item)
       child.dataset.key = name
     }
@@ -60,7 +60,12 @@ export function keep(parent, items, key, create, update) {
     else parent.insertBefore(child, place)
     update(child, item)
   }
-  for (const child of old.values()) child.remove()
+  // Whatever was not asked for is behind the last item now.
+  while (place) {
+    const next = place.nextElementSibling
+    place.remove()
+    place = next
+  }
 }
 
 // `facts` of [name, text, level?] as the rows of a list of terms.

@@ -22,23 +22,27 @@ find('curves').append(...plots.map(plot => plot.element))
 // ---- The line to the proxy
 
 let heard = performance.now()
+let tried = heard
 let stream = null
+let isRefused = false
 
 function connect() {
   stream?.close()
-  heard = performance.now()
+  tried = performance.now()
   stream = new EventSource('events')
   stream.onmessage = event => {
     heard = performance.now()
     model.take(JSON.parse(event.data))
     show()
   }
-  // The browser tries again by itself, unless the proxy refused.
+  // The browser tries again by itself, unless it was refused.
   stream.onerror = () => tellLine()
 }
 
 function tellLine() {
   const seconds = (performance.now() - heard) / 1000
+  const isClosed = stream?.readyState === EventSource.CLOSED
+  isRefused = isClosed || (isRefused && stream?.readyState !== EventSource.OPEN)
   const isOpen = stream?.readyState === EventSource.OPEN && seconds < SILENT
   const line = find('line')
   mark(line, 'data-level', isOpen ? 'well' : model.now || seconds > SILENT ? 'bad' : 'wait')
@@ -46,10 +50,12 @@ function tellLine() {
   const isStale = !isOpen && seconds >= SILENT
   mark(document.body, 'data-stale', isStale ? 'yes' : null)
   if (isStale) {
-    const before = model.now ? ['What is shown below is of before. This page goes on asking.'] : ['This page goes on asking.']
-    verdict({ level: 'bad', word: 'No word', title: 'The proxy does not answer this page', lines: before })
+    const lines = ['This page goes on asking.']
+    if (model.now) lines.unshift('The figures below are of before.')
+    if (isRefused) lines.push('If the proxy runs, eight other pages may be open, which is as many as may be.')
+    verdict({ level: 'bad', word: 'No word', title: 'The proxy does not answer this page', lines })
   }
-  if (stream?.readyState === EventSource.CLOSED && seconds > SILENT) connect()
+  if (isClosed && performance.now() - tried > SILENT * 1000) connect()
 }
 
 setInterval(tellLine, 1000)
@@ -234,7 +240,7 @@ function drawBlocks(row, chain, layer) {
 function events({ switches, status, uptime_ms: uptime }) {
   const many = status.networks.length > 1
   const all = [...switches].sort((a, b) => b.at_ms - a.at_ms)
-  keep(find('events'), all, one => `${key(one)}/${one.at_ms}`,
+  keep(find('events'), all, one => `${key(one)}/${one.at_ms}/${one.from}/${one.to}`,
     () => make('li.event', {}, make('span.dot'), make('div', {}, make('p.what'), make('p'), make('p.when'))),
     (row, one) => {
       const isBack = one.reason === 'failback' || one.reason === 'recovered' || one.reason === 'start'

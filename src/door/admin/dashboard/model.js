@@ -103,6 +103,8 @@ export class Model {
     const replaced = stands.filter(block => block.number >= node.head)
     if (replaced.length && last.node !== node.name && node.head < last.number) return
     for (const block of replaced) block.gone = true
+    const earlier = chain.findIndex(block => block.hash === node.head_hash)
+    if (earlier >= 0) chain.splice(earlier, 1)
     chain.push({ number: node.head, hash: node.head_hash, node: node.name, reorg: replaced.length })
     if (chain.length > BLOCKS) chain.shift()
   }

@@ -3,10 +3,13 @@
 use std::{collections::VecDeque, time::Duration};
 
 use divan::{Bencher, counter::ItemsCount};
-use steadfast::events::{
-    beacon::{self, Checkpoint, Duties, Header, Root},
-    sse::{Event, Parser},
-    stitch::{Answer, Effect, Input, Question, Stitcher},
+use steadfast::{
+    domain::hash::Hash,
+    events::{
+        beacon::{self, Checkpoint, Duties, Header},
+        sse::{Event, Parser},
+        stitch::{Answer, Effect, Input, Question, Stitcher},
+    },
 };
 
 /// Slots in an epoch.
@@ -20,8 +23,8 @@ fn main() {
     divan::main();
 }
 
-fn root(n: u64) -> Root {
-    let mut root = Root([7; 32]);
+fn root(n: u64) -> Hash {
+    let mut root = Hash([7; 32]);
     root.0[..8].copy_from_slice(&n.to_be_bytes());
     root
 }
@@ -33,7 +36,7 @@ fn header(slot: u64) -> Header {
 
 /// The node's answers.
 fn answer(question: Question, head: u64) -> Answer {
-    let slot = |wanted: Root| (1..=head).find(|slot| root(*slot) == wanted).expect("a block of the chain");
+    let slot = |wanted: Hash| (1..=head).find(|slot| root(*slot) == wanted).expect("a block of the chain");
     match question {
         Question::Head => Answer::Header(root(head), header(head)),
         Question::Header(wanted) => Answer::Header(wanted, header(slot(wanted))),

@@ -1,5 +1,5 @@
-//! Builds the proxy from its settings, wires the floors, and takes it down again. The only module
-//! that sees them all.
+//! Builds the proxy from its settings, wires the floors, and ends the proxy again. The only module
+//! that sees all floors.
 
 mod build;
 mod descriptors;
@@ -41,25 +41,25 @@ use crate::{
     view::Couriers,
 };
 
-/// How often it is said that clients are refused for want of memory.
+/// How often the log says that clients are refused for want of memory.
 const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
-/// Where the settings come from when they are read anew.
+/// Reads the settings anew for a reload.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// The proxy's means: network, clock, threads and descriptors.
 #[derive(Clone)]
 pub struct World {
-    /// How it connects.
+    /// Opens connections to nodes.
     pub dial: Arc<dyn Dial>,
-    /// How it listens.
+    /// Listens for clients and operators.
     pub listen: Arc<dyn Listen>,
     /// The wall clock.
     pub wall: Wall,
     /// Threads that serve clients, each with a runtime of its own; `None`: everything runs on the
-    /// runtime that starts it.
+    /// runtime that starts the proxy.
     pub threads: Option<usize>,
-    /// File descriptors that the process may have; `None`: as many as it likes.
+    /// File descriptors that the process may have; `None`: no bound.
     pub descriptors: Option<usize>,
     /// Switches faults of the nodes, where they are pretend ones.
     pub faults: Option<Faults>,
@@ -102,7 +102,7 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error("{key}: cannot listen on {addr}: {error}{}", advice(key, error))]
     Listen {
-        /// The key that names it.
+        /// The key of the address.
         key: &'static str,
         /// The address.
         addr: SocketAddr,
@@ -133,7 +133,7 @@ fn advice(key: &str, error: &io::Error) -> String {
     }
 }
 
-/// A running proxy. Dropping it ends it at once; [`App::shutdown`] lets calls finish.
+/// A running proxy. Dropping an `App` ends the proxy at once; [`App::shutdown`] lets calls finish.
 pub struct App {
     addr: SocketAddr,
     admin_addr: SocketAddr,
@@ -231,7 +231,7 @@ impl App {
         self.admin_addr
     }
 
-    /// Has the settings read anew, without waiting for it; the outcome is logged.
+    /// Begins to read the settings anew and returns at once; the outcome is logged.
     pub fn ask_for_reload(&self) {
         let (answer, _) = oneshot::channel();
         if self.reload.try_send(answer).is_err() {
@@ -250,8 +250,8 @@ impl App {
         outcome.await.map_err(|_| gone())?
     }
 
-    /// Stops accepting, lets what is in flight finish for as long as the grace time lasts, and
-    /// ends.
+    /// Stops accepting, lets calls in flight finish until the grace time is over, and ends the
+    /// proxy.
     pub async fn shutdown(mut self) {
         self.closing.send_replace(true);
         self.acceptor.shutdown().await;
@@ -291,7 +291,7 @@ async fn tell_of_refusals(memory: Arc<Budget>) {
     }
 }
 
-/// Owns what runs by the settings, and changes it when asked.
+/// Owns the networks and the settings that are in use, and changes both on request.
 async fn keep_reloading(
     shared: Arc<Shared>,
     mut runtime: Runtime,

@@ -1,9 +1,9 @@
 //! Floor 6, beacon: one request to the beacon API, from the choice of a node to the beginning of
-//! its answer.
+//! the answer.
 //!
-//! Answers may be long in coming and long in themselves, so there is no deadline for the whole: a
-//! node is waited for as long as it is alive, and what streams may not stand still. What may be
-//! sent twice, and to whom a request goes, is decided here, by its [`Route`].
+//! Answers may take long to begin and long to come, so there is no deadline for the whole: a node
+//! is waited for as long as the node is alive, but a body may not stand still. The [`Route`] of a
+//! request decides here to which nodes the request goes, and whether a second sending is allowed.
 
 pub mod answer;
 mod attempt;
@@ -36,9 +36,9 @@ use self::{
 use crate::{
     config::{Calls as Settings, PublishTo},
     domain::{
+        beacon_route::{Class, Route},
         method::Class as CallClass,
         refusal::Refusal,
-        rest::{Class, Route},
         verdict::Verdict,
     },
     exchange::{
@@ -51,9 +51,9 @@ use crate::{
 };
 
 /// The longest body that is kept to be sent again. A longer one is passed on once, or refused if
-/// all nodes must have it.
+/// all nodes must have the body.
 const MAX_KEPT: usize = 16 << 20;
-/// The same of what is signed: a block with 128 blobs and their proofs, in JSON, has some 40 MB.
+/// The same for signed messages: a block with 128 blobs and their proofs, in JSON, has some 40 MB.
 const MAX_PUBLISHED: usize = 48 << 20;
 
 /// The requests to one network's consensus nodes.
@@ -63,14 +63,14 @@ pub struct Rest {
     publish_to: PublishTo,
     metrics: CallMetrics,
     counts: Arc<Metrics>,
-    /// What all nodes were told lately.
+    /// The requests that all nodes were told lately.
     kept: Arc<Told>,
     queue: Queue<Rest>,
-    /// For the bodies that are kept, of all clients; its permits are bytes.
+    /// Room for the bodies that are kept, of all clients; the permits are bytes.
     room: Arc<Semaphore>,
-    /// What goes on when its client has its answer; it ends with this.
+    /// Exchanges that go on after their client has its answer; dropping `Rest` ends them.
     background: Mutex<JoinSet<()>>,
-    /// What tells nodes that return; it ends with this, and is none of those that are counted.
+    /// The task that tells nodes that return; not counted as a call, and ended with this.
     _returning: JoinSet<()>,
 }
 
@@ -79,9 +79,9 @@ pub struct Rest {
 pub enum Failure {
     /// An error of the proxy's own.
     Refused(Refusal),
-    /// Its body is longer than this, and all nodes would have to be told it.
+    /// The body is longer than this, and all nodes would have to be told the body.
     TooLong(usize),
-    /// The client did not send the whole of it.
+    /// The client did not send the whole body.
     Unsent(io::Error),
 }
 
@@ -91,7 +91,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Counts a request that its client abandons.
+/// Counts a request at its end; as abandoned, unless another outcome is set.
 struct Ending<'a> {
     rest: &'a Rest,
     route: Route,
@@ -125,7 +125,7 @@ impl Rest {
         }
     }
 
-    /// Where the requests go.
+    /// The pool that the requests go to.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
@@ -135,12 +135,12 @@ impl Rest {
         self.queue.close();
     }
 
-    /// Lets the requests that wait for a node go on at the nodes that have taken their place.
+    /// Lets the requests that wait for a node go on at the nodes of `next`.
     pub fn move_to(&self, next: Arc<Self>) {
         self.queue.move_to(next);
     }
 
-    /// Knows from now on what all nodes were told before.
+    /// Takes over the requests that all nodes were told before a reload.
     pub fn inherit(&self, earlier: &Self) {
         self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
     }
@@ -148,7 +148,7 @@ impl Rest {
     /// Runs one request up to the beginning of its answer.
     ///
     /// # Errors
-    /// When there is no node's answer to give.
+    /// When no node gives an answer.
     pub async fn run(
         self: &Arc<Self>,
         request: &Request,
@@ -177,12 +177,12 @@ impl Rest {
             let most = if request.route.class == Class::Publish { MAX_PUBLISHED } else { MAX_KEPT };
             let kept = upload.keep(most, &self.room).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
-                // It would go to one node, and nobody would know.
+                // The body could go to a single node only, and the client would not know.
                 (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),
                 (Class::Everywhere, Kept::NoRoom) => {
                     return Err(Refusal::Limit { name: "max_held_bytes", limit: self.settings.max_held_bytes }.into());
                 }
-                // It is passed on as it comes, and sent once.
+                // The body is passed on as the client sends, and sent once.
                 (_, Kept::TooLong | Kept::NoRoom) | (_, Kept::Whole) => {}
             }
         }
@@ -197,7 +197,8 @@ impl Rest {
                 return rest.publish(request, body).await;
             }
             if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
-                // It is told at once, and takes its time.
+                // All nodes are told at once, which takes time: the exchanges behind do not wait
+                // for that.
                 begun.goes_ahead();
             }
             if request.route.class == Class::Everywhere
@@ -219,7 +220,7 @@ impl Rest {
         }
     }
 
-    /// The last in the line of those that reloads have put in this one's place.
+    /// The newest `Rest` that reloads have put in the place of this one.
     fn newest(&self) -> Option<Arc<Self>> {
         let mut newest = self.queue.successor()?;
         while let Some(next) = newest.queue.successor() {
@@ -228,8 +229,8 @@ impl Rest {
         Some(newest)
     }
 
-    /// The best node for a request but for those in `tried`: the one that all clients' view is of,
-    /// if it may have what is asked for.
+    /// The best node for a request, other than those in `tried`: the node of all clients' view, if
+    /// that one may have the data.
     fn choose(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
         let lacking = self.lacking(request);
         if !lacking.is_empty() {
@@ -243,19 +244,19 @@ impl Rest {
 
     fn choose_among(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
         let (policy, kind) = (self.settings.policy, kind(request));
-        // What a chain has settled long ago is the same everywhere; everything else refers to what
-        // its client was told before.
+        // Data that the chain settled long ago is the same on all nodes; any other request refers
+        // to earlier answers, and goes to the node that gave them.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
         let (nodes, wish) = (&self.pool.nodes, Wish { policy, class, kind, tried, again });
-        // Nothing but a request shows that a node takes requests again.
+        // Only a request can show that a resting node takes requests again.
         if self.pool.is_any_resting()
             && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, wish)
             && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
         {
             return Choice::Node(node, scout);
         }
-        // What it fails one time after the other, any other does better; but for a block, which may
-        // be of use to that node alone.
+        // A node that keeps failing such requests is passed over; but not for a block, which may be
+        // of use to that node alone.
         let is_block =
             request.route.class == Class::Publish && request.route.is_duty && request.route.group != "validator";
         let fails =
@@ -272,24 +273,26 @@ impl Rest {
     }
 }
 
-/// One request under way.
+/// A request under way.
 struct Course<'a> {
     rest: &'a Rest,
     request: &'a Request,
     tries: Tries,
     was_late: bool,
-    /// The best answer that a node gave, though it speaks of the node.
+    /// The best answer so far that is bad because of its node.
     best: Option<Answer>,
+    /// The status of an answer that is no node's: a page, or a way to elsewhere.
+    foreign: Option<u16>,
     /// The first answer of a node that refused it for quota.
     refused: Option<Answer>,
-    /// The nodes that did not have what was asked for.
+    /// The nodes that did not have the data.
     lacking: Vec<usize>,
 }
 
 /// How a request's course ends without an answer.
 enum Stop {
     Failed(Failure),
-    /// A reload replaced the nodes while it waited: it goes on there.
+    /// A reload replaced the nodes while the request waited: the request goes on at the new ones.
     Moved(Arc<Rest>, HeadPermit),
 }
 
@@ -316,6 +319,7 @@ impl<'a> Course<'a> {
             tries: Tries::new(kind(request), None, begun),
             was_late: false,
             best: None,
+            foreign: None,
             refused: None,
             lacking: Vec::new(),
         }
@@ -323,9 +327,9 @@ impl<'a> Course<'a> {
 
     async fn run(&mut self, upload: &mut Upload) -> Result<Answer, Stop> {
         loop {
-            // A scout's place is kept until it is known what became of the scout.
+            // A scout keeps its place until its outcome is known.
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
-            // Whoever waits behind us comes next as soon as we set out.
+            // The exchange behind this one may set out as soon as this one does.
             drop(turn);
             self.rest.reach(self.request, node).await;
             let (node, sent) = match (self.rest.beside(self.request), upload.in_memory()) {
@@ -346,7 +350,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Takes note of what came of an attempt. Returns what is the client's.
+    /// Takes note of an attempt's outcome. Returns the answer for the client, if this is one.
     async fn weigh(&mut self, node: usize, sent: Sent) -> Result<Option<Answer>, Stop> {
         let is_repeatable = self.request.route.is_repeatable();
         self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
@@ -364,10 +368,10 @@ impl<'a> Course<'a> {
                 return Ok(Some(answer));
             }
             Sent::Unsent(error) => return Err(Failure::Unsent(error).into()),
-            // It is asked no more, so it is no attempt too many.
+            // This node is not asked again, so the answer does not use up an attempt.
             Sent::OfTheNode(answer, None) if matches!(answer.status, 404 | 405 | 410) => self.lacks(node, answer),
             Sent::OfTheNode(answer, trouble) => {
-                self.best = self.best.take().or(Some(answer));
+                self.keeps(answer);
                 self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 self.tries.attempts += 1;
             }
@@ -390,14 +394,14 @@ impl<'a> Course<'a> {
         Ok(None)
     }
 
-    /// `node` did better than those that could not serve the request: with what was asked for, if
-    /// it is a `result`.
+    /// `node` served the request, which counts against the nodes that did not. `result`: the answer
+    /// has the data asked for.
     fn charge(&mut self, node: usize, result: bool) {
         self.tries.charge(&self.rest.pool, node, result);
     }
 
-    /// The node to try next, for a request of which `weight` bytes are in memory, and a turn in the
-    /// queue if the request had to wait. `None` when it has had all its chances.
+    /// The node to try next, for a request with `weight` bytes in memory, and a place in the order
+    /// of writing if the request had to wait. `None` when all tries are used up.
     async fn next_node(
         &mut self,
         weight: usize,
@@ -414,10 +418,19 @@ impl<'a> Course<'a> {
                 Choice::Nowhere => None,
             };
             drop(turn);
-            // Every node has failed it. An answer that one gave is better than waiting for another.
+            // Every node has failed the request. An answer from one of them is better than waiting.
             if self.best.is_some() || !self.tries.pause(queue, rest, weight).await.map_err(Stop::left)? {
                 return Ok(None);
             }
+        }
+    }
+
+    /// An answer that speaks of its node is the client's if no node has a better one, and if the
+    /// answer is an error: a success that is no node's would say that something was done.
+    fn keeps(&mut self, answer: Answer) {
+        match answer.status {
+            ..400 => self.foreign = Some(answer.status),
+            _ => self.best = self.best.take().or(Some(answer)),
         }
     }
 
@@ -425,6 +438,7 @@ impl<'a> Course<'a> {
         let rests = || rest_ends(&self.rest.pool, kind(self.request));
         match self.best.take().or_else(|| self.refused.take()) {
             Some(best) => Ok(best),
+            None if let Some(status) = self.foreign => Err(Refusal::Rejected(status).into()),
             None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
             None if self.was_late => Err(Refusal::Deadline.into()),
             None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.tries.failure)).into()),

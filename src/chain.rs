@@ -1,5 +1,5 @@
-//! Floor 6, the chain: the follower, which keeps a network's canonical chain and tells how it
-//! changes, whatever becomes of nodes.
+//! Floor 6, the chain: the follower keeps a network's canonical chain and reports how the chain
+//! changes, also while nodes fail and others take over.
 
 mod arrivals;
 mod block;
@@ -27,7 +27,7 @@ use self::{driver::Driver, follow::Follow};
 pub use crate::pool::Running;
 use crate::{config, domain::block::BlockRef, metrics::Metrics, pool::Pool};
 
-/// Changes that may wait for whoever takes them; then the follower waits too.
+/// Changes that may wait to be taken. With as many waiting, the follower waits too.
 const BACKLOG: usize = 64;
 
 /// Follows the chain of one network.
@@ -47,8 +47,8 @@ pub struct Place {
     pub seq: u64,
 }
 
-/// The usual time between blocks in milliseconds, plus one; 0 while it is not known. The driver
-/// writes it.
+/// The usual time between blocks in milliseconds, plus one; 0 while the time is not known. The
+/// driver writes this number.
 #[derive(Clone, Debug, Default)]
 struct Pace(Arc<AtomicU64>);
 
@@ -71,8 +71,8 @@ struct Wish {
 }
 
 impl Follower {
-    /// Starts to follow the chain of `pool`, a pool of execution nodes. Until it is wanted, it asks
-    /// no node for anything.
+    /// Starts to follow the chain of `pool`, a pool of execution nodes. The follower asks nodes for
+    /// nothing until [`Follower::want`] tells of a listener.
     pub fn start(
         pool: Arc<Pool>,
         settings: &config::Chain,
@@ -113,12 +113,12 @@ impl Follower {
         self.pace.time()
     }
 
-    /// How far it has come.
+    /// The follower's place in the chain.
     pub fn place(&self) -> watch::Receiver<Place> {
         self.place.clone()
     }
 
-    /// The pool whose chain it follows now.
+    /// The pool whose chain is followed now.
     pub fn pool(&self) -> Arc<Pool> {
         self.pools.borrow().clone()
     }

@@ -122,7 +122,7 @@ impl Settings {
         }
     }
 
-    /// Reads the settings, or says all that is wrong with them and what to do.
+    /// Reads the settings, or prints all mistakes in the settings with a remedy.
     fn read_or_complain(&self) -> Result<Config, ExitCode> {
         self.read().map_err(|errors| {
             eprintln!("{errors}");
@@ -168,7 +168,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ExitCode> {
     Ok(done)
 }
 
-/// The exit code of a proxy that has run, or has said why it could not.
+/// The exit code of a proxy that has run, or has printed why running failed.
 fn conclude(served: Result<Result<ExitCode, String>, ExitCode>) -> ExitCode {
     match served {
         Ok(Ok(code)) => code,

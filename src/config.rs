@@ -1,9 +1,9 @@
 //! Settings of an operator, checked as a whole before anything starts.
 //!
 //! The file is TOML; `docs/CONFIG.md` describes every key. A [`Config`] that exists is right: its
-//! fields are types that cannot hold what the rules forbid, or were checked against each other.
-//! Everything that is wrong is reported at once, by [`Errors`], with the place and never with a
-//! value, since any value may be a secret.
+//! fields have types that rule out forbidden values, or were checked against each other. All
+//! mistakes are reported at once, by [`Errors`], with the place of each and never with a value,
+//! since any value may be a secret.
 //!
 //! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials,
 //! listens or resolves a name.
@@ -19,7 +19,7 @@ mod health;
 mod hosts;
 mod interpolate;
 mod log;
-mod method;
+mod method_pattern;
 mod name;
 mod network;
 mod node;
@@ -57,7 +57,7 @@ pub use self::{
     health::{Health, Ready},
     hosts::{HostRule, Hosts},
     log::{Log, LogFilter, LogFormat},
-    method::{MethodPattern, MethodRule},
+    method_pattern::{MethodPattern, MethodRule},
     name::{NetworkName, NodeName},
     network::Network,
     node::{Node, Tier},
@@ -74,7 +74,7 @@ pub use self::{
 pub struct Config {
     /// Where clients connect. Port 0: a free one.
     pub listen: SocketAddr,
-    /// By which names clients may ask for it.
+    /// The names by which clients may ask for the proxy.
     pub hosts: Hosts,
     /// Threads that serve; `None`: as many as the machine has cores.
     pub workers: Option<NonZeroUsize>,
@@ -115,7 +115,7 @@ pub struct Config {
 pub struct Admin {
     /// Where metrics, status and the switches for nodes are. Port 0: a free one.
     pub listen: SocketAddr,
-    /// By which names operators may ask for it.
+    /// The names by which operators may ask for the proxy.
     pub hosts: Hosts,
 }
 
@@ -124,8 +124,8 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
-/// The commented configuration that `steadfast init` writes. A `#` without a space after it stands
-/// before a setting, which then has its default.
+/// The commented configuration that `steadfast init` writes. A setting behind a `#` without a space
+/// has its default.
 pub fn example() -> &'static str {
     include_str!("config/example.toml")
 }
@@ -154,7 +154,7 @@ impl Config {
         read(Some(text), folder, flags, env).map_err(fail)
     }
 
-    /// Reads the text of a file. Relative paths in it start at the working directory.
+    /// Reads the text of a file. Relative paths in the text start at the working directory.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
@@ -174,7 +174,7 @@ impl Config {
 
     /// The settings that differ in `new` and that a reload cannot apply, by their keys.
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
-        // Without `..`: whoever adds a setting decides here.
+        // Without `..`: a new setting does not compile until its author decides here.
         let Self {
             listen,
             workers,

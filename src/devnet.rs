@@ -1,9 +1,9 @@
 //! The pretend network: one chain, execution and consensus nodes that speak the real protocols over
-//! real frames, faults to switch at any time, and a record of what each node was asked.
+//! real frames, faults to switch at any time, and a record of the requests to each node.
 //!
-//! It serves newcomers (`steadfast dev`), tests, BDD scenarios and the simulation alike, so it
-//! listens only through [`Listen`], tells time only by tokio, and draws all that is random from one
-//! seed.
+//! The network serves newcomers (`steadfast dev`), tests, BDD scenarios and the simulation alike.
+//! So the network listens only through [`Listen`], takes the time only from tokio, and draws all
+//! random values from one seed.
 
 mod author;
 mod block;
@@ -58,18 +58,18 @@ pub use self::{
 };
 use crate::net::Listen;
 
-/// What network to pretend.
+/// The settings of a pretend network.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How many execution nodes.
     pub execution: usize,
     /// How many consensus nodes.
     pub consensus: usize,
-    /// Time between blocks, a slot; none: blocks come only when asked for.
+    /// Time between blocks, a slot; none: blocks come only when a caller mines them.
     pub block_time: Option<Duration>,
     /// The chain's id.
     pub chain_id: u64,
-    /// All that is random comes from it.
+    /// The seed of all random values.
     pub seed: u64,
     /// Unix time of block 0; none: as if the first blocks had come at block time (1 s if none), the
     /// last of them now.
@@ -176,7 +176,7 @@ impl Devnet {
     /// The execution node `index`, from 0.
     ///
     /// # Panics
-    /// When there is no such node.
+    /// When there are not so many execution nodes.
     #[must_use]
     pub fn el(&self, index: usize) -> &Arc<Node> {
         &self.execution[index]
@@ -185,7 +185,7 @@ impl Devnet {
     /// The consensus node `index`, from 0.
     ///
     /// # Panics
-    /// When there is no such node.
+    /// When there are not so many consensus nodes.
     #[must_use]
     pub fn cl(&self, index: usize) -> &Arc<Node> {
         &self.consensus[index]
@@ -196,14 +196,15 @@ impl Devnet {
         self.execution.iter().chain(&self.consensus)
     }
 
-    /// The chain that they share.
+    /// The chain that all nodes share.
     #[must_use]
     pub fn chain(&self) -> &Arc<Chain> {
         &self.chain
     }
 
-    /// Starts a validator client. The control server shows what it earns. From now on the blocks of
-    /// its validators come from it, or not at all.
+    /// Starts a validator client, whose earnings the control server shows. From now on only the
+    /// client makes the blocks of its validators: a slot for which the client publishes none stays
+    /// empty.
     #[must_use]
     pub fn validate(&self, client: ValidatorClient) -> Validator {
         let name = client.name.clone();

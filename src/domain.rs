@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod backoff;
+pub mod beacon_route;
 pub mod block;
 pub mod bloom;
 pub mod call_id;
@@ -17,7 +18,6 @@ pub mod publication;
 pub mod quota;
 pub mod redact;
 pub mod refusal;
-pub mod rest;
 pub mod rpc;
 pub mod subject;
 pub mod target;

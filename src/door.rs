@@ -1,10 +1,11 @@
-//! Floor 8, doors: framing and limits, and the one place that turns refusals into HTTP responses.
+//! Floor 8, doors: framing and limits.
 
 pub mod admin;
 pub mod beacon;
 pub mod crowd;
 pub mod http;
 pub mod readiness;
+mod refusal_status;
 pub mod site;
 mod stall;
 pub mod ws;
@@ -24,30 +25,29 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::site::Site;
 use crate::{
-    domain::refusal::Refusal,
     memory::Account,
     net::{BoxFuture, BoxIo, http::Broken, places::Caller},
 };
 
-/// How long a new connection may say nothing, how long a request's head may take to come, and how
-/// long a body or a message may stand still once it has begun.
+/// How long a new connection may say nothing, how long the head of a request may take to come, and
+/// how long a body or a message may stand still in the middle.
 const ARRIVAL: Duration = Duration::from_secs(20);
-/// How long a client may take none of its answer, and a node may send none of it once it has begun;
-/// and for how long an answer is waited for on behalf of a client that has closed its side.
+/// How long a client may take none of its answer, and how long a node's answer may stand still in
+/// the middle; and how long an answer is waited for on behalf of a client that has closed its side.
 const STALL: Duration = Duration::from_secs(30);
 
-/// A door without a port of its own: it answers requests on connections that another door holds.
-/// Doors do not know each other; `app` gives the one to the other.
+/// A handler for requests of the beacon API, which come over the connections of the HTTP door.
+/// Doors do not know each other; `app` gives this handler to the HTTP door.
 pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
 
-/// A door that takes whole connections over once HTTP has let them go.
+/// A door that takes over whole connections from the HTTP door.
 pub trait Usher: Send + Sync + 'static {
     /// Whether the connection of this request, which asks for another protocol, is taken over.
-    /// `headers` are the lines of it to send along with calls. Where others are about to leave,
-    /// that is waited for, for a moment at most.
+    /// `headers` are the request's lines to send along with calls. If another connection is about
+    /// to make room, the answer waits for that, for a moment at most.
     ///
     /// # Errors
-    /// With what to answer instead; the connection stays with HTTP.
+    /// With the answer to give instead; the connection stays with HTTP.
     fn admit<'a>(
         &'a self,
         site: &'a Site,
@@ -60,12 +60,11 @@ pub trait Usher: Send + Sync + 'static {
 pub struct Admitted {
     /// The response's headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// What becomes of the connection.
+    /// Serves the connection from there on.
     pub takeover: Takeover,
 }
 
-/// What becomes of a connection that HTTP has let go: given its stream, and what was read of it
-/// already.
+/// Serves a connection that HTTP has let go, given its stream and the bytes read already.
 pub type Takeover = Box<dyn FnOnce(BoxIo, Bytes) -> BoxFuture<'static, ()> + Send>;
 
 /// Why a connection is not taken over.
@@ -75,16 +74,16 @@ pub struct NotAdmitted {
     pub status: StatusCode,
     /// Why, in words.
     pub why: &'static str,
-    /// A header that tells what would do.
+    /// A header that names an acceptable value.
     pub hint: Option<(HeaderName, &'static str)>,
 }
 
-/// The query of a request, where it is longer than a `Uri` can be: it stands among the request's
+/// The query of a request, where a `Uri` cannot hold the query: kept among the request's
 /// extensions.
 #[derive(Debug)]
 pub struct LongQuery {
     text: Box<str>,
-    /// Such queries are few.
+    /// A place among few, because memory allows few such queries.
     _place: OwnedSemaphorePermit,
 }
 
@@ -95,20 +94,20 @@ impl LongQuery {
     }
 }
 
-/// The query of a request, however long.
+/// The query of a request, of any length.
 pub fn query<B>(request: &Request<B>) -> Option<&str> {
     let long = request.extensions().get::<Arc<LongQuery>>();
     long.map_or_else(|| request.uri().query(), |long| Some(&long.text))
 }
 
-/// The body of a guest's response, as it comes.
+/// The body of a [`Guest`]'s response, streamed.
 pub struct Piped {
     pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
     length: Option<u64>,
 }
 
 impl Piped {
-    /// A body that comes piece by piece, `length` bytes in all where that is known.
+    /// A body that comes piece by piece, `length` bytes in all where the length is known.
     pub fn new(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: Option<u64>) -> Self {
         Self { pieces: Box::pin(pieces), length }
     }
@@ -119,7 +118,7 @@ impl Piped {
         Self::new(futures_util::stream::iter((length > 0).then_some(Ok(body))), Some(length))
     }
 
-    /// Bytes in all, where that is known.
+    /// Bytes in all, where the length is known.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
@@ -140,40 +139,9 @@ fn caller<B>(request: &Request<B>) -> Arc<Caller> {
     request.extensions().get::<Arc<Caller>>().cloned().unwrap_or_default()
 }
 
-/// The headers that `Connection` names: they are of one connection, and go no further.
+/// The headers that `Connection` names: these belong to one connection, and go no further.
 fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let options =
         headers.get_all(header::CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
     options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-}
-
-/// In how many seconds a client should come again, after a refusal.
-pub fn retry_after(refusal: &Refusal) -> Option<u32> {
-    match refusal {
-        Refusal::Resting(seconds) => Some(*seconds),
-        refusal => (status(refusal) == 503).then_some(1),
-    }
-}
-
-/// The HTTP status beside a refusal. What a node would answer with 200 has 200. So has an unknown
-/// outcome: some clients repeat a request by themselves on a 5xx, and that one must not be sent
-/// twice.
-pub fn status(refusal: &Refusal) -> u16 {
-    match refusal {
-        Refusal::NotJson(_) | Refusal::NotARequest(_) => 400,
-        Refusal::Blocked(_) | Refusal::NeedsWebSocket | Refusal::OutcomeUnknown => 200,
-        Refusal::Params(_) | Refusal::NoFilter | Refusal::OfNodes { .. } => 200,
-        Refusal::Limit {
-            name: "filters.max" | "filters.max_per_client" | "filters.max_bytes_per_client" | "filter_params",
-            ..
-        } => 200,
-        Refusal::Unserved(_) | Refusal::ShuttingDown => 503,
-        // Where a node points to, and as whom it wants to know us, is nothing to a client.
-        Refusal::Rejected(300..=399 | 401 | 407) => 502,
-        Refusal::Rejected(status) => *status,
-        Refusal::Resting(_) => 429,
-        Refusal::Deadline => 504,
-        Refusal::Limit { name: "max_body" | "max_batch", .. } => 413,
-        Refusal::Limit { .. } => 503,
-    }
 }

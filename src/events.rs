@@ -1,8 +1,8 @@
-//! Floor 7, promises: the events of consensus nodes as streams that no failover breaks.
+//! Floor 7, promises: the events of consensus nodes as streams that survive the loss of a node.
 //!
-//! All clients of a network share one stream of one node, that which serves the calls. What it says
-//! goes through the stitcher ([`stitch`]), which tells each event once, in order, and makes up the
-//! blocks that fell into a switch.
+//! All clients of a network share one stream, from the node that serves the calls. Its events go
+//! through the stitcher ([`stitch`]), which sends each event to clients once, in order, and makes
+//! up the blocks that were missed in a switch.
 
 mod audience;
 pub mod beacon;
@@ -29,14 +29,14 @@ use crate::{metrics::Metrics, pool::Pool};
 pub const HEADERS: [(&str, &str); 3] =
     [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")];
 
-/// What may be set.
+/// The settings of one network's events.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes that may wait for one client; then it is cut off.
+    /// Bytes that may wait for one client; a client with more is cut off.
     pub max_waiting: usize,
     /// How long a newcomer waits for a stream.
     pub hold: Duration,
-    /// What is random comes from it.
+    /// Seeds random pauses.
     pub seed: u64,
 }
 
@@ -58,8 +58,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Starts to serve the events of `pool`, a pool of consensus nodes. No node is asked for events
-    /// before somebody wants them.
+    /// Starts to serve the events of `pool`, a pool of consensus nodes. Nodes are asked for events
+    /// only while there are clients.
     pub fn start(pool: Arc<Pool>, settings: &Settings, metrics: Arc<Metrics>) -> (Arc<Self>, Running) {
         let audience = Audience::new(pool.network.clone(), settings.max_waiting, metrics.clone());
         let (sender, state) = watch::channel(State::default());
@@ -69,24 +69,24 @@ impl Events {
         (Arc::new(Self { audience, pools, state, hold: ArcSwap::from_pointee(settings.hold) }), Running::new(task))
     }
 
-    /// From now on events come from another pool of the same network, and newcomers wait for as
-    /// long as that has them wait. Clients' streams go on.
+    /// From now on events come from another pool of the same network, and newcomers wait for `hold`
+    /// at most. Clients' streams go on.
     pub fn move_to(&self, pool: Arc<Pool>, hold: Duration) {
         self.hold.store(Arc::new(hold));
         self.pools.send_replace(pool);
     }
 
-    /// The name of the node that events come from now; `None` while none tells them, or nobody
-    /// wants them.
+    /// The name of the node whose events clients get; `None` while no node has a stream, or no
+    /// client wants one.
     pub fn source(&self) -> Option<Arc<str>> {
         self.state.borrow().node.clone()
     }
 
-    /// A stream of these topics from now on. It waits until a node tells them, but no longer than
-    /// clients are held.
+    /// A stream of these topics from now on. Waits until a node's stream carries them, but no
+    /// longer than clients are held.
     ///
     /// # Errors
-    /// When no node has them.
+    /// When no node's stream carries the topics in time, or the node refuses one of them.
     pub async fn subscribe(&self, topics: Names) -> Result<Subscription, Refused> {
         if self.audience.is_too_much(&topics) {
             let body = Bytes::from_static(br#"{"code":400,"message":"too many topics that the API does not know"}"#);
@@ -110,7 +110,7 @@ impl Events {
         }
     }
 
-    /// Ends all clients' streams, after what waits for them, as when the proxy goes down.
+    /// Ends all clients' streams, each after the events that wait for its client.
     pub fn close(&self) {
         self.audience.close();
     }

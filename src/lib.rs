@@ -56,11 +56,14 @@
 //!
 //! # Where to begin
 //!
+//! The rule of a room stands in its parent file (`call.rs`, `view.rs`, `memory.rs`); the files
+//! beneath hold the parts that the rule needs.
+//!
 //! - *A node's verdict*: [`pool::health`] (in or out), [`pool::head`] (lagging, stalled, suspect),
 //!   [`domain::verdict`] (the words for it).
 //! - *The next node*: [`route`] for calls, [`beacon`] for the beacon API.
-//! - *The rule for sending twice*: [`domain::method`] and [`domain::rest`] classify; [`call`] and
-//!   [`beacon`] decide.
+//! - *The rule for sending twice*: [`domain::method`] and [`domain::beacon_route`] classify;
+//!   [`call`] and [`beacon`] decide.
 //! - *Subscriptions*: [`chain`] follows the chain, [`view`] makes notifications of its
 //!   changes, [`events::stitch`] does the same for consensus nodes.
 //! - *The bytes that clients make the proxy hold*: [`memory`].

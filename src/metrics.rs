@@ -42,7 +42,7 @@ pub use self::{
 };
 use self::{guard::Guard, live::Live, node::Nodes};
 
-use crate::domain::{method::Method, rest::Route};
+use crate::domain::{beacon_route::Route, method::Method};
 
 /// Seconds, from a local node's tens of microseconds to a long trace.
 const BUCKETS: [f64; 14] =

@@ -25,7 +25,7 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// An open connection, whatever carries it.
+/// An open connection over any transport.
 pub type BoxIo = Box<dyn Io>;
 
 /// Where to connect to: a host name or address literal, and a port.
@@ -49,7 +49,7 @@ impl fmt::Display for Endpoint {
 
 /// Opens plain connections. TLS is laid over them by the caller.
 pub trait Dial: Send + Sync + 'static {
-    /// Connects to `to`. The caller bounds it in time; dropping the future gives up.
+    /// Connects to `to`. The caller limits the time; dropping the future gives up.
     fn dial<'a>(&'a self, to: &'a Endpoint) -> BoxFuture<'a, io::Result<BoxIo>>;
 }
 
@@ -69,7 +69,7 @@ pub trait Accept: Send + 'static {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Incoming, SocketAddr)>>;
 }
 
-/// What an accepted connection is in the world that it came from.
+/// An accepted connection as the real or the simulated network gives it.
 pub trait Arrived: Send {
     /// Ties the connection to the current runtime.
     ///
@@ -77,12 +77,12 @@ pub trait Arrived: Send {
     /// When the runtime cannot register the socket.
     fn open(self: Box<Self>) -> io::Result<BoxIo>;
 
-    /// Ends the connection, with `words` before the end as far as it takes them at once.
+    /// Ends the connection, after as much of `words` as can be written at once.
     fn refuse(self: Box<Self>, words: &[u8]);
 }
 
-/// An accepted connection that is not yet tied to a runtime's reactor, so that it can be handed to
-/// another thread first.
+/// An accepted connection that no runtime's reactor knows yet, so that another thread can take the
+/// connection.
 pub struct Incoming(Box<dyn Arrived>);
 
 impl Incoming {
@@ -91,8 +91,7 @@ impl Incoming {
         Self(Box::new(arrived))
     }
 
-    /// Ends the connection, with `words` before the end as far as it takes them at once: nothing is
-    /// waited for.
+    /// Ends the connection, after as much of `words` as can be written at once, without waiting.
     pub fn refuse(self, words: &[u8]) {
         self.0.refuse(words);
     }

@@ -1,4 +1,4 @@
-//! Floor 3, knowledge: what is known of the nodes of one side of a network, published as snapshots.
+//! Floor 3, knowledge: the state of the nodes of one side of a network, published as snapshots.
 //!
 //! Every node is probed by a task of its own, so a hanging one delays no other. The state task
 //! takes the findings of probes and calls in their order, and publishes a new [`Snapshot`] after
@@ -11,14 +11,15 @@ mod claims;
 pub mod clock;
 mod effects;
 pub mod evidence;
+mod failback;
 mod feed_watch;
 pub mod head;
 pub mod health;
-mod home;
 mod identity;
 mod inherit;
 pub mod listen;
 pub mod node;
+mod out_of_turn;
 mod outage;
 pub mod pair;
 pub mod probe;
@@ -29,9 +30,8 @@ mod scout;
 pub mod snapshot;
 pub mod state;
 mod tasks;
-mod tend;
 mod traffic;
-pub mod view;
+pub mod validator_view;
 
 use std::{
     sync::{
@@ -58,7 +58,7 @@ use self::{
     resting::Kind,
     snapshot::Snapshot,
     state::{Input, PoolState},
-    view::Tied,
+    validator_view::Tied,
 };
 pub use self::{running::Running, scout::Scout};
 use crate::{
@@ -73,7 +73,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// How many findings may wait for the state task. Only a flood of failing calls brings more, and
 /// all of those say the same.
 const INBOX: usize = 1024;
-/// How many pushed headers a slow reader may have waiting before it misses some.
+/// Pushed headers that may wait for a slow reader before the reader misses some.
 const HEADERS: usize = 256;
 
 /// The index of no node.
@@ -98,11 +98,11 @@ pub struct Pool {
     changed: watch::Sender<()>,
     /// The highest block that clients have been shown.
     served: AtomicU64,
-    /// The node that showed it.
+    /// The node that showed the highest block.
     served_by: AtomicUsize,
     /// The chain whose `net_version` is its id, as a node has told.
     version: AtomicU64,
-    /// When nodes that are passed over were last asked where they are.
+    /// When nodes that were passed over were last asked for their heads.
     caught_up: Mutex<Vec<Option<Instant>>>,
     /// Notified when a rest may have ended.
     stirred: Notify,
@@ -167,7 +167,7 @@ impl Pool {
             }
         }
         tasks.spawn(tasks::watch_silence(pool.clone()));
-        tasks.spawn(tend::tend(pool.clone()));
+        tasks.spawn(out_of_turn::tend(pool.clone()));
         tasks.spawn(outage::watch(pool.clone()));
         (pool, Running::new(tasks))
     }
@@ -214,7 +214,8 @@ impl Pool {
         self.is_usable(node) && self.nodes[node].traffic.probe_silence(Instant::now()) < SILENCE
     }
 
-    /// Whether `node` is usable and a little below what clients were shown, by another node.
+    /// Whether `node` is usable and a little below the highest block that clients were shown, and
+    /// another node showed that block.
     pub fn owes_head(&self, node: usize) -> bool {
         let snapshot = self.snapshot();
         let rank = snapshot.nodes[node].rank(self.nodes[node].traffic.max_height(), self.served());
@@ -223,8 +224,8 @@ impl Pool {
         is_a_little_below && self.served_by() != Some(node)
     }
 
-    /// `node` showed a client the block at `height`. Believed within the limit of what is known, so
-    /// that a lying node cannot raise it.
+    /// Notes that `node` showed a client the block at `height`. A height is believed only within
+    /// the limit above the pool's head, so that a lying node cannot raise the highest block.
     pub fn shown(&self, node: usize, height: u64) {
         let snapshot = self.snapshot();
         let believed = snapshot.head.unwrap_or(0).saturating_add(snapshot.near);
@@ -269,8 +270,8 @@ impl Pool {
         self.headers.subscribe()
     }
 
-    /// `node` told of a new block by itself: it is the node's head as of now, unless it is below
-    /// the one that is known.
+    /// Takes a block that `node` pushed. The block is the node's head from now on, unless it is
+    /// below the head that is known.
     pub async fn pushed(&self, node: usize, block: BlockRef, json: Bytes) {
         // There may be no listener.
         let _ = self.headers.send(Pushed { node, block: block.clone(), json, is_whole: false });
@@ -282,8 +283,8 @@ impl Pool {
         let _ = self.inbox.send(Input::Told(node, block, Instant::now())).await;
     }
 
-    /// Whether `node` tells of its heads by itself now: it has done so since its feed of heads last
-    /// began. Where it does not, they are known from probes only.
+    /// Whether `node` has pushed a head since its feed of heads last began. The heads of other
+    /// nodes are known from probes only.
     pub fn is_pushing(&self, node: usize) -> bool {
         self.snapshot().nodes[node].pushing
     }
@@ -312,8 +313,8 @@ impl Pool {
         })
     }
 
-    /// The operator takes a node out, or lets it back in. The change has taken effect when this
-    /// returns. `false` when there is none of that name.
+    /// Cordons a node for the operator, or lets the node back in. The change has taken effect when
+    /// this returns. `false` when no node has this name.
     pub async fn cordon(&self, name: &str, cordoned: bool) -> bool {
         let Some(node) = self.nodes.iter().position(|node| *node.name == *name) else { return false };
         let mut changes = self.subscribe();

@@ -1,10 +1,12 @@
-//! Floor 7, promises: what a subscriber sees, over many blocks, whatever becomes of nodes.
+//! Floor 7, promises: the notifications of subscriptions, without a gap over blocks and failing
+//! nodes.
 //!
-//! A client's subscription never touches a node. What the follower tells of the chain becomes
-//! notifications here: [`heads`] of new blocks, [`logs`] of their logs; and what filters that are
-//! polled are told ([`filters`]). What cannot be told from the chain comes from a subscription that
-//! all clients share ([`passthrough`]). Subscribers are told on the threads that serve them
-//! ([`courier`]), through their [`mailbox`].
+//! A client's subscription never touches a node. The follower's changes of the chain become
+//! notifications here: [`heads`] of new blocks, [`logs`] of their logs; and changes for filters
+//! that are polled ([`filters`]). Other subscriptions, such as `syncing`, cannot be derived from
+//! the chain: all clients share one such subscription at a node ([`passthrough`]). Notifications
+//! are made on the thread that serves the subscriber's client ([`courier`]), and wait for the
+//! client in its [`mailbox`].
 
 mod audience;
 mod courier;
@@ -29,7 +31,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 pub use self::logs::Fixture;
 use self::{
     audience::{Audience, Membership},
-    // What filters that are polled share with the views of logs and of other subscriptions.
+    // Shared by polled filters and the views of logs and of other subscriptions.
     logs::{Block, Filter, Log, Logs},
     passthrough::{Joined, Topics},
 };
@@ -48,20 +50,20 @@ use crate::{
     pool::{self, Pool},
 };
 
-/// What may be set.
+/// The settings of the subscriptions and filters of one network.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How much of the chain is kept in mind.
+    /// How much of the chain is remembered.
     pub chain: config::Chain,
-    /// How long a client waits for a subscription that a node must give.
+    /// How long a client waits until a node has granted its subscription.
     pub timeout: Duration,
     /// Limits of the filters that clients poll.
     pub filters: config::Filters,
-    /// What clients make the proxy hold, which what is kept for filters is part of.
+    /// Bounds the memory that clients take, which polled filters are part of.
     pub memory: Arc<Budget>,
-    /// What is random comes from it, but for the ids of filters.
+    /// The seed of random values, except the ids of filters.
     pub seed: u64,
-    /// The ids of filters come from it.
+    /// The secret that the ids of filters are derived from.
     pub secret: [u8; 32],
 }
 
@@ -75,18 +77,18 @@ pub struct Views {
     random: Mutex<fastrand::Rng>,
 }
 
-/// Bytes of the params of one subscription, at most: what is read of them takes several times as
-/// many for a moment.
+/// Bytes of the params of one subscription, at most: reading params takes several times as much
+/// memory for a moment.
 const MOST_PARAMS: usize = 1 << 20;
 
-/// The tasks behind a network's subscriptions; they end when this is dropped.
+/// The tasks behind a network's subscriptions; dropping this ends the tasks.
 pub struct Running {
     own: pool::Running,
     follower: pool::Running,
 }
 
 impl Running {
-    /// Waits for a task to end, which none does by itself: the text says how it came about.
+    /// Waits for a task to end, though none ends by itself, and returns how the task ended.
     pub async fn broken(&mut self) -> String {
         // Both arms are cancel-safe.
         tokio::select! {
@@ -97,8 +99,8 @@ impl Running {
 }
 
 impl Views {
-    /// Starts to serve subscriptions to the network of `pool`, a pool of execution nodes. Until
-    /// somebody subscribes, no node is asked for anything. Clients are served by the workers behind
+    /// Starts to serve subscriptions to the network of `pool`, a pool of execution nodes. Without a
+    /// subscription, nodes get no requests from here. Clients are served by the workers behind
     /// `couriers`.
     pub fn start(
         pool: Arc<Pool>,
@@ -134,25 +136,26 @@ impl Views {
         &self.filters
     }
 
-    /// From now on the network's nodes are those of another pool, and clients wait so long for what
-    /// a node must give. Subscriptions go on, and miss nothing.
+    /// Moves the subscriptions to the nodes of another pool; no notification is lost. `timeout`
+    /// limits from now on how long a client waits until a node has granted its subscription.
     pub fn move_to(&self, pool: Arc<Pool>, timeout: Duration) {
         self.interest.follower.move_to(pool.clone());
         self.topics.move_to(pool, timeout);
     }
 
-    /// Checks what a client asks for and prepares it; its notifications are put into `mailbox` from
-    /// [`Prepared::activate`] on. What a node must give is waited for, no longer than a call.
+    /// Checks and prepares a subscription; its notifications are put into `mailbox` from
+    /// [`Prepared::activate`] on. If a node must grant the subscription, waits for the node, but no
+    /// longer than for a call.
     ///
     /// # Errors
-    /// When there is no such subscription.
+    /// When the params are wrong, a limit is exceeded, or no node grants the subscription.
     pub async fn prepare(
         &self,
         method: &str,
         params: Option<&[u8]>,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Prepared, Refused> {
-        // It is written into texts, whoever it came from.
+        // The namespace is written into notifications, so it may hold only letters, digits and `_`.
         let is_word = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let Some(namespace) = method.strip_suffix("_subscribe").filter(is_word) else {
             return Err(Refused::Unsupported("there is no such subscription"));
@@ -176,9 +179,9 @@ impl Views {
     }
 }
 
-/// A subscription of which the client has heard nothing yet.
+/// A subscription whose id the client does not know yet.
 pub struct Prepared {
-    /// What the client knows it by.
+    /// The id that the client gets.
     pub id: SubscriptionId,
     head: Arc<str>,
     wish: Wish,
@@ -192,16 +195,16 @@ enum Wish {
 }
 
 impl Prepared {
-    /// Bytes that the subscription takes for as long as it lasts.
+    /// Bytes that the subscription takes in memory until its end.
     pub fn bytes(&self) -> usize {
-        // A place in an audience, with all that belongs to it.
+        // The memory of a subscriber in an audience.
         const PLACE: usize = 512;
         PLACE + if let Wish::Logs(_, filter, _) = &self.wish { filter.bytes() } else { 0 }
     }
 
-    /// Lets notifications come, from now on, and of what a node gives also those that came since it
-    /// granted it. To be called on the thread that serves the client, when the answer with the id
-    /// is in its mailbox.
+    /// Lets notifications come from now on. From a node's subscription, notifications since the
+    /// node granted it come too. To be called on the thread that serves the client, when the answer
+    /// with the id is in its mailbox.
     pub fn activate(self) -> Subscription {
         let Self { id: _, head, wish, mailbox } = self;
         Subscription(match wish {
@@ -215,8 +218,7 @@ impl Prepared {
     }
 }
 
-/// A subscription that runs. Dropping it ends it: no notification is put into the mailbox after
-/// that.
+/// A subscription that runs. Dropping the subscription ends its notifications at once.
 #[expect(dead_code, reason = "it is only held, and what it holds ends with it")]
 pub struct Subscription(Held);
 
@@ -227,7 +229,7 @@ enum Held {
     Topic(Joined),
 }
 
-/// What a client asks for.
+/// The kind of a subscription.
 enum Asked {
     Heads,
     Logs(Box<Filter>),
@@ -259,13 +261,14 @@ impl Asked {
     }
 }
 
-/// How many want to hear of the chain. While nobody does, the follower rests.
+/// Counts the subscriptions and filters that follow the chain. While there is none, the follower
+/// rests.
 struct Interest {
     follower: Arc<Follower>,
     count: Mutex<usize>,
 }
 
-/// One of them.
+/// Counted in [`Interest`] until it is dropped.
 struct Interested(Arc<Interest>);
 
 impl Interest {
@@ -292,7 +295,8 @@ impl Drop for Interested {
     }
 }
 
-/// However the task ends, its subscribers' connections end with it.
+/// Closes all subscribers when dropped, so that a task that panics does not leave connections open
+/// that wait for ever.
 struct EndsWith(Arc<Audience<()>>, Arc<Audience<Filter>>, Arc<Filters>);
 
 impl Drop for EndsWith {
@@ -303,7 +307,7 @@ impl Drop for EndsWith {
     }
 }
 
-/// Makes notifications of what changes, for as long as the follower lives.
+/// Makes notifications of the chain's changes for as long as the follower lives.
 async fn run(mut changes: mpsc::Receiver<Change>, heads: Arc<Audience<()>>, mut logs: Logs, filters: Arc<Filters>) {
     let _ends_with = EndsWith(heads.clone(), logs.audience.clone(), filters.clone());
     let mut sweep = Instant::now();

@@ -62,8 +62,8 @@ impl Deps<'_> {
         share
     }
 
-    /// Has `tasks` report when a task has ended that must run for ever: an error in the log that
-    /// says what follows for the network, and the flag for `/health`.
+    /// Has `tasks` report the end of `running`, which must run for ever: with an error in the log
+    /// that names the consequence for the network, and with the flag for `/health`.
     fn supervise<R>(&self, tasks: &mut JoinSet<()>, network: &Arc<str>, consequence: &'static str, running: R)
     where
         R: Future<Output = String> + Send + 'static,
@@ -77,7 +77,7 @@ impl Deps<'_> {
     }
 }
 
-/// A network that runs, and the settings that it runs by.
+/// A network that runs, and its settings.
 pub(super) struct NetworkRuntime {
     pub(super) settings: config::Network,
     pub(super) name: Arc<str>,
@@ -102,8 +102,8 @@ pub(super) struct ViewsTask {
 }
 
 impl NetworkRuntime {
-    /// Builds the network of `settings`. `earlier` is the network of the same name that runs, if
-    /// any: its nodes that stay as they are keep their connections.
+    /// Builds the network of `settings`. `earlier` is the running network of the same name, if any:
+    /// nodes with unchanged settings keep their connections.
     pub(super) fn build(
         settings: &config::Network,
         config: &Config,
@@ -162,8 +162,8 @@ impl NetworkRuntime {
     }
 }
 
-/// Builds a node, with the connections of the node of the same name in the `old` pool if that node
-/// stays as it is.
+/// Builds a node. The node of the same name in the `old` pool hands over its connections if its
+/// settings are unchanged.
 fn build_node(
     settings: &config::Node,
     (network, layer): (&str, Layer),
@@ -181,7 +181,7 @@ fn build_node(
     built.map_err(|why| format!("network {network}, node {}: {why}", settings.name))
 }
 
-/// How many connections to a node there may be; 0: as many as it takes.
+/// Connections to a node open at once, at most; 0: as many as the node takes.
 pub(super) fn max_connections(node: &config::Node, config: &Config, share: Share) -> usize {
     let wanted = node.max_connections.unwrap_or(config.calls.max_node_connections);
     let bounds = [Some(wanted).filter(|most| *most > 0), share.per_node];

@@ -43,7 +43,8 @@ impl Share {
         let (http, ws) = if wanted <= for_clients {
             (http, ws)
         } else {
-            // Each in its proportion, but neither has less than a quarter, or all that it wants.
+            // Each side in its proportion, but neither has less than a quarter, unless the side
+            // wants less.
             let part = (for_clients as u128 * http as u128 / wanted as u128) as usize;
             let least = |wanted: usize| wanted.min(for_clients / 4);
             let part = part.max(least(http)).min(for_clients - least(ws));

@@ -1,5 +1,5 @@
-//! Takes connections in, the clients' and the operator's: how many there may be, and who goes when
-//! there are more.
+//! Accepts the connections of clients and of operators, and keeps to the limits: which connection
+//! gives way when there are too many.
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -41,8 +41,8 @@ const MANY: u32 = 64;
 pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatcher, shared: Arc<Shared>) {
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
-    // Newcomers for whom others have to leave first. Later ones do not wait behind them, unless
-    // they are many.
+    // Newcomers that wait until another connection gives way. Later newcomers do not wait for
+    // these, unless as many as [`LOBBY`] wait.
     let mut lobby = FuturesUnordered::new();
     loop {
         // Both arms are cancel-safe.
@@ -71,9 +71,10 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
         let caller = if is_shared { Arc::default() } else { peers.caller(peer.ip()) };
         // WebSockets have a limit of their own, and have left this crowd.
         let crowd = crowd.clone();
+        let waits = Waits(Some(incoming));
         let mut enters = Box::pin(async move {
             let entered = crowd.enter(limit, caller.address()).await;
-            Newcomer { incoming, peer, caller, limit, entered }
+            Newcomer { waits, peer, caller, limit, entered }
         });
         // Most newcomers find room at once.
         let entered = (&mut enters).now_or_never();
@@ -84,19 +85,29 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
     }
 }
 
-/// A connection of which it is known whether it has a place.
+/// A connection that waits for a place. If the proxy goes down first, the client is told.
+struct Waits(Option<Incoming>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|incoming| incoming.refuse(&http::going_down()));
+    }
+}
+
+/// A connection for which the crowd has decided: a place, or none.
 struct Newcomer {
-    incoming: Incoming,
+    waits: Waits,
     peer: SocketAddr,
     caller: Arc<Caller>,
-    /// How many there may be.
+    /// The most connections that there may be.
     limit: usize,
     entered: Entered,
 }
 
 /// Gives a newcomer to a worker, or refuses the newcomer where there is no room.
 async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shared: &Shared) {
-    let Newcomer { incoming, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
+    let Newcomer { mut waits, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
+    let Some(incoming) = waits.0.take() else { return };
     if (place.is_none() || ended.idle + ended.busy > 0)
         && let Some(before) = full.pass()
     {
@@ -106,7 +117,7 @@ async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shar
             "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
         );
     }
-    // Busy connections count themselves when they are cut.
+    // Busy connections are counted where each is cut.
     (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));
     match place {
         Some(place) => dispatcher.give(Accepted { incoming, peer, caller, place }).await,
@@ -117,7 +128,8 @@ async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shar
     }
 }
 
-/// Takes the operator's connections in. They are few, so that the oldest makes room for the newest.
+/// Accepts the operator's connections. Operators need few connections, so the oldest one makes room
+/// for the newest.
 pub(super) async fn admin(mut listener: Box<dyn Accept>, admin: Admin, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();

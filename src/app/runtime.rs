@@ -24,7 +24,7 @@ const LONGEST_RETIREMENT: Duration = Duration::from_secs(15 * 60);
 /// How often replaced nodes are looked at for requests that are left.
 const RETIREMENT_ROUND: Duration = Duration::from_secs(1);
 
-/// The networks that run, and the settings that they run by.
+/// The networks that run, and their settings.
 pub(super) struct Runtime {
     config: Config,
     share: Share,
@@ -89,14 +89,14 @@ impl Runtime {
         }
     }
 
-    /// Changes to `config`. A network that is the same goes on as it is; any other is built anew,
-    /// and takes over when its nodes are known. Says what changed.
+    /// Changes to `config`. A network with unchanged settings runs on; any other is built anew, and
+    /// takes over when its nodes are known. Returns a summary of the changes.
     ///
     /// # Errors
     /// When a network cannot be built; nothing is changed then.
     pub(super) async fn replace(&mut self, config: Config, deps: &Deps<'_>) -> Result<String, String> {
         let share = deps.share(&config);
-        // Building is all that can fail, so it comes first.
+        // Only building can fail, so building comes first.
         let fresh = self.build_changed(&config, share, deps)?;
         let summary = self.summary(&fresh, &config);
         for network in fresh.iter().flatten() {
@@ -145,7 +145,7 @@ impl Runtime {
         config.networks.iter().map(build).collect()
     }
 
-    /// Says what changes with `config` and the `fresh` networks.
+    /// A summary of the changes that `config` and the `fresh` networks bring.
     fn summary(&self, fresh: &[Option<NetworkRuntime>], config: &Config) -> String {
         let changed = fresh.iter().flatten().map(|network| format!("network {}", network.name));
         let stays = |network: &&NetworkRuntime| config.networks.iter().any(|n| n.name == network.settings.name);
@@ -235,8 +235,8 @@ impl Runtime {
         }
     }
 
-    /// Keeps replaced networks until their calls have ended: a call that is under way ends by the
-    /// rules that it began with, and its nodes are watched until then.
+    /// Keeps replaced networks until their calls have ended: a call under way ends by the rules of
+    /// its beginning, and its nodes are probed until then.
     fn retire(&mut self, networks: Vec<NetworkRuntime>) {
         while self.retired.try_join_next().is_some() {}
         self.retired.spawn(async move {

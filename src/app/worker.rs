@@ -37,7 +37,7 @@ pub(super) struct Accepted {
     pub(super) place: Place,
 }
 
-/// All workers. Dropping it ends them and cuts their connections.
+/// All workers. Dropping `Workers` ends all and cuts their connections.
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
     done: Vec<oneshot::Receiver<()>>,
@@ -55,8 +55,7 @@ struct WorkerHandle {
 }
 
 impl Workers {
-    /// Starts a worker for each of `jobs`, each with a thread of its own if they are to be
-    /// `threads`.
+    /// Starts a worker for each of `jobs`. With `threads`, each worker has a thread of its own.
     pub(super) fn start(threads: bool, jobs: Vec<mpsc::Receiver<Job>>, service: &Service) -> io::Result<Self> {
         let mut workers = Self { handles: Vec::new(), done: Vec::new(), stops: Vec::new() };
         for (index, jobs) in (1..).zip(jobs) {

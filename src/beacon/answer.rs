@@ -1,5 +1,5 @@
-//! A consensus node's answer to one request: its head, the beginning of its body that was waited
-//! for, and the rest that is not.
+//! A consensus node's answer to one request: the head, the beginning of the body, which was waited
+//! for, and the rest, which was not.
 
 mod words;
 
@@ -31,42 +31,41 @@ use crate::{
 };
 
 /// Up to this many bytes an answer is taken whole before the client sees its first byte, so that
-/// the loss of the node in the middle of it is made good by another.
+/// another node can answer if this one is lost in the middle.
 const HELD_BACK: u64 = 256 * 1024;
-/// Up to this many bytes an answer is taken whole of which half is of no use: a block with all its
-/// blobs, written in JSON.
+/// The same for an answer that is useless in part: a block with all its blobs, in JSON.
 const HELD_WHOLE: u64 = 8 << 20;
-/// How long that is tried for an answer that does not say how long it is: it may be a long one.
+/// How long an answer of unknown length is waited for, because such an answer may be long.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Of nodes that have secrets, the words of an error are searched for them, up to this many bytes;
-/// longer ones are withheld.
+/// Where a node has secrets, an error of up to this many bytes is searched for them; the text of a
+/// longer one is withheld.
 const SEARCHED: u64 = 64 * 1024;
-/// How long such words may take; another node may have a better answer.
+/// How long such a text may take; another node may have a better answer.
 const SEARCH: Duration = Duration::from_secs(2);
 
 /// A node's answer.
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// All of its headers, those of the connection included.
+    /// All headers, those of the connection included.
     pub headers: HeaderMap,
-    /// Bytes of the body, where that is known.
+    /// Bytes of the body, where the length is known.
     length: Option<u64>,
-    /// Whether the node gave it in the API's own form.
+    /// Whether the answer is in the API's own form.
     is_json: bool,
     pieces: VecDeque<Bytes>,
     rest: Option<Response>,
     idle: Idle,
-    /// Whose answer it is.
+    /// The node that gave the answer.
     source: (Arc<Pool>, usize),
-    /// What it takes of the room for bodies that are kept, beyond what every answer may take.
+    /// The answer's part of the room for bodies, beyond [`HELD_BACK`], which every answer may take.
     share: Option<OwnedSemaphorePermit>,
 }
 
 impl Answer {
-    /// Takes the response of a node of `pool`, and so much of its body as is waited for: all of it,
-    /// if it fits, where there is `room` for that.
+    /// Takes the response of a node of `pool`, and as much of the body as is waited for: the whole
+    /// body, if there is `room` and the body fits.
     ///
     /// # Errors
     /// When the connection is lost meanwhile.
@@ -83,13 +82,13 @@ impl Answer {
             if source.has_secrets() && source.redact(value).is_some() {
                 return;
             }
-            // The parser let nothing else through.
+            // The parser has let only valid names and values through.
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
                 headers.append(name, value);
             }
         });
         let length = response.head.length();
-        // A byte a second is enough for a stream of what happens.
+        // Streams of events may be silent for long: a byte a second is enough.
         let rate = if is_of_kind(&headers, b"text/event-stream") { 1 } else { NODE_RATE };
         let mut answer = Self {
             status,
@@ -134,7 +133,7 @@ impl Answer {
             let length = piece.len();
             held += length as u64;
             append(&mut self.pieces, piece);
-            // Room is taken as bytes come: what a node only announces costs the others nothing.
+            // Room is taken as bytes come: an announced length alone costs other answers nothing.
             if held > HELD_BACK
                 && let Some(room) = room
                 && !self.takes(length, room)
@@ -145,7 +144,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Takes so much of the room; `false` if there is not as much.
+    /// Takes this many bytes of the room; `false` if fewer are left.
     fn takes(&mut self, bytes: usize, room: &Arc<Semaphore>) -> bool {
         let more = u32::try_from(bytes).ok().and_then(|bytes| room.clone().try_acquire_many_owned(bytes).ok());
         match (more, &mut self.share) {
@@ -156,8 +155,8 @@ impl Answer {
         true
     }
 
-    /// Takes what the configuration keeps secret out of an error: gateways like to repeat the URL
-    /// they were asked for, and a key may be in it.
+    /// Takes the configuration's secrets out of an error: gateways like to repeat the URL of a
+    /// request, and the URL may hold a key.
     async fn conceal(&mut self) -> Result<(), Broken> {
         let mut whole = BytesMut::new();
         let is_too_long = |length: u64| length > SEARCHED;
@@ -189,7 +188,8 @@ impl Answer {
         Ok(())
     }
 
-    /// Bytes that it takes of its client's memory: what is held, and the way of what is to come.
+    /// Bytes of the client's memory that the answer takes: the held pieces, and the stream for the
+    /// rest.
     pub fn weight(&self) -> usize {
         let held: usize = self.pieces.iter().map(Bytes::len).sum();
         held + if self.rest.is_some() { STREAM } else { 0 }
@@ -208,26 +208,26 @@ impl Answer {
         }
     }
 
-    /// Bytes of the body, where that is known.
+    /// Bytes of the body, where the length is known.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// Whether it is in the API's own form, and so speaks of the request rather than of what stands
-    /// before the node.
+    /// Whether the answer is in the API's own form, and so is about the request, and not from a
+    /// gateway before the node.
     pub(super) fn is_json(&self) -> bool {
         self.is_json
     }
 
-    /// Whether it is an error in which a node speaks of the messages that it was given: in the
-    /// API's own form, with a status of theirs or of the node's own failure. What stands before
-    /// nodes speaks of other things, and so do statuses that have one meaning.
+    /// Whether the answer is a node's error about the messages that the node was given: in the
+    /// API's own form, and with a status for messages or for the node's own failure. Gateways speak
+    /// of other things, and a status with one fixed meaning does too.
     pub(super) fn speaks_of_messages(&self) -> bool {
         self.is_json && matches!(self.status, 400 | 402 | 406 | 409..=428 | 430..=499 | 500)
     }
 
-    /// Whether it is in another form than the API has: a page or plain words, as gateways show. An
-    /// answer without a body, or without a kind, has the API's form.
+    /// Whether the answer is in another form than the API's: a page or plain text, as gateways
+    /// send. An answer without a body, or without a content type, has the API's form.
     pub(super) fn is_foreign(&self) -> bool {
         const OURS: [&[u8]; 4] =
             [b"application/json", b"application/problem+json", b"application/octet-stream", b"text/event-stream"];
@@ -239,7 +239,7 @@ impl Answer {
         is_of_kind(&self.headers, b"text/event-stream")
     }
 
-    /// The next piece of what has not come yet, each within its time.
+    /// The next piece of the rest, each within its time.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         let (pool, node) = &self.source;
@@ -275,7 +275,7 @@ impl Stream for Answer {
         let next = ready!(self.poll_rest(context));
         match next {
             Some(Err(broken)) => {
-                // Too late for another node, not too late to look after this one.
+                // The answer has begun, so no other node can take over; but this node is probed.
                 let (pool, node) = &self.source;
                 pool.probe_now(*node);
                 self.rest = None;

@@ -1,4 +1,4 @@
-//! One attempt at one consensus node: what came of it, and whom that speaks of.
+//! An attempt at one consensus node: the outcome, and whether client or node is to blame.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{
-        rest::{Class, Route},
+        beacon_route::{Class, Route},
         subject::{Kept, Subject},
         target::Target,
     },
@@ -35,52 +35,52 @@ use crate::{
 };
 
 /// How long the head of an answer may take where the work may be long: nodes have worked on states
-/// for nine minutes. One that is not alive is found out sooner, by its silence to probes.
+/// for nine minutes. A dead node is found sooner, by its silence to probes.
 const HEAD: Duration = Duration::from_secs(15 * 60);
-/// How long a node may take nothing of a body that it is sent.
+/// How long a node may take none of the body.
 const IDLE: Duration = Duration::from_secs(30);
-/// Slots after which all nodes that are well have had a block for long.
+/// The age, in slots, at which every healthy node has long had a block.
 pub(super) const OLD: u64 = 64;
-/// How long a node that went out is still waited for, when the request must not go to another.
+/// How long a node that went out is still waited for, when the request must not go to another node.
 const LAST_HOPE: Duration = Duration::from_secs(10);
 
 /// A request to the beacon API, but for its body.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What is known of it.
+    /// The rules for the request.
     pub route: Route,
-    /// Its method.
+    /// The HTTP method.
     pub method: Method,
     /// Path, from `/eth/` on, and query.
     pub target: Target,
     /// The headers that nodes get.
     pub headers: HeaderMap,
-    /// The client's connection, which has its share of those to nodes.
+    /// The client's connection, which has a share of the connections to nodes.
     pub caller: Option<Arc<Caller>>,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 pub(super) enum Sent {
     /// An answer for the client.
     Answered(Answer),
-    /// An answer that speaks of the node: another may have a better one, and the node may be to
-    /// blame then. The request had no effect.
+    /// A bad answer that is due to the node: another node may have a better one, and then this node
+    /// may be to blame. The request had no effect.
     OfTheNode(Answer, Option<Trouble>),
-    /// The node refused the request for quota or place, and may have said for how long. The request
-    /// had no effect.
+    /// The node refused the request for quota or room, and may have given a time to wait. The
+    /// request had no effect.
     Refused(Answer, Option<Duration>),
-    /// No byte of the request left; with evidence against the node, if it is any.
+    /// No byte of the request left; with evidence against the node, if there is any.
     Nothing(Option<Trouble>),
-    /// The request may have arrived, and no answer came; with evidence against the node, if it is
-    /// any.
+    /// The request may have arrived, and no answer came; with evidence against the node, if there
+    /// is any.
     Lost(Option<Trouble>),
-    /// It was not answered in time.
+    /// No answer came in time.
     Late(Trouble),
-    /// The client did not send the whole of it.
+    /// The client did not send the whole body.
     Unsent(io::Error),
 }
 
-/// Sends `request` to one node of `pool`, and notes what that shows of the node.
+/// Sends `request` to one node of `pool`, and has the pool note how the node did.
 ///
 /// A request whose work is not long, and that may go to another node, must be answered within
 /// `patience`.
@@ -94,7 +94,7 @@ pub(super) async fn attempt(
     attempt_holding(pool, index, request, upload, patience, None).await
 }
 
-/// [`attempt`], with room for an answer that is of no use until it is whole.
+/// [`attempt`], with `room` for an answer that is useless unless whole.
 pub(super) async fn attempt_holding(
     pool: &Arc<Pool>,
     index: usize,
@@ -109,7 +109,7 @@ pub(super) async fn attempt_holding(
     let repeatable = request.route.is_repeatable();
     let goes_out = node.goes_out();
     if node.is_out() {
-        // It went out after it was chosen.
+        // The node went out after the choice.
         return Sent::Nothing(None);
     }
     let _owed = node.traffic.track(started);
@@ -139,7 +139,8 @@ pub(super) async fn attempt_holding(
     drop(count);
     match &sent {
         Sent::Nothing(Some(trouble)) => pool.call_failed(index, kind(request), trouble.clone(), None),
-        // It may have been the request that did it.
+        // The request itself may have made the node drop the connection, so the node is only
+        // probed.
         Sent::Lost(Some(_)) => pool.probe_now(index),
         Sent::Refused(_, wait) => pool.call_refused(index, kind(request), *wait),
         Sent::Answered(_) => pool.call_answered(index, kind(request)),
@@ -183,7 +184,7 @@ async fn exchange(
     }
 }
 
-/// Sends it and waits for the head of the response; `None` when that took too long.
+/// Sends the request and waits for the head of the response; `None` when that took too long.
 async fn ask(
     node: &Node,
     request: &Request,
@@ -206,13 +207,13 @@ async fn ask(
         caller: request.caller.as_ref(),
     };
     let asked = upstream.request(head, body, timeouts, progress);
-    // A body that is streamed takes the time that the client takes to send it; what the node takes
-    // is bounded by `timeouts`.
+    // A streamed body takes the time that the client needs to send; the node's share of the time is
+    // bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
 }
 
-/// Whether a status says that the node does not have what another may: it has pruned it, never had
-/// it, or does not offer the route.
+/// Whether a status says that this node lacks data that another may have: the node has pruned the
+/// data, never had them, or does not offer the route.
 fn lacks(request: &Request, status: u16, head: u64) -> bool {
     let route = &request.route;
     if route.class != Class::Read {
@@ -222,8 +223,8 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
         405 => true,
         404 | 410 => match Subject::of(request.target.path(), 1) {
             Some(Subject { kept: Kept::Blobs | Kept::States, .. }) => true,
-            // That a slot of late has no block is for the client to judge: it may have asked too
-            // soon, or too late.
+            // A recent slot without a block is for the client to judge: the request may have come
+            // too soon, or too late.
             Some(subject @ Subject { kept: Kept::Blocks, id, .. }) => id.starts_with("0x") || subject.is_old(head, OLD),
             None => {
                 let path = request.target.path();
@@ -236,35 +237,36 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
     }
 }
 
-/// Which requests may rest with this one.
+/// The kind of requests that a node refuses together with this one.
 pub(super) fn kind(request: &Request) -> Kind {
     match request.route.class {
-        // A node may hang over these that answers everything else of the same group.
+        // A node may hang over such messages and still answer all other requests of the same group.
         Class::Publish => Kind::of_publication(request.route.id),
         _ => Kind::of_group(request.route.id),
     }
 }
 
-/// Whom an answer speaks of, where the chain is at `head`.
+/// Whether client or node is to blame for an answer, where the chain is at `head`.
 fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64) -> Sent {
     let status = answer.status;
     if is_refusal(status, wait) && request.route.class != Class::Once {
         return Sent::Refused(answer, wait);
     }
     let of_the_node = match request.route.class {
-        // Refused for who we are: unless the client said who it is, another node may know us.
+        // A refusal for want of credentials: unless the client sent its own, another node may
+        // accept the proxy's.
         Class::Read | Class::Everywhere => match status {
-            // A gateway's page is no node's answer, whatever status it has.
+            // A gateway's page is no node's answer, with any status.
             200..=299 => answer.is_foreign(),
-            // It points elsewhere, with its own idea of where it is; a client knows only us.
+            // A redirect goes to an address as the node sees itself; a client knows only the proxy.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
             408 | 500.. => true,
             _ => lacks(request, status, head),
         },
-        // The same may be given to another node, whatever this one or what stands before it did.
-        // What a node says of the message itself is final, and so is what has a client write it in
-        // another form.
+        // The same message may be given to another node, after any failure of this node or of a
+        // gateway before it. A node's judgement of the message itself is final, and so is its
+        // demand for another form.
         Class::Publish => match status {
             200..=299 => answer.is_foreign(),
             406 | 415 => false,
@@ -279,7 +281,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
     }
     // In the API's own form it is the node that speaks, of this request; otherwise what stands
     // before it, or a node that is not well.
-    let trouble = (status >= 500).then(|| Trouble {
+    let trouble = matches!(status, ..400 | 500..).then(|| Trouble {
         fault: if answer.is_json() { Fault::Erring } else { Fault::Failing },
         text: format!("a request was answered with HTTP status {status}, which another node could answer"),
     });

@@ -1,5 +1,9 @@
-//! Attempts at several nodes at once, for what a validator waits for: one node after the other is
-//! asked, none is given up before another has answered, and the first good answer wins.
+//! Attempts at several nodes at once, for requests for which a validator waits.
+//!
+//! Rule: each time that a node's time has passed without an answer, another node is asked beside
+//! those that were asked, none is given up, and the first good answer wins. Reason: a slow node may
+//! still be the first to answer. Example: node A is asked at second 0 and node B at second 2.4. B
+//! answers at second 2.5: the client has this answer, and the silence counts against A.
 
 use std::time::Duration;
 
@@ -14,13 +18,13 @@ use super::{
 };
 use crate::pool::health::{Fault, Trouble};
 
-/// Between two looks at a node that does not know the head yet.
+/// The time between two looks at a node that does not know the head yet.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Course<'_> {
     /// Asks `first`, and each time that `patience` has passed without an answer another usable node
     /// beside those that were asked. Returns the first good answer and its node; if there is none,
-    /// what came of the last of them.
+    /// the outcome at the last node.
     pub(super) async fn race(&mut self, first: usize, body: &Whole, patience: Duration) -> (usize, Sent) {
         let (rest, request) = (self.rest, self.request);
         let one = |node: usize| {
@@ -36,7 +40,7 @@ impl Course<'_> {
         let mut due = Instant::now() + patience;
         let most = rest.settings.attempts.get().saturating_sub(self.tries.attempts);
         loop {
-            // Both arms are cancel-safe: what runs goes on running.
+            // Both arms are cancel-safe: attempts under way run on.
             let (node, sent) = tokio::select! {
                 biased;
                 Some(done) = running.next() => done,
@@ -48,7 +52,7 @@ impl Course<'_> {
                         && rest.pool.is_usable(node)
                     {
                         if is_of_the_head(request) && rest.pool.owes_head(node) {
-                            // It would only tell of an earlier head.
+                            // The node would only answer for an earlier head.
                             due = Instant::now() + LOOK.min(patience);
                             continue;
                         }
@@ -64,7 +68,7 @@ impl Course<'_> {
             let is_good = matches!(&sent, Sent::Answered(answer) if answer.status < 400);
             if is_good || running.is_empty() {
                 if is_good {
-                    // Those that were asked before it are silent still.
+                    // The nodes that were asked before this one are silent still.
                     let text = format!("no answer to a request within {patience:?}, which another node answered");
                     let silent = || Trouble { fault: Fault::Silent, text: text.clone() };
                     self.tries.charges.extend(under_way[..before].iter().map(|&slow| (slow, silent())));
@@ -73,10 +77,11 @@ impl Course<'_> {
             }
             self.tries.tried.push(node);
             match sent {
-                // Whoever is still at it may do better.
+                // Nodes that are still at work may do better.
                 Sent::Answered(answer) => self.best = self.best.take().or(Some(answer)),
                 sent => {
-                    // What may be repeated stops nothing, and is nobody's answer yet.
+                    // The request may be repeated, so a failure stops nothing, and gives the client
+                    // no answer yet.
                     let _ = self.weigh(node, sent).await;
                 }
             }

@@ -1,6 +1,9 @@
-//! Whether an answer has all the blobs that were asked for: nodes that have pruned some, or keep
-//! only a part of the columns, answer 200 with fewer, or with none. How many there are is in the
-//! block.
+//! Finds out whether an answer has all the blobs of a block.
+//!
+//! Rule: an answer counts as lacking if it has fewer blobs than the block commits to and than the
+//! client asked for, and another node may have them. Reason: nodes that have pruned blobs, or keep
+//! only a part of the columns, answer 200 with fewer blobs, or with none. Example: the block of
+//! slot 7 has six commitments, and the answer of node A two blobs: node B is asked too.
 
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use super::{
     upload::Upload,
 };
 use crate::domain::{
-    rest::Route,
+    beacon_route::Route,
     subject::{Kept, Subject},
     target::Target,
 };
@@ -22,20 +25,20 @@ use crate::domain::{
 /// Bytes of one blob, and of one sidecar, in SSZ.
 const BLOB: usize = 131_072;
 const SIDECAR: usize = 131_928;
-/// How long the node has to tell its block.
+/// How long the node may take to give its block.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The blobs of an answer to a request that says which.
+/// The blobs of an answer to a request that names a block.
 pub(super) struct Blobs {
     there: usize,
-    /// How many of the block's were asked for; `None` for all.
+    /// How many of the block's blobs were asked for; `None` for all.
     wanted: Option<usize>,
     /// The block's id.
     id: String,
 }
 
 impl Blobs {
-    /// Those of an answer that may have fewer than there are.
+    /// The blobs of an answer that may be incomplete.
     pub(super) fn of(request: &Request, answer: &Answer) -> Option<Self> {
         let path = request.target.path();
         let subject = Subject::of(path, 1).filter(|subject| subject.kept == Kept::Blobs && subject.id != "head")?;
@@ -50,15 +53,16 @@ impl Blobs {
 }
 
 impl Rest {
-    /// Whether these are fewer than the block commits to and the client asked for, by the word of
-    /// `node`, whose answer they are. What cannot be told counts as complete.
+    /// Whether these blobs are fewer than the block commits to and than the client asked for.
+    /// `node` gave the answer, and is asked for the block. Without the block the answer counts as
+    /// complete.
     pub(super) async fn is_partial(&self, node: usize, request: &Request, blobs: Blobs) -> bool {
         let committed = self.commitments(node, &blobs.id, request).await.unwrap_or(0);
         blobs.there < blobs.wanted.unwrap_or(committed).min(committed)
     }
 
-    /// How many blobs the block commits to, by the node's own word, asked for as the client of
-    /// `request`.
+    /// How many blobs the block commits to, by the node's own block, which is asked for with the
+    /// headers of `request`.
     async fn commitments(&self, node: usize, id: &str, request: &Request) -> Option<usize> {
         #[derive(Deserialize)]
         struct Answer {
@@ -112,7 +116,7 @@ fn count(body: &[u8], path: &str, is_json: bool) -> Option<usize> {
     body.len().is_multiple_of(size).then_some(body.len() / size)
 }
 
-/// How many of the block's blobs a query asks for; all if it does not say.
+/// How many of the block's blobs a query asks for; `None` for all.
 fn wanted(query: &str) -> Option<usize> {
     let lists = query.split('&').filter_map(|pair| pair.split_once('='));
     let lists =

@@ -1,27 +1,29 @@
-//! How long each kind of request may take before something else is tried.
+//! How long each kind of request may take before another node is asked.
 //!
-//! What a validator waits for has its time in the slot: when a part of it has passed, another node
-//! is asked beside the first. What a node may have to compute for minutes has no limit but the
-//! node's own life. Everything else has the time of an attempt.
+//! Rule: a request for which a validator waits has a part of the slot; after that another node is
+//! asked beside the first. A request that a node may have to work on for minutes is limited only by
+//! the node's life. Every other request has the time of an attempt. Reason: a late attestation is
+//! worth little, while a state that takes minutes to build is worth waiting for. Example: slots
+//! take 12 s. For attestation data a second node is asked after 2.4 s, for duties after 4 s.
 
 use std::time::Duration;
 
 use super::{Request, Rest};
-use crate::domain::rest::Class;
+use crate::domain::beacon_route::Class;
 
-/// Which clock a request has.
+/// The limit of a kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
     /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates
-    /// have a third of a slot each until they are too late, so some of that is left to the other
-    /// node. That is also more than the two seconds in which a node is found out that is silent
-    /// altogether, where slots take twelve.
+    /// have a third of a slot each until they are too late, so a part is left to the other node.
+    /// With slots of 12 s this is also more than the two seconds after which a silent node is found
+    /// out.
     Due,
     /// A third of a slot; then the same.
     Soon,
     /// The time of an attempt; then another node is asked instead.
     Usual,
-    /// As long as its node is alive.
+    /// As long as the node is alive.
     Long,
 }
 
@@ -29,7 +31,7 @@ impl Clock {
     pub(super) fn of(request: &Request) -> Self {
         let route = &request.route;
         if route.class != Class::Read {
-            // What cannot be tried elsewhere may take all the time there is: giving up would only
+            // A request that must not go to another node may take any time: giving up would only
             // lose the answer.
             return if route.is_repeatable() { Self::Usual } else { Self::Long };
         }
@@ -46,14 +48,14 @@ impl Clock {
     }
 }
 
-/// Whether half of an answer is of no use, so that it is waited for whole: what is signed, and
-/// blocks and blobs.
+/// Whether half of an answer is useless, so that the answer is waited for whole: data to be signed,
+/// and blocks and blobs.
 pub(super) fn is_wanted_whole(request: &Request) -> bool {
     request.route.class == Class::Read && matches!(request.route.group, "validator" | "blocks" | "blobs")
 }
 
 impl Rest {
-    /// How long a node has before another is asked beside it, where the request is of that kind.
+    /// How long a node has before another is asked beside that one; `None` where no other is.
     pub(super) fn beside(&self, request: &Request) -> Option<Duration> {
         match Clock::of(request) {
             Clock::Due => Some(self.pool.slot() / 5),
@@ -68,7 +70,7 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::domain::{rest::Route, target::Target};
+    use crate::domain::{beacon_route::Route, target::Target};
 
     #[test]
     fn each_kind_of_request_has_its_clock() {

@@ -1,6 +1,10 @@
-//! What differs between nodes: one has pruned what another keeps, or does not offer it. All are
-//! asked before the client hears that it is not there, and those that are thought to lack it come
-//! last.
+//! Data that one node has and another has not.
+//!
+//! Rule: where a node lacks the data of a request, all other nodes are asked before the client is
+//! told that the data is not there; and nodes that probably lack the data are asked last. Reason:
+//! one node has pruned data that another keeps, or does not offer the route. Example: node A
+//! answers 404 for the blobs of an old slot, and node B has them. The client gets them from B, and
+//! the next request for blobs of that age or older goes to B first.
 
 use std::cmp::Reverse;
 
@@ -8,14 +12,14 @@ use super::{Course, Request, Rest, answer::Answer, attempt::OLD, blobs::Blobs};
 use crate::{
     config::Policy,
     domain::{
+        beacon_route::Class,
         chain::USUAL_EPOCH,
-        rest::Class,
         subject::{Kept, Subject},
     },
 };
 
 impl Rest {
-    /// What a request asks for, if it is of a slot that its path names.
+    /// The kind of data that a request asks for, and the slot that its path names, if there is one.
     fn subject(&self, request: &Request) -> Option<(Kept, u64)> {
         let snapshot = self.pool.snapshot();
         let beacon = snapshot.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
@@ -24,7 +28,7 @@ impl Rest {
         Some((subject.kept, subject.slot?))
     }
 
-    /// The nodes that are thought to lack what is asked for.
+    /// The nodes that probably lack the data of a request.
     pub(super) fn lacking(&self, request: &Request) -> Vec<usize> {
         let Some((kept, slot)) = self.subject(request).filter(|_| request.route.class == Class::Read) else {
             return Vec::new();
@@ -32,8 +36,8 @@ impl Rest {
         (0..self.pool.nodes.len()).filter(|&node| self.pool.nodes[node].bounds.is_beyond(kept, slot)).collect()
     }
 
-    /// Whether requests are spread, and all nodes that are well say the same to this one: it may go
-    /// to any.
+    /// Whether the request may go to any healthy node: requests are spread, and all these nodes
+    /// have the same answer.
     pub(super) fn is_settled(&self, request: &Request) -> bool {
         if self.settings.policy != Policy::Spread || request.route.class != Class::Read {
             return false;
@@ -50,15 +54,14 @@ impl Course<'_> {
         let (pool, snapshot) = (&self.rest.pool, self.rest.pool.snapshot());
         let may = |other: usize| other != node && !self.tries.tried.contains(&other);
         let any = (0..pool.nodes.len()).any(|other| may(other) && snapshot.nodes[other].verdict.answers());
-        // What another said before may be as good.
+        // Another node's earlier answer may have more of them.
         if any || !self.lacking.is_empty() { Blobs::of(self.request, answer) } else { None }
     }
 
-    /// The node does not have it, and said so with this.
+    /// `node` does not have all of the data, by this answer.
     pub(super) fn lacks(&mut self, node: usize, answer: Answer) {
         self.lacking.push(node);
-        // The most of it is better than a word that it is not there, and that is better than an
-        // error.
+        // Most of the data is better than a 404, and a 404 is better than an error.
         let worth = |answer: &Answer| match answer.status {
             200..=299 => (0, Reverse(answer.length())),
             status => (status / 100, Reverse(None)),
@@ -68,13 +71,14 @@ impl Course<'_> {
         }
     }
 
-    /// `node` had it, and others did not: where each has its bound is learnt.
+    /// `node` had the data, and others did not: notes for each node from which slot on the node has
+    /// data.
     pub(super) fn learn(&mut self, node: usize, answer: &Answer) {
         let Some((kept, slot)) = self.rest.subject(self.request).filter(|_| answer.status == 200) else { return };
         let nodes = &self.rest.pool.nodes;
         nodes[node].bounds.has(kept, slot);
         let lacking = self.lacking.drain(..);
-        // A node may not have what is new yet, which it has a moment later.
+        // A node may lack new data for a moment only.
         let head = self.rest.pool.snapshot().head.unwrap_or(0);
         if slot.saturating_add(OLD) <= head {
             lacking.for_each(|other| nodes[other].bounds.lacks(kept, slot));

@@ -1,8 +1,12 @@
-//! What every node must be told: subscriptions to subnets, fee recipients, registrations,
-//! preferences. It goes to all nodes that answer, however they are judged just then, since any of
-//! them may propose next. The client has the first good answer of a usable one, or after a quarter
-//! of a slot the best that there is; the others are told to the end all the same, and those that
-//! are away when they return ([`kept`](super::kept)).
+//! Requests that every node must be told: subscriptions to subnets, fee recipients, registrations,
+//! preferences.
+//!
+//! Rule: the request goes to all nodes that answer, whether or not they are usable just then. The
+//! client has the first good answer of a usable node, or after a quarter of a slot the best answer
+//! so far; all nodes are told to the end, and nodes that are away are told when they return
+//! ([`kept`](super::kept)). Reason: any node may be the one to propose next. Example: slots take 12
+//! s, node A is usable and node B is syncing. Both are told; the client has the answer of A. If A
+//! is silent and B has said yes, the client has the answer of B after 3 s.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +19,12 @@ use tokio::{
 use super::{Failure, Request, Rest, Sent, answer::Answer, attempt::attempt, returning::is_told, upload::Whole};
 use crate::domain::refusal::Refusal;
 
-/// How long one node is told.
+/// How long the request to one node may take.
 pub(super) const TELLING: Duration = Duration::from_secs(30);
 
 impl Rest {
-    /// Tells all nodes that answer. `None` when it has to take the way of other requests: no node
-    /// answers, or none answered.
+    /// Tells all nodes that answer. `None` where no node answers or gave an answer: the request
+    /// then takes the usual way.
     pub(super) async fn everywhere(&self, request: &Request, body: &Whole) -> Result<Option<Answer>, Failure> {
         let (nodes, usable) = {
             let snapshot = self.pool.snapshot();
@@ -63,8 +67,8 @@ impl Rest {
         }
         let late = Instant::now() + self.pool.slot() / 4;
         let mut left = usable.clone();
-        // Of a node that is not usable: a good answer, another, and of usable ones what speaks of
-        // the request, or of the node.
+        // Of nodes that are not usable: a good answer, and another. Of usable nodes: an answer that
+        // blames the request, and one that blames the node.
         let (mut good, mut poor, mut of_the_caller, mut of_a_node) = (None, None, None, None);
         loop {
             let has_answer = good.is_some() || of_the_caller.is_some() || of_a_node.is_some();
@@ -83,6 +87,8 @@ impl Rest {
                 Sent::Answered(answer) if answer.status < 300 && counts => return Ok(Some(answer)),
                 Sent::Answered(answer) if answer.status < 300 => good = good.or(Some(answer)),
                 Sent::Answered(answer) if counts => of_the_caller = of_the_caller.or(Some(answer)),
+                // A page, or a way to elsewhere: the node was not told.
+                Sent::OfTheNode(answer, _) if answer.status < 400 => {}
                 Sent::OfTheNode(answer, _) | Sent::Refused(answer, _) if counts => {
                     of_a_node = of_a_node.or(Some(answer));
                 }

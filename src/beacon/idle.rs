@@ -1,4 +1,4 @@
-//! A limit on how long what streams may stand still, and on how slow it may be in the long run.
+//! A limit on how long a body may stand still, and on how slow the body may be in the long run.
 
 use std::{
     future::Future,
@@ -11,23 +11,23 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::domain::pace::Pace;
 
-/// How long a stream may stand still, on either side.
+/// How long a body may stand still, on either side.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Watches one stream. It has a timer only while that stands still.
+/// Watches one body. The timer exists only while the body stands still.
 pub(super) struct Idle {
     pace: Pace,
     waits: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Idle {
-    /// For a stream that has to move `rate` bytes in a second in the long run.
+    /// For a body that has to move `rate` bytes in a second in the long run.
     pub(super) fn new(rate: u32) -> Self {
         Self { pace: Pace::new(LONGEST, rate), waits: None }
     }
 
-    /// Passes on what polling the stream came to, which has so many bytes; `None` when it has been
-    /// too slow.
+    /// Passes on the outcome of a poll, which has `bytes` bytes; `None` when the body has been too
+    /// slow.
     pub(super) fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -70,7 +70,7 @@ mod tests {
     async fn each_piece_has_its_time_and_drops_have_it_together() {
         let mut idle = Idle::new(1000);
         for _ in 0..3 {
-            // It stands still, but not for too long.
+            // The body stands still, but not for too long.
             stands_still(&mut idle, LONGEST - Duration::from_millis(2)).await;
             moves(&mut idle, 30_000).await;
         }

@@ -1,9 +1,12 @@
-//! What all nodes were told in this epoch and the one before, for the nodes that were away then: a
-//! node forgets it when it restarts, and may propose a minute later.
+//! Requests that all nodes were told in this epoch and the one before, kept for nodes that were
+//! away.
 //!
-//! It is told again in the order in which it came, so what was told later counts. The same told
-//! twice is kept once, and what a later body says of the same validators replaces the earlier one.
-//! Where there is too much, the client that has most of it makes room.
+//! Rule: a node that comes back is told these requests again, in the order of their arrival, so the
+//! latest word counts. The same request twice is kept once, and a later body about the same
+//! validators replaces an earlier one. Where too much is kept, the client that has the most makes
+//! room. Reason: a node forgets fee recipients when it restarts, and may propose a minute later.
+//! Example: fee recipients for the same validators came at slots 10 and 30, and node B restarts at
+//! slot 40. B is told those of slot 30 again.
 
 mod about;
 
@@ -22,41 +25,45 @@ use super::{
     Request,
     upload::{Upload, Whole},
 };
-use crate::{domain::client::block_of, memory::Claim, pool::Pool};
+use crate::{
+    domain::client::block_of,
+    memory::Claim,
+    pool::{Pool, node::Node},
+};
 
 /// Bytes that are kept, at most.
 const MOST: usize = 32 << 20;
 /// Bodies that are kept, at most.
 const MOST_BODIES: usize = 4096;
-/// What one takes beside its bytes.
+/// Bytes that a kept request takes besides its body.
 const EACH: usize = 512;
-/// The kinds of what is told. When there is too much of it all, the kind goes that there is most
-/// of, so that many registrations leave the fee recipients; and of that kind what came from the
-/// client that has most of it, so that nobody drives out the others.
+/// The kinds of requests. Where too much is kept, the kind with the most makes room, so that many
+/// registrations leave the fee recipients; and of that kind the client with the most, so that no
+/// client drives out the others.
 const KINDS: [&str; 4] =
     ["prepare_beacon_proposer", "register_validator", "proposer_preferences", "beacon_committee_subscriptions"];
 
-/// Headers that say what a body means, or who says it. The others differ from one request to the
-/// next.
+/// Headers that change the meaning of a body, or name its sender. Other headers differ from one
+/// request to the next.
 const MEANING: [&str; 4] = ["content-type", "content-encoding", "eth-consensus-version", "authorization"];
 
-/// What is kept.
+/// The requests that are kept.
 pub(super) struct Kept {
     state: Mutex<State>,
-    /// Rung when there is something new.
+    /// Notified when a request is added.
     pub(super) bell: Notify,
     most: usize,
 }
 
 struct State {
     told: VecDeque<Told>,
-    /// Of the clients' memory; there is none before the first.
+    /// A claim on the clients' memory; `None` before the first request.
     claim: Option<Claim>,
     bytes: usize,
     last: u64,
     /// How often each node has begun anew.
     lives: Vec<u64>,
-    /// Until when a node that did not take something is left alone.
+    /// Until when a node that did not take a request is left alone.
     pauses: Vec<Option<Instant>>,
 }
 
@@ -66,19 +73,19 @@ struct Told {
     body: Bytes,
     at: Instant,
     client: Option<IpAddr>,
-    /// The validators that it is about, as far as that is known.
+    /// The validators that the body names, as far as known.
     about: Option<About>,
     nodes: Vec<Knows>,
 }
 
-/// What a node knows of something. A life begins each time that the node begins anew.
+/// A node's knowledge of a request. A life begins each time that the node begins anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Knows {
-    /// Nothing.
+    /// The node has not been told.
     Nothing,
-    /// It is being told in this life, and has not confirmed it.
+    /// The node is being told in this life, and has not confirmed.
     IsTold(u64),
-    /// It has confirmed it in this life.
+    /// The node has confirmed the request in this life.
     All(u64),
 }
 
@@ -90,7 +97,7 @@ impl Knows {
 }
 
 impl Told {
-    /// Its place among the kinds; those that have no name stand behind them.
+    /// The place of the request's kind; unnamed kinds stand behind the named ones.
     fn kind(&self) -> usize {
         let path = self.request.target.as_str().split('?').next().unwrap_or_default();
         let last = path.trim_end_matches('/').rsplit('/').next();
@@ -104,7 +111,7 @@ impl Told {
     }
 }
 
-/// One thing that a node is to be told again.
+/// A request that a node is to be told again.
 pub(super) struct Due {
     pub(super) id: u64,
     pub(super) request: Arc<Request>,
@@ -122,7 +129,7 @@ impl Kept {
         Self { state: Mutex::new(state), bell: Notify::new(), most }
     }
 
-    /// Keeps what all nodes are told now, for twice an `epoch`; the others make room for it.
+    /// Keeps a request that all nodes are told now, for twice an `epoch`; other requests make room.
     /// Returns its number. `nodes` are being told.
     pub(super) fn keep(&self, request: &Arc<Request>, body: &Whole, nodes: &[usize], epoch: Duration) -> u64 {
         let about = About::of(request, body.bytes());
@@ -141,7 +148,7 @@ impl Kept {
             Some(place) => state.remove(place).map(|told| told.body),
             None => None,
         }
-        // The client's buffer may be larger than what is in it.
+        // The client's buffer may be larger than the body.
         .unwrap_or_else(|| Bytes::copy_from_slice(body.bytes()));
         state.last += 1;
         let id = state.last;
@@ -157,7 +164,7 @@ impl Kept {
         id
     }
 
-    /// Whether there is anything.
+    /// Whether no request is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.state().told.is_empty()
     }
@@ -167,14 +174,14 @@ impl Kept {
         self.state().bytes
     }
 
-    /// A node began anew: it knows nothing of this.
+    /// A node began anew: the node has forgotten all requests.
     pub(super) fn begins_anew(&self, node: usize) {
         let mut state = self.state();
         state.lives[node] += 1;
         state.pauses[node] = None;
     }
 
-    /// A node has been told it, in the life in which it was to be told.
+    /// A node has been told the request, in the life in which the node was to be told.
     pub(super) fn confirmed(&self, id: u64, node: usize) {
         if let Some(told) = self.state().told.iter_mut().find(|told| told.id == id)
             && let Knows::IsTold(life) = told.nodes[node]
@@ -183,7 +190,7 @@ impl Kept {
         }
     }
 
-    /// A node has not been told it after all, and is left alone for so long.
+    /// A node could not be told the request, and is left alone for `pause`.
     pub(super) fn failed(&self, id: u64, node: usize, pause: Duration) {
         let mut state = self.state();
         state.pauses[node] = Some(Instant::now() + pause);
@@ -192,15 +199,15 @@ impl Kept {
         }
     }
 
-    /// Whether there is anything to tell the node now.
+    /// Whether a request is due for the node now.
     pub(super) fn has_due(&self, node: usize) -> bool {
         let state = self.state();
         let is_left_alone = state.pauses[node].is_some_and(|until| Instant::now() < until);
         !is_left_alone && state.told.iter().any(|told| told.nodes[node].is_due(state.lives[node]))
     }
 
-    /// The first thing that the node does not know yet, of those after number `after`. It is being
-    /// told from now on.
+    /// The first request after number `after` that the node does not know yet. From now on the
+    /// request counts as being told.
     pub(super) fn next(&self, node: usize, after: u64, epoch: Duration) -> Option<Due> {
         let mut state = self.state();
         state.forget(epoch);
@@ -210,14 +217,14 @@ impl Kept {
         Some(Due { id: due.id, request: due.request.clone(), upload: Upload::whole(due.body.clone()) })
     }
 
-    /// Takes over what is kept for an earlier pool, whose nodes are known by their names.
+    /// Takes over what is kept for an earlier pool: a node at another address is another node.
     pub(super) fn inherit(&self, pool: &Pool, earlier: &Self, of: &Pool) {
-        let place = |name: &str| of.nodes.iter().position(|node| *node.name == *name);
-        let places: Vec<Option<usize>> = pool.nodes.iter().map(|node| place(&node.name)).collect();
+        let place = |node: &Node| of.nodes.iter().position(|other| node.is_same_as(other));
+        let places: Vec<Option<usize>> = pool.nodes.iter().map(place).collect();
         self.take_over(earlier, &places);
     }
 
-    /// The same, where each node had this place before.
+    /// The same, where `places` are the nodes' places in the earlier pool.
     fn take_over(&self, earlier: &Self, places: &[Option<usize>]) {
         let mut taken = {
             let mut earlier = earlier.state();
@@ -228,13 +235,13 @@ impl Kept {
         for told in &mut taken.told {
             let knew = |place: &Option<usize>| match place.map(|place| told.nodes[place]) {
                 Some(Knows::All(life)) => Knows::All(life),
-                // Whoever was about to be told is told no further by that pool.
+                // The earlier pool tells its nodes no further.
                 _ => Knows::Nothing,
             };
             told.nodes = places.iter().map(knew).collect();
         }
         let mut state = self.state();
-        // What came here meanwhile is newer.
+        // Requests that came here meanwhile are newer.
         let (last, bytes) = (taken.last, taken.bytes);
         for told in &mut state.told {
             told.id += last;
@@ -251,7 +258,7 @@ impl Kept {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whatever was done to it was done whole.
+        // Every change is complete before the lock is given up.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -262,7 +269,7 @@ impl State {
         Self { told: VecDeque::new(), claim: None, bytes: 0, last: 0, lives, pauses }
     }
 
-    /// What was told before of no other validators than this is of no use any more.
+    /// Removes requests about no other validators than `newer`.
     fn replace(&mut self, newer: &Told) {
         let Some(about) = &newer.about else { return };
         let (target, headers) = (&newer.request.target, &newer.request.headers);
@@ -295,7 +302,7 @@ impl State {
         self.count();
     }
 
-    /// Keeps no more than may be kept, and than clients may make us hold.
+    /// Keeps no more than the limits allow, and than the clients' memory has room for.
     fn make_room(&mut self, most: usize) {
         while self.bytes > most && self.thin(Told::weight) {}
         while self.told.len() > MOST_BODIES && self.thin(|_| 1) {}
@@ -309,8 +316,8 @@ impl State {
         {}
     }
 
-    /// Removes the oldest of the client that has most, of the kind that there is most of, by this
-    /// measure; `false` if there is none.
+    /// Removes the oldest request of the client that has the most, of the kind with the most, by
+    /// this measure; `false` if there is no request.
     fn thin(&mut self, measure: fn(&Told) -> usize) -> bool {
         let mut sums = [0; KINDS.len() + 1];
         self.told.iter().for_each(|told| sums[told.kind()] += measure(told));

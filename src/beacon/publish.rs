@@ -1,6 +1,15 @@
-//! What is signed is given to nodes until one has taken it. The same bytes say the same whoever
-//! passes them on, so they go to a second node as soon as the first may not have them, or takes its
-//! time, and go on at the first meanwhile; also when the client has its answer, or has left.
+//! Gives a signed message to nodes until one has taken the message.
+//!
+//! Rule: the message goes to a second node as soon as the first one cannot be reached, refuses, is
+//! lost, does not know the block that the message refers to, or has not answered within a quarter
+//! of a slot; and so on to a third. When all nodes have been asked, those that failed for a passing
+//! reason have the message again after a pause, for as long as exchanges are held. The first node
+//! is waited for meanwhile, and the first success goes to the client. A node's judgement of the
+//! message itself ends the choice of further nodes. The client may leave; the message still goes to
+//! nodes. Reason: the bytes mean the same from every node, so a second sending does no harm, and a
+//! late message costs the validator a reward. Example: slots take 12 s. An attestation goes to node
+//! A at second 4, and A hangs. At second 7 node B gets the message too, and takes it at once: the
+//! client has a success, and the silence counts against A.
 
 mod heard;
 mod outcome;
@@ -34,29 +43,28 @@ use crate::{
     domain::{backoff::Backoff, refusal::Refusal},
     exchange::{choice::Choice, queue::HeadPermit, tries::Begun},
     pool::{
-        Scout,
+        Pool, Scout,
         health::{Fault, Trouble},
         resting::Standing,
     },
 };
 
-/// How long one node may work on it. By then the slot that it is for has gone by, unless it is for
-/// no slot.
+/// How long one node may work on the message. By then the message's slot, if there is one, is over.
 const TAKING: Duration = Duration::from_secs(60);
 
-/// A node that has it and has not answered.
+/// A node that has the message and has not answered.
 struct Given<'a> {
     node: usize,
     since: Instant,
     _scout: Option<Scout<'a>>,
 }
 
-/// What is to be done next.
+/// The next step.
 enum Aim {
-    /// Another node is to have it, for this reason; the first for none.
+    /// Give the message to another node, for this reason; to the first node for none.
     Another(&'static str),
-    /// Those that have it are waited for. At this moment another node is to have it, unless a node
-    /// has said its word by then: that counts.
+    /// Wait for the nodes that have the message. At this moment another node is to have the
+    /// message, unless a node has judged the message by then: then that judgement counts.
     Wait(Instant),
 }
 
@@ -64,44 +72,50 @@ enum Aim {
 struct Carried {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     heard: Heard,
-    /// The names of the nodes that have it and have not answered.
-    left: Vec<Arc<str>>,
-    /// Why another node is to have it; empty if no node had it yet.
+    /// The nodes that have the message and have not answered.
+    left: Vec<(Arc<Pool>, usize)>,
+    /// Why another node is to have the message; empty if no node has had the message yet.
     why: &'static str,
+    /// The end of the time in which nodes that failed may have the message again.
+    held: Option<Instant>,
 }
 
-/// How far it has come.
+/// The state of giving one message to nodes.
 struct Giving<'a> {
     request: Arc<Request>,
     /// Also of nodes that a reload has taken away since.
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     /// Why a node was wanted last.
     why: &'static str,
-    /// The names of nodes that a reload has taken away, and that have it and have not answered.
-    left: Vec<Arc<str>>,
+    /// Nodes of earlier pools that have the message and have not answered.
+    left: Vec<(Arc<Pool>, usize)>,
     /// Whether the reload that replaces these nodes has been noticed.
     is_replaced: bool,
     running: Vec<Given<'a>>,
     heard: Heard,
-    /// Nodes that do not know the block which it names, and have not reached the head that clients
-    /// were told: they will. Each is waited for until its moment.
+    /// Nodes that do not know the block which the message names, and have yet to reach the head
+    /// that clients have seen. Each is waited for until its moment.
     behind: Vec<(usize, Instant)>,
-    /// Nodes that did not take it for what passes.
+    /// Nodes that did not take the message for a passing reason.
     busy: Vec<usize>,
-    /// When these may have it again, as none is left that was not asked.
+    /// Whether a busy node had the message, and would only fail again at once.
+    is_failed: bool,
+    /// When the busy nodes may have the message again, because all nodes have been asked.
     retry: Option<Instant>,
-    /// Between such times, and how many of them are left.
-    pauses: (Backoff, u32),
+    /// The pauses before the busy nodes are asked again.
+    pauses: Backoff,
+    /// No node has the message again after this moment.
+    held: Option<Instant>,
     began: Instant,
-    /// Whether it goes to all.
+    /// Whether the first node to have the message shares the message with all other usable ones.
     everybody: bool,
-    /// How long one node may take before a second has it too.
+    /// How long one node may take before a second one has the message too.
     late: Duration,
 }
 
 impl Rest {
-    /// Gives what the client has signed to the network, in a task that goes on when the client
-    /// leaves: clients wait no longer than it takes to know that a node hangs.
+    /// Gives the client's signed message to the network, in a task that goes on when the client
+    /// leaves.
     pub(super) async fn publish(self: &Arc<Self>, request: &Request, body: Whole) -> Result<Answer, Failure> {
         let (told, answer) = oneshot::channel();
         {
@@ -111,7 +125,7 @@ impl Rest {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
             let (rest, mut request) = (self.clone(), request.clone());
-            // What a node says has to be understood.
+            // The proxy reads the answers of nodes, so they must not be compressed.
             request.headers.remove(header::ACCEPT_ENCODING);
             background.spawn(async move {
                 let outcome = rest.give_out(&request, &body).await;
@@ -119,14 +133,13 @@ impl Rest {
                 let _ = told.send(outcome);
             });
         }
-        // It is ended early only with the network itself.
+        // The task is ended early only together with the network.
         answer.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown.into()))
     }
 
-    /// Gives it to these nodes, and when they have all failed it to those that reloads have put in
-    /// their place.
+    /// Gives the message to these nodes, and when all have failed to the nodes of the next reload.
     async fn give_out(self: &Arc<Self>, request: &Request, body: &Whole) -> Result<Answer, Failure> {
-        // This one lives on meanwhile: the task is of its set.
+        // `self` lives on meanwhile: this task is in its set.
         let (mut rest, mut begun, mut carried) = (self.clone(), Begun::default(), None);
         loop {
             let mut course = Course::new(&rest, request, begun);
@@ -143,7 +156,7 @@ impl Rest {
         }
     }
 
-    /// What goes on without a client, but for what has ended.
+    /// The tasks that run without a client. Tasks that have ended are removed first.
     pub(super) fn background(&self) -> MutexGuard<'_, JoinSet<()>> {
         let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
         while background.try_join_next().is_some() {}
@@ -152,7 +165,7 @@ impl Rest {
 }
 
 impl<'a> Course<'a> {
-    /// Gives what the client has signed to the network.
+    /// Gives the client's signed message to the nodes of this pool.
     async fn publish(&mut self, giving: &mut Giving<'a>, body: &Whole) -> Result<Answer, Stop> {
         let rest = self.rest;
         let mut changes = rest.pool.subscribe();
@@ -166,7 +179,8 @@ impl<'a> Course<'a> {
                 Aim::Wait(until) => until,
             };
             let is_open = !giving.heard.has_word();
-            if !giving.is_under_way() && (!is_open || giving.behind.is_empty()) {
+            let may_go_on = is_open && (!giving.behind.is_empty() || giving.retry.is_some());
+            if !giving.is_under_way() && !may_go_on {
                 return std::mem::take(&mut giving.heard).end(self, false);
             }
             // All arms are cancel-safe.
@@ -202,7 +216,7 @@ impl<'a> Course<'a> {
                     continue;
                 }
                 Ok(()) = changes.changed(), if is_open && giving.is_under_way() => {
-                    // Whoever is out may answer yet, but is not waited for.
+                    // A node that is out may answer yet, but is not waited for.
                     if giving.running.iter().all(|given| rest.pool.nodes[given.node].is_out()) {
                         aim = Aim::Another("out");
                     }
@@ -214,13 +228,12 @@ impl<'a> Course<'a> {
                 Next::Another(why) if !giving.heard.has_word() => aim = Aim::Another(why),
                 Next::Another(_) => {}
                 Next::End => aim = Aim::Wait(Instant::now() + giving.late),
-                Next::Wait => {}
             }
         }
     }
 
-    /// Gives it to the next node, if there is one. Only whoever has nothing to wait for waits for a
-    /// node.
+    /// Gives the message to the next node, if there is one. Waits for a node only while no other
+    /// node has the message.
     async fn give_to_another(&mut self, giving: &mut Giving<'a>, body: &Whole, why: &'static str) -> Result<Aim, Stop> {
         for given in &giving.running {
             if !self.tries.tried.contains(&given.node) {
@@ -229,17 +242,21 @@ impl<'a> Course<'a> {
         }
         let (rest, most_lost) = (self.rest, self.rest.pool.nodes.len().max(self.rest.settings.attempts.get() as usize));
         giving.why = why;
-        let mut turn = None;
-        let next = if giving.is_under_way() || giving.heard.names_unknown_block() {
+        let (mut turn, mut rests) = (None, None);
+        let next = if giving.is_under_way() || giving.heard.speaks_of_a_node() || giving.is_failed {
             match rest.choose(self.request, &self.tries.tried, self.tries.again) {
                 Choice::Node(node, scout) => Some((node, scout)),
-                Choice::Rest(_) | Choice::Nowhere => None,
+                Choice::Rest(end) => {
+                    rests = Some(end);
+                    None
+                }
+                Choice::Nowhere => None,
             }
         } else if giving.heard.lost >= most_lost {
-            // It may be the message that does that to nodes.
+            // The message itself may be what fells the nodes.
             None
         } else {
-            // Cancel-safe: whoever leaves the queue gives up its place only.
+            // Cancel-safe: an exchange that leaves the queue gives up its place only.
             self.next_node(body.weight()).await?.map(|(node, its, scout)| {
                 turn = its;
                 (node, scout)
@@ -252,19 +269,19 @@ impl<'a> Course<'a> {
             {
                 return Err(Stop::Moved(next, HeadPermit::default()));
             }
-            giving.plan_retry();
+            giving.plan_retry(rests, rest.queue.longest());
             return Ok(wait);
         };
         let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());
-        // One that hung over such messages is tried again, but is not waited for.
+        // A node that hung over such messages is tried again, but not waited for.
         let is_doubtful = scout.is_some() || standing == Standing::Last;
         let is_given = self.give(giving, body, (node, scout), why);
         drop(turn);
         Ok(if is_doubtful && is_given { Aim::Another("doubtful") } else { wait })
     }
 
-    /// Gives it to this node, and at the first time to all others that are usable if they are to
-    /// have it too. `false` if there is no room for that.
+    /// Gives the message to this node, and at the first time to all other usable nodes, if all are
+    /// to have messages. `false` if there is no room for the sending.
     fn give(
         &mut self,
         giving: &mut Giving<'a>,
@@ -274,18 +291,18 @@ impl<'a> Course<'a> {
     ) -> bool {
         let rest = self.rest;
         let mut nodes = vec![(node, scout)];
-        if giving.everybody && !giving.is_under_way() && giving.heard.lost == 0 {
+        if std::mem::take(&mut giving.everybody) {
             let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tries.tried.contains(other)).map(|other| (other, None)));
         }
-        // No other node needs the messages that a node has taken, or refused for good.
+        // No other node needs the messages of a list that a node has taken, or refused for good.
         let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
         let mut background = rest.background();
-        // Half of the room is for further nodes of what was let in.
+        // Half of the room is for sending accepted messages to further nodes.
         let limit = rest.settings.max_held.get().saturating_mul(2);
         let mut is_given = false;
         for (node, scout) in nodes {
-            // What was let in is given to one node at least.
+            // An accepted message is given to one node at least.
             if background.len() >= limit && giving.is_under_way() {
                 return is_given;
             }
@@ -315,7 +332,8 @@ impl<'a> Course<'a> {
         is_given
     }
 
-    /// `node` took it. Those that have had it for long and are silent still have failed it.
+    /// `node` took the message. Nodes that have had the message for long and are silent have
+    /// failed.
     fn taken(&mut self, node: usize, giving: &Giving<'a>) {
         let now = Instant::now();
         let are_late = giving.running.iter().filter(|given| now.saturating_duration_since(given.since) >= giving.late);
@@ -330,15 +348,16 @@ fn silent(limit: Duration) -> Trouble {
 
 impl<'a> Giving<'a> {
     fn new(course: &mut Course<'a>, carried: Option<Carried>) -> Self {
-        let Rest { pool, publish_to, settings, .. } = course.rest;
+        let Rest { pool, publish_to, .. } = course.rest;
         let late = pool.slot() / 4;
         let carried = carried.unwrap_or_else(|| Carried {
             outcomes: mpsc::channel(pool.nodes.len().max(1)),
             heard: Heard::default(),
             left: Vec::new(),
             why: "",
+            held: None,
         });
-        let has_it = |node: &usize| carried.left.contains(&pool.nodes[*node].name);
+        let has_it = |node: &usize| carried.left.iter().any(|(of, at)| of.nodes[*at].is_same_as(&pool.nodes[*node]));
         course.tries.tried.extend((0..pool.nodes.len()).filter(has_it));
         Self {
             request: Arc::new(course.request.clone()),
@@ -352,17 +371,20 @@ impl<'a> Giving<'a> {
             everybody: *publish_to == PublishTo::All,
             late,
             busy: Vec::new(),
+            is_failed: false,
             retry: None,
-            pauses: (Backoff::new(late / 8, late), settings.attempts.get()),
+            pauses: Backoff::new(late / 8, late),
+            held: carried.held,
             began: Instant::now(),
         }
     }
 
-    /// The state that goes along to other nodes.
+    /// The state that goes along to the nodes of a reload.
     fn carry(self, course: &Course<'a>) -> Carried {
-        let names = self.running.iter().map(|given| course.rest.pool.nodes[given.node].name.clone());
+        let nodes = self.running.iter().map(|given| (course.rest.pool.clone(), given.node));
         Carried {
-            left: self.left.iter().cloned().chain(names).collect(),
+            left: self.left.into_iter().chain(nodes).collect(),
+            held: self.held,
             heard: self.heard.go_on(),
             outcomes: self.outcomes,
             why: self.why,
@@ -373,20 +395,22 @@ impl<'a> Giving<'a> {
         !self.left.is_empty() || !self.running.is_empty()
     }
 
-    /// Whether all that have it have had it for longer than is waited for.
+    /// Whether all nodes that have the message are late.
     fn are_all_late(&self) -> bool {
         let now = Instant::now();
-        self.is_under_way() && self.running.iter().all(|given| now >= given.since + self.late)
+        self.running.iter().all(|given| now >= given.since + self.late)
     }
 
-    /// All nodes were asked: those that did not take it for what passes have it again after a
-    /// pause.
-    fn plan_retry(&mut self) {
-        let is_under_way = self.is_under_way();
-        let (pauses, left) = &mut self.pauses;
-        if self.retry.is_none() && is_under_way && !self.busy.is_empty() && *left > 0 {
-            *left -= 1;
-            self.retry = Some(Instant::now() + pauses.pause());
+    /// Plans another try when all nodes were asked: nodes that failed for a passing reason have the
+    /// message again after a pause, and a node that `rests` after its rest, for as long as
+    /// exchanges are held.
+    fn plan_retry(&mut self, rests: Option<Option<Instant>>, longest: Duration) {
+        if self.retry.is_some() || (self.busy.is_empty() && rests.is_none()) {
+            return;
         }
+        let now = Instant::now();
+        let held = *self.held.get_or_insert(now + longest);
+        let pause = (!self.busy.is_empty() || rests == Some(None)).then(|| now + self.pauses.pause());
+        self.retry = [pause, rests.flatten()].into_iter().flatten().min().filter(|at| *at <= held);
     }
 }

@@ -1,19 +1,23 @@
-//! A validator that was told of a head is not answered by a node that does not know it yet: a vote
-//! for the head before is lost. Where the node that told it is gone and the others are a little
-//! later, what refers to the head waits for them.
+//! Requests that refer to the head, at nodes that have yet to reach the head.
+//!
+//! Rule: a request that refers to the head waits until its node knows the head that clients have
+//! seen, for a sixth of a slot at most. Reason: a validator that has seen a head must not get a
+//! vote for the head before, which would be lost. Example: node A reports the head of slot 100 and
+//! is lost, and node B knows that head 300 ms later. A request for attestation data that came at
+//! once is given to B after 300 ms; after 2 s it would go to B in any case.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::{Request, Rest};
-use crate::domain::rest::Class;
+use crate::domain::beacon_route::Class;
 
-/// Between two looks at a node that is awaited.
+/// The time between two looks at a node that is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whether what is asked for refers to the head: what validators ask, and whatever is asked of the
-/// head by its name.
+/// Whether a request refers to the head: all requests of validators do, and those that name the
+/// head.
 pub(super) fn is_of_the_head(request: &Request) -> bool {
     let names_the_head = || {
         let path = request.target.path();
@@ -23,8 +27,8 @@ pub(super) fn is_of_the_head(request: &Request) -> bool {
 }
 
 impl Rest {
-    /// Waits until `node` knows the head that clients were told, for a sixth of a slot at most,
-    /// where the request refers to it.
+    /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if
+    /// the request refers to the head.
     pub(super) async fn reach(&self, request: &Request, node: usize) {
         if !is_of_the_head(request) || !self.pool.owes_head(node) {
             return;
@@ -32,9 +36,9 @@ impl Rest {
         self.catches_up(&mut vec![(node, Instant::now() + self.pool.slot() / 6)]).await;
     }
 
-    /// Waits until one of these nodes knows the head that clients were told, for each until its
-    /// moment. Takes away that one, and those whose moment has passed; none if none is left.
-    /// Cancel-safe.
+    /// Waits until one of these nodes knows the head that clients have seen, for each until its
+    /// moment. Removes and returns that node; nodes whose moment has passed are removed too. `None`
+    /// when no node is left. Cancel-safe.
     pub(super) async fn catches_up(&self, behind: &mut Vec<(usize, Instant)>) -> Option<usize> {
         let mut changes = self.pool.subscribe();
         loop {
@@ -45,7 +49,7 @@ impl Rest {
             behind.retain(|(_, until)| *until > now);
             let until = behind.iter().map(|(_, until)| *until).min()?;
             behind.iter().for_each(|(node, _)| self.pool.probe_now(*node));
-            // News may come sooner; none is no reason to wait for longer.
+            // News may come sooner; without news the wait is just over.
             let _ = timeout(LOOK.min(until - now), changes.changed()).await;
         }
     }

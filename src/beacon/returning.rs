@@ -1,11 +1,13 @@
-//! Nodes that come back, or begin anew, are told again what all nodes were told while they were
+//! Tells nodes that come back, or begin anew, the requests that all nodes were told while they were
 //! away.
 //!
-//! That a node began anew is seen by an outage, by its word that it catches up, as nodes do after
-//! they started, or by what it says of itself once a slot and after every trouble: another version,
-//! another name in the network, an earlier number of its record there, or less than half of the
-//! peers that it had. Behind an address that stays open, a restart that changes none of this is not
-//! seen; validators tell their nodes anew once an epoch.
+//! Rule: a node has begun anew after an outage; when it has caught up after it said that it is
+//! syncing, as nodes are when they start; or when its answers about itself have changed: another
+//! version, another peer id, an earlier number of its record, or less than half of its peers. These
+//! answers are asked for once a slot and after every trouble. Reason: a node forgets fee recipients
+//! when it restarts. Example: a node had 80 peers and reports 12: the node gets all kept requests
+//! again. A restart behind an open address that changes none of this goes unnoticed; but validators
+//! tell their nodes anew once an epoch.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,37 +29,37 @@ use crate::{
     pool::{Pool, snapshot::Facts},
 };
 
-/// How long a node has to say how it is, and how much of that is read.
+/// How long a node may take to answer a question about itself, and how much of the answer is read.
 const ASKING: Duration = Duration::from_secs(2);
 const LONGEST: usize = 64 * 1024;
 
-/// What is known of a node.
+/// The state of a node as last seen.
 #[derive(Default)]
 struct Seen {
     answers: bool,
-    /// It said last that it catches up.
+    /// The node said last that it is syncing.
     is_syncing: bool,
-    /// When something went wrong with it last.
+    /// The moment of the node's last trouble.
     trouble: Option<Instant>,
-    /// It is told something now.
+    /// A task is telling the node now.
     is_busy: bool,
     is_asked: bool,
     traits: Traits,
 }
 
-/// What a node says of itself that changes when it begins anew.
+/// A node's answers about itself that change when the node begins anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Traits {
     version: Option<String>,
     peers: Option<u64>,
-    /// Its name in the network.
+    /// The node's peer id in the network.
     peer_id: Option<String>,
-    /// The number of its record there, which grows while it lives.
+    /// The number of the node's record in the network, which grows while the node lives.
     record: Option<u64>,
 }
 
 impl Traits {
-    /// Whether the node has begun anew since it said `earlier`.
+    /// Whether the node has begun anew since it gave `earlier`.
     fn is_anew(&self, earlier: &Self) -> bool {
         let is_other = |(now, then): (&String, &String)| now != then;
         let are_few = |(now, then): (u64, u64)| now.saturating_mul(2) < then;
@@ -69,14 +71,14 @@ impl Traits {
     }
 }
 
-/// What a task of this one found.
+/// The outcome of a task for one node.
 enum Found {
-    /// The node was told all, or would not be.
+    /// The node was told all, or a request failed.
     Told(usize),
     Says(usize, Traits),
 }
 
-/// Whether the node is one to tell. One that rests is told when it has rested.
+/// Whether the node can be told. A resting node is told after its rest.
 pub(super) fn is_told(facts: &Facts) -> bool {
     !facts.cordoned && facts.verdict.answers() && facts.verdict != Verdict::Resting
 }
@@ -89,14 +91,15 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
     let mut pace = pool.slot();
     let mut slots = every(pace);
     loop {
-        // It is known once a node has told.
+        // The length of a slot is known once a node has reported the chain.
         let known = pool.slot();
         if known != pace {
             (pace, slots) = (known, every(known));
         }
         for (index, (facts, seen)) in pool.snapshot().nodes.iter().zip(&mut nodes).enumerate() {
             let answers = is_told(facts) && !pool.nodes[index].is_out();
-            // What a node says of itself a moment after it started is that it catches up.
+            // A node that has just started says that it is syncing: after that, it may have begun
+            // anew.
             let has_caught_up = seen.is_syncing && facts.verdict.is_usable();
             if answers && (!seen.answers || has_caught_up) {
                 begins_anew(&pool, index, &kept);
@@ -107,7 +110,7 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
             if std::mem::replace(&mut seen.trouble, trouble) != trouble && answers {
                 ask(&pool, index, seen, &kept, &mut tasks);
             }
-            // Nobody's requests go home to it before it has been told.
+            // Until the node has been told all, clients' requests do not move back to the node.
             pool.nodes[index].traffic.set_informed(!kept.has_due(index));
             if answers && !seen.is_busy && kept.has_due(index) {
                 seen.is_busy = true;
@@ -136,7 +139,7 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
                         record: traits.record.or(earlier.record),
                     };
                 }
-                // It cannot panic, and nobody ends it.
+                // A task has no code that panics, and no task is aborted.
                 Err(_) => {}
             },
             _ = slots.tick() => {
@@ -151,13 +154,13 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
 }
 
 impl Seen {
-    /// What is there already has begun before.
+    /// A node that is there at the start has begun before.
     fn first(facts: &Facts) -> Self {
         Self { answers: is_told(facts), ..Self::default() }
     }
 }
 
-/// The node knows nothing of what it was told before, and may have other data.
+/// The node has forgotten the requests that it was told before, and may have other data.
 fn begins_anew(pool: &Pool, node: usize, kept: &Kept) {
     kept.begins_anew(node);
     pool.nodes[node].bounds.forget();
@@ -169,7 +172,7 @@ fn every(pace: Duration) -> tokio::time::Interval {
     slots
 }
 
-/// Has the node say how it is, if anything depends on that.
+/// Asks the node about itself, if requests are kept that would have to be told again.
 fn ask(pool: &Arc<Pool>, index: usize, seen: &mut Seen, kept: &Kept, tasks: &mut JoinSet<Found>) {
     if !seen.is_asked && !kept.is_empty() {
         seen.is_asked = true;
@@ -178,7 +181,7 @@ fn ask(pool: &Arc<Pool>, index: usize, seen: &mut Seen, kept: &Kept, tasks: &mut
     }
 }
 
-/// What the node says of itself; nothing of what it does not offer.
+/// The node's answers about itself; `None` for routes that the node does not offer.
 async fn traits(pool: &Pool, node: usize) -> Traits {
     #[derive(Deserialize)]
     struct Answer<T> {
@@ -232,14 +235,14 @@ async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Bytes> {
     timeout(ASKING, read).await.ok()?
 }
 
-/// Tells the node what it does not know, one thing after the other.
+/// Tells the node the requests that are due, one after the other.
 async fn tell(pool: Arc<Pool>, node: usize, kept: Arc<Kept>, metrics: Arc<Metrics>) -> Found {
     let mut after = 0;
     while let Some(mut due) = kept.next(node, after, pool.epoch()) {
         after = due.id;
         let sent = attempt(&pool, node, &due.request, &mut due.upload, TELLING);
         match timeout(TELLING, sent).await.unwrap_or(Sent::Lost(None)) {
-            // What it does not want to know, it need not be told again.
+            // A request that the node rejects need not be told again.
             Sent::Answered(_) => {
                 kept.confirmed(due.id, node);
                 metrics.told_again(&pool.network);

@@ -1,5 +1,5 @@
 //! The body of a client's request: kept in memory if the request may have to be sent again, passed
-//! on as it comes otherwise.
+//! on piece by piece otherwise.
 
 use std::{
     future::poll_fn,
@@ -17,27 +17,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::idle::Idle;
 use crate::{domain::pace::CLIENT_RATE, memory::Claim, net::http::Body};
 
-/// The pieces of a body as they come from the client.
+/// The pieces of a body, in the order in which the client sends them.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// A request's body.
 pub struct Upload {
-    /// Its beginning, or all of it.
+    /// The beginning of the body, or the whole body.
     kept: Bytes,
-    /// What comes behind that.
+    /// The pieces behind the beginning.
     rest: Option<Pieces>,
     length: Option<u64>,
     /// Whether pieces have been passed on, and so are gone.
     begun: bool,
     failed: Option<io::Error>,
     idle: Idle,
-    /// What is kept of the room for such bodies, for as long as anybody holds it.
+    /// The body's part of the room for bodies, for as long as a copy of the body exists.
     share: Option<Arc<Share>>,
-    /// For what is kept, of the client's memory.
+    /// The client's memory, to count the kept bytes.
     claim: Option<Claim>,
 }
 
-/// What a body that is kept takes.
+/// The room and the memory that a kept body takes.
 #[derive(Debug)]
 struct Share {
     #[expect(dead_code, reason = "it is only held, and given back with this")]
@@ -53,7 +53,7 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// One to send.
+    /// An upload of the body.
     pub(super) fn upload(&self) -> Upload {
         Upload { share: self.share.clone(), ..Upload::whole(self.bytes.clone()) }
     }
@@ -68,7 +68,7 @@ impl Whole {
         self.bytes.len()
     }
 
-    /// What is in it.
+    /// The bytes of the body.
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -78,7 +78,7 @@ impl Whole {
         self.share.as_ref()?.claim.as_ref()?.account().client()
     }
 
-    /// A claim, empty yet, on the memory that all clients share, for what outlives this one's
+    /// An empty claim on the memory that all clients share, for data that outlives the client's
     /// connection.
     pub(super) fn claim_beside(&self) -> Option<Claim> {
         self.share.as_ref()?.claim.as_ref().map(Claim::beside)
@@ -89,7 +89,7 @@ impl Whole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     Whole,
-    /// It is longer than what is kept of one.
+    /// The body is longer than a kept body may be.
     TooLong,
     /// Other bodies take up the room.
     NoRoom,
@@ -117,12 +117,12 @@ impl Upload {
         }
     }
 
-    /// What is kept of it is the claim's.
+    /// Has the kept bytes count for `claim`.
     pub fn counted(self, claim: Claim) -> Self {
         Self { claim: Some(claim), ..self }
     }
 
-    /// Takes the body into memory if it is not longer than `limit`, and if it fits into the `room`,
+    /// Takes the body into memory if the body is not longer than `limit`, and fits into the `room`,
     /// whose permits are bytes.
     pub(super) async fn keep(&mut self, limit: usize, room: &Arc<Semaphore>) -> io::Result<Kept> {
         if self.rest.is_none() {
@@ -133,7 +133,7 @@ impl Upload {
         }
         let mut bytes = BytesMut::new();
         let mut share: Option<OwnedSemaphorePermit> = None;
-        // Room is taken as bytes come: what a client only announces costs the others nothing.
+        // Room is taken as bytes come: an announced length alone costs other clients nothing.
         let kept = loop {
             let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? else {
                 self.length = Some(bytes.len() as u64);
@@ -146,7 +146,7 @@ impl Upload {
             if let Some(claim) = &mut self.claim
                 && claim.resize(bytes.capacity()).is_err()
             {
-                // These few are there already.
+                // These few bytes are in memory already.
                 claim.set(bytes.capacity());
                 break Kept::NoRoom;
             }
@@ -162,7 +162,7 @@ impl Upload {
         Ok(kept)
     }
 
-    /// All of it, if it is in memory.
+    /// The whole body, if all of it is in memory.
     pub(super) fn in_memory(&self) -> Option<Whole> {
         self.rest.is_none().then(|| Whole { bytes: self.kept.clone(), share: self.share.clone() })
     }
@@ -172,17 +172,17 @@ impl Upload {
         self.kept.len()
     }
 
-    /// Whether it can be sent, for the first time or again.
+    /// Whether the body can be sent, for the first time or again.
     pub(super) fn is_there(&self) -> bool {
         !self.begun
     }
 
-    /// Why the client's side of it broke off.
+    /// Why the client stopped sending the body.
     pub(super) fn failure(&mut self) -> Option<io::Error> {
         self.failed.take()
     }
 
-    /// As a node is sent it.
+    /// The body in the form for the HTTP client.
     pub(super) fn body(&mut self) -> Body<'_> {
         if self.rest.is_none() {
             return Body::Whole(&self.kept);
@@ -214,7 +214,7 @@ impl Upload {
     }
 }
 
-/// As it is passed on: what was kept, then the rest.
+/// The pieces to pass on: the kept beginning, then the rest.
 impl Stream for Upload {
     type Item = io::Result<Bytes>;
 
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(second.keep(100, &room).await.unwrap(), Kept::NoRoom);
         assert!(second.in_memory().is_none());
         assert_eq!(passed_on(second).await, "abcdefg");
-        // Whoever else holds the body holds its room.
+        // Each copy of the body holds the room.
         let copy = first.in_memory().unwrap().upload();
         drop(first);
         assert_eq!(room.available_permits(), 4);

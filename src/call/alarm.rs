@@ -1,4 +1,4 @@
-//! A timer that is armed once and moved for nothing.
+//! A timer that is moved only when it goes off too early.
 
 use std::{
     future::Future,
@@ -8,9 +8,9 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A deadline that moves with every call. The timer behind it stays where it was put first, and is
-/// put on only when it goes off before the deadline: a client's next call, whose deadline is later,
-/// then costs no timer.
+/// A deadline that moves with every call. The timer stays at the first deadline and is moved only
+/// when it goes off before the present one. A client's next call, whose deadline is later, then
+/// costs no timer operation.
 #[derive(Default)]
 pub struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,

@@ -1,4 +1,4 @@
-//! A node's answer to one call: the beginning that was looked at, and the rest that is not.
+//! A node's answer to one call: the beginning, which is examined, and the rest, which passes.
 
 use std::{
     collections::VecDeque,
@@ -34,25 +34,25 @@ use crate::{
 pub mod receipt;
 mod rest;
 
-/// Up to this many bytes an answer is taken whole before the client sees its first byte, so that
-/// the loss of the node in the middle of it is made good by another.
+/// An answer of at most so many bytes is read whole before the client sees its first byte, so that
+/// another node can answer if this one is lost in the middle.
 const HELD_BACK: usize = 256 * 1024;
-/// Up to this many bytes every answer is looked at whole.
+/// An answer of at most so many bytes is always examined whole.
 const ALWAYS_WHOLE: usize = 16 * 1024;
-/// How far an answer is searched for what tells a result from an error.
+/// How many bytes are searched for the member that tells a result from an error.
 const MAX_LOOK: usize = 64 * 1024;
 /// The longest error that is read.
 const MAX_ERROR: usize = 1024 * 1024;
-/// How far a result is searched for the height that it shows.
+/// How many bytes of a result are searched for a block height.
 const MAX_HEIGHT_LOOK: usize = 4096;
-/// How much of a long answer's end is looked at.
+/// How many bytes at the end of a long answer are examined.
 const TAIL: usize = 4096;
-/// The keys that heights stand behind. To prepare a search costs more than to search a short
-/// answer.
+/// The keys that heights stand behind. Prepared once: preparing a search costs more than searching
+/// a short answer.
 static KEYS: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| ["\"result\"", "\"number\"", "\"blockNumber\""].map(Finder::new));
 
-/// What kind of answer it is.
+/// The kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A result.
@@ -72,19 +72,20 @@ pub struct Answer {
     pub kind: Kind,
     /// The node that gave a result, by its index in the pool.
     pub node: Option<usize>,
-    /// In how many seconds to come again, of one that a node refused for quota.
+    /// For an answer with which a node refused for quota: the seconds until the client should come
+    /// again.
     pub retry_after: Option<u32>,
     /// Whether the result is `null`.
     pub is_null: bool,
-    /// Where the result begins in what is in memory, if that is known; 0 otherwise.
+    /// The offset of the result in `pieces`, if known; 0 otherwise.
     result: usize,
     pieces: Pieces,
-    /// In a box, since few answers have one, and every answer is moved several times.
+    /// In a box, because few answers have a rest and every answer is moved several times.
     rest: Option<Box<Rest>>,
     id: Id,
-    /// What it takes of its client's memory.
+    /// The memory that the answer takes of the client's account.
     claim: Option<Claim>,
-    /// Who is told whether it has left. In a box, as above.
+    /// Reports whether the answer has left. In a box for the same reason.
     receipt: Option<Box<Receipt>>,
 }
 
@@ -93,7 +94,7 @@ pub struct Answer {
 pub enum Unread {
     /// The connection was lost.
     Broken(Broken),
-    /// There is no room for it.
+    /// The memory limit has no room for the answer.
     NoRoom(Full),
 }
 
@@ -109,19 +110,19 @@ impl From<Full> for Unread {
     }
 }
 
-/// Where our id stands in an answer.
+/// Where the proxy's id stands in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Id {
-    /// Here among what is in memory. An empty range is the place for a member that the node left
-    /// out.
+    /// At this range of the bytes in memory. An empty range is the place for a member that the node
+    /// left out.
     At(Range<usize>),
-    /// In what is still to come.
+    /// In the bytes that are still to come.
     Behind,
-    /// The call has none.
+    /// The call has no id.
     None,
 }
 
-/// What looking at an answer tells.
+/// The result of examining an answer.
 struct Judgement {
     kind: Kind,
     is_null: bool,
@@ -135,17 +136,18 @@ impl Judgement {
     }
 }
 
-/// An answer with the id of another call, which the node may have in mind still.
+/// An answer with the id of another call. The node may send the right answer later on the
+/// connection.
 const FOREIGN: &str = "the answer is to another call";
 const TORN: &str = "the answer ends in the middle";
 
 impl Answer {
-    /// Takes as much of `response` as it needs to tell what it is, and all of it if it is short.
-    /// `own` is the id that the call was sent with; `heard` is called as bytes come. The connection
-    /// of what is no answer is closed. What it takes beyond a little is `memory`'s.
+    /// Reads enough of `response` to know its kind, and all of a short answer. `own` is the id that
+    /// the call was sent with; `heard` is called when bytes come. If the response is no answer to
+    /// the call, its connection is closed. Bytes beyond a small amount count for `memory`.
     ///
     /// # Errors
-    /// When the connection is lost before that, or there is no room for it.
+    /// When the connection is lost before that, or `memory` has no room.
     pub async fn read(
         mut response: Response,
         own: Option<&CallId>,
@@ -172,15 +174,16 @@ impl Answer {
                 None => ended = true,
             }
             if ended && response.head.framing == Framing::UntilClose && !json::is_whole(pieces.join(usize::MAX)) {
-                // Nothing else tells such an answer's end from the node's.
+                // Without a length only whole JSON tells the end of the answer from a lost
+                // connection.
                 return Err(Broken::Lost { error: io::ErrorKind::UnexpectedEof.into(), started: true }.into());
             }
             ended |= response.is_done();
             if ended && pieces.length() <= ALWAYS_WHOLE {
                 break;
             }
-            // What comes in small pieces is looked at when there is twice as much, not anew for
-            // each.
+            // Small pieces are examined only when the length has doubled. Examining each anew would
+            // take time quadratic in the length.
             let length = pieces.length();
             if beginning == Beginning::Incomplete && looked < MAX_LOOK && (length >= 2 * looked || ended) {
                 looked = length;
@@ -205,7 +208,8 @@ impl Answer {
                 _ => judge_whole(pieces.join(usize::MAX), own),
             },
         };
-        // What comes next on the connection may be the answer to the call, or anything.
+        // The next bytes on the connection may be the answer to this call, so no other call may use
+        // the connection.
         if matches!(judgement.kind, Kind::Alien(_)) && (200..300).contains(&status) && own.is_some() {
             response.condemn();
             return Ok(Self { status, claim, ..Self::judged(judgement, pieces) });
@@ -223,8 +227,8 @@ impl Answer {
         Ok(Self { status, rest, claim, ..Self::judged(judgement, pieces) })
     }
 
-    /// An answer that came as one text over a link, with our id at `id`; to a notification it is
-    /// empty.
+    /// An answer that came over a link as one text, with the proxy's id at `id`. For a notification
+    /// the id is empty.
     pub fn whole(text: Bytes, id: Range<usize>) -> Self {
         let judgement = match Envelope::read(&text) {
             Ok(envelope) => judge(envelope, &text),
@@ -234,7 +238,7 @@ impl Answer {
         Self::judged(Judgement { id, ..judgement }, text.into())
     }
 
-    /// An answer of our own making, in a node's stead: with this result, as JSON.
+    /// An answer that the proxy makes in a node's stead, with this JSON as result.
     pub fn made(result: &str) -> Self {
         const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
         let text = Bytes::from(format!(r#"{HEAD}0,"result":{result}}}"#));
@@ -242,7 +246,7 @@ impl Answer {
         Self::judged(Judgement { kind: Kind::Result, is_null: false, result: 0, id }, text.into())
     }
 
-    /// An answer that is in memory as far as it has come.
+    /// An answer whose bytes are in `pieces`, with nothing to come.
     fn judged(Judgement { kind, is_null, result, id }: Judgement, pieces: Pieces) -> Self {
         Self {
             status: 200,
@@ -259,22 +263,22 @@ impl Answer {
         }
     }
 
-    /// Has `receipt` told whether the answer leaves.
+    /// Has `receipt` report whether the answer leaves.
     pub fn expect(&mut self, receipt: Receipt) {
         self.receipt = Some(Box::new(receipt));
     }
 
-    /// Whether somebody is to be told.
+    /// Whether the answer has a receipt.
     pub fn is_expected(&self) -> bool {
         self.receipt.is_some()
     }
 
-    /// Who is to be told whether the answer leaves, for whoever takes only its text.
+    /// Takes the receipt, for a caller that uses only the answer's text.
     pub fn take_receipt(&mut self) -> Option<Receipt> {
         self.receipt.take().map(|receipt| *receipt)
     }
 
-    /// Puts the client's `id` in the place of ours, byte for byte.
+    /// Puts the client's `id` in the place of the proxy's, byte for byte.
     pub fn set_id(&mut self, id: &[u8]) {
         match &self.id {
             Id::At(place) if place.is_empty() => {
@@ -289,10 +293,10 @@ impl Answer {
         self.count();
     }
 
-    /// Has an answer that came whole counted as `memory`'s.
+    /// Counts an answer that came whole for `memory`.
     ///
     /// # Errors
-    /// When there is no room for it.
+    /// When `memory` has no room.
     pub(super) fn charge_to(&mut self, memory: &Arc<Account>) -> Result<(), Full> {
         if self.pieces.length() > SMALL {
             self.claim.get_or_insert_with(|| memory.outgoing()).resize(self.pieces.length())?;
@@ -300,7 +304,8 @@ impl Answer {
         Ok(())
     }
 
-    /// Has its claim be what it takes now: all of it is there already.
+    /// Sets the claim to the present size. The bytes are in memory already, so the limit is not
+    /// checked.
     fn count(&mut self) {
         let stream = if self.rest.is_some() { STREAM } else { 0 };
         if let Some(claim) = &mut self.claim {
@@ -308,7 +313,7 @@ impl Answer {
         }
     }
 
-    /// Replaces what is in memory, where `concealed` has another text for it.
+    /// Replaces the bytes in memory, if `concealed` returns another text for them.
     pub fn conceal(&mut self, concealed: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
         if let Some(text) = concealed(self.pieces.join(usize::MAX)) {
             if self.id != Id::None {
@@ -318,17 +323,17 @@ impl Answer {
         }
     }
 
-    /// As much of it as is in memory, in one piece.
+    /// The bytes in memory, in one piece.
     pub fn beginning(&mut self) -> &Bytes {
         self.pieces.join(usize::MAX)
     }
 
-    /// The error that the node returned, if it can be read.
+    /// The error that the node returned, if its text can be read.
     pub fn error(&mut self) -> Option<NodeError<'_>> {
         NodeError::read(self.pieces.join(usize::MAX))
     }
 
-    /// The height that the result shows, where `tells` says that it shows one.
+    /// The height that the result shows, if `tells` says where.
     pub fn height(&self, tells: Tells) -> Option<u64> {
         let text = &self.pieces.first()[..self.pieces.first().len().min(MAX_HEIGHT_LOOK)];
         let key = match tells {
@@ -342,12 +347,12 @@ impl Answer {
         quantity(text[at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
     }
 
-    /// Whether `words` occur in what is in memory.
+    /// Whether `words` occur in the first piece.
     pub fn shows(&self, words: &str) -> bool {
         memchr::memmem::find(self.pieces.first(), words.as_bytes()).is_some()
     }
 
-    /// Bytes in all, where that is known.
+    /// The length of the whole answer, if known.
     pub fn length(&self) -> Option<u64> {
         let ready = self.pieces.length() as u64;
         match &self.rest {
@@ -357,16 +362,16 @@ impl Answer {
         }
     }
 
-    /// All of it, the first piece and those behind it, if it is in memory.
+    /// The first piece and the pieces behind it, if the whole answer is in memory.
     pub fn in_memory(&self) -> Option<(&Bytes, &VecDeque<Bytes>)> {
         self.rest.is_none().then_some((self.pieces.first(), self.pieces.more()))
     }
 
-    /// The next piece. An answer that turns out to be none ends in an error: what the client has of
-    /// it is not whole, and its connection is to be closed.
+    /// The next piece. If the answer proves broken in the middle, the last item is an error: the
+    /// client has only a part of the answer, and its connection must be closed.
     pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        // The piece before has been written by now, or has a claim of its own: until then it counts
-        // as this answer's.
+        // The previous piece has been written by now or has a claim of its own; until now it
+        // counted for this answer.
         self.count();
         loop {
             let piece = self.pieces.pop();
@@ -399,7 +404,7 @@ impl Answer {
     }
 }
 
-/// What an answer is that nobody waits for.
+/// The kind of an answer to a call without an id.
 fn kind_of(text: &[u8]) -> Kind {
     match answer::peek(text) {
         Beginning::Result { .. } => Kind::Result,
@@ -416,9 +421,9 @@ fn judge(envelope: Envelope, text: &[u8]) -> Judgement {
     Judgement { kind, is_null, result, id: id_place(envelope.id, text) }
 }
 
-/// The place of an id that a node wrote at `id`, or of a member for one that it did not write.
+/// The place of the id that a node wrote at `id`; without an id, the place where the member can go.
 fn id_place(id: Option<Range<usize>>, text: &[u8]) -> Id {
-    // Whoever asks has seen the opening brace.
+    // The text was examined before, so it has an opening brace.
     Id::At(id.unwrap_or_else(|| {
         let open = text.iter().position(|byte| *byte == b'{').map_or(0, |open| open + 1);
         open..open
@@ -435,14 +440,15 @@ fn judge_whole(text: &[u8], own: &CallId) -> Judgement {
     }
 }
 
-/// The quantity that stands at the beginning of `value`, a string.
+/// The quantity in the string at the beginning of `value`.
 fn quantity(value: &[u8]) -> Option<u64> {
     let value = value.strip_prefix(b"\"")?;
     let end = memchr::memchr(b'"', value)?;
     hex::quantity(&value[..end])
 }
 
-/// Judges a long result by its beginning, with the id there if it is, and its end.
+/// Judges a long result by its beginning and its end; `id` is the place of the id in the beginning,
+/// if found there.
 fn judge_ends(id: Option<Range<usize>>, pieces: &mut Pieces, own: &CallId) -> Judgement {
     let tail = pieces.tail(TAIL);
     let id = match (id, answer::ending(&tail)) {
@@ -461,7 +467,8 @@ fn judge_ends(id: Option<Range<usize>>, pieces: &mut Pieces, own: &CallId) -> Ju
     judge_beginning(id, pieces.first(), own)
 }
 
-/// Judges a long result by its beginning, `text`, with the id there if it is.
+/// Judges a long result by its beginning `text`; `id` is the place of the id in `text`, if found
+/// there.
 fn judge_beginning(id: Option<Range<usize>>, text: &[u8], own: &CallId) -> Judgement {
     match id {
         Some(id) if !own.is_answered_by(&text[id.clone()]) => Judgement::alien(FOREIGN),

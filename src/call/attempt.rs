@@ -1,4 +1,4 @@
-//! One attempt at one node: what came of it, and whom that speaks of.
+//! An attempt at one node: the outcome, and whether client or node is to blame for a failure.
 
 use std::{
     future::{Future, poll_fn},
@@ -17,8 +17,8 @@ use tokio::{
 use super::{
     alarm::Alarm,
     answer::{Answer, Kind, Unread},
-    late::{Beside, Late, Next},
     leaving::{Leaving, Wanted},
+    slow_attempt::{Beside, Next, SlowAttempt},
 };
 use crate::{
     config::Verify,
@@ -39,61 +39,61 @@ use crate::{
     },
 };
 
-/// An attempt to be made.
+/// An attempt at one node.
 pub(super) struct Attempt<'a> {
     pub(super) node: &'a Node,
     /// The request as the client sent it.
     pub(super) body: &'a [u8],
-    /// Lines to send along.
+    /// Header lines to send along.
     pub(super) headers: &'a [u8],
     /// Whether the call may be sent again when its answer was lost.
     pub(super) is_repeatable: bool,
-    /// Its id, a part of the body. Of one that has none, any answer is that it was taken; nodes
-    /// send an empty one.
+    /// The call's id, a part of the body. Nodes answer a call without an id with an empty body, and
+    /// any answer to it is taken as success.
     pub(super) id: Option<&'a [u8]>,
     pub(super) verify: Verify,
-    /// Whether it is still to be sent when its client has closed its side.
+    /// Whether the call is still to be sent when its client has closed its side.
     pub(super) leaving: Leaving<'a>,
-    /// Whose bytes the answer is; nobody's if it is for ourselves.
+    /// The account that the answer's bytes count for; none for the proxy's own requests.
     pub(super) memory: Option<&'a Arc<Account>>,
-    /// The client, where it may have many calls under way.
+    /// The client, if it may have many calls under way.
     pub(super) caller: Option<&'a Arc<Caller>>,
-    /// Until then nothing is begun beside the attempt.
+    /// The time before which no second attempt is begun.
     pub(super) patience: Instant,
-    /// The call's own end.
+    /// The deadline of the call.
     pub(super) limit: Instant,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 pub(super) enum Sent {
     /// A result.
     Answered(Answer),
-    /// An error that speaks of the call.
+    /// An error that is about the call.
     OfTheCaller(Answer),
-    /// An error of which nobody can tell from one node's word whom it speaks of.
+    /// An error that may be about the call or about the node: one answer does not decide which.
     OfNobody(Answer),
-    /// Something that speaks of the node: with a JSON-RPC answer, if there is one, and with
-    /// evidence against it, if it is any.
+    /// A failure of the node: with a JSON-RPC answer, if the node gave one, and evidence against
+    /// the node, if the failure is any.
     OfTheNode(Option<Answer>, Option<Trouble>),
-    /// The node refused the call for quota or place, with a JSON-RPC answer, if there is one, and
-    /// for as long as this, if it said so.
+    /// The node refused the call for quota or for its load: with a JSON-RPC answer, if the node
+    /// gave one, and the time to wait, if the node named one.
     Refused(Option<Answer>, Option<Duration>),
-    /// The node would not take the call at all, with this HTTP status and no JSON-RPC error: it
-    /// speaks of the call, or of who we are to the node, and will say the same again.
+    /// The node refused the call with this HTTP status and no JSON-RPC error. The status is about
+    /// the call or about the proxy's credentials, so the node would refuse the call again.
     Rejected(u16),
-    /// The client has left, and the call is one that is not sent then.
+    /// The client has left, and a call with an effect is not sent then.
     Unwanted,
-    /// No byte of the call left; with evidence against the node, if it is any.
+    /// No byte of the call left; with evidence against the node, if there is any.
     Nothing(Option<Trouble>),
-    /// The call may have arrived, and no answer came; with evidence against the node, if it is any.
+    /// The call may have arrived, and no answer came; with evidence against the node, if there is
+    /// any.
     Lost(Option<Trouble>),
-    /// The node answers, and there is no room for it here.
+    /// The node answers, but the memory limit has no room for the answer.
     NoRoom(Full),
 }
 
 impl Sent {
-    /// Whether the node has said something that the client may be told, or would be if there were
-    /// room for it.
+    /// Whether the node has given an answer for the client, or would have if memory had room.
     fn is_word(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::OfTheCaller(_) | Self::OfNobody(_) | Self::NoRoom(_))
     }
@@ -110,14 +110,14 @@ impl Sent {
     }
 }
 
-/// What is known of a second attempt.
+/// The course of a second attempt.
 #[derive(Default)]
 struct Second {
     was_begun: bool,
-    in_vain: Option<(usize, Sent)>,
+    in_vain: Option<Box<(usize, Sent)>>,
 }
 
-/// What comes of a second attempt, if there is one.
+/// Waits for the outcome of the second attempt; for ever if there is none.
 async fn second(beside: &mut Option<(usize, BoxFuture<'_, Sent>)>) -> Sent {
     match beside {
         Some((_, running)) => running.as_mut().await,
@@ -130,28 +130,33 @@ enum End {
     Sent(Sent),
     WentOut,
     Overdue,
-    /// A second attempt, at the node of this index, had a word for the client first.
+    /// The second attempt, at the node of this index, had an answer for the client first.
     Beside(usize, Sent),
 }
 
-/// What came of an attempt, or of one that was begun beside it.
+/// The outcome of an attempt and of a second one beside it.
 pub(super) struct Ran {
     pub(super) sent: Sent,
-    /// Whether the attempt took two goes at the node, the first of which may have arrived.
+    /// Whether the request was sent again on a fresh connection; the first sending may have
+    /// arrived.
     pub(super) again: bool,
-    /// The node that `sent` is of, if it is another one's: what to hold against the first is beside
-    /// it.
+    /// If `sent` is the second attempt's: its node, and the evidence against the first node.
     pub(super) beside: Option<(usize, Trouble)>,
-    /// What came of a second attempt that brought no word: its node, and how it ended.
-    pub(super) in_vain: Option<(usize, Sent)>,
+    /// The node and outcome of a second attempt that brought no answer for the client.
+    pub(super) in_vain: Option<Box<(usize, Sent)>>,
     /// Whether a second attempt was begun.
     pub(super) had_second: bool,
 }
 
 impl Attempt<'_> {
-    /// Makes the attempt, in its turn if it has to wait for one. When it has taken long, `late` is
-    /// asked for another to make beside it.
-    pub(super) async fn run(&self, turn: &mut Option<Ticket<'_>>, alarm: &mut Alarm, late: &Late<'_, '_>) -> Ran {
+    /// Makes the attempt, in its turn if the call waited in the queue. When the attempt takes long,
+    /// `late` decides about a second one beside it.
+    pub(super) async fn run(
+        &self,
+        turn: &mut Option<Ticket<'_>>,
+        alarm: &mut Alarm,
+        late: &SlowAttempt<'_, '_>,
+    ) -> Ran {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
         if self.is_over() {
@@ -190,7 +195,7 @@ impl Attempt<'_> {
                 let beside = Some((node, silent()));
                 return Ran { sent, again: progress.again, beside, in_vain: None, had_second: true };
             }
-            // The node takes no more connections, which is no silence.
+            // The node takes no more connections, which does not mean that the node is silent.
             End::WentOut | End::Overdue if progress.waits => Sent::Nothing(Some(Trouble::full())),
             End::WentOut => Sent::Lost(None),
             End::Overdue => {
@@ -202,12 +207,12 @@ impl Attempt<'_> {
         Ran { sent, again: progress.again, beside: None, in_vain, had_second }
     }
 
-    /// Waits on for what takes long, beside another attempt if `late` has one.
+    /// Waits on for an attempt that takes long, beside a second one if `late` begins one.
     async fn go_on<'p>(
         &self,
         mut exchange: Pin<&'p mut (impl Future<Output = Sent> + Send)>,
         mut goes_out: Pin<&'p mut Notified<'_>>,
-        late: &Late<'_, '_>,
+        late: &SlowAttempt<'_, '_>,
         second_one: &mut Second,
     ) -> End {
         let mut look = Instant::now();
@@ -225,7 +230,7 @@ impl Attempt<'_> {
                     if sent.is_word() {
                         return End::Beside(node, sent);
                     }
-                    second_one.in_vain = Some((node, sent));
+                    second_one.in_vain = Some(Box::new((node, sent)));
                     continue;
                 }
                 () = sleep_until(due) => {
@@ -249,17 +254,17 @@ impl Attempt<'_> {
             };
             let has_word = matches!(&end, End::Sent(sent) if sent.is_word());
             let Some((node, running)) = beside.filter(|_| !has_word) else { return end };
-            // The first has failed, and the second may not.
+            // The first attempt has failed, and the second may succeed.
             let sent = running.await;
             if sent.is_word() {
                 return End::Beside(node, sent);
             }
-            second_one.in_vain = Some((node, sent));
+            second_one.in_vain = Some(Box::new((node, sent)));
             return end;
         }
     }
 
-    /// Makes the attempt at once, with nothing beside it.
+    /// Makes the attempt at once, without a turn and without a second attempt.
     pub(super) async fn alone(&self) -> Sent {
         let started = Instant::now();
         let goes_out = self.node.goes_out();
@@ -284,14 +289,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether the node went out after it was chosen.
+    /// Whether the node went out after the call chose it.
     fn is_over(&self) -> bool {
         self.is_repeatable && self.node.is_out()
     }
 
     async fn exchange(&self, turn: &mut Option<Ticket<'_>>, progress: &mut Progress) -> Sent {
         let Some(upstream) = &self.node.upstream else {
-            // In a box, so that calls over HTTP do not carry the room for it.
+            // In a box, so that the futures of calls over HTTP are no larger.
             return Box::pin(self.over_link(turn)).await;
         };
         let own = upstream.call_id();
@@ -323,7 +328,7 @@ impl Attempt<'_> {
             return Sent::Unwanted;
         }
         let mut call = pin!(link.call(self.body, self.id.and_then(|id| place(self.body, id))));
-        // The link writes calls in the order in which they are first asked about.
+        // The link writes calls in the order in which they are first polled.
         let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
         turn.written();
         let outcome = match first {
@@ -339,17 +344,18 @@ impl Attempt<'_> {
                     Err(full) => Sent::NoRoom(full),
                 }
             }
-            // That more came at once than can wait says nothing of the node.
+            // The link is up, so its queue was full, which is no evidence against the node.
             Err(link::Error::NotSent) if link.is_up() => Sent::Nothing(None),
             Err(error @ link::Error::NotSent) => Sent::Nothing(Some(link_trouble(self.node, link, error))),
             Err(error @ link::Error::Lost) => Sent::Lost(Some(link_trouble(self.node, link, error))),
         }
     }
 
-    /// Whom an answer speaks of; a refusal asks to `wait` for so long.
+    /// Decides from an answer whether call or node is to blame. `wait` is the pause that a refusal
+    /// names.
     fn classify(&self, mut answer: Answer, wait: Option<Duration>) -> Sent {
         let status = answer.status;
-        // Gateways like to repeat the URL they were asked for, and a key may be in it.
+        // Gateways often repeat the request's URL, which may hold a key.
         if answer.kind != Kind::Result && self.node.has_secrets() {
             answer.conceal(|text| self.node.redact(text));
         }
@@ -360,8 +366,8 @@ impl Attempt<'_> {
         if is_refusal(status, wait) {
             return Sent::Refused((answer.kind == Kind::Error).then_some(answer), wait);
         }
-        // Who we are to the node, and where it is, another node sees otherwise; what is wrong with
-        // the call it does not.
+        // Another node may have other credentials and another place, so these statuses are not
+        // about the call.
         let of_the_gateway = matches!(status, 300..=399 | 401 | 403 | 404 | 407);
         let of_the_node = matches!(status, 408 | 500..);
         let is_readable = answer.kind == Kind::Result || (answer.kind == Kind::Error && answer.error().is_some());
@@ -386,8 +392,8 @@ impl Attempt<'_> {
                     Blame::Caller => Sent::OfTheCaller(answer),
                     Blame::Unknown => Sent::OfNobody(answer),
                     Blame::Node => {
-                        // An internal error is the node's, as far as can be told; all others may be
-                        // the call's.
+                        // An internal error is taken as the node's; all other errors may be the
+                        // call's.
                         let fault = if code == -32603 { Fault::Failing } else { Fault::Erring };
                         let text = format!("a call was answered with error {code}, which another node did not give");
                         Sent::OfTheNode(Some(answer), Some(Trouble { fault, text }))
@@ -398,7 +404,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Where `part` stands in `whole`, if it is a part of it.
+/// The range of `part` in `whole`, if `part` is a slice of `whole`.
 fn place(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     (start + part.len() <= whole.len()).then_some(start..start + part.len())

@@ -1,4 +1,4 @@
-//! How a call ends, for the metrics.
+//! The end of a call, for the metrics.
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{
     metrics::CallOutcome,
 };
 
-/// Counts a call that its client abandons.
+/// Counts a call, also one that its client abandons.
 pub(super) struct Ending<'a> {
     calls: &'a Calls,
     method: Method,
@@ -50,11 +50,11 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// What nodes that refuse for quota said of a call.
+/// The refusals of nodes for quota.
 #[derive(Default)]
 pub(super) struct Refused {
-    /// If any did, until when the first of them wants to be left alone.
+    /// The earliest end of the pauses that refusing nodes named, if any node refused.
     pub(super) until: Option<Instant>,
-    /// The first answer of one.
+    /// The first refusing node's answer.
     pub(super) answer: Option<Answer>,
 }

@@ -7,13 +7,17 @@ use crate::domain::{
     rpc::{self, Body, NotARequest, Request},
 };
 
+/// How many calls of a batch run, or wait with their answers for those before them, at the same
+/// time: over HTTP and over a WebSocket.
+pub const WIDTH: usize = 16;
+
 /// An entry of a batch: a call, or the reason why the entry is none.
 pub type Entry<'a> = Result<Request<'a>, NotARequest<'a>>;
 
 /// A message, as far as a door has to know.
 #[derive(Debug)]
 pub enum Front<'a> {
-    /// One call.
+    /// A single call.
     Single(Request<'a>),
     /// The entries of a batch: at least one, and at most as many as a batch may have.
     Batch(Vec<Entry<'a>>),
@@ -46,8 +50,8 @@ impl<'a> Front<'a> {
         }
     }
 
-    /// The answer to the message if each of its calls is refused for the same reason. It is empty
-    /// where every call is a notification.
+    /// The answer to the message if each of its calls is refused for the same reason; empty where
+    /// every call is a notification.
     pub fn refuse(&self, refusal: &Refusal) -> Vec<u8> {
         match self {
             Self::Single(request) => request.id.map(|id| refusal.body(Some(id))).unwrap_or_default(),

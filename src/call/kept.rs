@@ -1,5 +1,5 @@
-//! Calls about what the proxy keeps for its clients, which it answers in the nodes' stead: filters
-//! that are polled.
+//! Calls about data that the proxy keeps for its clients, which the proxy answers in the nodes'
+//! stead: filters that are polled.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
     net::BoxFuture,
 };
 
-/// The method that past logs are asked for with.
+/// The method for past logs.
 const LOGS: &str = "eth_getLogs";
 
-/// Answers such calls. The floor above has one for each network.
+/// Answers calls about kept data. The floor above has a keeper for each network.
 pub trait Keeper: Send + Sync {
     /// Answers `request`, of a client with this account. The answer is to fit into `room`.
     fn answer<'a>(
@@ -28,27 +28,33 @@ pub trait Keeper: Send + Sync {
     ) -> BoxFuture<'a, Kept>;
 }
 
-/// AnswerRoom for the answers to one message.
+/// The room for an answer, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerRoom {
-    /// Bytes of all of them together, at most.
+    /// The longest answer that can be sent.
     pub longest: usize,
-    /// Polls of filters in the message: each leaves room for the others.
-    pub polls: usize,
+    /// The part of a message to which the answer keeps, as far as the answer can be cut: the other
+    /// calls of a batch need room too.
+    pub part: usize,
 }
 
-/// What a keeper says.
+impl AnswerRoom {
+    /// A room without bounds.
+    pub const ENDLESS: Self = Self { longest: usize::MAX, part: usize::MAX };
+}
+
+/// A keeper's reply.
 pub enum Kept {
     /// The answer, without the client's id.
     Answer(Answer),
     /// An error.
     Refused(Refusal),
-    /// Nodes are to be asked for logs, with these params.
+    /// Nodes are asked for logs, with these params.
     Logs(String),
 }
 
 impl Calls {
-    /// Has `keeper` answer from now on. The first one stays.
+    /// Has `keeper` answer from now on. The first keeper stays.
     pub fn keep(&self, keeper: Arc<dyn Keeper>) {
         let _ = self.keeper.set(keeper);
     }
@@ -62,17 +68,16 @@ impl Calls {
         &self,
         request: &Request<'_>,
         method: Method,
-        terms: Terms<'_>,
+        terms: &Terms<'_>,
         alarm: &mut Alarm,
         take: &T,
     ) -> Result<T::Taken, Refusal> {
         let keeper = self.keeper.get().filter(|_| !self.is_blocked(request, method));
         let Some(keeper) = keeper else { return Err(Refusal::Blocked(request.method.to_string())) };
-        let room = AnswerRoom { longest: terms.longest, polls: terms.polls };
-        // Both arms are cancel-safe: a keeper gives nothing away before it is done.
+        // Both arms are cancel-safe: a keeper gives out nothing before its answer is complete.
         let kept = tokio::select! {
             biased;
-            kept = keeper.answer(request, terms.memory, room) => kept,
+            kept = keeper.answer(request, terms.memory, terms.room) => kept,
             () = alarm.at(terms.arrived + self.settings.timeout) => Kept::Refused(Refusal::Deadline),
         };
         match kept {

@@ -1,11 +1,11 @@
-//! What the pool knows itself, so that no node is asked.
+//! Calls that the pool answers without a node.
 
 use super::{Calls, answer::Answer};
 use crate::domain::{method::Method, rpc::Request};
 
 impl Calls {
-    /// What the pool knows itself: what the network is called. No node is asked for it, so nothing
-    /// that is told meanwhile overtakes the answer. One with params is a node's to refuse.
+    /// Answers the chain id and the network id. The answer is ready at once, so no notification of
+    /// a WebSocket overtakes it. A call with params goes to a node, which may refuse the params.
     pub(super) fn known(&self, request: &Request<'_>, method: Method) -> Option<Answer> {
         let result = match method.label {
             "eth_chainId" => format!("0x{:x}", self.pool.chain_id()?),

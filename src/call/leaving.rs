@@ -1,8 +1,9 @@
-//! Whether a client that has closed its side still waits for its call.
+//! Whether a call is still sent after its client has closed its side.
 //!
-//! One that closes only its sending side, as scripts do, looks the same as one that has left. So a
-//! call goes on behind the end of what a client sends; but what has an effect and had to wait for a
-//! node is not sent any more, since whoever sent it may have given it up and done something else.
+//! Rule: a call that had to wait a second for a node, and has an effect, is not sent if its client
+//! has closed its side. Every other call is sent. Reason: a client that closes only its sending
+//! side, as scripts do, looks the same as one that has left, so its calls go on. But a client that
+//! gave up may have done something else instead, and a late transaction would then do harm.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,19 +20,19 @@ use crate::{
     net::http::Gate,
 };
 
-/// A call that is not on its way to a node after so long has had to wait for one.
+/// A call that no node got within this time counts as having waited for a node.
 const WAITED: Duration = Duration::from_secs(1);
 
 /// A call that may lose its client.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Leaving<'a> {
-    /// What turns true when the client has closed its side, and when the call came. Nothing where
-    /// that changes nothing.
+    /// The flag that turns true when the client has closed its side, and the call's arrival. `None`
+    /// for calls that are sent in any case.
     watched: Option<(&'a AtomicBool, Instant)>,
 }
 
 impl<'a> Leaving<'a> {
-    /// Looks after a call of this `method`.
+    /// Watches the client of a call of this `method`.
     pub(super) fn new(terms: &Terms<'a>, method: Method) -> Self {
         let has_effect = matches!(method.class, Class::Unsafe | Class::RawTransaction);
         Self { watched: terms.left.filter(|_| has_effect).map(|left| (left, terms.arrived)) }
@@ -43,7 +44,7 @@ impl<'a> Leaving<'a> {
     }
 }
 
-/// The place of a call among those that have left the queue, and its last chance not to be sent.
+/// The gate of a call: its ticket decides when the call is written, and `leaving` whether.
 pub(super) struct Wanted<'g, 't> {
     pub(super) turn: &'g mut Option<Ticket<'t>>,
     pub(super) leaving: Leaving<'g>,

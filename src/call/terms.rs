@@ -1,29 +1,28 @@
-//! What a door wants of a call.
+//! The terms of a door for a call.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
+use super::kept::AnswerRoom;
 use crate::{config::Verify, memory::Account, net::places::Caller};
 
-/// What a door wants of a call.
+/// The terms of a door for a call.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
-    /// Lines to send along.
+    /// Header lines to send along.
     pub headers: &'a [u8],
     /// When the call came: its deadline counts from then.
     pub arrived: Instant,
-    /// How closely the answer is looked at.
+    /// How closely the answer is checked.
     pub verify: Verify,
-    /// Turns true when the client has closed its side, where that can be told: it may have left, or
-    /// wait for its answer all the same.
+    /// Turns true when the client has closed its side, if the door can see that. The client may
+    /// have left, or may still wait for its answer.
     pub left: Option<&'a AtomicBool>,
-    /// Whose bytes a long answer is.
+    /// The account that a long answer's bytes count for.
     pub memory: &'a Arc<Account>,
-    /// Bytes of an answer that can be sent to it, at most.
-    pub longest: usize,
-    /// Polls of filters whose answers share that room: those of one message.
-    pub polls: usize,
-    /// The client's connection, which has its share of those to nodes.
+    /// Room for the answer to a poll of a filter.
+    pub room: AnswerRoom,
+    /// The client's connection, which has a share of the connections to nodes.
     pub caller: Option<&'a Arc<Caller>>,
 }

@@ -2,10 +2,10 @@
 //!
 //! Rule: an answer that breaks off half-way is a lost answer, and counts among the attempts of its
 //! call. The call goes on at another node if it may be sent twice; if not, its outcome is unknown.
-//! Reason: over HTTP an answer passes as it comes, and its break is the client's to see; a
+//! Reason: over HTTP an answer passes piece by piece, and its break is the client's to see; a
 //! WebSocket message has its length in front, and nothing may follow half of one. Example: with
 //! `attempts = 3`, a read is refused whose answer breaks off twice, and whose connection is lost
-//! once.
+//! once. The bytes that had come of a lost answer are given back before another is asked for.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -18,21 +18,28 @@ use super::{
     answer::{Answer, Kind, receipt::Receipt},
 };
 use crate::{
-    domain::{refusal::Refusal, rpc::Request},
+    domain::{
+        pace::{NODE_RATE, Pace},
+        refusal::Refusal,
+        rpc::Request,
+    },
     memory::{Full, SMALL},
 };
 
-/// Where an answer is gathered.
+/// The place where an answer is gathered.
 pub trait Room: Sync {
     /// Waits until there is room for an answer that does not come in one piece, of `length` bytes
-    /// if that is known.
+    /// if the length is known.
     fn enter(&self, length: Option<u64>) -> impl Future<Output = ()> + Send;
 
     /// Takes `more` bytes of the client's memory.
     ///
     /// # Errors
-    /// When there is no room for them.
+    /// When there is no room for these bytes.
     fn hold(&self, more: usize) -> Result<(), Full>;
+
+    /// Gives up the room, and the `bytes` of memory, of an answer that is not taken after all.
+    fn leave(&self, bytes: usize);
 
     /// The most bytes that an answer may have, and the name of the setting that says so.
     fn limit(&self) -> (&'static str, usize);
@@ -41,9 +48,11 @@ pub trait Room: Sync {
 /// An answer that is in memory.
 #[derive(Debug)]
 pub struct Whole {
-    /// Its text, with the client's id. It is empty for a notification.
+    /// The text, with the client's id; empty for a notification.
     pub text: Bytes,
-    /// Told whether the text is written.
+    /// Bytes of memory that were taken for the text.
+    pub held: usize,
+    /// Notified whether the text is written.
     pub receipt: Option<Receipt>,
     /// The kind of the answer.
     pub kind: Kind,
@@ -53,7 +62,7 @@ pub struct Whole {
 pub(super) enum Lack {
     TooLong(Refusal),
     NoRoom(Full),
-    /// The rest of it cannot be had.
+    /// The rest of the answer cannot be had.
     Lost,
 }
 
@@ -61,7 +70,8 @@ pub(super) enum Lack {
 pub(super) trait Take: Send {
     type Taken;
 
-    /// Takes an answer, of which the node may send nothing for `stall`.
+    /// Takes an answer, of which the node may send nothing for `stall`, and in the long run no less
+    /// than [`NODE_RATE`].
     fn take(
         &self,
         answer: Answer,
@@ -94,19 +104,21 @@ impl<R: Room> Take for InOne<'_, R> {
     async fn take(&self, mut answer: Answer, stall: Duration, alarm: &mut Alarm) -> Result<Whole, Lack> {
         let kind = answer.kind;
         if !self.is_wanted {
-            return Ok(Whole { text: Bytes::new(), receipt: None, kind });
+            return Ok(Whole { text: Bytes::new(), held: 0, receipt: None, kind });
         }
+        let mut held = 0;
         let text = match answer.in_memory() {
             Some((first, more)) if more.is_empty() => {
+                self.check(first.len() as u64)?;
                 if first.len() > SMALL {
-                    self.room.hold(first.len()).map_err(Lack::NoRoom)?;
+                    held = first.len();
+                    self.room.hold(held).map_err(Lack::NoRoom)?;
                 }
                 first.clone()
             }
-            _ => self.gather(&mut answer, stall, alarm).await?,
+            _ => self.gather(&mut answer, stall, alarm, &mut held).await?,
         };
-        self.check(text.len() as u64)?;
-        Ok(Whole { text, receipt: answer.take_receipt(), kind })
+        Ok(Whole { text, held, receipt: answer.take_receipt(), kind })
     }
 }
 
@@ -116,26 +128,50 @@ impl<R: Room> InOne<'_, R> {
         if length > limit as u64 { Err(Lack::TooLong(Refusal::Limit { name, limit })) } else { Ok(()) }
     }
 
-    async fn gather(&self, answer: &mut Answer, stall: Duration, alarm: &mut Alarm) -> Result<Bytes, Lack> {
-        let length = |answer: &Answer| answer.length().unwrap_or(0);
-        self.check(length(answer))?;
+    /// Takes an answer that does not come in one piece; `held` grows by the bytes of memory.
+    async fn gather(
+        &self,
+        answer: &mut Answer,
+        stall: Duration,
+        alarm: &mut Alarm,
+        held: &mut usize,
+    ) -> Result<Bytes, Lack> {
+        self.check(answer.length().unwrap_or(0))?;
         self.room.enter(answer.length()).await;
-        // It grows as the answer comes: the length that a node announces costs nothing.
+        let gathered = self.pieces(answer, stall, alarm, held).await;
+        if gathered.is_err() {
+            self.room.leave(*held);
+        }
+        gathered
+    }
+
+    /// Takes the pieces of an answer, one after the other.
+    async fn pieces(
+        &self,
+        answer: &mut Answer,
+        stall: Duration,
+        alarm: &mut Alarm,
+        held: &mut usize,
+    ) -> Result<Bytes, Lack> {
+        let mut pace = Pace::new(stall, NODE_RATE);
+        // The buffer grows while the answer comes: an announced length alone costs nothing.
         let mut pieces = BytesMut::new();
         loop {
-            self.check(length(answer).saturating_add(pieces.len() as u64))?;
-            let due = Instant::now() + stall;
+            self.check(answer.length().unwrap_or(0).saturating_add(pieces.len() as u64))?;
+            let since = Instant::now();
             // Both arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
                 piece = poll_fn(|context| answer.poll_piece(context)) => piece,
-                () = alarm.at(due) => return Err(Lack::Lost),
+                () = alarm.at(since + pace.left()) => return Err(Lack::Lost),
             };
             match piece {
                 Some(Ok(piece)) => {
+                    pace.moved(since.elapsed(), piece.len());
                     if pieces.capacity() - pieces.len() < piece.len() {
                         let more = piece.len().max(pieces.capacity());
                         self.room.hold(more).map_err(Lack::NoRoom)?;
+                        *held += more;
                         pieces.reserve(more);
                     }
                     pieces.put_slice(&piece);
@@ -160,6 +196,6 @@ impl Calls {
         room: &impl Room,
     ) -> Result<Whole, Refusal> {
         let take = InOne { room, is_wanted: request.id.is_some() };
-        self.taken(request, terms, alarm, &take, |whole: &Whole| whole.kind).await
+        self.taken(request, &terms, alarm, &take, |whole: &Whole| whole.kind).await
     }
 }

@@ -1,4 +1,4 @@
-//! The chain's pace as its heads come in, for chains whose timestamps do not tell it.
+//! The chain's pace as its heads come in, for chains whose timestamps do not show the pace.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// Heads from which the pace is estimated, and how few are too few.
 const SAMPLE: usize = 16;
 const TOO_FEW: usize = 4;
-/// Heads that come closer together tell nothing: they may have waited for each other.
+/// Heads that come within a shorter span do not show the pace: they may have waited for each other.
 const SPAN: Duration = Duration::from_secs(1);
 
 /// When the latest heads came, and how high each was.
@@ -19,7 +19,8 @@ impl Arrivals {
     pub(super) fn hear(&mut self, number: u64, now: Instant) {
         match self.0.back() {
             Some((_, last)) if *last == number => return,
-            // A reorganisation, another node, or another chain: what comes is counted from here.
+            // A reorganisation, another node, or another chain: the sample begins anew with this
+            // head.
             Some((_, last)) if *last > number => self.0.clear(),
             _ => {}
         }
@@ -29,7 +30,7 @@ impl Arrivals {
         }
     }
 
-    /// The usual time between blocks, once enough have come.
+    /// The usual time between blocks, once enough heads have come.
     pub(super) fn pace(&self) -> Option<Duration> {
         let ((since, first), (now, last)) = (self.0.front()?, self.0.back()?);
         let span = Some(*now - *since).filter(|span| *span >= SPAN && self.0.len() >= TOO_FEW)?;

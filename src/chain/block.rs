@@ -21,7 +21,8 @@ pub struct Block {
     pub parent: Hash,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
-    /// The header's JSON as `newHeads` tells it, an object; never empty in [`Change::added`].
+    /// The header's JSON, an object, as `newHeads` writes headers; never empty in
+    /// [`Change::added`].
     pub header: Bytes,
     /// The header's bloom filter; `None` when the node wrote none.
     pub bloom: Option<Box<Bloom>>,
@@ -32,16 +33,16 @@ pub struct Block {
 pub struct Change {
     /// Counts changes.
     pub seq: u64,
-    /// The node that told it, by its index in the follower's pool of that moment; after a reload
-    /// there may be no such node.
+    /// The node whose report made the change, by its index in the follower's pool of that moment.
+    /// After a reload the pool may have no node of that index.
     pub node: usize,
     /// Blocks that are no longer canonical, newest first. Of those that were never told as added,
     /// `header` may be empty.
     pub removed: Vec<Arc<Block>>,
     /// Blocks that are now canonical, oldest first; never empty.
     pub added: Vec<Arc<Block>>,
-    /// Blocks before `added[0]` were not told: there were more than may be filled in. `removed` is
-    /// empty then.
+    /// Blocks before `added[0]` were not reported: there were more than may be filled in, the chain
+    /// was reorganised beyond the window, or no node gave a header. `removed` is empty then.
     pub skipped: bool,
 }
 
@@ -55,7 +56,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// `None` when a hash is none.
+    /// `None` where a hash is malformed.
     pub(super) fn read(block: &BlockRef) -> Option<Self> {
         let (hash, parent) = (block.hash.parse().ok()?, block.parent.parse().ok()?);
         Some(Self { number: block.number, hash, parent, timestamp: block.timestamp })
@@ -69,7 +70,7 @@ impl From<Head> for Block {
 }
 
 impl Block {
-    /// Reads a header as `newHeads` tells it; the JSON is kept as it is.
+    /// Reads a header as `newHeads` writes headers, and keeps the JSON as received.
     pub(super) fn read(header: Bytes) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -90,7 +91,7 @@ impl Block {
     }
 }
 
-/// The object `block` without the members of [`BODY`]. `None` when it is no object.
+/// The object `block` without the members of [`BODY`]. `None` where `block` is no object.
 fn without_body(block: &Bytes) -> Option<Bytes> {
     let mut scanner = Scanner::new(block);
     scanner.space();

@@ -22,8 +22,8 @@ use crate::{
 
 /// How long a node may take to give a header.
 const FETCH: Duration = Duration::from_secs(2);
-/// The longest answer that is read for a header, in bytes: it comes with the hashes of a very full
-/// block.
+/// The longest answer that is read for a header, in bytes: nodes send the header together with the
+/// hashes of the block's transactions, and a block may be very full.
 const MAX_ANSWER: usize = 4 << 20;
 /// The least time between two probes that look for a new head.
 const LEAST_POLL: Duration = Duration::from_millis(200);
@@ -42,7 +42,7 @@ pub(super) struct Driver {
     polled: Instant,
 }
 
-/// Whoever took the changes is gone.
+/// The receiver of the changes is gone, or the [`Follower`](super::Follower) is.
 struct Gone;
 
 impl Driver {
@@ -59,7 +59,7 @@ impl Driver {
         Self { pool, follow, wish, is_wanted: false, changes, metrics, pace, place, fetches, polled }
     }
 
-    /// Runs until no listener is left.
+    /// Runs until the receiver of the changes or the follower is gone.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Arc<Pool>>) {
         let (mut snapshots, mut headers) = (self.pool.subscribe(), self.pool.headers());
         loop {
@@ -68,8 +68,9 @@ impl Driver {
             }
             let now = Instant::now();
             let (wake, poll) = (self.follow.wake_at(), self.poll_at());
-            // All arms are cancel-safe; an empty set is nothing to wait for. Pushed headers come in
-            // a flood, and so come last: the others are rare.
+            // All arms are cancel-safe. A set without fetches would be ready at once, so that arm
+            // is off. The arm of pushed headers stands last, because headers come in floods and the
+            // other events are rare.
             let done = tokio::select! {
                 biased;
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => match fetched {
@@ -78,7 +79,7 @@ impl Driver {
                     Err(_) => Ok(()),
                 },
                 changed = self.wish.changed() => {
-                    // The news is taken up in its turn, with all else that is new.
+                    // The next [`Driver::look`] takes the wish in its order with heads and headers.
                     self.wish.mark_changed();
                     changed.map_err(|_| Gone)
                 }
@@ -110,11 +111,12 @@ impl Driver {
         }
     }
 
-    /// Takes up the present knowledge.
+    /// Gives the follower the pushed headers, the wish and the present head.
     async fn look(&mut self, headers: &mut broadcast::Receiver<Pushed>) -> Result<(), Gone> {
         let told = self.told();
-        // A header comes before the snapshot that has it as a head, and a wish before the head that
-        // it must not miss: so both are looked at after the snapshot, and given first.
+        // The pool sends a header before the snapshot with that header as a head, and a listener's
+        // wish comes before the head that the listener must not miss. So headers and wish are read
+        // after the snapshot, and given to the follower before its head.
         while let Ok(pushed) = headers.try_recv() {
             self.learn(pushed).await?;
         }
@@ -131,12 +133,13 @@ impl Driver {
         self.step(Input::Head(told, others)).await
     }
 
-    /// The tip as far as nodes besides the active one have it.
+    /// Whether nodes besides the active one have the tip.
     fn others(&self, active: Option<usize>) -> Others {
         let Some(tip) = self.follow.tip().map(|tip| tip.number) else { return Others::Lack };
         let snapshot = self.pool.snapshot();
         if active.is_some_and(|active| snapshot.nodes[active].condition.syncing) {
-            // The node says itself that it is on its way, also while it has yet to prove itself.
+            // A node that reports itself as syncing will come to the tip, also before probes have
+            // proven the node.
             return Others::Hold;
         }
         let others = snapshot.nodes.iter().enumerate().filter(|(node, facts)| Some(*node) != active && !facts.cordoned);
@@ -184,8 +187,8 @@ impl Driver {
                     self.metrics.gap_skipped(network);
                 }
                 Effect::Tell(change) => {
-                    // A client that hears of a block may ask for it: no node below that block is to
-                    // answer then.
+                    // A client that gets a block may ask for that block next: from here on no node
+                    // below the block may answer such calls.
                     if let Some(tip) = change.added.last() {
                         self.pool.announce(change.added.iter().map(|block| block.hash));
                         self.pool.shown(change.node, tip.number);
@@ -198,8 +201,8 @@ impl Driver {
         Ok(())
     }
 
-    /// When the active node is to be asked for its head out of turn: often enough for the chain's
-    /// pace, if it does not push.
+    /// When to probe the active node for its head out of turn, if the node does not push heads:
+    /// three times in a block time, where the usual probes come less often.
     fn poll_at(&self) -> Option<Instant> {
         let active = self.pool.snapshot().active.filter(|&active| self.is_wanted && !self.pool.is_pushing(active));
         let every = (self.follow.block_time()? / 3).max(LEAST_POLL);
@@ -221,8 +224,9 @@ pub(super) fn active_head(pool: &Pool) -> Option<(usize, BlockRef)> {
     Some((active, snapshot.nodes[active].head.clone()?))
 }
 
-/// Fetches a header from the node that told of it, or else, if it has a name, from another that may
-/// serve and stands as high.
+/// Fetches a header from the node of `fetch`. A header by its hash is then asked of other usable
+/// nodes that stand as high, too; a header by its height is not, because another node may have
+/// another block there.
 async fn carry_out(pool: Arc<Pool>, fetch: Fetch) -> (Fetch, Option<Block>) {
     let (method, params) = match fetch.what {
         What::Hash(missing) => ("eth_getBlockByHash", format!(r#"["{}",false]"#, missing.hash)),

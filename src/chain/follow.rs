@@ -1,35 +1,43 @@
-//! Makes one chain out of the nodes' words. Pure: words of nodes go in, changes of the chain and
-//! fetches come out.
+//! Makes one chain of the heads and headers that nodes report. Pure: reports go in, changes of the
+//! chain and fetches come out.
 //!
-//! The rules:
-//! - Only the word of the active node counts. A head that is in the window is no news: the node
-//!   repeats, or lags.
-//! - A head whose parent is the tip is added. To any other, the way is walked back by parent hashes
-//!   to a block of the window; what stood above that is removed, newest first, then the new blocks
-//!   are added, oldest first.
-//! - A node that has just become active may be behind: until it has told the tip or a height above
-//!   it, its heads up to that height are lag, unknown as they may be; so are heads below the
-//!   window. For how long depends on the other nodes: a minute while one of them has the tip, some
-//!   seconds while some are away, who may have it, and no time when none has: then the chain was
-//!   reset.
-//! - A single way at a time is walked, from its head by hash. Meanwhile the blocks above the tip
-//!   are asked for by their heights, several at once, and told as they join the tip. Fetched
-//!   headers are kept, so when the way breaks off, the next node's head takes it up from there.
-//! - A gap longer than may be filled, or a reorganisation deeper than a full window, is skipped:
+//! Rules:
+//! - Only the active node's reports count. A head that is in the window changes nothing: the node
+//!   repeats itself, or lags.
+//! - A head whose parent is the tip is added. From any other head, the follower walks back by
+//!   parent hashes to a block of the window. The window's blocks above that block are removed,
+//!   newest first, then the new blocks are added, oldest first. Example: the window ends with a11
+//!   and a12, and the head b13 follows b12, which follows a11: a12 is removed, b12 and b13 are
+//!   added.
+//! - The head of a node that has just become active is taken for lag until the node has reported
+//!   the tip or a greater height. So are heads below the window. Reason: a node that takes over is
+//!   often some blocks behind, and clients must not see the chain go back. The other nodes decide
+//!   how long this lasts: a minute while one of them has the tip; [`RETURN`], or the time to catch
+//!   up, while some are away and may have the tip; no time when none has the tip, because then the
+//!   chain was reset; [`SECOND_LOOK`] in that case if the node itself was at the tip before.
+//!   Example: the tip is 100, and the new active node reports 98, unknown to the window. While a
+//!   third node has 100, the follower waits up to 60 s for the active node to report the tip or a
+//!   higher block; then 98 becomes the tip.
+//! - The follower walks to a single goal at a time, from the goal's head by hash. Meanwhile the
+//!   blocks above the tip are fetched by their heights, several at once, and reported as they join
+//!   the tip. Fetched headers are kept, so that a walk to the next node's head starts where this
+//!   one broke off. Example: the tip is 100 and the head is 110: header 110 is fetched by hash
+//!   while 101 to 107 are fetched by height.
+//! - A gap longer than `max_backfill`, or a reorganisation deeper than a full window, is skipped:
 //!   the head alone is added.
-//! - A header that no node gives is tried for as long as the settings say. Then it is skipped: the
-//!   blocks known above it are added.
-//! - While nobody listens nothing is fetched: a head that does not follow the tip begins a new
-//!   window.
+//! - A header that no node gives is asked for again until `chain.timeout` has passed. Then the
+//!   header is skipped: the known blocks above it are added.
+//! - While the follower has no listener, nothing is fetched: a head that does not follow the tip
+//!   begins a new window.
 
-mod ladder;
+mod by_height;
 mod terms;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use self::ladder::Ladder;
+use self::by_height::ByHeight;
 pub(super) use self::terms::{Effect, Fetch, Input, Others, What};
 use super::{
     arrivals::Arrivals,
@@ -45,15 +53,15 @@ use crate::{
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
 /// has the tip.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The same while other nodes are away. A node that can make up for it within [`PATIENCE`] has that
-/// time.
+/// The same while other nodes are away. A node that can catch up within [`PATIENCE`] has the time
+/// to.
 const RETURN: Duration = Duration::from_secs(10);
 /// The same while no other node is away, or has the tip, of a node that was at the tip: a second
 /// look.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Headers that are fetched at once.
 const AT_ONCE: usize = 8;
-/// The pauses after a header could not be had.
+/// The pauses after a header was asked for in vain.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// Why blocks are skipped.
@@ -61,7 +69,7 @@ const TOO_MANY: &str = "they are more than may be filled in";
 const TOO_DEEP: &str = "the chain was reorganised further back than is remembered";
 const NOT_GIVEN: &str = "a header on the way cannot be had";
 
-/// The head that is made for; the active node may be further by now.
+/// The head that the follower walks to; the active node may have a newer one by now.
 #[derive(Clone, Copy, Debug)]
 struct Goal {
     head: Head,
@@ -83,8 +91,8 @@ pub(super) struct Follow {
     head: Option<Head>,
     others: Others,
     goal: Option<Goal>,
-    ladder: Ladder,
-    /// Whether the active node has been at the tip since it became active.
+    ladder: ByHeight,
+    /// Whether the active node has been at the tip since the node became active.
     caught_up: bool,
     /// When the active node was last not behind, or became active.
     abreast: Instant,
@@ -94,7 +102,7 @@ pub(super) struct Follow {
     pauses: Backoff,
     /// Since when a header on the way cannot be had.
     stuck: Option<(Hash, Instant)>,
-    /// Nothing is fetched before.
+    /// The end of the pause in which nothing is fetched.
     pause_until: Instant,
     wake_at: Option<Instant>,
     seq: u64,
@@ -108,14 +116,14 @@ impl Follow {
             max_backfill: settings.max_backfill as u64,
             window: Window::new(settings.window),
             arrivals: Arrivals::default(),
-            // The longest way, and the branch that it leaves.
+            // Room for the longest way and for the branch that the way leaves.
             known: Known::new(2 * settings.window + settings.max_backfill),
             wanted: false,
             active: None,
             head: None,
             others: Others::Lack,
             goal: None,
-            ladder: Ladder::default(),
+            ladder: ByHeight::default(),
             caught_up: false,
             abreast: now,
             fetching: Vec::new(),
@@ -143,7 +151,8 @@ impl Follow {
         self.seq
     }
 
-    /// Whether the header need not be told any more, as a word of `node`.
+    /// Whether the header is known while the reports of `node` count: another report brings nothing
+    /// new.
     pub(super) fn knows(&self, node: usize, hash: Hash, number: u64) -> bool {
         self.window.has(hash, number) || self.known.find(node, hash, number).is_some()
     }
@@ -204,13 +213,13 @@ impl Follow {
         }
     }
 
-    /// The way that is being walked is given up.
+    /// Gives up the way to the present goal, and drops its fetches.
     fn stop(&mut self, now: Instant) {
         if !self.fetching.is_empty() {
             self.fetching.clear();
             self.effects.push(Effect::Drop);
         }
-        self.ladder = Ladder::default();
+        self.ladder = ByHeight::default();
         self.moved();
         self.pause_until = now;
     }
@@ -241,7 +250,7 @@ impl Follow {
                     self.pauses.reset();
                 }
                 if self.stuck.take_if(|(hash, _)| *hash == block.hash).is_some() {
-                    // A header that could not be had has come, and those above it may come too.
+                    // The walk was stuck at this header. The headers above may come now too.
                     self.ladder.may_climb();
                 }
                 self.known.insert(block);
@@ -249,7 +258,7 @@ impl Follow {
             (None, What::Hash(missing)) if is_awaited => {
                 self.pause_until = now + self.pauses.pause();
                 self.stuck.get_or_insert((missing.hash, now));
-                // The node may have left that branch; its head of now will tell.
+                // The node may have left that branch: its present head becomes the next goal.
                 self.goal = None;
             }
             (None, What::Height(_)) if is_awaited => self.ladder.breaks(),
@@ -257,11 +266,11 @@ impl Follow {
         }
     }
 
-    /// Goes as far as the known headers lead.
+    /// Adds as much of the chain as the known headers allow, and fetches the next missing ones.
     fn advance(&mut self, now: Instant) {
         let (Some(node), Some(head)) = (self.active, self.head) else { return };
         let Some(tip) = self.window.tip().map(|tip| tip.number) else {
-            // News begins after it.
+            // The first window: this head is its only block, and reports begin with the next block.
             self.window.reset(Arc::new(head.into()));
             self.caught_up = true;
             return;
@@ -288,7 +297,7 @@ impl Follow {
             self.moved();
             return;
         }
-        // The goal may have been joined.
+        // The blocks by height may have brought the tip to the goal.
         self.goal.take_if(|goal| self.window.has(goal.head.hash, goal.head.number));
         let (skips, why) = match self.window.road(&head, &self.known, node) {
             Road::Leads(way) => return self.go(node, way, now),
@@ -355,7 +364,7 @@ impl Follow {
         }
     }
 
-    /// Whether there are more blocks between than are fetched.
+    /// Whether more blocks lie between than may be filled in.
     fn is_far(&self, number: u64, tip: u64) -> bool {
         number.saturating_sub(tip) > self.max_backfill
     }
@@ -364,8 +373,8 @@ impl Follow {
         self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
     }
 
-    /// Tells the blocks that were asked for by height as far as they join the tip. Returns the
-    /// height of the new tip if there is one.
+    /// Reports the blocks that were asked for by height as far as each follows the last from the
+    /// tip on. Returns the height of the new tip if there is one.
     fn join(&mut self, node: usize, head: &Head, now: Instant) -> Option<u64> {
         let tip = self.window.tip()?;
         let added = self.ladder.climb(tip, head.number);
@@ -379,7 +388,8 @@ impl Follow {
         Some(tip)
     }
 
-    /// Has the missing header on the way to the goal fetched, and those between it and the tip.
+    /// Fetches the missing header on the way to the goal, and the headers between the tip and that
+    /// one.
     fn fetch_way(&mut self, node: usize, missing: Missing, tip: u64, now: Instant) {
         let at = |height| Fetch { node, what: What::Height(height) };
         if !self.fetching.contains(&at(missing.number)) {
@@ -398,7 +408,8 @@ impl Follow {
     }
 
     fn fetch(&mut self, fetch: Fetch, now: Instant) {
-        // The fetch under way ends in bounded time, and then this one is asked for again.
+        // Room comes when a fetch ends, within bounded time. The next step asks for this header
+        // again.
         if self.fetching.contains(&fetch) || self.fetching.len() >= AT_ONCE {
             return;
         }
@@ -417,7 +428,7 @@ impl Follow {
         if !removed.is_empty() {
             self.effects.push(Effect::Reorged(removed.len()));
         }
-        // The chain may come back to them.
+        // A later reorganisation may bring the chain back to these blocks.
         for block in removed.iter().filter(|block| !block.header.is_empty()) {
             self.known.insert(block.clone());
         }
@@ -432,8 +443,8 @@ impl Follow {
         self.begin_anew(node, vec![block], tip, now, why);
     }
 
-    /// Goes on behind a header that cannot be had, with the known part of the way from there to the
-    /// head.
+    /// Skips a header that no node gives: the known blocks above it, up to the head, begin a new
+    /// window.
     fn leave_out(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
         let mut added = Vec::new();
         let (mut hash, mut number) = (head.hash, head.number);
@@ -450,10 +461,11 @@ impl Follow {
         self.begin_anew(node, added, tip, now, NOT_GIVEN);
     }
 
-    /// `added`, each the parent of the next, are all that is known to be canonical.
+    /// Begins a new window with `added`, each the parent of the next: the only blocks known to be
+    /// canonical.
     fn begin_anew(&mut self, node: usize, added: Vec<Arc<Block>>, tip: u64, now: Instant, why: &'static str) {
         self.moved();
-        self.ladder = Ladder::default();
+        self.ladder = ByHeight::default();
         self.abreast = now;
         let Some((first, rest)) = added.split_first() else { return };
         self.window.reset(first.clone());

@@ -11,13 +11,13 @@ use crate::domain::hash::Hash;
 /// Headers kept of those that one node pushed.
 const PUSHED: usize = 64;
 
-/// Headers by hash, of whatever branch; both kinds are bounded, and the oldest news goes first.
+/// Headers by hash, of any branch; both kinds are bounded, and the oldest headers go first.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// A header that a node pushed counts while the word of the node counts: it might give a block
-    /// another parent.
+    /// A header that a node pushed counts while that node's reports count: the node might give a
+    /// block another parent than other nodes do.
     pushed: BTreeMap<usize, VecDeque<Arc<Block>>>,
-    /// The headers that came from the node whose word counted.
+    /// The headers that came from the node whose reports counted.
     fetched: BTreeMap<Hash, Arc<Block>>,
     /// The keys of `fetched`, oldest first.
     order: VecDeque<Hash>,
@@ -30,7 +30,7 @@ impl Known {
         Self { pushed: BTreeMap::new(), fetched: BTreeMap::new(), order: VecDeque::new(), most }
     }
 
-    /// `node` told it unasked.
+    /// Keeps a header that `node` sent unasked.
     pub(super) fn push(&mut self, node: usize, block: Arc<Block>) {
         let pushed = self.pushed.entry(node).or_default();
         pushed.push_back(block);
@@ -51,14 +51,14 @@ impl Known {
         }
     }
 
-    /// The block of that name and height, while the word of `node` counts.
+    /// The block of that hash and height, while the reports of `node` count.
     pub(super) fn find(&self, node: usize, hash: Hash, number: u64) -> Option<&Arc<Block>> {
         let fetched = self.fetched.get(&hash);
         let pushed = || self.pushed.get(&node)?.iter().rev().find(|block| block.hash == hash);
         fetched.or_else(pushed).filter(|block| block.number == number)
     }
 
-    /// The nodes are others now.
+    /// The pool's nodes are others now.
     pub(super) fn forget_nodes(&mut self) {
         self.pushed.clear();
     }

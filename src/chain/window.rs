@@ -15,7 +15,7 @@ const SAMPLE: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     pub(super) hash: Hash,
-    /// The height that its child gives it.
+    /// The height that follows from its child's height.
     pub(super) number: u64,
 }
 
@@ -43,8 +43,8 @@ pub(super) struct Window {
     blocks: VecDeque<Arc<Block>>,
     /// How many are kept.
     most: usize,
-    /// Whether it has been full since it began, so that blocks of before its oldest may have been
-    /// told and forgotten.
+    /// Whether the window has been full since its beginning, so that blocks older than its oldest
+    /// may have been reported and forgotten.
     pub(super) is_full: bool,
 }
 
@@ -120,7 +120,7 @@ impl Window {
         Road::Leads(Way { kept, added })
     }
 
-    /// The usual time between blocks, as their timestamps tell it.
+    /// The usual time between blocks by their timestamps.
     pub(super) fn block_time(&self) -> Option<Duration> {
         let newest = self.tip()?;
         let gaps = (self.blocks.len() - 1).min(SAMPLE);

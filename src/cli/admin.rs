@@ -1,4 +1,4 @@
-//! The admin side of a running proxy, as the commands reach it.
+//! The client that the commands use to reach the admin side of a running proxy.
 
 use std::{error::Error, time::Duration};
 
@@ -15,8 +15,8 @@ pub(super) struct Admin {
     admin: Option<String>,
 }
 
-/// The variable that names the admin side, for those who cannot change the command, such as a
-/// container's health check.
+/// The variable that names the admin side where the command cannot be changed, as in a container's
+/// health check.
 const VARIABLE: &str = "STEADFAST_ADMIN";
 const USUAL: &str = "http://127.0.0.1:9545";
 
@@ -27,7 +27,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer as JSON; null if it is none.
+    /// The answer as JSON; null where the body is no JSON.
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
@@ -42,12 +42,12 @@ impl Admin {
         if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
     }
 
-    /// Reads what is at `path`.
+    /// Sends a GET for `path`.
     pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, String> {
         self.ask(Method::GET, path, patience).await
     }
 
-    /// Has the proxy do what is at `path`.
+    /// Sends a POST to `path`, which has the proxy act.
     pub(super) async fn post(&self, path: &str, patience: Duration) -> Result<Answer, String> {
         self.ask(Method::POST, path, patience).await
     }

@@ -1,4 +1,4 @@
-//! `steadfast check`: is what the settings name there, and is it well?
+//! `steadfast check`: tests whether the nodes of the settings are reachable and well.
 
 use std::{process::ExitCode, sync::Arc};
 

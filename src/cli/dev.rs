@@ -22,7 +22,7 @@ use crate::{
 /// Validators that the pretend network has.
 const VALIDATORS: u64 = 64;
 
-/// The pretend network and the proxy in front of it.
+/// The pretend network, with the proxy in front.
 #[derive(Args)]
 pub(super) struct Dev {
     /// Execution nodes, and as many consensus nodes; the first of each is the primary.
@@ -118,7 +118,7 @@ fn validators(dev: &Dev, app: &App) -> ValidatorClient {
         name: "pretend-validator".to_owned(),
         beacon: Endpoint { host: host.to_string().into(), port: addr.port() },
         dial: Arc::new(Tcp),
-        // Spread over the slots in which they vote, and over those in which they propose.
+        // A step of 37 spreads the validators over the slots in which they vote and propose.
         validators: (0..dev.validators).map(|index| index * 37 % VALIDATORS).collect(),
         keeps_connections: true,
         fee_recipient: Address([0x11; 20]),

@@ -37,11 +37,12 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
 /// A signal to end.
 pub(super) struct End {
     name: &'static str,
-    /// The exit code of a process that it ends at once, as a shell counts.
+    /// The exit code of a process that the signal ends at once, as a shell counts: 128 and the
+    /// signal's number.
     code: u8,
 }
 
-/// The signals that tell the process what to do, heard from the moment that this exists.
+/// The signals to end and to reload, which are caught from the moment that this exists.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -69,8 +70,7 @@ impl Signals {
         }
     }
 
-    /// Lets what is in flight finish. Another signal to end cuts that short; the exit code tells
-    /// whether one did.
+    /// Lets calls in flight finish. Another signal to end cuts that short, and sets the exit code.
     pub(super) async fn see_down(&mut self, app: App) -> ExitCode {
         // Dropping a shutdown that is under way ends the proxy at once.
         tokio::select! {

@@ -1,4 +1,4 @@
-//! `steadfast status`: the nodes of a running proxy as it sees them.
+//! `steadfast status`: prints a running proxy's view of its nodes.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{admin::Admin, block_on, table::table};
 
-/// Which proxy, and how to show it.
+/// Names the proxy, and the form of the output.
 #[derive(Args)]
 pub(super) struct Status {
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(super) struct Status {
 
 /// How long the proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is asked.
+/// The time between two questions of `--watch`.
 const ROUND: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ struct Network {
 }
 
 impl Network {
-    /// Its name with each side that it has.
+    /// The network's name with each of its sides.
     fn sides(&self) -> impl Iterator<Item = (&str, &'static str, &Side)> {
         let sides = [("el", &self.el), ("cl", &self.cl)];
         sides.into_iter().filter_map(|(layer, side)| Some((&*self.name, layer, side.as_ref()?)))
@@ -130,7 +130,7 @@ async fn fetch(admin: &Admin) -> Result<(Report, String), String> {
     }
 }
 
-/// Shows the report anew every second, until nobody looks any more.
+/// Shows the report anew every second, until the output is closed.
 async fn watch(admin: &Admin) {
     let mut screen = Screen { admin: admin.url(), last: None, trouble: None };
     loop {
@@ -158,14 +158,14 @@ async fn watch(admin: &Admin) {
 /// The page that `--watch` shows.
 struct Screen {
     admin: String,
-    /// The last report, and when it came.
+    /// The last report, and the moment of its arrival.
     last: Option<(Report, Instant)>,
-    /// Why there is none now.
+    /// Why no report comes now.
     trouble: Option<String>,
 }
 
 impl Screen {
-    /// Whether there is still somebody to show it to.
+    /// Shows the page. `false` where the output is closed.
     fn draw(&self) -> bool {
         // Clear the screen, and begin at its first line.
         let text = format!("\x1b[2J\x1b[H{}", self.text(Instant::now()));

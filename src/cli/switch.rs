@@ -1,5 +1,4 @@
-//! `steadfast cordon`, `uncordon`, `drain`, `undrain` and `reload`: what an operator has a running
-//! proxy do.
+//! `steadfast cordon`, `uncordon`, `drain`, `undrain` and `reload`: commands to a running proxy.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -64,7 +63,7 @@ pub(super) fn reload(Proxy { admin }: &Proxy) -> ExitCode {
     switch(admin, "/reload", RELOAD, |done| format!("reloaded: {}", done["reloaded"].as_str().unwrap_or("?")))
 }
 
-/// Asks for what is at `path`, and says in words what came of it.
+/// Sends the command at `path`, and prints the outcome in words.
 fn switch(admin: &Admin, path: &str, patience: Duration, said: impl Fn(&Value) -> String) -> ExitCode {
     let outcome = match block_on(admin.post(path, patience)) {
         Ok(outcome) => outcome,
@@ -86,7 +85,7 @@ fn switch(admin: &Admin, path: &str, patience: Duration, said: impl Fn(&Value) -
     }
 }
 
-/// Why the proxy did not do it.
+/// Why the proxy did not obey.
 fn refusal(answer: &Answer) -> String {
     match answer.json()["error"].as_str() {
         Some(why) => why.to_owned(),

@@ -11,14 +11,14 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 /// mean something is for TLS to say.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CaFile {
-    /// Where it was read.
+    /// The path of the file.
     pub path: PathBuf,
     /// Its certificates, at least one.
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
 impl CaFile {
-    /// Reads `path`, which starts at `folder` when it is relative.
+    /// Reads `path`, which starts at `folder` if the path is relative.
     pub(super) fn read(folder: &Path, path: &str) -> Result<Self, String> {
         let path = folder.join(path);
         let pem = fs::read(&path).map_err(|error| format!("cannot be read: {error}"))?;

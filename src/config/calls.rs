@@ -9,15 +9,15 @@ use http::HeaderName;
 
 use super::{
     header,
-    method::{MethodPattern, MethodRule, is_refused},
+    method_pattern::{MethodPattern, MethodRule, is_refused},
     reader::Reader,
 };
 
 const MIB: usize = 1 << 20;
 
-/// Methods that a node keeps for its operator, and that a proxy would make public. Of `debug_`,
-/// what traces and what reads blocks, transactions and receipts as they are is for everybody, but
-/// for the one that reads a file of the node's machine.
+/// Methods that a node keeps for its operator, and that a proxy would make public. Of `debug_`, the
+/// methods that trace, and those that return blocks, transactions and receipts in raw form, are
+/// open to all clients, but for the one that reads a file of the node's machine.
 const BLOCKED: [&str; 23] = [
     "admin_*",
     "personal_*",
@@ -68,12 +68,12 @@ pub enum Verify {
 /// Deadlines, retries and limits of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
-    /// The whole call: all attempts, and the time for which it is held.
+    /// The whole call: all attempts, and the time in the queue.
     pub timeout: Duration,
-    /// How long an attempt at one node is waited for before another may be begun beside it; not
-    /// longer than `timeout`.
+    /// How long an attempt at one node is waited for before another may be begun; not longer than
+    /// `timeout`.
     pub attempt_timeout: Duration,
-    /// Attempts of one call at most before it waits, the first included.
+    /// Attempts of one call at most before the call waits, the first included.
     pub attempts: NonZeroU32,
     /// How long a call waits when no node can serve; not longer than `timeout`; zero: not at all.
     pub hold: Duration,
@@ -82,7 +82,7 @@ pub struct Calls {
     /// Bytes of the bodies of the calls that wait at once, at most; not less than `max_body`.
     pub max_held_bytes: usize,
     /// Connections to one node open at once, at most, where the node's own setting says nothing; 0:
-    /// as many as it takes.
+    /// as many as the node takes.
     pub max_node_connections: usize,
     /// Bytes of one request body, at most.
     pub max_body: usize,
@@ -135,7 +135,7 @@ impl Calls {
         let max_body = r.size("max_body", default.max_body);
         let calls = Self {
             timeout,
-            // A short `timeout` alone is a whole setting: it takes these two with it.
+            // With a short `timeout`, the defaults of `attempt_timeout` and `hold` shrink too.
             attempt_timeout: r.duration("attempt_timeout", default.attempt_timeout.min(timeout)),
             attempts: r.positive("attempts", default.attempts),
             hold: r.duration_or_zero("hold", default.hold.min(timeout)),

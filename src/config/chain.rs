@@ -1,5 +1,5 @@
-//! `[chain]`: how much of the chain is kept for subscribers, and how long they wait for data that
-//! no node gives.
+//! `[chain]`: how much of the chain is kept for subscribers, and how long subscribers wait for data
+//! that no node gives.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 /// In block times, the same.
 const BLOCKS: u32 = 4;
 
-/// How much of the chain is kept in mind for subscribers, and how long they are made to wait.
+/// How much of the chain is kept for subscribers, and how long subscribers are made to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The latest blocks that are kept: as deep as a reorganisation can be and still be told block
@@ -26,8 +26,7 @@ pub struct Chain {
     /// For how long a block's logs, or a header, that no node gives may hold up subscribers.
     /// `None`: see [`Chain::patience`].
     pub timeout: Option<Duration>,
-    /// Whether a block's bloom filter is believed when it rules out that a subscriber wants logs of
-    /// the block.
+    /// Whether a block's bloom filter is believed that rules out logs for the subscribers.
     pub trust_bloom: TrustBloom,
 }
 
@@ -38,9 +37,10 @@ pub enum TrustBloom {
     /// alone.
     #[default]
     Auto,
-    /// Whatever happens.
+    /// Filters are always believed.
     Always,
-    /// Every block's logs are asked for while somebody subscribes to logs.
+    /// Filters are never believed: every block's logs are asked for while clients subscribe to
+    /// logs.
     Never,
 }
 
@@ -61,7 +61,7 @@ impl Chain {
         let default = Self::default();
         let mut blocks = |key, range| r.integer(key, range).and_then(|n| usize::try_from(n).ok());
         let window = blocks("window", 2..=MAX_WINDOW).unwrap_or(default.window);
-        // A small window alone is a whole setting: it takes this one with it.
+        // With a small `window`, the default of `max_backfill` shrinks too.
         let max_backfill = blocks("max_backfill", 1..=MAX_WINDOW).unwrap_or(default.max_backfill.min(window / 2));
         r.check(max_backfill < window, "max_backfill", &["window"], "must be less than `window`");
         let timeout = r.duration("timeout", Duration::ZERO);

@@ -6,8 +6,8 @@ use super::reader::Reader;
 
 /// The fewest and the most blocks that a backlog may be bounded to.
 const BLOCKS: std::ops::RangeInclusive<u64> = 16..=1_000_000;
-/// Bytes that the filters of one client address may take if nothing else is said: for each of those
-/// that it may have, and at least.
+/// The default of `max_bytes_per_client`: bytes for each filter that a client address may have, and
+/// the least number.
 const BYTES: (usize, usize) = (4 << 10, 4 << 20);
 
 /// Limits of the filters that clients poll, for each network.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::domain::layer::Layer;
 
-/// Flags of `steadfast run`, as they were typed. No `Debug`: the URLs may hold keys.
+/// Flags of `steadfast run`, as typed. No `Debug`: the URLs may hold keys.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--el`: each value the `http(s)` URL, the `ws(s)` URL, or both with a comma between, of one
@@ -39,7 +39,7 @@ impl Flags {
         }
     }
 
-    /// The network that the flags describe, if they name any node.
+    /// The network that the flags describe, if the flags name a node.
     pub(super) fn network(&self, reading: &Reading<'_>) -> Option<Network> {
         let Self { el, el_backup, cl, cl_backup, listen: _, admin_listen: _ } = self;
         let nodes = |layer, flags: [(&str, Tier, &[String]); 2]| {

@@ -44,9 +44,9 @@ const CREDENTIALS: [&str; 9] =
 /// From so many characters on a word that looks drawn by lot is a credential.
 const RANDOM: usize = 16;
 
-/// The value of the header `name`: not empty, visible ASCII with spaces and tabs between. The value
-/// is marked as sensitive if it is a credential: by the header's name, by its looks, or because it
-/// was `filled_in` from the environment.
+/// The value of the header `name`: not empty, visible ASCII with spaces and tabs between. A
+/// credential is marked as sensitive. A value is a credential by the header's name, by its form, or
+/// because the value was `filled_in` from the environment.
 pub(super) fn value(name: &str, text: &str, filled_in: bool) -> Result<Secret<HeaderValue>, Invalid> {
     let visible = |b: u8| b == b'\t' || (b' '..=b'~').contains(&b);
     if text.is_empty() || text.trim() != text || !text.bytes().all(visible) {

@@ -1,10 +1,10 @@
-//! `[health]`: how nodes are probed, and when they go out and come back.
+//! `[health]`: how nodes are probed, and when nodes go out and come back.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::reader::Reader;
 
-/// When the proxy as a whole says that it is ready.
+/// When the proxy as a whole reports that it is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ready {
     /// When one side of one network has a node that may serve.
@@ -14,7 +14,7 @@ pub enum Ready {
     All,
 }
 
-/// How nodes are probed, and when the proxy says that it is ready.
+/// How nodes are probed, and when the proxy reports that it is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// From the start of one probe of a node to the start of its next.
@@ -23,7 +23,7 @@ pub struct Health {
     pub timeout: Duration,
     /// Consecutive failures that take a node out.
     pub fall: NonZeroU32,
-    /// Consecutive good probes that bring it back.
+    /// Consecutive good probes that bring a node back.
     pub rise: NonZeroU32,
     /// Blocks that an execution node may be behind the pool's head.
     pub max_lag_blocks: u64,

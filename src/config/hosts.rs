@@ -21,7 +21,7 @@ pub enum Hosts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     hosts: Hosts,
-    /// The address of the door, by which most clients ask for it.
+    /// The address on which the door listens: most clients ask for that address.
     own: Box<str>,
     /// Whether names without a dot pass too: those of machines and containers, which no page on the
     /// web can have.
@@ -29,8 +29,8 @@ pub struct HostRule {
 }
 
 impl Hosts {
-    /// The rule of the clients' door. Where it does not listen on loopback, its names are known
-    /// only if the operator tells them.
+    /// The rule of the clients' door. Where the door does not listen on loopback, the proxy knows
+    /// its names only from the operator.
     pub fn for_clients(&self, listen: SocketAddr) -> HostRule {
         let hosts = if listen.ip().is_loopback() || *self != Self::None { self.clone() } else { Self::Any };
         HostRule { hosts, own: listen.to_string().into(), short: true }

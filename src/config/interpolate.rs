@@ -25,8 +25,8 @@ pub(super) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
                     }
                     rest = after;
                 }
-                // The text between the braces is not shown: it may be a secret that somebody
-                // wrapped by mistake.
+                // The text between the braces is not shown: it may be a secret with braces by
+                // mistake.
                 Some((_, after)) => {
                     problems.push(
                         "has a `${…}` that does not hold a variable name (write `$${` for a literal `${`)".into(),

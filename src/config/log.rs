@@ -46,7 +46,7 @@ impl Log {
 pub struct LogFilter(Box<str>);
 
 impl LogFilter {
-    /// The directives as they were written.
+    /// The directives as the operator wrote them.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -33,7 +33,7 @@ impl FromStr for NodeName {
     }
 }
 
-/// A network's name, which is also the path it is served under: 1 to 32 of `a-z 0-9 -`.
+/// A network's name, which is also its path: 1 to 32 of `a-z 0-9 -`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkName(Arc<str>);
 
@@ -43,7 +43,7 @@ impl NetworkName {
         Self("default".into())
     }
 
-    /// Whether it is served at `/`; every other one is served under `/<name>`.
+    /// Whether the network is served at `/`; every other network is served under `/<name>`.
     pub fn is_default(&self) -> bool {
         &*self.0 == "default"
     }

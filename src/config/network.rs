@@ -14,7 +14,7 @@ use crate::domain::layer::Layer;
 /// A chain and its nodes: primaries first, then backups, each in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its name, and the path it is served under.
+    /// The network's name, which is also its path.
     pub name: NetworkName,
     /// The chain that its nodes must be on. `None`: not checked against a number.
     pub chain_id: Option<u64>,
@@ -25,7 +25,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The networks of the file: the default one from `root` itself if it has nodes, then the
+    /// The networks of the file: the default one from `root` itself if `root` has nodes, then the
     /// others by name.
     pub(super) fn read_all(root: &mut Reader<'_>) -> Vec<Self> {
         let mut networks = Vec::new();

@@ -16,14 +16,14 @@ use crate::domain::layer::Layer;
 /// Whose turn a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
-    /// Used while it is well.
+    /// Used while the node is well.
     Primary,
     /// Used when no primary is well.
     Backup,
 }
 
 impl Tier {
-    /// As it is written in the file and in metrics.
+    /// The tier's name in the file and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -43,9 +43,9 @@ impl fmt::Display for Tier {
 pub struct Node {
     /// Unique among the nodes of its network and layer.
     pub name: NodeName,
-    /// Whose turn it is.
+    /// The tier: primaries serve before backups.
     pub tier: Tier,
-    /// `http` or `https`. A consensus node always has it, an execution node has this or `ws`.
+    /// `http` or `https`. Every consensus node has this URL, an execution node has this or `ws`.
     pub http: Option<Url>,
     /// `ws` or `wss`; execution nodes only.
     pub ws: Option<Url>,
@@ -53,9 +53,9 @@ pub struct Node {
     pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
     /// Authorities that are trusted for this node's TLS.
     pub ca_file: Option<CaFile>,
-    /// The name that it shares with the one node of the other layer that it works with.
+    /// The name shared with the one node of the other layer that works with this node.
     pub pair: Option<NodeName>,
-    /// Connections to it open at once, at most; 0: as many as it takes. `None`: as
+    /// Connections to the node open at once, at most; 0: as many as the node takes. `None`: as
     /// [`Calls`](super::Calls) says.
     pub max_connections: Option<usize>,
 }

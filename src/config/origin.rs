@@ -53,8 +53,8 @@ impl Origins {
     }
 }
 
-/// Scheme, host and port of a page, as browsers write it in `Origin`: lower case, no path, no
-/// default port.
+/// Scheme, host and port of a page, in the form that browsers write in `Origin`: lower case, no
+/// path, no default port.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Origin(Box<str>);
 

@@ -2,8 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
-/// Why one value is refused. The text is fixed at compile time, so that no refused value, which may
-/// be a secret, can be in it.
+/// Why one value is refused. The text is fixed at compile time, so that the text cannot hold the
+/// refused value, which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub(super) &'static str);
@@ -14,7 +14,7 @@ pub struct Problem {
     /// Dotted path of the key (`el.primary[0].http`) or the flag (`--el[0]`); empty when the whole
     /// file is meant.
     pub path: String,
-    /// Line in the file, from 1; `None` when there is no file or no place in it.
+    /// Line in the file, from 1; `None` where there is no file, or the path has no line.
     pub line: Option<usize>,
     /// The mistake and its remedy. Holds no value from the file or the environment.
     pub message: String,

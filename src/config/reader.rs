@@ -1,4 +1,4 @@
-//! Takes keys out of one table. Whatever is left in the end is an unknown key.
+//! Takes keys out of one table. The keys left at the end are unknown keys.
 
 use std::{
     fmt::Display,
@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A table of the file, or an empty one in its place. A method that takes a key records the
-/// mistakes in its value and goes on; when the reader is dropped, the keys that nobody took are
+/// mistakes in its value and goes on; when the reader is dropped, the keys that no method took are
 /// recorded too.
 pub(super) struct Reader<'r> {
     reading: &'r Reading<'r>,
@@ -56,7 +56,7 @@ impl<'r> Reader<'r> {
         self.reading.check(holds, &join(&self.path, key), &others, message);
     }
 
-    /// A string, given to `parse`; `None` when it is absent or wrong.
+    /// A string, given to `parse`; `None` where the key is absent or its value wrong.
     pub(super) fn parse<T, E: Display>(
         &mut self,
         key: &'static str,
@@ -108,7 +108,7 @@ impl<'r> Reader<'r> {
         number.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new).unwrap_or(default)
     }
 
-    /// A whole number in `range`; `None` when it is absent or wrong.
+    /// A whole number in `range`; `None` where the key is absent or its value wrong.
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let number = match self.take(key)? {
             DeValue::Integer(number) => number,
@@ -126,8 +126,8 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// A list of strings, each given to `parse`, none twice; `None` when it is absent or one of
-    /// them is wrong.
+    /// A list of strings, each given to `parse`, none twice; `None` where the key is absent or one
+    /// of the strings is wrong.
     pub(super) fn list<T: PartialEq>(
         &mut self,
         key: &'static str,
@@ -168,7 +168,7 @@ impl<'r> Reader<'r> {
         entries.collect()
     }
 
-    /// The table `[key]`; an empty one when it is absent or wrong.
+    /// The table `[key]`; an empty one where the key is absent or its value no table.
     pub(super) fn section(&mut self, key: &'static str) -> Reader<'r> {
         let table = self.table_at(key);
         self.child(join(&self.path, key), join(&self.pattern, key), table)

@@ -20,12 +20,12 @@ pub(super) struct Reading<'a> {
     folder: &'a Path,
     lines: BTreeMap<String, usize>,
     problems: RefCell<Vec<Problem>>,
-    /// Every key that was asked for, whether it was there or not, as `el.primary[].http`.
+    /// Every key that was asked for, present or absent, in the form `el.primary[].http`.
     asked: RefCell<BTreeSet<String>>,
     unknown: RefCell<Vec<Unknown>>,
 }
 
-/// A key that nobody asked for.
+/// A key of the file that was not asked for.
 pub(super) struct Unknown {
     pub(super) path: String,
     pub(super) key: String,
@@ -34,8 +34,8 @@ pub(super) struct Unknown {
 }
 
 impl<'a> Reading<'a> {
-    /// Begins a reading of `table`, which was parsed from `text`. Relative paths in it start at
-    /// `folder`.
+    /// Begins a reading of `table`, which was parsed from `text`. Relative paths in the table start
+    /// at `folder`.
     pub(super) fn new(text: &str, table: &DeTable<'_>, folder: &'a Path, env: &'a Env<'a>) -> Self {
         let mut lines = BTreeMap::new();
         let line_ends: Vec<usize> = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i).collect();
@@ -72,8 +72,8 @@ impl<'a> Reading<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Records a problem at `path` unless the rule `holds`, or one of the values that it compares
-    /// is known to be wrong already.
+    /// Records a problem at `path` unless the rule `holds`, or one of the compared values is known
+    /// to be wrong already.
     pub(super) fn check(&self, holds: bool, path: &str, others: &[&str], message: &str) {
         if !holds && self.is_clean(path) && others.iter().all(|other| self.is_clean(other)) {
             self.fail(path, message);
@@ -92,14 +92,14 @@ impl<'a> Reading<'a> {
         Finished { problems, asked }
     }
 
-    /// Whether nothing is wrong with `path` or below it, as far as is known.
+    /// Whether no problem is recorded for `path` or below.
     pub(super) fn is_clean(&self, path: &str) -> bool {
         !self.problems.borrow().iter().any(|problem| {
             problem.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 
-    /// The line of `path`, or else of the nearest table around it.
+    /// The line of `path`, or else of the nearest table around the key.
     fn line(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
@@ -118,8 +118,8 @@ pub(super) struct Finished {
     pub(super) asked: BTreeSet<String>,
 }
 
-/// `path` and `key` with a dot between. A key that had to be quoted is not shown: it may be a value
-/// in the wrong place.
+/// `path` and `key` with a dot between. A key that needs quotes is not shown: the key may be a
+/// value in the wrong place.
 pub(super) fn join(path: &str, key: &str) -> String {
     let bare = key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_<>".contains(&b));
     let key = if bare && !key.is_empty() { key } else { "***" };

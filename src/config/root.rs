@@ -22,7 +22,7 @@ pub(super) fn read(text: Option<&str>, folder: &Path, flags: &Flags, env: &Env<'
     read_and_list_keys(text, folder, flags, env).0
 }
 
-/// [`read`], and every key that it asked for: the example and the docs are held against them.
+/// [`read`], and every key that was asked for: tests compare these with the example and the docs.
 pub(super) fn read_and_list_keys(
     text: Option<&str>,
     folder: &Path,

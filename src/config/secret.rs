@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// Holds a key, a token or a request path with a key in it. A secret has no `Display`, and its
-/// `Debug` is `***`, so that a log line, an error or a status page can only show it where somebody
-/// wrote `expose`.
+/// Holds a key, a token or a request path with a key. A secret has no `Display`, and its `Debug` is
+/// `***`, so that a log line, an error or a status page can show the value only where the code says
+/// `expose`.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Secret<T>(T);
 
@@ -14,7 +14,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value itself, for the request that needs it and for nothing else.
+    /// The value itself, for the request that needs the value and for nothing else.
     pub fn expose(&self) -> &T {
         &self.0
     }

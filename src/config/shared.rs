@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{problem::Invalid, reader::Reader};
 
-/// Addresses from which many clients come, such as those of load balancers: each connection from
-/// there is a client of its own.
+/// Addresses from which many clients come, for example those of load balancers: each connection
+/// from these addresses is a client of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedAddresses(Vec<Block>);
 

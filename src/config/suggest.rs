@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// The known key that `key` was probably meant to be: one of the same table that is nearly the
-/// same, or else the same key where it belongs.
+/// The known key that the operator probably meant by `key`: a key of the same table with nearly the
+/// same letters, or else the same key in its right table.
 pub(super) fn key(key: &str, siblings: &[&str], everywhere: &BTreeSet<String>) -> Option<String> {
     let near = siblings
         .iter()

@@ -19,7 +19,7 @@ fn example_in_full() -> String {
     example().lines().map(|line| setting(line) + "\n").collect()
 }
 
-/// A folder with a `ca.pem` in it.
+/// A folder that holds a `ca.pem`.
 fn folder_with_a_certificate() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/configuration"))
 }
@@ -30,8 +30,8 @@ fn read_example_in_full() -> (Config, Vec<String>) {
     (config.unwrap_or_else(|problems| panic!("{problems:#?}")), keys)
 }
 
-/// The keys that hold values, without those of tables; a node's keys, whatever its layer and tier,
-/// as `node.http`.
+/// The keys that hold values, without those of tables. A node's keys stand as `node.http`, for
+/// every layer and tier.
 fn settings(keys: &[String]) -> Vec<String> {
     let is_a_table = |key: &str| {
         let inside = |other: &String| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
@@ -45,8 +45,7 @@ fn settings(keys: &[String]) -> Vec<String> {
     settings.into_iter().collect()
 }
 
-/// The settings of the full example: each named as by [`settings`], with its value as it is
-/// written.
+/// The settings of the full example: each named as by [`settings`], with the text of its value.
 fn written_in_the_example() -> BTreeMap<String, String> {
     let mut table = String::new();
     let mut written = BTreeMap::new();

@@ -55,7 +55,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// As it is written before `://`.
+    /// The scheme's name before `://`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -70,7 +70,7 @@ impl Scheme {
         matches!(self, Self::Https | Self::Wss)
     }
 
-    /// Whether it is `ws` or `wss`.
+    /// Whether the scheme is `ws` or `wss`.
     pub fn is_websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
     }
@@ -109,7 +109,7 @@ impl Url {
         self.port
     }
 
-    /// Path and query for the request line, as they were written. Begins with `/`.
+    /// Path and query for the request line, as the operator wrote them. Begins with `/`.
     pub fn target(&self) -> &Secret<PathAndQuery> {
         &self.target
     }
@@ -119,8 +119,8 @@ impl Url {
         self.basic_auth.as_ref()
     }
 
-    /// Every part that `Display` does not show, for whoever must keep them out of other people's
-    /// words: user and password, as written and decoded, path segments, and values of the query.
+    /// Every part that `Display` does not show: user and password, as written and decoded, path
+    /// segments, and values of the query. The node's texts are searched for these parts.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = String> {
         let target = self.target.expose();
         let segments = target.path().split('/').filter(|segment| !SHOWN_SEGMENTS.contains(segment));
@@ -134,7 +134,8 @@ impl Url {
         written.into_iter().chain(decoded)
     }
 
-    /// Value of the `Host` header: IPv6 in brackets, the port only when it is not the scheme's own.
+    /// Value of the `Host` header: IPv6 in brackets, and the port if the port is not the scheme's
+    /// own.
     pub fn authority(&self) -> String {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         let host = &self.host;

@@ -18,9 +18,10 @@ pub struct Ws {
     pub max_calls: NonZeroUsize,
     /// Subscriptions of one connection, at most.
     pub max_subscriptions: NonZeroUsize,
-    /// Bytes that wait to be sent on one connection, at most; past it the client is closed.
+    /// Bytes that wait to be sent on one connection, at most; past this number the client is
+    /// closed.
     pub max_outbound: usize,
-    /// How long a connection may be silent before it is pinged.
+    /// How long a connection may be silent before a ping is sent.
     pub ping_interval: Duration,
     /// Web pages that may connect. A client that sends no `Origin` is no web page and is not asked.
     pub allow_origins: Origins,

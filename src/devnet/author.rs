@@ -44,7 +44,7 @@ impl Author {
         Hash::derived("block", &[self.seed, self.chain_id, number, branch].map(u64::to_be_bytes).concat())
     }
 
-    /// The block's contents: its filler, then what was `waiting`.
+    /// The block's contents: its filler, then the transactions that were `waiting`.
     pub(super) fn fill(&self, salt: Hash, waiting: Vec<Arc<Transaction>>) -> Vec<Mined> {
         let mut rng = Rng::with_seed(salt.seed());
         let filler: Vec<_> = (0..rng.u64(2..=4)).map(|i| Arc::new(self.draw(&mut rng, salt, i))).collect();
@@ -59,7 +59,7 @@ impl Author {
         mined.collect()
     }
 
-    /// A transaction that somebody sent in as `raw` bytes.
+    /// A transaction that a client submitted as `raw` bytes.
     pub(super) fn raw(&self, raw: Vec<u8>) -> Transaction {
         let hash = Hash::of(&raw);
         let mut rng = Rng::with_seed(hash.seed());
@@ -104,8 +104,9 @@ impl Author {
         }
     }
 
-    /// A transfer, and for every third transaction an approval of another contract too. Drawn from
-    /// the transaction, so that it leaves the same logs in whichever block it ends up.
+    /// A transfer, and for every third transaction an approval of another contract too. The logs
+    /// are drawn from the transaction's hash, so that a transaction leaves the same logs in every
+    /// block.
     fn logs(&self, transaction: &Transaction) -> Vec<Log> {
         let mut rng = Rng::with_seed(transaction.hash.seed());
         let address = if self.contracts.contains(&transaction.to) { transaction.to } else { self.contract(&mut rng) };

@@ -1,8 +1,8 @@
 //! A block of the pretend chain: header, transactions and logs, and how each is written as JSON.
 //!
 //! The hash is keccak over the header's RLP, as nodes compute it, so forks differ and a child names
-//! its parent truly. The roots of state, transactions and receipts are pretend: hashes of what they
-//! stand for, not tries.
+//! its parent truly. The roots of state, transactions and receipts are pretend: plain hashes, not
+//! roots of tries.
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +24,7 @@ const GAS_LIMIT: u64 = 30_000_000;
 pub(super) const BASE_FEE: u64 = 1_000_000_000;
 const EXTRA: &[u8] = b"steadfast devnet";
 
-/// One block, never changed once made.
+/// A block; immutable.
 pub struct Block {
     /// Height; the genesis block is 0.
     pub number: u64,
@@ -39,13 +39,14 @@ pub struct Block {
     pub timestamp: u64,
     /// Addresses and topics of all its logs.
     pub bloom: Bloom,
-    /// Its transactions with what they did, in order.
+    /// The block's transactions with their effects, in order.
     pub transactions: Vec<Mined>,
-    /// When it was made, counted over all branches: a view knows only blocks up to its own moment.
+    /// How many blocks had been made on all branches, this one included: a view knows only blocks
+    /// up to its own count.
     pub(super) made: u64,
     /// Root of the consensus block that carries this one.
     pub(super) root: Hash,
-    /// Whom a validator client had paid for it; none: no client proposed it.
+    /// The fee recipient that a validator client named; none: no client proposed the block.
     pub(super) paid: Option<Address>,
     miner: Address,
     state_root: Hash,
@@ -53,13 +54,13 @@ pub struct Block {
     texts: Texts,
 }
 
-/// When a block is made, and for whom.
+/// When a block is made, and for which fee recipient.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Origin {
     pub(super) slot: u64,
     /// Unix seconds.
     pub(super) timestamp: u64,
-    /// How many were made before it, with it.
+    /// How many blocks had been made on all branches, this one included.
     pub(super) made: u64,
     pub(super) paid: Option<Address>,
 }
@@ -103,8 +104,8 @@ impl Block {
         block
     }
 
-    /// Every log of the block with the transaction it belongs to, in order. The first number is the
-    /// transaction's index, the second the log's in the block.
+    /// Every log of the block with its transaction, in order. The first number is the transaction's
+    /// index, the second the log's in the block.
     pub fn logs(&self) -> impl DoubleEndedIterator<Item = (usize, usize, &Log)> {
         self.transactions
             .iter()

@@ -36,7 +36,7 @@ const PENDING_BACKLOG: usize = 4096;
 /// Consensus operations that a slow listener may be behind.
 const OPERATIONS_BACKLOG: usize = 1024;
 
-/// An operation that somebody submitted to a consensus node: its topic, and what is told of it.
+/// An operation that a client submitted to a consensus node: its topic, and the event's data.
 pub(super) type Operation = (&'static str, Arc<serde_json::Value>);
 
 /// The pretend chain.
@@ -45,7 +45,7 @@ pub struct Chain {
     author: Author,
     clock: Clock,
     state: Mutex<State>,
-    /// Both the present chain and the news of it.
+    /// Holds the present chain and announces each change.
     tip: watch::Sender<Arc<Snapshot>>,
     past: Past,
     pending: broadcast::Sender<Hash>,
@@ -56,7 +56,7 @@ pub struct Chain {
 #[derive(Default)]
 struct State {
     mempool: Vec<Arc<Transaction>>,
-    /// All blocks of all branches, by height, so that they can be pruned from the bottom.
+    /// All blocks of all branches, by height, so that pruning can remove the lowest ones.
     by_number: BTreeMap<u64, Vec<Arc<Block>>>,
     by_hash: HashMap<Hash, Arc<Block>>,
     by_root: HashMap<Hash, Arc<Block>>,
@@ -70,7 +70,7 @@ struct State {
     slots: Slots,
 }
 
-/// What a reorganisation did.
+/// The blocks that a reorganisation removed and added.
 #[derive(Clone)]
 pub struct Reorg {
     /// Blocks that are canonical no longer, newest first.
@@ -82,7 +82,7 @@ pub struct Reorg {
 /// Why the chain refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// The genesis block, or what is pruned, cannot be replaced.
+    /// The genesis block and pruned blocks cannot be replaced.
     #[error("cannot replace {depth} blocks: only {most} are kept above the lowest one")]
     TooDeep {
         /// Blocks asked for.
@@ -173,13 +173,13 @@ impl Chain {
         self.tip.borrow().as_of(slot).clone()
     }
 
-    /// The chain as a node sees it that hears of blocks `late`.
+    /// The chain as a node sees it whose blocks arrive `late`.
     pub(super) fn seen(&self, late: Duration) -> Arc<Snapshot> {
         let seen = if late.is_zero() { None } else { self.past.seen(late) };
         seen.unwrap_or_else(|| self.snapshot())
     }
 
-    /// When such a node sees more than now.
+    /// When a node whose blocks arrive `late` sees more than now.
     pub(super) fn next_seen(&self, late: Duration) -> Option<Instant> {
         if late.is_zero() { None } else { self.past.next(late) }
     }
@@ -190,8 +190,8 @@ impl Chain {
         self.tip.subscribe()
     }
 
-    /// Adds `count` blocks at once and answers the new head. The first takes what waits in the
-    /// mempool.
+    /// Adds `count` blocks at once and answers the new head. The first block takes the transactions
+    /// that wait in the mempool.
     pub fn mine(&self, count: u64) -> Arc<Block> {
         let mut state = self.state();
         let mut blocks = self.snapshot().blocks.clone();
@@ -233,8 +233,8 @@ impl Chain {
     }
 
     /// Begins a branch beside the canonical one, `depth` blocks below the head, in the place of an
-    /// earlier one. It has other blocks of the same heights, with none of the submitted
-    /// transactions, and grows as the canonical one does.
+    /// earlier such branch. The branch has other blocks of the same heights, holds none of the
+    /// submitted transactions, and grows as the canonical one does.
     pub(super) fn diverge(&self, depth: u64) {
         let mut state = self.state();
         let blocks = self.snapshot().blocks.clone();
@@ -252,7 +252,7 @@ impl Chain {
     /// Takes a signed transaction, any bytes, and answers its hash.
     ///
     /// # Errors
-    /// When it is known already or the mempool is full.
+    /// When the transaction is known already or the mempool is full.
     pub fn submit(&self, raw: Vec<u8>) -> Result<Hash, ChainError> {
         let transaction = Arc::new(self.author.raw(raw));
         let hash = transaction.hash;
@@ -296,7 +296,7 @@ impl Chain {
         self.author.contracts()
     }
 
-    /// One of the accounts that the pretend traffic moves tokens between.
+    /// An account of the pretend traffic, by index.
     #[must_use]
     pub fn account(&self, index: usize) -> Address {
         self.author.account(index)
@@ -333,12 +333,12 @@ impl Chain {
 
     /// Spreads a consensus operation to all nodes.
     pub(super) fn spread(&self, operation: Operation) {
-        // Nobody listening is no error.
+        // Without a listener the send fails, which is no error.
         let _ = self.operations.send(operation);
     }
 
-    /// What validators signed for `slot` and a consensus node took, in the order in which it came.
-    /// That of 256 slots is kept.
+    /// The validators' messages for `slot` that a consensus node took, in the order in which they
+    /// arrived. Messages of the latest 256 slots are kept.
     #[must_use]
     pub fn taken(&self, slot: u64) -> Vec<Taken> {
         self.gossip.of(slot)
@@ -355,7 +355,7 @@ impl Chain {
         }
         let hash = transaction.hash;
         state.mempool.push(transaction);
-        // Nobody listening is no error.
+        // Without a listener the send fails, which is no error.
         let _ = self.pending.send(hash);
         Ok(())
     }
@@ -400,8 +400,8 @@ impl State {
         self.add(author, blocks, self.branches, waiting, origin);
     }
 
-    /// Takes all but the first `keep` blocks away, newest first. Submitted transactions of theirs
-    /// wait again.
+    /// Removes all but the first `keep` blocks and returns the removed ones, newest first. Their
+    /// submitted transactions wait again.
     fn cut(&mut self, blocks: &mut Vec<Arc<Block>>, keep: usize) -> Vec<Arc<Block>> {
         let removed: Vec<_> = blocks.drain(keep..).rev().collect();
         let returned = removed.iter().rev().flat_map(|block| &block.transactions).map(|mined| &mined.transaction);
@@ -414,7 +414,7 @@ impl State {
 
     /// Extends `rivals`, a branch, to the height of `blocks`, at the same times.
     fn keep_pace(&mut self, author: &Author, rivals: &mut Vec<Arc<Block>>, blocks: &[Arc<Block>]) {
-        // Counted from the other end than the canonical ones.
+        // Numbered down from the maximum, so that no canonical branch has the same number.
         let branch = u64::MAX - self.rivals;
         let tip = rivals.last().map_or(0, |block| block.number);
         for block in blocks.iter().filter(|block| block.number > tip) {

@@ -34,7 +34,7 @@ use super::{
 
 /// The fork that all blocks are of.
 const FORK: &str = "electra";
-/// How far behind a syncing node says it is, at least.
+/// The `sync_distance` that a syncing node reports, at least.
 const SYNC_DISTANCE: u64 = 64;
 
 /// Peers that a node finds, and how long it takes over each.
@@ -103,12 +103,12 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<
     if faults.has(&Fault::Gzip) {
         response = answers::gzipped(response).await;
     }
-    // An event stream's body comes when it comes: there is nothing to halve.
+    // An event stream has no end, so there is no half of the body to cut at.
     let whole = path != "/eth/v1/events";
     if whole && faults.has(&Fault::CutMidBody) { Ok(answers::cut(response).await) } else { Ok(response) }
 }
 
-/// What a request is answered with: the node, how it is and what it sees at this moment.
+/// Answers one request: the node, its faults and its view of the chain at this moment.
 struct Api<'a> {
     node: &'a Arc<Node>,
     faults: &'a Faults,
@@ -242,7 +242,7 @@ impl Api<'_> {
         Ok(with_fork(answers::streamed("application/octet-stream", stream::iter(pieces))))
     }
 
-    /// An answer about a block or state of `slot`, or about what is as new as the head.
+    /// An answer about a block or state of `slot`; without a slot about data as new as the head.
     fn described(&self, slot: Option<u64>, about: Value) -> Response<Body> {
         let finalized = slot.is_some_and(|slot| slot <= self.view.checkpoint(FINALIZED).slot);
         let optimistic = self.faults.has(&Fault::Optimistic);

@@ -1,4 +1,5 @@
-//! The chain's wall clock: read once, then moved by tokio's time, so that a simulation holds it.
+//! The chain's wall clock: read once, then moved by tokio's time, so that a simulation controls the
+//! clock.
 
 use tokio::time::Instant;
 

@@ -44,7 +44,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Slots that are left empty at once at most.
 const MOST_MISSED: u64 = 64;
 
-/// What can be controlled.
+/// The chain, the nodes and the validator clients that the server controls.
 pub(super) struct Control {
     pub(super) chain: Arc<Chain>,
     pub(super) nodes: Vec<Arc<Node>>,
@@ -163,8 +163,9 @@ impl Control {
                     }
                     _ => return Err(unknown(method, path)),
                 }
-                // The answer comes when the change is felt; a port that cannot be bound again must
-                // not hold it for ever.
+                // The answer waits until the node's socket has followed the change, but no longer
+                // than `SETTLE`: a port that cannot be bound again must not hold the answer for
+                // ever.
                 let _ = timeout(SETTLE, node.settled()).await;
                 Ok(describe(node))
             }

@@ -102,7 +102,7 @@ fn execute(node: &Arc<Node>, faults: &Faults, message: &Message) -> Response<Bod
     answers::json(StatusCode::OK, message.answer_as(|call| label(faults, call), |call| held(context.answer(call))))
 }
 
-/// What the answer to the call carries as its id.
+/// The id that the answer to the call carries.
 pub(super) fn label(faults: &Faults, call: &Call) -> Label {
     faults.label(&call.method, params(call))
 }
@@ -117,7 +117,7 @@ fn single_blob(message: &Message, faults: &Faults) -> Option<(String, u64)> {
     (length > WHOLE_BLOB).then_some((call.label(label(faults, call))?, length))
 }
 
-/// The answer, unless it is too large to be held in memory.
+/// The answer, or an error if the answer is too large to be held in memory.
 pub(super) fn held(answer: Answer) -> Answer {
     match answer {
         Answer::Blob(length) if length > MOST_HELD_BLOB => RpcError::params("blob too large here").into(),
@@ -131,13 +131,13 @@ pub(super) fn record(node: &Node, transport: Transport, message: &Message, heade
     }
 }
 
-/// How long the message takes besides, in all: what it asks for itself, and what faults say of its
-/// methods.
+/// The extra time that the message's calls take, in sum: the sleep that a call asks for, and the
+/// delay that faults add to its method.
 pub(super) fn sleep_wish(faults: &Faults, message: &Message) -> Duration {
     message.calls().map(|call| eth::sleep_wish(call) + faults.slow_over(&call.method, params(call))).sum()
 }
 
-/// Whether the answer to this message is to be lost.
+/// Whether a fault loses the answer to this message.
 pub(super) fn cuts(faults: &Faults, message: &Message) -> bool {
     message.calls().any(|call| faults.cuts(&call.method, params(call)))
 }

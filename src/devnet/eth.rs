@@ -22,7 +22,7 @@ use super::{
 /// The longest sleep that `dev_sleep` grants.
 const LONGEST_SLEEP: u64 = 3_600_000;
 
-/// What a call is answered with: the node, how it is and what it sees at this moment.
+/// Answers one call: the node, its faults and its view of the chain at this moment.
 pub(super) struct Context<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) faults: &'a Faults,
@@ -117,7 +117,7 @@ fn not_offered(method: &str) -> RpcError {
     RpcError::new(-32601, format!("the method {method} does not exist/is not available"))
 }
 
-/// What `eth_syncing` answers: false, or how far the node is.
+/// The answer to `eth_syncing`: false, or how far the node has come.
 pub(super) fn sync_status(node: &Node, faults: &Faults, view: &View) -> serde_json::Value {
     if !faults.has(&super::fault::Fault::Syncing) {
         return json!(false);
@@ -130,7 +130,7 @@ pub(super) fn sync_status(node: &Node, faults: &Faults, view: &View) -> serde_js
     })
 }
 
-/// How long the call wants to be waited for: `dev_sleep`.
+/// The sleep that the call asks for: `dev_sleep`.
 pub(super) fn sleep_wish(call: &Call) -> Duration {
     if call.method != "dev_sleep" {
         return Duration::ZERO;

@@ -1,4 +1,4 @@
-//! What can be wrong with a node.
+//! The faults that a node can have.
 
 mod active;
 mod words;
@@ -7,38 +7,38 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::active::Faults;
 
-/// One thing that is wrong with a node; several can be at once. In JSON:
-/// `{"fault":"lag","blocks":10}`.
+/// A fault of a node; a node can have several at once. In JSON: `{"fault":"lag","blocks":10}`.
 ///
-/// A method that ends in `*` stands for all that begin like it.
+/// In a list of methods, a name that ends in `*` matches every method with that beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
     /// The socket is closed and connections are refused; open ones are dropped.
     Down,
-    /// Connections are accepted and requests read, and nothing is ever answered. When it ends,
-    /// connections that were owed something are dropped, the others go on.
+    /// Connections are accepted and requests read, and no request is ever answered. When the fault
+    /// ends, connections that are owed an answer are dropped; the others go on.
     Hang,
-    /// WebSocket and event streams stay open and answer calls, but push no events; those are lost,
-    /// not late.
+    /// WebSocket and event streams stay open and answer calls, but push no events; the events
+    /// meanwhile are lost, not late.
     Mute,
     /// The node is so many blocks behind the tip.
     Lag {
         /// Blocks behind.
         blocks: u64,
     },
-    /// The node hears of blocks, and sees them, so much later than others.
+    /// The node sees each block so much later than the other nodes.
     Late {
         /// Milliseconds.
         ms: u64,
     },
-    /// The node is on another branch than those without this fault. It begins so many blocks below
-    /// the head when the fault is set, and all that have the fault follow the latest.
+    /// The node is on another branch than nodes without this fault. The branch begins so many
+    /// blocks below the head when the fault is set, and all nodes with the fault follow the latest
+    /// such branch.
     Branch {
         /// Blocks below the head.
         blocks: u64,
     },
-    /// The node's head stays where it was when the fault was set.
+    /// The node's head stays at its height of the moment when the fault was set.
     Freeze,
     /// The node reports a head that is so many blocks above its true one.
     Lie {
@@ -54,18 +54,18 @@ pub enum Fault {
     Syncing,
     /// The node is of another network.
     WrongChain {
-        /// The chain id that it tells.
+        /// The chain id that the node reports.
         chain_id: u64,
     },
-    /// The node tells another number for its network than its chain id, as on some old chains.
+    /// The node's `net_version` differs from its chain id, as on some old chains.
     NetworkId {
-        /// What `net_version` tells.
+        /// The result of `net_version`.
         id: u64,
     },
-    /// HTTP 500 with a body that is not JSON, whatever is asked; open WebSockets are closed with
+    /// HTTP 500 with a body that is not JSON, for every request; open WebSockets are closed with
     /// 1011.
     Failing,
-    /// A JSON-RPC error, whatever is called.
+    /// A JSON-RPC error as the answer to every call.
     RpcError {
         /// The error's code.
         code: i64,
@@ -80,22 +80,22 @@ pub enum Fault {
         #[serde(default = "one")]
         retry_after: u64,
     },
-    /// The quota is used up, and that is said as providers do: error -32005 in HTTP 200; HTTP 429
-    /// on consensus nodes.
+    /// The quota is used up, and the node says so as providers do: error -32005 in HTTP 200; HTTP
+    /// 429 on consensus nodes.
     Quota {
-        /// Methods it applies to; none means all but [probes](is_probe).
+        /// The affected methods; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
     /// Methods that the node does not offer: error -32601; HTTP 404 on consensus nodes.
     NotOffered {
-        /// Methods it applies to; none means all but [probes](is_probe).
+        /// The affected methods; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
     /// Requests are executed, then the connection is dropped without one byte of answer.
     CutAnswer {
-        /// Methods it applies to; none means all but [probes](is_probe).
+        /// The affected methods; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
@@ -103,29 +103,29 @@ pub enum Fault {
     CutMidBody,
     /// Answers carry the id of another call.
     AlienId {
-        /// Methods it applies to; none means all but [probes](is_probe).
+        /// The affected methods; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
     /// Answers carry no id at all.
     NoId {
-        /// Methods it applies to; none means all but [probes](is_probe).
+        /// The affected methods; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
-    /// The newest blocks, their transactions and their receipts are announced, and `null` when they
-    /// are asked for by number or hash.
+    /// The newest blocks are announced, but a request for one of these blocks, its transactions or
+    /// its receipts by number or hash is answered with `null`.
     Nulls {
-        /// How many blocks below the head, with it.
+        /// How many blocks, counted down from the head, the head included.
         blocks: u64,
     },
     /// A new subscription to `syncing` or to pending transactions has notifications around the
-    /// answer that grants it: the node's state, or hashes of transactions that nobody sent.
+    /// answer that grants it: the node's state, or hashes of transactions that do not exist.
     Eager {
-        /// Before the answer.
+        /// Notifications before the answer.
         #[serde(default)]
         before: u64,
-        /// Right behind it.
+        /// Notifications right behind the answer.
         #[serde(default)]
         after: u64,
     },
@@ -135,16 +135,16 @@ pub enum Fault {
         /// Connections, WebSockets included.
         connections: u64,
     },
-    /// Answers are compressed by gzip whatever the request says, but for streams.
+    /// Answers are compressed by gzip even if the request does not accept gzip; streams are not.
     Gzip,
     /// Execution: calls of these methods are answered with an internal error.
     Refuse {
-        /// Which.
+        /// The affected methods.
         methods: Vec<String>,
     },
-    /// Execution: calls of a method are answered with this result, whatever is asked.
+    /// Execution: calls of a method are answered with this result, whatever the params.
     Tells {
-        /// Which.
+        /// The method.
         method: String,
         /// The result.
         result: serde_json::Value,
@@ -154,32 +154,32 @@ pub enum Fault {
     OddLogs,
     /// Execution: the last log of each block that `eth_getLogs` gives has `"topics":null`.
     NullTopics,
-    /// Execution: `eth_getLogs` is refused when there are more logs than these.
+    /// Execution: `eth_getLogs` is refused when the answer would have more logs than this.
     LogsLimit {
-        /// How many are given.
+        /// The largest number of logs in an answer.
         most: u64,
     },
     /// Execution: `eth_getLogs` has no `blockHash`.
     NoLogsByHash,
-    /// Execution: the block at this height cannot be had and is told by nobody, though those above
-    /// it are.
+    /// Execution: the block at this height cannot be fetched and is never announced, though the
+    /// blocks above are.
     MissingBlock {
-        /// Its height.
+        /// The block's height.
         number: u64,
     },
-    /// Execution: the logs of the block at this height cannot be had: whatever would give some of
-    /// them is an internal error.
+    /// Execution: the logs of the block at this height are missing: a call whose answer would
+    /// contain some of them is answered with an internal error.
     MissingLogs {
-        /// Its height.
+        /// The block's height.
         number: u64,
     },
-    /// Execution: headers have a bloom filter with one bit, whatever logs their blocks have.
+    /// Execution: headers have a bloom filter with one bit, whatever the logs of their blocks.
     BlindBlooms,
-    /// Requests of these methods are read and never answered; the others are. When it ends, their
-    /// connections are dropped.
+    /// Requests of these methods are read and never answered; the others are. When the fault ends,
+    /// the connections of the unanswered requests are dropped.
     HangOver {
-        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none
-        /// means all but [probes](is_probe).
+        /// The affected methods, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none means
+        /// all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
@@ -187,17 +187,17 @@ pub enum Fault {
     SlowOver {
         /// Milliseconds.
         ms: u64,
-        /// Methods it applies to, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none
-        /// means all but [probes](is_probe).
+        /// The affected methods, such as `eth_call` or `GET /eth/v3/validator/blocks/*`; none means
+        /// all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
     /// HTTP requests are answered by a gateway before the node, with this status and a page; the
-    /// node hears nothing of them.
+    /// node never sees the requests.
     Gateway {
         /// The status, at least 200.
         status: u16,
-        /// Methods it applies to; none means all but [probes](is_probe).
+        /// The affected methods; none means all but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
@@ -205,27 +205,27 @@ pub enum Fault {
     HttpStatus {
         /// The status, at least 200.
         status: u16,
-        /// Methods it applies to, such as `eth_call` or `GET /eth/v1/node/health`; none means all
+        /// The affected methods, such as `eth_call` or `GET /eth/v1/node/health`; none means all
         /// but [probes](is_probe).
         #[serde(default)]
         methods: Vec<String>,
     },
     /// Consensus: the head is not verified by an execution node.
     Optimistic,
-    /// Consensus: the node says that its execution node is offline. It works all the same, as
+    /// Consensus: the node reports that its execution node is offline, and works all the same, as
     /// Nimbus did.
     ElOffline,
-    /// Consensus: what is older than so many slots below the head is not there (404).
+    /// Consensus: data older than so many slots below the head are missing (404).
     Pruned {
         /// Slots below the head.
         slots: u64,
-        /// Of `blocks` (with their headers and roots), `states` and `blobs` (with columns), those
-        /// that go; none means all.
+        /// The missing data: `blocks` (with their headers and roots), `states`, `blobs` (with
+        /// columns); none means all.
         #[serde(default)]
         what: Vec<Store>,
     },
-    /// Consensus: of each block's blobs only the first so many are there, which the answer does not
-    /// say (200).
+    /// Consensus: the node has only the first so many blobs of each block, and the answer (200)
+    /// does not say so.
     FewBlobs {
         /// Blobs that are left of each block.
         #[serde(default)]
@@ -233,13 +233,13 @@ pub enum Fault {
     },
 }
 
-/// What a consensus node keeps of the past.
+/// A kind of data that a consensus node may have pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Store {
     /// Blocks, their headers and roots.
     Blocks,
-    /// States, and what is read from them.
+    /// States, and answers that are read from states.
     States,
     /// Blobs and data columns.
     Blobs,
@@ -365,7 +365,7 @@ impl Fault {
         Self::HttpStatus { status, methods: owned(methods) }
     }
 
-    /// Answers neither `methods`, nor anything but probes if there are none.
+    /// Never answers `methods`, or anything but probes if there are none.
     #[must_use]
     pub fn hang_over(methods: &[&str]) -> Self {
         Self::HangOver { methods: owned(methods) }
@@ -384,7 +384,8 @@ impl Fault {
         Self::Gateway { status, methods: owned(methods) }
     }
 
-    /// Does not keep `what`, or anything if that is empty, of more than `slots` below the head.
+    /// Has pruned `what`, or everything if that is empty, of blocks more than `slots` below the
+    /// head.
     #[must_use]
     pub fn pruned(slots: u64, what: &[Store]) -> Self {
         Self::Pruned { slots, what: what.to_vec() }
@@ -408,7 +409,7 @@ impl Fault {
         Self::NoId { methods: owned(methods) }
     }
 
-    /// Does not give the newest `blocks` that it announces.
+    /// Announces the newest `blocks` and answers `null` for them.
     #[must_use]
     pub fn nulls(blocks: u64) -> Self {
         Self::Nulls { blocks }
@@ -423,7 +424,7 @@ impl Fault {
     /// Reads `{"fault":"lag","blocks":10}`.
     ///
     /// # Errors
-    /// Says what is wrong with the text.
+    /// When the text is not the JSON of a fault; the error says why.
     pub fn from_json(text: &[u8]) -> Result<Self, FaultError> {
         serde_json::from_slice(text).map_err(|error| FaultError(error.to_string()))
     }
@@ -444,8 +445,8 @@ fn one() -> u64 {
     1
 }
 
-/// Whether a request is one of those by which a proxy watches a node: they get through
-/// [`Fault::CutAnswer`].
+/// Whether a request is one of those by which a proxy watches a node. A fault with an empty list of
+/// methods spares these requests.
 #[must_use]
 pub fn is_probe(method: &str, params: &str) -> bool {
     match method {

@@ -1,4 +1,4 @@
-//! Which logs a caller wants, and the filters that a node keeps for callers who poll.
+//! Filters of logs as callers write them, and the filters that a node keeps for callers who poll.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ const KEPT_FILTERS: usize = 1000;
 /// Addresses and topics of the logs that are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogFilter {
-    /// Any of these; of all contracts if empty.
+    /// Any of these contracts; every contract if empty.
     addresses: Vec<Address>,
-    /// For each position any of these; whatever if empty.
+    /// For each position any of these topics; any topic at all if empty.
     topics: Vec<Vec<Hash>>,
 }
 
@@ -57,14 +57,14 @@ impl LogFilter {
         logs.map(|placed| block.log_json(placed, removed)).collect()
     }
 
-    /// What a subscriber hears of a change: lost logs newest first, then the new ones.
+    /// The notifications to a subscriber after a change: lost logs newest first, then the new ones.
     pub(super) fn news(&self, change: &Change) -> Vec<Value> {
         let lost = change.removed.iter().flat_map(|block| self.logs(block, true).into_iter().rev());
         lost.chain(change.added.iter().flat_map(|block| self.logs(block, false))).collect()
     }
 }
 
-/// One value or a list of them; null or an empty list is no wish.
+/// A value or a list of values; null and an empty list restrict nothing.
 fn alternatives<T>(value: &Value, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     match value {
         Value::Null => Some(Vec::new()),
@@ -86,7 +86,7 @@ struct Filter {
     wish: Wish,
 }
 
-/// What a filter is about.
+/// The subject of a filter.
 pub(super) enum Wish {
     /// Hashes of blocks.
     Blocks,
@@ -109,7 +109,7 @@ impl Filters {
         self.by_id.remove(id).is_some()
     }
 
-    /// What happened since the last time, or nothing if there is no such filter.
+    /// The changes since the last call; none if no filter has this id.
     pub(super) fn changes(&mut self, id: &str, now: View) -> Option<Value> {
         let filter = self.by_id.get_mut(id)?;
         let change = filter.seen.advance(now);

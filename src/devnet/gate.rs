@@ -16,7 +16,7 @@ use super::{fault::Faults, node::Node};
 use crate::net::{BoxFuture, BoxIo};
 
 /// Reads go through; writes wait while the node hangs. A write that waited fails when the hang
-/// ends, so that a connection which was owed something is dropped.
+/// ends, so that a connection that was owed an answer is dropped.
 pub(super) struct Gate {
     io: BoxIo,
     faults: watch::Receiver<Arc<Faults>>,

@@ -1,5 +1,5 @@
-//! What validators signed and some node took. From there every node has it, as on a network; so a
-//! message is lost only if it is not here.
+//! The signed messages of validators that some node took. As on a network, every node then has the
+//! message; so a message is lost only if this store lacks the message.
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +21,11 @@ const KEPT_MESSAGES: usize = 4096;
 pub enum Kind {
     /// A vote for a head.
     Attestation,
-    /// Votes of many, put together.
+    /// Attestations of many validators, put together.
     Aggregate,
-    /// A sync committee's word on the head.
+    /// The vote of a member of a sync committee for the head.
     SyncMessage,
-    /// Those of many, put together.
+    /// Sync messages of many members, put together.
     Contribution,
     /// A block.
     Block,
@@ -34,21 +34,21 @@ pub enum Kind {
 /// A message that a node took.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// Its kind.
+    /// The message's kind.
     pub kind: Kind,
-    /// Who signed it.
+    /// The validator that signed the message.
     pub validator: u64,
-    /// The slot that it is for.
+    /// The slot that the message is for.
     pub slot: u64,
-    /// The block that it votes for; of a block the parent.
+    /// The block that the message votes for; for a block its parent.
     pub root: Hash,
-    /// Who is paid for a block.
+    /// The fee recipient of a block.
     pub fee_recipient: Option<Address>,
-    /// The node that took it first.
+    /// The node that took the message first.
     pub node: String,
-    /// When that was.
+    /// When that node took the message.
     pub at: Instant,
-    /// What an attestation says.
+    /// The attestation's data.
     pub(super) data: Option<Arc<Value>>,
 }
 
@@ -57,7 +57,8 @@ pub struct Taken {
 pub(super) struct Gossip(Mutex<BTreeMap<u64, Vec<Taken>>>);
 
 impl Gossip {
-    /// A node took it. What is known already is not kept again.
+    /// Keeps a message that a node took, unless a message of the same kind, validator and root is
+    /// kept already.
     pub(super) fn take(&self, taken: Taken) {
         let mut slots = self.slots();
         let messages = slots.entry(taken.slot).or_default();
@@ -71,12 +72,12 @@ impl Gossip {
         }
     }
 
-    /// What was taken for `slot`, in the order in which it came.
+    /// The messages for `slot`, in the order in which nodes took them.
     pub(super) fn of(&self, slot: u64) -> Vec<Taken> {
         self.slots().get(&slot).cloned().unwrap_or_default()
     }
 
-    /// What those say who attested data of this root at `slot`, if anybody did.
+    /// The data of an attestation for `slot` whose root this is, if a node took one.
     pub(super) fn attested(&self, slot: u64, root: Hash) -> Option<Arc<Value>> {
         let slots = self.slots();
         let mut said = slots.get(&slot)?.iter().filter_map(|taken| taken.data.as_ref());

@@ -21,7 +21,7 @@ impl Hash {
         Self(Keccak256::digest(bytes).into())
     }
 
-    /// Keccak-256 of a purpose and what it is derived from: pretend roots that differ from each
+    /// Keccak-256 of a purpose and of `from`: pretend roots of different purposes differ from each
     /// other.
     #[must_use]
     pub(super) fn derived(purpose: &str, from: &[u8]) -> Self {

@@ -49,7 +49,7 @@ fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Resp
     response
 }
 
-/// The answer of a node that does not even look at the request, if it is such a node.
+/// The answer of a node whose fault refuses every request unread; none: no such fault.
 pub(super) fn refusal(faults: &Faults) -> Option<Response<Body>> {
     if faults.has(&Fault::Failing) {
         let page = "<html><body><h1>500 Internal Server Error</h1></body></html>";
@@ -63,11 +63,11 @@ pub(super) fn refusal(faults: &Faults) -> Option<Response<Body>> {
     faults.has(&Fault::Garbage).then(|| json(StatusCode::OK, GARBAGE))
 }
 
-/// What a node that answers garbage answers.
+/// The body of a node that answers garbage.
 pub(super) const GARBAGE: &str = "<!-- this is not JSON {";
 
-/// The answer with its body cut in half: the head promises all of it, then the connection is
-/// dropped.
+/// The answer with its body cut in half: the head announces the whole length, then the connection
+/// is dropped.
 pub(super) async fn cut(response: Response<Body>) -> Response<Body> {
     let (mut head, mut body) = response.into_parts();
     let mut start = Vec::new();
@@ -95,7 +95,7 @@ pub(super) async fn cut(response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(pieces)))
 }
 
-/// The answer compressed, if it comes whole.
+/// The answer compressed, unless its body is a stream.
 pub(super) async fn gzipped(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     if http_body::Body::size_hint(&body).exact().is_none_or(|length| length == 0) {
@@ -112,7 +112,7 @@ pub(super) async fn gzipped(response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, body)
 }
 
-/// Reads a request's body; none if it is too large or the connection broke.
+/// Reads a request's body; none if the body is too large or the connection broke.
 pub(super) async fn read(body: Incoming) -> Option<Bytes> {
     http_body_util::Limited::new(body, MOST_BODY).collect().await.ok().map(http_body_util::Collected::to_bytes)
 }

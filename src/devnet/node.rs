@@ -1,4 +1,4 @@
-//! One pretend node: a name, a view of the chain, faults, and what it was asked.
+//! A pretend node: a name, a view of the chain, faults, and a record of its requests.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +45,7 @@ pub struct Node {
     own: Mutex<Own>,
 }
 
-/// What the node is told at the start.
+/// The settings of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) small_ids: bool,
@@ -53,7 +53,7 @@ pub(super) struct Settings {
     pub(super) state_bytes: u64,
 }
 
-/// What is this node's alone, and not the chain's.
+/// State of this node alone; the chain's state is shared.
 struct Own {
     rng: Rng,
     next_id: u64,
@@ -110,7 +110,7 @@ impl Node {
         self.kind
     }
 
-    /// Where it listens, also while it is down.
+    /// The node's address, also while the node is down.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -148,18 +148,18 @@ impl Node {
         self.faults.send_replace(Arc::default());
     }
 
-    /// What is wrong now.
+    /// The faults that are set.
     #[must_use]
     pub fn active_faults(&self) -> Vec<Fault> {
         self.faults.borrow().list().to_vec()
     }
 
-    /// Waits until the listening socket is as the faults want it: closed if the node is down, open
-    /// if not.
+    /// Waits until the listening socket follows the faults: closed if the node is down, open if
+    /// not.
     pub async fn settled(&self) {
         let (mut listening, mut faults) = (self.listening.subscribe(), self.watch_faults());
         while *listening.borrow_and_update() == faults.borrow_and_update().down() {
-            // Both arms are cancel-safe, and the senders live in self: they cannot fail.
+            // Both arms are cancel-safe, and cannot fail, because the senders live in self.
             tokio::select! {
                 biased;
                 _ = faults.changed() => {}
@@ -243,8 +243,9 @@ impl Node {
         self.own().raw.push(hash);
     }
 
-    /// Stops and starts again: all connections are dropped, and what validators told a consensus
-    /// node is forgotten. (A node with [`Fault::Down`] is cut off, and remembers.)
+    /// Stops and starts again: all connections are dropped, and a consensus node forgets the
+    /// registrations and subscriptions of validators. (A node with [`Fault::Down`] is cut off, and
+    /// remembers.)
     pub async fn restart(&self) {
         self.set_fault(Fault::Down);
         self.settled().await;
@@ -253,26 +254,26 @@ impl Node {
         self.settled().await;
     }
 
-    /// Whether the node was told, since its start, that a validator will aggregate what is attested
-    /// at `slot`.
+    /// Whether the node was told, since its start, that a validator will aggregate attestations of
+    /// `slot`.
     #[must_use]
     pub fn listens_at(&self, slot: u64) -> bool {
         self.told(|told| told.listens_at(slot))
     }
 
-    /// Whether it was told, since its start, that the validator is in a sync committee.
+    /// Whether the node was told, since its start, that the validator is in a sync committee.
     #[must_use]
     pub fn syncs(&self, validator: u64) -> bool {
         self.told(|told| told.syncs(validator))
     }
 
-    /// Who is paid for a block that it makes for this validator.
+    /// The fee recipient of a block that the node makes for this validator.
     #[must_use]
     pub fn fee_recipient(&self, validator: u64) -> Option<Address> {
         self.told(|told| told.recipient(validator))
     }
 
-    /// Whether this public key was registered with it since its start.
+    /// Whether this public key was registered with the node since its start.
     #[must_use]
     pub fn is_registered(&self, key: &str) -> bool {
         self.told(|told| told.is_registered(key))
@@ -282,7 +283,7 @@ impl Node {
         act(&mut self.own().told)
     }
 
-    /// How long it has been running.
+    /// How long the node has been running.
     pub(super) fn running(&self) -> Duration {
         self.told(|told| told.since.elapsed())
     }
@@ -335,9 +336,9 @@ impl Node {
         self.chain.next_seen(faults.late())
     }
 
-    /// Waits for as long as the node would take to answer a request that has just come, `extra`
-    /// being its own wish. Answers the faults under which to answer it. A change of faults counts
-    /// for requests that wait already.
+    /// Waits for as long as the node takes to answer a request that has just come; `extra` is the
+    /// request's own delay. Returns the faults under which to answer the request. A change of
+    /// faults counts for requests that wait already.
     pub(super) async fn admit(&self, extra: Duration) -> Result<Arc<Faults>, Dropped> {
         let faults = self.faults();
         if faults.none() && extra.is_zero() {

@@ -21,7 +21,7 @@ pub(super) struct Params(Vec<Value>);
 pub(super) enum At {
     Number(u64),
     Hash(Hash),
-    /// The newest block, and `pending`: nobody builds a block ahead here.
+    /// The newest block. `pending` too, because no node here builds a block ahead.
     Latest,
     Safe,
     Finalized,
@@ -78,7 +78,7 @@ impl Params {
         Address::parse(self.text(index)?).ok_or_else(|| invalid(index, "not an address"))
     }
 
-    /// A block; the latest if there is no such argument.
+    /// A block; the latest if the argument is missing.
     pub(super) fn at(&self, index: usize) -> Result<At, RpcError> {
         At::parse(self.value(index)).ok_or_else(|| invalid(index, "not a block number, tag or hash"))
     }
@@ -106,7 +106,7 @@ impl At {
         }
     }
 
-    /// The block, if the node of this `view` has it.
+    /// The block, if the node of this `view` knows the block.
     pub(super) fn find(self, chain: &Chain, view: &View) -> Option<Arc<Block>> {
         match self {
             Self::Number(number) => view.block(number).cloned(),

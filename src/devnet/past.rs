@@ -1,4 +1,4 @@
-//! What the chain was a moment ago: for nodes that hear of blocks later than others.
+//! Earlier snapshots of the chain, for nodes that see blocks later than others.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::view::Snapshot;
 
-/// Moments that are kept; whoever is later than that sees the oldest.
+/// Snapshots that are kept; a node that lags further behind sees the oldest.
 const KEPT: usize = 256;
 
 /// The chain's latest snapshots, with when each was made, oldest first.
@@ -29,14 +29,14 @@ impl Past {
         kept.push_back((Instant::now(), snapshot));
     }
 
-    /// What whoever is `late` by so much sees now.
+    /// The snapshot that a node sees now if blocks reach the node `late` by so much.
     pub(super) fn seen(&self, late: Duration) -> Option<Arc<Snapshot>> {
         let (now, kept) = (Instant::now(), self.kept());
         let seen = kept.iter().rev().find(|(made, _)| *made + late <= now).or(kept.front());
         seen.map(|(_, snapshot)| snapshot.clone())
     }
 
-    /// When whoever is `late` by so much sees more than now.
+    /// When a node that is `late` by so much sees more than now.
     pub(super) fn next(&self, late: Duration) -> Option<Instant> {
         let now = Instant::now();
         self.kept().iter().map(|(made, _)| *made + late).find(|seen| *seen > now)

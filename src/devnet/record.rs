@@ -1,4 +1,4 @@
-//! What a node was asked, for tests to look at.
+//! The requests that a node received, for tests to look at.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,10 +28,10 @@ pub enum Transport {
     Ws,
 }
 
-/// One request as the node got it.
+/// A request as the node received it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// How it came.
+    /// The transport that carried the request.
     pub transport: Transport,
     /// The JSON-RPC method; on consensus nodes the HTTP method and path, as in `GET
     /// /eth/v1/node/syncing`.
@@ -42,7 +42,7 @@ pub struct Request {
     pub body: Bytes,
     /// Headers of the HTTP request, or of the one that opened the WebSocket.
     pub headers: Arc<HeaderMap>,
-    /// When it came.
+    /// When the request came.
     pub at: Instant,
 }
 
@@ -133,7 +133,7 @@ impl Records {
         Gauge::new(&self.open)
     }
 
-    /// A connection was closed at once.
+    /// Counts a connection that was closed at once.
     pub(super) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::SeqCst);
     }
@@ -158,7 +158,7 @@ impl Records {
     }
 }
 
-/// One more while it lives.
+/// Adds one to a count for as long as the gauge lives.
 pub(super) struct Gauge<'a>(&'a AtomicU64);
 
 impl<'a> Gauge<'a> {
@@ -174,7 +174,7 @@ impl Drop for Gauge<'_> {
     }
 }
 
-/// One more subscription while it lives.
+/// Adds one to the subscriptions for as long as the gauge lives.
 pub(super) struct SubscriptionGauge(Arc<Records>);
 
 impl Drop for SubscriptionGauge {

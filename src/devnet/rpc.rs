@@ -6,19 +6,19 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-/// What came in one HTTP body or WebSocket message.
+/// The content of one HTTP body or WebSocket message.
 pub(super) enum Message {
     One(Item),
     Batch(Vec<Item>),
 }
 
-/// A call, or what is wrong with it.
+/// A call, or the error that answers a malformed one.
 pub(super) enum Item {
     Call(Call),
     Bad(Option<Box<RawValue>>, RpcError),
 }
 
-/// One well-formed request. Without an id it wants no answer.
+/// A well-formed request. A request without an id gets no answer.
 pub(super) struct Call {
     pub(super) id: Option<Box<RawValue>>,
     pub(super) method: String,
@@ -34,7 +34,7 @@ pub(super) enum Answer {
     Error(RpcError),
 }
 
-/// What an answer carries as its id.
+/// The kind of id that an answer carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Label {
     /// The call's.
@@ -173,8 +173,7 @@ impl Item {
 }
 
 impl Call {
-    /// The member of the answer that says whose it is, with its comma; none if the call wants no
-    /// answer.
+    /// The answer's member `id` with its comma; none if the call has no id and so gets no answer.
     pub(super) fn label(&self, label: Label) -> Option<String> {
         let id = self.id.as_ref()?.get();
         Some(match label {
@@ -189,7 +188,7 @@ fn member(id: &str) -> String {
     format!(r#""id":{id},"#)
 }
 
-/// The id of another call: where they are counted, of the next.
+/// The id of another call: of the next if ids are counted numbers.
 fn alien(id: &str) -> String {
     id.parse::<u64>().map_or_else(|_| r#""another call""#.to_owned(), |number| number.wrapping_add(1).to_string())
 }
@@ -199,10 +198,10 @@ pub(super) fn blob_head(label: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0",{label}"result":""#)
 }
 
-/// The end of such an answer.
+/// The end of an answer whose result is a blob.
 pub(super) const BLOB_TAIL: &str = "\"}";
 
-/// What blobs are made of, again and again.
+/// The text that blobs repeat.
 const BLOB_LINE: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
 
 /// Lines in one piece of a blob.

@@ -1,5 +1,5 @@
 //! A node's listening socket and its connections. When the node goes down, both are dropped; when
-//! it is up again, it listens on the same port.
+//! the node is up again, a new socket listens on the same port.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ async fn accept_until_down(node: &Arc<Node>, mut socket: Box<dyn Accept>) {
     let mut faults = node.watch_faults();
     let mut connections = JoinSet::new();
     loop {
-        // All arms are cancel-safe. The first ends the loop, so it cannot starve the others.
+        // All arms are cancel-safe. The first ends the loop, so that arm cannot starve the others.
         tokio::select! {
             biased;
             () = went_down(&mut faults) => break,

@@ -1,4 +1,4 @@
-//! What validators told a node, which it keeps until it is restarted.
+//! Registrations and subscriptions of validators, which a node keeps until a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,19 +8,19 @@ use super::hash::Address;
 
 /// Slots that a node listens to at most.
 const LISTENED: usize = 1024;
-/// Validators that it remembers at most.
+/// Validators that a node remembers at most.
 const VALIDATORS: usize = 100_000;
 
-/// What a node was told since its start.
+/// The registrations and subscriptions of validators since the node's start.
 pub(super) struct Told {
     pub(super) since: Instant,
-    /// Slots whose attestations it was asked to listen to.
+    /// Slots whose attestations a validator will aggregate.
     listens: BTreeSet<u64>,
-    /// Validators of whose sync committees it was told.
+    /// Validators that subscribed to their sync committee.
     syncs: BTreeSet<u64>,
-    /// Who is paid for the blocks of these validators.
+    /// The fee recipient of each prepared validator.
     prepared: BTreeMap<u64, Address>,
-    /// Public keys of those that take blocks of builders.
+    /// Public keys of validators that take blocks of builders.
     registered: BTreeSet<String>,
 }
 

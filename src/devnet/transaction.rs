@@ -1,7 +1,7 @@
-//! Pretend transactions and the logs they leave.
+//! Pretend transactions and their logs.
 //!
-//! Raw transactions are opaque: any bytes are taken, the hash is keccak of them as on a real chain,
-//! and sender and receiver are derived from it.
+//! Raw transactions are opaque: any bytes are taken, the hash is keccak of the bytes as on a real
+//! chain, and sender and receiver are derived from that hash.
 
 use serde_json::{Value, json};
 
@@ -26,8 +26,8 @@ pub struct Transaction {
     pub value: u64,
     /// Call data; for raw transactions the submitted bytes themselves.
     pub input: Vec<u8>,
-    /// Whether somebody submitted it. The chain's own filler goes when its block goes; this one
-    /// goes back to the mempool.
+    /// Whether a client submitted the transaction. After a reorganisation a submitted transaction
+    /// returns to the mempool; the chain's own filler goes with its block.
     pub submitted: bool,
     pub(super) chain_id: u64,
 }
@@ -45,7 +45,7 @@ pub struct Mined {
     pub(super) cumulative_gas: u64,
 }
 
-/// What a contract announced.
+/// A log of a contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The contract.
@@ -58,7 +58,7 @@ pub struct Log {
 
 impl Transaction {
     /// JSON as `eth_getTransactionByHash` answers it; `place` is (block hash, block number, index),
-    /// none while it waits.
+    /// none while the transaction waits.
     pub(super) fn json(&self, place: Option<(Hash, u64, usize)>) -> Value {
         json!({
             "hash": self.hash.to_string(),

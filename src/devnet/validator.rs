@@ -1,10 +1,10 @@
-//! A pretend validator client: it points at one URL, as real ones do, does its validators' duties
-//! by the clock and at the heads that it is told, and counts what the network has of it.
+//! A pretend validator client: points at one URL, as real clients do, does its validators' duties
+//! by the clock and on `head` events, and counts the messages that reached the network.
 //!
-//! Each slot it proposes if a validator of its own is to, which makes the chain's block of that
-//! slot, votes at the slot's head or after a third of the slot, and puts votes together after two
-//! thirds. It tries everything once: what a failure costs is to be seen. Nothing is signed in
-//! truth.
+//! In each slot the client proposes a block if one of its validators is the proposer (that block
+//! becomes the chain's block of the slot), attests to the slot's head at the `head` event or after
+//! a third of the slot, and aggregates after two thirds. Each request is sent once, so that the
+//! count shows the cost of a failure. Signatures are pretend.
 
 mod duties;
 mod earned;
@@ -26,28 +26,27 @@ use self::{duties::Duties, earned::Ledger, http::Http, stream::Heads};
 use super::{chain::Chain, hash::Address, view::SLOTS_PER_EPOCH};
 use crate::net::{Dial, Endpoint};
 
-/// Between two questions that a node must answer before anything can begin.
+/// Between two attempts at a question that must be answered before the duties can begin.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a validator client is told at the start.
+/// The settings of a validator client.
 #[derive(Clone)]
 pub struct Client {
-    /// Its name, by which the control server shows it; also its `User-Agent`.
+    /// The client's name on the control server; also its `User-Agent`.
     pub name: String,
-    /// Its beacon node, or what it believes to be one.
+    /// The address of the beacon node, or of a proxy in its place.
     pub beacon: Endpoint,
-    /// How it gets there.
+    /// Opens connections to `beacon`.
     pub dial: Arc<dyn Dial>,
     /// The indices of its validators. There are sixty-four.
     pub validators: Vec<u64>,
-    /// Whether a connection carries one request after the other, as with all clients that there
-    /// are; if not, each has its own.
+    /// Whether connections are reused, as by all real clients; if not, each request has its own.
     pub keeps_connections: bool,
-    /// Who is to be paid for their blocks.
+    /// The fee recipient of the client's blocks.
     pub fee_recipient: Address,
 }
 
-/// A running validator client. It ends when this is dropped.
+/// A running validator client. Dropping it ends the client.
 pub struct Validator {
     earned: watch::Receiver<Earned>,
     _task: JoinSet<()>,
@@ -61,7 +60,7 @@ impl Validator {
         Self { earned, _task: task }
     }
 
-    /// What it earned until now. A slot counts when it is two slots old.
+    /// The client's earnings until now. A slot counts when two slots have passed since.
     #[must_use]
     pub fn earned(&self) -> Earned {
         self.earned.borrow().clone()
@@ -72,7 +71,7 @@ impl Validator {
     }
 }
 
-/// What the tasks of one client share.
+/// State that the tasks of one client share.
 struct Shared {
     client: Client,
     chain: Arc<Chain>,
@@ -86,10 +85,10 @@ struct Shared {
 /// When slots begin.
 #[derive(Clone, Copy)]
 struct Times {
-    /// When slot 0 would have begun if the process had been there: as far before its start as it
-    /// is.
+    /// The start of the slot that was under way when the client asked, number `skipped`. Slot 0
+    /// cannot be the origin: an `Instant` may not lie before the machine's start.
     zero: Instant,
-    /// Slots before that.
+    /// The number of the slot that begins at `zero`.
     skipped: u64,
     slot: Duration,
 }
@@ -136,7 +135,7 @@ async fn run(chain: Arc<Chain>, client: Client, earning: watch::Sender<Earned>) 
     }
 }
 
-/// Asks when the chain began, and how long slots take, until somebody says so.
+/// Asks for the time of genesis and the length of a slot until both are answered.
 async fn times(chain: &Chain, http: &Http) -> Times {
     loop {
         let genesis = http.get("/eth/v1/beacon/genesis", PAUSE * 4).await;
@@ -148,8 +147,8 @@ async fn times(chain: &Chain, http: &Http) -> Times {
             let slot = Duration::from_secs(seconds);
             let now = Duration::from_millis(chain.clock().millis());
             let since = now.saturating_sub(Duration::from_secs(genesis));
-            // An instant may not lie before the machine's start: slots are counted from the present
-            // one.
+            // An instant may not lie before the machine's start, so slots are counted from the
+            // present one.
             let skipped = u64::try_from(since.as_nanos() / slot.as_nanos()).unwrap_or(0);
             let into = Duration::from_nanos(u64::try_from(since.as_nanos() % slot.as_nanos()).unwrap_or(0));
             let zero = Instant::now().checked_sub(into).unwrap_or_else(Instant::now);
@@ -160,7 +159,7 @@ async fn times(chain: &Chain, http: &Http) -> Times {
 }
 
 impl Shared {
-    /// Tells who is paid, and registers with builders: at the start, and once an epoch.
+    /// Names the fee recipient, and registers with builders: at the start, and once an epoch.
     async fn introduce(&self) {
         let prepared: Value = self.client.validators.iter().map(|index| {
             json!({"validator_index": index.to_string(), "fee_recipient": self.client.fee_recipient.to_string()})
@@ -183,7 +182,7 @@ impl Shared {
         );
     }
 
-    /// Those of its validators that vote at `slot`.
+    /// The client's validators that attest at `slot`.
     fn voters(&self, slot: u64) -> impl Iterator<Item = u64> {
         let all = self.client.validators.iter().copied();
         all.filter(move |index| index % SLOTS_PER_EPOCH == slot % SLOTS_PER_EPOCH)

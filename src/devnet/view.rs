@@ -1,8 +1,8 @@
-//! What one node sees of the chain: a moment of it, up to some head.
+//! The chain as one node sees it: a snapshot, up to some head.
 //!
 //! A [`Snapshot`] never changes, so a lagging node is a lower head on the present snapshot, and a
-//! frozen one keeps an old snapshot. Events are the difference of two views, so whoever watches
-//! snapshots may skip some and still announces every block.
+//! frozen one keeps an old snapshot. Events are the difference of two views, so a task may skip
+//! snapshots and still announces every block.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct Snapshot {
     pub(super) genesis: Arc<Block>,
     /// How many blocks had been made by then, on all branches.
     pub(super) made: u64,
-    /// The branch that nodes follow which do not follow the canonical one, if there is one.
+    /// The branch of the nodes that have [`Fault::Branch`](super::Fault::Branch), if there is one.
     pub(super) rival: Option<Arc<Self>>,
 }
 
@@ -55,12 +55,12 @@ pub(super) struct View {
     head: u64,
 }
 
-/// From one view to a later one.
+/// The difference between a view and a later one.
 #[derive(Default)]
 pub(super) struct Change {
     /// Blocks that left the canonical chain, newest first.
     pub(super) removed: Vec<Arc<Block>>,
-    /// Blocks that joined it, oldest first.
+    /// Blocks that joined the canonical chain, oldest first.
     pub(super) added: Vec<Arc<Block>>,
 }
 
@@ -119,8 +119,8 @@ impl View {
         self.block(block.number).is_some_and(|ours| ours.hash == block.hash)
     }
 
-    /// Moves to `next` and says what changed. A `next` that is only further back on the same chain
-    /// is no news: the view stays.
+    /// Moves to `next` and returns the difference. The view stays if `next` is only further back on
+    /// the same chain, since no block is then new.
     pub(super) fn advance(&mut self, next: View) -> Change {
         if Arc::ptr_eq(&self.snapshot, &next.snapshot) && self.head >= next.head {
             return Change::default();
@@ -145,8 +145,8 @@ impl View {
         change
     }
 
-    /// First block of the epoch that is `behind` epochs before the head's, or the last one before
-    /// where that slot is empty, as a real chain's checkpoints lie.
+    /// First block of the epoch that is `behind` epochs before the head's. If that slot is empty,
+    /// the last block before it, as on a real chain.
     pub(super) fn checkpoint(&self, behind: u64) -> &Arc<Block> {
         let epoch = (self.head().slot / SLOTS_PER_EPOCH).saturating_sub(behind);
         self.snapshot.as_of(epoch * SLOTS_PER_EPOCH)

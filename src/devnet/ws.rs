@@ -37,14 +37,14 @@ use super::{
 
 /// Largest message and frame that is read.
 const MOST_MESSAGE: usize = 64 << 20;
-/// Calls that wait on one socket; with more it is not read until some are answered.
+/// Calls that wait on one socket; with so many, the socket is not read until some are answered.
 const MOST_WAITING: usize = 10_000;
 /// The library's default of 128 KiB is too much for thousands of clients.
 const READ_BUFFER: usize = 8 << 10;
 
 /// Why a session ends.
 enum End {
-    /// The socket is to be dropped as it is.
+    /// The socket is dropped without a closing handshake.
     Drop,
     /// The client went away or broke the protocol.
     Lost,
@@ -64,7 +64,7 @@ struct Session<S> {
     chain: watch::Receiver<Arc<Snapshot>>,
     pending: broadcast::Receiver<Hash>,
     subscriptions: Subscriptions,
-    /// When a node that hears of blocks late sees the next.
+    /// When a node whose blocks arrive late sees the next one.
     more: Option<Instant>,
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(node: Arc<Node
     session.run().await;
 }
 
-/// What a session waits for.
+/// An event that a session waits for.
 enum Input {
     Frame(Option<Result<Frame, tungstenite::Error>>),
     /// A call that had to wait may be answered now.
@@ -151,8 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// All arms are cancel-safe. Calls come before pushes, so that what was asked first is answered
-    /// first; none of the arms stays ready for ever without the client's doing.
+    /// All arms are cancel-safe. Calls come before pushes, so that a call is answered before later
+    /// news is pushed; none of the arms stays ready for ever without the client's doing.
     async fn next<F>(&mut self, waiting: &mut FuturesUnordered<F>, hang: bool) -> Input
     where
         F: Future<Output = (Message, Result<Arc<Faults>, Dropped>)>,
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                     self.more = None;
                     return Input::Chain;
                 }
-                // Whoever listens too slowly misses some, as with a real node.
+                // A session that reads too slowly misses some transactions, as with a real node.
                 pending = self.pending.recv(), if !hang => if let Ok(hash) = pending { return Input::Pending(hash) },
                 frame = self.socket.next(), if waiting.len() < MOST_WAITING => return Input::Frame(frame),
             }

@@ -11,8 +11,7 @@ use super::json::Scanner;
 /// The outcome as far as the first bytes of a node's response tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// A result. `id` is where the id stands, when it came before the result; `value` is where the
-    /// result begins.
+    /// A result, at `value`, and the id if the id stands before the result.
     Result {
         /// Byte range of the id.
         id: Option<Range<usize>>,
@@ -138,17 +137,18 @@ impl Envelope {
 /// How a long response ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As an object does. The id is there, if it stands behind the result.
+    /// The response ends as an object does. Holds the place of the id if the id stands behind the
+    /// result.
     Whole(Option<Range<usize>>),
-    /// As an object does, with a member of which it cannot be told whether it is the result, and
-    /// what stands before it.
+    /// The response ends as an object does, but the last member that can be read from the end may
+    /// be the result or stand before the result.
     Unclear,
     /// In the middle of something.
     Torn,
 }
 
-/// Looks at `tail`, the end of a complete response whose result began before it: members behind the
-/// result that are no objects or arrays are read from the end.
+/// Looks at `tail`, the end of a complete response whose result began before `tail`. Members are
+/// read from the end: those behind the result that are no objects or arrays.
 pub fn ending(tail: &[u8]) -> Ending {
     let Some(mut left) = tail.trim_ascii_end().strip_suffix(b"}") else { return Ending::Torn };
     while let Some((key, value, before)) = last_member(left) {
@@ -162,7 +162,7 @@ pub fn ending(tail: &[u8]) -> Ending {
 }
 
 /// The last member of an object whose text before its closing brace is `text`, if its value is a
-/// string, a number or a literal: key, place of the value, and what stands before the member's
+/// string, a number or a literal: the key, the place of the value, and the text before the member's
 /// comma.
 fn last_member(text: &[u8]) -> Option<(&[u8], Range<usize>, &[u8])> {
     let body = text.trim_ascii_end();
@@ -195,7 +195,7 @@ pub struct NodeError<'a> {
     /// The message, for people and for [`NodeError::blame`].
     #[serde(borrow, default)]
     pub message: Cow<'a, str>,
-    /// Whatever else the node attached.
+    /// Further data that the node attached.
     #[serde(borrow, default)]
     pub data: Option<&'a RawValue>,
 }
@@ -212,7 +212,7 @@ pub enum Blame {
 }
 
 impl<'a> NodeError<'a> {
-    /// Reads the error of a complete response. `None` when it has none that can be read.
+    /// Reads the error of a complete response. `None` where the response has no readable error.
     pub fn read(text: &'a [u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Response<'a> {
@@ -288,7 +288,7 @@ impl<'a> NodeError<'a> {
         }
     }
 
-    /// Whether a node says that it holds this very transaction already.
+    /// Whether the node says that its pool or chain has this very transaction already.
     pub fn is_already_known(&self) -> bool {
         [
             "already known",

@@ -18,7 +18,7 @@ pub struct Backoff {
     first: Duration,
     longest: Duration,
     next: Duration,
-    /// Draws each pause between half and all of what it may be.
+    /// Draws each pause between half and all of its full length.
     jitter: Option<fastrand::Rng>,
 }
 

@@ -1,4 +1,4 @@
-//! A block as the pool knows it.
+//! A block as the pool knows blocks.
 
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ pub struct BlockRef {
     pub number: u64,
     /// Hash (for a consensus node, the root) as the node wrote it, `0x`-hex.
     pub hash: String,
-    /// Hash of the block before it.
+    /// Hash of its parent block.
     pub parent: String,
     /// Seconds since the Unix epoch, from the header; for a consensus node, when the slot began, or
     /// 0 if that is not known.
@@ -51,7 +51,7 @@ impl BlockRef {
     }
 
     /// Reads the answer to `/eth/v1/beacon/headers/<id>` of the chain `beacon`: the block, and
-    /// whether it is known only optimistically.
+    /// whether the node has taken the block only optimistically.
     ///
     /// # Errors
     /// Names the field that is missing or malformed.

@@ -1,12 +1,12 @@
-//! The proxy's own ids of calls to nodes: the client's id never goes to a node, so no node can
-//! change it, and an answer is taken only by the call that it answers.
+//! The proxy's own ids of calls to nodes. The client's id never goes to a node, so no node can
+//! change the id, and an answer is accepted only by its own call.
 
 use std::ops::Range;
 
 /// The most digits that an id has.
 const DIGITS: usize = 20;
 
-/// The id of one call to one node, as it stands in JSON: a number in decimal.
+/// The id of one call to one node, in JSON: a number in decimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallId {
     digits: [u8; DIGITS],
@@ -28,8 +28,8 @@ impl CallId {
         }
     }
 
-    /// Whether an answer with the id `written` is one to this call. A node that writes `null` says
-    /// that it could not tell the id.
+    /// Whether an answer with the id `written` belongs to this call. A node writes `null` where it
+    /// could not read the id.
     pub fn is_answered_by(&self, written: &[u8]) -> bool {
         written == self.as_bytes() || written == b"null"
     }
@@ -40,12 +40,13 @@ impl CallId {
     }
 }
 
-/// A request object as it is sent to a node: the client's bytes, but for the id.
+/// A request object for a node: the client's bytes, but for the id.
 #[derive(Clone, Copy, Debug)]
 pub struct Outbound<'a>(pub [&'a [u8]; 3]);
 
 impl<'a> Outbound<'a> {
-    /// `raw` with `own` in the place of the id at `id`; a notification has none and stays as it is.
+    /// `raw` with `own` in the place of the id at `id`; a notification has no id and stays
+    /// unchanged.
     pub fn new(raw: &'a [u8], id: Option<Range<usize>>, own: &'a CallId) -> Self {
         match id {
             Some(id) => Self([&raw[..id.start], own.as_bytes(), &raw[id.end..]]),
@@ -53,7 +54,7 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// `text` as it is.
+    /// `text` unchanged.
     pub fn plain(text: &'a [u8]) -> Self {
         Self([text, b"", b""])
     }

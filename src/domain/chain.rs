@@ -14,13 +14,13 @@ const USUAL_SLOT: Duration = Duration::from_secs(12);
 const LONGEST_SLOT: u64 = 3_600_000;
 const LONGEST_EPOCH: u64 = 65_536;
 
-/// The chain that a node says it serves. Nodes do not all tell the same fields: a field that one
-/// leaves out is no difference.
+/// The chain that a node says it serves. Nodes do not all report the same fields: a field that one
+/// node leaves out is no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// The chain id of the execution side; a consensus node need not say it.
+    /// The chain id of the execution side; a consensus node need not report one.
     pub id: Option<u64>,
-    /// The chain as a consensus node tells it; `None` for an execution node.
+    /// The chain as a consensus node reports it; `None` for an execution node.
     pub beacon: Option<Arc<Beacon>>,
 }
 
@@ -31,17 +31,19 @@ pub struct Beacon {
     pub genesis_validators_root: String,
     /// When slot 0 began, in seconds since the Unix epoch.
     pub genesis_time: u64,
-    /// A slot's length in milliseconds, at least 1, where it is known.
+    /// A slot's length in milliseconds, at least 1, where the node reports the length.
     pub slot_millis: Option<u64>,
-    /// An epoch's length in slots, at least 1, where it is known.
+    /// An epoch's length in slots, at least 1, where the node reports the length.
     pub slots_per_epoch: Option<u64>,
 }
 
 impl Chain {
-    /// The chain that nodes of one side are to serve, by what each has `told`, in the order of the
-    /// configuration: one of the id that the operator `named`, or else that most of them serve;
-    /// among equals the one `before`, then the first. A field that one of them leaves out is taken
-    /// from the others.
+    /// The chain that the nodes of one side must serve. `told` are the chains that the nodes
+    /// report, in the order of the configuration. Rule: a chain with the id that the operator
+    /// `named` goes first, then the chain that most nodes serve; among equals the chain `before`,
+    /// then the first in order. Reason: a single node on a wrong chain must not decide. Fields that
+    /// the chosen chain lacks are taken from other nodes on the same chain. Example: of three nodes
+    /// that report the ids 1, 5 and 1, with nothing named, the chain is 1.
     pub fn prevailing<'a, T>(told: T, before: Option<&Self>, named: Option<u64>) -> Option<Self>
     where
         T: Iterator<Item = &'a Self> + Clone,
@@ -57,12 +59,12 @@ impl Chain {
         Some(told.fold(chosen.clone(), Self::completed_by))
     }
 
-    /// Whether it may be the chain of this id: nothing that the node said speaks against it.
+    /// Whether this may be the chain of that id: the node reports no other id.
     pub fn may_be(&self, id: Option<u64>) -> bool {
         agree(self.id, id)
     }
 
-    /// Whether it is the same chain as `other`, as far as both say.
+    /// Whether this is the same chain as `other`, as far as both report fields.
     pub fn agrees_with(&self, other: &Self) -> bool {
         let is_of_one_genesis = match (&self.beacon, &other.beacon) {
             (None, None) => true,
@@ -72,7 +74,7 @@ impl Chain {
                     && agree(ours.slot_millis, theirs.slot_millis)
                     && agree(ours.slots_per_epoch, theirs.slots_per_epoch)
             }
-            // Before genesis a node knows nothing of it yet.
+            // A node before genesis knows nothing of the genesis yet.
             _ => true,
         };
         is_of_one_genesis && agree(self.id, other.id)
@@ -96,7 +98,7 @@ impl Chain {
         self
     }
 
-    /// A slot of this consensus chain, or the usual one while no node tells how long they are.
+    /// A slot of this consensus chain, or the usual slot while no node reports the length.
     pub fn slot(chain: Option<&Self>) -> Duration {
         chain.and_then(Self::block_time).unwrap_or(USUAL_SLOT)
     }
@@ -107,7 +109,7 @@ impl Chain {
         Self::slot(chain).saturating_mul(u32::try_from(slots).unwrap_or(u32::MAX))
     }
 
-    /// The time from block to block by the chain's own rules, where they are known.
+    /// The time from block to block by the chain's own rules, where these are known.
     pub fn block_time(&self) -> Option<Duration> {
         if let Some(beacon) = &self.beacon {
             return beacon.slot_millis.map(Duration::from_millis);
@@ -182,7 +184,8 @@ impl Chain {
             return Err("genesis_validators_root is no root".to_owned());
         }
         let positive = |number: Number| number.0.filter(|number| *number > 0);
-        // The one replaces the other over time; while both are told, they agree.
+        // `SLOT_DURATION_MS` replaces `SECONDS_PER_SLOT` over time; while nodes report both, these
+        // agree.
         let seconds = || positive(spec.seconds_per_slot).map(|seconds| seconds.saturating_mul(1000));
         let sane = |number: Option<u64>, most: u64| number.filter(|number| *number <= most);
         Ok(Self {
@@ -202,8 +205,7 @@ fn agree(ours: Option<u64>, theirs: Option<u64>) -> bool {
     ours.is_none() || theirs.is_none() || ours == theirs
 }
 
-/// A number as nodes write it: in decimal, in quotes or without; `None` for whatever else stands
-/// there.
+/// A number as nodes write numbers: in decimal, in quotes or without; `None` for any other value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Number(pub Option<u64>);
 
@@ -250,7 +252,7 @@ impl Beacon {
         Some(unix.checked_sub(self.genesis_time)?.saturating_mul(1000) / self.slot_millis?)
     }
 
-    /// An epoch's length in slots, or the usual one while it is not known.
+    /// An epoch's length in slots, or the usual length while no node reports one.
     pub fn epoch(&self) -> u64 {
         self.slots_per_epoch.unwrap_or(USUAL_EPOCH)
     }
@@ -377,7 +379,7 @@ mod tests {
         assert_eq!(prevailing(&[&other, &bare, &named], None, None), Some(named.clone()));
         assert_eq!(prevailing(&[&other, &named], None, None), Some(other.clone()));
         assert_eq!(prevailing(&[&other, &bare], Some(&named), None), Some(named.clone()), "the one before");
-        // A node that says the operator's id is right, whatever others leave out.
+        // A node that reports the operator's id is right, also where others leave the id out.
         assert_eq!(prevailing(&[&bare, &bare, &other], None, Some(2)), Some(other.clone()));
         assert_eq!(prevailing(&[&named, &other], None, Some(2)), Some(other));
     }

@@ -1,12 +1,13 @@
 //! Keccak-256, and the hashes that name blocks, transactions and topics.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, de::Error};
 use sha3::{Digest, Keccak256};
 
 use super::hex;
 
-/// Names a block, a transaction or a topic: Keccak-256 of it.
+/// Names a block, a transaction or a topic: the Keccak-256 hash of its bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
 
@@ -16,6 +17,13 @@ impl FromStr for Hash {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = hex::bytes(text).and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or("not a hash")
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <Cow<'_, str>>::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hexadecimal quantities and bytes as the execution API writes them.
 
-/// Reads a quantity such as `0x1b4` (leading zeros tolerated, as some nodes write them).
+/// Reads a quantity like `0x1b4`. Leading zeros are tolerated, because some nodes write them.
 pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
     let digits = text.as_ref().strip_prefix(b"0x").filter(|digits| !digits.is_empty())?;
     digits.iter().try_fold(0_u64, |number, byte| {
@@ -9,14 +9,26 @@ pub fn quantity(text: impl AsRef<[u8]>) -> Option<u64> {
     })
 }
 
-/// Reads bytes such as `0x00ff`.
+/// Reads bytes like `0x00ff`.
 pub fn bytes(text: &str) -> Option<Vec<u8>> {
-    let digits = text.strip_prefix("0x")?.as_bytes();
-    let nibble = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-    if digits.len() % 2 != 0 {
-        return None;
+    pairs(text.strip_prefix("0x")?.as_bytes())?.collect()
+}
+
+/// Reads so many bytes from twice as many digits, with no prefix.
+pub fn array<const LENGTH: usize>(digits: &[u8]) -> Option<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    let mut read = pairs(digits).filter(|read| read.len() == LENGTH)?;
+    for byte in &mut bytes {
+        *byte = read.next()??;
     }
-    digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
+    Some(bytes)
+}
+
+/// The byte of each pair of digits, or `None` where it is no such pair.
+fn pairs(digits: &[u8]) -> Option<impl ExactSizeIterator<Item = Option<u8>>> {
+    let nibble = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    let is_even = digits.len().is_multiple_of(2);
+    is_even.then(|| digits.chunks_exact(2).map(move |pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)))
 }
 
 /// Writes bytes with the prefix `0x`.
@@ -58,6 +70,10 @@ mod tests {
         assert_eq!(bytes("0x00FFab"), Some(vec![0, 255, 0xab]));
         assert_eq!(encode(&[0, 255, 0xab]), "0x00ffab");
         assert_eq!(bytes("0x"), Some(Vec::new()));
+        assert_eq!(
+            [array(b"00FF"), array(b"00ff00"), array(b"0xff"), array(b"00f")],
+            [Some([0, 255]), None, None, None]
+        );
         for bad in ["0x0", "00", "0xzz", ""] {
             assert_eq!(bytes(bad), None, "{bad}");
         }

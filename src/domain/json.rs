@@ -1,8 +1,9 @@
-//! A validating JSON scanner that borrows: it finds where values begin and end and builds nothing.
+//! A validating JSON scanner that borrows: the scanner finds where values begin and end, and builds
+//! nothing.
 //!
 //! The scanner accepts exactly the texts that RFC 8259 allows, nested at most [`MAX_DEPTH`] deep,
-//! and it does not recurse. Input must be valid UTF-8; the callers that take bytes from outside
-//! check that first, once for the whole body.
+//! and does not recurse. Input must be valid UTF-8; the callers that take bytes from outside check
+//! that first, once for the whole body.
 
 mod walk;
 
@@ -12,8 +13,8 @@ pub use self::walk::{Seek, Walk};
 
 /// How deep arrays and objects may nest. A real call needs fewer than ten levels.
 pub const MAX_DEPTH: u32 = 128;
-/// How deep they may nest in a node's answer: a trace has two levels for each of up to 1024 calls
-/// within calls.
+/// How deep a node's answer may nest: a trace has two levels for each of up to 1024 calls within
+/// calls.
 pub const MAX_ANSWER_DEPTH: u32 = 4096;
 
 /// Why a text is not JSON, and at which byte.
@@ -39,7 +40,7 @@ pub struct Scanner<'a> {
 pub struct Str<'a> {
     /// The bytes between the quotes.
     pub raw: &'a [u8],
-    /// Whether a backslash occurs in it.
+    /// Whether the string has a backslash.
     pub escaped: bool,
 }
 
@@ -89,7 +90,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Consumes `byte` if it is next.
+    /// Consumes `byte` if that is the next byte.
     pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
@@ -179,7 +180,8 @@ impl<'a> Scanner<'a> {
                 Some(b'n') => self.literal(b"null")?,
                 _ => return Err(self.malformed("expected a value")),
             }
-            // A value has just ended: close what it completes, or go on to its next sibling.
+            // A value has just ended: close the arrays and objects that end with it, or go on to
+            // the next sibling.
             while open_ones.depth > 0 {
                 self.space();
                 let object = open_ones.is_object();
@@ -205,9 +207,9 @@ impl<'a> Scanner<'a> {
         Ok(key)
     }
 
-    /// Steps to the next member of the object whose opening brace has been consumed: its key, with
-    /// the cursor at its value. `first` tells whether it would be the first one. `None` when the
-    /// object is closed.
+    /// Steps to the next member of an object whose opening brace has been consumed. Returns the
+    /// key, with the cursor at the value, or `None` where the object ends. `first` says that no
+    /// member came before.
     ///
     /// # Errors
     /// When neither a member nor the closing brace is next.

@@ -11,8 +11,8 @@ pub enum Class {
     Unsafe,
     /// About a filter that is polled: answered by the proxy, which keeps them.
     Filter,
-    /// Means something only on the node that it is sent to, such as a validator's duties: always
-    /// goes to the same node as long as that serves. No method of JSON-RPC is.
+    /// Means something only on the node that it is sent to, like a validator's duties: always goes
+    /// to the same node as long as that node serves. No method of JSON-RPC is of this class.
     NodeLocal,
     /// Opens or closes a subscription, which needs a connection that can carry notifications.
     Subscription,
@@ -27,7 +27,7 @@ pub enum Tells {
     Number,
     /// The result is a block, which has a `number`.
     Block,
-    /// The result lies in a block, whose `blockNumber` it has.
+    /// The result belongs to a block, and has its number as `blockNumber`.
     Inclusion,
 }
 
@@ -42,7 +42,7 @@ pub struct Method {
     pub label: &'static str,
     /// The index in the table, up to [`Method::COUNT`], which stands for `other`.
     pub id: MethodId,
-    /// Whether it may be sent twice.
+    /// Whether a call may be sent twice.
     pub class: Class,
     /// Where its answer tells how far the chain has come.
     pub tells: Tells,

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 /// Bytes in a second that a client has to move in the long run, both ways. The thinnest line that
-/// anybody calls over moves more, and ten thousand clients at this rate use what they hold.
+/// is in use moves more, and ten thousand clients at this rate use the memory that they hold.
 pub const CLIENT_RATE: u32 = 1024;
-/// The same for a node's answer. Nodes that trace write a little at a time, as they go.
+/// The same for a node's answer. Nodes that trace write a little at a time while they work.
 pub const NODE_RATE: u32 = 64;
 
 /// The patience with one peer.

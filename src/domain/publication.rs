@@ -1,9 +1,9 @@
-//! A consensus node's word on a signed message that it did not take: that the network has it
-//! already, that the node lacks the block which it refers to, or that it is wrong.
+//! A consensus node's words on a signed message that the node did not take: the network has the
+//! message already, the node lacks the block that the message refers to, or the message is wrong.
 //!
-//! Every client has words of its own for that: Lighthouse's, Lodestar's and Grandine's are the
-//! names in their programs, Teku's and Prysm's are sentences; Nimbus takes what it has seen before
-//! as if it were new.
+//! Each kind of node has its own words. Lighthouse, Lodestar and Grandine write the names of errors
+//! in their programs, Teku and Prysm write sentences; Nimbus accepts a message that it has seen
+//! before as if the message were new.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +12,21 @@ use serde::{Deserialize, Deserializer};
 /// The meaning of a node's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// The very same message is known, so it has been published.
+    /// The network has this very message: an earlier publication reached it.
     Known,
     /// A message of this validator for this duty is known. That is this
     /// message, if its bytes went to the network before; otherwise another, perhaps.
     Repeated,
     /// The message refers to a block that the node does not know, which speaks of the node.
     Unknown,
+    /// The node could not look at the message: the node is full, catches up, or is broken.
+    Failed,
     /// Something else.
     Other,
 }
 
-/// All of these are compared without case and without what is neither a letter nor a digit, so that
-/// a name in a program is found as it is found in a sentence.
+/// Texts are compared without case, and without characters that are neither letters nor digits, so
+/// that the name of an error is found in the same way as a sentence.
 const REPEATED: [&str; 10] = [
     "aggregatoralreadyknown",
     "attestersalreadyknown",
@@ -77,8 +79,36 @@ const UNKNOWN: [&str; 22] = [
     "payloadnotseen",
 ];
 
-/// Texts that stand before such words where they speak of something else than the message: its
-/// parent, a peer, or of what is not so.
+/// The words of a node that failed, and did not judge the message.
+const FAILED: [&str; 24] = [
+    "queueisfull",
+    "queuefull",
+    "queuesfull",
+    "queuesarefull",
+    "queueerror",
+    "toobusy",
+    "overloaded",
+    "internalerror",
+    "internalservererror",
+    "beaconchainerror",
+    "dberror",
+    "timedout",
+    "timeout",
+    "deadlineexceeded",
+    "syncing",
+    "notsynced",
+    "notinsync",
+    "optimistic",
+    "shuttingdown",
+    "unavailable",
+    "notready",
+    "nopeers",
+    "insufficientpeers",
+    "notenoughpeers",
+];
+
+/// Texts that stand before the words where these do not speak of the message: they speak of its
+/// parent or of a peer, or a negation comes first.
 const OF_ANOTHER: [&str; 12] = [
     "parent",
     "parentis",
@@ -106,7 +136,7 @@ impl Said {
             let (before, after) = (&plain[..at], &plain[at + word.len()..]);
             !OF_ANOTHER.iter().any(|word| before.ends_with(word)) && !BAD.iter().any(|word| after.starts_with(word))
         };
-        // A word counts as success only when it is said of the message itself.
+        // Words count as success only where they speak of the message itself.
         let says = |words: &[&str]| words.iter().any(|word| plain.match_indices(word).any(is_of_the_message));
         // The words of the first kind have some of the second in them.
         match () {
@@ -114,12 +144,18 @@ impl Said {
             () if has(&REPEATED) => Self::Other,
             () if says(&KNOWN) => Self::Known,
             () if has(&UNKNOWN) => Self::Unknown,
+            () if has(&FAILED) => Self::Failed,
             () => Self::Other,
         }
     }
 
-    /// Whether the message is on the network, where these bytes may have come to it another way or
-    /// not.
+    /// Whether another node may do better.
+    pub fn is_of_the_node(self) -> bool {
+        matches!(self, Self::Unknown | Self::Failed)
+    }
+
+    /// Whether the message is on the network. `was_given`: these bytes may have reached the network
+    /// before, by another node.
     pub fn is_known(self, was_given: bool) -> bool {
         self == Self::Known || (self == Self::Repeated && was_given)
     }
@@ -130,12 +166,12 @@ impl Said {
 pub struct Problem {
     /// The complaint about all of the messages, in words.
     pub message: String,
-    /// The complaints about some messages of a list, by their places in it.
+    /// The complaints about some messages of a list, by the messages' places in the list.
     pub failures: BTreeMap<u64, String>,
 }
 
 impl Problem {
-    /// Reads the body of an error; `None` if it is not in the API's form.
+    /// Reads the body of an error; `None` where the body is not in the API's form.
     pub fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Told {
@@ -159,7 +195,7 @@ impl Problem {
         (!message.is_empty() || !failures.is_empty()).then_some(Self { message, failures })
     }
 
-    /// Such an error.
+    /// Writes the error in the API's form.
     pub fn write(&self, status: u16) -> Vec<u8> {
         let failure = |(index, message): (&u64, &String)| serde_json::json!({ "index": index, "message": message });
         let failures: Vec<_> = self.failures.iter().map(failure).collect();
@@ -220,13 +256,19 @@ mod tests {
             ("validator has already submitted an exit, which will take place at epoch: 28012", Said::Repeated),
             // Grandine.
             ("matching head block for attestation is not found", Said::Other),
-            ("Beacon node is currently syncing", Said::Other),
+            ("Beacon node is currently syncing", Said::Failed),
+            // Of the node.
+            ("the processor's queue is full", Said::Failed),
+            ("QUEUE_ERROR_QUEUE_MAX_LENGTH", Said::Failed),
+            ("BeaconChainError(DBError(..))", Said::Failed),
+            ("Internal error: task failed", Said::Failed),
+            ("context deadline exceeded", Said::Failed),
             ("", Said::Other),
             // The known message is another one, or bad.
             ("BlockError: ParentAlreadyKnownInvalid", Said::Other),
             ("Invalid block: parent already known to be invalid", Said::Other),
             ("block is already known as invalid", Said::Other),
-            ("failed to publish: context deadline exceeded; peer already seen", Said::Other),
+            ("failed to publish: context deadline exceeded; peer already seen", Said::Failed),
             ("the exit was not already seen", Said::Other),
             ("the parent is already imported, the block is already known", Said::Known),
         ] {

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// for ever.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Codes that mean nothing else, whatever the words: HTTP's, and OnFinality's.
+/// Codes that mean a quota with any words: HTTP's, and OnFinality's.
 const CODES: [i64; 2] = [429, -32029];
 
 /// Words of a quota, in lower case.
@@ -63,7 +63,7 @@ pub fn is_quota(code: i64, message: &str) -> bool {
     CODES.contains(&code) || OF_A_QUOTA.iter().any(|words| says(message.as_bytes(), words))
 }
 
-/// Whether a short answer that is no JSON-RPC response says so, such as a gateway's page or
+/// Whether a short answer that is no JSON-RPC response speaks of a quota, like a gateway's page or
 /// `{"message":"Too many requests"}`.
 pub fn is_quota_in_words(text: &[u8]) -> bool {
     const LONGEST: usize = 4096;
@@ -74,8 +74,8 @@ fn says(text: &[u8], words: &str) -> bool {
     text.windows(words.len()).any(|window| window.eq_ignore_ascii_case(words.as_bytes()))
 }
 
-/// How long `Retry-After` asks to wait. A date is read by the clock of the `Date` beside it: ours
-/// may be another.
+/// How long `Retry-After` asks to wait. A date there is compared with the answer's own `Date`,
+/// because the proxy's clock may differ.
 pub fn retry_after(value: &[u8], date: Option<&[u8]>) -> Option<Duration> {
     let value = std::str::from_utf8(value).ok()?.trim();
     let wait = match value.parse::<f64>() {

@@ -1,9 +1,9 @@
-//! Taking credentials out of other people's words, and nothing else.
+//! Takes credentials out of texts that others wrote, and nothing else.
 //!
-//! Gateways like to repeat the URL or the key that they were asked with: as it is, in other case,
-//! percent-encoded, or escaped as JSON and HTML do, one within the other too. All of these are
-//! found. Hexadecimal data stays as it is, byte for byte: a key of hexadecimal digits is one only
-//! where it stands as a word of its own.
+//! Gateways like to repeat the URL or the key of a request: unchanged, in other case,
+//! percent-encoded, or escaped as JSON and HTML do, also one within another. All of these are
+//! found. Hexadecimal data stays unchanged, byte for byte: a key of hexadecimal digits counts as a
+//! key only where it stands as a word of its own.
 
 use std::ops::Range;
 
@@ -13,11 +13,12 @@ use memchr::memmem;
 const MASK: &[u8] = b"***";
 /// Shorter ones would take half of every message with them, and are no secret worth the name.
 const SHORTEST: usize = 4;
-/// From so many hexadecimal digits on a key is known wherever it is not part of more of them.
+/// A key of at least so many hexadecimal digits is found wherever no further digits stand beside
+/// it.
 const LONG: usize = 16;
 /// How deep one way of writing within another is looked into.
 const MAX_DEPTH: usize = 3;
-/// Words of JSON, of JSON-RPC and of `Authorization`, which are no secrets wherever they come from.
+/// Words of JSON, of JSON-RPC and of `Authorization`, which are no secrets from any source.
 const PLAIN: [&str; 16] = [
     "true", "false", "null", "none", "jsonrpc", "error", "code", "message", "data", "result", "bearer", "basic",
     "digest", "token", "apikey", "http",
@@ -70,7 +71,7 @@ impl Secrets {
         self.0.is_empty()
     }
 
-    /// `text` without the secrets; `None` if there is nothing of them in it.
+    /// `text` without the secrets; `None` where `text` holds none.
     pub fn redact(&self, text: &[u8]) -> Option<Vec<u8>> {
         if self.is_empty() {
             return None;
@@ -126,18 +127,18 @@ fn after(text: &[u8], range: &Range<usize>) -> Option<u8> {
     text.get(range.end).copied()
 }
 
-/// Whether neither a letter nor a digit is beside it.
+/// Whether neither a letter nor a digit stands beside the range.
 fn stands_alone(text: &[u8], range: &Range<usize>) -> bool {
     [before(text, range), after(text, range)].into_iter().flatten().all(|b| !b.is_ascii_alphanumeric())
 }
 
-/// Whether it is all of a run of hexadecimal digits, and no data with `0x` before it.
+/// Whether the range is a whole run of hexadecimal digits, and no data with `0x` before.
 fn is_a_run(text: &[u8], range: &Range<usize>) -> bool {
     let is_part = [before(text, range), after(text, range)].into_iter().flatten().any(|b| b.is_ascii_hexdigit());
     !is_part && !text[..range.start].ends_with(b"0x")
 }
 
-/// Whether it is a number in JSON, which a mask would make into none.
+/// Whether the range is a number in JSON: a mask in its place would make the JSON invalid.
 fn is_json_number(text: &[u8], range: &Range<usize>) -> bool {
     let before = text[..range.start].trim_ascii_end();
     let before = before.strip_suffix(b"-").unwrap_or(before);
@@ -146,7 +147,7 @@ fn is_json_number(text: &[u8], range: &Range<usize>) -> bool {
         && matches!(after.first(), Some(b',' | b']' | b'}'))
 }
 
-/// Whether it begins or ends within hexadecimal data that `0x` stands before.
+/// Whether the range begins or ends within hexadecimal data with `0x` before.
 fn cuts_data(text: &[u8], range: &Range<usize>) -> bool {
     let is_data = |at: usize| {
         let digits = text[..at].iter().rev().take_while(|b| b.is_ascii_hexdigit()).count();
@@ -173,7 +174,7 @@ impl Layer {
         }
     }
 
-    /// The text with what is escaped written plainly; `None` if nothing is.
+    /// The text with escapes written plainly; `None` where nothing is escaped.
     fn decode(&self) -> Option<Self> {
         let mut next = memchr::memchr3(b'%', b'\\', b'&', &self.text)?;
         u32::try_from(self.text.len()).ok()?;

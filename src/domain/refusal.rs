@@ -18,16 +18,17 @@ pub enum Refusal {
     Params(String),
     /// There is no filter of this id, or none any more.
     NoFilter,
-    /// All nodes that could serve the subscription refused it: the words of the first.
+    /// All nodes that could serve the subscription refused: the words of the first node.
     OfNodes {
         /// The error code.
         code: i32,
         /// The message.
         message: String,
     },
-    /// No node answered it, inside the hold time or after all attempts; says why.
+    /// No node answered the call, inside the hold time or after all attempts; says why.
     Unserved(Unserved),
-    /// No node would take it: the HTTP status that the last one gave instead of a JSON-RPC answer.
+    /// No node accepted the call: the HTTP status that the last node gave instead of a JSON-RPC
+    /// answer.
     Rejected(u16),
     /// All nodes that could serve refuse calls for quota, and rest for so many seconds more.
     Resting(u32),
@@ -39,7 +40,7 @@ pub enum Refusal {
     ShuttingDown,
     /// A limit of the configuration; the key's name and its value.
     Limit {
-        /// The configuration key that sets it.
+        /// The configuration key of the limit.
         name: &'static str,
         /// The limit, in the key's unit (calls or bytes).
         limit: usize,
@@ -59,7 +60,7 @@ pub enum Unserved {
     Failed,
     /// The nodes take no more connections.
     Full,
-    /// This machine lacks a resource for a connection to a node, such as file descriptors.
+    /// This machine lacks a resource for a connection to a node, for example file descriptors.
     Exhausted,
 }
 

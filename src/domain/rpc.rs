@@ -1,8 +1,8 @@
-//! The request side of the JSON-RPC envelope: which call is this, read without building a tree.
+//! The request side of the JSON-RPC envelope: finds the call in a body without building a tree.
 //!
-//! Nodes written in Go match keys without regard to case, so an envelope with a repeated key, or
-//! one that differs from a known key only in case, could mean one call to us and another to the
-//! node. Such requests are refused.
+//! Nodes written in Go match keys without regard to case. So an envelope with a repeated key, or
+//! with a key that differs from a known one only in case, could mean one call to the proxy and
+//! another to the node. Such requests are refused.
 
 use std::borrow::Cow;
 
@@ -11,16 +11,16 @@ use super::json::{Malformed, Scanner, Str};
 /// The longest name of a method, in bytes.
 const MAX_NAME: usize = 128;
 
-/// A call, borrowed from the body that it came in.
+/// A call, borrowed from its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The whole request object, byte for byte.
     pub raw: &'a [u8],
-    /// The id as it was written. `None` is a notification: nothing answers it.
+    /// The id as the client wrote it. `None`: a notification, which gets no answer.
     pub id: Option<&'a [u8]>,
     /// The decoded method name.
     pub method: Cow<'a, str>,
-    /// The params as they were written.
+    /// The params as the client wrote them.
     pub params: Option<&'a [u8]>,
 }
 
@@ -43,7 +43,7 @@ pub enum Body<'a> {
 }
 
 /// Finds the calls in `text`. A batch is read up to `max_batch` entries and one more, so that the
-/// caller sees that it is too long.
+/// caller sees a batch that is too long.
 ///
 /// # Errors
 /// When the text is not JSON.
@@ -87,7 +87,7 @@ enum Key {
     Other,
 }
 
-/// Tells a key by its decoded name: `Err` when it is a known one in other letters.
+/// Finds a key by its decoded name: `Err` for a known key in other letters.
 fn key_of(key: &Str<'_>) -> Result<Key, &'static str> {
     const KNOWN: [(&str, Key); 4] =
         [("jsonrpc", Key::Version), ("id", Key::Id), ("method", Key::Method), ("params", Key::Params)];
@@ -166,7 +166,7 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Result<Request<
     let Some(method) = method.strip_prefix('"').and_then(|method| method.strip_suffix('"')) else {
         return refuse("method is a string");
     };
-    // Most names are written as they are.
+    // Most names have no escapes.
     if is_plain_name(method) {
         return Ok(Ok(Request { raw, id, method: method.into(), params }));
     }
@@ -177,15 +177,15 @@ fn entry<'a>(scanner: &mut Scanner<'a>, text: &'a str) -> Result<Result<Request<
     }
 }
 
-/// Whether a node takes `method` as it is written: some trim names, and would find a method that
-/// this proxy refuses.
+/// Whether all nodes read `method` as written: some nodes trim names, and would find a method that
+/// the proxy blocks.
 fn is_plain_name(method: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
     (1..=MAX_NAME).contains(&method.len()) && method.bytes().all(plain)
 }
 
 impl<'a> Request<'a> {
-    /// The element of a params array at `index`, as it was written.
+    /// The element of a params array at `index`, as the client wrote the element.
     pub fn param(&self, index: usize) -> Option<&'a [u8]> {
         let mut scanner = Scanner::new(self.params?);
         scanner.space();

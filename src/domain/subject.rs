@@ -8,21 +8,21 @@ pub enum Kept {
     Blocks,
     /// States, and values that are computed from them.
     States,
-    /// Blobs, and the columns that they are made from.
+    /// Blobs, and the columns that are made from blobs.
     Blobs,
 }
 
 impl Kept {
-    /// How many there are.
+    /// The number of kinds.
     pub const COUNT: usize = 3;
 }
 
 /// The subject of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// Of which kind it is.
+    /// The kind of data.
     pub kept: Kept,
-    /// By which id: a slot, a root, or a name.
+    /// The id in the path: a slot, a root, or a name.
     pub id: &'a str,
     /// The slot, where the id names one.
     pub slot: Option<u64>,
@@ -47,8 +47,8 @@ impl<'a> Subject<'a> {
         Some(Self { kept, id, slot })
     }
 
-    /// Whether nodes that are well have all had it for long, `old` slots at least, when the chain
-    /// is at `head`.
+    /// Whether the data is `old` slots old, when the chain is at `head`: all healthy nodes have had
+    /// the data for that long.
     pub fn is_old(&self, head: u64, old: u64) -> bool {
         self.slot.is_some_and(|slot| slot.saturating_add(old) <= head)
     }

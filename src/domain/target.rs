@@ -10,7 +10,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target of these parts; `None` if they cannot stand in a request line.
+    /// A target of these parts; `None` where the parts cannot stand in a request line.
     pub fn new(path: &str, query: Option<&str>) -> Option<Self> {
         let is_good = |b: u8| b > b' ' && b != b'#' && b != 0x7f;
         let parts = [path, query.unwrap_or_default()];
@@ -26,7 +26,7 @@ impl Target {
         Some(Self { text: text.into(), query: query.map(|_| path.len()) })
     }
 
-    /// The target written as `text`; `None` if it is none.
+    /// Reads a target; `None` where `text` cannot stand in a request line.
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('?') {
             Some((path, query)) => Self::new(path, Some(query)),
@@ -34,7 +34,7 @@ impl Target {
         }
     }
 
-    /// All of it.
+    /// Path and query together.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -5,12 +5,12 @@ use super::hash;
 /// The type byte of a blob transaction, which travels with blobs that its hash does not cover.
 const BLOB: u8 = 3;
 
-/// The hash of a signed transaction as it is sent to a node. `None` when it is too malformed to
-/// have one.
+/// The hash of a signed transaction in the form that nodes are sent. `None` for bytes too malformed
+/// to have a hash.
 pub fn hash(raw: &[u8]) -> Option<[u8; 32]> {
     if raw.first() == Some(&BLOB) {
-        // Sent with its blobs it is a list whose first item is the transaction; that item is what
-        // the hash covers.
+        // A transaction with its blobs is sent as a list whose first item is the transaction; the
+        // hash covers that item.
         let (inside, _) = list(&raw[1..])?;
         if let Some((_, length)) = list(inside) {
             return Some(hash::keccak256(&[&[BLOB], &inside[..length]].concat()));

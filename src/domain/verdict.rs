@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Down {
     /// Not probed yet.
     Unknown,
-    /// No connection: refused, unreachable, or no such host.
+    /// No connection: refused, unreachable, or an unknown host.
     Unreachable,
     /// Connections were reset or closed before an answer.
     Dropped,
@@ -32,7 +32,7 @@ pub enum Verdict {
     Optimistic,
     /// A consensus node that has lost its execution node.
     ElOffline,
-    /// Says of itself that it is syncing.
+    /// Reports that it is syncing.
     Syncing,
     /// Reports a head that no other node and no pace of the chain bears out.
     Suspect,
@@ -59,13 +59,13 @@ impl Verdict {
         "down",
     ];
 
-    /// Whether calls may go to it while nothing better is said.
+    /// Whether the node gets calls as a healthy node does.
     pub fn is_usable(self) -> bool {
         self == Self::Up
     }
 
-    /// Whether it answers at all, so that it may serve when no node is usable. A node on another
-    /// chain never may: its answers would be wrong, not old.
+    /// Whether the node answers at all, so that it may serve when no node is usable. A node on
+    /// another chain never may: its answers would be wrong, not old.
     pub fn answers(self) -> bool {
         match self {
             Self::Up | Self::Lagging(_) | Self::Stalled | Self::Syncing | Self::Suspect => true,
@@ -75,13 +75,13 @@ impl Verdict {
         }
     }
 
-    /// Whether it is in: neither out, nor still to prove itself.
+    /// Whether the node is in: neither out, nor still to prove itself.
     pub fn is_in(self) -> bool {
         !matches!(self, Self::Down(_))
     }
 
-    /// How bad it is, for choosing the least bad node: old but true is better than new and
-    /// unverified.
+    /// How bad the node is, to choose the least bad node: an old and true answer is better than a
+    /// new and unverified one.
     pub fn badness(self) -> u64 {
         match self {
             Self::Up => 0,
@@ -123,7 +123,7 @@ pub struct Condition {
     pub optimistic: bool,
     /// Cannot reach its execution node.
     pub el_offline: bool,
-    /// Slots that it still has to process, by its own clock; 0 for an execution node.
+    /// Slots that the node still has to process, by its own clock; 0 for an execution node.
     pub sync_distance: u64,
 }
 

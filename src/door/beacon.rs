@@ -1,8 +1,8 @@
-//! The beacon API, on the port whose connections [`super::http`] holds: requests come from there,
-//! as a [`super::Guest`] gets them.
+//! The beacon API. Requests come over the connections of [`super::http`], which gives each to this
+//! handler as a [`super::Guest`].
 //!
-//! Bodies stream both ways and are not looked at; SSZ and JSON pass as they are. Errors of our own
-//! have the API's form.
+//! Bodies stream both ways and are not looked at; SSZ and JSON pass unchanged. Errors of the
+//! proxy's own have the API's form.
 
 mod events;
 mod guard;
@@ -21,22 +21,22 @@ use super::{ARRIVAL, Piped, query};
 use crate::{
     beacon::{self, Failure, answer::Answer, upload::Upload},
     domain::{
+        beacon_route::Route,
         pace::{CLIENT_RATE, Pace},
         refusal::Refusal,
-        rest::Route,
         target::Target,
     },
-    door::{crowd::Seated, site::Site},
+    door::{crowd::Seated, refusal_status, site::Site},
     memory::{Account, Claim},
     net::BoxFuture,
 };
 
-/// Answers one request.
+/// Answers a request.
 pub fn answer(site: Arc<Site>, request: Request<Incoming>) -> BoxFuture<'static, Response<Piped>> {
     Box::pin(async move { respond(&site, request).await.unwrap_or_else(Problem::response) })
 }
 
-/// An error of our own.
+/// An error of the proxy's own.
 struct Problem(StatusCode, String, Option<u32>);
 
 impl Problem {
@@ -65,11 +65,13 @@ impl Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
-            // A client has to hear that it failed, and publishing is not repeated without need.
+            // The client must see a failure, and a client does not publish again without need.
             Failure::Refused(Refusal::OutcomeUnknown) => {
                 Self::new(StatusCode::BAD_GATEWAY, Refusal::OutcomeUnknown.message())
             }
-            Failure::Refused(refusal) => Self(status(&refusal), refusal.message(), super::retry_after(&refusal)),
+            Failure::Refused(refusal) => {
+                Self(status(&refusal), refusal.message(), refusal_status::retry_after(&refusal))
+            }
             Failure::TooLong(limit) => {
                 let message = format!("what all nodes must be told may have {limit} bytes: send it in parts");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
@@ -83,7 +85,7 @@ impl From<Failure> for Problem {
 }
 
 fn status(refusal: &Refusal) -> StatusCode {
-    StatusCode::from_u16(super::status(refusal)).unwrap_or(StatusCode::BAD_GATEWAY)
+    StatusCode::from_u16(refusal_status::status(refusal)).unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
 async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Piped>, Problem> {
@@ -119,19 +121,19 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
         if matches!(asked.method, Method::GET | Method::HEAD) {
             return Err(Failure::Refused(full.into()).into());
         }
-        // Something was done, and the client has to hear of it.
+        // The request had an effect, and the client must see the answer.
         claim.set(answer.weight());
     }
     Ok(pass_on(answer, &asked.method, claim))
 }
 
-/// Whether some server on the way might read a plain path as leading out of what it begins with: a
-/// node's URL may hold a key in its own path, and what lies beside that is not for clients.
+/// Whether a server on the way might read a plain path as leading out of its prefix: a node's URL
+/// may hold a key in its own path, and the paths beside that are not for clients.
 fn climbs(plain: &str) -> bool {
     guard::steps(plain).any(|step| matches!(step, "." | ".."))
 }
 
-/// The body of a request; its connection counts as idle until all of it has come.
+/// The body of a request. The connection counts as idle until the whole body has come.
 fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Upload {
     if body.is_end_stream() {
         return Upload::whole(Bytes::new());
@@ -143,7 +145,8 @@ fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Uplo
             let now = Instant::now();
             pace.moved(now - *looked, piece.len());
             *looked = now;
-            // A byte counts for as long as the least rate gives it.
+            // A byte makes the connection count as newer, for as long as the least rate gives that
+            // byte.
             seated.refreshes(now + pace.left() - ARRIVAL);
         }
     });
@@ -154,10 +157,10 @@ fn upload(body: Incoming, seated: Option<Seated>, memory: &Arc<Account>) -> Uplo
     Upload::streamed(Box::pin(pieces.chain(whole)), length).counted(memory.incoming())
 }
 
-/// `claim` is what the answer takes, for as long as it passes.
+/// Builds the response. `claim` holds the memory of the answer until its body has passed.
 fn pass_on(answer: Answer, method: &Method, claim: Claim) -> Response<Piped> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    // These have no body and may still tell how long it would be.
+    // These responses have no body and may still name its length.
     let tells_length = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     let headers = headers::for_client(&answer.headers, tells_length);
     let length = answer.length();

@@ -1,11 +1,16 @@
-//! The connections of one door: which of them is idle, and for how long. Where there are as many as
-//! may be, the one that has been idle longest goes, and not the one that comes: whoever opens many
-//! and says nothing then shuts out nobody but itself. Where none is idle, the client's address that
-//! has clearly most of them gives up its newest to one that has few.
+//! The connections of one door: which are idle, and for how long.
 //!
-//! A connection notes that it is busy or idle in its own seat, without a lock; the list is locked
-//! where one comes, leaves, or is chosen. When none was idle at a look at all, those that become
-//! idle say so, so that a refusal costs no second look.
+//! Rule: where there are as many connections as may be, the one that has been idle longest ends,
+//! and the newcomer gets its place. Where none is idle, the address with the most connections gives
+//! up its newest, if that address has at least twice as many as the newcomer's address would have.
+//! Otherwise the newcomer is refused. Reason: a client that opens many connections and says
+//! nothing, or asks for much, shuts out only itself. Example: of ten places, address A has all ten,
+//! and all are busy. A first connection of address B is let in, and the newest of A ends; so are a
+//! second and a third. The fourth is refused, because the seven of A are less than twice four.
+//!
+//! A connection notes in its own seat, without a lock, that it is busy or idle; the list is locked
+//! where a connection comes, leaves or is chosen. After a look at all seats has found none idle,
+//! every connection that becomes idle reports that, so that a refusal costs no second look.
 
 mod seat;
 mod shares;
@@ -25,118 +30,111 @@ use tokio::{
 
 pub use self::seat::{Asked, Linger, Place, Seated, Stream};
 use self::{
-    seat::{Common, Seat},
+    seat::{Common, FIRST, Seat},
     shares::Shares,
 };
 
-/// How many are chosen in one look at all.
+/// How many seats one look at all of them chooses.
 const CHOSEN: usize = 32;
-/// How often all are looked at while none is idle, in case one was missed that became idle during a
-/// look.
+/// How often all seats are looked at while none is idle, because a connection that became idle
+/// during a look may have been missed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection that has just come, or was just answered, is spared while another address
-/// has clearly more than its own: its request may be on its way.
+/// has clearly more than its own: a request may be on its way.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long somebody who comes waits for those to leave that make room.
+/// How long such a connection is spared in any case: a newcomer beyond the limit is refused with an
+/// answer, while a connection that is closed with its request unread gets none.
+const JUST_COME: Duration = Duration::from_millis(100);
+/// How long a newcomer waits for connections to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 
-/// How long one that has something under way, and has to go, has to tell its client.
+/// How long a busy connection that has to go has time to tell its client.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Connections that may be on their way out while others have taken their places already.
 pub const LEAVING: usize = 32;
-/// Of those, the ones that may wait for their clients to take what was written last; the others go
-/// at once.
+/// How many of these may wait for their clients to take the last bytes; the others go at once.
 const LINGERING: usize = LEAVING / 2;
-/// What is still to be written to all clients that are waited for, in bytes.
+/// Bytes that are still to be written to all clients that are waited for.
 const LINGERING_BYTES: usize = 4 << 20;
 
 /// All connections of one door.
 pub struct Crowd {
     list: Mutex<List>,
     common: Arc<Common>,
-    /// Rung when one has left that had to go.
+    /// Notified when a connection that had to go has left.
     left: Notify,
 }
 
 #[derive(Default)]
 struct List {
     seats: BTreeMap<u64, Arc<Seat>>,
-    /// The same by addresses, without those that have to go.
+    /// The seats by addresses, without those that have to go.
     shares: Shares,
     last: u64,
-    /// Of the seats, those that had to go and have not left yet.
+    /// Seats that had to go and have not left yet.
     leaving: usize,
-    /// Of those, the ones that had something under way, and since when they have to go.
+    /// The busy ones among these, and since when they have to go.
     cut: VecDeque<(Instant, Arc<Seat>)>,
-    /// Connections that have left their seats and say farewell, and what is still to be written to
-    /// them.
+    /// Connections that have left their seats and still write to their clients, and the bytes that
+    /// remain.
     lingering: usize,
     lingering_bytes: usize,
-    /// Those that were idle longest at the last look, the longest at the end, by what their seats
-    /// said then and their numbers.
+    /// The seats that were idle longest at the last look, the longest at the end: since when each
+    /// was idle, and its number.
     chosen: Vec<(u64, u64)>,
-    /// When a look at all last found none that is idle.
+    /// When a look at all seats last found none idle.
     found_none: Option<Instant>,
     #[cfg(test)]
     looks: usize,
 }
 
-/// What became of one that asked for a place.
+/// The outcome for a connection that asked for a place.
 pub struct Entered {
-    /// `None` when there are as many as may be, none of them is idle, and no address has clearly
-    /// more than this one's.
+    /// `None` when the door is full, no connection is idle, and no address has clearly more than
+    /// this one's.
     pub place: Option<Place>,
-    /// How many had to go for it.
+    /// How many connections had to go.
     pub ended: Ended,
 }
 
-/// How many had to go for one that came.
+/// How many connections had to go for a newcomer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
-    /// Those that were idle longest.
+    /// Connections that were idle longest.
     pub idle: usize,
-    /// Those that had something under way, but whose address had most.
+    /// Busy connections, whose address had the most.
     pub busy: usize,
 }
 
-/// Whether one more may come in.
+/// Whether there is room for a newcomer.
 enum Room {
-    /// It is in.
+    /// The newcomer has a place.
     Made(Place),
-    /// It may when some of those have left that have to go.
+    /// There is room when some of the connections have left that have to go.
     Soon,
     None,
 }
 
 impl Crowd {
-    /// An empty one.
+    /// An empty crowd.
     pub fn new() -> Arc<Self> {
         Arc::new(Self { list: Mutex::default(), common: Common::new(), left: Notify::new() })
     }
 
-    /// Takes a connection in as one among at most `limit`; it is idle. `address` is the number of
-    /// its client's. Others may have to go for it: they have left, or will at once, and more than
-    /// [`LEAVING`] of them are waited for.
+    /// Takes a connection in as one among at most `limit`. `address` is the number of its client's
+    /// address. Other connections may have to go: these have left or will at once, and where more
+    /// than [`LEAVING`] are on their way they are waited for, for a second at most. The connection
+    /// counts as busy until [`Place::rests`], so that no newcomer takes its place as an idle one's.
     pub async fn enter(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
-        self.take_in(limit, address, true).await
-    }
-
-    /// As [`Crowd::enter`], for a connection that begins only later: until [`Place::rests`] it does
-    /// not have to go for another.
-    pub async fn reserve(self: &Arc<Self>, limit: usize, address: u64) -> Entered {
-        self.take_in(limit, address, false).await
-    }
-
-    async fn take_in(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool) -> Entered {
         let mut ended = Ended::default();
         let made = async {
             loop {
                 let left = self.left.notified();
-                match self.room(limit, address, is_idle, &mut ended) {
+                match self.room(limit, address, &mut ended) {
                     Room::Made(place) => return Some(place),
                     Room::None => return None,
-                    // Who has not left by then is seen off.
+                    // Connections that have not left by then are ended by the next call.
                     Room::Soon => _ = timeout(LAST_WORDS, left).await,
                 }
             }
@@ -145,18 +143,18 @@ impl Crowd {
         Entered { place, ended }
     }
 
-    /// Makes room for one more, and takes it in before another can have the room. `count` grows by
-    /// those that had to go.
-    fn room(self: &Arc<Self>, limit: usize, address: u64, is_idle: bool, count: &mut Ended) -> Room {
+    /// Makes room for a connection, and takes the connection in before another can have the room.
+    /// `count` grows by the connections that had to go.
+    fn room(self: &Arc<Self>, limit: usize, address: u64, count: &mut Ended) -> Room {
         let mut list = self.lock();
         let late = list.see_off(Instant::now());
         let (mut ended, mut cut) = (Vec::new(), Vec::new());
-        // More than one has to go where there may be fewer than before.
+        // After the limit was lowered, more than one has to go.
         while list.seats.len() - list.leaving >= limit && ended.len() + cut.len() < CHOSEN {
             let missing = list.seats.len() - list.leaving - limit + 1;
             match list.choose(&self.common) {
                 Some(seat) => ended.push(seat),
-                // None goes for one that is not let in after all.
+                // No connection goes for a newcomer that is refused after all.
                 None if !list.shares.can_give(address, missing) => break,
                 None => match list.outnumbering(address) {
                     Some((seat, true)) => ended.push(seat),
@@ -169,7 +167,7 @@ impl Crowd {
             all if all - list.leaving >= limit && ended.is_empty() && cut.is_empty() => Room::None,
             all if all - list.leaving >= limit || all + list.lingering >= limit + LEAVING => Room::Soon,
             _ => {
-                let seat = Seat::new(self.common.clone(), list.last + 1, address, is_idle);
+                let seat = Seat::new(self.common.clone(), list.last + 1, address);
                 list.last += 1;
                 list.seats.insert(seat.number(), seat.clone());
                 list.shares.add(&seat);
@@ -207,8 +205,8 @@ impl Crowd {
         }
     }
 
-    /// Lets a connection that has left say farewell, with so many bytes to be written before it,
-    /// unless too many do.
+    /// Lets a connection that has left write `bytes` and a farewell to its client, unless too many
+    /// do so.
     fn lingers(self: &Arc<Self>, bytes: usize) -> Option<Linger> {
         let mut list = self.lock();
         if list.lingering >= LINGERING || list.lingering_bytes + bytes > LINGERING_BYTES {
@@ -234,7 +232,7 @@ impl Crowd {
 }
 
 impl List {
-    /// The one that has been idle longest, which is idle no more but has to go.
+    /// The seat that has been idle longest; from now on the connection has to go.
     fn choose(&mut self, common: &Common) -> Option<Arc<Seat>> {
         let seat = self.longest_idle(common)?;
         self.shares.remove(&seat);
@@ -242,13 +240,13 @@ impl List {
         Some(seat)
     }
 
-    /// The newest of the address that has clearly more than this one, which has to go; and whether
-    /// it is idle.
+    /// The newest seat of an address that has clearly more than this one, and whether the seat is
+    /// idle; from now on the connection has to go.
     fn outnumbering(&mut self, address: u64) -> Option<(Arc<Seat>, bool)> {
         loop {
             let seat = self.shares.outnumbering(address)?;
             self.shares.remove(&seat);
-            // It may be just about to leave by itself.
+            // The connection may be just about to leave by itself.
             let Some(is_idle) = seat.gives_way() else { continue };
             self.leaving += 1;
             if !is_idle {
@@ -258,7 +256,7 @@ impl List {
         }
     }
 
-    /// Those that should have told their clients by now.
+    /// The seats whose time to tell their clients is over.
     fn see_off(&mut self, now: Instant) -> Vec<Arc<Seat>> {
         let late = self.cut.iter().take_while(|(since, _)| now.duration_since(*since) >= LAST_WORDS).count();
         self.cut.drain(..late).map(|(_, seat)| seat).collect()
@@ -274,7 +272,7 @@ impl List {
             self.chosen.reverse();
             return self.take_chosen(common);
         }
-        // Whoever becomes idle from now on says so.
+        // Every seat that becomes idle from now on is reported.
         common.ask_who_rests(true);
         self.look();
         let found = self.take_chosen(common);
@@ -284,15 +282,18 @@ impl List {
         found
     }
 
-    /// The next of those chosen; `None` where none is left, or the next one is spared.
+    /// The next of the chosen seats; `None` where none is left, or the next one is spared.
     fn take_chosen(&mut self, common: &Common) -> Option<Arc<Seat>> {
-        let fresh = common.millis(Instant::now()).saturating_sub(FRESH.as_millis() as u64);
+        let now = common.millis(Instant::now());
+        let since = |spared: Duration| now.saturating_sub(spared.as_millis() as u64).max(FIRST);
+        let (just_come, fresh) = (since(JUST_COME), since(FRESH));
         while let Some((idle_since, number)) = self.chosen.pop() {
-            // It may have had something to do since it was chosen.
+            // The connection may have been busy since the choice.
             let Some(seat) = self.seats.get(&number).filter(|seat| seat.idle_since() == Some(idle_since)) else {
                 continue;
             };
-            if idle_since > fresh && self.shares.outnumbering(seat.address()).is_some() {
+            let is_outnumbered = || self.shares.outnumbering(seat.address()).is_some();
+            if idle_since > just_come || idle_since > fresh && is_outnumbered() {
                 self.chosen.push((idle_since, number));
                 return None;
             }
@@ -303,7 +304,7 @@ impl List {
         None
     }
 
-    /// Looks at all.
+    /// Looks at all seats, and chooses those that have been idle longest.
     fn look(&mut self) {
         #[cfg(test)]
         {

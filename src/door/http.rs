@@ -38,6 +38,7 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         front::{Entry, Front},
+        kept::AnswerRoom,
     },
     domain::{
         method::{Class, Method},
@@ -53,7 +54,7 @@ use crate::{
 /// How long a client may leave its connection idle.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// The setting that bounds connections, which refusals tell.
+/// The setting that bounds connections, which refusals name.
 const MAX_CONNECTIONS: &str = "max_connections";
 /// Long request lines that are held at once.
 const LONG_LINES: usize = 256;
@@ -63,24 +64,24 @@ const LONG_LINES: usize = 256;
 pub struct Service {
     site: Arc<ArcSwap<Site>>,
     metrics: Arc<Metrics>,
-    /// What clients make the proxy hold.
+    /// The memory that clients make the proxy hold.
     memory: Arc<Budget>,
     /// Turns true when the proxy goes down: no connection takes another request then.
     closing: watch::Receiver<bool>,
-    /// What load balancers are told.
+    /// Answers the health questions of load balancers.
     readiness: Readiness,
-    /// Whose the requests to the beacon API are.
+    /// The handler for requests to the beacon API.
     beacon: Guest,
-    /// Whose the connections are that go on as WebSockets.
+    /// The door that takes over connections that become WebSockets.
     usher: Arc<dyn Usher>,
-    /// Places for request lines that the server library could not hold.
+    /// Places for request lines that are too long for hyper.
     long_lines: Arc<Semaphore>,
 }
 
 impl Service {
-    /// A service for what `site` holds, of which clients may take so much `memory`, until `closing`
-    /// turns true. Load balancers hear of `readiness`, requests to the beacon API go to `beacon`,
-    /// and connections that are to go on as WebSockets to `usher`.
+    /// A service for the networks of `site`, whose clients may take so much `memory`, until
+    /// `closing` turns true. `readiness` answers load balancers, requests to the beacon API go to
+    /// `beacon`, and connections that become WebSockets to `usher`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -94,32 +95,42 @@ impl Service {
         Self { site, metrics, memory, closing, readiness, beacon, usher, long_lines }
     }
 
-    /// Serves one connection of this client, which has this place among all, to its end.
-    pub async fn serve(self, io: BoxIo, peer: SocketAddr, caller: Arc<Caller>, place: Place) {
+    /// Serves a connection of this client, which has `place` among all connections, to its end.
+    pub fn serve(
+        self,
+        io: BoxIo,
+        peer: SocketAddr,
+        caller: Arc<Caller>,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send {
         let open = self.metrics.connection();
-        // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the
-        // memory that HTTP needed.
-        let memory = Account::of(&self.memory, Some(peer.ip()));
-        place.is_told_by(&memory);
-        let client = Client { memory: &memory, caller: &caller, place: &place };
-        let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
-            Ok(Left::Closed) => Ok(Ended::Closed),
-            Ok(Left::Other { io, read }) => {
-                Box::pin(other::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
+        // An `async fn` would have room for its arguments twice.
+        async move {
+            // Each stage is boxed, so that a WebSocket, which may last for days, does not keep the
+            // memory that HTTP needed.
+            let memory = Account::of(&self.memory, Some(peer.ip()));
+            place.is_told_by(&memory);
+            let client = Client { memory: &memory, caller: &caller, place: &place };
+            let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
+                Ok(Left::Closed) => Ok(Ended::Closed),
+                Ok(Left::Other { io, read }) => {
+                    Box::pin(other::serve(io, read, &self, client)).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match outcome {
+                Ok(Ended::Closed) => {}
+                Ok(Ended::TakenOver { io, read, by }) => {
+                    drop((open, self, memory, caller, place));
+                    by(io, read).await;
+                }
+                Err(error) => tracing::debug!(%peer, error, "client connection ended"),
             }
-            Err(error) => Err(error.to_string()),
-        };
-        match outcome {
-            Ok(Ended::Closed) => {}
-            Ok(Ended::TakenOver { io, read, by }) => {
-                drop((open, self, memory, caller, place));
-                by(io, read).await;
-            }
-            Err(error) => tracing::debug!(%peer, error, "client connection ended"),
         }
     }
 
-    /// Counts a connection that has to give up what it has, and tells what its client hears.
+    /// Counts a connection that has to give up its memory or its place, and returns the refusal for
+    /// its client.
     fn cut_off(&self, why: Cut) -> Refusal {
         match why {
             Cut::Full(full) => {
@@ -138,18 +149,18 @@ impl Service {
     }
 }
 
-/// A client's connection, as those know it that serve it.
+/// A client's connection, for the code that serves it.
 #[derive(Clone, Copy)]
 struct Client<'a> {
-    /// Whose the bytes are that it makes the proxy hold.
+    /// The account for the bytes that the client makes the proxy hold.
     memory: &'a Arc<Account>,
-    /// Its share of the connections to nodes.
+    /// The client's share of the connections to nodes.
     caller: &'a Arc<Caller>,
-    /// Its place among all.
+    /// The connection's place among all.
     place: &'a Place,
 }
 
-/// Whose a request is.
+/// The client of a request.
 #[derive(Clone, Copy)]
 struct Asker<'a> {
     /// Turns true when the client has closed its side.
@@ -158,7 +169,7 @@ struct Asker<'a> {
     caller: &'a Arc<Caller>,
 }
 
-/// Answers a request's body: one call, or a batch of them. `headers` are lines to send along.
+/// Answers a request's body: a call, or a batch of calls. `headers` are lines to send along.
 async fn answer(
     calls: &Arc<Calls>,
     body: &Bytes,
@@ -176,8 +187,7 @@ async fn answer(
                 verify: calls.settings().verify,
                 left: Some(asker.left),
                 memory: asker.memory,
-                longest: usize::MAX,
-                polls: 1,
+                room: AnswerRoom::ENDLESS,
                 caller: Some(asker.caller),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {
@@ -190,8 +200,8 @@ async fn answer(
     }
 }
 
-/// Answers a batch. In a box that is made outside of any future, so that single calls do not pay
-/// for its size.
+/// Answers a batch. The box is made outside of any future, so that single calls do not pay for the
+/// size of a batch.
 fn batch(
     calls: &Arc<Calls>,
     body: &Bytes,
@@ -215,20 +225,25 @@ fn batch(
     })
 }
 
+/// The answer to a connection that still waits for its place when the proxy goes down.
+pub fn going_down() -> Vec<u8> {
+    other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::ShuttingDown.body(None))
+}
+
 /// The answer to a connection beyond `max_connections`, before its request is read.
 pub fn full(limit: usize) -> Vec<u8> {
     let refusal = Refusal::Limit { name: MAX_CONNECTIONS, limit };
     other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &refusal.body(None))
 }
 
-/// Answers a request that has to give up its room for those of others. What became of its calls is
-/// unknown, unless it is a read.
+/// Answers a request that has to give up its room for other requests. The outcome of its calls is
+/// unknown, unless all are reads.
 fn cut(body: &Bytes, max_batch: usize, refusal: &Refusal) -> Reply {
     let is_read = |request: &Request<'_>| Method::of(&request.method).class == Class::Read;
     match rpc::peek(body, max_batch) {
         Ok(Body::Single(Ok(request))) if is_read(&request) => Reply::refused(refusal, request.id),
         Ok(Body::Single(Ok(request))) => Reply::refused(&Refusal::OutcomeUnknown, request.id),
-        // A batch may be answered by one error.
+        // A single error may answer a whole batch.
         Ok(Body::Batch(entries)) if entries.iter().flatten().all(is_read) => Reply::refused(refusal, None),
         _ => Reply::refused(&Refusal::OutcomeUnknown, None),
     }

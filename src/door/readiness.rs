@@ -1,5 +1,5 @@
-//! Whether new traffic is welcome: of the whole proxy, of a network, of a side. The client port and
-//! the operator's side answer by it.
+//! Whether new traffic is welcome: at the whole proxy, a network, or a side. The client port and
+//! the operator's side answer health questions by this.
 
 use std::sync::Arc;
 
@@ -21,18 +21,17 @@ pub struct Readiness {
     draining: watch::Receiver<bool>,
 }
 
-/// How much is told of the nodes.
+/// How much an answer says of the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// For clients: how the nodes are, and not what they are called, since names may say whose they
-    /// are.
+    /// For clients: the state of the nodes, without names, since names may give away the owners.
     Verdicts,
-    /// For the operator: each by its name.
+    /// For the operator: each node by its name.
     Names,
 }
 
 impl Readiness {
-    /// Of what `site` holds, until `closing` or while `draining`.
+    /// The readiness of `site`, until `closing` or while `draining`.
     pub fn new(site: Arc<ArcSwap<Site>>, closing: watch::Receiver<bool>, draining: watch::Receiver<bool>) -> Self {
         Self { site, closing, draining }
     }
@@ -48,8 +47,8 @@ impl Readiness {
         self.why_closed().is_none() && serve(site.ready, site.networks.iter().flat_map(Served::pools))
     }
 
-    /// The answer to a question for `part`, which is what follows the path of the question: nothing
-    /// for the whole, or `/<network>`. A query may name the `layer`.
+    /// The answer to a question for `part`, which is the rest of the path: empty for the whole, or
+    /// `/<network>`. A query may name the `layer`.
     pub fn answer(&self, part: &str, query: Option<&str>, detail: Detail) -> (StatusCode, Value) {
         let site = self.site.load();
         let wrong = |status, why: String| (status, json!({ "error": why }));
@@ -77,7 +76,7 @@ impl Readiness {
         (status, json!({ "ready": why.is_none(), "why": why, "networks": told }))
     }
 
-    /// Why new traffic is not welcome, however the nodes are.
+    /// Why new traffic is not welcome in any state of the nodes.
     fn why_closed(&self) -> Option<&'static str> {
         match (*self.closing.borrow(), *self.draining.borrow()) {
             (true, _) => Some("the proxy is shutting down"),

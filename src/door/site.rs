@@ -1,4 +1,4 @@
-//! What is behind the doors: the networks and the rules that a reload replaces as a whole.
+//! The networks and rules behind the doors, which a reload replaces as a whole.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,48 +15,48 @@ use crate::{
 
 /// Headers that are always sent along, to find calls again in the nodes' logs.
 const TRACES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
-/// Bytes of the value of one of these, at most.
+/// Bytes of the value of such a header, at most.
 const MAX_TRACE: usize = 256;
 /// Bytes of the value of a header that the operator has sent along, at most: credentials may be
 /// signed texts.
 const MAX_FORWARDED: usize = 4096;
 
-/// One network as clients see it.
+/// A network as clients see networks.
 pub struct Served {
-    /// Its name, which is also its path; the default one is at `/`.
+    /// The network's name, which is also its path; the default network is at `/`.
     pub name: Arc<str>,
-    /// Whether it is the default one.
+    /// Whether this is the default network.
     pub is_default: bool,
-    /// The calls to its execution nodes; `None` if it has none.
+    /// The calls to its execution nodes; `None` if the network has none.
     pub calls: Option<Arc<Calls>>,
-    /// The requests to its consensus nodes; `None` if it has none.
+    /// The requests to its consensus nodes; `None` if the network has none.
     pub beacon: Option<Arc<Rest>>,
-    /// The events of its consensus nodes; `None` if it has none.
+    /// The events of its consensus nodes; `None` if the network has none.
     pub events: Option<Arc<Events>>,
-    /// The subscriptions to its execution nodes; `None` if it has none.
+    /// The subscriptions to its execution nodes; `None` if the network has none.
     pub views: Option<Arc<Views>>,
 }
 
 impl Served {
-    /// What is known of its nodes, execution before consensus.
+    /// The pools of its nodes, execution before consensus.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|rest| rest.pool()))
     }
 }
 
-/// What is behind the door: replaced as a whole by a reload.
+/// The networks and rules behind the doors.
 pub struct Site {
     /// The networks.
     pub networks: Vec<Served>,
-    /// By which names clients may ask.
+    /// The names by which clients may ask.
     pub hosts: HostRule,
-    /// By which names operators may ask.
+    /// The names by which operators may ask.
     pub admin_hosts: HostRule,
-    /// When the whole is ready.
+    /// When the proxy as a whole is ready.
     pub ready: Ready,
-    /// Which web pages may call and read answers.
+    /// The web pages that may call and read answers.
     pub origins: Origins,
-    /// Which requests to the beacon API are passed on.
+    /// The rules for requests to the beacon API.
     pub rules: Beacon,
     /// Client headers that are sent along, in lower case, beside those that always are.
     pub forward: Vec<HeaderName>,
@@ -64,11 +64,11 @@ pub struct Site {
     pub max_body: usize,
     /// Client connections open at once, at most; WebSockets have a limit of their own.
     pub max_connections: usize,
-    /// From where many clients come.
+    /// The addresses from which many clients come.
     pub shared_addresses: SharedAddresses,
     /// Limits of WebSockets.
     pub ws: Ws,
-    /// How long a shutdown waits for what is in flight.
+    /// How long a shutdown waits for calls in flight.
     pub shutdown_grace: Duration,
 }
 
@@ -80,8 +80,8 @@ impl Site {
         self.execution(path.strip_suffix('/').unwrap_or(path)).and_then(|network| network.calls.as_ref())
     }
 
-    /// The network whose WebSockets are at `path`, if there is one: that of the calls, there and
-    /// below at `ws`.
+    /// The network whose WebSockets are at `path`, if there is one: at the path of its calls, and
+    /// at `ws` below.
     pub fn websockets(&self, path: &str) -> Option<&Served> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -89,8 +89,8 @@ impl Site {
         self.execution(path).filter(|network| network.calls.is_some())
     }
 
-    /// Whether the execution side of a network is, or would be, at `path`, or a network of
-    /// consensus nodes alone.
+    /// Whether `path` is the path of a network's execution side, also for a network of consensus
+    /// nodes alone.
     pub fn is_home(&self, path: &str) -> bool {
         let path = path.strip_prefix('/').unwrap_or(path);
         self.execution(path.strip_suffix('/').unwrap_or(path)).is_some()
@@ -101,7 +101,7 @@ impl Site {
         self.networks.iter().find(|network| *network.name == *name)
     }
 
-    /// The network whose execution side is at `path`, without slashes around it.
+    /// The network whose execution side is at `path`, without slashes around the path.
     fn execution(&self, path: &str) -> Option<&Served> {
         match path {
             "" | "el" => self.networks.iter().find(|network| network.is_default),
@@ -112,8 +112,8 @@ impl Site {
         }
     }
 
-    /// For a path of the beacon API: the network, if there is one of that name, and the path from
-    /// `/eth/` on.
+    /// For a path of the beacon API: the network of the path, if there is one of that name, and the
+    /// path from `/eth/` on.
     pub fn beacon<'p>(&self, path: &'p str) -> Option<(Option<&Served>, &'p str)> {
         if let Some(path) = beacon_path(path) {
             return Some((self.networks.iter().find(|network| network.is_default), path));
@@ -128,9 +128,9 @@ impl Site {
         self.longest_forwarded(name).is_some()
     }
 
-    /// Adds a client's header to the `lines` to send along with its calls, if it is one of those.
-    /// Each call of a batch has them, so each name goes along once, and what is too long not at
-    /// all.
+    /// Adds a client's header to the `lines` that go along with its calls, if the header is one of
+    /// those. Each call of a batch has the lines, so each name goes along once, and a value that is
+    /// too long does not.
     pub fn forward(&self, name: &str, value: &[u8], lines: &mut Vec<u8>) {
         let is_there = |lines: &[u8]| {
             let mut names = lines.split(|&b| b == b'\n').filter_map(|line| line.split(|&b| b == b':').next());
@@ -143,7 +143,7 @@ impl Site {
         }
     }
 
-    /// Bytes of the value of a header that is sent along; `None` if it is not.
+    /// The most bytes of a forwarded header's value; `None` for a header that is not forwarded.
     fn longest_forwarded(&self, name: &str) -> Option<usize> {
         if TRACES.iter().any(|always| name.eq_ignore_ascii_case(always)) {
             return Some(MAX_TRACE);

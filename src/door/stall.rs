@@ -1,4 +1,4 @@
-//! A stream whose writes have a deadline and a least rate, for servers that have none of their own.
+//! A stream whose writes have a deadline and a least rate, for servers that have neither.
 
 use std::{
     io,
@@ -19,29 +19,29 @@ use crate::{
     net::BoxIo,
 };
 
-/// A client's stream: what was read already comes first, and a client that takes too little of what
-/// is written is lost.
+/// A client's stream. Bytes that were read already come first, and a client that takes too little
+/// of the written bytes is lost.
 pub(super) struct Stall {
     io: BoxIo,
     read: Bytes,
     pace: Pace,
-    /// Since when a write waits, and the timer for how long it may.
+    /// Since when a write waits, and the timer that bounds the wait.
     blocked: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Stall {
-    /// `read` comes before what `io` still holds; a client that takes nothing for `patience`, or
-    /// less than the least rate for longer, is lost.
+    /// `read` comes before the bytes that `io` still holds. A client that takes nothing for
+    /// `patience`, or less than the least rate for longer, is lost.
     pub(super) fn new(io: BoxIo, read: Bytes, patience: Duration) -> Self {
         Self { io, read, pace: Pace::new(patience, CLIENT_RATE), blocked: None }
     }
 
-    /// The stream, and what was read of it and not asked for. Nothing is left here.
+    /// The stream, and the bytes that were read and not asked for. Nothing is left here.
     pub(super) fn take(&mut self) -> (BoxIo, Bytes) {
         (std::mem::replace(&mut self.io, Box::new(tokio::io::empty())), std::mem::take(&mut self.read))
     }
 
-    /// Reads some bytes behind those in `into`; 0 at the end of what the client sends.
+    /// Reads some bytes behind those in `into`; 0 where the client has closed its side.
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.read.is_empty() {
             let read = std::mem::take(&mut self.read);

@@ -1,8 +1,8 @@
 //! Calls and subscriptions over WebSockets.
 //!
-//! A connection comes here from the HTTP door, with its request; from then on one task serves it.
-//! Frames are our own: messages are few kinds of short texts, and ten thousand idle clients must
-//! not hold ten thousand buffers.
+//! A connection comes here from the HTTP door, with its request; from then on one task serves the
+//! connection. The framing is the proxy's own: there are few kinds of messages, all short texts,
+//! and ten thousand idle clients must not hold ten thousand buffers.
 
 mod frame;
 mod handshake;
@@ -43,7 +43,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// WebSockets to what `site` holds, which may take so much `memory`, until `closing` turns
+    /// WebSockets to the networks of `site`, which may take so much `memory`, until `closing` turns
     /// true. `reloads` changes after every change of `site`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
@@ -70,11 +70,11 @@ impl Sockets {
         let Some(served) = site.websockets(request.uri().path()) else {
             return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
         };
-        // Where there are as many as may be, the one that has been idle longest makes room, if any
-        // has neither calls nor subscriptions. Or else the newest of the address that has clearly
-        // more of them.
+        // Where the door is full, the connection makes room that has been idle longest: without
+        // calls and subscriptions. If none is idle, the newest of the address makes room that has
+        // clearly more than this client's address.
         let (limit, caller) = (site.ws.max_connections.get(), super::caller(request));
-        let Entered { place, ended } = self.crowd.reserve(limit, caller.address()).await;
+        let Entered { place, ended } = self.crowd.enter(limit, caller.address()).await;
         (0..ended.idle).for_each(|_| self.metrics.client_ended(Ended::Crowded));
         (0..ended.busy).for_each(|_| self.metrics.client_ended(Ended::Share));
         let Some(place) = place else {
@@ -91,7 +91,7 @@ impl Sockets {
         Ok(Admitted {
             headers: response,
             takeover: Box::new(move |io, read| {
-                // In a box of its own: a future would have room for each place that it is moved to.
+                // The box spares the future the room for each move of the session.
                 let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, caller, place);
                 Box::pin(Box::new(session).run(counted))
             }),

@@ -24,15 +24,14 @@ use crate::{
 
 /// Between two comments that keep a quiet stream alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes of an event's own that count against a client, besides its text: small ones cost memory
-/// too.
+/// Bytes that count for each event besides its text, because small events take memory too.
 const OVERHEAD: usize = 64;
 
-/// For how long what waits for a client is taken for what waits for all.
+/// For how long events that wait for a client count as shared with all other clients.
 const SHARED: Duration = Duration::from_secs(1);
 
-/// Topics unknown to the API that all clients of a network together may ask for: each makes the
-/// request to the node longer.
+/// Topics unknown to the API that all clients of a network together may ask for: each topic makes
+/// the request to the node longer.
 const MOST_UNKNOWN: usize = 16;
 
 /// All clients.
@@ -42,16 +41,16 @@ pub(super) struct Audience {
     /// Bytes that may wait for a client.
     max_waiting: usize,
     metrics: Arc<Metrics>,
-    /// Rung when somebody comes or goes.
+    /// Notified when a client comes or goes.
     pub(super) changed: Notify,
 }
 
 #[derive(Default)]
 struct Clients {
-    /// In the order in which they came.
+    /// In the order of their arrival.
     present: BTreeMap<u64, Arc<Client>>,
-    /// The same by what they want, so that an event costs nothing for those who do not want it. No
-    /// topic is without clients.
+    /// The clients by topic, so that an event costs nothing for clients of other topics. No topic
+    /// is without clients.
     by_topic: BTreeMap<String, BTreeMap<u64, Arc<Client>>>,
     /// The topics of `by_topic`, made anew when they change.
     wanted: Arc<Names>,
@@ -68,10 +67,10 @@ struct Client {
 struct Waiting {
     events: VecDeque<Bytes>,
     bytes: usize,
-    /// Since when something has waited without a break.
+    /// Since when the client has had events waiting, without a break.
     since: Option<Instant>,
-    /// What that takes of the client's memory, once it has waited for a while: before that, others
-    /// share it.
+    /// The waiting events' part of the client's memory. Counts after [`SHARED`]; before that, the
+    /// events are shared with other clients.
     claim: Option<Claim>,
     closed: bool,
     waker: Option<Waker>,
@@ -103,7 +102,8 @@ impl Clients {
     }
 
     fn count_topics(&mut self) {
-        // One client brings topics or takes some with it, so as many as before are the same.
+        // A single client only adds topics, or only removes topics: an equal number means the same
+        // topics.
         if self.wanted.len() != self.by_topic.len() {
             self.wanted = Arc::new(self.by_topic.keys().cloned().collect());
         }
@@ -115,7 +115,7 @@ impl Audience {
         Arc::new(Self { network, clients: Mutex::default(), max_waiting, metrics, changed: Notify::new() })
     }
 
-    /// Lets a client in, who hears of these topics from now on.
+    /// Lets a client in, to get events of these topics from now on.
     pub(super) fn join(self: &Arc<Self>, topics: Names) -> Subscription {
         let client = Arc::new(Client { topics, waiting: Mutex::default() });
         let id = {
@@ -129,20 +129,20 @@ impl Audience {
         Subscription { id, client, audience: self.clone(), quiet, _counted: counted }
     }
 
-    /// Whether there would be too many topics that the API does not know if these came to those of
-    /// the clients that are there.
+    /// Whether these topics and those of the present clients have too many that are unknown to the
+    /// API.
     pub(super) fn is_too_much(&self, topics: &Names) -> bool {
         let clients = lock(&self.clients);
         clients.wanted.union(topics).filter(|topic| topics::label(topic) == "other").count() > MOST_UNKNOWN
     }
 
-    /// All topics that somebody wants; `None` if nobody is there.
+    /// The topics of all clients; `None` without clients.
     pub(super) fn wanted(&self) -> Option<Arc<Names>> {
         let clients = lock(&self.clients);
         (!clients.present.is_empty()).then(|| clients.wanted.clone())
     }
 
-    /// Tells everybody who wants the topic. Whoever is too far behind is cut off.
+    /// Queues an event for every client of its topic. A client that is too far behind is cut off.
     pub(super) fn tell(&self, topic: &str, event: &Bytes) {
         let (mut told, now) = (0, Instant::now());
         for client in lock(&self.clients).by_topic.get(topic).into_iter().flat_map(BTreeMap::values) {
@@ -151,7 +151,7 @@ impl Audience {
                 continue;
             }
             told += 1;
-            // One event, however large, is no sign of a slow client.
+            // A single event of any size does not make a client slow.
             let is_slow = waiting.bytes > 0 && waiting.bytes + event.len() + OVERHEAD > self.max_waiting;
             waiting.bytes += event.len() + OVERHEAD;
             let is_refused = !waiting.is_counted(now);
@@ -172,7 +172,7 @@ impl Audience {
         }
     }
 
-    /// Ends all streams, those to come included, after what waits for their clients.
+    /// Ends all streams, those to come included, each after the events that wait for its client.
     pub(super) fn close(&self) {
         let mut clients = lock(&self.clients);
         clients.closed = true;
@@ -198,8 +198,8 @@ impl Waiting {
         self.claim = None;
     }
 
-    /// Counts what waits, if the client has left some of it for a while. `false` when there is no
-    /// room for it.
+    /// Counts the waiting events, if the client has left some for a while. `false` where memory has
+    /// no room for them.
     fn is_counted(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         match &mut self.claim {
@@ -233,8 +233,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A client's stream: events as they go over the wire, comments while there are none. It ends when
-/// the client is cut off or the network is gone; dropping it leaves.
+/// A client's stream: events as bytes, and comments while there are no events. Ends when the client
+/// is cut off or the network is gone; dropping the stream takes the client out.
 pub struct Subscription {
     id: u64,
     client: Arc<Client>,
@@ -244,7 +244,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// What waits for the client, if it takes little, is `memory`'s.
+    /// Has the waiting events count against `memory`, if the client takes them slowly.
     pub fn counted(self, memory: &Arc<Account>) -> Self {
         self.client.waiting().claim = Some(memory.outgoing());
         self
@@ -373,11 +373,11 @@ mod tests {
         let event = Bytes::from("event");
         let start = Instant::now();
         for _ in 0..5_000 {
-            // What the hub does for each event.
+            // The hub does both for each event.
             assert_eq!(audience.wanted().unwrap().len(), 3);
             audience.tell("head", &event);
         }
-        // Looking at every client, it takes three times as long, and on a fast machine.
+        // A look at every client would take three times as long, even on a fast machine.
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(one.next().await.unwrap(), event);
         drop(others);

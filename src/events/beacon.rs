@@ -1,39 +1,12 @@
-//! Words of the beacon API: roots, headers, and the events that tell the chain, read and made up.
-
-use std::{fmt, str::FromStr};
+//! Types of the beacon API: roots, headers, and the events of the chain, which are read and made
+//! up.
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::domain::{chain::Number, hex};
+use crate::domain::{chain::Number, hash::Hash};
 
-/// The root of a block or a state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Root(pub [u8; 32]);
-
-impl FromStr for Root {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = hex::bytes(text).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or("not a root")
-    }
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Root {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
-
-/// A number as nodes write it: in decimal, in quotes or without.
+/// A number as nodes write numbers: in decimal, in quotes or without.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decimal(pub(super) u64);
 
@@ -48,21 +21,22 @@ impl<'de> Deserialize<'de> for Decimal {
 pub struct Header {
     /// Its slot.
     pub slot: u64,
-    /// Root of the block before it.
-    pub parent: Root,
-    /// Root of the state after it.
-    pub state: Root,
-    /// Whether the node that told it has not had it verified by an execution node.
+    /// Root of its parent block.
+    pub parent: Hash,
+    /// Root of the state after this block.
+    pub state: Hash,
+    /// Whether the node has the block without the verification of an execution node.
     pub optimistic: bool,
 }
 
-/// The roots on which the duties of a head's epoch and of the next one depend.
+/// The dependent roots of a head: the duties of its epoch and of the next one follow from these
+/// blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The last block before the epoch before the head's.
-    pub previous: Root,
+    pub previous: Hash,
     /// The last block before the head's epoch.
-    pub current: Root,
+    pub current: Hash,
 }
 
 /// A finalized checkpoint.
@@ -71,10 +45,10 @@ pub struct Checkpoint {
     /// Its epoch.
     pub epoch: u64,
     /// The root of its block.
-    pub root: Root,
+    pub root: Hash,
 }
 
-/// What an event says of the chain.
+/// The content of an event about the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     /// A block was imported.
@@ -82,21 +56,21 @@ pub enum Said {
         /// Its slot.
         slot: u64,
         /// Its root.
-        root: Root,
+        root: Hash,
     },
     /// A block became the head.
     Head {
         /// Its slot.
         slot: u64,
         /// Its root.
-        root: Root,
-        /// What its duties depend on, if that is said.
+        root: Hash,
+        /// The dependent roots, if the event names them.
         duties: Option<Duties>,
     },
     /// The head left its branch.
     Reorg {
         /// The root of the head before.
-        old: Root,
+        old: Hash,
     },
     /// A checkpoint became final.
     Finalized {
@@ -106,24 +80,24 @@ pub enum Said {
 }
 
 impl Said {
-    /// Reads an event of one of the four topics that tell the chain. `None` for another topic, and
-    /// for what cannot be understood.
+    /// Reads an event of one of the four topics about the chain. `None` for another topic, and for
+    /// data that cannot be understood.
     pub fn read(topic: &str, data: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Block {
             slot: Decimal,
-            block: Root,
+            block: Hash,
         }
         #[derive(Deserialize)]
         struct Head {
             slot: Decimal,
-            block: Root,
-            previous_duty_dependent_root: Option<Root>,
-            current_duty_dependent_root: Option<Root>,
+            block: Hash,
+            previous_duty_dependent_root: Option<Hash>,
+            current_duty_dependent_root: Option<Hash>,
         }
         #[derive(Deserialize)]
         struct Reorg {
-            old_head_block: Root,
+            old_head_block: Hash,
         }
         #[derive(Deserialize)]
         struct Finalized {
@@ -154,7 +128,7 @@ impl Said {
 }
 
 /// Reads the answer of `/eth/v1/beacon/headers/{id}`: the block's root and its header.
-pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
+pub fn read_header(body: &[u8]) -> Option<(Hash, Header)> {
     #[derive(Deserialize)]
     struct Answer {
         execution_optimistic: Option<bool>,
@@ -162,7 +136,7 @@ pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
     }
     #[derive(Deserialize)]
     struct Data {
-        root: Root,
+        root: Hash,
         header: Signed,
     }
     #[derive(Deserialize)]
@@ -172,8 +146,8 @@ pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
     #[derive(Deserialize)]
     struct Message {
         slot: Decimal,
-        parent_root: Root,
-        state_root: Root,
+        parent_root: Hash,
+        state_root: Hash,
     }
     let Answer { execution_optimistic, data } = serde_json::from_slice(body).ok()?;
     let Message { slot, parent_root, state_root } = data.header.message;
@@ -188,7 +162,7 @@ pub fn read_header(body: &[u8]) -> Option<(Root, Header)> {
     ))
 }
 
-/// Whether the answer of `/eth/v1/beacon/headers/{id}` says that the block is of the node's chain.
+/// Whether the answer of `/eth/v1/beacon/headers/{id}` calls the block canonical.
 pub fn is_canonical(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Answer {
@@ -202,28 +176,29 @@ pub fn is_canonical(body: &[u8]) -> bool {
 }
 
 /// Reads the answer of `/eth/v1/beacon/blocks/{id}/root`.
-pub fn read_root(body: &[u8]) -> Option<Root> {
+pub fn read_root(body: &[u8]) -> Option<Hash> {
     #[derive(Deserialize)]
     struct Answer {
         data: Data,
     }
     #[derive(Deserialize)]
     struct Data {
-        root: Root,
+        root: Hash,
     }
     serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.data.root)
 }
 
 /// Reads `dependent_root` from an answer of `/eth/v1/validator/duties`.
-pub fn read_dependent_root(body: &[u8]) -> Option<Root> {
+pub fn read_dependent_root(body: &[u8]) -> Option<Hash> {
     #[derive(Deserialize)]
     struct Answer {
-        dependent_root: Root,
+        dependent_root: Hash,
     }
     serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.dependent_root)
 }
 
-/// Reads the finalized one from the answer of `/eth/v1/beacon/states/{id}/finality_checkpoints`.
+/// Reads the finalized checkpoint from the answer of
+/// `/eth/v1/beacon/states/{id}/finality_checkpoints`.
 pub fn read_finalized(body: &[u8]) -> Option<Checkpoint> {
     #[derive(Deserialize)]
     struct Answer {
@@ -236,14 +211,14 @@ pub fn read_finalized(body: &[u8]) -> Option<Checkpoint> {
     #[derive(Deserialize)]
     struct Finalized {
         epoch: Decimal,
-        root: Root,
+        root: Hash,
     }
     let Finalized { epoch, root } = serde_json::from_slice::<Answer>(body).ok()?.data.finalized;
     Some(Checkpoint { epoch: epoch.0, root })
 }
 
 /// A `block` event made up from a header.
-pub fn block_event(root: Root, header: &Header) -> Bytes {
+pub fn block_event(root: Hash, header: &Header) -> Bytes {
     let Header { slot, optimistic, .. } = header;
     format!(
         "event: block\ndata: {{\"slot\":\"{slot}\",\"block\":\"{root}\",\"execution_optimistic\":{optimistic}}}\n\n"
@@ -252,7 +227,7 @@ pub fn block_event(root: Root, header: &Header) -> Bytes {
 }
 
 /// A `head` event made up from a header.
-pub fn head_event(root: Root, header: &Header, epoch_transition: bool, duties: Duties) -> Bytes {
+pub fn head_event(root: Hash, header: &Header, epoch_transition: bool, duties: Duties) -> Bytes {
     let Header { slot, state, optimistic, .. } = header;
     let Duties { previous, current } = duties;
     format!(
@@ -263,13 +238,13 @@ pub fn head_event(root: Root, header: &Header, epoch_transition: bool, duties: D
     .into()
 }
 
-/// The state's root and whether the head is optimistic, as a `head` event says; zero and not where
-/// it says neither.
-pub fn state_of(event: &[u8]) -> (Root, bool) {
+/// The state's root, and whether the head is optimistic, by its `head` event; zero and `false`
+/// where the event has neither.
+pub fn state_of(event: &[u8]) -> (Hash, bool) {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Head {
-        state: Root,
+        state: Hash,
         execution_optimistic: bool,
     }
     let data = memchr::memmem::find(event, b"data:").map_or(event, |at| &event[at + 5..]);
@@ -279,7 +254,7 @@ pub fn state_of(event: &[u8]) -> (Root, bool) {
 
 /// A `chain_reorg` event made up from the heads before and after, `depth` slots from the old one
 /// down to their common ancestor.
-pub fn reorg_event(old: (Root, &Header), new: (Root, &Header), depth: u64, epoch: u64) -> Bytes {
+pub fn reorg_event(old: (Hash, &Header), new: (Hash, &Header), depth: u64, epoch: u64) -> Bytes {
     let Header { slot, state, optimistic, .. } = new.1;
     format!(
         "event: chain_reorg\ndata: {{\"slot\":\"{slot}\",\"depth\":\"{depth}\",\"old_head_block\":\"{}\",\
@@ -306,8 +281,8 @@ mod tests {
 
     use super::*;
 
-    fn root(byte: u8) -> Root {
-        Root([byte; 32])
+    fn root(byte: u8) -> Hash {
+        Hash([byte; 32])
     }
 
     fn data(event: &Bytes) -> (String, Value) {

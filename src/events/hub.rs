@@ -1,9 +1,13 @@
-//! The task behind one network's events: holds the stream to the node that serves the calls, gives
-//! what it says to the stitcher, and does what follows.
+//! The task behind one network's events: keeps a stream open to the node that serves the calls,
+//! gives the events of that stream to the stitcher, and carries out the stitcher's effects.
 //!
-//! A new stream runs before the old one is left. While the old one is good, the new one must tell a
-//! head first: a stream can be open and silent for ever. And what passes through is heard of the
-//! old one a little longer: what it knows already, the new one may never tell.
+//! Rule: a new stream runs before the old one is left. While the old stream is good, the new one
+//! must report a head first; and events that pass through are still taken from the old stream for
+//! [`OVERLAP`] after the change. Reason: a stream can be open and silent for ever, and a stream
+//! does not repeat events that its node had before the stream was opened. Example: the calls move
+//! from node A to node B at second 0. The stream of B is open at second 1 and reports its first
+//! head at second 9. Until then clients get the heads of A, from then on those of B; attestations
+//! that A reports pass until second 10.
 
 mod questions;
 mod stream;
@@ -42,29 +46,29 @@ use crate::{
     route::avoided::Avoided,
 };
 
-/// How long the stream goes on when the last client has left, and how long it carries topics that
-/// nobody wants any more.
+/// How long the stream goes on after the last client has left, and how long the stream carries
+/// topics that no client wants any more.
 const LINGER: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How much longer the old node is heard when events come from another: so far apart are nodes that
-/// are well.
+/// How much longer the old node's events pass after a change of streams: healthy nodes are no
+/// further apart.
 const OVERLAP: Duration = Duration::from_secs(1);
 /// Events that may wait between a stream and the hub.
 const BACKLOG: usize = 256;
 /// A silent stream counts as lost after that many slots.
 const SILENT_SLOTS: u32 = 2;
-/// The first pause after a stream is lost or breaks; it doubles with each further time.
+/// The first pause after a stream is lost or breaks; each further pause is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What newcomers go by.
+/// The present stream, as clients see it that wait for their topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// The topics that the present stream carries; empty while there is none.
     pub(super) open: Names,
-    /// The name of its node.
+    /// The name of the stream's node.
     pub(super) node: Option<Arc<str>>,
-    /// Topics that the present node does not know, with status and body of what it said.
+    /// Topics that the present node does not know, with status and body of its answer.
     pub(super) refused: BTreeMap<String, Refusal>,
 }
 
@@ -77,24 +81,24 @@ pub(super) struct Hub {
     current: Option<Stream>,
     /// A stream that is to take the place of the current one.
     next: Option<Stream>,
-    /// The stream before the current one, and until when it is heard of what passes through.
+    /// The stream before the current one, and until when its events pass.
     leaving: Option<(Stream, Instant)>,
     streams: JoinSet<()>,
     opened: u64,
     news: mpsc::Sender<(u64, News)>,
-    /// Answers, with the stream for which was asked.
+    /// Answers to the stitcher's questions, with the id of the stream that needed the answer.
     questions: JoinSet<(u64, Question, Asked)>,
-    /// Nodes whose questions others have answered.
+    /// Waits for late answers of nodes to questions that other nodes have answered.
     waited: JoinSet<()>,
     trials: Trials,
     avoided: Avoided,
-    /// Since when nobody is there.
+    /// Since when there is no client.
     empty: Option<Instant>,
-    /// Since when the stream carries topics that nobody wants.
+    /// Since when the stream carries topics that no client wants.
     excess: Option<Instant>,
 }
 
-/// What a stream is to the hub.
+/// The part that a stream plays for the hub.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Current,
@@ -102,7 +106,7 @@ enum Role {
     Leaving,
 }
 
-/// However the hub ends, its clients' streams end with it.
+/// Ends the clients' streams when the hub ends, also by a panic.
 struct Closing(Arc<Audience>);
 
 impl Drop for Closing {
@@ -146,8 +150,8 @@ pub(super) async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_idle = hub.stitcher.is_none() && hub.audience.wanted().is_none();
-        // All arms are cancel-safe; an empty set is nothing to wait for. What comes in a flood
-        // comes last: the others are rare.
+        // All arms are cancel-safe. An empty set would be ready at once, so its arm is off. The arm
+        // of the streams' news stands last, because events come in floods and the rest is rare.
         tokio::select! {
             biased;
             Some(done) = hub.questions.join_next(), if !hub.questions.is_empty() => {
@@ -167,9 +171,10 @@ pub(super) async fn run(
                 if moved.is_err() {
                     return;
                 }
-                hub.pool = pools.borrow_and_update().clone();
+                let earlier = std::mem::replace(&mut hub.pool, pools.borrow_and_update().clone());
+                hub.pool.inherit_shown(&earlier);
                 changes = hub.pool.subscribe();
-                // What was learnt of nodes was learnt of others.
+                // Pauses and trials belong to the nodes of the old pool.
                 hub.avoided.clear();
                 hub.trials = Trials::default();
             }
@@ -192,29 +197,30 @@ impl Hub {
         &self.pool.network
     }
 
-    /// Sees to it that there is the stream that there should be.
+    /// Opens, replaces or ends the stream, as clients and nodes need.
     fn steer(&mut self, now: Instant) {
         self.leaving.take_if(|(stream, until)| *until <= now || !stream.is_well());
         let Some(wanted) = self.audience.wanted() else { return self.rest(now) };
         self.empty = None;
         if self.stitcher.is_none() {
             let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
-            // Until a node has told what chain it is of, there is nothing to do.
+            // Nothing can be stitched until a node has reported its chain.
             let Some(beacon) = beacon else { return };
             self.stitcher = Some(Stitcher::new(beacon.epoch(), self.pool.slot()));
         }
         self.step(Input::Latest(self.pool.latest_slot().unwrap_or(u64::MAX)));
         self.trials.expire(now);
         self.watch_silence(now);
-        // While there is no stream, there is nobody to ask, and nothing that is late.
+        // Without a stream there is no node to ask, and no head can be late.
         if self.current.is_some() && self.stitcher.as_ref().is_some_and(Stitcher::holds) {
             self.step(Input::Time(now));
         }
-        // While all nodes are to be avoided, what there is goes on.
+        // While all nodes are to be avoided, the present stream goes on.
         let Some(node) = self.avoided.choose_stream(&self.pool, now) else { return self.publish() };
         let mut topics = Names::clone(&wanted);
         topics.extend(topics::CHAIN.map(str::to_owned));
-        // What is being tried comes in when it has proved itself: nobody else waits for it.
+        // Topics on trial join the stream when the node has proven to know them; clients of other
+        // topics do not wait for that.
         topics.retain(|topic| self.trials.may_ask(node, topic));
         if self.fits(node, &topics, now) {
             self.next = None;
@@ -224,7 +230,7 @@ impl Hub {
         self.publish();
     }
 
-    /// Nobody is there.
+    /// Ends the stream some time after the last client has left.
     fn rest(&mut self, now: Instant) {
         let since = *self.empty.get_or_insert(now);
         if now.saturating_duration_since(since) >= LINGER && self.stitcher.is_some() {
@@ -236,7 +242,7 @@ impl Hub {
         self.publish();
     }
 
-    /// Whether the current stream is the right one.
+    /// Whether the current stream has the right node and topics.
     fn fits(&mut self, node: usize, topics: &Names, now: Instant) -> bool {
         let Some(current) = &self.current else { return false };
         if !current.is_of(&self.pool, node) || !topics.is_subset(&current.topics) {
@@ -258,7 +264,8 @@ impl Hub {
         self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, ahead: 0, task });
     }
 
-    /// Goes over to the next stream if that is good, or at least better than what there is.
+    /// Makes the next stream the current one, if the next one runs. A good stream of another node
+    /// stays until the next one has proved itself.
     fn go_over(&mut self, has_proved_itself: bool) {
         let Some(next) = self.next.take_if(|next| next.running) else { return };
         let old_is_good =
@@ -276,23 +283,23 @@ impl Hub {
         self.leaving = old.map(|old| (old, Instant::now() + OVERLAP));
         self.questions.abort_all();
         if let Some(current) = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool)) {
-            // Answers come from where events do.
+            // Calls go to the node whose events clients get.
             self.pool.streams_from(Some(current.node));
         }
-        // What it told of the chain so far need not be kept: its head is asked for, and the way
-        // there filled.
+        // Heads that the new stream has reported so far are not needed: the stitcher asks for the
+        // node's head and fills the way there.
         self.step(Input::Opened);
     }
 
-    /// Whether the next stream is where clients have been told that the chain is. It need not be
-    /// where the current one has to be left.
+    /// Whether the next stream may take over from a good one. A stream of the node to which calls
+    /// are about to move must have come to the slot that clients have seen.
     fn may_go_over(&self) -> bool {
         let is_home = |next: &Stream| self.pool.snapshot().moving == Some(next.node);
         self.next.as_ref().is_none_or(|next| !is_home(next) || next.slot >= self.pool.served())
     }
 
-    /// Takes the news of a stream. Most are events that change nothing for the hub itself; it tells
-    /// whether they may have.
+    /// Takes the news of a stream. Returns whether the hub may have to act: most news are events,
+    /// which only pass.
     fn hear(&mut self, id: u64, news: News) -> bool {
         let Some(role) = self.role(id) else { return false };
         match news {
@@ -330,7 +337,7 @@ impl Hub {
             stream.slot = slot;
             stream.behind = None;
         }
-        // What passes through is told at once, whichever stream has it first.
+        // Events that pass through go to clients at once, from the first stream to report each.
         if role == Role::Current || said.is_none() {
             self.step(Input::Event(event));
         } else if is_head && role == Role::Next && self.may_go_over() {
@@ -339,7 +346,8 @@ impl Hub {
         said.is_some()
     }
 
-    /// The node does not know a topic. Which one, only trying each tells.
+    /// The node refused a set of topics. The refusal does not name the unknown topic, so each is
+    /// tried alone.
     fn refuse(&mut self, status: u16, body: Bytes) {
         let Some(next) = self.next.take() else { return };
         let mut unsure = next.topics.clone();
@@ -349,7 +357,7 @@ impl Hub {
             return self.shun(&next, Trouble { fault: Fault::Failing, text });
         }
         if let Some(current) = self.current.as_ref().filter(|current| current.is_of(&next.pool, next.node)) {
-            // What it tells already, it knows; unless that was all.
+            // The node knows the topics of its current stream; unless these were all.
             let new: Names = unsure.difference(&current.topics).cloned().collect();
             unsure = if new.is_empty() { unsure } else { new };
         }
@@ -362,7 +370,8 @@ impl Hub {
         let stream = if is_next { self.next.take() } else { self.current.take() };
         let more = stream.as_ref().and_then(|stream| self.more_than_current(is_next, stream));
         match (stream, more) {
-            // The node tells what it told all along, and no more of it is to be had now.
+            // The node's current stream goes on, but a stream with more topics is not to be had
+            // now.
             (Some(stream), Some(more)) => {
                 warn!(
                     network = self.network(),
@@ -393,8 +402,8 @@ impl Hub {
         (current.running && !more.is_empty()).then_some(more)
     }
 
-    /// The node is not asked for events for a while, and is probed now: that a stream ends is no
-    /// failure of calls.
+    /// Leaves the node without a stream for a while, and probes the node now: the end of a stream
+    /// is no failure of calls.
     fn shun(&mut self, stream: &Stream, trouble: Trouble) {
         warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
         if Arc::ptr_eq(&stream.pool, &self.pool) {
@@ -403,7 +412,7 @@ impl Hub {
         }
     }
 
-    /// A stream that tells no head while the pool moves is lost, whatever its connection says.
+    /// A stream that reports no head while the pool moves is lost, even with an open connection.
     fn watch_silence(&mut self, now: Instant) {
         let snapshot = self.pool.snapshot();
         let slot = chain::Chain::slot(snapshot.chain.as_ref());
@@ -417,8 +426,8 @@ impl Hub {
                 let node = stream.node;
                 let text = format!("its events have told no head for {patience:?} while the chain moved");
                 self.lost(is_next, Trouble { fault: Fault::Silent, text });
-                // That it is open again says nothing of such a stream: it gets some slots before it
-                // may try again.
+                // An open stream does not prove that its node reports heads again: the node gets
+                // some slots before the next try.
                 self.avoided.add_growing(node, patience, now);
             }
         }
@@ -435,9 +444,13 @@ impl Hub {
         match effect {
             Effect::Tell { topic, bytes } => self.audience.tell(&topic, &bytes),
             Effect::Shows(slot) => {
-                if let Some(current) = self.current.as_ref().filter(|stream| Arc::ptr_eq(&stream.pool, &self.pool)) {
-                    self.pool.shown(current.node, slot);
+                let Some(current) = &self.current else { return };
+                current.pool.shown(current.node, slot);
+                if Arc::ptr_eq(&current.pool, &self.pool) {
                     self.avoided.forgive(current.node);
+                } else {
+                    // Clients' requests go to the nodes of a reload already.
+                    self.pool.inherit_shown(&current.pool);
                 }
             }
             Effect::Ask(question) => self.ask(question),

@@ -1,4 +1,4 @@
-//! What is asked of a node: its stream of events; and how anything is.
+//! Requests to one node: for its stream of events, and for anything that the stitcher asks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,21 +29,21 @@ use crate::{
 
 /// How long a node may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest answer to a topic that the node does not know: it is kept, and clients read it.
+/// The longest answer to an unknown topic: the answer is kept, and clients read it.
 const MAX_REFUSAL: usize = 4 << 10;
 /// Bytes of a stream's events that may wait for the hub. A stream with more is not read on.
 const MAX_BACKLOG: usize = 16 << 20;
 
-/// What comes of a stream.
+/// News of a stream.
 #[derive(Debug)]
 pub(super) enum News {
-    /// It runs.
+    /// The stream is open.
     Opened,
     /// The node does not know a topic: status and body of its answer.
     Refused(u16, Bytes),
-    /// Its next event, and its share of what may wait.
+    /// The next event, and its share of the room for waiting events.
     Event(Event, #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
-    /// It is over; what that says of the node.
+    /// The stream is over, with the fault of its node.
     Lost(Trouble),
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn stream(pool: Arc<Pool>, node: usize, topics: Names, id: u64,
             }
         }
     };
-    // Nobody to tell is the end of the hub.
+    // If the hub is gone, the news is for no one.
     outlet.tell(last).await;
 }
 
@@ -80,7 +80,7 @@ impl Outlet {
         Self { id, news, room: Arc::new(Semaphore::new(MAX_BACKLOG)) }
     }
 
-    /// `None` when nobody listens any more.
+    /// `None` when the hub is gone.
     async fn tell(&self, news: News) -> Option<()> {
         self.news.send((self.id, news)).await.ok()
     }
@@ -92,8 +92,8 @@ impl Outlet {
     }
 }
 
-/// What the node says to a topic that it does not know: status and body; `None` if it knows it, or
-/// does not say.
+/// The node's answer to a topic that the node does not know: status and body. `None` where the node
+/// knows the topic, or gives no clear answer.
 pub(super) async fn refuses(pool: Arc<Pool>, node: usize, topic: String) -> Option<(u16, Bytes)> {
     open(&pool, node, &[&topic]).await.ok()?.err()
 }
@@ -167,7 +167,7 @@ pub(super) async fn send(
         rank: Rank::Own,
         caller: None,
     };
-    // Nothing is streamed to the node.
+    // The body is short, so only the time to the head of the response matters.
     let timeouts = Timeouts { idle: PATIENCE, head: PATIENCE };
     let exchange = async {
         let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut Progress::default()).await;

@@ -1,6 +1,12 @@
-//! What is asked of nodes for the sake of a stream: first of the node that the stream is of, and
-//! where it does not answer at once, of all others that may serve beside it. What is asked by a
-//! root is the same wherever it is known.
+//! Questions to nodes on behalf of the stitcher.
+//!
+//! Rule: the stream's own node is asked first; if that node does not answer within [`ALONE`], all
+//! other usable nodes are asked too, and the first answer counts. Reason: a question holds up
+//! clients' heads, and a header by its root is the same from every node. Example: node A reports
+//! the head of a block and does not give its header. After 250 ms nodes B and C are asked; B gives
+//! the header at once, the head goes to clients, and A has until a second after the question to
+//! answer, or the question counts as a failed call of A. Questions about a node's own head are for
+//! that node alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +16,12 @@ use http::Method;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    beacon::{self, Duties, Root},
+    beacon::{self, Duties},
     node::{body, send},
     stitch::{Answer, Question},
 };
 use crate::{
-    domain::rest::Route,
+    domain::{beacon_route::Route, hash::Hash},
     net::BoxFuture,
     pool::{
         Pool,
@@ -26,10 +32,10 @@ use crate::{
 
 /// How long a node may take over a question, for which clients wait.
 const THINKING: Duration = Duration::from_secs(2);
-/// How long the stream's node is asked alone, at most; of short slots a part.
+/// How long the stream's node is asked alone, at most; an eighth of a slot where that is less.
 const ALONE: Duration = Duration::from_millis(250);
-/// How often a header that was just announced is asked for, and the pause between: not every node
-/// serves at once what it tells.
+/// How often a new block's header is asked for, and the pause between: not every node serves a
+/// header at the moment of reporting the block.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The pause before another node is asked for a header again, while the stream's own is silent.
@@ -37,16 +43,17 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// What came of a question.
+/// The outcome of a question.
 pub(super) struct Asked {
-    /// `None` if there is no answer to be had.
+    /// `None` if no node gave an answer.
     pub(super) answer: Option<Answer>,
-    /// Another node gave it: waits for the stream's own a little longer, and holds its silence
-    /// against it.
+    /// Where another node gave the answer: waits a little longer for the stream's own node, and
+    /// counts a failure if that node stays silent.
     pub(super) wait: Option<BoxFuture<'static, ()>>,
 }
 
-/// Asks `node`, whose stream it is about, and others beside it where any may know.
+/// Asks the stream's node, and others beside that node if the question is one that others can
+/// answer.
 pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Asked {
     let (slot, started) = (pool.slot(), Instant::now());
     let kind = Kind::of_group(Route::of("GET", path_of(question)).id);
@@ -54,7 +61,7 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
     let one = to(node);
     let mut own: BoxFuture<'static, Option<Answer>> = Box::pin(async move { one.within(THINKING, question).await });
     let is_for_others = !matches!(question, Question::Head | Question::Finalized(None));
-    // What it fails one time after the other, others are asked at once.
+    // A node that keeps failing such questions is not waited for: others are asked at once.
     let is_failing = pool.nodes[node].resting.standing(kind, false, started) == Standing::Last;
     let alone = if is_failing { Duration::ZERO } else { ALONE.min(slot / 8) };
     let alone = if is_for_others { alone } else { THINKING * 2 };
@@ -93,13 +100,13 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
                 }
             }
             Some((other, answer)) = others.next(), if !others.is_empty() => {
-                // That it is not of another's chain says nothing of this one's.
+                // A block may have left the other node's chain and still be of this node's chain.
                 if let Some(answer) = answer.filter(|answer| !matches!(answer, Answer::Left)) {
                     let wait = is_open.then(|| wait(pool.clone(), node, other, kind, own, started + slot / 12));
                     return Asked { answer: Some(answer), wait };
                 }
-                // Another node may see the block a moment after the stream's node, which has told
-                // it and does not give its header.
+                // Another node may get the block a moment after the stream's node, which has
+                // reported the block and does not give its header.
                 if is_open && matches!(question, Question::Header(_)) {
                     others.push(ask_other(other, AGAIN));
                 }
@@ -109,7 +116,7 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
     }
 }
 
-/// Waits for the answer of `node` until then; another gave it.
+/// Waits until then for the answer of `node`; `other` has answered already.
 fn wait(
     pool: Arc<Pool>,
     node: usize,
@@ -121,7 +128,7 @@ fn wait(
     Box::pin(async move {
         match tokio::time::timeout_at(until, own).await {
             Ok(Some(_)) => pool.call_answered(node, kind),
-            // That it does not have it is no failure.
+            // A node that does not have the data has not failed.
             Ok(None) => {}
             Err(_) => {
                 let text = "no answer to a question that another node answered".to_owned();
@@ -131,7 +138,7 @@ fn wait(
     })
 }
 
-/// A path of the kind that answers it.
+/// A path of the group of routes that answers the question.
 fn path_of(question: Question) -> &'static str {
     match question {
         Question::Head | Question::Header(_) => "/eth/v1/beacon/headers/head",
@@ -140,7 +147,7 @@ fn path_of(question: Question) -> &'static str {
     }
 }
 
-/// One node that is asked.
+/// A node that is asked.
 struct One {
     pool: Arc<Pool>,
     node: usize,
@@ -164,7 +171,8 @@ impl One {
                         return Some(answer);
                     }
                 }
-                // A node that does not find blocks by their roots may still tell its head.
+                // A node that does not find blocks by their roots may still give the header of its
+                // head.
                 self.header("head").await.filter(|answer| matches!(answer, Answer::Header(head, _) if *head == root))
             }
             Question::Finalized(state) => {
@@ -177,7 +185,8 @@ impl One {
                     Some(duties) => duties,
                     None => self.duties_by_themselves(epoch).await?,
                 };
-                // Asked last, so that all of it was said of a chain that the block is on.
+                // This comes last: the node then counted the block as canonical after all the
+                // answers above.
                 let body = self.fetch(&format!("/eth/v1/beacon/headers/{root}")).await?;
                 Some(if beacon::is_canonical(&body) { Answer::Duties(duties) } else { Answer::Left })
             }
@@ -189,17 +198,18 @@ impl One {
         Some(Answer::Header(root, header))
     }
 
-    async fn root(&self, id: &str) -> Option<Root> {
+    async fn root(&self, id: &str) -> Option<Hash> {
         beacon::read_root(&self.fetch(&format!("/eth/v1/beacon/blocks/{id}/root")).await?)
     }
 
-    /// What the duties of an epoch's heads depend on, by the blocks that the node has.
+    /// The dependent roots of an epoch's heads, by the blocks that the node has.
     async fn duties_by_slot(&self, epoch: u64) -> Option<Duties> {
         let previous = self.last_before(epoch.saturating_sub(1)).await?;
         Some(Duties { previous, current: self.last_before(epoch).await? })
     }
 
-    /// The same by duties, whose answers say it though the node may not have the blocks any more.
+    /// The same by answers about duties, which name the roots of blocks that the node may have
+    /// pruned.
     async fn duties_by_themselves(&self, epoch: u64) -> Option<Duties> {
         let previous = self.dependent_root(&Method::POST, "attester", epoch).await?;
         let current = match self.dependent_root(&Method::POST, "attester", epoch.saturating_add(1)).await {
@@ -209,17 +219,17 @@ impl One {
         Some(Duties { previous, current })
     }
 
-    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Root> {
+    async fn dependent_root(&self, method: &Method, of: &str, epoch: u64) -> Option<Hash> {
         let path = format!("/eth/v1/validator/duties/{of}/{epoch}");
-        // Some validator must be named; whether it has duties makes no difference.
+        // The request must name a validator; whether that one has duties makes no difference.
         let asks: &[u8] = if *method == Method::POST { br#"["0"]"# } else { b"" };
         beacon::read_dependent_root(&self.exchange(method, &path, asks).await?)
     }
 
-    /// The root of the last block before an epoch; the first block's if there is none.
-    async fn last_before(&self, epoch: u64) -> Option<Root> {
+    /// The root of the last block before an epoch; the first block's root if there is none before.
+    async fn last_before(&self, epoch: u64) -> Option<Hash> {
         let slot = epoch.saturating_mul(self.slots_per_epoch);
-        // A slot may be empty; more than an epoch of empty ones in a row is not waited for.
+        // A slot may be empty; a run of more than an epoch of empty slots is not searched.
         let lowest = slot.saturating_sub(self.slots_per_epoch + 1);
         for slot in (lowest.max(1)..slot).rev() {
             if let Some(root) = self.root(&slot.to_string()).await {

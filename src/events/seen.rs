@@ -1,8 +1,10 @@
-//! What has passed lately, by hash, so that it passes once.
+//! Recent events, by hash, so that each event passes once.
 //!
-//! Kinds of nodes write the same event in their own ways. So what counts is what the JSON says:
-//! neither the order of its keys, nor its white space, nor the case of hexadecimal digits. It is
-//! hashed as it is read; no tree is built.
+//! Rule: two events are the same if their topics and their JSON have the same meaning. The order of
+//! keys, white space and the case of hexadecimal digits do not count. Reason: kinds of nodes write
+//! one event in different ways, and at a change of streams both nodes report the event. Example:
+//! `{"slot":"7","root":"0xAB"}` from one node and `{ "root":"0xab", "slot":"7" }` from another are
+//! one event. The JSON is hashed while it is read; no tree is built.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,7 +14,7 @@ use std::{
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Events remembered: an epoch's worth where every attestation is told, at 16 bytes each.
+/// Events remembered: about an epoch's worth where every attestation is reported, at 16 bytes each.
 const REMEMBERED: usize = 1 << 16;
 
 /// A bounded memory of events.
@@ -23,7 +25,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether this event is new; from now on it is not.
+    /// Whether this event is new, and remembers the event.
     pub(super) fn is_new(&mut self, topic: &str, data: &[u8]) -> bool {
         let hash = hash((topic, meaning(data)));
         if !self.hashes.insert(hash) {
@@ -39,7 +41,7 @@ impl Seen {
     }
 }
 
-/// A hash of what the data says; of the bytes as they are if they are not JSON.
+/// A hash of the data's meaning; of the bytes themselves where the data is no JSON.
 fn meaning(data: &[u8]) -> u64 {
     let mut json = serde_json::Deserializer::from_slice(data);
     let read = Meaning.deserialize(&mut json).and_then(|meaning| json.end().map(|()| meaning));
@@ -52,7 +54,7 @@ fn hash(what: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Reads any JSON value into a hash of what it says. The numbers in front keep kinds of values
+/// Reads any JSON value into a hash of its meaning. The numbers in front keep kinds of values
 /// apart.
 struct Meaning;
 

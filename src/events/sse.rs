@@ -1,7 +1,7 @@
 //! Server-sent events as bytes: cuts a stream into its events. Pure.
 //!
-//! An event keeps the bytes in which it came, so that what passes through is not rewritten.
-//! Comments are left out: they are the node's keep-alives, and clients get ours.
+//! An event keeps its bytes, so that an event that passes through is not rewritten. Comments are
+//! left out: nodes send them to keep their streams alive, and the proxy sends clients its own.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 /// twice.
 pub const MAX_EVENT: usize = 8 << 20;
 
-/// One event.
+/// A server-sent event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its topic: what `event:` says, `message` if nothing does.
+    /// The topic: the value of `event:`, or `message` without such a line.
     pub topic: String,
     /// Its data, lines joined by line feeds.
     pub data: Bytes,
@@ -28,21 +28,21 @@ pub struct TooLong;
 /// Cuts a stream into events, wherever its chunks are cut.
 #[derive(Debug, Default)]
 pub struct Parser {
-    /// The line that is not whole yet.
+    /// The line so far, without its end.
     line: BytesMut,
     raw: BytesMut,
     topic: Option<String>,
     data: Option<BytesMut>,
-    /// A carriage return ended the last chunk: a line feed that follows belongs to it.
+    /// A carriage return ended the last chunk: a line feed right behind belongs to that return.
     after_return: bool,
     begun: bool,
 }
 
 impl Parser {
-    /// Takes the next chunk and gives `found` the events that it completes.
+    /// Takes the next chunk and gives `found` the events that the chunk completes.
     ///
     /// # Errors
-    /// When an event is too long; the stream is of no use then.
+    /// When an event is too long; the stream cannot be read on then.
     pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(Event)) -> Result<(), TooLong> {
         let mut rest = chunk;
         if self.after_return && !rest.is_empty() {

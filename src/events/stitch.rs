@@ -1,29 +1,34 @@
-//! Makes one stream of events out of the streams of many nodes. Pure: what nodes say goes in, what
-//! clients hear and what must be asked comes out.
+//! Makes one stream of events for clients out of the streams of many nodes. Pure: events and
+//! answers of nodes go in, events for clients and questions to nodes come out.
 //!
-//! The rules:
-//! - A `head` is told when it extends the head told before, or leaves its branch; then a
-//!   `chain_reorg` is told first. The blocks between are found by parent roots, and their `block`
+//! Rule: clients get each event once, in the order of one chain, as from a node that never fails.
+//! Reason: validators act upon heads, and a head that is missing, repeated or out of order costs
+//! them duties. Example: node A reports the head of slot 100 and is lost, and the stream of node B
+//! opens with its head at slot 103. Clients get the `block` and `head` events of 101, 102 and 103,
+//! made up from headers that B gives. If B's 101 follows 99, a `chain_reorg` from 100 to 103 comes
+//! first.
+//!
+//! In detail:
+//! - A `head` is sent when it extends the last head sent, or leaves its branch; then a
+//!   `chain_reorg` is sent first. The blocks between are found by parent roots, and their `block`
 //!   and `head` events are made up from headers, oldest first.
-//! - A head that was told already, or that lies behind the one told on the same chain, is no news:
-//!   the node repeats, or lags.
-//! - A `block` is told once. A `head` is told once for each time that its block joins the chain.
-//! - A node's own `chain_reorg` is told in the place of ours when it says the same; never on its
-//!   own, so that it is told once.
-//! - `finalized_checkpoint` is told once per epoch. Missed ones are found at the states of the
-//!   blocks that were missed.
-//! - All other topics pass through, but for what passed lately. What speaks of a block waits for
-//!   its head, for a moment.
-//! - What the duties of a made-up head depend on is what nodes tell of its chain, or else what they
-//!   answer. If nobody knows, it is told with the next head that a node tells; and if that does not
-//!   say it either, as if nothing had changed.
+//! - A head that was sent already, or that lies behind the last one on the same chain, is no news:
+//!   the node repeats itself, or lags.
+//! - A `block` is sent once. A `head` is sent once for each time that its block joins the chain.
+//! - A node's own `chain_reorg` is sent in place of a made-up one if both name the same old head;
+//!   never alone, so that clients get one.
+//! - `finalized_checkpoint` is sent once per epoch. Missed checkpoints are found at the states of
+//!   the blocks that were missed.
+//! - Events of all other topics pass through, but for repeats of recent ones. An event that refers
+//!   to a block waits for the block's head, for a second at most ([`held`]).
+//! - The dependent roots of a made-up head come from events of its chain, or else from an answer.
+//!   If no node knows the roots, the head is sent together with the next head that a node reports;
+//!   if that one does not name the roots either, the last known roots are taken.
+//! - Events about the chain are small. A larger one than [`MAX_EVENT`] is made up, as if the node
+//!   had not sent the event.
+//! - A head that a node reported is sent in time ([`late`]), also without its header.
 //!
-//! What tells the chain is small. An event of these topics that is not is told as if the node had
-//! kept it to itself.
-//!
-//! - A head that a node told is told in time ([`late`]), whatever cannot be had of it by then.
-//!
-//! A gap that is too long, or that no node can fill in time, is skipped: the next head is told, and
+//! A gap that is too long, or that no node can fill in time, is skipped: the next head is sent, and
 //! clients see a slot that does not follow.
 
 mod answers;
@@ -45,64 +50,64 @@ use self::{
     work::{Head, Queue, Work},
 };
 use super::{
-    beacon::{self, Duties, Root, Said},
+    beacon::{self, Duties, Said},
     seen::Seen,
     sse::Event,
 };
+use crate::domain::hash::Hash;
 
-/// Slots behind the head of which blocks are remembered.
+/// Slots behind the head whose blocks are remembered.
 pub const WINDOW: u64 = 256;
 /// The longest gap that is filled, in slots.
 pub const MAX_GAP: u64 = 128;
-/// How often a gap may fail to be filled before it is skipped, if that does not come to too long a
-/// time before.
+/// How often a gap may fail to be filled before the gap is skipped, unless its time is over before.
 const ATTEMPTS: u32 = 8;
-/// The longest event of a topic that tells the chain, in bytes; they have a few hundred.
+/// The longest event about the chain, in bytes; real ones have a few hundred.
 const MAX_EVENT: usize = 64 << 10;
 
-/// How far a piece of work came.
+/// The progress of a piece of work.
 enum Progress {
     Done,
-    /// Something was told, and more is to come.
+    /// A part was sent, and more is to come.
     Again,
     Needs(Question),
 }
 
-/// What clients heard last of one kind, and whether they heard it or it was so before they came.
+/// The last value of one kind, and whether clients have got the value or came after it.
 #[derive(Clone, Copy, Debug)]
 struct Last<T> {
     what: T,
     told: bool,
 }
 
-/// One network's stream.
+/// The stitcher of one network.
 #[derive(Debug)]
 pub struct Stitcher {
     chain: Chain,
-    tip: Option<Last<Root>>,
+    tip: Option<Last<Hash>>,
     finalized: Option<Last<u64>>,
-    /// Whether to ask what is final when the next head is told: an epoch has begun since, or the
-    /// last time brought no answer.
+    /// Whether to ask for finality after the next head: an epoch has begun since the last answer,
+    /// or the last question had no answer.
     asks_finality: bool,
     /// A node's own word on a reorganisation, for the next head: the head before, and the event.
-    reorg: Option<(Root, Bytes)>,
+    reorg: Option<(Hash, Bytes)>,
     seen: Seen,
     held: Held,
-    /// What the duties of the head told last depend on, as far as clients know.
+    /// The dependent roots of the last head sent, as far as clients know them.
     duties: Option<Duties>,
-    /// Epochs of which the present stream's node cannot say what duties depend on.
+    /// Epochs whose dependent roots the present stream's node does not know.
     unanswered: BTreeSet<u64>,
     work: Queue,
     waiting: Option<Question>,
     failures: u32,
     late: Late,
-    /// No honest node tells of a higher slot.
+    /// The highest slot that an honest node can report.
     latest: u64,
     effects: Vec<Effect>,
 }
 
 impl Stitcher {
-    /// A stitcher of which nobody has heard anything, for a chain with slots of this length.
+    /// A stitcher that has sent nothing yet, for a chain with slots of this length.
     pub fn new(slots_per_epoch: u64, slot: Duration) -> Self {
         Self {
             chain: Chain::new(slots_per_epoch),
@@ -123,17 +128,17 @@ impl Stitcher {
         }
     }
 
-    /// The slot of the head told last.
+    /// The slot of the last head sent.
     pub fn slot(&self) -> Option<u64> {
         self.tip.and_then(|tip| self.chain.slot(tip.what))
     }
 
-    /// Whether a head waits to be told, or something waits for a head.
+    /// Whether a head waits to be sent, or an event waits for a head.
     pub fn holds(&self) -> bool {
         !self.held.is_empty() || self.owes_head()
     }
 
-    /// Takes an input and says what follows from it, in order.
+    /// Takes an input and returns its effects, in order.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Opened => {
@@ -158,7 +163,7 @@ impl Stitcher {
                     self.waiting = None;
                     self.learn(question, answer);
                 } else {
-                    // Nothing waits for it any more, but it is as true as it was.
+                    // No work waits for the answer any more, but the answer is still true.
                     match (question, answer) {
                         (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
                             self.chain.insert(root, header);
@@ -202,7 +207,7 @@ impl Stitcher {
                 }
                 Work::Head(Head { slot, root, event: is_small.then_some(raw), since: None })
             }
-            // Ours is told instead.
+            // A made-up event is sent instead.
             Some(Said::Reorg { .. }) if !is_small => return,
             Some(Said::Reorg { old }) => Work::Reorg { old, event: raw },
             Some(Said::Finalized { .. }) if !is_small => Work::Finality(None),
@@ -221,8 +226,8 @@ impl Stitcher {
         }
     }
 
-    /// Forgets what the stream has said and could not bear out, which the next one will say itself;
-    /// but for the last head.
+    /// Forgets the stream's reports that are not sent yet, because the next stream will report the
+    /// same; but for the last head.
     fn clear(&mut self) {
         for head in self.work.heads() {
             self.late.keep(head);
@@ -276,7 +281,7 @@ impl Stitcher {
     }
 
     /// A block is told after its ancestors, and once.
-    fn block(&mut self, slot: u64, root: Root, event: Option<&Bytes>) -> Progress {
+    fn block(&mut self, slot: u64, root: Hash, event: Option<&Bytes>) -> Progress {
         let far = |tip: u64| slot > tip.saturating_add(MAX_GAP) || slot.saturating_add(WINDOW) < tip;
         if self.chain.is_told(root) {
             return Progress::Done;
@@ -330,11 +335,11 @@ impl Stitcher {
         let is_last = next == root;
         let (is_told, event) = (event.is_some(), event.filter(|_| is_last));
         let is_made_up = event.is_none();
-        // The event itself may have told what its duties depend on; what is made up must know it.
+        // A head's own event may name its dependent roots; a made-up one needs them.
         let duties = match self.chain.duties(next).or_else(|unknown| self.chain.duties_by(&missed, unknown)) {
             Ok(duties) => duties,
             Err(unknown) if is_made_up && self.may_ask(unknown) => return Progress::Needs(unknown.into()),
-            // The next head that the node tells comes with all that was missed before it.
+            // The next head that the node reports comes with all heads missed before.
             Err(_) if !is_told => return Progress::Done,
             Err(_) => self.unchanged(next, root),
         };
@@ -355,8 +360,8 @@ impl Stitcher {
         }
         self.duties = Some(duties);
         self.arrived(next, true);
-        // With the first block of an epoch comes the node's own word, if it was the node that told
-        // it. One block later it is late.
+        // The node's own `finalized_checkpoint` comes with the first block of an epoch, if the node
+        // reported that block. A block later the event is late, and the stitcher asks for finality.
         if (transition && is_made_up) || (self.asks_finality && !transition) {
             let state = self.chain.header(next).map(|header| header.state);
             self.work.push_front(Work::Finality(state));
@@ -373,8 +378,8 @@ impl Stitcher {
         }
     }
 
-    /// What clients hear begins here.
-    fn begin(&mut self, root: Root, event: Option<&Bytes>) {
+    /// The clients' chain begins with this head.
+    fn begin(&mut self, root: Hash, event: Option<&Bytes>) {
         if let Some(event) = event {
             self.tell_head(root, event.clone());
         }
@@ -391,7 +396,7 @@ impl Stitcher {
         self.begin(head.root, head.event.as_ref());
     }
 
-    fn arrived(&mut self, root: Root, told: bool) {
+    fn arrived(&mut self, root: Hash, told: bool) {
         self.tip = Some(Last { what: root, told });
         self.chain.forget_before(root);
         if let Some(slot) = self.slot() {
@@ -401,7 +406,7 @@ impl Stitcher {
         }
     }
 
-    fn tell_reorg(&mut self, old: Root, new: Root, fork: Root) {
+    fn tell_reorg(&mut self, old: Hash, new: Hash, fork: Hash) {
         let (Some(before), Some(after)) = (self.chain.header(old), self.chain.header(new)) else { return };
         let depth = before.slot.saturating_sub(self.chain.header(fork).map_or(0, |header| header.slot));
         let own = self.reorg.take().filter(|(said, _)| *said == old).map(|(_, event)| event);
@@ -411,32 +416,32 @@ impl Stitcher {
         self.tell("chain_reorg", event);
     }
 
-    fn make_up_block(&mut self, root: Root) {
+    fn make_up_block(&mut self, root: Hash) {
         let Some(header) = self.chain.header(root) else { return };
         let (slot, event) = (header.slot, beacon::block_event(root, header));
         self.effects.push(Effect::Filled);
         self.tell_block(root, slot, event);
     }
 
-    fn tell_block(&mut self, root: Root, slot: u64, event: Bytes) {
+    fn tell_block(&mut self, root: Hash, slot: u64, event: Bytes) {
         self.chain.tell(root, slot);
         self.effects.push(Effect::Shows(slot));
         self.tell("block", event);
     }
 
-    fn tell_head(&mut self, root: Root, event: Bytes) {
+    fn tell_head(&mut self, root: Hash, event: Bytes) {
         self.effects.extend(self.chain.slot(root).map(Effect::Shows));
         self.tell("head", event);
     }
 
-    /// What the duties of a head depend on if nothing has changed since the last one, or else what
-    /// the node says of `later`.
-    fn unchanged(&self, head: Root, later: Root) -> Duties {
+    /// The dependent roots of a head if nothing has changed since the last head, or else those that
+    /// the node gave for `later`.
+    fn unchanged(&self, head: Hash, later: Hash) -> Duties {
         let last = self.duties.or_else(|| self.chain.said(later)).unwrap_or_default();
         Duties { current: self.chain.last_before(head).unwrap_or(last.current), ..last }
     }
 
-    /// Whether a node may know what nothing told yet says, and there is time to ask.
+    /// Whether a node may know an answer that no event has given, and there is time to ask.
     fn may_ask(&self, unknown: Unknown) -> bool {
         !self.late.is_hurried && !matches!(unknown, Unknown::Duties { epoch, .. } if self.unanswered.contains(&epoch))
     }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 /// Topics by name, in order.
 pub type Names = BTreeSet<String>;
 
-/// The topics that the proxy reads itself, and so always has: they tell the chain.
+/// The topics about the chain, which the proxy reads itself and so always asks for.
 pub const CHAIN: [&str; 4] = ["block", "chain_reorg", "finalized_checkpoint", "head"];
 
-/// All topics of the beacon API, past and present: the labels of metrics. What is not here counts
-/// as `other`, and passes through.
+/// All topics of the beacon API, past and present: the labels of metrics. Any other topic counts as
+/// `other`, and passes through.
 const KNOWN: [&str; 27] = [
     "attestation",
     "attester_slashing",
@@ -59,7 +59,8 @@ pub fn parse(query: &str) -> Result<Names, String> {
     for list in query.split('&').filter_map(|pair| pair.strip_prefix("topics=").or(pair.strip_prefix("topics[]="))) {
         // Commas are often written as %2C; no other character of a topic needs that.
         for name in list.replace("%2C", ",").replace("%2c", ",").split(',').filter(|name| !name.is_empty()) {
-            // What goes into the node's URL is what a topic's name is made of, and nothing else.
+            // A topic's name goes into the node's URL, so only letters, digits and these marks are
+            // let through.
             if name.len() > LONGEST || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
                 let shown: String = name.chars().take(LONGEST).collect();
                 return Err(format!("Invalid topic: {shown}"));

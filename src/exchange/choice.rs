@@ -30,7 +30,7 @@ pub struct Wish<'a> {
 
 /// Where an exchange goes.
 pub enum Choice<'a> {
-    /// To this node, as a scout if it has been resting.
+    /// To this node, as a scout if the node has been resting.
     Node(usize, Option<Scout<'a>>),
     /// To none yet: all nodes that may serve rest, until this moment at least if that is known.
     Rest(Option<Instant>),
@@ -70,7 +70,7 @@ pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
             }
         }
     }
-    // A node whose rest is over is as good as its rank without it.
+    // A node whose rest is over ranks as if the node had not rested.
     let lifted = due.iter().any(|&node| snapshot.nodes[node].verdict == Verdict::Resting).then(|| {
         let mut lifted = (**snapshot).clone();
         due.iter().for_each(|&node| lifted.nodes[node].verdict = Verdict::Up);

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::{metrics::AttemptOutcome, pool::node::Node};
 
-/// Counts one attempt when it ends.
+/// Counts one attempt when the attempt ends.
 pub struct Count<'a> {
     node: &'a Node,
     started: Instant,

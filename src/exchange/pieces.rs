@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 
-/// Up to this many bytes are copied to stay one piece; what is longer is cut without a copy.
+/// Up to this many bytes are copied to stay one piece; a longer piece is cut without a copy.
 const SHORT: usize = 4096;
 
 /// Bytes in pieces, none of which is empty.
@@ -129,8 +129,8 @@ impl Pieces {
         *self = made;
     }
 
-    /// The id of most answers is in their first piece: the others, of which a long answer has many,
-    /// stay as they are.
+    /// Replaces a range of the first piece, where the id of most answers is. The other pieces, of
+    /// which a long answer has many, are not moved.
     fn replace_in_first(&mut self, range: Range<usize>, with: &[u8]) {
         self.length = self.length - range.len() + with.len();
         let (before, after) = (&self.first[..range.start], &self.first[range.end..]);
@@ -150,8 +150,8 @@ impl Pieces {
     }
 }
 
-/// Puts a piece behind the others. Short pieces become one, so that bytes which come one by one
-/// take no more room than they are.
+/// Puts a piece behind the others. Short pieces become one piece, so that bytes which come one by
+/// one take no more room than their number.
 pub fn append(pieces: &mut VecDeque<Bytes>, piece: Bytes) {
     match pieces.pop_back() {
         Some(last) if last.len() + piece.len() <= SHORT => {

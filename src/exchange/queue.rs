@@ -61,8 +61,8 @@ enum QueueState<To> {
 pub enum Exit<To> {
     /// With an error.
     Refused(Refusal),
-    /// A reload replaced the nodes. The exchange goes on at the new ones, and those behind it
-    /// follow when it has its place there.
+    /// A reload replaced the nodes. The exchange goes on at the new nodes, and the exchanges behind
+    /// follow when this one has its place there.
     Moved(Arc<To>, HeadPermit),
 }
 
@@ -84,9 +84,9 @@ impl<To> From<Refusal> for Exit<To> {
     }
 }
 
-/// The place of an exchange among those that have left the queue. All of them get their connections
-/// at once, and each is written after those before it. The place is given up when the exchange is
-/// written or when the ticket is dropped.
+/// The place of an exchange among those that have left the queue. All of these get their
+/// connections at once, and each is written after the ones before. The place is given up when the
+/// exchange is written or the ticket is dropped.
 pub struct Ticket<'a>(Step<'a>);
 
 enum Step<'a> {
@@ -140,19 +140,19 @@ impl<To> Queue<To> {
         self.longest
     }
 
-    /// Whether an exchange may pass the queue: nobody waits in it, and a node admits exchanges.
+    /// Whether an exchange may pass the queue: the queue is empty, and a node admits exchanges.
     pub fn admits(&self) -> bool {
         self.shares.is_empty() && self.pool.snapshot().admits(self.longest, Instant::now())
     }
 
     /// Waits behind earlier exchanges until a node serves. `bytes` is the size of the exchange in
-    /// memory, `held` the permit that it had in the queue which it comes from.
+    /// memory; `held` is the permit that the exchange had in the queue of the replaced nodes.
     ///
     /// # Errors
     /// When the queue is full, `until` passes, the proxy shuts down, or the queue has moved.
     pub async fn wait(&self, bytes: usize, until: Instant, held: HeadPermit) -> Result<Ticket<'_>, Exit<To>> {
         let place = match self.shares.enter(bytes) {
-            // Better at a node that is not the best than refused.
+            // Other nodes, less good than wanted, serve: better one of them than a refusal.
             Err(_) if self.pool.snapshot().serves() && self.is_open() => {
                 return Ok(Ticket::last(&self.write_order).await);
             }
@@ -173,7 +173,7 @@ impl<To> Queue<To> {
             let permit = permit.map_err(|_| Refusal::ShuttingDown)?;
             let (mut changes, mut state) = (self.pool.subscribe(), self.state.subscribe());
             loop {
-                // The head alone moves: if all did, they would wake in no order.
+                // Only the head moves: if all moved at once, they would arrive in no order.
                 if let QueueState::Moved(to) = &*state.borrow_and_update() {
                     return Err(Exit::Moved(to.clone(), HeadPermit(Some(permit))));
                 }

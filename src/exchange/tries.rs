@@ -49,7 +49,7 @@ pub struct Tries {
     head: HeadPermit,
 }
 
-/// The part of an exchange's tries that goes along when a reload moves it to other nodes.
+/// The part of an exchange's tries that goes along when a reload moves the exchange to other nodes.
 #[derive(Default)]
 pub struct Begun {
     held_since: Option<Instant>,
@@ -57,7 +57,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Lets the exchanges that moved behind this one come: it goes on without the queue.
+    /// Lets the exchanges behind this one follow: from here on this one needs the queue no more.
     pub fn goes_ahead(&mut self) {
         self.head = HeadPermit::default();
     }

@@ -14,7 +14,10 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{Budget, FREE, Full, STEP, Side};
+use super::{
+    Budget, FREE, Full,
+    budget::{STEP, Side},
+};
 
 /// The bytes of one connection. An account is its worker's, so its lock is never waited for.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use prometric::prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::CallOutcome;
 use crate::domain::{
+    beacon_route::Route,
     method::{Method, MethodId},
-    rest::Route,
 };
 
 /// The calls of one side of a network, counted without looking labels up.

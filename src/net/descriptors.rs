@@ -7,12 +7,12 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// Raises the limit on open files as far as the process may, and tells where it is then; `None`:
-/// there is none.
+/// Raises the limit on open files as far as the process may, and returns the new limit; `None`: no
+/// limit.
 pub fn raise() -> Option<usize> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Where the system does not let us, what it gives has to do.
+    // If the system refuses, the present limit must do.
     let reached = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     reached.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -1,4 +1,4 @@
-//! The HTTP client: one node's HTTP side, how to reach it, and the connections to it.
+//! The HTTP client: the HTTP side of one node, its address, and the connections to the node.
 
 mod coding;
 mod connection;
@@ -78,7 +78,7 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// Why a request has no response, and so whether it may be sent again.
+/// Why a request has no response. The kind of error decides whether the request may be sent again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection: nothing was sent.
@@ -116,7 +116,7 @@ pub struct Post<'a> {
     pub headers: &'a [u8],
     /// The body.
     pub body: Outbound<'a>,
-    /// How often it may be sent.
+    /// How often the request may be sent.
     pub sending: Sending,
     /// The rank among the requests that wait for a connection.
     pub rank: Rank,
@@ -129,16 +129,16 @@ pub struct Post<'a> {
 pub enum Sending {
     /// Again, where a connection turns out to be closed.
     Repeatable,
-    /// Once, over a connection that is opened for it, because an idle one may just be closing.
+    /// Once, over a new connection, because an idle one may just be closing.
     Once,
 }
 
-/// Holds a request back until its turn has come, when it has a connection to go over.
+/// Holds a request back, after a connection was found for it, until its turn has come.
 pub trait Gate: Send {
     /// Ready when the request may be written.
     fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// Whether the request, though it is its turn, must not be written any more.
+    /// Whether the request must not be written any more, though its turn has come.
     fn is_shut(&self) -> bool {
         false
     }
@@ -193,7 +193,7 @@ impl Upstream {
         CallId::new(self.last_id.fetch_add(1, Relaxed) + 1)
     }
 
-    /// The places for connections to it.
+    /// The places for connections to the node.
     pub fn places(&self) -> &Arc<Places> {
         &self.target.places
     }
@@ -237,8 +237,8 @@ impl Upstream {
         }
     }
 
-    /// Asks for what is at `target`, below the node's own URL, as a probe, and waits for the
-    /// response's head. The caller bounds it in time.
+    /// Fetches `target`, below the node's own URL, as a probe, and waits for the response's head.
+    /// The caller limits the time.
     ///
     /// # Errors
     /// A GET may be sent again after any of them.
@@ -258,12 +258,12 @@ impl Upstream {
     }
 
     /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A
-    /// body that is streamed is sent once. The caller bounds it in time; `timeouts` are for a body
-    /// that is streamed, since only the exchange knows how far such a body has come.
+    /// body that is streamed is sent once. The caller limits the time; `timeouts` are for a
+    /// streamed body, since only the exchange knows how far the body has come.
     ///
     /// # Errors
-    /// Tells whether the request may have arrived. If it cannot have, nothing was taken of a
-    /// streamed body.
+    /// The kind of error tells whether the request may have arrived. If not, no piece was taken of
+    /// a streamed body.
     pub async fn request(
         self: &Arc<Self>,
         request: Request<'_>,
@@ -313,7 +313,8 @@ impl Upstream {
         let connect = async {
             let mut dialled = self.dial.dial(&self.target.endpoint).await;
             if dialled.as_ref().is_err_and(descriptors::are_used_up) {
-                // An own want is no fault of the node's: what lies idle makes room.
+                // This machine lacks a resource, which is not the node's fault: closing idle
+                // connections makes room.
                 self.close_idle();
                 dialled = self.dial.dial(&self.target.endpoint).await;
             }
@@ -338,6 +339,11 @@ impl Upstream {
     /// Closes every idle connection, for want of descriptors.
     pub fn close_idle(&self) {
         self.target.places.close_idle();
+    }
+
+    /// Forgets how many connections the node seemed to take, as when the node is back.
+    pub fn forget_bound(&self) {
+        self.target.places.forget();
     }
 
     /// Closes every idle connection, as when the node is out.

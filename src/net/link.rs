@@ -45,19 +45,19 @@ pub const MAX_MESSAGE: usize = 64 << 20;
 /// How many calls may wait to be written.
 const MAX_QUEUED: usize = 1024;
 
-/// How long a link waits for each thing before it takes the connection as lost.
+/// Time limits, after which the link takes the connection as lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// For a connection to come about: dial, TLS and handshake together.
     pub connect: Duration,
-    /// For the node to take any byte of what is being written.
+    /// For the node to take any byte of a message.
     pub write: Duration,
     /// Silence after which the node is pinged.
     pub ping: Duration,
     /// For any byte after a ping.
     pub pong: Duration,
-    /// For the node's answer to what the link asks for itself: to subscribe, and to unsubscribe.
-    /// Calls are bounded by their callers.
+    /// For the node's answer to the link's own requests, `subscribe` and `unsubscribe`. Callers
+    /// limit the time of calls.
     pub answer: Duration,
 }
 
@@ -73,7 +73,7 @@ pub struct Status {
     pub why_down: Option<Arc<str>>,
 }
 
-/// Why a call has no answer, and so whether it may be sent again.
+/// Why a call has no answer. The kind of error decides whether the call may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nothing was sent: the link is down, or too much waits to be written.
@@ -111,7 +111,7 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// Prepares the link to `target`, whose delays between attempts are drawn from `seed`. Nothing
-    /// is dialled before the actor runs; it ends when the handle is gone.
+    /// is dialled before the actor runs; the actor ends when the handle is gone.
     pub fn new(
         target: Target,
         dial: Arc<dyn Dial>,
@@ -133,10 +133,10 @@ impl Link {
     }
 
     /// Sends one call and waits for the answer. `raw` is the whole request object, `id` the place
-    /// of its id's value in it; `None` for a notification, which completes, with an empty answer,
+    /// of its id's value there; `None` for a notification, which completes, with an empty answer,
     /// when it is written. Calls are written in the order in which their futures are first polled.
-    /// Dropping the future forgets the call; if it is not written yet, it never will be. The caller
-    /// bounds it in time.
+    /// Dropping the future forgets the call, which is then not written if it still waits. The
+    /// caller limits the time.
     ///
     /// # Errors
     /// Tell whether the call may have arrived.
@@ -155,12 +155,12 @@ impl Link {
         answer
     }
 
-    /// Asks the node for a subscription: `method` is, say, `eth_subscribe`, `params` a JSON array.
-    /// The first answer decides; after that the link asks again on every new connection. Dropping
-    /// the feed, or this future, unsubscribes. The caller bounds it in time.
+    /// Subscribes at the node: `method` is, say, `eth_subscribe`, `params` a JSON array. The first
+    /// answer decides; after a grant the link subscribes again on every new connection. Dropping
+    /// the feed, or this future, unsubscribes. The caller limits the time.
     ///
     /// # Errors
-    /// When the node refuses, or there is no connection, or it is lost before the answer.
+    /// When the node refuses, there is no connection, or the connection is lost before the answer.
     pub async fn subscribe(&self, method: &str, params: Bytes) -> Result<Feed, SubscribeError> {
         let key = self.shared.next_id();
         let queue = Arc::new(Queue::default());
@@ -200,8 +200,8 @@ impl Link {
         }
     }
 
-    /// Takes the connection as lost, for a reason that is not seen on it. `why` is shown: no
-    /// secrets.
+    /// Takes the connection as lost for a reason outside of the connection. `why` is shown, so it
+    /// must hold no secrets.
     pub fn cut(&self, why: &str) {
         let Status { up, epoch, .. } = *self.status.borrow();
         if up {
@@ -225,7 +225,7 @@ enum Signal {
     CallGone(u64),
     /// The reader of this feed is gone.
     FeedGone(u64),
-    /// The reader of a feed that had been too slow has read all of it.
+    /// The reader of a feed that had been too slow has read all its news.
     FeedDrained(u64),
     /// The connection of this number is to be taken as lost.
     Cut(u64, Arc<str>),
@@ -234,8 +234,7 @@ enum Signal {
 /// The state that handle, feeds and actor share.
 #[derive(Default)]
 struct Shared {
-    /// The last id that was given out. There is one space for calls and for what the link asks for
-    /// itself.
+    /// The last id that was given out. Calls and the link's own requests share the ids.
     last_id: AtomicU64,
     signals: Mutex<Vec<Signal>>,
     /// Notified for new signals.
@@ -270,7 +269,7 @@ impl Shared {
     }
 }
 
-/// Signals when it is dropped.
+/// Sends its signal when dropped.
 struct OnDrop<'a> {
     shared: &'a Shared,
     signal: Option<Signal>,

@@ -1,5 +1,5 @@
-//! Names of nodes, looked up: one lookup of a name at a time, however many want it, and none for
-//! ever.
+//! Lookups of nodes' names: one lookup of a name at a time for all callers, and none that is waited
+//! for without end.
 //!
 //! The system's resolver can hang, and cannot be told to give up. So each lookup has a thread of
 //! its own, of which there are only so many, and callers wait for a bounded time. The last good
@@ -18,8 +18,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How long a lookup is waited for, when the name's addresses are known from before and when they
-/// are not.
+/// How long a caller waits for a lookup: the first if addresses of the name are known from before.
 const KNOWN: Duration = Duration::from_millis(300);
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// How long good addresses are believed when lookups fail.
@@ -93,7 +92,7 @@ impl Names {
     /// The addresses of `host`, that to which a connection last came about before the others.
     ///
     /// # Errors
-    /// When it has none, or they are not found in time and not known from before.
+    /// When the name has no address, or none is found in time and none is known from before.
     pub async fn lookup(&self, host: &Arc<str>) -> Found {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
@@ -179,12 +178,13 @@ impl Names {
     }
 }
 
-/// A map is whole at every moment, so a panic elsewhere cannot have spoilt it.
+/// Every change is made whole under the lock, so a panic elsewhere cannot have spoilt the map.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same error once more. The number shows a want of this machine, such as descriptors.
+/// A copy of the error. The number matters: it shows a shortage on this machine, such as of
+/// descriptors.
 fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::from_raw_os_error(number),
@@ -192,8 +192,8 @@ fn again(error: &io::Error) -> io::Error {
     }
 }
 
-/// The addresses in the order in which they are tried: that of the resolver, the families taking
-/// turns, none twice.
+/// The addresses in the order in which they are tried: the resolver's order, with the two families
+/// alternating and no address twice.
 fn alternating(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let mut different: Vec<IpAddr> = Vec::new();
     for address in addresses {

@@ -1,11 +1,12 @@
-//! The connections to one node: how many may be open at once, over all workers, and who waits for
-//! one.
+//! The connections to one node: how many may be open at once, over all workers, and which request
+//! gets the next.
 //!
-//! Nodes take so many connections and no more: Besu closes the next one at once, without a byte.
-//! Such a node is full, not lost. So each open connection has a place, and when there is none left,
-//! requests wait for one in their order. The bound is the operator's, or it is learnt from
-//! connections that the node closed at once. The lock is taken where a connection is opened or
-//! closed, never where an idle one is used again.
+//! Rule: each open connection has a place. When no place is left, requests wait for one in their
+//! order. Reason: a node takes a limited number of connections; Besu closes the next one at once,
+//! without a byte. So such a node is full, not lost. Example: a node with 80 connections closes the
+//! 81st; the bound is then 80, and the next request waits until a place is free. The operator sets
+//! the bound, or it is learnt from connections that the node closed at once. The lock is taken when
+//! a connection is opened or closed, never when an idle one is used again.
 //!
 //! Clients that wait take turns, and one that has many connections leaves some to those that have
 //! none.
@@ -52,26 +53,27 @@ use super::{http::Conn, worker::worker};
 /// How much later than the first in the queue another may have come and still be given a connection
 /// of its own worker's.
 const LENIENCY: Duration = Duration::from_millis(100);
-/// Calls wait for as long as they like.
+/// Calls wait without a limit.
 const ENDLESS: u64 = u64::MAX;
 /// How often the first in the queue may be passed over for others of the connection's own worker.
 const PASSED: u32 = 8;
 
 /// The places for connections at a node.
 pub struct Places {
-    /// No other places have it.
+    /// The number of these places, which is unique.
     number: u64,
     idle: Idle,
-    /// Connections that may be open for calls, and that may still be opened. Changed under the
-    /// lock, read without it.
+    /// The number of connections that may be open for calls, and of those that may still be opened.
+    /// Changed under the lock, read without it.
     limit: AtomicUsize,
     spare: AtomicUsize,
-    /// Requests that wait, all of them and clients' only. Changed under the lock, read without it.
+    /// The number of requests that wait, and of clients' calls among them. Changed under the lock,
+    /// read without it.
     waiting: AtomicUsize,
     waiting_calls: AtomicUsize,
     is_learnt: AtomicBool,
-    /// Milliseconds that a call waits before it goes to another node; [`ENDLESS`] where there is
-    /// none.
+    /// Milliseconds that a call waits before another node is tried; [`ENDLESS`] without another
+    /// node.
     patience: AtomicU64,
     state: Mutex<State>,
 }
@@ -84,22 +86,23 @@ struct State {
     /// Clients' calls that wait.
     calls: Line<Waiter>,
     last_id: u64,
-    /// Who was first when another was given a connection, and how often that was so.
+    /// The id of the first waiter when another waiter was given a connection, and how often that
+    /// was so.
     passed: (u64, u32),
     /// When a place was last given.
     granted: Instant,
 }
 
 struct Waiter {
-    /// Whose it is, if it is a client's.
+    /// The client, if the request is a client's.
     caller: Option<Arc<Caller>>,
     since: Instant,
-    /// The worker that it runs on; `None` when it wants no connection but a new one.
+    /// The worker that the request runs on; `None` when only a new connection will do.
     worker: Option<usize>,
     tell: oneshot::Sender<Grant>,
 }
 
-/// What a request gets to go over.
+/// The result of a wait for a connection.
 pub enum Grant {
     /// An idle connection.
     Conn(Conn),
@@ -107,7 +110,7 @@ pub enum Grant {
     Place(Place),
 }
 
-/// A request in the queue; it leaves when this is dropped.
+/// A request in the queue; dropping this takes the request out.
 struct Waiting<'a> {
     places: &'a Places,
     rank: Rank,
@@ -159,8 +162,9 @@ impl Places {
         self.patience.store(millis, Relaxed);
     }
 
-    /// How long a call waits for a place now: not at all when none was given to those who wait for
-    /// as long as that. `None`: as long as it likes.
+    /// How long a call waits for a place now; `None`: without a limit. Zero if calls have waited
+    /// for the whole patience and none was given a place in that time: another call would wait in
+    /// vain.
     pub fn patience(&self) -> Option<Duration> {
         let millis = Some(self.patience.load(Relaxed)).filter(|millis| *millis != ENDLESS)?;
         let patience = Duration::from_millis(millis);
@@ -168,7 +172,7 @@ impl Places {
         Some(if is_stuck { Duration::ZERO } else { patience })
     }
 
-    /// An idle connection of this worker's, if there is one, and `caller` may have it.
+    /// An idle connection of this worker, if there is one and `caller` may have it.
     pub fn idle(&self, caller: Option<&Arc<Caller>>) -> Option<Conn> {
         if !self.may_have_more(caller) {
             return None;
@@ -178,7 +182,7 @@ impl Places {
         Some(conn)
     }
 
-    /// A place that is free now, and that nobody waits for who comes first.
+    /// A place that is free now, unless a waiting request comes first.
     pub fn free(self: &Arc<Self>, rank: Rank, caller: Option<&Arc<Caller>>) -> Option<Place> {
         let mut state = self.lock();
         let is_taken = state.is_waited_for(rank);
@@ -205,20 +209,20 @@ impl Places {
     fn has_more_for(&self, caller: &Caller, in_hand: usize) -> bool {
         let limit = self.limit.load(Relaxed);
         let spare = self.spare.load(Relaxed).saturating_add(in_hand);
-        // As a rule there is plenty, and then nobody's share is looked at.
+        // As a rule there is plenty, and the client's share need not be looked up.
         let is_free = |kept: usize| spare > kept || self.idle.is_more_than(kept - spare);
         spare > limit / PART_FOR_CONNECTIONS || caller.has(self.number).leaves(limit).is_none_or(is_free)
     }
 
-    /// Notes for who has no lock what may still be opened.
+    /// Publishes the number of connections that may still be opened, for readers without the lock.
     fn note(&self, state: &State) {
         let limit = state.bound.limit(Rank::Call);
         self.limit.store(limit, Relaxed);
         self.spare.store(limit.saturating_sub(state.open), Relaxed);
     }
 
-    /// Waits for a place or, unless it must be a `fresh` one, for a connection. Idle ones of other
-    /// workers are closed to make room. The caller bounds it in time.
+    /// Waits for a place or, unless only a `fresh` connection will do, for an idle connection. Idle
+    /// ones of other workers are closed to make room. The caller limits the time.
     pub async fn wait(self: &Arc<Self>, rank: Rank, fresh: bool, caller: Option<&Arc<Caller>>) -> Grant {
         let (tell, mut told) = oneshot::channel();
         let mut early = None;
@@ -226,7 +230,8 @@ impl Places {
         // A place may have become free since one was looked for, when this one could not be seen to
         // wait.
         self.grant();
-        // It may be that another waits already who comes first, and then that one gets the room.
+        // If another waiter comes first, that waiter gets the room, and one more idle connection is
+        // closed.
         while let Err(TryRecvError::Empty) = told.try_recv().map(|grant| early = Some(grant)) {
             // A client that has its share leaves them to others.
             let Some(conn) = self.may_have_more(caller).then(|| self.idle.oldest()).flatten() else { break };
@@ -242,7 +247,7 @@ impl Places {
                 biased;
                 grant = &mut told => match grant {
                     Ok(grant) => return grant,
-                    // The queue is ours, and lets nobody go without a word.
+                    // The queue drops no waiter without a grant.
                     Err(_) => std::future::pending().await,
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -293,21 +298,21 @@ impl Places {
     /// Takes back a connection that can carry another request: for whoever waits, or to lie idle.
     pub fn give_back(self: &Arc<Self>, mut conn: Conn) {
         conn.place.user = None;
-        // Whoever begins to wait closes an idle connection after that; so either it finds this one,
-        // or it is seen here.
+        // A request that begins to wait is counted first and then looks for idle connections. So
+        // either the waiter finds this connection, or this check sees the waiter.
         let taken = self.idle.put(conn, || self.waiting.load(SeqCst) > 0);
         if let Some(conn) = taken {
             self.hand_over(conn);
         }
     }
 
-    /// Gives a connection to a waiter of its own worker's that is first, or nearly; or else closes
-    /// it, which makes room for the first.
+    /// Gives a connection to a waiter of this worker that is first in line, or nearly first.
+    /// Without such a waiter, closes the connection, which makes room for the first in line.
     fn hand_over(&self, mut conn: Conn) {
         loop {
             let mut state = self.lock();
             let Some((rank, first)) = self.first(&state, 1, |_| true) else {
-                // With the lock held: whoever begins to wait finds it lying idle.
+                // Under the lock: a request that begins to wait later finds the connection idle.
                 let spare = self.idle.put(conn, || false);
                 drop(state);
                 return drop(spare);
@@ -343,7 +348,7 @@ impl Places {
             (may_pass || ticket == first) && waiter.worker == own && waiter.since <= until && self.allows(waiter, 1)
         };
         match rank {
-            // It may stand far back in the line.
+            // The first in line may stand far back in the order of `near`.
             Rank::Call if is_near(first, state.get(rank, first)?) => Some(first),
             Rank::Call => {
                 state.calls.near().find(|(ticket, waiter)| is_near(*ticket, waiter)).map(|(ticket, _)| ticket)
@@ -366,7 +371,7 @@ impl Places {
         self.grant();
     }
 
-    /// Gives the free places to those who wait.
+    /// Gives the free places to waiting requests.
     fn grant(self: &Arc<Self>) {
         loop {
             let mut state = self.lock();
@@ -398,17 +403,23 @@ impl Places {
         waiter.caller.as_ref().is_none_or(|caller| self.has_more_for(caller, in_hand))
     }
 
-    /// What the node did was not for want of room: a bound that was only suspected is forgotten.
+    /// Forgets a bound that was only suspected, after the node showed that lack of room was not the
+    /// reason.
     pub fn cleared(self: &Arc<Self>) {
         self.lock().bound.cleared();
         self.note_bound();
         self.grant();
     }
 
-    /// Closes every idle connection, and forgets what was learnt: what comes back may be another
-    /// node.
+    /// Closes every idle connection and forgets the learnt bound.
     pub fn disconnect(self: &Arc<Self>) {
         drop(self.idle.all());
+        self.forget();
+    }
+
+    /// Forgets what was learnt: what comes back may be another node, and one that is out closes
+    /// connections for other reasons than want of room.
+    pub fn forget(self: &Arc<Self>) {
         self.lock().bound.forget();
         self.note_bound();
         self.grant();
@@ -419,7 +430,7 @@ impl Places {
         drop(self.idle.all());
     }
 
-    /// Closes connections that nobody has used for a while.
+    /// Closes connections that were idle for too long.
     pub fn sweep(&self) {
         drop(self.idle.stale(Instant::now()));
     }
@@ -438,7 +449,7 @@ impl Places {
         self.is_learnt.store(state.bound.is_learnt(), Relaxed);
     }
 
-    /// Whether the node has shown that it takes only so many.
+    /// Whether the node has shown a bound.
     pub fn is_learnt(&self) -> bool {
         self.is_learnt.load(Relaxed)
     }
@@ -448,12 +459,12 @@ impl Places {
         self.waiting_calls.load(Relaxed)
     }
 
-    /// When a request was last given a place, or a connection that it had waited for.
+    /// When a request was last given a place or a connection.
     pub fn granted(&self) -> Instant {
         self.lock().granted
     }
 
-    /// What is known now.
+    /// The present state of the node's connections.
     pub fn occupancy(&self) -> Occupancy {
         let state = self.lock();
         let (bound, learnt) = (state.bound.bound(), state.bound.is_learnt());
@@ -467,7 +478,7 @@ impl Places {
 }
 
 impl State {
-    /// Whether one waits who comes before a request of this rank that comes now.
+    /// Whether a waiting request comes before a new request of this rank.
     fn is_waited_for(&self, rank: Rank) -> bool {
         let is_own = self.own.iter().take(1 + rank as usize).any(|queue| !queue.is_empty());
         is_own || (rank == Rank::Call && !self.calls.is_empty())
@@ -477,7 +488,7 @@ impl State {
         if rank == Rank::Call { self.calls.get(ticket) } else { self.own[rank as usize].get(&ticket) }
     }
 
-    /// Takes a waiter out whose turn it is.
+    /// Takes out a waiter that gets its turn.
     fn take(&mut self, rank: Rank, ticket: Ticket) -> Option<Waiter> {
         if rank == Rank::Call { self.calls.take(ticket) } else { self.remove(rank, ticket) }
     }

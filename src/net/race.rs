@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-/// How long one address is tried before the next one is tried beside it.
+/// How long one address is tried before the next is tried beside it.
 const DELAY: Duration = Duration::from_millis(250);
 
 /// Tries the `addresses` in their order, each next one when the one before has failed or has not
@@ -69,8 +69,8 @@ mod tests {
         Fails(u64, io::ErrorKind),
     }
 
-    /// Races addresses of which each does as it is told after so many milliseconds. The winner's
-    /// number, when each was tried, and how long it took, in milliseconds.
+    /// Races addresses, each of which behaves as told after some milliseconds. Returns the winner's
+    /// number, when each was tried, and how long the race took, in milliseconds.
     async fn raced(does: &[Does]) -> (Result<u16, io::ErrorKind>, Vec<u128>, u128) {
         let start = Instant::now();
         let tried = RefCell::new(Vec::new());

@@ -73,10 +73,33 @@ impl Arrived for std::net::TcpStream {
 
     /// The socket does not block.
     fn refuse(mut self: Box<Self>, words: &[u8]) {
-        // At an end with bytes that nobody has read, the system resets the connection, and some
-        // clients lose the words with that.
+        // If a socket is closed with unread bytes, the system resets the connection, and some
+        // clients then lose `words`.
         let _ = self.read(&mut [0; UNREAD]);
         // A client that is gone already misses nothing.
         let _ = self.write(words);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_refused_reads_the_words_and_an_end() {
+        let mut door = Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        // Whether nothing has come, a request, or as much as is read.
+        for before in [0, 100, UNREAD] {
+            let mut client = TcpStream::connect(door.local_addr()).await.unwrap();
+            client.write_all(&vec![b'x'; before]).await.unwrap();
+            let (incoming, peer) = door.accept().await.unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+            incoming.refuse(b"the door is full");
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"the door is full", "{before}");
+        }
     }
 }

@@ -52,7 +52,7 @@ impl Tls {
     }
 }
 
-/// The error, and what an operator can do about those that come of a wrong setting.
+/// The error, with advice for the operator if a wrong setting can cause it.
 fn explained(error: io::Error) -> io::Error {
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let advice = match fault {

@@ -1,5 +1,6 @@
-//! The number of the worker whose thread this is: a connection is best used by the runtime that
-//! opened it, so what is kept for threads is kept by this number.
+//! The number of the worker that runs on this thread. State that is kept for each worker, such as
+//! idle connections, is indexed by this number: a connection is best used by the runtime that
+//! opened it.
 
 use std::cell::Cell;
 

@@ -32,7 +32,7 @@ pub const ID: Range<usize> = 22..23;
 pub struct Refused {
     /// The JSON-RPC error code; 0 where there was none.
     pub code: i64,
-    /// Whether the node offers what was asked, as far as the error tells.
+    /// Whether the node offers the method, as far as the error tells.
     pub is_offered: bool,
     /// The node's own message.
     pub message: String,
@@ -41,7 +41,7 @@ pub struct Refused {
 }
 
 /// Calls `method` at `node` with `params`, a JSON array. The answer is the text of the result,
-/// `null` where there is none, or the error that the node returned. The caller bounds it in time.
+/// `null` where there is none, or the error that the node returned. The caller limits the time.
 ///
 /// # Errors
 /// When no JSON-RPC response of at most `max_bytes` came.
@@ -49,7 +49,7 @@ pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> R
     ask_as(Rank::Own, node, method, params, max_bytes).await
 }
 
-/// [`ask`] with this rank among those who wait for a connection.
+/// [`ask`] with this rank among the requests that wait for a connection.
 ///
 /// # Errors
 /// As [`ask`].
@@ -97,12 +97,12 @@ fn told(
     }
 }
 
-/// Whether an HTTP status says that too much is asked of the node, or that it has no place now.
+/// Whether an HTTP status means that the node refuses for quota, or for its load at this moment.
 pub fn is_refusal(status: u16, wait: Option<Duration>) -> bool {
     matches!(status, 402 | 429) || (status == 503 && wait.is_some())
 }
 
-/// Whether an HTTP status says of a request that the node does not offer it.
+/// Whether an HTTP status means that the node does not offer the request.
 pub(super) fn says_no(status: u16) -> bool {
     matches!(status, 400..=499 | 501) && !matches!(status, 401 | 407 | 408) && !is_refusal(status, None)
 }
@@ -160,7 +160,7 @@ async fn call(node: &Node, method: &str, body: &[u8], max_bytes: usize) -> Resul
 }
 
 /// Reads the answer to the question that was sent with the id `own`; over a link, the link has
-/// compared the ids. Of an error, also whether it is about quota.
+/// compared the ids. For an error, returns also whether the error is about quota.
 fn answer(
     body: &Bytes,
     own: Option<&CallId>,

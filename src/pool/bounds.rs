@@ -1,7 +1,9 @@
-//! Up to which slot each node has pruned its data, as its answers have shown. The bound only
-//! decides the order of asking: a node that is thought to lack something is asked last, and its
-//! answer then corrects the bound. A bound is tested again after a while, and forgotten when the
-//! node begins anew: nodes fetch data that they lack, and operators give them other data.
+//! The slot up to which each node has pruned its data, as its answers have shown. Rule: the bound
+//! only decides the order of asking: a node that is thought to lack data is asked last, and its
+//! answer then corrects the bound. A bound holds for half an hour, and is forgotten when the node
+//! starts anew. Reason: nodes fetch data that they lack, and operators give them other data.
+//! Example: a node answers 404 for the blobs of slot 100 that another node has; for slots up to 100
+//! the node is asked last.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,7 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::domain::subject::Kept;
 
-/// For how long what was learnt holds.
+/// How long a bound holds after it was learnt.
 const LASTS: Duration = Duration::from_secs(30 * 60);
 
 /// The bounds of one node.
@@ -40,7 +42,7 @@ impl Bounds {
         slot < bound.slot.load(Relaxed) && self.seconds() < bound.learnt.load(Relaxed) + LASTS.as_secs()
     }
 
-    /// The node lacked what another had.
+    /// Notes that the node lacked data that another node had.
     pub fn lacks(&self, kept: Kept, slot: u64) {
         let bound = &self.kinds[kept as usize];
         let next = slot.saturating_add(1);
@@ -53,7 +55,7 @@ impl Bounds {
         bound.learnt.store(self.seconds(), Relaxed);
     }
 
-    /// The node had it.
+    /// Notes that the node had the data.
     pub fn has(&self, kept: Kept, slot: u64) {
         self.kinds[kept as usize].slot.fetch_min(slot, Relaxed);
     }

@@ -1,11 +1,11 @@
 //! The heads that nodes named, and pairs of nodes that contradict or confirm each other by them.
 //!
-//! A node that claims heights which the chain does not have yet cannot know the hashes of the
-//! blocks to come. So it names blocks that there are, higher than they stand, or makes hashes up;
-//! once others get there, its blocks are found not to be theirs, while those of a node that was
-//! only the first to have them are. The former shows that one of the two lies, since a block has
-//! one height. The latter is none between two nodes, who may follow two branches: which of them is
-//! right, others tell.
+//! A node that claims heights which the chain has not reached cannot know the hashes of the blocks
+//! to come. So the node either names existing blocks at too great a height, or invents hashes.
+//! Existing blocks at another height prove that one of two nodes lies, since a block has one
+//! height. Different hashes at one height do not prove a lie of either: two honest nodes may follow
+//! two branches, and other nodes decide which of the two is borne out. A node that was only the
+//! first to have a block is confirmed when the others get there.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ const KEPT: usize = 64;
 /// blocks is everyday.
 const ENOUGH: usize = 3;
 
-/// The heads that each node named, in the order in which it did: height and hash.
+/// The heads that each node named, in order: height and hash.
 #[derive(Debug)]
 pub(super) struct Claims(Vec<VecDeque<(u64, String)>>);
 
@@ -26,7 +26,7 @@ impl Claims {
         Self(vec![VecDeque::new(); nodes])
     }
 
-    /// These of other indexes: for each node the one that it was before, if any.
+    /// These claims with other indexes: `from` gives the old index of each node, if it has one.
     pub(super) fn moved(&self, from: &[Option<usize>]) -> Self {
         Self(from.iter().map(|old| old.map_or_else(VecDeque::new, |old| self.0[old].clone())).collect())
     }
@@ -43,7 +43,7 @@ impl Claims {
         said.push_back((block.number, block.hash.clone()));
     }
 
-    /// Whether `one` names blocks of `other`'s as higher than they stand there.
+    /// Whether `one` names blocks of `other` at greater heights than `other` does.
     pub(super) fn raises(&self, one: usize, other: usize) -> bool {
         let mut raised: [&str; ENOUGH] = [""; ENOUGH];
         let mut count = 0;
@@ -76,8 +76,8 @@ impl Claims {
         latest == Some(true)
     }
 
-    /// Whether the two nodes contradict one another: they name different blocks at the same
-    /// heights, again and again. Tells the lowest of the latest such heights.
+    /// Whether the two nodes name different blocks at the same heights, at least `ENOUGH` times in
+    /// a row. Returns the lowest of the latest such heights.
     pub(super) fn contradict(&self, one: usize, other: usize) -> Option<u64> {
         let mut differ: [u64; ENOUGH] = [0; ENOUGH];
         let mut count = 0;

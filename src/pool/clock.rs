@@ -1,20 +1,23 @@
 //! The clock rule: consensus nodes are late by the time of day too, since every slot has its time.
 //!
-//! The rule, in one place. `near` is the lag limit in slots; a node is *late* when it is more than
-//! `near` + 2 slots away from where the clock says that the chain is: ours, or its own, by which it
-//! tells its `sync_distance`. A late node lags when another one, whose head is believed, is beyond
-//! the limit ahead of it and not late by the same clock, and the node was asked since that one got
-//! there.
+//! The rule, in one place. `near` is the lag limit in slots. A node is *late* when its head is more
+//! than `near` + 2 slots behind the slot of a clock: our own clock, or the node's, from which the
+//! node computes its `sync_distance`. A late node lags when another node, whose head is believed,
+//! is more than `near` slots ahead and not late by the same clock, and the late node was asked
+//! since the other got there. Example with a limit of 3: the clock is at slot 100, node a at 99 and
+//! node b at 90; b is 10 behind, and lags.
 //!
-//! So when all are late nobody lags for it: slots were missed, the chain stands still, or a clock
-//! is wrong. It tells a node that is behind at once, and in a majority too, where the head rule has
-//! to see the chain move. It does not overrule that rule: a head that is not believed stays so,
-//! though the clock would bear it out.
+//! So when all nodes are late, none lags by this rule: slots were missed, the chain stands still,
+//! or a clock is wrong. The rule finds a node that is behind at once, even if most nodes are; the
+//! head rule would first have to see the chain move. This rule does not overrule the head rule: a
+//! head that is not believed stays so, even if the clock confirms the head.
 //!
-//! A node is *early* when it is as far ahead of our clock as a late one is behind it. Its head is
-//! not believed when as many others at least, asked since it got there, are neither early nor late,
-//! by our clock and by their own: then the clock of the early node is wrong, or it lies. Where most
-//! are early, our own clock may be wrong, and nobody is judged by it.
+//! A node is *early* when its head is as far ahead of our clock as a late one is behind. Its head
+//! is not believed when at least as many other nodes, asked since the node got there, are neither
+//! early nor late, by our clock and by their own, and the head is more than `near` slots ahead of
+//! all of those: then the early node's clock is wrong, or the node lies. Nodes that are nearer to
+//! one another see the same chain, and our own clock may be a little slow. When most nodes are
+//! early, our own clock may be wrong, and no node is judged by our clock.
 
 use tokio::time::Instant;
 
@@ -26,31 +29,39 @@ const GRACE: u64 = 2;
 pub struct Place {
     /// Its head.
     pub slot: u64,
-    /// When it last said so.
+    /// When the node last reported the head.
     pub heard: Instant,
-    /// When it got there.
+    /// When the node's head got there.
     pub moved: Instant,
-    /// How far it says it is behind.
+    /// How far the node says that its head is behind.
     pub sync_distance: u64,
-    /// Whether the head rule believes it.
+    /// Whether the head rule believes the head.
     pub credible: bool,
-    /// Whether it was suspect before.
+    /// Whether the node was suspect before.
     pub suspect: bool,
 }
 
-/// Which of `places` are early and not believed for it. `clock` is the slot of the wall clock.
+/// Which of `places` are early and so not believed. `clock` is the slot of the wall clock.
 pub fn early(places: &[Place], near: u64, clock: Option<u64>) -> Vec<bool> {
     let Some(clock) = clock else { return vec![false; places.len()] };
-    let is_early = |place: &Place| is_late(place.slot.saturating_sub(clock), near);
-    let count = places.iter().filter(|place| is_early(place)).count();
-    // A node that goes on ahead of the clock stays what it is until the others are asked again.
-    let moved = places.iter().filter(|place| is_early(place) && !place.suspect).map(|place| place.moved).max();
-    let is_on_time = |place: &&Place| {
-        let is_near = !is_early(place) && !is_late(clock.saturating_sub(place.slot), near);
-        is_near && !is_late(place.sync_distance, near) && moved.is_none_or(|moved| place.heard > moved)
+    let is_near = |place: &&Place| !is_late(place.slot.abs_diff(clock), near) && !is_late(place.sync_distance, near);
+    let best = places.iter().filter(is_near).map(|place| place.slot).max();
+    let is_early = |place: &Place| {
+        let is_beyond = best.is_none_or(|best| place.slot > best.saturating_add(near));
+        is_ahead(place, near, clock) && is_beyond
     };
+    let count = places.iter().filter(|place| is_early(place)).count();
+    // A node that was suspect already may go on ahead of the clock; it stays suspect without new
+    // answers of the others.
+    let moved = places.iter().filter(|place| is_early(place) && !place.suspect).map(|place| place.moved).max();
+    let is_on_time = |place: &&Place| is_near(place) && moved.is_none_or(|moved| place.heard > moved);
     let counts = places.iter().filter(is_on_time).count() >= count;
     places.iter().map(|place| counts && is_early(place)).collect()
+}
+
+/// Whether a node is as far ahead of our clock as a late one is behind it.
+pub fn is_ahead(place: &Place, near: u64, clock: u64) -> bool {
+    is_late(place.slot.saturating_sub(clock), near)
 }
 
 /// Whether a node that is `distance` slots behind a clock is late.
@@ -58,8 +69,8 @@ pub fn is_late(distance: u64, near: u64) -> bool {
     distance > near.saturating_add(GRACE)
 }
 
-/// For each of `places`, by how many slots it lags behind the best by the clock; `None` if it does
-/// not, beyond the limit. `clock` is the slot of the wall clock.
+/// For each of `places`, by how many slots it lags behind the best by the clock; `None` within the
+/// limit. `clock` is the slot of the wall clock.
 pub fn late(places: &[Place], near: u64, clock: Option<u64>) -> Vec<Option<u64>> {
     let best = places.iter().filter(|place| place.credible).max_by_key(|place| place.slot);
     let lag = |place: &Place| {
@@ -108,7 +119,7 @@ mod tests {
             (Some(100), vec![(90, 0)], vec![None]),
             (Some(5), vec![(100, 0), (90, 0)], vec![None, None]),
             (None, vec![(100, 0), (90, 0)], vec![None, None]),
-            // One that is on time is enough, and it may be the second or third.
+            // A single node on time is enough, and may be the second or third.
             (Some(100), vec![(90, 0), (80, 0), (99, 0)], vec![Some(9), Some(19), None]),
             // By the node's own word, whatever our clock says.
             (None, vec![(100, 0), (94, 6)], vec![None, Some(6)]),
@@ -125,6 +136,11 @@ mod tests {
             (Some(100), vec![(106, 0), (100, 0)], vec![true, false]),
             (Some(100), vec![(105, 0), (100, 0)], vec![false, false]),
             (Some(100), vec![(99, 0), (130, 0), (98, 0)], vec![false, true, false]),
+            // Our clock is a little slow, and one of the nodes too.
+            (Some(100), vec![(106, 0), (105, 0)], vec![false, false]),
+            (Some(100), vec![(108, 0), (105, 0)], vec![false, false]),
+            (Some(100), vec![(109, 0), (105, 0)], vec![true, false]),
+            (Some(100), vec![(107, 0), (106, 0), (105, 0), (130, 0)], vec![false, false, false, true]),
             // Our clock may be wrong.
             (Some(100), vec![(130, 0), (129, 0)], vec![false, false]),
             (Some(100), vec![(130, 0), (129, 0), (100, 0)], vec![false, false, false]),

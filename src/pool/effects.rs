@@ -10,7 +10,11 @@ impl Pool {
         let name = |node: usize| &*self.nodes[node].name;
         let (network, layer) = (&*self.network, self.layer.as_str());
         match effect {
-            Effect::CameBack(node) => self.nodes[node].link.iter().for_each(|link| link.hurry()),
+            Effect::CameBack(node) => {
+                // A node that was out closed connections for other reasons than want of room.
+                self.nodes[node].upstream.iter().for_each(|upstream| upstream.forget_bound());
+                self.nodes[node].link.iter().for_each(|link| link.hurry());
+            }
             Effect::WentOut(node) => {
                 self.nodes[node].out.notify_waiters();
                 if let Some(upstream) = &self.nodes[node].upstream {
@@ -37,6 +41,9 @@ impl Pool {
                 };
                 let (from, to) = (from.as_deref().unwrap_or("none"), to.as_deref().unwrap_or("none"));
                 info!(network, layer, from, to, reason, "{what}");
+            }
+            Effect::ClockIsSlow(slots) => {
+                warn!(network, layer, slots, "this machine's clock is behind all nodes: is it right?");
             }
         }
     }

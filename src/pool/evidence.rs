@@ -10,9 +10,9 @@
 //!   calls of that method pass the node over for a while, if another is there. All other calls go
 //!   on.
 //! - `fall` failures in a row of two methods or more, with no good answer to any call in between,
-//!   have the node *examined*: it is asked harmless questions of those methods, the same for all
-//!   nodes, and so is the node that answered. If it fails two of them that the other answers, it is
-//!   out, and stays out until it answers them too.
+//!   have the node *examined*: the node is asked harmless questions of those methods, the same for
+//!   all nodes, and so is the node that answered. A node that fails two questions that the other
+//!   answers is out, and stays out until it answers these too.
 
 use std::{
     sync::{
@@ -37,9 +37,9 @@ use super::{
 };
 use crate::domain::{
     backoff::doubled,
+    beacon_route::Route,
     layer::Layer,
     method::{Method, MethodId},
-    rest::Route,
 };
 
 /// The pause after an examination that found nothing, and the longest: each is twice the one
@@ -72,12 +72,13 @@ fn weigh(of_method: u32, in_all: u32, methods: usize, fall: u32) -> Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Took {
     Well,
-    /// The node says that it does not offer this, or not so much of it.
+    /// No evidence: the node does not offer the method, has no quota or connection left, or this
+    /// machine could not ask.
     Declined,
     Failed,
 }
 
-/// Whether a node is to blame, by how it and another took the same questions.
+/// Whether a node is to blame, by its own and another node's outcome for the same questions.
 fn is_guilty(taken: &[(Took, Took)]) -> bool {
     taken.iter().filter(|(this, other)| (*this, *other) == (Took::Failed, Took::Well)).count() >= GUILTY
 }
@@ -87,7 +88,8 @@ fn is_guilty(taken: &[(Took, Took)]) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question(&'static str, &'static str);
 
-/// Those that are asked when what failed is not among them come first.
+/// If fewer questions than `FEW` are about the failed methods, the first of the others are asked
+/// too.
 const OF_EXECUTION: [Question; 16] = [
     Question("eth_call", r#"[{"to":"0x0000000000000000000000000000000000000000","data":"0x"},"latest"]"#),
     Question("eth_getBalance", r#"["0x0000000000000000000000000000000000000000","latest"]"#),
@@ -202,8 +204,8 @@ impl Evidence {
         }
     }
 
-    /// A call of `method` failed, which node `other` answered. Returns whether the
-    /// node is to be examined now.
+    /// Notes that a call of `method` failed, which node `other` answered. Returns the consequences:
+    /// calls of the method pass the node over, or the node is examined now, or both.
     fn failed(&self, method: MethodId, of_method: u32, other: usize, fall: u32, now: Instant) -> Step {
         self.any.store(true, Relaxed);
         let mut state = self.lock();
@@ -235,9 +237,9 @@ impl Pool {
         }
     }
 
-    /// A call of this kind failed in a way that may speak of the node: node `other` answered it, if
-    /// any did. A refused connection has it probed at once, and counts like a probe's; of all else,
-    /// the rule is above.
+    /// A call of this kind failed in a way that may be the node's fault; `other` is the node that
+    /// answered the call, if one did. A refused connection has the node probed at once, and counts
+    /// like a failed probe; for all other failures, the rule is at the head of this file.
     pub fn call_failed(&self, node: usize, kind: Kind, trouble: Trouble, other: Option<usize>) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
         match (trouble.fault, other) {
@@ -262,7 +264,8 @@ impl Pool {
     }
 }
 
-/// Examines a node, if its calls ask for that. Returns what it is guilty of.
+/// Examines a node, if its failed calls demand an examination. Returns the trouble if the node is
+/// guilty.
 pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
     let (beside, methods) = {
@@ -291,7 +294,7 @@ pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
     Some(Trouble { fault: Fault::Failing, text: node.redact_text(&format!("fails what another node answers: {text}")) })
 }
 
-/// Asks a node again what it was found guilty of, while it is out for that.
+/// Asks a node again the questions that it failed, while it is out for that.
 pub(super) async fn examine_again(pool: &Pool, index: usize) -> Option<Trouble> {
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
     let serves = |(other, facts): (usize, &Facts)| other != index && facts.rank(0, 0).is_some();

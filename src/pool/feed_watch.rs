@@ -1,5 +1,8 @@
-//! Whether a node's feed of heads tells of the blocks that the node has: a link may be open, and
-//! its calls answered, and yet bring nothing.
+//! Whether a node's feed of heads is alive. Rule: a feed is mute if it is still below a height that
+//! a probe found 2 s (`GRACE`) or more before; a feed that was found mute before has twice as long
+//! each time. A mute feed is stopped. Reason: a link may be open and answer calls, and yet bring no
+//! notification. Example: the feed is at 100, a probe finds 101, and a probe 2 s later finds that
+//! the feed has pushed nothing: mute.
 
 use std::time::Duration;
 
@@ -9,25 +12,26 @@ use crate::domain::backoff::doubled;
 
 /// How long a block that a probe found may take to come over the feed.
 const GRACE: Duration = Duration::from_secs(2);
-/// The longest that a feed found mute again and again is left alone.
+/// The longest grace time of a feed that was found mute again and again.
 const LONGEST_GRACE: Duration = Duration::from_secs(300);
 
-/// How well one node's feed tells of the node's blocks.
+/// The liveness of one node's feed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FeedLiveness {
     feed: Option<Feed>,
-    /// How often in a row it was found mute, with no block told in between.
+    /// How often in a row the feed was found mute, with no block pushed in between.
     muted: u32,
 }
 
 #[derive(Clone, Debug)]
 struct Feed {
     since: Instant,
-    /// The height that was last told, or found by the first probe since it runs.
+    /// The height that was last pushed; before that, the one that the first probe found since the
+    /// feed runs.
     height: Option<u64>,
-    /// Whether it told of a block.
+    /// Whether the feed has pushed a block since it runs.
     tells: bool,
-    /// A higher block that a probe found, and when it was asked.
+    /// A height above the feed's that a probe found, and when the probe was sent.
     missing: Option<(u64, Instant)>,
 }
 
@@ -78,8 +82,8 @@ impl FeedLiveness {
 mod tests {
     use super::*;
 
-    /// Seconds after the feed began at which it is found mute, of probes a second apart that find
-    /// the heights `found`, while the feed tells of `told` between them.
+    /// Starts the feed and probes once a second: probe n finds height `found[n]`, and then the feed
+    /// pushes `told[n]`. Returns the seconds at which the feed is found mute.
     fn mute_at(liveness: &mut FeedLiveness, found: &[u64], told: &[u64]) -> Vec<usize> {
         let start = Instant::now();
         liveness.started(start);
@@ -106,7 +110,7 @@ mod tests {
             // All is told, a little late.
             (vec![5, 6, 7, 8, 9, 10], vec![0, 6, 7, 8, 9, 10], vec![]),
             (vec![5, 6, 6, 6, 7], vec![0, 0, 6, 0, 0], vec![]),
-            // A fast chain is always a few blocks ahead of what is told.
+            // A fast chain is always a few blocks ahead of the pushed height.
             (vec![10, 20, 30, 40, 50], vec![8, 18, 28, 38, 48], vec![]),
             // The chain is reorganised to a lower height, and goes on.
             (vec![9, 8, 9, 9, 9], vec![9, 7, 8, 9, 0], vec![]),

@@ -67,7 +67,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 const EARLY_LEAD: u64 = 1024;
 /// How many blocks a believed leader may be ahead of the chain's pace.
 const SLACK: u64 = 1;
-/// For how many block times a node may stand still before it is stalled rather than lagging.
+/// For how many block times a node may stand still before it is stalled and not just lagging.
 const STALL_BLOCKS: f64 = 6.0;
 /// No node is stalled sooner than this.
 const SHORTEST_STALL: Duration = Duration::from_secs(3);
@@ -77,7 +77,7 @@ const SHORTEST_STALL: Duration = Duration::from_secs(3);
 pub struct Limit {
     /// So many blocks at least.
     pub blocks: u64,
-    /// And what the chain makes in this time.
+    /// And as many as the chain makes in this time.
     pub time: Duration,
 }
 
@@ -90,7 +90,7 @@ pub struct Report {
     pub number: u64,
     /// The block's own timestamp, in seconds since the Unix epoch.
     pub timestamp: u64,
-    /// When it was last heard.
+    /// When the node last reported.
     pub heard: Instant,
     /// When the number last changed.
     pub moved: Instant,
@@ -117,15 +117,16 @@ pub struct Memory {
     /// Whether a height can be believed: two nodes have agreed, or the only node has reported
     /// twice.
     settled: bool,
-    /// Where the line starts: a height, and when it was credible.
+    /// The start of the line: a height, and when that height was credible.
     line: Option<(u64, Instant)>,
-    /// For each node, the line of its own: where its head was last at or below it.
+    /// For each node, a line of its own: its last head at or below that line, and when the head got
+    /// there.
     tracks: BTreeMap<usize, (u64, Instant)>,
     /// Since when the nodes that leap do so.
     leaps: BTreeMap<usize, Instant>,
     /// The latest rises of the credible head, oldest first.
     rises: VecDeque<(Instant, u64)>,
-    /// The pace that the chain has by its own rules, if it has one: slots come by the clock.
+    /// The pace that the chain's own rules give, if they do: slots come by the clock.
     known_pace: Option<f64>,
     /// Whether the known pace is kept whatever is seen: slots come by the clock, blocks that are
     /// made on demand may pause.
@@ -145,7 +146,7 @@ pub struct Judgement {
 }
 
 impl Memory {
-    /// This one of other indexes: for each node the one that it was before, if any.
+    /// This memory with other indexes: `from` gives the old index of each node, if it has one.
     pub(super) fn moved(&self, from: &[Option<usize>]) -> Self {
         fn moved<T: Copy>(of: &BTreeMap<usize, T>, from: &[Option<usize>]) -> BTreeMap<usize, T> {
             let known = |(new, old): (usize, &Option<usize>)| Some((new, *of.get(&(*old)?)?));
@@ -192,7 +193,7 @@ impl Memory {
         self.learnt_pace().unwrap_or(UNLEARNT_PACE)
     }
 
-    /// How high a line that starts `from` there is at `now`, if it rises at the pace.
+    /// The height at `now` of a line that starts at `from` and rises at the pace.
     fn risen(&self, from: (u64, Instant), now: Instant) -> u64 {
         let blocks = self.pace() * now.saturating_duration_since(from.1).as_secs_f64();
         from.0.saturating_add(blocks as u64)
@@ -203,9 +204,9 @@ impl Memory {
         self.line.map(|line| self.risen(line, now))
     }
 
-    /// Since when the node has been where it cannot have come from what it said before; a newcomer
-    /// is measured by the pool's line. A node's reports while it leaps move nothing, so a lie that
-    /// keeps pace with the chain stays one.
+    /// Since when the node's head has been further up than its earlier reports explain; a new node
+    /// is measured by the pool's line. While a node leaps, its reports move no line, so a lie that
+    /// rises at the chain's pace stays a lie.
     fn leaps(&mut self, report: Report, near: u64, now: Instant) -> Option<Instant> {
         let track = self.tracks.get(&report.node).copied().or(self.line);
         let leaps = track.is_some_and(|(number, at)| {
@@ -278,7 +279,7 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
     let stall = Duration::from_secs_f64(STALL_BLOCKS / memory.pace()).max(SHORTEST_STALL);
     for &n in &ranked {
         let report = reports[n];
-        // Reports are of different age: in the meantime it may have gone on at the pace.
+        // Reports are of different age: since its report, the node may have gone on at the pace.
         let number = memory.risen((report.number, report.heard), now);
         let stands_still = now.saturating_duration_since(report.moved) > stall;
         standings[n] = if n == top && implausible {
@@ -324,8 +325,8 @@ impl Memory {
         let unknown = !self.settled && self.learnt_pace().is_none() && age <= FUTURE;
         if unknown || self.is_settling(now) {
             let newer = leader.timestamp.min(unix).saturating_sub(second.timestamp);
-            // An old block has had time to be left behind by any number; a fresh one only by what
-            // the timestamps tell.
+            // An old block may have been left behind by any number of blocks; a fresh one only by
+            // as many as the timestamps explain.
             let explained = if age > FUTURE { age.saturating_mul(FASTEST_PACE as u64) } else { newer };
             let credible = if lead > explained.saturating_add(near) { second } else { leader };
             self.line = Some((credible.number, now));
@@ -335,8 +336,9 @@ impl Memory {
         }
         let implausible = self.leaps(leader, near, now).is_some_and(|since| others_heard > since);
         let line = self.line(now).unwrap_or(second.number);
-        // As of this moment: where blocks come fast, it has gone on since it was heard. The limit
-        // in time is no measure of pace: what rises however slowly would keep up by it.
+        // The second node's height at this moment, since fast chains go on between reports. The
+        // limit in blocks is used here, not the one in time: with the latter, a node that rises too
+        // slowly would keep up.
         let number = self.risen((second.number, second.heard), now);
         let keeps_up = number.saturating_add(blocks) >= line.min(leader.number);
         if keeps_up && self.line.is_none_or(|(number, _)| number < second.number) {

@@ -1,5 +1,5 @@
-//! Whether a node answers as a node should: consecutive failures take it out, consecutive successes
-//! bring it back, and one that flaps has to prove itself for longer each time.
+//! Whether a node answers as a node should. Rule: `fall` failures in a row take a node out, `rise`
+//! successes in a row bring the node back, and a node that flaps needs more successes each time.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -25,14 +25,15 @@ pub enum Fault {
     Silent,
     /// The answer was an error or made no sense.
     Failing,
-    /// The answer was an error that may be the call's doing, though another node did not give it.
+    /// The answer was an error that may be the call's own fault, though another node did not give
+    /// one.
     Erring,
     /// The node refused for quota or for want of room, perhaps for a stated time: the node rests,
     /// which is no failure.
     Resting(Option<Duration>),
     /// The node takes no more connections now: a full node is not lost.
     Full,
-    /// This machine ran out of something, such as file descriptors: the node is not at fault.
+    /// This machine lacks a resource, such as file descriptors: the node is not at fault.
     Ours,
 }
 
@@ -50,7 +51,7 @@ impl Fault {
 /// The trouble that a probe or a call ran into, in words without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// The fault of the node that it shows.
+    /// The kind of fault.
     pub fault: Fault,
     /// For people.
     pub text: String,
@@ -83,7 +84,7 @@ enum State {
 }
 
 impl Health {
-    /// A node that has not been heard yet. `fall` failures in a row take it out, `rise` successes
+    /// A node without reports so far. `fall` failures in a row take the node out, `rise` successes
     /// bring it back.
     pub fn new(fall: u32, rise: u32) -> Self {
         Self { state: State::New { failures: 0, why: Down::Unknown }, outages: VecDeque::new(), fall, rise }
@@ -183,7 +184,7 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
-    /// How many good probes it takes.
+    /// Counts the good probes that a node needs to return.
     fn probes_to_return(health: &mut Health, now: Instant) -> u32 {
         (1..1000)
             .find(|_| {

@@ -1,7 +1,8 @@
 //! A network's identity: its chain id, and the number that `net_version` answers.
 //!
-//! The two are the same nearly always, but not by any rule, so a node is asked once for each chain.
-//! Where it tells another number, or none, the pool does not know it, and calls for it go to nodes.
+//! The two are nearly always the same, but no rule says so. So a node is asked once for each chain.
+//! If the node answers another number, or none, the pool does not know the number, and calls for it
+//! go to nodes.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

@@ -14,17 +14,16 @@ use super::{
 };
 
 impl Pool {
-    /// Takes over what an earlier pool of the same side of the same network had shown its clients,
-    /// what it knew of the nodes that stay, and which nodes the operator had taken out.
+    /// Takes over from an earlier pool of the same side of the same network: the highest block that
+    /// clients were shown, the state of the nodes that stay, and the nodes that the operator
+    /// cordoned.
     pub async fn inherit(&self, earlier: &Self) {
         let place = |node: &super::Node| {
             let is_same = |other: &super::Node| other.name == node.name && node.is_same_as(other);
             earlier.nodes.iter().position(is_same)
         };
         let from: Vec<Option<usize>> = self.nodes.iter().map(place).collect();
-        self.served.fetch_max(earlier.served(), Relaxed);
-        let by = earlier.served_by().and_then(|by| from.iter().position(|old| *old == Some(by)));
-        self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
+        self.inherit_shown(earlier);
         self.tied.inherit(&earlier.tied, |node| from.iter().position(|old| *old == Some(node)));
         self.version.store(earlier.version.load(Relaxed), Relaxed);
         let announced = earlier.announced().clone();
@@ -54,8 +53,19 @@ impl Pool {
         }
     }
 
-    /// Another pool has taken this one's place: it ends its calls, and no longer logs how its nodes
-    /// are.
+    /// Takes over the highest block that an earlier pool has shown clients. An event stream of the
+    /// earlier pool may go on for a while after this pool has taken over.
+    pub fn inherit_shown(&self, earlier: &Self) {
+        let height = earlier.served();
+        if self.served.fetch_max(height, Relaxed) < height {
+            let is_same = |by: usize| self.nodes.iter().position(|node| node.is_same_as(&earlier.nodes[by]));
+            let by = earlier.served_by().and_then(is_same);
+            self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
+        }
+    }
+
+    /// Marks the pool as replaced by another: calls of this pool end, and it no longer logs the
+    /// state of its nodes.
     pub fn retire(&self) {
         self.is_retired.store(true, Relaxed);
     }

@@ -29,8 +29,8 @@ pub(super) const MUTE: &str = "it told of no blocks";
 /// How long to wait when a subscription could not be asked for.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A header that a node pushed, or a probe found: knowledge that saves asking for it, and no word
-/// on which block is the head.
+/// A header that a node pushed or a probe found. The header saves a fetch, but does not say which
+/// block is the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
     /// The node's index in the pool.
@@ -39,7 +39,7 @@ pub struct Pushed {
     pub block: BlockRef,
     /// The header as the node wrote it.
     pub json: Bytes,
-    /// Whether it is a whole block, as a probe brings it, and not the header that is pushed.
+    /// Whether `json` is a whole block, as from a probe, and not just a header, as from a push.
     pub is_whole: bool,
 }
 
@@ -49,7 +49,8 @@ impl Pool {
         self.headers_wanted.store(wanted, Relaxed);
     }
 
-    /// A probe found a block, which comes before the snapshot that has it as the node's head.
+    /// Publishes a block that a probe found, before the snapshot that has the block as the node's
+    /// head.
     pub(super) fn found(&self, node: usize, probe: &Probe) {
         if let Some(json) = probe.json.clone().filter(|_| self.headers_wanted.load(Relaxed)) {
             // There may be no listener.
@@ -105,12 +106,12 @@ impl Listener {
     }
 
     /// Draws the conclusions from a change of the link: a node whose link dropped is probed at
-    /// once, and is out if it has nothing but the link.
+    /// once, and is out if the link is its only connection.
     async fn link_changed(&self, before: &Status, now: &Status) {
         let node = &self.pool.nodes[self.index];
         let (network, name) = (&*self.pool.network, &*node.name);
         if self.pool.is_retired() {
-            // The pool in this one's place tells of it.
+            // The pool that replaced this one logs the change.
         } else if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
             let why = node.why_link_is_down();
             warn!(network, node = name, why, "no WebSocket to the node");

@@ -1,4 +1,4 @@
-//! A node of a pool: how to reach the node, and the handles for all that is known of it.
+//! A node of a pool: how to reach the node, and the handles of all state about the node.
 
 use std::{
     sync::{
@@ -41,12 +41,12 @@ pub struct Reach {
     pub connect: Duration,
     /// Connections open at once, at most, over all workers; 0 for as many as the node takes.
     pub max_connections: usize,
-    /// How long a call waits for a connection when all that the node takes are in use, before it
-    /// goes to another node; `None` where there is none.
+    /// How long a call waits for a connection when all connections that the node takes are in use,
+    /// before the call goes to another node; `None`: there is no other node.
     pub patience: Option<Duration>,
 }
 
-/// By as many connections as it takes, each within this time.
+/// Without a limit on connections, each opened within this time.
 impl From<Duration> for Reach {
     fn from(connect: Duration) -> Self {
         Self { connect, max_connections: 0, patience: None }
@@ -68,9 +68,9 @@ pub struct Node {
     pub metrics: Arc<NodeMetrics>,
     /// Counters that calls and probes keep.
     pub traffic: Arc<Traffic>,
-    /// The methods that it refuses for quota, and for how long each is left alone.
+    /// The methods that the node refuses for quota, and how long calls of each pass the node over.
     pub resting: Arc<Resting>,
-    /// The slots that it has pruned.
+    /// The slots that the node has pruned.
     pub bounds: Arc<Bounds>,
     /// The failures of its calls that other nodes answered.
     pub(super) evidence: Arc<Evidence>,
@@ -78,7 +78,7 @@ pub struct Node {
     pub(super) recheck: AtomicBool,
     /// The URL without its secrets.
     pub url: String,
-    /// The name that it shares with the node of the other layer that it works with.
+    /// The pair's name, which the node shares with a node of the other layer.
     pub pair: Option<Arc<str>>,
     /// Notified when the node goes out.
     pub(super) out: Notify,
@@ -89,7 +89,7 @@ pub struct Node {
     /// The link's task.
     runs: Option<LinkRun>,
     places: Arc<Places>,
-    /// The link's, where it has another host or port.
+    /// The places of the link, if it has another host or port.
     link_places: Option<Arc<Places>>,
     pub(super) secrets: Arc<Secrets>,
     settings: Settings,
@@ -181,11 +181,12 @@ impl Node {
         })
     }
 
-    /// This node for a pool that takes its pool's place, with its connections and what its traffic
-    /// tells; `None` if `settings` are of another node, or connections would come about otherwise.
+    /// This node for the pool that replaces its own, with its connections and the counters of its
+    /// traffic. `None` if `settings` are of another node, or connections would be opened in another
+    /// way.
     pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
-        // Tier and pair change nothing in how it is reached; how many connections there may be, and
-        // how long a call waits for one, the places know.
+        // Tier and pair do not affect the connections; their number, and the time that a call waits
+        // for one, are kept in the places.
         let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
         if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {
             return None;
@@ -221,7 +222,7 @@ impl Node {
         self.set_max_connections(self.reach.max_connections);
     }
 
-    /// So many connections may be open to it from now on; 0: as many as it takes.
+    /// Limits the connections to the node from now on; 0: as many as the node takes.
     pub fn set_max_connections(&self, most: usize) {
         let bound = (most > 0).then_some(most);
         for places in std::iter::once(&self.places).chain(&self.link_places) {
@@ -229,14 +230,14 @@ impl Node {
         }
     }
 
-    /// The operator's settings for it.
+    /// The operator's settings for the node.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Whether what is known of `earlier` is known of this node: it is at the same address, as the
-    /// same client of it.
-    pub(super) fn is_same_as(&self, earlier: &Self) -> bool {
+    /// Whether knowledge about `earlier` applies to this node: the two have the same addresses and
+    /// headers.
+    pub fn is_same_as(&self, earlier: &Self) -> bool {
         let address = |node: &Settings| (node.http.clone(), node.ws.clone(), node.headers.clone());
         address(&self.settings) == address(&earlier.settings)
     }
@@ -264,7 +265,7 @@ impl Node {
         why.map_or_else(|| "the link is down".to_owned(), |why| self.redact_text(&format!("the link is down: {why}")))
     }
 
-    /// How many connections there are to it, and how many requests wait for one.
+    /// The number of connections to the node, and of requests that wait for one.
     pub fn occupancy(&self) -> Occupancy {
         self.places.occupancy()
     }
@@ -282,13 +283,14 @@ impl Node {
         self.traffic.silence(now).min(now.saturating_duration_since(self.places.granted()))
     }
 
-    /// Completes when the node goes out; calls that wait on it and may be repeated then move on.
+    /// Completes when the node goes out; calls that wait for the node and may be repeated then move
+    /// on.
     pub fn goes_out(&self) -> tokio::sync::futures::Notified<'_> {
         self.out.notified()
     }
 
-    /// Whether the node is out. Asked after [`Node::goes_out`] was called, it leaves no moment in
-    /// which the news could be missed.
+    /// Whether the node is out. Call [`Node::goes_out`] first: then a node that goes out between
+    /// the two calls is not missed.
     pub fn is_out(&self) -> bool {
         self.is_out.load(Acquire)
     }

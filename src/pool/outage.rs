@@ -1,5 +1,5 @@
-//! A side of a network without any node that may serve: told as an error when it begins, again
-//! while it lasts, and when it is over.
+//! Reports a side of a network without any node that may serve: an error when the outage begins,
+//! again while it lasts, and a message when it is over.
 
 use std::{sync::Arc, time::Duration};
 

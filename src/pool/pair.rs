@@ -6,10 +6,10 @@
 //! 2. the heads of the two are further apart in time than the lag limit of slots: a consensus block
 //!    and its execution block bear the same time, that of their slot.
 //!
-//! Only what both, or for the first the consensus node, say while they answer counts. The result is
-//! shown on both nodes and judges neither: an execution node that its consensus node cannot reach
-//! may well answer us, so its own probes decide, and the consensus node's word on itself is part of
-//! its verdict anyway.
+//! Only answering nodes count: both for the second point, the consensus node for the first. The
+//! result is shown on both nodes and judges neither: an execution node that its consensus node
+//! cannot reach may well answer us, so its own probes decide, and the consensus node's report about
+//! itself is part of its verdict anyway.
 
 use super::{Pool, snapshot::Facts, state::near};
 use crate::domain::layer::Layer;

@@ -1,4 +1,4 @@
-//! Asking a node how it is.
+//! Asks a node for its head and its condition.
 
 mod beacon;
 mod misplaced;
@@ -24,9 +24,9 @@ pub(crate) use self::misplaced::misplaced;
 /// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// How often a node is asked for its chain though nothing tells that it may be another.
+/// How often a node is asked for its chain though nothing suggests another chain.
 const CHAIN_AGAIN: Duration = Duration::from_secs(60);
-/// How often a node that was never understood is asked whether it is one of the other layer.
+/// How often a server that never answered like a node of its layer is checked for the other layer.
 const MISPLACED_AGAIN: Duration = Duration::from_secs(10);
 /// A head that is so many blocks beyond the one before may be another chain's.
 const LEAP: u64 = 64;
@@ -38,32 +38,32 @@ pub struct Probe {
     pub block: BlockRef,
     /// The node's own word on its condition.
     pub condition: Condition,
-    /// The chain that it serves, as it said when it was last asked.
+    /// The node's chain, as the node last answered.
     pub chain: Chain,
     /// How long the node took.
     pub latency: Duration,
     /// When the question for the latest block left.
     pub asked: Instant,
-    /// The latest block of an execution node, as the node wrote it.
+    /// The latest block of an execution node, as the node wrote the block.
     pub json: Option<Bytes>,
 }
 
-/// Probes one node, and keeps in mind what need not be asked each time.
+/// Probes one node, and remembers answers that need not be asked for each time.
 #[derive(Default)]
 pub(super) struct Prober {
-    /// The chain that the node serves, and when it said so.
+    /// The node's chain, and when the node answered so.
     chain: Option<(Chain, Instant)>,
-    /// The head that it told before.
+    /// The head of the last probe.
     head: Option<BlockRef>,
-    /// The other kind of server that the node turned out to be, and when it was asked; only while
-    /// no probe was ever understood.
+    /// The kind of server that the node turned out to be, and when this was checked; only while no
+    /// probe was ever understood.
     misplaced: Option<(Option<&'static str>, Instant)>,
 }
 
 impl Prober {
-    /// Asks the node for its head and how it is, within the pool's patience; and for its chain if
-    /// that is not known, was not asked for long, or may have changed. After an outage another node
-    /// may answer at the same address.
+    /// Asks the node for its head and its condition, within the pool's timeout. Asks also for its
+    /// chain if that is unknown, old, or may have changed: after an outage another node may answer
+    /// at the same address.
     pub(super) async fn probe(&mut self, pool: &Pool, index: usize) -> Result<Probe, Trouble> {
         let (node, layer, patience) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
         let asked = Instant::now();
@@ -107,7 +107,7 @@ impl Prober {
 }
 
 impl Prober {
-    /// Adds to `trouble` that the node is one of the other layer, if it is.
+    /// Adds to `trouble` that the server is a node of the other layer, if so.
     async fn explain(&mut self, node: &Node, layer: Layer, trouble: &mut Trouble) {
         let now = Instant::now();
         let is_asked = |(_, at): &(_, Instant)| now.saturating_duration_since(*at) < MISPLACED_AGAIN;
@@ -121,8 +121,9 @@ impl Prober {
     }
 }
 
-/// Whether a node that told `before` and then `now` may have come to serve another chain: its head
-/// fell, changed, does not join, or leapt. Mostly it is a reorganisation, and asking costs little.
+/// Whether a node with the head `before` and then `now` may serve another chain by now: its head
+/// fell, changed, does not join, or leapt. The cause is mostly a reorganisation, but asking costs
+/// little.
 pub(super) fn may_be_of_another_chain(before: &BlockRef, now: &BlockRef) -> bool {
     match now.number.checked_sub(before.number) {
         None => true,
@@ -144,8 +145,8 @@ async fn ask_chain(node: &Node, layer: Layer) -> Result<Chain, Trouble> {
     }
 }
 
-/// Asks a node of `layer` for its head and how it is, and, unless its chain is `known`, which one
-/// it serves. The caller bounds it in time.
+/// Asks a node of `layer` for its head and its condition, and, unless its chain is `known`, for the
+/// chain. The caller limits the time.
 pub async fn probe(node: &Node, layer: Layer, known: Option<&Chain>) -> Result<Probe, Trouble> {
     match layer {
         Layer::El => probe_execution(node, known).await,
@@ -164,7 +165,7 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
         match ask(node, "eth_syncing", "[]").await {
             Ok(Ok(text)) => Ok(text.starts_with(b"{") || &text[..] == b"true"),
             // Only the head must be known. A provider that does not offer the method, in whatever
-            // words, or not so often, does not say that it is syncing.
+            // words, or has no quota left, does not say that it is syncing.
             Ok(Err(_)) | Err(Trouble { fault: Fault::Resting(_), .. }) => Ok(false),
             Err(trouble) => Err(trouble),
         }

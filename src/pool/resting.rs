@@ -1,13 +1,16 @@
-//! Rest for nodes that refuse calls for quota or place, and how they are tried again: one call as a
-//! scout, then more and more.
+//! Rests of nodes that refuse calls for quota or load. After a rest, a single call goes as a scout,
+//! then more and more calls.
 //!
-//! A refusal concerns one method first: calls of that method pass the node over while the method
-//! rests, all others go on. When a second method is refused, and no call was answered in between,
-//! the whole node rests. A rest lasts as long as `Retry-After` says, and at least for a pause that
-//! doubles with each refusal of a scout; a good answer ends it.
+//! Rule: a refusal concerns one method first: calls of that method pass the node over while the
+//! method rests, all others go on. When a second method is refused, and no call was answered in
+//! between, the whole node rests. A rest lasts as long as `Retry-After` says, and at least for a
+//! pause that doubles with each refusal of a scout; good answers end it. Reason: providers limit
+//! single methods as well as accounts, and a node that is called in spite of its refusals may
+//! refuse for longer. Example without `Retry-After`: `eth_getLogs` is refused and rests for 1 s;
+//! the scout is refused too, and the rest goes on for 2 s.
 //!
-//! Methods that a node fails again and again rest in the same way, but for one thing: when no other
-//! node is left, they are tried.
+//! Methods that a node fails again and again rest in the same way, with one difference: when no
+//! other node is left, they are tried.
 
 use std::{
     sync::{
@@ -21,8 +24,8 @@ use tokio::time::Instant;
 
 use crate::domain::{
     backoff::doubled,
+    beacon_route::Route,
     method::{Method, MethodId},
-    rest::Route,
 };
 
 /// The first pause after a refusal, and the longest.
@@ -58,12 +61,12 @@ impl Kind {
         Self(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
-    /// The kind of what is published by the group with this id.
+    /// The kind of publications to the group with this id.
     pub fn of_publication(MethodId(index): MethodId) -> Self {
         Self::of_group(MethodId(Route::GROUPS.len() + index))
     }
 
-    /// The id in the table, or the first behind the table for methods that it does not know.
+    /// The id in the table, or the first id behind the table for unknown methods.
     pub fn id(self) -> MethodId {
         MethodId((self.0 as usize).min(Method::COUNT))
     }
@@ -181,7 +184,7 @@ impl Resting {
         self.any.load(Relaxed)
     }
 
-    /// Whether a call of this kind may go to the node; `again`: it was failed by all nodes before.
+    /// Whether a call of this kind may go to the node; `again`: every node failed the call before.
     pub fn standing(&self, kind: Kind, again: bool, now: Instant) -> Standing {
         if !self.is_any() {
             return Standing::Free;
@@ -272,8 +275,8 @@ impl Resting {
         self.any.store(true, Relaxed);
     }
 
-    /// The node gave no answer to a call, as others may not either: such calls are tried again, but
-    /// not all at once.
+    /// Notes that the node gave no answer to a call, as other nodes may not either. Such calls are
+    /// tried again, but not all at once.
     pub fn failed_again(&self, now: Instant) {
         self.lock().rest(What::Again, Duration::ZERO, now);
         self.any.store(true, Relaxed);
@@ -306,7 +309,7 @@ impl Resting {
         self.is_any() && self.whole(now).next().is_some()
     }
 
-    /// When the rest of the whole node ends, if it does rest.
+    /// When the rest of the whole node ends, if the whole node rests.
     pub fn until(&self, now: Instant) -> Option<Instant> {
         if self.is_any() { self.whole(now).map(|rest| rest.until).max() } else { None }
     }

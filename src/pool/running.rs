@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-/// The tasks behind something that runs; they end when this is dropped.
+/// Running tasks; dropping this ends them.
 pub struct Running {
     tasks: JoinSet<()>,
 }
@@ -13,7 +13,7 @@ impl Running {
         Self { tasks }
     }
 
-    /// Waits for a task to end, which none does by itself: the text says how it came about.
+    /// Waits for a task to end, though none ends by itself, and returns how the task ended.
     /// Cancel-safe.
     pub async fn broken(&mut self) -> String {
         match self.tasks.join_next().await {

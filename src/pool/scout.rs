@@ -1,4 +1,5 @@
-//! Calls at nodes that rest: who may go, and who is told when that changes.
+//! Calls at nodes that rest: which call may go, and which waiting calls are woken when that
+//! changes.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{
     state::Input,
 };
 
-/// A scout's place at a node that rested. Those that wait hear when it is free again.
+/// A scout's place at a node that rested. Dropping the place wakes calls that wait for one.
 pub struct Scout<'a> {
     pool: &'a Pool,
     node: usize,
@@ -55,7 +56,7 @@ impl Pool {
 
     pub(super) fn rest_changed(&self, node: usize) {
         self.stirred.notify_waiters();
-        // A full inbox is worked off soon, and what rests is looked at each time.
+        // A full inbox is soon worked off, and the state task checks the rests at each input.
         let _ = self.inbox.try_send(Input::Rests(node));
     }
 }

@@ -26,10 +26,10 @@ pub struct Snapshot {
     pub head: Option<u64>,
     /// The node that calls go to first, by its index.
     pub active: Option<usize>,
-    /// The node that events are to come from, if it is not the active one: both go over together
-    /// once they do.
+    /// The node that events are to come from, if that is not the active node: the stream and the
+    /// active node then change together.
     pub moving: Option<usize>,
-    /// How the active node came to be it.
+    /// The last changes of the active node.
     pub switches: Switches,
     /// The chain that the nodes are held to.
     pub chain: Option<Chain>,
@@ -105,7 +105,7 @@ pub struct Facts {
     pub tier: Tier,
     /// The verdict of the rules.
     pub verdict: Verdict,
-    /// Whether the operator took it out.
+    /// Whether the operator cordoned the node.
     pub cordoned: bool,
     /// The latest head.
     pub head: Option<BlockRef>,
@@ -113,19 +113,18 @@ pub struct Facts {
     pub condition: Condition,
     /// Blocks (slots) behind the pool's head.
     pub lag: Option<u64>,
-    /// The chain that it says it serves.
+    /// The chain that the node says it serves.
     pub chain: Option<Chain>,
     /// How long its last good probe took.
     pub latency: Option<Duration>,
-    /// The last trouble, without secrets, and when it came.
+    /// The last trouble, without secrets, and its time.
     pub last_error: Option<(String, Instant)>,
-    /// Good probes in a row that it still needs; 0 while it is in.
+    /// Good probes in a row that the node still needs; 0 while the node is in.
     pub proving: u32,
-    /// Whether it is not measured by the highest block that clients were shown: the node that
-    /// showed that one is found to be wrong about the chain.
+    /// Whether the highest block that clients were shown is no measure for the node: the node that
+    /// showed that block is wrong about the chain.
     pub unbound: bool,
-    /// Whether it tells of its heads by itself now. Where it does not, they are known from probes
-    /// only.
+    /// Whether the node pushes its heads now. The heads of other nodes are known from probes only.
     pub pushing: bool,
 }
 
@@ -134,16 +133,16 @@ pub struct Facts {
 pub struct Rank {
     /// How bad the verdict is; 0 is usable.
     pub badness: u64,
-    /// How many blocks it is below the highest that clients have been shown.
+    /// How many blocks the node is below the highest that clients have been shown.
     pub below_served: u64,
     /// Primary before backup.
     pub tier: Tier,
 }
 
 impl Facts {
-    /// Where the node stands in the order; `None` when it may not serve at all. `told` is the
-    /// highest block that it showed a client itself, which its last probe may not have seen, and
-    /// `served` the highest that any did.
+    /// The node's place in the order; `None` when the node may not serve at all. `told` is the
+    /// highest block that the node itself showed a client, which its last probe may not have seen,
+    /// and `served` the highest that any node showed.
     pub fn rank(&self, told: u64, served: u64) -> Option<Rank> {
         let serves = !self.cordoned && self.verdict.answers();
         let height = self.head.as_ref().map_or(0, |head| head.number).max(told);
@@ -156,7 +155,7 @@ impl Facts {
 }
 
 impl Facts {
-    /// How it is, in words for people.
+    /// The node's state, in words for people.
     pub fn state(&self) -> String {
         if self.cordoned { format!("cordoned ({})", self.verdict) } else { self.verdict.to_string() }
     }

@@ -15,14 +15,14 @@ use tokio::time::Instant;
 use super::{
     claims::Claims,
     clock,
+    failback::Home,
     feed_watch::FeedLiveness,
     head::{self, Limit, Memory, Report, Standing},
     health::{Fault, Health, Trouble},
-    home::Home,
     node::Node,
     probe::{Probe, may_be_of_another_chain},
     snapshot::{Chase, Facts, Snapshot, Switch, Switches, Wait},
-    view::{Ties, View},
+    validator_view::{Ties, View},
 };
 use crate::{
     config::Health as Settings,
@@ -58,8 +58,8 @@ pub enum Input {
     Cordon(usize, bool),
     /// The moment of [`Snapshot::wake_at`] has come.
     Woken,
-    /// Calls could not be held any longer for what they were shown, and went to the node that there
-    /// is.
+    /// Calls could not be held any longer for the highest block shown, and went to the best node
+    /// there is.
     Impatient,
 }
 
@@ -68,7 +68,7 @@ pub enum Input {
 pub struct Served {
     /// The block's height.
     pub height: u64,
-    /// The node that showed it, by its index, if it is one of this pool.
+    /// The index of the node that showed the block, if it is one of this pool.
     pub by: Option<usize>,
 }
 
@@ -81,7 +81,8 @@ impl From<u64> for Served {
 /// A consequence of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The node went out: calls that wait on it move on, and its idle connections are of no use.
+    /// The node went out: calls that wait for the node move on, and its idle connections are
+    /// closed.
     WentOut(usize),
     /// The node answers again.
     CameBack(usize),
@@ -93,13 +94,15 @@ pub enum Effect {
     Verdict {
         /// Which.
         node: usize,
-        /// From what.
+        /// The verdict before.
         from: Verdict,
-        /// To what.
+        /// The verdict from now on.
         to: Verdict,
     },
     /// Calls go elsewhere first.
     Switched(Switch),
+    /// All nodes are ahead of this machine's clock, by so many slots at least.
+    ClockIsSlow(u64),
 }
 
 /// How many blocks (slots) a node of `layer` may be behind.
@@ -113,8 +116,8 @@ pub fn near(layer: Layer, settings: &Settings) -> u64 {
 #[derive(Clone)]
 struct Known {
     health: Health,
-    /// Whether it is well by its own word: one that takes its word back again and again has to keep
-    /// it for longer each time.
+    /// Whether the node reports itself well. A node that withdraws the report again and again has
+    /// to repeat it for longer each time.
     words: Health,
     chain: Option<Chain>,
     report: Option<Report>,
@@ -127,7 +130,7 @@ struct Known {
     latency: Option<Duration>,
     last_error: Option<(String, Instant)>,
     cordoned: bool,
-    /// Whether it is left alone, because it refused calls or probes for quota.
+    /// Whether calls pass the node over, because it refused calls or probes for quota.
     resting: bool,
     verdict: Verdict,
 }
@@ -145,25 +148,27 @@ pub struct PoolState {
     memory: Memory,
     head: Option<u64>,
     active: Option<usize>,
-    /// The node that was active in the pool before, if it is none of this one's.
+    /// The node that was active in the pool before, if it is not one of this pool.
     removed: Option<Arc<str>>,
     switches: Switches,
     unreached_since: Option<Instant>,
     claims: Claims,
     home: Home,
-    /// The nodes that are not bound by the highest block served, since they contradict the node
-    /// that showed it.
+    /// Nodes for which the highest block served is no measure, since they contradict the node that
+    /// showed that block.
     unbound: Vec<bool>,
     /// No node serves.
     is_out: bool,
-    /// Since when nodes serve again after none did, while those that do are below what clients were
-    /// shown.
+    /// Since when nodes serve again after an outage, while the nodes that serve are below the
+    /// highest block that clients were shown.
     recovering: Option<Instant>,
     wait: Option<Wait>,
     chase: Option<Chase>,
     /// The ties of clients to a node now.
     pub(super) ties: Ties,
     view: View,
+    /// All nodes are ahead of our clock, which was told.
+    is_clock_slow: bool,
 }
 
 impl PoolState {
@@ -207,12 +212,13 @@ impl PoolState {
             chase: None,
             ties: Ties::default(),
             view: View::default(),
+            is_clock_slow: false,
         }
     }
 
-    /// Takes note of `input` and tells what follows. `nodes` are the pool's, for what their traffic
-    /// shows; `served` the highest block that clients have been shown; `unix` the wall clock in
-    /// seconds.
+    /// Takes note of `input` and returns the effects. `nodes` are the pool's, for the counters of
+    /// their traffic; `served` is the highest block that clients have been shown; `unix` is the
+    /// wall clock in seconds.
     pub fn step(
         &mut self,
         input: Input,
@@ -303,7 +309,8 @@ impl PoolState {
         let mut reports: Vec<Report> =
             self.known.iter().zip(&verdicts).filter_map(|(known, verdict)| counts(known, verdict)).collect();
         let places = self.places(&reports, |_| true);
-        let early = clock::early(&places, self.memory.near(self.limit), self.clock(unix));
+        let near = self.memory.near(self.limit);
+        let early = clock::early(&places, near, self.clock(unix));
         for (report, _) in reports.iter().zip(&early).filter(|(_, early)| **early) {
             verdicts[report.node].get_or_insert(Verdict::Suspect);
         }
@@ -313,6 +320,7 @@ impl PoolState {
         if let Some(time) = chain.and_then(|chain| chain.block_time()) {
             self.memory.know_slot(time, by_clock);
         }
+        self.doubt_clock(&places, near, unix, effects);
         let (memory, judgement) = head::judge(&self.memory, &reports, self.limit, now, unix);
         self.memory = memory;
         self.near = self.memory.near(self.limit);
@@ -352,10 +360,10 @@ impl PoolState {
         }
     }
 
-    /// The chain that most of the nodes that are in serve, of those that the operator wants: what
-    /// is down has no vote, so that the last node alive is used. Among equals it is the one that
-    /// most nodes served that ever told, then the first in the order of the configuration. While
-    /// none is in, it is that of before.
+    /// The chain that the most nodes serve, among the nodes that are in and the chains that the
+    /// operator allows. Nodes that are down have no vote, so that the last node alive is used.
+    /// Among equals, the chain that the most nodes ever served, then the first in the order of the
+    /// configuration. While no node is in, the chain before.
     fn prevailing_chain(&mut self) -> Option<Chain> {
         let told = || self.known.iter().filter_map(|known| known.chain.as_ref());
         let alive = self.known.iter().filter(|known| known.health.down().is_none());
@@ -393,8 +401,8 @@ impl PoolState {
 }
 
 impl Known {
-    /// Takes note of a good probe. Returns the height that it found, unless the node has told of a
-    /// block since it was asked.
+    /// Takes note of a good probe. Returns the probe's height, unless the node has pushed a block
+    /// since the probe was sent.
     fn probed(&mut self, node: usize, probe: Probe, now: Instant) -> Option<u64> {
         self.health.good(now);
         match probe.condition.verdict() {
@@ -405,7 +413,7 @@ impl Known {
         self.chain = Some(probe.chain);
         self.latency = Some(probe.latency);
         if self.told.is_some_and(|told| probe.asked <= told) {
-            // The node answers, and its head is the one that it told of.
+            // The node answers, and its head is the block that it pushed.
             self.report = self.report.map(|report| Report { heard: now, ..report });
             return None;
         }
@@ -414,9 +422,9 @@ impl Known {
         Some(height)
     }
 
-    /// Takes note of a block that the node told of by itself. `false` when it is below the head
-    /// that is known: nodes tell the blocks of a reorganisation one by one, from the lowest on, and
-    /// only a probe knows whether they stay there.
+    /// Takes note of a block that the node pushed. `false` when the block is below the known head:
+    /// nodes push the blocks of a reorganisation one by one, from the lowest on, and only a probe
+    /// knows which of them is the head.
     fn told(&mut self, node: usize, block: BlockRef, at: Instant, now: Instant) -> bool {
         let rises = self.block.as_ref().is_none_or(|known| known.number <= block.number);
         if rises {
@@ -453,8 +461,8 @@ impl Known {
         }
     }
 
-    /// Whether it says that it is well, and has not said so for long enough after it said something
-    /// else.
+    /// Whether the node reports itself well, but has not done so for long enough since another
+    /// report.
     fn is_on_probation(&self) -> bool {
         self.condition.verdict().is_none() && self.words.down() == Some(Down::Proving)
     }

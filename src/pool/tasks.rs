@@ -144,8 +144,8 @@ pub(super) async fn watch_silence(pool: Arc<Pool>) {
     }
 }
 
-/// Probes a node that is silent. Where calls that it hangs on hold all its connections, what they
-/// hear decides.
+/// Probes a silent node. If unanswered calls hold all its connections, bytes for those calls
+/// decide.
 async fn probe_silent(pool: &Pool, index: usize, owes: bool, limit: Duration) -> Option<Input> {
     let node = &pool.nodes[index];
     let chain = pool.snapshot().nodes[index].chain.clone();
@@ -164,8 +164,7 @@ async fn probe_silent(pool: &Pool, index: usize, owes: bool, limit: Duration) ->
             None
         }
         Ok(Err(trouble)) => Some(Input::Probed(index, Err(trouble))),
-        // The verdict is on what holds now: a byte may have come meanwhile, to a call or to another
-        // probe.
+        // A byte may have come in the meantime, to a call or to another probe.
         Err(_) if owes && node.traffic.silence(Instant::now()) < limit => None,
         Err(_) if !owes && node.traffic.probe_silence(Instant::now()) < limit => None,
         Err(_) => {

@@ -26,7 +26,8 @@ pub struct Traffic {
     failures: [AtomicU32; Method::COUNT + 1],
     /// The highest block that an answer of this node showed a client.
     max_height: AtomicU64,
-    /// Whether it still has to be told what all nodes were told while it was not there.
+    /// Whether the node missed messages of validators that were broadcast to all nodes, such as
+    /// registrations, while it was away, and still has to be sent these.
     uninformed: AtomicBool,
 }
 
@@ -43,12 +44,12 @@ impl Traffic {
         }
     }
 
-    /// The node has been told what all nodes were told, or still has to be.
+    /// Notes whether the node has got all messages that were broadcast to all nodes.
     pub fn set_informed(&self, informed: bool) {
         self.uninformed.store(!informed, Relaxed);
     }
 
-    /// Whether the node has been told what all nodes were told.
+    /// Whether the node has got all messages that were broadcast to all nodes.
     pub fn is_informed(&self) -> bool {
         !self.uninformed.load(Relaxed)
     }
@@ -85,7 +86,7 @@ impl Traffic {
         }
     }
 
-    /// For how long the node has sent no byte though it was probed.
+    /// For how long the node has sent no byte since a probe was sent.
     pub(super) fn probe_silence(&self, now: Instant) -> Duration {
         match self.probed_since.load(Relaxed) {
             NONE => Duration::ZERO,
@@ -101,7 +102,7 @@ impl Traffic {
         Duration::from_millis(self.millis(now).saturating_sub(self.quiet_since.load(Relaxed)))
     }
 
-    /// A call of this method was answered as it should be.
+    /// Notes that a call of this method was answered well.
     pub fn answered(&self, MethodId(index): MethodId) {
         if self.failures[index].load(Relaxed) != 0 {
             self.failures[index].store(0, Relaxed);
@@ -122,7 +123,7 @@ impl Traffic {
         self.max_height.fetch_max(height, Relaxed);
     }
 
-    /// The node itself says that it is lower now.
+    /// Lowers the height, after the node itself reported a lower one.
     pub(super) fn lower_height(&self, height: u64) {
         self.max_height.fetch_min(height, Relaxed);
     }

@@ -37,8 +37,8 @@ struct Shard<W> {
 }
 
 struct Subscriber {
-    /// The newest change that had been announced when the subscriber came. It is told the later
-    /// ones.
+    /// The newest change that had been announced when the subscriber came; the subscriber is told
+    /// only later changes.
     since: u64,
     /// Whether the subscriber was told anything.
     was_told: bool,
@@ -108,7 +108,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         Membership { audience: self.clone(), wish, shard: index, number, counted: None }
     }
 
-    /// A change has happened. Later subscribers are not told it.
+    /// Announces a change. Subscribers that join later are not told that change.
     pub(super) fn announce(&self, change: u64) {
         self.now.store(change, Relaxed);
     }
@@ -143,8 +143,9 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Tells a state, which is the present one until the next: to all subscribers, or to those
-    /// alone that were told none yet. A subscriber that is added meanwhile is told it first.
+    /// Tells a state, which is the present one until the next state: to all subscribers, or to
+    /// those alone that were told no state yet. A subscriber that is added meanwhile is told the
+    /// state first.
     pub(super) async fn tell_state(self: &Arc<Self>, state: Arc<str>, to_all: bool) {
         for index in 0..self.shards.len() {
             let (audience, results): (_, Arc<[Arc<str>]>) = (self.clone(), [state.clone()].into());
@@ -156,7 +157,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Forgets the present state, so that later subscribers are not told it.
+    /// Forgets the present state, so that later subscribers are not told an old one.
     pub(super) async fn forget_state(self: &Arc<Self>) {
         for index in 0..self.shards.len() {
             let audience = self.clone();
@@ -164,8 +165,8 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
         }
     }
 
-    /// Closes the subscribers that are told this change and have one of `these` wishes, behind what
-    /// they were told before.
+    /// Closes the subscribers that are told this change and have one of `these` wishes. Earlier
+    /// notifications still leave before the close.
     pub(super) async fn close(
         self: &Arc<Self>,
         change: u64,
@@ -272,7 +273,8 @@ impl<W> Audience<W> {
 
 impl<W: Ord> Membership<W> {
     /// Tells the subscriber the results that wait, and later ones as they come. To be called when
-    /// the answer with the subscription's id is in the mailbox.
+    /// the answer with the subscription's id is in the mailbox, so that no notification precedes
+    /// the answer.
     pub(super) fn begin(&mut self) {
         let mut shard = self.audience.shard(self.shard);
         if let Some(one) =

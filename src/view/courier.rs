@@ -1,4 +1,4 @@
-//! Work that is done on the threads on which clients are served.
+//! Jobs for the threads that serve clients.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use tokio::sync::mpsc;
 
 use crate::net::worker::worker;
 
-/// Jobs that may wait for one worker; then those who send them wait.
+/// Jobs that may wait for one worker; with so many, the senders wait too.
 const BACKLOG: usize = 256;
 
 /// Something for a worker to do at once.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The ways to all workers. To wake a task is cheap on its own thread only; from any other it takes
-/// a system call.
+/// The job queues of all workers. Waking a task is cheap on its own thread only; from any other
+/// thread a wake takes a system call.
 #[derive(Clone)]
 pub struct Couriers(Arc<[mpsc::Sender<Job>]>);
 
 impl Couriers {
-    /// The ways to `workers` workers, at least one, and the ends where each takes what it is to do.
+    /// The queues of `workers` workers, at least one, and the receiving end for each worker.
     pub fn new(workers: usize) -> (Self, Vec<mpsc::Receiver<Job>>) {
         let (ways, ends) = (0..workers.max(1)).map(|_| mpsc::channel(BACKLOG)).unzip::<_, _, Vec<_>, _>();
         (Self(ways.into()), ends)
@@ -34,7 +34,8 @@ impl Couriers {
         worker().saturating_sub(1).min(self.0.len() - 1)
     }
 
-    /// Gives `job` to a worker. One that is gone has no clients left either.
+    /// Gives `job` to a worker. A worker that has ended has no clients left, so its jobs are
+    /// dropped.
     pub(super) async fn send(&self, worker: usize, job: Job) {
         let _ = self.0[worker].send(job).await;
     }

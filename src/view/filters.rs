@@ -1,10 +1,12 @@
 //! Filters that clients poll: `eth_newFilter` and its like, answered without a node.
 //!
-//! A filter is its criteria and a position in one record of the chain's changes ([`backlog`]). It
-//! costs the same whether the chain changes or not, and does not depend on any node. The record
-//! holds the changes that the follower tells, with the logs that the view of logs fetches for all
-//! subscribers and filters. The record is bounded; a filter that is further behind is dropped, and
-//! its next poll says so.
+//! Rule: a filter is its criteria and a position in one record of the chain's changes
+//! ([`backlog`]). The record holds the changes that the follower reports, with the logs that the
+//! view of logs fetches for all subscribers and filters. The record is bounded: a filter that is
+//! too far behind is dropped, and its next poll is answered with an error. Reason: a filter so
+//! depends on no node, and costs the same on a busy chain as on a quiet one. Example: the record
+//! goes from step 100 to 180, and a filter at 150 is polled. The answer has the matching logs of
+//! the steps 150 to 180, and the filter then stands at 181.
 
 mod backlog;
 mod clients;
@@ -55,7 +57,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a poll waits until the answer to the one before has left, or is known to be lost.
 const SETTLEMENT: Duration = Duration::from_millis(100);
-/// One answer takes at most such a part of the memory of all clients.
+/// An answer takes at most such a part of the memory of all clients.
 const SHARE: usize = 4;
 /// Bytes of an answer besides its id and its list, at most.
 const FRAME: usize = 64;
@@ -70,8 +72,8 @@ pub struct Filters {
     news: watch::Sender<u64>,
     interest: Arc<Interest>,
     feeds: Feeds,
-    /// A height that clients were shown and that the chain did not reach in time. No other poll
-    /// waits for it.
+    /// A height that clients were shown and that the chain did not reach in time. No further poll
+    /// waits for this height.
     unreached: AtomicU64,
     metrics: Arc<Metrics>,
 }
@@ -184,7 +186,7 @@ impl Filters {
         self.tell();
     }
 
-    /// Drops the log filters that were told this change, for logs of it may be missing.
+    /// Drops the log filters that cover this change, because some of its logs may be missing.
     pub(super) fn doubt(&self, change: u64) {
         self.change_registry(|registry| registry.doubt(change));
     }
@@ -203,7 +205,7 @@ impl Filters {
         self.news.send_modify(|count| *count += 1);
     }
 
-    /// Changes the registry, then starts and ends feeds, and counts and logs what was dropped.
+    /// Changes the registry, then starts and ends feeds, and counts and logs the dropped filters.
     fn change_registry<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
         let mut registry = self.lock();
         let state = |registry: &Registry| (registry.counts(), registry.bytes(), registry.backlog_bytes());
@@ -278,7 +280,7 @@ impl Filters {
     }
 
     /// Waits, for a moment, while an answer to another poll of the filter is on its way: later
-    /// entries are not told before it has left.
+    /// entries are not sent before that answer has left.
     async fn settled(&self, id: SubscriptionId) {
         if !self.lock().is_under_way(id) {
             return;
@@ -290,7 +292,7 @@ impl Filters {
 
     async fn create(&self, kind: Kind, memory: &Arc<Account>) -> Result<Answer, Refusal> {
         let mut feed = None;
-        // Until the filter is in the registry, its client's account holds it.
+        // Until the filter is in the registry, the client's account holds its bytes.
         let mut claim = memory.incoming();
         if let Kind::Logs { filter, .. } = &kind
             && filter.bytes() > SMALL
@@ -299,7 +301,7 @@ impl Filters {
         }
         let interested = match &kind {
             Kind::Blocks | Kind::Logs { .. } => {
-                // The filter is told what happens from its answer on, and nothing that clients were
+                // The filter covers changes after its own answer, and no block that clients were
                 // shown before.
                 let interested = Interested::new(&self.interest);
                 self.catch_up(None).await;
@@ -321,7 +323,7 @@ impl Filters {
         Ok(Answer::made(&format!("\"{id}\"")))
     }
 
-    /// What a filter has not been told, in an answer that fits into `room`.
+    /// The entries that a filter has yet to send, in an answer that fits into `room`.
     async fn poll(&self, request: &Request<'_>, memory: &Account, room: AnswerRoom) -> Result<Answer, Refusal> {
         let id = words::id(request)?;
         let id = id.ok_or(Refusal::NoFilter)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::audience::Audience;
 use crate::chain::Change;
 
-/// Tells of the blocks that came, oldest first.
+/// Notifies subscribers of each new block, oldest first.
 pub(super) async fn tell(audience: &Arc<Audience<()>>, change: &Change) {
     audience.announce(change.seq);
     let headers = change.added.iter().filter_map(|block| std::str::from_utf8(&block.header).ok());

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// Names a subscription for the client that has it.
+/// The id of a client's subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(u128);
 
 impl SubscriptionId {
-    /// An id that nobody has, as far as chance can see to it. Its first digit is not 0, so that
-    /// clients that take it for a number write it as it is.
+    /// Draws a random id. Its first hex digit is not 0, so that a client that stores the id as a
+    /// number writes the same digits.
     pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
         Self(random.u128(1 << 124..))
     }
@@ -17,8 +17,8 @@ impl SubscriptionId {
         Self(bits)
     }
 
-    /// Reads an id as a client writes it: as a number in `0x`-hex, with any zeros before it. `None`
-    /// for what cannot be one of ours.
+    /// Reads an id as a client writes it: a number in `0x`-hex, with any zeros in front. `None` for
+    /// texts that are no number of at most 128 bits.
     pub fn read(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("0x")?.trim_start_matches('0');
         let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());

@@ -1,10 +1,11 @@
 //! Logs of new blocks, and of blocks that a reorganisation took out.
 //!
 //! Nodes are asked for a block's logs once for all subscribers, and only when the block's bloom
-//! filter does not rule out that some are wanted. They are told in the order of the blocks, as soon
-//! as they can be had; what was told is remembered for as long as the block may go, so that taking
-//! it back needs no node. A block whose logs no node gives in time holds up only those whom they
-//! may concern, and these are closed then.
+//! filter does not rule out that a subscriber wants some. Subscribers get logs in the order of the
+//! blocks, as soon as a node has given them. Logs that were sent stay in memory for as long as a
+//! reorganisation may remove their block, so that `removed` notifications need no node. A block
+//! whose logs no node gives in time holds up only subscribers that its logs may concern, and their
+//! connections are closed then.
 
 mod blooms;
 mod fetch;
@@ -40,30 +41,32 @@ const AT_ONCE: usize = 8;
 /// The logs of one network.
 pub(super) struct Logs {
     pub(super) audience: Arc<Audience<Filter>>,
-    /// Filters that are polled, which want logs too.
+    /// Filters that are polled, which need logs too.
     filters: Arc<Filters>,
     follower: Arc<Follower>,
     ledger: Ledger<Log>,
     fetches: JoinSet<Fetched>,
-    /// The blocks whose logs are to be found.
+    /// The blocks whose logs are not found yet.
     sought: BTreeMap<Hash, Sought>,
     blooms: Blooms,
     settings: config::Chain,
     forms: Forms,
-    /// Whether it was said that nodes write odd logs.
+    /// Whether a warning was logged that nodes write odd logs; later ones are logged at debug
+    /// level.
     said_odd: bool,
     metrics: Arc<Metrics>,
 }
 
 struct Sought {
     block: Arc<chain::Block>,
-    /// Whether nobody wants them, as far as the block's bloom filter is right.
+    /// Whether no filter matches the block's bloom filter, so that the logs are fetched only to
+    /// check the bloom filter.
     is_sample: bool,
-    /// Asks for them, when it is their turn.
+    /// The task that fetches the logs, once started.
     task: Option<AbortHandle>,
 }
 
-/// All logs of a block, as far as anybody wants them; `None` if no node gave them in time.
+/// The logs of a block that filters want; `None` if no node gave the logs in time.
 pub(super) struct Fetched {
     block: Hash,
     told: Option<Told>,
@@ -92,11 +95,12 @@ impl Logs {
         }
     }
 
-    /// Takes up how the chain changed, and tells what needs no node.
+    /// Takes up a change of the chain: sends `removed` notifications, and starts to fetch the logs
+    /// of new blocks.
     pub(super) async fn change(&mut self, change: &Change) {
         self.audience.announce(change.seq);
         if change.skipped {
-            // Whoever comes after the announcement has missed nothing.
+            // A subscriber that comes after the announcement has missed no block.
             self.clear();
             self.audience.close(change.seq, Closing::Gap, |_| true).await;
         }
@@ -106,7 +110,8 @@ impl Logs {
             Arc::new(Block { hash: block.hash, number: block.number, change: change.seq, bloom })
         });
         let came: Vec<Arc<Block>> = came.collect();
-        // In one step: a filter either hears of the change, or comes after it.
+        // In one step, so that a polled filter either records the whole change or is newer than the
+        // change.
         let told = went.iter().map(|(hash, telling)| {
             (*hash, telling.as_ref().map(|telling| (telling.block.clone(), telling.logs.clone())))
         });
@@ -136,7 +141,7 @@ impl Logs {
             self.tell_all().await;
         }
         if wishes.is_empty() {
-            // Nobody is there, so nobody can be told anything of these blocks, now or later.
+            // Without subscribers and filters, no later notification can need these blocks.
             self.clear();
         }
         self.go_on().await;
@@ -154,7 +159,7 @@ impl Logs {
         std::future::pending().await
     }
 
-    /// Takes up the logs of a block, and tells what can be told now.
+    /// Takes up the logs of a block, and sends all notifications that have become possible.
     pub(super) async fn found(&mut self, Fetched { block: hash, told }: Fetched) {
         let sought = self.sought.remove(&hash);
         let block = self.ledger.wanted().find(|block| block.hash == hash).cloned();
@@ -180,7 +185,7 @@ impl Logs {
         self.go_on().await;
     }
 
-    /// What a block's logs say of the nodes, and of the chain's bloom filters.
+    /// Compares a block's logs with its bloom filter, and counts odd logs.
     async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &Told) {
         let network = self.follower.pool().network.clone();
         if told.odd > 0 {
@@ -202,7 +207,7 @@ impl Logs {
                 "a block has logs that its header's bloom filter does not have: the filters are not believed any more"
             );
             if let Some(change) = contradiction.passed {
-                // There may have been such logs in blocks that nobody looked at.
+                // Earlier blocks that were not fetched may have had wanted logs too.
                 self.filters.doubt(change);
                 self.audience.close(change, Closing::Gap, |_| true).await;
             }
@@ -215,7 +220,7 @@ impl Logs {
         }
     }
 
-    /// Tells what can be told, and asks for what is to be told next.
+    /// Sends all notifications that are possible, and starts to fetch the next blocks' logs.
     async fn go_on(&mut self) {
         self.tell_all().await;
         let patience = self.settings.patience(self.follower.block_time());
@@ -237,8 +242,8 @@ impl Logs {
         }
     }
 
-    /// A block is canonical no longer: what is to be told of its logs, the last one first, if they
-    /// were told.
+    /// Handles a block that a reorganisation removed: returns the `removed` notifications of its
+    /// logs, last log first, if the logs were sent.
     fn take_back(&mut self, block: Hash) -> Option<Telling<Log>> {
         self.forget(block);
         let telling = self.ledger.remove(block)?;
@@ -261,7 +266,7 @@ impl Logs {
         self.audience.tell(change, wanted).await;
     }
 
-    /// The logs of this block need not be found any more.
+    /// Stops the search for this block's logs.
     fn forget(&mut self, block: Hash) {
         if let Some(Sought { task: Some(task), .. }) = self.sought.remove(&block) {
             task.abort();
@@ -274,8 +279,8 @@ impl Logs {
         self.fetches.abort_all();
     }
 
-    /// The logs of this block cannot be had: whom they may concern must not believe to have them
-    /// all, and nobody else is held up.
+    /// Gives up on the logs of this block: closes the subscribers that the logs may concern, since
+    /// they must not believe to have all logs, and holds up no other subscriber.
     async fn give_up(&mut self, block: &Arc<Block>) {
         self.forget(block.hash);
         self.filters.found(block.hash, None);
@@ -292,7 +297,7 @@ impl Logs {
     }
 }
 
-/// What those want who hear of the change of this number, each at least once.
+/// The filters of subscribers to this change and of polled filters, each at least once.
 fn wishes(audience: &Audience<Filter>, filters: &Filters, change: u64) -> Vec<Arc<Filter>> {
     let mut wishes = audience.wishes(change);
     wishes.extend(filters.criteria());

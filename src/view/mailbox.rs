@@ -1,4 +1,5 @@
-//! What waits to be sent to one client: answers and notifications in one order, bounded in bytes.
+//! The messages that wait to be sent to one client: answers and notifications in one order, bounded
+//! in bytes.
 
 use std::{
     collections::VecDeque,
@@ -14,25 +15,25 @@ use crate::{
     memory::{Account, Claim, SMALL},
 };
 
-/// Letters for which an emptied queue keeps its memory.
+/// Letters whose memory an emptied queue keeps.
 const KEPT: usize = 4;
-/// What stands behind the result of a notification.
+/// The text behind the result of a notification.
 const TAIL: &[u8] = b"}}";
 
-/// What waits for one client. Who takes from it is woken by what is put in.
+/// The messages that wait for one client. Putting in a message wakes the task that takes them.
 pub struct Mailbox {
     queue: Mutex<Queue>,
-    /// Bytes that may wait.
+    /// Bytes that may wait, at most.
     limit: usize,
-    /// Whose they are.
+    /// The account of the client.
     memory: Arc<Account>,
 }
 
 /// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Letter {
-    /// An answer, or a whole batch of them, and who is told whether it has left. Both are one,
-    /// since what becomes of the bytes must become of the receipt.
+    /// An answer, or a whole batch of them, and the receipt that reports whether the answer has
+    /// left. The two stay together, so that an answer that is dropped drops its receipt.
     Answer(Bytes, Option<Box<Receipt>>),
     /// A notification.
     Note(Note),
@@ -43,54 +44,55 @@ pub enum Letter {
 /// Why a client's connection is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// More than may wait did: the client is too slow. What waited is gone.
+    /// More bytes than the limit would wait: the client is too slow. The waiting messages are
+    /// dropped.
     Slow,
-    /// Logs are missing, and the client must not believe that it has them all.
+    /// Logs are missing, and the client must not believe to have them all.
     Gap,
-    /// There will be no more notifications: what the subscriptions are of is gone.
+    /// There will be no more notifications, because the task behind them has ended.
     Gone,
-    /// The client takes little, and all clients together make the proxy hold as much as they may.
-    /// What waited is gone.
+    /// The client takes little, and all clients together fill the memory limit. The waiting
+    /// messages are dropped.
     Full,
 }
 
-/// A notification, whose parts are shared with others: `head`, the result, and two braces.
+/// A notification: `head`, the result, and two braces. The first two are shared with other letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The text up to the result: one for each subscription.
     head: Arc<str>,
-    /// The result: one for all that are told it.
+    /// The result: one for all subscribers with the same wish.
     result: Arc<str>,
 }
 
 struct Queue {
     letters: VecDeque<Letter>,
-    /// What the letters count.
+    /// The sum of the letters' weights.
     bytes: usize,
-    /// What the answers among them count. Notifications are shared with other clients.
+    /// The weights of the answers among them. Notifications share their text with other clients.
     answers: usize,
-    /// What is in memory of letters that were taken from here and are not written to their ends.
+    /// Bytes of letters that were taken from here and are not wholly written.
     unwritten: usize,
-    /// What is taken of the client's memory: the answers, and all of it when the client does not
-    /// take what it is sent.
+    /// The client's claim on memory: for the answers, and for all letters while the client takes
+    /// none.
     claim: Option<Box<Claim>>,
-    /// What notifications count that wait elsewhere, for subscriptions that have not begun.
+    /// The weights of notifications that wait elsewhere, for subscriptions that have not begun.
     held: usize,
-    /// Follows the letters, and lets no further ones in.
+    /// Comes after the letters, and lets no further ones in.
     closing: Option<Closing>,
     waker: Option<Waker>,
-    /// Whether the one to wake can take no letter now, and wants to hear of the end alone.
+    /// Whether the receiver can take no letter now, and is woken only on close.
     is_stuck: bool,
 }
 
 impl Mailbox {
-    /// A mailbox in which `limit` bytes may wait, each letter counted with what it takes in memory
-    /// besides its text.
+    /// A mailbox in which `limit` bytes may wait; a letter counts with its text and its place in
+    /// the queue.
     pub fn new(limit: usize) -> Arc<Self> {
         Self::of(&Account::unlimited(), limit)
     }
 
-    /// The mailbox of the client whose account it is.
+    /// The mailbox of the client with this account.
     pub fn of(memory: &Arc<Account>, limit: usize) -> Arc<Self> {
         let queue = Queue {
             letters: VecDeque::new(),
@@ -111,7 +113,7 @@ impl Mailbox {
         &self.memory
     }
 
-    /// So much is in memory of letters that were taken from here and are not written to their ends.
+    /// Sets the bytes of letters that were taken from here and are not wholly written.
     pub fn note_unwritten(&self, bytes: usize) {
         let mut queue = self.lock();
         if queue.unwritten != bytes {
@@ -125,7 +127,7 @@ impl Mailbox {
         self.push_answer_with(answer, Vec::new());
     }
 
-    /// Puts in an answer. `receipts` are told whether it is written.
+    /// Puts in an answer. `receipts` report whether the answer is written.
     pub fn push_answer_with(&self, answer: Bytes, receipts: Vec<Receipt>) {
         let mut queue = self.lock();
         queue.push(Letter::Answer(answer, Receipt::of_all(receipts)), self);
@@ -133,7 +135,7 @@ impl Mailbox {
     }
 
     /// Puts in one notification for each of `results`, in their order. `false` when the client is
-    /// being closed, and so hears nothing.
+    /// being closed, and so gets none.
     pub(super) fn push_notes(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
@@ -143,8 +145,9 @@ impl Mailbox {
         queue.closing.is_none()
     }
 
-    /// Counts notifications that wait until their subscription begins. They have a quarter of the
-    /// room, which answers leave to them. `false` when the client is being closed, be it for these.
+    /// Counts notifications that wait until their subscription begins. At most a quarter of the
+    /// limit may wait so; the WebSocket session stops answers at three quarters. `false` when the
+    /// client is being closed, perhaps because of these notifications.
     pub(super) fn hold(&self, head: &Arc<str>, results: &[Arc<str>]) -> bool {
         let mut queue = self.lock();
         for result in results {
@@ -158,8 +161,7 @@ impl Mailbox {
         queue.closing.is_none()
     }
 
-    /// Notifications that were held wait elsewhere no longer. Those that are to be sent have to be
-    /// put in.
+    /// Stops counting notifications of [`Mailbox::hold`]. To send these, put them in.
     pub(super) fn release(&self, head: &Arc<str>, results: &[Arc<str>]) {
         let weight = |result: &Arc<str>| Letter::Note(Note { head: head.clone(), result: result.clone() }).weight();
         let weight: usize = results.iter().map(weight).sum();
@@ -167,14 +169,14 @@ impl Mailbox {
         queue.held = queue.held.saturating_sub(weight);
     }
 
-    /// Has the client closed after what waits for it.
+    /// Closes the client behind the letters that wait.
     pub(super) fn close(&self, why: Closing) {
         let mut queue = self.lock();
         queue.closing.get_or_insert(why);
         queue.wake();
     }
 
-    /// Takes the next letter. Behind [`Letter::Close`] comes nothing but itself.
+    /// Takes the next letter. After [`Letter::Close`] every further call returns the same close.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
         let mut queue = self.lock();
         if let Some(letter) = queue.letters.pop_front() {
@@ -196,8 +198,8 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Waits for nothing but the end, when no letter is left before it: for one who can take no
-    /// letter now, so that none wakes it.
+    /// Waits for the close, once no letter is left before it. For a receiver that can take no
+    /// letter now: new letters do not wake it.
     pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<Closing> {
         let mut queue = self.lock();
         queue.is_stuck = true;
@@ -209,7 +211,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// How many bytes wait, as they are counted against the limit.
+    /// The weight of the letters that wait, as the limit counts it.
     pub fn waiting_bytes(&self) -> usize {
         self.lock().bytes
     }
@@ -226,7 +228,7 @@ impl Queue {
             return;
         }
         let weight = letter.weight();
-        // One letter, however long, is no sign of a slow client.
+        // A single long letter is no sign of a slow client, so an empty queue takes any letter.
         if self.bytes > 0 && self.bytes + weight > mailbox.limit {
             self.overflow();
         } else {
@@ -250,7 +252,9 @@ impl Queue {
         self.claim = None;
     }
 
-    /// Has the claim be what is to be counted. Answers were counted before they came here.
+    /// Sets the claim to the bytes that count now. While the client takes letters, only answers
+    /// count, whose memory was granted before they came here. While the client takes none,
+    /// notifications count too, and the client is closed if the memory limit has no room for them.
     fn count(&mut self, memory: &Arc<Account>) {
         let counted = self.unwritten + if self.is_stuck { self.bytes } else { self.answers };
         if counted <= SMALL {
@@ -390,7 +394,7 @@ mod tests {
         let mailbox = Mailbox::new(2 * (EMPTY + 10));
         mailbox.push_answer_with("one".into(), receipt());
         mailbox.push_answer_with("two".into(), receipt().into_iter().chain(receipt()).collect());
-        // What waits is lost, what was taken is not.
+        // Waiting letters are lost; a letter that was taken is not.
         let Some(Letter::Answer(_, Some(one))) = next(&mailbox) else { panic!("no receipt") };
         mailbox.push_answer("0123456789".into());
         mailbox.push_answer("0123456789".into());

@@ -1,7 +1,44 @@
-//! Reads values that clients write in params, and says in go-ethereum's words what is wrong with
-//! them.
+//! Reads values that clients write in params, and says what is wrong with them: in go-ethereum's
+//! words where a text is read, and in its own where a value is of another type.
 
-/// Names the kind of a JSON value, for a sentence such as "expected a string, not a number".
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+
+use crate::domain::hex;
+
+/// A JSON text. Half a surrogate pair in the text is replaced, as go-ethereum does.
+pub(super) struct Text(pub(super) String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E: de::Error>(self, text: &[u8]) -> Result<Text, E> {
+                Ok(Text(String::from_utf8_lossy(text).into_owned()))
+            }
+        }
+
+        json.deserialize_bytes(Bytes)
+    }
+}
+
+/// Reads a JSON text; `None` when the value is of another type.
+pub(super) fn text(json: &str) -> Option<String> {
+    serde_json::from_str::<Text>(json).ok().map(|text| text.0)
+}
+
+/// Names the kind of a JSON value, as in "expected a string, not a number".
 pub(super) fn kind(json: &str) -> &'static str {
     match json.trim_start().as_bytes().first() {
         Some(b'"') => "a string",
@@ -13,11 +50,11 @@ pub(super) fn kind(json: &str) -> &'static str {
     }
 }
 
-/// Reads a quantity, such as the number of a block. Go-ethereum refuses leading zeros, which other
-/// nodes and [`crate::domain::hex::quantity`] bear.
+/// Reads a quantity, for example a block number. Go-ethereum refuses leading zeros, which other
+/// nodes and [`crate::domain::hex::quantity`] accept.
 ///
 /// # Errors
-/// Says what is wrong.
+/// When the text is no quantity; the error is part of a message to the client.
 pub(super) fn quantity(text: &str) -> Result<u64, &'static str> {
     let digits = digits(text)?;
     match digits.as_bytes() {
@@ -30,10 +67,10 @@ pub(super) fn quantity(text: &str) -> Result<u64, &'static str> {
     if number > i64::MAX.unsigned_abs() { Err("block number larger than int64") } else { Ok(number) }
 }
 
-/// Reads bytes of a certain length, which are `noun`.
+/// Reads bytes of a fixed length, which `noun` names in errors.
 ///
 /// # Errors
-/// Says what is wrong.
+/// When the text has another form or length; the error is part of a message to the client.
 pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<[u8; LENGTH], String> {
     let digits = digits(text)?.as_bytes();
     if !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -42,16 +79,9 @@ pub(super) fn bytes<const LENGTH: usize>(text: &str, noun: &str) -> Result<[u8; 
     if !digits.len().is_multiple_of(2) {
         return Err("hex string of odd length".to_owned());
     }
-    let mut bytes = [0; LENGTH];
     let length = digits.len() / 2;
-    if length != LENGTH {
-        return Err(format!("hex has invalid length {length} after decoding; expected {LENGTH} for {noun}"));
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).map_or(0, |digit| digit as u8);
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0]) << 4 | digit(pair[1]);
-    }
-    Ok(bytes)
+    let bytes = Some(()).filter(|()| length == LENGTH).and_then(|()| hex::array(digits));
+    bytes.ok_or_else(|| format!("hex has invalid length {length} after decoding; expected {LENGTH} for {noun}"))
 }
 
 fn digits(text: &str) -> Result<&str, &'static str> {
@@ -84,6 +114,16 @@ mod tests {
             ("", Err("empty hex string")),
         ] {
             assert_eq!(quantity(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_read_whatever_is_in_it_and_nothing_else_is_one() {
+        let texts = [r#""0x1""#, r#""a\n\u00e9""#, r#""""#, " \"x\" "].map(|json| text(json).unwrap());
+        assert_eq!(texts, ["0x1", "a\né", "", "x"]);
+        assert!(text(r#""x\ud800""#).unwrap().starts_with('x'));
+        for json in ["1", "null", "[1]", "[]", "{}", "true"] {
+            assert_eq!(text(json), None, "{json}");
         }
     }
 

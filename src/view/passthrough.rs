@@ -1,13 +1,16 @@
-//! Subscriptions to what the chain does not tell: all clients with the same wish share one at one
-//! node.
+//! Subscriptions whose notifications cannot be derived from the chain: all clients with the same
+//! method and params share one subscription at one node.
 //!
-//! A task for each wish that somebody has holds the subscription to the node that serves the calls,
-//! as far as that has a link. A new one runs before the old one is left, for a while beside it, and
-//! what both tell is told once. A client has its place before a node has granted anything, and
-//! hears of all that comes behind its answer; who comes later to what is a state (`syncing`) is
-//! told that of the node that it is at, once that has told it. What no node told while none was
-//! linked is not made up. The link asks for it again on each connection, and the task ends with the
-//! last client.
+//! Rule: a task for each shared subscription holds it at the active node, if that node has a link.
+//! On a change of node, the new subscription starts before the old one ends; both run beside each
+//! other for two seconds, and a notification of both is sent once. Reason: clients miss nothing and
+//! see nothing twice. Example: node a notifies transactions 1 and 2, node b becomes active and
+//! notifies 2 and 3; clients get 1, 2, 3.
+//!
+//! A client joins before a node has granted the subscription, so that it gets all notifications
+//! behind the node's answer. A client that joins a state (`syncing`) later is sent the state of the
+//! present node, once known. Notifications during a time without any linked node are lost. The link
+//! subscribes again on each connection, and the task ends with the last client.
 
 mod claim;
 mod overlap;
@@ -37,16 +40,17 @@ use super::{
 };
 use crate::{metrics::Metrics, pool::Pool};
 
-/// Different wishes of one network's clients at a time: each is a subscription at a node.
+/// Different shared subscriptions of one network at a time, at most: each is a subscription at a
+/// node.
 const MOST_TOPICS: usize = 1024;
-/// Bytes of the params of one wish, which are kept, and of all of them together.
+/// Bytes of the params of one shared subscription, which are kept, and of all of them together.
 const MOST_PARAMS: usize = 64 << 10;
 const MOST_BYTES: usize = 16 << 20;
 
-/// What clients can share: method and params, as they were written.
+/// The key of a shared subscription: method and params, as the client wrote them.
 type Wish = (String, Bytes);
 
-/// All wishes of one network's clients.
+/// All shared subscriptions of one network's clients.
 pub(super) struct Topics {
     open: Mutex<Open>,
     claims: Arc<Claims>,
@@ -55,7 +59,7 @@ pub(super) struct Topics {
     timeout: AtomicU64,
     couriers: Couriers,
     metrics: Arc<Metrics>,
-    /// Where the tasks run: beside the links, and not with whichever client came first.
+    /// Where the tasks run: with the links, and not with the client that came first.
     runtime: Handle,
 }
 
@@ -64,11 +68,11 @@ struct Open {
     topics: BTreeMap<Wish, Weak<Topic>>,
 }
 
-/// A client's place with a topic.
+/// A client's membership of a topic.
 pub(super) type Joined = (Membership<()>, Arc<Topic>, Option<Claim>);
 
-/// The wishes that every wallet and library has, as they are sent to nodes: the limits on different
-/// ones do not hold for them.
+/// The subscriptions that every wallet and library uses, as they are sent to nodes: the limits on
+/// different subscriptions do not apply to them.
 fn usual(method: &str, params: &[u8]) -> Option<&'static [u8]> {
     const USUAL: [&[u8]; 4] = [
         br#"["syncing"]"#,
@@ -76,7 +80,7 @@ fn usual(method: &str, params: &[u8]) -> Option<&'static [u8]> {
         br#"["newPendingTransactions",true]"#,
         br#"["newPendingTransactions",false]"#,
     ];
-    // Space between the words makes no other wish.
+    // White space outside of quotes makes no difference.
     let is_meant = |usual: &&&[u8]| {
         let mut is_quoted = false;
         let words = params.iter().filter(|byte| {
@@ -88,27 +92,27 @@ fn usual(method: &str, params: &[u8]) -> Option<&'static [u8]> {
     USUAL.iter().find(is_meant).copied().filter(|_| method == "eth_subscribe")
 }
 
-/// One wish, for as long as somebody has it.
+/// A shared subscription, for as long as a client has it.
 pub(super) struct Topic {
     audience: Arc<Audience<()>>,
     state: watch::Receiver<State>,
-    /// Ends with this.
+    /// The relay; dropping the topic ends the task.
     _task: JoinSet<()>,
 }
 
-/// What became of a wish.
+/// The state of a shared subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// No node has answered yet.
     Asked,
-    /// A node granted it.
+    /// A node granted the subscription.
     Granted,
-    /// No node grants it; what the first one said.
+    /// No node grants the subscription; the first refusal.
     Refused(Bytes),
 }
 
 impl Topics {
-    /// To be called on the runtime on which the links are.
+    /// To be called on the runtime that runs the links.
     pub(super) fn new(pool: Arc<Pool>, timeout: Duration, couriers: Couriers, metrics: Arc<Metrics>) -> Self {
         let (open, pools, runtime) = (Mutex::default(), watch::Sender::new(pool), Handle::current());
         let timeout = AtomicU64::new(millis(timeout));
@@ -125,9 +129,10 @@ impl Topics {
         self.pools.borrow().clone()
     }
 
-    /// A place with the topic of this wish, once a node has granted it. What comes of it is heard
-    /// there from the beginning, before the client can know that it is granted: nodes tell the
-    /// first thing at once. To be called on the thread that serves the client.
+    /// Joins the topic of this subscription, and waits until a node has granted it. The client is a
+    /// member from the beginning, before it can know that the node granted the subscription,
+    /// because nodes send the first notification at once. To be called on the thread that serves
+    /// the client.
     pub(super) async fn open(
         &self,
         method: &str,
@@ -203,7 +208,8 @@ impl Topics {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        // It is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        // Every change is made whole under the lock, so a panic elsewhere cannot have spoilt the
+        // map.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,21 +1,21 @@
-//! Why there is no subscription, as the error of a JSON-RPC response.
+//! Why a subscription is refused, as the error of a JSON-RPC response.
 
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-/// Why there is no subscription.
+/// Why a subscription is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The params are wrong; says what.
+    /// The params are wrong; the text is the error's message.
     Params(String),
-    /// No node has such a subscription to give; says why.
+    /// No node offers this subscription; the text is the error's message.
     Unsupported(&'static str),
     /// No node could serve in time.
     NoNode,
-    /// Nodes serve, and none gave or refused it in time.
+    /// Nodes serve, but none granted or refused the subscription in time.
     NotGranted,
-    /// It would be more than this limit allows.
+    /// The subscription would exceed this limit.
     Limit(&'static str),
     /// The node's own error object.
     Node(Bytes),

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 /// The functions that decide, each with the file that defines it.
 const DECIDE: &[(&str, &str)] = &[
     ("is_repeatable", "src/domain/method.rs"),
-    ("is_repeatable", "src/domain/rest.rs"),
+    ("is_repeatable", "src/domain/beacon_route.rs"),
     ("may_run_at_two", "src/domain/method.rs"),
 ];
 

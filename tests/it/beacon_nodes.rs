@@ -3,6 +3,7 @@
 mod clocks;
 mod differing;
 mod duties;
+mod foreign;
 mod guard;
 mod own;
 mod passing;

@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use crate::common::{
-    client::call,
+    client::{call, post},
     origin::{Origin, Reply, Seen, response},
     proxy,
     sim::{Net, Proxy},
@@ -128,4 +128,24 @@ async fn a_reload_leaves_calls_that_wait_no_more_time_than_they_had() {
     }
     let waited = start.elapsed().as_millis();
     assert!((9000..9900).contains(&waited), "they waited for {waited} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_attempts_from_before_a_reload_count_among_those_of_a_call() {
+    let net = Net::default();
+    // The node is gone before its answer is whole.
+    let deadly = Origin::within(&net, |seen| match seen.method().as_str() {
+        "eth_call" => Reply::Last(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()),
+        _ => Reply::result(seen, "\"well\""),
+    })
+    .await;
+    let settings = |hold: &str| format!("{}[calls]\nattempts = 3\nhold = \"{hold}\"\n", proxy::nodes([deadly.url()]));
+    let proxy = Proxy::launch(&net, &settings("20s")).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let mut client = proxy.client().await;
+    client.send(post("/", call(1, "eth_call", "[]").as_bytes())).await;
+    until("it was tried", async || deadly.count("eth_call") > 0).await;
+    proxy.reload(&settings("19s")).await;
+    assert_eq!(client.response().await.json()["error"]["data"]["reason"], "attempts_failed");
+    assert_eq!(deadly.count("eth_call"), 3);
 }

@@ -380,3 +380,26 @@ async fn one_client_with_slow_calls_leaves_a_full_node_to_others() {
         assert!(is_well(&answer) && start.elapsed() < Duration::from_secs(1), "{answer}, {:?}", start.elapsed());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_seemed_to_take_while_it_was_out_does_not_bind_it_when_it_is_back() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let node = devnet.el(0).clone();
+    let nodes =
+        format!("[[el.primary]]\nname = \"el-1\"\nhttp = \"{0}\"\nws = \"{1}\"\n", node.http_url(), node.ws_url());
+    let proxy = Proxy::launch(&net, &nodes).await;
+    until("it is up", async || proxy.verdicts().await == ["up"]).await;
+    for seconds in [3, 5, 8, 13] {
+        node.set_fault(Fault::Down);
+        sleep(Duration::from_millis(10)).await;
+        node.clear_faults();
+        // All connections are closed at once, however many there are.
+        node.set_fault(Fault::max_connections(0));
+        sleep(Duration::from_secs(seconds)).await;
+        node.clear_faults();
+        until("it is up again", async || proxy.verdicts().await == ["up"]).await;
+        let seen = connections(&proxy).await;
+        assert_eq!(seen["bound_is_learnt"], false, "{seconds}: {seen}");
+    }
+}

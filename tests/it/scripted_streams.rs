@@ -5,14 +5,14 @@ mod teller;
 
 use std::{sync::Arc, time::Duration};
 
-use crate::common::{SOON, proxy::config, until};
+use crate::common::{SOON, proxy::config, sim::Net, until};
 use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
-    domain::{layer::Layer, rest::Route},
+    domain::{beacon_route::Route, layer::Layer},
     events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
-    net::{Dial, tcp::Tcp},
+    net::Dial,
     pool::{self, Pool, node::Node, resting::Kind},
 };
 use teller::{Reaction, Teller, present};
@@ -30,7 +30,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn over(nodes: &[&Teller]) -> Self {
+    async fn over(net: &Net, nodes: &[&Teller]) -> Self {
         let mut text = "health = { interval = \"100ms\", timeout = \"500ms\", fall = 2, rise = 1 }\n".to_owned();
         for (index, node) in nodes.iter().enumerate() {
             let tier = if index == 0 { "primary" } else { "backup" };
@@ -38,7 +38,7 @@ impl Stage {
         }
         let config = config(&text);
         let metrics = Arc::new(Metrics::new());
-        let dial: Arc<dyn Dial> = Arc::new(Tcp);
+        let dial: Arc<dyn Dial> = Arc::new(net.clone());
         let nodes = config.networks[0].cl.iter();
         let reach =
             steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
@@ -96,11 +96,12 @@ fn advance(nodes: &[&Teller], slot: u64) {
     nodes.iter().for_each(|node| node.advance(slot, ""));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_only_the_old_node_tells_at_a_failback_is_not_lost_and_nothing_comes_twice() {
     let slot = present();
-    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
-    let stage = Stage::over(&[&a, &b]).await;
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
     a.set_syncing(true);
     stage.until_active(1).await;
     let mut client = stage.client("head,attestation").await;
@@ -120,11 +121,12 @@ async fn what_only_the_old_node_tells_at_a_failback_is_not_lost_and_nothing_come
     assert_eq!(client.head().await, slot + 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_old_node_that_is_not_well_is_left_at_once() {
     let slot = present();
-    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
-    let stage = Stage::over(&[&a, &b]).await;
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
     let mut client = stage.client("head,attestation").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
@@ -137,16 +139,17 @@ async fn an_old_node_that_is_not_well_is_left_at_once() {
     assert_eq!(b.streams(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node() {
     const ALL: &str = "block,chain_reorg,finalized_checkpoint,head";
     let slot = present();
-    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
     // One refuses the set and hangs when it is asked for a topic alone; the other knows all of them.
     a.reacts(&format!("attestation,{ALL},novelty"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
     a.reacts("attestation", Reaction::Hang);
     a.reacts("novelty", Reaction::Hang);
-    let stage = Stage::over(&[&a, &b]).await;
+    let stage = Stage::over(&net, &[&a, &b]).await;
     let events = stage.events.clone();
     let wish = topics::parse("topics=attestation,novelty").unwrap();
     let mut waiting = JoinSet::new();
@@ -165,9 +168,10 @@ async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short_and_without_its_secrets() {
-    let node = Teller::start(present()).await.under("/aVerySecretKey");
+    let net = Net::default();
+    let node = Teller::start(&net, present()).await.under("/aVerySecretKey");
     let all = |topic: &str| format!("block,chain_reorg,finalized_checkpoint,head,{topic}");
     let long = format!("{{\"message\":\"{}\"}}", "x".repeat(10_000));
     node.reacts(&all("talk"), Reaction::Refuse("400 Bad Request", long));
@@ -175,7 +179,7 @@ async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short_and_without
         &all("word"),
         Reaction::Refuse("400 Bad Request", "{\"message\":\"no /aVerySecretKey/eth\"}".to_owned()),
     );
-    let stage = Stage::over(&[&node]).await;
+    let stage = Stage::over(&net, &[&node]).await;
     for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "no /***/eth")] {
         let refused = stage.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
         let Refused::Topic(400, body) = refused else { panic!("{refused:?}") };
@@ -183,11 +187,12 @@ async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short_and_without
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
-    let node = Teller::start(present()).await;
+    let net = Net::default();
+    let node = Teller::start(&net, present()).await;
     node.reacts("block,chain_reorg,finalized_checkpoint,head", Reaction::Hang);
-    let stage = Stage::over(&[&node]).await;
+    let stage = Stage::over(&net, &[&node]).await;
     for (hold, least, most) in [(100, 100, 1000), (1500, 1500, 3000)] {
         stage.events.move_to(stage.pool.clone(), Duration::from_millis(hold));
         let start = Instant::now();
@@ -198,11 +203,12 @@ async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_head_is_told_though_no_node_gives_its_header() {
     let slot = present();
-    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
-    let stage = Stage::over(&[&a, &b]).await;
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
     let mut client = stage.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
@@ -220,11 +226,12 @@ async fn a_head_is_told_though_no_node_gives_its_header() {
     assert!(!stage.shows("steadfast_gaps_skipped_total") && (a.asked().len(), b.asked().len()) == (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_header_that_the_streams_node_does_not_give_another_does() {
     let slot = present();
-    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
-    let stage = Stage::over(&[&a, &b]).await;
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
     let mut client = stage.client("head").await;
     a.set_hiding(true);
     for slot in slot + 1..=slot + 4 {
@@ -242,11 +249,12 @@ async fn a_header_that_the_streams_node_does_not_give_another_does() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn slots_ahead_of_the_clock_mute_nothing_and_are_held_against_their_node() {
     let slot = present();
-    let (a, b) = (Teller::start(slot).await, Teller::start(slot).await);
-    let stage = Stage::over(&[&a, &b]).await;
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
     let mut client = stage.client("head,finalized_checkpoint").await;
     let absurd = u64::MAX;
     a.tell("head", &format!(r#"{{"slot":"{absurd}","block":"{}"}}"#, teller::root(9)));

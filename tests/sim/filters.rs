@@ -90,7 +90,7 @@ fn run(seed: u64) -> Vec<Report> {
 
 #[test]
 fn the_polls_of_every_filter_add_up_to_the_chain() {
-    let seeds = seeds(0..200);
+    let seeds = seeds(0..1000);
     let sums: [AtomicU64; 6] = Default::default();
     let add = |sum: usize, count: usize| _ = sums[sum].fetch_add(count as u64, Relaxed);
     each(seeds.clone(), run, |reports| {

@@ -1,4 +1,4 @@
-//! The words of an error, for whoever has to know what a node said, and answers of the proxy's own.
+//! The text of a node's error, and answers of the proxy's own.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,14 +19,14 @@ use crate::{
     pool::Pool,
 };
 
-/// Up to this many bytes of an error are read for what it says; a longer one passes unread.
+/// Up to this many bytes of an error are read for their meaning; a longer one passes unread.
 const MOST: usize = 64 * 1024;
-/// How long these may take.
+/// How long these bytes may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Answer {
-    /// The whole body, which stays where it is; `None` if it is too long, compressed, or does not
-    /// come.
+    /// The whole body, which also stays in the answer; `None` if the body is too long, compressed,
+    /// or does not come.
     pub(in crate::beacon) async fn words(&mut self) -> Option<Bytes> {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         if !is_plain || self.length.is_some_and(|length| length > MOST as u64) {
@@ -51,7 +51,8 @@ impl Answer {
         Some(whole.freeze())
     }
 
-    /// An answer of the proxy's own in the place of one of `node`, in JSON unless it is empty.
+    /// An answer of the proxy's own in the place of one of `node`, in JSON unless the body is
+    /// empty.
     pub(in crate::beacon) fn own(status: u16, body: Vec<u8>, (pool, node): (&Arc<Pool>, usize)) -> Self {
         let mut headers = HeaderMap::new();
         if !body.is_empty() {
@@ -70,12 +71,12 @@ impl Answer {
         }
     }
 
-    /// A success of the proxy's own in its place.
+    /// A success of the proxy's own in the place of this answer.
     pub(in crate::beacon) fn as_success(&self) -> Self {
         Self::own(200, Vec::new(), (&self.source.0, self.source.1))
     }
 
-    /// An error in its place that speaks of these messages of a list only.
+    /// An error in the place of this answer that names only these messages of a list.
     pub(in crate::beacon) fn as_error(&self, status: u16, left: &BTreeMap<u64, String>) -> Self {
         let message = "some messages were not taken by any node".to_owned();
         let problem = Problem { message, failures: left.clone() };

@@ -1,16 +1,16 @@
-//! Of which validators a body speaks that all nodes were told.
+//! The validators that a body names.
 
 use serde::Deserialize;
 
 use super::super::Request;
 use crate::domain::chain::Number;
 
-/// The validators, in ascending order, by hashes of what names them.
+/// The validators, in ascending order, by hashes of their names.
 #[derive(Debug)]
 pub(super) struct About(Box<[u64]>);
 
 impl About {
-    /// Those of a body whose newest word on a validator is the one that counts: fee recipients and
+    /// The validators of a body that replaces earlier words on them: of fee recipients and
     /// registrations.
     pub(super) fn of(request: &Request, body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
@@ -43,12 +43,12 @@ impl About {
         (!names.is_empty()).then(|| Self(names.into()))
     }
 
-    /// Whether it speaks of all of which `earlier` speaks.
+    /// Whether this names all validators of `earlier`.
     pub(super) fn covers(&self, earlier: &Self) -> bool {
         earlier.0.len() <= self.0.len() && earlier.0.iter().all(|name| self.0.binary_search(name).is_ok())
     }
 
-    /// Bytes that it takes.
+    /// Bytes in memory.
     pub(super) fn weight(&self) -> usize {
         self.0.len() * size_of::<u64>()
     }

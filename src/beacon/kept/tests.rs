@@ -1,11 +1,11 @@
-//! What is kept, for whom it is due, and what makes room.
+//! Kept requests: for which nodes they are due, and which make room.
 
 use http::{HeaderMap, Method};
 use tokio::{sync::Semaphore, time::advance};
 
 use super::*;
 use crate::{
-    domain::{rest::Route, target::Target},
+    domain::{beacon_route::Route, target::Target},
     memory::{Account, Budget},
 };
 
@@ -28,7 +28,7 @@ async fn body_of(text: &str, account: &Arc<Account>) -> Whole {
     upload.in_memory().unwrap()
 }
 
-/// What the node is told now.
+/// The requests that the node is told now.
 fn told(kept: &Kept, node: usize) -> Vec<String> {
     let mut after = 0;
     let mut all = Vec::new();
@@ -51,7 +51,7 @@ async fn a_node_that_begins_anew_is_told_all_in_order_and_once() {
     kept.begins_anew(0);
     assert!(kept.has_due(0) && !kept.has_due(1));
     assert_eq!((told(&kept, 0).len(), told(&kept, 1).len()), (2, 0));
-    // What did not arrive is due again, a little later.
+    // A request that did not arrive is due again, a little later.
     let id = kept.keep(&request("/eth/v1/validator/register_validator"), &body("a", &budget).await, &[0, 1], EPOCH);
     kept.failed(id, 1, Duration::from_secs(12));
     assert!(!kept.has_due(1));
@@ -81,7 +81,7 @@ async fn the_oldest_makes_room_and_the_clients_memory_has_it() {
         kept.keep(&prepare, &body(text, &budget).await, &[], EPOCH);
     }
     assert_eq!(told(&kept, 0), ["b", "c", "d"]);
-    // What there is most of makes room first, and the other kinds stay.
+    // The kind with the most makes room first, and the other kinds stay.
     let register = request("/eth/v1/validator/register_validator");
     let long = "r".repeat(3 * EACH);
     kept.keep(&register, &body(&long, &budget).await, &[], EPOCH);
@@ -107,7 +107,7 @@ async fn what_a_node_has_not_confirmed_a_reload_does_not_take_for_told() {
     assert!(!earlier.has_due(0) && !earlier.has_due(1), "it is being told");
     later.take_over(&earlier, &[Some(0), Some(1)]);
     assert!(!later.has_due(0) && later.has_due(1));
-    // What is confirmed of an earlier life says nothing of the present one.
+    // A confirmation of an earlier life says nothing of the present one.
     let id = later.keep(&prepare, &body("b", &budget).await, &[0], EPOCH);
     later.begins_anew(0);
     later.confirmed(id, 0);

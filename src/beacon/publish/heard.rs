@@ -1,5 +1,4 @@
-//! What nodes have said of something signed that was given to them, and what that comes to for the
-//! client.
+//! The words of nodes on a signed message, and the answer for the client that follows from them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,44 +11,61 @@ use crate::{
     pool::Pool,
 };
 
-/// What nodes have said.
+/// The words of the nodes so far.
 #[derive(Default)]
 pub(super) struct Heard {
-    /// Nodes that may have it although they will not answer any more.
+    /// Nodes that may have the message although they will not answer any more.
     pub(super) lost: usize,
-    /// What no node has taken of a list so far, by its places.
+    /// The messages of a list that no node has taken so far, by place, with the nodes' complaints.
     open: Option<BTreeMap<u64, String>>,
-    /// The first node's answer that names a block which it does not know, and whose it is.
-    unknown: Option<(Answer, usize)>,
-    /// A node's word on the message itself, which counts if none of those that have it takes it.
+    /// The first answer in which a node says that it does not know a block, or could not look at a
+    /// message, and that node.
+    of_a_node: Option<(Answer, usize)>,
+    /// A node's judgement of the message itself, which counts if no node that has the message takes
+    /// it.
     word: Option<Answer>,
-    /// That word is that it knows a message of this validator: the same one if another node has
-    /// these bytes.
+    /// The judgement is that the node knows a message of this validator: this very message, if
+    /// another node has these bytes.
     is_repeated: bool,
 }
 
+/// The sum of the nodes' words on some messages of a list. A single word that blames a node is
+/// enough:
+/// another node may do better.
+fn of_all(open: &BTreeMap<u64, String>) -> Said {
+    let is_said = |said: &Said| open.values().any(|text| Said::of(text) == *said);
+    [Said::Unknown, Said::Failed].into_iter().find(is_said).unwrap_or(Said::Other)
+}
+
 impl Heard {
-    /// The words that count beside other nodes, which have a number of attempts of their own.
+    /// The words that still count at the nodes of a reload, which have a number of attempts of
+    /// their own.
     pub(super) fn go_on(self) -> Self {
         Self { lost: self.lost.min(1), open: self.open, ..Self::default() }
     }
 
-    /// Whether a node has said its word on the message itself.
+    /// Whether a node has judged the message itself.
     pub(super) fn has_word(&self) -> bool {
         self.word.is_some()
     }
 
-    /// Whether a node does not know a block that the message refers to.
-    pub(super) fn names_unknown_block(&self) -> bool {
-        self.unknown.is_some()
+    /// Whether a node does not know a block that the message refers to, or could not look at the
+    /// message.
+    pub(super) fn speaks_of_a_node(&self) -> bool {
+        self.of_a_node.is_some()
     }
 
-    pub(super) fn names_unknown(&mut self, answer: Answer, node: usize) {
-        self.unknown.get_or_insert((answer, node));
+    pub(super) fn is_of_a_node(&mut self, answer: Answer, node: usize) {
+        self.of_a_node.get_or_insert((answer, node));
     }
 
-    /// This is a node's word on the message. The first counts, but for a list, of which the others
-    /// may have taken more.
+    /// Whether no node could look at some message of a list.
+    pub(super) fn has_failed(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.values().any(|text| Said::of(text) == Said::Failed))
+    }
+
+    /// Keeps a node's judgement of the message. The first one counts; of a list the last one,
+    /// because other nodes may have taken more of the list.
     pub(super) fn says(&mut self, answer: Answer, said: Said) {
         if self.word.is_none() || self.open.is_some() {
             self.word = Some(answer);
@@ -57,7 +73,7 @@ impl Heard {
         }
     }
 
-    /// The success that a node's word is if another may have passed these bytes on.
+    /// The success that a node's judgement amounts to, if another node may have these bytes.
     pub(super) fn repeated(&self) -> Option<Answer> {
         let is_repeated = match &self.open {
             Some(open) => open.values().all(|text| Said::of(text).is_known(true)),
@@ -66,10 +82,11 @@ impl Heard {
         self.word.as_ref().filter(|_| is_repeated).map(Answer::as_success)
     }
 
-    /// The places of the messages of a list that another node may take: those that a node could not
-    /// place. `None` where that is not known of each.
+    /// The places of the messages of a list that another node may take: those whose blocks a node
+    /// did not know, and those that a node could not look at. `None` where no node has judged the
+    /// messages one by one.
     pub(super) fn lacking(&self) -> Option<Vec<u64>> {
-        let lacks = |text: &str| Said::of(text) == Said::Unknown;
+        let lacks = |text: &str| Said::of(text).is_of_the_node();
         let open = self.open.as_ref()?;
         Some(open.iter().filter(|(_, text)| lacks(text)).map(|(at, _)| *at).collect())
     }
@@ -82,13 +99,13 @@ impl Heard {
         if open.is_empty() {
             return (answer, Said::Known);
         }
-        let lacks = open.values().any(|text| Said::of(text) == Said::Unknown);
-        (answer.as_error(400, open), if lacks { Said::Unknown } else { Said::Other })
+        (answer.as_error(400, open), of_all(open))
     }
 
-    /// The meaning of a node's words: that the network has all that the node was given, which is
-    /// the whole list or a `part` of it. Else the answer is without what the network has of the
-    /// list. A message that is only repeated is known if a node was lost that had these bytes.
+    /// The meaning of a node's words: [`Said::Known`] where the network has all messages that the
+    /// node was given, which is the whole list or a `part` of the list. Otherwise the returned
+    /// answer names only the messages of the list that the network lacks. A repeated message is
+    /// known if a lost node had these bytes.
     pub(super) fn read(
         &mut self,
         problem: Option<Problem>,
@@ -115,7 +132,7 @@ impl Heard {
             None => Some(at),
         };
         if let (Some(open), true) = (&self.open, problem.failures.keys().any(|at| place(*at).is_none())) {
-            // The answer names messages that the node was not given: then none is taken for
+            // The answer names messages that the node was not given: no message counts as taken for
             // certain.
             return (answer.as_error(status, open), Said::Other);
         }
@@ -123,7 +140,7 @@ impl Heard {
         let mut left: BTreeMap<u64, String> =
             failures.filter_map(|(at, text)| Some((place(*at)?, text.clone()))).collect();
         if let Some(before) = &self.open {
-            // The others have taken the rest, or refused what the node was not given.
+            // Other nodes have taken the rest, or refused messages that this node was not given.
             left.retain(|at, _| before.contains_key(at));
             let others = before.iter().filter(|(at, _)| part.is_some_and(|part| !part.contains(at)));
             left.extend(others.map(|(at, text)| (*at, text.clone())));
@@ -132,15 +149,15 @@ impl Heard {
         if left.is_empty() {
             return (Answer::own(200, Vec::new(), source), Said::Known);
         }
-        let lacks = left.values().any(|text| Said::of(text) == Said::Unknown);
-        let said = if lacks { Said::Unknown } else { Said::Other };
+        let said = of_all(&left);
         if part.is_none() && left == problem.failures {
             return (answer, said);
         }
         (Answer::own(status, Problem { failures: left, ..problem }.write(status), source), said)
     }
 
-    /// No node has taken it. `is_under_way`: some that have it were waited for in vain.
+    /// The answer when no node has taken the message. `is_under_way`: nodes that have the message
+    /// were waited for in vain.
     pub(super) fn end(mut self, course: &mut Course<'_>, is_under_way: bool) -> Result<Answer, Stop> {
         let source = |node: usize| (&course.rest.pool, node);
         let may_be_given = self.lost > 0 || is_under_way;
@@ -157,8 +174,8 @@ impl Heard {
                 () => word.as_error(word.status, &left),
             });
         }
-        if let (Some((answer, node)), 0) = (self.unknown.take(), self.lost) {
-            // Others may have taken some of a list after this answer.
+        if let (Some((answer, node)), 0) = (self.of_a_node.take(), self.lost) {
+            // Other nodes may have taken some of a list after this answer.
             let status = answer.status;
             return Ok(match self.open {
                 Some(left) => {

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Outcome {
     pub(super) pool: Arc<Pool>,
     pub(super) node: usize,
-    /// The places of the messages that the node was given of a list, unless it was given all of it.
+    /// The places of the messages that the node was given of a list, unless the node was given all.
     pub(super) part: Option<Arc<[u64]>>,
     pub(super) sent: Sent,
     /// The words of an answer that is no success.
@@ -33,8 +33,6 @@ pub(super) enum Next {
     Another(&'static str),
     /// No other node is asked.
     End,
-    /// The outcome changes nothing.
-    Wait,
 }
 
 impl<'a> Giving<'a> {
@@ -43,16 +41,14 @@ impl<'a> Giving<'a> {
         let Outcome { pool, node, part, sent, words } = outcome;
         let part = part.as_deref();
         if !Arc::ptr_eq(&pool, &course.rest.pool) {
-            let name = &pool.nodes[node].name;
-            if let Some(place) = self.left.iter().position(|left| left == name) {
-                self.left.swap_remove(place);
-            }
-            // Of a node that a reload has taken away counts only that it took the message, or may
+            self.left.retain(|(of, at)| !(Arc::ptr_eq(of, &pool) && *at == node));
+            // After a reload, an earlier node counts only if that node took the message, or may
             // have.
             return match sent {
                 Sent::Answered(answer) if answer.status < 300 => self.took(answer, part),
                 Sent::Lost(_) | Sent::Late(_) => self.lost(),
-                _ => Next::Wait,
+                // The message may have waited for this node alone.
+                _ => Next::Another("refused"),
             };
         }
         self.running.retain(|given| given.node != node);
@@ -84,31 +80,35 @@ impl<'a> Giving<'a> {
             }
         };
         let problem = words.filter(|_| answer.speaks_of_messages()).and_then(|words| Problem::read(&words));
-        // A node that fails names what it has looked at, which tells nothing of the rest.
+        // A node that fails names only the messages that it has looked at, which says nothing of
+        // the rest.
         let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
         match self.heard.read(problem, answer, (&course.rest.pool, node), part) {
             (known, Said::Known) => {
                 course.taken(node, self);
                 self.took(known, part)
             }
-            (answer, Said::Unknown) => {
+            (answer, said @ (Said::Unknown | Said::Failed)) if said == Said::Unknown || !of_the_node => {
                 let now = Instant::now();
-                // However often it falls behind, that ends with the slot.
-                if course.rest.pool.owes_head(node) && now < self.began + self.late * 4 {
+                // A node is waited for to catch up any number of times, but only within a slot.
+                if said == Said::Unknown && course.rest.pool.owes_head(node) && now < self.began + self.late * 4 {
                     self.behind.push((node, now + self.late));
                 }
-                self.heard.names_unknown(answer, node);
-                Next::Another("unknown_block")
+                if said == Said::Failed || self.heard.has_failed() {
+                    self.fails(node);
+                }
+                self.heard.is_of_a_node(answer, node);
+                Next::Another(reason(said))
             }
             (answer, said) if !of_the_node => {
                 self.heard.says(answer, said);
                 Next::End
             }
             (answer, _) => {
-                if answer.status >= 500 || answer.status == 408 {
-                    self.busy.push(node);
+                if matches!(answer.status, ..300 | 408 | 500..) {
+                    self.fails(node);
                 }
-                course.best.get_or_insert(answer);
+                course.keeps(answer);
                 course.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
                 Next::Another("refused")
             }
@@ -116,12 +116,23 @@ impl<'a> Giving<'a> {
     }
 }
 
+/// Why another node is to have a message on which a node said `said`.
+fn reason(said: Said) -> &'static str {
+    if said == Said::Unknown { "unknown_block" } else { "refused" }
+}
+
 impl Giving<'_> {
-    /// A node has taken all that it was given.
+    /// The node failed over the message, and may take the message a moment later.
+    fn fails(&mut self, node: usize) {
+        self.busy.push(node);
+        self.is_failed = true;
+    }
+
+    /// A node has taken all messages that the node was given.
     fn took(&mut self, answer: Answer, part: Option<&[u64]>) -> Next {
         match self.heard.took(answer, part) {
             (answer, Said::Known) => Next::Done(Box::new(answer)),
-            (_, Said::Unknown) => Next::Another("unknown_block"),
+            (_, said @ (Said::Unknown | Said::Failed)) => Next::Another(reason(said)),
             (answer, said) => {
                 self.heard.says(answer, said);
                 Next::End
@@ -129,8 +140,8 @@ impl Giving<'_> {
         }
     }
 
-    /// A node was lost that may have passed it on: a message that another says is repeated is this
-    /// one, then.
+    /// A lost node may have passed the message on: if another node calls the message repeated, this
+    /// very message is on the network.
     fn lost(&mut self) -> Next {
         self.heard.lost += 1;
         match self.heard.repeated() {

@@ -1,26 +1,30 @@
-//! Messages of a list as a list of their own. A node that took some of a list, and refused some for
-//! good, leaves those whose blocks it does not know: these alone go to another node. A refusal for
-//! good must not be got round, and messages that were taken need not be sent again.
+//! Some messages of a list as a list of their own.
+//!
+//! Rule: when a node has taken some messages of a list and refused some for good, only the messages
+//! whose blocks the node does not know go to another node. Reason: a refusal for good must not be
+//! got round, and messages that were taken need not be sent again. Example: of four attestations
+//! node A takes two, calls one invalid, and does not know the block of the fourth: node B gets a
+//! list of the fourth alone.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-/// A longer list goes to other nodes whole, so that no second one of its size is held.
+/// A longer list goes to other nodes whole, so that memory holds no second list of its size.
 const LONGEST: usize = 1 << 20;
 
 /// Some messages of a list.
 pub(super) struct Part {
-    /// The list of these.
+    /// The list of these messages.
     pub(super) bytes: Bytes,
     /// The place of each in the whole list.
     pub(super) places: Arc<[u64]>,
 }
 
 impl Part {
-    /// The messages at `places` of a `list` in JSON. `None` if it is another form, has no such
-    /// places, or has no others.
+    /// The messages at `places` of a `list` in JSON. `None` where the list has another form, lacks
+    /// one of the places, or has no other places.
     pub(super) fn of(list: &[u8], places: &[u64]) -> Option<Self> {
         if list.len() > LONGEST || places.is_empty() {
             return None;

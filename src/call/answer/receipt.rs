@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-/// Told once whether the last byte of an answer has been written to the client's socket. Dropping
-/// it says that it has not.
+/// Reports once whether the last byte of an answer has been written to the client's socket. A
+/// receipt that is dropped reports that the answer has not left.
 pub struct Receipt(Option<Box<dyn FnOnce(bool) + Send>>);
 
 impl Receipt {
-    /// `tell` is called with the outcome.
+    /// Calls `tell` with the outcome.
     pub fn new(tell: impl FnOnce(bool) + Send + 'static) -> Self {
         Self(Some(Box::new(tell)))
     }
 
-    /// One that tells all of them.
+    /// A receipt that reports to all `receipts`.
     pub fn of_all(mut receipts: Vec<Self>) -> Option<Box<Self>> {
         Some(Box::new(match receipts.len() {
             0 | 1 => receipts.pop()?,
-            // Dropping them says that the answer has not left.
+            // Dropping the receipts reports that the answer has not left.
             _ => Self::new(|has_left| {
                 if has_left {
                     receipts.into_iter().for_each(Self::has_left)
@@ -25,7 +25,7 @@ impl Receipt {
         }))
     }
 
-    /// The answer has left.
+    /// Reports that the answer has left.
     pub fn has_left(mut self) {
         if let Some(tell) = self.0.take() {
             tell(true);

@@ -1,5 +1,5 @@
-//! The rest of an answer that is too long to be taken whole: what is still to be looked at as it
-//! passes, and the client's id in the place of ours if it stands behind the result.
+//! The rest of an answer that is too long to be read whole: checks the rest as it passes, and
+//! replaces the proxy's id by the client's if the id stands behind the result.
 
 use bytes::Bytes;
 
@@ -12,49 +12,48 @@ use crate::{
     net::http::Response,
 };
 
-/// What is to come of an answer.
+/// The rest of an answer.
 #[derive(Debug)]
 pub(super) struct Rest {
     pub(super) response: Response,
     end: End,
-    /// Looks at all of the answer, if all of it is to be looked at.
+    /// Checks the JSON of the whole answer, if the settings want that.
     walk: Option<Box<Walk>>,
 }
 
-/// The answer is not whole, or not that of the call.
+/// The answer is not whole, or is that of another call.
 #[derive(Debug)]
 pub(super) struct Torn;
 
-/// What must be right about the end.
+/// The check at the end of an answer.
 #[derive(Debug)]
 enum End {
-    /// The id was seen before the result: the last byte closes an object. Until then it is this
-    /// one.
+    /// The id was seen before the result, so the last byte must close an object. Holds the last
+    /// byte so far.
     Brace(u8),
-    /// The id is still to come, wherever: behind a result there may be more than that.
+    /// The id is still to come, perhaps not as the last member.
     Id(Box<Behind>),
-    /// Nothing: nobody waits for the answer.
+    /// No check: the call has no id.
     Free,
 }
 
-/// An answer whose id is looked for as it passes.
+/// Searches the passing answer for the id.
 #[derive(Debug)]
 struct Behind {
     own: CallId,
     /// The client's id.
     client: Bytes,
     seek: Seek,
-    /// Whether the client's id has gone to the client.
+    /// Whether the client's id was passed on.
     is_told: bool,
-    /// What may not go to the client yet: an id that is not all there, or the end of the answer
-    /// before all has come.
+    /// Bytes that are held back: an id that is not complete, or the closing brace before the end.
     held: Bytes,
 }
 
 impl Behind {
-    /// Takes the next piece, and tells what can go to the client.
+    /// Takes the next piece, and returns the bytes that may go to the client.
     fn pass(&mut self, piece: Bytes) -> Result<Option<Bytes>, Torn> {
-        // How many bytes had come before what is held.
+        // The offset of the held bytes in the answer.
         let from = self.seek.passed() - self.held.len();
         if !self.seek.pass(&piece) {
             return Err(Torn);
@@ -62,7 +61,7 @@ impl Behind {
         let all = if self.held.is_empty() { piece } else { [&self.held[..], &piece].concat().into() };
         let until = self.seek.begun().or(self.seek.closed()).map_or(all.len(), |at| at.saturating_sub(from));
         self.held = all.slice(until..);
-        // Neither a number nor white space at the end may grow for ever.
+        // Bounds the held bytes: a number and white space at the end may be of any length.
         if self.held.len() > TAIL {
             return Err(Torn);
         }
@@ -80,8 +79,8 @@ impl Behind {
         Ok(Some(go).filter(|go| !go.is_empty()))
     }
 
-    /// All has come: what is left for the client. If the node wrote no id, the client's goes before
-    /// the closing brace.
+    /// Ends the answer, and returns the held bytes. If the node wrote no id, the client's goes
+    /// before the closing brace.
     fn finish(&self) -> Result<Bytes, Torn> {
         let is_whole = self.seek.is_whole() && self.seek.closed().is_some();
         match (is_whole, self.is_told) {
@@ -93,7 +92,7 @@ impl Behind {
 }
 
 impl Rest {
-    /// The rest of an answer whose id has been seen, or to a call that has none.
+    /// The rest of an answer whose id was seen, or to a call without an id.
     pub(super) fn seen(response: Response, is_call: bool, walk: Option<Box<Walk>>) -> Self {
         Self { response, end: if is_call { End::Brace(0) } else { End::Free }, walk }
     }
@@ -105,23 +104,23 @@ impl Rest {
         Self { response, end: End::Id(Box::new(behind)), walk }
     }
 
-    /// The id of the client, if ours is still to come.
+    /// Sets the client's id, if the proxy's is still to come.
     pub(super) fn set_id(&mut self, id: &[u8]) {
         if let End::Id(behind) = &mut self.end {
             behind.client = Bytes::copy_from_slice(id);
         }
     }
 
-    /// Whether the answer passes at its length.
+    /// Whether the answer is as long for the client as the node sent it.
     pub(super) fn keeps_length(&self) -> bool {
         !matches!(self.end, End::Id { .. })
     }
 
-    /// Takes the next piece of the answer, those in memory included, and tells what can go to the
-    /// client. `is_last` when it is known that no other follows.
+    /// Takes the next piece of the answer, pieces in memory included, and returns the bytes that
+    /// may go to the client. `is_last`: no other piece follows.
     ///
     /// # Errors
-    /// When the answer can be none any more: what is still held must not go to the client.
+    /// When the answer proves broken or another call's: held bytes must not go to the client.
     pub(super) fn pass(&mut self, piece: Bytes, is_last: bool) -> Result<Option<Bytes>, Torn> {
         if self.walk.as_mut().is_some_and(|walk| !walk.pass(&piece)) {
             return Err(Torn);
@@ -139,10 +138,10 @@ impl Rest {
         }
     }
 
-    /// All has come. Tells what is left for the client.
+    /// Ends the answer, and returns the held bytes.
     ///
     /// # Errors
-    /// When it is no answer to the call.
+    /// When the answer is not whole or has the id of another call.
     pub(super) fn finish(&mut self) -> Result<Option<Bytes>, Torn> {
         self.is_whole()?;
         let End::Id(behind) = &self.end else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! For any interleaving of blocks, forks, switches, lags, losses, failed and late fetches: what is
-//! told is the chain.
+//! For any interleaving of blocks, forks, switches, lags, losses, failed and late fetches: the
+//! reported changes make up the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,9 +49,9 @@ impl Tree {
     }
 }
 
-/// A listener from some block on, which complains of what it hears.
+/// A listener from some block on, which checks each change that is reported.
 struct Client {
-    /// The tip when it began to listen.
+    /// The tip when the listener began to listen.
     since: Hash,
     /// The blocks that the listener holds to be canonical since then.
     chain: Vec<Hash>,
@@ -64,7 +64,7 @@ impl Client {
         let before = self.seq.replace(change.seq);
         assert!(before.is_none_or(|before| change.seq == before + 1), "changes are counted");
         for block in &change.removed {
-            // Below what it heard of lie blocks of before it listened.
+            // Blocks below the first one reported are older than the listener.
             if let Some(tip) = self.chain.pop() {
                 assert_eq!(tip, block.hash, "removed what was not the tip");
             }
@@ -88,9 +88,9 @@ impl Client {
 
 struct Node {
     head: Hash,
-    /// Whether it pushes its headers.
+    /// Whether the node pushes its headers.
     pushes: bool,
-    /// Whether it answers fetches.
+    /// Whether the node answers fetches.
     answers: bool,
 }
 
@@ -104,7 +104,8 @@ struct World {
     /// Blocks that no node gives.
     lost: BTreeSet<Hash>,
     client: Option<Client>,
-    /// The active node as the follower knows it, since when, and whether it has been at the tip.
+    /// The active node as the follower knows it, since when, and whether that node has been at the
+    /// tip.
     judged: Option<usize>,
     judged_since: Instant,
     counts: bool,
@@ -145,7 +146,7 @@ impl World {
         self.active.map(|active| (active, self.tree.head(self.nodes[active].head)))
     }
 
-    /// The tip as far as nodes besides the active one have it. All of them answer.
+    /// Whether nodes besides the active one have the tip. All of them answer.
     fn others(&self) -> Others {
         let tip = self.follow.window.tip().map_or(0, |tip| tip.number);
         let others = self.nodes.iter().enumerate().filter(|(node, _)| Some(*node) != self.active);
@@ -221,7 +222,8 @@ impl World {
         }
     }
 
-    /// Its head moves, and it says so, if it does.
+    /// Moves the node's head. A node that pushes reports the new headers, but for some that are
+    /// lost.
     fn set_head(&mut self, node: usize, head: Hash) {
         let old = std::mem::replace(&mut self.nodes[node].head, head);
         if self.nodes[node].pushes {
@@ -260,7 +262,7 @@ impl World {
                 let has = self.tree.line(node.head).any(|own| own == hash) || self.rng.bool();
                 Some(hash).filter(|_| has)
             }
-            // Now and then it is of another branch by the time it answers.
+            // Now and then the node is on another branch by the time of its answer.
             What::Height(height) => {
                 let node = if self.rng.u8(..5) == 0 { self.rng.usize(..NODES) } else { fetch.node };
                 self.tree.line(self.nodes[node].head).find(|hash| self.tree.blocks[hash].number == height)
@@ -277,7 +279,7 @@ impl World {
             return self.give(Input::Unwanted);
         }
         let since = self.told();
-        // Time may pass before the follower hears of it.
+        // Time may pass before the follower learns of the listener.
         if self.rng.bool()
             && let Some(active) = self.active
         {
@@ -310,7 +312,7 @@ impl World {
         match self.rng.u8(..40) {
             0..=11 => {
                 let head = self.nodes[node].head;
-                // Now and then on an earlier block, so that it is a fork.
+                // Now and then the block follows an earlier one, which makes a fork.
                 let back = if self.rng.u8(..5) == 0 { self.rng.usize(1..5) } else { 0 };
                 let parent = self.tree.line(head).nth(back).unwrap_or(head);
                 let block = self.tree.add(Some(parent));
@@ -320,7 +322,7 @@ impl World {
                 let head = self.nodes[self.rng.usize(..NODES)].head;
                 self.set_head(node, head);
             }
-            // Its head goes back: a reorganisation of which it has told the first half.
+            // The node's head goes back: the first half of a reorganisation.
             16 => {
                 let head = self.nodes[node].head;
                 let back = self.rng.usize(1..4);
@@ -328,7 +330,7 @@ impl World {
                 self.set_head(node, ancestor);
             }
             17 => {
-                // Many blocks at once, of which nobody is told.
+                // Many blocks at once, of which only the head is reported.
                 for _ in 0..self.rng.usize(3..9) {
                     let head = self.tree.add(Some(self.nodes[node].head));
                     self.nodes[node].head = head;

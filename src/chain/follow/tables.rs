@@ -84,7 +84,7 @@ impl Scene {
         names.split(' ').map(|name| self.give(Input::Pushed(node, Arc::new(block(name))))).collect()
     }
 
-    /// The node pushes a header, and has it as its head then.
+    /// The node pushes a header and then reports that header as its head.
     fn grow(&mut self, node: usize, name: &str) -> String {
         self.push(node, name) + &self.head(node, name)
     }
@@ -101,8 +101,8 @@ impl Scene {
         self.give(Input::Fetched(Fetch { node, what }, answer))
     }
 
-    /// Fetches are answered as they should be, of heights from branch `a`, in their order, until
-    /// none is left.
+    /// Answers fetches with the right blocks, those of heights from branch `a`, in their order,
+    /// until none is left.
     fn answer_all(&mut self, effects: String) -> String {
         let mut told = Vec::new();
         let mut effects: VecDeque<String> = effects.split("; ").map(str::to_owned).collect();
@@ -438,7 +438,7 @@ fn the_window_is_bounded() {
 #[test]
 fn who_begins_to_listen_misses_nothing() {
     let mut scene = Scene::dozing();
-    // The head of that moment was a13, of which the follower has not heard; by now it is a15.
+    // The head of that moment was a13, which the follower has not seen; by now the head is a15.
     assert_eq!(scene.give(Input::Wanted(Some((0, head("a13"))))), "");
     let effects = scene.head(0, "a15");
     assert_eq!(scene.answer_all(effects), "0: +a14; 0: +a15");

@@ -10,14 +10,14 @@ use super::super::{
 /// An input of a follower.
 #[derive(Clone, Debug)]
 pub(in super::super) enum Input {
-    /// The active node and its head; none when no node serves, or the one that does has not told
-    /// any. And what the others have.
+    /// The active node and its head, and whether other nodes have the tip. `None` while no node
+    /// serves, or while the active node has reported no head.
     Head(Option<(usize, Head)>, Others),
     /// A node told a header unasked.
     Pushed(usize, Arc<Block>),
     /// A fetch ended, maybe too late to matter; without a block if the node had none to give.
     Fetched(Fetch, Option<Block>),
-    /// Somebody listens from now on. The active node and its head when they began to.
+    /// A first listener is there. The active node and its head when the listener began to listen.
     Wanted(Option<(usize, Head)>),
     /// The last listener has left.
     Unwanted,
@@ -27,14 +27,15 @@ pub(in super::super) enum Input {
     Woken,
 }
 
-/// The tip as far as nodes that are not active have it.
+/// Whether nodes that are not active have the tip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Others {
-    /// A node among them stands as high.
+    /// Another node stands at the tip's height or above, or the active node says that it is
+    /// syncing.
     Hold,
-    /// None that answers does; some do not answer.
+    /// No other node that answers stands so high; some do not answer.
     Away,
-    /// None does.
+    /// All other nodes answer, and none stands so high.
     Lack,
 }
 
@@ -43,13 +44,13 @@ pub(in super::super) enum Others {
 pub(in super::super) enum Effect {
     /// A header is to be fetched.
     Fetch(Fetch),
-    /// The header that is being fetched is not wanted any more.
+    /// All fetches under way are to be dropped.
     Drop,
-    /// A fetch brought a header that no node had told.
+    /// A fetch brought a header that no node had reported.
     Filled,
     /// The way to the next change took out so many blocks.
     Reorged(usize),
-    /// Blocks between these heights will not be told, for this reason.
+    /// Blocks between these heights will not be reported, for this reason.
     Skipped { from: u64, to: u64, why: &'static str },
     /// The chain changed.
     Tell(Change),

@@ -1,9 +1,10 @@
-//! Slots: each has a block or is empty. The blocks of validators that a client has are those that
-//! the client publishes; the others come by themselves.
+//! Slots: each has a block or is empty. A client publishes the blocks of its own validators; the
+//! blocks of all other validators come by themselves.
 //!
-//! Which block wins: a block on the newest one does. One on the parent of the newest does if that
-//! came late, when a third of its slot was over, so that hardly anybody voted for it; the late one
-//! goes then. Any other block is known to all, and is nobody's head.
+//! Which block becomes the head: a block on top of the newest one does. A block on the newest one's
+//! parent does if the newest came late (more than a third of its slot was over, so that hardly any
+//! validator voted for it), and the late block is removed. Any other block is known to all nodes
+//! and is the head of none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,41 +26,41 @@ use super::{
     Chain, State,
 };
 
-/// Slots of which it is known that a block was proposed.
+/// Latest slots for which a client's block is remembered.
 const KEPT: usize = 256;
-/// Slots that can be arranged before they begin.
+/// Slots whose turn can be arranged in advance.
 const ARRANGED: usize = 4096;
 
-/// What becomes of a slot whose proposer no client has.
+/// The block of a slot whose proposer belongs to no client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// There is no block.
     Empty,
     /// The block comes so long after the slot's beginning.
     Block(Duration),
-    /// The same; and if the newest block came late, this one takes its place.
+    /// The same; and if the newest block came late, this block takes its place.
     Against(Duration),
 }
 
-/// A block as a client publishes it.
+/// A block that a client publishes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::devnet) struct Proposal {
     pub(in crate::devnet) slot: u64,
-    /// The root of the block before it.
+    /// The root of the parent.
     pub(in crate::devnet) parent: Hash,
     pub(in crate::devnet) paid: Address,
 }
 
-/// What is known of slots.
+/// Blocks that were arranged and proposed, by slot.
 #[derive(Default)]
 pub(super) struct Slots {
     beat: Option<Beat>,
     arranged: BTreeMap<u64, Turn>,
-    /// Validators that clients have.
+    /// Validators that belong to clients.
     clients: BTreeSet<u64>,
     /// Slots for which a client published a block.
     proposed: BTreeSet<u64>,
-    /// The newest block, if it came late.
+    /// The hash of the newest block, if that block came late.
     late: Option<Hash>,
 }
 
@@ -81,7 +82,7 @@ impl Slots {
 }
 
 impl Chain {
-    /// Says what becomes of a slot that has not begun. At most 4096 slots are arranged at a time.
+    /// Arranges the turn of a slot that has not begun. At most 4096 slots are arranged at a time.
     pub fn arrange(&self, slot: u64, turn: Turn) {
         let arranged = &mut self.state().slots.arranged;
         arranged.insert(slot, turn);
@@ -95,13 +96,13 @@ impl Chain {
         self.state().slots.clients.extend(validators);
     }
 
-    /// Whether a client published a block for this slot. It is remembered of 256 slots.
+    /// Whether a client published a block for this slot. The latest 256 such slots are remembered.
     pub(in crate::devnet) fn was_proposed(&self, slot: u64) -> bool {
         self.state().slots.proposed.contains(&slot)
     }
 
-    /// Takes a block that a client published, if the slot is one of a client's validators, and none
-    /// was published for it before.
+    /// Takes a block that a client published, if the slot's proposer belongs to a client and no
+    /// block was published for the slot before.
     pub(in crate::devnet) fn propose(&self, proposal: Proposal) {
         let Proposal { slot, parent, paid } = proposal;
         let mut state = self.state();
@@ -125,7 +126,8 @@ impl Chain {
         }
     }
 
-    /// Adds the block of a slot that has begun; `against` the newest one if that came late.
+    /// Adds the block of a slot that has begun; `against`: in the place of the newest block if that
+    /// one came late.
     fn mine_in(&self, slot: u64, against: bool) {
         let mut state = self.state();
         let mut blocks = self.snapshot().blocks.clone();
@@ -144,7 +146,7 @@ impl Chain {
         self.publish(state, blocks);
     }
 
-    /// What the next slot's beginning brings; none: a client's block, if any.
+    /// The turn of a slot that begins; none: the slot's block comes from a client, if at all.
     fn turn(&self, slot: u64) -> Option<Turn> {
         let mut state = self.state();
         let arranged = state.slots.arranged.remove(&slot);
@@ -154,7 +156,7 @@ impl Chain {
 }
 
 impl State {
-    /// Takes the newest block away if it came late and this is its parent.
+    /// Removes the newest block if that block came late and its parent is `parent`.
     fn cut_if_late(&mut self, blocks: &mut Vec<Arc<Block>>, parent: &Hash) {
         let goes = blocks.last().is_some_and(|tip| tip.parent_hash == *parent && self.slots.late == Some(tip.hash));
         if goes && blocks.len() > 1 {
@@ -163,7 +165,7 @@ impl State {
     }
 }
 
-/// Has a slot begin every `length` for ever, the first one `into` this time.
+/// Begins a slot every `length` for ever, the first one after `into`.
 pub(in crate::devnet) async fn beat(chain: Arc<Chain>, into: Duration, length: Duration) {
     let (start, first) = (Instant::now() + into, chain.head().slot + 1);
     chain.state().slots.beat = Some(Beat { start, first, length });
@@ -189,7 +191,7 @@ pub(in crate::devnet) async fn beat(chain: Arc<Chain>, into: Duration, length: D
                 });
             }
         }
-        // Slots begin by the clock: those that went by while this machine did something else are
+        // Slots begin by the clock: slots that went by while this machine did something else are
         // empty.
         let now = start.elapsed().as_nanos() / length.as_nanos().max(1);
         passed = u32::try_from(now).unwrap_or(u32::MAX).max(passed.saturating_add(1));

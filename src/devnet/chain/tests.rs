@@ -91,7 +91,7 @@ async fn a_branch_beside_the_chain_has_other_blocks_and_keeps_pace() {
         assert_eq!(theirs.parent_hash, rival.block(number - 1).unwrap().hash);
         assert!(theirs.transactions.iter().all(|mined| !mined.transaction.submitted));
     }
-    // Another one.
+    // A second reorganisation.
     let old = rival.head().hash;
     chain.diverge(100);
     assert_ne!(chain.snapshot().rival.as_ref().unwrap().head().hash, old);
@@ -128,8 +128,8 @@ async fn old_blocks_are_pruned_with_their_transactions() {
     assert_eq!(chain.state().by_hash.len(), KEPT_BLOCKS + 1);
 }
 
-/// A chain of ten blocks whose slot 11 begins in twelve seconds, and slots of twelve seconds; and
-/// what has it go on.
+/// A chain of ten blocks whose slot 11 begins in twelve seconds, with slots of twelve seconds; and
+/// a function that waits until some seconds into a slot.
 fn beating(chain: &Arc<Chain>) -> (JoinSet<()>, impl AsyncFn(u64, u64)) {
     let (start, slot) = (Instant::now(), Duration::from_secs(12));
     let mut task = JoinSet::new();

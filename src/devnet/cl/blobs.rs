@@ -7,12 +7,12 @@ use super::{
     Api, Outcome, with_fork,
 };
 
-/// Blobs of a block that has any.
+/// Blobs of a block, if the block has any.
 const BLOBS: u64 = 3;
 /// Columns that a node keeps.
 const COLUMNS: u64 = 4;
 
-/// What a block says of its blobs.
+/// The commitments of a block to its blobs.
 pub(super) fn commitments(block: &Block) -> Vec<String> {
     (0..count(block)).map(|index| bytes("commitment", block, index)).collect()
 }
@@ -28,8 +28,7 @@ fn bytes(of: &str, block: &Block, index: u64) -> String {
 }
 
 impl Api<'_> {
-    /// The sidecars of a block's blobs; only those of the indices that the query names, if it names
-    /// any.
+    /// The sidecars of a block's blobs; only of the indices that the query names, if there are any.
     pub(super) fn blob_sidecars(&self, id: &str, query: &str) -> Outcome {
         let block = self.find_stored(id, Store::Blobs)?;
         let header = self.header_json(&block, 0)["header"].clone();

@@ -118,15 +118,15 @@ impl Api<'_> {
         Ok((parsed, block))
     }
 
-    /// A block of which the node has what is in this store.
+    /// A block whose data in `store` the node still has.
     pub(super) fn find_stored(&self, id: &str, store: Store) -> Result<Arc<Block>, Problem> {
         let (_, block) = self.find(id)?;
         let kept = Some(block).filter(|block| self.keeps(store, block));
         kept.ok_or_else(|| Problem(StatusCode::NOT_FOUND, format!("Blobs not found: {id}")))
     }
 
-    /// Whether the node has not thrown away what this store held of the block. The first block
-    /// stays.
+    /// Whether the node still has this block's data in `store`. Data of the first block always
+    /// stay.
     pub(super) fn keeps(&self, store: Store, block: &Block) -> bool {
         let kept = self.faults.keeps(store);
         kept.is_none_or(|slots| block.number == 0 || block.slot + slots >= self.view.head().slot)
@@ -136,7 +136,7 @@ impl Api<'_> {
         self.view.in_slot(slot).filter(|block| self.keeps(Store::Blocks, block))
     }
 
-    /// A liar lies of its head only.
+    /// The number of slots by which an answer about `id` lies: only answers about the head lie.
     fn lie(&self, id: BlockId) -> u64 {
         if id == BlockId::Head { self.faults.lie() } else { 0 }
     }

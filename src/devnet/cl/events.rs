@@ -1,5 +1,5 @@
-//! `/eth/v1/events`: what happens, as server-sent events. Like subscriptions, a stream is the
-//! difference of what the node saw and what it sees, so it misses no block.
+//! `/eth/v1/events`: the chain's events as server-sent events. Like subscriptions, a stream is the
+//! difference of two views of the node, so no block is missed.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ struct Stream {
     chain: watch::Receiver<Arc<Snapshot>>,
     comments: Interval,
     queue: VecDeque<Bytes>,
-    /// When a node that hears of blocks late sees the next.
+    /// When a node whose blocks arrive late sees the next one.
     more: Option<Instant>,
     operations: broadcast::Receiver<Operation>,
     _counted: SubscriptionGauge,
@@ -70,7 +70,7 @@ impl Api<'_> {
             _counted: self.node.records.subscription(),
             node: self.node.clone(),
         };
-        // Whatever changed between the view and the watches must not wait for the next change.
+        // A change between the view and the watches must not wait for the next change.
         stream.collect();
         let mut response = answers::streamed("text/event-stream", stream::unfold(stream, Stream::next));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -86,8 +86,8 @@ impl Stream {
             }
             self.more = self.more.or_else(|| self.node.sees_more_at(&self.faults.borrow()));
             let more = self.more;
-            // All arms are cancel-safe; an error of a watch means that the node is gone, and the
-            // connection with it.
+            // All arms are cancel-safe. A watch fails only when the node is gone; the connection
+            // then goes too.
             tokio::select! {
                 biased;
                 _ = self.faults.changed() => self.more = None,
@@ -114,7 +114,8 @@ impl Stream {
         }
     }
 
-    /// Queues what happened since the last time; of a mute node nothing, but then it is past.
+    /// Queues the events since the last call. The events of a mute node are dropped, not kept for
+    /// later.
     fn collect(&mut self) {
         let faults = self.faults.borrow_and_update().clone();
         self.chain.mark_unchanged();

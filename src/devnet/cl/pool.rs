@@ -1,4 +1,4 @@
-//! What validators hand in: signed messages, of which the network hears.
+//! Signed messages that validators submit, and that the network then hears of.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::{
 };
 
 impl Api<'_> {
-    /// Routes below `/eth/v<version>/beacon/pool`; none if there is no such route.
+    /// Routes below `/eth/v<version>/beacon/pool`; none: no route has this name.
     pub(super) fn pool(&self, method: &str, name: &str, body: &Bytes) -> Option<Outcome> {
         let topic = match name {
             "voluntary_exits" => Some("voluntary_exit"),
@@ -50,14 +50,14 @@ impl Api<'_> {
         })
     }
 
-    /// Takes each message of a list, but for those that vote for a block of which the node has not
-    /// heard.
+    /// Takes each message of a list, except votes for a block that the node does not know.
     pub(super) fn submit(&self, body: &Bytes, kind: Kind) -> Outcome {
         self.must_be_synced()?;
         let mut failures = Vec::new();
         for (index, message) in list(body)?.iter().enumerate() {
             let Some(taken) = self.read(kind, message) else { continue };
-            // A sync committee's word is taken before its block has come.
+            // A sync message may arrive before the block that it votes for, so that block may be
+            // unknown.
             if kind != Kind::SyncMessage && !self.knows(taken.root) {
                 failures.push(json!({"index": index, "message": "UnknownHeadBlock"}));
             } else {
@@ -75,7 +75,8 @@ impl Api<'_> {
         BlockId::Root(root).find(&self.node.chain, &self.view).is_some()
     }
 
-    /// What is understood of a message; what is not is taken, and nobody hears of it.
+    /// The fields of a message that the chain records. A message without these fields is accepted
+    /// and dropped.
     fn read(&self, kind: Kind, message: &Value) -> Option<Taken> {
         let number = |value: &Value| value.as_str()?.parse::<u64>().ok();
         let root = |value: &Value| Hash::parse(value.as_str()?);
@@ -108,8 +109,8 @@ impl Api<'_> {
         })
     }
 
-    /// Takes a signed block, unless it is one on a block of which the node has not heard. One in
-    /// SSZ is taken unread.
+    /// Takes a signed block, unless the node does not know its parent. A block in SSZ is accepted
+    /// without being read, and so does not reach the chain.
     pub(super) fn publish(&self, headers: &HeaderMap, body: &Bytes) -> Outcome {
         self.must_be_synced()?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
@@ -122,7 +123,8 @@ impl Api<'_> {
         if kind.starts_with("application/json")
             && let Ok(block) = parse(body)
         {
-            // With its blobs, or without.
+            // JSON with blobs holds the block in `signed_block`; without blobs the body is the
+            // block.
             let signed = if block["signed_block"].is_null() { &block } else { &block["signed_block"] };
             if let Some(taken) = self.read(Kind::Block, &signed["message"]) {
                 if !self.knows(taken.root) {

@@ -1,5 +1,5 @@
-//! What each topic of the events says: of a block, that all nodes tell alike, or of an operation
-//! that somebody submitted.
+//! The data of each event topic: of a block, in which all nodes agree, or of an operation that a
+//! client submitted.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ pub(super) fn signature(of: &str, block: &Block) -> String {
 }
 
 /// The root of the last block before an epoch; the first block's if there is none. Before the epoch
-/// has begun that is the head.
+/// has begun, the head's.
 pub(super) fn last_before(view: &View, epoch: u64) -> Hash {
     let slot = (epoch * SLOTS_PER_EPOCH).saturating_sub(1);
     view.as_of(slot).head().root
@@ -63,10 +63,10 @@ fn checkpoint(view: &View, behind: u64) -> Value {
     json!({"epoch": (block.slot / SLOTS_PER_EPOCH).to_string(), "root": block.root.to_string()})
 }
 
-/// What attesters of the block's slot say. `view` ends with the block.
+/// The data that attesters of `slot` sign. `view` ends with the slot's block.
 pub(super) fn attestation_data(view: &View, slot: u64, index: &str) -> Value {
     let epoch = slot / SLOTS_PER_EPOCH;
-    // An epoch that begins with empty slots has the last block before it for its target.
+    // The target of an epoch that begins with empty slots is the last block before the epoch.
     let target = view.as_of(epoch * SLOTS_PER_EPOCH).head().root;
     json!({
         "slot": slot.to_string(),
@@ -100,7 +100,7 @@ pub(super) fn finalized(view: &View, faults: &Faults) -> Value {
     })
 }
 
-/// What the topics say of the last block of `view`, in the order in which a node says it.
+/// The events of the last block of `view`, in the order in which a node sends them.
 pub(super) fn of_block(view: &View, faults: &Faults) -> Vec<(&'static str, Value)> {
     let block = view.head();
     let optimistic = faults.has(&Fault::Optimistic);

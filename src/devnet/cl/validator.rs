@@ -1,4 +1,4 @@
-//! What validators ask of a node: duties, data to sign, and what they tell it.
+//! The validator API: duties, data to sign, subscriptions and registrations.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -20,7 +20,7 @@ use super::{
 const VALIDATORS: u64 = 64;
 
 impl Api<'_> {
-    /// Routes below `/eth/v<version>/validator`; none if there is no such route.
+    /// Routes below `/eth/v<version>/validator`; none: no route has this path.
     pub(super) fn validator(
         &self,
         method: &str,
@@ -125,9 +125,9 @@ impl Api<'_> {
         Ok(data(topics::attestation_data(&self.at(slot), slot, index.unwrap_or("0"))))
     }
 
-    /// Only who has been told to listen to a slot's attestations has any to aggregate, and only of
-    /// those that somebody made. A small number in the place of the root stands for what the node
-    /// itself would say.
+    /// A node has aggregates only for slots that a validator subscribed to, and only of data that
+    /// some validator attested to. A root whose first 24 bytes are zero stands for the node's own
+    /// data.
     fn aggregate(&self, slot: Option<&str>, root: Option<&str>) -> Outcome {
         let slot = number(slot, "slot")?;
         let root = root.and_then(Hash::parse).ok_or_else(|| bad("Invalid attestation_data_root"))?;
@@ -203,7 +203,7 @@ impl Api<'_> {
         Ok(done())
     }
 
-    /// Has the node remember what it understands of a list.
+    /// Has `remember` record each entry of a list in `Told`; entries that lack a field are skipped.
     fn tell(&self, body: &Bytes, remember: impl Fn(&mut Told, &Value) -> Option<()>) -> Outcome {
         for wish in list(body)? {
             self.node.told(|told| remember(told, &wish));

@@ -46,7 +46,8 @@ impl Context<'_> {
             Some((block, _)) if self.is_withheld(block) => Value::Null,
             Some((block, index)) => block.transaction_json(*index),
             None => {
-                // Mined only where this node does not see it: for this node it still waits.
+                // The canonical chain of this node lacks the block with the transaction: here the
+                // transaction still waits.
                 let elsewhere = places.first().map(|(block, index)| block.transactions[*index].transaction.clone());
                 let waiting = self.node.chain.waiting(hash).or(elsewhere.filter(|tx| tx.submitted));
                 waiting.map_or(Value::Null, |transaction| transaction.json(None))
@@ -103,7 +104,7 @@ impl Context<'_> {
         if lacks { Err(RpcError::new(-32603, "internal error")) } else { Ok(()) }
     }
 
-    /// Logs as the node's faults have them told.
+    /// The logs after the node's faults have spoilt them.
     fn told(&self, mut logs: Vec<Value>) -> Outcome {
         if let Some(most) = self.faults.logs_limit().filter(|most| logs.len() as u64 > *most) {
             return Err(RpcError::new(-32005, format!("query returned more than {most} results")));
@@ -174,7 +175,7 @@ impl Context<'_> {
     }
 }
 
-/// The block or header with the bloom filter that the node's faults give it.
+/// The block or header, with a bloom filter of one bit if the node has [`Fault::BlindBlooms`].
 pub(in super::super) fn with_bloom(json: Arc<str>, block: &Block, faults: &Faults) -> Arc<str> {
     if !faults.has(&Fault::BlindBlooms) {
         return json;

@@ -114,7 +114,7 @@ impl Context<'_> {
         Ok(json!(hash.to_string()).into())
     }
 
-    /// The block whose state is asked for, if this node has it.
+    /// The block whose state the call asks for, if this node has that block.
     fn state(&self, params: &Params, index: usize) -> Result<std::sync::Arc<Block>, RpcError> {
         let at = params.at(index)?;
         let block = self.find(at).ok_or_else(|| RpcError::new(-32000, "header not found"))?;

@@ -1,5 +1,6 @@
-//! The subscriptions of one WebSocket. They are differences of what the node saw when they were
-//! last served and what it sees now, so none misses a block, and each can be served at any time.
+//! The subscriptions of one WebSocket. A notification is the difference between the node's view at
+//! the last push and its view now, so no subscription misses a block, and a push may come at any
+//! time.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -23,11 +24,11 @@ use super::{
 /// Subscriptions one WebSocket may have.
 const MOST: usize = 10_000;
 
-/// What one WebSocket is subscribed to.
+/// The subscriptions of one WebSocket.
 #[derive(Default)]
 pub(in super::super) struct Subscriptions {
     live: Vec<Subscription>,
-    /// What is to be said before the answer that is being made, and right behind it.
+    /// Notifications to send before the answer that is being made, and right behind the answer.
     eager: (Vec<String>, Vec<String>),
 }
 
@@ -41,9 +42,9 @@ struct Subscription {
 enum Wish {
     NewHeads,
     Logs(LogFilter),
-    /// With whole transactions or only their hashes.
+    /// `true`: whole transactions; `false`: only hashes.
     Pending(bool),
-    /// What was said last.
+    /// Whether the last notification said that the node is syncing.
     Syncing(bool),
 }
 
@@ -67,7 +68,7 @@ impl Context<'_> {
         let status = super::sync_status(node, self.faults, &seen);
         let early = |n: u64| match &wish {
             Wish::Pending(_) => {
-                // They count up, so that their order can be seen.
+                // The hashes count up, so that a test can see their order.
                 let mut hash = Hash::derived(&id, b"eager");
                 hash.0[24..].copy_from_slice(&n.to_be_bytes());
                 Some(notification(&id, &json!(hash.to_string())))
@@ -94,13 +95,14 @@ impl Context<'_> {
 }
 
 impl Subscriptions {
-    /// What the calls that were just executed want said before their answer, and right behind it.
+    /// Notifications of the calls that were just executed: before their answer, and right behind
+    /// it.
     pub(in super::super) fn take_eager(&mut self) -> (Vec<String>, Vec<String>) {
         std::mem::take(&mut self.eager)
     }
 
-    /// Notifications of what changed in the node's view or health; none if the node is mute, but
-    /// then it is past.
+    /// Notifications of changes in the node's view or health. The changes of a mute node are
+    /// dropped, not kept for later.
     pub(in super::super) fn news(&mut self, node: &Node, faults: &Faults) -> Vec<String> {
         let mut out = Vec::new();
         let now = node.view_under(faults);
@@ -145,7 +147,7 @@ impl Subscriptions {
     }
 }
 
-/// What `syncing` tells.
+/// The result of a `syncing` notification.
 fn sync_news(said: bool, status: &Value) -> Value {
     if said { json!({"syncing": true, "status": status}) } else { json!(false) }
 }

@@ -1,15 +1,15 @@
-//! What is wrong with one node at one moment.
+//! The faults of one node at one moment.
 
 use std::{mem::discriminant, time::Duration};
 
 use super::{Fault, Store, is_probe};
 use crate::devnet::{rpc::Label, view::View};
 
-/// All that is wrong with a node at one moment.
+/// The faults that are set at one moment.
 #[derive(Clone, Default)]
 pub(in crate::devnet) struct Faults {
     pub(super) list: Vec<Fault>,
-    /// What the node saw when [`Fault::Freeze`] was set.
+    /// The node's view at the moment when [`Fault::Freeze`] was set.
     pub(super) frozen: Option<View>,
 }
 
@@ -18,7 +18,7 @@ impl Faults {
         &self.list
     }
 
-    /// Adds a fault, in the place of one of its kind. `view` is the node's present one.
+    /// Adds a fault and removes an earlier one of the same kind. `view` is the node's present one.
     pub(in crate::devnet) fn set(&mut self, fault: Fault, view: View) {
         if fault == Fault::Freeze {
             self.frozen = Some(view);
@@ -27,7 +27,7 @@ impl Faults {
         self.list.push(fault);
     }
 
-    /// Takes the fault of this name away, if it is there.
+    /// Removes the fault of this name.
     pub(in crate::devnet) fn unset(&mut self, name: &str) {
         self.list.retain(|fault| fault.name() != name);
         if !self.has(&Fault::Freeze) {
@@ -100,7 +100,7 @@ impl Faults {
         })
     }
 
-    /// Whether requests are turned away before they are looked at.
+    /// Whether every request is refused without being executed.
     pub(in crate::devnet) fn refuses(&self) -> bool {
         [Fault::Failing, Fault::Garbage].iter().any(|fault| self.has(fault))
             || self.rate_limited().is_some()
@@ -127,7 +127,7 @@ impl Faults {
         methods.is_some_and(|named| is_named(named, method, params))
     }
 
-    /// What becomes of the id in the answer to such a call.
+    /// The kind of id that the answer to a call of `method` carries.
     pub(in crate::devnet) fn label(&self, method: &str, params: &str) -> Label {
         let spoilt = self.find(|fault| match fault {
             Fault::AlienId { methods } if is_named(methods, method, params) => Some(Label::Alien),
@@ -137,12 +137,13 @@ impl Faults {
         spoilt.unwrap_or(Label::Own)
     }
 
-    /// How many of the newest blocks are not given.
+    /// How many of the newest blocks are answered with `null`.
     pub(in crate::devnet) fn nulls(&self) -> u64 {
         self.find(|fault| if let Fault::Nulls { blocks } = fault { Some(*blocks) } else { None }).unwrap_or(0)
     }
 
-    /// Notifications before the answer to a subscription, and right behind it.
+    /// The number of notifications before the answer to a subscription, and right behind the
+    /// answer.
     pub(in crate::devnet) fn eager(&self) -> (u64, u64) {
         self.find(|fault| if let Fault::Eager { before, after } = fault { Some((*before, *after)) } else { None })
             .unwrap_or((0, 0))
@@ -154,7 +155,7 @@ impl Faults {
         methods.is_some_and(|methods| methods.iter().any(|name| name == method))
     }
 
-    /// The result that calls of this method have by order.
+    /// The result that [`Fault::Tells`] gives calls of this method.
     pub(in crate::devnet) fn tells(&self, called: &str) -> Option<&serde_json::Value> {
         self.find(|fault| match fault {
             Fault::Tells { method, result } => Some((method, result)),
@@ -176,7 +177,7 @@ impl Faults {
         self.find(|fault| if let Fault::MissingLogs { number } = fault { Some(*number) } else { None })
     }
 
-    /// The status that such a request is answered with in place of its own answer.
+    /// The status that [`Fault::HttpStatus`] gives requests of this method.
     pub(in crate::devnet) fn http_status(&self, method: &str, params: &str) -> Option<u16> {
         self.find(|fault| match fault {
             Fault::HttpStatus { status, methods } if is_named(methods, method, params) => Some(*status),
@@ -189,7 +190,7 @@ impl Faults {
         methods.is_some_and(|named| is_named(named, method, params))
     }
 
-    /// How much longer the answer to such a request takes.
+    /// The delay that [`Fault::SlowOver`] adds to answers of this method.
     pub(in crate::devnet) fn slow_over(&self, method: &str, params: &str) -> Duration {
         let ms = self.find(|fault| match fault {
             Fault::SlowOver { ms, methods } if is_named(methods, method, params) => Some(*ms),
@@ -198,7 +199,7 @@ impl Faults {
         Duration::from_millis(ms.unwrap_or(0))
     }
 
-    /// The status of the page that such a request is answered with before the node hears of it.
+    /// The status that the gateway of [`Fault::Gateway`] answers requests of this method with.
     pub(in crate::devnet) fn gateway(&self, method: &str, params: &str) -> Option<u16> {
         self.find(|fault| match fault {
             Fault::Gateway { status, methods } if is_named(methods, method, params) => Some(*status),
@@ -206,7 +207,7 @@ impl Faults {
         })
     }
 
-    /// Of how many slots below the head this is kept; none: of all.
+    /// For how many slots below the head the node keeps `store`; none: for all.
     pub(in crate::devnet) fn keeps(&self, store: Store) -> Option<u64> {
         self.find(|fault| match fault {
             Fault::Pruned { slots, what } if what.is_empty() || what.contains(&store) => Some(*slots),
@@ -214,7 +215,7 @@ impl Faults {
         })
     }
 
-    /// How many blobs of each block there are at most.
+    /// How many blobs of each block the node has; none: all.
     pub(in crate::devnet) fn blobs_left(&self) -> Option<u64> {
         self.find(|fault| if let Fault::FewBlobs { left } = fault { Some(*left) } else { None })
     }

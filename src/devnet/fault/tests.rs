@@ -1,4 +1,4 @@
-//! How faults are read, and whom they befall.
+//! Reading faults, and the methods that a fault affects.
 
 use super::*;
 

@@ -7,7 +7,7 @@ impl Fault {
     /// `http-status` + `503,eth_call`, `pruned` + `16,states,blobs`, `tells` + `eth_gasPrice=null`.
     ///
     /// # Errors
-    /// Says what is wrong with them.
+    /// When the words name no fault or lack a number; the error says why.
     pub fn from_words(name: &str, argument: Option<&str>) -> Result<Self, FaultError> {
         let name = name.replace('-', "_");
         let number = |what: &str| {

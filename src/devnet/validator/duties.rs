@@ -1,5 +1,5 @@
-//! What is to be done when: asked for an epoch at a time, and again when a head says that it
-//! depends on another block now.
+//! The duties of the client's validators. Duties are fetched for an epoch at a time, and again when
+//! a `head` event names another dependent root: the duties then follow from another block.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ use super::{
 #[derive(Default)]
 pub(super) struct Duties(Mutex<BTreeMap<u64, Epoch>>);
 
-/// Those of one epoch.
+/// The duties of one epoch.
 #[derive(Clone, Default)]
 struct Epoch {
-    /// What the attesters depend on, and who they are by slot.
+    /// The dependent root of the attester duties, and the attesters of each slot.
     attesters: Option<(Hash, BTreeMap<u64, Vec<u64>>)>,
-    /// What the proposers depend on, and who they are by slot.
+    /// The dependent root of the proposer duties, and the proposer of each slot.
     proposers: Option<(Hash, BTreeMap<u64, u64>)>,
     in_sync_committee: Option<Vec<u64>>,
 }
@@ -46,7 +46,7 @@ impl Duties {
         self.lock().get(&(slot / SLOTS_PER_EPOCH)).cloned().unwrap_or_default()
     }
 
-    /// Forgets those that depend on another block than the head says; whether there were any.
+    /// Forgets duties whose dependent root differs from the head's; returns whether there were any.
     fn outdate(&self, head: Head) -> bool {
         let (mut epochs, here) = (self.lock(), head.slot / SLOTS_PER_EPOCH);
         let mut any = false;
@@ -65,7 +65,7 @@ impl Duties {
     }
 }
 
-/// Asks again for what heads say is out of date.
+/// Fetches duties again when a head has outdated them.
 pub(super) async fn watch(shared: Arc<Shared>) {
     let mut heads = shared.heads.clone();
     while heads.changed().await.is_ok() {
@@ -78,10 +78,11 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Asks for the duties of the epoch of `slot` and, behind its first slot, of the next one, as
-    /// far as they are not known; and tells at which slots it will put votes together. Who proposes
-    /// in the next epoch is certain with the last block before it. Whether those of the epoch
-    /// itself are known then.
+    /// Fetches the duties that are not known yet: those of the epoch of `slot` and, from the second
+    /// slot of an epoch on, those of the next epoch. The proposers of the next epoch are fetched in
+    /// the last slot only, because an earlier block does not settle them. Subscribes to the slots
+    /// whose attestations the client will aggregate. Returns whether all duties of the epoch of
+    /// `slot` are known.
     pub(super) async fn learn(&self, slot: u64) -> bool {
         let epoch = slot / SLOTS_PER_EPOCH;
         self.duties.lock().retain(|known, _| known + 2 >= epoch);

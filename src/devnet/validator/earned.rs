@@ -1,4 +1,5 @@
-//! What came of the work: what the network has of it, not what was answered.
+//! The earnings of a client: its messages that reached the network, not the answers to its
+//! requests.
 
 use std::{
     collections::BTreeMap,
@@ -17,56 +18,58 @@ use super::{
     Shared,
 };
 
-/// What a validator client earned and lost.
+/// The duties of a validator client that succeeded and failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Earned {
     /// Slots that were judged.
     pub slots: u64,
     /// Votes for heads.
     pub votes: Tally,
-    /// Words of sync committees on heads.
+    /// Sync messages for heads.
     pub sync_messages: Tally,
-    /// Votes put together; none of these is wrong, since it has what was voted.
+    /// Aggregates of attestations.
     pub aggregates: Tally,
-    /// Words of sync committees put together.
+    /// Contributions: aggregates of sync messages.
     pub contributions: Tally,
     /// Blocks.
     pub proposals: Proposals,
-    /// Votes and words for a head that the client's own stream of events had gone on from.
+    /// Attestations and sync messages for a head that the client's own event stream had left
+    /// already.
     pub passed: u64,
     /// Messages that were signed and that no node took.
     pub lost: u64,
-    /// Times that a head told of other duties than those that were known.
+    /// Times that a head outdated the duties that were known.
     pub refreshed: u64,
     /// Streams of events that ended.
     pub streams_lost: u64,
 }
 
-/// How often a duty was done, and how.
+/// How often a duty of one kind was done, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// In time, for the slot's block, or the one before if the slot is empty.
+    /// In time, for the slot's block, or the block before if the slot is empty.
     pub right: u64,
-    /// For the slot's block, when two thirds of the slot were over (aggregates: the whole of it).
+    /// For the slot's block, when two thirds of the slot were over (aggregates: the whole slot).
     pub late: u64,
-    /// For another block than the chain has in the slot, or before it if the slot is empty.
+    /// For another block than the slot's, or than the block before if the slot is empty.
     pub wrong: u64,
     /// Not at all.
     pub missed: u64,
 }
 
-/// Blocks of a client's validators: what the chain has of them.
+/// Blocks of a client's validators, by their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Proposals {
-    /// In the chain, in time, and the fee recipient is the client's.
+    /// In the chain, in time, with the client's fee recipient.
     pub paid: u64,
-    /// In the chain, and the fee recipient is somebody else.
+    /// In the chain, with another fee recipient.
     pub unpaid: u64,
-    /// In the chain, when a third of the slot was over: the slot's voters did not wait for it.
+    /// In the chain, but when a third of the slot was over: the slot's attesters did not wait so
+    /// long.
     pub late: u64,
-    /// Published, and not in the chain, which went on without it.
+    /// Published, but not in the chain, which went on from another block.
     pub orphaned: u64,
-    /// Not published, or no node took it: the slot is empty.
+    /// Not published, or taken by no node: the slot is empty.
     pub missed: u64,
 }
 
@@ -81,7 +84,7 @@ impl std::ops::AddAssign for Proposals {
 }
 
 impl Tally {
-    /// All but what was right.
+    /// The number of duties that were late, wrong or missed.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.late + self.wrong + self.missed
@@ -141,10 +144,10 @@ impl fmt::Display for Earned {
     }
 }
 
-/// What was signed for each slot: its kind, the validator and the block that it names.
+/// The messages that were signed for each slot: kind, validator, and the block that each names.
 type Signed = BTreeMap<u64, Vec<(Kind, u64, Hash)>>;
 
-/// What was signed and is not judged yet, and the sum of what is.
+/// Signed messages of slots that are not judged yet, and the sum of the judged ones.
 pub(super) struct Ledger {
     signed: Mutex<Signed>,
     earned: watch::Sender<Earned>,
@@ -159,7 +162,7 @@ impl Ledger {
         self.lock().entry(slot).or_default().push((kind, validator, root));
     }
 
-    /// A vote was made that the stream of events had or had not gone on from.
+    /// Counts a vote, if the event stream had already gone on from the vote's block.
     pub(super) fn passed(&self, has_passed: bool) {
         if has_passed {
             self.earned.send_modify(|earned| earned.passed += 1);
@@ -176,7 +179,7 @@ impl Ledger {
 }
 
 impl Shared {
-    /// Counts what the network has for a slot that is over.
+    /// Counts the messages that the network has for a slot that is over.
     pub(super) fn judge(&self, slot: u64) {
         let taken = self.chain.taken(slot);
         let signed = self.ledger.lock().remove(&slot).unwrap_or_default();
@@ -212,7 +215,7 @@ impl Shared {
                 match block.paid.filter(|_| block.slot == slot) {
                     Some(recipient) if recipient != self.client.fee_recipient => *unpaid += 1,
                     Some(_) => *if is_in_time { paid } else { late } += 1,
-                    // The slot has a block that somebody ordered.
+                    // The slot's block comes from an arranged turn, not from a client.
                     None if block.slot == slot => {}
                     None => *if self.chain.was_proposed(slot) { orphaned } else { missed } += 1,
                 }

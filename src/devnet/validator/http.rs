@@ -1,4 +1,4 @@
-//! The client's requests: over connections that are kept, each tried once.
+//! The client's requests: over connections that are kept, each request tried once.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ pub(super) struct Http {
     agent: String,
     keeps: bool,
     idle: Mutex<Vec<Sender>>,
-    /// What drives the connections; it ends with this.
+    /// The tasks that drive the connections; dropping the client ends the tasks.
     driving: Mutex<JoinSet<()>>,
 }
 
@@ -39,13 +39,14 @@ impl Http {
         Self { dial, to, agent: agent.to_owned(), keeps, idle: Mutex::default(), driving: Mutex::default() }
     }
 
-    /// The answer to a GET, if it is 200 and JSON.
+    /// The JSON of the answer to a GET; none unless the status is 200.
     pub(super) async fn get(&self, path: &str, limit: Duration) -> Option<Value> {
         let (status, body) = timeout(limit, self.exchange(Method::GET, path, Bytes::new())).await.ok()?.ok()?;
         if status == StatusCode::OK { serde_json::from_slice(&body).ok() } else { None }
     }
 
-    /// The answer to a POST; null if it is 200 and empty.
+    /// The JSON of the answer to a POST, null if the body is empty; none unless the status is a
+    /// success.
     pub(super) async fn post(&self, path: &str, body: &Value, limit: Duration) -> Option<Value> {
         let body = Bytes::from(body.to_string());
         let (status, body) = timeout(limit, self.exchange(Method::POST, path, body)).await.ok()?.ok()?;
@@ -77,7 +78,8 @@ impl Http {
             };
             let response: Response<Incoming> = match outcome {
                 Ok(response) => response,
-                // The connection was closed before a byte of it had left.
+                // The kept connection was closed before a byte of the request had left, so another
+                // may be tried.
                 Err(mut error) => match error.take_message() {
                     Some(_) if is_kept => continue,
                     _ => return Err(io::Error::other(error.into_error())),
@@ -103,7 +105,7 @@ impl Http {
         let (sender, connection) = handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         let mut driving = lock(&self.driving);
         while driving.try_join_next().is_some() {}
-        // How it ends, the request on it sees.
+        // The request on the connection reports how the connection ended.
         driving.spawn(async move { _ = connection.await });
         Ok(sender)
     }

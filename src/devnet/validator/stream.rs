@@ -1,4 +1,4 @@
-//! The heads that the client is told.
+//! The `head` events that the client receives.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -15,18 +15,19 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// An event is not longer than this.
 const LONGEST: usize = 64 << 10;
 
-/// A head as an event told it.
+/// A `head` event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) slot: u64,
     pub(super) root: Hash,
-    /// What the attester duties of its epoch depend on.
+    /// The block that the attester duties of the head's epoch depend on.
     pub(super) previous: Option<Hash>,
-    /// What those of the next epoch depend on, and the proposers of its own.
+    /// The block that the attester duties of the next epoch and the proposers of the head's epoch
+    /// depend on.
     pub(super) current: Option<Hash>,
 }
 
-/// What was heard, the latest last.
+/// The latest heads, newest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heads {
     told: VecDeque<Head>,
@@ -39,7 +40,7 @@ impl Heads {
         self.told.back().copied()
     }
 
-    /// Whether the stream has gone on from this block to another of at most `slot`.
+    /// Whether the stream named `root` as a head and has since named another of at most `slot`.
     pub(super) fn has_passed(&self, root: Hash, slot: u64) -> bool {
         let mut told = self.told.iter().rev().filter(|head| head.slot <= slot);
         told.next().is_some_and(|last| last.root != root) && told.any(|head| head.root == root)

@@ -14,7 +14,7 @@ use super::{
     Shared,
 };
 
-/// Does it, from the slot's first moment to its end.
+/// Does the duties of one slot, from the slot's first moment to its end.
 pub(super) async fn slot(shared: Arc<Shared>, slot: u64) {
     let half = async {
         sleep_until(shared.times.start_of(slot) + shared.times.slot / 2).await;
@@ -31,7 +31,7 @@ pub(super) async fn slot(shared: Arc<Shared>, slot: u64) {
 }
 
 impl Shared {
-    /// Until the slot's head is told, or a third of the slot is over.
+    /// Waits until a `head` event names a head of this slot, or a third of the slot is over.
     async fn wait_for_head(&self, slot: u64) {
         let mut heads = self.heads.clone();
         let told = heads.wait_for(|heads| heads.last().is_some_and(|head| head.slot >= slot));
@@ -42,7 +42,7 @@ impl Shared {
         sleep_until(self.times.start_of(slot) + self.times.slot * 2 / 3).await;
     }
 
-    /// Votes, and puts the votes together.
+    /// Attests to the head, and aggregates the attestations.
     async fn vote(&self, slot: u64) -> Option<()> {
         let voters = self.duties.attesters(slot);
         if voters.is_empty() {
@@ -76,7 +76,7 @@ impl Shared {
         Some(())
     }
 
-    /// What the sync committee's members do: they name the head, and put what they said together.
+    /// Signs sync messages for the head, and puts them together as contributions.
     async fn confirm(&self, slot: u64) -> Option<()> {
         let members = self.duties.in_sync_committee(slot);
         if members.is_empty() {

@@ -1,4 +1,4 @@
-//! A look at JSON that passes in pieces: whether all of it together is one value in UTF-8.
+//! A look at JSON that passes in pieces: whether all pieces together are one value in UTF-8.
 
 mod seek;
 
@@ -63,7 +63,7 @@ impl Number {
         matches!(self, Self::Zero | Self::Digits | Self::Fraction | Self::Power)
     }
 
-    /// The number with one more byte; `None` when the byte is no part of it.
+    /// The number with one more byte; `None` where the byte does not go on with the number.
     fn with(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Minus, b'0') => Self::Zero,

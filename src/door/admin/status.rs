@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
+        beacon_route::Route,
         chain::Chain,
         layer::Layer,
         method::{Method, MethodId},
-        rest::Route,
         verdict::Condition,
     },
     door::site::Served,

@@ -1,4 +1,4 @@
-//! `/eth/v1/events`: a client's stream is no node's answer passed on, since it outlives nodes.
+//! `/eth/v1/events`: a stream of the proxy's own, which outlives the streams of nodes.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -13,13 +13,13 @@ use crate::{
     events::{HEADERS, Refused, topics},
 };
 
-/// A stream is under way for as long as its client likes, so one part in so many of the door's
+/// A stream lasts for as long as its client likes, so only one part in so many of the door's
 /// connections may be streams.
 const PART_OF_STREAMS: usize = 2;
 const FULL: &str = "half of max_connections are event streams already, which is as many as may be";
 
-/// Opens a stream, which lasts for as long as the client wants it. HEAD is answered as GET would
-/// be, without the events.
+/// Opens a stream, which lasts until the client leaves. HEAD has the headers of GET, without the
+/// events.
 pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
     let is_head = *request.method() == Method::HEAD;
     if !is_head && *request.method() != Method::GET {
@@ -59,7 +59,7 @@ pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B
     }
 }
 
-/// A topic that the node does not know, in the node's words.
+/// The refusal of a topic that the node does not know, in the node's words.
 fn refused(status: u16, body: Bytes) -> Response<Piped> {
     let mut response = Response::new(Piped::whole(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);

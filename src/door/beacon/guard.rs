@@ -1,4 +1,4 @@
-//! What no node should see of requests to the beacon API.
+//! Refuses requests to the beacon API that no node should see.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
@@ -9,8 +9,8 @@ use crate::config::Beacon;
 /// 101 kB.
 pub(super) const MAX_TARGET: usize = 128 * 1024;
 
-/// How to refuse what is too long, and what `rules` keep from clients: a path of so many bytes,
-/// which is so if it is written plainly.
+/// The refusal of a path that is too long, or that `rules` keep from clients. `plain` is the path
+/// as of [`plain`], and `length` is its length as written.
 pub(super) fn refusal(
     rules: &Beacon,
     method: &Method,
@@ -38,19 +38,19 @@ pub(super) fn refusal(
     None
 }
 
-/// Whether some server on the way might read a plain path as one that is blocked.
+/// Whether a server on the way might read a plain path as a blocked one.
 fn is_blocked(rules: &Beacon, plain: &str) -> bool {
-    // Some take several slashes for one.
+    // Some servers take several slashes for one.
     rules.blocks(steps(plain).filter(|step| !step.is_empty()))
 }
 
-/// The steps of a plain path, without what some servers take for a parameter of a step.
+/// The steps of a plain path, without the text that some servers take for a parameter of a step.
 pub(super) fn steps(plain: &str) -> impl Iterator<Item = &str> + Clone {
     plain.split(['/', '\\']).map(|step| step.split(';').next().unwrap_or_default())
 }
 
-/// The path in lower case with nothing percent-encoded, however often it was. Each byte is looked
-/// at a few times at most.
+/// The path in lower case with all percent-encoding undone, also where a path was encoded many
+/// times. Each byte is looked at a few times at most.
 pub(super) fn plain(path: &str) -> String {
     let mut plain: Vec<u8> = Vec::with_capacity(path.len());
     for byte in path.bytes() {

@@ -1,8 +1,9 @@
-//! Which headers pass: all that are end-to-end, but for what one side must not have of the other.
+//! The headers that pass: all end-to-end headers, but for those that one side must not have of the
+//! other.
 
 use http::{HeaderMap, HeaderName, header};
 
-/// Headers of one connection or of the message's framing, which each side writes for itself.
+/// Headers of one connection or of the message's framing, which each side writes anew.
 const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "content-length",
@@ -16,29 +17,28 @@ const HOP_BY_HOP: [&str; 10] = [
     "http2-settings",
 ];
 
-/// A client's credentials: nodes have several owners, and who would get them is a matter of which
-/// node serves today.
+/// A client's credentials: nodes have several owners, and the node that serves today would get
+/// these.
 const CREDENTIALS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "x-auth-token"];
 
-/// A client's headers as nodes get them. Credentials are left out, but for those that
+/// The headers of a client's request that go to nodes. Credentials are left out, but for those that
 /// `is_configured` names.
 pub(super) fn for_nodes(client: &HeaderMap, is_configured: impl Fn(&str) -> bool) -> HeaderMap {
     passing(client, |name| {
-        // Which page asks is our matter, as is what it may see.
+        // The proxy itself answers for the rights of web pages.
         let of_the_page = name == "origin" || name.starts_with("access-control-");
-        // Who the client is, a node would have to take the client's word for.
+        // A node could not check these, because the client writes them.
         let of_the_client = matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-");
         let secret = CREDENTIALS.contains(&name);
         !of_the_page && !of_the_client && (!secret || is_configured(name))
     })
 }
 
-/// Where a node sees itself: with the path of its own URL, which may hold a key, and of no use to a
-/// client.
+/// Headers that may leak the node's own URL, which may hold a key and is of no use to a client.
 const WHEREABOUTS: [&str; 4] = ["location", "content-location", "refresh", "link"];
 
-/// A node's headers as a client gets them. `tells_length`: also the length, of a body that is not
-/// there.
+/// The headers of a node's answer that go to the client. `tells_length`: also the length of a body
+/// that is not there.
 pub(super) fn for_client(node: &HeaderMap, tells_length: bool) -> HeaderMap {
     let mut headers = passing(node, |name| {
         name != "set-cookie" && !name.starts_with("access-control-") && !WHEREABOUTS.contains(&name)
@@ -57,7 +57,7 @@ fn passing(headers: &HeaderMap, may_pass: impl Fn(&str) -> bool) -> HeaderMap {
     };
     let passing = headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone()));
     let mut passing: HeaderMap = passing.collect();
-    // Looked up one by one: there may be as many of these as there are headers, and many more.
+    // Removed one by one, because `Connection` may name very many headers.
     for named in crate::door::named_by_connection(headers) {
         passing.remove(named);
     }

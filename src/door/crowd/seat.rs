@@ -1,4 +1,4 @@
-//! What one connection says of itself, in a seat of its own.
+//! The state of one connection, which the connection keeps in a seat of its own.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -13,25 +13,26 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use super::{Crowd, shares::Shares};
 use crate::memory::Account;
 
-/// Of a seat whose connection has something under way.
+/// The state of a seat whose connection is busy.
 const BUSY: u64 = 0;
-/// Of a seat whose connection goes before all that are idle.
-const FIRST: u64 = 1;
-/// Of a seat whose connection has to go.
+/// The state of a seat whose connection goes before all idle ones.
+pub(super) const FIRST: u64 = 1;
+/// The state of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
-/// Of a seat whose connection has left it.
+/// The state of a seat that its connection has left.
 const LEFT: u64 = u64::MAX - 1;
-/// Those that have become idle are noted up to this number; more than are ever asked for at once.
+/// Seats that have become idle are noted up to this number, which is more than is ever asked for at
+/// once.
 const MOST_RESTED: usize = 256;
 
-/// What all seats of a crowd share.
+/// The part that all seats of a crowd share.
 pub(super) struct Common {
     started: Instant,
-    /// Whether whoever becomes idle is to say so, and those that did: since when, and their
+    /// Whether seats that become idle are to report that, and those that did: since when, and their
     /// numbers.
     is_asked: AtomicBool,
     rested: Mutex<Vec<(u64, u64)>>,
-    /// Connections whose answer lasts for as long as the client likes.
+    /// Connections whose answer is a stream without an end.
     streams: Mutex<Shares>,
 }
 
@@ -43,22 +44,22 @@ pub(super) struct Seat {
     number: u64,
     /// The number of the client's address.
     address: u64,
-    /// Who ends at the bell.
+    /// Notified when the connection has to go.
     bell: Notify,
-    /// Who does not hear it.
+    /// The task to abort, for a connection that does not wait for the bell.
     task: OnceLock<AbortHandle>,
-    /// Who can say something before the end, while something is under way.
+    /// The account whose owner can tell the client before the end, while the connection is busy.
     account: OnceLock<Arc<Account>>,
     common: Arc<Common>,
 }
 
-/// A connection's place, given up when it is dropped. It is idle until it says that it is not.
+/// A connection's place, given up on drop. The connection counts as busy until [`Place::rests`].
 pub struct Place {
     crowd: Arc<Crowd>,
     seat: Arc<Seat>,
 }
 
-/// A connection that has left its seat and says farewell, until this is dropped.
+/// A connection that has left its seat and still writes a farewell, until this is dropped.
 pub struct Linger {
     crowd: Arc<Crowd>,
     bytes: usize,
@@ -67,11 +68,11 @@ pub struct Linger {
 /// A request whose head has come, until it is answered: until this is dropped.
 pub struct Asked(Seated);
 
-/// A connection's seat, for who has to do with a request of its.
+/// A connection's seat, for code that serves one of its requests.
 #[derive(Clone)]
 pub struct Seated(Arc<Seat>);
 
-/// A connection's share of those whose answer has no end, given up when it is dropped.
+/// A connection's share of the endless answers, given up on drop.
 pub struct Stream(Arc<Seat>);
 
 impl Common {
@@ -84,24 +85,24 @@ impl Common {
         })
     }
 
-    /// Whether those that become idle are to say so. What was said before is forgotten.
+    /// Whether seats that become idle are to report that. Earlier reports are forgotten.
     pub(super) fn ask_who_rests(&self, asks: bool) {
         self.take_rested();
         self.is_asked.store(asks, Release);
     }
 
-    /// Every change is whole, so a panic elsewhere cannot have spoilt them.
+    /// Every change is complete, so a panic elsewhere cannot have spoilt the shares.
     fn streams(&self) -> MutexGuard<'_, Shares> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A moment as seats hold it.
+    /// A moment in the form of a seat's state.
     pub(super) fn millis(&self, moment: Instant) -> u64 {
         let millis = moment.saturating_duration_since(self.started).as_millis();
         u64::try_from(millis).unwrap_or(u64::MAX / 2) + 2
     }
 
-    /// Those that became idle since this was asked last: since when, and their numbers.
+    /// Seats that became idle since the last call: since when, and their numbers.
     pub(super) fn take_rested(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut *self.rested.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -112,9 +113,9 @@ fn is_idle(state: u64) -> bool {
 }
 
 impl Seat {
-    /// One that is idle from now on, or busy.
-    pub(super) fn new(common: Arc<Common>, number: u64, address: u64, is_idle: bool) -> Arc<Self> {
-        let seat = Self {
+    /// A seat that is not idle yet.
+    pub(super) fn new(common: Arc<Common>, number: u64, address: u64) -> Arc<Self> {
+        Arc::new(Self {
             state: AtomicU64::new(BUSY),
             number,
             address,
@@ -122,11 +123,7 @@ impl Seat {
             task: OnceLock::new(),
             account: OnceLock::new(),
             common,
-        };
-        if is_idle {
-            seat.rests(Instant::now());
-        }
-        Arc::new(seat)
+        })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -137,31 +134,31 @@ impl Seat {
         self.address
     }
 
-    /// Since when it is idle, if it is.
+    /// Since when the connection is idle; `None` if busy or gone.
     pub(super) fn idle_since(&self) -> Option<u64> {
         Some(self.state.load(Acquire)).filter(|state| is_idle(*state))
     }
 
-    /// Has it go, if it is idle since then.
+    /// Has the connection go, if the connection has been idle since then.
     pub(super) fn has_to_go(&self, idle_since: u64) -> bool {
         self.state.compare_exchange(idle_since, ENDED, AcqRel, Acquire).is_ok()
     }
 
-    /// Has it go, whatever it does; tells whether it is idle. `None` when it has left or has to go
-    /// already.
+    /// Has the connection go, idle or busy; returns whether the connection is idle. `None` when the
+    /// connection has left or has to go already.
     pub(super) fn gives_way(&self) -> Option<bool> {
         let state = self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(ENDED));
         state.ok().map(is_idle)
     }
 
     fn begins(&self) -> bool {
-        // An end stays one.
+        // A connection that has to go stays so.
         self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(BUSY)).is_ok()
     }
 
     fn rests(&self, since: Instant) -> bool {
         let since = self.common.millis(since);
-        // An end stays one.
+        // A connection that has to go stays so.
         let rests = self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(since)).is_ok();
         if rests {
             self.tell(since);
@@ -178,13 +175,13 @@ impl Seat {
     }
 
     fn departs(&self) {
-        // An end stays one.
+        // A connection that has to go stays so.
         if self.state.fetch_update(AcqRel, Acquire, |state| (state < LEFT).then_some(FIRST)).is_ok() {
             self.tell(FIRST);
         }
     }
 
-    /// Says since when it is idle, if that is asked.
+    /// Reports since when the connection is idle, if reports are asked for.
     fn tell(&self, since: u64) {
         if self.common.is_asked.load(Acquire) {
             let mut rested = self.common.rested.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +191,7 @@ impl Seat {
         }
     }
 
-    /// Rings the bell.
+    /// Ends the connection.
     pub(super) fn end(&self) {
         self.bell.notify_one();
         if let Some(task) = self.task.get() {
@@ -202,7 +199,7 @@ impl Seat {
         }
     }
 
-    /// The same for one that has something under way: its client is told.
+    /// Ends a busy connection: its client is told first.
     pub(super) fn cut(&self) {
         match self.account.get() {
             Some(account) => account.end(),
@@ -216,59 +213,57 @@ impl Place {
         Self { crowd, seat }
     }
 
-    /// From now on something is under way; `false` when the connection has to go instead.
+    /// The connection is busy from now on; `false` when the connection has to go instead.
     #[must_use]
     pub fn begins(&self) -> bool {
         self.seat.begins()
     }
 
-    /// From `now` on nothing is under way; `false` when the connection has to go instead.
+    /// The connection is idle from `now` on; `false` when the connection has to go instead.
     pub fn rests(&self, now: Instant) -> bool {
         self.seat.rests(now)
     }
 
-    /// Where something is under way and the connection has to go, this account's owner hears of it
-    /// and tells the client.
+    /// Names the account whose owner tells the client when the connection has to go while busy.
     pub fn is_told_by(&self, account: &Arc<Account>) {
         // A connection has one account.
         let _ = self.seat.account.set(account.clone());
     }
 
-    /// The client moves bytes, and is idle only since this moment, unless something is under way
-    /// anyway.
+    /// The client moves bytes: an idle connection counts as idle only since this moment.
     pub fn refreshes(&self, since: Instant) {
         self.seat.refreshes(since);
     }
 
-    /// The client has closed its side, and cannot be told from one that is gone: until
-    /// [`Place::begins`], its connection goes before all that are idle, whatever is under way.
+    /// The client has closed its side, and may as well be gone, or the connection is closed: until
+    /// [`Place::begins`], the connection goes before all idle ones, even while busy.
     pub fn departs(&self) {
         self.seat.departs();
     }
 
     /// Leaves the seat to others, before the connection is at its end.
     pub fn leave(&self) {
-        // It may have been chosen to go, and is gone.
+        // The connection may have been chosen to go, and have gone.
         match self.seat.state.swap(LEFT, AcqRel) {
             LEFT => {}
             state => self.crowd.leave(&self.seat, state == ENDED),
         }
     }
 
-    /// Leaves the seat to others. The client may still be told of that, and of so many bytes before
-    /// it; `None` when too many are.
+    /// Leaves the seat to others. The client may still be sent `bytes` and a farewell; `None` when
+    /// too many connections do so.
     pub fn lingers(self, bytes: usize) -> Option<Linger> {
         self.leave();
         self.crowd.lingers(bytes)
     }
 
-    /// Notes that the head of a request has come. While its body comes, the connection is still
-    /// idle.
+    /// Notes that the head of a request has come. The connection counts as idle until the body has
+    /// come.
     pub fn asked(&self) -> Asked {
         Asked(Seated(self.seat.clone()))
     }
 
-    /// The seat, for who does not keep the place.
+    /// The seat, for code that does not hold the place.
     pub fn seated(&self) -> Seated {
         Seated(self.seat.clone())
     }
@@ -291,7 +286,7 @@ impl Seated {
         self.0.refreshes(since);
     }
 
-    /// Has the task ended with the connection, wherever it is.
+    /// Has the task aborted when the connection has to go.
     pub fn ends_with(&self, task: AbortHandle) {
         // A connection has one task.
         let _ = self.0.task.set(task);
@@ -300,9 +295,9 @@ impl Seated {
         }
     }
 
-    /// Notes that the answer lasts for as long as the client likes. Such a connection is never
-    /// idle, so no more than `most` are let in. Beyond that, the address that has clearly most of
-    /// them gives up its newest; `None` when there is no such.
+    /// Notes that the answer is a stream without an end. A connection with an endless answer is
+    /// never idle, so no more than `most` are let in. Beyond that, the address that has clearly
+    /// most of them gives up its newest; `None` when no address has clearly more.
     pub fn streams(&self, most: usize) -> Option<Stream> {
         let mut streams = self.0.common.streams();
         let gone = if streams.len() < most { None } else { Some(streams.outnumbering(self.0.address)?) };
@@ -321,7 +316,7 @@ impl Drop for Stream {
 }
 
 impl Asked {
-    /// The seat, for who takes the body or answers.
+    /// The seat, for code that takes the body or answers.
     pub fn seated(&self) -> &Seated {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! How many connections each client's address has of those that there may be.
+//! How many of the connections each client's address has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,21 +7,20 @@ use std::{
 
 use super::seat::Seat;
 
-/// An address has clearly more than another when it has so many times as many.
+/// An address has clearly more than another with at least so many times as many.
 const CLEARLY: usize = 2;
 
-/// The seats of connections, by addresses. An address is there for as long as a connection of it
-/// is.
+/// The seats of connections, by addresses. Addresses without a connection are left out.
 #[derive(Default)]
 pub(super) struct Shares {
     of: BTreeMap<u64, BTreeMap<u64, Arc<Seat>>>,
-    /// The addresses in the order of what they have.
+    /// The addresses in the order of their numbers of seats.
     by_count: BTreeSet<(usize, u64)>,
     all: usize,
 }
 
 impl Shares {
-    /// Of all addresses.
+    /// The seats of all addresses.
     pub(super) fn len(&self) -> usize {
         self.all
     }
@@ -30,18 +29,18 @@ impl Shares {
         self.change(seat.address(), |seats| _ = seats.insert(seat.number(), seat.clone()));
     }
 
-    /// Takes a seat out, if it is there.
+    /// Removes a seat, if the seat is there.
     pub(super) fn remove(&mut self, seat: &Seat) {
         self.change(seat.address(), |seats| _ = seats.remove(&seat.number()));
     }
 
-    /// Whether addresses that have clearly more than this one would have can give up so many in
-    /// all.
+    /// Whether the addresses that have clearly more than this one would have can give up `count`
+    /// seats together.
     pub(super) fn can_give(&self, address: u64, count: usize) -> bool {
         let clear = CLEARLY * (self.of.get(&address).map_or(0, BTreeMap::len) + 1);
         let more =
             self.by_count.iter().rev().map_while(|(has, _)| (has + 1).checked_sub(clear).filter(|more| *more > 0));
-        // Each gives until it has clearly more no longer.
+        // Each address gives until it no longer has clearly more.
         more.scan(0, |given, more| {
             *given += more;
             Some(*given)
@@ -49,8 +48,8 @@ impl Shares {
         .any(|given| given >= count)
     }
 
-    /// The newest of the address that has most, if that is clearly more than `address` would have
-    /// with one more.
+    /// The newest seat of the address with the most, if that is clearly more than `address` would
+    /// have with one more.
     pub(super) fn outnumbering(&self, address: u64) -> Option<Arc<Seat>> {
         let own = self.of.get(&address).map_or(0, BTreeMap::len);
         let (_, most) = self.by_count.last().filter(|(count, _)| *count >= CLEARLY * (own + 1))?;
@@ -80,11 +79,11 @@ mod tests {
     use tokio::time::{Duration, advance};
 
     use crate::{
-        door::crowd::{Crowd, Ended, Entered, LAST_WORDS, Place},
+        door::crowd::{Crowd, Ended, Entered, JUST_COME, LAST_WORDS, Place},
         memory::{Account, Cut},
     };
 
-    /// A busy connection, and what tells it to go.
+    /// A busy connection, and the account that tells it to go.
     struct Busy(Place, std::sync::Arc<Account>);
 
     impl Busy {
@@ -129,11 +128,12 @@ mod tests {
                 (true, Ended::default())
             );
         }
-        // A third address takes from the one that has most, and an idle one goes before any that is
-        // busy.
+        // A third address takes from the address with the most, and an idle connection goes before
+        // all busy ones.
         let (third, ended) = enter(&crowd, 10, 3);
         assert!(third.is_some() && ended == CUT && many.pop().unwrap().is_cut());
         assert!(few[0].0.rests(tokio::time::Instant::now()));
+        advance(2 * JUST_COME).await;
         assert_eq!(enter(&crowd, 10, 3).1, Ended { idle: 1, busy: 0 });
         assert!(many.iter().chain(&few[1..]).all(|busy| busy.0.begins()));
         drop((many, few, third));
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(heard, Poll::Ready(Cut::Crowded));
         // Three are not twice as many as two.
         assert!(entered(2).0.seated().streams(4).is_none() && many[4].0.seated().streams(4).is_none());
-        // What was given up is not given up again by its end.
+        // A stream that was given up is not given up again by its end.
         drop(streams.pop());
         assert!(many[4].0.seated().streams(4).is_none());
         drop(streams.pop());

@@ -1,4 +1,4 @@
-//! Who goes for whom, and who has left.
+//! Which connection goes for which, and which have left.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::advance;
 use super::*;
 
 impl Crowd {
-    /// One more, if there is room at once; also how many had to go for it.
+    /// Takes a connection in, if there is room at once; also returns how many had to go.
     fn enter_now(self: &Arc<Self>, limit: usize) -> (Option<Place>, usize) {
         // Each of an address of its own.
         let address = 1_000_000 + self.lock().last;
@@ -19,8 +19,11 @@ impl Crowd {
 
     fn enter_from(self: &Arc<Self>, limit: usize, address: u64) -> (Option<Place>, Ended) {
         let mut ended = Ended::default();
-        match self.room(limit, address, true, &mut ended) {
-            Room::Made(place) => (Some(place), ended),
+        match self.room(limit, address, &mut ended) {
+            Room::Made(place) => {
+                place.rests(Instant::now() - 2 * JUST_COME);
+                (Some(place), ended)
+            }
             _ => (None, ended),
         }
     }
@@ -30,13 +33,20 @@ impl Crowd {
     }
 }
 
+/// A crowd that has been there for a while.
+async fn crowd() -> Arc<Crowd> {
+    let crowd = Crowd::new();
+    later().await;
+    crowd
+}
+
 async fn later() {
     advance(Duration::from_secs(1)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_idle_goes_and_none_that_has_something_to_do() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let mut places = Vec::new();
     for _ in 0..4 {
         places.push(crowd.one());
@@ -47,7 +57,8 @@ async fn the_longest_idle_goes_and_none_that_has_something_to_do() {
     assert!(asked.seated().begins());
     later().await;
     drop(asked);
-    // The first is busy, and the second was so until now.
+    later().await;
+    // The first is busy, and the second was so until lately.
     for expected in [2, 3, 1] {
         let seated = places[expected].seated();
         let gone = seated.told_to_go();
@@ -57,18 +68,19 @@ async fn the_longest_idle_goes_and_none_that_has_something_to_do() {
     }
     assert!(!crowd.end_longest_idle());
     places[0].rests(Instant::now());
+    later().await;
     assert!(crowd.end_longest_idle());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_has_just_come_is_spared_while_others_have_clearly_more() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let (greedy, honest, other) = (1, 2, 3);
     let busy: Vec<_> = (0..7).map(|_| crowd.enter_from(8, greedy).0.unwrap()).collect();
     assert!(busy.iter().all(Place::begins));
     later().await;
     let came = crowd.enter_from(8, honest).0.unwrap();
-    // Its request has not been read, and those who knock do not have its place.
+    // Its request has not been read, and newcomers do not get its place.
     assert!(crowd.enter_from(8, greedy).0.is_none() && crowd.enter_from(8, greedy).0.is_none());
     let (place, ended) = crowd.enter_from(8, other);
     assert!(place.is_some() && ended == Ended { idle: 0, busy: 1 }, "{ended:?}");
@@ -76,14 +88,14 @@ async fn who_has_just_come_is_spared_while_others_have_clearly_more() {
     drop(place);
     later().await;
     later().await;
-    // One that says nothing for longer goes.
+    // A connection that says nothing for longer goes.
     let _last = crowd.enter_from(8, greedy).0.unwrap();
     assert!(crowd.enter_from(8, greedy).0.is_some() && !came.begins());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_was_chosen_and_has_something_to_do_since_stays() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
     assert!(crowd.end_longest_idle());
     let left: Vec<_> = places.iter().filter(|place| place.begins()).collect();
@@ -97,7 +109,7 @@ async fn who_was_chosen_and_has_something_to_do_since_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_ends_with_its_place_even_when_it_was_told_before() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let place = crowd.one();
     assert!(crowd.end_longest_idle());
     let task = tokio::spawn(std::future::pending::<()>());
@@ -107,7 +119,7 @@ async fn a_task_ends_with_its_place_even_when_it_was_told_before() {
 
 #[tokio::test(start_paused = true)]
 async fn those_who_make_room_are_waited_for_when_many_leave() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let mut idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
     for _ in 0..LEAVING {
         let (place, ended) = crowd.enter_now(100);
@@ -133,7 +145,7 @@ async fn those_who_make_room_are_waited_for_when_many_leave() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_look_at_all_but_once_while_none_is_idle() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let places: Vec<_> = (0..100).map(|_| crowd.one()).collect();
     assert!(places.iter().all(Place::begins));
     let looks = || crowd.lock().looks;
@@ -141,9 +153,9 @@ async fn refusals_look_at_all_but_once_while_none_is_idle() {
         assert!(crowd.enter_now(100).0.is_none());
     }
     assert_eq!(looks(), 1);
-    // One that becomes idle says so.
-    places[7].rests(Instant::now());
-    places[8].rests(Instant::now());
+    // A connection that becomes idle reports that.
+    places[7].rests(Instant::now() - 2 * JUST_COME);
+    places[8].rests(Instant::now() - 2 * JUST_COME);
     assert!(places[8].begins());
     let another = crowd.enter_now(100).0.unwrap();
     assert!(!places[7].begins());
@@ -155,19 +167,21 @@ async fn refusals_look_at_all_but_once_while_none_is_idle() {
 
 #[tokio::test(start_paused = true)]
 async fn who_moves_bytes_is_idle_since_then_and_an_end_stays_one() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let places: Vec<_> = (0..3).map(|_| crowd.one()).collect();
     assert!(places[2].begins());
     later().await;
     let now = Instant::now();
     places.iter().for_each(|place| place.refreshes(now));
-    // What is older than what is known is no news.
+    // An older moment than the known one changes nothing.
     places[1].refreshes(now - Duration::from_millis(500));
     places[0].refreshes(now + Duration::from_millis(1));
+    later().await;
     assert!(crowd.end_longest_idle() && !places[1].begins() && places[0].begins());
     places[0].rests(now);
     places[1].rests(now);
     places[1].refreshes(now + Duration::from_secs(1));
+    later().await;
     assert!(crowd.end_longest_idle() && !places[0].begins() && !crowd.end_longest_idle());
     drop(places);
     let list = crowd.lock();
@@ -175,23 +189,30 @@ async fn who_moves_bytes_is_idle_since_then_and_an_end_stays_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reserved_place_is_its_own_until_its_connection_begins() {
-    let crowd = Crowd::new();
-    let reserved = crowd.reserve(1, 1).await.place.unwrap();
+async fn a_place_is_its_own_until_its_connection_has_had_time_to_ask() {
+    let crowd = crowd().await;
+    let entered = crowd.enter(1, 1).await.place.unwrap();
     assert!(crowd.enter_now(1).0.is_none());
     later().await;
-    reserved.rests(Instant::now());
-    let next = crowd.reserve(1, 1).await;
+    // Its request may be on its way, also when one was answered before.
+    for _ in 0..2 {
+        assert!(crowd.enter_from(1, 1).0.is_none());
+        assert!(entered.begins() && entered.rests(Instant::now()));
+        assert!(crowd.enter_from(1, 1).0.is_none());
+        advance(JUST_COME / 2).await;
+    }
+    advance(JUST_COME).await;
+    let next = crowd.enter(1, 1).await;
     assert!(next.place.is_some() && next.ended == Ended { idle: 1, busy: 0 });
-    // Of two who come at once, one has the place that there is.
-    drop((reserved, next));
-    let both = tokio::join!(crowd.reserve(1, 1), crowd.reserve(1, 1));
+    // Of two newcomers at the same moment, one gets the free place.
+    drop((entered, next));
+    let both = tokio::join!(crowd.enter(1, 1), crowd.enter(1, 1));
     assert!(both.0.place.is_some() && both.1.place.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_says_farewell_keeps_no_place_and_few_may() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let idle: Vec<_> = (0..100).map(|_| crowd.one()).collect();
     let lingers: Vec<_> = idle.into_iter().map(|place| place.lingers(100)).collect();
     assert_eq!(lingers.iter().flatten().count(), LINGERING);
@@ -210,7 +231,7 @@ async fn who_says_farewell_keeps_no_place_and_few_may() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_have_a_share_that_they_give_back() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let seats = [(); 3].map(|()| crowd.one().seated());
     let first = seats[0].streams(2);
     let second = seats[1].streams(2);
@@ -221,7 +242,7 @@ async fn streams_have_a_share_that_they_give_back() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_not_let_in_costs_nobody_its_place() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let (greedy, some, none) = (1, 2, 3);
     let many: Vec<_> = (0..30).map(|_| crowd.enter_from(38, greedy).0.unwrap()).collect();
     let few: Vec<_> = (0..8).map(|_| crowd.enter_from(38, some).0.unwrap()).collect();
@@ -237,7 +258,7 @@ async fn one_that_is_not_let_in_costs_nobody_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn one_whose_client_has_closed_its_side_is_the_first_to_go() {
-    let crowd = Crowd::new();
+    let crowd = crowd().await;
     let (idle, closed) = (crowd.one(), crowd.one());
     assert!(closed.begins());
     later().await;
@@ -252,4 +273,17 @@ async fn one_whose_client_has_closed_its_side_is_the_first_to_go() {
     answered.departs();
     assert!(answered.begins() && crowd.end_longest_idle());
     assert!(goes(&idle) && !goes(&answered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_waits_for_a_second_at_most() {
+    let crowd = crowd().await;
+    let idle: Vec<_> = (0..LEAVING).map(|_| crowd.one()).collect();
+    let places: Vec<_> = (0..LEAVING).map_while(|_| crowd.enter_now(LEAVING).0).collect();
+    assert_eq!(places.len(), LEAVING);
+    // The connections that had to go never leave.
+    let began = Instant::now();
+    assert!(crowd.enter(LEAVING, 1).await.place.is_none());
+    assert!((LONGEST_LEAVE..2 * LONGEST_LEAVE).contains(&began.elapsed()), "{:?}", began.elapsed());
+    drop((idle, places));
 }

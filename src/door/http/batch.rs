@@ -1,5 +1,5 @@
-//! A batch: its calls run side by side, each on its own path, and their answers go out in order as
-//! they come.
+//! A batch: its calls run side by side, each on its own path, and each answer goes out as soon as
+//! all answers before have gone.
 
 mod row;
 
@@ -22,7 +22,8 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
-        front::Entry as Called,
+        front::{Entry as Called, WIDTH},
+        kept::AnswerRoom,
     },
     config::Verify,
     domain::{
@@ -33,44 +34,40 @@ use crate::{
     net::http::Broken,
 };
 
-/// How many calls of a batch run, or wait with their answers for those before them, at the same
-/// time.
-const WIDTH: usize = 16;
-
-/// One entry's answer; none for a notification.
+/// The answer of an entry; `Nothing` for a notification.
 enum Entry {
     Answer(Answer),
     Ready(Vec<u8>),
     Nothing,
 }
 
-/// One entry that has not begun.
+/// An entry that has not begun.
 enum Waiting {
     Call(Bytes),
-    /// It is no call: why, and its id.
+    /// The entry is no call: why, and its id.
     Wrong(&'static str, Option<Bytes>),
 }
 
 /// The answers of a batch, with their brackets and commas.
 pub(super) struct Batch {
     running: Running,
-    /// The first answer, where it came before anything was asked for.
+    /// The first answer, if [`Batch::begin`] has waited for one.
     first: Option<Entry>,
     current: Option<Answer>,
-    /// What comes before the next answer: the opening bracket, then commas.
+    /// The text before the next answer: the opening bracket, then commas.
     before: &'static str,
-    /// Whose answers were given, to be told when the whole has been written.
+    /// Receipts of the answers given so far, to be notified when the whole batch has been written.
     receipts: Vec<Receipt>,
     over: bool,
-    /// What its entries take, but for their answers.
+    /// The memory that the entries take, without their answers.
     _claim: Claim,
 }
 
 impl Batch {
-    /// Notes the `entries` of `body`; they start when the batch is polled, each in its turn.
+    /// Notes the `entries` of `body`; the calls start when the batch is polled, each in its turn.
     ///
     /// # Errors
-    /// When there is no room for so many in `memory`.
+    /// When `memory` has no room for so many entries.
     pub(super) fn new(
         calls: &Arc<Calls>,
         body: &Bytes,
@@ -88,7 +85,7 @@ impl Batch {
         let waiting: Vec<Waiting> = waiting.collect();
         let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
         let (left, memory, caller) = (asker.left.clone(), asker.memory.clone(), asker.caller.clone());
-        // A call's future is large, and is made when its turn has come.
+        // A call's future is large, and is made only when its turn has come.
         let entries = waiting.into_iter().map(move |entry| {
             let (calls, headers, left, memory) = (calls.clone(), headers.clone(), left.clone(), memory.clone());
             let caller = caller.clone();
@@ -111,7 +108,7 @@ impl Batch {
         })
     }
 
-    /// Waits for the first answer: until it is there, the whole batch can be refused.
+    /// Waits for the first answer: until then, the whole batch can be refused.
     pub(super) async fn begin(&mut self) {
         self.first = loop {
             match poll_fn(|context| self.running.poll_next(context)).await {
@@ -121,23 +118,34 @@ impl Batch {
         };
     }
 
-    /// Its calls, for who has them go on while its client takes what came before.
+    /// The calls, for code that drives them while the client takes earlier answers.
     pub(super) fn running(&self) -> &Running {
         &self.running
     }
 
-    /// Whether the next piece is a node's to send, not that of a call still under way.
+    /// Whether the next piece comes from a node's answer, and not from a call that is still under
+    /// way.
     pub(super) fn awaits_node(&self) -> bool {
         self.current.is_some()
     }
 
-    /// Who is to be told when what was taken of it has been written: nobody until that is all of
-    /// it.
+    /// Whether all pieces were taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether all pieces were taken, and receipts wait for that.
+    pub(super) fn has_receipts(&self) -> bool {
+        self.over && !self.receipts.is_empty()
+    }
+
+    /// The receipts to notify when the last piece taken has been written; none before the end of
+    /// the batch.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
         if self.over { std::mem::take(&mut self.receipts) } else { Vec::new() }
     }
 
-    /// Runs a batch that nobody waits for to its end.
+    /// Runs a batch of notifications, which has no answer, to its end.
     pub(super) async fn run_out(self) {
         while poll_fn(|context| self.running.poll_next(context)).await.is_some() {}
     }
@@ -145,11 +153,11 @@ impl Batch {
 
 async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker: Asker<'_>) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
-    // What is wrong with one answer would spoil those of all others.
+    // A malformed answer would spoil the whole batch, so each is judged by every byte.
     let Asker { left, memory, caller } = asker;
     let (left, caller) = (Some(&**left), Some(caller));
-    let (verify, longest, polls) = (Verify::All, usize::MAX, 1);
-    let terms = Terms { headers, arrived, verify, left, memory, longest, polls, caller };
+    let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);
+    let terms = Terms { headers, arrived, verify, left, memory, room, caller };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -1,12 +1,12 @@
-//! Between hyper and a client's stream: three things that hyper does not do.
+//! Between hyper and a client's stream: does three things that hyper does not do.
 //!
-//! - A request line may be longer than hyper can hold. Its query is taken out, and goes on beside
+//! - A request line may be longer than hyper can hold. Its query is taken out, and travels beside
 //!   the request.
-//! - What hyper refuses by itself it answers without a body. That answer is held back, and given
-//!   another form.
-//! - While a request is answered, hyper does not look at what the client does. A client that closes
-//!   its side may wait for its answer all the same; one whose connection is lost does not.
+//! - A refusal of hyper's own has no body. That answer is held back, and given another form.
+//! - While a request is answered, hyper does not look at the client. A client that closes its side
+//!   may still wait for its answer; a client whose connection is lost does not.
 
+mod turn;
 mod words;
 
 use std::{
@@ -27,6 +27,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+pub(super) use self::turn::Turn;
 use self::words::{Line, Part, begins_a_request, refusal};
 use super::{ARRIVAL, batch::Running};
 use crate::{
@@ -35,25 +36,25 @@ use crate::{
     net::BoxIo,
 };
 
-/// The longest request line that goes to hyper as it is.
+/// The longest request line that goes to hyper unchanged.
 const SHORT: usize = 8 * 1024;
-/// The longest one that is read. The beacon API takes a little less.
+/// The longest line that is read. The beacon API accepts a little less.
 const LONGEST: usize = 132 * 1024;
-/// How much of further requests is read while one is answered.
+/// How many bytes of further requests are read while a request is answered.
 const MAX_AHEAD: usize = 8 * 1024;
-/// Up to this size a head is not counted.
+/// A head up to this size is not counted against memory.
 const UNCOUNTED: usize = 8 * 1024;
-/// What stands for the query of a long line.
+/// The text in the place of a long line's query.
 pub(super) const STAND_IN: &str = "steadfast-long-query";
-/// Nothing that hyper takes for a request.
+/// Bytes that hyper refuses as a request.
 const NONSENSE: &[u8] = b"\0\r\n\r\n";
 const TOO_MANY: &str = "too many long request lines are under way: come again";
 const NO_ROOM: &str = "max_client_memory is reached: come again";
 
-/// The stream as hyper has it.
+/// The side of the stream that hyper uses.
 pub(super) struct Bridge(Arc<Mutex<Inner>>);
 
-/// The stream as whoever drives hyper has it.
+/// The side of the stream for the code that drives hyper.
 pub(super) struct Watch {
     inner: Arc<Mutex<Inner>>,
     /// Turns true when the client has closed its side.
@@ -63,73 +64,72 @@ pub(super) struct Watch {
 struct Inner {
     stall: Stall,
     left: Arc<AtomicBool>,
-    /// What was read and not given to hyper.
+    /// Bytes that were read and not given to hyper.
     ahead: BytesMut,
-    /// How much of it was looked through for the end of a line.
+    /// How many of these bytes were searched for the end of a line.
     looked: usize,
-    /// For how long the head of a request that has begun may still come.
+    /// The deadline for the head of a request that has begun.
     head: Option<Pin<Box<Sleep>>>,
     /// Whether hyper waits for bytes.
     is_wanted: bool,
     /// Whether a request is being answered.
     is_busy: bool,
-    /// Whether the next bytes for hyper begin a request, as far as can be told, and what they are
-    /// of otherwise.
+    /// Whether the next bytes for hyper begin a request, as far as is known; otherwise `part` says
+    /// to which part of a request they belong.
     is_fresh: bool,
     part: Part,
-    /// Whether the answer under way is one for as long as the client is there.
+    /// Whether the answer under way lasts for as long as the client stays.
     is_stream: bool,
+    /// The end that the client made meanwhile, until that is told.
+    end: Option<End>,
     /// Whether something was written since this was asked last.
     has_written: bool,
     /// The calls of the batch that is being answered.
     running: Option<Running>,
-    /// Whether the request under way is one to the beacon API.
+    /// Whether the request under way is for the beacon API.
     is_beacon: bool,
-    /// An answer that looks like one that hyper gives by itself.
+    /// An answer that looks like a refusal of hyper's own.
     held: Bytes,
-    /// What is wrong with the request, if that is known better than by hyper.
+    /// The refusal for the request, where the bridge knows a better one than hyper.
     wrong: Option<(StatusCode, Option<&'static str>)>,
     long: Option<Arc<LongQuery>>,
-    /// Whether what the client still sends is worth reading, lest it misses why it was refused.
+    /// Whether the client's further bytes are read, because it might otherwise miss the refusal.
     lingers: bool,
     places: Arc<Semaphore>,
     place: Option<OwnedSemaphorePermit>,
-    /// What has come of a request's head, which hyper keeps until it is whole, and what it takes
-    /// for as long as the request lasts.
+    /// The bytes of a request's head so far, which hyper keeps until the head is whole, and their
+    /// memory for as long as the request lasts.
     came: usize,
     claim: Claim,
 }
 
-/// A request that is being answered, until this is dropped.
-pub(super) struct Turn(Arc<Mutex<Inner>>);
-
-/// What the client did while a request was answered.
+/// The way in which a client ended its side while a request was answered.
 pub(super) enum End {
-    /// It closed its side.
+    /// The client closed its side.
     Half,
-    /// Its connection is lost, or the answer is one that has no end.
+    /// The connection is lost, or the client closed its side under an answer without an end.
     Lost,
 }
 
-/// How hyper refused a request, and whose form the refusal is to have.
+/// A refusal of hyper's own, and the form for the client.
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    /// In words, if the status does not say it.
+    /// The reason in words, if the status does not say enough.
     pub(super) why: Option<&'static str>,
     pub(super) is_beacon: bool,
 }
 
-/// What hyper leaves behind.
+/// The state of the stream after hyper.
 pub(super) struct Rest {
     pub(super) io: BoxIo,
-    /// What was read and not given to hyper.
+    /// Bytes that were read and not given to hyper.
     pub(super) read: Bytes,
-    /// What is still to be written.
+    /// Bytes that are still to be written.
     pub(super) unwritten: Bytes,
-    /// What is to be written instead of hyper's own refusal, if it gave one.
+    /// The refusal to write in place of hyper's own, if there was one.
     pub(super) refusal: Option<Refusal>,
-    /// Whether what the client still sends is to be read for a while, lest it misses why it was
-    /// refused.
+    /// Whether the client's further bytes are read for a while, because it might otherwise miss the
+    /// refusal.
     pub(super) lingers: bool,
 }
 
@@ -137,7 +137,7 @@ fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Both ends of a stream. Long request lines take a place of `places`, and heads are `claim`'s.
+/// Both ends of a stream. Long request lines take a place of `places`, and heads count for `claim`.
 pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bridge, Watch) {
     let left = Arc::new(AtomicBool::new(false));
     let inner = Arc::new(Mutex::new(Inner {
@@ -151,6 +151,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         is_fresh: true,
         part: Part::All,
         is_stream: false,
+        end: None,
         has_written: false,
         running: None,
         is_beacon: false,
@@ -167,8 +168,8 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
 }
 
 impl Watch {
-    /// A request begins to be answered, whose body has so many bytes, if that is known. Tells the
-    /// query that was taken out of it.
+    /// A request begins to be answered. `body` is the length of its body, if known. Returns the
+    /// query that was taken out of the request.
     pub(super) fn begin(&self, body: Option<u64>) -> (Turn, Option<Arc<LongQuery>>) {
         let mut inner = lock(&self.inner);
         inner.part = body.map_or(Part::All, Part::Body);
@@ -177,7 +178,7 @@ impl Watch {
         (Turn(self.inner.clone()), inner.long.take())
     }
 
-    /// The answer under way lasts for as long as the client is there.
+    /// The answer under way lasts for as long as the client stays.
     pub(super) fn streams(&self) {
         lock(&self.inner).is_stream = true;
     }
@@ -187,7 +188,7 @@ impl Watch {
         lock(&self.inner).running = Some(running.clone());
     }
 
-    /// Has the calls under way go on, also while nothing can be written.
+    /// Drives the calls under way, also while the client takes no bytes.
     pub(super) fn go_on(&self, context: &mut Context<'_>) {
         if let Some(running) = &lock(&self.inner).running {
             running.go_on(context);
@@ -199,33 +200,28 @@ impl Watch {
         self.left.load(Relaxed)
     }
 
-    /// The request was refused before it had come whole.
+    /// The request was refused before all of its bytes had come.
     pub(super) fn linger(&self) {
         lock(&self.inner).lingers = true;
     }
 
-    /// Whether something was written since this was asked last.
+    /// Whether bytes were written since the last call.
     pub(super) fn take_written(&self) -> bool {
         std::mem::take(&mut lock(&self.inner).has_written)
     }
 
-    /// What the client does while a request is answered.
+    /// Completes when the client ends its side while a request is answered.
     pub(super) fn poll_end(&self, context: &mut Context<'_>) -> Poll<End> {
         let mut inner = lock(&self.inner);
-        if inner.has_left() {
-            return if inner.is_busy && inner.is_stream { Poll::Ready(End::Lost) } else { Poll::Pending };
+        inner.look(context);
+        match inner.end.take() {
+            Some(end) => Poll::Ready(end),
+            None if inner.has_left() && inner.is_busy && inner.is_stream => Poll::Ready(End::Lost),
+            None => Poll::Pending,
         }
-        while inner.is_busy && !inner.is_wanted && inner.ahead.len() < MAX_AHEAD {
-            match ready!(inner.poll_fill(context)) {
-                Ok(0) => return Poll::Ready(if inner.is_stream { End::Lost } else { End::Half }),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(End::Lost),
-            }
-        }
-        Poll::Pending
     }
 
-    /// What is left once hyper is done. `is_wrong`: hyper could not read a request.
+    /// The state after hyper is done. `is_wrong`: hyper could not read a request.
     pub(super) fn finish(self, is_wrong: bool) -> Rest {
         let mut inner = lock(&self.inner);
         let (io, unread) = inner.stall.take();
@@ -237,7 +233,7 @@ impl Watch {
             lingers: inner.lingers,
         };
         if is_wrong {
-            // Of HTTP/2 it says nothing.
+            // To HTTP/2 hyper gives no answer.
             let digits = rest.unwritten.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
             let told = digits.and_then(|digits| digits.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
             let (status, why) = inner.wrong.unwrap_or((told, None));
@@ -249,21 +245,23 @@ impl Watch {
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut inner = lock(&self.0);
-        (inner.is_busy, inner.is_fresh, inner.is_stream) = (false, true, false);
-        inner.came = 0;
-        inner.claim.set(0);
-        let running = inner.running.take();
-        drop(inner);
-        drop(running);
-    }
-}
-
 impl Inner {
     fn has_left(&self) -> bool {
         self.left.load(Relaxed)
+    }
+
+    /// Looks at what the client does while a request is answered.
+    fn look(&mut self, context: &mut Context<'_>) {
+        while self.is_busy && !self.is_wanted && !self.has_left() && self.end.is_none() && self.ahead.len() < MAX_AHEAD
+        {
+            let Poll::Ready(read) = self.poll_fill(context) else { return };
+            self.end = match read {
+                Ok(0) if self.is_stream => Some(End::Lost),
+                Ok(0) => Some(End::Half),
+                Ok(_) => None,
+                Err(_) => Some(End::Lost),
+            };
+        }
     }
 
     /// Reads on; 0 at the end of what the client sends.
@@ -281,7 +279,7 @@ impl Inner {
         Poll::Ready(Ok(count))
     }
 
-    /// Waits for something to give to hyper.
+    /// Waits for bytes to give to hyper.
     fn poll_wanted(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_release(context))?;
         self.is_wanted = true;
@@ -307,7 +305,7 @@ impl Inner {
         head.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Reads until the line with which a request begins is known, and shortens that if it is long.
+    /// Reads until the first line of a request is known, and shortens a long line.
     fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.part = Part::Head { is_line_empty: false };
         loop {
@@ -325,7 +323,8 @@ impl Inner {
             }
             if let Some(end) = end {
                 if length > SHORT {
-                    // Only now, so that lines which do not end keep nobody out.
+                    // Only whole lines take a place, so that lines which do not end keep no client
+                    // out.
                     self.place = self.places.clone().try_acquire_owned().ok();
                     if self.place.is_some() {
                         self.shorten(end);
@@ -335,7 +334,7 @@ impl Inner {
                 }
                 break;
             }
-            // It may be found wrong as it comes.
+            // More bytes may show that the line is wrong.
             if self.has_left() || ready!(self.poll_fill(context))? == 0 || self.wrong.is_some() {
                 break;
             }
@@ -344,7 +343,7 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
-    /// What is known of the first line.
+    /// The state of the first line.
     fn line(&mut self) -> Line {
         let end = self.ahead[self.looked..].iter().position(|&b| b == b'\n').map(|at| self.looked + at);
         self.looked = self.ahead.len();
@@ -366,7 +365,7 @@ impl Inner {
             return;
         };
         let Some((path, query)) = target.split_once('?') else {
-            // Of a path alone, none is so long.
+            // A path without a query is never so long.
             return self.refuse(StatusCode::URI_TOO_LONG, None);
         };
         let Some(place) = self.place.take() else { return };
@@ -387,13 +386,13 @@ impl Inner {
         self.part = Part::All;
     }
 
-    /// Notes what was written.
+    /// Notes whether bytes were written.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.has_written |= matches!(outcome, Poll::Ready(Ok(1..)));
         outcome
     }
 
-    /// Writes what was held back and was no refusal.
+    /// Writes the held bytes, which were no refusal.
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let outcome = Pin::new(&mut self.stall).poll_write(context, &self.held);
@@ -459,7 +458,7 @@ impl Write for Bridge {
         match (first, last) {
             _ if is_busy => {}
             (Some(first), Some(last)) if first == last => return self.poll_write(context, &slices[first]),
-            // What is last is looked at when its turn comes.
+            // The last slice may be a refusal, and is looked at in the next write.
             (Some(_), Some(last)) => {
                 let mut inner = lock(&self.0);
                 ready!(inner.poll_release(context))?;

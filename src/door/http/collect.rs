@@ -1,5 +1,4 @@
-//! The body of a call beside the lane, as it comes: bounded in length, in memory, and by a least
-//! rate.
+//! The body of a call that hyper serves: bounded in length, in memory, and by a least rate.
 
 use std::future::poll_fn;
 
@@ -18,15 +17,15 @@ use crate::{
 /// Why there is no whole body.
 pub(super) enum Unread {
     TooLong,
-    /// What has come has to be given up for others.
+    /// The memory of the bytes so far is needed for others.
     Cut(Cut),
     NoRoom(Full),
     Lost,
     Late,
 }
 
-/// Reads a body of at most `limit` bytes, which are `claim`'s as they come; `seated` is where its
-/// connection stands.
+/// Reads a body of at most `limit` bytes, which count for `claim` as they come. `seated` is the
+/// connection's seat.
 pub(super) async fn collect(
     mut body: Incoming,
     limit: usize,
@@ -51,7 +50,8 @@ pub(super) async fn collect(
         let now = Instant::now();
         pace.moved(now - begun, piece.len());
         if let Some(seated) = seated {
-            // A byte counts for as long as the least rate gives it.
+            // A byte makes the connection count as newer, for as long as the least rate gives that
+            // byte.
             seated.refreshes(now + pace.left() - ARRIVAL);
         }
         if whole.len() + piece.len() > limit {

@@ -1,20 +1,21 @@
-//! What is refused before anybody looks at what is asked for, and the form of it.
+//! Refuses requests by their heads, and gives refusals their form.
 //!
-//! A web page can send requests here from its visitor's machine. It says where it comes from
-//! (`Origin`), and, if it made its own name point here, it asks by that name (`Host`).
+//! A web page can send requests here from its visitor's machine. The browser names the page's
+//! origin in `Origin`; and if the page made its own name point here, the request asks by that name
+//! in `Host`.
 
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 
 use crate::{domain::refusal::Refusal, door::site::Site};
 
-/// What is at home, for load balancers and for whoever looks.
+/// The answer at `/`, for load balancers and for people who look.
 pub(super) const HOME: &str = "Steadfast: Ethereum JSON-RPC by POST or WebSocket here, the beacon API below eth/\n";
 
 /// Why a request is not served.
 pub(super) struct Refused {
     pub(super) status: StatusCode,
     pub(super) why: &'static str,
-    /// A header that tells what would do.
+    /// A header that names an acceptable value.
     pub(super) hint: Option<(HeaderName, &'static str)>,
 }
 
@@ -24,7 +25,7 @@ impl Refused {
     }
 }
 
-/// Whether the request says once for whom it is, and by a name that it may be asked for.
+/// Whether the request has exactly one `Host`, with a name by which the proxy may be asked.
 pub(super) fn check_host<B>(site: &Site, request: &Request<B>) -> Result<(), Refused> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -35,7 +36,7 @@ pub(super) fn check_host<B>(site: &Site, request: &Request<B>) -> Result<(), Ref
         _ => {}
     }
     let named = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
-    // In a request to a proxy it stands before the path, too.
+    // A request to a proxy names the host before the path, too.
     let in_target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     if named.into_iter().chain(in_target).all(|host| site.hosts.allows(host)) {
         return Ok(());
@@ -44,7 +45,7 @@ pub(super) fn check_host<B>(site: &Site, request: &Request<B>) -> Result<(), Ref
     Err(Refused::new(StatusCode::FORBIDDEN, why))
 }
 
-/// Whether no web page sent the request, or one that may.
+/// Whether the request comes from no web page, or from a page that may call.
 pub(super) fn check_origin<B>(site: &Site, request: &Request<B>) -> Result<(), Refused> {
     if request.headers().get_all(header::ORIGIN).iter().all(|origin| site.origins.allow(origin.as_bytes())) {
         return Ok(());
@@ -53,7 +54,7 @@ pub(super) fn check_origin<B>(site: &Site, request: &Request<B>) -> Result<(), R
     Err(Refused::new(StatusCode::FORBIDDEN, why))
 }
 
-/// Whether a call's body is as it is: it is looked at.
+/// Whether a call's body is without compression: the proxy reads calls.
 pub(super) fn check_coding<B>(request: &Request<B>) -> Result<(), Refused> {
     let codings = request.headers().get_all(header::CONTENT_ENCODING).iter();
     let mut codings = codings.flat_map(|value| value.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
@@ -65,7 +66,7 @@ pub(super) fn check_coding<B>(request: &Request<B>) -> Result<(), Refused> {
     Err(Refused { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, why, hint })
 }
 
-/// The body of a refusal: that of a JSON-RPC error, or the beacon API's.
+/// The body of a refusal: a JSON-RPC error, or an error of the beacon API.
 pub(super) fn body(status: StatusCode, why: &'static str, is_beacon: bool) -> Vec<u8> {
     if is_beacon {
         return serde_json::json!({ "code": status.as_u16(), "message": why }).to_string().into_bytes();
@@ -77,7 +78,7 @@ pub(super) fn body(status: StatusCode, why: &'static str, is_beacon: bool) -> Ve
     Refusal::NotARequest(why).body(None)
 }
 
-/// Whether the request asks to go on as a WebSocket.
+/// Whether the request asks to become a WebSocket.
 pub(super) fn asks_to_switch<B>(request: &Request<B>) -> bool {
     let asked = request.headers().get_all(header::UPGRADE).iter();
     request.method() == Method::GET && asked.flat_map(|value| value.as_bytes().split(|&b| b == b',')).any(is_websocket)
@@ -87,7 +88,7 @@ fn is_websocket(protocol: &[u8]) -> bool {
     protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
-/// What follows `/health` in a path that asks for it.
+/// The part behind `/health`, for a path that asks for health.
 pub(super) fn health_of(path: &str) -> Option<&str> {
     path.strip_prefix("/health").filter(|part| part.is_empty() || part.starts_with('/'))
 }

@@ -1,9 +1,9 @@
-//! The fast lane: plain calls, without a server library in between, which would cost as much as all
-//! the rest of a call.
+//! The fast lane: plain calls, without hyper in between, which would cost as much as the rest of a
+//! call.
 //!
-//! Most of what comes has one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no
-//! `Upgrade`, no `Origin`. The lane serves that shape. It needs to be right only about what it
-//! keeps; what it is not sure of, malformed requests included, it hands over.
+//! Most requests have one shape: `POST`, HTTP/1.1, a `Content-Length`, no `Expect`, no `Upgrade`,
+//! no `Origin`. The lane serves that shape, and has to be right only about that shape: any other
+//! request, malformed ones included, goes over to hyper.
 
 mod writing;
 
@@ -42,15 +42,15 @@ use crate::{
 /// Up to this size an answer is copied behind its head, for one plain write is cheaper than a
 /// vectored one.
 const FLATTEN: u64 = 16 * 1024;
-/// A longer head is hyper's to refuse.
+/// The longest head that the lane serves. hyper refuses a longer one.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
-/// How much of further requests is read while one is answered.
+/// How many bytes of further requests are read while a request is answered.
 const MAX_AHEAD: usize = 8 * 1024;
-/// What is read at once at least, of a head and of a body.
+/// The least room for one read: of a head, and of a body.
 const STEPS: [usize; 2] = [2048, 8192];
-/// How long what a client sends is passed over when its request was refused before all of it had
-/// come.
+/// How long a client's further bytes are read and dropped after a request was refused before all of
+/// its bytes had come.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's connection in the lane.
@@ -61,13 +61,13 @@ pub(super) struct Lane<'a> {
     /// Header lines of the request to send along.
     pass: Vec<u8>,
     alarm: Alarm,
-    /// Whether the client has closed its side. It may wait for its answer all the same.
+    /// Whether the client has closed its side. The client may still wait for its answer.
     left: Arc<AtomicBool>,
     memory: &'a Arc<Account>,
     caller: &'a Arc<Caller>,
-    /// What was read takes so much, also while it is answered.
+    /// The memory of the bytes read, also while the request is answered.
     claim: Claim,
-    /// How the client takes its answers.
+    /// The rate at which the client takes its answers.
     pace: Pace,
     service: &'a Service,
     place: &'a Place,
@@ -75,13 +75,13 @@ pub(super) struct Lane<'a> {
 
 /// How a connection leaves the lane.
 pub(super) enum Left {
-    /// It is over.
+    /// The connection is over.
     Closed,
-    /// Its next request, of which `read` is the beginning, has another shape.
+    /// The next request, whose beginning is in `read`, has another shape.
     Other {
         /// The connection.
         io: BoxIo,
-        /// What was read and belongs before what the connection still holds.
+        /// Bytes that were read, and come before those that the connection still holds.
         read: Bytes,
     },
 }
@@ -89,7 +89,7 @@ pub(super) enum Left {
 enum Parsed {
     /// The head is not whole.
     Head,
-    /// The body is not whole: with it, there are so many bytes.
+    /// The body is not whole: head and body together have so many bytes.
     Body(usize),
     Other,
     Call {
@@ -119,147 +119,152 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Serves plain calls until the connection ends or something else comes.
-    pub(super) async fn run(mut self) -> io::Result<Left> {
+    /// Serves plain calls until the connection ends or another kind of request comes.
+    pub(super) fn run(mut self) -> impl Future<Output = io::Result<Left>> + Send + use<'a> {
         let mut closing = self.service.closing.clone();
-        let mut closing = pin!(closing.wait_for(|closing| *closing));
-        // Who has not asked for anything yet has less time: a connection costs nothing but a place.
-        let mut idle = ARRIVAL;
-        loop {
-            let (mut needed, mut looked) = (0, 0);
-            let now = Instant::now();
-            if idle == IDLE && !self.place.rests(now) {
-                return Ok(Left::Closed);
-            }
-            let mut due = now + idle;
-            // Once the length of the body is known.
-            let mut pace: Option<Pace> = None;
-            let (body, mut keep_alive, calls, arrived) = loop {
-                // A head has one deadline for all of it, a body a rate.
-                let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
-                if is_due {
-                    match self.parse(&self.service.site.load()) {
-                        Parsed::Head => {
-                            if looked == 0 {
-                                due = Instant::now() + ARRIVAL;
-                            }
-                            looked = self.read.len();
-                        }
-                        Parsed::Body(length) => {
-                            let now = Instant::now();
-                            (needed, due) = (length, now + ARRIVAL);
-                            // A client that sends has not been idle for as long as those that say
-                            // nothing.
-                            self.place.refreshes(now);
-                            pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
-                        }
-                        Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
-                        Parsed::Call { body, keep_alive, calls } => {
-                            self.read.advance(body.start);
-                            let body = self.read.split_to(body.len()).freeze();
-                            if self.claim.bytes() > 0 {
-                                // A large buffer goes with its body, and does not stay with the
-                                // connection.
-                                self.read = BytesMut::from(&self.read[..]);
-                            }
-                            break (body, keep_alive, calls, Instant::now());
-                        }
-                    }
-                }
-                if self.has_left() {
+        // An `async fn` would have room for its `self` twice.
+        async move {
+            let mut closing = pin!(closing.wait_for(|closing| *closing));
+            // A client that has not asked yet has less time, because its connection cost nothing
+            // but a place.
+            let mut idle = ARRIVAL;
+            loop {
+                let (mut needed, mut looked) = (0, 0);
+                let now = Instant::now();
+                if !self.place.rests(now) {
                     return Ok(Left::Closed);
                 }
-                if let Err(full) = self.make_room(needed) {
-                    return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
-                }
-                // All arms are cancel-safe. Going down does not interrupt a request that has begun
-                // to come.
-                let why = tokio::select! {
-                    biased;
-                    count = self.io.read_buf(&mut self.read) => match count? {
-                        0 => return Ok(Left::Closed),
-                        count => {
-                            if let Some(pace) = &mut pace {
-                                let now = Instant::now();
-                                let left = due.saturating_duration_since(now);
-                                pace.moved(pace.left().saturating_sub(left), count);
-                                due = now + pace.left();
-                                // A byte counts for as long as the least rate gives it.
-                                self.place.refreshes(due - ARRIVAL);
+                let mut due = now + idle;
+                // Once the length of the body is known.
+                let mut pace: Option<Pace> = None;
+                let (body, mut keep_alive, calls, arrived) = loop {
+                    // A head has one deadline, a body has a least rate.
+                    let is_due = if needed > 0 { self.read.len() >= needed } else { self.is_worth_a_look(looked) };
+                    if is_due {
+                        match self.parse(&self.service.site.load()) {
+                            Parsed::Head => {
+                                if looked == 0 {
+                                    due = Instant::now() + ARRIVAL;
+                                }
+                                looked = self.read.len();
                             }
-                            continue;
+                            Parsed::Body(length) => {
+                                let now = Instant::now();
+                                (needed, due) = (length, now + ARRIVAL);
+                                // A client that sends is not as idle as a client that says nothing.
+                                self.place.refreshes(now);
+                                pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
+                            }
+                            Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
+                            Parsed::Call { body, keep_alive, calls } => {
+                                self.read.advance(body.start);
+                                let body = self.read.split_to(body.len()).freeze();
+                                if self.claim.bytes() > 0 {
+                                    // A large buffer goes with its body, and does not stay with the
+                                    // connection.
+                                    self.read = BytesMut::from(&self.read[..]);
+                                }
+                                break (body, keep_alive, calls, Instant::now());
+                            }
                         }
-                    },
-                    _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
-                    why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => why,
-                    () = self.alarm.at(due) => {
-                        self.service.metrics.client_ended(match () {
-                            () if !self.read.is_empty() => Ended::SlowRequest,
-                            () if idle == ARRIVAL => Ended::Silent,
-                            () => Ended::Idle,
-                        });
+                    }
+                    if self.has_left() {
                         return Ok(Left::Closed);
                     }
-                };
-                let refusal = self.service.cut_off(why);
-                return Box::pin(self.refuse(Reply::refused(&refusal, None))).await;
-            };
-            idle = IDLE;
-            if !self.place.begins() {
-                return Ok(Left::Closed);
-            }
-            // A client that is lost takes its call with it: one that still waits for a node is then
-            // not sent.
-            let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
-            let reply = {
-                let asker = Asker { left: &*left, memory, caller };
-                let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
-                let mut patience = None;
-                loop {
-                    // All arms are cancel-safe. What comes meanwhile is the next request's.
-                    tokio::select! {
-                        biased;
-                        reply = &mut reply => break reply,
-                        count = io.read_buf(read), if read.len() < MAX_AHEAD && !left.load(Relaxed) => match count {
-                            Ok(0) => {
-                                left.store(true, Relaxed);
-                                place.departs();
-                                patience = Some(Box::pin(sleep(STALL)));
-                            }
-                            Ok(_) => {}
-                            Err(_) => return Ok(Left::Closed),
-                        },
-                        why = poll_fn(|context| memory.poll_cut(context)) => {
-                            keep_alive = false;
-                            let max_batch = calls.settings().max_batch.get();
-                            break cut(&body, max_batch, &service.cut_off(why));
-                        }
-                        () = over(&mut patience) => return Ok(Left::Closed),
+                    if let Err(full) = self.make_room(needed) {
+                        return Box::pin(self.refuse(Reply::refused(&full.into(), None))).await;
                     }
+                    // All arms are cancel-safe. A shutdown does not interrupt a request that has
+                    // begun to come.
+                    let why = tokio::select! {
+                        biased;
+                        count = self.io.read_buf(&mut self.read) => match count? {
+                            0 => return Ok(Left::Closed),
+                            count => {
+                                if let Some(pace) = &mut pace {
+                                    let now = Instant::now();
+                                    let left = due.saturating_duration_since(now);
+                                    pace.moved(pace.left().saturating_sub(left), count);
+                                    due = now + pace.left();
+                                    // A byte makes the connection count as newer, for as long as
+                                    // the least rate gives that byte.
+                                    self.place.refreshes(due - ARRIVAL);
+                                }
+                                continue;
+                            }
+                        },
+                        _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
+                        why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => why,
+                        () = self.alarm.at(due) => {
+                            self.service.metrics.client_ended(match () {
+                                () if !self.read.is_empty() => Ended::SlowRequest,
+                                () if idle == ARRIVAL => Ended::Silent,
+                                () => Ended::Idle,
+                            });
+                            return Ok(Left::Closed);
+                        }
+                    };
+                    let refusal = self.service.cut_off(why);
+                    return Box::pin(self.refuse(Reply::refused(&refusal, None))).await;
+                };
+                idle = IDLE;
+                if !self.place.begins() {
+                    return Ok(Left::Closed);
                 }
-            };
-            drop(body);
-            if self.has_left() && !self.place.begins() {
-                return Ok(Left::Closed);
-            }
-            keep_alive &= !self.service.is_closing();
-            if let Content::Ready(own) = &reply.body
-                && own.len() > SMALL
-            {
-                // There is a long id in it.
-                self.claim.set(self.claim.bytes() + own.len());
-            }
-            self.reply(reply, keep_alive).await?;
-            self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
-            if !keep_alive {
-                self.io.shutdown().await?;
-                return Ok(Left::Closed);
+                // When the client is lost, its call is dropped: a call that still waits for a node
+                // is then not sent.
+                let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
+                let reply = {
+                    let asker = Asker { left: &*left, memory, caller };
+                    let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
+                    let mut patience = None;
+                    loop {
+                        // All arms are cancel-safe. Bytes that come meanwhile belong to the next
+                        // request.
+                        tokio::select! {
+                            biased;
+                            reply = &mut reply => break reply,
+                            count = io.read_buf(read), if read.len() < MAX_AHEAD && !left.load(Relaxed) => match count {
+                                Ok(0) => {
+                                    left.store(true, Relaxed);
+                                    place.departs();
+                                    patience = Some(Box::pin(sleep(STALL)));
+                                }
+                                Ok(_) => {}
+                                Err(_) => return Ok(Left::Closed),
+                            },
+                            why = poll_fn(|context| memory.poll_cut(context)) => {
+                                keep_alive = false;
+                                let max_batch = calls.settings().max_batch.get();
+                                break cut(&body, max_batch, &service.cut_off(why));
+                            }
+                            () = over(&mut patience) => return Ok(Left::Closed),
+                        }
+                    }
+                };
+                drop(body);
+                if self.has_left() && !self.place.begins() {
+                    return Ok(Left::Closed);
+                }
+                keep_alive &= !self.service.is_closing();
+                if let Content::Ready(own) = &reply.body
+                    && own.len() > SMALL
+                {
+                    // The refusal repeats a long id.
+                    self.claim.set(self.claim.bytes() + own.len());
+                }
+                self.reply(reply, keep_alive).await?;
+                self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
+                if !keep_alive {
+                    self.io.shutdown().await?;
+                    return Ok(Left::Closed);
+                }
             }
         }
     }
 
-    /// Makes room for more of a request of which `needed` bytes are known to come: for as much
-    /// again as has come, since what a client only announces shall cost nothing.
+    /// Makes room for more of a request of `needed` bytes: for as much again as has come, since an
+    /// announced length alone shall cost nothing.
     fn make_room(&mut self, needed: usize) -> Result<(), Full> {
         let (length, missing) = (self.read.len(), needed.saturating_sub(self.read.len()));
         let step = STEPS[usize::from(needed > 0)];
@@ -278,9 +283,9 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Answers a request for which there is no room, and closes. What of it is still on its way is
-    /// passed over, since to close at once could take the answer away again. To be called in a box,
-    /// so that an idle connection does not keep the room for it.
+    /// Answers a request for which there is no room, and closes. The rest of the request is read
+    /// and dropped, since closing at once could destroy the answer on its way. Called in a box, so
+    /// that an idle connection does not hold the room for this future.
     async fn refuse(mut self, reply: Reply) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);
@@ -297,9 +302,9 @@ impl<'a> Lane<'a> {
         Ok(Left::Closed)
     }
 
-    /// Whether what has come since the first `looked` bytes can make a difference. A head that
-    /// comes byte by byte is not read anew for each of them, but for each line, of which there are
-    /// few, and when there is twice as much.
+    /// Whether the bytes since the first `looked` can complete the head. A head that comes byte by
+    /// byte is not parsed again for each byte, but for each line, of which there are few, and when
+    /// the bytes have doubled.
     fn is_worth_a_look(&self, looked: usize) -> bool {
         let len = self.read.len();
         len > looked && (len >= MAX_HEAD.min(2 * looked) || memchr::memchr(b'\n', &self.read[looked..]).is_some())
@@ -309,7 +314,7 @@ impl<'a> Lane<'a> {
         self.left.load(Relaxed)
     }
 
-    /// Looks at what has come; the headers to send along are noted in passing.
+    /// Parses the bytes so far, and notes the headers to send along.
     fn parse(&mut self, site: &Site) -> Parsed {
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
@@ -324,7 +329,7 @@ impl<'a> Lane<'a> {
         let Some(calls) = site.calls(path) else { return Parsed::Other };
         self.pass.clear();
         let (mut length, mut keep_alive, mut has_host) = (None, true, false);
-        // A name that is not to be asked for, a second one, and a coded body are refused there.
+        // hyper's side refuses a wrong host, a second one, and a compressed body.
         for header in request.headers.iter() {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             match header.name.len() {
@@ -363,7 +368,7 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// Completes when nobody can be expected to wait any longer.
+/// Completes when a client that has closed its side need not be waited for any longer.
 async fn over(patience: &mut Option<Pin<Box<Sleep>>>) {
     match patience {
         Some(patience) => patience.await,

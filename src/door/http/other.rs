@@ -1,7 +1,7 @@
 //! Requests of every other shape, served by hyper: other methods, web pages (with an `Origin`),
-//! bodies in chunks, and all that is malformed, too long or not to be served. Requests to the
-//! beacon API go on to the door that answers them, and connections that are to go on as WebSockets
-//! to the door that takes them over.
+//! bodies in chunks, and all requests that are malformed, too long or to be refused. Requests to
+//! the beacon API go on to the door that answers them, and connections that become WebSockets to
+//! the door that takes them over.
 
 use std::{
     convert::Infallible,
@@ -47,10 +47,10 @@ use crate::{
     net::BoxIo,
 };
 
-/// How a connection ends here.
+/// The end of a connection in hyper.
 pub(super) enum Ended {
     Closed,
-    /// Another door has it from here on.
+    /// Another door serves the connection from here on.
     TakenOver {
         io: BoxIo,
         read: Bytes,
@@ -58,14 +58,14 @@ pub(super) enum Ended {
     },
 }
 
-/// The longest head of a request, but for a long query; and how much is read at once.
+/// The longest head of a request, without a long query; also the size of one read.
 const MAX_HEAD: usize = 64 * 1024;
-/// For how long, and how much, what a refused client still sends is read, lest the refusal is lost
-/// with it.
+/// For how long, and how many, further bytes of a refused client are read, because the refusal may
+/// be lost with them otherwise.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 1 << 20;
 
-/// Serves the connection from here to its end, or until it is taken over.
+/// Serves the connection from here to its end, or until another door takes over.
 pub(super) async fn serve(
     io: BoxIo,
     read: Bytes,
@@ -82,13 +82,13 @@ pub(super) async fn serve(
         }
         let (taken, watch) = (&taken, &watch);
         Box::pin(async move {
-            // Doors do not know each other: what goes on to another has account and client beside
-            // it.
+            // Doors do not know each other: a request to another door carries account and client
+            // along.
             request.extensions_mut().insert(memory.clone());
             request.extensions_mut().insert(caller.clone());
             let whole = request.body().is_end_stream();
             let asked = place.asked();
-            // Who takes a body says when it is whole.
+            // The code that takes a body notes when the body is whole.
             request.extensions_mut().insert(asked.seated().clone());
             if whole && !asked.seated().begins() {
                 // The connection is ended in this moment.
@@ -98,10 +98,10 @@ pub(super) async fn serve(
             }
             let mut response = answered(service, request, watch, taken).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                // It has a place at the other door already.
+                // The connection has a place at the other door already.
                 place.leave();
             } else if watch.has_left() && !asked.seated().begins() {
-                // Its client had closed its side, and it is ended for another.
+                // The client had closed its side, and the connection is ended for another.
                 pending::<()>().await;
             }
             response.body().running().inspect(|running| watch.runs(running));
@@ -119,12 +119,13 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .half_close(true)
-        // What it copies together, it passes over before it is written.
+        // Otherwise hyper copies pieces together and advances over them before they are written,
+        // which would notify receipts too early.
         .writev(true)
         .max_buf_size(MAX_HEAD)
         .serve_connection(bridge, respond);
     let mut closing = service.closing.clone();
-    // Both arms are cancel-safe; after the second, the first goes on alone.
+    // Both arms are cancel-safe; after the second arm, the first goes on alone.
     let driven = tokio::select! {
         biased;
         driven = drive(&mut connection, &watch, client) => Some(driven),
@@ -150,7 +151,7 @@ pub(super) async fn serve(
     let is_wrong = outcome.as_ref().is_err_and(hyper::Error::is_parse);
     let Rest { mut io, read, unwritten, refusal, lingers } = watch.finish(is_wrong);
     if let Some(by) = by.filter(|_| outcome.is_ok()) {
-        // What hyper has read comes before what was not given to it.
+        // Bytes that hyper has read come before bytes that hyper was not given.
         return Ok(Ended::TakenOver { io, read: [unparsed, read].concat().into(), by });
     }
     let last = refusal.map_or(unwritten, |refusal| last_words(&refusal).into());
@@ -166,12 +167,12 @@ pub(super) async fn serve(
     outcome.map(|()| Ended::Closed)
 }
 
-/// How a connection that hyper has ends.
+/// The end of a connection while hyper serves the connection.
 enum Driven {
     Over(Result<(), hyper::Error>),
     /// The client is gone.
     Lost,
-    /// What it holds is needed for others.
+    /// The connection's memory or place is needed for others.
     Cut(Cut),
 }
 
@@ -187,15 +188,16 @@ where
             if let Poll::Ready(outcome) = connection.poll_without_shutdown(context) {
                 return Poll::Ready(Driven::Over(outcome));
             }
-            // hyper does not, while the client takes what came before.
+            // hyper does not drive these while the client takes earlier bytes.
             watch.go_on(context);
-            // A call, or the body of one, has heard of it before, and is answered.
+            // A call, or the collection of its body, has polled this before, and is answered with a
+            // refusal.
             if let Poll::Ready(why) = client.memory.poll_cut(context) {
                 return Poll::Ready(Driven::Cut(why));
             }
             match watch.poll_end(context) {
                 Poll::Pending => {}
-                // What is under way may look at that.
+                // The call under way may look at [`Watch::left`].
                 Poll::Ready(End::Half) => {
                     client.place.departs();
                     watch.take_written();
@@ -215,7 +217,7 @@ where
     .await
 }
 
-/// What hyper refused by itself, in the form that all refusals have.
+/// The refusal for a request that hyper refused, in the form of all refusals.
 fn last_words(refused: &Refused) -> Vec<u8> {
     let Refused { status, why, is_beacon } = *refused;
     let why = why.unwrap_or(match status {
@@ -226,7 +228,7 @@ fn last_words(refused: &Refused) -> Vec<u8> {
     whole_refusal(status, &gate::body(status, why, is_beacon))
 }
 
-/// A refusal behind which the connection ends, from its first line to the end of its body.
+/// A refusal with its whole head, after which the connection ends.
 pub(super) fn whole_refusal(status: StatusCode, body: &[u8]) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or_default();
     let later = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
@@ -238,7 +240,7 @@ pub(super) fn whole_refusal(status: StatusCode, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Reads what a client still sends, and looks at none of it.
+/// Reads and drops a client's further bytes.
 async fn drain(io: &mut BoxIo) {
     let mut piece = [0u8; 8 * 1024];
     let mut left = MAX_LINGER;
@@ -271,7 +273,7 @@ async fn answered(
     respond(site, request, service, &watch.left).await
 }
 
-/// Answers a request to switch; who takes the connection over is left in `taken`.
+/// Answers a request to switch; a takeover is left in `taken`.
 fn switch(admitted: Result<Admitted, NotAdmitted>, taken: &Mutex<Option<Takeover>>) -> Response<Streamed> {
     match admitted {
         Ok(Admitted { headers, takeover }) => {
@@ -290,7 +292,7 @@ async fn respond(
     service: &Service,
     left: &Arc<AtomicBool>,
 ) -> Response<Streamed> {
-    // One that is not allowed does not come so far.
+    // Requests of origins that may not call have been refused before.
     let allowed = request.headers().get(header::ORIGIN).cloned();
     let is_beacon = site.beacon(request.uri().path()).is_some();
     let mut response = match (request.method(), request.uri().path()) {
@@ -318,7 +320,7 @@ async fn respond(
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.append(header::VARY, HeaderValue::from_static("origin"));
         if is_beacon {
-            // The version of a block's fork, for one, stands in a header only.
+            // The version of a block's fork, for example, stands in a header only.
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
         }
     }
@@ -359,7 +361,7 @@ async fn call(
         Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
             let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller });
-            // Both arms are cancel-safe: a call that is dropped is given up.
+            // Both arms are cancel-safe: dropping the future gives up the call.
             let why = tokio::select! {
                 biased;
                 reply = answer(&calls, &body, &headers, arrived, asker, &mut alarm) => {
@@ -381,14 +383,14 @@ async fn call(
     }
 }
 
-/// A reply behind which nothing is waited for, not even the rest of the request.
+/// A reply that ends the connection, even before the rest of the request.
 fn last(reply: Reply) -> Response<Streamed> {
     let mut response = framed(reply);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The lines to send along: neither hop-by-hop ones nor those that `Connection` names.
+/// The lines to send along, without hop-by-hop headers and those that `Connection` names.
 fn forwarded(site: &Site, headers: &HeaderMap) -> Vec<u8> {
     let passing = headers.iter().filter(|(name, _)| site.forwards(name.as_str()));
     let mut passing: HeaderMap = passing.map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -1,14 +1,15 @@
-//! What goes back to a client, before it is framed.
+//! A response to a client, before its framing.
 
 use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     STALL,
@@ -23,14 +24,19 @@ use crate::{
         pace::{NODE_RATE, Pace},
         refusal::Refusal,
     },
-    door::{self, Piped},
+    door::{Piped, refusal_status},
     net::http::Broken,
 };
+
+/// How long the last byte is held back of an answer that must not be lost, when the client has
+/// closed its side. The system of a client that has closed both sides refuses the bytes before, and
+/// the last byte is then not written, so that the loss is noticed.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// A response: its status and its body, which is JSON.
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// In how many seconds the client should come again.
+    /// The seconds after which the client should come again.
     pub(super) retry_after: Option<u32>,
     pub(super) body: Content,
 }
@@ -41,21 +47,24 @@ pub(super) enum Content {
     Ready(Bytes),
     /// A node's answer.
     Answer(Answer),
-    /// Many of them, in brackets. In a box, so that a single call does not pay for its size.
+    /// Many answers, in brackets. The box spares single calls the size of a batch.
     Batch(Box<Batch>),
-    /// What another door made.
+    /// The body of another door's response.
     Piped(Piped),
 }
 
-/// How long a node's answer may stand still, and since when it does.
+/// How long the next piece may take, and the part of the last piece that is held back.
 pub(super) struct Patience {
     pace: Pace,
+    /// Since when a node's answer stands still.
     since: Option<Instant>,
+    /// The last byte, and for how long it is held back.
+    last: Option<(Bytes, Pin<Box<Sleep>>)>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { pace: Pace::new(STALL, NODE_RATE), since: None }
+        Self { pace: Pace::new(STALL, NODE_RATE), since: None, last: None }
     }
 }
 
@@ -66,22 +75,22 @@ impl Reply {
     }
 
     pub(super) fn refused(refusal: &Refusal, id: Option<&[u8]>) -> Self {
-        let retry_after = door::retry_after(refusal);
-        Self { status: door::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
+        let retry_after = refusal_status::retry_after(refusal);
+        Self { status: refusal_status::status(refusal), retry_after, body: Content::Ready(refusal.body(id).into()) }
     }
 
     pub(super) fn batch(batch: Box<Batch>) -> Self {
         Self { status: 200, retry_after: None, body: Content::Batch(batch) }
     }
 
-    /// What notifications get.
+    /// The reply to notifications.
     pub(super) fn empty() -> Self {
         Self { status: 200, retry_after: None, body: Content::Ready(Bytes::new()) }
     }
 }
 
 impl Content {
-    /// Bytes in all, where that is known.
+    /// Bytes in all, where the length is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Ready(bytes) => Some(bytes.len() as u64),
@@ -91,27 +100,24 @@ impl Content {
         }
     }
 
-    /// All of it, piece by piece, if it is in memory.
+    /// The whole content, piece by piece, if all of it is in memory and no receipt waits for its
+    /// end.
     pub(super) fn in_memory(&self) -> Option<impl Iterator<Item = &Bytes>> {
         let (first, more) = match self {
             Self::Ready(bytes) => (bytes, None),
+            Self::Answer(answer) if answer.is_expected() => return None,
             Self::Answer(answer) => answer.in_memory().map(|(first, more)| (first, Some(more)))?,
             Self::Batch(_) | Self::Piped(_) => return None,
         };
         Some(std::iter::once(first).chain(more.into_iter().flatten()))
     }
 
-    /// The calls that are still under way while it is given on.
+    /// The calls that are still under way while the content goes out.
     pub(super) fn running(&self) -> Option<&Running> {
         if let Self::Batch(batch) = self { Some(batch.running()) } else { None }
     }
 
-    /// Whether its client misses something for good if it is lost unnoticed.
-    pub(super) fn is_missed_if_lost(&self) -> bool {
-        matches!(self, Self::Answer(answer) if answer.is_expected())
-    }
-
-    /// Its last byte has been written to the client's connection.
+    /// The last byte has been written to the client's connection.
     pub(super) fn has_left(&mut self) {
         match self {
             Self::Answer(answer) => answer.take_receipt().into_iter().for_each(Receipt::has_left),
@@ -120,24 +126,49 @@ impl Content {
         }
     }
 
-    /// Who is to be told when what was taken last has been written: nobody until that is all of it.
-    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+    /// The receipts to notify when the last piece taken has been written; none before the end.
+    pub(super) fn take_receipts(&mut self, patience: &Patience) -> Vec<Receipt> {
         match self {
-            Self::Answer(answer) if answer.length() == Some(0) => answer.take_receipt().into_iter().collect(),
+            _ if !self.has_receipts() || patience.last.is_some() => Vec::new(),
+            Self::Answer(answer) => answer.take_receipt().into_iter().collect(),
             Self::Batch(batch) => batch.take_receipts(),
-            Self::Answer(_) | Self::Ready(_) | Self::Piped(_) => Vec::new(),
+            Self::Ready(_) | Self::Piped(_) => Vec::new(),
         }
     }
 
-    /// The next piece, in time if it is a node's to send; the calls of a batch have deadlines of
-    /// their own, and what another door made has a rate of its own. `patience` is kept from poll to
-    /// poll.
+    /// Whether all pieces were taken, and receipts wait for that.
+    fn has_receipts(&self) -> bool {
+        match self {
+            Self::Answer(answer) => answer.is_expected() && answer.length() == Some(0),
+            Self::Batch(batch) => batch.has_receipts(),
+            Self::Ready(_) | Self::Piped(_) => false,
+        }
+    }
+
+    /// Whether no further piece comes.
+    pub(super) fn is_over(&self, patience: &Patience) -> bool {
+        let is_taken = match self {
+            Self::Batch(batch) => batch.is_over(),
+            _ => self.length() == Some(0),
+        };
+        is_taken && patience.last.is_none()
+    }
+
+    /// The next piece, within a time if a node sends the piece. The calls of a batch have deadlines
+    /// of their own, and another door's body has a rate of its own. `patience` is kept from poll to
+    /// poll. For a client that `has_left` the last byte comes after [`PARTING`], if receipts wait
+    /// for the end.
     pub(super) fn poll_in_time(
         &mut self,
         context: &mut Context<'_>,
         alarm: &mut Alarm,
         patience: &mut Patience,
+        has_left: impl FnOnce(&mut Context<'_>) -> bool,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Some((_, wait)) = &mut patience.last {
+            ready!(wait.as_mut().poll(context));
+            return Poll::Ready(patience.last.take().map(|(last, _)| Ok(last)));
+        }
         if let Poll::Ready(piece) = self.poll_piece(context) {
             if let Some(since) = patience.since.take() {
                 let bytes = match (&*self, &piece) {
@@ -147,7 +178,16 @@ impl Content {
                 };
                 patience.pace.moved(since.elapsed(), bytes);
             }
-            return Poll::Ready(piece);
+            let Some(Ok(mut piece)) = piece else { return Poll::Ready(piece) };
+            if self.has_receipts() && has_left(context) {
+                let last = piece.split_off(piece.len().saturating_sub(1));
+                let (_, wait) = patience.last.insert((last, Box::pin(sleep(PARTING))));
+                if piece.is_empty() {
+                    // The new timer has to be polled once, to wake the task.
+                    return wait.as_mut().poll(context).map(|()| None);
+                }
+            }
+            return Poll::Ready(Some(Ok(piece)));
         }
         if matches!(self, Self::Batch(batch) if !batch.awaits_node()) {
             patience.since = None;

@@ -1,4 +1,4 @@
-//! What goes back to a client, as the server library wants it.
+//! The body of a response, in the form that hyper wants.
 
 use std::{
     pin::Pin,
@@ -20,14 +20,14 @@ use crate::{
     net::http::Broken,
 };
 
-/// A reply's content as hyper wants it, with a deadline on each further piece.
+/// A reply's content as a body for hyper, with a deadline on each further piece.
 pub(super) struct Streamed {
     content: Content,
     alarm: Alarm,
     patience: Patience,
-    /// The request that it answers.
+    /// The request that this answers.
     pub(super) turn: Option<(Turn, Asked)>,
-    /// What the request takes until it is answered.
+    /// The memory that the request takes until the answer is written.
     pub(super) claim: Option<Claim>,
 }
 
@@ -36,7 +36,7 @@ impl Streamed {
         Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
     }
 
-    /// The calls that are still under way while it is given on.
+    /// The calls that are still under way while the content goes out.
     pub(super) fn running(&self) -> Option<&Running> {
         self.content.running()
     }
@@ -47,21 +47,22 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
-        let Self { content, alarm, patience, claim, .. } = &mut *self;
-        let piece = ready!(content.poll_in_time(context, alarm, patience));
+        let Self { content, alarm, patience, claim, turn } = &mut *self;
+        let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
+        let piece = ready!(content.poll_in_time(context, alarm, patience, has_left));
         let mut portion = |bytes: Bytes| {
             let claim = claim.as_ref().filter(|_| bytes.len() > SMALL).map(|own| {
                 let mut claim = own.account().outgoing();
                 claim.set(bytes.len());
                 claim
             });
-            Portion { bytes, receipts: content.take_receipts(), _claim: claim }
+            Portion { bytes, receipts: content.take_receipts(patience), _claim: claim }
         };
         Poll::Ready(piece.map(|piece| piece.map(|bytes| Frame::data(portion(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.length() == Some(0)
+        self.content.is_over(&self.patience)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -69,13 +70,14 @@ impl Body for Streamed {
     }
 }
 
-/// A piece of a body for the server library, which holds it until it is written, and passes over
-/// what it has written.
+/// A piece of a body for hyper, which holds the piece until all is written, and advances over the
+/// written bytes.
 pub(super) struct Portion {
     bytes: Bytes,
-    /// Who is told when the last byte has been written. They are dropped with what never is.
+    /// Notified when the last byte has been written. Dropped with a piece that is never written.
     receipts: Vec<Receipt>,
-    /// What a long one takes until it is written: the library asks for the next before that.
+    /// The memory of a long piece until the piece is written: hyper asks for the next piece before
+    /// that.
     _claim: Option<Claim>,
 }
 

@@ -2,12 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-/// Why a client is closed for whose bytes there is no room.
+/// Why a client is closed when memory has no room for its bytes.
 pub(super) const NO_ROOM: &str = "max_client_memory is reached: try again";
 /// The longest payload of a control frame, in bytes.
 const MAX_CONTROL: usize = 125;
 
-/// What a frame carries.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation = 0x0,
@@ -36,7 +36,7 @@ impl Opcode {
     }
 }
 
-/// Why a connection is closed: the code for the wire, and words for whoever reads the client's log.
+/// Why a connection is closed: the code for the wire, and words for the client's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
     pub(super) code: u16,
@@ -64,7 +64,7 @@ impl Closing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) opcode: Opcode,
-    /// Whether it is the last frame of its message.
+    /// Whether this is the last frame of its message.
     pub(super) is_final: bool,
     pub(super) mask: [u8; 4],
     /// Bytes of payload.
@@ -72,10 +72,11 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the head at the beginning of `bytes`, and how long it is itself; `None` if it is not whole.
+    /// Reads the head at the beginning of `bytes`; also returns the head's length. `None` where the
+    /// head is not whole.
     ///
     /// # Errors
-    /// When no client may send such a frame.
+    /// When no client may send this frame.
     pub(super) fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, Closing> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let opcode = Opcode::of(first & 0x0f).ok_or_else(|| Closing::protocol("unknown opcode"))?;
@@ -96,18 +97,19 @@ impl Head {
     }
 }
 
-/// Where a frame ends, whatever else may be wrong with it.
+/// The extent of a frame, also of a frame that breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outline {
     pub(super) is_close: bool,
-    /// Bytes of its head.
+    /// Bytes of the head.
     pub(super) head: usize,
-    /// Bytes of its payload.
+    /// Bytes of the payload.
     pub(super) payload: u64,
 }
 
 impl Outline {
-    /// Reads it off the head at the beginning of `bytes`; `None` if that is not whole.
+    /// Reads the extent from the head at the beginning of `bytes`; `None` where the head is not
+    /// whole.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let [first, second, rest @ ..] = bytes else { return None };
         let (payload, rest) = read_length(second & 0x7f, rest)?;
@@ -117,7 +119,8 @@ impl Outline {
     }
 }
 
-/// The length of a payload, and what follows it: `short` is what the second byte says.
+/// The length of a payload, and the bytes behind the length; `short` is the length in the second
+/// byte.
 fn read_length(short: u8, rest: &[u8]) -> Option<(u64, &[u8])> {
     match short {
         126 => rest.split_first_chunk::<2>().map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest)),
@@ -126,7 +129,7 @@ fn read_length(short: u8, rest: &[u8]) -> Option<(u64, &[u8])> {
     }
 }
 
-/// Appends the head of a frame that is a whole message of ours.
+/// Appends the head of a frame that is a whole message of the proxy's.
 pub(super) fn put_head(out: &mut Vec<u8>, opcode: Opcode, length: usize) {
     out.push(0x80 | opcode as u8);
     match length {
@@ -142,7 +145,7 @@ pub(super) fn put_head(out: &mut Vec<u8>, opcode: Opcode, length: usize) {
     }
 }
 
-/// Takes the mask off `payload`, which is a frame's from its first byte on.
+/// Takes the mask off `payload`, which begins with its frame's first byte.
 pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let twice = u64::from(u32::from_ne_bytes(mask));
     let wide = twice | twice << 32;
@@ -154,10 +157,10 @@ pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     words.into_remainder().iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
-/// Reads the payload of a client's close frame: the code to answer with, if it gave one.
+/// Reads the payload of a client's close frame: the code to answer with, if the client gave one.
 ///
 /// # Errors
-/// When it must not be answered with what it says.
+/// When the answer must have another code.
 pub(super) fn read_close(payload: &[u8]) -> Result<Option<u16>, Closing> {
     const ALLOWED: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=4999];
     match payload {

@@ -1,14 +1,15 @@
-//! Whether a request may become a WebSocket, and what it is answered.
+//! Whether a request may become a WebSocket, and the answer to the request.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{config::Origins, door::NotAdmitted};
 
-/// Looks at a request that asks for a WebSocket; web pages of these `origins` may have one, and all that are no web pages.
+/// Looks at a request that asks for a WebSocket. Web pages of these `origins` may have one, and so
+/// may clients that are no web pages.
 ///
 /// # Errors
-/// With what to answer instead.
+/// With the answer to give instead.
 pub(super) fn answer<B>(
     request: &Request<B>,
     origins: &Origins,

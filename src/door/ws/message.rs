@@ -1,8 +1,11 @@
-//! A client's message, from its coming to its answer in the mailbox: one call, or a batch of them.
+//! A client's message, from its arrival to its answer in the mailbox: a call, or a batch of calls.
 
 mod share;
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesOrdered};
@@ -21,7 +24,8 @@ use crate::{
         Calls, Terms,
         alarm::Alarm,
         answer::receipt::Receipt,
-        front::{Entry, Front},
+        front::{Entry, Front, WIDTH},
+        kept::AnswerRoom,
         whole::{Room, Whole},
     },
     config::Verify,
@@ -31,46 +35,56 @@ use crate::{
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
-/// How many calls of a batch run at the same time.
-const WIDTH: usize = 16;
-/// Long answers take their room in such pieces, in bytes.
+/// Long answers take their room in units of so many bytes.
 const UNIT: usize = 1024;
 /// The setting that bounds an answer.
 const MAX_OUTBOUND: &str = "max_outbound";
 
-/// What all messages of a client share.
+/// The part that all messages of a client share.
 pub(super) struct Client {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) subscriptions: Subscriptions,
-    /// Rung when less waits in the mailbox.
+    /// Notified when the mailbox has been emptied in part.
     pub(super) drained: Notify,
     /// Lines to send along with calls.
     headers: Vec<u8>,
-    /// Bytes of an answer at most, and of all that wait.
+    /// The most bytes of one answer, and of all answers that wait.
     max_outbound: usize,
     /// Room for long answers on their way into the mailbox, in units of [`UNIT`].
     room: Semaphore,
-    /// Its share of the connections to nodes.
+    /// The client's share of the connections to nodes.
     caller: Arc<Caller>,
-    /// Of a call that has ended, for the next: calls one after the other share one timer.
+    /// Counts the batches with several polls of filters: each time another poll is the first.
+    turn: AtomicUsize,
+    /// The timer of a call that has ended, for the next call: calls one after the other share one
+    /// timer.
     spare: Mutex<Option<Alarm>>,
 }
 
-/// What is behind the door for a client's message.
+/// The network that serves a client's messages.
 pub(super) struct Network {
     pub(super) calls: Arc<Calls>,
     pub(super) views: Option<Arc<Views>>,
-    /// Subscriptions that a client may have.
+    /// Subscriptions that a client may have at once.
     pub(super) max_subscriptions: usize,
 }
 
-/// What a request comes to.
+/// The outcome of a request.
 enum Reply {
-    /// A notification is not answered.
+    /// A notification has no answer.
     Nothing,
-    Text(Bytes),
-    /// The answer with a subscription's id, and what is to begin as soon as it is in the mailbox.
+    /// An answer, and the bytes of memory that were taken for a node's answer.
+    Text(Bytes, usize),
+    /// The answer with a subscription's id, and the subscription, which begins as soon as the
+    /// answer is in the mailbox.
     Subscribed(Bytes, Prepared),
+}
+
+impl Reply {
+    /// An answer of the proxy's own.
+    fn text(text: Vec<u8>) -> Self {
+        Self::Text(text.into(), 0)
+    }
 }
 
 impl Client {
@@ -83,14 +97,15 @@ impl Client {
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
             caller,
+            turn: AtomicUsize::new(0),
             spare: Mutex::default(),
         }
     }
 
-    /// Serves one message to its end.
+    /// Serves a message to its end.
     ///
     /// # Errors
-    /// When the connection must be closed for it.
+    /// When the message makes the connection close.
     pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
         let (refusal, id) = match Front::read(text, network.calls.settings().max_batch.get()) {
@@ -100,18 +115,18 @@ impl Client {
             Front::Refused(refusal, id) => (refusal, id),
             Front::Single(request) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::new(self.mailbox.memory(), 1);
+                let share = Share::new(self.mailbox.memory());
                 let part = Part { client: self, share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text) => self.send(text, share.take_receipts(), None).await,
+                    Reply::Text(text, _) => self.send(text, share.take_receipts(), None).await,
                     Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared)).await,
                 }
                 return Ok(());
             }
-            // Boxed, so that single calls do not pay for its size.
+            // The box spares single calls the size of a batch.
             Front::Batch(entries) => return Box::pin(self.batch(network, &entries, arrived)).await,
         };
         self.send(refusal.body(id).into(), Vec::new(), None).await;
@@ -126,38 +141,77 @@ impl Client {
         }
     }
 
-    /// Answers the calls of a batch in its order, and all at once. Its subscriptions begin after
-    /// that.
+    /// Answers the calls of a batch in their order, with one message. Subscriptions of the batch
+    /// begin after that message. While answers come, room is kept for a refusal of each call
+    /// without an answer.
     async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
-        let share = Share::new(self.mailbox.memory(), polls(entries));
+        let mut share = Share::new(self.mailbox.memory());
         let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
         share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
-        let mut left = entries.iter().enumerate();
+        let refusal = |entry: &Entry<'_>| self.too_long().body(id_of(entry)).len() + 1;
+        let mut owed: usize = entries.iter().filter(|entry| is_answered(entry)).map(refusal).sum();
+        if owed >= self.max_outbound {
+            self.send(self.too_long().body(None).into(), Vec::new(), None).await;
+            return Ok(());
+        }
+        let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
+        // A part of the room is left to the calls that are no polls. A block is never cut, so some
+        // polls may find no room. But one of several polls has its room before all other calls, and
+        // in the next batch another one.
+        share.part = (self.max_outbound - owed) / (polls.len() + 1);
+        let first = (polls.len() > 1).then(|| polls[self.turn.fetch_add(1, Relaxed) % polls.len()]);
+        share.first = first;
+        let share = share;
+        let mut left = first.into_iter().chain((0..entries.len()).filter(|place| Some(*place) != first));
+        let mut begin = |running: &mut FuturesOrdered<_>| {
+            running.extend(left.by_ref().take(WIDTH - running.len()).map(|place| {
+                let part = Part { client: self, share: &share, place, is_batch: true };
+                self.entry(network, &entries[place], arrived, part)
+            }));
+        };
         let mut running = FuturesOrdered::new();
+        let mut early = None;
+        if let Some(place) = first {
+            begin(&mut running);
+            early = running.next().await;
+            if let Some(Reply::Text(reply, held)) = &early {
+                let others = owed - refusal(&entries[place]);
+                if others + reply.len() + 2 <= self.max_outbound {
+                    owed = others + reply.len() + 1;
+                } else {
+                    share.receipts().retain(|(of, _)| *of != place);
+                    share.give_back(*held);
+                    early = Some(Reply::text(self.too_long().body(id_of(&entries[place]))));
+                }
+            }
+        }
         let mut text = BytesMut::new();
         let mut begins = Vec::new();
-        loop {
-            running.extend(left.by_ref().take(WIDTH - running.len()).map(|(place, entry)| {
-                let part = Part { client: self, share: &share, place, is_batch: true };
-                self.entry(network, entry, arrived, part)
-            }));
-            let Some((reply, id)) = running.next().await else { break };
+        for (place, entry) in entries.iter().enumerate() {
+            begin(&mut running);
+            let reply = if first == Some(place) { early.take() } else { running.next().await };
+            let Some(reply) = reply else { break };
             share.placed.fetch_add(1, Relaxed);
             share.next.notify_waiters();
+            owed -= match &reply {
+                Reply::Text(reply, _) if first == Some(place) => reply.len() + 1,
+                _ if is_answered(entry) => refusal(entry),
+                _ => 0,
+            };
             let reply = match reply {
                 Reply::Nothing => continue,
-                Reply::Text(reply) if text.len() + reply.len() + 2 > self.max_outbound => {
-                    let place = share.placed.load(Relaxed) - 1;
+                Reply::Text(reply, held) if text.len() + reply.len() + 2 + owed > self.max_outbound => {
                     share.receipts().retain(|(of, _)| *of != place);
-                    self.too_long().body(id).into()
+                    share.give_back(held);
+                    self.too_long().body(id_of(entry)).into()
                 }
-                Reply::Text(reply) => reply,
+                Reply::Text(reply, _) => reply,
                 Reply::Subscribed(reply, prepared) => {
                     begins.push(prepared);
                     reply
                 }
             };
-            // Longer ones are counted as they come.
+            // Longer replies are counted while they come.
             if reply.len() <= SMALL {
                 share.hold(reply.len()).map_err(full)?;
             }
@@ -171,16 +225,10 @@ impl Client {
         Ok(())
     }
 
-    async fn entry<'e, 'c>(
-        &'c self,
-        network: &Network,
-        entry: &'e Entry<'e>,
-        arrived: Instant,
-        part: Part<'_, 'c>,
-    ) -> (Reply, Option<&'e [u8]>) {
+    async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
         match entry {
-            Ok(request) => (self.reply(network, request, arrived, &mut Alarm::default(), part).await, request.id),
-            Err(wrong) => (Reply::Text(Refusal::NotARequest(wrong.why).body(wrong.id).into()), wrong.id),
+            Ok(request) => self.reply(network, request, arrived, &mut Alarm::default(), part).await,
+            Err(wrong) => Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)),
         }
     }
 
@@ -197,45 +245,46 @@ impl Client {
             Some(_) if network.calls.settings().blocks(&request.method) => {
                 Err(Refusal::Blocked(request.method.to_string()))
             }
-            Some(Scribe::Off) => Ok(self.unsubscribe(request)),
+            Some(Scribe::Off) => Ok((self.unsubscribe(request), 0)),
             Some(Scribe::On) => return self.subscribe(network, request).await,
         };
         match (outcome, request.id) {
             (_, None) => Reply::Nothing,
-            (Ok(text), Some(_)) => Reply::Text(text),
-            (Err(refusal), id) => Reply::Text(refusal.body(id).into()),
+            (Ok((text, held)), Some(_)) => Reply::Text(text, held),
+            (Err(refusal), id) => Reply::text(refusal.body(id)),
         }
     }
 
-    /// Prepares a subscription. It has a place among the client's from now on, so that no more are
-    /// prepared than it may have.
+    /// Prepares a subscription. From now on the subscription counts for the client's limit, so that
+    /// no more are prepared than allowed.
     async fn subscribe(&self, network: &Network, request: &Request<'_>) -> Reply {
-        // Without an id, there is nobody who would know the subscription.
+        // Without an id in the request, the client could not know the subscription.
         let Some(id) = request.id else { return Reply::Nothing };
-        let Some(views) = &network.views else { return Reply::Text(Refusal::NeedsWebSocket.body(Some(id)).into()) };
+        let Some(views) = &network.views else { return Reply::text(Refusal::NeedsWebSocket.body(Some(id))) };
         let Some(_place) = self.subscriptions.reserve(network.max_subscriptions) else {
             let refusal = Refusal::Limit { name: "max_subscriptions", limit: network.max_subscriptions };
-            return Reply::Text(refusal.body(Some(id)).into());
+            return Reply::text(refusal.body(Some(id)));
         };
         match views.prepare(&request.method, request.params, &self.mailbox).await {
             Ok(prepared) => {
                 if let Err(refusal) = self.subscriptions.expect(prepared.id, prepared.bytes(), self.mailbox.memory()) {
-                    return Reply::Text(refusal.body(Some(id)).into());
+                    return Reply::text(refusal.body(Some(id)));
                 }
                 Reply::Subscribed(result(id, &format!("\"{}\"", prepared.id)), prepared)
             }
-            Err(refused) => Reply::Text(refused.body(id).into()),
+            Err(refused) => Reply::text(refused.body(id)),
         }
     }
 
-    /// Ends a subscription: `false` if it is none of the client's.
+    /// Ends a subscription: `false` if the client has no subscription of that id.
     fn unsubscribe(&self, request: &Request<'_>) -> Bytes {
         let named = request.text_param(0).and_then(|id| SubscriptionId::read(&id));
         let ended = named.is_some_and(|id| self.subscriptions.end(id));
         result(request.id.unwrap_or(b"null"), if ended { "true" } else { "false" })
     }
 
-    /// Runs a call and takes its answer whole.
+    /// Runs a call and takes the whole answer; also returns the bytes of memory that the answer
+    /// took.
     async fn call<'c>(
         &'c self,
         calls: &Calls,
@@ -243,32 +292,32 @@ impl Client {
         arrived: Instant,
         alarm: &mut Alarm,
         part: Part<'_, 'c>,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<(Bytes, usize), Refusal> {
         let terms = Terms {
             headers: &self.headers,
             arrived,
-            // A client would have to close its connection on a message that is not whole.
+            // A client would have to close its connection on a malformed message.
             verify: Verify::All,
-            // A WebSocket of which one side is closed is over.
+            // A WebSocket with one side closed is over.
             left: None,
             memory: self.mailbox.memory(),
-            // In a batch, brackets stand around it.
-            longest: self.max_outbound.saturating_sub(2),
-            polls: part.share.polls,
+            // In a batch, brackets stand around the answer.
+            room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
             caller: Some(&self.caller),
         };
-        let Whole { text, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
+        let Whole { text, held, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
         part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
-        Ok(text)
+        Ok((text, held))
     }
 
     fn too_long(&self) -> Refusal {
         Refusal::Limit { name: MAX_OUTBOUND, limit: self.max_outbound }
     }
 
-    /// Leaves an answer in the mailbox, when there is room for it: that many end at once must not
-    /// make a client look slow, and so they leave a quarter to notifications. `receipts` are told
-    /// whether it is written. What `begins` with it begins before anything else happens.
+    /// Leaves an answer in the mailbox when there is room. Many answers that end at once must not
+    /// make a client look slow, and so answers leave a quarter of the room to notifications.
+    /// `receipts` are notified whether the answer is written. The subscriptions of `begins` begin
+    /// before anything else happens.
     async fn send(&self, text: Bytes, receipts: Vec<Receipt>, begins: impl IntoIterator<Item = Prepared>) {
         loop {
             let waiting = self.mailbox.waiting_bytes();
@@ -288,22 +337,50 @@ impl Client {
     }
 }
 
-/// How many polls of filters are in a batch.
-fn polls(entries: &[Entry<'_>]) -> usize {
-    entries.iter().flatten().filter(|request| request.method == "eth_getFilterChanges").count()
+/// Whether the call of a batch is a poll of a filter that is answered.
+fn is_poll(entry: &Entry<'_>) -> bool {
+    entry.as_ref().is_ok_and(|request| request.method == "eth_getFilterChanges" && request.id.is_some())
+}
+
+/// Whether an entry of a batch is answered. An entry that is no call is answered too.
+fn is_answered(entry: &Entry<'_>) -> bool {
+    entry.as_ref().map_or(true, |request| request.id.is_some())
+}
+
+fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
+    match entry {
+        Ok(request) => request.id,
+        Err(wrong) => wrong.id,
+    }
 }
 
 /// An answer that does not come in one piece stays with its node until the client has taken the
-/// answers before it. Those of a batch have one room, in their order.
+/// answers before. The answers of a batch share one room, in their order.
 impl Room for Part<'_, '_> {
     async fn enter(&self, length: Option<u64>) {
         let Part { client, share, place, is_batch } = *self;
+        if share.first == Some(place) {
+            // The answer to a poll is in memory already.
+            return;
+        }
         while share.placed.load(Relaxed) < place {
             share.next.notified().await;
         }
+        if share.room().is_some() {
+            return;
+        }
         let wanted = length.filter(|_| !is_batch).map_or(client.max_outbound, |length| length as usize);
         // The room is never closed.
-        share.room.get_or_init(|| async { client.room.acquire_many(units(wanted)).await.ok() }).await;
+        let permit = client.room.acquire_many(units(wanted)).await.ok();
+        *share.room() = permit;
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.share.give_back(bytes);
+        // A batch keeps its room, which holds the answers before this one.
+        if !self.is_batch {
+            self.share.room().take();
+        }
     }
 
     fn hold(&self, more: usize) -> Result<(), Full> {
@@ -322,18 +399,53 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// How many calls it has; what is answered as a whole counts as one.
+    /// How many calls the message has; a message that is answered as a whole counts as one.
     pub(super) fn calls(&self, max_batch: usize) -> usize {
         let is_batch = self.text.trim_ascii_start().first() == Some(&b'[');
         if is_batch { Front::read(&self.text, max_batch).calls() } else { 1 }
     }
 }
 
-/// How many units make so many bytes.
+/// The units for so many bytes.
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 fn result(id: &[u8], result: &str) -> Bytes {
     [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, result.as_bytes(), b"}"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::memory::Account;
+
+    const MOST: usize = 100 * UNIT;
+
+    fn part<'s, 'c>(client: &'c Client, share: &'s Share<'c>) -> Part<'s, 'c> {
+        Part { client, share, place: 0, is_batch: false }
+    }
+
+    #[test]
+    fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
+        let memory = Account::unlimited();
+        let client = Client::new(Mailbox::of(&memory, MOST), Vec::new(), Arc::default(), MOST);
+        let [first, second, third] = [(); 3].map(|()| Share::new(&memory));
+        let enters = |share, units: usize| part(&client, share).enter(Some((units * UNIT) as u64)).now_or_never();
+        assert!(enters(&first, 20).is_some() && enters(&second, 20).is_some());
+        part(&client, &first).hold(1000).unwrap();
+        // The answer is lost, and the one of another node is longer.
+        part(&client, &first).leave(1000);
+        assert_eq!(first.held(), 0);
+        assert!(enters(&first, 80).is_some());
+        assert!(enters(&third, 1).is_none(), "both have all of the room");
+        // While the answer waits for more room, others may have the room that it had.
+        part(&client, &first).leave(0);
+        assert!(enters(&third, 80).is_some() && enters(&first, 1).is_none());
+        part(&client, &second).leave(0);
+        part(&client, &third).leave(0);
+        assert!(enters(&first, 100).is_some());
+    }
 }

@@ -1,4 +1,4 @@
-//! Takes a client's bytes apart into messages. A connection that is idle holds no buffer.
+//! Takes a client's bytes apart into messages. An idle connection holds no buffer.
 
 use std::{
     mem::MaybeUninit,
@@ -16,12 +16,12 @@ use crate::{
     net::BoxIo,
 };
 
-/// Bytes read at once while nothing is known of what comes.
+/// Bytes of one read while no frame has begun.
 const GLANCE: usize = 8 * 1024;
-/// Memory that a message is given on its word; beyond it, it gets as much again as has come.
+/// Memory that a message gets for its announced length; beyond that, as much again as has come.
 const TRUST: usize = GLANCE;
 
-/// What comes from a client.
+/// A message or frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     Text(Bytes),
@@ -30,7 +30,7 @@ pub(super) enum Incoming {
     Pong,
     /// The payload of a close frame.
     Close(Bytes),
-    /// The connection is at its end, with no close frame before it.
+    /// The connection is at its end, without a close frame.
     Gone,
 }
 
@@ -45,34 +45,36 @@ pub(super) enum Unread {
 
 /// Reads one client's messages.
 pub(super) struct Reader {
-    /// What was read and not looked at.
+    /// Bytes that were read and not looked at.
     ahead: BytesMut,
     /// The frame whose payload is awaited.
     frame: Option<Head>,
-    /// The frames of the message so far, and so much of the present one as has come.
+    /// The frames of the message so far, with the present one as far as it has come.
     message: BytesMut,
     /// Where in `message` the present frame begins.
     start: usize,
     /// Whether the message is text, once its first frame has begun.
     is_text: Option<bool>,
     max_message: usize,
-    /// What the message takes while it comes.
+    /// The memory of the message while the message comes.
     claim: Option<Box<Claim>>,
-    /// Whether bytes came since this was asked last.
+    /// Whether bytes came since the last [`Reader::take_heard`].
     heard: bool,
+    /// Whether nothing comes behind what was read ahead.
+    is_over: bool,
     passing: Passing,
 }
 
 /// The frame that is passed over.
 #[derive(Default)]
 struct Passing {
-    /// Bytes of it that have not come.
+    /// Bytes of the frame that have not come.
     left: u64,
     is_close: bool,
 }
 
 impl Reader {
-    /// `read` came before what the stream still holds.
+    /// `read` came before the bytes that the stream still holds.
     pub(super) fn new(read: Bytes, max_message: usize) -> Self {
         Self {
             ahead: read.into(),
@@ -83,24 +85,26 @@ impl Reader {
             max_message,
             claim: None,
             heard: false,
+            is_over: false,
             passing: Passing::default(),
         }
     }
 
-    /// From now on messages may be so long, the present one too.
+    /// From now on messages may have `max_message` bytes, the present one too.
     pub(super) fn allow(&mut self, max_message: usize) {
         self.max_message = max_message;
     }
 
-    /// Whether bytes came since this was asked last.
+    /// Whether bytes came since the last call.
     pub(super) fn take_heard(&mut self) -> bool {
         std::mem::take(&mut self.heard)
     }
 
-    /// The next message or control frame. What comes of a message takes its bytes from `memory`.
+    /// The next message or control frame. The bytes of a message count against `memory` as they
+    /// come.
     ///
     /// # Errors
-    /// There is nothing to be read after one.
+    /// After an error nothing more can be read.
     pub(super) fn poll_next(
         &mut self,
         io: &mut BoxIo,
@@ -120,9 +124,12 @@ impl Reader {
                     return Poll::Ready(Ok(message));
                 }
             }
+            if self.is_over {
+                return Poll::Ready(Ok(Incoming::Gone));
+            }
             let missing = self.frame.filter(|head| !head.opcode.is_control()).map_or(0, |head| self.missing(head));
             let found = if missing > GLANCE {
-                // A long payload goes where it stays.
+                // A long payload is read straight to its place in the message.
                 let more = self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing);
                 self.make_room(more, memory).map_err(Unread::Violation)?;
                 let mut into = (&mut self.message).limit(missing);
@@ -155,20 +162,34 @@ impl Reader {
         }
     }
 
+    /// Whether the client has closed its side, as far as is known now. Bytes before that end are
+    /// read ahead, up to a bound.
+    pub(super) fn has_left(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> bool {
+        while !self.is_over && self.ahead.len() < GLANCE {
+            let mut space = [const { MaybeUninit::uninit() }; GLANCE];
+            let mut glance = ReadBuf::uninit(&mut space);
+            let Poll::Ready(read) = Pin::new(&mut *io).poll_read(context, &mut glance) else { return false };
+            self.is_over = read.is_err() || glance.filled().is_empty();
+            self.heard |= !self.is_over;
+            self.ahead.extend_from_slice(glance.filled());
+        }
+        self.is_over
+    }
+
     /// Whether a frame of a message has begun to come, and not the whole message.
     pub(super) fn is_in_message(&self) -> bool {
         self.is_text.is_some()
     }
 
-    /// Bytes of a message that has begun and is not whole; `None` if none has.
+    /// Bytes of a message that has begun and is not whole; `None` without such a message.
     pub(super) fn begun(&self) -> Option<usize> {
         let is_begun = self.is_text.is_some() || self.frame.is_some() || !self.ahead.is_empty();
         is_begun.then(|| self.message.len() + self.ahead.len())
     }
 
-    /// Reads on to the client's close frame, and keeps nothing of what comes before it; `false`
-    /// when the connection ends without one. What breaks the rules is passed over too, as long as
-    /// it says its length: where there is no such thing, the end is awaited.
+    /// Reads on to the client's close frame, and drops everything before; `false` when the
+    /// connection ends without a close frame. Frames that break the rules are passed over too, if
+    /// they have a length; otherwise the end of the connection is awaited.
     pub(super) fn poll_close(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<bool> {
         if let Some(head) = self.frame.take() {
             let left = if head.opcode.is_control() { head.length } else { self.missing(head) as u64 };
@@ -188,7 +209,7 @@ impl Reader {
         Poll::Ready(true)
     }
 
-    /// Passes over the frames that have come; tells whether the last of them closes.
+    /// Passes over the frames that have come; returns whether the last one is a close frame.
     fn pass(&mut self) -> bool {
         loop {
             let count = self.passing.left.min(self.ahead.len() as u64);
@@ -208,7 +229,7 @@ impl Reader {
 
     /// Bytes of the frame's payload that have not come.
     fn missing(&self, head: Head) -> usize {
-        // A frame that is longer than a message may be was refused.
+        // A frame longer than a message may be was refused.
         head.length as usize - (self.message.len() - self.start)
     }
 
@@ -261,11 +282,11 @@ impl Reader {
             return Err(Closing::new(Closing::TOO_BIG, "the message is longer than ws.max_message"));
         }
         self.start = self.message.len();
-        // Most messages are one frame, and this is all the memory that they need.
+        // Most messages are one frame, and need no more memory than this.
         self.make_room((head.length as usize).min(TRUST), memory)
     }
 
-    /// Makes room for so many more bytes of the message.
+    /// Makes room for `more` bytes of the message.
     fn make_room(&mut self, more: usize, memory: &Arc<Account>) -> Result<(), Closing> {
         let needed = self.message.len() + more;
         if needed > self.message.capacity() {
@@ -282,7 +303,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Ends the frame, if all of it is there, and the message, if that was its last.
+    /// Ends the frame, if its whole payload has come, and the message, if that frame was the last.
     fn complete(&mut self) -> Option<Incoming> {
         let head = self.frame.filter(|head| !head.opcode.is_control() && self.missing(*head) == 0)?;
         self.frame = None;
@@ -291,7 +312,7 @@ impl Reader {
             return None;
         }
         let message = std::mem::take(&mut self.message).freeze();
-        // From here on whoever serves it counts it.
+        // From here on the code that serves the message counts its bytes.
         self.claim = None;
         self.start = 0;
         Some(if self.is_text.take()? { Incoming::Text(message) } else { Incoming::Binary(message) })

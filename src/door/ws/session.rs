@@ -1,8 +1,8 @@
 //! A client's WebSocket from the handshake to its end: one task, and one function that looks at all
-//! that may have happened.
+//! sources of events.
 //!
-//! What happens rarely (a timer, the end of the proxy) stands in one set with the calls under way:
-//! the set is told which of them woke it, so that a notification on its way to the client costs no
+//! Rare events (a timer, the end of the proxy) stand in one set with the calls under way: the set
+//! knows which of these woke the task, so that a notification on its way to the client costs no
 //! look at them.
 
 mod news;
@@ -61,12 +61,12 @@ const GONE: Closing = Closing::new(Closing::RESTART, "the network is served no l
 
 const GAP: Closing = Closing::new(Closing::TRY_AGAIN, "gap: blocks are missing from what the subscriptions were told");
 
-/// What a session is told from outside.
+/// The signals from outside to a session.
 #[derive(Clone)]
 pub(super) struct Signals {
     /// Turns true when the proxy goes down.
     pub(super) closing: watch::Receiver<bool>,
-    /// Changes when what is behind the doors was replaced.
+    /// Changes after a reload has replaced the site.
     pub(super) reloads: watch::Receiver<u64>,
 }
 
@@ -85,42 +85,42 @@ pub(super) struct Session {
     work: FuturesUnordered<BoxFuture<'static, Event>>,
     is_work_new: bool,
     state: State,
-    /// Messages that are served now, their calls and their bytes.
+    /// Messages under way, their calls and their bytes.
     served: usize,
     calls: usize,
     served_bytes: usize,
-    /// Those that wait for their turn, their calls and their bytes.
+    /// Messages that wait for their turn, their calls and their bytes.
     queue: VecDeque<Queued>,
     queued_calls: usize,
     queued_bytes: usize,
     limits: Limits,
     heard: Instant,
-    /// When to see whether the client is there.
+    /// When the client's life is checked next.
     tick: Instant,
     is_going_down: bool,
     /// Whether a ping is unanswered.
     pinged: bool,
-    /// Whether the writer has to wait for the client, and since when.
+    /// Since when the writer waits for the client.
     stalled: Option<Instant>,
-    /// How the client takes what is written.
+    /// The rate at which the client takes written bytes.
     pace: Pace,
-    /// Whether an event will tell how that ended.
+    /// Whether an [`Event::Stalled`] is on its way.
     is_stall_watched: bool,
-    /// Since when a message comes that is not whole.
+    /// The message that has begun to come and is not whole.
     begun: Option<Begun>,
-    /// Whether an event will tell whether it is late.
+    /// Whether an [`Event::Late`] is on its way.
     is_message_watched: bool,
     standing: Standing,
     is_idle: bool,
 }
 
-/// How the connection stands among all WebSockets.
+/// The connection's standing among all WebSockets.
 enum Standing {
-    /// It has a place, as idle while it has neither calls nor subscriptions.
+    /// The connection has a place, as idle while without calls and subscriptions.
     Seated(Place),
-    /// It had to leave, and may say farewell.
+    /// The connection had to leave, and may still write a farewell.
     Lingers(#[expect(dead_code, reason = "held for its drop")] Linger),
-    /// It had to leave at once.
+    /// The connection had to leave at once.
     Left,
 }
 
@@ -145,12 +145,12 @@ impl Limits {
 
 enum State {
     Open,
-    /// Nothing more is taken; what is under way ends first.
+    /// No further message is taken; the session closes when those under way have ended.
     Leaving(Closing),
-    /// The close frame is on its way, and the client's is awaited; whatever else comes is passed
-    /// over.
+    /// The close frame is on its way, and the client's is awaited; other frames are passed over.
     Closing,
-    /// The client closed, and what is left to be written to it is our close frame.
+    /// The client's close frame has come, or is not waited for; only the proxy's close frame is
+    /// still to be written.
     Answering,
 }
 
@@ -208,17 +208,17 @@ impl Session {
         session
     }
 
-    /// Serves the client to its end, which is counted for as long as `_counted` is held.
+    /// Serves the client to the end of the connection. `_counted` counts the connection while held.
     pub(super) async fn run(mut self: Box<Self>, _counted: impl Drop) {
         poll_fn(|context| self.poll(context)).await;
         if matches!(self.state, State::Answering) {
-            // Under TLS, the end has to be said too. In a box, so that nobody keeps the room for it
-            // before.
+            // Under TLS, the end has to be written too. In a box, so that no session holds the room
+            // for that before.
             let _ = Box::pin(timeout(FAREWELL, self.io.shutdown())).await;
         }
     }
 
-    /// Looks at all that may have happened; ready when the connection is over.
+    /// Looks at all sources of events; ready when the connection is over.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             while let Poll::Ready(Some(event)) = self.work.poll_next_unpin(context) {
@@ -233,7 +233,7 @@ impl Session {
                 self.cut();
             }
             self.take_turns();
-            // What was added must be looked at once before it can wake anybody.
+            // New work must be polled once before it can wake the task.
             if std::mem::take(&mut self.is_work_new) {
                 continue;
             }
@@ -267,15 +267,14 @@ impl Session {
         self.pinged = false;
         self.reader.take_heard();
         let open = matches!(self.state, State::Open);
-        // A ping may stand between the frames of a message, which it does not end.
+        // A ping may stand between the frames of a message, and does not end the message.
         if !self.reader.is_in_message() {
             self.begun = None;
         }
         match incoming {
             Incoming::Text(text) if open => self.admit(Message { text, is_binary: false }),
             Incoming::Binary(text) if open => self.admit(Message { text, is_binary: true }),
-            // One pong may answer several pings, so a client that reads none is sent no more of
-            // them.
+            // A pong may answer several pings, so a client that reads no pongs is sent no more.
             Incoming::Ping(payload)
                 if (open || matches!(self.state, State::Leaving(_)))
                     && self.writer.waiting() < self.limits.max_outbound =>
@@ -293,7 +292,7 @@ impl Session {
         }
     }
 
-    /// What is behind the door for this client now.
+    /// The network that serves this client now.
     fn behind(&self) -> Option<Network> {
         let site = self.site.load();
         let served = site.network(&self.network)?;
@@ -301,10 +300,13 @@ impl Session {
         Some(Network { calls, views, max_subscriptions: site.ws.max_subscriptions.get() })
     }
 
-    /// Takes letters from the mailbox and writes, as far as the client lets us.
+    /// Takes letters from the mailbox and writes them, as far as the client takes bytes.
     fn deliver(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
         loop {
             let is_drained = self.fill(context);
+            if self.writer.has_receipts() && self.reader.has_left(&mut self.io, context) {
+                return ControlFlow::Break(());
+            }
             let before = self.writer.waiting();
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
@@ -334,7 +336,7 @@ impl Session {
         }
     }
 
-    /// Takes letters from the mailbox while there is room for them; tells whether none is left.
+    /// Takes letters from the mailbox while the writer has room; returns whether none is left.
     fn fill(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
         let is_drained = loop {
@@ -421,16 +423,16 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    /// Sees whether the client is there: what is silent is asked, and is gone if that changes
-    /// nothing.
+    /// Checks whether the client is there: a silent client is sent a ping, and counts as gone if
+    /// the next check finds it silent still.
     fn tick(&mut self) -> ControlFlow<()> {
         if !matches!(self.state, State::Open | State::Leaving(_)) {
             // Nothing may follow a close frame.
             return ControlFlow::Continue(());
         }
         let now = Instant::now();
-        // Part of a message is a sign of life too. Whoever has much to take before a ping hears of
-        // that late; that it takes what is written is watched elsewhere.
+        // A part of a message is a sign of life too. A client that has many bytes to take gets a
+        // ping late; the rate at which a client takes bytes is watched elsewhere.
         if self.reader.take_heard() || self.stalled.is_some() {
             self.heard = now;
             self.pinged = false;
@@ -448,7 +450,7 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    /// Waits on for what may happen, unless the close frame came in between, with which that begins
+    /// Waits for the next event, unless the session has begun to close: [`Session::end`] then waits
     /// anew.
     fn hear_on(&mut self) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
@@ -456,7 +458,7 @@ impl Session {
         }
     }
 
-    /// Takes no further messages, and closes when what is under way has ended.
+    /// Takes no further messages, and closes when those under way have ended.
     fn leave(&mut self, closing: Closing) {
         if matches!(self.state, State::Open) {
             self.state = State::Leaving(closing);
@@ -468,17 +470,17 @@ impl Session {
         self.close(&Closing::new(Closing::POLICY, "too slow: what is sent is not taken"));
     }
 
-    /// Drops what is under way and closes.
+    /// Drops the messages under way and closes.
     fn close(&mut self, closing: &Closing) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
-            // Who has no place is not waited for.
+            // A client without a place is not waited for.
             let is_seated = matches!(self.standing, Standing::Seated(_));
             self.end(if is_seated { State::Closing } else { State::Answering });
             self.writer.close(Some(closing.code), closing.reason);
         }
     }
 
-    /// Drops what is under way; all that is left to do has to be done soon.
+    /// Drops the messages under way, and allows [`FAREWELL`] for the rest.
     fn end(&mut self, state: State) {
         self.state = state;
         self.work.clear();
@@ -489,6 +491,9 @@ impl Session {
         self.calls = 0;
         self.served_bytes = 0;
         self.note_idleness();
+        if let Standing::Seated(place) = &self.standing {
+            place.departs();
+        }
         self.hear();
         self.at(Instant::now() + FAREWELL, || Event::Farewell);
     }

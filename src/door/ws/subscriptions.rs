@@ -1,4 +1,4 @@
-//! The subscriptions that one client has.
+//! The subscriptions of one client.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,8 +8,8 @@ use crate::{
     memory::{Account, Claim},
 };
 
-/// Bytes of what the subscriptions of one client are of, at most: filters of logs are looked at
-/// with every block.
+/// Bytes that the criteria of one client's subscriptions have, at most: each block is compared with
+/// filters of logs.
 const MOST_BYTES: usize = 4 << 20;
 
 /// The subscriptions of a client, by their ids.
@@ -21,7 +21,7 @@ struct State {
     /// In the order of their ids. Most clients have one or two, for which a tree's first node would
     /// have room for eleven.
     open: Vec<Open>,
-    /// Places of those that are being prepared.
+    /// Places of subscriptions that are being prepared.
     reserved: usize,
     claim: Option<Box<Claim>>,
 }
@@ -29,13 +29,13 @@ struct State {
 /// A subscription that may be ended.
 struct Open {
     id: SubscriptionId,
-    /// `None` while its answer is not on its way.
+    /// `None` until the answer with the subscription's id is on its way.
     subscription: Option<Subscription>,
-    /// Bytes that it takes.
+    /// Bytes in memory.
     bytes: usize,
 }
 
-/// A place for one that is being prepared.
+/// A place for a subscription that is being prepared.
 pub(super) struct Place<'a>(&'a Subscriptions);
 
 impl Drop for Place<'_> {
@@ -54,10 +54,11 @@ impl Subscriptions {
         })
     }
 
-    /// Notes one that is prepared and takes so many bytes of `memory`: it may be ended from now on.
+    /// Notes a prepared subscription of `bytes` bytes in `memory`: from now on the client may end
+    /// the subscription.
     ///
     /// # Errors
-    /// When there is no room for it.
+    /// When there is no room for the subscription.
     pub(super) fn expect(&self, id: SubscriptionId, bytes: usize, memory: &Arc<Account>) -> Result<(), Refusal> {
         let mut state = self.lock();
         let claim = state.claim.get_or_insert_with(|| Box::new(memory.incoming()));
@@ -66,7 +67,7 @@ impl Subscriptions {
             return Err(Refusal::Limit { name: "subscription_bytes", limit: MOST_BYTES });
         }
         claim.resize(all)?;
-        // No two have the same id.
+        // No two subscriptions have the same id.
         let at = state.place_of(id).unwrap_or_else(|at| at);
         if state.open.is_empty() {
             state.open.reserve_exact(1);
@@ -75,7 +76,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Lets one begin, if it was not ended meanwhile.
+    /// Lets a subscription begin, if the client has not ended it meanwhile.
     pub(super) fn begin(&self, prepared: Prepared) {
         let mut state = self.lock();
         if let Ok(at) = state.place_of(prepared.id) {
@@ -83,7 +84,7 @@ impl Subscriptions {
         }
     }
 
-    /// Ends one; tells whether it was there.
+    /// Ends a subscription; returns whether the client had one of this id.
     pub(super) fn end(&self, id: SubscriptionId) -> bool {
         let ended = {
             let mut state = self.lock();
@@ -99,7 +100,7 @@ impl Subscriptions {
         ended.is_some()
     }
 
-    /// Whether there is none, nor one that is being prepared.
+    /// Whether the client has no subscription, and none is being prepared.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         state.open.is_empty() && state.reserved == 0
@@ -116,13 +117,13 @@ impl Subscriptions {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What is in it is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        // The state is whole at every moment, so a panic elsewhere cannot have spoilt it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Where it is, or where it would be.
+    /// The place of the subscription, or the place for a new one.
     fn place_of(&self, id: SubscriptionId) -> Result<usize, usize> {
         self.open.binary_search_by_key(&id, |open| open.id)
     }

@@ -1,5 +1,5 @@
-//! Puts messages for a client into frames and writes them. A connection with nothing to say holds
-//! no buffer.
+//! Puts messages for a client into frames and writes them. A connection without bytes to write
+//! holds no buffer.
 
 use std::{
     cell::Cell,
@@ -22,7 +22,8 @@ const FLATTEN: usize = 16 * 1024;
 const GATHER: usize = 16 * 1024;
 
 thread_local! {
-    /// What a worker's connections gather their messages in. Only one that cannot write keeps it.
+    /// The buffer in which a worker's connections gather their messages. Only a connection that
+    /// cannot write keeps the buffer.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -32,15 +33,17 @@ pub(super) struct Writer {
     /// Frames, and where in them the next write begins.
     gathered: Vec<u8>,
     at: usize,
-    /// A long payload that comes behind them. It stays whole until its last byte is written, since
-    /// nothing of it is free before.
+    /// A long payload behind the frames. The payload stays whole until its last byte is written,
+    /// since no part can be freed before.
     long: Bytes,
-    /// Where in it the next write begins.
+    /// Where in the payload the next write begins.
     long_at: usize,
-    /// Frames that come behind that.
+    /// Frames behind the long payload.
     behind: Vec<u8>,
-    /// Who is told when so many bytes more have been written.
+    /// Receipts to notify, each when so many bytes more have been written.
     receipts: VecDeque<(usize, Receipt)>,
+    /// Whether the stream has bytes that it may hold back until a flush.
+    is_unflushed: bool,
 }
 
 impl Writer {
@@ -49,7 +52,7 @@ impl Writer {
         self.long.is_empty() && self.gathered.len() - self.at < GATHER
     }
 
-    /// Whether all is written.
+    /// Whether all bytes are written.
     fn is_empty(&self) -> bool {
         self.long.is_empty() && self.at == self.gathered.len() && self.behind.is_empty()
     }
@@ -59,13 +62,13 @@ impl Writer {
         self.gathered.len() - self.at + self.long.len() - self.long_at + self.behind.len()
     }
 
-    /// Bytes that are in memory for what is still to be written.
+    /// Bytes in memory for the bytes that are still to be written.
     pub(super) fn held(&self) -> usize {
         self.waiting() + self.long_at
     }
 
-    /// Takes a letter that waited for the client, and returns the number of its messages that are
-    /// to be written. There must be room for them.
+    /// Takes a letter that waited for the client, and returns how many of its messages are to be
+    /// written. The caller makes sure of room.
     pub(super) fn put(&mut self, letter: Letter) -> u64 {
         match letter {
             Letter::Answer(text, receipt) => {
@@ -78,7 +81,7 @@ impl Writer {
         1
     }
 
-    /// A text message. There must be room for it.
+    /// Adds a text message. The caller makes sure of room.
     fn text(&mut self, text: Bytes) {
         let gathered = self.gathered();
         put_head(gathered, Opcode::Text, text.len());
@@ -89,12 +92,17 @@ impl Writer {
         }
     }
 
-    /// Has `receipt` told when all that was put so far has been written.
+    /// Notifies `receipt` when all bytes that were put so far have been written.
     fn expect(&mut self, receipt: Receipt) {
         self.receipts.push_back((self.waiting(), receipt));
     }
 
-    /// So many bytes more have been written.
+    /// Whether receipts wait for the bytes that are still to be written.
+    pub(super) fn has_receipts(&self) -> bool {
+        !self.receipts.is_empty()
+    }
+
+    /// Notes that `count` bytes have been written.
     fn tell(&mut self, count: usize) {
         self.receipts.iter_mut().for_each(|(waiting, _)| *waiting = waiting.saturating_sub(count));
         while let Some((_, receipt)) = self.receipts.pop_front_if(|(waiting, _)| *waiting == 0) {
@@ -102,28 +110,29 @@ impl Writer {
         }
     }
 
-    /// A text message made of parts.
+    /// Adds a text message made of parts.
     fn parts(&mut self, parts: &[&[u8]]) {
         let gathered = self.gathered();
         put_head(gathered, Opcode::Text, parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| gathered.extend_from_slice(part));
     }
 
-    /// A ping or a pong.
+    /// Adds a ping or a pong.
     pub(super) fn control(&mut self, opcode: Opcode, payload: &[u8]) {
         let gathered = self.gathered();
         put_head(gathered, opcode, payload.len());
         gathered.extend_from_slice(payload);
     }
 
-    /// The close frame, after which there is nothing to be put. With no code, it answers one that
-    /// had none.
+    /// Adds the close frame, behind which nothing may be put. Without a code, the frame answers a
+    /// close frame that had none.
     pub(super) fn close(&mut self, code: Option<u16>, reason: &str) {
         let payload = code.map_or_else(Vec::new, |code| [&code.to_be_bytes(), reason.as_bytes()].concat());
         self.control(Opcode::Close, &payload);
     }
 
     fn gathered(&mut self) -> &mut Vec<u8> {
+        self.is_unflushed = true;
         if !self.long.is_empty() {
             return &mut self.behind;
         }
@@ -138,13 +147,14 @@ impl Writer {
     /// # Errors
     /// When the connection is lost.
     pub(super) fn poll_flush(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() && self.long.is_empty() {
+        if !self.is_unflushed {
             return Poll::Ready(Ok(()));
         }
         let outcome = self.poll_write(io, context);
         if outcome.is_pending() {
             self.let_go_of_the_scratch();
         } else {
+            self.is_unflushed = false;
             let mut gathered = std::mem::take(&mut self.gathered);
             gathered.clear();
             if gathered.capacity() <= 4 * GATHER {
@@ -183,13 +193,13 @@ impl Writer {
                 self.tell(count);
             }
         }
-        // A simulated stream may keep something back.
+        // A simulated stream may hold bytes back.
         Pin::new(io).poll_flush(context)
     }
 
-    /// Keeps what is not written in a buffer of its size, and leaves the large one to others. What
-    /// is written goes too: to a client that is always a little behind, there is no moment at which
-    /// everything is.
+    /// Moves the unwritten bytes to a buffer of their size, and returns the large buffer to the
+    /// worker. The written bytes before them are dropped too, because a client that is always a
+    /// little behind never empties the buffer.
     fn let_go_of_the_scratch(&mut self) {
         let rest = &self.gathered[self.at..];
         if self.gathered.capacity() > 2 * rest.len() + 64 {
@@ -235,6 +245,50 @@ mod tests {
             assert_eq!((frame[1], frame[2], frame[99]), (98, b'a' + (n % 26) as u8, b'a' + (n % 26) as u8), "{n}");
         }
     }
+
+    /// A stream that takes all bytes, and holds them back until the second flush.
+    #[derive(Default)]
+    struct Keeps(Arc<Mutex<usize>>);
+
+    impl tokio::io::AsyncRead for Keeps {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            _into: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl tokio::io::AsyncWrite for Keeps {
+        fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(from.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let mut flushes = self.0.lock().unwrap();
+            *flushes += 1;
+            if *flushes < 2 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_stream_that_keeps_bytes_back_is_flushed_until_it_has_none() {
+        let flushes = Arc::new(Mutex::new(0));
+        let (mut io, mut writer): (BoxIo, _) = (Box::new(Keeps(flushes.clone())), Writer::default());
+        let mut context = Context::from_waker(Waker::noop());
+        // Long enough for its buffer to be left to others.
+        writer.text(vec![b'x'; 1000].into());
+        for count in [1, 2, 2] {
+            assert_eq!(writer.poll_flush(&mut io, &mut context).is_ready(), count == 2);
+            assert_eq!(*flushes.lock().unwrap(), count);
+        }
+    }
+
     #[tokio::test]
     async fn receipts_are_told_when_their_message_is_written() {
         let (near, mut far) = duplex(1000);
@@ -257,7 +311,7 @@ mod tests {
             seen.push((told.lock().unwrap().len(), taken));
             taken += far.read(&mut space[..500]).await.unwrap();
         }
-        // A message of 898 bytes takes 902, of which the pipe holds 1000 that nobody has read.
+        // A message of 898 bytes takes 902; the pipe holds 1000 bytes that are not read yet.
         for (count, taken) in seen {
             assert_eq!(count, ((taken + 1000) / 902).min(3 + usize::from(taken + 1000 >= 3 * 902 + 10 + 2 * FLATTEN)));
         }

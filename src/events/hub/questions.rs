@@ -1,4 +1,4 @@
-//! What the stitcher has asked, what comes of that, and what of it is held against nodes.
+//! The stitcher's questions, their answers, and the failures that count against nodes.
 
 use tokio::time::Instant;
 use tracing::warn;
@@ -15,9 +15,9 @@ use crate::{
     pool::health::{Fault, Trouble},
 };
 
-/// A stream that tells of slots ahead of the clock so often is left, if there is another.
+/// A stream that reports slots ahead of the clock so often is left, if there is another node.
 const AHEAD: u32 = 3;
-/// Nodes that are waited for beside the questions that others answered.
+/// Late answers that are waited for at once, of nodes whose questions other nodes have answered.
 const MOST_WAITED: usize = 64;
 
 impl Hub {
@@ -32,7 +32,7 @@ impl Hub {
         }
     }
 
-    /// The stream told of a slot that lies ahead of the clock.
+    /// The stream reported a slot that lies ahead of the clock.
     pub(super) fn ahead(&mut self, slot: u64) {
         self.metrics.doubtful_event(self.network(), "ahead");
         let Some(current) = &mut self.current else { return };

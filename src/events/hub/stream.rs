@@ -1,4 +1,4 @@
-//! One stream of a node, as the hub sees it.
+//! A stream of one node, as the hub sees the stream.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use tokio::{task::AbortHandle, time::Instant};
 use super::super::topics::Names;
 use crate::pool::Pool;
 
-/// A stream that is being opened or read. Dropping it ends it.
+/// A stream that is being opened or read. Ends on drop.
 pub(super) struct Stream {
     pub(super) id: u64,
-    /// The pool that the node is of: an earlier one than the hub's, while a reload takes effect.
+    /// The pool of the node: an earlier one than the hub's, while a reload takes effect.
     pub(super) pool: Arc<Pool>,
     pub(super) node: usize,
     pub(super) topics: Names,
     pub(super) running: bool,
-    /// Since when the pool has been ahead of the last head that it told.
+    /// Since when the pool has been ahead of the last head of this stream.
     pub(super) behind: Option<Instant>,
     pub(super) slot: u64,
-    /// How often it told of a slot that lies ahead of the clock.
+    /// How often the stream has reported a slot ahead of the clock.
     pub(super) ahead: u32,
     pub(super) task: AbortHandle,
 }
@@ -28,7 +28,7 @@ impl Stream {
         self.node == node && Arc::ptr_eq(&self.pool, pool)
     }
 
-    /// Whether its node is one that may serve.
+    /// Whether the stream's node is usable.
     pub(super) fn is_well(&self) -> bool {
         self.pool.snapshot().nodes[self.node].verdict.is_usable()
     }

@@ -1,5 +1,10 @@
-//! Which topics nodes do not know. A node that refuses a set of topics does not say which of them,
-//! so each is tried alone; meanwhile the others are told.
+//! Finds the topics that nodes do not know.
+//!
+//! Rule: where a node refuses a set of topics, each topic is tried alone, and meanwhile the stream
+//! carries the others. Reason: the refusal does not name the unknown topic. Example: a client adds
+//! `head_v2` and `block_gossip` to a stream of `head`, and the node answers 400. Both are tried;
+//! the node refuses `head_v2` alone, so `block_gossip` joins the stream, and `head_v2` is not asked
+//! for in the next [`FORGET`].
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,14 +23,14 @@ const REMEMBERED: usize = 512;
 /// Status and body of a node's answer to a topic that it does not know.
 pub(super) type Refusal = (u16, Bytes);
 
-/// What is known of it, and what is being found out.
+/// The trials under way, and their results.
 #[derive(Default)]
 pub(super) struct Trials {
-    /// One request for one topic each, and what the node said to it.
+    /// Requests for one topic each; `None` where the node knows the topic, or does not say.
     running: JoinSet<(usize, String, Option<Refusal>)>,
-    /// No topic is in two sets of one node, since what is suspected is not asked for.
+    /// No topic is in two sets of one node, since a suspected topic is not asked for.
     suspects: Vec<Suspects>,
-    /// Until when, and what the node said.
+    /// The topics refused, with the end of the refusal and the node's answer.
     refused: BTreeMap<(usize, String), (Instant, Refusal)>,
 }
 
@@ -45,7 +50,7 @@ impl Trials {
         !is_suspected && !self.refused.contains_key(&(node, topic.to_owned()))
     }
 
-    /// What the node said to the topics that it does not know.
+    /// The node's answers to the topics that are unknown to the node.
     pub(super) fn refused_by(&self, node: usize) -> BTreeMap<String, Refusal> {
         let of_node = self.refused.iter().filter(|((at, _), _)| *at == node);
         of_node.map(|((_, topic), (_, refusal))| (topic.clone(), refusal.clone())).collect()
@@ -68,7 +73,7 @@ impl Trials {
         !self.running.is_empty()
     }
 
-    /// Completes when a trial has. Cancel-safe.
+    /// Completes when a trial has its answer. Cancel-safe.
     pub(super) async fn next(&mut self) {
         match self.running.join_next().await {
             Some(Ok((node, topic, refusal))) => self.tried(node, topic, refusal),
@@ -86,7 +91,7 @@ impl Trials {
         if set.untried.is_empty() {
             let Suspects { topics, found, refusal, .. } = self.suspects.swap_remove(place);
             if !found {
-                // When none was refused alone, what was refused is all of them together.
+                // The node knows each topic alone, and refuses them only together: all are refused.
                 self.refuse(node, topics, &refusal);
             }
         }
@@ -105,7 +110,7 @@ impl Trials {
         }
     }
 
-    /// Forgets what was long ago.
+    /// Forgets refusals whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         self.refused.retain(|_, (until, _)| *until > now);
     }

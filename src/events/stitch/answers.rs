@@ -1,4 +1,4 @@
-//! The answers of nodes to the stitcher's questions, and the want of answers.
+//! The answers of nodes to the stitcher's questions, and questions that stay without an answer.
 
 use super::{ATTEMPTS, Answer, Question, Stitcher, work::Work};
 
@@ -9,8 +9,8 @@ impl Stitcher {
                 self.chain.insert(root, header);
                 self.work.pop_front();
                 let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head(_)));
-                // At the very start, a head that the stream has told already is the first; else the
-                // node's present one is it.
+                // At the very start the first head is the one that the stream has reported already;
+                // later, and without one, the first is the node's present head.
                 if !from_the_start {
                     let head = self.late.caught(root, header.slot);
                     self.work.push_front(head.into());
@@ -20,7 +20,8 @@ impl Stitcher {
                 self.chain.insert(root, header);
             }
             (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
-            // The way to the head may be wrong. If not, the stream says where the node went.
+            // The way to the head may rest on presumed parents. If not, the stream reports the
+            // node's new head.
             (Question::Duties { .. }, Some(Answer::Left)) if self.chain.refute() => {}
             (Question::Duties { .. }, Some(Answer::Left)) => _ = self.work.pop_front(),
             (Question::Duties { epoch, .. }, _) => _ = self.unanswered.insert(epoch),
@@ -48,7 +49,7 @@ impl Stitcher {
             }
             Some(Work::Catch) => {
                 self.failures += 1;
-                // In the end its events will have to do.
+                // After the last try the stream's own events have to do.
                 if self.failures < ATTEMPTS {
                     self.broken("it does not tell its head");
                 }

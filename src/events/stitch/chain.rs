@@ -1,19 +1,20 @@
 //! The window of blocks that a stitcher remembers, and the ways between them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::{
-    super::beacon::{self, Duties, Header, Root, Said},
+    super::beacon::{self, Duties, Header, Said},
     MAX_GAP, WINDOW,
 };
+use crate::domain::hash::Hash;
 
-/// What is missing to go on.
+/// The missing data that has to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
-    Header(Root),
-    Duties { root: Root, epoch: u64 },
+    Header(Hash),
+    Duties { root: Hash, epoch: u64 },
 }
 
 /// The way from one head to another.
@@ -21,31 +22,39 @@ pub(super) enum Unknown {
 pub(super) enum Road {
     /// The other head is an ancestor of the first.
     Behind,
-    /// It is longer than may be filled.
+    /// The way is longer than may be filled.
     TooLong,
     /// Over their last common block.
     Leads {
-        fork: Root,
+        fork: Hash,
         /// The blocks after the fork up to the other head, oldest first; never empty.
-        missed: Vec<Root>,
+        missed: Vec<Hash>,
     },
 }
 
-/// Blocks by root, of whatever branch.
+/// The state of the search for the parent of a head without a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parent {
+    /// Not looked for, or known from a header that came after all.
+    Open,
+    /// Taken to be the head sent before.
+    Presumed,
+    /// Known not to be the head sent before.
+    Refuted,
+}
+
+/// Blocks by root, of any branch.
 #[derive(Debug)]
 pub(super) struct Chain {
     slots_per_epoch: u64,
-    headers: HashMap<Root, Header>,
-    /// Heads that were told though their headers could not be had, as their events describe them.
-    bare: HashMap<Root, Header>,
-    /// Those of them whose parents were presumed, and those whose presumed parents were wrong.
-    presumed: HashSet<Root>,
-    refuted: HashSet<Root>,
-    /// Blocks whose `block` event was told, with their slots.
-    told: HashMap<Root, u64>,
-    /// What nodes said with their heads or when asked, with the heads' slots.
-    duties: HashMap<Root, (u64, Duties)>,
-    /// What clients hear begins after this slot.
+    headers: HashMap<Hash, Header>,
+    /// Heads that were sent without their headers, as their events describe them.
+    bare: HashMap<Hash, (Header, Parent)>,
+    /// Blocks whose `block` event was sent, with their slots.
+    told: HashMap<Hash, u64>,
+    /// The dependent roots that nodes gave with their heads or in answers, with the heads' slots.
+    duties: HashMap<Hash, (u64, Duties)>,
+    /// Clients get the blocks after this slot.
     floor: u64,
 }
 
@@ -55,8 +64,6 @@ impl Chain {
             slots_per_epoch: slots_per_epoch.max(1),
             headers: HashMap::new(),
             bare: HashMap::new(),
-            presumed: HashSet::new(),
-            refuted: HashSet::new(),
             told: HashMap::new(),
             duties: HashMap::new(),
             floor: 0,
@@ -67,7 +74,7 @@ impl Chain {
         slot / self.slots_per_epoch
     }
 
-    /// The slot of which an event speaks, or at which its epoch begins.
+    /// The slot of an event's block, or the first slot of its epoch.
     pub(super) fn slot_of(&self, said: Said) -> Option<u64> {
         match said {
             Said::Block { slot, .. } | Said::Head { slot, .. } => Some(slot),
@@ -76,107 +83,105 @@ impl Chain {
         }
     }
 
-    pub(super) fn header(&self, root: Root) -> Option<&Header> {
+    pub(super) fn header(&self, root: Hash) -> Option<&Header> {
         self.headers.get(&root)
     }
 
-    pub(super) fn insert(&mut self, root: Root, header: Header) {
+    pub(super) fn insert(&mut self, root: Hash, header: Header) {
         self.headers.insert(root, header);
-        self.presumed.remove(&root);
+        if let Some((_, parent @ Parent::Presumed)) = self.bare.get_mut(&root) {
+            *parent = Parent::Open;
+        }
     }
 
-    /// Keeps what the event of a head says, whose header may never be had. The head told `before`
-    /// it is taken for its parent.
-    pub(super) fn note(&mut self, root: Root, slot: u64, before: Option<Root>, event: Option<&Bytes>) {
+    /// Keeps the content of a head's event, because no node may ever give the header. The head sent
+    /// `before` is taken for its parent.
+    pub(super) fn note(&mut self, root: Hash, slot: u64, before: Option<Hash>, event: Option<&Bytes>) {
         let (state, optimistic) = match (self.header(root), event) {
             (Some(header), _) => (header.state, header.optimistic),
             (None, Some(event)) => beacon::state_of(event),
             (None, None) => return,
         };
-        self.bare.insert(root, Header { slot, parent: before.unwrap_or_default(), state, optimistic });
+        let header = Header { slot, parent: before.unwrap_or_default(), state, optimistic };
+        self.bare.entry(root).or_insert((header, Parent::Open)).0 = header;
     }
 
-    /// Nobody gives the header of this block, either. If it was told all the same, it is taken to
-    /// follow the head told before it.
-    pub(super) fn presume(&mut self, root: Root) -> bool {
-        if self.refuted.contains(&root) {
-            return false;
-        }
-        let Some(mut header) = self.bare.get(&root).copied() else { return false };
+    /// No node gives the header of this block. If the block was sent as a head all the same, the
+    /// head sent before is presumed to be its parent. `false` where nothing is presumed.
+    pub(super) fn presume(&mut self, root: Hash) -> bool {
+        let Some(&(mut header, Parent::Open)) = self.bare.get(&root) else { return false };
         let is_unknown = self.header(root).is_none();
-        if self.slot(header.parent).is_none_or(|before| before >= header.slot) {
-            header.parent = Root::default();
-        }
         if is_unknown {
-            self.insert(root, header);
-            self.presumed.insert(root);
+            self.bare.insert(root, (header, Parent::Presumed));
+            if self.slot(header.parent).is_none_or(|before| before >= header.slot) {
+                header.parent = Hash::default();
+            }
+            self.headers.insert(root, header);
         }
         is_unknown
     }
 
     /// The slot of a block whose parent is presumed.
-    pub(super) fn presumed(&self, root: Root) -> Option<u64> {
-        self.presumed.get(&root).and_then(|root| self.slot(*root))
+    pub(super) fn presumed(&self, root: Hash) -> Option<u64> {
+        self.bare.get(&root).filter(|(_, parent)| *parent == Parent::Presumed).map(|(header, _)| header.slot)
     }
 
-    /// A way led over a block that is not on it, so presumed parents may be wrong. They are
+    /// A way led over a block that is not on that way, so presumed parents may be wrong. All are
     /// forgotten, and not presumed again. `false` where none was presumed.
     pub(super) fn refute(&mut self) -> bool {
-        let is_any = !self.presumed.is_empty();
-        for root in self.presumed.drain() {
-            self.headers.remove(&root);
-            self.refuted.insert(root);
+        let mut is_any = false;
+        for (root, (_, parent)) in self.bare.iter_mut().filter(|(_, (_, parent))| *parent == Parent::Presumed) {
+            self.headers.remove(root);
+            *parent = Parent::Refuted;
+            is_any = true;
         }
         is_any
     }
 
-    pub(super) fn is_told(&self, root: Root) -> bool {
+    pub(super) fn is_told(&self, root: Hash) -> bool {
         self.told.contains_key(&root)
     }
 
-    pub(super) fn tell(&mut self, root: Root, slot: u64) {
+    pub(super) fn tell(&mut self, root: Hash, slot: u64) {
         self.told.insert(root, slot);
     }
 
-    /// A node says it with a head.
-    pub(super) fn hear_duties(&mut self, root: Root, slot: u64, duties: Duties) {
+    /// Keeps the dependent roots that a node gave with a head.
+    pub(super) fn hear_duties(&mut self, root: Hash, slot: u64, duties: Duties) {
         self.duties.insert(root, (slot, duties));
     }
 
-    /// A node says it of a known block when asked.
-    pub(super) fn learn_duties(&mut self, root: Root, duties: Duties) {
+    /// Keeps the dependent roots that a node gave in an answer about a known block.
+    pub(super) fn learn_duties(&mut self, root: Hash, duties: Duties) {
         if let Some(slot) = self.slot(root) {
             self.duties.insert(root, (slot, duties));
         }
     }
 
-    /// Nothing at or before this block is missed by clients.
-    pub(super) fn begin(&mut self, root: Root) {
+    /// Clients miss no block at or before this one.
+    pub(super) fn begin(&mut self, root: Hash) {
         self.floor = self.slot(root).unwrap_or(0);
     }
 
-    /// Forgets what is far from the head `root`.
-    pub(super) fn forget_before(&mut self, root: Root) {
+    /// Forgets the blocks that are far from the head `root`.
+    pub(super) fn forget_before(&mut self, root: Hash) {
         let Some(slot) = self.slot(root) else { return };
         let near = slot.saturating_sub(WINDOW)..=slot.saturating_add(WINDOW);
         self.headers.retain(|_, header| near.contains(&header.slot));
-        self.bare.retain(|_, header| near.contains(&header.slot));
-        let Self { bare, presumed, refuted, .. } = self;
-        presumed.retain(|root| bare.contains_key(root));
-        refuted.retain(|root| bare.contains_key(root));
+        self.bare.retain(|_, (header, _)| near.contains(&header.slot));
         self.told.retain(|_, slot| near.contains(slot));
         self.duties.retain(|_, (slot, _)| near.contains(slot));
         self.floor = self.floor.max(*near.start());
     }
 
-    /// The way from the head `tip` to the head `root`, said to be at `slot`.
-    pub(super) fn road(&self, tip: Root, root: Root, slot: u64) -> Result<Road, Unknown> {
+    /// The way from the head `tip` to the head `root`, which is at `slot` by its event.
+    pub(super) fn road(&self, tip: Hash, root: Hash, slot: u64) -> Result<Road, Unknown> {
         if slot.saturating_sub(self.at(tip)?) > MAX_GAP {
             return Ok(Road::TooLong);
         }
         let (mut ours, mut theirs) = (tip, root);
         let (mut missed, mut left) = (Vec::new(), 0);
-        // Whichever is further along steps back, until they meet.
+        // The line with the higher block steps back, until both lines meet.
         while ours != theirs {
             if self.at(theirs)? >= self.at(ours)? {
                 missed.push(theirs);
@@ -194,7 +199,7 @@ impl Chain {
     }
 
     /// The ancestors of `root` whose `block` events clients have missed, oldest first.
-    pub(super) fn untold(&self, root: Root, tip: Option<Root>) -> Result<Vec<Root>, Unknown> {
+    pub(super) fn untold(&self, root: Hash, tip: Option<Hash>) -> Result<Vec<Hash>, Unknown> {
         let mut missed = Vec::new();
         let mut at = root;
         loop {
@@ -211,8 +216,8 @@ impl Chain {
         }
     }
 
-    /// Whether the block is its epoch's first.
-    pub(super) fn begins_epoch(&self, root: Root) -> bool {
+    /// Whether the block is the first of its epoch.
+    pub(super) fn begins_epoch(&self, root: Hash) -> bool {
         let Some(slot) = self.slot(root) else { return false };
         match self.header(root).and_then(|header| self.slot(header.parent)) {
             Some(parent) => self.epoch(parent) < self.epoch(slot),
@@ -220,9 +225,9 @@ impl Chain {
         }
     }
 
-    /// What the duties of a head at `root` depend on: what a node said of that head or of an
-    /// earlier one of its chain, or what the headers show.
-    pub(super) fn duties(&self, root: Root) -> Result<Duties, Unknown> {
+    /// The dependent roots of a head at `root`: those that a node gave for that head or for an
+    /// earlier one of its chain, or those that follow from the headers.
+    pub(super) fn duties(&self, root: Hash) -> Result<Duties, Unknown> {
         let epoch = self.epoch(self.known(root)?.slot);
         let (mut current, mut at) = (None, root);
         while let Some(header) = self.header(at) {
@@ -235,7 +240,8 @@ impl Chain {
                     return Ok(Duties { previous: at, current });
                 }
                 (None, _) if header.slot == 0 => return Ok(Duties { previous: at, current: at }),
-                // Of the same epoch: the same duties. Of the one before: its present is our past.
+                // A head of the same epoch has the same roots. For a head of the epoch before, its
+                // current root is the previous root here.
                 (None, Some(said)) => return Ok(said),
                 (Some(current), Some(said)) => return Ok(Duties { previous: said.current, current }),
                 _ => match self.before(at) {
@@ -247,45 +253,45 @@ impl Chain {
         Err(Unknown::Duties { root, epoch })
     }
 
-    /// The same by what a node said of a later head on the way of `missed`, which begins with the
-    /// block in question: of its epoch, all have the same.
-    pub(super) fn duties_by(&self, missed: &[Root], unknown: Unknown) -> Result<Duties, Unknown> {
+    /// The same by the roots that a node gave for a later head on the way of `missed`, which begins
+    /// with the block in question: all heads of an epoch have the same roots.
+    pub(super) fn duties_by(&self, missed: &[Hash], unknown: Unknown) -> Result<Duties, Unknown> {
         let epoch = missed.first().and_then(|first| self.slot(*first)).map(|slot| self.epoch(slot));
         let same_epoch = missed.iter().take_while(|root| self.slot(**root).map(|slot| self.epoch(slot)) == epoch);
         let said = same_epoch.filter_map(|root| self.duties.get(root)).next();
         said.map(|(_, duties)| *duties).ok_or(unknown)
     }
 
-    /// What a node said itself of the duties of a head at `root`.
-    pub(super) fn said(&self, root: Root) -> Option<Duties> {
+    /// The dependent roots that a node gave for exactly this head.
+    pub(super) fn said(&self, root: Hash) -> Option<Duties> {
         self.duties.get(&root).map(|(_, duties)| *duties)
     }
 
     /// The last block before the epoch of `root`, by headers alone.
-    pub(super) fn last_before(&self, root: Root) -> Option<Root> {
+    pub(super) fn last_before(&self, root: Hash) -> Option<Hash> {
         let epoch = self.epoch(self.slot(root)?);
         let mut line = std::iter::successors(Some(root), |at| self.before(*at));
         line.find(|at| self.slot(*at).is_none_or(|slot| self.epoch(slot) < epoch))
             .filter(|at| self.header(*at).is_some())
     }
 
-    /// The block before this one. A node may say of a block that it stands before itself: no way
-    /// leads on from there.
-    fn before(&self, root: Root) -> Option<Root> {
+    /// The parent of this block. A node may name a block as its own ancestor: no way leads on from
+    /// there.
+    fn before(&self, root: Hash) -> Option<Hash> {
         let header = self.header(root)?;
         self.slot(header.parent).is_none_or(|slot| slot < header.slot).then_some(header.parent)
     }
 
-    /// The slot of a block, as far as that is known.
-    pub(super) fn slot(&self, root: Root) -> Option<u64> {
-        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|header| header.slot))
+    /// The slot of a block, as far as known.
+    pub(super) fn slot(&self, root: Hash) -> Option<u64> {
+        self.header(root).map(|header| header.slot).or_else(|| self.bare.get(&root).map(|(header, _)| header.slot))
     }
 
-    fn at(&self, root: Root) -> Result<u64, Unknown> {
+    fn at(&self, root: Hash) -> Result<u64, Unknown> {
         self.slot(root).ok_or(Unknown::Header(root))
     }
 
-    fn known(&self, root: Root) -> Result<&Header, Unknown> {
+    fn known(&self, root: Hash) -> Result<&Header, Unknown> {
         self.header(root).ok_or(Unknown::Header(root))
     }
 }
@@ -294,8 +300,8 @@ impl Chain {
 mod tests {
     use super::*;
 
-    fn root(byte: u8) -> Root {
-        Root([byte; 32])
+    fn root(byte: u8) -> Hash {
+        Hash([byte; 32])
     }
 
     /// Blocks as (name, slot, parent), in epochs of four slots.
@@ -342,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_said_to_stand_before_itself_leads_nowhere() {
-        // One is its own parent, and two are each other's.
+        // The first block is its own parent, and the other two are each other's.
         let chain = chain(&[(1, 9, 1), (2, 10, 3), (3, 11, 2)]);
         for (name, slot) in [(1, 9), (2, 10), (3, 11)] {
             assert!(chain.duties(root(name)).is_err());
@@ -358,12 +364,12 @@ mod tests {
         let event = |state: u8| Some(Bytes::from(format!(r#"event: head\ndata: {{"state":"{}"}}"#, root(state))));
         chain.note(root(2), 11, Some(root(1)), event(22).as_ref());
         chain.note(root(3), 12, Some(root(2)), event(33).as_ref());
-        // A node goes back and forth: what comes before lies at a lower slot.
+        // A node goes back and forth: only a head at a lower slot can be a parent.
         chain.note(root(2), 11, Some(root(3)), event(22).as_ref());
         assert!(chain.presume(root(3)) && chain.presume(root(2)) && !chain.presume(root(2)) && !chain.presume(root(1)));
         let of = |header: &Header| (header.parent, header.state);
         assert_eq!(chain.header(root(3)).map(of), Some((root(2), root(33))));
-        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Root::default()));
+        assert_eq!(chain.header(root(2)).map(|header| header.parent), Some(Hash::default()));
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! What speaks of a block waits until clients have heard of the block's head: whoever acts upon it
-//! looks for that block.
+//! Events that wait for a block's head.
 //!
-//! Nodes say it in the right order, but a head may have to wait for its header, and what passes
-//! through comes from two streams while one is left for another. Not all that is spoken of becomes
-//! a head, so each block is waited for once, and not for long.
+//! Rule: an event that refers to a block waits until clients have the block's head, for
+//! [`PATIENCE`] at most, and each block is waited for once. Reason: a client that acts upon the
+//! event looks for that block. Nodes send both in the right order, but a head may have to wait for
+//! its header, and at a change of streams events come from two nodes. Not every such block becomes
+//! a head, so waiting has an end. Example: an attestation for block 6 comes 200 ms before the
+//! header of 6. The attestation goes to clients right behind the head of 6. An attestation for a
+//! block that stays off the chain goes out after a second, and the next one for that block at once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,17 +14,15 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
-use super::{
-    super::beacon::{Decimal, Root},
-    WINDOW,
-};
+use super::{super::beacon::Decimal, WINDOW};
+use crate::domain::hash::Hash;
 
 /// How long a block's head is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes that may wait. Past it, the oldest are told as they are.
+/// Bytes that may wait. Beyond that, the oldest events go out without their heads.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Topics that speak of a block of which nodes have told the head before.
+/// Topics that refer to a block whose head nodes have reported before.
 const TOPICS: [&str; 11] = [
     "attestation",
     "contribution_and_proof",
@@ -35,14 +36,14 @@ const TOPICS: [&str; 11] = [
     "payload_attributes",
     "single_attestation",
 ];
-/// Those of them that are votes, which may name a block of long ago.
+/// The topics among them that are votes, which may name a block of long ago.
 const VOTES: [&str; 3] = ["attestation", "contribution_and_proof", "single_attestation"];
 
-/// The block of which an event speaks.
+/// The block that an event refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    Root(Root),
-    /// The one at this slot, whatever its root.
+    Hash(Hash),
+    /// The block at this slot, with any root.
     Slot(u64),
 }
 
@@ -53,15 +54,16 @@ struct Waiting {
     bytes: Bytes,
 }
 
-/// Events that wait, and the heads that they need not wait for.
+/// Events that wait, and the heads that need not be waited for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// Since when a block has been waited for; not known until the time is told.
+    /// Since when a block has been waited for; `None` until the next [`Held::expire`].
     since: Vec<(About, Option<Instant>)>,
-    /// Blocks that were heads, or were waited for in vain, with the slot of the head of then.
-    settled: HashMap<Root, u64>,
+    /// Blocks that were heads, or were waited for in vain, each with the head's slot of that
+    /// moment.
+    settled: HashMap<Hash, u64>,
     /// The highest slot that was a head's, or was waited for in vain.
     slot: u64,
 }
@@ -71,7 +73,8 @@ impl Held {
         self.waiting.is_empty()
     }
 
-    /// Takes an event that has to wait, or gives it back. For a slot above `latest` nothing waits.
+    /// Keeps an event that has to wait, and returns any other. No event waits for a slot above
+    /// `latest`.
     pub(super) fn take(&mut self, topic: String, data: &[u8], bytes: Bytes, latest: u64) -> Option<(String, Bytes)> {
         let Some(about) = self.blocks(&topic, data, latest) else { return Some((topic, bytes)) };
         self.bytes += bytes.len();
@@ -82,7 +85,7 @@ impl Held {
         None
     }
 
-    /// What the event has to wait for.
+    /// The block whose head the event has to wait for.
     fn blocks(&self, topic: &str, data: &[u8], latest: u64) -> Option<About> {
         if !TOPICS.contains(&topic) {
             return None;
@@ -97,20 +100,20 @@ impl Held {
 
     fn is_settled(&self, about: About) -> bool {
         match about {
-            About::Root(root) => self.settled.contains_key(&root),
+            About::Hash(root) => self.settled.contains_key(&root),
             About::Slot(slot) => slot <= self.slot,
         }
     }
 
-    /// The block is a head that clients have heard of. What waited for it is next.
-    pub(super) fn arrived(&mut self, root: Root, slot: u64) -> Vec<(String, Bytes)> {
+    /// Clients have got this block as a head. Returns the events that waited for this head.
+    pub(super) fn arrived(&mut self, root: Hash, slot: u64) -> Vec<(String, Bytes)> {
         self.slot = slot;
         self.settled.insert(root, slot);
         self.settled.retain(|_, settled| settled.abs_diff(slot) <= WINDOW);
         self.release()
     }
 
-    /// Time passes. What has waited for long enough, or is too much, is next.
+    /// Time passes. Returns the events that have waited for long enough.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(String, Bytes)> {
         for (about, since) in std::mem::take(&mut self.since) {
             let since = since.unwrap_or(now);
@@ -123,7 +126,7 @@ impl Held {
         self.release()
     }
 
-    /// What is too much to wait is next.
+    /// Returns the oldest events while too many bytes wait.
     pub(super) fn relieve(&mut self) -> Vec<(String, Bytes)> {
         let mut out = Vec::new();
         while self.bytes > MAX_BYTES
@@ -137,7 +140,7 @@ impl Held {
 
     fn give_up(&mut self, about: About) {
         match about {
-            About::Root(root) => _ = self.settled.insert(root, self.slot),
+            About::Hash(root) => _ = self.settled.insert(root, self.slot),
             About::Slot(slot) => self.slot = self.slot.max(slot),
         }
     }
@@ -161,14 +164,14 @@ impl Held {
     }
 }
 
-/// The members by which an event names a block, wherever the topic has them.
+/// The members by which an event names a block, at the place of any topic.
 #[derive(Deserialize)]
 struct Speech {
     slot: Option<Decimal>,
-    block: Option<Root>,
-    block_root: Option<Root>,
-    beacon_block_root: Option<Root>,
-    parent_block_root: Option<Root>,
+    block: Option<Hash>,
+    block_root: Option<Hash>,
+    beacon_block_root: Option<Hash>,
+    parent_block_root: Option<Hash>,
     data: Option<Box<Speech>>,
     message: Option<Box<Speech>>,
     contribution: Option<Box<Speech>>,
@@ -182,7 +185,7 @@ impl Speech {
         let root = self.block.or(self.block_root).or(self.beacon_block_root).or(self.parent_block_root);
         let slot = self.slot.map(|slot| slot.0);
         if let Some(root) = root {
-            return Some((About::Root(root), slot));
+            return Some((About::Hash(root), slot));
         }
         let inner = self.data.or(self.message).or(self.contribution).or(self.attested_header).or(self.beacon);
         inner.and_then(|inner| inner.about()).or_else(|| slot.map(|slot| (About::Slot(slot), Some(slot))))
@@ -195,8 +198,8 @@ mod tests {
 
     use super::*;
 
-    fn root(byte: u8) -> Root {
-        Root([byte; 32])
+    fn root(byte: u8) -> Hash {
+        Hash([byte; 32])
     }
 
     fn about(data: &Value) -> Option<(About, Option<u64>)> {
@@ -210,7 +213,7 @@ mod tests {
         let vote =
             json!({"slot": "7", "index": "0", "beacon_block_root": name, "source": {}, "target": {"root": other}});
         let header = json!({"beacon": {"slot": "7", "parent_root": other, "state_root": other}, "execution": {}});
-        let block = Some((About::Root(one), Some(7)));
+        let block = Some((About::Hash(one), Some(7)));
         for (data, expected) in [
             (json!({"aggregation_bits": "0x", "data": vote, "signature": "0x"}), block),
             (json!({"message": {"contribution": vote, "aggregator_index": "1"}, "signature": "0x"}), block),
@@ -219,7 +222,7 @@ mod tests {
             (json!({"version": "gloas", "data": {"validator_index": "1", "data": vote}}), block),
             (
                 json!({"version": "x", "data": {"proposal_slot": "8", "parent_block_root": name, "parent_block_hash": other}}),
-                Some((About::Root(one), None)),
+                Some((About::Hash(one), None)),
             ),
             (
                 json!({"version": "x", "data": {"attested_header": header, "signature_slot": "8"}}),
@@ -237,7 +240,7 @@ mod tests {
         let (mut told, count) = (0, 3 * (MAX_BYTES >> 10));
         for number in 0..count {
             let data = json!({"slot": "7", "block": root((number % 3) as u8 + 1).to_string()}).to_string();
-            // Each block is waited for once: what comes behind passes.
+            // Each block is waited for once: later events pass.
             told += usize::from(
                 held.take("head_v2".to_owned(), data.as_bytes(), vec![0; 1 << 10].into(), u64::MAX).is_some(),
             );

@@ -1,4 +1,4 @@
-//! Heads that no node bears out, or not in time; and what no honest node tells.
+//! Heads whose headers no node gives, or not in time; and reports that no honest node makes.
 
 use tokio::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use super::{
 const HEADER: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_secs(3);
 
-/// It answers no question for a header by its root.
+/// For a node that answers no question for a header by its root.
 fn over_headers(question: &Question) -> bool {
     matches!(question, Question::Header(_))
 }
 
-/// Gives the time, once when something came and once when this has passed.
+/// Gives the present time once, and once more after `time` has passed.
 fn pass(stage: &mut Stage, node: &Node, time: Duration) {
     let start = Instant::now();
     stage.give(node, Input::Time(start));
@@ -32,12 +32,12 @@ fn a_head_whose_header_nobody_gives_is_told_in_time() {
     assert!(stage.stitcher.holds());
     pass(&mut stage, &silent, HEADER);
     assert_eq!(stage.heard(), ["unproven 6", "block* 6", "head 6"]);
-    // The next one waits for as long, and both if they come together.
+    // The next head waits for as long; two heads that come together wait together.
     stage.head(&silent, 7);
     stage.head(&silent, 8);
     pass(&mut stage, &silent, HEADER);
     assert_eq!(stage.heard(), ["unproven 7", "block* 7", "head 7", "unproven 8", "block* 8", "head 8"]);
-    // Once headers are told again, all goes on from there.
+    // Once nodes give headers again, all goes on from there.
     stage.asked.clear();
     stage.head(&Node::line(9), 9);
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_branch_is_left_after_a_head_without_header_too() {
 #[test]
 fn an_untold_head_waits_through_a_change_of_streams() {
     let mut stage = Stage::opened(&Node::line(5));
-    // No node knows it, and none tells where it is.
+    // No node knows the head's block, and none gives its own head.
     let mut lost = Node { hangs: |question| *question == Question::Head, ..Node::line(5) };
     let head = |name: u64| event("head", &format!(r#"{{"slot":"{name}","block":"{}","by":"node"}}"#, root(name)));
     stage.give(&lost, Input::Event(head(6)));
@@ -91,7 +91,7 @@ fn an_untold_head_waits_through_a_change_of_streams() {
     stage.open(&lost);
     pass(&mut stage, &lost, HEADER);
     assert_eq!(stage.heard(), ["unproven 6", "block* 6", "head 6"]);
-    // Where the next stream's node tells of another head, that one counts.
+    // Where the next stream's node reports another head, that head counts.
     lost.hangs = |_| false;
     stage.open(&lost);
     stage.give(&lost, Input::Event(head(7)));
@@ -115,7 +115,7 @@ fn missed_blocks_that_nobody_gives_are_waited_for_a_little_longer() {
     stage.open(&node);
     pass(&mut stage, &node, GAP);
     assert_eq!(stage.heard(), ["skipped 5 to 9", "block* 9", "head* 9"]);
-    // A chain that moves on meanwhile makes nobody wait for longer.
+    // A chain that moves on meanwhile makes clients wait no longer.
     let mut stage = Stage::opened(&Node::line(5));
     let (start, mut node) = (Instant::now(), Node::line(12));
     node.blocks.remove(&7);
@@ -142,8 +142,8 @@ fn missed_blocks_are_waited_for_a_quarter_of_a_short_slot() {
 
 #[test]
 fn a_late_head_leaves_out_no_missed_one_whose_duties_are_unknown() {
-    // Slots 8 to 11 are one epoch. Nobody knows the blocks before 20, and what is asked of duties
-    // is not answered.
+    // Slots 8 to 11 are one epoch. No node knows the blocks before 20, and questions for dependent
+    // roots stay without an answer.
     let blocks = [(20, 8, 1), (21, 9, 20), (22, 10, 21), (23, 11, 22)];
     let node =
         |head| Node { hangs: |question| matches!(question, Question::Duties { .. }), ..Node::new(&blocks, head) };
@@ -152,7 +152,7 @@ fn a_late_head_leaves_out_no_missed_one_whose_duties_are_unknown() {
     stage.head(&node(23), 23);
     let start = Instant::now();
     stage.give(&node(23), Input::Time(start));
-    // Half of its time it waits for what is good to know, and then for what was missed.
+    // Half of the head's time goes to work of less weight, the rest to the missed heads.
     stage.give(&node(23), Input::Time(start + HEADER / 2));
     assert_eq!((stage.heard(), stage.asked.last()), (vec![], Some(&Question::Duties { root: root(21), epoch: 2 })));
     stage.give(&node(23), Input::Time(start + GAP));
@@ -171,7 +171,7 @@ fn what_was_said_before_a_late_head_is_told_before_it() {
     let start = Instant::now();
     stage.give(&node, Input::Time(start));
     assert_eq!(stage.heard(), [""; 0]);
-    // Where the node is may be asked for half of that time.
+    // The question for the node's head may take half of that time.
     stage.give(&node, Input::Time(start + HEADER / 2));
     assert_eq!(stage.heard(), ["final 1"]);
     stage.give(&node, Input::Time(start + HEADER));
@@ -195,7 +195,7 @@ fn slots_ahead_of_the_clock_are_not_told_and_mute_nothing() {
     stage.block(&node, 6);
     stage.head(&node, 6);
     assert_eq!(stage.heard(), ["final 1", "block 6", "head 6"]);
-    // What passes through does so; but what waits for heads still does.
+    // Events that wait for no head pass; the others still wait.
     let update =
         |slot: u64| format!(r#"{{"data":{{"attested_header":{{"beacon":{{"slot":"{slot}"}}}}}},"by":"node"}}"#);
     stage.say(&node, "light_client_finality_update", &update(u64::MAX));

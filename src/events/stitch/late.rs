@@ -1,38 +1,44 @@
-//! A head that a node told is told in time, with what is known of it by then: validators vote by
-//! it, and what is left out of it they ask for themselves.
+//! Sends a head in time, with the data known by then.
 //!
-//! It waits for its header, which says whether it joins the head before, for a twelfth of a slot
-//! and a second at least; where the header shows that blocks before it were missed, or the slots
-//! leave room for that, it waits a little longer for those. When nothing more comes, what is missed
-//! is made up as far as it is known, and the head is told as the node told it. It waits through a
-//! change of streams, too: the next stream may have been opened only after its node told the same
-//! head.
+//! Rule: a head waits for its header for a twelfth of a slot, and for a second at least. A head
+//! whose header is known, or whose slot does not follow the last one, waits for missed blocks: for
+//! [`GAP`], or for a quarter of a shorter slot. When the time is over, missed blocks are made up as
+//! far as they are known, and the head is sent as reported. Reason: validators vote by the head,
+//! and a late vote costs more than a gap, because clients can ask for missed blocks. Example: with
+//! slots of 12 s, a node reports the head of slot 6 at second 2 and gives no header. At second 3
+//! the head is sent all the same. Had the last head been that of slot 4, the head of 6 would be
+//! sent at second 5.
+//!
+//! The time goes on through a change of streams: the next stream may have been opened only after
+//! its node reported the same head.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    super::beacon::{self, Header, Root},
+    super::beacon::{self, Header},
     Effect, Progress, Question, Stitcher,
     work::{Head, Work},
 };
+use crate::domain::hash::Hash;
 
-/// The least time that a head waits for its header, and the longest that it waits for blocks that
-/// were missed before it; of short slots a quarter.
+/// The least time that a head waits for its header, and the longest that a head waits for missed
+/// blocks; of short slots a quarter.
 const LEAST: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_secs(3);
 
-/// What is to be told in time.
+/// The heads that have to be sent in time.
 #[derive(Debug)]
 pub(super) struct Late {
     header: Duration,
     gap: Duration,
-    /// The last head of the streams before, if it was not told.
+    /// The last head of the streams before, if not sent.
     untold: Option<Head>,
-    /// The stream was given up for what it could not bear out, and has not ended by itself.
+    /// The stream was left because its reports had no proof; `false` where the stream ended by
+    /// itself.
     pub(super) was_given_up: bool,
-    /// A head is late: nothing more is asked for its sake.
+    /// A head is late: nothing more is asked for the head.
     pub(super) is_hurried: bool,
 }
 
@@ -43,7 +49,8 @@ impl Late {
         Self { header, gap: header.max(GAP.min(slot / 4)), untold: None, was_given_up: false, is_hurried: false }
     }
 
-    /// Another stream is there. While there was none, nobody could be asked.
+    /// Another stream is open. Where the one before ended by itself, the head's time begins anew:
+    /// without a stream there was no node to ask.
     pub(super) fn opened(&mut self) {
         if let Some(untold) = self.untold.as_mut().filter(|_| !self.was_given_up) {
             untold.since = None;
@@ -51,7 +58,7 @@ impl Late {
         self.was_given_up = false;
     }
 
-    /// A stream was to tell this head and has ended, or is not believed any more.
+    /// Keeps a head of a stream that has ended, or is not believed any more.
     pub(super) fn keep(&mut self, head: &Head) {
         // A chain that moves on does not make the next head wait for longer.
         let since = self.untold.as_ref().and_then(|untold| untold.since).or(head.since);
@@ -62,7 +69,7 @@ impl Late {
     }
 
     /// The node of the present stream says that this is its head.
-    pub(super) fn caught(&mut self, root: Root, slot: u64) -> Head {
+    pub(super) fn caught(&mut self, root: Hash, slot: u64) -> Head {
         // Another head that a stream before told, this one's node does not know, or will tell
         // itself.
         let untold = self.untold.take();
@@ -71,19 +78,19 @@ impl Late {
         Head { slot, root, event, since }
     }
 
-    /// A head at this slot is told.
+    /// A head at this slot has been sent.
     pub(super) fn arrived(&mut self, slot: u64) {
         self.untold.take_if(|untold| untold.slot <= slot);
     }
 }
 
 impl Stitcher {
-    /// Whether a head waits to be told.
+    /// Whether a head waits to be sent.
     pub(super) fn owes_head(&self) -> bool {
         self.late.untold.is_some() || self.work.iter().any(|work| matches!(work, Work::Head(_)))
     }
 
-    /// Tells the heads that have waited for long enough.
+    /// Sends the heads that have waited for long enough.
     pub(super) fn tell_late(&mut self, now: Instant) {
         let mut before = self.slot();
         let Self { work, late, chain, .. } = self;
@@ -115,7 +122,7 @@ impl Stitcher {
         self.late.is_hurried = false;
     }
 
-    /// A head that has waited for half of its time waits no longer for what is of less weight.
+    /// A head that has waited for half of its time no longer waits for work of less weight.
     fn make_way(&mut self, now: Instant) {
         let half = self.late.header / 2;
         let waits = |head: &Head| head.since.is_some_and(|since| now.saturating_duration_since(since) >= half);
@@ -131,7 +138,7 @@ impl Stitcher {
         }
     }
 
-    /// What it would take an answer to tell is not told now.
+    /// Leaves out work that needs an answer.
     fn leave_out(&mut self, work: Work) {
         match work {
             Work::Block { slot, root, event: Some(event) } if !self.chain.is_told(root) => {
@@ -143,7 +150,7 @@ impl Stitcher {
         }
     }
 
-    /// Tells a head with what is known.
+    /// Sends a head with the data at hand.
     fn force(&mut self, head: &Head) {
         loop {
             match self.head(head) {
@@ -155,7 +162,7 @@ impl Stitcher {
         }
     }
 
-    /// Tells a head of which it is not known how it joins the one before.
+    /// Sends a head although the way from the head before is not known.
     fn tell_unproven(&mut self, head: &Head) {
         let &Head { slot, root, ref event, .. } = head;
         let header = self.chain.header(root).copied();
@@ -165,13 +172,13 @@ impl Stitcher {
         };
         let Some(event) = event.clone().or_else(made_up) else { return };
         match (header, self.slot()) {
-            // Blocks before it were missed, and cannot be had.
+            // Blocks before the head were missed, and no node gives them.
             (Some(_), Some(from)) => self.effects.push(Effect::Skipped { from, to: slot }),
             _ => self.effects.push(Effect::Unproven(slot)),
         }
         self.chain.note(root, slot, self.tip.map(|tip| tip.what), Some(&event));
         if self.tip.is_some() && !self.chain.is_told(root) {
-            let unknown = Header { slot, parent: Root::default(), state: Root::default(), optimistic: false };
+            let unknown = Header { slot, parent: Hash::default(), state: Hash::default(), optimistic: false };
             self.effects.push(Effect::Filled);
             self.tell_block(root, slot, beacon::block_event(root, &header.unwrap_or(unknown)));
         }

@@ -1,4 +1,4 @@
-//! What comes before what, and heads of which nobody knows what their duties depend on.
+//! The order of events, and heads whose dependent roots no node knows.
 
 use tokio::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-/// An event that speaks of this block.
+/// An event that refers to this block.
 fn speech(topic: &str, name: u64) -> Event {
     let data = match topic {
         "payload_attributes" => {
@@ -25,7 +25,7 @@ fn speech(topic: &str, name: u64) -> Event {
 
 const SPEECHES: [&str; 3] = ["payload_attributes", "light_client_optimistic_update", "attestation"];
 
-/// The topics that were heard, in their order.
+/// The topics of the events that clients got, in order.
 fn topics(stage: &mut Stage) -> Vec<String> {
     stage.heard().iter().map(|heard| heard.split(' ').next().unwrap().to_owned()).collect()
 }
@@ -34,7 +34,7 @@ fn topics(stage: &mut Stage) -> Vec<String> {
 fn what_speaks_of_a_block_comes_behind_its_head() {
     let node = Node::line(6);
     let mut stage = Stage::opened(&Node::line(5));
-    // The header takes its time: everything else is here before it.
+    // The header takes its time: everything else arrives before.
     let head = event("head", &format!(r#"{{"slot":"6","block":"{}","by":"node"}}"#, root(6)));
     let question = Question::Header(root(6));
     assert_eq!(stage.stitcher.step(Input::Event(head)), [Effect::Ask(question)]);
@@ -71,7 +71,7 @@ fn a_block_that_becomes_no_head_is_waited_for_once() {
     assert_eq!(topics(&mut stage), ["contribution_and_proof"]);
 }
 
-/// A head that says what its duties depend on.
+/// A head that names its dependent roots.
 fn head(node: &Node, name: u64, slot: u64, (previous, current): (u64, u64), stage: &mut Stage) {
     let data = format!(
         r#"{{"slot":"{slot}","block":"{}","previous_duty_dependent_root":"{}","current_duty_dependent_root":"{}","by":"node"}}"#,
@@ -82,7 +82,7 @@ fn head(node: &Node, name: u64, slot: u64, (previous, current): (u64, u64), stag
     stage.say(node, "head", &data);
 }
 
-/// What the heads that are told depend on.
+/// The dependent roots of the heads that are sent.
 fn told(stage: &mut Stage, node: &Node, input: Input) -> Vec<Option<Duties>> {
     let (mut told, mut inputs) = (Vec::new(), std::collections::VecDeque::from([input]));
     while let Some(input) = inputs.pop_front() {
@@ -109,13 +109,13 @@ fn told(stage: &mut Stage, node: &Node, input: Input) -> Vec<Option<Duties>> {
 
 #[test]
 fn a_missed_head_has_the_duties_of_the_next_told_one() {
-    // Slots 8 to 11 are one epoch. Nobody knows the blocks before 20.
+    // Slots 8 to 11 are one epoch. No node knows the blocks before 20.
     let blocks = [(20, 8, 1), (21, 9, 20), (22, 10, 21), (23, 11, 22)];
     let at = |head| Node::ignorant(&blocks, head);
     let mut stage = Stage::opened(&at(20));
-    // Another stream, at another head: it is missed, and what its duties depend on cannot be had.
+    // Another stream, at another head: that head is missed, and no node gives its dependent roots.
     assert_eq!(told(&mut stage, &at(21), Input::Opened), []);
-    // The next head that is told says it for all of the epoch.
+    // The next head that is reported names the roots for all of the epoch.
     let data = format!(
         r#"{{"slot":"11","block":"{}","previous_duty_dependent_root":"{}","current_duty_dependent_root":"{}"}}"#,
         root(23),
@@ -143,7 +143,7 @@ fn what_nobody_can_say_of_duties_is_told_as_unchanged() {
     let said = Some(Duties { previous: root(3), current: root(21) });
     assert_eq!(heads.len(), 3, "21 of the epoch before is told all the same");
     assert_eq!(heads[1..], [said, said]);
-    // Once something is known, the next epochs follow from it.
+    // Once some roots are known, those of the next epochs follow.
     let mut stage = Stage::opened(&at(20));
     head(&at(20), 20, 9, (2, 3), &mut stage);
     let heads = told(&mut stage, &at(22), Input::Opened);

@@ -1,5 +1,5 @@
 //! For any interleaving of blocks, forks, switches, silences, repeats, skips and half-filled gaps:
-//! what a client hears is the chain.
+//! the events that a client gets make up the chain.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,15 +18,15 @@ const NODES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(3);
 const STEP: u64 = 200;
 
-/// Every block that there is, and what is true of it.
+/// Every block, with its true header.
 #[derive(Default)]
 struct Tree {
-    blocks: BTreeMap<Root, Header>,
+    blocks: BTreeMap<Hash, Header>,
 }
 
 impl Tree {
-    fn add(&mut self, parent: Root, slot: u64) -> Root {
-        let mut root = Root::default();
+    fn add(&mut self, parent: Hash, slot: u64) -> Hash {
+        let mut root = Hash::default();
         root.0[..8].copy_from_slice(&(self.blocks.len() as u64 + 1).to_be_bytes());
         let mut state = root;
         state.0[31] = 1;
@@ -34,21 +34,21 @@ impl Tree {
         root
     }
 
-    fn parent(&self, root: Root) -> Option<Root> {
+    fn parent(&self, root: Hash) -> Option<Hash> {
         self.blocks.get(&root).map(|header| header.parent).filter(|parent| self.blocks.contains_key(parent))
     }
 
     /// From `root` down to the first block.
-    fn line(&self, root: Root) -> impl Iterator<Item = Root> {
+    fn line(&self, root: Hash) -> impl Iterator<Item = Hash> {
         std::iter::successors(Some(root), |at| self.parent(*at))
     }
 
-    fn before(&self, root: Root, slot: u64) -> Root {
+    fn before(&self, root: Hash, slot: u64) -> Hash {
         let found = self.line(root).find(|at| self.blocks[at].slot < slot);
         found.unwrap_or_else(|| self.line(root).last().unwrap())
     }
 
-    fn duties(&self, root: Root) -> Duties {
+    fn duties(&self, root: Hash) -> Duties {
         let epoch = self.blocks[&root].slot / SLOTS;
         Duties {
             previous: self.before(root, epoch.saturating_sub(1) * SLOTS),
@@ -57,27 +57,28 @@ impl Tree {
     }
 
     /// Two epochs behind, as of this state.
-    fn finalized(&self, root: Root) -> Checkpoint {
+    fn finalized(&self, root: Hash) -> Checkpoint {
         let epoch = (self.blocks[&root].slot / SLOTS).saturating_sub(2);
         Checkpoint { epoch, root: self.before(root, epoch * SLOTS + 1) }
     }
 }
 
-/// A node's view, and what it has yet to say.
+/// A node's view, and the events that the node has yet to send.
 struct Node {
-    head: Root,
+    head: Hash,
     silent: bool,
     unsaid: VecDeque<Event>,
 }
 
-/// A client that believes what it hears, and complains.
+/// A client that checks each event against those before.
 #[derive(Default)]
 struct Client {
-    chain: Vec<Root>,
-    blocks: BTreeSet<Root>,
+    chain: Vec<Hash>,
+    blocks: BTreeSet<Hash>,
     epochs: Vec<u64>,
     reorg: bool,
-    /// Once nobody has said what duties depend on, what is told of that may be what it was before.
+    /// Set once no node has given dependent roots: from then on those of the epoch before are
+    /// accepted.
     doubts: bool,
 }
 
@@ -85,11 +86,11 @@ impl Client {
     fn hear(&mut self, tree: &Tree, topic: &str, bytes: &Bytes) {
         let text = std::str::from_utf8(bytes).unwrap();
         let data: serde_json::Value = serde_json::from_str(text.split_once("data: ").unwrap().1).unwrap();
-        let root = |key: &str| data[key].as_str().unwrap().parse::<Root>().unwrap();
+        let root = |key: &str| data[key].as_str().unwrap().parse::<Hash>().unwrap();
         match topic {
             "block" => assert!(self.blocks.insert(root("block")), "a block twice: {text}"),
             "chain_reorg" => {
-                // The first head may be one of before the client came.
+                // The first head may be older than the client.
                 assert!(self.chain.last().is_none_or(|tip| *tip == root("old_head_block")), "{text}");
                 assert!(!self.reorg, "a reorganisation twice: {text}");
                 self.reorg = true;
@@ -130,17 +131,17 @@ struct World {
     rng: Rng,
     skips: u32,
     unanswered: u32,
-    /// The time, if it passes.
+    /// The time, in runs in which time passes.
     now: Option<Instant>,
-    /// What the present stream has said of heads that clients have not heard of: the slot, and
-    /// since when.
+    /// Heads that the present stream has reported and clients have not got: the slot, and since
+    /// when.
     owed: Vec<(u64, Instant)>,
 }
 
 impl World {
     fn new(seed: u64, now: Option<Instant>) -> Self {
         let mut tree = Tree::default();
-        let first = tree.add(Root::default(), 0);
+        let first = tree.add(Hash::default(), 0);
         let mut head = first;
         for slot in 1..10 {
             head = tree.add(head, slot);
@@ -190,8 +191,8 @@ impl World {
         self.active = to;
         self.question = None;
         self.owed.clear();
-        // What a stream said before it was opened, nobody hears; what another was about to say is
-        // lost.
+        // A stream does not send events from before its opening, and events that another stream was
+        // about to send are lost.
         self.nodes.iter_mut().for_each(|node| node.unsaid.clear());
         self.give(Input::Opened);
     }
@@ -199,12 +200,12 @@ impl World {
     fn answer(&mut self) {
         let Some(question) = self.question.take() else { return };
         let head = self.nodes[self.active].head;
-        let known = |root: Root| self.tree.blocks.get(&root).map(|header| Answer::Header(root, *header));
+        let known = |root: Hash| self.tree.blocks.get(&root).map(|header| Answer::Header(root, *header));
         let answer = match question {
             Question::Head => known(head),
             Question::Header(root) => known(root),
             Question::Finalized(state) => {
-                let of = |state: Root| self.tree.blocks.iter().find(|(_, header)| header.state == state);
+                let of = |state: Hash| self.tree.blocks.iter().find(|(_, header)| header.state == state);
                 let root = state.map_or(Some(head), |state| of(state).map(|(root, _)| *root));
                 root.map(|root| Answer::Finalized(self.tree.finalized(root)))
             }
@@ -216,20 +217,20 @@ impl World {
         };
         self.unanswered += u32::from(answer.is_none());
         if matches!(answer, Some(Answer::Left)) {
-            // The node left it, and will say for what.
+            // The node left that head, and will report its new one.
             self.owed.clear();
         }
         self.give(Input::Answered(question, answer));
     }
 
-    /// The node's head moves to `head`, and it says so in its own way.
-    fn set_head(&mut self, node: usize, head: Root) {
+    /// The node's head moves to `head`, and the node reports that in its own way.
+    fn set_head(&mut self, node: usize, head: Hash) {
         let old = std::mem::replace(&mut self.nodes[node].head, head);
         if old == head {
             return;
         }
-        let news: BTreeSet<Root> = self.tree.line(old).collect();
-        let mut added: Vec<Root> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
+        let news: BTreeSet<Hash> = self.tree.line(old).collect();
+        let mut added: Vec<Hash> = self.tree.line(head).take_while(|at| !news.contains(at)).collect();
         added.reverse();
         let event = |topic: &str, data: String| {
             let raw = format!("event: {topic}\ndata: {data}\n\n");
@@ -277,13 +278,14 @@ impl World {
         }
     }
 
-    /// One thing happens.
+    /// Makes a single random step.
     fn live(&mut self) {
         let node = self.rng.usize(..NODES);
         match self.rng.u8(..20) {
             0..=5 => {
                 let head = self.nodes[node].head;
-                // Now and then on an earlier block, so that it is a fork; slots may be empty.
+                // Now and then the block follows an earlier one, which makes a fork; slots may be
+                // empty.
                 let back = if self.rng.u8(..5) == 0 { self.rng.usize(1..4) } else { 0 };
                 let parent = self.tree.line(head).nth(back).unwrap_or(head);
                 let slot = self.tree.blocks[&parent].slot + self.rng.u64(1..4);
@@ -326,7 +328,7 @@ impl World {
         *now += Duration::from_millis(self.rng.u64(..STEP));
         let now = *now;
         self.give(Input::Time(now));
-        // Heads may tell it, and so may what is behind them.
+        // The head's own event or a later head pays the debt.
         let told = self.stitcher.slot().unwrap_or(0);
         self.owed.retain(|(slot, _)| *slot > told);
         let longest = PATIENCE + Duration::from_millis(2 * STEP);
@@ -348,7 +350,7 @@ impl World {
             let next = self.rng.usize(..NODES);
             self.switch(next);
         }
-        // A head is missed for good only if nothing is said after it.
+        // A head is missed for good only if no event follows.
         let slot = self.tree.blocks[&best.unwrap()].slot + 1;
         let last = self.tree.add(best.unwrap(), slot);
         for node in 0..NODES {
@@ -374,8 +376,8 @@ proptest! {
         world.settle();
         let client = &world.client;
         let last = world.nodes[world.active].head;
-        let truth: Vec<Root> = world.tree.line(last).take(client.chain.len()).collect();
-        let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+        let truth: Vec<Hash> = world.tree.line(last).take(client.chain.len()).collect();
+        let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
         prop_assert_eq!(heard, truth, "seed {}", seed);
         prop_assert!(world.skips * ATTEMPTS <= world.unanswered, "{} skips", world.skips);
         prop_assert!(!client.reorg, "a reorganisation without a head");
@@ -408,7 +410,7 @@ fn heads_told_without_their_headers_lead_nowhere_wrong() {
 
 fn goes_on(seed: u64, steps: usize) -> Result<(), TestCaseError> {
     let mut world = World::new(seed, Some(Instant::now()));
-    // What is told in time may not know what duties depend on.
+    // A head that is sent in time may have unknown dependent roots.
     world.client.doubts = true;
     world.switch(0);
     for _ in 0..steps {
@@ -417,8 +419,8 @@ fn goes_on(seed: u64, steps: usize) -> Result<(), TestCaseError> {
     }
     world.settle();
     let client = &world.client;
-    let truth: Vec<Root> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
-    let heard: Vec<Root> = client.chain.iter().rev().copied().collect();
+    let truth: Vec<Hash> = world.tree.line(world.nodes[world.active].head).take(client.chain.len()).collect();
+    let heard: Vec<Hash> = client.chain.iter().rev().copied().collect();
     prop_assert_eq!(heard, truth, "seed {}", seed);
     prop_assert!(client.epochs.is_sorted_by(|a, b| a < b), "{:?}", &client.epochs);
     Ok(())

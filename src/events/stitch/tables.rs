@@ -1,4 +1,4 @@
-//! What is told for what is said, case by case.
+//! The events that are sent for the events that are reported, case by case.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,8 +12,8 @@ use super::{
 pub(super) const SLOTS: u64 = 4;
 const SLOT: Duration = Duration::from_secs(12);
 
-pub(super) fn root(name: u64) -> Root {
-    let mut root = Root::default();
+pub(super) fn root(name: u64) -> Hash {
+    let mut root = Hash::default();
     root.0[..8].copy_from_slice(&name.to_be_bytes());
     root.0[31] = 1;
     root
@@ -25,9 +25,9 @@ pub(super) struct Node {
     pub(super) head: u64,
     pub(super) finalized: u64,
     pub(super) hides_head: bool,
-    /// It cannot say what duties depend on.
+    /// The node cannot give dependent roots.
     pub(super) is_ignorant: bool,
-    /// What it does not answer at all.
+    /// The questions that the node does not answer at all.
     pub(super) hangs: fn(&Question) -> bool,
 }
 
@@ -37,7 +37,7 @@ impl Node {
         Self { blocks, head, finalized: 0, hides_head: false, is_ignorant: false, hangs: |_| false }
     }
 
-    /// One that cannot say what duties depend on.
+    /// A node that cannot give dependent roots.
     pub(super) fn ignorant(blocks: &[(u64, u64, u64)], head: u64) -> Self {
         Self { is_ignorant: true, ..Self::new(blocks, head) }
     }
@@ -69,7 +69,7 @@ impl Node {
     }
 }
 
-/// A stitcher, and what its clients heard, in short.
+/// A stitcher, and the events that its clients got, in short.
 pub(super) struct Stage {
     pub(super) stitcher: Stitcher,
     heard: Vec<String>,
@@ -146,13 +146,13 @@ pub(super) fn event(topic: &str, data: &str) -> Event {
     Event { topic: topic.to_owned(), data: data.to_owned().into(), raw: raw.into() }
 }
 
-/// `head 7`, with a star if it was made up.
+/// `head 7`, with a star for a made-up event.
 fn short(topic: &str, bytes: &Bytes) -> String {
     let text = std::str::from_utf8(bytes).unwrap();
     let data: serde_json::Value = serde_json::from_str(text.split_once("data: ").unwrap().1).unwrap();
     let star = if data["by"].is_null() { "*" } else { "" };
     let name = |key: &str| {
-        let root: Option<Root> = data[key].as_str().and_then(|text| text.parse().ok());
+        let root: Option<Hash> = data[key].as_str().and_then(|text| text.parse().ok());
         root.map_or("?".to_owned(), |root| u64::from_be_bytes(root.0[..8].try_into().unwrap()).to_string())
     };
     match topic {
@@ -202,7 +202,7 @@ fn a_head_that_the_stream_told_before_its_node_was_asked_is_the_first() {
     assert_eq!(stage.stitcher.step(Input::Event(event("head", &head))), []);
     stage.give(&node, Input::Answered(Question::Head, node.answer(Question::Head)));
     assert_eq!(stage.heard(), ["head 6"]);
-    // The node went on in the meantime: what the stream told comes first all the same.
+    // The node went on in the meantime: the stream's own events come first all the same.
     let mut stage = Stage::new();
     let later = Node::line(7);
     stage.stitcher.step(Input::Opened);
@@ -268,7 +268,7 @@ fn a_reorganisation_is_told_once_by_the_node_or_by_us() {
     stage.say(&node, "chain_reorg", &said);
     stage.head(&node, 10);
     assert_eq!(stage.heard(), [&["reorg* 6 to 9"], &new[..]].concat());
-    // It fell into a switch.
+    // The reorganisation fell into a switch.
     let mut stage = Stage::opened(&node);
     stage.open(&Node { head: 9, ..node });
     assert_eq!(stage.heard(), ["reorg* 6 to 9", "block* 8", "head* 8", "block* 9", "head* 9"]);
@@ -312,7 +312,7 @@ fn a_checkpoint_is_told_once_and_made_up_if_it_was_missed() {
 fn what_is_final_is_asked_again_when_a_switch_left_the_question_open() {
     let mut stage = Stage::opened(&Node { finalized: 1, ..Node::line(11) });
     let (mut inputs, node) = (VecDeque::from([Input::Opened]), Node { finalized: 2, ..Node::line(12) });
-    // The node tells of the first block of the epoch, and not of what it made final.
+    // The node reports the first block of the epoch, and not the checkpoint that became final.
     while let Some(input) = inputs.pop_front() {
         for effect in stage.stitcher.step(input) {
             match effect {
@@ -322,7 +322,7 @@ fn what_is_final_is_asked_again_when_a_switch_left_the_question_open() {
             }
         }
     }
-    // The next one is behind, and catches up without a word of it.
+    // The next node is behind, and catches up without a `finalized_checkpoint` event.
     let mut behind = Node { finalized: 1, ..Node::line(13) };
     behind.head = 11;
     stage.open(&behind);
@@ -438,7 +438,7 @@ fn what_waits_is_bounded_in_bytes_too() {
     }
     let mut effects = (0..2).flat_map(|n| stage.stitcher.step(Input::Event(event("head", &long(n)))));
     assert!(effects.any(|effect| matches!(effect, Effect::Broken(_))));
-    // What was dropped weighs nothing.
+    // Dropped work takes no room.
     stage.stitcher.step(Input::Opened);
     assert_eq!(stage.stitcher.step(Input::Event(event("head", &long(0)))), []);
 }

@@ -1,55 +1,56 @@
-//! What goes into a stitcher, and what comes out.
+//! The inputs of a stitcher, and its effects.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
     super::{
-        beacon::{Checkpoint, Duties, Header, Root},
+        beacon::{Checkpoint, Duties, Header},
         sse::Event,
     },
     chain::Unknown,
 };
+use crate::domain::hash::Hash;
 
-/// What the stitcher is told.
+/// An input of the stitcher.
 #[derive(Debug)]
 pub enum Input {
-    /// From here on, events and answers are another stream's.
+    /// From here on, events and answers are of another stream.
     Opened,
     /// The stream's next event.
     Event(Event),
-    /// The answer to the question asked last, `None` if it cannot be had.
+    /// The answer to the last question, `None` if no node has one.
     Answered(Question, Option<Answer>),
-    /// By the clock, no honest node tells of a higher slot.
+    /// By the clock, no honest node reports a higher slot.
     Latest(u64),
-    /// So late is it. Wanted from time to time while something [waits](super::Stitcher::holds).
+    /// The present time. Needed now and then while work [waits](super::Stitcher::holds).
     Time(Instant),
 }
 
-/// What the node of the present stream is to be asked, or another. What is told waits for one
-/// question at a time.
+/// A question to the present stream's node, or to another. Work waits for one question at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// The header of its head.
+    /// The header of the node's head.
     Head,
     /// The header of the block with this root.
-    Header(Root),
+    Header(Hash),
     /// The finalized checkpoint as of this state, or of the head's.
-    Finalized(Option<Root>),
-    /// What the duties of a head at this block depend on.
+    Finalized(Option<Hash>),
+    /// The dependent roots of a head at this block.
     Duties {
-        /// The block's root. The answer holds only if it is of the node's canonical chain.
-        root: Root,
+        /// The block's root. The answer holds only while the block is on the node's canonical
+        /// chain.
+        root: Hash,
         /// Its epoch.
         epoch: u64,
     },
 }
 
-/// What the node answers.
+/// A node's answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
     /// To a question for a header.
-    Header(Root, Header),
+    Header(Hash, Header),
     /// To the question for finality.
     Finalized(Checkpoint),
     /// To the question for duties.
@@ -58,36 +59,36 @@ pub enum Answer {
     Left,
 }
 
-/// What is to be done.
+/// An effect of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Clients that want the topic are told.
+    /// Clients of the topic are sent an event.
     Tell {
         /// The topic.
         topic: String,
-        /// The event as it goes over the wire.
+        /// The event's bytes on the wire.
         bytes: Bytes,
     },
-    /// Clients are about to hear of a block at this slot.
+    /// Clients are about to see a block at this slot.
     Shows(u64),
     /// The node is asked.
     Ask(Question),
     /// The head left its branch, this many slots back.
     Reorged(u64),
-    /// A block that no stream had told was made up.
+    /// A block that no stream had reported was made up.
     Filled,
-    /// Clients miss what lay between these slots.
+    /// Clients miss the blocks between these slots.
     Skipped {
-        /// The last slot told.
+        /// The last slot sent.
         from: u64,
-        /// The slot told next.
+        /// The slot sent next.
         to: u64,
     },
-    /// The node told of a slot that lies ahead of the clock; clients are not told.
+    /// The node reported a slot ahead of the clock; clients get nothing of that.
     Ahead(u64),
-    /// A head at this slot is told although no node gave its header in time.
+    /// A head at this slot is sent although no node gave its header in time.
     Unproven(u64),
-    /// The stream's node cannot bear out what it says: another stream is needed.
+    /// The stream's node cannot prove its reports: another stream is needed.
     Broken(&'static str),
 }
 

@@ -1,52 +1,53 @@
-//! What a stream has said and clients have not been told yet.
+//! Reports of a stream that have not been sent to clients yet.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::beacon::{Checkpoint, Root};
+use super::super::beacon::Checkpoint;
+use crate::domain::hash::Hash;
 
-/// Statements that may wait for a question to be answered.
+/// Reports that may wait for an answer.
 pub(super) const MAX_WAITING: usize = 4096;
 /// Bytes of their events.
 pub(super) const MAX_WAITING_BYTES: usize = 4 << 20;
 
-/// What waits to be told, in the order in which it was said.
+/// Work that waits to be done, in the order of the reports.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Where is the node?
+    /// Ask for the node's head.
     Catch,
-    /// Without an event if it is to be made up.
+    /// Without an event if the event is to be made up.
     Block {
         slot: u64,
-        root: Root,
+        root: Hash,
         event: Option<Bytes>,
     },
     Head(Head),
     Reorg {
-        old: Root,
+        old: Hash,
         event: Bytes,
     },
     Finalized {
         epoch: u64,
         event: Bytes,
     },
-    /// What is final, as of this state?
-    Finality(Option<Root>),
+    /// Ask for the finalized checkpoint, as of this state or of the head's.
+    Finality(Option<Hash>),
     MissedFinality(Checkpoint),
-    /// Good to know, should the next head have to be made up.
+    /// Ask for the dependent roots, in case the next head has to be made up.
     LearnDuties,
 }
 
-/// A head that clients have not been told.
+/// A head that clients have not been sent.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) slot: u64,
-    pub(super) root: Root,
-    /// Without an event if it is to be made up.
+    pub(super) root: Hash,
+    /// Without an event if the event is to be made up.
     pub(super) event: Option<Bytes>,
-    /// Since when it waits; not known until the time is told.
+    /// Since when the head waits; `None` until the next [`Input::Time`](super::Input::Time).
     pub(super) since: Option<Instant>,
 }
 
@@ -66,8 +67,8 @@ impl Work {
     }
 }
 
-/// Work in its order. What the stitcher gives itself to do is little and comes in front; what nodes
-/// say is bounded and comes behind.
+/// Work in its order. The stitcher's own work is little and goes in front; reports of nodes are
+/// bounded and go behind.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     work: VecDeque<Work>,
@@ -75,7 +76,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes what a node said; `false` if there is too much of it.
+    /// Adds a report of a node; `false` where too many wait.
     pub(super) fn hear(&mut self, work: Work) -> bool {
         let fits = self.work.len() < MAX_WAITING && self.bytes + work.bytes() <= MAX_WAITING_BYTES;
         if fits {
@@ -90,7 +91,7 @@ impl Queue {
         self.work.push_front(work);
     }
 
-    /// A check for finality that the work itself has put in front of it stays there.
+    /// Puts work back in front, but behind a check for finality that this work has just pushed.
     pub(super) fn put_back(&mut self, work: Work) {
         let place = usize::from(matches!(self.work.front(), Some(Work::Finality(Some(_)))));
         self.bytes += work.bytes();
@@ -103,13 +104,13 @@ impl Queue {
         Some(work)
     }
 
-    /// The heads in it, in their order.
+    /// The heads in the queue, in order.
     pub(super) fn heads(&mut self) -> impl Iterator<Item = &mut Head> {
         self.work.iter_mut().filter_map(|work| if let Work::Head(head) = work { Some(head) } else { None })
     }
 
-    /// Takes everything out up to this head, and the head.
-    pub(super) fn take_up_to(&mut self, head: Root) -> Vec<Work> {
+    /// Takes out all work up to this head, and the head.
+    pub(super) fn take_up_to(&mut self, head: Hash) -> Vec<Work> {
         let is_it = |work: &Work| matches!(work, Work::Head(Head { root, .. }) if *root == head);
         let count = self.work.iter().position(is_it).map_or(0, |place| place + 1);
         (0..count).filter_map(|_| self.pop_front()).collect()

@@ -16,7 +16,7 @@ use tokio::{sync::Notify, task};
 
 use crate::domain::refusal::Refusal;
 
-/// A client, known by the task that has its connection; `None`: whatever runs in no task.
+/// A client, known by the task of its connection; `None` for code that runs in no task.
 type Who = Option<task::Id>;
 
 /// The places of one queue.
@@ -34,7 +34,7 @@ struct State {
     /// Over all clients.
     total: Amount,
     clients: BTreeMap<Who, Client>,
-    /// The clients in the order of what they have: of calls, and of bytes.
+    /// The clients in the order of their shares: of calls, and of bytes.
     by_calls: BTreeSet<(usize, Who)>,
     by_bytes: BTreeSet<(usize, Who)>,
 }
@@ -42,7 +42,8 @@ struct State {
 #[derive(Default)]
 struct Client {
     has: Amount,
-    /// By their numbers, which grow: what each takes, and the bell that tells it to go.
+    /// By the calls' numbers, which grow: each call's bytes, and the bell that tells the call to
+    /// go.
     calls: BTreeMap<u64, (usize, Arc<Bell>)>,
 }
 
@@ -67,7 +68,7 @@ struct Amount {
     bytes: usize,
 }
 
-/// A call's place, given up when it is dropped.
+/// A call's place, given up on drop.
 pub(super) struct Place<'a> {
     shares: &'a Shares,
     client: Who,
@@ -84,7 +85,8 @@ impl Drop for Place<'_> {
 }
 
 impl Place<'_> {
-    /// Completes when the place has to be given up to another client, with what its call is told.
+    /// Completes when the place has to be given up to another client, with the refusal for the
+    /// call.
     pub(super) async fn lost(&self) -> Refusal {
         self.bell.rung.notified().await;
         self.shares.full(if self.bell.is_for_bytes.load(Acquire) { Short::Bytes } else { Short::Calls })
@@ -96,7 +98,7 @@ impl Shares {
         Self { state: Mutex::default(), calls: AtomicUsize::new(0), max_calls, max_bytes }
     }
 
-    /// Whether nobody has a place.
+    /// Whether no call has a place.
     pub(super) fn is_empty(&self) -> bool {
         self.calls.load(Relaxed) == 0
     }
@@ -111,7 +113,7 @@ impl Shares {
     /// A place for a call of `bytes` bytes, whose client is the task that asks.
     ///
     /// # Errors
-    /// When the queue is full, and no client has more of it than this one would have.
+    /// When the queue is full, and no client has more of the queue than this one would have.
     pub(super) fn enter(&self, bytes: usize) -> Result<Place<'_>, Refusal> {
         self.enter_as(task::try_id(), bytes)
     }
@@ -132,7 +134,7 @@ impl Shares {
     fn in_the_way(&self, state: &State, client: Who, bytes: usize) -> Result<Vec<(Who, u64, Short)>, Short> {
         let has = state.clients.get(&client).map_or(Amount::default(), |client| client.has);
         let mut total = state.total;
-        // The shares of these clients after the cuts, and the calls that they could give up yet.
+        // The shares of these clients after the cuts, and the calls that each could still give up.
         let mut left = BTreeMap::new();
         let mut in_the_way = Vec::new();
         loop {
@@ -185,7 +187,7 @@ impl State {
         (number, bell)
     }
 
-    /// Takes a call out, if it is still there.
+    /// Removes a call, if the call is still there.
     fn remove(&mut self, client: Who, number: u64) {
         self.change(client, |entry| {
             if let Some((bytes, _)) = entry.calls.remove(&number) {
@@ -260,14 +262,14 @@ mod tests {
         let [small, large, other, late] = clients().await;
         let places = [(large, 400), (other, 300), (other, 300)].map(|(who, bytes)| shares.enter_as(who, bytes).ok());
         let lost = || places.each_ref().map(|place| place.as_ref().and_then(|place| place.lost().now_or_never()));
-        // A place would be free for it, and not the bytes.
+        // A place would be free for this call, but not the bytes.
         assert!(matches!(shares.enter_as(late, 700), Err(Refusal::Limit { name: "max_held_bytes", .. })));
         assert_eq!(lost(), [None, None, None]);
         let place = shares.enter_as(small, 50);
         assert!(place.is_ok());
         assert_eq!(lost(), [None, None, Some(Refusal::Limit { name: "max_held", limit: 3 })]);
         drop(place);
-        // Where bytes are short, whoever goes hears of bytes.
+        // Where bytes are short, the refusal names the limit on bytes.
         let more = shares.enter_as(late, 350);
         assert!(more.is_ok());
         assert_eq!(lost(), [Some(Refusal::Limit { name: "max_held_bytes", limit: 1000 }), None, None]);

@@ -7,8 +7,8 @@ use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::head::NotHttp;
 
-/// How many coded bytes are decoded at a time. They become about a thousand times as many at most,
-/// so that a body that swells is never in memory as a whole: the reader counts the pieces.
+/// Coded bytes that are decoded at a time. Decoding makes about a thousand times as many bytes at
+/// most, so a body that swells is never in memory as a whole: the reader counts the pieces.
 const STEP: usize = 256;
 
 /// How a body is coded.
@@ -45,7 +45,7 @@ pub(super) struct Decoder {
 }
 
 enum State {
-    /// Nothing has come, or one byte of what takes two to tell.
+    /// At most one byte has come, and two are needed to see the format.
     Fresh(Coding),
     Gzip(Box<MultiGzDecoder<Vec<u8>>>),
     Zlib(Box<ZlibDecoder<Vec<u8>>>),
@@ -70,10 +70,10 @@ impl Decoder {
         self.coded = if self.coded.is_empty() { coded } else { [&self.coded[..], &coded].concat().into() };
     }
 
-    /// The next piece of what has come; `None` when it needs more.
+    /// Decodes the next piece; `None` when more coded bytes are needed.
     ///
     /// # Errors
-    /// When it is not coded as it says.
+    /// When the bytes are not in the format that the head names.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, NotHttp> {
         if let State::Fresh(coding) = self.state {
             let [first, second, ..] = self.coded[..] else { return Ok(None) };
@@ -92,7 +92,7 @@ impl Decoder {
                 State::Bare(decoder) => decoder.write(step),
                 State::Fresh(_) => return Ok(None),
             };
-            // Where nothing is taken the coded body has ended, and something stands behind it.
+            // The decoder takes nothing more: the coded body has ended, and other bytes follow.
             let taken = taken.ok().filter(|taken| *taken > 0).ok_or(BAD)?;
             self.coded.advance(taken);
             if let Some(piece) = self.take()? {
@@ -105,7 +105,7 @@ impl Decoder {
     /// The last piece, when all of the body has come.
     ///
     /// # Errors
-    /// When it is not whole.
+    /// When the coded body is not whole.
     pub(super) fn finish(&mut self) -> Result<Option<Bytes>, NotHttp> {
         match &mut self.state {
             State::Fresh(_) if self.coded.is_empty() => return Ok(None),
@@ -186,7 +186,7 @@ mod tests {
                 let (whole, _) = decoded(coding, &coded, step).unwrap();
                 assert!(whole == text, "{coding:?} by {step}");
             }
-            // Half of it is not taken for all of it.
+            // A truncated body is not taken for a whole one.
             for length in [1, 5, 20, coded.len() / 2, coded.len() - 1] {
                 assert!(decoded(coding, &coded[..length], 100).is_err(), "{coding:?}: {length} of {}", coded.len());
             }

@@ -1,8 +1,8 @@
 //! An HTTP/1.1 connection to a node, and an exchange on it: write a request, read the response's
 //! head, stream its body.
 //!
-//! The caller's own task drives the connection; no task of its own stands behind it, so an exchange
-//! costs no wake-up between tasks and ends when the caller drops it.
+//! The caller's own task drives the connection; no other task stands behind the connection. So an
+//! exchange costs no wake-up between tasks, and ends when the caller drops its future.
 
 use std::{
     future::poll_fn,
@@ -27,14 +27,14 @@ use crate::net::{BoxIo, places::Place};
 /// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored
 /// one.
 const FLATTEN: usize = 4 * 1024;
-/// A body in memory comes in so many parts: a request's own id stands between what is before the
-/// client's and what is behind it.
+/// The parts of a body in memory: the client's bytes before the id, the proxy's own id, and the
+/// client's bytes behind the id.
 const PARTS: usize = 3;
 /// How many bytes a read asks for at first, and while a long body comes.
 const SMALL_READ: usize = 8 * 1024;
 const LARGE_READ: usize = 128 * 1024;
-/// Room beyond what is wanted. A read that leaves room shows that no more is there, so that the
-/// next wait needs no read that finds nothing.
+/// Room beyond the bytes that are wanted. A read that leaves room shows that no more bytes are
+/// there, so that the next wait needs no read that finds nothing.
 const SPARE: usize = 16;
 
 /// An open connection between exchanges.
@@ -46,7 +46,7 @@ pub struct Conn {
     is_wide: bool,
     /// Responses in this exchange that only announced another.
     interim: usize,
-    /// Whether it has carried an exchange before.
+    /// Whether the connection has carried an exchange before.
     pub reused: bool,
     /// The place among the connections to the node. The last field, since the place is given up
     /// when the connection is closed.
@@ -59,7 +59,7 @@ pub enum Broken {
     /// The connection was lost; `started` tells whether a byte of the response had come.
     #[error("connection lost: {error}")]
     Lost {
-        /// The system's word on it.
+        /// The system's error.
         error: io::Error,
         /// Whether the response had begun.
         started: bool,
@@ -82,7 +82,7 @@ impl Conn {
         matches!(timeout(time, look).await, Ok(Ok(false) | Err(_)))
     }
 
-    /// Whether the peer has left the idle connection alone: it neither closed it nor sent anything.
+    /// Whether the peer has left the idle connection alone: neither closed it nor sent a byte.
     pub fn is_quiet(&mut self) -> bool {
         if !self.read.is_empty() {
             return false;
@@ -93,7 +93,8 @@ impl Conn {
     }
 
     /// Sends a request and waits for the head of the response. `head` writes the request's head,
-    /// blank line included; `written` is called when all of it has left, perhaps more than once.
+    /// blank line included; `written` is called when the whole request has left, perhaps more than
+    /// once.
     ///
     /// # Errors
     /// When the connection is lost or the peer does not speak HTTP. Bytes of the request may have
@@ -127,8 +128,8 @@ impl Conn {
         .await
     }
 
-    /// Writes what it can of the request, `total` bytes whose body beyond what is flat is `rest`,
-    /// and counts what was `sent`.
+    /// Writes as much of the request as the socket takes, and counts the bytes in `sent`. `total`
+    /// is the length of the request; `rest` is the part of the body that is not in `self.write`.
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -169,8 +170,8 @@ impl Conn {
         }
     }
 
-    /// Sends a request whose body comes piece by piece, and waits for the head of the response. A
-    /// node that answers before it has the whole request is not sent the rest.
+    /// Sends a request whose body comes piece by piece, and waits for the head of the response. If
+    /// the node answers before it has the whole request, the rest is not sent.
     ///
     /// # Errors
     /// As [`Conn::send`], and when the body's pieces end in an error.
@@ -204,7 +205,7 @@ impl Conn {
         .await
     }
 
-    /// Waits for the head of the response. `whole` tells that the request has left whole, `lost`
+    /// Waits for the head of the response. `whole`: the request has left whole; `lost`: the reason
     /// why it cannot.
     fn poll_head(
         &mut self,
@@ -229,14 +230,15 @@ impl Conn {
                 },
             }
             if let Some(mut head) = Head::read(&mut self.read, to_head, &mut self.interim)? {
-                // A request that was not taken whole leaves the connection in the middle of it.
+                // A request that was not written whole leaves the connection in the middle of the
+                // request.
                 head.keep_alive &= whole && lost.is_none();
                 return Poll::Ready(Ok(head));
             }
         }
     }
 
-    /// Waits for the next piece of the body. `None` when it is complete.
+    /// Waits for the next piece of the body. `None` when the body is complete.
     ///
     /// # Errors
     /// When the connection is lost before the body's end, or a chunk is malformed.
@@ -262,7 +264,7 @@ impl Conn {
         }
     }
 
-    /// Makes the connection ready for its next exchange, if it can have one.
+    /// Makes the connection ready for its next exchange, if there can be one.
     pub fn recycle(mut self, head: &Head) -> Option<Self> {
         (self.reused, self.interim) = (true, 0);
         // An idle connection keeps no buffer of a long body.
@@ -272,7 +274,7 @@ impl Conn {
         (head.keep_alive && head.framing.is_done() && self.read.is_empty()).then_some(self)
     }
 
-    /// Reads what there is, up to `wanted` bytes. `false` at the end of the stream.
+    /// Reads up to `wanted` bytes. `false` at the end of the stream.
     fn poll_fill(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<bool>> {
         // Earlier pieces may still be in use. A buffer is filled before another is made, so that a
         // small piece keeps little memory.

@@ -1,8 +1,8 @@
 //! HTTP/1.1 as bytes, the client's half: how a response is framed. Pure.
 //!
-//! A client of our own, because a whole call costs less here than a general client's share of it
-//! (`docs/PERFORMANCE.md`), and because only the owner of the connection can tell whether a byte of
-//! a request may have reached the node.
+//! The client is our own, because a whole call costs less here than a general client's share of a
+//! call (`docs/PERFORMANCE.md`), and because only the owner of the connection can tell whether a
+//! byte of a request may have reached the node.
 
 use std::mem::MaybeUninit;
 
@@ -19,9 +19,9 @@ const MAX_CHUNK_LINE: usize = 1024;
 const MAX_TRAILERS: usize = 16 * 1024;
 /// Responses that only announce another, at most.
 const MAX_INTERIM: usize = 32;
-/// Pieces of chunks up to this size are copied together, so that they keep nothing of what came
+/// Pieces of chunks up to this size are copied together, so that they do not keep the framing bytes
 /// between them in memory. Nodes cut long answers into pieces of 2 kB and more, which are not
-/// copied: what lies between two of those is shorter than they are.
+/// copied: the framing between those is short against the pieces.
 const SHORT: usize = 1024;
 /// So much is copied together at most.
 const TOGETHER: usize = 16 * 1024;
@@ -52,8 +52,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads a head off the front of `buffer`, interim (1xx) ones skipped and counted. `None` while
-    /// it is not whole. `to_head` tells that the request was a HEAD, whose response has no body.
+    /// Reads a head off the front of `buffer`, after skipping and counting interim (1xx) ones.
+    /// `None` while the head is not whole. `to_head`: the request was a HEAD, whose response has no
+    /// body.
     ///
     /// # Errors
     /// When the bytes cannot become a response.
@@ -128,7 +129,7 @@ impl Head {
         }
     }
 
-    /// Bytes that the body has yet, as it is seen, where that is known.
+    /// Bytes of the body that are still to come, where that is known; not of a decoded body.
     pub fn length(&self) -> Option<u64> {
         if self.is_decoded { None } else { self.framing.remaining() }
     }
@@ -178,7 +179,7 @@ pub enum Chunk {
     DataEnd,
     /// After the empty chunk, before the empty line: so many bytes may still come.
     Trailers(usize),
-    /// Behind it all.
+    /// The body and its framing have ended.
     Done,
 }
 
@@ -196,8 +197,8 @@ impl Framing {
         }
     }
 
-    /// Takes the next piece of the body off `buffer`. `None` when it is complete or needs more
-    /// bytes.
+    /// Takes the next piece of the body off `buffer`. `None` when the body is complete or needs
+    /// more bytes.
     ///
     /// # Errors
     /// When a chunk is malformed.
@@ -216,7 +217,7 @@ impl Framing {
         Ok((!together.is_empty()).then(|| together.freeze()))
     }
 
-    /// The next piece as it was cut by the node.
+    /// The next piece, as the node framed it.
     fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, NotHttp> {
         loop {
             match self {

@@ -18,10 +18,10 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// Path and query below the node's own URL.
     pub target: &'a Target,
-    /// End-to-end headers. The node's own, where it has some of the same name, take their place;
-    /// those of the message's framing must not be among them.
+    /// End-to-end headers. If the node's own headers have one of the same name, the node's own
+    /// replaces it. Headers of the message's framing must not be among these.
     pub headers: &'a HeaderMap,
-    /// How often it may be sent. A body that is streamed is sent once, whatever this says.
+    /// How often the request may be sent. A request with a streamed body is sent once in any case.
     pub sending: Sending,
     /// The rank among the requests that wait for a connection.
     pub rank: Rank,

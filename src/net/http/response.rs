@@ -21,10 +21,10 @@ use super::{
 pub struct Response {
     /// Status and fields.
     pub head: Head,
-    /// Until the response is dropped, however much of it has come: the reader may find that the
-    /// connection is of no more use.
+    /// Kept until the response is dropped, however much of it has come: the reader may find that
+    /// the connection must be closed.
     conn: Option<Conn>,
-    /// Whether all of the body has come; what is coded may not have gone out yet.
+    /// Whether the whole body has come from the node; decoded pieces may still wait for the reader.
     has_come: bool,
     decoder: Option<Box<Decoder>>,
     upstream: Arc<Upstream>,
@@ -101,7 +101,7 @@ impl Response {
         }
     }
 
-    /// The next piece as it came.
+    /// The next piece, still coded.
     fn poll_coded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Some(conn) = self.conn.as_mut().filter(|_| !self.has_come) else { return Poll::Ready(None) };
         let next = ready!(conn.poll_body(context, &mut self.head));
@@ -141,7 +141,7 @@ impl Response {
         self.has_come && self.decoder.is_none()
     }
 
-    /// Has the connection closed, also if the body has come whole: what came is no answer to the
+    /// Closes the connection, even if the body has come whole: the response is no answer to the
     /// request.
     pub fn condemn(&mut self) {
         (self.conn, self.decoder) = (None, None);

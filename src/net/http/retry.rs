@@ -22,7 +22,7 @@ use crate::{
     net::places::{Caller, Grant, Rank},
 };
 
-/// How long a probe waits for a connection. Where it gets none, it says nothing of the node.
+/// How long a probe waits for a connection. A probe that gets none proves nothing about the node.
 const PROBE: Duration = Duration::from_millis(500);
 /// How soon an idle connection turns out to be closed. A connection that is lost later was alive
 /// when the request was sent: the node had the request, and asking the same node again would only
@@ -31,8 +31,10 @@ const STALE: Duration = Duration::from_millis(200);
 /// How soon a node that is full closes a new connection: one that is closed later was closed for
 /// something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// How long a new connection is watched before anything is written, to a node that has shown that
-/// it can be full; and after the node closed the one before.
+/// How long a new connection is watched before the request is written, since a full node closes new
+/// ones at once. The first: a request that is sent once, to a node that has shown a bound. The
+/// second: a request whose new connection was closed at once before, or whose idle connection was
+/// closed by a node that has shown a bound.
 const LOOK: Duration = Duration::from_millis(20);
 const LONG_LOOK: Duration = Duration::from_millis(100);
 /// The pause after the node closed a new connection at once, and the longest: each is twice the one
@@ -60,9 +62,9 @@ pub(super) struct Retry<'a> {
     /// Whether `until` has been set for its rank.
     is_bounded: bool,
     progress: &'a mut Progress,
-    /// An idle connection was closed under it.
+    /// Whether an idle connection was closed after the request was written to it.
     was_stale: bool,
-    /// A new connection was closed at once after it was written.
+    /// Whether a new connection was closed at once after the request was written to it.
     is_suspicious: bool,
     /// How often a new connection was closed at once.
     refusals: u32,
@@ -110,7 +112,7 @@ impl<'a> Retry<'a> {
         if let Some(conn) = self.idle() {
             return Ok(conn);
         }
-        // In a box, so that what goes over an idle connection does not carry the room for it.
+        // In a box, so that a request over an idle connection has no larger future.
         Box::pin(self.open()).await
     }
 
@@ -209,7 +211,7 @@ impl<'a> Retry<'a> {
     /// The connection was lost. Returns when the request may go over another.
     ///
     /// # Errors
-    /// When it may not.
+    /// When the request may not be sent again.
     pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
         let reused = conn.reused;
         if self.sending != Sending::Repeatable || !matches!(broken, Broken::Lost { started: false, .. }) {
@@ -240,7 +242,7 @@ impl<'a> Retry<'a> {
     }
 }
 
-/// Whether the node closed the connection while it came about.
+/// Whether the node closed the connection while it was being opened.
 fn is_hanging_up(error: &Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let Error::Connect(error) = error else { return false };

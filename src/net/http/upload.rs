@@ -1,5 +1,5 @@
-//! A request's body on its way to a node, piece by piece as it comes from the client: no piece is
-//! taken before the last has left.
+//! A request's body on its way to a node, piece by piece as the client sends it: no piece is taken
+//! before the last has left.
 
 use std::{
     future::Future,
@@ -24,7 +24,7 @@ pub type Pieces<'a> = Pin<&'a mut (dyn Stream<Item = io::Result<Bytes>> + Send)>
 /// pieces themselves to say.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For as long as it takes none of the body.
+    /// For how long the node may take none of the body.
     pub idle: Duration,
     /// From the body's end to the head of the response.
     pub head: Duration,
@@ -32,7 +32,7 @@ pub struct Timeouts {
 
 /// A request that is being sent.
 pub(super) struct Outgoing<'a> {
-    /// The head, or what frames the piece; the first `at` bytes have left.
+    /// The head, or the framing of the piece; the first `at` bytes have left.
     front: Vec<u8>,
     at: usize,
     piece: Bytes,
@@ -50,7 +50,7 @@ pub(super) struct Outgoing<'a> {
 enum Waits {
     /// The next piece.
     Client,
-    /// The node, to take what there is.
+    /// For the node, to take bytes that are ready.
     Node,
     /// The response.
     Head,
@@ -63,7 +63,7 @@ impl<'a> Outgoing<'a> {
         Self { front, at: 0, piece, pieces, chunked, begun: false, over: false, timeouts, waits, timer }
     }
 
-    /// Writes what it can. Ready when the request has left whole, or cannot any more.
+    /// Writes as much as the node takes. Ready when the request has left whole, or cannot any more.
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,

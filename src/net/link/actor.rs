@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{domain::backoff::Backoff, metrics::LinkMetrics};
 
-/// How many frames are taken in a row before it is the callers' turn.
+/// Frames that are taken in a row before the callers' commands have their turn.
 const MAX_FRAMES: usize = 64;
 /// How many calls are written at once.
 const MAX_BATCH: usize = 64;
@@ -36,7 +36,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// not pass in a moment.
 const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 
-/// Opens the connection, keeps it open, and does what the handle asks for.
+/// Opens the connection, keeps it open, and carries out the handle's commands.
 pub struct Actor {
     connector: Arc<Connector>,
     metrics: LinkMetrics,
@@ -50,7 +50,7 @@ pub struct Actor {
     outgoing: VecDeque<Utf8Bytes>,
 }
 
-/// Where a subscription goes, and who waits for its first answer.
+/// The feed of a subscription, and the caller that waits for its first answer.
 struct Output {
     outlet: Outlet,
     first: Option<Reply<Result<(), Bytes>>>,
@@ -129,7 +129,7 @@ impl Actor {
     async fn without_connection<F: Future>(&mut self, what: F) -> Option<F::Output> {
         let mut what = pin!(what);
         loop {
-            // All arms are cancel-safe, `what` because it is kept.
+            // All arms are cancel-safe: `what` is kept for the next round.
             tokio::select! {
                 biased;
                 done = &mut what => return Some(done),
@@ -206,7 +206,7 @@ impl Actor {
         }
     }
 
-    /// Hands on what the link asks for itself.
+    /// Writes the link's own requests.
     fn write_own(&mut self, wire: &mut Socket) -> Result<(), String> {
         while let Some(text) = self.outgoing.pop_front() {
             wire.send(text)?;
@@ -227,8 +227,8 @@ impl Actor {
         Ok(())
     }
 
-    /// Writes what a command asks for, unless its caller is gone. Returns whether there is room for
-    /// more.
+    /// Writes the message of a command, unless its caller is gone. Returns whether there is room
+    /// for more.
     fn write_call(&mut self, wire: &mut Socket, command: Command) -> Result<bool, String> {
         match command {
             Command::Call { reply, .. } | Command::Notify { reply, .. } if reply.is_closed() => Ok(true),
@@ -256,7 +256,7 @@ impl Actor {
         }
     }
 
-    /// Does what effects say; what is to be written waits for its turn.
+    /// Carries out effects; messages wait in `outgoing` for their turn.
     fn perform(&mut self, effects: impl IntoIterator<Item = Effect<Reply<Response>>>) {
         for effect in effects {
             match effect {
@@ -290,7 +290,7 @@ impl Actor {
         }
     }
 
-    /// Returns why the connection is to be cut, if it is.
+    /// Returns the reason to cut the connection, if a signal gives one.
     fn take_signals(&mut self) -> Option<String> {
         let mut cut = None;
         for signal in self.shared.take_signals() {

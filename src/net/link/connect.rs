@@ -21,7 +21,7 @@ use crate::net::{
 
 /// The library's default of 128 KiB is for a few connections with much on them.
 const READ_BUFFER: usize = 16 << 10;
-/// How many bytes are gathered before they are written without a flush.
+/// Bytes that are gathered before they are written without a flush.
 const WRITE_BUFFER: usize = 64 << 10;
 
 /// Opens connections to one node.

@@ -1,4 +1,4 @@
-//! A subscription as its reader sees it.
+//! The reader's side of a subscription.
 
 use std::{
     collections::VecDeque,
@@ -19,16 +19,16 @@ const MAX_WAITING_BYTES: usize = 16 << 20;
 /// The news of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A notification: the bytes of its `result`, as the node wrote them. They hold on to the
-    /// memory of the frame that they came in: a reader that keeps them for long copies them.
+    /// A notification: the bytes of its `result`, as the node wrote them. The bytes share memory
+    /// with the whole frame, so a reader that keeps them for long copies them.
     Event(Bytes),
     /// From here on events are missing: the connection was lost, or the reader was too slow. The
     /// subscription will be asked for again.
     Lost,
     /// The subscription runs again.
     Back,
-    /// The node refused the subscription when it was asked for again, with this error object. The
-    /// next connection asks for it once more.
+    /// The node refused a subscription that had been granted on an earlier connection, with this
+    /// error object. The link tries again on the next connection.
     Refused(Bytes),
 }
 
@@ -50,9 +50,9 @@ impl Feed {
         Self { key, queue, shared }
     }
 
-    /// Waits for what comes next; `None` when the link's actor is gone. Cancel-safe. A reader that
-    /// lets too much wait is told [`News::Lost`] behind it, and the subscription is asked for again
-    /// when it has come to that.
+    /// Waits for the next news; `None` when the link's actor is gone. Cancel-safe. A reader that is
+    /// too slow finds [`News::Lost`] as the last of its news, and the link subscribes again when
+    /// the reader has taken that.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             {
@@ -99,12 +99,13 @@ struct Waiting {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // A queue is whole at every moment, so a panic elsewhere cannot have spoilt it.
+        // Every change is made whole under the lock, so a panic elsewhere cannot have spoilt the
+        // queue.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The actor's end of a feed. When it is dropped, the feed ends.
+/// The actor's end of a feed. Dropping the outlet ends the feed.
 pub(super) struct Outlet(Arc<Queue>);
 
 impl Outlet {
@@ -112,9 +113,9 @@ impl Outlet {
         Self(queue)
     }
 
-    /// Hands `news` to the reader. `false` when too much waits already: the event is not taken, the
-    /// reader will be told that it is lost, and nothing more may be handed over before it has come
-    /// to that.
+    /// Hands `news` to the reader. `false` when too much waits already: then the event is dropped,
+    /// the reader gets [`News::Lost`], and no more news may be pushed until the reader has taken
+    /// that.
     pub(super) fn push(&self, news: News) -> bool {
         let taken = self.0.lock().push(news);
         self.0.bell.notify_one();
@@ -148,8 +149,8 @@ impl Waiting {
         true
     }
 
-    /// Notes a loss. The fate of an earlier loss is no news any more, so that a feed nobody reads
-    /// does not grow.
+    /// Adds a loss. `Back` and `Refused` right before the loss are dropped with it, as they are out
+    /// of date; so a feed that is not read does not grow.
     fn lose(&mut self) {
         while let Some(News::Back | News::Refused(_)) = self.news.back() {
             self.news.pop_back();

@@ -15,15 +15,15 @@ use crate::domain::{
 /// A node's response to a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// The response as the node wrote it, with the link's own id in it. Empty for a notification.
+    /// The response as the node wrote it, with the link's own id. Empty for a notification.
     pub text: Bytes,
     /// Where that id stands.
     pub id: Range<usize>,
 }
 
 impl Response {
-    /// The response with the caller's `id` in the place of the link's own, all else byte for byte
-    /// as it came.
+    /// The response with the caller's `id` in the place of the link's own, all other bytes
+    /// unchanged.
     pub fn with_id(&self, id: &[u8]) -> Bytes {
         let mut text = BytesMut::with_capacity(self.text.len() - self.id.len() + id.len());
         text.put_slice(&self.text[..self.id.start]);
@@ -40,7 +40,7 @@ pub(super) enum Frame {
     Answer(Range<usize>),
     /// A subscription's notification: where the subscription's id and the result stand.
     Note { subscription: Range<usize>, result: Range<usize> },
-    /// An object that is neither, such as an error without an id.
+    /// An object of another kind, such as an error without an id.
     Other,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Frame {
 /// looked at.
 ///
 /// # Errors
-/// When it is no JSON object.
+/// When the text is no JSON object.
 pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
     let mut scanner = Scanner::of_answer(text);
     scanner.space();
@@ -57,8 +57,8 @@ pub(super) fn read(text: &[u8]) -> Result<Frame, Malformed> {
     while let Some(key) = scanner.member(first)? {
         first = false;
         match key.raw {
-            // The value may be long, and nodes that do not write the id before it write it at the
-            // end.
+            // The value may be long. Nodes that do not write the id in front of the value write it
+            // at the end.
             b"result" | b"error" => {
                 if let Ending::Whole(Some(id)) = answer::ending(text)
                     && &text[id.clone()] != b"null"
@@ -111,7 +111,7 @@ fn place(scanner: &mut Scanner<'_>) -> Result<Range<usize>, Malformed> {
 /// The kind of an object without an id.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unlabelled {
-    /// An answer, with the id that it must have, and where that stands.
+    /// An answer with the id put in, and the place of the id.
     Answer(Bytes, Range<usize>),
     /// A result of an unknown call.
     Result,
@@ -166,7 +166,7 @@ pub(super) enum Outcome {
 /// The result, or the error object, of a complete response.
 ///
 /// # Errors
-/// When it has neither or is malformed.
+/// When the text has neither `result` nor `error`, or is malformed.
 pub(super) fn outcome(text: &Bytes) -> Result<Outcome, Malformed> {
     let mut scanner = Scanner::of_answer(text);
     scanner.space();
@@ -186,8 +186,8 @@ pub(super) fn outcome(text: &Bytes) -> Result<Outcome, Malformed> {
     outcome.ok_or(Malformed { what: "expected a result or an error", at })
 }
 
-/// The request `raw` with `own` in the place of its id; `None` when it cannot be sent: it is too
-/// long, or no text.
+/// The request `raw` with `own` in the place of its id; `None` when the request is too long or not
+/// UTF-8, and so cannot be sent.
 pub(super) fn with_id(raw: &[u8], id: Option<Range<usize>>, own: u64) -> Option<Utf8Bytes> {
     let mut text = Vec::with_capacity(raw.len() + 20);
     match id {

@@ -4,8 +4,8 @@ use tokio::sync::oneshot;
 
 use super::Error;
 
-/// Where the answer goes. Dropped without one, it tells that the call was not sent, or that it is
-/// lost.
+/// Sends the answer to the caller. A reply that is dropped without an answer reports `NotSent`, or
+/// `Lost` if the call was written.
 pub(super) struct Reply<T> {
     to: Option<oneshot::Sender<Result<T, Error>>>,
     written: bool,
@@ -22,7 +22,7 @@ impl<T> Reply<T> {
         self.to.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// From now on the node may have it.
+    /// Notes that the node may have the call from now on.
     pub(super) fn written(&mut self) {
         self.written = true;
     }

@@ -1,4 +1,4 @@
-//! An open WebSocket, watched: every way in which it can end comes out as one event.
+//! An open WebSocket under watch: every way in which the connection can end yields one event.
 
 use std::{
     future::poll_fn,
@@ -38,7 +38,7 @@ pub(super) struct Socket {
     timeouts: Timeouts,
     /// Since when something waits to be written.
     unflushed: Option<Instant>,
-    /// When the node was pinged, if it has not sent a byte since.
+    /// When the node was pinged, if no byte has come since.
     pinged: Option<Instant>,
     /// Never later than the next moment at which something may be overdue.
     alarm: Pin<Box<Sleep>>,
@@ -77,7 +77,7 @@ impl Socket {
         let _ = self.socket.close(None).now_or_never();
     }
 
-    /// Writes what was sent and waits for what happens. Cancel-safe.
+    /// Writes the messages that were sent and waits for the next event. Cancel-safe.
     pub(super) async fn event(&mut self) -> Event {
         poll_fn(|context| self.poll_event(context)).await
     }
@@ -120,8 +120,7 @@ impl Socket {
                 // The library answers pings; a pong is a byte like any other.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(frame))) => {
-                    // The answer to it, which the library has ready; whether it arrives is all the
-                    // same.
+                    // Flushes the library's answer to the close. The answer need not arrive.
                     let _ = self.socket.flush().now_or_never();
                     let code = frame.map_or_else(String::new, |frame| format!(" with code {}", u16::from(frame.code)));
                     Event::Lost(format!("the node closed the link{code}"))
@@ -157,7 +156,8 @@ impl Socket {
                 };
                 return Poll::Ready(Some(Event::Lost(why)));
             }
-            // Most of what happens puts it off, which is soon enough to see when it rings.
+            // Most events move the deadline later. The timer is moved only when it goes off, which
+            // is soon enough.
             if due < self.alarm.deadline() || self.alarm.is_elapsed() {
                 self.alarm.as_mut().reset(due);
             }
@@ -175,8 +175,8 @@ fn told(error: &Error) -> String {
     }
 }
 
-/// A stream that notes when bytes last went over it, which of a long message is long before it is
-/// whole.
+/// A stream that notes when bytes last went over it. A long message thus counts as a sign of life
+/// before it is whole.
 pub(super) struct Timed<S> {
     io: S,
     /// When a byte last came.

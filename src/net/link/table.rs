@@ -1,9 +1,9 @@
 //! The calls and subscriptions of one link, as a plain value: inputs in, effects out, no I/O.
 //!
 //! The rule: subscriptions that are wanted are kept apart from the ids that a connection gave them.
-//! The reason: a lost connection takes all ids with it, the link's and the node's, while every wish
-//! still stands. An example: a wish for `newHeads` was granted as `0x1`; after a reconnect the node
-//! grants it as `0x7`, and a late `0x1` means nothing.
+//! The reason: a lost connection takes all ids with it, the link's and the node's, while the wanted
+//! subscriptions remain. An example: `newHeads` was granted as `0x1`; after a reconnect the node
+//! grants it as `0x7`, and a late notification of `0x1` is dropped.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{domain::json::Malformed, metrics::Replay};
 
-/// How many notifications may wait for the answer that tells whose they are.
+/// Notifications with an unknown id that may wait for the answer that grants the id.
 const MAX_EARLY: usize = 1024;
 
 /// An effect for the actor to perform.
@@ -34,9 +34,9 @@ pub(super) enum Effect<C> {
     Answer(C, Response),
     /// A wish is granted for the first time.
     Accepted(u64),
-    /// A wish is refused the first time it is asked for, and so is none any more.
+    /// The node refused a subscription at the first request, so the subscription is given up.
     Refused(u64, Bytes),
-    /// The connection was lost before a wish was first answered, and so it is none any more.
+    /// The connection was lost before the first answer to a subscription, which is given up.
     Unanswered(u64),
     /// A wish that was granted has news.
     News(u64, News),
@@ -59,7 +59,7 @@ pub(super) enum Broken {
     /// A result that may be of one call or another.
     #[error("the node sent a result without an id while several calls were under way")]
     NoId,
-    /// An answer to what the link asked for itself has not come in time.
+    /// A request of the link's own was not answered in time.
     #[error("no answer to a subscription within {0:?}")]
     Unanswered(Duration),
 }
@@ -67,7 +67,7 @@ pub(super) enum Broken {
 /// The state of a link. `C` stands for the caller of a call.
 pub(super) struct Table<C> {
     ids: Arc<Shared>,
-    /// How long the node has to answer what the link asks for itself.
+    /// How long the node has to answer the link's own requests.
     patience: Duration,
     /// Calls that wait for an answer, by our id.
     calls: BTreeMap<u64, C>,
@@ -78,9 +78,10 @@ pub(super) struct Table<C> {
     own: BTreeMap<u64, Own>,
     /// Every subscription that has a reader, on any connection.
     wanted: BTreeMap<u64, Wanted>,
-    /// The node's ids on this connection, as it writes them, and the wishes that they fulfil.
+    /// The node's ids on this connection, as the node writes them, and the keys of their
+    /// subscriptions.
     live: BTreeMap<Bytes, u64>,
-    /// Notifications of ids that are not known yet. Some nodes send the first before they answer.
+    /// Notifications with ids that are not known yet. Some nodes send the first before they answer.
     early: VecDeque<(Bytes, Bytes)>,
 }
 
@@ -110,13 +111,13 @@ struct Wanted {
 enum Phase {
     /// Asked for, and never answered so far.
     First,
-    /// Granted once; not asked for on this connection, or refused on it.
+    /// Granted once; not requested on this connection, or refused on it.
     Idle,
     /// Granted once, and asked for again.
     Asked,
     /// Granted under this id.
     Live(Bytes),
-    /// Not asked for, because its reader has not come to the end of what waits for it.
+    /// Ended, because its reader has not taken all waiting news yet.
     Lapsed,
 }
 
@@ -170,7 +171,7 @@ impl<C> Table<C> {
         self.end(wish, now)
     }
 
-    /// The reader of a subscription is too slow: it is ended until [`Table::resume`].
+    /// Ends the subscription of a reader that is too slow, until [`Table::resume`].
     pub(super) fn lapse(&mut self, key: u64, now: Instant) -> Option<Effect<C>> {
         let wish = self.wanted.get_mut(&key)?;
         let phase = std::mem::replace(&mut wish.phase, Phase::Lapsed);
@@ -185,15 +186,14 @@ impl<C> Table<C> {
         connected.then(|| self.ask_again(key, now)).flatten()
     }
 
-    /// There is a new connection: what was granted before is asked for again.
+    /// Handles a new connection: requests the subscriptions again that were granted before.
     pub(super) fn attach(&mut self, now: Instant) -> Vec<Effect<C>> {
         let idle = self.wanted.iter().filter(|(_, wish)| wish.phase == Phase::Idle).map(|(&key, _)| key);
         let idle: Vec<u64> = idle.collect();
         idle.into_iter().filter_map(|key| self.ask_again(key, now)).collect()
     }
 
-    /// The connection is lost, with all that was to come on it. The replies of its calls are
-    /// dropped.
+    /// Handles a lost connection. The replies of its calls are dropped.
     pub(super) fn detach(&mut self) -> Vec<Effect<C>> {
         self.calls.clear();
         self.forgotten = 0;
@@ -217,7 +217,7 @@ impl<C> Table<C> {
         effects
     }
 
-    /// When the next answer to what the link asked for itself is overdue.
+    /// When the next answer to a request of the link's own is overdue.
     pub(super) fn due(&self) -> Option<Instant> {
         // All have the same time, and ids count up.
         self.own.first_key_value().map(|(_, own)| own.due)
@@ -239,7 +239,7 @@ impl<C> Table<C> {
             Frame::Other => match message::labelled(text, || self.only_one()) {
                 Unlabelled::Answer(text, id) => self.answer(&text, id, now, effects),
                 Unlabelled::Result if !self.is_idle() => Err(Broken::NoId),
-                // Such as an error without an id, which may be of none of the calls.
+                // An error without an id, for example, may belong to none of the calls.
                 Unlabelled::Result | Unlabelled::Other => Ok(()),
             },
         }
@@ -249,7 +249,7 @@ impl<C> Table<C> {
         self.calls.is_empty() && self.own.is_empty()
     }
 
-    /// The id of what is under way, if it is one thing.
+    /// The id of the only request under way, if there is exactly one.
     fn only_one(&self) -> Option<u64> {
         let mut all = self.calls.keys().chain(self.own.keys());
         let one = all.next().filter(|_| self.forgotten == 0)?;
@@ -265,7 +265,8 @@ impl<C> Table<C> {
     ) -> Result<(), Broken> {
         let id = std::str::from_utf8(&text[place.clone()]).ok().and_then(|id| id.trim_matches('"').parse().ok());
         let Some(id) = id.filter(|id| self.ids.has_given(*id)) else {
-            // While something is under way, it may be meant, and would wait in vain.
+            // If a request is under way, this may be its answer, and the request would wait in
+            // vain.
             return if self.is_idle() { Ok(()) } else { Err(Broken::Alien) };
         };
         if let Some(caller) = self.calls.remove(&id) {
@@ -365,7 +366,7 @@ impl<C> Table<C> {
         Effect::Send(text.into())
     }
 
-    /// Ends what a wish has at the node, if it has anything.
+    /// Unsubscribes at the node, if the subscription is live.
     fn end(&mut self, wish: Wanted, now: Instant) -> Option<Effect<C>> {
         let Phase::Live(subscription) = wish.phase else { return None };
         self.live.remove(&subscription);

@@ -1,10 +1,13 @@
 //! How many connections a node takes, as the operator says and as the node shows. Pure.
 //!
-//! When the node closes a new connection at once while others are open, the bound is what was open
-//! at that moment. A connection that we closed within the last second counts as open: the node may
-//! not have noticed. So that a mistake heals, the bound is raised by one after a while, when
-//! somebody waits; if that holds for a second, by two, by four, and so on; if not, the next try
-//! waits twice as long.
+//! Rule: when the node closes a new connection at once while others are open, the number of the
+//! others becomes the bound. A connection that the proxy closed within the last second counts as
+//! open: the node may not have noticed. A node that closes its only connection does so for another
+//! reason, for which it may have closed the others too: the learnt bound is forgotten. So that a
+//! mistake heals, the bound is raised by one after a pause (10 s at first), if a request waits. If
+//! the raised bound holds for a second, the next step is two, then four, and so on; if not, the
+//! next pause is twice as long. Example: with 80 connections open, the 81st is closed at once. The
+//! bound is 80; after 10 s it becomes 81, and after another second 83.
 
 use std::time::Duration;
 
@@ -33,7 +36,7 @@ struct Learnt {
     bound: usize,
     /// Whether a connection was closed before anything was written, which has no other reason.
     certain: bool,
-    /// By how much it is raised next.
+    /// The next step by which the bound is raised.
     step: usize,
     raise_at: Instant,
     pause: Duration,
@@ -85,6 +88,12 @@ impl Bound {
         let (closed, since) = self.closed;
         let unnoticed = if now.saturating_duration_since(since) > NOTICED { 0 } else { closed };
         let seen = others + unnoticed;
+        if seen == 0 {
+            return self.forget();
+        }
+        if others == 0 {
+            return;
+        }
         let raise_at = now + FIRST_PAUSE;
         let learnt = self.learnt.get_or_insert(Learnt { bound: seen, certain, step: 1, raise_at, pause: FIRST_PAUSE });
         learnt.bound = learnt.bound.min(seen).max(1);
@@ -101,7 +110,7 @@ impl Bound {
         self.learnt.as_ref().map(|learnt| learnt.raise_at)
     }
 
-    /// Tries the bound, if it is time.
+    /// Raises the bound, if it is time.
     pub(super) fn raise(&mut self, now: Instant) {
         let Some(learnt) = self.learnt.as_mut().filter(|learnt| learnt.raise_at <= now) else { return };
         learnt.bound += learnt.step;
@@ -112,7 +121,7 @@ impl Bound {
         }
     }
 
-    /// It was not for want of room.
+    /// Forgets a bound that is not certain: lack of room was not the reason.
     pub(super) fn cleared(&mut self) {
         self.learnt.take_if(|learnt| !learnt.certain);
     }
@@ -131,7 +140,7 @@ mod tests {
         let now = Instant::now();
         let mut bound = Bound::new(None, now);
         assert_eq!((bound.bound(), bound.limit(Rank::Call)), (None, usize::MAX));
-        // Of a burst, most of what seems open is not.
+        // In a burst, most connections that seem open are not.
         for others in (80..120).rev() {
             bound.refused(others, false, now);
         }
@@ -200,8 +209,20 @@ mod tests {
         assert_eq!(bound.bound(), Some(4));
         bound.forget();
         assert_eq!(bound.bound(), Some(10));
-        // A node that is said to take none takes one.
-        bound.refused(0, true, now);
+    }
+
+    #[test]
+    fn a_node_that_closes_the_only_connection_is_not_full() {
+        let now = Instant::now();
+        let mut bound = Bound::new(None, now);
+        for others in [4, 3, 2, 1] {
+            bound.refused(others, true, now);
+        }
         assert_eq!(bound.bound(), Some(1));
+        bound.closed(now);
+        bound.refused(0, true, now);
+        assert_eq!(bound.bound(), Some(1), "the node may not have noticed that the other was closed");
+        bound.refused(0, true, now + NOTICED * 2);
+        assert_eq!(bound.bound(), None);
     }
 }

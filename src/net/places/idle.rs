@@ -1,5 +1,5 @@
-//! Connections between two requests, each with the worker that opened it: a connection is used by
-//! its own runtime only. Any may close it.
+//! Idle connections, each with the worker that opened it. Only the runtime of that worker may use
+//! the connection; any thread may close it.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -10,8 +10,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::net::{http::Conn, worker::worker};
 
-/// How long an idle connection is kept. Nodes close theirs after anything from 5 s to 2 min; a
-/// closed one is noticed when it is taken.
+/// How long an idle connection is kept. Nodes close theirs after 5 s to 2 min; a closed connection
+/// is noticed when it is taken.
 const KEEP: Duration = Duration::from_secs(60);
 /// How many idle connections each worker keeps to a node.
 const MOST: usize = 256;
@@ -19,7 +19,7 @@ const MOST: usize = 256;
 /// The idle connections of one worker.
 #[derive(Default)]
 struct Shard {
-    /// Each with the moment it became idle: the oldest lie at the bottom.
+    /// Each with the moment when it became idle, oldest first.
     conns: Mutex<Vec<(Conn, Instant)>>,
     /// How many there are, to be read without the lock.
     count: AtomicUsize,
@@ -34,8 +34,8 @@ impl Shard {
     }
 }
 
-/// All idle connections to a node. What comes out is dropped by the caller, when no lock is held
-/// any more.
+/// All idle connections to a node. Callers drop the connections that these functions return after
+/// the lock is released.
 pub(super) struct Idle {
     shards: Box<[Shard]>,
 }
@@ -45,7 +45,7 @@ impl Idle {
         Self { shards: (0..=workers).map(|_| Shard::default()).collect() }
     }
 
-    /// One of this worker's that the node has left alone.
+    /// Takes an idle connection of this worker that the node has left alone.
     pub(super) fn take(&self) -> Option<Conn> {
         loop {
             let (mut conn, _) = self.own().with(Vec::pop)?;
@@ -55,16 +55,16 @@ impl Idle {
         }
     }
 
-    /// Keeps one for this worker. It comes back when it is `wanted`, which is asked when others can
-    /// find it already, or when there are too many.
+    /// Keeps a connection for this worker. Returns the connection if too many are kept, or if
+    /// `wanted` says so, which is called after other threads can see the connection.
     pub(super) fn put(&self, conn: Conn, wanted: impl FnOnce() -> bool) -> Option<Conn> {
         self.own().with(|conns| {
             if conns.len() >= MOST {
                 return Some(conn);
             }
             conns.push((conn, Instant::now()));
-            // A client that begins to wait counts the idle ones after that: either it sees this
-            // one, or it is seen here.
+            // A request that begins to wait is counted first and then reads this count. So either
+            // the request sees this connection, or `wanted` sees the request.
             self.own().count.store(conns.len(), SeqCst);
             if wanted() { conns.pop().map(|(conn, _)| conn) } else { None }
         })
@@ -96,7 +96,7 @@ impl Idle {
         }
     }
 
-    /// Those that nobody has used for a while.
+    /// Takes out the connections that were idle for too long.
     pub(super) fn stale(&self, now: Instant) -> Vec<(Conn, Instant)> {
         let mut stale = Vec::new();
         for shard in &self.shards {
@@ -123,7 +123,7 @@ impl Idle {
     }
 }
 
-/// A list of connections is whole at every moment, so a panic elsewhere cannot have spoilt it.
+/// Every change is made whole under the lock, so a panic elsewhere cannot have spoilt the list.
 fn lock(conns: &Mutex<Vec<(Conn, Instant)>>) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
     conns.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,8 @@
-//! Clients' calls that wait for a connection. Addresses take turns, of each address its
-//! connections, and of each connection its calls come in their order. Who comes, and who has had
-//! its turn, comes behind those that are there. Pure.
+//! Clients' calls that wait for a connection. Rule: addresses take turns; within an address its
+//! connections take turns; the calls of a connection keep their order. A new waiter, and one that
+//! has had its turn, goes behind all others. Reason: a client with many calls must not delay one
+//! with few. Example: address a has 100 calls waiting and address b one; b's call is at most the
+//! second. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +10,13 @@ use super::share::Has;
 
 /// How many are looked at for one that may have a connection.
 pub(super) const SEARCHED: usize = 64;
-/// Of one address, so many, so that others are found behind it.
+/// Of these, connections of one address at most, so that other addresses are found behind it.
 const OF_ONE_ADDRESS: usize = 8;
 
 /// A waiter's place in the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket {
-    /// In the order of arrival, and no other has it.
+    /// The order of arrival; unique.
     pub(super) id: u64,
     pub(super) address: u64,
     pub(super) connection: u64,
@@ -25,8 +27,9 @@ pub(super) struct Line<W> {
     /// The last turn that was given out.
     turn: u64,
     addresses: Rotation<Rotation<BTreeMap<u64, W>>>,
-    /// Those whose addresses, or else whose connections, had nothing when they came: they may have
-    /// what is kept for such.
+    /// Waiters that had no connection in use when they came: first those of addresses without any,
+    /// then those of connections without any. They may have connections that are kept for
+    /// newcomers.
     newcomers: [BTreeSet<Ticket>; 2],
 }
 
@@ -52,7 +55,7 @@ impl<V: Default> Rotation<V> {
         Some(&mut self.turns.get_mut(self.of.get(&member)?)?.1)
     }
 
-    /// The member, which comes at this `turn` if it is not there yet.
+    /// The member. A new member joins at this `turn`.
     fn join(&mut self, member: u64, turn: u64) -> &mut V {
         let turn = *self.of.entry(member).or_insert(turn);
         &mut self.turns.entry(turn).or_insert_with(|| (member, V::default())).1
@@ -123,7 +126,7 @@ impl<W> Line<W> {
         Some(waiter)
     }
 
-    /// Takes one out whose turn it is.
+    /// Takes out a waiter that gets its turn.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<W> {
         let waiter = self.remove(ticket)?;
         self.turn += 1;
@@ -134,7 +137,7 @@ impl<W> Line<W> {
         Some(waiter)
     }
 
-    /// Who comes next of those that `may`.
+    /// The next waiter among those that `may`.
     pub(super) fn first(&self, may: impl Fn(&W) -> bool) -> Option<Ticket> {
         let by_turns = self.addresses.iter().flat_map(|(address, group)| of_one(address, group).take(OF_ONE_ADDRESS));
         let found = by_turns.take(SEARCHED).find(|(_, waiter)| may(waiter)).map(|(ticket, _)| ticket);
@@ -161,7 +164,7 @@ fn of_one<W>(address: u64, group: &Rotation<BTreeMap<u64, W>>) -> impl Iterator<
 mod tests {
     use super::*;
 
-    /// A line in which these wait, by address and connection; each is what waits.
+    /// A line with these waiters, by address and connection; each waiter is its number.
     fn line(of: &[(u64, u64)]) -> Line<u64> {
         let mut line = Line::default();
         for (id, (address, connection)) in (0..).zip(of) {

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::{Places, share::Part};
 
-/// One connection's place; given up when it is dropped.
+/// The place of one connection; dropping the place frees it.
 pub struct Place {
-    /// Idle connections are kept there, and must not keep it.
+    /// A weak reference: idle connections are stored in the places, and would keep them alive.
     pub(super) places: Weak<Places>,
     pub(super) refused: bool,
-    /// Whose call it is used for, if it is a client's.
+    /// Counts the connection for the client that uses it.
     pub(super) user: Option<Part>,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Debug for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Before another is looked for who may have it.
+        // The client's share must be free before the next waiter is chosen.
         self.user = None;
         if let Some(places) = self.places.upgrade() {
             places.release(self.refused);
@@ -35,20 +35,17 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// The node closed this new connection without a byte; `certain`: before anything was written.
-    /// Tells whether it may be for want of room, since other connections are open: then no more
-    /// than those are to be open from now on.
+    /// Reports that the node closed this new connection without a byte; `certain`: before the
+    /// request was written. Returns whether the node may have lacked room, because other
+    /// connections are open. The number of the others is then the bound.
     pub fn refused(&mut self, certain: bool) -> bool {
         let Some(places) = self.places.upgrade() else { return false };
         let mut state = places.lock();
         let others = state.open.saturating_sub(1);
-        if others == 0 {
-            return false;
-        }
-        self.refused = true;
+        self.refused = others > 0;
         state.bound.refused(others, certain, Instant::now());
         places.note(&state);
         places.is_learnt.store(state.bound.is_learnt(), Relaxed);
-        true
+        self.refused
     }
 }

@@ -1,6 +1,6 @@
-//! Whose requests come first, and what is known of a node's connections.
+//! The order among requests that wait for a connection, and the state of a node's connections.
 
-/// Whose request it is that needs a connection: the lower comes first.
+/// The kind of request that needs a connection. The lower rank comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// A probe. Some places are kept free for probes, or a full node would look like a dead one.
@@ -11,7 +11,7 @@ pub enum Rank {
     Call,
 }
 
-/// What is known of a node's connections.
+/// The state of a node's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
     /// Connections that are open.

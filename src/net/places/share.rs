@@ -1,8 +1,10 @@
-//! What one client has of a node's connections, and what it leaves to others.
+//! The share that one client has of a node's connections, and the part that is left to others.
 //!
-//! The unit is the client's address: whatever comes from there has one share, over however many
-//! connections it comes. Within that, each of its connections is a unit of its own, so that one
-//! with many calls does not keep its neighbours waiting.
+//! Rule: a client is an address: all its connections together have one share. Within the share,
+//! each connection is a unit of its own. Reason: a connection with many calls must not delay its
+//! neighbours. Example with 100 connections to a node: a client's connection that has some in use
+//! leaves 25 free; another connection of the same address, which has none, leaves 6 free; a
+//! connection of a new address may take the last one.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -14,26 +16,26 @@ use std::sync::{
 
 use super::peers::Entry;
 
-/// One part in so many of a node's connections is kept from a client's connection that has some of
-/// them under way.
+/// The part of a node's connections, one in so many, that stays free for others when a client's
+/// connection with some in use asks for one more.
 pub(super) const PART_FOR_CONNECTIONS: usize = 4;
-/// One part in so many is kept from an address that has some: an address that comes finds one free,
-/// whatever the others do, and one address alone has nearly all.
+/// The part that stays free for other addresses when an address with some in use asks for one more.
+/// So a new address finds a connection free, and one address alone can have nearly all.
 const PART_FOR_ADDRESSES: usize = 16;
 /// Where there are fewer connections than this, none is kept for addresses that come.
 const FEW: usize = 8;
-/// Nodes that a client's connection keeps in mind while it has no call there.
+/// Nodes that a client's connection remembers while it has no call there.
 const KEPT: usize = 8;
 
 /// No two addresses, nor two clients of no address, have the same.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
-/// A number that nobody else has.
+/// Draws a unique number.
 pub(super) fn number() -> u64 {
     NUMBERS.fetch_add(1, Relaxed)
 }
 
-/// A client's address, for as long as a connection of it is open.
+/// A client's address, for as long as the address has an open connection.
 #[derive(Debug)]
 pub(super) struct Address {
     number: u64,
@@ -43,7 +45,7 @@ pub(super) struct Address {
     _entry: Option<Entry>,
 }
 
-/// What an address has at one node.
+/// The connections that an address has in use at one node.
 #[derive(Debug)]
 struct Tally {
     /// The number of the node's places.
@@ -51,7 +53,7 @@ struct Tally {
     used: AtomicUsize,
 }
 
-/// A client's connection. It may have many calls under way at once.
+/// A client's connection, which may have many calls under way.
 #[derive(Debug)]
 pub struct Caller {
     number: u64,
@@ -59,14 +61,14 @@ pub struct Caller {
     shares: Mutex<Vec<Share>>,
 }
 
-/// What a client's connection has at one node.
+/// The connections that a client's connection has in use at one node.
 #[derive(Debug)]
 struct Share {
     used: usize,
     of_address: Arc<Tally>,
 }
 
-/// What a client has at one node.
+/// Whether a client has connections to a node in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Has {
     /// Whether this connection of its has some.
@@ -75,7 +77,7 @@ pub(super) struct Has {
     pub(super) address: bool,
 }
 
-/// One more connection in use, until this is dropped.
+/// Counts one connection as in use until dropped.
 #[derive(Debug)]
 pub(super) struct Part {
     caller: Arc<Caller>,
@@ -87,7 +89,7 @@ impl Address {
         Arc::new(Self { number: number(), tallies: Mutex::default(), _entry: entry })
     }
 
-    /// What it has at the node of these places.
+    /// The tally for the node of these places.
     fn tally(&self, places: u64) -> Arc<Tally> {
         let mut tallies = self.lock();
         if let Some(tally) = tallies.iter().find(|tally| tally.places == places) {
@@ -111,7 +113,7 @@ impl Address {
 }
 
 impl Default for Caller {
-    /// One that shares with nobody.
+    /// A client that shares with no other connection.
     fn default() -> Self {
         Self::of(Address::new(None))
     }
@@ -147,7 +149,7 @@ impl Caller {
         Part { caller: self.clone(), places }
     }
 
-    /// What it has of these places.
+    /// Whether this client has connections of these places in use.
     pub(super) fn has(&self, places: u64) -> Has {
         let shares = self.lock();
         match shares.iter().find(|share| share.of_address.places == places) {
@@ -166,8 +168,8 @@ impl Has {
     /// Has nothing.
     pub(super) const NONE: Self = Self { own: false, address: false };
 
-    /// How many of at most `limit` connections must be free beside the next one of its; `None`: it
-    /// may have that in any case.
+    /// How many of at most `limit` connections must stay free when this client takes one more;
+    /// `None`: the client may take the last one.
     pub(super) fn leaves(self, limit: usize) -> Option<usize> {
         match self {
             Self { own: true, .. } => Some(limit / PART_FOR_CONNECTIONS),

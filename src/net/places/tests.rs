@@ -19,7 +19,7 @@ const FOR_EVER: Duration = Duration::from_secs(20);
 
 fn conn(place: Place) -> Conn {
     let (near, far) = duplex(1);
-    // The node leaves it alone.
+    // Keeps the node's end open.
     std::mem::forget(far);
     Conn::new(Box::new(near), place)
 }
@@ -75,8 +75,8 @@ fn nobody_can_begin_to_wait_while_a_connection_is_laid_by() {
     assert!(places.idle.oldest().is_some());
 }
 
-/// In each round one worker gives the only connection back, one begins to wait for it, and one that
-/// waits leaves.
+/// In each round one worker gives the only connection back, one begins to wait, and a waiter
+/// leaves.
 #[test]
 fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
     const ROUNDS: usize = 3_000;
@@ -128,7 +128,7 @@ fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
     assert_eq!((places.occupancy().open, places.occupancy().waiting), (1, 0));
 }
 
-/// What a wait comes to when all is granted that is free now.
+/// The connection of a wait that can be granted at once.
 async fn granted<'p>(waits: &mut (impl Future<Output = Grant> + Unpin + 'p)) -> Option<Conn> {
     timeout(Duration::ZERO, waits).await.ok().map(conn_of)
 }
@@ -179,7 +179,7 @@ async fn one_client_leaves_connections_to_others() {
         held.into_iter().for_each(|conn| places.give_back(conn));
         assert_eq!((places.occupancy().waiting, many.has(places.number)), (0, Has::NONE));
     }
-    // Where the node takes as many as there may be, nobody is held back.
+    // If the node takes any number of connections, no client is held back.
     let places = Places::new(None, 0);
     assert_eq!((0..500).filter_map(|_| places.free(Rank::Call, Some(&many))).map(std::mem::forget).count(), 500);
 }
@@ -210,7 +210,7 @@ async fn an_address_leaves_some_over_however_many_connections_it_comes() {
             })),
         }
     }
-    // Alone, it has nearly all.
+    // Alone, the client has nearly all.
     assert_eq!((held.len(), waits.len()), (103, 197));
     for wait in &mut waits {
         assert!(granted(wait).await.is_none());
@@ -220,7 +220,7 @@ async fn an_address_leaves_some_over_however_many_connections_it_comes() {
     let first = granted(&mut wait).await;
     assert!(first.is_some(), "the other address gets none");
     drop(wait);
-    // What becomes free goes to either in turns.
+    // Connections that become free go to the two in turns.
     let mut next = Box::pin(places.wait(Rank::Call, false, Some(&other)));
     assert!(granted(&mut next).await.is_none());
     let mut given = 0;
@@ -248,7 +248,7 @@ async fn a_connection_with_many_calls_leaves_some_to_its_neighbours() {
     for wait in &mut own {
         assert!(granted(wait).await.is_none());
     }
-    // Of the same address too, down to what is kept for other addresses.
+    // Also to others of the same address, down to the part that is kept for other addresses.
     let mut rest = Vec::new();
     for _ in 0..15 {
         let mut wait = waits(neighbours());

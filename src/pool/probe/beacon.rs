@@ -1,4 +1,4 @@
-//! Asking a consensus node how it is.
+//! Asks a consensus node for its head and its condition.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ const HEAD: &str = "/eth/v1/beacon/headers/head";
 const PARTIAL_CONTENT: u16 = 206;
 const UNWELL: u16 = 503;
 
-/// Asks for the head, how the node is, and, unless its chain is `known`, which chain it serves.
+/// Asks for the head, the condition, and, unless the chain is `known`, for the chain.
 pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, Trouble> {
     let Some(upstream) = &node.upstream else {
         return Err(failing(node, "has no HTTP URL, and there is no beacon API without"));
@@ -80,10 +80,10 @@ pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Tr
     }
 }
 
-/// The node's own word on its condition. When its words are all well, the status of its health
-/// route has the last one: nodes have called themselves synced while that was 206 (syncing,
-/// optimistic or without an execution node) or 503 (not well). Every other status, and a node that
-/// does not offer to tell whether it syncs, says nothing.
+/// The node's own report on its condition. If the report is good, the status of the health route
+/// decides: nodes have called themselves synced while that status was 206 (syncing, optimistic or
+/// without an execution node) or 503 (not well). Other statuses are ignored, and so is a node that
+/// does not offer the report.
 async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Condition, Trouble> {
     #[derive(Deserialize)]
     struct Told {
@@ -121,7 +121,7 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
         match health.status {
             PARTIAL_CONTENT => condition.syncing = true,
             UNWELL => return Err(failing(node, &format!("{HEALTH}: HTTP status {UNWELL}"))),
-            // Well, or no word on it.
+            // Well, or no information.
             _ => {}
         }
     }
@@ -159,8 +159,8 @@ async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Resul
     ask(node, upstream, path).await?.must(node, path)
 }
 
-/// Whether the words of a 404 are those of a node that knows of genesis only that it has not been:
-/// the API's error, which names it. A server of another kind says something else.
+/// Whether the body of a 404 is that of a node before genesis: the API's error, which names
+/// genesis. A server of another kind answers otherwise.
 fn says_of_genesis(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Problem {

@@ -8,14 +8,14 @@ use super::{Effect, PoolState, Served};
 use crate::{
     domain::verdict::{Down, Verdict},
     pool::{
-        home::{self, Late},
+        failback::{self, Late},
         node::Node,
         snapshot::{Chase, Rank, Switch, Wait},
-        view,
+        validator_view,
     },
 };
 
-/// For how long the highest served head is kept when no node reaches it any more.
+/// How long the highest served head is kept while no node has reached that height.
 const KEEP_SERVED: Duration = Duration::from_secs(60);
 /// Between two probes of a node whose next block is awaited, at least and at most.
 const CHASE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -43,14 +43,14 @@ impl PoolState {
         let reached = best.is_none_or(|(rank, _)| rank.below_served == 0);
         self.unreached_since = if reached { None } else { self.unreached_since.or(Some(now)) };
         let beacon = self.chain.as_ref().and_then(|chain| chain.beacon.as_ref());
-        let fails = |node: usize| nodes[node].resting.kinds(now).contains(&view::duties());
-        let kept = self.view.step(&view::Facts {
+        let fails = |node: usize| nodes[node].resting.kinds(now).contains(&validator_view::duties());
+        let kept = self.view.step(&validator_view::Facts {
             ties: self.ties,
             active: self.active,
             ranks: &ranks,
             informed: &|node| nodes[node].traffic.is_informed(),
             fails: &fails,
-            epoch: beacon.and_then(|beacon| view::epoch(beacon, unix)),
+            epoch: beacon.and_then(|beacon| validator_view::epoch(beacon, unix)),
         });
         // A node that clients are tied to is not left for a better one.
         let late = if kept.is_none() { best.and_then(|best| self.late(&ranks, best)) } else { None };
@@ -93,10 +93,10 @@ impl PoolState {
         effects.push(Effect::Switched(switch));
     }
 
-    /// Whether the highest block served says nothing of where `node` should be: the node that
-    /// showed it lies about heights, or it and `node` contradict one another and more of the others
-    /// bear `node` out. Where two nodes only contradict one another, neither is known to be right,
-    /// and clients have seen the chain of the one that serves.
+    /// Whether the highest block served is no measure for `node`: the node that showed that block
+    /// names blocks at false heights, or the two contradict each other and more of the others bear
+    /// `node` out. If only the two contradict each other, neither is known to be right, and the
+    /// node that serves is believed, because clients have seen its chain.
     fn is_unbound(&self, node: usize, served: Served) -> bool {
         let height = self.known[node].block.as_ref().map_or(0, |block| block.number);
         let Some(by) = served.by.filter(|by| *by != node && height < served.height) else { return false };
@@ -104,17 +104,17 @@ impl PoolState {
         self.claims.raises(by, node) || self.claims.contradict(by, node).is_some_and(is_borne_out)
     }
 
-    /// Whether more of the others that answer name the blocks of `node` from this height on, at
-    /// which it and `other` differ, than contradict it. A node that catches up is probed so often
-    /// that it has named nearly all heights.
+    /// Whether more of the other answering nodes confirm the blocks of `node` from the height
+    /// `from` on than contradict them; from that height on, `node` and `other` differ. A node that
+    /// catches up is probed so often that it has named nearly all heights.
     fn is_borne_out(&self, node: usize, other: usize, from: u64) -> bool {
         let others = || (0..self.known.len()).filter(|&n| n != node && n != other && self.known[n].verdict.answers());
         let bear_out = others().filter(|&n| self.claims.agree(n, node, from)).count();
         bear_out > others().filter(|&n| self.claims.contradict(n, node).is_some()).count()
     }
 
-    /// The node before `best` in the order of tiers and of the configuration that is usable and a
-    /// little below what clients were shown.
+    /// The usable node before `best`, in the order of tiers and of the configuration, that is a
+    /// little below the highest block that clients were shown.
     fn late(&self, ranks: &[Option<Rank>], best: (Rank, usize)) -> Option<Late> {
         if best.0.badness != 0 {
             return None;
@@ -130,10 +130,11 @@ impl PoolState {
         Some(Late { node, below: rank.below_served, moved: self.known[node].report?.moved })
     }
 
-    /// After no node served: calls wait for what they were shown before, while a node may come that
-    /// is nearer to it: one that stood higher than the best does, when it was last heard, or that
-    /// was not asked yet. A little below it they wait no longer than for a better node, far below
-    /// for as long as calls are held at all.
+    /// After an outage of all nodes: calls wait for the highest block that clients were shown,
+    /// while a node may return that is nearer to that block than the best one: a node whose last
+    /// known head is higher, or that was not asked yet. If the best node is a little below the
+    /// block, calls wait no longer than for a better node; if it is far below, as long as calls are
+    /// held at all.
     fn recover(&mut self, ranks: &[Option<Rank>], best: Option<usize>, nodes: &[Node], served: Served, now: Instant) {
         let Some((best, rank)) = best.and_then(|best| Some((best, ranks[best]?))) else {
             (self.is_out, self.recovering) = (true, None);
@@ -159,14 +160,17 @@ impl PoolState {
         }
         if let Some(since) = self.recovering {
             let is_near = rank.below_served <= self.near;
-            let longest =
-                if is_near { home::patience(self.memory.block_time().unwrap_or(home::LONGEST)) } else { Duration::MAX };
+            let longest = if is_near {
+                failback::patience(self.memory.block_time().unwrap_or(failback::LONGEST))
+            } else {
+                Duration::MAX
+            };
             self.wait = Some(Wait { since, longest });
         }
     }
 
-    /// The height to which the highest served head is to be lowered, since no node has reached it
-    /// for long, or since the one that serves is not bound by it.
+    /// The height to which the highest served head is to be lowered: no node has reached that head
+    /// for long, or the head is no measure for the node that serves.
     pub fn forget_served(&self, now: Instant) -> Option<u64> {
         let long_ago = self.unreached_since.is_some_and(|since| now.saturating_duration_since(since) > KEEP_SERVED);
         if self.active.is_some_and(|active| self.unbound[active]) {
@@ -180,8 +184,8 @@ impl PoolState {
         self.active
     }
 
-    /// The height of the active node, if the rules find it usable: what clients may have been
-    /// shown.
+    /// The height of the active node, if the rules find the node usable: clients may have been
+    /// shown it.
     pub fn active_height(&self) -> Option<u64> {
         let active = &self.known[self.active?];
         active.block.as_ref().filter(|_| active.verdict.is_usable()).map(|block| block.number)

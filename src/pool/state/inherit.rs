@@ -18,9 +18,9 @@ use crate::{
 
 /// The part of a state that another takes over.
 pub(in crate::pool) struct Legacy {
-    /// Of each node of the other state, if it is one of this.
+    /// The knowledge about each node, if the node was in the other pool.
     known: Vec<Option<Known>>,
-    /// The chain as these nodes together showed it; `None` where no node stays.
+    /// The chain as these nodes together showed it; `None` if no node stays.
     shown: Option<Shown>,
     active: Option<usize>,
     removed: Option<Arc<str>>,
@@ -39,7 +39,8 @@ struct Shown {
 }
 
 impl PoolState {
-    /// The part for the state of other nodes: `from` says for each which of `nodes` it was, if any.
+    /// The part of the state for another pool: `from` gives, for each node of that pool, its index
+    /// in `nodes`, if it has one.
     pub(in crate::pool) fn legacy(&self, nodes: &[Node], from: &[Option<usize>]) -> Legacy {
         let active = self.active.and_then(|active| from.iter().position(|old| *old == Some(active)));
         let removed = if active.is_none() { self.active.map(|active| nodes[active].name.clone()) } else { None };

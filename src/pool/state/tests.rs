@@ -6,7 +6,7 @@ use crate::{config::Config, domain::chain::Beacon, metrics::Metrics, net::tcp::T
 const GENESIS: u64 = 1_000;
 const SLOT: u64 = 12;
 
-/// Consensus nodes on a bench: each is asked every second, and says what the bench says.
+/// Consensus nodes on a bench: each is asked every second, and answers as the test says.
 struct Bench {
     state: PoolState,
     nodes: Vec<Node>,
@@ -31,11 +31,11 @@ impl Bench {
         Self { state, nodes, start: Instant::now(), seconds: 0 }
     }
 
-    fn step(&mut self, input: Input) {
+    fn step(&mut self, input: Input) -> Vec<Effect> {
         let now = self.start + Duration::from_secs(self.seconds);
         // The first slots are long past.
         let unix = GENESIS + 100 * SLOT + self.seconds;
-        self.state.step(input, &self.nodes, 0, now, unix);
+        self.state.step(input, &self.nodes, 0, now, unix)
     }
 
     /// A round, a second later: each node's answer.
@@ -47,8 +47,8 @@ impl Bench {
         self.state.known.iter().map(|known| known.verdict).collect()
     }
 
-    /// As many rounds as it takes to prove oneself and to be asked since the others were, of the
-    /// same.
+    /// As many rounds with the same answers as a node needs to prove itself, and to be asked since
+    /// the others were.
     fn settled(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
         self.round(answers);
         self.round(answers);
@@ -118,7 +118,7 @@ fn the_words_of_consensus_nodes_become_verdicts() {
         ),
         // More than a minute into the future.
         (vec![at(100), at(106)], vec![Up, Suspect]),
-        // Alone, it is as good as it says.
+        // Alone, a node is as good as it reports.
         (vec![at(10)], vec![Up]),
         (vec![says(Condition { optimistic: true, ..condition() })], vec![Optimistic]),
     ] {
@@ -157,6 +157,29 @@ fn a_node_ahead_of_the_clock_is_suspect_beside_one_on_time() {
     assert_eq!(bench.state.snapshot(&bench.nodes, bench.start).head, Some(605));
     // Where all are ahead, our clock may be wrong.
     assert_eq!(bench.settled(&[at(630), at(630)]), [Up, Up]);
+}
+
+#[test]
+fn a_clock_of_ours_that_is_slow_makes_nobody_suspect_and_is_told_once() {
+    let mut bench = Bench::new(2, None);
+    let mut told = Vec::new();
+    let mut round = |bench: &mut Bench, slots: [u64; 2]| {
+        bench.seconds += 1;
+        for (node, slot) in slots.into_iter().enumerate() {
+            let effects = bench.step(Input::Probed(node, Ok(at(slot))));
+            let slow = effects.into_iter().filter_map(|effect| match effect {
+                Effect::ClockIsSlow(slots) => Some(slots),
+                _ => None,
+            });
+            told.extend(slow);
+        }
+        bench.state.known.iter().map(|known| known.verdict).collect::<Vec<_>>()
+    };
+    // Now and then one of them is a slot behind the other, and so not ahead of our clock.
+    for slots in [[105, 105], [106, 105], [107, 106], [107, 107], [105, 105], [107, 107], [108, 108]] {
+        assert_eq!(round(&mut bench, slots), [Up, Up], "{slots:?}");
+    }
+    assert_eq!(told, [6, 7]);
 }
 
 #[test]
@@ -243,7 +266,7 @@ fn an_answer_from_before_a_pushed_block_takes_nothing_back() {
     assert_eq!(heights(&bench), (Some(101), Some(101)));
     bench.step(early);
     assert_eq!(heights(&bench), (Some(101), Some(101)));
-    // Asked since, it is the node's word.
+    // A probe that was sent since counts.
     bench.step(late);
     assert_eq!(heights(&bench).0, Some(100));
 }
@@ -256,7 +279,7 @@ fn a_pushed_block_below_the_head_has_the_node_probed() {
     let effects = bench.state.step(news, &bench.nodes, 0, bench.start, GENESIS + 100 * SLOT);
     assert_eq!(effects, [Effect::ProbeNow(0)]);
     assert_eq!(heights(&bench).0, Some(100));
-    // At the same height it is another block.
+    // A push at the same height may be of another block.
     let mut other = at(100).block;
     other.hash = "other".to_owned();
     bench.step(Input::Told(0, other.clone(), bench.start + Duration::from_secs(3)));

@@ -1,7 +1,7 @@
 //! The record of the chain's changes since the filters were polled last: pure.
 //!
-//! One record serves all filters of a network; each filter has a position in it. Positions count
-//! steps from the beginning of the proxy, and begin at 1.
+//! A single record serves all filters of a network; each filter has a position there. Positions
+//! count steps from the beginning of the proxy, and begin at 1.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -67,13 +67,13 @@ impl Backlog {
         self.tape.drop_before(position);
     }
 
-    /// Begins a change: the blocks that follow come and go with it.
+    /// Begins a change: the blocks that follow are part of this change.
     pub(super) fn change(&mut self, seq: u64) {
         self.seq = seq;
     }
 
-    /// Records that a block is canonical no longer. `told` are its logs, marked as removed, if they
-    /// were found.
+    /// Records that a block is canonical no longer. `told` are its logs, marked as removed, if the
+    /// logs were found.
     pub(super) fn went(&mut self, hash: Hash, told: Option<(Arc<Block>, Arc<[Log]>)>) {
         let is_it = |step: &Step| matches!(step, Step::Came { block, gone: false, .. } if block.hash == hash);
         let came = self.tape.find_last(is_it).map_or(0, |(position, step, ..)| {
@@ -124,8 +124,8 @@ impl Backlog {
             hashes.push(hash);
         }
         if hashes.is_empty() && !went.is_empty() {
-            // Blocks went, and no others came in their place. The client believes that they stand,
-            // so they are not told again if they come back.
+            // Blocks went, and no others came in their place. The client believes that these blocks
+            // stand, so a block that comes back is not reported again.
             return (hashes, cursor);
         }
         (hashes, self.tape.end())
@@ -148,8 +148,9 @@ impl Backlog {
         };
         let mut end = self.tape.end();
         for (position, step) in self.tape.from(cursor) {
-            // A block that came and went between two polls is not told. No poll ends between its
-            // two steps: all steps between them are of blocks above it, which went before it.
+            // A block that came and went between two polls is not reported. No poll ends between
+            // its two steps: all steps between them are of blocks above, which went before this
+            // one.
             let fits = match step {
                 Step::Came { gone: true, .. } => true,
                 Step::Came { block, logs: Logs::Found(logs), .. } => take(block, logs)?,
@@ -192,7 +193,7 @@ mod tests {
 
     const ALL: Most = Most { usual: usize::MAX, ever: usize::MAX };
 
-    /// A backlog with what a test calls its blocks and logs.
+    /// A backlog with the names that a test gives to blocks and logs.
     #[derive(Default)]
     struct Record(Backlog);
 
@@ -291,7 +292,7 @@ mod tests {
         record.0.change(4);
         [12, 11].into_iter().for_each(|n| record.went(n, 3, &[]));
         record.came(1, 4);
-        // The client knows of the first two blocks, and believes that they stand.
+        // The client knows the first two blocks, and believes that both stand.
         let (told, cursor) = record.0.hashes(3, ALL);
         assert_eq!(told, []);
         record.came(2, 5);
@@ -310,7 +311,7 @@ mod tests {
             record.came(n, n.into());
             record.found(n, &log[..2]);
         });
-        // A poll of both, then they go, and three others come, the first of them long.
+        // A poll takes both; then both go, and three others come, the first of them long.
         record.0.change(3);
         [2, 1].into_iter().for_each(|n| record.went(n, n.into(), &["gone, gone"]));
         for (n, logs) in [(3, &log[..]), (4, &log[..1]), (5, &log[..1])] {

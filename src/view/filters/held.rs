@@ -1,4 +1,4 @@
-//! One filter: its criteria, its position in the record, and the answer that is on its way.
+//! A filter: its criteria, its position in the record, and the answer that is on its way.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -47,7 +47,7 @@ pub(super) enum Why {
     Backlog,
     /// Blocks, or the logs of one, cannot be had.
     Gap,
-    /// One block, or one transaction, brings more than can be sent in one answer.
+    /// A single block, or a single transaction, brings more than can be sent in one answer.
     TooLong,
 }
 
@@ -62,15 +62,15 @@ impl Why {
     }
 }
 
-/// What a poll takes from the record.
+/// The part of the record that a poll takes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) news: News,
-    /// The position at which the poll began. It names the answer in [`Held::settle`].
+    /// The position at which the poll began, by which [`Held::settle`] knows the answer.
     pub(super) from: u64,
 }
 
-/// What a poll tells, in order.
+/// The items of a poll's answer, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
     Hashes(Vec<Hash>),
@@ -86,14 +86,14 @@ impl News {
     }
 }
 
-/// A filter, and how far it was told.
+/// A filter, and how far its client has been answered.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) kind: Kind,
     /// Entries of the record from this position on were not told yet.
     pub(super) cursor: u64,
     /// The position at which the answer begins that is on its way to the client. Later entries
-    /// wait: if that answer were lost, they would be told before its entries.
+    /// wait: if that answer were lost, later entries would come before those of the lost answer.
     under_way: Option<u64>,
     /// The filter is told the changes after this one.
     pub(super) since: u64,
@@ -127,7 +127,7 @@ impl Held {
         self.under_way.is_some()
     }
 
-    /// Counts `news` as told, up to position `to`. [`Held::settle`] says what became of the answer.
+    /// Counts `news` as sent, up to position `to`, until [`Held::settle`] gives the answer's fate.
     pub(super) fn take(&mut self, news: News, to: u64) -> Taken {
         let from = std::mem::replace(&mut self.cursor, to);
         // An answer without news cannot be missed.

@@ -1,4 +1,4 @@
-//! Ids of filters: nobody can guess another client's.
+//! Ids of filters, which no client can guess of another client.
 
 use crate::{domain::hash::keccak256, view::SubscriptionId};
 
@@ -14,8 +14,8 @@ impl Ids {
         Self { secret, drawn: 0 }
     }
 
-    /// 128 bits that tell nothing of others. The first digit is not 0, so that clients that take an
-    /// id for a number write it as it is.
+    /// 128 bits that tell nothing of other ids. The first digit is not 0, so that a client that
+    /// reads the id as a number writes the same digits again.
     pub(super) fn draw(&mut self) -> SubscriptionId {
         loop {
             self.drawn += 1;

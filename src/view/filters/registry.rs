@@ -25,7 +25,7 @@ const FILTER: usize = 512;
 /// Bytes of memory of a transaction besides its text.
 const TEXT: usize = 64;
 
-/// A block that is canonical no longer, with its logs (marked as removed) if they were found.
+/// A block that is canonical no longer, with its logs (marked as removed) if the logs were found.
 pub(in crate::view) type Went = (Hash, Option<(Arc<Block>, Arc<[Log]>)>);
 
 /// All filters of one network.
@@ -49,6 +49,9 @@ pub(super) struct Registry {
     ids: Ids,
     /// Why filters were dropped, for the log and the metrics.
     dropped: Vec<Why>,
+    /// The last use of the filter that was not used for longest when all were looked at. No filter
+    /// was last used before that.
+    oldest: Option<Instant>,
 }
 
 impl Registry {
@@ -67,6 +70,7 @@ impl Registry {
             interested: None,
             ids,
             dropped: Vec::new(),
+            oldest: None,
         }
     }
 
@@ -99,7 +103,8 @@ impl Registry {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Adds a filter. Its first poll begins with what happens after this.
+    /// Adds a filter. Its first poll begins with what happens after this. A refusal costs a
+    /// look at all filters only where the time of one may be over: a client may ask without end.
     pub(super) fn add(
         &mut self,
         kind: Kind,
@@ -107,11 +112,6 @@ impl Registry {
         interested: Option<Interested>,
         now: Instant,
     ) -> Result<SubscriptionId, Refusal> {
-        let max = self.settings.max;
-        self.sweep_if_full(now);
-        if self.held.len() >= max.get() {
-            return Err(Refusal::Limit { name: "filters.max", limit: max.get() });
-        }
         let mut bytes = FILTER;
         let mut shared = 0;
         if let Kind::Logs { filter, range } = &kind {
@@ -120,6 +120,13 @@ impl Registry {
             shared = if self.criteria.contains_key(filter) { filter.bytes() } else { 0 };
         }
         self.clients.check(client, bytes, &self.settings)?;
+        let max = self.settings.max.get();
+        if self.held.len() >= max && self.oldest.is_none_or(|oldest| oldest + self.settings.timeout < now) {
+            self.sweep(now);
+        }
+        if self.held.len() >= max {
+            return Err(Refusal::Limit { name: "filters.max", limit: max });
+        }
         self.own.resize(self.own.bytes() + bytes - shared)?;
         let kind = match kind {
             Kind::Logs { filter, range } => {
@@ -210,9 +217,9 @@ impl Registry {
         self.held.get(&id).is_some_and(Held::is_under_way)
     }
 
-    /// Takes what a filter was not told yet, as much as fits, and nothing while an answer is on its
-    /// way. The filter counts as told from now on; [`Registry::settle`] says what became of the
-    /// answer.
+    /// Takes the entries that a filter has yet to send, as many as fit, and none while an answer is
+    /// on its way. From now on the entries count as sent, until [`Registry::settle`] gives the
+    /// answer's fate.
     pub(super) fn take(&mut self, id: SubscriptionId, most: Most, now: Instant) -> Option<Taken> {
         let held = self.held.get_mut(&id)?;
         if held.is_under_way() {
@@ -302,7 +309,7 @@ impl Registry {
         }
     }
 
-    /// Drops the log filters that were told this change, for logs of it may be missing.
+    /// Drops the log filters that cover this change, because some of its logs may be missing.
     pub(super) fn doubt(&mut self, change: u64) {
         self.remove_all(Why::Gap, |_, held| matches!(held.kind, Kind::Logs { .. }) && held.since < change);
     }
@@ -325,13 +332,8 @@ impl Registry {
     /// Drops the filters that were not polled for too long, and the records that no filter needs.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.remove_all(Why::Timeout, |registry, held| held.used + registry.settings.timeout < now);
+        self.oldest = self.held.values().map(|held| held.used).min();
         self.trim();
-    }
-
-    fn sweep_if_full(&mut self, now: Instant) {
-        if self.held.len() >= self.settings.max.get() {
-            self.sweep(now);
-        }
     }
 
     /// Drops the records that every filter was told, and the oldest beyond the limits. Then drops
@@ -378,5 +380,41 @@ impl Registry {
             Kind::Blocks | Kind::Logs { .. } => self.backlog.tape().first(),
             Kind::Transactions { full } => self.transactions[usize::from(*full)].first(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::memory::{Account, Budget};
+
+    #[test]
+    fn a_refused_filter_costs_no_look_at_the_others_while_their_time_lasts() {
+        let count = |n| NonZeroUsize::new(n).unwrap();
+        let settings = config::Filters { max: count(3), max_per_client: count(1), ..config::Filters::default() };
+        let time = settings.timeout;
+        let account = Account::open(&Budget::new(1 << 20));
+        let mut registry = Registry::new(settings, Ids::new([0; 32]), account.standing(), account.incoming());
+        let begun = Instant::now();
+        let add = |registry: &mut Registry, n: u8, now: Instant| {
+            let added = registry.add(Kind::Blocks, Some(IpAddr::from([10, 0, 0, n])), None, now);
+            let dropped = registry.take_dropped().len();
+            (added.map_err(|refusal| refusal.reason()), dropped)
+        };
+        let ids = [1, 2, 3].map(|n| add(&mut registry, n, begun).0.unwrap());
+        let full = (Err("filters.max"), 0);
+        assert_eq!(add(&mut registry, 4, begun), full);
+        assert_eq!(registry.oldest, Some(begun));
+        // A look would find that all of them have been polled.
+        ids.iter().for_each(|id| _ = registry.kind(*id, true, begun + time / 2));
+        assert_eq!(add(&mut registry, 4, begun + time), full);
+        assert_eq!(registry.oldest, Some(begun), "all filters were looked at");
+        let later = begun + time * 2;
+        // A look would find that their time is over.
+        assert_eq!(add(&mut registry, 1, later), (Err("filters.max_per_client"), 0));
+        let (added, dropped) = add(&mut registry, 4, later);
+        assert!(added.is_ok() && dropped == 3, "{added:?} {dropped}");
     }
 }

@@ -20,16 +20,14 @@ pub(super) struct Most {
 impl Most {
     /// Bytes of one answer, where one block does not bring more. The rest comes with the next poll.
     const USUAL: usize = 4 << 20;
-    /// An answer takes such a part of its room at most, where one block does not bring more.
+    /// An answer takes such a part of its room at most, unless a single block brings more.
     const PART: usize = 4;
 
-    /// The bytes that one poll may take of `room`, which it shares with the other polls of its
-    /// message. An answer has `frame` bytes around its list, and is not longer than `longest`.
+    /// The bytes that one poll may take of `room`. An answer has `frame` bytes around its list, and
+    /// is not longer than `longest`.
     pub(super) fn of(room: AnswerRoom, frame: usize, longest: usize) -> Self {
         let ever = room.longest.saturating_sub(frame).min(longest);
-        // One part more than there are polls is left to other calls.
-        let parts = room.polls.saturating_add(1).max(Self::PART);
-        let usual = (room.longest / parts).saturating_sub(frame + COMMA).min(ever / Self::PART);
+        let usual = room.part.saturating_sub(frame + COMMA).min(ever / Self::PART);
         Self { usual: usual.min(Self::USUAL), ever }
     }
 }
@@ -39,7 +37,7 @@ impl Most {
 pub(super) enum Lack {
     /// No node gives logs that the filter may want.
     Missing,
-    /// One block, or one transaction, is longer than any answer can be.
+    /// A single block, or a single transaction, is longer than any answer can be.
     TooLong,
 }
 
@@ -76,7 +74,7 @@ impl<T> Tape<T> {
         self.bytes
     }
 
-    /// `bytes` is what the item takes.
+    /// Adds an item that takes `bytes` bytes of memory.
     pub(super) fn push(&mut self, item: T, bytes: usize) {
         self.items.push_back((item, bytes));
         self.bytes += bytes;
@@ -142,11 +140,11 @@ impl Basket {
         Self { texts: Vec::new(), bytes: 0, most }
     }
 
-    /// Adds texts that belong together, such as the logs of a block. `false` leaves them to the
+    /// Adds texts that belong together, like the logs of a block. `false` leaves the texts to the
     /// next poll.
     ///
     /// # Errors
-    /// When they are too long for any poll.
+    /// When the texts are too long for any poll.
     pub(super) fn put<'a>(&mut self, texts: impl Iterator<Item = &'a Arc<str>>) -> Result<bool, Lack> {
         let (count, before) = (self.texts.len(), self.bytes);
         for text in texts {

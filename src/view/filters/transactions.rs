@@ -32,11 +32,11 @@ const POLL: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a filter at a node is polled before a subscription is tried for again.
 const SECOND_TRY: Duration = Duration::from_secs(30);
-/// A node that loses its filter sooner may not serve such filters.
+/// A filter that a node loses sooner counts as an early loss: the node may not serve such filters.
 const STEADY: Duration = Duration::from_secs(10);
 /// How long a node may take.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long a client waits until it is known whether any node tells of transactions.
+/// How long a client waits until a node is known to report transactions, or none to.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of transactions that may wait to be recorded, and of one answer of a node.
 const MOST: usize = 32 << 20;
@@ -109,7 +109,7 @@ impl Feeds {
     /// held, or a filter wants it.
     ///
     /// # Errors
-    /// When no node tells of them.
+    /// When no node reports transactions.
     pub(super) async fn ready(&self, full: bool) -> Result<Waiting<'_>, Refusal> {
         let place = usize::from(full);
         let mut state = {
@@ -158,7 +158,8 @@ impl Source {
         while self.subscribe().await.is_ok() && self.poll(&mut known).await.is_ok() {}
     }
 
-    /// Records a transaction. `false` when the text is none, and clients are not told it.
+    /// Records a transaction. `false` when the text is no transaction, and clients are not sent the
+    /// text.
     fn tell(&self, text: &str) -> Result<bool, Gone> {
         let filters = self.filters.upgrade().ok_or(Gone)?;
         let is_one = is_transaction(text, self.full);
@@ -172,7 +173,7 @@ impl Source {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Told) != State::Told);
     }
 
-    /// Records what the shared subscription brings, until that ends.
+    /// Records the transactions of the shared subscription, until the subscription ends.
     async fn subscribe(&self) -> Result<(), Gone> {
         let params: &[u8] =
             if self.full { br#"["newPendingTransactions",true]"# } else { br#"["newPendingTransactions"]"# };
@@ -350,9 +351,9 @@ impl Barren {
         is_other
     }
 
-    /// Takes note that a filter at the node was lost. One early loss may be a restart. After two in
-    /// a row the node is avoided, and `true` is returned: behind a balancer there may be nodes that
-    /// do not know each other's filters.
+    /// Takes note that a filter at the node was lost. A single early loss may be a restart. After
+    /// two in a row the node is avoided, and `true` is returned: behind a balancer there may be
+    /// nodes that do not know each other's filters.
     fn lost(&mut self, pool: &Pool, node: usize, is_early: bool) -> bool {
         let is_again = !self.shaky.insert(node);
         if !is_early || is_again {
@@ -384,7 +385,7 @@ fn is_id(json: &[u8]) -> bool {
     json.len() <= LONGEST_ID && serde_json::from_slice::<Cow<'_, str>>(json).is_ok()
 }
 
-/// Whether JSON is a transaction: a hash, or an object where they are whole.
+/// Whether JSON is a transaction: a hash, or an object for a feed of whole transactions.
 fn is_transaction(json: &str, full: bool) -> bool {
     if full {
         return json.starts_with('{');

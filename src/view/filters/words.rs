@@ -1,4 +1,5 @@
-//! Reads the params of calls about filters. Errors are in go-ethereum's words.
+//! Reads the params of calls about filters. Errors are in go-ethereum's words, but for values of
+//! another type and for params that are too long (decision 0007).
 
 use serde_json::value::RawValue;
 
@@ -27,16 +28,20 @@ pub(super) fn arguments<'a>(request: &Request<'a>, most: usize) -> Result<Vec<&'
     Ok(list)
 }
 
-/// The first argument, which must be there.
+/// The first argument, which must be there. Null is there: go-ethereum takes null for an empty
+/// filter object, and for an empty id.
 pub(super) fn first<'a>(request: &Request<'a>) -> Result<&'a RawValue, Refusal> {
-    let given = arguments(request, 1)?.into_iter().next().filter(|value| value.get() != "null");
+    let given = arguments(request, 1)?.into_iter().next();
     given.ok_or_else(|| Refusal::Params("missing value for required argument 0".to_owned()))
 }
 
 /// The id that a call names; `None` when the text is no id of a filter.
 pub(super) fn id(request: &Request<'_>) -> Result<Option<SubscriptionId>, Refusal> {
     let given = first(request)?.get();
-    let text: String = serde_json::from_str(given).map_err(|_| {
+    if given == "null" {
+        return Ok(None);
+    }
+    let text = params::text(given).ok_or_else(|| {
         Refusal::Params(format!("invalid argument 0: filter id: expected a string, not {}", params::kind(given)))
     })?;
     Ok(SubscriptionId::read(&text))

@@ -1,4 +1,4 @@
-//! Whether headers' bloom filters are believed.
+//! Whether the bloom filters of headers are believed.
 
 use std::collections::BTreeSet;
 
@@ -8,19 +8,20 @@ use crate::{
     domain::{bloom::Bloom, hash::Hash},
 };
 
-/// One in so many of the blocks that nobody seems to want is looked at all the same.
+/// A block that no filter seems to want is fetched all the same with a chance of one in `SAMPLE`.
 const SAMPLE: u8 = 8;
-/// Each is, until one of them had logs; but no more than so many.
+/// Of the first blocks that no filter seems to want, so many are all fetched, or fewer if one of
+/// them has logs.
 const AT_FIRST: u8 = 8;
 
-/// What is known of the bloom filters of a chain's headers. On some chains all are empty, and say
-/// nothing; on others the nodes give logs that the filters do not have.
+/// Decides how far the bloom filters of a chain's headers are believed. On some chains all filters
+/// are empty and prove nothing; on others nodes give logs that the filters lack.
 #[derive(Debug)]
 pub(super) struct Blooms {
     trust: TrustBloom,
-    /// Whether there was one that is not empty.
+    /// Whether the chain has shown a filter that is not empty.
     are_known: bool,
-    /// How many more blocks that nobody seems to want are all looked at.
+    /// How many more blocks that no filter seems to want are all fetched.
     to_try: u8,
     /// The last change with a block that was passed over because of its filter.
     passed: Option<u64>,
@@ -31,7 +32,7 @@ impl Blooms {
         Self { trust, are_known: false, to_try: AT_FIRST, passed: None }
     }
 
-    /// The filter of the next block, if it says anything.
+    /// The bloom filter of the next block, if filters are believed.
     pub(super) fn evidence<'a>(&mut self, bloom: Option<&'a Bloom>) -> Option<&'a Bloom> {
         self.are_known |= bloom.is_some_and(|bloom| !bloom.is_empty());
         let is_believed = match self.trust {
@@ -42,7 +43,8 @@ impl Blooms {
         bloom.filter(|_| is_believed)
     }
 
-    /// Whether to look at this block of this change, though by its filter nobody wants its logs.
+    /// Whether to fetch this block's logs to check its bloom filter, which says that they are
+    /// unwanted.
     pub(super) fn doubts(&mut self, block: Hash, change: u64) -> bool {
         let doubts = self.trust == TrustBloom::Auto && (self.to_try > 0 || block.0[31].is_multiple_of(SAMPLE));
         self.to_try = self.to_try.saturating_sub(1);
@@ -52,14 +54,14 @@ impl Blooms {
         doubts
     }
 
-    /// Nobody looked at the logs of a block of this change.
+    /// Notes that a block of this change was not fetched because of its bloom filter.
     pub(super) fn passed_over(&mut self, change: u64) {
         self.passed = self.passed.max(Some(change));
     }
 
-    /// Takes note of the logs of a block with this filter. When it does not have them, no filter is
-    /// believed from now on; whoever heard of the returned change, if there is one, may have missed
-    /// logs.
+    /// Checks the logs of a block against its bloom filter. If the filter lacks one of the logs, no
+    /// filter is believed from now on, and subscribers to the returned change, if any, may have
+    /// missed logs.
     pub(super) fn compare(&mut self, bloom: Option<&Bloom>, logs: &[Log]) -> Option<Contradiction> {
         let bloom = bloom.filter(|bloom| self.trust == TrustBloom::Auto && !bloom.is_full())?;
         if bloom.is_empty() && !self.are_known {
@@ -77,7 +79,7 @@ impl Blooms {
     }
 }
 
-/// A block has logs that its filter does not have.
+/// A block's bloom filter lacks one of the block's logs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contradiction {
     /// The last change with a block whose filter was believed.

@@ -1,4 +1,12 @@
-//! Getting the logs of one block from whichever node has them, by whatever question it answers.
+//! Fetches the logs of one block, from any node that has them and in any form that the node
+//! answers.
+//!
+//! Rule: nodes are asked in rounds, the active node first, then by rank. Each node has a head start
+//! of a quarter of the patience, but at least 0.5 s and at most 2 s, before the next is asked
+//! beside it; the first answer with logs counts. Rounds repeat until the patience is over. Reason:
+//! subscribers are closed if a block's logs are not found, so one slow node must not decide that.
+//! Example with a patience of 6 s: node a is asked at once and stays silent; node b is asked after
+//! 1.5 s and answers; b's logs are taken.
 
 mod forms;
 mod question;
@@ -30,54 +38,56 @@ use crate::{
     pool::{Pool, snapshot::Facts},
 };
 
-/// The pauses when no node has the logs.
+/// The pauses between rounds in which no node gave the logs.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-/// Rounds after which nodes are believed that a block has no logs although its bloom filter has
-/// bits.
+/// In rounds before this one, a node that says that a block has no logs is not believed if the
+/// block's bloom filter has bits: some nodes answer so for a block that they do not have yet.
 const DISBELIEF: u32 = 10;
-/// The least and the most that a node may take before another one is asked beside it: a quarter of
-/// the patience.
+/// The bounds of the head start of a node: a quarter of the patience passes before the next node is
+/// asked beside it.
 const HEAD_START: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
-/// How often the nodes are looked at.
+/// How often the presence of nodes is checked.
 const TICK: Duration = Duration::from_millis(100);
-/// How often nodes that were all away are given all the time anew: they may come and go for ever.
+/// How often the patience begins anew because nodes that were all away have returned. Bounded,
+/// because nodes may come and go for ever.
 const RETURNS: u32 = 2;
-/// A node that has sent nothing for longer while it owes the logs is not there, as far as is known.
+/// A node that owes the logs and has sent nothing for longer counts as away.
 const SILENCE: Duration = Duration::from_millis(1200);
 
-/// The logs of a block are to be had.
+/// The search for the logs of one block.
 pub(super) struct Errand {
     pub(super) follower: Arc<Follower>,
     pub(super) block: Arc<Block>,
-    /// What those want who hear of the block.
+    /// Gives the filters of subscribers to the block.
     pub(super) wishes: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
-    /// The block's bloom filter, if that tells whom the logs may concern.
+    /// The block's bloom filter, if filters are believed.
     pub(super) bloom: Option<Bloom>,
-    /// Whether the logs are asked for to hold them against the bloom filter, so that one round is
-    /// enough.
+    /// Whether the logs are fetched only to check the bloom filter, so that one round is enough.
     pub(super) is_sample: bool,
-    /// For how long the logs are tried for while there are nodes that should have them.
+    /// How long to go on while there are nodes that should have the logs.
     pub(super) patience: Duration,
     pub(super) forms: Forms,
 }
 
 impl Errand {
-    /// The logs of the block, all of them that are wanted, from the first node that has them; none
-    /// when nobody wants them any more. `None` when they cannot be had in time.
+    /// Fetches the wanted logs of the block from the first node that has them. Returns no logs when
+    /// no filter wants them any more, and `None` when no node gave the logs in time.
     pub(super) async fn run(self) -> Option<Told> {
         let said_none = AtomicBool::new(false);
         // Both arms are cancel-safe.
         tokio::select! {
             biased;
             told = self.hunt(&said_none) => told,
-            // In the end nodes are believed.
+            // The patience is over: if nodes said that the block has no logs, they are believed
+            // now.
             () = self.be_patient() => said_none.load(Relaxed).then(Told::default),
         }
     }
 
-    /// Time that passes while no node is there that should have the block is lost on nobody: nodes
-    /// that are all away are waited for, and those that are back have all the time again, though
-    /// not more often than [`RETURNS`].
+    /// Waits until the patience is over. Only time counts in which a node is there that should have
+    /// the block. When nodes return after all were away, the patience begins anew, at most
+    /// [`RETURNS`] times. For example with a patience of 10 s: all nodes go away after 8 s and one
+    /// returns after a minute; that node has the full 10 s again.
     async fn be_patient(&self) {
         let (mut spent, mut returns, mut are_away) = (Duration::ZERO, 0, false);
         while spent < self.patience {
@@ -103,10 +113,11 @@ impl Errand {
     async fn hunt(&self, said_none: &AtomicBool) -> Option<Told> {
         let mut pauses = PAUSES;
         let mut round = 0_u32;
-        // Those who leave must not hold back the logs of later blocks from the others.
+        // Subscribers that have left must not hold back the logs of later blocks for the others.
         while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
             if !self.is_sample && candidates(&self.follower.pool(), self.block.number).is_empty() {
-                // Whoever comes first is asked at once.
+                // The first node to return is asked at once, without a pause left over from earlier
+                // rounds.
                 pauses.reset();
                 sleep(TICK).await;
                 continue;
@@ -125,8 +136,9 @@ impl Errand {
         filter.may_match(self.block.number, self.bloom.as_ref())
     }
 
-    /// Asks the nodes, one after the other, and beside one that takes long the next, also one that
-    /// is known to have the block only by then.
+    /// A round: asks the nodes one after the other. A node that fails is followed by the next at
+    /// once; beside a node that is slow, the next is asked after its head start. A node that turns
+    /// out to have the block only during the round is asked too.
     async fn ask_all(&self, round: u32, said_none: &AtomicBool) -> Option<Told> {
         let pool = self.follower.pool();
         let mut asked = FuturesUnordered::new();
@@ -157,7 +169,7 @@ impl Errand {
         }
     }
 
-    /// Asks one node, in one form after the other, as long as it answers.
+    /// Asks one node in one form after the other, for as long as the node answers.
     async fn ask(&self, pool: &Pool, node: usize, round: u32, said_none: &AtomicBool) -> Option<Told> {
         let name = &pool.nodes[node].name;
         let (network, block) = (&*pool.network, self.block.hash);
@@ -173,7 +185,7 @@ impl Errand {
         let mut refused = false;
         for form in self.forms.of(name, round) {
             match question.ask(form).await {
-                // Some nodes say so of a block that they do not have yet.
+                // Some nodes answer so for a block that they do not have yet.
                 Ok(told) if !is_credible(&told, &self.block, round) => {
                     debug!(network, node = &**name, %block, "the node has no logs of a block that should have some");
                     said_none.store(true, Relaxed);
@@ -198,7 +210,8 @@ impl Errand {
     }
 }
 
-/// Whether these may be all logs of the block. In the end nodes are believed.
+/// Whether these may be all logs of the block. From round [`DISBELIEF`] on, every answer is
+/// believed.
 fn is_credible(told: &Told, block: &Block, round: u32) -> bool {
     let should_have_some = block.bloom.as_deref().is_some_and(|bloom| !bloom.is_empty() && !bloom.is_full());
     !told.logs.is_empty() || told.receipts > 0 || !should_have_some || round >= DISBELIEF
@@ -208,8 +221,8 @@ fn has(facts: &Facts, number: u64) -> bool {
     facts.head.as_ref().is_some_and(|head| head.number >= number)
 }
 
-/// The nodes to ask, in this order: the one that serves the calls, then those that should have the
-/// block.
+/// The nodes to ask, in this order: the active node, then nodes whose head is at or above the
+/// block, best rank first.
 fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
     let snapshot = pool.snapshot();
     let mut nodes: Vec<_> = (0..snapshot.nodes.len())

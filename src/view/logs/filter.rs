@@ -21,7 +21,7 @@ const POSITIONS: usize = 4;
 /// An account's address.
 pub(in crate::view) type Address = [u8; 20];
 
-/// The logs that a subscriber wants. Equal filters want the same.
+/// The logs that a subscriber wants. Equal filters want the same logs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::view) struct Filter {
     addresses: Any<Address>,
@@ -33,12 +33,12 @@ pub(in crate::view) struct Filter {
     to: u64,
 }
 
-/// Alternatives in order, each with its bits in a bloom filter. None of them leaves all open.
+/// Alternatives in order, each with its bits in a bloom filter. No alternatives: any value matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Any<T>(Box<[(T, Bits)]>);
 
 impl Filter {
-    /// The members of a filter object that wants the same of the blocks that `range` says.
+    /// The members of a filter object that wants the same logs of the blocks in `range`.
     pub(in crate::view) fn members(&self, range: &str) -> String {
         let quoted = |list: Vec<String>| list.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(",");
         let mut members: Vec<String> = (!range.is_empty()).then(|| range.to_owned()).into_iter().collect();
@@ -56,7 +56,7 @@ impl Filter {
         members.join(",")
     }
 
-    /// Bytes that it takes in memory.
+    /// Bytes that the filter takes in memory.
     pub(in crate::view) fn bytes(&self) -> usize {
         size_of::<Self>()
             + size_of_val(&*self.addresses.0)
@@ -82,8 +82,9 @@ impl Filter {
     }
 }
 
-/// The narrowest filter object's `address` and `topics` that give all logs that these want, each
-/// with a comma before it. `None` when it would be no narrower than none at all, or too long.
+/// The members `address` and `topics` of the narrowest filter object that gives all logs that
+/// `filters` want, each with a comma before it. `None` if these members would exclude nothing or be
+/// too long.
 pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Option<String> {
     let addresses = any_of(filters.clone().map(|filter| Some(&filter.addresses)), |address| hex::encode(address));
     let topics = (0..POSITIONS)
@@ -97,8 +98,8 @@ pub(super) fn union<'a>(filters: impl Iterator<Item = &'a Filter> + Clone) -> Op
     (!union.is_empty()).then_some(union)
 }
 
-/// The values of all in one list. `None` when one of them leaves it open, or the list would be too
-/// long.
+/// The values of all filters in one list. `None` when one of the filters allows any value, or the
+/// list would be too long.
 fn any_of<'a, T: Ord + 'a>(
     wishes: impl Iterator<Item = Option<&'a Any<T>>>,
     text: impl Fn(&T) -> String,
@@ -120,14 +121,14 @@ impl<T: Ord> Any<T> {
         Self(Box::default())
     }
 
-    /// These alternatives; none of them leaves all open.
+    /// Alternatives; each `item` is one.
     fn of(mut items: Vec<(T, Bits)>) -> Self {
         items.sort_unstable();
         items.dedup();
         Self(items.into())
     }
 
-    /// What cannot be told is wanted only by those who leave it open.
+    /// Whether `item` matches. An item that could not be read matches only if any value does.
     fn has(&self, item: Option<&T>) -> bool {
         self.0.is_empty() || item.is_some_and(|item| self.0.binary_search_by(|(one, _)| one.cmp(item)).is_ok())
     }
@@ -195,7 +196,7 @@ mod tests {
             (json!({"topics": [[c, a], [c]]}), false),
             (json!({"topics": [[c, null]]}), true),
             (json!({"topics": [[], []]}), true),
-            // Go-ethereum wants as many topics as are named, be they null.
+            // Go-ethereum wants as many topics as the filter lists, even if they are null.
             (json!({"topics": [a, b, null]}), false),
             (json!({"topics": [null, null, null, null]}), false),
             (json!({"address": account(2), "topics": [a]}), false),

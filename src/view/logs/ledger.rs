@@ -1,15 +1,18 @@
-//! What of the chain's logs was told, and what is still to be: pure.
+//! Which of the chain's logs were sent, and which are still to be: pure.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::domain::{bloom::Bloom, hash::Hash};
 
-/// The blocks of the window: those that were told, each with its logs, and behind them those that
-/// are still to be. What it gives out adds up, whatever the order in which logs are found, to the
-/// logs of the canonical blocks.
+/// The blocks of the window: those whose logs were sent, and above them those whose logs are still
+/// to be. In whatever order logs are found, the tellings add up to the logs of the canonical
+/// blocks.
 ///
-/// Everybody hears in the order of the blocks. A block whose logs are not found yet holds back only
-/// those whom they may concern.
+/// Rule: every subscriber gets logs in the order of the blocks. Reason: clients rely on the order,
+/// and `removed` logs must follow their originals. A block whose logs are not found yet therefore
+/// holds back only subscribers that its logs may concern. Example: block 7 is not found and block 8
+/// is. Block 8's logs go at once to subscribers that block 7 certainly does not concern, and to the
+/// others when block 7 has been found.
 #[derive(Debug)]
 pub(super) struct Ledger<L> {
     /// Oldest first.
@@ -24,47 +27,49 @@ pub(super) struct Ledger<L> {
 struct Entry<T> {
     block: Arc<Block>,
     logs: T,
-    /// `None`: nobody was told. Else everybody was, but for those whom one of these blocks, not
-    /// found then, may concern.
+    /// `None`: the logs were sent to no subscriber. Else they were sent to all, except those that
+    /// one of these blocks, not found at that time, may concern.
     but_for: Option<Blocks>,
 }
 
 type Blocks = Arc<[Arc<Block>]>;
 
-/// A block that came.
+/// A block that became canonical.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::view) struct Block {
     pub(in crate::view) hash: Hash,
     pub(in crate::view) number: u64,
-    /// The number of the change with which it came. Whoever hears of that hears of its logs, and
-    /// hears of it if they go.
+    /// The number of the change that added the block. Subscribers to that change get the block's
+    /// logs, and are told if the logs are removed.
     pub(in crate::view) change: u64,
-    /// What tells whom its logs may concern; `None` if nothing does.
+    /// Decides which subscribers the logs may concern; `None`: they may concern all.
     pub(in crate::view) bloom: Option<Bloom>,
 }
 
-/// Something to tell.
+/// Logs to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Telling<L> {
     pub(super) block: Arc<Block>,
     /// In the order of the block.
     pub(super) logs: Arc<[L]>,
-    /// They are not canonical any more.
+    /// Whether the logs are not canonical any more.
     pub(super) removed: bool,
     pub(super) to: To,
 }
 
-/// Who of those that hear of a change is to be told.
+/// Selects the receivers among the subscribers to a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct To {
-    /// Those whom one of these blocks may concern have to wait for it first.
+    /// Subscribers that one of these blocks may concern have to wait until it is found.
     waits: Blocks,
-    /// All others were told already, but for those whom one of these may concern.
+    /// All others got the logs before, except those that one of these blocks may concern; `None`:
+    /// the logs were sent to no subscriber before.
     but_for: Option<Blocks>,
 }
 
 impl To {
-    /// Whether they are, whom a block may concern as `may_concern` says.
+    /// Whether a subscriber is selected; `may_concern` says whether a block may concern the
+    /// subscriber.
     pub(super) fn includes(&self, may_concern: impl Fn(&Block) -> bool) -> bool {
         let any = |blocks: &Blocks| blocks.iter().any(|block| may_concern(block));
         !any(&self.waits) && self.but_for.as_ref().is_none_or(any)
@@ -76,8 +81,8 @@ impl<L> Ledger<L> {
         Self { told: VecDeque::new(), pending: VecDeque::new(), window }
     }
 
-    /// `block` is canonical no longer; those above it have gone before. What was told of it is to
-    /// be taken back, what was not never will be told.
+    /// Removes `block`, which is canonical no longer, after those above. Returns the logs that were
+    /// sent and so must be taken back; logs that were not sent never will be.
     pub(super) fn remove(&mut self, block: Hash) -> Option<Telling<L>> {
         let (block, logs, waits) = if let Some(entry) = self.pending.pop_back_if(|entry| entry.block.hash == block) {
             (entry.block, entry.logs?, entry.but_for?)
@@ -88,20 +93,20 @@ impl<L> Ledger<L> {
         Some(Telling { block, logs, removed: true, to: To { waits, but_for: None } })
     }
 
-    /// `block` is canonical now, above all others. `logs` are known from the beginning if nobody
-    /// wants any.
+    /// Adds `block`, which is canonical now, above all others. `logs` are given at once if no
+    /// subscriber wants any.
     pub(super) fn add(&mut self, block: Arc<Block>, logs: Option<Arc<[L]>>) {
         self.pending.push_back(Entry { block, logs, but_for: None });
     }
 
-    /// The logs of a block were found. It may have gone meanwhile.
+    /// Takes the logs of a block, unless the block is gone meanwhile.
     pub(super) fn found(&mut self, block: Hash, logs: Arc<[L]>) {
         if let Some(entry) = self.pending.iter_mut().find(|entry| entry.block.hash == block) {
             entry.logs.get_or_insert(logs);
         }
     }
 
-    /// The next thing to be told; to be asked until there is none.
+    /// The next logs to send; to be called until there are none.
     pub(super) fn next(&mut self) -> Option<Telling<L>> {
         if let Some(Entry { block, logs, but_for }) = self.pending.pop_front_if(|entry| entry.logs.is_some()) {
             let logs = logs?;
@@ -117,8 +122,8 @@ impl<L> Ledger<L> {
                 missing.push(block.clone());
                 continue;
             };
-            // Of the blocks below this one, none comes, and those that are found are missing no
-            // longer: as many are the same.
+            // Below a block, no block is added, and a block that was found stays found. So the set
+            // of missing blocks only shrinks, and sets of equal size are equal.
             if but_for.as_ref().is_none_or(|blocks| blocks.len() > missing.len()) {
                 let waits: Blocks = missing.into();
                 let but_for = but_for.replace(waits.clone());
@@ -139,7 +144,7 @@ impl<L> Ledger<L> {
         self.pending.len() > self.window
     }
 
-    /// Forgets everything, as when nobody is left to be told.
+    /// Forgets everything, as when no subscriber is left.
     pub(super) fn clear(&mut self) {
         self.told.clear();
         self.pending.clear();

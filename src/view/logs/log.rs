@@ -8,38 +8,40 @@ use serde_json::value::RawValue;
 use super::filter::Address;
 use crate::domain::{hash::Hash, hex, json::Scanner};
 
-/// A log of a block: what filters look at, and the node's text, which goes to subscribers as it is.
+/// A log of a block: the fields that filters compare, and the node's text, which subscribers get
+/// unchanged.
 ///
-/// Nodes write some logs in their own way. What cannot be told of such a log is `None`, and matches
-/// only who does not ask for it.
+/// Some nodes write logs in their own way. A field of such a log that cannot be read is `None`, and
+/// matches only filters that allow any value there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::view) struct Log {
     pub(in crate::view) address: Option<Address>,
     pub(in crate::view) topics: Vec<Option<Hash>>,
-    /// An object.
+    /// A JSON object.
     pub(in crate::view) text: Arc<str>,
 }
 
-/// What a node says are the logs of a block.
+/// A node's answer to a request for the logs of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) logs: Vec<Log>,
-    /// How many of the logs are not written as the API has it.
+    /// How many of the logs are not written as the API specifies.
     pub(super) odd: u64,
-    /// Of what, if the node was asked for receipts: how many transactions the block has.
+    /// How many receipts the answer has, if the node was asked for receipts: one for each
+    /// transaction.
     pub(super) receipts: usize,
 }
 
-/// How a node was asked, which says what it means when a log does not name its block.
+/// How the node was asked, which decides whether a log that does not name its block is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// For that very block.
+    /// For that very block, so that the log is of the block.
     ByHash,
-    /// For whichever block is at its height.
+    /// For the block at its height, so that the log may be of another block.
     ByHeight,
 }
 
-/// Why an answer cannot be taken.
+/// Why an answer is refused.
 const OTHER_BLOCK: &str = "the logs are of another block";
 const NOT_CANONICAL: &str = "to the node the block is not canonical";
 const NO_LOGS: &str = "the answer is no list of logs";
@@ -49,7 +51,7 @@ impl Told {
     /// Reads the answer to `eth_getLogs`.
     ///
     /// # Errors
-    /// When they are not the logs of `block`, as far as the node says.
+    /// When a log names another block, or the answer is no list of logs.
     pub(super) fn read(json: &[u8], block: Hash, asked: Asked) -> Result<Self, &'static str> {
         let logs: Vec<&RawValue> = serde_json::from_slice(json).map_err(|_| NO_LOGS)?;
         let mut told = Self::default();
@@ -60,7 +62,7 @@ impl Told {
     /// Reads the answer to `eth_getBlockReceipts`.
     ///
     /// # Errors
-    /// When they are not the receipts of `block`, as far as the node says.
+    /// When a receipt or log names another block, or the answer is no list of receipts.
     pub(super) fn read_receipts(json: &[u8], block: Hash, asked: Asked) -> Result<Self, &'static str> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -84,7 +86,7 @@ impl Told {
         Ok(told)
     }
 
-    /// What is no object is no log, and cannot be told.
+    /// Adds a log. An element that is no object is counted as odd and left out.
     fn take(&mut self, text: &str, block: Hash, asked: Asked) -> Result<(), &'static str> {
         if let Some(log) = Log::read(text, block) {
             self.logs.push(log);
@@ -98,14 +100,14 @@ impl Told {
 }
 
 impl Log {
-    /// The hash of the log's transaction, where the node wrote it as nodes do.
+    /// The hash of the log's transaction, if the node wrote the hash in the usual form.
     pub(super) fn transaction(&self) -> Option<Hash> {
         const KEY: &str = "\"transactionHash\"";
         let value = self.text.split_once(KEY)?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
         value.get(..66)?.parse().ok()
     }
 
-    /// Reads a log of `block` as the API has it.
+    /// Reads a log of `block` that is written as the API specifies.
     pub(super) fn read(text: &str, block: Hash) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -116,8 +118,8 @@ impl Log {
             removed: Option<bool>,
         }
         let fields: Fields<'_> = serde_json::from_str(text).ok()?;
-        // To a node that says so the block is not canonical, and the client must not hear that of a
-        // log that it is told for the first time.
+        // A node that marks the log as removed holds the block not to be canonical. The client must
+        // not get `removed` for a log that is new to the client.
         let stands = fields.removed != Some(true);
         let is_of_block = stands && fields.block_hash.parse() == Ok(block);
         let address = address(fields.address)?;
@@ -125,7 +127,8 @@ impl Log {
         is_of_block.then(|| Self { address: Some(address), topics, text: text.into() })
     }
 
-    /// Makes what can be made of a log that is written in another way. `None` when it is none.
+    /// Reads the fields that can be read of a log that is written in another way. `None` if the
+    /// text is no object.
     fn guess(text: &str, block: Hash, asked: Asked) -> Result<Option<Self>, &'static str> {
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
@@ -142,7 +145,7 @@ impl Log {
         if !text.starts_with('{') {
             return Ok(None);
         }
-        // Members that come twice say nothing.
+        // If a member comes twice, no field is read.
         let fields: Fields<'_> = serde_json::from_str(text).unwrap_or_default();
         let string = |json: Option<&RawValue>| serde_json::from_str::<String>(json?.get()).ok();
         if fields.removed.is_some_and(|removed| removed.get() == "true") {
@@ -158,14 +161,14 @@ impl Log {
         Ok(Some(Self { address, topics, text: text.into() }))
     }
 
-    /// The address, and the first topic: what tells in most cases whether a bloom filter has the
+    /// The address and the first topic: these decide in most cases whether a bloom filter has the
     /// log.
     pub(super) fn marks(&self) -> impl Iterator<Item = &[u8]> {
         let address = self.address.iter().map(|address| &address[..]);
         address.chain(self.topics.first().into_iter().flatten().map(|topic| &topic.0[..]))
     }
 
-    /// The log as it is told when its block is not canonical any more.
+    /// The log with `removed` set, as it is sent when its block is not canonical any more.
     pub(super) fn removed(&self) -> Self {
         let text = &*self.text;
         let removed = match flag(text.as_bytes()) {
@@ -181,7 +184,7 @@ fn address(text: &str) -> Option<Address> {
     hex::bytes(text)?.try_into().ok()
 }
 
-/// Where the value of the member `removed` stands.
+/// The range of the value of the member `removed`.
 fn flag(log: &[u8]) -> Option<Range<usize>> {
     let mut scanner = Scanner::new(log);
     scanner.take(b'{');

@@ -1,5 +1,5 @@
-//! Which different wishes each client has, so that none takes all the subscriptions that a node
-//! grants.
+//! Counts the different shared subscriptions of each client, so that no client takes all the
+//! subscriptions that a node grants.
 
 use std::{
     collections::BTreeMap,
@@ -8,28 +8,29 @@ use std::{
 
 use super::{super::mailbox::Mailbox, Topic};
 
-/// Different wishes of one client at a time. Nobody needs more kinds than there are, and a few
-/// filters of a namespace of its own.
+/// Different shared subscriptions of one client at a time, at most. Enough for all known kinds and
+/// a few filters of other namespaces.
 const MOST: usize = 16;
 
-/// The wishes of all clients.
+/// The subscriptions of all clients.
 #[derive(Default)]
 pub(in crate::view) struct Claims(Mutex<BTreeMap<usize, Counts>>);
 
-/// How often one client has each of its topics.
+/// How many subscriptions one client has to each topic.
 type Counts = BTreeMap<usize, usize>;
 
-/// One subscription's share of its client's; given up when it is dropped.
+/// Counts one subscription of a client to a topic until dropped.
 pub(in crate::view) struct Claim {
     claims: Arc<Claims>,
-    /// Both are known by where they are, and stay there for as long as this lives.
+    /// Their addresses are the keys of the counts. The `Arc`s keep the addresses from being used
+    /// again.
     client: Arc<Mailbox>,
     topic: Arc<Topic>,
 }
 
 impl Claim {
-    /// One more subscription of this client to the topic; `None` when it would be one too many of
-    /// different ones.
+    /// Counts one more subscription of this client to the topic; `None` when the client would have
+    /// too many different ones.
     pub(super) fn new(claims: &Arc<Claims>, client: &Arc<Mailbox>, topic: &Arc<Topic>) -> Option<Self> {
         let mut all = claims.lock();
         let counts = all.entry(place(client)).or_default();
@@ -58,7 +59,7 @@ impl Drop for Claim {
 }
 
 impl Claims {
-    /// Whether a client can have no further different wish.
+    /// Whether the client may subscribe to no further topic.
     pub(super) fn are_used_up(&self, client: &Arc<Mailbox>) -> bool {
         self.lock().get(&place(client)).is_some_and(|counts| counts.len() >= MOST)
     }

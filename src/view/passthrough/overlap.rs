@@ -1,4 +1,4 @@
-//! Telling once what two nodes tell, while a subscription goes from one to the other: pure.
+//! Removes duplicates while a subscription moves from one node to another: pure.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,28 +7,30 @@ use std::{
 
 use tokio::time::{Duration, Instant};
 
-/// How far apart two nodes may tell the same.
+/// How long after the first node the second may send the same notification.
 pub(super) const OVERLAP: Duration = Duration::from_secs(2);
 /// Notifications that are remembered, at most.
 const MOST: usize = 8192;
 
-/// What is repeated by one node is told as often; what another one repeats is not.
+/// Rule: a notification is sent as often as the node that sent it most often did. Reason: one node
+/// may repeat a text on purpose, while two nodes send the same event twice. Example: node a sends
+/// `x` three times and node b five times; clients get `x` five times.
 pub(super) struct Overlap {
-    /// The notifications are states that replace each other, so that the same one may well come
-    /// again soon.
+    /// Whether the notifications are states that replace each other, so that the same state may
+    /// well come again soon.
     is_state: bool,
     told: HashMap<u64, Counts>,
-    /// What came within the overlap, oldest first: when, from which source, and whether it was
-    /// told.
+    /// The notifications within the overlap, oldest first: time, hash, source, and whether it was
+    /// sent on.
     heard: VecDeque<(Instant, u64, usize, bool)>,
-    /// The state that was told last, and by which source.
+    /// The state that was sent last, and its source.
     last: Option<(u64, usize)>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Counts {
     told: u32,
-    /// By each of the two sources.
+    /// How often each of the two sources sent the notification.
     heard: [u32; 2],
 }
 
@@ -37,7 +39,7 @@ impl Overlap {
         Self { is_state, told: HashMap::new(), heard: VecDeque::new(), last: None }
     }
 
-    /// From now on, the source of this number, 0 or 1, is another node.
+    /// Source `source`, 0 or 1, is another node from now on.
     pub(super) fn replace(&mut self, source: usize) {
         for counts in self.told.values_mut() {
             counts.heard[source] = 0;
@@ -46,12 +48,12 @@ impl Overlap {
         self.interrupt(source);
     }
 
-    /// The source's connection was lost: it tells its state anew, as another would.
+    /// Source `source` lost its connection: its next state counts as another source's.
     pub(super) fn interrupt(&mut self, source: usize) {
         self.last = self.last.map(|(state, by)| (state, if by == source { usize::MAX } else { by }));
     }
 
-    /// Whether to tell what this source says now.
+    /// Whether to send on this notification of `source`.
     pub(super) fn hear(&mut self, source: usize, text: &[u8], now: Instant) -> bool {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(text);
         if self.is_state {

@@ -1,4 +1,5 @@
-//! The task behind a shared subscription: holds it to the right node, and tells what it brings.
+//! The task behind a shared subscription: holds the subscription at the right node, and sends its
+//! notifications to the subscribers.
 
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
@@ -23,25 +24,25 @@ use crate::{
 
 /// How long a node may take to grant a subscription.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait when a subscription could not be asked for.
+/// The pause after a request to subscribe got lost.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Relay {
     wish: Wish,
     pool: Arc<Pool>,
     audience: Arc<Audience<()>>,
-    /// What is told are states, each of which lasts until the next.
+    /// Whether the notifications are states, each of which lasts until the next.
     is_state: bool,
     state: watch::Sender<State>,
     current: Option<Source>,
-    /// The one before, for the time of an overlap.
+    /// The source before, for the time of an overlap.
     fading: Option<(Source, Instant)>,
     opening: Option<Opening>,
     avoided: Avoided,
     overlap: Overlap,
-    /// Nothing is asked for before.
+    /// No request is sent before this time.
     paused: Option<Instant>,
-    /// What the first node said that refused, while none has granted it.
+    /// The first refusal, while no node has granted the subscription.
     refusal: Option<Bytes>,
 }
 
@@ -50,7 +51,7 @@ struct Source {
     pool: Arc<Pool>,
     node: usize,
     feed: Feed,
-    /// Its number for the overlap: that of the one before is the other of 0 and 1.
+    /// The source's number for the overlap: 0 or 1, other than that of the source before.
     number: usize,
 }
 
@@ -60,7 +61,8 @@ struct Opening {
     answer: Pin<Box<dyn Future<Output = Result<Feed, SubscribeError>> + Send>>,
 }
 
-/// However the task ends, its subscribers' connections end with it.
+/// Closes the subscribers when dropped, so that a panic of the task does not leave connections open
+/// that wait for ever.
 struct EndsWith(Arc<Audience<()>>);
 
 impl Drop for EndsWith {
@@ -88,13 +90,14 @@ impl Relay {
         }
     }
 
-    /// Runs until every node that could grant the subscription has refused it; then nobody has it.
+    /// Runs until all nodes that can be reached have refused the subscription and none had granted
+    /// it.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Arc<Pool>>) {
         let _ends_with = EndsWith(self.audience.clone());
         let mut changes = self.pool.subscribe();
         while self.steer(Instant::now()) {
             let wake = [self.paused, self.fading.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
-            // All arms are cancel-safe: an answer that is awaited is kept.
+            // All arms are cancel-safe: a pending answer stays in `opening`.
             tokio::select! {
                 biased;
                 moved = pools.changed() => {
@@ -103,14 +106,14 @@ impl Relay {
                     }
                     self.pool = pools.borrow_and_update().clone();
                     changes = self.pool.subscribe();
-                    // What was learnt of nodes was learnt of others.
+                    // Another pool numbers other nodes.
                     self.avoided.clear();
                 }
-                // The pool is held here, so its sender is too.
+                // `self.pool` holds the sender, so this cannot fail.
                 _ = changes.changed() => {}
                 answer = answer(&mut self.opening) => self.answered(answer).await,
                 news = next(self.fading.as_mut().map(|(source, _)| source)) => match news {
-                    // The state of the node that is left is nobody's any more.
+                    // A state of the old node means nothing any more.
                     Some(News::Event(_)) if self.is_state => {}
                     Some(News::Event(event)) => self.tell(self.fading.as_ref().map(|(source, _)| source.number), &event).await,
                     Some(News::Back) => {}
@@ -122,8 +125,8 @@ impl Relay {
         }
     }
 
-    /// Sees to it that the subscription is, or is about to be, where it should be. `false` when it
-    /// can be nowhere.
+    /// Begins to move the subscription if another node should have it. `false` when no node grants
+    /// it.
     fn steer(&mut self, now: Instant) -> bool {
         self.fading.take_if(|(_, until)| *until <= now);
         self.paused.take_if(|until| *until <= now);
@@ -159,7 +162,7 @@ impl Relay {
         match answer {
             Ok(feed) => {
                 let number = self.current.as_ref().map_or(0, |before| 1 - before.number);
-                // Whoever had the number is gone before it is given anew.
+                // The source that had the number before is dropped here.
                 self.fading = self.current.take().map(|before| (before, now + OVERLAP));
                 self.overlap.replace(number);
                 self.current = Some(Source { pool, node, feed, number });
@@ -191,8 +194,8 @@ impl Relay {
         let Some(current) = &self.current else { return };
         match news {
             Some(News::Event(event)) => self.tell(Some(current.number), &event).await,
-            // The link asks again by itself. If it is down, another is better, which the steering
-            // sees.
+            // The link subscribes again by itself. If the link is down, `steer` chooses another
+            // node.
             Some(News::Lost | News::Back) => {
                 self.overlap.interrupt(current.number);
                 self.forget_state().await;
@@ -217,7 +220,8 @@ impl Relay {
         let (Some(source), Ok(text)) = (source, std::str::from_utf8(event)) else { return };
         let is_new = self.overlap.hear(source, event, Instant::now());
         if self.is_state {
-            // What is no news to most is to those who came while nothing was known of this node.
+            // Subscribers that joined while the node's state was unknown need the state even if it
+            // is no news to the others.
             self.audience.tell_state(text.into(), is_new).await;
         } else if is_new {
             let results: Arc<[Arc<str>]> = [text.into()].into();
@@ -225,8 +229,8 @@ impl Relay {
         }
     }
 
-    /// The node whose state was told is left, or was away: nobody who comes is told that state
-    /// before it is told anew.
+    /// Forgets the last state after a change of node or a lost connection, so that a new subscriber
+    /// is not sent an old state.
     async fn forget_state(&mut self) {
         if self.is_state {
             self.audience.forget_state().await;
@@ -234,7 +238,7 @@ impl Relay {
     }
 }
 
-/// Whether a node tells each new subscriber to this the state that it is in.
+/// Whether a node answers each new subscription of this kind with its present state.
 fn is_state((method, params): &Wish) -> bool {
     let params: Vec<&RawValue> = serde_json::from_slice(params).unwrap_or_default();
     let kind = params.first().and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());

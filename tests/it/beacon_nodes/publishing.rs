@@ -266,7 +266,7 @@ async fn only_a_nodes_word_on_the_message_is_a_success() {
         (response("400 Bad", html, KNOWN), 400),
     ] {
         let node = Node::always(answer.clone()).await;
-        let proxy = over(&[&node], "").await;
+        let proxy = over(&[&node], "[calls]\nhold = \"100ms\"\n").await;
         let heard = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
         assert_eq!(heard.status, status, "{}", String::from_utf8_lossy(&answer));
     }
@@ -306,10 +306,11 @@ async fn all_nodes_have_it_at_once_where_the_operator_wants_that() {
 async fn when_no_node_can_publish_the_client_hears_it_from_one() {
     let node = |text: &'static str| Node::always(json("503 Service Unavailable", text));
     let (first, second) = (node("\"first\"").await, node("\"second\"").await);
-    let proxy = over(&[&first, &second], "").await;
+    let proxy = over(&[&first, &second], "[calls]\nhold = \"2s\"\n").await;
     let answer = send(&proxy, request("POST", BLOCKS, "", "the block")).await;
     assert_eq!((answer.status, &*answer.text()), (503, "\"first\""));
-    assert_eq!((first.count(), second.count()), (1, 1));
+    // They are asked again meanwhile, after pauses that become longer.
+    assert_eq!((first.count(), second.count()), (3, 3));
 }
 
 #[tokio::test]

@@ -146,3 +146,72 @@ async fn a_word_in_the_apis_form_is_final_under_any_name_of_it() {
         assert_eq!(soon(&proxy, EXITS).await.status, status, "{fields}{body}");
     }
 }
+
+#[tokio::test]
+async fn what_nodes_refuse_for_a_moment_waits_for_them() {
+    const BUSY: &str = "retry-after: 1\r\n";
+    // Each node says these, one after the other, and takes the message then.
+    for nodes in [
+        vec![vec![response("503 Busy", "", "")]],
+        vec![vec![response("429 Many", BUSY, "")]],
+        vec![vec![response("503 Busy", "", ""), response("502 Bad Gateway", "", "")]],
+        vec![vec![response("429 Many", BUSY, "")], vec![response("503 Busy", "", ""); 100]],
+        vec![vec![response("429 Many", "retry-after: 90\r\n", "")], vec![response("503 Busy", "", "")]],
+        vec![vec![response("404 Not Found", "", ""); 100], vec![response("503 Busy", "", "")]],
+    ] {
+        let mut list = Vec::new();
+        for answers in &nodes {
+            let (answers, turn) = (answers.clone(), AtomicUsize::new(0));
+            let node = Node::paced(1, move |exchange: Exchange| {
+                let answer = answers.get(turn.fetch_add(1, SeqCst)).cloned();
+                exchange.reply(answer.unwrap_or_else(|| json("200 OK", "\"taken\"")))
+            });
+            list.push(node.await);
+        }
+        let proxy = over(&list.iter().collect::<Vec<_>>(), "").await;
+        let answer = soon(&proxy, EXITS).await;
+        let case: Vec<_> = nodes.iter().map(|answers| String::from_utf8_lossy(&answers[0])).collect();
+        assert_eq!((answer.status, &*answer.text()), (200, "\"taken\""), "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_rests_has_a_message_after_its_rest_while_another_hangs() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let second = Node::paced(1, move |exchange: Exchange| {
+        let rests = count.fetch_add(1, SeqCst) == 0;
+        exchange.reply(if rests { response("429 Many", "retry-after: 2\r\n", "") } else { json("200 OK", "\"well\"") })
+    })
+    .await;
+    let first = hangs().await;
+    let proxy = over(&[&first, &second], "").await;
+    let answer = soon(&proxy, EXITS).await;
+    assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"well\"", 2));
+}
+
+#[tokio::test]
+async fn a_node_that_rests_may_know_the_block_that_another_does_not() {
+    let unknown = json("400 Bad", r#"{"code":400,"message":"BLOCK_ERROR_PARENT_UNKNOWN"}"#);
+    let count = Arc::new(AtomicUsize::new(0));
+    let second = Node::paced(1, move |exchange: Exchange| {
+        let rests = count.fetch_add(1, SeqCst) == 0;
+        exchange.reply(if rests { response("429 Many", "retry-after: 3\r\n", "") } else { json("200 OK", "\"well\"") })
+    })
+    .await;
+    let first = after(0, unknown).await;
+    let proxy = over(&[&first, &second], "").await;
+    let both = async {
+        let one = soon(&proxy, EXITS).await;
+        one.text()
+    };
+    let other = async {
+        // Its rest has begun.
+        while second.count() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(200)).await;
+        soon(&proxy, EXITS).await.text()
+    };
+    let (one, other) = tokio::join!(both, other);
+    assert_eq!((&*one, &*other, second.count()), ("\"well\"", "\"well\"", 3));
+}

@@ -1,7 +1,12 @@
 //! Lists of signed messages, of which a node may take some and refuse others.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use super::publishing::{ATTESTATIONS, well};
-use crate::common::rest::{Node, json, over, request, send};
+use crate::common::rest::{Exchange, Node, json, over, request, send};
 
 fn failures(list: &[(u64, &str)]) -> String {
     let list: Vec<_> = list.iter().map(|(at, text)| serde_json::json!({ "index": at, "message": text })).collect();
@@ -89,5 +94,78 @@ async fn a_node_that_fails_over_a_list_has_taken_none_of_it() {
         let proxy = over(&[&fails, &refuses], "").await;
         let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
         assert_eq!((answer.status, refuses.asked().len()), (400, 1), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_could_not_look_at_another_node_has() {
+    let (full, wrong, known) =
+        ("the processor's queue is full", "Validation(InvalidSignature)", "PriorAttestationKnown");
+    for (first, given, second, left) in [
+        (&[(0, full), (1, "internal error")][..], r#"["a","b"]"#, &[][..], &[][..]),
+        (&[(1, "UnknownHeadBlock"), (2, full)], r#"["b","c"]"#, &[], &[]),
+        (&[(1, wrong), (2, full)], r#"["c"]"#, &[], &[(1, wrong)]),
+        (&[(1, full), (2, full)], r#"["b","c"]"#, &[(1, wrong)], &[(2, wrong)]),
+        (&[(1, full), (2, full)], r#"["b","c"]"#, &[(1, known)], &[(2, known)]),
+    ] {
+        let a = Node::always(json("400 Bad Request", &failures(first))).await;
+        let b = match second {
+            [] => well().await,
+            list => Node::always(json("400 Bad Request", &failures(list))).await,
+        };
+        let proxy = over(&[&a, &b], "").await;
+        let answer = send(&proxy, request("POST", ATTESTATIONS, "", r#"["a", "b", "c", "d"]"#)).await;
+        let case = format!("{first:?} {second:?}: {}", answer.text());
+        assert_eq!((String::from_utf8_lossy(&b.asked()[0].body), b.count()), (given.into(), 1), "{case}");
+        assert_eq!((answer.status, a.count()), (if left.is_empty() { 200 } else { 400 }, 1), "{case}");
+        if !left.is_empty() {
+            let expected: serde_json::Value = serde_json::from_str(&failures(left)).unwrap();
+            assert_eq!(answer.json()["failures"], expected["failures"], "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_node_could_look_at_is_given_again_while_there_is_time() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let first = Node::paced(1, move |exchange: Exchange| {
+        let full = |at| json("400 Bad", &failures(&[(at, "queue is full")]));
+        // By the places of what it was given.
+        exchange.reply(match turn.fetch_add(1, SeqCst) {
+            0 => full(1),
+            1 => full(0),
+            _ => json("200 OK", ""),
+        })
+    })
+    .await;
+    let syncs = json("400 Bad", r#"{"code":400,"message":"Beacon node is currently syncing"}"#);
+    let second = Node::always(syncs).await;
+    second.set_pace(1);
+    let proxy = over(&[&first, &second], "").await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", r#"["a","b"]"#)).await;
+    assert_eq!((answer.status, &*answer.text()), (200, ""));
+    let bodies: Vec<_> = first.asked().into_iter().map(|asked| String::from_utf8(asked.body).unwrap()).collect();
+    assert_eq!(bodies, [r#"["a","b"]"#, r#"["b"]"#, r#"["b"]"#]);
+    // In the end the client hears of it.
+    let node = Node::always(json("400 Bad", &failures(&[(0, "queue is full")]))).await;
+    let proxy = over(&[&node], "[calls]\nhold = \"1s\"\n").await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", r#"["a","b"]"#)).await;
+    assert_eq!((answer.status, &answer.json()["failures"][0]["message"]), (400, &"queue is full".into()));
+    assert!(node.count() > 1);
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_taken_apart_goes_on_whole() {
+    let long = format!(r#"["{}","b","c"]"#, "a".repeat(1 << 20));
+    for (kind, body) in [("octet-stream", vec![7; 300]), ("json", long.into_bytes())] {
+        // Nodes know by then what the first has taken.
+        let first = failures(&[(0, "UnknownHeadBlock")]);
+        let second = failures(&[(1, "PriorAttestationKnown"), (2, "ATTESTATION_ALREADY_KNOWN")]);
+        let (a, b) = (Node::always(json("400 Bad", &first)).await, Node::always(json("400 Bad", &second)).await);
+        let proxy = over(&[&a, &b], "").await;
+        let kind = format!("content-type: application/{kind}\r\n");
+        let answer = send(&proxy, request("POST", ATTESTATIONS, &kind, &body)).await;
+        assert_eq!((answer.status, &*answer.text()), (200, ""), "{kind}");
+        assert!(b.asked()[0].body == body, "{kind}");
     }
 }

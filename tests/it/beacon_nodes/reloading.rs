@@ -284,3 +284,70 @@ async fn what_is_sent_during_a_reload_goes_to_the_new_nodes() {
         assert_eq!(first.count(), usize::from(keeps_first), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_node_at_another_address_is_another_node_whatever_its_name() {
+    let (first, second) = (silent().await, answers(0, json("200 OK", "\"here\"")).await);
+    let all = Reloadable::start(only(&[(1, &first)])).await;
+    until_verdict(&all.proxy, "cl-1", "up").await;
+    let mut client = all.proxy.client().await;
+    client.send(request("POST", EXITS, "", "the exit")).await;
+    until("the first node has it", async || first.count() == 1).await;
+    all.reload(only(&[(1, &second)])).await;
+    let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
+    assert_eq!((answer.status, &*answer.text()), (200, "\"here\""));
+    assert_eq!((first.count(), second.count()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_all_were_told_is_told_to_a_node_at_another_address() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
+    let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
+    for name in ["cl-1", "cl-2"] {
+        until_verdict(&all.proxy, name, "up").await;
+    }
+    crate::common::rest::send(&all.proxy, request("POST", PREPARE, "", "[1]")).await;
+    until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    all.reload(only(&[(1, &a), (2, &c)])).await;
+    until("the other is told, too", async || c.count() == 1).await;
+    assert_eq!((&*c.asked()[0].target, &*c.asked()[0].body), (PREPARE, &b"[1]"[..]));
+    assert_eq!((a.count(), b.count()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_message_that_a_removed_node_refuses_is_held() {
+    for refusal in [json("503 Busy", ""), json("400 Bad", r#"{"code":400,"message":"no"}"#), Vec::new()] {
+        let (first, away) = (answers(4_000, refusal).await, answers(0, Vec::new()).await);
+        let (port, after) = (away.port(), only(&[(2, &away)]));
+        away.stop().await;
+        let all = Reloadable::start(only(&[(1, &first)])).await;
+        until_verdict(&all.proxy, "cl-1", "up").await;
+        let mut client = all.proxy.client().await;
+        client.send(request("POST", EXITS, "", "the exit")).await;
+        until("the first node has it", async || first.count() == 1).await;
+        all.reload(after).await;
+        // It waits now, and the first has said its word.
+        tokio::time::sleep(Duration::from_millis(5_000)).await;
+        let second = Node::on(port, |exchange: Exchange| exchange.reply(json("200 OK", "\"back\""))).await;
+        let answer = timeout(Duration::from_secs(30), client.response()).await.unwrap();
+        assert_eq!((answer.status, &*answer.text(), second.count()), (200, "\"back\"", 1));
+    }
+}
+
+#[tokio::test]
+async fn all_nodes_of_a_reload_have_a_message_where_the_operator_wants_that() {
+    let first = silent().await;
+    let (a, b) = (answers(0, json("200 OK", "")).await, answers(0, json("200 OK", "")).await);
+    let more = "[beacon]\npublish_to = \"all\"\n";
+    let all = Reloadable::start(only(&[(1, &first)]) + more).await;
+    until_verdict(&all.proxy, "cl-1", "up").await;
+    let mut client = all.proxy.client().await;
+    client.send(request("POST", EXITS, "", "the exit")).await;
+    until("the first node has it", async || first.count() == 1).await;
+    all.reload(only(&[(1, &first), (2, &a), (3, &b)]) + more).await;
+    assert_eq!(timeout(Duration::from_secs(30), client.response()).await.unwrap().status, 200);
+    // Though the first good answer is the client's.
+    until("both have it", async || (a.count(), b.count()) == (1, 1)).await;
+    assert_eq!(first.count(), 1);
+}

@@ -1,5 +1,7 @@
 //! Filters at every door, and answers that are lost on their way to the client.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use steadfast::devnet::Fault;
 use tokio::{
@@ -15,7 +17,7 @@ use crate::common::{
 
 /// A way for calls to come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
+pub(super) enum Door {
     FastLane,
     Hyper,
     Batch,
@@ -24,12 +26,26 @@ enum Door {
     WebSocketBatch,
 }
 
-const DOORS: [Door; 6] =
+pub(super) const DOORS: [Door; 6] =
     [Door::FastLane, Door::Hyper, Door::Batch, Door::HyperBatch, Door::WebSocket, Door::WebSocketBatch];
 
 impl Door {
-    fn is_batch(self) -> bool {
+    pub(super) fn is_batch(self) -> bool {
         matches!(self, Self::Batch | Self::HyperBatch | Self::WebSocketBatch)
+    }
+
+    pub(super) fn is_socket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::WebSocketBatch)
+    }
+
+    /// What a client sends that calls: a message, or a request with its head.
+    pub(super) fn request(self, calls: &[String]) -> Vec<u8> {
+        let body = if self.is_batch() { format!("[{}]", calls.join(",")) } else { calls[0].clone() };
+        match self {
+            Self::WebSocket | Self::WebSocketBatch => body.into(),
+            Self::FastLane | Self::Batch => post("/", body.as_bytes()),
+            Self::Hyper | Self::HyperBatch => with_headers("/", ROUNDABOUT, body.as_bytes()),
+        }
     }
 }
 
@@ -118,8 +134,7 @@ async fn a_filter_that_ends_in_a_batch_is_polled_before() {
 async fn a_long_poll_comes_in_parts_that_its_door_can_send() {
     let limits = "max_client_memory = \"4MiB\"\n[ws]\nmax_outbound = \"64KiB\"\n[chain]\nwindow = 512\n";
     for door in DOORS {
-        let is_socket = matches!(door, Door::WebSocket | Door::WebSocketBatch);
-        let most = if is_socket { 16 << 10 } else { 256 << 10 };
+        let most = if door.is_socket() { 16 << 10 } else { 256 << 10 };
         let stage = Stage::new(Way::Both, limits).await;
         let filter = stage.logs(&json!({})).await;
         let whole = async || {
@@ -199,6 +214,47 @@ async fn polls_of_one_batch_leave_room_for_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_poll_of_a_batch_that_has_no_room_for_all_is_told_in_its_turn() {
+    const LIMIT: usize = 8 << 10;
+    let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"8KiB\"\n").await;
+    let mut filters = Vec::new();
+    for _ in 0..6 {
+        filters.push((stage.logs(&json!({})).await, Vec::new()));
+    }
+    let before = stage.head();
+    let polls = filters.iter().map(|(filter, _)| call(1, POLL, &json!([filter]).to_string()));
+    let batch = format!("[{}]", polls.collect::<Vec<_>>().join(","));
+    let mut client = stage.proxy.ws().await;
+    let (mut refused, mut rounds) = (0, 0);
+    while rounds < 60 || filters.iter().any(|(_, told)| told.is_empty()) {
+        // There is more to tell than a message can bring.
+        stage.devnet.chain().mine(1);
+        sleep(Duration::from_secs(1)).await;
+        let text = client.ask(batch.clone()).await;
+        assert!(text.len() <= LIMIT, "{} bytes", text.len());
+        let answers: Vec<Value> = serde_json::from_str(&text).unwrap();
+        for (answer, (_, told)) in answers.iter().zip(&mut filters) {
+            match answer["result"].as_array() {
+                Some(part) => told.extend(part.clone()),
+                None => {
+                    assert_eq!(answer["error"]["data"]["reason"], "max_outbound", "{answer}");
+                    refused += 1;
+                }
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 100, "some are told nothing");
+    }
+    assert!(refused > 0, "there was room for all");
+    let expected = stage.logs_above(before, &json!({})).await;
+    for (place, (_, told)) in filters.iter().enumerate() {
+        let blocks: BTreeSet<_> = told.iter().map(|log| log["blockHash"].as_str()).collect();
+        assert!(blocks.len() >= 10, "{place}: {} blocks", blocks.len());
+        assert_eq!(*told, expected[..told.len()], "{place}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poll_that_finds_no_room_in_a_batch_comes_again() {
     let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"64KiB\"\n").await;
     let filter = stage.logs(&json!({})).await;
@@ -246,20 +302,16 @@ async fn a_refused_method_is_refused_though_no_node_is_asked() {
 /// leaves.
 async fn unread(stage: &Stage, door: Door, calls: &[String]) {
     let mut io = stage.proxy.connect_through(16).await;
-    let body = if door.is_batch() { format!("[{}]", calls.join(",")) } else { calls[0].clone() };
-    let headers = if door == Door::Hyper || door == Door::HyperBatch { ROUNDABOUT } else { "" };
-    match door {
-        Door::WebSocket | Door::WebSocketBatch => {
-            let mut client = Ws::open(io, "/").await;
-            client.send(body).await;
-            sleep(Duration::from_secs(1)).await;
-            drop(client);
-        }
-        _ => {
-            io.write_all(&with_headers("/", headers, body.as_bytes())).await.unwrap();
-            sleep(Duration::from_secs(1)).await;
-            drop(io);
-        }
+    let request = door.request(calls);
+    if door.is_socket() {
+        let mut client = Ws::open(io, "/").await;
+        client.send(String::from_utf8(request).unwrap()).await;
+        sleep(Duration::from_secs(1)).await;
+        drop(client);
+    } else {
+        io.write_all(&request).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        drop(io);
     }
     sleep(Duration::from_secs(1)).await;
 }
@@ -288,6 +340,23 @@ async fn what_a_lost_answer_took_is_given_again() {
         }
     }
     assert_eq!(stage.proxy.metric("steadfast_filters_dropped_total", "").await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_whose_end_comes_with_its_poll_has_taken_nothing() {
+    let stage = Stage::new(Way::Both, "").await;
+    for door in DOORS.into_iter().filter(|door| door.is_socket()) {
+        let filter = stage.blocks().await;
+        let before = stage.head();
+        stage.devnet.chain().mine(2);
+        sleep(Duration::from_secs(2)).await;
+        let mut client = Ws::open(stage.proxy.connect_through(1 << 20).await, "/").await;
+        let poll = call(1, POLL, &json!([filter]).to_string());
+        client.send(String::from_utf8(door.request(&[poll])).unwrap()).await;
+        client.socket.get_mut().shutdown().await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(stage.poll(&filter).await, stage.hashes_above(before), "{door:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,62 +2,127 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
-use steadfast::devnet::{Fault, Options};
-use tokio::time::sleep;
+use steadfast::devnet::{Devnet, Fault, Options};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 
-use super::stage::POLL;
+use super::{
+    doors::{DOORS, Door},
+    stage::POLL,
+};
 use crate::common::{
-    client::{call, post},
+    client::{Client, call},
     devnet,
     proxy::Proxy,
+    until,
+    ws::Ws,
 };
 
-#[tokio::test]
-async fn a_client_that_gives_up_on_a_poll_is_told_by_the_next() {
-    let net = devnet(Options { execution: 1, block_time: None, ..Options::default() }).await;
-    let proxy = Proxy::over([net.el(0).http_url().as_str()], "").await;
-    let ask = async |method: &str, params: Value| -> Value {
-        let mut answer: Value = proxy.post(call(1, method, &params.to_string())).await.json();
+/// How a client goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    /// It closes both sides.
+    Close,
+    /// It resets the connection.
+    Reset,
+    /// It closes its side, and waits for the answer.
+    Half,
+}
+
+struct Stage {
+    net: Devnet,
+    proxy: Proxy,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let net = devnet(Options { execution: 1, block_time: None, ..Options::default() }).await;
+        let proxy = Proxy::over([net.el(0).http_url().as_str()], "").await;
+        Self { net, proxy }
+    }
+
+    async fn ask(&self, method: &str, params: &Value) -> Value {
+        let mut answer: Value = self.proxy.post(call(1, method, &params.to_string())).await.json();
         answer["result"].take()
-    };
-    let filter = ask("eth_newFilter", json!([{}])).await;
-    let before = net.chain().head().number;
-    net.el(0).set_fault(Fault::slow_over(500, &["eth_getLogs"]));
-    net.chain().mine(1);
-    // The head is known, and its logs are on their way: the poll waits for them, and its client
-    // does not.
-    sleep(Duration::from_millis(200)).await;
-    let mut client = proxy.client().await;
-    client.send(post("/", call(2, POLL, &json!([filter]).to_string()).as_bytes())).await;
-    sleep(Duration::from_millis(100)).await;
-    drop(client);
-    sleep(Duration::from_millis(1000)).await;
-    net.el(0).clear_faults();
-    let from = format!("{:#x}", before + 1);
-    let logs = ask("eth_getLogs", json!([{"fromBlock": from}])).await;
-    assert!(logs.as_array().is_some_and(|logs| !logs.is_empty()), "{logs}");
-    assert_eq!(ask(POLL, json!([filter])).await, logs);
-    assert_eq!(ask(POLL, json!([filter])).await, json!([]));
+    }
+
+    /// Has a poll of each of `filters` of logs wait for a block's logs, each at its door, by a
+    /// client that goes before they come. Returns what those were told that can have been.
+    async fn poll_and_go(&self, filters: &[(Door, Parting, Value)]) -> Vec<Value> {
+        let heads = self.ask("eth_newBlockFilter", &json!([])).await;
+        self.net.el(0).set_fault(Fault::slow_over(800, &["eth_getLogs"]));
+        self.net.chain().mine(1);
+        until("the block is known", async || self.ask(POLL, &json!([heads])).await != json!([])).await;
+        let told = join_all(filters.iter().map(async |(door, parting, filter)| {
+            let poll = call(2, POLL, &json!([filter]).to_string());
+            let request = door.request(&[poll, call(3, "eth_chainId", "[]")]);
+            let mut io = TcpStream::connect(self.proxy.addr()).await.unwrap();
+            if door.is_socket() {
+                let mut client = Ws::open(io, "/").await;
+                client.send(String::from_utf8(request).unwrap()).await;
+                io = client.socket.into_inner();
+            } else {
+                io.write_all(&request).await.unwrap();
+            }
+            sleep(Duration::from_millis(100)).await;
+            if *parting == Parting::Half {
+                io.shutdown().await.unwrap();
+                let answer: Value = Client::over(io).response().await.json();
+                return if door.is_batch() { answer[0].clone() } else { answer }["result"].take();
+            }
+            if *parting == Parting::Reset {
+                io.set_zero_linger().unwrap();
+            }
+            Value::Null
+        }));
+        let told = told.await;
+        // The answers that nobody waits for come to nothing.
+        sleep(Duration::from_secs(2)).await;
+        self.net.el(0).clear_faults();
+        told
+    }
+
+    /// A filter of logs for each of these.
+    async fn filters(&self, doors: impl IntoIterator<Item = (Door, Parting)>) -> Vec<(Door, Parting, Value)> {
+        let made = doors
+            .into_iter()
+            .map(async |(door, parting)| (door, parting, self.ask("eth_newFilter", &json!([{}])).await));
+        join_all(made).await
+    }
+
+    /// The logs of the newest block, as a node tells them.
+    async fn logs(&self) -> Value {
+        let newest = format!("{:#x}", self.net.chain().head().number);
+        let logs = self.ask("eth_getLogs", &json!([{"fromBlock": newest}])).await;
+        assert!(logs.as_array().is_some_and(|logs| !logs.is_empty()), "{logs}");
+        logs
+    }
+}
+
+#[tokio::test]
+async fn what_a_poll_was_to_bring_to_a_client_that_has_gone_comes_again_at_every_door() {
+    let stage = Stage::new().await;
+    let goes = DOORS.into_iter().flat_map(|door| [(door, Parting::Close), (door, Parting::Reset)]);
+    let filters = stage.filters(goes).await;
+    stage.poll_and_go(&filters).await;
+    let logs = stage.logs().await;
+    for (door, parting, filter) in filters {
+        assert_eq!(stage.ask(POLL, &json!([filter])).await, logs, "{door:?} {parting:?}");
+        assert_eq!(stage.ask(POLL, &json!([filter])).await, json!([]), "{door:?} {parting:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_alone_has_its_answer_once() {
-    let net = devnet(Options { execution: 1, block_time: None, ..Options::default() }).await;
-    let proxy = Proxy::over([net.el(0).http_url().as_str()], "").await;
-    let filter: Value = proxy.post(call(1, "eth_newBlockFilter", "[]")).await.json();
-    let poll = call(2, POLL, &json!([filter["result"]]).to_string());
-    net.el(0).set_fault(Fault::slow_over(300, &["eth_getBlockByHash", "eth_getBlockByNumber"]));
-    net.chain().mine(2);
-    let mut client = proxy.client().await;
-    client.send(post("/", poll.as_bytes())).await;
-    tokio::io::AsyncWriteExt::shutdown(&mut client.io).await.unwrap();
-    let told: Value = client.response().await.json();
-    net.el(0).clear_faults();
-    sleep(Duration::from_millis(1500)).await;
-    let rest: Value = proxy.post(&poll).await.json();
-    let all: Vec<&Value> = [&told, &rest].iter().flat_map(|answer| answer["result"].as_array().unwrap()).collect();
-    let head = net.chain().head().number;
-    let hashes = [head - 1, head].map(|number| json!(net.chain().block(number).unwrap().hash.to_string()));
-    assert_eq!(all, hashes.iter().collect::<Vec<_>>(), "{told} {rest}");
+    let stage = Stage::new().await;
+    // A WebSocket is over with one of its sides.
+    let filters = DOORS.into_iter().filter(|door| !door.is_socket()).map(|door| (door, Parting::Half));
+    let filters = stage.filters(filters).await;
+    let told = stage.poll_and_go(&filters).await;
+    let logs = stage.logs().await;
+    for ((door, _, filter), told) in filters.iter().zip(told) {
+        assert_eq!(told, logs, "{door:?}");
+        assert_eq!(stage.ask(POLL, &json!([filter])).await, json!([]), "{door:?}");
+    }
 }

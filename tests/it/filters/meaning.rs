@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, sleep};
 
 use super::stage::{POLL, Stage, Way};
+use crate::common::client::call;
 
 #[tokio::test(start_paused = true)]
 async fn a_block_filter_tells_hashes_since_it_was_made_once() {
@@ -162,7 +163,6 @@ async fn what_is_asked_wrongly_is_refused_in_geths_words() {
     let five = json!([null, null, null, null, null]);
     for (method, params, expected) in [
         ("eth_newFilter", json!([]), "missing value for required argument 0"),
-        ("eth_newFilter", json!([null]), "missing value for required argument 0"),
         ("eth_newFilter", json!([{}, {}]), "too many arguments, want at most 1"),
         ("eth_newFilter", json!([5]), "invalid argument 0: expected a filter object, not a number"),
         ("eth_newFilter", json!([five]), "invalid argument 0: expected a filter object, not an array"),
@@ -214,6 +214,25 @@ async fn what_is_asked_wrongly_is_refused_in_geths_words() {
         assert!(message.starts_with(expected), "{method} {params}: {message}");
     }
     assert_eq!(stage.proxy.metric("steadfast_filters", "").await, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn null_is_an_empty_filter_object_and_an_empty_id_as_geth_reads_it() {
+    let stage = Stage::new(Way::Http, "").await;
+    let filter = stage.result("eth_newFilter", &json!([null])).await;
+    let before = stage.head();
+    stage.devnet.chain().mine(2);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.poll(&filter).await, stage.logs_above(before, &json!({})).await);
+    for text in [r#"null"#, r#""\ud800""#, r#""""#] {
+        for method in [POLL, "eth_getFilterLogs"] {
+            let answer = stage.proxy.post(call(1, method, &format!("[{text}]"))).await.json();
+            let error = &answer["error"];
+            assert_eq!((&error["code"], &error["message"]), (&json!(-32000), &json!("filter not found")), "{text}");
+        }
+        let answer = stage.proxy.post(call(1, "eth_uninstallFilter", &format!("[{text}]"))).await.json();
+        assert_eq!(answer["result"], false, "{answer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

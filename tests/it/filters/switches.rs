@@ -87,6 +87,45 @@ async fn a_poll_is_answered_while_its_node_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn filters_outlive_a_switch_to_a_node_that_had_reset_connections() {
+    let settings = "[chain]\ntimeout = \"3s\"\n[health]\ninterval = \"500ms\"\n";
+    for way in [Way::Http, Way::Both] {
+        // Whether it had been out for that, and not only failed some probes.
+        for reset in [1000, 3000, 6000] {
+            let stage = Stage::new(way, settings).await;
+            let mut followed = Vec::new();
+            for _ in 0..24 {
+                followed.push(Followed::new(&stage).await);
+            }
+            let mut mine = async |ms: u64| {
+                for _ in 0..ms / 250 {
+                    stage.devnet.chain().mine(1);
+                    sleep(Duration::from_millis(250)).await;
+                    for one in &mut followed {
+                        one.poll(&stage).await;
+                    }
+                }
+            };
+            let backup = stage.devnet.el(1);
+            backup.set_fault(Fault::Down);
+            sleep(Duration::from_millis(1)).await;
+            backup.clear_faults();
+            backup.set_fault(Fault::max_connections(0));
+            mine(reset).await;
+            backup.clear_faults();
+            backup.set_fault(Fault::slow_over(400, &["eth_getLogs"]));
+            mine(4000).await;
+            stage.devnet.el(0).set_fault(Fault::Down);
+            mine(10_000).await;
+            assert_eq!(stage.proxy.metric("steadfast_filters_dropped_total", "").await, 0.0, "{way:?} {reset}");
+            for one in &mut followed {
+                one.is_whole(&stage).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn filters_outlive_a_time_without_nodes() {
     let stage = Stage::new(Way::Both, "").await;
     let mut followed = Followed::new(&stage).await;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, DuplexStream},
     time::{Instant, sleep},
 };
 
 use super::answer;
 use crate::common::{
-    client::{Client, ROUNDABOUT, call, with_headers},
+    client::{Client, ROUNDABOUT, call, post, with_headers},
     origin::{Origin, Reply},
     proxy::nodes,
     sim::{Net, Proxy},
@@ -134,18 +134,59 @@ async fn who_has_closed_its_side_goes_before_all_that_are_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_others_to_leave_holds_up_nobody() {
-    const MANY: usize = 40;
-    let (_net, origin, proxy) = small_door(MANY).await;
+async fn of_many_who_come_at_once_each_is_served_or_hears_why_not() {
+    const MOST: usize = 20;
+    let (_net, _origin, proxy) = small_door(MOST).await;
+    let request = post("/", call(1, "eth_call", "[]").as_bytes());
+    // The request comes with its connection, or a little later.
+    for pause in [Duration::ZERO, Duration::from_millis(1)] {
+        sleep(Duration::from_secs(1)).await;
+        let mut all = Vec::new();
+        for _ in 0..3 * MOST {
+            let mut client = proxy.client().await;
+            if pause.is_zero() {
+                client.send(&request).await;
+            } else {
+                sleep(pause).await;
+            }
+            all.push(client);
+        }
+        if !pause.is_zero() {
+            for client in &mut all {
+                // Some are refused already.
+                let _ = client.io.write_all(&request).await;
+            }
+        }
+        let mut served = 0;
+        for (place, client) in all.iter_mut().enumerate() {
+            match client.try_response().await.map(|response| response.status) {
+                Ok(200) => served += 1,
+                Ok(503) => {}
+                other => panic!("{place}: {other:?} after {pause:?}"),
+            }
+        }
+        assert_eq!(served, MOST, "{pause:?}");
+    }
+}
+
+/// A door that has become smaller, full of connections that have calls under way and do not take
+/// their last words: who comes has to wait.
+async fn stuck_door(many: usize, now: usize) -> (Net, Origin, Proxy, Vec<Client<DuplexStream>>) {
+    let (net, origin, proxy) = small_door(many).await;
     let mut stuck = Vec::new();
-    for _ in 0..MANY {
-        // Its last words do not fit on the line.
+    for _ in 0..many {
         let mut client = Client::over(proxy.connect_through(16).await);
         client.send(with_headers("/", "", call(1, "eth_getLogs", "[]").as_bytes())).await;
         stuck.push(client);
     }
-    until("the node has all calls", async || origin.count("eth_getLogs") == MANY).await;
-    proxy.reload(&format!("max_connections = 2\n{}", nodes([origin.url()]))).await;
+    until("the node has all calls", async || origin.count("eth_getLogs") == many).await;
+    proxy.reload(&format!("max_connections = {now}\n{}", nodes([origin.url()]))).await;
+    (net, origin, proxy, stuck)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_others_to_leave_holds_up_nobody() {
+    let (_net, _origin, proxy, _stuck) = stuck_door(40, 2).await;
     let begun = Instant::now();
     // All but one have to go for this one, and none for that one.
     let mut waits = proxy.client_at(2).await;
@@ -156,4 +197,30 @@ async fn who_waits_for_others_to_leave_holds_up_nobody() {
     assert!(refused.is_closed().await);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     assert_eq!(waits.post(call(1, "eth_call", "[]")).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_as_may_wait_for_others_to_leave_close_the_door_for_a_moment_only() {
+    let (_net, _origin, proxy, _stuck) = stuck_door(100, 20).await;
+    let begun = Instant::now();
+    // They say nothing.
+    let mut wait = Vec::new();
+    for host in 2..=9 {
+        wait.push(proxy.client_at(host).await);
+    }
+    let mut ninth = proxy.client_at(10).await;
+    ninth.send(post("/", call(1, "eth_call", "[]").as_bytes())).await;
+    assert!(ninth.is_silent().await && begun.elapsed() < Duration::from_millis(400), "nobody waits");
+    assert_eq!(ninth.response().await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_others_to_leave_hears_of_a_shutdown() {
+    let (_net, _origin, proxy, _stuck) = stuck_door(40, 2).await;
+    let mut waits = proxy.client_at(2).await;
+    waits.send(post("/", call(1, "eth_call", "[]").as_bytes())).await;
+    sleep(Duration::from_millis(100)).await;
+    let (told, ()) = tokio::join!(waits.response(), proxy.app.shutdown());
+    assert_eq!((told.status, &told.json()["error"]["data"]["reason"]), (503, &"shutting_down".into()));
 }

@@ -197,6 +197,7 @@ async fn many_who_come_at_once_find_the_places_of_the_idle() {
         assert_eq!(client.post(&read).await.status, 200);
         idle.push(client);
     }
+    sleep(Duration::from_secs(1)).await;
     let mut new = Vec::new();
     for _ in 0..NEW {
         new.push(proxy.client().await);
@@ -213,6 +214,7 @@ async fn many_who_come_at_once_find_the_places_of_the_idle() {
     for _ in 0..OLD {
         idle.push(proxy.ws().await);
     }
+    sleep(Duration::from_secs(1)).await;
     let mut new = Vec::new();
     for _ in 0..NEW {
         let mut client = proxy.client().await;

@@ -1,4 +1,4 @@
-//! A consensus node over raw TCP, whose events are what a test says, word by word.
+//! A consensus node over raw connections, whose events a test gives word by word.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +9,23 @@ use std::{
     time::Duration,
 };
 
+use crate::common::sim::Net;
 use serde_json::{Value, json};
+use steadfast::net::{BoxIo, Listen};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt, split},
     sync::broadcast,
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep},
 };
+
+/// The Unix time at which the clock of a test begins, in seconds.
+const EPOCH: u64 = 1_700_000_000;
+
+thread_local! {
+    /// When the clock of the test on this thread began.
+    static BEGINNING: Instant = Instant::now();
+}
 
 /// What a node does when it is asked for a set of topics.
 #[derive(Clone)]
@@ -55,10 +64,9 @@ pub fn present() -> u64 {
     (now() - genesis()) / 12 - 4
 }
 
+/// The Unix time of the test's own clock, in seconds.
 pub fn now() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "the slots of this chain are of the real time")]
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+    EPOCH + BEGINNING.with(Instant::elapsed).as_secs()
 }
 
 fn genesis() -> u64 {
@@ -67,9 +75,9 @@ fn genesis() -> u64 {
 }
 
 impl Teller {
-    pub async fn start(head: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+    pub async fn start(net: &Net, head: u64) -> Self {
+        let mut listener = net.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let url = format!("http://{}", listener.local_addr());
         let shared = Arc::new(Shared {
             head: AtomicU64::new(head),
             syncing: AtomicBool::new(false),
@@ -84,7 +92,8 @@ impl Teller {
         task.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                let (io, _) = listener.accept().await.unwrap();
+                let (incoming, _) = listener.accept().await.unwrap();
+                let io = incoming.open().unwrap();
                 let shared = serving.clone();
                 connections.spawn(async move { serve(io, &shared).await });
             }
@@ -149,7 +158,7 @@ impl Teller {
     }
 }
 
-async fn serve(mut io: TcpStream, shared: &Shared) {
+async fn serve(mut io: BoxIo, shared: &Shared) {
     let mut read = Vec::new();
     loop {
         while !read.ends_with(b"\r\n\r\n") {
@@ -174,13 +183,13 @@ async fn serve(mut io: TcpStream, shared: &Shared) {
     }
 }
 
-async fn send(io: &mut TcpStream, status: &str, body: &str) -> Option<()> {
+async fn send(io: &mut BoxIo, status: &str, body: &str) -> Option<()> {
     let length = body.len();
     let text = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
     io.write_all(text.as_bytes()).await.ok()
 }
 
-async fn events(mut io: TcpStream, shared: &Shared, topics: &str) {
+async fn events(mut io: BoxIo, shared: &Shared, topics: &str) {
     shared.asked.lock().unwrap().push(topics.to_owned());
     let reaction = shared.reactions.lock().unwrap().get(topics).cloned();
     match reaction {
@@ -197,7 +206,7 @@ async fn events(mut io: TcpStream, shared: &Shared, topics: &str) {
     if io.write_all(head.as_bytes()).await.is_err() {
         return;
     }
-    let (mut from, mut to) = io.split();
+    let (mut from, mut to) = split(io);
     let mut end = [0];
     loop {
         tokio::select! {

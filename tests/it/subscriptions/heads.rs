@@ -188,7 +188,7 @@ async fn filters_end_with_the_task_that_tells_the_chain() {
     let ask = async |method: &str, params: &str| {
         let text = call(1, method, params);
         let Ok(Body::Single(Ok(request))) = rpc::peek(text.as_bytes(), 1) else { panic!("{text}") };
-        match filters.answer(&request, &Account::unlimited(), AnswerRoom { longest: usize::MAX, polls: 1 }).await {
+        match filters.answer(&request, &Account::unlimited(), AnswerRoom::ENDLESS).await {
             Kept::Answer(answer) => {
                 let (text, _) = answer.in_memory().unwrap();
                 serde_json::from_slice::<Value>(text).unwrap()["result"].to_string()

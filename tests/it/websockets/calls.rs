@@ -227,6 +227,57 @@ async fn a_long_answer_that_stops_or_breaks_off_in_the_middle_is_had_from_anothe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_answer_that_drips_is_had_from_another_node() {
+    let net = Net::default();
+    let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(2 << 20)));
+    let drips = Origin::within(&net, move |seen| {
+        let bytes = ok(body(seen.id()));
+        Reply::act(async move |mut io| {
+            let (first, rest) = bytes.split_at(1 << 20);
+            io.write_all(first).await.ok()?;
+            for byte in rest {
+                sleep(Duration::from_secs(2)).await;
+                io.write_all(&[*byte]).await.ok()?;
+            }
+            Some(io)
+        })
+    })
+    .await;
+    let good = Origin::within(&net, move |seen| Reply::body(body(seen.id()))).await;
+    let proxy = Proxy::over(&net, [drips.url(), good.url()], "[calls]\nattempt_timeout = \"10s\"\n").await;
+    let mut ws = proxy.ws().await;
+    let asked = Instant::now();
+    assert_eq!(ws.ask(call(1, "eth_call", "[]")).await, body("1".into()));
+    // A byte gives no more than the least rate asks for it.
+    assert!(asked.elapsed() <= Duration::from_secs(11), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_broke_off_takes_no_room_from_the_next() {
+    const LENGTH: usize = 500_000;
+    let net = Net::default();
+    let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(LENGTH)));
+    let bad = Origin::within(&net, move |seen| {
+        let mut bytes = ok(body(seen.id()));
+        bytes.truncate(LENGTH - 10_000);
+        Reply::Last(bytes)
+    })
+    .await;
+    let good = Origin::within(&net, move |seen| Reply::body(body(seen.id()))).await;
+    let urls = [bad.url(), good.url()];
+    // There is room for one, while it passes and when it has come, but not for two.
+    let proxy = Proxy::launch(&net, &format!("max_client_memory = \"1MiB\"\n{}", nodes(urls))).await;
+    until("the nodes are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    let mut ws = proxy.ws().await;
+    let ask = call(1, "eth_getBlockReceipts", "[\"0x1\"]");
+    assert_eq!(ws.ask(ask.clone()).await, body("1".into()));
+    assert_eq!(bad.count("eth_getBlockReceipts"), 1);
+    until("all is given back", async || proxy.metric("steadfast_client_memory_bytes", "").await == 0.0).await;
+    // In a batch as well.
+    assert_eq!(ws.ask(format!("[{ask}]")).await, format!("[{}]", body("1".into())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_that_break_off_count_among_the_attempts_of_one_call() {
     let net = Net::default();
     let half = Origin::within(&net, |seen| {

@@ -90,6 +90,24 @@ async fn an_answer_over_the_limit_is_an_error_for_that_call_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_do_not_fit_into_a_batch_take_no_room_from_those_behind() {
+    const CALLS: usize = 60;
+    let net = Net::default();
+    let long = string(600_000);
+    let origin = Origin::within(&net, move |seen| Reply::result(seen, &long)).await;
+    // There is room for the calls under way, but not for all answers.
+    let settings = format!("max_client_memory = \"16MiB\"\n{}[ws]\nmax_outbound = \"1MiB\"\n", nodes([origin.url()]));
+    let proxy = Proxy::launch(&net, &settings).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let batch = format!("[{}]", vec![call(1, "eth_call", "[]"); CALLS].join(","));
+    let answers: Vec<Value> = serde_json::from_str(&proxy.ws().await.ask(batch).await).unwrap();
+    assert!(answers[0]["result"].is_string() && answers.len() == CALLS);
+    for answer in &answers[1..] {
+        assert_eq!(answer["error"]["data"]["reason"], "max_outbound");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_reads_well_gets_all_its_long_answers_though_they_end_at_once() {
     let (_net, _origin, proxy) = lengths("[ws]\nmax_outbound = \"1MiB\"\n").await;
     let mut ws = proxy.ws().await;
@@ -303,4 +321,28 @@ async fn filters_find_no_more_memory_than_there_is_for_all() {
         assert_eq!(ws.call("eth_unsubscribe", &format!("[\"{id}\"]")).await, true);
     }
     ws.subscribe("[\"logs\",{}]").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_its_refusals_is_within_the_limit() {
+    const LIMIT: usize = 64 << 10;
+    let (_net, _origin, proxy) = echo("[ws]\nmax_outbound = \"64KiB\"\n").await;
+    let mut ws = proxy.ws().await;
+    let params = format!("[\"{}\"]", "x".repeat(1000));
+    let batch = |count: usize| {
+        let calls: Vec<String> = (0..count).map(|id| call(id, "eth_call", &params)).collect();
+        format!("[{},7,{{\"jsonrpc\":\"2.0\",\"method\":\"eth_call\"}}]", calls.join(","))
+    };
+    let text = ws.ask(batch(300)).await;
+    assert!((LIMIT - 2000..=LIMIT).contains(&text.len()), "{} bytes", text.len());
+    let answers: Vec<Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(answers.len(), 301);
+    for (id, answer) in answers[..300].iter().enumerate() {
+        assert_eq!(answer["id"], id);
+        assert!(answer["result"].is_array() || answer["error"]["data"]["reason"] == "max_outbound", "{answer}");
+    }
+    // Not even refusals fit: one says so for all.
+    let one: Value = serde_json::from_str(&ws.ask(batch(900)).await).unwrap();
+    assert_eq!((&one["id"], &one["error"]["data"]["reason"]), (&Value::Null, &"max_outbound".into()), "{one}");
+    assert_eq!(ws.ask(call(1, "eth_call", "[]")).await, answer(1, "[]"));
 }

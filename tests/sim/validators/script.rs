@@ -60,6 +60,8 @@ pub enum What {
     Ends(&'static str),
     /// The node, which was down, has begun anew.
     Restarts,
+    /// The settings are read anew, and have changed.
+    Reload,
 }
 
 impl Script {
@@ -85,6 +87,12 @@ impl Script {
             }
             now = script.befalls(node, now + pause, lasts, &mut rng);
         }
+        // At any moment, in the middle of what befalls a node too.
+        for _ in 0..rng.u8(..4) {
+            let at = Duration::from_millis(rng.u64(length * (QUIET + 1)..end));
+            script.changes.push(Change { at, node, what: What::Reload });
+        }
+        script.changes.sort_by_key(|change| change.at);
         script
     }
 
@@ -113,12 +121,14 @@ impl Script {
                 return start + lasts / 4;
             }
             7 => (Fault::slow_over(rng.u64(100..2_000), &[route(&ASKED, rng)]), "slow_over"),
-            8 => (Fault::hang_over(&[route(&ASKED, rng)]), "hang_over"),
+            8 if rng.bool() => (Fault::hang_over(&[route(&ASKED, rng)]), "hang_over"),
+            8 => (page(&[route(&ASKED, rng)]), "gateway"),
             _ => {
                 let route = route(&HANDED_IN, rng);
-                match rng.u8(..4) {
+                match rng.u8(..5) {
                     0 => (Fault::http_status(500, &[route]), "http_status"),
                     1 => (Fault::gateway(502, &[route]), "gateway"),
+                    4 => (page(&[route]), "gateway"),
                     2 => (Fault::cut_answer(&[route]), "cut_answer"),
                     _ => (Fault::hang_over(&[route]), "hang_over"),
                 }
@@ -143,6 +153,11 @@ impl fmt::Display for Script {
         }
         Ok(())
     }
+}
+
+/// A page that says 200, as for maintenance or to log in at.
+fn page(routes: &[&str]) -> Fault {
+    Fault::gateway(200, routes)
 }
 
 /// Most blocks come in the first quarter of their slot, so that every node sees them before it is voted. Some slots are empty, and some

@@ -89,7 +89,7 @@ fn wrongs([proxy, first, second, _]: &Runs) -> Vec<String> {
 
 #[test]
 fn a_validator_is_never_worse_off_than_at_the_better_node() {
-    let seeds = seeds(0..60);
+    let seeds = seeds(0..250);
     let (sums, failures) = (Mutex::new(Runs::default()), Mutex::new(Vec::new()));
     each(seeds.clone(), compare, |(seed, runs)| {
         let wrong = wrongs(&runs);

@@ -67,7 +67,14 @@ impl Stage {
         let mut app = None;
         if before == Before::Proxy {
             let world = net.world(DAWN, start);
-            app = Some(App::start(proxy::config(&settings), world, None).await.unwrap());
+            // Each time that they are read, they are others.
+            let turn = AtomicUsize::new(1);
+            let text = settings.clone();
+            let source = move || {
+                let attempts = 3 + turn.fetch_add(1, Relaxed) % 2;
+                Ok(proxy::config(&format!("[calls]\nattempts = {attempts}\n{text}")))
+            };
+            app = Some(App::start(proxy::config(&settings), world, Some(Arc::new(source))).await.unwrap());
             sleep(Duration::from_secs(2)).await;
         }
         Self { devnet, net, app, start }
@@ -118,6 +125,11 @@ impl Stage {
             What::Begins(fault) => node.set_fault(fault),
             What::Ends(name) => node.clear_fault(name),
             What::Restarts => node.restart().await,
+            What::Reload => {
+                if let Some(app) = &self.app {
+                    app.reload().await.unwrap();
+                }
+            }
         }
     }
 }

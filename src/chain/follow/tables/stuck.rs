@@ -38,8 +38,8 @@ fn a_node_that_is_lost_on_the_way_is_not_held_against_the_next() {
 }
 
 impl Scene {
-    /// Fetches are answered as they should be, but for those of `missing`, until none is left. The
-    /// changes that were told.
+    /// Answers fetches with the right blocks, but not those of `missing`, until no fetch is left.
+    /// Returns the changes that were reported.
     fn answer_all_but(&mut self, missing: &str, effects: &str) -> String {
         let mut told = String::new();
         let mut effects: VecDeque<String> = effects.split("; ").map(str::to_owned).collect();
@@ -64,7 +64,7 @@ fn a_missing_header_is_left_out_in_time_though_others_come() {
     let effects = scene.head(0, "a13");
     assert_eq!(scene.answer_all_but("a12", &effects), "0: +a11");
     for tenths in 1..=100 {
-        // The node moves on, and all that it tells is to be fetched.
+        // The node moves on, and each of its new heads has to be fetched.
         let mut effects = scene.wait(100);
         if let Some(head) = [(30, "a14"), (60, "a15")].iter().find_map(|(at, head)| (*at == tenths).then_some(*head)) {
             effects += "; ";
@@ -100,6 +100,6 @@ fn a_header_that_comes_late_leaves_the_next_one_its_own_time() {
             break told;
         }
     };
-    // The block is asked for when the pause is over that the one before it has brought.
+    // The block is asked for after the pause that the block before it has caused.
     assert!(told.starts_with("from 10 to 13") && (100..=120).contains(&tenths), "{tenths}: {told}");
 }

@@ -6,13 +6,14 @@ use super::{Escape, Next, Walk, skip_plain};
 
 const KEY: &[u8] = b"id";
 
-/// The place of the id as far as it is known, in bytes from the answer's beginning.
+/// The place of the id as far as the pieces so far show it, in bytes from the answer's beginning.
 #[derive(Clone, Debug, Default)]
 pub struct Seek {
     walk: Walk,
     /// Bytes that have passed.
     passed: usize,
-    /// How much of [`KEY`] the key of the present member is, as long as it may be that.
+    /// How many bytes of [`KEY`] the present member's key has matched; `None` where the key is
+    /// another.
     matched: Option<usize>,
     begun: Option<usize>,
     id: Option<Range<usize>>,

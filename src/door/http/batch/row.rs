@@ -1,7 +1,9 @@
-//! The calls of a batch in a row: they run side by side, and give their answers in order.
+//! The calls of a batch in a row: the calls run side by side, and give their answers in order.
 //!
-//! They go on while their client takes what came before. A call that stood still meanwhile would
-//! keep its connection to a node, and its node would look slow for the client's sake.
+//! Rule: the calls go on while the client takes earlier answers. Reason: a call that stood still
+//! would keep its connection to a node, and the node would look slow because of the client.
+//! Example: of 16 calls that run, the first has its answer, and the client takes ten seconds to
+//! read the answer. The other 15 end meanwhile, and their answers wait.
 
 use std::{
     collections::VecDeque,
@@ -13,8 +15,8 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use super::{Entry, WIDTH};
 
-/// The calls of one batch, which two may drive by turns: who gives their answers on, and who writes
-/// what was given.
+/// The calls of a batch, which two places of one task drive by turns: the one that gives out
+/// answers, and the one that writes them.
 #[derive(Clone)]
 pub(in crate::door::http) struct Running(Arc<Mutex<dyn Calls + Send>>);
 
@@ -27,7 +29,7 @@ trait Calls {
 pub(super) struct Row<I, F: Future> {
     waiting: I,
     running: FuturesOrdered<F>,
-    /// Answers that nobody has asked for yet.
+    /// Answers that have not been asked for yet.
     done: VecDeque<Entry>,
 }
 
@@ -41,8 +43,8 @@ where
         Running(Arc::new(Mutex::new(Self { waiting, running: FuturesOrdered::new(), done: VecDeque::new() })))
     }
 
-    /// Begins further calls. Answers that wait count too, so that what a slow client makes us hold
-    /// is bounded.
+    /// Begins further calls. Waiting answers count too, which bounds the memory that a slow client
+    /// makes the proxy hold.
     fn begin(&mut self) {
         while self.running.len() + self.done.len() < WIDTH
             && let Some(call) = self.waiting.next()
@@ -79,13 +81,13 @@ impl Running {
         self.lock().poll_next(context)
     }
 
-    /// Has the calls under way go on. Their answers stay for who asks for them.
+    /// Drives the calls under way. Their answers wait for [`Running::poll_next`].
     pub(in crate::door::http) fn go_on(&self, context: &mut Context<'_>) {
         self.lock().go_on(context);
     }
 
-    /// Both who drive it are in one task, so the lock is never waited for; after a panic in one
-    /// call the rest are whole.
+    /// Both places that drive the calls are in one task, so the lock is always free. After a panic
+    /// in one call the others are whole.
     fn lock(&self) -> MutexGuard<'_, dyn Calls + Send + 'static> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,24 +1,24 @@
-//! What the bridge reads of HTTP: where a request begins, where its head ends, and what is a
-//! refusal of hyper's own.
+//! The bridge's view of HTTP: the beginning of a request, the end of its head, and refusals of
+//! hyper's own.
 
-/// The line with which a request begins.
+/// The first line of a request.
 pub(super) enum Line {
-    /// It is no request's.
+    /// The line begins no request.
     Odd,
-    /// So much of it has come.
+    /// So many bytes of the line have come.
     Part(usize),
-    /// It ends there.
+    /// The line ends there.
     Whole(usize),
 }
 
-/// Whether a line may be a request's first one.
+/// Whether a line may be the first of a request.
 pub(super) fn begins_a_request(line: &[u8]) -> bool {
     let method = line.iter().take_while(|b| b.is_ascii_uppercase()).count();
     method <= 16 && matches!(line[method..], [] | [b' '] | [b' ', b'/', ..])
 }
 
-/// Where in `bytes` an answer begins that hyper may have given by itself: at their end, with a 4xx
-/// and with nothing in it.
+/// Where in `bytes` a refusal begins that may be hyper's own: the last answer there, with a 4xx and
+/// without a body.
 pub(super) fn refusal(bytes: &[u8]) -> Option<usize> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;
@@ -34,20 +34,20 @@ pub(super) fn refusal(bytes: &[u8]) -> Option<usize> {
     (head.matches("\r\n\r\n").count() == 1 && fields.all(plain)).then_some(at)
 }
 
-/// Bytes on their way to hyper, which gets no more of them than one request has: the line of the
-/// next one is to be looked at first.
+/// The part of a request that the next bytes for hyper belong to. hyper gets the bytes of one
+/// request at a time, because the first line of the next request has to be looked at before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Of a head, whose last line is empty so far.
+    /// A head, whose present line is empty so far or not.
     Head { is_line_empty: bool },
-    /// Of a body, so many more.
+    /// A body, with so many bytes to come.
     Body(u64),
-    /// Whatever comes: the length of a body in chunks is known to hyper alone.
+    /// Any bytes: only hyper knows the length of a body in chunks.
     All,
 }
 
 impl Part {
-    /// How many of `bytes` belong to it, and what comes after them.
+    /// How many of `bytes` belong to this part, and the part after them.
     pub(super) fn of(self, bytes: &[u8]) -> (usize, Self) {
         match self {
             Self::Head { mut is_line_empty } => {
@@ -61,7 +61,7 @@ impl Part {
                 }
                 (bytes.len(), Self::Head { is_line_empty })
             }
-            // Who asks for more than there is knows better.
+            // hyper asks for bytes beyond the body only where the body is longer than announced.
             Self::Body(0) | Self::All => (bytes.len(), Self::All),
             Self::Body(left) => {
                 let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -1,16 +1,15 @@
-//! What is written to a client in the fast lane.
+//! Writes to a client in the fast lane.
 
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
     sync::atomic::Ordering::Relaxed,
-    time::Duration,
 };
 
 use bytes::{BufMut, Bytes};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep},
+    time::Instant,
 };
 
 use super::{
@@ -22,28 +21,16 @@ use super::{
 };
 use crate::{memory::Cut, metrics::Ended};
 
-/// How long the last byte waits of an answer that must not be lost, to a client that has closed its
-/// side: a client that has closed both refuses what comes first, and the last byte is then not
-/// written.
-const PARTING: Duration = Duration::from_millis(100);
-
 impl Lane<'_> {
-    /// Writes a reply, each write and each wait for more of it bounded in time.
+    /// Writes a reply, each write and each wait for a piece bounded in time.
     ///
     /// # Errors
-    /// When either side breaks off or stalls. The connection must be closed then, since what the client got is not whole.
+    /// When either side breaks off or stalls. The connection must be closed then, since the client
+    /// has only a part of the answer.
     pub(super) async fn reply(&mut self, mut reply: Reply, keep_alive: bool) -> io::Result<()> {
         let length = reply.body.length();
         self.head(&reply, length, keep_alive);
         let is_in_memory = match reply.body.in_memory() {
-            Some(pieces) if self.left.load(Relaxed) && reply.body.is_missed_if_lost() => {
-                pieces.for_each(|piece| self.write.put_slice(piece));
-                let last = self.write.split_off(self.write.len() - 1);
-                self.write_out([], None).await?;
-                sleep(PARTING).await;
-                self.write_out([&last[..]], None).await?;
-                true
-            }
             Some(pieces) if length.is_some_and(|length| length <= FLATTEN) => {
                 pieces.for_each(|piece| self.write.put_slice(piece));
                 self.write_out([], None).await?;
@@ -61,10 +48,10 @@ impl Lane<'_> {
         }
         let mut patience = Patience::default();
         loop {
-            // A batch goes on running here, and its client may be lost. Both arms are cancel-safe.
+            // A batch runs on here, and its client may be lost, which has to be known before the
+            // last piece is taken. All arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
-                piece = poll_fn(|context| reply.body.poll_in_time(context, &mut self.alarm, &mut patience)) => piece,
                 count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
                     if count? == 0 {
                         self.left.store(true, Relaxed);
@@ -72,6 +59,9 @@ impl Lane<'_> {
                     }
                     continue;
                 }
+                piece = poll_fn(|context| {
+                    reply.body.poll_in_time(context, &mut self.alarm, &mut patience, |_| self.left.load(Relaxed))
+                }) => piece,
                 why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
             };
             let piece = piece.transpose().map_err(io::Error::other)?;
@@ -93,8 +83,8 @@ impl Lane<'_> {
         }
     }
 
-    /// Writes what has been gathered, and `more` behind it, in as few writes as the system allows.
-    /// The calls that run `beside` go on while the client takes it.
+    /// Writes the gathered bytes, and `more` behind them, in as few writes as the system allows.
+    /// The calls that run `beside` go on while the client takes the bytes.
     async fn write_out<'b>(
         &mut self,
         more: impl IntoIterator<Item = &'b [u8]>,
@@ -114,7 +104,7 @@ impl Lane<'_> {
             while !left.is_empty() {
                 let begun = Instant::now();
                 let (due, mut waited) = (begun + pace.left(), false);
-                // Both arms are cancel-safe: what was written is counted.
+                // All arms are cancel-safe: written bytes are counted.
                 let count = tokio::select! {
                     biased;
                     count = poll_fn(|context| {
@@ -145,11 +135,11 @@ impl Lane<'_> {
         }
         gathered.clear();
         (self.write, self.pace) = (gathered, pace);
-        // A TLS or simulated stream may keep something back.
+        // A TLS or simulated stream may hold bytes back.
         self.io.flush().await
     }
 
-    /// The end of an answer in the midst of it: what it holds is needed for others.
+    /// Ends an answer in the middle: its memory or its place is needed for others.
     fn cut(&self, why: Cut) -> io::Error {
         self.service.cut_off(why);
         io::ErrorKind::ConnectionAborted.into()
@@ -183,7 +173,7 @@ impl Lane<'_> {
     }
 }
 
-/// Lets a piece that lives long stand beside one that does not.
+/// Shortens the lifetime of a slice to match its neighbours.
 fn shorten<'short, 'long: 'short>(piece: &'long [u8]) -> &'short [u8] {
     piece
 }

@@ -1,8 +1,8 @@
-//! What the calls of one message share until what it brings is in the mailbox.
+//! The part that the calls of one message share until the whole answer is in the mailbox.
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 
-use tokio::sync::{Notify, OnceCell, SemaphorePermit};
+use tokio::sync::{Notify, SemaphorePermit};
 
 use super::Client;
 use crate::{
@@ -10,29 +10,38 @@ use crate::{
     memory::{Account, Claim, Full},
 };
 
-/// A message's share of the room for long answers, from the first of them until all that it brought
-/// is in the mailbox.
+/// A message's share of the room for long answers, from its first long answer until its whole
+/// answer is in the mailbox.
 pub(super) struct Share<'c> {
-    pub(super) room: OnceCell<Option<SemaphorePermit<'c>>>,
-    /// Polls of filters in the message.
-    pub(super) polls: usize,
-    /// What the calls and their answers take until they are in the mailbox.
+    room: Mutex<Option<SemaphorePermit<'c>>>,
+    /// The bytes to which the answer to a poll of a filter keeps, as far as the answer can be cut.
+    pub(super) part: usize,
+    /// The place of the poll whose answer waits for no other answer.
+    pub(super) first: Option<usize>,
+    /// The memory of the calls and their answers, until the whole answer is in the mailbox.
     claim: Mutex<Claim>,
-    /// Who is told when what it brought has been written, by the call's place.
+    /// The receipts to notify when the answer has been written, by the call's place.
     receipts: Mutex<Vec<(usize, Receipt)>>,
-    /// How many calls of a batch have their place in its answer, and a bell for when one gets it.
+    /// How many calls of a batch have their place in its answer, and a bell for each further one.
     pub(super) placed: AtomicUsize,
     pub(super) next: Notify,
 }
 
-impl Share<'_> {
-    pub(super) fn new(memory: &Arc<Account>, polls: usize) -> Self {
+impl<'c> Share<'c> {
+    pub(super) fn new(memory: &Arc<Account>) -> Self {
         let claim = Mutex::new(memory.outgoing());
-        let receipts = Mutex::default();
-        Self { room: OnceCell::new(), polls, claim, receipts, placed: AtomicUsize::new(0), next: Notify::new() }
+        Self {
+            room: Mutex::default(),
+            part: usize::MAX,
+            first: None,
+            claim,
+            receipts: Mutex::default(),
+            placed: AtomicUsize::new(0),
+            next: Notify::new(),
+        }
     }
 
-    /// Who is to be told when all that it brought has been written.
+    /// The receipts to notify when the whole answer has been written.
     pub(super) fn take_receipts(&self) -> Vec<Receipt> {
         self.receipts().drain(..).map(|(_, receipt)| receipt).collect()
     }
@@ -41,15 +50,31 @@ impl Share<'_> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes so many bytes more.
+    /// Takes `more` bytes of the memory.
     pub(super) fn hold(&self, more: usize) -> Result<(), Full> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = claim.bytes() + more;
         claim.resize(bytes)
     }
+
+    /// Gives `bytes` bytes of the memory back.
+    pub(super) fn give_back(&self, bytes: usize) {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = claim.bytes().saturating_sub(bytes);
+        claim.set(left);
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+
+    pub(super) fn room(&self) -> std::sync::MutexGuard<'_, Option<SemaphorePermit<'c>>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A call's part of it: by its place in a batch.
+/// A call's part of the share, by the call's place in a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'s, 'c> {
     pub(super) client: &'c Client,

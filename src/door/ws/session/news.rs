@@ -1,4 +1,4 @@
-//! What a session waits for beside messages and letters.
+//! Events of a session other than messages and letters.
 
 use std::future::pending;
 
@@ -6,30 +6,30 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Closing, Session, Signals, Standing, State};
 
-/// What may happen beside messages and letters.
+/// An event other than a message or a letter.
 pub(super) enum Event {
     /// A message of so many calls and bytes was served.
     Served(usize, usize, Result<(), Closing>),
-    /// It is time to see whether the client is there.
+    /// The client's life is due to be checked.
     Tick,
-    /// It is time to see whether the client takes what is written.
+    /// The client's taking of written bytes is due to be checked.
     Stalled,
-    /// It is time to see whether a message that has begun has come.
+    /// A message that has begun is due to be whole.
     Late,
     /// The connection has to go for another.
     Crowded,
     GoingDown,
     Reloaded,
-    /// There is no more time for what is under way.
+    /// The time of the calls under way is over.
     LastCall,
     /// The client did not close its side.
     Farewell,
 }
 
 impl Session {
-    /// Waits for what may happen at any time. That is one future, since it is most of what an idle
-    /// client takes; once something has happened, it is waited for anew. Behind the close frame,
-    /// only whoever needs the place is heard.
+    /// Waits for events that may come at any time. All are one future, since that future is most of
+    /// an idle client's memory; after each event a new future waits. Behind the close frame, only
+    /// [`Event::Crowded`] is still waited for.
     pub(super) fn hear(&mut self) {
         let seated = if let Standing::Seated(place) = &self.standing { Some(place.seated()) } else { None };
         let is_open = matches!(self.state, State::Open | State::Leaving(_));
@@ -43,7 +43,7 @@ impl Session {
                     None => pending().await,
                 }
             };
-            // All arms are cancel-safe. A proxy that is gone goes down.
+            // All arms are cancel-safe. A proxy that is gone counts as going down.
             tokio::select! {
                 biased;
                 () = crowded => Event::Crowded,

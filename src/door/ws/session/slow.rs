@@ -1,5 +1,5 @@
-//! Clients that take or send a little now and then: they are watched by a rate, and closed when
-//! they keep less.
+//! Clients that take or send a little now and then: each is measured against a least rate, and
+//! closed below that rate.
 
 use tokio::time::Instant;
 
@@ -15,13 +15,14 @@ const LATE: Closing = Closing::new(Closing::POLICY, "too slow: a message did not
 /// A message that has begun to come.
 pub(super) struct Begun {
     pace: Pace,
-    /// When the message was looked at last, and how much of it had come.
+    /// When the message was looked at last, and how many of its bytes had come.
     looked: Instant,
     bytes: usize,
 }
 
 impl Session {
-    /// Notes that the client does not take what is written; `before`, so much was waiting.
+    /// Notes that the client does not take the written bytes. `before` is how many waited before
+    /// the write.
     pub(super) fn stall(&mut self, before: usize) {
         let taken = before - self.writer.waiting();
         if self.stalled.is_some() && taken == 0 {
@@ -30,7 +31,8 @@ impl Session {
         let now = Instant::now();
         if let Some(since) = self.stalled.replace(now) {
             self.pace.moved(now - since, taken);
-            // A byte counts for as long as the least rate gives it.
+            // A byte makes the connection count as newer, for as long as the least rate gives that
+            // byte.
             self.refreshes(now + self.pace.left() - STALL);
         } else if !self.is_stall_watched {
             self.is_stall_watched = true;
@@ -38,7 +40,7 @@ impl Session {
         }
     }
 
-    /// Closes a client that takes less than any line lets through.
+    /// Closes a client that takes less than the least rate.
     pub(super) fn look_for_stall(&mut self) {
         self.is_stall_watched = false;
         let Some(since) = self.stalled else { return };
@@ -50,7 +52,7 @@ impl Session {
         }
     }
 
-    /// Has a message that has begun to come watched.
+    /// Begins to watch a message that has begun to come.
     pub(super) fn watch_message(&mut self) {
         let Some(bytes) = self.reader.begun() else {
             self.begun = None;
@@ -72,7 +74,7 @@ impl Session {
         }
     }
 
-    /// Closes a client whose message comes more slowly than any line is.
+    /// Closes a client whose message comes more slowly than the least rate.
     pub(super) fn look_for_message(&mut self) {
         self.is_message_watched = false;
         let (Some(begun), Some(bytes)) = (&mut self.begun, self.reader.begun()) else {
@@ -93,8 +95,8 @@ impl Session {
 }
 
 impl Begun {
-    /// Notes how much has come; tells since when the client counts as idle: each byte counts for as
-    /// long as the least rate gives it.
+    /// Notes how many bytes have come. Returns since when the client counts as idle: each byte
+    /// counts for as long as the least rate gives that byte.
     fn moved(&mut self, bytes: usize) -> Instant {
         let now = Instant::now();
         self.pace.moved(now - self.looked, bytes.saturating_sub(self.bytes));

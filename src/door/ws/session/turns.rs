@@ -1,7 +1,7 @@
-//! Whose turn it is: how many calls of one client are under way, which of them wait, and which are
-//! refused.
+//! The turns of one client's calls: how many are under way, which wait, and which are refused.
 //!
-//! The client is read all the while, since its pings and its close must not wait for its calls.
+//! The client's frames are read all the while, since pings and the close frame must not wait for
+//! calls.
 
 use std::collections::VecDeque;
 
@@ -28,7 +28,7 @@ pub(super) struct Queued {
     message: Message,
     calls: usize,
     arrived: Instant,
-    /// What the message takes until its calls are answered.
+    /// The memory of the message until its calls are answered.
     claim: Claim,
 }
 
@@ -43,7 +43,7 @@ impl Session {
         let mut claim = self.mailbox.memory().incoming();
         let weight = message.text.len() + CALL;
         if claim.resize(weight).is_err() {
-            // One at a time each client may have served.
+            // Each client may have one message served at a time, also without memory.
             if self.served > 0 || !self.queue.is_empty() {
                 return self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
             }
@@ -64,15 +64,15 @@ impl Session {
         self.queue.push_back(queued);
     }
 
-    /// Whether so many more calls may begin: not while many are under way, or the client takes
-    /// little of what it gets.
+    /// Whether `calls` more calls may begin: not while many are under way, or while the client
+    /// takes few of its bytes.
     fn has_turn(&self, calls: usize) -> bool {
         (self.calls == 0 || self.calls + calls <= self.limits.max_calls)
             && self.served_bytes <= self.limits.max_message
             && self.mailbox.waiting_bytes() + self.writer.waiting() <= self.limits.max_outbound / 4
     }
 
-    /// Begins to serve those whose turn has come.
+    /// Begins to serve the messages whose turn has come.
     pub(super) fn take_turns(&mut self) {
         while matches!(self.state, State::Open | State::Leaving(_))
             && self.queue.front().is_some_and(|first| self.has_turn(first.calls))
@@ -105,8 +105,8 @@ impl Session {
         }));
     }
 
-    /// Leaves its place to another. The client is told behind what waits for it, if it takes that
-    /// at once, or soon and few others do so now.
+    /// Leaves its place to another connection. The client is sent a close frame behind its waiting
+    /// messages, if the client takes them at once, or soon while few others do so.
     pub(super) fn make_room(&mut self) {
         let standing = std::mem::replace(&mut self.standing, Standing::Left);
         let Standing::Seated(place) = standing else { return };
@@ -114,21 +114,21 @@ impl Session {
             self.standing = Standing::Lingers(linger);
         }
         match self.state {
-            // Something may have begun in the same moment.
+            // A call may have begun in the same moment.
             State::Open | State::Leaving(_) if self.served > 0 || !self.queue.is_empty() => self.close(&CROWDED),
             State::Open | State::Leaving(_) => {
                 self.state = State::Leaving(CROWDED);
                 self.at(Instant::now() + FAREWELL, || Event::Farewell);
             }
-            // Its own close is not waited for any longer.
+            // The client's close frame is not waited for any longer.
             State::Closing | State::Answering => self.state = State::Answering,
         }
     }
 
-    /// Gives up all that the client makes the proxy hold, which is needed for others.
+    /// Gives up all memory that the client makes the proxy hold, because others need the memory.
     pub(super) fn cut(&mut self) {
         self.metrics.client_ended(Ended::Memory);
-        // What it does not take at once is not kept for it.
+        // Bytes that the client does not take at once are dropped.
         self.standing = Standing::Left;
         self.close(&Closing::new(Closing::TRY_AGAIN, NO_ROOM));
         self.reader = Reader::new(Bytes::new(), self.limits.max_message);
@@ -137,12 +137,13 @@ impl Session {
         }
     }
 
-    /// Says at the connection's place whether it has anything that its end would cost.
+    /// Notes at the connection's place whether the connection has calls or subscriptions, which its
+    /// end would cost.
     pub(super) fn note_idleness(&mut self) {
         let is_idle = self.served == 0 && self.queue.is_empty() && self.client.subscriptions.is_empty();
         let Standing::Seated(place) = &self.standing else { return };
         match (self.is_idle, is_idle) {
-            // One that has to go already hears of it.
+            // A connection that has to go already will see [`Event::Crowded`].
             (true, false) => self.is_idle = !place.begins(),
             (false, true) => {
                 self.is_idle = true;
@@ -152,7 +153,8 @@ impl Session {
         }
     }
 
-    /// Says at the connection's place that the client moves bytes, and is idle only since then.
+    /// Notes at the connection's place that the client moves bytes, and counts as idle only since
+    /// then.
     pub(super) fn refreshes(&self, since: Instant) {
         if let (true, Standing::Seated(place)) = (self.is_idle, &self.standing) {
             place.refreshes(since);

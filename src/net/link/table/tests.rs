@@ -6,7 +6,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A table, and what it does as short lines.
+/// A table, and its effects as short lines.
 struct Bench {
     table: Table<&'static str>,
     now: Instant,
@@ -223,7 +223,8 @@ fn a_node_that_gives_one_id_twice_starves_no_wish() {
     bench.said();
     bench.answer(2, "\"0x1\"");
     assert_eq!(bench.said(), ["Accepted(200)", "100: Lost"]);
-    // A reader that gives up a subscription that it does not have takes nothing from the other.
+    // A reader that gives up a subscription that it does not have takes nothing from another
+    // reader.
     bench.unwant(100);
     bench.event("\"0x1\"", "1");
     assert_eq!(bench.said(), ["200: 1"]);
@@ -306,7 +307,7 @@ fn an_answer_without_an_id_is_that_of_the_only_call_or_nobodys() {
     assert_eq!(bench.said(), Vec::<String>::new());
     assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
     assert_eq!(bench.said(), [r#"b {"id":*,"result":1}"#]);
-    // With nothing under way, it does no harm.
+    // With no request under way, a result without an id does no harm.
     assert_eq!(frame(&mut bench, r#"{"result":1}"#), Ok(()));
 }
 
@@ -394,14 +395,14 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happened: when the node has answered everything, each subscription that it runs
-    /// belongs to one reader who wants it, and no reader has two. After a new connection on which
-    /// all is granted, every reader who is not behind has one.
+    /// In every order of events: when the node has answered all requests, each subscription that it
+    /// runs belongs to one reader that wants it, and no reader has two. After a new connection on
+    /// which all is granted, every reader that is not behind has one.
     #[test]
     fn the_node_runs_exactly_the_wanted_subscriptions(steps in proptest::collection::vec(step(), 0..60)) {
         let mut table: Table<()> = Table::new(Arc::default(), PATIENCE);
         let now = Instant::now();
-        // The node: open requests in their order, and the subscriptions that it runs.
+        // The node: open requests in their order, and the subscriptions that run there.
         let mut open: Vec<String> = Vec::new();
         let mut runs: Vec<String> = Vec::new();
         let mut serial = 0;
@@ -434,7 +435,7 @@ proptest! {
                 }
                 Step::Want(_) => Vec::new(),
                 Step::Unwant(key) => table.unwant(key, now).into_iter().collect(),
-                // Only who gets events can be too slow for them.
+                // Only a reader that gets events can be too slow for them.
                 Step::Lapse(key) if table.wanted.get(&key).is_some_and(|wish| matches!(wish.phase, Phase::Live(_))) => {
                     table.lapse(key, now).into_iter().collect()
                 }

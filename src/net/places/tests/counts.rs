@@ -1,6 +1,6 @@
-//! Of two who may not miss each other, each first says what it does and then looks at the other: a
-//! connection is counted as idle before it is asked whether anybody waits, and whoever waits is
-//! counted before it looks at what lies idle.
+//! Two threads must not miss each other, so each first announces itself and then looks for the
+//! other: a connection is counted as idle before the check for waiters, and a waiter is counted
+//! before it looks for idle connections.
 
 use super::*;
 
@@ -26,8 +26,8 @@ impl Used {
         self.places.may_have_more(Some(&self.caller))
     }
 
-    /// Lays one by; tells whether the client might have had one more when it was asked whether
-    /// anybody waits.
+    /// Gives a connection back; returns whether the client could have had one more at the moment of
+    /// the check for waiters.
     fn lay_by(&mut self) -> bool {
         let conn = self.others.pop().unwrap();
         let mut might = false;
@@ -63,8 +63,8 @@ fn who_waits_is_counted_before_it_counts_what_lies_idle() {
     let last = used.others.pop().unwrap();
     let Used { places, caller, .. } = &used;
     let is_served = thread::scope(|scope| {
-        // Whoever begins to wait stops here: what it had looked at before would be out of date
-        // behind it.
+        // A request that begins to wait stops at this lock: anything that it had read before would
+        // be out of date after the lock.
         let state = places.state.lock().unwrap();
         let waiter = scope.spawn(|| {
             set_worker(1);

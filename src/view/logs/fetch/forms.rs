@@ -8,12 +8,12 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How to ask for the logs of a block.
+/// A form of request for the logs of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// `eth_getLogs` by the block's hash.
     Hash,
-    /// The same for no more than is wanted, as nodes refuse too many logs at once.
+    /// The same for the wanted logs only, because nodes refuse to give too many logs at once.
     HashUnion,
     /// `eth_getLogs` for the range of the block's height alone.
     Height,
@@ -23,21 +23,22 @@ pub(super) enum Form {
 }
 
 const ALL: [Form; 5] = [Form::Hash, Form::HashUnion, Form::Height, Form::HeightUnion, Form::Receipts];
-/// A node that has refused the form so often in a row, and then answered another, does not have it.
+/// A node lacks requests by hash when it refused them so often in a row, and gave the logs in
+/// another form each time.
 const TIMES: u8 = 3;
-/// For so long.
+/// How long the node is then not asked by hash.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// What is remembered of nodes, by their names. Clones are the same.
+/// For each node, by name, whether requests by hash are worth a try. Clones share one memory.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct Forms(Arc<Mutex<Known>>);
 
-/// How often in a row each node has refused the form, and when it did last.
+/// How often in a row each node has refused requests by hash, and when it last did.
 type Known = BTreeMap<Arc<str>, (u8, Instant)>;
 
 impl Forms {
-    /// The forms to ask a node in, one after the other. A node that lost an answer in one form
-    /// begins its next round with another.
+    /// The forms to ask a node in, one after the other. Each round begins with another form, so
+    /// that a form whose answers get lost does not come first every time.
     pub(super) fn of(&self, node: &Arc<str>, round: u32) -> impl Iterator<Item = Form> + use<> {
         let known = self.lock().get(node).copied();
         let lacks_hash = known.is_some_and(|(times, last)| times >= TIMES && last.elapsed() < FORGET);
@@ -47,7 +48,8 @@ impl Forms {
         (0..forms.len()).map(move |place| forms[(first + place) % forms.len()])
     }
 
-    /// A node gave a block's logs in a `form`, after it had `refused` them by hash or not.
+    /// Notes that a node gave a block's logs in `form`, and whether it had `refused` the request by
+    /// hash before.
     pub(super) fn answered(&self, node: &Arc<str>, form: Form, refused: bool) {
         let mut known = self.lock();
         match form {

@@ -1,4 +1,4 @@
-//! One question for a block's logs to one node.
+//! A request to one node for a block's logs.
 
 use std::time::Duration;
 
@@ -18,25 +18,25 @@ use crate::{
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 32 << 20;
 
-/// What is asked of a node for one block.
+/// A request to `node` for the logs of `block`.
 pub(super) struct Question<'a> {
     pub(super) pool: &'a Pool,
     pub(super) node: usize,
     pub(super) block: &'a Block,
-    /// What a filter object says besides the block so that it gives no more than is wanted, if that
-    /// is less than all.
+    /// The members of the filter object that select the wanted logs, each with a comma before it;
+    /// `None` if they would select all.
     pub(super) union: Option<String>,
     /// How long the node may take.
     pub(super) limit: Duration,
 }
 
-/// Why there are no logs.
+/// Why a node gave no logs.
 pub(super) enum Lack {
-    /// The node says that there are none, in a way that may mean anything.
+    /// The node answers `null`, which may mean that there are none or that the block is unknown.
     Empty,
-    /// There is nothing to ask in this form.
+    /// The request does not exist in this form.
     Inapplicable,
-    /// The node answers, and does not give them.
+    /// The node answers, but does not give the logs.
     Refused(String),
     /// No answer came.
     Away(String),
@@ -69,8 +69,8 @@ impl Question<'_> {
         if !told.logs.is_empty() {
             return Ok(told);
         }
-        // None at that height: of this block, if the node held it to be canonical before it said
-        // so, and after.
+        // No logs at that height are no logs of this block only if the node held the block to be
+        // canonical before and after the answer.
         self.stands(&height).await?;
         let told = logs().await?;
         self.stands(&height).await?;
@@ -107,7 +107,7 @@ impl Question<'_> {
         if node.is_out() {
             return Err(Lack::Away("the node is out".to_owned()));
         }
-        // Whoever is owed an answer is watched for its silence.
+        // While the node owes an answer, the pool watches its silence.
         let _owed = node.traffic.track(Instant::now());
         // Both arms are cancel-safe.
         let answer = tokio::select! {
@@ -120,7 +120,7 @@ impl Question<'_> {
                 node.traffic.touch(Instant::now());
                 answer.map_err(|refused| Lack::Refused(refused.text))
             }
-            // An answer that is none is one all the same.
+            // A malformed answer still shows that the node is alive.
             Err(trouble) if trouble.fault == Fault::Failing => {
                 node.traffic.touch(Instant::now());
                 Err(Lack::Refused(trouble.text))

@@ -1,5 +1,6 @@
-//! Reads filter objects of the execution API, and says in go-ethereum's words what is wrong with
-//! them.
+//! Reads filter objects of the execution API, and says what is wrong with them: in go-ethereum's
+//! words, behind the name of the member, but for values of another type and for what is beyond a
+//! bound of the proxy's own (decision 0007).
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use crate::{
         bloom::{Bits, Bloom},
         hash::Hash,
     },
-    view::params,
+    view::params::{self, Text},
 };
 
 /// The members of a filter object that count. Null is as good as none.
@@ -41,7 +42,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::default();
-                while let Some(name) = object.next_key::<String>()? {
+                while let Some(Text(name)) = object.next_key()? {
                     // Go-ethereum takes names in any case, and the last of two members.
                     let member = match &*name.to_ascii_lowercase() {
                         "address" => &mut members.address,
@@ -77,7 +78,7 @@ enum Bound {
 
 impl Bound {
     fn read(json: &RawValue) -> Result<Self, String> {
-        let Ok(text) = serde_json::from_str::<String>(json.get()) else {
+        let Some(text) = text(json) else {
             return Err(format!("expected a block number in hexadecimal or a block's name, not {}", kind(json)));
         };
         Ok(match &*text {
@@ -125,7 +126,9 @@ struct Asked {
 }
 
 impl Asked {
+    /// Null wants everything.
     fn read(json: &str) -> Result<Self, String> {
+        let json = if json == "null" { "{}" } else { json };
         const BOTH: &str = "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other";
         let members: Members<'_> =
             serde_json::from_str(json).map_err(|_| format!("expected a filter object, not {}", params::kind(json)))?;
@@ -176,24 +179,23 @@ impl Asked {
 }
 
 impl Filter {
-    /// Reads the filter object of a subscription, the second argument; null wants everything.
+    /// Reads the filter object of a subscription, the second argument.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// When the filter object is malformed; the error is the message for the client.
     pub(in crate::view) fn read(json: &str) -> Result<Self, String> {
-        let asked = Asked::read(if json == "null" { "{}" } else { json });
-        let asked = asked.map_err(|why| format!("invalid argument 1: {why}"))?;
+        let asked = Asked::read(json).map_err(|why| format!("invalid argument 1: {why}"))?;
         if asked.block.is_some() {
             return Err("invalid argument 1: blockHash: a subscription is to new blocks".to_owned());
         }
         asked.filter()
     }
 
-    /// Reads the filter object of a filter that is polled, the first argument, and which blocks its
-    /// past logs are of: the members of a filter object that say so.
+    /// Reads the filter object of a filter that is polled, the first argument. Returns also the
+    /// members that name the blocks of its past logs.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// When the filter object is malformed; the error is the message for the client.
     pub(in crate::view) fn read_polled(json: &str) -> Result<(Self, Box<str>), String> {
         let asked = Asked::read(json).map_err(|why| format!("invalid argument 0: {why}"))?;
         let range = asked.range();
@@ -206,7 +208,7 @@ fn kind(json: &RawValue) -> &'static str {
 }
 
 fn text(json: &RawValue) -> Option<String> {
-    serde_json::from_str(json.get()).ok()
+    params::text(json.get())
 }
 
 fn list(json: &RawValue) -> Option<Vec<&RawValue>> {
@@ -225,7 +227,7 @@ fn addresses(json: &RawValue) -> Result<Any<Address>, String> {
         let kind = kind(json);
         return Err(format!("invalid addresses in query: expected an address or an array of addresses, not {kind}"));
     };
-    // A null in the list names no account: a mistake, and not a wish to hear of all.
+    // A null in the list names no account: a mistake, and not a wish for the logs of all.
     let addresses = list.into_iter().enumerate().map(|(index, json)| {
         let text = text(json).ok_or_else(|| format!("non-string address at index {index}"))?;
         read(&text).map_err(|why| format!("invalid address at index {index}: {why}"))
@@ -238,7 +240,7 @@ fn topics(json: &RawValue) -> Result<Vec<Any<Hash>>, String> {
     list.into_iter().enumerate().map(|(index, json)| topic(index, json)).collect()
 }
 
-/// The topics at one position. A null among alternatives leaves all open.
+/// The topics at one position. A null among alternatives allows any value.
 fn topic(position: usize, json: &RawValue) -> Result<Any<Hash>, String> {
     let wrong = |place: String, json: &RawValue, expected: &str| {
         format!("invalid topic(s): {place}: expected {expected}, not {}", kind(json))
@@ -308,6 +310,7 @@ mod tests {
                 "invalid addresses in query: expected an address or an array of addresses, not a number",
             ),
             (json!({"address": ""}), "invalid address: empty hex string"),
+            (json!({"address": "\u{fffd}"}), "invalid address: hex string without 0x prefix"),
             (json!({"address": "0x1"}), "invalid address: hex string of odd length"),
             (
                 json!({"address": word(1)}),
@@ -368,5 +371,21 @@ mod tests {
         assert_eq!(refused(json!({"blockHash": word(1)})), expected);
         assert_eq!(refused(json!([])), "invalid argument 1: expected a filter object, not an array");
         assert_eq!(Filter::read("null"), Filter::read("{}"));
+        assert_eq!(Filter::read_polled("null"), Filter::read_polled("{}"));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_a_text_like_another() {
+        let refused = |text: &str| Filter::read_polled(text).unwrap_err();
+        for (member, expected) in [
+            ("address", "invalid address: hex string without 0x prefix"),
+            ("topics", "topics: expected an array, not a string"),
+            ("fromBlock", "fromBlock: hex string without 0x prefix"),
+            ("blockHash", "blockHash: hex string without 0x prefix"),
+        ] {
+            let expected = format!("invalid argument 0: {expected}");
+            assert_eq!(refused(&format!(r#"{{"{member}":"\ud800"}}"#)), expected);
+        }
+        assert_eq!(Filter::read_polled(r#"{"\ud800":1}"#), Filter::read_polled("{}"));
     }
 }

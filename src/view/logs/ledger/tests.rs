@@ -22,13 +22,12 @@ fn logs(hash: Hash) -> Arc<[(Hash, u8)]> {
     if digit(hash) == 0 { Arc::default() } else { [(hash, 0), (hash, 1)].into() }
 }
 
-/// Somebody who heard of what came after a change, and what they believe now: the blocks that they
-/// know logs of.
+/// A subscriber since a change, and the blocks whose logs it has been sent and not taken back.
 #[derive(Debug)]
 struct Client {
     since: u64,
     believes: Vec<Hash>,
-    /// The digit of the blocks that certainly do not concern it; 0 if there is none such.
+    /// The digit of the blocks that certainly do not concern the client; 0 if none.
     spared: u8,
 }
 
@@ -62,7 +61,7 @@ enum Step {
     Found(usize),
     /// Logs that were asked for earlier, perhaps of a block that has gone since, or is there again.
     Late(usize),
-    /// Somebody comes, whom blocks of this digit do not concern.
+    /// A client comes that blocks of this digit do not concern.
     Join(u8),
     Leave,
 }
@@ -140,8 +139,8 @@ impl World {
         self.nobody_waits_in_vain();
     }
 
-    /// Everybody believes in all blocks below the lowest one that may concern them and whose logs
-    /// are not found.
+    /// Every client has the logs of all blocks below the lowest one that may concern it and whose
+    /// logs are not found.
     fn nobody_waits_in_vain(&self) {
         for client in &self.clients {
             let missing = self.ledger.wanted().find(|block| client.may_concern(block));
@@ -152,8 +151,8 @@ impl World {
         }
     }
 
-    /// When all logs were found, everybody believes in just those of the canonical blocks that came
-    /// since they did.
+    /// When all logs were found, every client has exactly the logs of the canonical blocks since it
+    /// came.
     fn settle(&mut self) {
         while self.ledger.wanted().next().is_some() {
             self.perform(Step::Found(0));

@@ -1,4 +1,4 @@
-//! A method name, or the beginning of one, and a rule about it.
+//! A method name, or the beginning of a name, and a rule about the method.
 
 use std::{fmt, str::FromStr};
 
@@ -67,7 +67,7 @@ impl MethodRule {
     }
 }
 
-/// Whether `method` is refused by `rules`: the rule that says most decides, whatever their order.
+/// Whether `method` is refused by `rules`: the longest pattern decides, in any order of the rules.
 pub(super) fn is_refused(rules: &[MethodRule], method: &str) -> bool {
     let first = method.as_bytes().first().map(u8::to_ascii_lowercase);
     // Most rules are ruled out by their first letter.

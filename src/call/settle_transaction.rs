@@ -1,12 +1,12 @@
-//! The last word on a transaction of which an earlier attempt may have reached a node.
+//! The final answer about a transaction that an earlier attempt may have brought to a node.
 
 use tokio::time::Instant;
 
 use super::{
-    Course,
     answer::Answer,
     attempt::{Attempt, Sent},
     leaving::Leaving,
+    run::CallRun,
 };
 use crate::{
     config::Verify,
@@ -14,11 +14,13 @@ use crate::{
     pool::ask::ID,
 };
 
-impl Course<'_> {
-    /// An error that speaks of the call goes back as it is, but not that of a transaction which an
-    /// earlier attempt of ours may have brought to a node: 'already known' is then the good news,
-    /// and of any other error only what speaks of its very bytes is the last word, for what one
-    /// node's pool does not take another's may have taken.
+impl CallRun<'_> {
+    /// Rule: the client gets an error about the call unchanged. Exception: a raw transaction that
+    /// an earlier attempt may have brought to a node. Then "already known" is success; an error
+    /// about the transaction's bytes is final; after any other error the node is asked for the
+    /// transaction. Reason: the pool of one node may refuse what another's has accepted. Example:
+    /// node a's answer is lost, node b says "nonce too low" and has the transaction in a block: the
+    /// client gets the hash.
     pub(super) async fn settle(&mut self, node: usize, mut answer: Answer) -> Result<Answer, Refusal> {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
             return Ok(answer);
@@ -28,7 +30,8 @@ impl Course<'_> {
         };
         let hash = hex::encode(&hash);
         let (known, malformed) = answer.error().map_or((false, false), |e| (e.is_already_known(), e.is_of_the_bytes()));
-        if known || (!malformed && self.is_there(node, &hash).await) {
+        // In a box, so that other calls do not pay for its size.
+        if known || (!malformed && Box::pin(self.is_there(node, &hash)).await) {
             return Ok(Answer::made(&format!("\"{hash}\"")));
         }
         if self.unsure && !malformed { Err(Refusal::OutcomeUnknown) } else { Ok(answer) }

@@ -1,5 +1,5 @@
-//! A pool's work between probes: it judges again at the moment that the state names, and probes
-//! nodes out of turn whose next block is awaited.
+//! A pool's work between probes: judges again at the moment that the state names, and probes nodes
+//! out of turn whose next block is awaited.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -61,9 +61,9 @@ pub(super) async fn tend(pool: Arc<Pool>) {
 }
 
 impl Pool {
-    /// Calls are spread over nodes, and one goes to `chosen`. Those that are as good, but were
-    /// below what clients have seen when they were last asked, are asked again, so that none is
-    /// passed over for what is known of it too late.
+    /// When calls are spread over nodes and one goes to `chosen`: asks nodes again that are as good
+    /// but were below the highest block that clients were shown, so that none is passed over
+    /// because of old knowledge.
     pub fn catch_up(&self, chosen: usize) {
         let (snapshot, served) = (self.snapshot(), self.served());
         let is_passed_over = |node: usize| {

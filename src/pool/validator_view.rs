@@ -1,21 +1,22 @@
-//! One view for all: while validators are there, all requests to the consensus nodes of a network
-//! and the stream of events go to one node, the node of the view. No I/O, no clock of its own.
+//! A single view for all clients. While validators are there, all requests to the consensus nodes
+//! of a network, and the stream of events, go to one node: the node of the view. No I/O, no clock
+//! of its own.
 //!
-//! What a validator asks refers to what it was told before: it votes for the head of which it was
-//! told, has its vote taken where that head is known, and fetches the aggregate where the votes
-//! are. Nodes that are well are up to a second apart in what they know, so two nodes together are
-//! worse than either. The rule, in one place:
+//! Reason: a validator's request refers to earlier answers. The validator attests to the head that
+//! an event named, its attestation is taken where that head is known, and the aggregate is fetched
+//! where the attestations are. Two healthy nodes may be a second apart, so requests to both are
+//! worse than requests to either. The rule, in one place:
 //!
-//! 1. The node of the view is the one that the events come from; where nobody wants events, it is
-//!    the active node.
-//! 2. The view leaves a node that is not usable, that fails what validators ask one time after the
-//!    other, or that is below what clients were told while another usable node is not, at once.
-//! 3. It goes to a better node, in the order of tiers and of the configuration, only at an epoch's
-//!    boundary, a sixth of a slot before it: blocks, votes and aggregates of the last slot are done
-//!    then. The better node must have been usable since an earlier epoch, must have been told what
-//!    the others were, unless it has been there for a whole epoch, and must have reached the head
-//!    that clients were told; and its stream of events must have told a head, if there is one. The
-//!    stream and the requests go over together.
+//! 1. The node of the view is the node that the events come from; without a stream of events, the
+//!    active node.
+//! 2. The view leaves a node at once that is not usable, that fails validators' requests one after
+//!    the other, or that is below the head that clients were told while another usable node is not.
+//! 3. The view goes to a better node, in the order of tiers and of the configuration, only a sixth
+//!    of a slot before an epoch's boundary: blocks, attestations and aggregates of the last slot
+//!    are done then. The better node must have been usable since an earlier epoch, and must have
+//!    reached the head that clients were told. The node must have got the messages that the others
+//!    got, or have been there for a whole epoch. If there is a stream of events, the node's stream
+//!    must have named a head; stream and requests then move together.
 //!
 //! Where no validator has asked for anything for two epochs, requests go to the best node at any
 //! time.
@@ -29,14 +30,14 @@ use tokio::time::Instant;
 
 use super::{NOBODY, Pool, resting::Kind, snapshot::Rank, state::Input};
 use crate::domain::{
+    beacon_route::Route,
     chain::{Beacon, Chain},
-    rest::Route,
 };
 
 /// Validators count as there for so many epochs after the last request of theirs.
 const EPOCHS: u32 = 2;
 
-/// What ties clients to a node.
+/// The facts that bind clients to a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ties {
     /// Whether validators are there.
@@ -45,7 +46,7 @@ pub struct Ties {
     pub stream: Option<usize>,
 }
 
-/// What is noted of them as they pass.
+/// The traces of validators' requests and of the stream of events.
 pub(super) struct Tied {
     epoch: Instant,
     /// Milliseconds since `epoch` of the last request of a validator, and one; 0 before any.
@@ -58,7 +59,7 @@ impl Tied {
         Self { epoch: Instant::now(), last: AtomicU64::new(0), stream: AtomicUsize::new(NOBODY) }
     }
 
-    /// What another pool had noted, whose nodes these were by `place`.
+    /// Takes over the traces of another pool; `place` gives the index here of a node there.
     pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(usize) -> Option<usize>) {
         if let Some(at) = earlier.asked() {
             self.note(at);
@@ -81,7 +82,7 @@ impl Tied {
         Some(self.stream.load(Relaxed)).filter(|node| *node != NOBODY)
     }
 
-    /// What holds at `now`, by the time of this chain.
+    /// The ties at `now`, by the slot and epoch times of this chain.
     pub(super) fn ties(&self, chain: Option<&Chain>, now: Instant) -> Ties {
         let long = Chain::epoch(chain).saturating_mul(EPOCHS);
         let validators = self.asked().is_some_and(|at| now.saturating_duration_since(at) < long);
@@ -100,8 +101,8 @@ impl Pool {
         Chain::epoch(self.snapshot().chain.as_ref())
     }
 
-    /// The highest slot that a node may tell of by the clock and by what most nodes say, with an
-    /// epoch's room for clocks that differ; `None` where the clock does not tell slots.
+    /// The highest slot that a node may name, by the clock and by the pool's head, with an epoch's
+    /// room for clocks that differ; `None` if the clock gives no slots.
     pub fn latest_slot(&self) -> Option<u64> {
         let snapshot = self.snapshot();
         let beacon = snapshot.chain.as_ref()?.beacon.as_ref()?;
@@ -124,25 +125,25 @@ impl Pool {
     }
 }
 
-/// Where the view is and where it should be.
+/// The state of a move of the view to a better node.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// The better node that is usable, and the epoch in which it was found to be.
+    /// The better usable node, and the epoch in which it became usable.
     home: Option<(usize, u64)>,
     /// The better node that the stream of events is to go to, so that the view can.
     pub(super) moving: Option<usize>,
 }
 
-/// What decides about the view.
+/// The facts that decide about the view.
 pub(super) struct Facts<'a> {
     pub(super) ties: Ties,
     pub(super) active: Option<usize>,
     pub(super) ranks: &'a [Option<Rank>],
-    /// Whether a node has been told what the others were.
+    /// Whether a node has got the messages that the others got.
     pub(super) informed: &'a dyn Fn(usize) -> bool,
-    /// Whether a node fails what validators ask, one time after the other.
+    /// Whether a node fails validators' requests one after the other.
     pub(super) fails: &'a dyn Fn(usize) -> bool,
-    /// The epoch by the clock, a sixth of a slot ahead; `None` where it is not known.
+    /// The epoch by the clock, a sixth of a slot ahead; `None` if unknown.
     pub(super) epoch: Option<u64>,
 }
 
@@ -170,8 +171,8 @@ impl View {
         let epoch = facts.epoch.unwrap_or(u64::MAX);
         let since = self.home.filter(|(node, _)| *node == home).map_or(facts.epoch.unwrap_or(0), |(_, since)| since);
         self.home = Some((home, since));
-        // One that will not be told is no worse for it when an epoch has passed in which all were
-        // told anew.
+        // A node that cannot be sent the missed messages is as good as the others after a whole
+        // epoch, since validators repeat them each epoch.
         let is_informed = (facts.informed)(home) || epoch > since.saturating_add(1);
         if epoch <= since || !is_informed {
             return Some(view);
@@ -238,7 +239,7 @@ mod tests {
         assert_eq!(table.step(&[BAD, WELL], None, 4), Some(1));
         assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
         assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
-        // Not before it has reached the head told.
+        // Not before the node has reached the head that clients were told.
         assert_eq!(table.step(&[LATE, WELL], None, 6), Some(1));
         assert_eq!(table.step(&[WELL, WELL], None, 6), Some(0));
         assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
@@ -259,7 +260,7 @@ mod tests {
         let mut table = Table { active: 1, ..Table::default() };
         assert_eq!(table.step(&[WELL, LATE], Some(1), 5), Some(0));
         assert_eq!(table.step(&[WELL, LATE], Some(1), 5), Some(0));
-        // Where all are, it is no worse than the others.
+        // If all nodes are below that head, the node is no worse than the others.
         table.active = 1;
         assert_eq!(table.step(&[LATE, LATE], Some(1), 5), Some(1));
     }
@@ -281,7 +282,7 @@ mod tests {
         let mut table = Table { failing: Some(0), ..Table::default() };
         assert_eq!(table.step(&[WELL, WELL], Some(0), 5), Some(1));
         assert_eq!(table.step(&[WELL, WELL], Some(1), 6), Some(1));
-        // Where no other is well, it is better than none.
+        // If no other node is well, a failing node is better than none.
         assert_eq!(table.step(&[WELL, BAD], Some(0), 6), Some(0));
     }
 

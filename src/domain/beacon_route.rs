@@ -1,16 +1,16 @@
-//! The beacon API's routes: what a request may do to the world, which decides where it goes and
-//! whether it may be sent twice.
+//! The beacon API's routes. The effect of a request decides to which nodes the request goes and
+//! whether a second sending is allowed.
 
 use super::method::{Method, MethodId};
 
-/// Whether a request may be sent twice, and to which nodes it goes.
+/// Whether a request may be sent twice, and to which nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only say
-    /// what is asked.
+    /// No effect: may be repeated on any node. Some POSTs are of this kind: their bodies only name
+    /// the data asked for.
     Read,
-    /// Hands something that is signed to the network. The same bytes say the same whoever passes
-    /// them on, so they may be given to another node at any time.
+    /// Hands a signed message to the network. The bytes mean the same from every node, so another
+    /// node may be given them at any time.
     Publish,
     /// Tells nodes something that each must know for itself: goes to all of them.
     Everywhere,
@@ -25,10 +25,10 @@ pub struct Route {
     pub group: &'static str,
     /// The group's index among [`Route::GROUPS`].
     pub id: MethodId,
-    /// Whether it may be sent twice.
+    /// Whether the request may be sent twice.
     pub class: Class,
-    /// Whether it belongs to a validator's duties, which stay on one node: only that one knows what
-    /// it was told before.
+    /// Whether the request belongs to a validator's duties, which stay on one node: only that node
+    /// knows the messages that it got before.
     pub is_duty: bool,
     is_long: bool,
 }
@@ -71,8 +71,8 @@ impl Route {
             ("node" | "beacon" | "validator" | "config" | "events" | "debug", _) => area,
             _ => "other",
         };
-        // A distributed validator gives its part of a proof and waits for the whole, which is the
-        // same however often it is asked for.
+        // A distributed validator gives its part of a proof and waits for the whole proof, which is
+        // the same however often the validator asks.
         let combines = matches!(what, "beacon_committee_selections" | "sync_committee_selections") && more.is_none();
         let class = match (method, area, what) {
             ("GET" | "HEAD" | "OPTIONS", ..) => Class::Read,
@@ -99,8 +99,8 @@ impl Route {
         };
         // The list ends in `other`.
         let index = Self::GROUPS.iter().position(|name| *name == group).unwrap_or(Self::GROUPS.len() - 1);
-        // A block is published at the node that made it: only that node has the payload behind a
-        // blinded block.
+        // A block is published at the node that made the block: only that node has the payload
+        // behind a blinded block.
         let publishes = matches!((method, area), ("POST", "beacon"))
             && matches!(what, "blocks" | "blinded_blocks" | "execution_payload_envelopes");
         let is_long = class == Class::Read
@@ -114,12 +114,12 @@ impl Route {
         }
     }
 
-    /// Whether a node that is well may work on it for minutes before the first byte of its answer.
+    /// Whether a healthy node may work for minutes before the first byte of its answer.
     pub fn is_long(&self) -> bool {
         self.is_long
     }
 
-    /// Whether it may be sent again although a node may have it already.
+    /// Whether the request may be sent again although a node may already have the first one.
     pub fn is_repeatable(&self) -> bool {
         matches!(self.class, Class::Read | Class::Everywhere)
     }

@@ -5,19 +5,22 @@
 //! it, so one that is steadily later than the node that serves would never be chosen again. The
 //! rule, in one place:
 //!
-//! 1. A node of a better tier that is usable and within the lag limit of that block is *late*.
-//!    While one is, it is asked for its head several times per block, so that the moment at which
-//!    it gets there is seen. Then calls are home.
-//! 2. When it has been late for [`GRACE`], calls wait for it, and the highest block stays where it
-//!    is: for two block times, and not longer than [`LONGEST`]. The wait begins when the node's
-//!    next block is due in that time, by its last one and the chain's pace; if it cannot be, calls
-//!    do not wait at all. If it gets there, calls are home; if not, they go on where they were.
+//! 1. A usable node that comes before the serving one, in the order of tiers and of the
+//!    configuration, and is below that block, but within the lag limit, is *late*. The late node is
+//!    asked for its head several times per block, so that the pool sees at once when the node
+//!    reaches the block. Then calls are home.
+//! 2. When a node has been late for [`GRACE`], calls wait for the node, and the highest block stays
+//!    the same: for two block times, and not longer than [`LONGEST`]. The wait begins only if the
+//!    node's next block is due in that time, by its last block and the chain's pace. If the node
+//!    reaches the block, calls are home; if not, they go on where they were. Example with 12 s
+//!    blocks: the node is a block behind, and its next is due in 1.5 s: calls wait, for 2 s at
+//!    most.
 //! 3. Between two waits lies [`PAUSE`], and twice as much after each that was in vain. But just
 //!    after calls have come home, an answer that was on its way elsewhere may show a higher block
-//!    still; for that they wait once more, where they are.
+//!    still; calls then wait once more, at the better node.
 //!
 //! A node that is later than two block times stays late: the chain would have to go backwards for
-//! it.
+//! such a node.
 
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(2);
 /// Between two waits.
 const PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(960);
-/// How long after calls have come home they may wait once more.
+/// How long after their return calls may wait once more.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// For how long calls wait for a node that is a little behind, at most.
@@ -56,8 +59,8 @@ pub(super) struct Awaited {
     pub(super) longest: Duration,
 }
 
-/// When the node should have the block that it lacks. Where one is overdue for long, it was not to
-/// be had, and the next comes in time.
+/// When the late node should have the block that it lacks. A block that is long overdue is given
+/// up, and the next one is due in its time.
 fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Instant {
     let blocks = |count: u64| block_time.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).min(1 << 16));
     let due = late.moved + blocks(late.below);
@@ -68,7 +71,7 @@ fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Ins
 /// The state of a return to a better node.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// The late node, and since when it has been.
+    /// The late node, and when it became late.
     late: Option<(usize, Instant)>,
     awaited: Option<Awaited>,
     /// No wait begins before.
@@ -87,8 +90,8 @@ impl Default for Home {
 }
 
 impl Home {
-    /// The node that calls wait for now, if they do. `best` is the node that would serve by rank
-    /// alone, `late` a better one.
+    /// The node that calls wait for now, if any. `best` is the node that would serve by rank alone,
+    /// `late` a better one.
     pub(super) fn step(
         &mut self,
         best: Option<usize>,

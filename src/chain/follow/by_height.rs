@@ -1,5 +1,5 @@
-//! Blocks that were asked for by their heights: they lie above the tip, and are told as far as each
-//! is the parent of the next.
+//! Blocks that were asked for by their heights: all lie above the tip, and are reported as far as
+//! each is the parent of the next.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -7,14 +7,14 @@ use super::super::block::Block;
 
 /// The blocks of the active node at the heights between the tip and a head.
 #[derive(Debug, Default)]
-pub(super) struct Ladder {
+pub(super) struct ByHeight {
     rungs: BTreeMap<u64, Arc<Block>>,
     /// Whether a height was asked for in vain. Then the way is found by hashes, until there is
     /// another tip.
     is_broken: bool,
 }
 
-impl Ladder {
+impl ByHeight {
     pub(super) fn insert(&mut self, block: Arc<Block>) {
         self.rungs.insert(block.number, block);
     }
@@ -36,8 +36,8 @@ impl Ladder {
         heights.filter(move |height| known.binary_search(height).is_err())
     }
 
-    /// Takes the blocks that join `tip`, no higher than `most`; what lies below is of no use any
-    /// more.
+    /// Takes the blocks that join `tip`, no higher than `most`, and forgets the blocks at and below
+    /// the tip.
     pub(super) fn climb(&mut self, tip: &Block, most: u64) -> Vec<Arc<Block>> {
         self.rungs = self.rungs.split_off(&(tip.number + 1));
         let (mut hash, mut number) = (tip.hash, tip.number);

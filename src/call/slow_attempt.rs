@@ -1,10 +1,12 @@
-//! An attempt that takes long: whether another node would do better.
+//! Decides whether an attempt that takes long gets a second one beside it at another node.
 //!
-//! The rule, in one place. A long call is no dead node: while the node answers its probes, the
-//! attempt goes on, and no second one is begun. A second one is begun beside it, at another usable
-//! node, when the node of the first is no longer well, or when it is the last moment at which a
-//! second attempt would still have `calls.attempt_timeout`: with the defaults 20 s after the call
-//! came. The first good answer is the client's.
+//! Rule: for `calls.attempt_timeout` an attempt is left alone. After that, a read or a raw
+//! transaction gets a second attempt at another usable node, as soon as the first node is no longer
+//! usable or silent to probes, or when a second attempt would otherwise have less than
+//! `calls.attempt_timeout` left. The first good answer goes to the client. Reason: a long call does
+//! not mean a dead node, and a second attempt doubles the work. Example with the defaults (10 s per
+//! attempt, 30 s in all): if the node stops answering probes after 3 s, the second attempt begins
+//! at 10 s; if the node keeps answering them, at 20 s.
 
 use std::time::Duration;
 
@@ -17,30 +19,30 @@ use crate::{
     pool::{Scout, resting::Kind},
 };
 
-/// How often the node of a long attempt is looked at.
+/// How often the state of a long attempt's node is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// An attempt under way, and the call that it is for.
+/// An attempt under way and its call.
 #[derive(Clone, Copy)]
-pub(super) struct Late<'a, 'c> {
+pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) calls: &'a Calls,
     pub(super) request: &'a Request<'a>,
     pub(super) method: Method,
-    pub(super) terms: Terms<'a>,
+    pub(super) terms: &'a Terms<'a>,
     pub(super) kind: Kind,
     pub(super) deadline: Instant,
     /// The node of the attempt.
     pub(super) node: usize,
     pub(super) started: Instant,
-    /// The nodes that have failed the call.
+    /// Nodes that have failed the call.
     pub(super) tried: &'c [usize],
 }
 
-/// What to do about a long attempt.
+/// The next step in a long attempt.
 pub(super) enum Next<'a> {
-    /// Look again then.
+    /// Check again at this time.
     At(Instant),
-    /// Begin this one beside it.
+    /// Begin this attempt beside the first.
     Beside(Beside<'a>),
 }
 
@@ -48,11 +50,11 @@ pub(super) enum Next<'a> {
 pub(super) struct Beside<'a> {
     pub(super) node: usize,
     pub(super) attempt: Attempt<'a>,
-    /// Kept until it is known what became of the attempt.
+    /// The scout's place, held until the attempt has ended.
     pub(super) scout: Option<Scout<'a>>,
 }
 
-impl<'a> Late<'a, '_> {
+impl<'a> SlowAttempt<'a, '_> {
     /// The attempt at `node`.
     pub(super) fn attempt(&self, node: usize) -> Attempt<'a> {
         Attempt {
@@ -60,7 +62,7 @@ impl<'a> Late<'a, '_> {
             body: self.request.raw,
             headers: self.terms.headers,
             verify: self.terms.verify,
-            leaving: Leaving::new(&self.terms, self.method),
+            leaving: Leaving::new(self.terms, self.method),
             memory: Some(self.terms.memory),
             caller: self.terms.caller,
             id: self.request.id,
@@ -70,7 +72,7 @@ impl<'a> Late<'a, '_> {
         }
     }
 
-    /// What to do now.
+    /// The next step now.
     pub(super) fn next(&self) -> Next<'a> {
         let Calls { pool, settings, .. } = self.calls;
         let now = Instant::now();

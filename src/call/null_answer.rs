@@ -1,36 +1,39 @@
-//! What a client has been told and may ask for at once: a node that answers `null` to that is
-//! behind another of the same address.
+//! Blocks and transactions that clients know of: a node that answers `null` for one of these is
+//! behind another node.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Course, answer::Answer};
+use super::{answer::Answer, run::CallRun};
 use crate::{
     domain::{hash::Hash, hex, method::Tells, rpc::Request},
     pool::Pool,
 };
 
-/// Blocks below the highest that clients were shown which nodes may still be about to import.
+/// How many blocks below the served height nodes may still be about to import.
 const RECENT: u64 = 64;
-/// For how long nodes are asked again for what was announced.
+/// For how long nodes are asked again for an announced block or transaction.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The pause before they are asked again; it doubles.
+/// The pause before nodes are asked again; doubles each time.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether a `null` is to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Promise {
-    /// It is: nobody was told of such a thing.
+    /// A `null` is believed: no client knows of the object.
     None,
-    /// Not while another node is there: nodes differ in what they keep.
+    /// A `null` is believed when all nodes gave one: nodes differ in how much of the past they
+    /// keep.
     Elsewhere,
-    /// Not for a moment either: what was announced is on its way.
+    /// A `null` is believed only after `PATIENCE`: the object was announced and will arrive at the
+    /// nodes.
     Soon,
 }
 
-impl Course<'_> {
-    /// Where the answer tells a height. A pending block is one that nobody has yet.
+impl CallRun<'_> {
+    /// Where the answer shows a height. A pending block's height is not reached yet, so it does not
+    /// count.
     pub(super) fn tells(&self) -> Tells {
         match self.method.tells {
             Tells::Block | Tells::Inclusion if self.request.text_param(0).as_deref() == Some("pending") => {
@@ -40,15 +43,14 @@ impl Course<'_> {
         }
     }
 
-    /// What clients were told of what the call asks for, if `answer` is a `null` that contradicts
-    /// it.
+    /// Whether clients know of the requested object, if `answer` is a `null`.
     pub(super) fn broken_promise(&self, answer: &Answer) -> Option<Promise> {
         let promise = || promised(self.method.label, self.request, &self.calls.pool);
         answer.is_null.then(promise).filter(|promise| *promise != Promise::None)
     }
 }
 
-/// What clients were told of what `request`, a call of the method `label`, asks for.
+/// Whether clients know of the object that `request` asks for; `label` is its method.
 fn promised(label: &str, request: &Request<'_>, pool: &Pool) -> Promise {
     let is_place = |index: usize| request.param(index).is_some();
     match label {
@@ -91,7 +93,7 @@ fn announced(request: &Request<'_>, pool: &Pool) -> Promise {
 /// A `null` that is not believed yet.
 pub(super) struct Null {
     answer: Answer,
-    /// Until then nodes are asked again.
+    /// Until this time nodes are asked again.
     until: Instant,
     pause: Duration,
 }
@@ -102,7 +104,7 @@ impl Null {
         Self { answer, until, pause: PAUSE }
     }
 
-    /// The next pause, now that every node was asked; `None` when it is time to believe it.
+    /// The next pause, after all nodes were asked; `None` when the `null` is to be believed.
     pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
         let left = self.until.checked_duration_since(now).filter(|left| !left.is_zero())?;
         let pause = self.pause.min(left);

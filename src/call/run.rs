@@ -1,0 +1,374 @@
+//! One call under way: which node has it next, and when it is over.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    Calls, Terms,
+    alarm::Alarm,
+    answer::Answer,
+    attempt::{Ran, Sent},
+    ending::Refused,
+    leaving::Leaving,
+    null_answer::Null,
+    slow_attempt::SlowAttempt,
+    whole::Lack,
+};
+use crate::{
+    config::Policy,
+    domain::{
+        method::{Class, Method},
+        refusal::Refusal,
+        rpc::Request,
+    },
+    exchange::{
+        choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        queue::{Exit, HeadPermit, Ticket},
+        tries::{Begun, Tries},
+    },
+    pool::{Scout, resting::Kind},
+};
+
+/// The bounds of the pauses after a node got the call and gave no answer: each try costs a node
+/// work.
+const SLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// A call under way.
+pub(super) struct CallRun<'a> {
+    pub(super) calls: &'a Calls,
+    pub(super) request: &'a Request<'a>,
+    pub(super) method: Method,
+    pub(super) terms: &'a Terms<'a>,
+    pub(super) deadline: Instant,
+    pub(super) tries: Tries,
+    /// Attempts of all rounds, also before a reload, whose connection or answer was lost. Counted,
+    /// because the call itself may be what breaks the nodes.
+    pub(super) lost: u32,
+    /// Whether some node may have got the call.
+    pub(super) may_have_arrived: bool,
+    /// Whether some node may have got the call and has not answered.
+    pub(super) unsure: bool,
+    /// The best answer that a node gave, though its error is about the node.
+    pub(super) best: Option<Answer>,
+    /// An error that one node gave, and that may be about the call or about the node.
+    pub(super) doubtful: Option<Answer>,
+    /// A `null` for a block or transaction that clients know of.
+    pub(super) null: Option<Null>,
+    /// The HTTP status with which a node would not take the call.
+    pub(super) rejected: Option<u16>,
+    pub(super) refused: Refused,
+}
+
+/// The part of a call under way that goes along when a reload moves it to other nodes.
+#[derive(Default)]
+pub(super) struct Carried {
+    may_have_arrived: bool,
+    lost: u32,
+    begun: Begun,
+}
+
+impl<'a> CallRun<'a> {
+    /// The run of `request` at the nodes of `calls`.
+    pub(super) fn new(
+        calls: &'a Calls,
+        request: &'a Request<'a>,
+        method: Method,
+        terms: &'a Terms<'a>,
+        carried: Carried,
+    ) -> Self {
+        let Carried { may_have_arrived, lost, begun } = carried;
+        let deadline = terms.arrived + calls.settings.timeout;
+        Self {
+            calls,
+            request,
+            method,
+            terms,
+            deadline,
+            tries: Tries::new(Kind::of_method(method.id, &request.method), Some(deadline), begun),
+            lost,
+            may_have_arrived,
+            unsure: may_have_arrived,
+            best: None,
+            doubtful: None,
+            null: None,
+            rejected: None,
+            refused: Refused::default(),
+        }
+    }
+
+    /// The part that goes along to other nodes.
+    pub(super) fn carry(&self, permit: HeadPermit) -> Carried {
+        Carried { may_have_arrived: self.may_have_arrived, lost: self.lost, begun: self.tries.moved(permit) }
+    }
+
+    /// Tries nodes until one has an answer for the client.
+    ///
+    /// # Errors
+    /// With a refusal where no node has, or with the nodes of a reload.
+    pub(super) async fn run(&mut self, alarm: &mut Alarm) -> Result<Answer, Exit<Calls>> {
+        let mut turn = None;
+        let (node, answer) = loop {
+            // The scout's place is held until its attempt has ended.
+            let (node, _scout) = match self.next_node(&mut turn).await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(self.give_up(None)?),
+                Err(Exit::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
+                Err(moved) => return Err(moved),
+            };
+            let late = self.late(node);
+            let Ran { sent, again, beside, in_vain, had_second } =
+                late.attempt(node).run(&mut turn, alarm, &late).await;
+            self.may_have_arrived |= again || had_second;
+            self.unsure |= again || had_second;
+            if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
+                self.had_no_word(other, sent);
+                self.tries.tried.push(other);
+            }
+            let node = match beside {
+                Some((other, trouble)) => {
+                    self.tries.charges.push((node, trouble));
+                    self.tries.tried.push(node);
+                    other
+                }
+                None => node,
+            };
+            match sent {
+                Sent::Answered(mut answer) => {
+                    answer.node = Some(node);
+                    self.calls.pool.call_answered(node, self.tries.kind);
+                    if let Some(promise) = self.broken_promise(&answer) {
+                        self.null.get_or_insert(Null::new(answer, promise, Instant::now()));
+                        self.tries.attempts += 1;
+                        self.tries.tried.push(node);
+                        continue;
+                    }
+                    self.charge(node, true);
+                    if let Some(height) = answer.height(self.tells()) {
+                        self.calls.pool.shown(node, height);
+                    }
+                    return Ok(answer);
+                }
+                Sent::NoRoom(full) => {
+                    // The node's answer is not read, but shows that the node answers.
+                    self.calls.pool.call_answered(node, self.tries.kind);
+                    let is_repeatable = self.method.is_repeatable();
+                    let refusal = if is_repeatable { full.into() } else { Refusal::OutcomeUnknown };
+                    return Ok(self.give_up(Some(refusal))?);
+                }
+                Sent::OfTheCaller(answer) => {
+                    self.calls.pool.call_answered(node, self.tries.kind);
+                    self.charge(node, false);
+                    break (node, answer);
+                }
+                Sent::OfNobody(answer) if self.method.class != Class::Read => {
+                    self.calls.pool.call_answered(node, self.tries.kind);
+                    self.charge(node, false);
+                    break (node, answer);
+                }
+                Sent::OfNobody(answer) => {
+                    self.calls.pool.call_answered(node, self.tries.kind);
+                    if let Some(first) = self.doubtful.take() {
+                        // Two nodes refuse the call, so the error is about the call.
+                        self.charge(node, false);
+                        return Ok(first);
+                    }
+                    self.doubtful = Some(answer);
+                    self.may_have_arrived = true;
+                    self.tries.attempts += 1;
+                }
+                sent => {
+                    let is_over = matches!(sent, Sent::Refused(..) | Sent::Rejected(_)) && !self.method.is_repeatable();
+                    self.had_no_word(node, sent);
+                    if is_over {
+                        return Ok(self.give_up(None)?);
+                    }
+                }
+            }
+            if !self.may_be_sent_again() {
+                return Ok(self.best.take().ok_or(Refusal::OutcomeUnknown)?);
+            }
+            self.tries.tried.push(node);
+        };
+        Ok(self.settle(node, answer).await?)
+    }
+
+    /// Handles an answer of `node` that cannot be taken. A call that may be sent again goes on.
+    ///
+    /// # Errors
+    /// With the client's answer, if the call is over.
+    pub(super) fn lacks(&mut self, node: Option<usize>, lack: Lack) -> Result<(), Refusal> {
+        match lack {
+            Lack::TooLong(refusal) => Err(refusal),
+            Lack::NoRoom(full) if self.method.is_repeatable() => Err(full.into()),
+            Lack::Lost if self.method.is_repeatable() => {
+                self.may_have_arrived = true;
+                self.unsure = true;
+                self.lost += 1;
+                self.tries.attempts += 1;
+                if let Some(node) = node {
+                    self.calls.pool.probe_now(node);
+                    self.tries.tried.push(node);
+                }
+                Ok(())
+            }
+            Lack::NoRoom(_) | Lack::Lost => Err(Refusal::OutcomeUnknown),
+        }
+    }
+
+    /// Records an attempt at `node` that brought no answer for the client.
+    fn had_no_word(&mut self, node: usize, sent: Sent) {
+        let pool = &self.calls.pool;
+        self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        match sent {
+            Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::Unwanted => {}
+            Sent::OfTheNode(answer, trouble) => {
+                if answer.is_none() {
+                    pool.nodes[node].resting.failed_again(Instant::now());
+                    self.tries.pauses.slow_down(SLOW_PAUSES.0, SLOW_PAUSES.1);
+                }
+                self.unsure |= answer.is_none();
+                self.best = self.best.take().or(answer);
+                self.may_have_arrived = true;
+                self.tries.attempts += 1;
+                self.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+            }
+            Sent::Refused(answer, wait) => {
+                pool.call_refused(node, self.tries.kind, wait);
+                let end = Instant::now() + wait.unwrap_or_default();
+                self.refused.until = Some(self.refused.until.map_or(end, |until| until.min(end)));
+                self.refused.answer = self.refused.answer.take().or(answer);
+                self.tries.attempts += 1;
+            }
+            Sent::Rejected(status) => {
+                self.rejected = Some(status);
+                self.tries.attempts += 1;
+            }
+            Sent::Nothing(trouble) => {
+                if let Some(trouble) = trouble {
+                    pool.call_failed(node, self.tries.kind, trouble, None);
+                }
+            }
+            Sent::Lost(trouble) => {
+                self.may_have_arrived = true;
+                self.tries.attempts += 1;
+                self.lost += 1;
+                self.unsure = true;
+                if let Some(trouble) = trouble {
+                    pool.probe_now(node);
+                    self.tries.charges.push((node, trouble));
+                }
+            }
+        }
+    }
+
+    /// Whether one more node may have the call: not if the call has an effect and a node may have
+    /// it.
+    fn may_be_sent_again(&self) -> bool {
+        self.method.is_repeatable() || !self.may_have_arrived
+    }
+
+    pub(super) fn charge(&mut self, node: usize, result: bool) {
+        self.tries.charge(&self.calls.pool, node, result);
+    }
+
+    pub(super) fn late(&self, node: usize) -> SlowAttempt<'a, '_> {
+        let Self { calls, request, method, terms, deadline, .. } = *self;
+        let Tries { kind, ref tried, .. } = self.tries;
+        SlowAttempt { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried }
+    }
+
+    /// Chooses the node to try next. `turn` is the call's ticket of the queue, if the call had to
+    /// wait. The ticket is held over the attempts of a round, so that no later call is written
+    /// before this one. `None` when no further attempt is allowed or worth it.
+    async fn next_node(
+        &mut self,
+        turn: &mut Option<Ticket<'a>>,
+    ) -> Result<Option<(usize, Option<Scout<'a>>)>, Exit<Calls>> {
+        let Calls { pool, queue, settings, .. } = self.calls;
+        loop {
+            let now = Instant::now();
+            let is_unwanted = Leaving::new(self.terms, self.method).is_unwanted();
+            if is_unwanted || self.lost >= settings.attempts.get() || now >= self.deadline {
+                return Ok(None);
+            }
+            let bytes = self.request.raw.len();
+            if let Some(queued) = self.tries.wait_in(queue, bytes).await? {
+                *turn = Some(queued);
+                if Leaving::new(self.terms, self.method).is_unwanted() {
+                    return Ok(None);
+                }
+            }
+            let mut rest = None;
+            let has_word = self.doubtful.is_some() || self.null.is_some();
+            if self.tries.attempts < settings.attempts.get() {
+                let Tries { kind, again, ref tried, .. } = self.tries;
+                let (policy, class) = (settings.policy, self.method.class);
+                match choose(pool, Wish { policy, class, kind, tried, again }) {
+                    // A second opinion is not worth asking of a node that is unwell.
+                    Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
+                    Choice::Node(node, scout) => {
+                        if settings.policy == Policy::Spread {
+                            pool.catch_up(node);
+                        }
+                        return Ok(Some((node, scout)));
+                    }
+                    Choice::Rest(end) => rest = Some(end),
+                    Choice::Nowhere => {}
+                }
+            }
+            // The round is over, and other calls need not wait for the next round. An answer that a
+            // node gave is better than a wait for another node.
+            *turn = None;
+            if let Some(null) = &mut self.null {
+                let Some(pause) = null.pause(now) else { return Ok(None) };
+                queue.pause(pause.min(self.deadline - now), bytes).await?;
+                self.tries.tried.clear();
+                self.tries.attempts = 0;
+                continue;
+            }
+            if self.doubtful.is_some() || self.best.is_some() || self.rejected.is_some() {
+                return Ok(None);
+            }
+            if self.method.class == Class::RawTransaction && self.unsure && self.refused.until.is_some() {
+                // Other nodes can say no more than that the transaction may have arrived.
+                return Ok(None);
+            }
+            if !self.tries.pause(queue, rest, bytes).await? {
+                return Ok(None);
+            }
+            self.tries.attempts = 0;
+        }
+    }
+
+    /// The client's answer when there is no more to try: answers of nodes come before the `refusal`
+    /// of the queue.
+    pub(super) fn give_up(&mut self, refusal: Option<Refusal>) -> Result<Answer, Refusal> {
+        if self.method.class == Class::RawTransaction && self.unsure {
+            // An error about another node says nothing about the node that may have the
+            // transaction.
+            return Err(Refusal::OutcomeUnknown);
+        }
+        let word =
+            self.doubtful.take().or_else(|| self.null.take().map(Null::into_answer)).or_else(|| self.best.take());
+        if let Some(word) = word {
+            return Ok(word);
+        }
+        let rests = || rest_ends(&self.calls.pool, self.tries.kind).or(self.refused.until);
+        if let Some(mut answer) = self.refused.answer.take() {
+            answer.retry_after = rests().map(seconds_to);
+            return Ok(answer);
+        }
+        Err(match (self.rejected, refusal) {
+            (Some(status), _) => Refusal::Rejected(status),
+            // A read has no effect whose outcome could be unknown.
+            _ if self.may_have_arrived && self.method.class == Class::RawTransaction => Refusal::OutcomeUnknown,
+            (None, None | Some(Refusal::Unserved(_))) if let Some(until) = rests() => {
+                Refusal::Resting(seconds_to(until))
+            }
+            (None, Some(refusal)) => refusal,
+            (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
+            (None, None) => Refusal::Unserved(unserved(&self.calls.pool, self.tries.failure)),
+        })
+    }
+}

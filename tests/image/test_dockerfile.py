@@ -1,0 +1,77 @@
+"""The Dockerfile keeps the rules, and each rule can be broken."""
+
+import unittest
+
+from dockerfile import ignored, problems, read
+
+DOCKERFILE, DOCKERIGNORE = read()
+
+
+class Dockerfile(unittest.TestCase):
+    def test_ours_keeps_the_rules(self):
+        self.assertEqual(problems(DOCKERFILE, DOCKERIGNORE), [])
+
+    def test_each_rule_can_be_broken(self):
+        for old, new, expected in [
+            ("FROM rust:1.95-slim-bookworm AS", "FROM rust AS", "FROM rust: the tag must say"),
+            ("cc-debian12:nonroot", "cc-debian12:latest", "the tag must say which version"),
+            ("cc-debian12:nonroot", "cc-debian13:nonroot", "Debian release must be the runtime's"),
+            ("rust:1.95-slim", "rust:1.94-slim", "FROM rust:1.94-slim-bookworm: Cargo.toml says 1.95"),
+            ("COPY LICENSE-APACHE", "ADD LICENSE-APACHE", "ADD: use COPY"),
+            ("WORKDIR /src", "WORKDIR src", "WORKDIR src: must be absolute"),
+            ("cargo build --release --locked", "cargo build --release", "must be --release --locked"),
+            ("cargo build --release --locked", "sudo cargo build --release --locked", "RUN: without sudo"),
+            ("WORKDIR /src", "WORKDIR /src\nENV API_KEY=1", "ENV: a secret would be in the image"),
+            ("LICENSE-MIT", "LICENSE-GPL", "COPY LICENSE-GPL: is not there"),
+            ("--from=build", "--from=builder", "there is no such stage"),
+            ("USER nonroot", "USER root", "USER root: must not be root"),
+            ("USER nonroot", "USER 0:0", "USER 0: must not be root"),
+            ("USER nonroot\n", "", "USER: must be there once"),
+            ("HEALTHCHECK", "#", "HEALTHCHECK: must be there once"),
+            (
+                'CMD ["/steadfast", "status", "--live"]',
+                "CMD /steadfast status --live",
+                "HEALTHCHECK: must be a JSON list",
+            ),
+            (
+                'CMD ["/steadfast", "status"',
+                'CMD ["/curl", "status"',
+                "HEALTHCHECK: must call the image's program",
+            ),
+            ('ENTRYPOINT ["/steadfast"]', "ENTRYPOINT /steadfast", "ENTRYPOINT: must be a JSON list"),
+            ("EXPOSE 8545 9545", "EXPOSE 8545", "EXPOSE 8545: docs/CONFIG.md says 8545 9545"),
+        ]:
+            with self.subTest(expected, new=new):
+                self.assertIn(old, DOCKERFILE)
+                found = problems(DOCKERFILE.replace(old, new), DOCKERIGNORE)
+                self.assertTrue(any(expected in line for line in found), found)
+
+    def test_each_rule_of_the_context_can_be_broken(self):
+        for old, new, expected in [
+            ("**/target", "", "target/debug/steadfast must be kept out"),
+            ("**/target", "target", "bench/target/x must be kept out"),
+            (".git\n", "", ".git/config must be kept out"),
+            ("**/.env", "", ".env must be kept out"),
+            ("Dockerfile", "Dockerfile\nLICENSE-*", "COPY LICENSE-MIT: .dockerignore keeps it out"),
+            ("Dockerfile", "Dockerfile\nCargo.*", "Cargo.lock is needed"),
+            ("Dockerfile", "Dockerfile\nsrc", "src/main.rs is needed"),
+        ]:
+            with self.subTest(expected):
+                self.assertIn(old, DOCKERIGNORE)
+                found = problems(DOCKERFILE, DOCKERIGNORE.replace(old, new))
+                self.assertTrue(any(expected in line for line in found), found)
+
+    def test_patterns_fit_as_dockers_do(self):
+        for patterns, path, expected in [
+            (["**/target"], "target/a/b", True),
+            (["**/target"], "bench/target/a", True),
+            (["target"], "bench/target/a", False),
+            (["/target"], "target", True),
+            (["**/*.key"], "a/b/c.key", True),
+            (["*.key"], "a/c.key", False),
+            (["*", "!src"], "src/main.rs", False),
+            (["src", "!src/main.rs"], "src/main.rs", False),
+            (["src"], "srcs/a", False),
+        ]:
+            with self.subTest(path, patterns=patterns):
+                self.assertEqual(ignored(path, patterns), expected)

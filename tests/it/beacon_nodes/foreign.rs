@@ -1,0 +1,126 @@
+//! Successes that are no node's, and ways to elsewhere: a gateway's page tells nobody that something was done.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use super::publishing::{ATTESTATIONS, well};
+use crate::common::{
+    rest::{Exchange, Node, ask, json, over, request, response, send, status},
+    until,
+};
+
+const BLOCKS: &str = "/eth/v2/beacon/blocks";
+const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+const REGISTER: &str = "/eth/v1/validator/register_validator";
+const SHORTLY: &str = "[calls]\nhold = \"1s\"\n";
+
+fn page() -> Vec<u8> {
+    response("200 OK", "content-type: text/html\r\n", "<html>Maintenance</html>")
+}
+
+fn foreign() -> [Vec<u8>; 4] {
+    [
+        page(),
+        response("200 OK", "content-type: text/plain\r\n", "accepted"),
+        response("202 Accepted", "content-type: text/html; charset=utf-8\r\n", "<html>"),
+        response("302 Found", "location: https://login.example/\r\n", ""),
+    ]
+}
+
+#[tokio::test]
+async fn a_success_that_is_no_nodes_is_no_answer() {
+    for answer in foreign() {
+        let (first, second) = (Node::always(answer.clone()).await, Node::always(answer.clone()).await);
+        let proxy = over(&[&first, &second], SHORTLY).await;
+        for (method, path) in [
+            ("POST", BLOCKS),
+            ("POST", ATTESTATIONS),
+            ("POST", "/eth/v1/validator/contribution_and_proofs"),
+            ("POST", PREPARE),
+            ("POST", REGISTER),
+            ("POST", "/eth/v1/validator/beacon_committee_subscriptions"),
+            ("POST", "/eth/v1/validator/duties/attester/7"),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1&committee_index=0"),
+            ("GET", "/eth/v2/debug/beacon/states/head"),
+            ("GET", "/eth/v1/node/version"),
+        ] {
+            let heard = send(&proxy, request(method, path, "", "[]")).await;
+            let case = format!("{path}: {} {}", String::from_utf8_lossy(&answer), heard.text());
+            assert_eq!((heard.status, heard.header("location")), (502, None), "{case}");
+            assert_eq!(heard.json()["code"], 502, "{case}");
+            for node in [&first, &second] {
+                assert!(node.asked().iter().any(|asked| asked.target == path), "{case}");
+            }
+        }
+        // Its probes are answered well.
+        assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_streams_past_a_page_has_no_success_either() {
+    let node = Node::always(page()).await;
+    let proxy = over(&[&node], "[calls]\nmax_body = \"100KiB\"\nmax_held_bytes = \"100KiB\"\n").await;
+    let answer = send(&proxy, request("POST", BLOCKS, "", [7; 200_000])).await;
+    assert_eq!((answer.status, node.count()), (502, 1));
+}
+
+#[tokio::test]
+async fn a_nodes_error_is_better_than_a_page() {
+    let error = json("500 Internal Server Error", "\"broken\"");
+    for pages_first in [true, false] {
+        for path in [BLOCKS, PREPARE] {
+            let (page, node) = (Node::always(page()).await, Node::always(error.clone()).await);
+            let nodes = if pages_first { [&page, &node] } else { [&node, &page] };
+            let proxy = over(&nodes, SHORTLY).await;
+            let answer = send(&proxy, request("POST", path, "", "[]")).await;
+            assert_eq!((answer.status, &*answer.text()), (500, "\"broken\""), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_held_until_the_page_is_gone() {
+    let pages = Arc::new(AtomicUsize::new(3));
+    let node = Node::paced(1, move |exchange: Exchange| {
+        let has_page = pages.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        exchange.reply(if has_page { page() } else { json("200 OK", "\"taken\"") })
+    })
+    .await;
+    let proxy = over(&[&node], "").await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[]")).await;
+    assert_eq!((answer.status, &*answer.text(), node.count()), (200, "\"taken\"", 4));
+}
+
+#[tokio::test]
+async fn what_all_are_told_is_told_again_where_a_page_answered() {
+    let has_page = Arc::new(AtomicUsize::new(1));
+    let first = Node::paced(1, move |exchange: Exchange| {
+        let has_page = has_page.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        exchange.reply(if has_page { page() } else { json("200 OK", "") })
+    })
+    .await;
+    let second = well().await;
+    second.set_pace(1);
+    let proxy = over(&[&first, &second], "").await;
+    let answer = send(&proxy, request("POST", PREPARE, "", "[1]")).await;
+    assert_eq!((answer.status, &*answer.text()), (200, "\"well\""));
+    until("it is told again", async || first.count() == 2).await;
+    assert_eq!(second.count(), 1);
+}
+
+#[tokio::test]
+async fn pages_are_evidence_against_their_node() {
+    let (first, second) = (Node::always(page()).await, well().await);
+    let proxy = over(&[&first, &second], "[health]\nfall = 3\ninterval = \"60s\"\n").await;
+    for path in ["/eth/v1/beacon/headers/head", ATTESTATIONS] {
+        let before = first.count();
+        for _ in 0..6 {
+            let method = if path == ATTESTATIONS { "POST" } else { "GET" };
+            assert_eq!(ask(&proxy, method, path).await.text(), "\"well\"", "{path}");
+        }
+        assert_eq!(first.count() - before, 3, "{path}");
+    }
+}

@@ -27,7 +27,7 @@ use self::{build::Deps, runtime::Runtime, worker::Workers};
 use crate::{
     config::Config,
     door::{
-        admin::{Admin, Reload},
+        admin::{Admin, Faults, Reload},
         beacon,
         http::Service,
         readiness::Readiness,
@@ -61,6 +61,8 @@ pub struct World {
     pub threads: Option<usize>,
     /// File descriptors that the process may have; `None`: no bound.
     pub descriptors: Option<usize>,
+    /// Switches faults of the nodes, where they are pretend ones.
+    pub faults: Option<Faults>,
 }
 
 impl World {
@@ -72,6 +74,7 @@ impl World {
             wall: Arc::new(unix_seconds),
             threads: Some(threads),
             descriptors: None,
+            faults: None,
         }
     }
 
@@ -199,7 +202,15 @@ impl App {
         );
         let workers = Workers::start(world.threads.is_some(), jobs, &service).map_err(StartError::Thread)?;
         let (reload, reloads) = mpsc::channel(8);
-        let admin = Admin::new(site.clone(), metrics.clone(), draining, readiness, broken.subscribe(), reload.clone());
+        let admin = Admin::new(
+            site.clone(),
+            metrics.clone(),
+            draining,
+            readiness,
+            broken.subscribe(),
+            reload.clone(),
+            world.faults.clone(),
+        );
         let shared = Arc::new(Shared { site, metrics, world, couriers, broken, memory, reloaded });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(doors::clients(listener, workers.dispatcher(), shared.clone()));

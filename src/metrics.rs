@@ -15,6 +15,7 @@ mod labels;
 mod live;
 mod node;
 mod publications;
+mod tally;
 mod throttle;
 
 use std::{
@@ -36,6 +37,7 @@ pub use self::{
     facts::Facts,
     labels::{AttemptOutcome, CallOutcome, Ended, Replay},
     node::{LinkMetrics, NodeLabels, NodeMetrics},
+    tally::{CallTally, Tally},
     throttle::Throttle,
 };
 use self::{guard::Guard, live::Live, node::Nodes};
@@ -240,13 +242,6 @@ impl Metrics {
     /// Counts a call as waiting for as long as the guard lives.
     pub fn hold(&self, network: &str, layer: &str) -> impl Drop + use<> {
         Guard::new(self.plain.held_calls.clone(), vec![network.to_owned(), layer.to_owned()])
-    }
-
-    /// The gauge of this name at this moment, over all its labels.
-    fn gauge(&self, name: &str) -> u64 {
-        let families = self.registry.gather();
-        let gauges = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
-        gauges.map(|metric| metric.get_gauge().value()).sum::<f64>() as u64
     }
 
     /// Everything in Prometheus's text format. `fill` writes the present state of the nodes; a

@@ -14,6 +14,8 @@ for tool in curl npm python3; do
 done
 # Without this, Debian's Python makes no environment for web3.py.
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+# A browser for the dashboard, and the font that its images in the docs are set in.
+command -v chromium >/dev/null || missing+=(chromium fonts-inter)
 if ((${#missing[@]})); then
     command -v apt-get >/dev/null || fail "${missing[*]} must be installed, and this is not a Debian to get them from"
     root=()

@@ -14,7 +14,8 @@ use super::{block_on, conclude, run};
 use crate::{
     app::{App, World},
     config::{Config, Log},
-    devnet::{Address, Devnet, Kind, Options, ValidatorClient},
+    devnet::{Address, Devnet, Fault, Kind, Options, ValidatorClient},
+    door::admin::Faults,
     net::{Endpoint, descriptors, tcp::Tcp},
 };
 
@@ -62,9 +63,8 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
         })?;
         let config = Config::parse(&settings(dev, &devnet), &|_| None).map_err(|errors| errors.to_string())?;
         let threads = available_parallelism().map_or(1, |threads| threads.get());
-        let app = App::start(config, World { descriptors: descriptors::raise(), ..World::real(threads) }, None)
-            .await
-            .map_err(|error| error.to_string())?;
+        let world = World { descriptors: descriptors::raise(), faults: Some(faults(&devnet)), ..World::real(threads) };
+        let app = App::start(config, world, None).await.map_err(|error| error.to_string())?;
         introduce(&devnet, &app, dev.validators);
         let validators = (dev.validators > 0).then(|| devnet.validate(validators(dev, &app)));
         signals.until_told(&app).await;
@@ -93,6 +93,23 @@ fn settings(dev: &Dev, devnet: &Devnet) -> String {
     text
 }
 
+/// The faults that the dashboard switches, of those that the control server knows.
+fn faults(devnet: &Devnet) -> Faults {
+    let nodes: Vec<_> = devnet.nodes().cloned().collect();
+    Arc::new(move |name, fault| {
+        let Some(node) = nodes.iter().find(|node| node.name() == name) else { return false };
+        match fault {
+            "up" => node.clear_faults(),
+            "down" => node.set_fault(Fault::Down),
+            "hang" => node.set_fault(Fault::Hang),
+            "lag" => node.set_fault(Fault::Lag { blocks: 10 }),
+            "syncing" => node.set_fault(Fault::Syncing),
+            _ => return false,
+        }
+        true
+    })
+}
+
 /// A validator client that has the proxy for its beacon node.
 fn validators(dev: &Dev, app: &App) -> ValidatorClient {
     let addr = app.addr();
@@ -116,7 +133,8 @@ fn introduce(devnet: &Devnet, app: &App, validators: u64) {
         "A pretend network (chain id {chain}) with the proxy in front of it.
 
   point a wallet or a script at   http://{addr}   ws://{addr}
-  see what the proxy sees         steadfast status --watch --admin http://{admin}
+  see what the proxy sees         http://{admin}/ in a browser, or
+                                  steadfast status --watch --admin http://{admin}
                                   http://{admin}/status   http://{admin}/metrics
 
   call                            curl -s http://{addr} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_blockNumber\"}}'

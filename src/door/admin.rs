@@ -1,8 +1,11 @@
-//! The operator's side: status, metrics, probes of the proxy itself, and the switches for nodes.
+//! The operator's side: the dashboard, status, metrics, probes of the proxy itself, and the
+//! switches for nodes.
 //!
 //! It listens on an address of its own, the loopback by default, and asks for no password: whoever
 //! reaches it may use it.
 
+mod dashboard;
+mod live;
 mod page;
 mod status;
 
@@ -11,12 +14,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -28,7 +31,7 @@ use crate::{
         site::{Served, Site},
         stall::Stall,
     },
-    metrics::{Facts, Metrics},
+    metrics::{Facts, Metrics, Tally},
     net::BoxIo,
     pool::Pool,
 };
@@ -38,6 +41,10 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// A request to read the configuration anew; the answer is what was changed, or why nothing was.
 pub type Reload = oneshot::Sender<Result<String, String>>;
+
+/// Sets or ends a fault of a pretend node: given the node's name and a word for the fault, `false`
+/// where there is no such node or word.
+pub type Faults = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// The operator's side of a running proxy.
 #[derive(Clone)]
@@ -51,11 +58,15 @@ pub struct Admin {
     /// Turns true when a task that all depends on has ended.
     broken: watch::Receiver<bool>,
     reload: mpsc::Sender<Reload>,
+    /// `None` before real nodes.
+    faults: Option<Faults>,
+    /// Places for streams of `/events`.
+    streams: Arc<Semaphore>,
 }
 
 impl Admin {
     /// The side for what `site` holds. It switches `draining`, and reloads are asked for through
-    /// `reload`.
+    /// `reload`. Where the nodes are pretend ones, their faults are switched by `faults`.
     pub fn new(
         site: Arc<ArcSwap<Site>>,
         metrics: Arc<Metrics>,
@@ -63,8 +74,10 @@ impl Admin {
         readiness: Readiness,
         broken: watch::Receiver<bool>,
         reload: mpsc::Sender<Reload>,
+        faults: Option<Faults>,
     ) -> Self {
-        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload }
+        let streams = Arc::new(Semaphore::new(live::STREAMS));
+        Self { site, metrics, started: Instant::now(), draining, readiness, broken, reload, faults, streams }
     }
 
     /// Serves one connection to its end.
@@ -79,15 +92,29 @@ impl Admin {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let response = if let Err((status, why)) = page::check(&self.site.load().admin_hosts, &request) {
+            failure(status, why)
+        } else if request.method() == Method::GET && request.uri().path() == "/events" {
+            match self.streams.clone().try_acquire_owned() {
+                Ok(place) => return live::open(self.clone(), place),
+                Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as may be: close one"),
+            }
+        } else {
+            self.answer(request).await
+        };
+        response.map(BodyExt::boxed_unsync)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        if let Err((status, why)) = page::check(&self.site.load().admin_hosts, &request) {
-            return failure(status, why);
-        }
         if request.method() == Method::GET || request.method() == Method::HEAD {
+            if let Some(file) = dashboard::answer(&request) {
+                return file;
+            }
             return match path {
                 "/" => json_reply(StatusCode::OK, &json!({ "paths": PATHS })),
-                "/status" => json_reply(StatusCode::OK, &self.status()),
+                "/status" => json_reply(StatusCode::OK, &self.status(&self.metrics.tally())),
                 "/metrics" => self.metrics(),
                 "/livez" if *self.broken.borrow() => text(StatusCode::INTERNAL_SERVER_ERROR, "broken: see the log\n"),
                 "/livez" => text(StatusCode::OK, "ok\n"),
@@ -113,12 +140,23 @@ impl Admin {
             _ => match path.strip_prefix("/nodes/").and_then(|rest| rest.rsplit_once('/')) {
                 Some((node, "cordon")) => self.cordon(node, true).await,
                 Some((node, "uncordon")) => self.cordon(node, false).await,
-                _ => unknown(path),
+                _ => self.pretend(path),
             },
         }
     }
 
-    fn status(&self) -> serde_json::Value {
+    /// `/pretend/<node>/<fault>`: only before pretend nodes.
+    fn pretend(&self, path: &str) -> Response<Full<Bytes>> {
+        let asked = path.strip_prefix("/pretend/").and_then(|rest| rest.split_once('/'));
+        match asked.zip(self.faults.as_ref()) {
+            Some(((node, fault), set)) if set(node, fault) => {
+                json_reply(StatusCode::OK, &json!({ "node": node, "fault": fault }))
+            }
+            _ => unknown(path),
+        }
+    }
+
+    fn status(&self, tally: &Tally) -> serde_json::Value {
         let networks: Vec<_> = self.site.load().networks.iter().map(status::network).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -126,8 +164,8 @@ impl Admin {
             "ready": self.readiness.is_ready(),
             "draining": self.readiness.is_draining(),
             "websockets": {
-                "connections": self.metrics.websockets_open(),
-                "subscriptions": self.metrics.subscriptions_open(),
+                "connections": tally.websockets,
+                "subscriptions": tally.subscriptions.values().sum::<u64>(),
             },
             "networks": networks,
         })
@@ -201,7 +239,8 @@ impl Admin {
     }
 }
 
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 11] = [
+    "GET /events",
     "GET /status",
     "GET /metrics",
     "GET /livez",

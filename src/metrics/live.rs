@@ -36,16 +36,6 @@ impl Metrics {
         self.live.ws_connections_refused_total().inc();
     }
 
-    /// Client WebSockets open now.
-    pub fn websockets_open(&self) -> u64 {
-        self.gauge("steadfast_ws_connections")
-    }
-
-    /// Subscriptions of WebSocket clients open now.
-    pub fn subscriptions_open(&self) -> u64 {
-        self.gauge("steadfast_subscriptions")
-    }
-
     /// `count` messages came from clients.
     pub fn messages_in(&self, count: u64) {
         self.messages[0].inc_by(count);

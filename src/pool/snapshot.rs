@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// Switches of one side that are remembered.
+const SWITCHES: usize = 32;
+
 /// The pool at one moment; never changed, only replaced.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -26,8 +29,8 @@ pub struct Snapshot {
     /// The node that events are to come from, if that is not the active node: the stream and the
     /// active node then change together.
     pub moving: Option<usize>,
-    /// The last change of the active node.
-    pub last_switch: Option<Switch>,
+    /// The last changes of the active node.
+    pub switches: Switches,
     /// The chain that the nodes are held to.
     pub chain: Option<Chain>,
     /// How many blocks (slots) a node may be behind, at this chain's pace.
@@ -71,6 +74,28 @@ pub struct Switch {
     pub reason: &'static str,
     /// When.
     pub at: Instant,
+}
+
+/// The latest switches, oldest first. Clones share the list.
+#[derive(Clone, Debug, Default)]
+pub struct Switches(Arc<[Switch]>);
+
+impl Switches {
+    /// The last one.
+    pub fn last(&self) -> Option<&Switch> {
+        self.0.last()
+    }
+
+    /// All that are remembered.
+    pub fn iter(&self) -> impl Iterator<Item = &Switch> {
+        self.0.iter()
+    }
+
+    /// Adds `switch`, and forgets the oldest where there are too many.
+    pub(super) fn add(&mut self, switch: Switch) {
+        let kept = &self.0[(self.0.len() + 1).saturating_sub(SWITCHES)..];
+        self.0 = kept.iter().cloned().chain([switch]).collect();
+    }
 }
 
 /// The knowledge of one node.
@@ -174,5 +199,23 @@ impl Snapshot {
             Some(active) => self.is_degraded() || (has_primary && self.nodes[active].tier != Tier::Primary),
             None => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_switches_are_remembered() {
+        let mut switches = Switches::default();
+        assert!(switches.last().is_none());
+        for number in 0..SWITCHES + 3 {
+            let to = Some(Arc::from(number.to_string()));
+            switches.add(Switch { from: None, to, reason: "down", at: Instant::now() });
+        }
+        let names: Vec<_> = switches.iter().filter_map(|switch| switch.to.as_deref()).collect();
+        assert_eq!((names.len(), names[0], names[SWITCHES - 1]), (SWITCHES, "3", "34"));
+        assert_eq!(switches.last().and_then(|switch| switch.to.as_deref()), Some("34"));
     }
 }

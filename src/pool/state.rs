@@ -21,7 +21,7 @@ use super::{
     health::{Fault, Health, Trouble},
     node::Node,
     probe::{Probe, may_be_of_another_chain},
-    snapshot::{Chase, Facts, Snapshot, Switch, Wait},
+    snapshot::{Chase, Facts, Snapshot, Switch, Switches, Wait},
     validator_view::{Ties, View},
 };
 use crate::{
@@ -150,7 +150,7 @@ pub struct PoolState {
     active: Option<usize>,
     /// The node that was active in the pool before, if it is not one of this pool.
     removed: Option<Arc<str>>,
-    last_switch: Option<Switch>,
+    switches: Switches,
     unreached_since: Option<Instant>,
     claims: Claims,
     home: Home,
@@ -201,7 +201,7 @@ impl PoolState {
             head: None,
             active: None,
             removed: None,
-            last_switch: None,
+            switches: Switches::default(),
             unreached_since: None,
             claims: Claims::new(nodes),
             home: Home::default(),
@@ -394,7 +394,7 @@ impl PoolState {
             head: self.head,
             active: self.active,
             moving: self.view.moving,
-            last_switch: self.last_switch.clone(),
+            switches: self.switches.clone(),
             chain: self.chain.clone().or(self.expected_chain.map(Chain::from)),
         }
     }

@@ -53,6 +53,7 @@ impl Net {
             wall: Arc::new(move || dawn + start.elapsed().as_secs()),
             threads: None,
             descriptors: None,
+            faults: None,
         }
     }
 

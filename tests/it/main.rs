@@ -19,6 +19,7 @@ mod compressed_answers;
 mod configuration;
 mod configuration_secrets;
 mod consensus_nodes;
+mod dashboard;
 mod devnet;
 mod event_clients;
 mod event_streams;

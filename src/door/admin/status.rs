@@ -91,7 +91,7 @@ fn side(pool: &Pool, pair: impl Fn(&str) -> Value) -> Value {
         "head": snapshot.head,
         "served_head": pool.served(),
         "active": snapshot.active.map(|active| &*pool.nodes[active].name),
-        "last_switch": snapshot.last_switch.as_ref().map(last_switch),
+        "last_switch": snapshot.switches.last().map(last_switch),
         // For a node that is soon where clients have seen the chain.
         "calls_wait": snapshot.wait.is_some(),
         "degraded": snapshot.is_degraded(),

@@ -73,7 +73,7 @@ impl PoolState {
         let from = std::mem::replace(&mut self.active, to);
         let reason = match from {
             None if removed.is_some() => "removed",
-            None if self.last_switch.is_none() => "start",
+            None if self.switches.last().is_none() => "start",
             None => "recovered",
             Some(from) if self.known[from].cordoned => "cordoned",
             Some(from) if self.known[from].verdict.is_usable() && rank(from).is_some_and(|r| r.below_served == 0) => {
@@ -89,7 +89,7 @@ impl PoolState {
         };
         let name = |node: usize| nodes[node].name.clone();
         let switch = Switch { from: from.map(name).or(removed), to: to.map(name), reason, at: now };
-        self.last_switch = Some(switch.clone());
+        self.switches.add(switch.clone());
         effects.push(Effect::Switched(switch));
     }
 

@@ -12,7 +12,7 @@ use crate::{
         feed_watch::FeedLiveness,
         head::{Memory, Report},
         node::Node,
-        snapshot::Switch,
+        snapshot::Switches,
     },
 };
 
@@ -24,7 +24,7 @@ pub(in crate::pool) struct Legacy {
     shown: Option<Shown>,
     active: Option<usize>,
     removed: Option<Arc<str>>,
-    last_switch: Option<Switch>,
+    switches: Switches,
 }
 
 struct Shown {
@@ -60,8 +60,8 @@ impl PoolState {
             is_out: self.is_out,
             recovering: self.recovering,
         });
-        let last_switch = self.last_switch.clone();
-        Legacy { known: from.iter().enumerate().map(known).collect(), shown, active, removed, last_switch }
+        let switches = self.switches.clone();
+        Legacy { known: from.iter().enumerate().map(known).collect(), shown, active, removed, switches }
     }
 
     /// Takes over an earlier state's knowledge.
@@ -74,7 +74,7 @@ impl PoolState {
             words.inherit(&earlier.words);
             *known = Known { health, words, ..earlier };
         }
-        (self.active, self.removed, self.last_switch) = (legacy.active, legacy.removed, legacy.last_switch);
+        (self.active, self.removed, self.switches) = (legacy.active, legacy.removed, legacy.switches);
         let Some(shown) = legacy.shown else { return };
         (self.memory, self.claims, self.head) = (shown.memory, shown.claims, shown.head);
         // The operator may have named another chain meanwhile.

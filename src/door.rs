@@ -25,6 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::site::Site;
 use crate::{
+    domain::refusal::Refusal,
     memory::Account,
     net::{BoxFuture, BoxIo, http::Broken, places::Caller},
 };
@@ -72,8 +73,8 @@ pub type Takeover = Box<dyn FnOnce(BoxIo, Bytes) -> BoxFuture<'static, ()> + Sen
 pub struct NotAdmitted {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Why, in words.
-    pub why: &'static str,
+    /// Why.
+    pub why: Refusal,
     /// A header that names an acceptable value.
     pub hint: Option<(HeaderName, &'static str)>,
 }

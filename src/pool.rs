@@ -93,8 +93,10 @@ pub struct Pool {
     settings: Health,
     snapshot: ArcSwap<Snapshot>,
     state: Mutex<PoolState>,
-    /// Whether another pool has taken this one's place.
-    is_retired: AtomicBool,
+    /// Whether the pool is the one that clients' calls go to. Only that one logs the state of its
+    /// nodes and counts its switches: not a pool that is to take the place of another, or has been
+    /// replaced.
+    is_in_charge: AtomicBool,
     changed: watch::Sender<()>,
     /// The highest block that clients have been shown.
     served: AtomicU64,
@@ -128,6 +130,22 @@ impl Pool {
         metrics: Arc<Metrics>,
         wall: Wall,
     ) -> (Arc<Self>, Running) {
+        Self::begin(network, layer, nodes, settings, expected_chain, metrics, wall, false)
+    }
+
+    /// The same for a pool that may be `is_to_follow`: to take the place of another later, with
+    /// [`Self::takes_charge`].
+    #[expect(clippy::too_many_arguments, reason = "each is handed through once")]
+    pub fn begin(
+        network: &str,
+        layer: Layer,
+        nodes: Vec<Node>,
+        settings: &Health,
+        expected_chain: Option<u64>,
+        metrics: Arc<Metrics>,
+        wall: Wall,
+        is_to_follow: bool,
+    ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
         let count = nodes.len();
         let links: Vec<_> = nodes.iter().filter_map(Node::link_run).collect();
@@ -137,7 +155,7 @@ impl Pool {
             layer,
             snapshot: ArcSwap::from_pointee(state.snapshot(&nodes, Instant::now())),
             state: Mutex::new(state),
-            is_retired: AtomicBool::new(false),
+            is_in_charge: AtomicBool::new(!is_to_follow),
             nodes: nodes.into(),
             settings: settings.clone(),
             changed: watch::Sender::new(()),

@@ -44,19 +44,15 @@ pub(super) struct Deps<'a> {
 }
 
 impl Deps<'_> {
-    /// Shares out the descriptors, and warns where that is less than `config` asks for.
-    pub(super) fn share(&self, config: &Config) -> Share {
+    /// Shares out the descriptors, and warns where that is less than `config` asks for, unless the
+    /// log has the same of the settings and the share of before.
+    pub(super) fn share(&self, config: &Config, earlier: Option<(&Config, Share)>) -> Share {
         let share = Share::of(self.world.descriptors, self.world.threads.unwrap_or(1), config);
-        let wanted = (config.max_connections.get(), config.ws.max_connections.get());
-        if (share.http, share.ws) != wanted {
+        let cuts = share.cuts(config);
+        if !cuts.is_empty() && earlier.is_none_or(|(config, share)| share.cuts(config) != cuts) {
             warn!(
                 limit = self.world.descriptors,
-                "the limit on open files is too low: max_connections is {} instead of {}, ws.max_connections is {} instead of {}, \
-                 and the rest is for nodes and the admin side",
-                share.http,
-                wanted.0,
-                share.ws,
-                wanted.1,
+                "the limit on open files is too low: {cuts}, and the rest is for nodes and the admin side"
             );
         }
         share
@@ -127,7 +123,7 @@ impl NetworkRuntime {
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;
             let (metrics, wall) = (deps.metrics.clone(), deps.world.wall.clone());
             let (pool, mut running) =
-                Pool::start(&name, layer, nodes, &config.health, settings.chain_id, metrics, wall);
+                Pool::begin(&name, layer, nodes, &config.health, settings.chain_id, metrics, wall, old.is_some());
             let ended = async move { running.broken().await };
             deps.supervise(&mut tasks, &name, "nodes are no longer watched", ended);
             Ok(Some(pool))

@@ -34,6 +34,18 @@ impl Share {
         Self::new(limit, workers, config.max_connections.get(), config.ws.max_connections.get(), nodes)
     }
 
+    /// The settings that the share gives less than `config` asks for, in words.
+    pub(super) fn cuts(&self, config: &Config) -> String {
+        self.cut_from(config.max_connections.get(), config.ws.max_connections.get())
+    }
+
+    fn cut_from(&self, http: usize, ws: usize) -> String {
+        let settings = [("max_connections", self.http, http), ("ws.max_connections", self.ws, ws)];
+        let cut = settings.iter().filter(|(_, share, wanted)| share != wanted);
+        let words = cut.map(|(name, share, wanted)| format!("{name} is {share} instead of {wanted}"));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
     fn new(limit: Option<usize>, workers: usize, http: usize, ws: usize, nodes: usize) -> Self {
         let Some(limit) = limit else { return Self { http, ws, per_node: None } };
         let left = limit.saturating_sub(OWN + PER_WORKER * workers + ADMIN + 2 * LEAVING + LOBBY);
@@ -66,6 +78,14 @@ mod tests {
         assert_eq!((plenty.http, plenty.ws), (10_000, 20_000));
         assert!(plenty.per_node.is_some_and(|nodes| nodes > 400_000));
         assert_eq!(Share::new(Some(1024), 4, 100, 100, 2).http, 100);
+    }
+
+    #[test]
+    fn only_what_is_cut_is_named() {
+        let share = Share { http: 1, ws: 5, per_node: None };
+        assert_eq!(share.cut_from(1, 5), "");
+        assert_eq!(share.cut_from(1, 10), "ws.max_connections is 5 instead of 10");
+        assert_eq!(share.cut_from(2, 10), "max_connections is 1 instead of 2, ws.max_connections is 5 instead of 10");
     }
 
     #[test]

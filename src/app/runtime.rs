@@ -36,7 +36,7 @@ pub(super) struct Runtime {
 impl Runtime {
     /// Builds every network.
     pub(super) fn build(config: Config, deps: &Deps<'_>) -> Result<Self, String> {
-        let share = deps.share(&config);
+        let share = deps.share(&config, None);
         let networks = config.networks.iter();
         let networks = networks.map(|network| NetworkRuntime::build(network, &config, None, share, deps));
         let networks: Vec<NetworkRuntime> = networks.collect::<Result<_, _>>()?;
@@ -95,15 +95,14 @@ impl Runtime {
     /// # Errors
     /// When a network cannot be built; nothing is changed then.
     pub(super) async fn replace(&mut self, config: Config, deps: &Deps<'_>) -> Result<String, String> {
-        let share = deps.share(&config);
+        let share = deps.share(&config, Some((&self.config, self.share)));
         // Only building can fail, so building comes first.
         let fresh = self.build_changed(&config, share, deps)?;
         let summary = self.summary(&fresh, &config);
         for network in fresh.iter().flatten() {
             let earlier = named(&self.networks, network);
             for pool in network.pools() {
-                let of_the_same_side = |earlier: &&Arc<Pool>| earlier.layer == pool.layer;
-                if let Some(earlier) = earlier.into_iter().flat_map(NetworkRuntime::pools).find(of_the_same_side) {
+                if let Some(earlier) = same_side(earlier, pool) {
                     pool.inherit(earlier).await;
                 }
             }
@@ -203,6 +202,8 @@ impl Runtime {
     fn retire_pools(&self, networks: &[NetworkRuntime], deps: &Deps<'_>) {
         for pool in self.networks.iter().flat_map(NetworkRuntime::pools) {
             pool.retire();
+            let next = networks.iter().find(|network| *network.name == *pool.network);
+            same_side(next, pool).inspect(|next| next.takes_charge(pool, deps.metrics));
             let is_there = |node: &str| {
                 let pools = networks.iter().flat_map(NetworkRuntime::pools);
                 let mut same = pools.filter(|other| other.network == pool.network && other.layer == pool.layer);
@@ -247,6 +248,11 @@ impl Runtime {
             drop(networks);
         });
     }
+}
+
+/// The pool of `network` that has the side of `pool`.
+fn same_side<'a>(network: Option<&'a NetworkRuntime>, pool: &Pool) -> Option<&'a Arc<Pool>> {
+    network.into_iter().flat_map(NetworkRuntime::pools).find(|other| other.layer == pool.layer)
 }
 
 /// The one of `networks` that has the name of `network`.

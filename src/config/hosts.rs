@@ -63,6 +63,13 @@ fn is_address_and_port(text: &str) -> bool {
     ip.parse::<Ipv6Addr>().is_ok() && port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Whether `host` is `localhost` or a name below it. All of these mean this machine (RFC 6761), so
+/// that no page on the web can have one.
+fn is_localhost(host: &str) -> bool {
+    let (parents, top) = host.rsplit_once('.').unwrap_or(("", host));
+    top.eq_ignore_ascii_case("localhost") && !parents.ends_with('.')
+}
+
 fn name(text: &str) -> Result<Box<str>, Invalid> {
     let is_good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if text.is_empty() || !text.bytes().all(is_good) {
@@ -105,11 +112,14 @@ impl HostRule {
         let Some(host) = std::str::from_utf8(host).ok().filter(|host| host.as_bytes().iter().all(is_good)) else {
             return false;
         };
-        if (self.short && !host.contains('.')) || host.eq_ignore_ascii_case("localhost") {
+        if self.short && !host.contains('.') {
+            return true;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if is_localhost(host) {
             return true;
         }
         let Hosts::Names(names) = &self.hosts else { return false };
-        let host = host.strip_suffix('.').unwrap_or(host);
         names.iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 }
@@ -127,6 +137,8 @@ mod tests {
         let (none, listed) = (Hosts::None.for_clients(LOOPBACK), names.for_clients(LOOPBACK));
         for host in
             ["127.0.0.1", "127.0.0.1:8545", "10.1.2.3:80", "[::1]:8545", "[::1]", "localhost", "LocalHost:1", ""]
+                .into_iter()
+                .chain(["localhost.", "localhost.:8545", "rpc.localhost", "a.b.LOCALHOST.:80"])
         {
             assert!(none.allows(host.as_bytes()) && listed.allows(host.as_bytes()), "{host}");
         }
@@ -143,6 +155,9 @@ mod tests {
             "localhost.evil.example",
             "1.2.3",
             "evil.",
+            "evillocalhost.example",
+            "evil.notlocalhost",
+            "localhost..",
             "a:b:c",
             "localhost:1@evil.example",
             "localhost/",

@@ -113,11 +113,13 @@ fn side(pool: &Arc<Pool>, detail: Detail) -> (String, Value) {
 
 /// The layer that a query names.
 fn layer(query: Option<&str>) -> Result<Option<Layer>, &'static str> {
-    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    match pairs.find(|(key, _)| *key == "layer") {
-        None => Ok(None),
-        Some((_, "el")) => Ok(Some(Layer::El)),
-        Some((_, "cl")) => Ok(Some(Layer::Cl)),
-        Some(_) => Err("layer is el or cl"),
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let mut layers = pairs.filter(|(key, _)| *key == "layer").map(|(_, layer)| layer);
+    match (layers.next(), layers.next()) {
+        (None, _) => Ok(None),
+        (Some("el"), None) => Ok(Some(Layer::El)),
+        (Some("cl"), None) => Ok(Some(Layer::Cl)),
+        (Some(_), None) => Err("layer is el or cl"),
+        (Some(_), Some(_)) => Err("the query names more than one layer"),
     }
 }

@@ -27,6 +27,7 @@ use super::{
     site::Site,
 };
 use crate::{
+    domain::refusal::Refusal,
     memory::{Account, Budget},
     metrics::{Ended, Metrics, Throttle},
     net::BoxFuture,
@@ -63,12 +64,19 @@ impl Sockets {
         headers: Vec<u8>,
     ) -> Result<Admitted, NotAdmitted> {
         let response = handshake::answer(request, &site.ws.allow_origins)?;
-        let refuse = |status, why| NotAdmitted { status, why, hint: Some((header::RETRY_AFTER, "1")) };
+        let refuse = |why| {
+            let (status, hint) = (StatusCode::SERVICE_UNAVAILABLE, Some((header::RETRY_AFTER, "1")));
+            NotAdmitted { status, why, hint }
+        };
         if *self.signals.closing.borrow() {
-            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the proxy is shutting down"));
+            return Err(refuse(Refusal::ShuttingDown));
         }
         let Some(served) = site.websockets(request.uri().path()) else {
-            return Err(NotAdmitted { status: StatusCode::NOT_FOUND, why: "no such network", hint: None });
+            return Err(NotAdmitted {
+                status: StatusCode::NOT_FOUND,
+                why: Refusal::NotARequest("no such network"),
+                hint: None,
+            });
         };
         // Where the door is full, the connection makes room that has been idle longest: without
         // calls and subscriptions. If none is idle, the newest of the address makes room that has
@@ -82,7 +90,7 @@ impl Sockets {
             if let Some(before) = self.full.pass() {
                 warn!(limit, before, "ws.max_connections is reached, and none is idle; WebSockets are refused");
             }
-            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ws.max_connections is reached"));
+            return Err(refuse(Refusal::Limit { name: "ws.max_connections", limit }));
         };
         let (network, site, signals) = (served.name.clone(), self.site.clone(), self.signals.clone());
         let client = super::account(request).client();

@@ -16,11 +16,11 @@ mod idle;
 mod line;
 mod peers;
 mod place;
+mod queue;
 mod rank;
 mod share;
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -40,6 +40,7 @@ use self::{
     bound::Bound,
     idle::Idle,
     line::{Line, SEARCHED, Ticket},
+    queue::{State, Waiter},
     share::{Has, PART_FOR_CONNECTIONS},
 };
 pub use self::{
@@ -76,30 +77,6 @@ pub struct Places {
     /// node.
     patience: AtomicU64,
     state: Mutex<State>,
-}
-
-struct State {
-    open: usize,
-    bound: Bound,
-    /// Requests of our own that wait: probes, and others, in the order of arrival.
-    own: [BTreeMap<Ticket, Waiter>; 2],
-    /// Clients' calls that wait.
-    calls: Line<Waiter>,
-    last_id: u64,
-    /// The id of the first waiter when another waiter was given a connection, and how often that
-    /// was so.
-    passed: (u64, u32),
-    /// When a place was last given.
-    granted: Instant,
-}
-
-struct Waiter {
-    /// The client, if the request is a client's.
-    caller: Option<Arc<Caller>>,
-    since: Instant,
-    /// The worker that the request runs on; `None` when only a new connection will do.
-    worker: Option<usize>,
-    tell: oneshot::Sender<Grant>,
 }
 
 /// The result of a wait for a connection.
@@ -474,27 +451,6 @@ impl Places {
     /// Every change is whole, so a panic elsewhere cannot have spoilt the state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Whether a waiting request comes before a new request of this rank.
-    fn is_waited_for(&self, rank: Rank) -> bool {
-        let is_own = self.own.iter().take(1 + rank as usize).any(|queue| !queue.is_empty());
-        is_own || (rank == Rank::Call && !self.calls.is_empty())
-    }
-
-    fn get(&self, rank: Rank, ticket: Ticket) -> Option<&Waiter> {
-        if rank == Rank::Call { self.calls.get(ticket) } else { self.own[rank as usize].get(&ticket) }
-    }
-
-    /// Takes out a waiter that gets its turn.
-    fn take(&mut self, rank: Rank, ticket: Ticket) -> Option<Waiter> {
-        if rank == Rank::Call { self.calls.take(ticket) } else { self.remove(rank, ticket) }
-    }
-
-    fn remove(&mut self, rank: Rank, ticket: Ticket) -> Option<Waiter> {
-        if rank == Rank::Call { self.calls.remove(ticket) } else { self.own[rank as usize].remove(&ticket) }
     }
 }
 

@@ -29,8 +29,8 @@ impl Pool {
                     link.cut(listen::MUTE);
                 });
             }
-            // The pool in this one's place tells of its nodes.
-            Effect::Verdict { .. } | Effect::Switched(_) if self.is_retired() => {}
+            // The pool in charge tells of its nodes.
+            Effect::Verdict { .. } | Effect::Switched(_) if !self.is_in_charge() => {}
             Effect::Verdict { node, from, to } => self.tell_verdict(node, from, to),
             Effect::Switched(Switch { from, to, reason, .. }) => {
                 metrics.switched(network, layer, reason);

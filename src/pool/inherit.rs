@@ -10,7 +10,12 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     NOBODY, Pool, SILENCE,
-    state::{Input, PoolState},
+    snapshot::Switch,
+    state::{Effect, Input, PoolState},
+};
+use crate::{
+    domain::verdict::{Down, Verdict},
+    metrics::Metrics,
 };
 
 impl Pool {
@@ -67,11 +72,36 @@ impl Pool {
     /// Marks the pool as replaced by another: calls of this pool end, and it no longer logs the
     /// state of its nodes.
     pub fn retire(&self) {
-        self.is_retired.store(true, Relaxed);
+        self.is_in_charge.store(false, Relaxed);
     }
 
-    pub(super) fn is_retired(&self) -> bool {
-        self.is_retired.load(Relaxed)
+    /// From now on calls go to this pool and no longer to `earlier`. The differences between the
+    /// two are logged and counted, once: until now, only `earlier` told of its nodes.
+    pub fn takes_charge(&self, earlier: &Self, metrics: &Metrics) {
+        self.is_in_charge.store(true, Relaxed);
+        let (old, new) = (earlier.snapshot(), self.snapshot());
+        for (index, known) in new.nodes.iter().enumerate() {
+            let place = earlier.nodes.iter().position(|node| node.name == self.nodes[index].name);
+            let from = place.map_or(Verdict::Down(Down::Unknown), |place| old.nodes[place].verdict);
+            if from != known.verdict {
+                self.perform(Effect::Verdict { node: index, from, to: known.verdict }, metrics);
+            }
+        }
+        let from = old.active.map(|active| earlier.nodes[active].name.clone());
+        let to = new.active.map(|active| self.nodes[active].name.clone());
+        if from != to {
+            let is_gone = from.as_ref().is_some_and(|from| self.nodes.iter().all(|node| node.name != *from));
+            let last = new.last_switch.as_ref().map_or("start", |last| last.reason);
+            let reason = if is_gone { "removed" } else { last };
+            let switch = Switch { from, to, reason, at: Instant::now() };
+            self.perform(Effect::Switched(switch), metrics);
+        }
+        // The pool may have begun without any node that serves.
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn is_in_charge(&self) -> bool {
+        self.is_in_charge.load(Relaxed)
     }
 
     /// Tells calls whether a node is out. Calls must see the same as the state, whichever task

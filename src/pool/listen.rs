@@ -110,8 +110,8 @@ impl Listener {
     async fn link_changed(&self, before: &Status, now: &Status) {
         let node = &self.pool.nodes[self.index];
         let (network, name) = (&*self.pool.network, &*node.name);
-        if self.pool.is_retired() {
-            // The pool that replaced this one logs the change.
+        if !self.pool.is_in_charge() {
+            // The pool in charge logs the change.
         } else if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
             let why = node.why_link_is_down();
             warn!(network, node = name, why, "no WebSocket to the node");

@@ -63,7 +63,7 @@ pub(super) async fn watch(pool: Arc<Pool>) {
     loop {
         // Before every node was asked, nothing is known to be out.
         is_known |= pool.is_known();
-        let is_ours = is_known && !pool.is_retired();
+        let is_ours = is_known && pool.is_in_charge();
         if is_ours && let Some(word) = outage.step(pool.snapshot().serves(), Instant::now()) {
             pool.tell_outage(word);
         }

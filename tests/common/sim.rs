@@ -5,7 +5,9 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
 };
 
 use futures_util::FutureExt;
@@ -15,7 +17,7 @@ use steadfast::{
     net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen},
 };
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     sync::mpsc,
     time::{Duration, Instant, sleep},
 };
@@ -42,6 +44,8 @@ struct State {
     exhausted: Option<i32>,
     /// How long each of the next dials takes.
     delays: VecDeque<Duration>,
+    /// Whether connections that are accepted from now on get stuck.
+    is_stuck: bool,
 }
 
 impl Net {
@@ -89,6 +93,12 @@ impl Net {
     /// The next dials take as long as this, one after the other, and those behind them no time.
     pub fn delay(&self, delays: impl IntoIterator<Item = Duration>) {
         self.0.lock().unwrap().delays = delays.into_iter().collect();
+    }
+
+    /// The connections that are accepted from now on take what is written to them, and are never
+    /// done with sending it on: as TLS to a client that takes nothing.
+    pub fn stick(&self) {
+        self.0.lock().unwrap().is_stuck = true;
     }
 
     /// Connections that were ever tried.
@@ -158,20 +168,50 @@ impl Accept for Socket {
             // The network itself holds the sender.
             let (stream, peer) = self.accepted.recv().await.ok_or(io::ErrorKind::NotConnected)?;
             let peer = SocketAddr::new(peer, 1);
-            Ok((Incoming::new(Arriving(stream)), peer))
+            let is_stuck = self.net.0.lock().unwrap().is_stuck;
+            Ok((Incoming::new(Arriving { stream, is_stuck }), peer))
         })
     }
 }
 
-struct Arriving(DuplexStream);
+struct Arriving {
+    stream: DuplexStream,
+    is_stuck: bool,
+}
 
 impl Arrived for Arriving {
     fn open(self: Box<Self>) -> io::Result<BoxIo> {
-        Ok(Box::new(self.0))
+        if self.is_stuck {
+            return Ok(Box::new(Stuck(self.stream)));
+        }
+        Ok(Box::new(self.stream))
     }
 
     fn refuse(mut self: Box<Self>, words: &[u8]) {
-        let _ = self.0.write_all(words).now_or_never();
+        let _ = self.stream.write_all(words).now_or_never();
+    }
+}
+
+/// A stream that is never done with sending what it took.
+struct Stuck(DuplexStream);
+
+impl AsyncRead for Stuck {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
     }
 }
 

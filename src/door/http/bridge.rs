@@ -88,6 +88,8 @@ struct Inner {
     running: Option<Running>,
     /// Whether the request under way is for the beacon API.
     is_beacon: bool,
+    /// Whether the request under way asks for a head alone.
+    is_head: bool,
     /// An answer that looks like a refusal of hyper's own.
     held: Bytes,
     /// The refusal for the request, where the bridge knows a better one than hyper.
@@ -117,6 +119,7 @@ pub(super) struct Refusal {
     /// The reason in words, if the status does not say enough.
     pub(super) why: Option<&'static str>,
     pub(super) is_beacon: bool,
+    pub(super) is_head: bool,
 }
 
 /// The state of the stream after hyper.
@@ -155,6 +158,7 @@ pub(super) fn bridge(stall: Stall, places: Arc<Semaphore>, claim: Claim) -> (Bri
         has_written: false,
         running: None,
         is_beacon: false,
+        is_head: false,
         held: Bytes::new(),
         wrong: None,
         long: None,
@@ -237,7 +241,7 @@ impl Watch {
             let digits = rest.unwritten.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
             let told = digits.and_then(|digits| digits.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
             let (status, why) = inner.wrong.unwrap_or((told, None));
-            let refusal = Refusal { status, why, is_beacon: inner.is_beacon };
+            let refusal = Refusal { status, why, is_beacon: inner.is_beacon, is_head: inner.is_head };
             (rest.unwritten, rest.refusal, rest.lingers) = (Bytes::new(), Some(refusal), true);
         }
         rest.lingers &= !inner.has_left();
@@ -348,6 +352,7 @@ impl Inner {
         let end = self.ahead[self.looked..].iter().position(|&b| b == b'\n').map(|at| self.looked + at);
         self.looked = self.ahead.len();
         let line = &self.ahead[..end.unwrap_or(self.ahead.len())];
+        self.is_head = line.starts_with(b"HEAD ");
         if !begins_a_request(line) {
             return Line::Odd;
         }

@@ -25,6 +25,11 @@ impl Refused {
     }
 }
 
+/// The client closed its side before the body was whole.
+pub(super) const NOT_WHOLE: Refused = Refused::new(StatusCode::BAD_REQUEST, "the body did not come whole");
+/// The body came too slowly.
+pub(super) const NOT_IN_TIME: Refused = Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+
 /// Whether the request has exactly one `Host`, with a name by which the proxy may be asked.
 pub(super) fn check_host<B>(site: &Site, request: &Request<B>) -> Result<(), Refused> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -54,6 +59,16 @@ pub(super) fn check_origin<B>(site: &Site, request: &Request<B>) -> Result<(), R
     Err(Refused::new(StatusCode::FORBIDDEN, why))
 }
 
+/// Whether the body comes as it is, or in chunks: other codings of the transfer are not undone.
+pub(super) fn check_transfer<B>(request: &Request<B>) -> Result<(), Refused> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunks = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_none_or(is_chunks) && codings.next().is_none() {
+        return Ok(());
+    }
+    Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "the transfer is coded: send the body as it is, or in chunks"))
+}
+
 /// Whether a call's body is without compression: the proxy reads calls.
 pub(super) fn check_coding<B>(request: &Request<B>) -> Result<(), Refused> {
     let codings = request.headers().get_all(header::CONTENT_ENCODING).iter();
@@ -71,7 +86,7 @@ pub(super) fn body(status: StatusCode, why: &'static str, is_beacon: bool) -> Ve
     if is_beacon {
         return serde_json::json!({ "code": status.as_u16(), "message": why }).to_string().into_bytes();
     }
-    if status.is_server_error() {
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         let error = serde_json::json!({ "code": -32002, "message": why, "data": { "reason": "unavailable" } });
         return serde_json::json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string().into_bytes();
     }

@@ -22,17 +22,20 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     time::{Instant, Sleep, sleep},
 };
 
 use super::{
-    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer, cut,
+    ARRIVAL, Asker, Client, IDLE, STALL, Service, answer, cut, gate,
     reply::{Content, Reply},
 };
 use crate::{
     call::{Calls, alarm::Alarm},
-    domain::pace::{CLIENT_RATE, Pace},
+    domain::{
+        pace::{CLIENT_RATE, Pace},
+        refusal::Refusal,
+    },
     door::{crowd::Place, site::Site},
     memory::{Account, Claim, Full, SMALL},
     metrics::Ended,
@@ -176,10 +179,11 @@ impl<'a> Lane<'a> {
                     }
                     // All arms are cancel-safe. A shutdown does not interrupt a request that has
                     // begun to come.
-                    let why = tokio::select! {
+                    let refusal = tokio::select! {
                         biased;
                         count = self.io.read_buf(&mut self.read) => match count? {
-                            0 => return Ok(Left::Closed),
+                            0 if needed == 0 => return Ok(Left::Closed),
+                            0 => unread(&gate::NOT_WHOLE),
                             count => {
                                 if let Some(pace) = &mut pace {
                                     let now = Instant::now();
@@ -194,18 +198,22 @@ impl<'a> Lane<'a> {
                             }
                         },
                         _ = &mut closing, if self.read.is_empty() => return Ok(Left::Closed),
-                        why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => why,
+                        why = poll_fn(|context| self.memory.poll_cut(context)), if self.claim.bytes() > 0 => {
+                            Reply::refused(&self.service.cut_off(why), None)
+                        }
                         () = self.alarm.at(due) => {
                             self.service.metrics.client_ended(match () {
                                 () if !self.read.is_empty() => Ended::SlowRequest,
                                 () if idle == ARRIVAL => Ended::Silent,
                                 () => Ended::Idle,
                             });
-                            return Ok(Left::Closed);
+                            if needed == 0 {
+                                return Ok(Left::Closed);
+                            }
+                            unread(&gate::NOT_IN_TIME)
                         }
                     };
-                    let refusal = self.service.cut_off(why);
-                    return Box::pin(self.refuse(Reply::refused(&refusal, None))).await;
+                    return Box::pin(self.refuse(refusal)).await;
                 };
                 idle = IDLE;
                 if !self.place.begins() {
@@ -256,7 +264,7 @@ impl<'a> Lane<'a> {
                 self.reply(reply, keep_alive).await?;
                 self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
                 if !keep_alive {
-                    self.io.shutdown().await?;
+                    self.end().await?;
                     return Ok(Left::Closed);
                 }
             }
@@ -290,7 +298,7 @@ impl<'a> Lane<'a> {
         self.read = BytesMut::new();
         self.claim.set(0);
         self.reply(reply, false).await?;
-        self.io.shutdown().await?;
+        self.end().await?;
         let due = Instant::now() + FAREWELL;
         let mut passed = [0; 2048];
         // Both arms are cancel-safe.
@@ -366,6 +374,12 @@ impl<'a> Lane<'a> {
             None => Parsed::Other,
         }
     }
+}
+
+/// The reply to a request whose body cannot be read.
+fn unread(refused: &gate::Refused) -> Reply {
+    let reply = Reply::refused(&Refusal::NotARequest(refused.why), None);
+    Reply { status: refused.status.as_u16(), ..reply }
 }
 
 /// Completes when a client that has closed its side need not be waited for any longer.

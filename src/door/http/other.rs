@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
@@ -219,13 +219,18 @@ where
 
 /// The refusal for a request that hyper refused, in the form of all refusals.
 fn last_words(refused: &Refused) -> Vec<u8> {
-    let Refused { status, why, is_beacon } = *refused;
+    let Refused { status, why, is_beacon, is_head } = *refused;
     let why = why.unwrap_or(match status {
         StatusCode::URI_TOO_LONG => "the request line is too long",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the head of the request is too long",
         _ => "this is no request of HTTP/1.1",
     });
-    whole_refusal(status, &gate::body(status, why, is_beacon))
+    let body = gate::body(status, why, is_beacon);
+    let mut words = whole_refusal(status, &body);
+    if is_head {
+        words.truncate(words.len() - body.len());
+    }
+    words
 }
 
 /// A refusal with its whole head, after which the connection ends.
@@ -260,7 +265,7 @@ async fn answered(
 ) -> Response<Streamed> {
     let site = service.site.load_full();
     let is_beacon = site.beacon(request.uri().path()).is_some();
-    if let Err(refused) = gate::check_host(&site, &request) {
+    if let Err(refused) = gate::check_host(&site, &request).and_then(|()| gate::check_transfer(&request)) {
         return refuse(&refused, is_beacon);
     }
     if gate::asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
@@ -282,7 +287,7 @@ fn switch(admitted: Result<Admitted, NotAdmitted>, taken: &Mutex<Option<Takeover
             *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
             response
         }
-        Err(NotAdmitted { status, why, hint }) => refuse(&gate::Refused { status, why, hint }, false),
+        Err(NotAdmitted { status, why, hint }) => refusal(status, why.body(None), hint.as_ref()),
     }
 }
 
@@ -331,12 +336,15 @@ const NO_NETWORK: gate::Refused = gate::Refused::new(StatusCode::NOT_FOUND, "no 
 
 /// A refusal in the form that clients of the path expect.
 fn refuse(refused: &gate::Refused, is_beacon: bool) -> Response<Streamed> {
-    let body = gate::body(refused.status, refused.why, is_beacon);
+    refusal(refused.status, gate::body(refused.status, refused.why, is_beacon), refused.hint.as_ref())
+}
+
+fn refusal(status: StatusCode, body: Vec<u8>, hint: Option<&(HeaderName, &'static str)>) -> Response<Streamed> {
     let mut response = Response::new(Streamed::new(Content::Ready(body.into())));
-    *response.status_mut() = refused.status;
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some((name, value)) = &refused.hint {
+    if let Some((name, value)) = hint {
         headers.insert(name.clone(), HeaderValue::from_static(value));
     }
     response
@@ -376,10 +384,8 @@ async fn call(
         Err(Unread::Cut(why)) => last(Reply::refused(&service.cut_off(why), None)),
         Err(Unread::NoRoom(full)) => last(Reply::refused(&full.into(), None)),
         Err(Unread::TooLong) => last(Reply::refused(&Refusal::Limit { name: "max_body", limit: site.max_body }, None)),
-        Err(Unread::Lost) => refuse(&gate::Refused::new(StatusCode::BAD_REQUEST, "the body did not come whole"), false),
-        Err(Unread::Late) => {
-            refuse(&gate::Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"), false)
-        }
+        Err(Unread::Lost) => refuse(&gate::NOT_WHOLE, false),
+        Err(Unread::Late) => refuse(&gate::NOT_IN_TIME, false),
     }
 }
 

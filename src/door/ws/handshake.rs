@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::{config::Origins, door::NotAdmitted};
+use crate::{config::Origins, domain::refusal::Refusal, door::NotAdmitted};
 
 /// Looks at a request that asks for a WebSocket. Web pages of these `origins` may have one, and so
 /// may clients that are no web pages.
@@ -15,7 +15,7 @@ pub(super) fn answer<B>(
     origins: &Origins,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, NotAdmitted> {
     let headers = request.headers();
-    let refuse = |status, why, hint| Err(NotAdmitted { status, why, hint });
+    let refuse = |status, why, hint| Err(NotAdmitted { status, why: Refusal::NotARequest(why), hint });
     if request.version() != Version::HTTP_11 || !has_token(headers, header::CONNECTION, b"upgrade") {
         return refuse(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1 and connection: upgrade", None);
     }

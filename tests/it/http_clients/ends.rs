@@ -16,6 +16,7 @@ use crate::common::{
     origin::{Origin, Reply},
     proxy::{Proxy, nodes},
     rest::{self, Exchange, Node},
+    sim::{self, Net},
     until,
 };
 
@@ -90,6 +91,33 @@ async fn all_that_came_before_the_end_is_answered() {
         assert!(!last_words(&proxy, cut).await.contains("200 OK"));
         assert_eq!(origin.seen().len(), before);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_whole_or_in_time_is_answered_in_the_same_words() {
+    let net = Net::default();
+    let origin = Origin::within(&net, |seen| Reply::result(seen, "1")).await;
+    let proxy = sim::Proxy::over(&net, [origin.url()], "").await;
+    for (is_cut, status, words) in
+        [(true, 400, "the body did not come whole"), (false, 408, "the body did not come in time")]
+    {
+        let mut told = Vec::new();
+        for fields in ["", ROUNDABOUT] {
+            let mut client = proxy.client().await;
+            client.send(format!("POST / HTTP/1.1\r\nHost: p\r\n{fields}Content-Length: 100\r\n\r\n{{")).await;
+            if is_cut {
+                client.io.shutdown().await.unwrap();
+            }
+            let response = client.response().await;
+            assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{fields}");
+            let message = response.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+            assert!(message.contains(words), "{fields}: {message}");
+            assert!(client.is_closed().await, "{fields}");
+            told.push(response.json());
+        }
+        assert_eq!(told[0], told[1]);
+    }
+    assert_eq!(origin.count("eth_call"), 0);
 }
 
 #[tokio::test]

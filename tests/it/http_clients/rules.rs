@@ -194,6 +194,49 @@ async fn what_is_no_http_is_refused_in_the_same_form() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_a_head_alone_has_no_body() {
+    let (_origin, proxy) = echo("").await;
+    for (line, status) in [("/a", 414), ("/eth/v1/", 414)] {
+        let mut client = proxy.client().await;
+        client.send(format!("HEAD {line}{} HTTP/1.1\r\nHost: p\r\n\r\n", "b".repeat(10_000))).await;
+        let head = client.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(client.is_closed().await, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_coding_of_transfer_other_than_chunks_alone_is_refused() {
+    let node = rest::Node::always(rest::json("200 OK", "{}")).await;
+    let (origin, proxy) = echo(&rest::nodes(&[node.url()])).await;
+    let body = call(1, "eth_call", "[]");
+    for (path, code) in [("/", -32600), ("/eth/v2/beacon/blocks", 501)] {
+        for coding in ["gzip, chunked", "identity, chunked", "chunked, chunked", "gzip\r\nTransfer-Encoding: chunked"] {
+            let mut client = proxy.client().await;
+            let length = body.len();
+            client
+                .send(format!(
+                    "POST {path} HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: {coding}\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+                ))
+                .await;
+            let response = client.response().await;
+            let json = response.json();
+            let told = if path == "/" { &json["error"]["code"] } else { &json["code"] };
+            assert_eq!((response.status, told.as_i64()), (501, Some(code)), "{path} {coding}: {json}");
+        }
+    }
+    assert_eq!((origin.seen().len(), node.count()), (0, 0));
+    let mut client = proxy.client().await;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: CHUNKED\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        ))
+        .await;
+    assert_eq!(client.response().await.text(), answer(1, "[]"));
+}
+
+#[tokio::test]
 async fn a_balancer_finds_somebody_at_home() {
     let more = "[[networks.base.cl.primary]]\nname = \"b\"\nhttp = \"http://127.0.0.1:9\"\n";
     let (origin, proxy) = echo(more).await;

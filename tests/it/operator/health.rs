@@ -58,6 +58,7 @@ async fn a_side_that_is_down_leaves_the_rest_in_rotation() {
         ("/health/base?layer=cl", 404),
         ("/health/unknown", 404),
         ("/health/default?layer=x", 400),
+        ("/health?layer=el&layer=cl", 400),
     ] {
         assert_eq!(status(&proxy, path).await, expected, "{path}");
         let ready = path.replacen("health", "readyz", 1);

@@ -278,6 +278,28 @@ async fn a_reload_gives_nodes_that_stay_their_new_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_that_waits_for_a_node_counts_one_switch() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let quick = "[health]\ninterval = \"200ms\"\ntimeout = \"2s\"\n";
+    let proxy = Proxy::launch(&net, &[&settings(&devnet, &[0]), quick].concat()).await;
+    let count = async |reason: &str| proxy.metric("steadfast_switches_total", &format!("reason=\"{reason}\"")).await;
+    until_active(&proxy, "el-1").await;
+    devnet.el(1).set_fault(Fault::Down);
+    // The nodes of before serve until the new one does.
+    tokio::join!(proxy.reload(&[&settings(&devnet, &[1]), quick].concat()), async {
+        sleep(Duration::from_millis(700)).await;
+        assert!(count("removed").await < 0.1, "the switch is counted before it is made");
+        devnet.el(1).clear_faults();
+    });
+    until_active(&proxy, "el-2").await;
+    sleep(Duration::from_secs(1)).await;
+    for (reason, times) in [("start", 1.0), ("removed", 1.0), ("recovered", 0.0)] {
+        assert!((count(reason).await - times).abs() < 0.1, "{reason}: {}", count(reason).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_network_that_a_reload_removes_leaves_no_series() {
     let net = Net::default();
     let devnet = devnet(&net).await;

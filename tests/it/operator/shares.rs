@@ -148,6 +148,28 @@ async fn a_client_that_takes_drops_of_its_answer_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_never_sent_on_does_not_hold_its_connection() {
+    let net = Net::default();
+    let origin = well(&net).await;
+    let proxy = Proxy::launch(&net, &nodes([origin.url()])).await;
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    let port = proxy.app.addr().port();
+    let mut clients = Vec::new();
+    net.stick();
+    for headers in ["", "Connection: close\r\n", ROUNDABOUT] {
+        let mut io = net.connect(port).await.unwrap();
+        io.write_all(&with_headers("/", headers, call(1, "eth_call", "[]").as_bytes())).await.unwrap();
+        clients.push((headers, io));
+    }
+    for (headers, mut io) in clients {
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_secs(100), io.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{headers}: the connection is held");
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{headers}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_of_a_batch_end_while_its_client_takes_nothing() {
     for headers in ["", ROUNDABOUT] {
         let net = Net::default();

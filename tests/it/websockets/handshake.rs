@@ -155,7 +155,9 @@ async fn one_websocket_too_many_is_refused_and_the_next_has_the_place_of_one_tha
     assert_eq!(proxy.post(call(1, "eth_call", "[]")).await.text(), answer(1, "[]"));
     let (status, text) = refusal(&proxy, &upgrade("/", "")).await;
     assert_eq!(status, 503);
-    assert!(text.contains("ws.max_connections is reached"), "{text}");
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let data = &told["error"]["data"];
+    assert_eq!((&told["error"]["code"], &data["reason"]), (&(-32005).into(), &"ws.max_connections".into()), "{text}");
     assert_eq!(proxy.metric("steadfast_ws_connections_refused_total", "").await, 1.0);
     assert_eq!(proxy.metric("steadfast_ws_connections", "").await, 5.0);
     all.pop();

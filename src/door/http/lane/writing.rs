@@ -17,7 +17,7 @@ use super::{
         batch::Running,
         reply::{Patience, Reply, put_decimal},
     },
-    FLATTEN, Lane, MAX_AHEAD,
+    FLATTEN, Lane, MAX_AHEAD, STALL,
 };
 use crate::{memory::Cut, metrics::Ended};
 
@@ -135,8 +135,26 @@ impl Lane<'_> {
         }
         gathered.clear();
         (self.write, self.pace) = (gathered, pace);
-        // A TLS or simulated stream may hold bytes back.
-        self.io.flush().await
+        // A TLS or simulated stream may hold bytes back. Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            flushed = self.io.flush() => flushed,
+            () = self.alarm.at(Instant::now() + pace.left()) => {
+                self.service.metrics.client_ended(Ended::SlowReader);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    /// Ends the proxy's side. A TLS stream writes for that, so a client that takes nothing would
+    /// hold up the end.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            ended = self.io.shutdown() => ended,
+            () = self.alarm.at(Instant::now() + STALL) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Ends an answer in the middle: its memory or its place is needed for others.

@@ -14,6 +14,7 @@ mod differs;
 mod everywhere;
 mod idle;
 mod kept;
+mod maker;
 mod publish;
 mod reach;
 mod returning;
@@ -31,6 +32,7 @@ use self::{
     answer::Answer,
     attempt::{Sent, attempt_holding, kind},
     kept::Kept as Told,
+    maker::{Maker, is_for_the_maker, makes_a_block, publishes_a_block},
     upload::{Kept, Upload},
 };
 use crate::{
@@ -65,6 +67,7 @@ pub struct Rest {
     counts: Arc<Metrics>,
     /// The requests that all nodes were told lately.
     kept: Arc<Told>,
+    maker: Maker,
     queue: Queue<Rest>,
     /// Room for the bodies that are kept, of all clients; the permits are bytes.
     room: Arc<Semaphore>,
@@ -114,6 +117,7 @@ impl Rest {
         Self {
             publish_to,
             kept,
+            maker: Maker::default(),
             counts: metrics.clone(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
@@ -140,9 +144,27 @@ impl Rest {
         self.queue.move_to(next);
     }
 
-    /// Takes over the requests that all nodes were told before a reload.
+    /// Takes over the requests that all nodes were told before a reload, and the maker of the latest
+    /// block.
     pub fn inherit(&self, earlier: &Self) {
         self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
+        self.inherit_maker(earlier);
+    }
+
+    fn inherit_maker(&self, earlier: &Self) {
+        let place = |node: usize| {
+            let made = &earlier.pool.nodes[node];
+            self.pool.nodes.iter().position(|node| node.is_same_as(made))
+        };
+        self.maker.inherit(&earlier.maker, place);
+    }
+
+    /// `node` has made a block for a client.
+    fn has_made_a_block(&self, node: usize) {
+        self.maker.made(node);
+        if let Some(next) = self.newest() {
+            next.inherit_maker(self);
+        }
     }
 
     /// Runs one request up to the beginning of its answer.
@@ -257,14 +279,15 @@ impl Rest {
         }
         // A node that keeps failing such requests is passed over; but not for a block, which may be
         // of use to that node alone.
-        let is_block =
-            request.route.class == Class::Publish && request.route.is_duty && request.route.group != "validator";
+        let is_block = publishes_a_block(request);
         let fails =
             |view: usize| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
         let is_free = |view: &usize| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
-        let view = self.pool.snapshot().active.filter(is_free);
-        if let Some(view) = view {
-            let others: Vec<usize> = (0..nodes.len()).filter(|node| *node != view).collect();
+        let maker = is_for_the_maker(request).then(|| self.maker.node(self.pool.slot())).flatten();
+        let maker = maker.filter(|maker| self.pool.is_usable(*maker));
+        let view = self.pool.snapshot().active;
+        for first in [maker, view].into_iter().flatten().filter(is_free) {
+            let others: Vec<usize> = (0..nodes.len()).filter(|node| *node != first).collect();
             if let choice @ Choice::Node(..) = choose(&self.pool, Wish { tried: &others, ..wish }) {
                 return choice;
             }
@@ -341,6 +364,9 @@ impl<'a> Course<'a> {
                 }
             };
             if let Some(answer) = self.weigh(node, sent).await? {
+                if answer.status < 300 && makes_a_block(self.request) {
+                    self.rest.has_made_a_block(node);
+                }
                 return Ok(answer);
             }
             if !upload.is_there() {

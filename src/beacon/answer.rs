@@ -38,10 +38,11 @@ const HELD_WHOLE: u64 = 8 << 20;
 /// How long an answer of unknown length is waited for, because such an answer may be long.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Where a node has secrets, an error of up to this many bytes is searched for them; the text of a
-/// longer one is withheld.
-const SEARCHED: u64 = 64 * 1024;
-/// How long such a text may take; another node may have a better answer.
+/// An error of up to this many bytes is read: for its meaning if it is about a signed message, and
+/// for secrets where the node has some. A list of a thousand messages may have as many failures. The
+/// part beyond [`HELD_BACK`] takes of the room for bodies.
+const MOST_WORDS: usize = 4 << 20;
+/// How long a text may take that is searched for secrets; another node may have a better answer.
 const SEARCH: Duration = Duration::from_secs(2);
 
 /// A node's answer.
@@ -61,11 +62,13 @@ pub struct Answer {
     source: (Arc<Pool>, usize),
     /// The answer's part of the room for bodies, beyond [`HELD_BACK`], which every answer may take.
     share: Option<OwnedSemaphorePermit>,
+    /// The proxy has put words of its own in the place of the node's.
+    is_withheld: bool,
 }
 
 impl Answer {
     /// Takes the response of a node of `pool`, and as much of the body as is waited for: the whole
-    /// body, if there is `room` and the body fits.
+    /// body if that `is_wanted_whole`, there is `room`, and the body fits.
     ///
     /// # Errors
     /// When the connection is lost meanwhile.
@@ -74,6 +77,7 @@ impl Answer {
         pool: &Arc<Pool>,
         node: usize,
         room: Option<&Arc<Semaphore>>,
+        is_wanted_whole: bool,
     ) -> Result<Self, Broken> {
         let status = response.head.status;
         let mut headers = HeaderMap::new();
@@ -100,11 +104,13 @@ impl Answer {
             idle: Idle::new(rate),
             source: (pool.clone(), node),
             share: None,
+            is_withheld: false,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
-            answer.conceal().await?;
+            answer.conceal(room).await?;
             return Ok(answer);
         }
+        let room = room.filter(|_| is_wanted_whole);
         let limit = if room.is_some() { HELD_WHOLE } else { HELD_BACK };
         if length.is_some_and(|length| length > limit) || answer.is_event_stream() {
             return Ok(answer);
@@ -155,28 +161,33 @@ impl Answer {
         true
     }
 
+    /// Whether an error of which `held` bytes are read, the last `more` just now, may be read on:
+    /// there is room for these.
+    fn fits(&mut self, held: usize, more: usize, room: Option<&Arc<Semaphore>>) -> bool {
+        let is_free = held as u64 <= HELD_BACK;
+        held <= MOST_WORDS && (is_free || room.is_some_and(|room| self.takes(more, room)))
+    }
+
     /// Takes the configuration's secrets out of an error: gateways like to repeat the URL of a
     /// request, and the URL may hold a key.
-    async fn conceal(&mut self) -> Result<(), Broken> {
+    async fn conceal(&mut self, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
         let mut whole = BytesMut::new();
-        let is_too_long = |length: u64| length > SEARCHED;
         let read = async {
-            while !is_too_long(whole.len() as u64)
-                && let Some(piece) = poll_fn(|context| self.poll_rest(context)).await
-            {
-                whole.extend_from_slice(&piece?);
+            while let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? {
+                whole.extend_from_slice(&piece);
+                if !self.fits(whole.len(), piece.len(), room) {
+                    return Ok(false);
+                }
             }
-            Ok::<_, Broken>(())
+            Ok::<_, Broken>(true)
         };
-        let is_whole = match timeout(SEARCH, read).await {
-            Ok(outcome) => outcome.map(|()| !is_too_long(whole.len() as u64))?,
-            Err(_) => false,
-        };
+        let is_whole = timeout(SEARCH, read).await.unwrap_or(Ok(false))?;
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
         let body = if is_whole && (is_plain || whole.is_empty()) {
             let (pool, node) = &self.source;
             pool.nodes[*node].redact(&whole).map_or_else(|| whole.freeze(), Bytes::from)
         } else {
+            self.is_withheld = true;
             self.headers.remove(header::CONTENT_ENCODING);
             self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let message = "the node's words are withheld: they could not be searched for secrets";

@@ -94,7 +94,7 @@ pub(super) async fn attempt(
     attempt_holding(pool, index, request, upload, patience, None).await
 }
 
-/// [`attempt`], with `room` for an answer that is useless unless whole.
+/// [`attempt`], with `room` for an answer that is useless unless whole, and for long words.
 pub(super) async fn attempt_holding(
     pool: &Arc<Pool>,
     index: usize,
@@ -177,8 +177,7 @@ async fn exchange(
     };
     node.traffic.touch(Instant::now());
     let wait = wait(&response.head);
-    let room = room.filter(|_| is_wanted_whole(request));
-    match Answer::read(response, pool, index, room).await {
+    match Answer::read(response, pool, index, room, is_wanted_whole(request)).await {
         Ok(answer) => classify(request, answer, wait, pool.snapshot().head.unwrap_or(0)),
         Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken }))),
     }

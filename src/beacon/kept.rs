@@ -50,7 +50,7 @@ const MEANING: [&str; 4] = ["content-type", "content-encoding", "eth-consensus-v
 /// The requests that are kept.
 pub(super) struct Kept {
     state: Mutex<State>,
-    /// Notified when a request is added.
+    /// Notified when a request is added, and when a node has confirmed a request.
     pub(super) bell: Notify,
     most: usize,
 }
@@ -188,6 +188,7 @@ impl Kept {
         {
             told.nodes[node] = Knows::All(life);
         }
+        self.bell.notify_one();
     }
 
     /// A node could not be told the request, and is left alone for `pause`.
@@ -204,6 +205,12 @@ impl Kept {
         let state = self.state();
         let is_left_alone = state.pauses[node].is_some_and(|until| Instant::now() < until);
         !is_left_alone && state.told.iter().any(|told| told.nodes[node].is_due(state.lives[node]))
+    }
+
+    /// Whether the node has confirmed all requests in its present life.
+    pub(super) fn knows_all(&self, node: usize) -> bool {
+        let state = self.state();
+        state.told.iter().all(|told| told.nodes[node] == Knows::All(state.lives[node]))
     }
 
     /// The first request after number `after` that the node does not know yet. From now on the

@@ -1,8 +1,8 @@
 //! Gives a signed message to nodes until one has taken the message.
 //!
 //! Rule: the message goes to a second node as soon as the first one cannot be reached, refuses, is
-//! lost, does not know the block that the message refers to, or has not answered within a quarter
-//! of a slot; and so on to a third. When all nodes have been asked, those that failed for a passing
+//! lost, does not know the block that the message refers to, gives a reason that cannot be read, or
+//! has not answered within a quarter of a slot; and so on to a third. When all nodes have been asked, those that failed for a passing
 //! reason have the message again after a pause, for as long as exchanges are held. The first node
 //! is waited for meanwhile, and the first success goes to the client. A node's judgement of the
 //! message itself ends the choice of further nodes. The client may leave; the message still goes to
@@ -35,7 +35,7 @@ use self::{
 use super::{
     Course, Failure, Request, Rest, Sent, Stop,
     answer::Answer,
-    attempt::{attempt, kind},
+    attempt::{attempt_holding, kind},
     upload::Whole,
 };
 use crate::{
@@ -312,16 +312,17 @@ impl<'a> Course<'a> {
             is_given = true;
             giving.busy.retain(|other| *other != node);
             let (pool, request, outcomes) = (rest.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
+            let room = rest.room.clone();
             let (mut upload, part) = match &part {
                 Some(part) => (body.upload_part(part.bytes.clone()), Some(part.places.clone())),
                 None => (body.upload(), None),
             };
             background.spawn(async move {
-                let attempt = attempt(&pool, node, &request, &mut upload, TAKING);
+                let attempt = attempt_holding(&pool, node, &request, &mut upload, TAKING, Some(&room));
                 let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
                 let words = match &mut sent {
                     Sent::Answered(answer) if answer.status < 300 => None,
-                    Sent::Answered(answer) | Sent::OfTheNode(answer, _) => answer.words().await,
+                    Sent::Answered(answer) | Sent::OfTheNode(answer, _) => answer.words(&room).await,
                     _ => None,
                 };
                 // The client may have its answer already.

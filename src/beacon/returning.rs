@@ -110,8 +110,8 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
             if std::mem::replace(&mut seen.trouble, trouble) != trouble && answers {
                 ask(&pool, index, seen, &kept, &mut tasks);
             }
-            // Until the node has been told all, clients' requests do not move back to the node.
-            pool.nodes[index].traffic.set_informed(!kept.has_due(index));
+            // Until the node has confirmed all, clients' requests do not move back to the node.
+            pool.nodes[index].traffic.set_informed(kept.knows_all(index));
             if answers && !seen.is_busy && kept.has_due(index) {
                 seen.is_busy = true;
                 tasks.spawn(tell(pool.clone(), index, kept.clone(), metrics.clone()));

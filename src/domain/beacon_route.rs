@@ -99,8 +99,8 @@ impl Route {
         };
         // The list ends in `other`.
         let index = Self::GROUPS.iter().position(|name| *name == group).unwrap_or(Self::GROUPS.len() - 1);
-        // A block is published at the node that made the block: only that node has the payload
-        // behind a blinded block.
+        // A block belongs to the duties: only the node that made the block has the payload behind a
+        // blinded block.
         let publishes = matches!((method, area), ("POST", "beacon"))
             && matches!(what, "blocks" | "blinded_blocks" | "execution_payload_envelopes");
         let is_long = class == Class::Read

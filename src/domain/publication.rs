@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// The meaning of a node's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +172,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Reads the body of an error; `None` where the body is not in the API's form.
+    /// Reads the body of an error; `None` where the body is not in the API's form. A failure without
+    /// words has those of the whole. Where the place of a failure is not given, only the words on the
+    /// whole count.
     pub fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Told {
@@ -182,16 +185,17 @@ impl Problem {
         }
         #[derive(Deserialize)]
         struct Failure {
-            #[serde(deserialize_with = "place")]
-            index: u64,
+            #[serde(default)]
+            index: Value,
             #[serde(default)]
             message: Option<String>,
         }
         let told: Told = serde_json::from_slice(body).ok()?;
-        let failures = told.failures.unwrap_or_default().into_iter();
-        let failures: BTreeMap<_, _> =
-            failures.map(|failure| (failure.index, failure.message.unwrap_or_default())).collect();
         let message = told.message.unwrap_or_default();
+        let words = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| message.clone());
+        let failures = told.failures.unwrap_or_default().into_iter();
+        let failures = failures.map(|failure| Some((place(&failure.index)?, words(failure.message))));
+        let failures: BTreeMap<u64, String> = failures.collect::<Option<_>>().unwrap_or_default();
         (!message.is_empty() || !failures.is_empty()).then_some(Self { message, failures })
     }
 
@@ -204,17 +208,8 @@ impl Problem {
 }
 
 /// A place in a list: a number, or its digits in quotes.
-fn place<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Place {
-        Number(u64),
-        Text(String),
-    }
-    match Place::deserialize(from)? {
-        Place::Number(place) => Ok(place),
-        Place::Text(text) => text.parse().map_err(serde::de::Error::custom),
-    }
+fn place(index: &Value) -> Option<u64> {
+    index.as_u64().or_else(|| index.as_str()?.parse().ok())
 }
 
 #[cfg(test)]
@@ -280,9 +275,20 @@ mod tests {
     fn a_list_of_failures_is_read_and_written() {
         let body = br#"{"code":400,"message":"some","failures":[{"index":3,"message":"a"},{"index":"0"}],"x":1}"#;
         let problem = Problem::read(body).unwrap();
-        let failures = BTreeMap::from([(0, String::new()), (3, "a".to_owned())]);
+        let failures = BTreeMap::from([(0, "some".to_owned()), (3, "a".to_owned())]);
         assert_eq!(problem, Problem { message: "some".to_owned(), failures });
         assert_eq!(Problem::read(&problem.write(400)), Some(problem));
+        for (failures, left) in [
+            (r#"[{"message":"a"}]"#, &[][..]),
+            (r#"[{"index":-1,"message":"a"},{"index":1,"message":"b"}]"#, &[]),
+            (r#"[{"index":null,"message":null}]"#, &[]),
+            (r#"[{"index":1,"message":null},{"index":2,"message":""}]"#, &[(1, "oops"), (2, "oops")]),
+            ("null", &[]),
+        ] {
+            let problem = Problem::read(format!(r#"{{"message":"oops","failures":{failures}}}"#).as_bytes()).unwrap();
+            let left: BTreeMap<_, _> = left.iter().map(|(at, text)| (*at, (*text).to_owned())).collect();
+            assert_eq!((&*problem.message, problem.failures), ("oops", left), "{failures}");
+        }
         let plain = br#"{"code":500,"message":"oops"}"#;
         assert_eq!(Problem::read(plain).unwrap().message, "oops");
         for body in [&b"<html>"[..], b"", b"[]", b"\"first\"", b"{}", br#"{"failures":[{"index":-1}]}"#] {

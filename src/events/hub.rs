@@ -305,7 +305,7 @@ impl Hub {
         match news {
             News::Event(event, _) => return self.event(role, event),
             News::Lost(_) if role == Role::Leaving => self.leaving = None,
-            News::Lost(trouble) => self.lost(role == Role::Next, trouble),
+            News::Lost(trouble) => self.lost(role == Role::Next, trouble, PAUSE),
             News::Opened => {
                 if let Some(next) = &mut self.next {
                     next.running = true;
@@ -354,7 +354,7 @@ impl Hub {
         unsure.retain(|topic| !topics::CHAIN.contains(&topic.as_str()));
         if unsure.is_empty() {
             let text = "it does not know the topics of the chain".to_owned();
-            return self.shun(&next, Trouble { fault: Fault::Failing, text });
+            return self.shun(&next, Trouble { fault: Fault::Failing, text }, PAUSE);
         }
         if let Some(current) = self.current.as_ref().filter(|current| current.is_of(&next.pool, next.node)) {
             // The node knows the topics of its current stream; unless these were all.
@@ -366,7 +366,8 @@ impl Hub {
         }
     }
 
-    fn lost(&mut self, is_next: bool, trouble: Trouble) {
+    /// The stream is lost. Its node is left alone for `pause`, and longer if that happens again.
+    fn lost(&mut self, is_next: bool, trouble: Trouble, pause: Duration) {
         let stream = if is_next { self.next.take() } else { self.current.take() };
         let more = stream.as_ref().and_then(|stream| self.more_than_current(is_next, stream));
         match (stream, more) {
@@ -384,7 +385,7 @@ impl Hub {
                     self.trials.refuse(stream.node, more, &(503, body));
                 }
             }
-            (Some(stream), None) => self.shun(&stream, trouble),
+            (Some(stream), None) => self.shun(&stream, trouble, pause),
             (None, _) => {}
         }
         if !is_next {
@@ -402,12 +403,12 @@ impl Hub {
         (current.running && !more.is_empty()).then_some(more)
     }
 
-    /// Leaves the node without a stream for a while, and probes the node now: the end of a stream
-    /// is no failure of calls.
-    fn shun(&mut self, stream: &Stream, trouble: Trouble) {
+    /// Leaves the node without a stream for `pause` at least, and probes the node now: the end of a
+    /// stream is no failure of calls. A node of an earlier pool has another index in this one.
+    fn shun(&mut self, stream: &Stream, trouble: Trouble, pause: Duration) {
         warn!(network = self.network(), node = stream.name(), why = trouble.text, "a stream of events is lost");
         if Arc::ptr_eq(&stream.pool, &self.pool) {
-            self.avoided.add_growing(stream.node, PAUSE, Instant::now());
+            self.avoided.add_growing(stream.node, pause, Instant::now());
             self.pool.probe_now(stream.node);
         }
     }
@@ -423,12 +424,10 @@ impl Hub {
             let stream = if is_next { &mut self.next } else { &mut self.current };
             let Some(stream) = stream.as_mut().filter(|stream| stream.running && stream.slot < head) else { continue };
             if now.saturating_duration_since(*stream.behind.get_or_insert(now)) >= patience {
-                let node = stream.node;
                 let text = format!("its events have told no head for {patience:?} while the chain moved");
-                self.lost(is_next, Trouble { fault: Fault::Silent, text });
                 // An open stream does not prove that its node reports heads again: the node gets
                 // some slots before the next try.
-                self.avoided.add_growing(node, patience, now);
+                self.lost(is_next, Trouble { fault: Fault::Silent, text }, patience);
             }
         }
     }
@@ -468,7 +467,9 @@ impl Hub {
                 self.metrics.doubtful_event(self.network(), "no_header");
             }
             Effect::Ahead(slot) => self.ahead(slot),
-            Effect::Broken(why) => self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }),
+            Effect::Broken(why) => {
+                self.lost(false, Trouble { fault: Fault::Failing, text: why.to_owned() }, PAUSE);
+            }
         }
     }
 

@@ -150,6 +150,7 @@ struct Shared {
     /// How many peers it says it has.
     peers: AtomicUsize,
     slot_seconds: AtomicU64,
+    slots_per_epoch: AtomicU64,
     /// Probes are not answered.
     dead: AtomicBool,
     open: AtomicUsize,
@@ -198,6 +199,7 @@ impl Node {
             syncing: AtomicBool::new(false),
             peers: AtomicUsize::new(50),
             slot_seconds: AtomicU64::new(slot_seconds),
+            slots_per_epoch: AtomicU64::new(32),
             dead: AtomicBool::new(false),
             open: AtomicUsize::new(0),
         });
@@ -259,6 +261,11 @@ impl Node {
     /// How long its chain's slots are, in seconds; to be said before it is asked.
     pub fn set_pace(&self, seconds: u64) {
         self.shared.slot_seconds.store(seconds, SeqCst);
+    }
+
+    /// How many slots an epoch of its chain has; to be said before it is asked.
+    pub fn set_epoch(&self, slots: u64) {
+        self.shared.slots_per_epoch.store(slots, SeqCst);
     }
 
     /// Connections that are open now.
@@ -346,7 +353,8 @@ fn probe(target: &str, shared: &Shared) -> Vec<u8> {
             "genesis_time": genesis.to_string(), "genesis_validators_root": root(7), "genesis_fork_version": "0x00000001",
         }),
         "/eth/v1/config/spec" => serde_json::json!({
-            "SECONDS_PER_SLOT": slot_seconds.to_string(), "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337",
+            "SECONDS_PER_SLOT": slot_seconds.to_string(), "DEPOSIT_CHAIN_ID": "1337",
+            "SLOTS_PER_EPOCH": shared.slots_per_epoch.load(SeqCst).to_string(),
         }),
         "/eth/v1/node/version" => serde_json::json!({ "version": "Test/1" }),
         "/eth/v1/node/peer_count" => serde_json::json!({ "connected": shared.peers.load(SeqCst).to_string() }),

@@ -5,6 +5,7 @@ mod differing;
 mod duties;
 mod foreign;
 mod guard;
+mod makers;
 mod own;
 mod passing;
 mod publishing;

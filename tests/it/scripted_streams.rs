@@ -29,23 +29,26 @@ struct Stage {
     _running: (pool::Running, Running),
 }
 
+/// A pool of these nodes: the first is the primary, the others are backups.
+fn pool_over(net: &Net, nodes: &[&Teller], metrics: &Arc<Metrics>) -> (Arc<Pool>, pool::Running) {
+    let mut text = "health = { interval = \"100ms\", timeout = \"500ms\", fall = 2, rise = 1 }\n".to_owned();
+    for (index, node) in nodes.iter().enumerate() {
+        let tier = if index == 0 { "primary" } else { "backup" };
+        text += &format!("[[cl.{tier}]]\nname = \"cl-{}\"\nhttp = \"{}\"\n", index + 1, node.url());
+    }
+    let config = config(&text);
+    let dial: Arc<dyn Dial> = Arc::new(net.clone());
+    let nodes = config.networks[0].cl.iter();
+    let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
+    let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, metrics, 0).unwrap());
+    let wall: pool::Wall = Arc::new(teller::now);
+    Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall)
+}
+
 impl Stage {
     async fn over(net: &Net, nodes: &[&Teller]) -> Self {
-        let mut text = "health = { interval = \"100ms\", timeout = \"500ms\", fall = 2, rise = 1 }\n".to_owned();
-        for (index, node) in nodes.iter().enumerate() {
-            let tier = if index == 0 { "primary" } else { "backup" };
-            text += &format!("[[cl.{tier}]]\nname = \"cl-{}\"\nhttp = \"{}\"\n", index + 1, node.url());
-        }
-        let config = config(&text);
         let metrics = Arc::new(Metrics::new());
-        let dial: Arc<dyn Dial> = Arc::new(net.clone());
-        let nodes = config.networks[0].cl.iter();
-        let reach =
-            steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
-        let nodes = nodes.map(|node| Node::new(node, ("default", Layer::Cl), &dial, reach, 0, &metrics, 0).unwrap());
-        let wall: pool::Wall = Arc::new(teller::now);
-        let (pool, watched) =
-            Pool::start("default", Layer::Cl, nodes.collect(), &config.health, None, metrics.clone(), wall);
+        let (pool, watched) = pool_over(net, nodes, &metrics);
         let settings = Settings { max_waiting: 4 << 20, hold: Duration::from_secs(2), seed: 7 };
         let (events, running) = Events::start(pool.clone(), &settings, metrics.clone());
         let stage = Self { pool, events, metrics, _running: (watched, running) };
@@ -269,4 +272,46 @@ async fn slots_ahead_of_the_clock_mute_nothing_and_are_held_against_their_node()
     until("events come from the other", async || (a.streams(), b.streams()) == (0, 1)).await;
     advance(&[&a, &b], slot + 2);
     assert_eq!(client.head().await, slot + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_lost_once_counts_once() {
+    let slot = present();
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
+    let _client = stage.client("head").await;
+    for _ in 0..3 {
+        a.tell("head", &format!(r#"{{"slot":"{}","block":"{}"}}"#, u64::MAX, teller::root(9)));
+    }
+    until("events come from the other", async || (a.streams(), b.streams()) == (0, 1)).await;
+    let start = Instant::now();
+    while a.streams() == 0 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(start.elapsed() < Duration::from_secs(31), "two slots and a quarter of that are over");
+    }
+    assert!(start.elapsed() > Duration::from_secs(16), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_of_an_earlier_pool_counts_against_no_node_of_the_next() {
+    let slot = present();
+    let net = Net::default();
+    let (a, c, d) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a]).await;
+    let mut client = stage.client("head").await;
+    advance(&[&a, &c, &d], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    let (next, _watched) = pool_over(&net, &[&c, &d], &stage.metrics);
+    until("the next pool serves", async || next.snapshot().active == Some(0)).await;
+    stage.events.move_to(next.clone(), Duration::from_secs(2));
+    until("a stream of the next pool runs beside", async || (a.streams(), c.streams()) == (1, 1)).await;
+    // The chain goes on, and no stream tells.
+    [&a, &c, &d].iter().for_each(|node| node.set_head(slot + 2));
+    until("the chain has gone on", async || next.snapshot().head == Some(slot + 2)).await;
+    while a.streams() == 1 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((c.streams(), d.streams()), (1, 0));
 }

@@ -1,17 +1,12 @@
 //! The text of a node's error, and answers of the proxy's own.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    future::poll_fn,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::Answer;
+use super::{Answer, MOST_WORDS};
 use crate::{
     beacon::idle::Idle,
     domain::{pace::NODE_RATE, publication::Problem},
@@ -19,34 +14,35 @@ use crate::{
     pool::Pool,
 };
 
-/// Up to this many bytes of an error are read for their meaning; a longer one passes unread.
-const MOST: usize = 64 * 1024;
-/// How long these bytes may take.
+/// How long the words of an error may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Answer {
-    /// The whole body, which also stays in the answer; `None` if the body is too long, compressed,
-    /// or does not come.
-    pub(in crate::beacon) async fn words(&mut self) -> Option<Bytes> {
+    /// The whole body, which also stays in the answer; `None` if the body is too long for the room,
+    /// compressed, withheld, or does not come.
+    pub(in crate::beacon) async fn words(&mut self, room: &Arc<Semaphore>) -> Option<Bytes> {
         let is_plain = self.headers.get(header::CONTENT_ENCODING).is_none_or(|how| how == "identity");
-        if !is_plain || self.length.is_some_and(|length| length > MOST as u64) {
+        if !is_plain || self.is_withheld || self.length.is_some_and(|length| length > MOST_WORDS as u64) {
             return None;
         }
-        let held = |pieces: &VecDeque<Bytes>| pieces.iter().map(Bytes::len).sum::<usize>();
+        let mut held = self.pieces.iter().map(Bytes::len).sum::<usize>();
         let more = async {
-            while self.rest.is_some() && held(&self.pieces) <= MOST {
-                match poll_fn(|context| self.poll_rest(context)).await {
-                    Some(piece) => append(&mut self.pieces, piece.ok()?),
-                    None => self.length = Some(held(&self.pieces) as u64),
+            while self.rest.is_some() {
+                let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose().ok()? else {
+                    self.length = Some(held as u64);
+                    break;
+                };
+                let length = piece.len();
+                held += length;
+                append(&mut self.pieces, piece);
+                if !self.fits(held, length, Some(room)) {
+                    return None;
                 }
             }
             Some(())
         };
         timeout(PATIENCE, more).await.ok()??;
-        if self.rest.is_some() || held(&self.pieces) > MOST {
-            return None;
-        }
-        let mut whole = BytesMut::with_capacity(held(&self.pieces));
+        let mut whole = BytesMut::with_capacity(held);
         self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
         Some(whole.freeze())
     }
@@ -67,6 +63,7 @@ impl Answer {
             rest: None,
             idle: Idle::new(NODE_RATE),
             share: None,
+            is_withheld: false,
             source: (pool.clone(), node),
         }
     }

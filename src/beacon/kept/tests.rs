@@ -61,6 +61,26 @@ async fn a_node_that_begins_anew_is_told_all_in_order_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_knows_all_when_it_has_confirmed_all() {
+    let (kept, prepare) = (Kept::new(2), request("/eth/v1/validator/prepare_beacon_proposer"));
+    let budget = Budget::new(1 << 20);
+    assert!(kept.knows_all(0) && kept.knows_all(1));
+    let first = kept.keep(&prepare, &body("a", &budget).await, &[0], EPOCH);
+    assert!(!kept.knows_all(0) && !kept.knows_all(1), "one is being told, one is to be told");
+    kept.confirmed(first, 0);
+    assert!(kept.knows_all(0));
+    let second = kept.keep(&prepare, &body("b", &budget).await, &[0], EPOCH);
+    kept.failed(second, 0, Duration::from_secs(12));
+    assert!(!kept.has_due(0) && !kept.knows_all(0), "it is left alone, and does not know");
+    advance(Duration::from_secs(12)).await;
+    told(&kept, 0);
+    kept.confirmed(second, 0);
+    assert!(kept.knows_all(0));
+    kept.begins_anew(0);
+    assert!(!kept.knows_all(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_older_than_two_epochs_is_forgotten() {
     let (kept, prepare) = (Kept::new(1), request("/eth/v1/validator/prepare_beacon_proposer"));
     let budget = Budget::new(1 << 20);

@@ -16,10 +16,12 @@ use crate::{
 pub(super) struct Heard {
     /// Nodes that may have the message although they will not answer any more.
     pub(super) lost: usize,
+    /// A node may have passed the message on, although the node was lost or failed.
+    pub(super) may_have: bool,
     /// The messages of a list that no node has taken so far, by place, with the nodes' complaints.
     open: Option<BTreeMap<u64, String>>,
     /// The first answer in which a node says that it does not know a block, or could not look at a
-    /// message, and that node.
+    /// message, and that node; or an answer that another node can better give.
     of_a_node: Option<(Answer, usize)>,
     /// A node's judgement of the message itself, which counts if no node that has the message takes
     /// it.
@@ -41,7 +43,7 @@ impl Heard {
     /// The words that still count at the nodes of a reload, which have a number of attempts of
     /// their own.
     pub(super) fn go_on(self) -> Self {
-        Self { lost: self.lost.min(1), open: self.open, ..Self::default() }
+        Self { lost: self.lost.min(1), may_have: self.may_have, open: self.open, ..Self::default() }
     }
 
     /// Whether a node has judged the message itself.
@@ -105,7 +107,7 @@ impl Heard {
     /// The meaning of a node's words: [`Said::Known`] where the network has all messages that the
     /// node was given, which is the whole list or a `part` of the list. Otherwise the returned
     /// answer names only the messages of the list that the network lacks. A repeated message is
-    /// known if a lost node had these bytes.
+    /// known if a node that was lost or failed may have passed these bytes on.
     pub(super) fn read(
         &mut self,
         problem: Option<Problem>,
@@ -113,7 +115,7 @@ impl Heard {
         source: (&Arc<Pool>, usize),
         part: Option<&[u64]>,
     ) -> (Answer, Said) {
-        let was_given = self.lost > 0;
+        let was_given = self.may_have;
         let Some(problem) = problem else { return (answer, Said::Other) };
         let status = answer.status;
         if problem.failures.is_empty() {
@@ -160,7 +162,7 @@ impl Heard {
     /// were waited for in vain.
     pub(super) fn end(mut self, course: &mut Course<'_>, is_under_way: bool) -> Result<Answer, Stop> {
         let source = |node: usize| (&course.rest.pool, node);
-        let may_be_given = self.lost > 0 || is_under_way;
+        let may_be_given = self.may_have || is_under_way;
         if let Some(word) = self.word {
             if may_be_given && self.is_repeated && self.open.is_none() {
                 return Ok(word.as_success());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    super::{Course, Sent, answer::Answer},
+    super::{Course, Sent, answer::Answer, maker::is_blinded},
     Giving,
 };
 use crate::{
@@ -47,6 +47,7 @@ impl<'a> Giving<'a> {
             return match sent {
                 Sent::Answered(answer) if answer.status < 300 => self.took(answer, part),
                 Sent::Lost(_) | Sent::Late(_) => self.lost(),
+                Sent::OfTheNode(answer, _) if may_have_passed_on(&answer) => self.may_be_given("refused"),
                 // The message may have waited for this node alone.
                 _ => Next::Another("refused"),
             };
@@ -79,6 +80,15 @@ impl<'a> Giving<'a> {
                 return self.lost();
             }
         };
+        // Another node may give a reason that can be read, or have the payload of the block.
+        let is_open = match answer.status {
+            400 | 409 | 422 if words.is_none() => true,
+            400 | 422 => {
+                is_blinded(course.request)
+                    && course.rest.maker.node(course.rest.pool.slot()).is_some_and(|maker| maker != node)
+            }
+            _ => false,
+        };
         let problem = words.filter(|_| answer.speaks_of_messages()).and_then(|words| Problem::read(&words));
         // A node that fails names only the messages that it has looked at, which says nothing of
         // the rest.
@@ -100,20 +110,31 @@ impl<'a> Giving<'a> {
                 self.heard.is_of_a_node(answer, node);
                 Next::Another(reason(said))
             }
+            (answer, Said::Other) if !of_the_node && is_open => {
+                self.heard.is_of_a_node(answer, node);
+                Next::Another("refused")
+            }
             (answer, said) if !of_the_node => {
                 self.heard.says(answer, said);
                 Next::End
             }
-            (answer, _) => {
+            (answer, said) => {
+                let may_be_given = said != Said::Repeated && may_have_passed_on(&answer);
                 if matches!(answer.status, ..300 | 408 | 500..) {
                     self.fails(node);
                 }
                 course.keeps(answer);
                 course.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
-                Next::Another("refused")
+                if may_be_given { self.may_be_given("refused") } else { Next::Another("refused") }
             }
         }
     }
+}
+
+/// Whether a node's failure leaves open whether the node has passed the message on: a gateway gave
+/// the node up, or the node failed in the middle.
+fn may_have_passed_on(answer: &Answer) -> bool {
+    matches!(answer.status, 200..=299 | 408 | 500 | 502 | 504)
 }
 
 /// Why another node is to have a message on which a node said `said`.
@@ -140,13 +161,18 @@ impl Giving<'_> {
         }
     }
 
-    /// A lost node may have passed the message on: if another node calls the message repeated, this
-    /// very message is on the network.
     fn lost(&mut self) -> Next {
         self.heard.lost += 1;
+        self.may_be_given("lost")
+    }
+
+    /// A node may have passed the message on: if another node calls the message repeated, this very
+    /// message is on the network.
+    fn may_be_given(&mut self, why: &'static str) -> Next {
+        self.heard.may_have = true;
         match self.heard.repeated() {
             Some(answer) => Next::Done(Box::new(answer)),
-            None => Next::Another("lost"),
+            None => Next::Another(why),
         }
     }
 }

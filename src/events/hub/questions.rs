@@ -1,6 +1,5 @@
 //! The stitcher's questions, their answers, and the failures that count against nodes.
 
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
@@ -45,9 +44,7 @@ impl Hub {
         let is_other = |other: &usize| *other != node && self.pool.is_usable(*other);
         if count >= AHEAD && (0..self.pool.nodes.len()).any(|other| is_other(&other)) {
             let text = "it tells of slots ahead of the clock".to_owned();
-            self.lost(false, Trouble { fault: Fault::Failing, text });
-            let now = Instant::now();
-            self.avoided.add_growing(node, self.pool.slot() * SILENT_SLOTS, now);
+            self.lost(false, Trouble { fault: Fault::Failing, text }, self.pool.slot() * SILENT_SLOTS);
         }
     }
 

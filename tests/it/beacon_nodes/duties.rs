@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -257,4 +257,44 @@ async fn what_a_node_did_not_take_it_is_told_in_the_next_slot() {
     assert_eq!(send(&proxy, request("POST", PREPARE, "", "[1]")).await.status, 200);
     until("it has it after all", async || refuses.load(SeqCst) == 2).await;
     assert_eq!(told(&a, PREPARE), ["[1]", "[1]"]);
+}
+
+/// The epoch at this time of the clock, and how much of it is over; epochs take 2 s.
+#[allow(clippy::disallowed_methods, reason = "the slots of this chain are of the real time")]
+fn epoch() -> (u64, u64) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    // The beginning of the chain is a multiple of this.
+    (now / 2000, now % 2000)
+}
+
+#[tokio::test]
+async fn requests_go_home_to_a_node_that_knows_the_fee_recipients() {
+    for (is_told, epochs) in [(true, 1), (false, 2)] {
+        let takes = Arc::new(AtomicBool::new(true));
+        let may_take = takes.clone();
+        let a = Node::paced(1, move |exchange: Exchange| {
+            let is_taken = exchange.asked.target != PREPARE || may_take.load(SeqCst);
+            exchange.reply(json(if is_taken { "200 OK" } else { "500 Oops" }, "\"a\""))
+        })
+        .await;
+        let b = Node::paced(1, |exchange: Exchange| exchange.reply(json("200 OK", "\"b\""))).await;
+        [&a, &b].iter().for_each(|node| node.set_epoch(2));
+        let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+        let served = async || ask(&proxy, "GET", DATA).await.text();
+        assert_eq!(served().await, "\"a\"");
+        send(&proxy, request("POST", PREPARE, "", "[1]")).await;
+        a.set_syncing(true);
+        until_verdict(&proxy, "cl-1", "syncing").await;
+        assert_eq!(served().await, "\"b\"");
+        takes.store(is_told, SeqCst);
+        until("an epoch has just begun", async || (200..800).contains(&epoch().1)).await;
+        let (since, _) = epoch();
+        a.set_syncing(false);
+        until_verdict(&proxy, "cl-1", "up").await;
+        until("requests are home", async || served().await == "\"a\"").await;
+        let (home, over) = epoch();
+        // An epoch counts as over a sixth of a slot early.
+        let home = home + u64::from(over > 1800);
+        assert!(home >= since + epochs, "{since} {home}");
+    }
 }

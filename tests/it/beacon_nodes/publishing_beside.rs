@@ -108,6 +108,34 @@ async fn a_repeated_message_is_one_that_another_node_may_have() {
 }
 
 #[tokio::test]
+async fn a_failed_node_may_have_passed_a_repeated_message_on() {
+    const LIST: &str = r#"{"code":400,"message":"x","failures":[{"index":0,"message":"PriorAttestationKnown"}]}"#;
+    const PAGE: &str = "content-type: text/html\r\n";
+    for (first, status) in [
+        (response("504 Gateway Timeout", PAGE, "<html>"), 200),
+        (response("502 Bad Gateway", PAGE, "<html>"), 200),
+        (response("200 OK", PAGE, "<html>"), 200),
+        (json("500 Oops", r#"{"code":500,"message":"internal"}"#), 200),
+        (json("408 Late", "{}"), 200),
+        // These nodes have taken nothing.
+        (json("503 Busy", "{}"), 400),
+        (response("429 Many", "", ""), 400),
+        (response("404 Not Found", PAGE, "<html>"), 400),
+        (json("500 Oops", REPEATED), 400),
+    ] {
+        for word in [REPEATED, LIST] {
+            // The failure may come after the word on the message, too.
+            for millis in if status == 200 { &[0, 400][..] } else { &[0] } {
+                let (first, second) = (after(*millis, first.clone()).await, after(0, json("400 Bad", word)).await);
+                let proxy = over(&[&first, &second], "[calls]\nhold = \"1s\"\n").await;
+                let answer = soon(&proxy, BLOCKS).await;
+                assert_eq!(answer.status, status, "{millis} {word}: {}", answer.text());
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_was_busy_is_asked_again_while_another_hangs() {
     let count = Arc::new(AtomicUsize::new(0));
     let first = hangs().await;

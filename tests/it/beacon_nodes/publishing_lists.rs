@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use super::publishing::{ATTESTATIONS, well};
-use crate::common::rest::{Exchange, Node, json, over, request, send};
+use crate::common::{
+    proxy::Proxy,
+    rest::{Exchange, Node, json, nodes, over, request, response, send, until_verdict},
+};
 
 fn failures(list: &[(u64, &str)]) -> String {
     let list: Vec<_> = list.iter().map(|(at, text)| serde_json::json!({ "index": at, "message": text })).collect();
@@ -168,4 +171,64 @@ async fn a_list_that_is_not_taken_apart_goes_on_whole() {
         assert_eq!((answer.status, &*answer.text()), (200, ""), "{kind}");
         assert!(b.asked()[0].body == body, "{kind}");
     }
+}
+
+/// A proxy before these nodes, which has a secret to keep for each.
+async fn with_secrets(list: &[&Node]) -> Proxy {
+    let node = |node: &&Node| nodes(&[node.url()]) + "headers = { X-Api-Key = \"s3cret-of-the-node\" }\n";
+    let list = list.iter().enumerate().map(|(at, one)| node(one).replace("cl-1", &format!("cl-{}", at + 1)));
+    let proxy = Proxy::launch(&list.collect::<String>()).await;
+    until_verdict(&proxy, "cl-1", "up").await;
+    until_verdict(&proxy, "cl-2", "up").await;
+    proxy
+}
+
+#[tokio::test]
+async fn a_thousand_failures_are_read() {
+    let unknown = "Validation(UnknownHeadBlock { beacon_block_root: 0x1234 })";
+    let list: Vec<_> =
+        (0..1000).map(|at| (at, if at == 7 { "Validation(InvalidSignature)" } else { unknown })).collect();
+    let error = failures(&list);
+    assert!(error.len() > 64 * 1024);
+    for has_secrets in [false, true] {
+        let (a, b) = (Node::always(json("400 Bad", &error)).await, well().await);
+        let proxy = if has_secrets { with_secrets(&[&a, &b]).await } else { over(&[&a, &b], "").await };
+        let body = serde_json::to_string(&(0..1000).collect::<Vec<_>>()).unwrap();
+        let answer = send(&proxy, request("POST", ATTESTATIONS, "", body)).await;
+        // The message that is wrong did not go to the other node.
+        let failures = answer.json()["failures"].as_array().unwrap().len();
+        assert_eq!((answer.status, failures, b.count()), (400, 1, 1), "{has_secrets}");
+        let given: Vec<u64> = serde_json::from_slice(&b.asked()[0].body).unwrap();
+        assert_eq!(given.len(), 999);
+    }
+}
+
+#[tokio::test]
+async fn words_that_cannot_be_read_are_not_the_last() {
+    let long = format!(r#"{{"code":400,"message":"{}"}}"#, "x".repeat(5 << 20));
+    let packed = response("400 Bad", "content-type: application/json\r\ncontent-encoding: gzip\r\n", "\x1f\x08");
+    let late = b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for (case, error) in [("long", json("400 Bad", &long)), ("packed", packed), ("late", late)] {
+        for has_secrets in [false, true] {
+            let error = error.clone();
+            let a = Node::start(move |mut exchange: Exchange| {
+                let error = error.clone();
+                async move {
+                    exchange.body().await;
+                    exchange.send(error).await;
+                    exchange.hang().await
+                }
+            })
+            .await;
+            let b = well().await;
+            let proxy = if has_secrets { with_secrets(&[&a, &b]).await } else { over(&[&a, &b], "").await };
+            let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[1]")).await;
+            assert_eq!((answer.status, &*answer.text(), b.count()), (200, "\"well\"", 1), "{case} {has_secrets}");
+        }
+    }
+    // Where no node takes the message, the client hears them.
+    let (a, b) = (Node::always(json("400 Bad", &long)).await, Node::always(json("503 Busy", "{}")).await);
+    let proxy = over(&[&a, &b], "[calls]\nhold = \"1s\"\n").await;
+    let answer = send(&proxy, request("POST", ATTESTATIONS, "", "[1]")).await;
+    assert!(answer.status == 400 && answer.text() == long, "{}", answer.status);
 }

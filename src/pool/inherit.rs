@@ -91,7 +91,7 @@ impl Pool {
         let to = new.active.map(|active| self.nodes[active].name.clone());
         if from != to {
             let is_gone = from.as_ref().is_some_and(|from| self.nodes.iter().all(|node| node.name != *from));
-            let last = new.last_switch.as_ref().map_or("start", |last| last.reason);
+            let last = new.switches.last().map_or("start", |last| last.reason);
             let reason = if is_gone { "removed" } else { last };
             let switch = Switch { from, to, reason, at: Instant::now() };
             self.perform(Effect::Switched(switch), metrics);

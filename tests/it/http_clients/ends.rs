@@ -109,7 +109,7 @@ async fn a_body_that_does_not_come_whole_or_in_time_is_answered_in_the_same_word
                 client.io.shutdown().await.unwrap();
             }
             let response = client.response().await;
-            assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{fields}");
+            assert_eq!(response.status, status, "{fields}");
             let message = response.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
             assert!(message.contains(words), "{fields}: {message}");
             assert!(client.is_closed().await, "{fields}");

@@ -287,7 +287,8 @@ async fn a_reload_that_waits_for_a_node_counts_one_switch() {
     until_active(&proxy, "el-1").await;
     devnet.el(1).set_fault(Fault::Down);
     // The nodes of before serve until the new one does.
-    tokio::join!(proxy.reload(&[&settings(&devnet, &[1]), quick].concat()), async {
+    let next = [&settings(&devnet, &[1]), quick].concat();
+    tokio::join!(proxy.reload(&next), async {
         sleep(Duration::from_millis(700)).await;
         assert!(count("removed").await < 0.1, "the switch is counted before it is made");
         devnet.el(1).clear_faults();

@@ -24,17 +24,17 @@ const COLUMNS: usize = 100;
 /// thousand; lines with a comment that are wider than [`COLUMNS`]. No count may rise.
 #[rustfmt::skip]
 const MOST: &[(&str, usize, usize, usize)] = &[
-    ("app", 0, 23, 0),
-    ("beacon", 82, 67, 0),
-    ("call", 6, 10, 0),
-    ("chain", 0, 33, 0),
-    ("cli", 1, 35, 0),
-    ("config", 0, 20, 0),
+    ("app", 0, 1, 0),
+    ("beacon", 0, 7, 0),
+    ("call", 1, 7, 0),
+    ("chain", 0, 5, 0),
+    ("cli", 1, 10, 0),
+    ("config", 0, 2, 0),
     ("devnet", 0, 6, 0),
-    ("domain", 0, 29, 0),
-    ("door", 135, 54, 3),
-    ("events", 97, 65, 0),
-    ("exchange", 0, 18, 0),
+    ("domain", 0, 5, 0),
+    ("door", 5, 7, 0),
+    ("events", 0, 2, 0),
+    ("exchange", 0, 3, 0),
     ("lib", 0, 7, 0),
     ("main", 0, 0, 0),
     ("memory", 0, 11, 0),
@@ -42,7 +42,7 @@ const MOST: &[(&str, usize, usize, usize)] = &[
     ("net", 0, 8, 0),
     ("pool", 0, 6, 0),
     ("route", 0, 0, 0),
-    ("view", 12, 12, 0),
+    ("view", 0, 7, 0),
 ];
 
 /// The counts of the comments of some files.

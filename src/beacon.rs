@@ -144,8 +144,8 @@ impl Rest {
         self.queue.move_to(next);
     }
 
-    /// Takes over the requests that all nodes were told before a reload, and the maker of the latest
-    /// block.
+    /// Takes over the requests that all nodes were told before a reload, and the maker of the
+    /// latest block.
     pub fn inherit(&self, earlier: &Self) {
         self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
         self.inherit_maker(earlier);

@@ -39,8 +39,8 @@ const HELD_WHOLE: u64 = 8 << 20;
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// An error of up to this many bytes is read: for its meaning if it is about a signed message, and
-/// for secrets where the node has some. A list of a thousand messages may have as many failures. The
-/// part beyond [`HELD_BACK`] takes of the room for bodies.
+/// for secrets where the node has some. A list of a thousand messages may have as many failures.
+/// The part beyond [`HELD_BACK`] takes of the room for bodies.
 const MOST_WORDS: usize = 4 << 20;
 /// How long a text may take that is searched for secrets; another node may have a better answer.
 const SEARCH: Duration = Duration::from_secs(2);

@@ -2,14 +2,14 @@
 //!
 //! Rule: the message goes to a second node as soon as the first one cannot be reached, refuses, is
 //! lost, does not know the block that the message refers to, gives a reason that cannot be read, or
-//! has not answered within a quarter of a slot; and so on to a third. When all nodes have been asked, those that failed for a passing
-//! reason have the message again after a pause, for as long as exchanges are held. The first node
-//! is waited for meanwhile, and the first success goes to the client. A node's judgement of the
-//! message itself ends the choice of further nodes. The client may leave; the message still goes to
-//! nodes. Reason: the bytes mean the same from every node, so a second sending does no harm, and a
-//! late message costs the validator a reward. Example: slots take 12 s. An attestation goes to node
-//! A at second 4, and A hangs. At second 7 node B gets the message too, and takes it at once: the
-//! client has a success, and the silence counts against A.
+//! has not answered within a quarter of a slot; and so on to a third. When all nodes have been
+//! asked, those that failed for a passing reason have the message again after a pause, for as long
+//! as exchanges are held. The first node is waited for meanwhile, and the first success goes to the
+//! client. A node's judgement of the message itself ends the choice of further nodes. The client
+//! may leave; the message still goes to nodes. Reason: the bytes mean the same from every node, so
+//! a second sending does no harm, and a late message costs the validator a reward. Example: slots
+//! take 12 s. An attestation goes to node A at second 4, and A hangs. At second 7 node B gets the
+//! message too, and takes it at once: the client has a success, and the silence counts against A.
 
 mod heard;
 mod outcome;

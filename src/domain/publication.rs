@@ -172,9 +172,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Reads the body of an error; `None` where the body is not in the API's form. A failure without
-    /// words has those of the whole. Where the place of a failure is not given, only the words on the
-    /// whole count.
+    /// Reads the body of an error; `None` where the body is not in the API's form. A failure
+    /// without words has those of the whole. Where the place of a failure is not given, only the
+    /// words on the whole count.
     pub fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Told {

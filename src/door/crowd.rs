@@ -44,7 +44,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(1);
 /// How long such a connection is spared in any case: a newcomer beyond the limit is refused with an
 /// answer, while a connection that is closed with its request unread gets none.
-const JUST_COME: Duration = Duration::from_millis(100);
+const JUST_COME: Duration = Duration::from_millis(20);
 /// How long a newcomer waits for connections to leave that make room.
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
 

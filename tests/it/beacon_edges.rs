@@ -177,7 +177,7 @@ async fn errors_never_show_the_key_in_a_node_s_url() {
             "short" => rest::response("404 Not Found", &(fields + html), format!("<p>no {target}, none: {target}</p>")),
             "plain" => json("400 Bad Request", "{\"code\":400,\"message\":\"as it is\"}"),
             "chunks" => rest::chunked("410 Gone", html, format!("<p>no {target}</p>").as_bytes(), 7),
-            "long" => rest::response("404 Not Found", html, target.repeat(3000)),
+            "long" => rest::response("404 Not Found", html, target.repeat(150_000)),
             "packed" => rest::response("404 Not Found", "content-encoding: gzip\r\n", format!("gzip of {target}")),
             "empty" => rest::response("404 Not Found", "", ""),
             "good" => rest::response("200 OK", &fields, "{}"),

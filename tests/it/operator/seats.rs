@@ -138,23 +138,20 @@ async fn of_many_who_come_at_once_each_is_served_or_hears_why_not() {
     const MOST: usize = 20;
     let (_net, _origin, proxy) = small_door(MOST).await;
     let request = post("/", call(1, "eth_call", "[]").as_bytes());
-    // The request comes with its connection, or a little later.
-    for pause in [Duration::ZERO, Duration::from_millis(1)] {
+    // The request comes with its connection, or some milliseconds later.
+    for late in [0, 5] {
         sleep(Duration::from_secs(1)).await;
         let mut all = Vec::new();
-        for _ in 0..3 * MOST {
-            let mut client = proxy.client().await;
-            if pause.is_zero() {
-                client.send(&request).await;
-            } else {
-                sleep(pause).await;
+        for place in 0..3 * MOST + late {
+            if place < 3 * MOST {
+                all.push(proxy.client().await);
             }
-            all.push(client);
-        }
-        if !pause.is_zero() {
-            for client in &mut all {
+            if let Some(place) = place.checked_sub(late) {
                 // Some are refused already.
-                let _ = client.io.write_all(&request).await;
+                let _ = all[place].io.write_all(&request).await;
+            }
+            if late > 0 {
+                sleep(Duration::from_millis(1)).await;
             }
         }
         let mut served = 0;
@@ -162,10 +159,10 @@ async fn of_many_who_come_at_once_each_is_served_or_hears_why_not() {
             match client.try_response().await.map(|response| response.status) {
                 Ok(200) => served += 1,
                 Ok(503) => {}
-                other => panic!("{place}: {other:?} after {pause:?}"),
+                other => panic!("{place}: {other:?}, {late} ms late"),
             }
         }
-        assert_eq!(served, MOST, "{pause:?}");
+        assert!(served >= MOST, "{served}, {late} ms late");
     }
 }
 

@@ -23,6 +23,14 @@ use crate::domain::refusal::Refusal;
 pub(super) const TELLING: Duration = Duration::from_secs(30);
 
 impl Rest {
+    /// The epoch of the chain's head; 0 while no node has reported the chain.
+    fn present_epoch(&self) -> u64 {
+        let snapshot = self.pool.snapshot();
+        let slots =
+            snapshot.chain.as_ref().and_then(|chain| chain.beacon.as_ref()).map_or(u64::MAX, |beacon| beacon.epoch());
+        snapshot.head.unwrap_or(0) / slots.max(1)
+    }
+
     /// Tells all nodes that answer. `None` where no node answers or gave an answer: the request
     /// then takes the usual way.
     pub(super) async fn everywhere(&self, request: &Request, body: &Whole) -> Result<Option<Answer>, Failure> {
@@ -43,7 +51,7 @@ impl Rest {
             if background.len() + nodes.len() > limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
-            let id = self.kept.keep(&request, body, &nodes, self.pool.epoch());
+            let id = self.kept.keep(&request, body, &nodes, (self.pool.epoch(), self.present_epoch()));
             self.kept.bell.notify_one();
             for &node in &nodes {
                 let (pool, kept) = (self.pool.clone(), self.kept.clone());

@@ -1,5 +1,5 @@
 //! Requests that all nodes were told in this epoch and the one before, kept for nodes that were
-//! away.
+//! away; subscriptions to sync committees until their end.
 //!
 //! Rule: a node that comes back is told these requests again, in the order of their arrival, so the
 //! latest word counts. The same request twice is kept once, and a later body about the same
@@ -35,13 +35,22 @@ use crate::{
 const MOST: usize = 32 << 20;
 /// Bodies that are kept, at most.
 const MOST_BODIES: usize = 4096;
+/// For how many epochs a request is kept.
+const EPOCHS: u32 = 2;
+/// The same for a request that names its end, at most: a sync committee's period.
+const MOST_EPOCHS: u32 = 256;
 /// Bytes that a kept request takes besides its body.
 const EACH: usize = 512;
 /// The kinds of requests. Where too much is kept, the kind with the most makes room, so that many
 /// registrations leave the fee recipients; and of that kind the client with the most, so that no
 /// client drives out the others.
-const KINDS: [&str; 4] =
-    ["prepare_beacon_proposer", "register_validator", "proposer_preferences", "beacon_committee_subscriptions"];
+const KINDS: [&str; 5] = [
+    "prepare_beacon_proposer",
+    "register_validator",
+    "proposer_preferences",
+    "beacon_committee_subscriptions",
+    "sync_committee_subscriptions",
+];
 
 /// Headers that change the meaning of a body, or name its sender. Other headers differ from one
 /// request to the next.
@@ -72,6 +81,8 @@ struct Told {
     request: Arc<Request>,
     body: Bytes,
     at: Instant,
+    /// For how many epochs from then on the request is kept.
+    epochs: u32,
     client: Option<IpAddr>,
     /// The validators that the body names, as far as known.
     about: Option<About>,
@@ -129,10 +140,18 @@ impl Kept {
         Self { state: Mutex::new(state), bell: Notify::new(), most }
     }
 
-    /// Keeps a request that all nodes are told now, for twice an `epoch`; other requests make room.
-    /// Returns its number. `nodes` are being told.
-    pub(super) fn keep(&self, request: &Arc<Request>, body: &Whole, nodes: &[usize], epoch: Duration) -> u64 {
+    /// Keeps a request that all nodes are told now, in the epoch `present`, for as long as the
+    /// request counts; other requests make room. Returns its number. `nodes` are being told.
+    pub(super) fn keep(
+        &self,
+        request: &Arc<Request>,
+        body: &Whole,
+        nodes: &[usize],
+        (epoch, present): (Duration, u64),
+    ) -> u64 {
         let about = About::of(request, body.bytes());
+        let epochs = about.as_ref().and_then(|about| about.epochs(present)).unwrap_or(EPOCHS);
+        let epochs = epochs.clamp(EPOCHS, MOST_EPOCHS);
         let mut state = self.state();
         if state.claim.is_none() {
             state.claim = body.claim_beside();
@@ -153,7 +172,8 @@ impl Kept {
         state.last += 1;
         let id = state.last;
         let known = vec![Knows::Nothing; state.lives.len()];
-        let mut told = Told { id, request: request.clone(), body, at: Instant::now(), client, about, nodes: known };
+        let at = Instant::now();
+        let mut told = Told { id, request: request.clone(), body, at, epochs, client, about, nodes: known };
         state.replace(&told);
         for &node in nodes {
             told.nodes[node] = Knows::IsTold(state.lives[node]);
@@ -303,8 +323,9 @@ impl State {
 
     fn forget(&mut self, epoch: Duration) {
         let now = Instant::now();
-        while self.told.front().is_some_and(|told| now.saturating_duration_since(told.at) > epoch.saturating_mul(2)) {
-            self.remove(0);
+        let is_over = |told: &Told| now.saturating_duration_since(told.at) > epoch.saturating_mul(told.epochs);
+        while let Some(place) = self.told.iter().position(is_over) {
+            self.remove(place);
         }
         self.count();
     }

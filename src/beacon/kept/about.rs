@@ -5,13 +5,19 @@ use serde::Deserialize;
 use super::super::Request;
 use crate::domain::chain::Number;
 
-/// The validators, in ascending order, by hashes of their names.
+/// The validators that a body names.
 #[derive(Debug)]
-pub(super) struct About(Box<[u64]>);
+pub(super) struct About {
+    /// Hashes of their names, in ascending order.
+    names: Box<[u64]>,
+    /// The highest epoch up to which the body counts, where the body says that.
+    until: Option<u64>,
+}
 
 impl About {
-    /// The validators of a body that replaces earlier words on them: of fee recipients and
-    /// registrations.
+    /// The validators of a body that replaces earlier words on them: of fee recipients,
+    /// registrations and subscriptions to sync committees. The last are named with the end of their
+    /// committee's period, since a validator may be in the next committee too.
     pub(super) fn of(request: &Request, body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Prepared {
@@ -26,6 +32,12 @@ impl About {
         struct Message<'a> {
             pubkey: &'a str,
         }
+        #[derive(Deserialize)]
+        struct Subscribed {
+            validator_index: Number,
+            until_epoch: Number,
+        }
+        let mut until = None;
         let path = request.target.path();
         let mut names: Vec<u64> = match path.trim_end_matches('/').rsplit('/').next()? {
             "prepare_beacon_proposer" => {
@@ -36,27 +48,39 @@ impl About {
                 let list: Vec<Registered<'_>> = serde_json::from_slice(body).ok()?;
                 list.iter().map(|registered| hash(registered.message.pubkey)).collect()
             }
+            "sync_committee_subscriptions" => {
+                let list: Vec<Subscribed> = serde_json::from_slice(body).ok()?;
+                until = list.iter().filter_map(|subscribed| subscribed.until_epoch.0).max();
+                let name = |one: &Subscribed| Some(hash(&format!("{} {}", one.validator_index.0?, one.until_epoch.0?)));
+                list.iter().map(name).collect::<Option<_>>()?
+            }
             _ => return None,
         };
         names.sort_unstable();
         names.dedup();
-        (!names.is_empty()).then(|| Self(names.into()))
+        (!names.is_empty()).then(|| Self { names: names.into(), until })
     }
 
     /// Whether this names all validators of `earlier`.
     pub(super) fn covers(&self, earlier: &Self) -> bool {
-        earlier.0.len() <= self.0.len() && earlier.0.iter().all(|name| self.0.binary_search(name).is_ok())
+        let has = |name| self.names.binary_search(name).is_ok();
+        earlier.names.len() <= self.names.len() && earlier.names.iter().all(has)
+    }
+
+    /// For how many epochs from `present` on the body counts, where the body says that.
+    pub(super) fn epochs(&self, present: u64) -> Option<u32> {
+        Some(u32::try_from(self.until?.saturating_sub(present)).unwrap_or(u32::MAX))
     }
 
     /// Bytes in memory.
     pub(super) fn weight(&self) -> usize {
-        self.0.len() * size_of::<u64>()
+        self.names.len() * size_of::<u64>()
     }
 }
 
-fn hash(pubkey: &str) -> u64 {
+fn hash(name: &str) -> u64 {
     use std::hash::{DefaultHasher, Hasher};
     let mut hasher = DefaultHasher::new();
-    pubkey.bytes().for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+    name.bytes().for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
     hasher.finish()
 }

@@ -152,11 +152,7 @@ impl Rest {
     }
 
     fn inherit_maker(&self, earlier: &Self) {
-        let place = |node: usize| {
-            let made = &earlier.pool.nodes[node];
-            self.pool.nodes.iter().position(|node| node.is_same_as(made))
-        };
-        self.maker.inherit(&earlier.maker, place);
+        self.maker.inherit(&earlier.maker, |node| self.pool.place_of(&earlier.pool.nodes[node]));
     }
 
     /// `node` has made a block for a client.

@@ -130,22 +130,6 @@ impl Pool {
         metrics: Arc<Metrics>,
         wall: Wall,
     ) -> (Arc<Self>, Running) {
-        Self::begin(network, layer, nodes, settings, expected_chain, metrics, wall, false)
-    }
-
-    /// The same for a pool that may be `is_to_follow`: to take the place of another later, with
-    /// [`Self::takes_charge`].
-    #[expect(clippy::too_many_arguments, reason = "each is handed through once")]
-    pub fn begin(
-        network: &str,
-        layer: Layer,
-        nodes: Vec<Node>,
-        settings: &Health,
-        expected_chain: Option<u64>,
-        metrics: Arc<Metrics>,
-        wall: Wall,
-        is_to_follow: bool,
-    ) -> (Arc<Self>, Running) {
         let (inbox, findings) = mpsc::channel(INBOX);
         let count = nodes.len();
         let links: Vec<_> = nodes.iter().filter_map(Node::link_run).collect();
@@ -155,7 +139,7 @@ impl Pool {
             layer,
             snapshot: ArcSwap::from_pointee(state.snapshot(&nodes, Instant::now())),
             state: Mutex::new(state),
-            is_in_charge: AtomicBool::new(!is_to_follow),
+            is_in_charge: AtomicBool::new(true),
             nodes: nodes.into(),
             settings: settings.clone(),
             changed: watch::Sender::new(()),

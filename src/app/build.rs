@@ -123,7 +123,10 @@ impl NetworkRuntime {
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;
             let (metrics, wall) = (deps.metrics.clone(), deps.world.wall.clone());
             let (pool, mut running) =
-                Pool::begin(&name, layer, nodes, &config.health, settings.chain_id, metrics, wall, old.is_some());
+                Pool::start(&name, layer, nodes, &config.health, settings.chain_id, metrics, wall);
+            if old.is_some() {
+                pool.stand_by();
+            }
             let ended = async move { running.broken().await };
             deps.supervise(&mut tasks, &name, "nodes are no longer watched", ended);
             Ok(Some(pool))

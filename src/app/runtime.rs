@@ -201,7 +201,7 @@ impl Runtime {
     /// Retires the replaced pools, and takes the nodes that are gone off the metrics.
     fn retire_pools(&self, networks: &[NetworkRuntime], deps: &Deps<'_>) {
         for pool in self.networks.iter().flat_map(NetworkRuntime::pools) {
-            pool.retire();
+            pool.stand_by();
             let next = networks.iter().find(|network| *network.name == *pool.network);
             same_side(next, pool).inspect(|next| next.takes_charge(pool, deps.metrics));
             let is_there = |node: &str| {

@@ -25,11 +25,7 @@ use super::{
     Request,
     upload::{Upload, Whole},
 };
-use crate::{
-    domain::client::block_of,
-    memory::Claim,
-    pool::{Pool, node::Node},
-};
+use crate::{domain::client::block_of, memory::Claim, pool::Pool};
 
 /// Bytes that are kept, at most.
 const MOST: usize = 32 << 20;
@@ -246,8 +242,7 @@ impl Kept {
 
     /// Takes over what is kept for an earlier pool: a node at another address is another node.
     pub(super) fn inherit(&self, pool: &Pool, earlier: &Self, of: &Pool) {
-        let place = |node: &Node| of.nodes.iter().position(|other| node.is_same_as(other));
-        let places: Vec<Option<usize>> = pool.nodes.iter().map(place).collect();
+        let places: Vec<Option<usize>> = pool.nodes.iter().map(|node| of.place_of(node)).collect();
         self.take_over(earlier, &places);
     }
 

@@ -116,7 +116,15 @@ impl<R: Room> Take for InOne<'_, R> {
                 }
                 first.clone()
             }
-            _ => self.gather(&mut answer, stall, alarm, &mut held).await?,
+            _ => {
+                self.check(answer.length().unwrap_or(0))?;
+                self.room.enter(answer.length()).await;
+                let gathered = self.gather(&mut answer, stall, alarm, &mut held).await;
+                if gathered.is_err() {
+                    self.room.leave(held);
+                }
+                gathered?
+            }
         };
         Ok(Whole { text, held, receipt: answer.take_receipt(), kind })
     }
@@ -128,25 +136,8 @@ impl<R: Room> InOne<'_, R> {
         if length > limit as u64 { Err(Lack::TooLong(Refusal::Limit { name, limit })) } else { Ok(()) }
     }
 
-    /// Takes an answer that does not come in one piece; `held` grows by the bytes of memory.
+    /// Takes the pieces of an answer, one after the other; `held` grows by the bytes of memory.
     async fn gather(
-        &self,
-        answer: &mut Answer,
-        stall: Duration,
-        alarm: &mut Alarm,
-        held: &mut usize,
-    ) -> Result<Bytes, Lack> {
-        self.check(answer.length().unwrap_or(0))?;
-        self.room.enter(answer.length()).await;
-        let gathered = self.pieces(answer, stall, alarm, held).await;
-        if gathered.is_err() {
-            self.room.leave(*held);
-        }
-        gathered
-    }
-
-    /// Takes the pieces of an answer, one after the other.
-    async fn pieces(
         &self,
         answer: &mut Answer,
         stall: Duration,

@@ -15,7 +15,7 @@ impl FromStr for Hash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = hex::bytes(text).and_then(|bytes| bytes.try_into().ok());
+        let bytes = text.strip_prefix("0x").and_then(|digits| hex::array(digits.as_bytes()));
         bytes.map(Self).ok_or("not a hash")
     }
 }

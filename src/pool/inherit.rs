@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     NOBODY, Pool, SILENCE,
+    node::Node,
     snapshot::Switch,
     state::{Effect, Input, PoolState},
 };
@@ -23,8 +24,8 @@ impl Pool {
     /// clients were shown, the state of the nodes that stay, and the nodes that the operator
     /// cordoned.
     pub async fn inherit(&self, earlier: &Self) {
-        let place = |node: &super::Node| {
-            let is_same = |other: &super::Node| other.name == node.name && node.is_same_as(other);
+        let place = |node: &Node| {
+            let is_same = |other: &Node| other.name == node.name && node.is_same_as(other);
             earlier.nodes.iter().position(is_same)
         };
         let from: Vec<Option<usize>> = self.nodes.iter().map(place).collect();
@@ -58,20 +59,25 @@ impl Pool {
         }
     }
 
+    /// The place here of a node of another pool.
+    pub fn place_of(&self, node: &Node) -> Option<usize> {
+        self.nodes.iter().position(|own| own.is_same_as(node))
+    }
+
     /// Takes over the highest block that an earlier pool has shown clients. An event stream of the
     /// earlier pool may go on for a while after this pool has taken over.
     pub fn inherit_shown(&self, earlier: &Self) {
         let height = earlier.served();
         if self.served.fetch_max(height, Relaxed) < height {
-            let is_same = |by: usize| self.nodes.iter().position(|node| node.is_same_as(&earlier.nodes[by]));
-            let by = earlier.served_by().and_then(is_same);
+            let by = earlier.served_by().and_then(|by| self.place_of(&earlier.nodes[by]));
             self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
         }
     }
 
-    /// Marks the pool as replaced by another: calls of this pool end, and it no longer logs the
-    /// state of its nodes.
-    pub fn retire(&self) {
+    /// Lets another pool tell of the nodes: this one logs no verdict and counts no switch until it
+    /// takes charge. A pool that is to replace another stands by from its start; a replaced pool
+    /// stands by until its last call has ended.
+    pub fn stand_by(&self) {
         self.is_in_charge.store(false, Relaxed);
     }
 

@@ -190,15 +190,20 @@ fn place(module: &str) -> String {
 
 /// All `.rs` files under `folder`, in order.
 fn read_all(root: &Path, folder: &str, sources: &mut Vec<Source>) {
+    read_texts(root, folder, &mut |path, text| sources.push(Source::read(path, text)));
+}
+
+/// Gives `take` the path and the text of each `.rs` file under `folder`, in order.
+fn read_texts(root: &Path, folder: &str, take: &mut impl FnMut(&str, &str)) {
     let mut entries: Vec<fs::DirEntry> =
         fs::read_dir(root.join(folder)).and_then(Iterator::collect).expect("a folder to read");
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = format!("{folder}/{}", entry.file_name().display());
         if root.join(&path).is_dir() {
-            read_all(root, &path, sources);
+            read_texts(root, &path, take);
         } else if path.ends_with(".rs") {
-            sources.push(Source::read(&path, &fs::read_to_string(entry.path()).expect("a source to read")));
+            take(&path, &fs::read_to_string(entry.path()).expect("a source to read"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Holds the rule for sending twice to one place: `domain` says which calls and requests may be
 //! sent twice, and nothing but `call` and `beacon` asks.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// The functions that decide, each with the file that defines it.
 const DECIDE: &[(&str, &str)] = &[
@@ -22,21 +22,11 @@ fn asks(path: &str, text: &str) -> Vec<String> {
     asking.map(|(index, line)| format!("{path}:{}: {}", index + 1, line.trim())).collect()
 }
 
-fn read_all(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(folder).expect("a folder to read").map(|entry| entry.expect("an entry").path()) {
-        if entry.is_dir() {
-            read_all(&entry, found);
-        } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            let path = entry.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("a file of the package");
-            found.push((path.display().to_string(), fs::read_to_string(&entry).expect("a source to read")));
-        }
-    }
-}
-
 #[test]
 fn nothing_but_calls_and_beacon_requests_is_sent_twice() {
     let mut sources = Vec::new();
-    read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+    let mut keep = |path: &str, text: &str| sources.push((path.to_owned(), text.to_owned()));
+    super::read_texts(Path::new(env!("CARGO_MANIFEST_DIR")), "src", &mut keep);
     for (name, file) in DECIDE {
         let (_, text) = sources.iter().find(|(path, _)| path == file).expect("the file that decides");
         assert_eq!(text.matches(&format!("fn {name}(")).count(), 1, "{file} defines {name} once");

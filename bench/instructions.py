@@ -6,14 +6,12 @@ processor, which many virtual machines do not have.
 
 import argparse
 import os
-import re
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import callgrind
 from measure import HAPROXY, LOADS, STEADFAST, Bench, Failed, Proxy, free_port
 
 
@@ -23,8 +21,7 @@ class Counted(Bench):
     def begin(self, name, command, template, suffix, origin):
         ports = {"port": free_port(), "admin": free_port(), "origin": origin, "work": self.work}
         config = self.write(name + suffix, template.format(**ports))
-        tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.work}/{name}.out"]
-        child = self.start(name, [*tool, *command, config], self.proxy_cpus)
+        child = self.start(name, [*callgrind.under(self.work, name), *command, config], self.proxy_cpus)
         proxy = Proxy(name, ports["port"], child)
         self.wait_for(proxy, child)
         return proxy
@@ -32,25 +29,9 @@ class Counted(Bench):
     def count(self, proxy, load):
         """Instructions for one call of `load`."""
         self.load(proxy, load, 2)  # warm
-        self.control("--zero", proxy)
+        callgrind.begin(proxy.process)
         calls, *_ = self.load(proxy, load, self.options.seconds)
-        self.control("--dump", proxy)
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            for dump in sorted(self.work.glob(f"{proxy.name}.out.*")):
-                total = re.search(r"^(?:totals|summary): (\d+)", dump.read_text(errors="replace"), re.M)
-                if total:
-                    dump.unlink()
-                    return int(total[1]) / calls
-            time.sleep(0.2)
-        raise Failed(f"{proxy.name}: callgrind gave no count")
-
-    def control(self, command, proxy):
-        run = subprocess.run(
-            ["callgrind_control", command, str(proxy.process.pid)], capture_output=True, text=True, timeout=30
-        )
-        if run.returncode:
-            raise Failed(f"callgrind_control {command}: {run.stdout}{run.stderr}")
+        return callgrind.count(proxy.process, self.work, proxy.name) / calls
 
     def run(self):
         origin = free_port()

@@ -229,13 +229,17 @@ class Bench:
         else:
             urls = WS if way == LINK_WAY else f"{HTTP}\n{WS}"
             text = STEADFAST.format(port=port, admin=admin, urls=urls.format(origin=origin))
-            command = [os.environ["STEADFAST_BIN"], "run", "--config"]
+            command = [*self.steadfast(), "run", "--config"]
         config = self.work / "proxy.conf"
         config.write_text(text)
         with open(self.work / "proxy.log", "wb") as log:
             child = self.spawn([*command, str(config)], self.proxy_cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(lambda: post(port), way, child, self.work / "proxy.log")
         return Proxy(port, child)
+
+    def steadfast(self):
+        """The words that start Steadfast."""
+        return [os.environ["STEADFAST_BIN"]]
 
     def nginx_workers(self, clients):
         """One, unless the limit on open files is too low for that; they share one core all the same."""

@@ -8,8 +8,12 @@ root=$(dirname "$here")
 . "$here/install.sh"
 export PATH="$PATH:/usr/sbin:/sbin"
 
+measure=ws.py
 case " $* " in
-*" --help "* | *" -h "*) exec python3 "$here/ws.py" --help ;;
+*" --instructions "*) measure=ws_instructions.py ;;
+esac
+case " $* " in
+*" --help "* | *" -h "*) exec python3 "$here/$measure" --help ;;
 esac
 
 install_tools
@@ -24,4 +28,4 @@ fi
 export STEADFAST_BIN
 export ORIGIN_BIN=$target/release/examples/bench_ws_origin
 export CLIENTS_BIN=$target/release/examples/bench_ws_clients
-exec python3 "$here/ws.py" "$@"
+exec python3 "$here/$measure" "$@"

@@ -24,9 +24,13 @@ Feature: A consensus node that is not well is left, and taken again when it has 
     And calls go to lighthouse
     And every call was answered
 
-    Examples:
+    @testnet
+    Examples: On every network
       | fails                                                    | verdict    |
       | goes down                                                | down       |
+
+    Examples: Of pretend nodes
+      | fails                                                    | verdict    |
       | hangs                                                    | down       |
       | answers everything with HTTP status 503                  | down       |
       | answers with HTTP 500                                    | down       |
@@ -46,9 +50,13 @@ Feature: A consensus node that is not well is left, and taken again when it has 
     When lighthouse is well again
     Then lighthouse is found up
 
-    Examples:
+    @testnet
+    Examples: On every network
       | fails                                   | reason                  |
       | goes down                               | unreachable             |
+
+    Examples: Of pretend nodes
+      | fails                                   | reason                  |
       | hangs                                   | does not answer in time |
       | answers everything with HTTP status 503 | answers with errors     |
 

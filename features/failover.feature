@@ -1,6 +1,7 @@
 Feature: Calls are answered while nodes die and return
   From primary to primary, then to the backup, and home again; nobody restarts or reconnects.
 
+  @testnet
   Scenario: To the next primary, to the backup, and home step by step
     Given a primary geth
     And a primary besu
@@ -17,6 +18,7 @@ Feature: Calls are answered while nodes die and return
     Then calls go to geth
     And every call was answered
 
+  @testnet
   Scenario: The operator takes a node out, and lets it in again
     Given a primary geth
     And a backup provider
@@ -40,6 +42,7 @@ Feature: Calls are answered while nodes die and return
     And geth goes down
     Then that call is answered by provider within 1500 ms
 
+  @testnet
   Scenario: Calls in flight leave a node that hangs, long before their attempt's deadline
     Given a primary geth
     And a backup provider
@@ -52,6 +55,7 @@ Feature: Calls are answered while nodes die and return
     Then that call is answered by provider within 3500 ms
     And geth is found down: "does not answer in time"
 
+  @testnet
   Scenario: With the default settings, a node that hangs holds no call up for more than a few seconds
     Given a primary geth
     And a backup provider
@@ -74,6 +78,7 @@ Feature: Calls are answered while nodes die and return
     Then that call is answered by geth within 4000 ms
     And geth is found up
 
+  @testnet
   Scenario: The chain does not go backwards to a backup that is behind
     Given a primary geth
     And a backup stale
@@ -91,6 +96,7 @@ Feature: Calls are answered while nodes die and return
     When geth is well again
     Then calls go to geth
 
+  @testnet
   Scenario: Heads as clients see them never fall through failover and failback
     Given a primary geth
     And a primary besu

@@ -18,12 +18,17 @@ Feature: A filter that a client polls outlives its node
     And the polls tell every block and log since then once
     And no node was asked for a filter
 
-    Examples:
+    @testnet
+    Examples: On every network
       | fails                 |
       | goes down             |
       | hangs                 |
+
+    Examples: Of pretend nodes
+      | fails                 |
       | answers with HTTP 500 |
 
+  @testnet
   Scenario: Nodes without a WebSocket do as well
     Given a primary geth
     And a backup provider
@@ -34,6 +39,7 @@ Feature: A filter that a client polls outlives its node
     Then calls go to provider
     And the polls tell every block and log since then once
 
+  @testnet
   Scenario: A reorganisation in the switch is told whole
     Given a primary geth with a WebSocket
     And a backup provider with a WebSocket
@@ -46,6 +52,7 @@ Feature: A filter that a client polls outlives its node
     Then calls go to provider
     And the polls tell every block and log since then once
 
+  @testnet
   Scenario: Calls that are spread leave filters whole
     Given a primary geth
     And a primary besu
@@ -57,6 +64,7 @@ Feature: A filter that a client polls outlives its node
     Then the polls tell every block and log since then once
     And no node was asked for a filter
 
+  @testnet
   Scenario: A reload keeps filters
     Given a primary geth
     And the proxy runs

@@ -1,6 +1,7 @@
 Feature: A single node's word about the head is not the truth
   The pool's head is the one that the nodes together make credible. A liar cannot make an honest node unusable.
 
+  @testnet
   Scenario: Nodes that agree
     Given a primary geth
     And a primary besu
@@ -10,6 +11,7 @@ Feature: A single node's word about the head is not the truth
     Then the pool's head is the chain's
     And status and metrics agree
 
+  @testnet
   Scenario: A node that is ahead of two others makes none of them lag
     Given a primary geth
     And a primary besu

@@ -5,12 +5,14 @@ Feature: A node that is not well is left, and taken again when it has proved its
     Given a primary geth
     And a backup provider
 
+  @testnet
   Scenario: A node a little behind stays in use
     Given the proxy runs
     When geth falls 5 blocks behind
     Then the pool's head is the chain's
     And geth is found up, and never unusable, for 400 ms
 
+  @testnet
   Scenario: A node beyond the limit is left, and taken again when it has caught up
     Given the proxy runs
     And clients call without pause
@@ -51,13 +53,17 @@ Feature: A node that is not well is left, and taken again when it has proved its
     And calls go to geth
     And every call was answered
 
-    Examples:
+    @testnet
+    Examples: On every network
       | fails                        | verdict     |
       | goes down                    | down        |
+      | hangs                        | down        |
+
+    Examples: Of pretend nodes
+      | fails                        | verdict     |
       | answers with garbage         | down        |
       | answers with HTTP 500        | down        |
       | answers with HTTP 429        | resting     |
-      | hangs                        | down        |
       | starts to sync               | syncing     |
       | breaks off in the middle of its answers | down |
 
@@ -68,10 +74,14 @@ Feature: A node that is not well is left, and taken again when it has proved its
     When geth is well again
     Then geth is found up
 
-    Examples:
+    @testnet
+    Examples: On every network
       | fails                 | reason                  |
       | goes down             | unreachable             |
       | hangs                 | does not answer in time |
+
+    Examples: Of pretend nodes
+      | fails                 | reason                  |
       | answers with HTTP 500 | answers with errors     |
       | answers with garbage  | answers with errors     |
 

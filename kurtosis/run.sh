@@ -31,6 +31,8 @@ up() {
         image=steadfast:kurtosis
         docker build --tag "$image" .
     fi
+    # The package holds no file from outside of its folder.
+    cp deploy/grafana/steadfast.json kurtosis/grafana/
     arguments=$(mktemp)
     trap 'rm -f "$arguments"' EXIT
     { cat kurtosis/network_params.yaml; printf '\nsteadfast_params:\n  image: "%s"\n' "$image"; } >"$arguments"

@@ -4,7 +4,8 @@
 mod build;
 mod descriptors;
 mod doors;
-mod runtime;
+mod networks;
+mod watchdog;
 mod worker;
 
 use std::{
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{build::Deps, runtime::Runtime, worker::Workers};
+use self::{build::Deps, networks::Runtime, worker::Workers};
 use crate::{
     config::Config,
     door::{
@@ -36,7 +37,7 @@ use crate::{
     },
     memory::{self, Budget},
     metrics::Metrics,
-    net::{Dial, Listen, tcp::Tcp},
+    net::{Dial, Listen, systemd::Supervisor, tcp::Tcp},
     pool::Wall,
     view::Couriers,
 };
@@ -63,6 +64,8 @@ pub struct World {
     pub descriptors: Option<usize>,
     /// Switches faults of the nodes, where they are pretend ones.
     pub faults: Option<Faults>,
+    /// The supervisor of the process, which is told of reloads, and that the process is alive.
+    pub supervisor: Arc<Supervisor>,
 }
 
 impl World {
@@ -75,6 +78,7 @@ impl World {
             threads: Some(threads),
             descriptors: None,
             faults: None,
+            supervisor: Arc::default(),
         }
     }
 
@@ -218,6 +222,8 @@ impl App {
         background.spawn(tell_of_refusals(shared.memory.clone()));
         background.spawn(doors::admin(admin_listener, admin, shared.clone()));
         background.spawn(keep_reloading(shared.clone(), runtime, source, reloads));
+        let alive = shared.clone();
+        background.spawn(async move { watchdog::beat(&alive.world.supervisor, &alive.couriers).await });
         Ok(Self { addr, admin_addr, shared, closing, workers, reload, acceptor, background })
     }
 
@@ -299,6 +305,7 @@ async fn keep_reloading(
     mut reloads: mpsc::Receiver<Reload>,
 ) {
     while let Some(answer) = reloads.recv().await {
+        shared.world.supervisor.tell(Supervisor::RELOADING);
         let outcome = match &source {
             Some(source) => shared.reload(&mut runtime, source).await,
             None => Err("the settings came from flags: there is no file to read anew".to_owned()),
@@ -308,6 +315,7 @@ async fn keep_reloading(
             Ok(changed) => info!(changed, "configuration reloaded"),
             Err(why) => error!(why, "configuration not reloaded; nothing was changed"),
         }
+        shared.world.supervisor.tell(Supervisor::READY);
         // The caller may have left.
         let _ = answer.send(outcome);
     }

@@ -7,122 +7,114 @@
 
 pub mod answer;
 mod attempt;
-mod beside;
 mod blobs;
-mod clock;
-mod differs;
-mod everywhere;
+mod broadcast;
+mod failure;
 mod idle;
-mod kept;
 mod maker;
+mod missing_data;
+mod patience;
 mod publish;
-mod reach;
+mod race_reads;
 mod returning;
+mod told_messages;
 pub mod upload;
+mod uploads;
+mod wait_for_head;
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
+use http::HeaderValue;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-pub use self::attempt::Request;
 use self::{
     answer::Answer,
     attempt::{Sent, attempt_holding, kind},
-    kept::Kept as Told,
-    maker::{Maker, is_for_the_maker, makes_a_block, publishes_a_block},
+    maker::{Makers, is_for_the_maker, makes_a_block, publishes_a_block},
+    told_messages::ToldMessages,
     upload::{Kept, Upload},
+    uploads::Uploads,
 };
+pub use self::{attempt::Request, failure::Failure};
 use crate::{
     config::{Calls as Settings, PublishTo},
-    domain::{
-        beacon_route::{Class, Route},
-        method::Class as CallClass,
-        refusal::Refusal,
-        verdict::Verdict,
-    },
+    domain::{beacon_route::Class, method::Class as CallClass, node_id::NodeId, refusal::Refusal, verdict::Verdict},
     exchange::{
-        choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        failures::Failures,
+        next_node::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
         queue::{Exit, HeadPermit, Queue, Ticket},
         tries::{Begun, Tries},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, resting::Standing},
+    pool::{Pool, Scout, health::Fault, resting::Standing},
 };
 
-/// The longest body that is kept to be sent again. A longer one is passed on once, or refused if
-/// all nodes must have the body.
+/// The longest body that is kept to be sent again, in bytes. A longer body is streamed to a single
+/// node, or refused if all nodes must have the body.
 const MAX_KEPT: usize = 16 << 20;
 /// The same for signed messages: a block with 128 blobs and their proofs, in JSON, has some 40 MB.
 const MAX_PUBLISHED: usize = 48 << 20;
 
 /// The requests to one network's consensus nodes.
-pub struct Rest {
+pub struct Requests {
     pool: Arc<Pool>,
     settings: Settings,
     publish_to: PublishTo,
     metrics: CallMetrics,
     counts: Arc<Metrics>,
+    failures: Failures,
     /// The requests that all nodes were told lately.
-    kept: Arc<Told>,
-    maker: Maker,
-    queue: Queue<Rest>,
+    told: Arc<ToldMessages>,
+    makers: Makers,
+    queue: Queue<Requests>,
     /// Room for the bodies that are kept, of all clients; the permits are bytes.
     room: Arc<Semaphore>,
-    /// Exchanges that go on after their client has its answer; dropping `Rest` ends them.
+    /// The clients' shares of that room.
+    uploads: Arc<Uploads>,
+    /// Exchanges that go on after their client has its answer; dropping `Requests` ends them.
     background: Mutex<JoinSet<()>>,
     /// The task that tells nodes that return; not counted as a call, and ended with this.
     _returning: JoinSet<()>,
 }
 
-/// Why a request gets no node's answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// An error of the proxy's own.
-    Refused(Refusal),
-    /// The body is longer than this, and all nodes would have to be told the body.
-    TooLong(usize),
-    /// The client did not send the whole body.
-    Unsent(io::Error),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
 /// Counts a request at its end; as abandoned, unless another outcome is set.
 struct Ending<'a> {
-    rest: &'a Rest,
-    route: Route,
+    requests: &'a Requests,
+    request: &'a Request,
     arrived: Instant,
     outcome: CallOutcome,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        self.rest.metrics.rest_ended(&self.route, self.outcome, self.arrived.elapsed().as_secs_f64());
+        let Self { requests, request, outcome, .. } = *self;
+        let (route, headers) = (&request.route, &request.headers);
+        requests.metrics.rest_ended(route, outcome, self.arrived.elapsed().as_secs_f64());
+        let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+        requests.failures.tell(&requests.pool, route.group, outcome, value);
+        if let Some(trace) = &request.trace {
+            trace.ended(route.group, outcome);
+        }
     }
 }
 
-impl Rest {
+impl Requests {
     /// Prepares requests to `pool`.
     pub fn new(pool: Arc<Pool>, settings: &Settings, publish_to: PublishTo, metrics: &Arc<Metrics>) -> Self {
-        let kept = Arc::new(Told::new(pool.nodes.len()));
+        let told = Arc::new(ToldMessages::new(pool.nodes.len()));
         let mut returning = JoinSet::new();
-        returning.spawn(returning::watch(pool.clone(), kept.clone(), metrics.clone()));
+        returning.spawn(returning::watch(pool.clone(), told.clone(), metrics.clone()));
         Self {
             publish_to,
-            kept,
-            maker: Maker::default(),
+            told,
+            makers: Makers::default(),
             counts: metrics.clone(),
+            failures: Failures::default(),
             metrics: metrics.calls(&pool.network, pool.layer.as_str()),
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             settings: settings.clone(),
             room: Arc::new(Semaphore::new(settings.max_held_bytes.min(Semaphore::MAX_PERMITS))),
+            uploads: Uploads::new(settings.max_held_bytes),
             background: Mutex::default(),
             _returning: returning,
             pool,
@@ -144,22 +136,22 @@ impl Rest {
         self.queue.move_to(next);
     }
 
-    /// Takes over the requests that all nodes were told before a reload, and the maker of the
-    /// latest block.
+    /// Takes over the requests that all nodes were told before a reload, and the makers of the
+    /// latest blocks.
     pub fn inherit(&self, earlier: &Self) {
-        self.kept.inherit(&self.pool, &earlier.kept, &earlier.pool);
-        self.inherit_maker(earlier);
+        self.told.inherit(&self.pool, &earlier.told, &earlier.pool);
+        self.inherit_makers(earlier);
     }
 
-    fn inherit_maker(&self, earlier: &Self) {
-        self.maker.inherit(&earlier.maker, |node| self.pool.place_of(&earlier.pool.nodes[node]));
+    fn inherit_makers(&self, earlier: &Self) {
+        self.makers.inherit(&earlier.makers, |node| self.pool.place_of(&earlier.pool.nodes[node]));
     }
 
     /// `node` has made a block for a client.
-    fn has_made_a_block(&self, node: usize) {
-        self.maker.made(node);
+    fn has_made_a_block(&self, node: NodeId) {
+        self.makers.made(node);
         if let Some(next) = self.newest() {
-            next.inherit_maker(self);
+            next.inherit_makers(self);
         }
     }
 
@@ -173,7 +165,7 @@ impl Rest {
         upload: &mut Upload,
         arrived: Instant,
     ) -> Result<Answer, Failure> {
-        let mut ending = Ending { rest: self, route: request.route, arrived, outcome: CallOutcome::Gone };
+        let mut ending = Ending { requests: self, request, arrived, outcome: CallOutcome::Gone };
         let outcome = self.exchange(request, upload).await;
         ending.outcome = match &outcome {
             Ok(answer) if answer.status < 400 => CallOutcome::Result,
@@ -193,7 +185,7 @@ impl Rest {
         }
         if request.route.class != Class::Once {
             let most = if request.route.class == Class::Publish { MAX_PUBLISHED } else { MAX_KEPT };
-            let kept = upload.keep(most, &self.room).await.map_err(Failure::Unsent)?;
+            let kept = upload.keep(most, &self.room, &self.uploads).await.map_err(Failure::Unsent)?;
             match (request.route.class, kept) {
                 // The body could go to a single node only, and the client would not know.
                 (Class::Everywhere, Kept::TooLong) => return Err(Failure::TooLong(MAX_KEPT)),
@@ -208,37 +200,40 @@ impl Rest {
         let mut moved = self.newest();
         let mut begun = Begun::default();
         loop {
-            let rest = moved.as_ref().unwrap_or(self);
+            let requests = moved.as_ref().unwrap_or(self);
             if request.route.class == Class::Publish
                 && let Some(body) = upload.in_memory()
             {
-                return rest.publish(request, body).await;
+                return requests.publish(request, body).await;
             }
-            if request.route.class == Class::Everywhere && rest.pool.snapshot().serves() {
+            if request.route.class == Class::Everywhere && requests.pool.snapshot().serves() {
                 // All nodes are told at once, which takes time: the exchanges behind do not wait
                 // for that.
                 begun.goes_ahead();
             }
             if request.route.class == Class::Everywhere
                 && let Some(body) = upload.in_memory()
-                && let Some(answer) = rest.everywhere(request, &body).await?
+                && let Some(answer) = requests.broadcast(request, &body).await?
             {
                 return Ok(answer);
             }
-            let mut course = Course::new(rest, request, begun);
-            match course.run(upload).await {
+            let mut run = RequestRun::new(requests, request, begun);
+            match run.run(upload).await {
                 Ok(answer) => return Ok(answer),
-                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Failed(failure)) => {
+                    self.failures.note(&requests.pool, &run.tries);
+                    return Err(failure);
+                }
                 Err(Stop::Moved(next, turn)) => {
-                    begun = course.tries.moved(turn);
-                    drop(course);
+                    begun = run.tries.moved(turn);
+                    drop(run);
                     moved = Some(next);
                 }
             }
         }
     }
 
-    /// The newest `Rest` that reloads have put in the place of this one.
+    /// The newest `Requests` that reloads have put in the place of this one.
     fn newest(&self) -> Option<Arc<Self>> {
         let mut newest = self.queue.successor()?;
         while let Some(next) = newest.queue.successor() {
@@ -249,10 +244,10 @@ impl Rest {
 
     /// The best node for a request, other than those in `tried`: the node of all clients' view, if
     /// that one may have the data.
-    fn choose(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
+    fn choose(&self, request: &Request, tried: &[NodeId], again: bool) -> Choice<'_> {
         let lacking = self.lacking(request);
         if !lacking.is_empty() {
-            let shut: Vec<usize> = tried.iter().chain(&lacking).copied().collect();
+            let shut: Vec<NodeId> = tried.iter().chain(&lacking).copied().collect();
             if let choice @ Choice::Node(..) = self.choose_among(request, &shut, again) {
                 return choice;
             }
@@ -260,7 +255,7 @@ impl Rest {
         self.choose_among(request, tried, again)
     }
 
-    fn choose_among(&self, request: &Request, tried: &[usize], again: bool) -> Choice<'_> {
+    fn choose_among(&self, request: &Request, tried: &[NodeId], again: bool) -> Choice<'_> {
         let (policy, kind) = (self.settings.policy, kind(request));
         // Data that the chain settled long ago is the same on all nodes; any other request refers
         // to earlier answers, and goes to the node that gave them.
@@ -277,13 +272,13 @@ impl Rest {
         // of use to that node alone.
         let is_block = publishes_a_block(request);
         let fails =
-            |view: usize| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
-        let is_free = |view: &usize| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
-        let maker = is_for_the_maker(request).then(|| self.maker.node(self.pool.slot())).flatten();
-        let maker = maker.filter(|maker| self.pool.is_usable(*maker));
+            |view: NodeId| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
+        let is_free = |view: &NodeId| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
+        let makers = if is_for_the_maker(request) { self.makers.nodes(self.pool.slot()) } else { Vec::new() };
+        let makers = makers.into_iter().filter(|maker| self.pool.is_usable(*maker));
         let view = self.pool.snapshot().active;
-        for first in [maker, view].into_iter().flatten().filter(is_free) {
-            let others: Vec<usize> = (0..nodes.len()).filter(|node| *node != first).collect();
+        for first in makers.chain(view).filter(is_free) {
+            let others: Vec<NodeId> = NodeId::all(nodes.len()).filter(|node| *node != first).collect();
             if let choice @ Choice::Node(..) = choose(&self.pool, Wish { tried: &others, ..wish }) {
                 return choice;
             }
@@ -293,26 +288,28 @@ impl Rest {
 }
 
 /// A request under way.
-struct Course<'a> {
-    rest: &'a Rest,
+struct RequestRun<'a> {
+    requests: &'a Requests,
     request: &'a Request,
     tries: Tries,
     was_late: bool,
     /// The best answer so far that is bad because of its node.
     best: Option<Answer>,
-    /// The status of an answer that is no node's: a page, or a way to elsewhere.
+    /// The status of an answer that does not come from a node: a web page, or a redirect.
     foreign: Option<u16>,
     /// The first answer of a node that refused it for quota.
     refused: Option<Answer>,
     /// The nodes that did not have the data.
-    lacking: Vec<usize>,
+    lacking: Vec<NodeId>,
+    /// The nodes that failed it for a passing reason, of those tried.
+    passing: Vec<NodeId>,
 }
 
-/// How a request's course ends without an answer.
+/// How a request's run ends without an answer.
 enum Stop {
     Failed(Failure),
     /// A reload replaced the nodes while the request waited: the request goes on at the new ones.
-    Moved(Arc<Rest>, HeadPermit),
+    Moved(Arc<Requests>, HeadPermit),
 }
 
 impl<E: Into<Failure>> From<E> for Stop {
@@ -322,7 +319,7 @@ impl<E: Into<Failure>> From<E> for Stop {
 }
 
 impl Stop {
-    fn left(left: Exit<Rest>) -> Self {
+    fn left(left: Exit<Requests>) -> Self {
         match left {
             Exit::Refused(refusal) => refusal.into(),
             Exit::Moved(next, turn) => Self::Moved(next, turn),
@@ -330,10 +327,10 @@ impl Stop {
     }
 }
 
-impl<'a> Course<'a> {
-    fn new(rest: &'a Rest, request: &'a Request, begun: Begun) -> Self {
+impl<'a> RequestRun<'a> {
+    fn new(requests: &'a Requests, request: &'a Request, begun: Begun) -> Self {
         Self {
-            rest,
+            requests,
             request,
             tries: Tries::new(kind(request), None, begun),
             was_late: false,
@@ -341,6 +338,7 @@ impl<'a> Course<'a> {
             foreign: None,
             refused: None,
             lacking: Vec::new(),
+            passing: Vec::new(),
         }
     }
 
@@ -350,18 +348,20 @@ impl<'a> Course<'a> {
             let Some((node, turn, _scout)) = self.next_node(upload.weight()).await? else { return Ok(self.give_up()?) };
             // The exchange behind this one may set out as soon as this one does.
             drop(turn);
-            self.rest.reach(self.request, node).await;
-            let (node, sent) = match (self.rest.beside(self.request), upload.in_memory()) {
+            self.requests.wait_for_head(self.request, node).await;
+            let began = Instant::now();
+            let (node, sent) = match (self.requests.patience_before_second_node(self.request), upload.in_memory()) {
                 (Some(patience), Some(body)) => self.race(node, &body, patience).await,
                 _ => {
-                    let Rest { pool, settings, room, .. } = self.rest;
+                    let Requests { pool, settings, room, .. } = self.requests;
                     let patience = settings.attempt_timeout;
                     (node, attempt_holding(pool, node, self.request, upload, patience, Some(room)).await)
                 }
             };
+            self.notes_wait(&sent, began);
             if let Some(answer) = self.weigh(node, sent).await? {
                 if answer.status < 300 && makes_a_block(self.request) {
-                    self.rest.has_made_a_block(node);
+                    self.requests.has_made_a_block(node);
                 }
                 return Ok(answer);
             }
@@ -372,15 +372,28 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// Takes note of an attempt that waited for a connection since `began`, and got none.
+    fn notes_wait(&mut self, sent: &Sent, began: Instant) {
+        if matches!(sent, Sent::Nothing(Some(trouble)) if trouble.fault == Fault::Full) {
+            self.tries.waits_since(began);
+        }
+    }
+
     /// Takes note of an attempt's outcome. Returns the answer for the client, if this is one.
-    async fn weigh(&mut self, node: usize, sent: Sent) -> Result<Option<Answer>, Stop> {
+    async fn weigh(&mut self, node: NodeId, sent: Sent) -> Result<Option<Answer>, Stop> {
         let is_repeatable = self.request.route.is_repeatable();
         self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        // The request itself may crash the nodes.
+        let may_crash =
+            matches!(sent, Sent::Lost(_)) && self.tries.attempts + 1 >= self.requests.settings.attempts.get();
+        if sent.is_passing() && !may_crash {
+            self.passing.push(node);
+        }
         match sent {
             Sent::Answered(answer) => {
                 let doubtful = self.doubtful(node, &answer);
                 if let Some(blobs) = doubtful
-                    && self.rest.is_partial(node, self.request, blobs).await
+                    && self.requests.is_partial(node, self.request, blobs).await
                 {
                     self.lacks(node, answer);
                     return Ok(None);
@@ -418,8 +431,8 @@ impl<'a> Course<'a> {
 
     /// `node` served the request, which counts against the nodes that did not. `result`: the answer
     /// has the data asked for.
-    fn charge(&mut self, node: usize, result: bool) {
-        self.tries.charge(&self.rest.pool, node, result);
+    fn charge(&mut self, node: NodeId, result: bool) {
+        self.tries.charge(&self.requests.pool, node, result);
     }
 
     /// The node to try next, for a request with `weight` bytes in memory, and a place in the order
@@ -427,14 +440,14 @@ impl<'a> Course<'a> {
     async fn next_node(
         &mut self,
         weight: usize,
-    ) -> Result<Option<(usize, Option<Ticket<'a>>, Option<Scout<'a>>)>, Stop> {
-        let Rest { queue, settings, .. } = self.rest;
+    ) -> Result<Option<(NodeId, Option<Ticket<'a>>, Option<Scout<'a>>)>, Stop> {
+        let Requests { queue, settings, .. } = self.requests;
         loop {
             if self.tries.attempts >= settings.attempts.get() {
                 return Ok(None);
             }
             let turn = self.tries.wait_in(queue, weight).await.map_err(Stop::left)?;
-            let rest = match self.rest.choose(self.request, &self.tries.tried, self.tries.again) {
+            let rest = match self.requests.choose(self.request, &self.tries.tried, self.tries.again) {
                 Choice::Node(node, scout) => return Ok(Some((node, turn, scout))),
                 Choice::Rest(end) => Some(end),
                 Choice::Nowhere => None,
@@ -447,8 +460,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// An answer that speaks of its node is the client's if no node has a better one, and if the
-    /// answer is an error: a success that is no node's would say that something was done.
+    /// Keeps a node's error for the client, if no node has a better answer. A success that does not
+    /// come from a node is never passed on: the client would think that the request was done.
     fn keeps(&mut self, answer: Answer) {
         match answer.status {
             ..400 => self.foreign = Some(answer.status),
@@ -457,13 +470,13 @@ impl<'a> Course<'a> {
     }
 
     fn give_up(&mut self) -> Result<Answer, Failure> {
-        let rests = || rest_ends(&self.rest.pool, kind(self.request));
+        let rests = || rest_ends(&self.requests.pool, kind(self.request));
         match self.best.take().or_else(|| self.refused.take()) {
             Some(best) => Ok(best),
             None if let Some(status) = self.foreign => Err(Refusal::Rejected(status).into()),
             None if let Some(until) = rests() => Err(Refusal::Resting(seconds_to(until)).into()),
             None if self.was_late => Err(Refusal::Deadline.into()),
-            None => Err(Refusal::Unserved(unserved(&self.rest.pool, self.tries.failure)).into()),
+            None => Err(Refusal::Unserved(unserved(&self.requests.pool, self.tries.failure)).into()),
         }
     }
 }

@@ -6,9 +6,9 @@
 pub mod alarm;
 pub mod answer;
 mod attempt;
+pub mod client_message;
 mod ending;
-pub mod front;
-pub mod kept;
+pub mod filter_calls;
 mod known;
 mod leaving;
 mod null_answer;
@@ -28,7 +28,7 @@ use self::{
     alarm::Alarm,
     answer::Answer,
     ending::Ending,
-    kept::Keeper,
+    filter_calls::Keeper,
     run::{CallRun, Carried},
     whole::{AsItComes, Lack, Take},
 };
@@ -39,7 +39,10 @@ use crate::{
         refusal::Refusal,
         rpc::Request,
     },
-    exchange::queue::{Exit, Queue},
+    exchange::{
+        failures::Failures,
+        queue::{Exit, Queue},
+    },
     metrics::{CallMetrics, Metrics},
     pool::Pool,
 };
@@ -55,6 +58,7 @@ pub struct Calls {
     /// rules are many and every call is checked.
     blocked: Box<[bool]>,
     metrics: CallMetrics,
+    failures: Failures,
     queue: Queue<Calls>,
     /// Answers calls about filters.
     keeper: OnceLock<Arc<dyn Keeper>>,
@@ -77,6 +81,7 @@ impl Calls {
             queue: Queue::new(pool.clone(), settings, metrics.clone()),
             blocked: (0..Method::COUNT).map(|index| settings.blocks(Method::label_of(MethodId(index)))).collect(),
             keeper: OnceLock::new(),
+            failures: Failures::default(),
             settings: settings.clone(),
             pool,
         }
@@ -120,10 +125,10 @@ impl Calls {
         kind: impl FnOnce(&T::Taken) -> answer::Kind,
     ) -> Result<T::Taken, Refusal> {
         let method = Method::of(&request.method);
-        let mut ending = Ending::new(self, method, terms.arrived);
+        let mut ending = Ending::new(self, method, terms);
         let outcome = match method.class {
             // In a box, so that the futures of other calls are no larger.
-            Class::Filter => Box::pin(self.kept(request, method, terms, alarm, take)).await,
+            Class::Filter => Box::pin(self.ask_keeper(request, method, terms, alarm, take)).await,
             _ => self.exchange(request, method, terms, alarm, take).await,
         };
         ending.count(outcome.as_ref().map(kind));
@@ -155,7 +160,10 @@ impl Calls {
             let (next, permit) = loop {
                 let mut answer = match run.run(alarm).await {
                     Ok(answer) => answer,
-                    Err(Exit::Refused(refusal)) => return Err(refusal),
+                    Err(Exit::Refused(refusal)) => {
+                        self.failures.note(&calls.pool, &run.tries);
+                        return Err(refusal);
+                    }
                     Err(Exit::Moved(next, permit)) => break (next, permit),
                 };
                 if let Some(id) = request.id {

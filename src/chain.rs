@@ -25,7 +25,12 @@ use tokio::{
 pub use self::block::{Block, Change};
 use self::{driver::Driver, follow::Follow};
 pub use crate::pool::Running;
-use crate::{config, domain::block::BlockRef, metrics::Metrics, pool::Pool};
+use crate::{
+    config,
+    domain::{block::BlockRef, node_id::NodeId},
+    metrics::Metrics,
+    pool::Pool,
+};
 
 /// Changes that may wait to be taken. With as many waiting, the follower waits too.
 const BACKLOG: usize = 64;
@@ -67,7 +72,7 @@ impl Pace {
 struct Wish {
     is_wanted: bool,
     /// The active node and its head at that moment.
-    since: Option<(usize, BlockRef)>,
+    since: Option<(NodeId, BlockRef)>,
 }
 
 impl Follower {

@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod dev;
+mod generate;
 mod init;
 mod run;
 mod status;
@@ -40,10 +41,11 @@ enum Command {
     /// Starts a pretend chain with execution nodes, and the proxy in front of them, all in this
     /// process; prints where to point a wallet and how to kill a node.
     Dev(dev::Dev),
-    /// Read the settings, ask every node how it is, and print a table.
+    /// Read the settings, ask every node for its state and its methods, and print two tables.
     ///
-    /// Exits with 1 if a setting is wrong or a node is not well, so that a deployment can stop
-    /// there.
+    /// Exits with 0 if all is well, so that a deployment can stop elsewhere: with 2 if a setting is
+    /// wrong, 3 if a node does not answer, 4 if a node is on another chain, 5 if a node is not in
+    /// sync, and 1 if a node is not well for another reason or nodes for different ones.
     Check(Settings),
     /// Print the nodes of a running proxy as it sees them.
     ///
@@ -68,6 +70,19 @@ enum Command {
     Reload(switch::Proxy),
     /// Write a commented configuration file to start from.
     Init(init::Init),
+    /// Describe the configuration file to programs.
+    #[command(subcommand)]
+    Config(generate::About),
+    /// Print a script by which a shell completes the commands and their flags.
+    ///
+    ///   steadfast completions bash > /etc/bash_completion.d/steadfast
+    #[command(verbatim_doc_comment)]
+    Completions(generate::Completions),
+    /// Write the manual pages, one for each command.
+    ///
+    ///   steadfast man /usr/local/share/man/man1
+    #[command(verbatim_doc_comment)]
+    Man(generate::Man),
 }
 
 /// Where the settings come from.
@@ -153,6 +168,9 @@ pub fn main() -> ExitCode {
         Command::Undrain(proxy) => switch::drain(&proxy, false),
         Command::Reload(proxy) => switch::reload(&proxy),
         Command::Init(init) => init::run(&init),
+        Command::Config(about) => generate::config(&about),
+        Command::Completions(completions) => generate::completions(&completions),
+        Command::Man(man) => generate::man(&man),
     }
 }
 

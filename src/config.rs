@@ -8,12 +8,14 @@
 //! Each section lives in a file of its own, with its defaults and its rules. Nothing here dials,
 //! listens or resolves a name.
 
+mod addresses;
 mod beacon;
 mod ca_file;
 mod calls;
 mod chain;
 mod filters;
 mod flags;
+mod form;
 mod header;
 mod health;
 mod hosts;
@@ -28,8 +30,8 @@ mod problem;
 mod reader;
 mod reading;
 mod root;
+mod schema;
 mod secret;
-mod shared;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ use std::{
 use self::root::read;
 
 pub use self::{
+    addresses::Addresses,
     beacon::{Beacon, PathPattern, PublishTo},
     ca_file::CaFile,
     calls::{Calls, Policy, Verify},
@@ -63,8 +66,8 @@ pub use self::{
     node::{Node, Tier},
     origin::{Cors, Origin, Origins},
     problem::{Errors, Invalid, Problem},
+    schema::schema,
     secret::Secret,
-    shared::SharedAddresses,
     url::{Scheme, Url},
     ws::Ws,
 };
@@ -81,7 +84,7 @@ pub struct Config {
     /// Client connections open at once, at most.
     pub max_connections: NonZeroUsize,
     /// From where many clients come.
-    pub shared_addresses: SharedAddresses,
+    pub shared_addresses: Addresses,
     /// Bytes that clients together make the proxy hold, at most; `None`: a quarter of the memory
     /// that there is.
     pub max_client_memory: Option<usize>,
@@ -192,14 +195,15 @@ impl Config {
             ws: _,
             beacon: _,
             networks: _,
-            log,
+            // The door has the access log, which a reload may switch on and off.
+            log: Log { format, filter, access: _, trusted_proxies: _ },
         } = self;
         let changes = [
             ("listen", *listen != new.listen),
             ("admin.listen", *admin_listen != new.admin.listen),
             ("workers", *workers != new.workers),
             ("chain", *chain != new.chain),
-            ("log", *log != new.log),
+            ("log", *format != new.log.format || *filter != new.log.filter),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

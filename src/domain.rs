@@ -13,6 +13,7 @@ pub mod hex;
 pub mod json;
 pub mod layer;
 pub mod method;
+pub mod node_id;
 pub mod pace;
 pub mod publication;
 pub mod quota;

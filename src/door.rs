@@ -1,9 +1,11 @@
 //! Floor 8, doors: framing and limits.
 
+pub mod access_log;
 pub mod admin;
 pub mod beacon;
 pub mod crowd;
 pub mod http;
+mod last_words;
 pub mod readiness;
 mod refusal_status;
 pub mod site;
@@ -11,6 +13,7 @@ mod stall;
 pub mod ws;
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -26,8 +29,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use self::site::Site;
 use crate::{
     domain::refusal::Refusal,
+    exchange::trace::Trace,
     memory::Account,
-    net::{BoxFuture, BoxIo, http::Broken, places::Caller},
+    net::{BoxFuture, BoxIo, http::Broken, node_connections::Caller},
 };
 
 /// How long a new connection may say nothing, how long the head of a request may take to come, and
@@ -44,8 +48,9 @@ pub type Guest = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response
 /// A door that takes over whole connections from the HTTP door.
 pub trait Usher: Send + Sync + 'static {
     /// Whether the connection of this request, which asks for another protocol, is taken over.
-    /// `headers` are the request's lines to send along with calls. If another connection is about
-    /// to make room, the answer waits for that, for a moment at most.
+    /// `headers` are the request's lines to send along with calls, and `address` is the client's.
+    /// If another connection is about to make room, the answer waits for that, for a moment at
+    /// most.
     ///
     /// # Errors
     /// With the answer to give instead; the connection stays with HTTP.
@@ -54,6 +59,7 @@ pub trait Usher: Send + Sync + 'static {
         site: &'a Site,
         request: &'a Request<Incoming>,
         headers: Vec<u8>,
+        address: IpAddr,
     ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>>;
 }
 
@@ -138,6 +144,11 @@ fn account<B>(request: &Request<B>) -> Arc<Account> {
 /// The client's connection that the request came over.
 fn caller<B>(request: &Request<B>) -> Arc<Caller> {
     request.extensions().get::<Arc<Caller>>().cloned().unwrap_or_default()
+}
+
+/// The notes for the request's line in the access log, if the request has a line.
+fn trace<B>(request: &Request<B>) -> Option<Arc<Trace>> {
+    request.extensions().get::<Arc<Trace>>().cloned()
 }
 
 /// The headers that `Connection` names: these belong to one connection, and go no further.

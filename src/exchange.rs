@@ -1,12 +1,15 @@
 //! Floor 5, exchanges: the parts that an exchange with a node has, on both APIs.
 //!
 //! [`crate::call`] runs JSON-RPC calls and [`crate::beacon`] runs requests to the beacon API. Both
-//! take the same steps: [`tries`] holds the rounds and the pauses, [`choice`] picks the node,
-//! [`queue`] holds the exchanges that no node can serve, and [`count`] counts the attempts. Each
-//! API has rules of its own for answers.
+//! take the same steps: [`tries`] holds the rounds and the pauses, [`next_node`] picks the node,
+//! [`queue`] holds the exchanges that no node can serve, and [`attempt_count`] counts the attempts.
+//! The log hears of an exchange by [`failures`] and [`trace`]. Each API has rules of its own for
+//! answers.
 
-pub mod choice;
-pub mod count;
+pub mod attempt_count;
+pub mod failures;
+pub mod next_node;
 pub mod pieces;
 pub mod queue;
+pub mod trace;
 pub mod tries;

@@ -6,8 +6,12 @@
 
 mod account;
 mod budget;
-mod eviction;
+mod largest;
 mod machine;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
 
 use crate::domain::refusal::Refusal;
 
@@ -30,6 +34,28 @@ pub const CALL: usize = 5 * 1024;
 /// Bytes that an answer takes that passes piece by piece, on its way from the node's connection to
 /// the client's.
 pub const STREAM: usize = 256 * 1024;
+/// For how long notifications and events that wait for a client count as shared with all other
+/// clients.
+pub const SHARED: Duration = Duration::from_secs(1);
+
+/// The room for a buffer of `capacity` that has to take `needed` bytes: twice the capacity, so that
+/// growing piece by piece costs little, but no more than the `total` that is to come.
+pub fn grown(capacity: usize, needed: usize, total: usize) -> usize {
+    if needed <= capacity { capacity } else { needed.max((2 * capacity).min(total)) }
+}
+
+/// Gives `buffer` room for the `bytes` that were claimed, and for no more. A buffer that grows by
+/// itself doubles.
+pub fn make_room(buffer: &mut BytesMut, bytes: usize) {
+    if bytes >= 2 * buffer.capacity() {
+        buffer.reserve(bytes - buffer.len());
+    } else if bytes > buffer.capacity() {
+        let mut larger = BytesMut::with_capacity(bytes);
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+}
+
 /// The sum is at its limit, which is this many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("clients make the proxy hold as much as {SETTING} allows, {0} bytes")]

@@ -7,23 +7,52 @@ pub mod descriptors;
 pub mod http;
 pub mod link;
 pub mod names;
-pub mod places;
+pub mod node_connections;
 mod race;
+pub mod systemd;
 pub mod tcp;
 pub mod tls;
 pub mod worker;
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::FutureExt as _;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, Empty, Interest},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
 
 /// A boxed future, for the object-safe traits of this floor.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A byte stream: a TCP or TLS connection, or a simulated one.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Whether the peer is known to have closed its side, also while bytes before that end have not
+    /// been read. `false` where a stream cannot tell: the end then comes behind those bytes.
+    fn is_read_closed(&self) -> bool {
+        false
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl Io for TcpStream {
+    fn is_read_closed(&self) -> bool {
+        // The system's word on the socket, as far as the reactor has heard of it.
+        self.ready(Interest::READABLE)
+            .now_or_never()
+            .is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+}
+
+impl Io for TlsStream<BoxIo> {
+    fn is_read_closed(&self) -> bool {
+        self.get_ref().0.is_read_closed()
+    }
+}
+
+impl Io for DuplexStream {}
+
+impl Io for Empty {}
 
 /// An open connection over any transport.
 pub type BoxIo = Box<dyn Io>;

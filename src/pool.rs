@@ -21,12 +21,15 @@ pub mod listen;
 pub mod node;
 mod out_of_turn;
 mod outage;
+pub mod own_question;
 pub mod pair;
+pub mod preference;
 pub mod probe;
 mod redact;
 pub mod resting;
 mod running;
 mod scout;
+mod silence;
 pub mod snapshot;
 pub mod state;
 mod tasks;
@@ -55,16 +58,25 @@ use self::{
     health::{Fault, Trouble},
     listen::{Listener, Pushed},
     node::Node,
+    own_question::{Clock, OwnQuestion},
     resting::Kind,
     snapshot::Snapshot,
     state::{Input, PoolState},
+    traffic::Traffic,
     validator_view::Tied,
 };
 pub use self::{running::Running, scout::Scout};
 use crate::{
     config::Health,
-    domain::{block::BlockRef, hash::Hash, layer::Layer, method::Method, verdict::Verdict},
-    metrics::Metrics,
+    domain::{
+        block::BlockRef,
+        hash::Hash,
+        layer::Layer,
+        method::Method,
+        node_id::{ByNode, NodeId},
+        verdict::Verdict,
+    },
+    metrics::{Burst, Metrics},
 };
 
 /// A node may be silent to a probe for half its time, but for this long at least, before another is
@@ -111,6 +123,8 @@ pub struct Pool {
     /// The ties of clients to a node.
     tied: Tied,
     wall: Wall,
+    /// Keeps nodes that come and go from filling the log.
+    lines: Burst,
     /// Hashes that clients were told of.
     announced: Mutex<Announced>,
     inbox: mpsc::Sender<Input>,
@@ -150,6 +164,7 @@ impl Pool {
             stirred: Notify::new(),
             tied: Tied::new(),
             wall: wall.clone(),
+            lines: Burst::default(),
             announced: Mutex::default(),
             inbox,
             headers: broadcast::Sender::new(HEADERS),
@@ -157,18 +172,18 @@ impl Pool {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(tasks::run_state(pool.clone(), findings, metrics, wall));
-        for node in 0..pool.nodes.len() {
+        for node in NodeId::all(pool.nodes.len()) {
             tasks.spawn(tasks::keep_probing(pool.clone(), node));
         }
         for link in links {
             tasks.spawn(link);
         }
-        for (index, node) in pool.nodes.iter().enumerate() {
+        for (index, node) in pool.nodes.by_node() {
             if let Some(link) = &node.link {
                 tasks.spawn(Listener { pool: pool.clone(), index, link: link.clone() }.run());
             }
         }
-        tasks.spawn(tasks::watch_silence(pool.clone()));
+        tasks.spawn(silence::watch_silence(pool.clone()));
         tasks.spawn(out_of_turn::tend(pool.clone()));
         tasks.spawn(outage::watch(pool.clone()));
         (pool, Running::new(tasks))
@@ -206,29 +221,30 @@ impl Pool {
     }
 
     /// Whether the rules find `node` usable, and the operator left it in.
-    pub fn is_usable(&self, node: usize) -> bool {
+    pub fn is_usable(&self, node: NodeId) -> bool {
         let known = &self.snapshot().nodes[node];
         known.verdict.is_usable() && !known.cordoned
     }
 
     /// Whether `node` is usable and owes no byte to a probe for as long as would be silence.
-    pub fn answers_probes(&self, node: usize) -> bool {
-        self.is_usable(node) && self.nodes[node].traffic.probe_silence(Instant::now()) < SILENCE
+    pub fn answers_probes(&self, node: NodeId) -> bool {
+        self.is_usable(node) && self.nodes[node].probe_silence(Instant::now()) < SILENCE
     }
 
     /// Whether `node` is usable and a little below the highest block that clients were shown, and
     /// another node showed that block.
-    pub fn owes_head(&self, node: usize) -> bool {
+    pub fn owes_head(&self, node: NodeId) -> bool {
         let snapshot = self.snapshot();
-        let rank = snapshot.nodes[node].rank(self.nodes[node].traffic.max_height(), self.served());
-        let is_a_little_below =
-            rank.is_some_and(|rank| rank.badness == 0 && (1..=snapshot.near).contains(&rank.below_served));
+        let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), self.served());
+        let is_a_little_below = preference.is_some_and(|preference| {
+            preference.badness == 0 && (1..=snapshot.near).contains(&preference.below_served)
+        });
         is_a_little_below && self.served_by() != Some(node)
     }
 
     /// Notes that `node` showed a client the block at `height`. A height is believed only within
     /// the limit above the pool's head, so that a lying node cannot raise the highest block.
-    pub fn shown(&self, node: usize, height: u64) {
+    pub fn shown(&self, node: NodeId, height: u64) {
         let snapshot = self.snapshot();
         let believed = snapshot.head.unwrap_or(0).saturating_add(snapshot.near);
         if height <= believed && snapshot.nodes[node].verdict != Verdict::Suspect {
@@ -237,14 +253,14 @@ impl Pool {
         }
     }
 
-    fn raise(&self, node: usize, height: u64) {
+    fn raise(&self, node: NodeId, height: u64) {
         if self.served.fetch_max(height, Relaxed) < height {
-            self.served_by.store(node, Relaxed);
+            self.served_by.store(node.0, Relaxed);
         }
     }
 
-    fn served_by(&self) -> Option<usize> {
-        Some(self.served_by.load(Relaxed)).filter(|node| *node < self.nodes.len())
+    fn served_by(&self) -> Option<NodeId> {
+        Some(NodeId(self.served_by.load(Relaxed))).filter(|node| node.0 < self.nodes.len())
     }
 
     /// The time between two probes of a node when nothing calls for one sooner.
@@ -261,7 +277,7 @@ impl Pool {
     }
 
     /// Has `node` probed now.
-    pub fn probe_now(&self, node: usize) {
+    pub fn probe_now(&self, node: NodeId) {
         self.nodes[node].probe_now.notify_one();
     }
 
@@ -274,7 +290,7 @@ impl Pool {
 
     /// Takes a block that `node` pushed. The block is the node's head from now on, unless it is
     /// below the head that is known.
-    pub async fn pushed(&self, node: usize, block: BlockRef, json: Bytes) {
+    pub async fn pushed(&self, node: NodeId, block: BlockRef, json: Bytes) {
         // There may be no listener.
         let _ = self.headers.send(Pushed { node, block: block.clone(), json, is_whole: false });
         if self.nodes[node].upstream.is_none() {
@@ -287,30 +303,60 @@ impl Pool {
 
     /// Whether `node` has pushed a head since its feed of heads last began. The heads of other
     /// nodes are known from probes only.
-    pub fn is_pushing(&self, node: usize) -> bool {
+    pub fn is_pushing(&self, node: NodeId) -> bool {
         self.snapshot().nodes[node].pushing
     }
 
     /// Calls `method` at `node` on our own account, with `params`, a JSON array: see [`ask::ask`].
     ///
     /// # Errors
-    /// When no JSON-RPC response of at most `max_bytes` came within `limit`.
+    /// When no JSON-RPC response of at most `max_bytes` came within `limit` after a connection was
+    /// there.
     pub async fn ask_in_time(
         &self,
-        node: usize,
+        node: NodeId,
         method: &str,
         params: &str,
         max_bytes: usize,
         limit: Duration,
     ) -> Result<Result<Bytes, Refused>, Trouble> {
+        self.ask_once(node, method, params, max_bytes, limit, None).await
+    }
+
+    /// [`Pool::ask_in_time`], of a node that owes the answer: the pool watches its silence.
+    ///
+    /// # Errors
+    /// As [`Pool::ask_in_time`].
+    pub async fn ask_watched(
+        &self,
+        node: NodeId,
+        method: &str,
+        params: &str,
+        max_bytes: usize,
+        limit: Duration,
+    ) -> Result<Result<Bytes, Refused>, Trouble> {
+        self.ask_once(node, method, params, max_bytes, limit, Some(&self.nodes[node].traffic)).await
+    }
+
+    async fn ask_once(
+        &self,
+        node: NodeId,
+        method: &str,
+        params: &str,
+        max_bytes: usize,
+        limit: Duration,
+        owes: Option<&Traffic>,
+    ) -> Result<Result<Bytes, Refused>, Trouble> {
         let kind = Kind::of_method(Method::of(method).id, method);
-        let answer = timeout(limit, ask::ask(&self.nodes[node], method, params, max_bytes)).await;
+        let clock = Clock::new(limit);
+        let question = OwnQuestion::new(Some(&clock), owes);
+        let answer = clock.limits(ask::ask(question, &self.nodes[node], method, params, max_bytes)).await;
         match &answer {
-            Ok(Ok(Ok(_))) if self.nodes[node].resting.answered(kind, Instant::now()) => self.rest_changed(node),
-            Ok(Err(Trouble { fault: Fault::Resting(wait), .. })) => self.call_refused(node, kind, *wait),
+            Some(Ok(Ok(_))) if self.nodes[node].resting.answered(kind, Instant::now()) => self.rest_changed(node),
+            Some(Err(Trouble { fault: Fault::Resting(wait), .. })) => self.call_refused(node, kind, *wait),
             _ => {}
         }
-        answer.unwrap_or_else(|_| {
+        answer.unwrap_or_else(|| {
             Err(Trouble { fault: Fault::Silent, text: format!("{method}: no answer within {limit:?}") })
         })
     }
@@ -318,7 +364,7 @@ impl Pool {
     /// Cordons a node for the operator, or lets the node back in. The change has taken effect when
     /// this returns. `false` when no node has this name.
     pub async fn cordon(&self, name: &str, cordoned: bool) -> bool {
-        let Some(node) = self.nodes.iter().position(|node| *node.name == *name) else { return false };
+        let Some(node) = self.nodes.find_node(|node| *node.name == *name) else { return false };
         let mut changes = self.subscribe();
         if self.inbox.send(Input::Cordon(node, cordoned)).await.is_err() {
             return false;

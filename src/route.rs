@@ -3,7 +3,14 @@
 
 pub mod avoided;
 
-use crate::{config::Policy, domain::method::Class, pool::snapshot::Snapshot};
+use crate::{
+    config::Policy,
+    domain::{
+        method::Class,
+        node_id::{ByNode, NodeId},
+    },
+    pool::snapshot::Snapshot,
+};
 
 /// A node's traffic at the moment of choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,22 +28,39 @@ pub struct Load {
 /// Calls that mean something only on one node always take the first.
 pub fn next(
     snapshot: &Snapshot,
-    load: impl Fn(usize) -> Load,
+    load: impl Fn(NodeId) -> Load,
     served: u64,
     policy: Policy,
     class: Class,
-    tried: &[usize],
-) -> Option<usize> {
+    tried: &[NodeId],
+) -> Option<NodeId> {
     let spread = policy == Policy::Spread && class != Class::NodeLocal;
-    (0..snapshot.nodes.len())
+    NodeId::all(snapshot.nodes.len())
         .filter(|node| !tried.contains(node))
         .filter_map(|node| {
             let load = load(node);
-            let rank = snapshot.nodes[node].rank(load.told, served)?;
-            Some((rank, if spread { load.in_flight } else { 0 }, node))
+            let preference = snapshot.nodes[node].preference(load.told, served)?;
+            Some((preference, if spread { load.in_flight } else { 0 }, node))
         })
         .min()
         .map(|(.., node)| node)
+}
+
+/// The nodes to ask for the block at `number`, in this order: the active node, then nodes whose
+/// head is at or above the block, the best first. `told` gives the highest block that a node
+/// showed a client.
+pub fn sources(snapshot: &Snapshot, told: impl Fn(NodeId) -> u64, served: u64, number: u64) -> Vec<NodeId> {
+    let mut sources: Vec<_> = snapshot
+        .nodes
+        .by_node()
+        .filter_map(|(node, facts)| {
+            let is_active = snapshot.active == Some(node);
+            (is_active || facts.has(number)).then_some(())?;
+            Some((!is_active, facts.preference(told(node), served)?, node))
+        })
+        .collect();
+    sources.sort_unstable();
+    sources.into_iter().map(|(.., node)| node).collect()
 }
 
 #[cfg(test)]
@@ -66,19 +90,23 @@ mod tests {
             latency: None,
             last_error: None,
             proving: 0,
-            unbound: false,
+            exempt_from_served: false,
             pushing: false,
         }
     }
 
-    fn order(nodes: &[Facts], served: u64, policy: Policy, loads: &[Load]) -> Vec<usize> {
+    fn order(nodes: &[Facts], served: u64, policy: Policy, loads: &[Load]) -> Vec<NodeId> {
         let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
-        let load = |node: usize| loads.get(node).copied().unwrap_or_default();
+        let load = |node: NodeId| loads.get(node.0).copied().unwrap_or_default();
         let mut tried = Vec::new();
         while let Some(node) = next(&snapshot, load, served, policy, Class::Read, &tried) {
             tried.push(node);
         }
         tried
+    }
+
+    fn ids<const N: usize>(order: [usize; N]) -> [NodeId; N] {
+        order.map(NodeId)
     }
 
     use Tier::{Backup, Primary};
@@ -96,30 +124,49 @@ mod tests {
             facts(Up, Primary, 100, true),
             facts(Verdict::Down(Down::Proving), Backup, 100, false),
         ];
-        assert_eq!(order(&nodes, 100, Policy::First, &[]), [3, 1, 7, 2, 0]);
+        assert_eq!(order(&nodes, 100, Policy::First, &[]), ids([3, 1, 7, 2, 0]));
     }
 
     #[test]
-    fn the_chain_does_not_go_backwards_while_another_usable_node_has_reached_what_was_served() {
+    fn the_chain_does_not_go_back_while_a_node_has_what_was_served() {
         let nodes = [facts(Up, Primary, 99, false), facts(Up, Primary, 98, false), facts(Up, Backup, 100, false)];
-        assert_eq!(order(&nodes, 100, Policy::First, &[]), [2, 0, 1]);
-        assert_eq!(order(&nodes, 98, Policy::First, &[]), [0, 1, 2]);
+        assert_eq!(order(&nodes, 100, Policy::First, &[]), ids([2, 0, 1]));
+        assert_eq!(order(&nodes, 98, Policy::First, &[]), ids([0, 1, 2]));
         // The node is better off than its last probe knew.
         let told = Load { told: 100, ..Load::default() };
-        assert_eq!(order(&nodes, 100, Policy::First, &[told]), [0, 2, 1]);
+        assert_eq!(order(&nodes, 100, Policy::First, &[told]), ids([0, 2, 1]));
         // A usable node that is behind is better than an unusable one that is not.
         let nodes = [facts(Up, Primary, 99, false), facts(Stalled, Primary, 100, false)];
-        assert_eq!(order(&nodes, 100, Policy::First, &[]), [0, 1]);
+        assert_eq!(order(&nodes, 100, Policy::First, &[]), ids([0, 1]));
     }
 
     #[test]
-    fn spread_takes_the_least_busy_of_equals_and_node_local_calls_do_not_spread() {
+    fn spread_takes_the_least_busy_but_not_for_node_local_calls() {
         let nodes = [facts(Up, Primary, 1, false), facts(Up, Primary, 1, false), facts(Up, Backup, 1, false)];
         let loads = [Load { in_flight: 3, told: 0 }, Load { in_flight: 1, told: 0 }, Load::default()];
-        assert_eq!(order(&nodes, 1, Policy::Spread, &loads), [1, 0, 2]);
-        assert_eq!(order(&nodes, 1, Policy::First, &loads), [0, 1, 2]);
+        assert_eq!(order(&nodes, 1, Policy::Spread, &loads), ids([1, 0, 2]));
+        assert_eq!(order(&nodes, 1, Policy::First, &loads), ids([0, 1, 2]));
         let snapshot = Snapshot { nodes: nodes.to_vec(), ..Snapshot::default() };
-        assert_eq!(next(&snapshot, |n| loads[n], 1, Policy::Spread, Class::NodeLocal, &[]), Some(0));
+        assert_eq!(next(&snapshot, |n| loads[n], 1, Policy::Spread, Class::NodeLocal, &[]), Some(NodeId(0)));
+    }
+
+    #[test]
+    fn a_block_is_asked_of_the_active_node_and_those_that_have_it() {
+        let mut nodes = vec![
+            facts(Up, Backup, 100, false),
+            facts(Up, Primary, 98, false),
+            facts(Up, Primary, 99, false),
+            facts(Lagging(9), Primary, 100, false),
+            facts(Up, Primary, 100, true),
+        ];
+        let order = |nodes: &[Facts], active| {
+            let snapshot = Snapshot { nodes: nodes.to_vec(), active, ..Snapshot::default() };
+            sources(&snapshot, |_| 0, 99, 99)
+        };
+        assert_eq!(order(&nodes, Some(NodeId(1))), ids([1, 2, 0, 3]));
+        assert_eq!(order(&nodes, None), ids([2, 0, 3]));
+        nodes[1].verdict = Verdict::Down(Down::Silent);
+        assert_eq!(order(&nodes, Some(NodeId(1))), ids([2, 0, 3]));
     }
 
     fn any_facts() -> impl Strategy<Value = Facts> {
@@ -141,7 +188,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn every_plan_names_each_node_that_may_serve_once_and_the_better_first(
+        fn a_plan_names_each_serving_node_once_better_ones_first(
             nodes in proptest::collection::vec(any_facts(), 0..8),
             served in 90u64..110,
             spread in any::<bool>(),
@@ -152,7 +199,7 @@ mod tests {
             let plan = order(&nodes, served, policy, &loads);
             let mut named = plan.clone();
             named.sort_unstable();
-            let may: Vec<usize> = (0..nodes.len()).filter(|&n| !nodes[n].cordoned && nodes[n].verdict.answers()).collect();
+            let may: Vec<NodeId> = NodeId::all(nodes.len()).filter(|&n| !nodes[n].cordoned && nodes[n].verdict.answers()).collect();
             prop_assert_eq!(named, may);
             for pair in plan.windows(2) {
                 let (a, b) = (&nodes[pair[0]], &nodes[pair[1]]);

@@ -12,10 +12,12 @@ missing=()
 for tool in curl npm python3; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
-# Without this, Debian's Python makes no environment for web3.py.
+# Without this, Debian's Python makes no environment.
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 # A browser for the dashboard, and the font that its images in the docs are set in.
 command -v chromium >/dev/null || missing+=(chromium fonts-inter)
+# It checks the unit of deploy/systemd; nothing here is started by it.
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 if ((${#missing[@]})); then
     command -v apt-get >/dev/null || fail "${missing[*]} must be installed, and this is not a Debian to get them from"
     root=()
@@ -42,7 +44,7 @@ if ! complete 2>/dev/null; then
     complete || fail "not everything came that package.json names"
 fi
 
-# web3.py lives in an environment of its own, made anew when what it should hold has changed.
+# What is written in Python lives in an environment of its own, made anew when what it should hold has changed.
 if ! cmp -s requirements.txt venv/installed.txt; then
     rm -rf venv
     python3 -m venv venv

@@ -29,7 +29,7 @@ class Run(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.bin = Path(folder.name)
         self.calls = self.bin / "calls"
-        for tool in ("bash", "cat", "dirname", "mktemp", "rm"):
+        for tool in ("bash", "cat", "cp", "dirname", "mktemp", "rm"):
             (self.bin / tool).symlink_to(shutil.which(tool))
 
     def stand_in(self, name, then="exit 0"):

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use super::{World, descriptors::Share};
 use crate::{
-    beacon::Rest,
+    beacon::Requests,
     call::Calls,
     config::{self, Config},
     domain::layer::Layer,
@@ -78,7 +78,7 @@ pub(super) struct NetworkRuntime {
     pub(super) settings: config::Network,
     pub(super) name: Arc<str>,
     pub(super) calls: Option<Arc<Calls>>,
-    pub(super) beacon: Option<Arc<Rest>>,
+    pub(super) beacon: Option<Arc<Requests>>,
     pub(super) events: Option<EventsTask>,
     pub(super) views: Option<ViewsTask>,
     /// Supervises the pools' tasks. Dropping the set ends them.
@@ -118,6 +118,14 @@ impl NetworkRuntime {
             let build = |node: &config::Node| {
                 let connect = CONNECT.min(config.calls.attempt_timeout);
                 let reach = Reach { connect, max_connections: max_connections(node, config, share), patience };
+                if layer == Layer::Cl && reach.max_connections == 1 && old.is_none() {
+                    let node = node.name.as_str();
+                    warn!(
+                        network = &*name,
+                        node,
+                        "max_connections is 1: a client's events take the only connection to the node, and requests wait for their end"
+                    );
+                }
                 build_node(node, (&*name, layer), reach, old.map(|pool| &**pool), deps)
             };
             let nodes = nodes.iter().map(build).collect::<Result<Vec<_>, _>>()?;
@@ -134,14 +142,14 @@ impl NetworkRuntime {
         let metrics = deps.metrics;
         let calls = start(Layer::El, &settings.el)?.map(|pool| Arc::new(Calls::new(pool, &config.calls, metrics)));
         let beacon = start(Layer::Cl, &settings.cl)?
-            .map(|pool| Arc::new(Rest::new(pool, &config.calls, config.beacon.publish_to, metrics)));
-        let events = beacon.as_ref().map(|rest| EventsTask::start(rest.pool(), config, deps));
+            .map(|pool| Arc::new(Requests::new(pool, &config.calls, config.beacon.publish_to, metrics)));
+        let events = beacon.as_ref().map(|requests| EventsTask::start(requests.pool(), config, deps));
         let views = calls.as_ref().map(|calls| ViewsTask::start(calls.pool(), config, deps));
         Ok(Self { settings: settings.clone(), name, calls, beacon, events, views, _tasks: tasks })
     }
 
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|rest| rest.pool()))
+        self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|requests| requests.pool()))
     }
 
     /// Waits until a node of each side may serve, but no longer than `patience`.

@@ -27,7 +27,7 @@ use crate::{
     net::{
         Accept, Incoming,
         descriptors::are_used_up,
-        places::{Caller, Peers},
+        node_connections::{Caller, Peers},
     },
 };
 

@@ -20,7 +20,7 @@ use tracing::{debug, error};
 
 use crate::{
     door::{crowd::Place, http::Service},
-    net::{Incoming, places::Caller, worker::set_worker},
+    net::{Incoming, node_connections::Caller, worker::set_worker},
     view::Job,
 };
 

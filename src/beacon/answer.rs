@@ -23,7 +23,7 @@ use tokio::{
 
 use super::idle::Idle;
 use crate::{
-    domain::{pace::NODE_RATE, publication::Problem},
+    domain::{node_id::NodeId, pace::NODE_RATE, publication::Problem},
     exchange::pieces::append,
     memory::STREAM,
     net::http::{Broken, Response},
@@ -59,11 +59,13 @@ pub struct Answer {
     rest: Option<Response>,
     idle: Idle,
     /// The node that gave the answer.
-    source: (Arc<Pool>, usize),
+    source: (Arc<Pool>, NodeId),
     /// The answer's part of the room for bodies, beyond [`HELD_BACK`], which every answer may take.
     share: Option<OwnedSemaphorePermit>,
     /// The proxy has put words of its own in the place of the node's.
     is_withheld: bool,
+    /// The request was sent to the node before, over a connection that was closed.
+    was_sent_before: bool,
 }
 
 impl Answer {
@@ -75,7 +77,7 @@ impl Answer {
     pub(super) async fn read(
         response: Response,
         pool: &Arc<Pool>,
-        node: usize,
+        node: NodeId,
         room: Option<&Arc<Semaphore>>,
         is_wanted_whole: bool,
     ) -> Result<Self, Broken> {
@@ -105,6 +107,7 @@ impl Answer {
             source: (pool.clone(), node),
             share: None,
             is_withheld: false,
+            was_sent_before: false,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
             answer.conceal(room).await?;
@@ -115,14 +118,14 @@ impl Answer {
         if length.is_some_and(|length| length > limit) || answer.is_event_stream() {
             return Ok(answer);
         }
-        answer.hold_back(limit, room).await?;
+        answer.hold_back(limit, room, is_wanted_whole).await?;
         if status >= 400 && !answer.headers.contains_key(header::CONTENT_TYPE) {
             answer.is_json = answer.in_memory().is_some_and(|words| Problem::read(&words).is_some());
         }
         Ok(answer)
     }
 
-    async fn hold_back(&mut self, limit: u64, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
+    async fn hold_back(&mut self, limit: u64, room: Option<&Arc<Semaphore>>, is_awaited: bool) -> Result<(), Broken> {
         let mut glance = std::pin::pin!(sleep(GLANCE));
         let mut held = 0;
         while held < limit {
@@ -130,7 +133,7 @@ impl Answer {
             let piece = tokio::select! {
                 biased;
                 piece = poll_fn(|context| self.poll_rest(context)) => piece.transpose()?,
-                () = &mut glance, if self.length.is_none() && room.is_none() => return Ok(()),
+                () = &mut glance, if self.length.is_none() && !is_awaited => return Ok(()),
             };
             let Some(piece) = piece else {
                 self.length = Some(held);
@@ -238,12 +241,37 @@ impl Answer {
     }
 
     /// Whether the answer is in another form than the API's: a page or plain text, as gateways
-    /// send. An answer without a body, or without a content type, has the API's form.
+    /// send. A page is known by its type, or by its beginning where it has the API's type or none.
+    /// An answer without a body, or without a content type, has the API's form otherwise.
     pub(super) fn is_foreign(&self) -> bool {
         const OURS: [&[u8]; 4] =
             [b"application/json", b"application/problem+json", b"application/octet-stream", b"text/event-stream"];
         let is_ours = || OURS.iter().any(|kind| is_of_kind(&self.headers, kind));
+        if is_of_kind(&self.headers, b"text/html") {
+            return true;
+        }
+        if self.begins_as_a_page() && !is_of_kind(&self.headers, b"application/octet-stream") {
+            return true;
+        }
         self.length != Some(0) && self.headers.contains_key(header::CONTENT_TYPE) && !is_ours()
+    }
+
+    /// Whether the held beginning is that of a page: `<` and then a name, `!` or `?`.
+    fn begins_as_a_page(&self) -> bool {
+        let bytes = self.pieces.iter().flat_map(|piece| piece.iter().copied());
+        let mut bytes = bytes.skip_while(|byte| byte.is_ascii_whitespace() || matches!(byte, 0xef | 0xbb | 0xbf));
+        bytes.next() == Some(b'<')
+            && bytes.next().is_none_or(|byte| byte.is_ascii_alphabetic() || b"!?".contains(&byte))
+    }
+
+    /// Notes whether the request was sent to the node before, over a connection that was closed.
+    pub(super) fn notes_sending(&mut self, was_sent_before: bool) {
+        self.was_sent_before = was_sent_before;
+    }
+
+    /// Whether the node may have had the request before, over a connection that was closed.
+    pub(super) fn was_sent_before(&self) -> bool {
+        self.was_sent_before
     }
 
     fn is_event_stream(&self) -> bool {

@@ -10,26 +10,28 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    clock::{Clock, is_wanted_whole},
+    patience::{Patience, is_wanted_whole},
     upload::Upload,
 };
 use crate::{
     domain::{
         beacon_route::{Class, Route},
+        node_id::NodeId,
         subject::{Kept, Subject},
         target::Target,
     },
-    exchange::count::Count,
+    exchange::{attempt_count::Count, trace::Trace},
     metrics::AttemptOutcome,
     net::{
         http::{Body, Error, Progress, Request as Upstreamed, Response, Sending, Timeouts},
-        places::{Caller, Rank},
+        node_connections::{Caller, Rank},
     },
     pool::{
         Pool,
         ask::{is_refusal, trouble, wait},
         health::{Fault, Trouble},
         node::Node,
+        own_question::OwnQuestion,
         resting::Kind,
     },
 };
@@ -55,8 +57,11 @@ pub struct Request {
     pub target: Target,
     /// The headers that nodes get.
     pub headers: HeaderMap,
-    /// The client's connection, which has a share of the connections to nodes.
+    /// The client's connection, which has a share of the connections to nodes; `None` for a request
+    /// of our own.
     pub caller: Option<Arc<Caller>>,
+    /// The notes for the request's line in the access log, if the request has a line.
+    pub trace: Option<Arc<Trace>>,
 }
 
 /// The outcome of an attempt.
@@ -80,13 +85,25 @@ pub(super) enum Sent {
     Unsent(io::Error),
 }
 
+impl Sent {
+    /// Whether the node failed for a reason that may pass within the time of a request: the node
+    /// was busy, could not be reached, was lost, or a gateway answered in its place.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::OfTheNode(answer, _) => matches!(answer.status, 200..=299 | 408 | 502..),
+            Self::Refused(..) | Self::Nothing(_) | Self::Lost(_) => true,
+            Self::Answered(_) | Self::Late(_) | Self::Unsent(_) => false,
+        }
+    }
+}
+
 /// Sends `request` to one node of `pool`, and has the pool note how the node did.
 ///
 /// A request whose work is not long, and that may go to another node, must be answered within
 /// `patience`.
 pub(super) async fn attempt(
     pool: &Arc<Pool>,
-    index: usize,
+    index: NodeId,
     request: &Request,
     upload: &mut Upload,
     patience: Duration,
@@ -97,7 +114,7 @@ pub(super) async fn attempt(
 /// [`attempt`], with `room` for an answer that is useless unless whole, and for long words.
 pub(super) async fn attempt_holding(
     pool: &Arc<Pool>,
-    index: usize,
+    index: NodeId,
     request: &Request,
     upload: &mut Upload,
     patience: Duration,
@@ -112,7 +129,11 @@ pub(super) async fn attempt_holding(
         // The node went out after the choice.
         return Sent::Nothing(None);
     }
-    let _owed = node.traffic.track(started);
+    if let Some(trace) = &request.trace {
+        trace.asked(&node.name);
+    }
+    // A client's request that waits for a connection is counted as one that waits.
+    let _owed = request.caller.is_some().then(|| node.traffic.track(started));
     let out = async {
         goes_out.await;
         if !repeatable {
@@ -151,14 +172,14 @@ pub(super) async fn attempt_holding(
 
 async fn exchange(
     pool: &Arc<Pool>,
-    index: usize,
+    index: NodeId,
     request: &Request,
     upload: &mut Upload,
     patience: Duration,
     room: Option<&Arc<Semaphore>>,
 ) -> Sent {
     let node = &pool.nodes[index];
-    let limit = if Clock::of(request) == Clock::Long { HEAD } else { patience };
+    let limit = if Patience::of(request) == Patience::Long { HEAD } else { patience };
     let mut progress = Progress::default();
     let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {
@@ -177,8 +198,12 @@ async fn exchange(
     };
     node.traffic.touch(Instant::now());
     let wait = wait(&response.head);
-    match Answer::read(response, pool, index, room, is_wanted_whole(request)).await {
-        Ok(answer) => classify(request, answer, wait, pool.snapshot().head.unwrap_or(0)),
+    let is_wanted_whole = is_wanted_whole(request) || (response.head.status < 300 && is_message(request));
+    match Answer::read(response, pool, index, room, is_wanted_whole).await {
+        Ok(mut answer) => {
+            answer.notes_sending(progress.again);
+            classify(request, answer, wait, pool.snapshot().head.unwrap_or(0))
+        }
         Err(broken) => Sent::Lost(Some(trouble(node, &Error::Broken { broken }))),
     }
 }
@@ -201,14 +226,32 @@ async fn ask(
         method: &request.method,
         target: &request.target,
         headers: &request.headers,
-        sending: if request.route.is_repeatable() { Sending::Repeatable } else { Sending::Once },
-        rank: Rank::Call,
+        // A signed message means the same when it comes twice, so a used connection will do.
+        sending: match request.route.class {
+            Class::Publish if is_streamed => Sending::Once,
+            Class::Read | Class::Everywhere | Class::Publish => Sending::Repeatable,
+            Class::Once => Sending::Once,
+        },
+        // Without a client the request is ours.
+        rank: if request.caller.is_some() { Rank::Call } else { Rank::Own },
         caller: request.caller.as_ref(),
     };
-    let asked = upstream.request(head, body, timeouts, progress);
+    let mut own = request.caller.is_none().then(|| OwnQuestion::new(None, Some(&node.traffic)));
+    let asked = upstream.request(head, body, timeouts, &mut own, progress);
     // A streamed body takes the time that the client needs to send; the node's share of the time is
     // bounded by `timeouts`.
     if is_streamed { Some(asked.await) } else { timeout(limit, asked).await.ok() }
+}
+
+/// Whether the request says something to nodes, whose success is a few words.
+fn is_message(request: &Request) -> bool {
+    matches!(request.route.class, Class::Publish | Class::Everywhere)
+}
+
+/// Whether a success has no body in the API, so that an empty one is whole, whatever type a gateway
+/// gives to it.
+fn may_be_empty(request: &Request) -> bool {
+    is_message(request) || request.target.path().ends_with("/node/health")
 }
 
 /// Whether a status says that this node lacks data that another may have: the node has pruned the
@@ -225,12 +268,8 @@ fn lacks(request: &Request, status: u16, head: u64) -> bool {
             // A recent slot without a block is for the client to judge: the request may have come
             // too soon, or too late.
             Some(subject @ Subject { kept: Kept::Blocks, id, .. }) => id.starts_with("0x") || subject.is_old(head, OLD),
-            None => {
-                let path = request.target.path();
-                matches!(route.group, "debug" | "rewards" | "light_client")
-                    || path.contains("/validator/aggregate_attestation")
-                    || path.contains("/validator/sync_committee_contribution")
-            }
+            // Nodes of other versions offer other routes. A 404 for the genesis is an answer.
+            None => matches!(route.group, "config" | "debug" | "light_client" | "rewards" | "validator"),
         },
         _ => false,
     }
@@ -255,8 +294,9 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         // A refusal for want of credentials: unless the client sent its own, another node may
         // accept the proxy's.
         Class::Read | Class::Everywhere => match status {
-            // A gateway's page is no node's answer, with any status.
-            200..=299 => answer.is_foreign(),
+            // A gateway's page is no node's answer, with any status. Of a node's health the status
+            // is the answer.
+            200..=299 => answer.is_foreign() && !(answer.length() == Some(0) && may_be_empty(request)),
             // A redirect goes to an address as the node sees itself; a client knows only the proxy.
             300..=303 | 305..=399 => true,
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),
@@ -267,7 +307,7 @@ fn classify(request: &Request, answer: Answer, wait: Option<Duration>, head: u64
         // gateway before it. A node's judgement of the message itself is final, and so is its
         // demand for another form.
         Class::Publish => match status {
-            200..=299 => answer.is_foreign(),
+            200..=299 => answer.is_foreign() && answer.length() != Some(0),
             406 | 415 => false,
             400 | 409 | 422 => !answer.is_json(),
             401 | 403 | 407 => !request.headers.contains_key(header::AUTHORIZATION),

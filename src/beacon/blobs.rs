@@ -11,13 +11,14 @@ use http::{HeaderValue, Method, header};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
-    Request, Rest,
+    Request, Requests,
     answer::Answer,
     attempt::{Sent, attempt_holding},
     upload::Upload,
 };
 use crate::domain::{
     beacon_route::Route,
+    node_id::NodeId,
     subject::{Kept, Subject},
     target::Target,
 };
@@ -52,18 +53,18 @@ impl Blobs {
     }
 }
 
-impl Rest {
+impl Requests {
     /// Whether these blobs are fewer than the block commits to and than the client asked for.
     /// `node` gave the answer, and is asked for the block. Without the block the answer counts as
     /// complete.
-    pub(super) async fn is_partial(&self, node: usize, request: &Request, blobs: Blobs) -> bool {
+    pub(super) async fn is_partial(&self, node: NodeId, request: &Request, blobs: Blobs) -> bool {
         let committed = self.commitments(node, &blobs.id, request).await.unwrap_or(0);
         blobs.there < blobs.wanted.unwrap_or(committed).min(committed)
     }
 
     /// How many blobs the block commits to, by the node's own block, which is asked for with the
     /// headers of `request`.
-    async fn commitments(&self, node: usize, id: &str, request: &Request) -> Option<usize> {
+    async fn commitments(&self, node: NodeId, id: &str, request: &Request) -> Option<usize> {
         #[derive(Deserialize)]
         struct Answer {
             data: Signed,
@@ -90,6 +91,8 @@ impl Rest {
             target: Target::parse(&path)?,
             headers,
             caller: request.caller.clone(),
+            // A question of the proxy's own is no step of the client's request.
+            trace: None,
         };
         let mut upload = Upload::whole(bytes::Bytes::new());
         let asked = attempt_holding(&self.pool, node, &request, &mut upload, PATIENCE, Some(&self.room));

@@ -1,13 +1,15 @@
-//! The node that made the latest block.
+//! The nodes that made the latest blocks.
 //!
 //! Rule: for two slots after a node has made a block for a client, signed blocks and envelopes of
-//! payloads go to that node first. Reason: of a blinded block, and of an envelope, only that node
-//! has the payload, and it need not be the node of the view. Example: node A of the view takes long
-//! over a block, so node B is asked beside A, and B's block is the client's. The client signs the
-//! block: B gets it, and a word of A on it would not count as long as another node can be asked.
+//! payloads go to that node first, the latest maker before earlier ones. Reason: of a blinded
+//! block, and of an envelope, only that node has the payload. That node need not be the node of the
+//! view, and several clients may have asked for blocks. Example: node A of the view takes long over
+//! a block, so node B is asked beside A, and B's block is the client's. Another client asks for a
+//! block, and A makes that one. The first client signs B's block: A has the block first, but A's
+//! refusal is not final, and then B has the block.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,37 +17,44 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::Request;
-use crate::domain::beacon_route::Class;
+use crate::domain::{beacon_route::Class, node_id::NodeId};
 
 /// A block that is not signed in that many slots is too late.
 const SLOTS: u32 = 2;
 
-/// The node that made the latest block, and when.
+/// Each node that made a block, once, and when it last did. The latest is the last.
 #[derive(Default)]
-pub(super) struct Maker(Mutex<Option<(usize, Instant)>>);
+pub(super) struct Makers(Mutex<Vec<(NodeId, Instant)>>);
 
-impl Maker {
+impl Makers {
     /// The node has made a block.
-    pub(super) fn made(&self, node: usize) {
-        self.set(Some((node, Instant::now())));
+    pub(super) fn made(&self, node: NodeId) {
+        let mut made = self.get();
+        made.retain(|(other, _)| *other != node);
+        made.push((node, Instant::now()));
     }
 
-    /// The node, while its block may still be published; slots take `slot`.
-    pub(super) fn node(&self, slot: Duration) -> Option<usize> {
-        self.get().filter(|(_, at)| at.elapsed() < slot * SLOTS).map(|(node, _)| node)
+    /// The nodes whose blocks may still be published, the latest first; slots take `slot`.
+    pub(super) fn nodes(&self, slot: Duration) -> Vec<NodeId> {
+        let made = self.get();
+        made.iter().rev().filter(|(_, at)| at.elapsed() < slot * SLOTS).map(|(node, _)| *node).collect()
     }
 
-    /// Takes over the node of an earlier pool, which has this place here.
-    pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(usize) -> Option<usize>) {
-        self.set(earlier.get().and_then(|(node, at)| Some((place(node)?, at))));
+    /// Takes over the nodes of an earlier pool that have a place here.
+    pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(NodeId) -> Option<NodeId>) {
+        let earlier = earlier.get().clone();
+        let mut made = self.get();
+        for (node, at) in earlier.into_iter().filter_map(|(node, at)| Some((place(node)?, at))) {
+            if !made.iter().any(|(other, other_at)| *other == node && *other_at >= at) {
+                made.retain(|(other, _)| *other != node);
+                made.push((node, at));
+            }
+        }
+        made.sort_by_key(|(_, at)| *at);
     }
 
-    fn get(&self) -> Option<(usize, Instant)> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, made: Option<(usize, Instant)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = made;
+    fn get(&self) -> MutexGuard<'_, Vec<(NodeId, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,6 +80,6 @@ pub(super) fn is_for_the_maker(request: &Request) -> bool {
 }
 
 /// Whether only the node that made the block can judge the request.
-pub(super) fn is_blinded(request: &Request) -> bool {
-    publishes_a_block(request) && steps(request).1 == "blinded_blocks"
+pub(super) fn is_judged_by_the_maker(request: &Request) -> bool {
+    publishes_a_block(request) && matches!(steps(request).1, "blinded_blocks" | "execution_payload_envelopes")
 }

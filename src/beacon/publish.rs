@@ -6,10 +6,12 @@
 //! asked, those that failed for a passing reason have the message again after a pause, for as long
 //! as exchanges are held. The first node is waited for meanwhile, and the first success goes to the
 //! client. A node's judgement of the message itself ends the choice of further nodes. The client
-//! may leave; the message still goes to nodes. Reason: the bytes mean the same from every node, so
-//! a second sending does no harm, and a late message costs the validator a reward. Example: slots
-//! take 12 s. An attestation goes to node A at second 4, and A hangs. At second 7 node B gets the
-//! message too, and takes it at once: the client has a success, and the silence counts against A.
+//! may leave; the message still goes to nodes. A refusal in words that are not known is final only
+//! when each usable node was given the message, and the last one has had a quarter of a slot.
+//! Reason: the bytes mean the same from every node, so a second sending does no harm, and a late
+//! message costs the validator a reward. Example: slots take 12 s. An attestation goes to node A at
+//! second 4, and A hangs. At second 7 node B gets the message too, and takes it at once: the client
+//! has a success, and the silence counts against A.
 
 mod heard;
 mod outcome;
@@ -33,15 +35,15 @@ use self::{
     part::Part,
 };
 use super::{
-    Course, Failure, Request, Rest, Sent, Stop,
+    Failure, Request, RequestRun, Requests, Sent, Stop,
     answer::Answer,
     attempt::{attempt_holding, kind},
     upload::Whole,
 };
 use crate::{
     config::PublishTo,
-    domain::{backoff::Backoff, refusal::Refusal},
-    exchange::{choice::Choice, queue::HeadPermit, tries::Begun},
+    domain::{backoff::Backoff, node_id::NodeId, refusal::Refusal},
+    exchange::{next_node::Choice, queue::HeadPermit, tries::Begun},
     pool::{
         Pool, Scout,
         health::{Fault, Trouble},
@@ -49,35 +51,45 @@ use crate::{
     },
 };
 
+/// A message goes to another node when the first is silent for one part in so many of a slot.
+pub(super) const ANOTHER_NODE_AFTER: u32 = 4;
 /// How long one node may work on the message. By then the message's slot, if there is one, is over.
 const TAKING: Duration = Duration::from_secs(60);
 
 /// A node that has the message and has not answered.
 struct Given<'a> {
-    node: usize,
+    node: NodeId,
+    /// The places of the messages that the node was given of a list, unless the node was given all.
+    part: Option<Arc<[u64]>>,
     since: Instant,
     _scout: Option<Scout<'a>>,
+}
+
+/// A node of an earlier pool that has the message and has not answered.
+struct Left {
+    pool: Arc<Pool>,
+    node: NodeId,
+    part: Option<Arc<[u64]>>,
 }
 
 /// The next step.
 enum Aim {
     /// Give the message to another node, for this reason; to the first node for none.
     Another(&'static str),
-    /// Wait for the nodes that have the message. At this moment another node is to have the
-    /// message, unless a node has judged the message by then: then that judgement counts.
+    /// Wait for the nodes that have the message. At this moment another node has the message,
+    /// unless a node has judged the message by then: then that judgement counts.
     Wait(Instant),
+    /// Give the client the judgement of a node: each usable node has had its time.
+    End,
 }
 
 /// The state that goes along to the nodes that a reload brings.
 struct Carried {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     heard: Heard,
-    /// The nodes that have the message and have not answered.
-    left: Vec<(Arc<Pool>, usize)>,
+    left: Vec<Left>,
     /// Why another node is to have the message; empty if no node has had the message yet.
     why: &'static str,
-    /// The end of the time in which nodes that failed may have the message again.
-    held: Option<Instant>,
 }
 
 /// The state of giving one message to nodes.
@@ -87,25 +99,30 @@ struct Giving<'a> {
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     /// Why a node was wanted last.
     why: &'static str,
-    /// Nodes of earlier pools that have the message and have not answered.
-    left: Vec<(Arc<Pool>, usize)>,
+    left: Vec<Left>,
     /// Whether the reload that replaces these nodes has been noticed.
     is_replaced: bool,
     running: Vec<Given<'a>>,
     heard: Heard,
     /// Nodes that do not know the block which the message names, and have yet to reach the head
     /// that clients have seen. Each is waited for until its moment.
-    behind: Vec<(usize, Instant)>,
+    behind: Vec<(NodeId, Instant)>,
     /// Nodes that did not take the message for a passing reason.
-    busy: Vec<usize>,
+    busy: Vec<NodeId>,
+    /// Nodes that were lost over the message. They may have the message again, unless so many are
+    /// lost that the message itself may crash the nodes.
+    lost_nodes: Vec<NodeId>,
+    /// Nodes that have judged the message.
+    judges: Vec<NodeId>,
     /// Whether a busy node had the message, and would only fail again at once.
     is_failed: bool,
-    /// When the busy nodes may have the message again, because all nodes have been asked.
+    /// When busy and lost nodes may have the message again, because all nodes have been asked.
     retry: Option<Instant>,
-    /// The pauses before the busy nodes are asked again.
+    /// The pauses before these nodes are asked again.
     pauses: Backoff,
-    /// No node has the message again after this moment.
-    held: Option<Instant>,
+    /// At this moment a refusal in words that are not known goes to the client, unless there is a
+    /// usable node that has not had the message.
+    doubt: Option<Instant>,
     began: Instant,
     /// Whether the first node to have the message shares the message with all other usable ones.
     everybody: bool,
@@ -113,7 +130,7 @@ struct Giving<'a> {
     late: Duration,
 }
 
-impl Rest {
+impl Requests {
     /// Gives the client's signed message to the network, in a task that goes on when the client
     /// leaves.
     pub(super) async fn publish(self: &Arc<Self>, request: &Request, body: Whole) -> Result<Answer, Failure> {
@@ -124,11 +141,11 @@ impl Rest {
             if background.len() >= limit {
                 return Err(Refusal::Limit { name: "max_held", limit }.into());
             }
-            let (rest, mut request) = (self.clone(), request.clone());
+            let (requests, mut request) = (self.clone(), request.clone());
             // The proxy reads the answers of nodes, so they must not be compressed.
             request.headers.remove(header::ACCEPT_ENCODING);
             background.spawn(async move {
-                let outcome = rest.give_out(&request, &body).await;
+                let outcome = requests.give_out(&request, &body).await;
                 // The client may have left.
                 let _ = told.send(outcome);
             });
@@ -140,19 +157,19 @@ impl Rest {
     /// Gives the message to these nodes, and when all have failed to the nodes of the next reload.
     async fn give_out(self: &Arc<Self>, request: &Request, body: &Whole) -> Result<Answer, Failure> {
         // `self` lives on meanwhile: this task is in its set.
-        let (mut rest, mut begun, mut carried) = (self.clone(), Begun::default(), None);
+        let (mut requests, mut begun, mut carried) = (self.clone(), Begun::default(), None);
         loop {
-            let mut course = Course::new(&rest, request, begun);
-            let mut giving = Giving::new(&mut course, carried);
-            let (next, turn) = match course.publish(&mut giving, body).await {
+            let mut run = RequestRun::new(&requests, request, begun);
+            let mut giving = Giving::new(&mut run, carried);
+            let (next, turn) = match run.publish(&mut giving, body).await {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(failure)) => return Err(failure),
                 Err(Stop::Moved(next, turn)) => (next, turn),
             };
-            carried = Some(giving.carry(&course));
-            begun = course.tries.moved(turn);
-            drop(course);
-            rest = next;
+            carried = Some(giving.carry(&run));
+            begun = run.tries.moved(turn);
+            drop(run);
+            requests = next;
         }
     }
 
@@ -164,11 +181,11 @@ impl Rest {
     }
 }
 
-impl<'a> Course<'a> {
+impl<'a> RequestRun<'a> {
     /// Gives the client's signed message to the nodes of this pool.
     async fn publish(&mut self, giving: &mut Giving<'a>, body: &Whole) -> Result<Answer, Stop> {
-        let rest = self.rest;
-        let mut changes = rest.pool.subscribe();
+        let requests = self.requests;
+        let mut changes = requests.pool.subscribe();
         let mut aim = Aim::Another(giving.why);
         loop {
             let until = match aim {
@@ -177,17 +194,19 @@ impl<'a> Course<'a> {
                     continue;
                 }
                 Aim::Wait(until) => until,
+                Aim::End => return giving.end(self),
             };
-            let is_open = !giving.heard.has_word();
+            let (is_open, has_word) = (giving.heard.is_open(), giving.heard.has_word());
+            let until = giving.doubt.filter(|_| has_word).map_or(until, |doubt| doubt.min(until));
             let may_go_on = is_open && (!giving.behind.is_empty() || giving.retry.is_some());
             if !giving.is_under_way() && !may_go_on {
-                return std::mem::take(&mut giving.heard).end(self, false);
+                return giving.end(self);
             }
             // All arms are cancel-safe.
             let outcome = tokio::select! {
                 biased;
                 Some(outcome) = giving.outcomes.1.recv() => outcome,
-                next = rest.catches_up(&mut giving.behind), if is_open && !giving.behind.is_empty() => {
+                next = requests.catches_up(&mut giving.behind), if is_open && !giving.behind.is_empty() => {
                     if let Some(node) = next
                         && self.give(giving, body, (node, None), "unknown_block")
                     {
@@ -197,18 +216,15 @@ impl<'a> Course<'a> {
                 }
                 () = sleep_until(giving.retry.unwrap_or(until)), if is_open && giving.retry.is_some() => {
                     giving.retry = None;
-                    self.tries.tried.retain(|node| !giving.busy.contains(node));
+                    self.tries.tried.retain(|node| !giving.busy.contains(node) && !giving.lost_nodes.contains(node));
                     aim = Aim::Another("refused");
                     continue;
                 }
-                () = sleep_until(until), if giving.is_under_way() => {
-                    if !is_open {
-                        return std::mem::take(&mut giving.heard).end(self, true);
-                    }
-                    aim = Aim::Another("late");
+                () = sleep_until(until), if giving.is_under_way() || has_word => {
+                    aim = if is_open { Aim::Another("late") } else { Aim::End };
                     continue;
                 }
-                () = rest.queue.moves(), if is_open && !giving.is_replaced => {
+                () = requests.queue.moves(), if !has_word && !giving.is_replaced => {
                     giving.is_replaced = true;
                     if giving.are_all_late() {
                         aim = Aim::Another("late");
@@ -217,7 +233,7 @@ impl<'a> Course<'a> {
                 }
                 Ok(()) = changes.changed(), if is_open && giving.is_under_way() => {
                     // A node that is out may answer yet, but is not waited for.
-                    if giving.running.iter().all(|given| rest.pool.nodes[given.node].is_out()) {
+                    if giving.running.iter().all(|given| requests.pool.nodes[given.node].is_out()) {
                         aim = Aim::Another("out");
                     }
                     continue;
@@ -225,7 +241,11 @@ impl<'a> Course<'a> {
             };
             match giving.take(self, outcome) {
                 Next::Done(answer) => return Ok(*answer),
-                Next::Another(why) if !giving.heard.has_word() => aim = Aim::Another(why),
+                Next::Another(why) if giving.heard.is_open() => aim = Aim::Another(why),
+                Next::Confirm => {
+                    giving.doubt.get_or_insert(Instant::now() + giving.late);
+                    aim = Aim::Another("refused");
+                }
                 Next::Another(_) => {}
                 Next::End => aim = Aim::Wait(Instant::now() + giving.late),
             }
@@ -240,11 +260,14 @@ impl<'a> Course<'a> {
                 self.tries.tried.push(given.node);
             }
         }
-        let (rest, most_lost) = (self.rest, self.rest.pool.nodes.len().max(self.rest.settings.attempts.get() as usize));
+        let (requests, most_lost) = (self.requests, self.most_lost());
         giving.why = why;
         let (mut turn, mut rests) = (None, None);
-        let next = if giving.is_under_way() || giving.heard.speaks_of_a_node() || giving.is_failed {
-            match rest.choose(self.request, &self.tries.tried, self.tries.again) {
+        let has_word = giving.heard.has_word();
+        let next = if giving.is_under_way() || giving.heard.speaks_of_a_node() || giving.is_failed || has_word {
+            match requests.choose(self.request, &self.tries.tried, self.tries.again) {
+                // A refusal is not made good by a node that is not well.
+                Choice::Node(node, _) if has_word && !requests.pool.is_usable(node) => None,
                 Choice::Node(node, scout) => Some((node, scout)),
                 Choice::Rest(end) => {
                     rests = Some(end);
@@ -253,7 +276,7 @@ impl<'a> Course<'a> {
                 Choice::Nowhere => None,
             }
         } else if giving.heard.lost >= most_lost {
-            // The message itself may be what fells the nodes.
+            // The message itself may crash the nodes.
             None
         } else {
             // Cancel-safe: an exchange that leaves the queue gives up its place only.
@@ -265,19 +288,35 @@ impl<'a> Course<'a> {
         let wait = Aim::Wait(Instant::now() + giving.late);
         let Some((node, scout)) = next else {
             if giving.heard.lost < most_lost
-                && let Some(next) = rest.queue.successor()
+                && !has_word
+                && let Some(next) = requests.queue.successor()
             {
                 return Err(Stop::Moved(next, HeadPermit::default()));
             }
-            giving.plan_retry(rests, rest.queue.longest());
+            if has_word && giving.doubt.is_none_or(|doubt| doubt <= Instant::now()) {
+                return Ok(Aim::End);
+            }
+            giving.plan_retry(rests, || self.tries.until(&requests.queue));
             return Ok(wait);
         };
-        let standing = rest.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());
+        let is_new = !giving.busy.contains(&node) && !giving.lost_nodes.contains(&node);
+        let standing = requests.pool.nodes[node].resting.standing(kind(self.request), self.tries.again, Instant::now());
         // A node that hung over such messages is tried again, but not waited for.
         let is_doubtful = scout.is_some() || standing == Standing::Last;
         let is_given = self.give(giving, body, (node, scout), why);
         drop(turn);
+        if has_word && is_given && is_new {
+            // No node's time begins before that node has the message.
+            giving.doubt = Some(Instant::now() + giving.late);
+        } else if giving.doubt.is_some_and(|doubt| doubt <= Instant::now()) {
+            return Ok(Aim::End);
+        }
         Ok(if is_doubtful && is_given { Aim::Another("doubtful") } else { wait })
+    }
+
+    /// At so many lost nodes the message itself may crash the nodes.
+    fn most_lost(&self) -> usize {
+        self.requests.pool.nodes.len().max(self.requests.settings.attempts.get() as usize)
     }
 
     /// Gives the message to this node, and at the first time to all other usable nodes, if all are
@@ -286,20 +325,21 @@ impl<'a> Course<'a> {
         &mut self,
         giving: &mut Giving<'a>,
         body: &Whole,
-        (node, scout): (usize, Option<Scout<'a>>),
+        (node, scout): (NodeId, Option<Scout<'a>>),
         why: &'static str,
     ) -> bool {
-        let rest = self.rest;
+        let requests = self.requests;
         let mut nodes = vec![(node, scout)];
         if std::mem::take(&mut giving.everybody) {
-            let others = (0..rest.pool.nodes.len()).filter(|other| *other != node && rest.pool.is_usable(*other));
+            let others = NodeId::all(requests.pool.nodes.len())
+                .filter(|other| *other != node && requests.pool.is_usable(*other));
             nodes.extend(others.filter(|other| !self.tries.tried.contains(other)).map(|other| (other, None)));
         }
         // No other node needs the messages of a list that a node has taken, or refused for good.
         let part = giving.heard.lacking().and_then(|places| Part::of(body.bytes(), &places));
-        let mut background = rest.background();
+        let mut background = requests.background();
         // Half of the room is for sending accepted messages to further nodes.
-        let limit = rest.settings.max_held.get().saturating_mul(2);
+        let limit = requests.settings.max_held.get().saturating_mul(2);
         let mut is_given = false;
         for (node, scout) in nodes {
             // An accepted message is given to one node at least.
@@ -307,16 +347,18 @@ impl<'a> Course<'a> {
                 return is_given;
             }
             if !is_given && !why.is_empty() {
-                rest.counts.given_again(&rest.pool.network, why);
+                requests.counts.given_again(&requests.pool.network, why);
             }
             is_given = true;
             giving.busy.retain(|other| *other != node);
-            let (pool, request, outcomes) = (rest.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
-            let room = rest.room.clone();
+            giving.lost_nodes.retain(|other| *other != node);
+            let (pool, request, outcomes) = (requests.pool.clone(), giving.request.clone(), giving.outcomes.0.clone());
+            let room = requests.room.clone();
             let (mut upload, part) = match &part {
                 Some(part) => (body.upload_part(part.bytes.clone()), Some(part.places.clone())),
                 None => (body.upload(), None),
             };
+            giving.running.push(Given { node, part: part.clone(), since: Instant::now(), _scout: scout });
             background.spawn(async move {
                 let attempt = attempt_holding(&pool, node, &request, &mut upload, TAKING, Some(&room));
                 let mut sent = timeout(TAKING, attempt).await.unwrap_or_else(|_| Sent::Late(silent(TAKING)));
@@ -328,16 +370,18 @@ impl<'a> Course<'a> {
                 // The client may have its answer already.
                 let _ = outcomes.send(Outcome { pool, node, part, sent, words }).await;
             });
-            giving.running.push(Given { node, since: Instant::now(), _scout: scout });
         }
         is_given
     }
 
     /// `node` took the message. Nodes that have had the message for long and are silent have
     /// failed.
-    fn taken(&mut self, node: usize, giving: &Giving<'a>) {
+    fn taken(&mut self, node: NodeId, giving: &Giving<'a>) {
         let now = Instant::now();
-        let are_late = giving.running.iter().filter(|given| now.saturating_duration_since(given.since) >= giving.late);
+        let is_late = |since| now.saturating_duration_since(since) >= giving.late;
+        // A message that waits for a connection says nothing of the node.
+        let may_wait = |node: NodeId| self.requests.pool.nodes[node].keeps_calls_waiting();
+        let are_late = giving.running.iter().filter(|given| is_late(given.since) && !may_wait(given.node));
         self.tries.charges.extend(are_late.map(|given| (given.node, silent(giving.late))));
         self.charge(node, true);
     }
@@ -348,20 +392,20 @@ fn silent(limit: Duration) -> Trouble {
 }
 
 impl<'a> Giving<'a> {
-    fn new(course: &mut Course<'a>, carried: Option<Carried>) -> Self {
-        let Rest { pool, publish_to, .. } = course.rest;
-        let late = pool.slot() / 4;
+    fn new(run: &mut RequestRun<'a>, carried: Option<Carried>) -> Self {
+        let Requests { pool, publish_to, .. } = run.requests;
+        let late = pool.slot() / ANOTHER_NODE_AFTER;
         let carried = carried.unwrap_or_else(|| Carried {
             outcomes: mpsc::channel(pool.nodes.len().max(1)),
             heard: Heard::default(),
             left: Vec::new(),
             why: "",
-            held: None,
         });
-        let has_it = |node: &usize| carried.left.iter().any(|(of, at)| of.nodes[*at].is_same_as(&pool.nodes[*node]));
-        course.tries.tried.extend((0..pool.nodes.len()).filter(has_it));
+        let has_it =
+            |node: &NodeId| carried.left.iter().any(|left| left.pool.nodes[left.node].is_same_as(&pool.nodes[*node]));
+        run.tries.tried.extend(NodeId::all(pool.nodes.len()).filter(has_it));
         Self {
-            request: Arc::new(course.request.clone()),
+            request: Arc::new(run.request.clone()),
             outcomes: carried.outcomes,
             why: carried.why,
             left: carried.left,
@@ -372,24 +416,33 @@ impl<'a> Giving<'a> {
             everybody: *publish_to == PublishTo::All,
             late,
             busy: Vec::new(),
+            lost_nodes: Vec::new(),
+            judges: Vec::new(),
             is_failed: false,
             retry: None,
             pauses: Backoff::new(late / 8, late),
-            held: carried.held,
+            doubt: None,
             began: Instant::now(),
         }
     }
 
     /// The state that goes along to the nodes of a reload.
-    fn carry(self, course: &Course<'a>) -> Carried {
-        let nodes = self.running.iter().map(|given| (course.rest.pool.clone(), given.node));
+    fn carry(self, run: &RequestRun<'a>) -> Carried {
+        let pool = &run.requests.pool;
+        let nodes = self.running.iter();
+        let nodes = nodes.map(|given| Left { pool: pool.clone(), node: given.node, part: given.part.clone() });
         Carried {
             left: self.left.into_iter().chain(nodes).collect(),
-            held: self.held,
             heard: self.heard.go_on(),
             outcomes: self.outcomes,
             why: self.why,
         }
+    }
+
+    /// The answer when no other node is asked or waited for.
+    fn end(&mut self, run: &mut RequestRun<'a>) -> Result<Answer, Stop> {
+        let parts = self.left.iter().map(|left| &left.part).chain(self.running.iter().map(|given| &given.part));
+        std::mem::take(&mut self.heard).end(run, parts.map(Option::as_deref))
     }
 
     fn is_under_way(&self) -> bool {
@@ -403,15 +456,15 @@ impl<'a> Giving<'a> {
     }
 
     /// Plans another try when all nodes were asked: nodes that failed for a passing reason have the
-    /// message again after a pause, and a node that `rests` after its rest, for as long as
-    /// exchanges are held.
-    fn plan_retry(&mut self, rests: Option<Option<Instant>>, longest: Duration) {
-        if self.retry.is_some() || (self.busy.is_empty() && rests.is_none()) {
+    /// message again after a pause, and a node that `rests` after its rest, but none after the
+    /// moment `held`.
+    fn plan_retry(&mut self, rests: Option<Option<Instant>>, held: impl FnOnce() -> Instant) {
+        let has_failed = !self.busy.is_empty() || !self.lost_nodes.is_empty();
+        if self.retry.is_some() || (!has_failed && rests.is_none()) {
             return;
         }
-        let now = Instant::now();
-        let held = *self.held.get_or_insert(now + longest);
-        let pause = (!self.busy.is_empty() || rests == Some(None)).then(|| now + self.pauses.pause());
+        let pause = (has_failed || rests == Some(None)).then(|| Instant::now() + self.pauses.pause());
+        let held = held();
         self.retry = [pause, rests.flatten()].into_iter().flatten().min().filter(|at| *at <= held);
     }
 }

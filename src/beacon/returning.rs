@@ -7,7 +7,14 @@
 //! answers are asked for once a slot and after every trouble. Reason: a node forgets fee recipients
 //! when it restarts. Example: a node had 80 peers and reports 12: the node gets all kept requests
 //! again. A restart behind an open address that changes none of this goes unnoticed; but validators
-//! tell their nodes anew once an epoch.
+//! tell their nodes anew once an epoch. A node that rests for quota, or is cordoned, has not begun
+//! anew: afterwards the node is told the requests that came meanwhile.
+//!
+//! Rule: requests of different kinds are told beside one another, those of one kind one after the
+//! other; one that stays without an answer for a quarter of a slot holds up the next no longer.
+//! Where a node cannot take a request, the next ones follow, and that one is told again after a
+//! slot, two, four and so on. Reason: a node whose relay is away takes no registration, and needs
+//! the fee recipients all the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,17 +22,23 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
-    attempt::{Sent, attempt},
-    everywhere::TELLING,
-    kept::Kept,
+    Request, Sent,
+    attempt::attempt,
+    broadcast::{TELLING, word},
+    told_messages::{Due, LANES, ToldMessages, Word},
 };
 use crate::{
-    domain::{target::Target, verdict::Verdict},
+    domain::{
+        node_id::{ByNode, NodeId},
+        target::Target,
+        verdict::Verdict,
+    },
     metrics::Metrics,
+    net::node_connections::Rank,
     pool::{Pool, snapshot::Facts},
 };
 
@@ -33,16 +46,26 @@ use crate::{
 const ASKING: Duration = Duration::from_secs(2);
 const LONGEST: usize = 64 * 1024;
 
+/// After so many failures in a row a node is left alone for a slot with requests of that kind.
+const FAILURES: u32 = 3;
+/// Requests of one kind that a node may be silent over at the same time.
+const BESIDE: usize = 4;
+
 /// The state of a node as last seen.
 #[derive(Default)]
 struct Seen {
+    /// The node answers, though perhaps only with a refusal for quota.
+    is_there: bool,
+    /// The node can be told.
     answers: bool,
-    /// The node said last that it is syncing.
+    /// The node's last word is that it is syncing, and the node had not begun anew just before.
     is_syncing: bool,
+    /// The node has begun anew, and has not been usable since.
+    is_new: bool,
     /// The moment of the node's last trouble.
     trouble: Option<Instant>,
-    /// A task is telling the node now.
-    is_busy: bool,
+    /// Whether a task is telling the node requests of a kind now.
+    is_busy: [bool; LANES],
     is_asked: bool,
     traits: Traits,
 }
@@ -73,9 +96,9 @@ impl Traits {
 
 /// The outcome of a task for one node.
 enum Found {
-    /// The node was told all, or a request failed.
-    Told(usize),
-    Says(usize, Traits),
+    /// No request of this kind is due for the node, or the node takes none now.
+    Told(NodeId, usize),
+    Says(NodeId, Traits),
 }
 
 /// Whether the node can be told. A resting node is told after its rest.
@@ -84,7 +107,7 @@ pub(super) fn is_told(facts: &Facts) -> bool {
 }
 
 /// Runs as long as the network.
-pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics>) {
+pub(super) async fn watch(pool: Arc<Pool>, told: Arc<ToldMessages>, metrics: Arc<Metrics>) {
     let mut changes = pool.subscribe();
     let mut nodes: Vec<Seen> = pool.snapshot().nodes.iter().map(Seen::first).collect();
     let mut tasks: JoinSet<Found> = JoinSet::new();
@@ -96,40 +119,48 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
         if known != pace {
             (pace, slots) = (known, every(known));
         }
-        for (index, (facts, seen)) in pool.snapshot().nodes.iter().zip(&mut nodes).enumerate() {
-            let answers = is_told(facts) && !pool.nodes[index].is_out();
+        for ((index, facts), seen) in pool.snapshot().nodes.by_node().zip(&mut nodes) {
+            let is_there = facts.verdict.answers() && !pool.nodes[index].is_out();
+            let answers = is_there && is_told(facts);
             // A node that has just started says that it is syncing: after that, it may have begun
-            // anew.
+            // anew, unless that was seen already.
             let has_caught_up = seen.is_syncing && facts.verdict.is_usable();
-            if answers && (!seen.answers || has_caught_up) {
-                begins_anew(&pool, index, &kept);
+            if is_there && (!seen.is_there || has_caught_up) {
+                begins_anew(&pool, index, &told);
+                // Its answers about itself may have changed, which is no second beginning.
+                seen.traits = Traits::default();
+                seen.is_new = !has_caught_up;
             }
-            seen.answers = answers;
-            seen.is_syncing = facts.verdict == Verdict::Syncing || (seen.is_syncing && !has_caught_up);
+            (seen.is_there, seen.answers) = (is_there, answers);
+            seen.is_new &= is_there && !facts.verdict.is_usable();
+            let is_syncing = facts.verdict == Verdict::Syncing && !seen.is_new;
+            seen.is_syncing = is_syncing || (seen.is_syncing && !has_caught_up);
             let trouble = facts.last_error.as_ref().map(|(_, at)| *at);
             if std::mem::replace(&mut seen.trouble, trouble) != trouble && answers {
-                ask(&pool, index, seen, &kept, &mut tasks);
+                ask(&pool, index, seen, &told, &mut tasks);
             }
             // Until the node has confirmed all, clients' requests do not move back to the node.
-            pool.nodes[index].traffic.set_informed(kept.knows_all(index));
-            if answers && !seen.is_busy && kept.has_due(index) {
-                seen.is_busy = true;
-                tasks.spawn(tell(pool.clone(), index, kept.clone(), metrics.clone()));
+            pool.nodes[index].traffic.set_informed(told.knows_all(index));
+            for kind in (0..LANES).filter(|_| answers) {
+                if !seen.is_busy[kind] && told.has_due(index, kind) {
+                    seen.is_busy[kind] = true;
+                    tasks.spawn(tell(pool.clone(), index, kind, told.clone(), metrics.clone()));
+                }
             }
         }
-        metrics.kept(&pool.network, kept.bytes());
+        metrics.kept(&pool.network, told.bytes());
         // All arms are cancel-safe.
         tokio::select! {
             biased;
             changed = changes.changed() => if changed.is_err() { return },
-            () = kept.bell.notified() => {}
+            () = told.bell.notified() => {}
             Some(found) = tasks.join_next(), if !tasks.is_empty() => match found {
-                Ok(Found::Told(node)) => nodes[node].is_busy = false,
+                Ok(Found::Told(node, kind)) => nodes[node].is_busy[kind] = false,
                 Ok(Found::Says(node, traits)) => {
                     let seen = &mut nodes[node];
                     seen.is_asked = false;
                     if traits.is_anew(&seen.traits) {
-                        begins_anew(&pool, node, &kept);
+                        begins_anew(&pool, node, &told);
                     }
                     let earlier = std::mem::take(&mut seen.traits);
                     seen.traits = Traits {
@@ -143,9 +174,9 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
                 Err(_) => {}
             },
             _ = slots.tick() => {
-                for (index, seen) in nodes.iter_mut().enumerate() {
+                for (index, seen) in NodeId::all(pool.nodes.len()).zip(&mut nodes) {
                     if seen.answers {
-                        ask(&pool, index, seen, &kept, &mut tasks);
+                        ask(&pool, index, seen, &told, &mut tasks);
                     }
                 }
             }
@@ -156,13 +187,13 @@ pub(super) async fn watch(pool: Arc<Pool>, kept: Arc<Kept>, metrics: Arc<Metrics
 impl Seen {
     /// A node that is there at the start has begun before.
     fn first(facts: &Facts) -> Self {
-        Self { answers: is_told(facts), ..Self::default() }
+        Self { is_there: facts.verdict.answers(), ..Self::default() }
     }
 }
 
 /// The node has forgotten the requests that it was told before, and may have other data.
-fn begins_anew(pool: &Pool, node: usize, kept: &Kept) {
-    kept.begins_anew(node);
+fn begins_anew(pool: &Pool, node: NodeId, told: &ToldMessages) {
+    told.begins_anew(node);
     pool.nodes[node].bounds.forget();
 }
 
@@ -173,8 +204,8 @@ fn every(pace: Duration) -> tokio::time::Interval {
 }
 
 /// Asks the node about itself, if requests are kept that would have to be told again.
-fn ask(pool: &Arc<Pool>, index: usize, seen: &mut Seen, kept: &Kept, tasks: &mut JoinSet<Found>) {
-    if !seen.is_asked && !kept.is_empty() {
+fn ask(pool: &Arc<Pool>, index: NodeId, seen: &mut Seen, told: &ToldMessages, tasks: &mut JoinSet<Found>) {
+    if !seen.is_asked && !told.is_empty() {
         seen.is_asked = true;
         let pool = pool.clone();
         tasks.spawn(async move { Found::Says(index, traits(&pool, index).await) });
@@ -182,7 +213,7 @@ fn ask(pool: &Arc<Pool>, index: usize, seen: &mut Seen, kept: &Kept, tasks: &mut
 }
 
 /// The node's answers about itself; `None` for routes that the node does not offer.
-async fn traits(pool: &Pool, node: usize) -> Traits {
+async fn traits(pool: &Pool, node: NodeId) -> Traits {
     #[derive(Deserialize)]
     struct Answer<T> {
         data: T,
@@ -222,11 +253,11 @@ async fn traits(pool: &Pool, node: usize) -> Traits {
     }
 }
 
-async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Bytes> {
+async fn body(pool: &Pool, node: NodeId, path: &'static str) -> Option<Bytes> {
     let upstream = pool.nodes[node].upstream.as_ref()?;
     let target = Target::parse(path).expect("the paths are fit for a request line");
     let read = async {
-        let mut response = upstream.get(&target).await.ok()?;
+        let mut response = upstream.get(&target, Rank::Probe, &mut ()).await.ok()?;
         if response.head.status != 200 {
             return None;
         }
@@ -235,25 +266,48 @@ async fn body(pool: &Pool, node: usize, path: &'static str) -> Option<Bytes> {
     timeout(ASKING, read).await.ok()?
 }
 
-/// Tells the node the requests that are due, one after the other.
-async fn tell(pool: Arc<Pool>, node: usize, kept: Arc<Kept>, metrics: Arc<Metrics>) -> Found {
-    let mut after = 0;
-    while let Some(mut due) = kept.next(node, after, pool.epoch()) {
-        after = due.id;
-        let sent = attempt(&pool, node, &due.request, &mut due.upload, TELLING);
-        match timeout(TELLING, sent).await.unwrap_or(Sent::Lost(None)) {
-            // A request that the node rejects need not be told again.
-            Sent::Answered(_) => {
-                kept.confirmed(due.id, node);
-                metrics.told_again(&pool.network);
+/// Tells the node the requests of a kind that are due, one after the other; the next one also when
+/// the node has been silent for a while.
+async fn tell(pool: Arc<Pool>, node: NodeId, kind: usize, told: Arc<ToldMessages>, metrics: Arc<Metrics>) -> Found {
+    let mut under_way = JoinSet::new();
+    let mut failures = 0;
+    loop {
+        let may_begin = under_way.len() < BESIDE && failures < FAILURES;
+        let due = if may_begin { told.next(node, kind, pool.epoch()) } else { None };
+        match due {
+            Some(due) => {
+                let (pool, told, metrics) = (pool.clone(), told.clone(), metrics.clone());
+                under_way.spawn(async move { tell_one(&pool, node, due, &told, &metrics).await });
             }
-            _ => {
-                kept.failed(due.id, node, pool.slot());
-                return Found::Told(node);
+            None if under_way.is_empty() => break,
+            None => {}
+        }
+        // Both arms are cancel-safe.
+        tokio::select! {
+            biased;
+            Some(is_taken) = under_way.join_next() => {
+                failures = if is_taken.unwrap_or(false) { 0 } else { failures + 1 };
             }
+            () = sleep(pool.slot() / 4) => {}
         }
     }
-    Found::Told(node)
+    if failures >= FAILURES {
+        told.rest(node, kind, pool.slot());
+    }
+    Found::Told(node, kind)
+}
+
+/// Whether the node needs not be told the request again.
+async fn tell_one(pool: &Arc<Pool>, node: NodeId, mut due: Due, told: &ToldMessages, metrics: &Metrics) -> bool {
+    // The client had its answer long ago, and its calls do not pay for this.
+    let request = Request { caller: None, ..(*due.request).clone() };
+    let sent = timeout(TELLING, attempt(pool, node, &request, &mut due.upload, TELLING)).await;
+    let word = word(pool, node, &sent.unwrap_or(Sent::Lost(None)));
+    told.heard(&due.telling, node, word, pool.slot());
+    if word != Word::Failed {
+        metrics.told_again(&pool.network);
+    }
+    word != Word::Failed
 }
 
 #[cfg(test)]

@@ -11,11 +11,18 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::idle::Idle;
-use crate::{domain::pace::CLIENT_RATE, memory::Claim, net::http::Body};
+use super::{
+    idle::Idle,
+    uploads::{Portion, Uploads},
+};
+use crate::{
+    domain::pace::CLIENT_RATE,
+    memory::{Claim, grown, make_room},
+    net::http::Body,
+};
 
 /// The pieces of a body, in the order in which the client sends them.
 pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -42,6 +49,8 @@ pub struct Upload {
 struct Share {
     #[expect(dead_code, reason = "it is only held, and given back with this")]
     room: Option<OwnedSemaphorePermit>,
+    #[expect(dead_code, reason = "it is only held, and given back with this")]
+    portion: Portion,
     claim: Option<Claim>,
 }
 
@@ -123,31 +132,41 @@ impl Upload {
     }
 
     /// Takes the body into memory if the body is not longer than `limit`, and fits into the `room`,
-    /// whose permits are bytes.
-    pub(super) async fn keep(&mut self, limit: usize, room: &Arc<Semaphore>) -> io::Result<Kept> {
+    /// whose permits are bytes, and into the client's share of the room.
+    pub(super) async fn keep(
+        &mut self,
+        limit: usize,
+        room: &Arc<Semaphore>,
+        uploads: &Arc<Uploads>,
+    ) -> io::Result<Kept> {
         if self.rest.is_none() {
             return Ok(Kept::Whole);
         }
         if self.length.is_some_and(|length| length > limit as u64) {
             return Ok(Kept::TooLong);
         }
+        let total = self.length.map_or(limit, |length| length as usize);
         let mut bytes = BytesMut::new();
         let mut share: Option<OwnedSemaphorePermit> = None;
+        let mut portion = uploads.portion(self.claim.as_ref().and_then(|claim| claim.account().client()));
         // Room is taken as bytes come: an announced length alone costs other clients nothing.
         let kept = loop {
             let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? else {
                 self.length = Some(bytes.len() as u64);
                 break Kept::Whole;
             };
+            let more = grown(bytes.capacity(), bytes.len() + piece.len(), total);
+            if self.claim.as_mut().is_some_and(|claim| claim.resize(more).is_err()) {
+                let rest = self.rest.take().unwrap_or_else(|| Box::pin(stream::empty()));
+                self.rest = Some(Box::pin(stream::iter([Ok(piece)]).chain(rest)));
+                break Kept::NoRoom;
+            }
+            make_room(&mut bytes, more);
             bytes.extend_from_slice(&piece);
             if bytes.len() > limit {
                 break Kept::TooLong;
             }
-            if let Some(claim) = &mut self.claim
-                && claim.resize(bytes.capacity()).is_err()
-            {
-                // These few bytes are in memory already.
-                claim.set(bytes.capacity());
+            if !portion.grow(piece.len(), room.available_permits()) {
                 break Kept::NoRoom;
             }
             let more = u32::try_from(piece.len()).ok().and_then(|n| room.clone().try_acquire_many_owned(n).ok());
@@ -158,7 +177,7 @@ impl Upload {
             }
         };
         self.kept = bytes.freeze();
-        self.share = Some(Arc::new(Share { room: share, claim: self.claim.take() }));
+        self.share = Some(Arc::new(Share { room: share, portion, claim: self.claim.take() }));
         Ok(kept)
     }
 
@@ -230,9 +249,8 @@ impl Stream for Upload {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt, stream};
-
     use super::*;
+    use crate::memory::{Account, Budget};
 
     fn coming(pieces: &'static [&'static str], length: Option<u64>) -> Upload {
         let pieces = stream::iter(pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))));
@@ -248,14 +266,18 @@ mod tests {
         Arc::new(Semaphore::new(bytes))
     }
 
+    fn all() -> Arc<Uploads> {
+        Uploads::new(0)
+    }
+
     #[tokio::test]
     async fn a_body_is_kept_up_to_the_limit_and_loses_nothing_beyond_it() {
         let mut short = coming(&["abc", "def"], None);
-        assert_eq!(short.keep(6, &room(6)).await.unwrap(), Kept::Whole);
+        assert_eq!(short.keep(6, &room(7), &all()).await.unwrap(), Kept::Whole);
         assert_eq!(short.in_memory().unwrap().bytes, "abcdef");
         for length in [None, Some(7)] {
             let mut long = coming(&["abc", "def", "g"], length);
-            assert_eq!(long.keep(6, &room(100)).await.unwrap(), Kept::TooLong);
+            assert_eq!(long.keep(6, &room(100), &all()).await.unwrap(), Kept::TooLong);
             assert!(long.in_memory().is_none() && long.is_there());
             assert_eq!(long.weight(), if length.is_some() { 0 } else { 7 });
             assert_eq!(passed_on(long).await, "abcdefg");
@@ -266,10 +288,10 @@ mod tests {
     async fn bodies_share_the_room_and_what_does_not_fit_loses_nothing() {
         let room = room(10);
         let mut first = coming(&["abc", "def"], Some(6));
-        assert_eq!(first.keep(100, &room).await.unwrap(), Kept::Whole);
+        assert_eq!(first.keep(100, &room, &all()).await.unwrap(), Kept::Whole);
         assert_eq!(room.available_permits(), 4);
         let mut second = coming(&["abc", "def", "g"], Some(7));
-        assert_eq!(second.keep(100, &room).await.unwrap(), Kept::NoRoom);
+        assert_eq!(second.keep(100, &room, &all()).await.unwrap(), Kept::NoRoom);
         assert!(second.in_memory().is_none());
         assert_eq!(passed_on(second).await, "abcdefg");
         // Each copy of the body holds the room.
@@ -280,11 +302,23 @@ mod tests {
         assert_eq!(room.available_permits(), 10);
     }
 
+    #[tokio::test]
+    async fn a_body_takes_no_memory_beyond_the_limit() {
+        const PIECE: &[u8] = &[b'x'; 16 << 10];
+        let budget = Budget::new(1 << 20);
+        let claim = Account::open(&budget).incoming();
+        let pieces = stream::iter((0..64).map(|_| Ok(Bytes::from_static(PIECE))));
+        let mut upload = Upload::streamed(Box::pin(pieces), None).counted(claim);
+        assert_eq!(upload.keep(usize::MAX, &room(1 << 30), &all()).await.unwrap(), Kept::NoRoom);
+        assert!(budget.held() <= 3 << 18, "{}", budget.held());
+        assert_eq!(passed_on(upload).await.len(), 64 * PIECE.len());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stops_in_the_middle_has_failed() {
         let pieces = stream::iter([Ok(Bytes::from_static(b"abc"))]).chain(stream::pending());
         let mut upload = Upload::streamed(Box::pin(pieces), None);
-        assert_eq!(upload.keep(100, &room(100)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(upload.keep(100, &room(100), &all()).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(upload.failure().is_some());
     }
 }

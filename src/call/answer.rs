@@ -25,6 +25,7 @@ use crate::{
         call_id::CallId,
         hex, json,
         method::Tells,
+        node_id::NodeId,
     },
     exchange::pieces::Pieces,
     memory::{Account, Claim, Full, SMALL, STREAM},
@@ -71,7 +72,7 @@ pub struct Answer {
     /// Result or error.
     pub kind: Kind,
     /// The node that gave a result, by its index in the pool.
-    pub node: Option<usize>,
+    pub node: Option<NodeId>,
     /// For an answer with which a node refused for quota: the seconds until the client should come
     /// again.
     pub retry_after: Option<u32>,
@@ -159,13 +160,16 @@ impl Answer {
         let mut pieces = Pieces::default();
         let mut claim: Option<Claim> = None;
         let mut hold = |bytes: usize| match memory {
-            Some(memory) if bytes > SMALL => claim.get_or_insert_with(|| memory.outgoing()).resize(bytes),
+            Some(memory) if bytes > SMALL => claim.get_or_insert_with(|| memory.outgoing()).grow(bytes),
             _ => Ok(()),
         };
         let (mut beginning, mut ended, mut looked) = (Beginning::Incomplete, false, 0);
         while !ended {
             let piece = poll_fn(|context| response.poll_next(context)).await;
-            heard();
+            // A read may bring many pieces.
+            if response.has_heard() {
+                heard();
+            }
             match piece {
                 Some(piece) => {
                     pieces.push(piece?);

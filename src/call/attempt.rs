@@ -22,15 +22,15 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{answer::Blame, call_id::Outbound, quota},
-    exchange::{count::Count, queue::Ticket},
+    domain::{answer::Blame, call_id::Outbound, node_id::NodeId, quota},
+    exchange::{attempt_count::Count, queue::Ticket},
     memory::{Account, Full},
     metrics::AttemptOutcome,
     net::{
         BoxFuture,
         http::{Error, Gate, Post, Progress, Sending},
         link,
-        places::{Caller, Rank},
+        node_connections::{Caller, Rank},
     },
     pool::{
         ask::{is_refusal, link_trouble, trouble, wait},
@@ -58,6 +58,8 @@ pub(super) struct Attempt<'a> {
     pub(super) memory: Option<&'a Arc<Account>>,
     /// The client, if it may have many calls under way.
     pub(super) caller: Option<&'a Arc<Caller>>,
+    /// Whether every node is full, so that the call waits in line at this one.
+    pub(super) in_line: bool,
     /// The time before which no second attempt is begun.
     pub(super) patience: Instant,
     /// The deadline of the call.
@@ -114,11 +116,11 @@ impl Sent {
 #[derive(Default)]
 struct Second {
     was_begun: bool,
-    in_vain: Option<Box<(usize, Sent)>>,
+    in_vain: Option<Box<(NodeId, Sent)>>,
 }
 
 /// Waits for the outcome of the second attempt; for ever if there is none.
-async fn second(beside: &mut Option<(usize, BoxFuture<'_, Sent>)>) -> Sent {
+async fn second(beside: &mut Option<(NodeId, BoxFuture<'_, Sent>)>) -> Sent {
     match beside {
         Some((_, running)) => running.as_mut().await,
         None => std::future::pending().await,
@@ -131,7 +133,7 @@ enum End {
     WentOut,
     Overdue,
     /// The second attempt, at the node of this index, had an answer for the client first.
-    Beside(usize, Sent),
+    Beside(NodeId, Sent),
 }
 
 /// The outcome of an attempt and of a second one beside it.
@@ -141,9 +143,9 @@ pub(super) struct Ran {
     /// arrived.
     pub(super) again: bool,
     /// If `sent` is the second attempt's: its node, and the evidence against the first node.
-    pub(super) beside: Option<(usize, Trouble)>,
+    pub(super) beside: Option<(NodeId, Trouble)>,
     /// The node and outcome of a second attempt that brought no answer for the client.
-    pub(super) in_vain: Option<Box<(usize, Sent)>>,
+    pub(super) in_vain: Option<Box<(NodeId, Sent)>>,
     /// Whether a second attempt was begun.
     pub(super) had_second: bool,
 }
@@ -157,7 +159,7 @@ impl Attempt<'_> {
         alarm: &mut Alarm,
         late: &SlowAttempt<'_, '_>,
     ) -> Ran {
-        let started = Instant::now();
+        let started = late.started;
         let goes_out = self.node.goes_out();
         if self.is_over() {
             return Ran { sent: Sent::Nothing(None), again: false, beside: None, in_vain: None, had_second: false };
@@ -216,7 +218,7 @@ impl Attempt<'_> {
         second_one: &mut Second,
     ) -> End {
         let mut look = Instant::now();
-        let mut beside: Option<(usize, BoxFuture<'_, Sent>)> = None;
+        let mut beside: Option<(NodeId, BoxFuture<'_, Sent>)> = None;
         let mut may_have_another = true;
         loop {
             let due = if may_have_another { look.min(self.limit) } else { self.limit };
@@ -302,7 +304,8 @@ impl Attempt<'_> {
         let own = upstream.call_id();
         let body = Outbound::new(self.body, self.id.and_then(|id| place(self.body, id)), &own);
         let sending = if self.is_repeatable { Sending::Repeatable } else { Sending::Once };
-        let post = Post { headers: self.headers, body, sending, rank: Rank::Call, caller: self.caller };
+        let Self { headers, caller, in_line, .. } = *self;
+        let post = Post { headers, body, sending, rank: Rank::Call, caller, in_line };
         let mut gate = Wanted { turn, leaving: self.leaving };
         let response = match upstream.post(post, &mut gate, progress).await {
             Ok(response) => response,

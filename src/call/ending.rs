@@ -1,13 +1,14 @@
-//! The end of a call, for the metrics.
+//! The end of a call, for the metrics and the log.
 
 use tokio::time::Instant;
 
 use super::{
-    Calls,
+    Calls, Terms,
     answer::{Answer, Kind},
 };
 use crate::{
     domain::{method::Method, refusal::Refusal},
+    exchange::trace::value_of,
     metrics::CallOutcome,
 };
 
@@ -15,13 +16,13 @@ use crate::{
 pub(super) struct Ending<'a> {
     calls: &'a Calls,
     method: Method,
-    arrived: Instant,
+    terms: &'a Terms<'a>,
     counted: bool,
 }
 
 impl<'a> Ending<'a> {
-    pub(super) fn new(calls: &'a Calls, method: Method, arrived: Instant) -> Self {
-        Self { calls, method, arrived, counted: false }
+    pub(super) fn new(calls: &'a Calls, method: Method, terms: &'a Terms<'a>) -> Self {
+        Self { calls, method, terms, counted: false }
     }
 
     /// Counts the call by the kind of its answer, or by its refusal.
@@ -38,7 +39,12 @@ impl<'a> Ending<'a> {
 
     fn ended(&mut self, outcome: CallOutcome) {
         self.counted = true;
-        self.calls.metrics.ended(&self.method, outcome, self.arrived.elapsed().as_secs_f64());
+        let Self { calls, method, terms, .. } = self;
+        calls.metrics.ended(method, outcome, terms.arrived.elapsed().as_secs_f64());
+        calls.failures.tell(&calls.pool, method.label, outcome, |name| value_of(terms.headers, name));
+        if let Some(trace) = terms.trace {
+            trace.ended(method.label, outcome);
+        }
     }
 }
 

@@ -19,15 +19,16 @@ use crate::{
     config::Policy,
     domain::{
         method::{Class, Method},
+        node_id::NodeId,
         refusal::Refusal,
         rpc::Request,
     },
     exchange::{
-        choice::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        next_node::{Choice, Wish, choose, rest_ends, seconds_to, shortest_line, unserved},
         queue::{Exit, HeadPermit, Ticket},
         tries::{Begun, Tries},
     },
-    pool::{Scout, resting::Kind},
+    pool::{Scout, health::Fault, resting::Kind},
 };
 
 /// The bounds of the pauses after a node got the call and gave no answer: each try costs a node
@@ -116,17 +117,20 @@ impl<'a> CallRun<'a> {
                 Err(Exit::Refused(refusal)) => return Ok(self.give_up(Some(refusal))?),
                 Err(moved) => return Err(moved),
             };
+            self.note(node);
             let late = self.late(node);
             let Ran { sent, again, beside, in_vain, had_second } =
                 late.attempt(node).run(&mut turn, alarm, &late).await;
             self.may_have_arrived |= again || had_second;
             self.unsure |= again || had_second;
             if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
+                self.note(other);
                 self.had_no_word(other, sent);
                 self.tries.tried.push(other);
             }
             let node = match beside {
                 Some((other, trouble)) => {
+                    self.note(other);
                     self.tries.charges.push((node, trouble));
                     self.tries.tried.push(node);
                     other
@@ -197,7 +201,7 @@ impl<'a> CallRun<'a> {
     ///
     /// # Errors
     /// With the client's answer, if the call is over.
-    pub(super) fn lacks(&mut self, node: Option<usize>, lack: Lack) -> Result<(), Refusal> {
+    pub(super) fn lacks(&mut self, node: Option<NodeId>, lack: Lack) -> Result<(), Refusal> {
         match lack {
             Lack::TooLong(refusal) => Err(refusal),
             Lack::NoRoom(full) if self.method.is_repeatable() => Err(full.into()),
@@ -217,9 +221,9 @@ impl<'a> CallRun<'a> {
     }
 
     /// Records an attempt at `node` that brought no answer for the client.
-    fn had_no_word(&mut self, node: usize, sent: Sent) {
+    fn had_no_word(&mut self, node: NodeId, sent: Sent) {
         let pool = &self.calls.pool;
-        self.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        self.tries.failed(if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None });
         match sent {
             Sent::Answered(_) | Sent::OfTheCaller(_) | Sent::OfNobody(_) | Sent::NoRoom(_) | Sent::Unwanted => {}
             Sent::OfTheNode(answer, trouble) => {
@@ -262,20 +266,28 @@ impl<'a> CallRun<'a> {
         }
     }
 
+    /// Notes a node that is asked.
+    fn note(&self, node: NodeId) {
+        if let Some(trace) = self.terms.trace {
+            trace.asked(&self.calls.pool.nodes[node].name);
+        }
+    }
+
     /// Whether one more node may have the call: not if the call has an effect and a node may have
     /// it.
     fn may_be_sent_again(&self) -> bool {
         self.method.is_repeatable() || !self.may_have_arrived
     }
 
-    pub(super) fn charge(&mut self, node: usize, result: bool) {
+    pub(super) fn charge(&mut self, node: NodeId, result: bool) {
         self.tries.charge(&self.calls.pool, node, result);
     }
 
-    pub(super) fn late(&self, node: usize) -> SlowAttempt<'a, '_> {
+    pub(super) fn late(&self, node: NodeId) -> SlowAttempt<'a, '_> {
         let Self { calls, request, method, terms, deadline, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
-        SlowAttempt { calls, request, method, terms, kind, deadline, node, started: Instant::now(), tried }
+        let (started, in_line) = (Instant::now(), self.tries.is_in_line());
+        SlowAttempt { calls, request, method, terms, kind, deadline, node, started, in_line, tried }
     }
 
     /// Chooses the node to try next. `turn` is the call's ticket of the queue, if the call had to
@@ -284,7 +296,7 @@ impl<'a> CallRun<'a> {
     async fn next_node(
         &mut self,
         turn: &mut Option<Ticket<'a>>,
-    ) -> Result<Option<(usize, Option<Scout<'a>>)>, Exit<Calls>> {
+    ) -> Result<Option<(NodeId, Option<Scout<'a>>)>, Exit<Calls>> {
         let Calls { pool, queue, settings, .. } = self.calls;
         loop {
             let now = Instant::now();
@@ -304,6 +316,7 @@ impl<'a> CallRun<'a> {
             if self.tries.attempts < settings.attempts.get() {
                 let Tries { kind, again, ref tried, .. } = self.tries;
                 let (policy, class) = (settings.policy, self.method.class);
+                let choose = if self.tries.is_in_line() { shortest_line } else { choose };
                 match choose(pool, Wish { policy, class, kind, tried, again }) {
                     // A second opinion is not worth asking of a node that is unwell.
                     Choice::Node(node, _) if has_word && !pool.is_usable(node) => {}
@@ -334,7 +347,7 @@ impl<'a> CallRun<'a> {
                 // Other nodes can say no more than that the transaction may have arrived.
                 return Ok(None);
             }
-            if !self.tries.pause(queue, rest, bytes).await? {
+            if !self.tries.gets_in_line() && !self.tries.pause(queue, rest, bytes).await? {
                 return Ok(None);
             }
             self.tries.attempts = 0;
@@ -367,7 +380,10 @@ impl<'a> CallRun<'a> {
                 Refusal::Resting(seconds_to(until))
             }
             (None, Some(refusal)) => refusal,
-            (None, None) if Instant::now() >= self.deadline => Refusal::Deadline,
+            // A call that waited in line to the end was not sent.
+            (None, None) if Instant::now() >= self.deadline && self.tries.failure != Some(Fault::Full) => {
+                Refusal::Deadline
+            }
             (None, None) => Refusal::Unserved(unserved(&self.calls.pool, self.tries.failure)),
         })
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Verify,
-    domain::{hex, method::Class, refusal::Refusal, transaction},
+    domain::{hex, method::Class, node_id::NodeId, refusal::Refusal, transaction},
     pool::ask::ID,
 };
 
@@ -21,7 +21,7 @@ impl CallRun<'_> {
     /// transaction. Reason: the pool of one node may refuse what another's has accepted. Example:
     /// node a's answer is lost, node b says "nonce too low" and has the transaction in a block: the
     /// client gets the hash.
-    pub(super) async fn settle(&mut self, node: usize, mut answer: Answer) -> Result<Answer, Refusal> {
+    pub(super) async fn settle(&mut self, node: NodeId, mut answer: Answer) -> Result<Answer, Refusal> {
         if self.method.class != Class::RawTransaction || !self.may_have_arrived {
             return Ok(answer);
         }
@@ -38,7 +38,7 @@ impl CallRun<'_> {
     }
 
     /// Whether the node has the transaction, in a block or waiting.
-    async fn is_there(&mut self, node: usize, hash: &str) -> bool {
+    async fn is_there(&mut self, node: NodeId, hash: &str) -> bool {
         let ask = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
         let attempt = Attempt {
             node: &self.calls.pool.nodes[node],
@@ -48,6 +48,7 @@ impl CallRun<'_> {
             leaving: Leaving::default(),
             memory: None,
             caller: None,
+            in_line: false,
             id: Some(&ask.as_bytes()[ID]),
             is_repeatable: true,
             patience: self.deadline,

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::{Calls, Terms, attempt::Attempt, leaving::Leaving};
 use crate::{
-    domain::{method::Method, rpc::Request},
-    exchange::choice::{Choice, Wish, choose},
+    domain::{method::Method, node_id::NodeId, rpc::Request},
+    exchange::next_node::{Choice, Wish, choose},
     pool::{Scout, resting::Kind},
 };
 
@@ -32,10 +32,12 @@ pub(super) struct SlowAttempt<'a, 'c> {
     pub(super) kind: Kind,
     pub(super) deadline: Instant,
     /// The node of the attempt.
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     pub(super) started: Instant,
+    /// Whether every node is full, so that the call waits in line.
+    pub(super) in_line: bool,
     /// Nodes that have failed the call.
-    pub(super) tried: &'c [usize],
+    pub(super) tried: &'c [NodeId],
 }
 
 /// The next step in a long attempt.
@@ -48,7 +50,7 @@ pub(super) enum Next<'a> {
 
 /// A second attempt.
 pub(super) struct Beside<'a> {
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     pub(super) attempt: Attempt<'a>,
     /// The scout's place, held until the attempt has ended.
     pub(super) scout: Option<Scout<'a>>,
@@ -56,7 +58,7 @@ pub(super) struct Beside<'a> {
 
 impl<'a> SlowAttempt<'a, '_> {
     /// The attempt at `node`.
-    pub(super) fn attempt(&self, node: usize) -> Attempt<'a> {
+    pub(super) fn attempt(&self, node: NodeId) -> Attempt<'a> {
         Attempt {
             node: &self.calls.pool.nodes[node],
             body: self.request.raw,
@@ -65,6 +67,7 @@ impl<'a> SlowAttempt<'a, '_> {
             leaving: Leaving::new(self.terms, self.method),
             memory: Some(self.terms.memory),
             caller: self.terms.caller,
+            in_line: self.in_line,
             id: self.request.id,
             is_repeatable: self.method.is_repeatable(),
             patience: (self.started + self.calls.settings.attempt_timeout).min(self.deadline),

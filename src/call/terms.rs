@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::time::Instant;
 
-use super::kept::AnswerRoom;
-use crate::{config::Verify, memory::Account, net::places::Caller};
+use super::filter_calls::AnswerRoom;
+use crate::{config::Verify, exchange::trace::Trace, memory::Account, net::node_connections::Caller};
 
 /// The terms of a door for a call.
 #[derive(Clone, Copy)]
@@ -25,4 +25,6 @@ pub struct Terms<'a> {
     pub room: AnswerRoom,
     /// The client's connection, which has a share of the connections to nodes.
     pub caller: Option<&'a Arc<Caller>>,
+    /// The notes for the request's line in the access log, if the request has a line.
+    pub trace: Option<&'a Trace>,
 }

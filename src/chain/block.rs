@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::domain::{block::BlockRef, bloom::Bloom, hash::Hash, json::Scanner};
+use crate::domain::{block::BlockRef, bloom::Bloom, hash::Hash, json::Scanner, node_id::NodeId};
 
 /// Members of a block's answer that the header of `newHeads` lacks.
 const BODY: [&[u8]; 4] = [b"transactions", b"uncles", b"withdrawals", b"size"];
@@ -35,7 +35,7 @@ pub struct Change {
     pub seq: u64,
     /// The node whose report made the change, by its index in the follower's pool of that moment.
     /// After a reload the pool may have no node of that index.
-    pub node: usize,
+    pub node: NodeId,
     /// Blocks that are no longer canonical, newest first. Of those that were never told as added,
     /// `header` may be empty.
     pub removed: Vec<Arc<Block>>,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_without_a_bloom_is_a_block_and_half_a_header_is_none() {
+    fn a_header_without_bloom_is_a_block_half_a_header_is_none() {
         let (own, parent) = (hash("a"), hash("b"));
         let rest = format!("\"number\":\"0x1\",\"hash\":\"{own}\",\"parentHash\":\"{parent}\",\"timestamp\":\"0x1\"");
         for bloom in ["", "\"logsBloom\":null,", "\"logsBloom\":\"0x00\","] {

@@ -13,11 +13,20 @@ use super::{
     Pace, Place, Wish,
     block::{Block, Change, Head},
     follow::{Effect, Fetch, Follow, Input, Others, What},
+    window::Missing,
 };
 use crate::{
-    domain::{block::BlockRef, verdict::Verdict},
+    domain::{
+        block::BlockRef,
+        node_id::{ByNode, NodeId},
+        verdict::Verdict,
+    },
     metrics::Metrics,
-    pool::{Pool, listen::Pushed},
+    pool::{
+        Pool,
+        health::{Fault, Trouble},
+        listen::Pushed,
+    },
 };
 
 /// How long a node may take to give a header.
@@ -125,7 +134,7 @@ impl Driver {
             self.is_wanted = is_wanted;
             self.pool.want_headers(is_wanted);
             // The head may be of a pool to which the follower is about to move.
-            let since = since.filter(|(node, _)| *node < self.pool.nodes.len());
+            let since = since.filter(|(node, _)| node.0 < self.pool.nodes.len());
             let since = since.and_then(|(node, block)| Some((node, Head::read(&block)?)));
             self.step(if is_wanted { Input::Wanted(since) } else { Input::Unwanted }).await?;
         }
@@ -134,7 +143,7 @@ impl Driver {
     }
 
     /// Whether nodes besides the active one have the tip.
-    fn others(&self, active: Option<usize>) -> Others {
+    fn others(&self, active: Option<NodeId>) -> Others {
         let Some(tip) = self.follow.tip().map(|tip| tip.number) else { return Others::Lack };
         let snapshot = self.pool.snapshot();
         if active.is_some_and(|active| snapshot.nodes[active].condition.syncing) {
@@ -142,7 +151,7 @@ impl Driver {
             // proven the node.
             return Others::Hold;
         }
-        let others = snapshot.nodes.iter().enumerate().filter(|(node, facts)| Some(*node) != active && !facts.cordoned);
+        let others = snapshot.nodes.by_node().filter(|(node, facts)| Some(*node) != active && !facts.cordoned);
         others.fold(Others::Lack, |so_far, (_, facts)| match facts.verdict {
             Verdict::WrongChain | Verdict::Suspect => so_far,
             Verdict::Down(_) if so_far == Others::Lack => Others::Away,
@@ -152,7 +161,7 @@ impl Driver {
         })
     }
 
-    fn told(&self) -> Option<(usize, Head)> {
+    fn told(&self) -> Option<(NodeId, Head)> {
         let (node, block) = active_head(&self.pool)?;
         Some((node, Head::read(&block)?))
     }
@@ -218,7 +227,7 @@ impl Driver {
 }
 
 /// The active node, with its head.
-pub(super) fn active_head(pool: &Pool) -> Option<(usize, BlockRef)> {
+pub(super) fn active_head(pool: &Pool) -> Option<(NodeId, BlockRef)> {
     let snapshot = pool.snapshot();
     let active = snapshot.active?;
     Some((active, snapshot.nodes[active].head.clone()?))
@@ -228,45 +237,65 @@ pub(super) fn active_head(pool: &Pool) -> Option<(usize, BlockRef)> {
 /// nodes that stand as high, too; a header by its height is not, because another node may have
 /// another block there.
 async fn carry_out(pool: Arc<Pool>, fetch: Fetch) -> (Fetch, Option<Block>) {
-    let (method, params) = match fetch.what {
-        What::Hash(missing) => ("eth_getBlockByHash", format!(r#"["{}",false]"#, missing.hash)),
-        What::Height(height) => ("eth_getBlockByNumber", format!(r#"["{height:#x}",false]"#)),
+    let block = match fetch.what {
+        What::Height(height) => at_height(&pool, fetch.node, height).await,
+        What::Hash(missing) => match with_hash(&pool, fetch.node, missing).await {
+            Some(block) => Some(block),
+            None => {
+                let mut block = None;
+                let mut others = others_with(&pool, missing.number, fetch.node).into_iter();
+                while block.is_none()
+                    && let Some(node) = others.next()
+                {
+                    block = with_hash(&pool, node, missing).await;
+                }
+                block
+            }
+        },
     };
-    let mut block = ask(&pool, fetch.node, method, &params).await;
-    if let What::Hash(missing) = fetch.what {
-        let mut others = others_with(&pool, missing.number, fetch.node).into_iter();
-        let is_it = |block: &Block| block.hash == missing.hash;
-        while !block.as_ref().is_some_and(is_it)
-            && let Some(node) = others.next()
-        {
-            block = ask(&pool, node, method, &params).await;
-        }
-    }
     (fetch, block)
 }
 
+/// The header with that hash; where the node does not give the header by its hash, the header at
+/// its height, if the hash is right. Reason: a node may fail at one method alone, and on a fast
+/// chain a header has little time.
+async fn with_hash(pool: &Pool, node: NodeId, missing: Missing) -> Option<Block> {
+    let is_it = |block: &Block| block.hash == missing.hash;
+    let params = format!(r#"["{}",false]"#, missing.hash);
+    match ask(pool, node, "eth_getBlockByHash", &params).await {
+        Ok(block) if is_it(&block) => Some(block),
+        Err(Fault::Full) => None,
+        _ => at_height(pool, node, missing.number).await.filter(is_it),
+    }
+}
+
+async fn at_height(pool: &Pool, node: NodeId, height: u64) -> Option<Block> {
+    ask(pool, node, "eth_getBlockByNumber", &format!(r#"["{height:#x}",false]"#)).await.ok()
+}
+
 /// Nodes besides `active` that are well and stand at least at this height.
-fn others_with(pool: &Pool, number: u64, active: usize) -> Vec<usize> {
+fn others_with(pool: &Pool, number: u64, active: NodeId) -> Vec<NodeId> {
     let snapshot = pool.snapshot();
-    let others = snapshot.nodes.iter().enumerate().filter(|(node, facts)| {
+    let others = snapshot.nodes.by_node().filter(|(node, facts)| {
         let has = facts.head.as_ref().is_some_and(|head| head.number >= number);
         *node != active && has && !facts.cordoned && facts.verdict.is_usable()
     });
     others.map(|(node, _)| node).collect()
 }
 
-async fn ask(pool: &Pool, node: usize, method: &str, params: &str) -> Option<Block> {
-    let why = match pool.ask_in_time(node, method, params, MAX_ANSWER, FETCH).await {
+/// A node that answers, and gives no block, is failing.
+async fn ask(pool: &Pool, node: NodeId, method: &str, params: &str) -> Result<Block, Fault> {
+    let Trouble { fault, text } = match pool.ask_in_time(node, method, params, MAX_ANSWER, FETCH).await {
         Ok(Ok(block)) => match Block::read_whole(&block) {
-            Some(block) => return Some(block),
-            None => "the answer is no block".to_owned(),
+            Some(block) => return Ok(block),
+            None => Trouble { fault: Fault::Failing, text: "the answer is no block".to_owned() },
         },
-        Ok(Err(refused)) => refused.text,
+        Ok(Err(refused)) => Trouble { fault: Fault::Failing, text: refused.text },
         Err(trouble) => {
             pool.probe_now(node);
-            trouble.text
+            trouble
         }
     };
-    debug!(network = &*pool.network, node = &*pool.nodes[node].name, why, "no header");
-    None
+    debug!(network = &*pool.network, node = &*pool.nodes[node].name, text, "no header");
+    Err(fault)
 }

@@ -24,7 +24,9 @@
 //!   one broke off. Example: the tip is 100 and the head is 110: header 110 is fetched by hash
 //!   while 101 to 107 are fetched by height.
 //! - A gap longer than `max_backfill`, or a reorganisation deeper than a full window, is skipped:
-//!   the head alone is added.
+//!   the head alone is added. A window that is not full is young: blocks below the window were
+//!   canonical before there was a listener. A reorganisation that reaches below a young window is
+//!   followed on both branches, for up to `max_backfill` blocks, and the new blocks are added.
 //! - A header that no node gives is asked for again until `chain.timeout` has passed. Then the
 //!   header is skipped: the known blocks above it are added.
 //! - While the follower has no listener, nothing is fetched: a head that does not follow the tip
@@ -47,7 +49,7 @@ use super::{
 };
 use crate::{
     config::Chain as Settings,
-    domain::{backoff::Backoff, hash::Hash},
+    domain::{backoff::Backoff, hash::Hash, node_id::NodeId},
 };
 
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
@@ -86,7 +88,7 @@ pub(super) struct Follow {
     arrivals: Arrivals,
     known: Known,
     wanted: bool,
-    active: Option<usize>,
+    active: Option<NodeId>,
     /// The active node's head.
     head: Option<Head>,
     others: Others,
@@ -101,7 +103,7 @@ pub(super) struct Follow {
     /// How long nothing is fetched after the next failure.
     pauses: Backoff,
     /// Since when a header on the way cannot be had.
-    stuck: Option<(Hash, Instant)>,
+    stuck: Option<(Missing, Instant)>,
     /// The end of the pause in which nothing is fetched.
     pause_until: Instant,
     wake_at: Option<Instant>,
@@ -116,8 +118,8 @@ impl Follow {
             max_backfill: settings.max_backfill as u64,
             window: Window::new(settings.window),
             arrivals: Arrivals::default(),
-            // Room for the longest way and for the branch that the way leaves.
-            known: Known::new(2 * settings.window + settings.max_backfill),
+            // Room for the longest way and for the branch that the way leaves, also below a window.
+            known: Known::new(2 * settings.window + 3 * settings.max_backfill),
             wanted: false,
             active: None,
             head: None,
@@ -153,7 +155,7 @@ impl Follow {
 
     /// Whether the header is known while the reports of `node` count: another report brings nothing
     /// new.
-    pub(super) fn knows(&self, node: usize, hash: Hash, number: u64) -> bool {
+    pub(super) fn knows(&self, node: NodeId, hash: Hash, number: u64) -> bool {
         self.window.has(hash, number) || self.known.find(node, hash, number).is_some()
     }
 
@@ -196,7 +198,7 @@ impl Follow {
         std::mem::take(&mut self.effects)
     }
 
-    fn hear(&mut self, told: Option<(usize, Head)>, now: Instant) {
+    fn hear(&mut self, told: Option<(NodeId, Head)>, now: Instant) {
         let active = told.map(|(node, _)| node);
         if self.active != active {
             self.active = active;
@@ -249,7 +251,7 @@ impl Follow {
                 } else if is_awaited {
                     self.pauses.reset();
                 }
-                if self.stuck.take_if(|(hash, _)| *hash == block.hash).is_some() {
+                if self.stuck.take_if(|(missing, _)| missing.hash == block.hash).is_some() {
                     // The walk was stuck at this header. The headers above may come now too.
                     self.ladder.may_climb();
                 }
@@ -257,7 +259,7 @@ impl Follow {
             }
             (None, What::Hash(missing)) if is_awaited => {
                 self.pause_until = now + self.pauses.pause();
-                self.stuck.get_or_insert((missing.hash, now));
+                self.stuck.get_or_insert((missing, now));
                 // The node may have left that branch: its present head becomes the next goal.
                 self.goal = None;
             }
@@ -299,15 +301,15 @@ impl Follow {
         }
         // The blocks by height may have brought the tip to the goal.
         self.goal.take_if(|goal| self.window.has(goal.head.hash, goal.head.number));
-        let (skips, why) = match self.window.road(&head, &self.known, node) {
+        let (skips, why) = match self.window.road(&head, &self.known, node, self.max_backfill) {
             Road::Leads(way) => return self.go(node, way, now),
             Road::TooDeep => (true, TOO_DEEP),
             Road::Missing(_) => (self.is_far(head.number, tip), TOO_MANY),
         };
-        if let Some((_, since)) = self.stuck {
+        if let Some((missing, since)) = self.stuck {
             let until = since + self.settings.patience(self.block_time());
             if now >= until {
-                return self.leave_out(node, head, tip, now);
+                return self.leave_out(node, head, missing.number, tip, now);
             }
             self.wake_by(until);
         }
@@ -324,7 +326,7 @@ impl Follow {
         if goal.skips {
             return self.skip(node, goal.head, tip, now, why);
         }
-        match self.window.road(&goal.head, &self.known, node) {
+        match self.window.road(&goal.head, &self.known, node, self.max_backfill) {
             Road::Missing(missing) => self.fetch_way(node, missing, tip, now),
             Road::Leads(way) => {
                 self.go(node, way, now);
@@ -375,7 +377,7 @@ impl Follow {
 
     /// Reports the blocks that were asked for by height as far as each follows the last from the
     /// tip on. Returns the height of the new tip if there is one.
-    fn join(&mut self, node: usize, head: &Head, now: Instant) -> Option<u64> {
+    fn join(&mut self, node: NodeId, head: &Head, now: Instant) -> Option<u64> {
         let tip = self.window.tip()?;
         let added = self.ladder.climb(tip, head.number);
         let tip = added.last()?.number;
@@ -390,7 +392,7 @@ impl Follow {
 
     /// Fetches the missing header on the way to the goal, and the headers between the tip and that
     /// one.
-    fn fetch_way(&mut self, node: usize, missing: Missing, tip: u64, now: Instant) {
+    fn fetch_way(&mut self, node: NodeId, missing: Missing, tip: u64, now: Instant) {
         let at = |height| Fetch { node, what: What::Height(height) };
         if !self.fetching.contains(&at(missing.number)) {
             self.fetch(Fetch { node, what: What::Hash(missing) }, now);
@@ -421,7 +423,7 @@ impl Follow {
         self.effects.push(Effect::Fetch(fetch));
     }
 
-    fn go(&mut self, node: usize, way: Way, now: Instant) {
+    fn go(&mut self, node: NodeId, way: Way, now: Instant) {
         self.moved();
         self.abreast = now;
         let removed = self.window.go(&way);
@@ -435,7 +437,7 @@ impl Follow {
         self.tell(node, removed, way.into_added(), false);
     }
 
-    fn skip(&mut self, node: usize, head: Head, tip: u64, now: Instant, why: &'static str) {
+    fn skip(&mut self, node: NodeId, head: Head, tip: u64, now: Instant, why: &'static str) {
         let Some(block) = self.known.find(node, head.hash, head.number).cloned() else {
             let missing = Missing { hash: head.hash, number: head.number };
             return self.fetch(Fetch { node, what: What::Hash(missing) }, now);
@@ -443,12 +445,14 @@ impl Follow {
         self.begin_anew(node, vec![block], tip, now, why);
     }
 
-    /// Skips a header that no node gives: the known blocks above it, up to the head, begin a new
-    /// window.
-    fn leave_out(&mut self, node: usize, head: Head, tip: u64, now: Instant) {
+    /// Skips a header that no node gives, at height `missing`: the known blocks from there to the
+    /// head begin a new window. Where the header is of the branch that the way leaves, the block at
+    /// its height is new too, and lower blocks may have been canonical before.
+    fn leave_out(&mut self, node: NodeId, head: Head, missing: u64, tip: u64, now: Instant) {
         let mut added = Vec::new();
         let (mut hash, mut number) = (head.hash, head.number);
         while let Some(block) = self.known.find(node, hash, number)
+            && number >= missing
             && (added.len() as u64) < self.max_backfill
         {
             added.push(block.clone());
@@ -463,7 +467,7 @@ impl Follow {
 
     /// Begins a new window with `added`, each the parent of the next: the only blocks known to be
     /// canonical.
-    fn begin_anew(&mut self, node: usize, added: Vec<Arc<Block>>, tip: u64, now: Instant, why: &'static str) {
+    fn begin_anew(&mut self, node: NodeId, added: Vec<Arc<Block>>, tip: u64, now: Instant, why: &'static str) {
         self.moved();
         self.ladder = ByHeight::default();
         self.abreast = now;
@@ -475,13 +479,11 @@ impl Follow {
         self.advance(now);
     }
 
-    fn tell(&mut self, node: usize, removed: Vec<Arc<Block>>, added: Vec<Arc<Block>>, skipped: bool) {
+    fn tell(&mut self, node: NodeId, removed: Vec<Arc<Block>>, added: Vec<Arc<Block>>, skipped: bool) {
         self.seq += 1;
         self.effects.push(Effect::Tell(Change { seq: self.seq, node, removed, added, skipped }));
     }
 }
 
 #[cfg(test)]
-mod property;
-#[cfg(test)]
-mod tables;
+mod tests;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::block::Block;
-use crate::domain::hash::Hash;
+use crate::domain::{hash::Hash, node_id::NodeId};
 
 /// Headers kept of those that one node pushed.
 const PUSHED: usize = 64;
@@ -16,7 +16,7 @@ const PUSHED: usize = 64;
 pub(super) struct Known {
     /// A header that a node pushed counts while that node's reports count: the node might give a
     /// block another parent than other nodes do.
-    pushed: BTreeMap<usize, VecDeque<Arc<Block>>>,
+    pushed: BTreeMap<NodeId, VecDeque<Arc<Block>>>,
     /// The headers that came from the node whose reports counted.
     fetched: BTreeMap<Hash, Arc<Block>>,
     /// The keys of `fetched`, oldest first.
@@ -31,7 +31,7 @@ impl Known {
     }
 
     /// Keeps a header that `node` sent unasked.
-    pub(super) fn push(&mut self, node: usize, block: Arc<Block>) {
+    pub(super) fn push(&mut self, node: NodeId, block: Arc<Block>) {
         let pushed = self.pushed.entry(node).or_default();
         pushed.push_back(block);
         if pushed.len() > PUSHED {
@@ -52,7 +52,7 @@ impl Known {
     }
 
     /// The block of that hash and height, while the reports of `node` count.
-    pub(super) fn find(&self, node: usize, hash: Hash, number: u64) -> Option<&Arc<Block>> {
+    pub(super) fn find(&self, node: NodeId, hash: Hash, number: u64) -> Option<&Arc<Block>> {
         let fetched = self.fetched.get(&hash);
         let pushed = || self.pushed.get(&node)?.iter().rev().find(|block| block.hash == hash);
         fetched.or_else(pushed).filter(|block| block.number == number)
@@ -74,16 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn a_push_counts_for_its_node_alone_and_what_was_fetched_for_all() {
+    fn a_push_counts_for_its_node_a_fetched_block_for_all() {
         let mut known = Known::new(2);
-        known.push(1, block(7, 3));
-        assert!(known.find(1, Hash([7; 32]), 3).is_some());
-        assert!(known.find(0, Hash([7; 32]), 3).is_none(), "another node did not say so");
-        assert!(known.find(1, Hash([7; 32]), 4).is_none(), "of another height");
+        known.push(NodeId(1), block(7, 3));
+        assert!(known.find(NodeId(1), Hash([7; 32]), 3).is_some());
+        assert!(known.find(NodeId(0), Hash([7; 32]), 3).is_none(), "another node did not say so");
+        assert!(known.find(NodeId(1), Hash([7; 32]), 4).is_none(), "of another height");
         known.forget_nodes();
-        assert!(known.find(1, Hash([7; 32]), 3).is_none());
+        assert!(known.find(NodeId(1), Hash([7; 32]), 3).is_none());
         known.insert(block(7, 3));
-        assert!(known.find(0, Hash([7; 32]), 3).is_some());
+        assert!(known.find(NodeId(0), Hash([7; 32]), 3).is_some());
     }
 
     #[test]
@@ -92,12 +92,12 @@ mod tests {
         for name in [1, 2, 2, 3] {
             known.insert(block(name, 1));
         }
-        let found: Vec<u8> = (1..=3).filter(|&name| known.find(0, Hash([name; 32]), 1).is_some()).collect();
+        let found: Vec<u8> = (1..=3).filter(|&name| known.find(NodeId(0), Hash([name; 32]), 1).is_some()).collect();
         assert_eq!(found, [2, 3]);
         for name in 0..=PUSHED as u8 {
-            known.push(0, block(name + 100, 1));
+            known.push(NodeId(0), block(name + 100, 1));
         }
-        assert_eq!(known.pushed[&0].len(), PUSHED);
-        assert!(known.find(0, Hash([100; 32]), 1).is_none());
+        assert_eq!(known.pushed[&NodeId(0)].len(), PUSHED);
+        assert!(known.find(NodeId(0), Hash([100; 32]), 1).is_none());
     }
 }

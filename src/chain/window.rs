@@ -6,7 +6,7 @@ use super::{
     block::{Block, Head},
     known::Known,
 };
-use crate::domain::hash::Hash;
+use crate::domain::{hash::Hash, node_id::NodeId};
 
 /// From that many blocks the time between blocks is estimated.
 const SAMPLE: usize = 16;
@@ -24,7 +24,7 @@ pub(super) struct Missing {
 pub(super) enum Road {
     Leads(Way),
     Missing(Missing),
-    /// The way leaves the chain below the window.
+    /// The way leaves the chain below the window, further down than is looked.
     TooDeep,
 }
 
@@ -90,8 +90,9 @@ impl Window {
     }
 
     /// The way to `head` over the window's blocks and those that are known while the word of `node`
-    /// counts.
-    pub(super) fn road(&self, head: &Head, known: &Known, node: usize) -> Road {
+    /// counts. A way that leaves the chain below a young window is followed for `most` blocks below
+    /// that window.
+    pub(super) fn road(&self, head: &Head, known: &Known, node: NodeId, most: u64) -> Road {
         let mut added = Vec::new();
         let floor = self.floor().unwrap_or(0);
         let (mut hash, mut number) = (head.hash, head.number);
@@ -111,13 +112,41 @@ impl Window {
                 if self.is_full {
                     return Road::TooDeep;
                 }
-                // No listener has heard of blocks before the window's first one.
+                let below = self.branch(&mut added, known, node, most);
+                if let Some(road) = below {
+                    return road;
+                }
                 break 0;
             }
             (hash, number) = (block.parent, number - 1);
         };
         added.reverse();
         Road::Leads(Way { kept, added })
+    }
+
+    /// Adds the blocks of a way below a young window, from the way's block at the window's floor
+    /// down to the block that both branches have. Reason: the blocks below the window were
+    /// canonical before the listeners came, and the blocks in their place are new to all. So the
+    /// window's own branch is followed too, although its blocks are not reported. Example: the
+    /// window begins with a11, and the way with b11 and b10, which follows a9. That a10 follows
+    /// a9 shows where the way leaves the chain: b10 and b11 are reported. Returns another road
+    /// where none leads there.
+    fn branch(&self, added: &mut Vec<Arc<Block>>, known: &Known, node: NodeId, most: u64) -> Option<Road> {
+        let (mut own, mut other) = (self.blocks.front()?.clone(), added.last()?.clone());
+        let floor = own.number;
+        while own.parent != other.parent && other.number > 0 {
+            if floor - other.number >= most {
+                return Some(Road::TooDeep);
+            }
+            let number = other.number - 1;
+            let find = |hash| known.find(node, hash, number).ok_or(Road::Missing(Missing { hash, number }));
+            match (find(other.parent), find(own.parent)) {
+                (Ok(next), Ok(next_own)) => (other, own) = (next.clone(), next_own.clone()),
+                (Err(missing), _) | (_, Err(missing)) => return Some(missing),
+            }
+            added.push(other.clone());
+        }
+        None
     }
 
     /// The usual time between blocks by their timestamps.

@@ -1,10 +1,13 @@
 //! `steadfast check`: tests whether the nodes of the settings are reachable and well.
 
+mod survey;
+
 use std::{process::ExitCode, sync::Arc};
 
 use futures_util::future::join_all;
 use tokio::{task::JoinSet, time::timeout};
 
+use self::survey::{Survey, survey};
 use super::{block_on, table::table};
 use crate::{
     app::World,
@@ -13,9 +16,9 @@ use crate::{
     metrics::Metrics,
     pool::{
         clock,
-        health::Trouble,
+        health::{Fault, Trouble},
         node::Node,
-        probe::{Probe, misplaced, probe},
+        probe::{Probe, ProbeClock, misplaced, probe},
         state::near,
     },
 };
@@ -26,29 +29,61 @@ pub(super) fn run(settings: &super::Settings) -> ExitCode {
         Err(code) => return code,
     };
     match block_on(check(&config)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(class)) => ExitCode::from(class as u8),
         Err(code) => code,
     }
 }
 
-/// A node's line, and whether the node is well.
-struct Line {
-    cells: Vec<String>,
-    well: bool,
+/// The class of a complaint about a node: the exit code of the command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// The node answers, and not as a node that is well. Also where complaints are of several
+    /// classes.
+    Failing = 1,
+    /// The node does not answer. (2 stands for settings that are wrong.)
+    Unreachable = 3,
+    /// The node is on another chain.
+    WrongChain = 4,
+    /// The node is not in sync.
+    Behind = 5,
 }
 
-async fn check(config: &Config) -> bool {
+/// A complaint in words, and its class.
+type Complaint = (Class, String);
+
+/// A node's line, the complaint about the node, and its line of the second table.
+struct Line {
+    cells: Vec<String>,
+    class: Option<Class>,
+    survey: Option<Vec<String>>,
+}
+
+/// Prints the state of all nodes. Returns the class of the complaints, if there are any.
+async fn check(config: &Config) -> Option<Class> {
     let world = World::real(0);
     let metrics = Arc::new(Metrics::new());
     let networks = config.networks.iter().map(|network| check_network(network, config, &world, &metrics));
     let lines: Vec<Line> = join_all(networks).await.into_iter().flatten().collect();
+    let mut classes: Vec<Class> = lines.iter().filter_map(|line| line.class).collect();
+    classes.dedup();
+    let class = match classes[..] {
+        [] => None,
+        [class] => Some(class),
+        _ => Some(Class::Failing),
+    };
     let head = ["NETWORK", "NODE", "TIER", "URL", "CHAIN", "HEAD", "LATENCY", "STATE"].map(str::to_owned).to_vec();
-    let well = lines.iter().all(|line| line.well);
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(lines.into_iter().map(|line| line.cells)).collect();
+    let (cells, surveys): (Vec<_>, Vec<_>) = lines.into_iter().map(|line| (line.cells, line.survey)).unzip();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(cells).collect();
     print!("{}", table(&rows));
-    println!("{}", if well { "all is well" } else { "not all is well" });
-    well
+    let head = ["NETWORK", "NODE", "SOFTWARE", "STATE FROM", "BLOCKS FROM", "OFFERS"].map(str::to_owned).to_vec();
+    let surveys: Vec<Vec<String>> = surveys.into_iter().flatten().collect();
+    if !surveys.is_empty() {
+        let rows: Vec<Vec<String>> = std::iter::once(head).chain(surveys).collect();
+        print!("\n{}", table(&rows));
+    }
+    println!("{}", if class.is_none() { "all is well" } else { "not all is well" });
+    class
 }
 
 async fn check_network(network: &Network, config: &Config, world: &World, metrics: &Arc<Metrics>) -> Vec<Line> {
@@ -69,27 +104,34 @@ async fn check_side(
     let probes = nodes.iter().map(|settings| async move {
         let node = Node::new(settings, (network.name.as_str(), layer), &world.dial, limit, 0, metrics, 0);
         let outcome = match node {
-            Err(why) => Err(why),
+            Err(why) => Err((Class::Failing, why)),
             Ok(node) => {
                 let _link: JoinSet<()> = node.link_run().into_iter().collect();
                 let probed = async {
-                    match probe(&node, layer, None).await {
+                    match probe(&ProbeClock::new(&node, limit), layer, None).await {
                         Ok(probe) => Ok(probe),
-                        Err(Trouble { text, .. }) => Err(match misplaced(&node, layer).await {
-                            Some(what) => format!("{what} ({text})"),
-                            None => text,
+                        Err(Trouble { text, fault }) => Err(match misplaced(&node, layer).await {
+                            Some(what) => (Class::Failing, format!("{what} ({text})")),
+                            None => (class(&fault), text),
                         }),
                     }
                 };
-                let both = async { tokio::try_join!(probed, node.linked()) };
-                let outcome = timeout(limit, both).await;
-                outcome.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))).map(|(probe, ())| probe)
+                let linked = async { node.linked().await.map_err(|why| (Class::Unreachable, why)) };
+                let both = async { tokio::try_join!(probed, linked) };
+                match timeout(limit, both).await {
+                    Err(_) => Err((Class::Unreachable, format!("no answer within {limit:?}"))),
+                    Ok(Err(complaint)) => Err(complaint),
+                    Ok(Ok((probe, ()))) => {
+                        let survey = survey(&node, layer, probe.block.number).await;
+                        Ok((probe, survey))
+                    }
+                }
             }
         };
         (settings, outcome)
     });
     let outcomes = join_all(probes).await;
-    let known = || outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
+    let known = || outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).map(|(probe, _)| probe);
     let others = Others {
         best: known().map(|probe| probe.block.number).max().unwrap_or(0),
         chain: Chain::prevailing(known().map(|probe| &probe.chain), None, network.chain_id),
@@ -97,27 +139,36 @@ async fn check_side(
         near: near(layer, &config.health),
         unit: if layer == Layer::El { "blocks" } else { "slots" },
     };
-    let line = |(node, outcome): &(&Settings, Result<Probe, String>)| {
+    let line = |(node, outcome): &(&Settings, Result<(Probe, Survey), Complaint>)| {
         let url = node.http.as_ref().or(node.ws.as_ref()).map(ToString::to_string).unwrap_or_default();
         let name = format!("{} {}", layer.as_str(), node.name);
-        let mut cells = vec![network.name.to_string(), name, node.tier.to_string(), url];
+        let mut cells = vec![network.name.to_string(), name.clone(), node.tier.to_string(), url];
         let state = match outcome {
-            Ok(probe) => {
+            Ok((probe, _)) => {
                 cells.push(probe.chain.id.map_or_else(|| "not told".to_owned(), |id| id.to_string()));
                 cells.push(probe.block.number.to_string());
                 cells.push(format!("{:.1} ms", probe.latency.as_secs_f64() * 1000.0));
                 others.state(probe)
             }
-            Err(why) => {
+            Err(complaint) => {
                 cells.extend([String::new(), String::new(), String::new()]);
-                Err(why.clone())
+                Err(complaint.clone())
             }
         };
-        let well = state.is_ok();
-        cells.push(state.map_or_else(|why| why, |()| "well".to_owned()));
-        Line { cells, well }
+        let class = state.as_ref().err().map(|(class, _)| *class);
+        cells.push(state.map_or_else(|(_, why)| why, |()| "well".to_owned()));
+        let survey = outcome.as_ref().ok().map(|(_, survey)| survey.cells(network.name.to_string(), name));
+        Line { cells, class, survey }
     };
     outcomes.iter().map(line).collect()
+}
+
+/// The class of a fault of a node that was probed.
+fn class(fault: &Fault) -> Class {
+    match fault {
+        Fault::Unreachable | Fault::Silent | Fault::Dropped => Class::Unreachable,
+        _ => Class::Failing,
+    }
 }
 
 /// Everything that a node is compared with: the nodes of its side, and the settings.
@@ -131,23 +182,26 @@ struct Others {
 
 impl Others {
     /// The complaint about a node that answers.
-    fn state(&self, probe: &Probe) -> Result<(), String> {
+    fn state(&self, probe: &Probe) -> Result<(), Complaint> {
+        let behind = |why: String| Err((Class::Behind, why));
         match (self.expected, &self.chain) {
             (Some(expected), _) if !probe.chain.may_be(self.expected) => {
-                return Err(format!("on chain {}, not {expected}", probe.chain));
+                return Err((Class::WrongChain, format!("on chain {}, not {expected}", probe.chain)));
             }
             (_, Some(chain)) if !probe.chain.agrees_with(chain) => {
-                return Err(format!("on chain {}, not {chain}", probe.chain));
+                return Err((Class::WrongChain, format!("on chain {}, not {chain}", probe.chain)));
             }
             _ => {}
         }
         if let Some(verdict) = probe.condition.verdict() {
-            return Err(verdict.to_string());
+            return behind(verdict.to_string());
         }
         let (lag, unit) = (self.best.saturating_sub(probe.block.number), self.unit);
         match probe.condition.sync_distance {
-            _ if lag > self.near => Err(format!("{lag} {unit} behind the best")),
-            distance if clock::is_late(distance, self.near) => Err(format!("{distance} {unit} behind by its own word")),
+            _ if lag > self.near => behind(format!("{lag} {unit} behind the best")),
+            distance if clock::is_late(distance, self.near) => {
+                behind(format!("{distance} {unit} behind by its own word"))
+            }
             _ => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use super::{Settings, block_on, conclude};
 use crate::{
     app::{App, Source, World},
     config::{Log, LogFormat},
-    net::descriptors,
+    net::{descriptors, systemd::Supervisor},
 };
 
 pub(super) fn run(settings: &Settings) -> ExitCode {
@@ -24,10 +24,15 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let source = settings.file().map(|_| Arc::new(move || again.read().map_err(|errors| errors.to_string())) as Source);
     let served = block_on(async {
         let mut signals = Signals::listen()?;
-        let world = World { descriptors: descriptors::raise(), ..World::real(threads) };
+        let supervisor = Supervisor::of_process().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+        let supervisor = Arc::new(supervisor);
+        let descriptors = descriptors::raise();
+        let world = World { descriptors, supervisor: supervisor.clone(), ..World::real(threads) };
         let app = App::start(config, world, source).await.map_err(|error| error.to_string())?;
         info!(clients = %app.addr(), admin = %app.admin_addr(), threads, "steadfast is running");
+        supervisor.tell(Supervisor::READY);
         let reason = signals.until_told(&app).await.name;
+        supervisor.tell(Supervisor::STOPPING);
         info!(reason, "shutting down: letting calls finish; a second signal ends the process at once");
         Ok::<_, String>(signals.see_down(app).await)
     });

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keymanagers_paths_are_blocked_and_no_path_of_the_beacon_api_is() {
+    fn keymanager_paths_are_blocked_and_beacon_paths_are_not() {
         let blocks = |path: &str| Beacon::default().blocks(path.split('/').filter(|step| !step.is_empty()));
         for path in [
             "/eth/v1/keystores",

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operators_namespaces_are_blocked_in_any_case_and_exceptions_are_exact() {
+    fn namespaces_are_blocked_in_any_case_exceptions_are_exact() {
         let calls = Calls { allowed: vec!["admin_peers".parse().unwrap()], ..Calls::default() };
         for method in
             ["admin_addPeer", "ADMIN_addPeer", "Personal_sign", "engine_newPayloadV4", "admin_peersX", "Admin_Peers"]

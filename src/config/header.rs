@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_is_known_by_its_headers_name_by_its_looks_and_by_where_it_comes_from() {
+    fn a_credential_is_known_by_name_looks_and_origin() {
         for (name, text, filled_in, is_one) in [
             ("Authorization", "Bearer abc", false, true),
             ("X-Api-Key", "team", false, true),

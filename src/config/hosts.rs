@@ -132,7 +132,7 @@ mod tests {
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8545);
 
     #[test]
-    fn addresses_and_localhost_pass_and_other_names_if_they_are_listed() {
+    fn addresses_localhost_and_listed_names_pass() {
         let names = Hosts::Names(vec!["rpc.example".into()]);
         let (none, listed) = (Hosts::None.for_clients(LOOPBACK), names.for_clients(LOOPBACK));
         for host in
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_door_that_the_net_can_reach_has_names_that_only_its_operator_knows() {
+    fn a_public_door_has_names_that_only_its_operator_knows() {
         assert!(Hosts::None.for_clients(ANY).allows(b"rpc.example"));
         assert!(!Hosts::Names(vec!["a.example".into()]).for_clients(ANY).allows(b"rpc.example"));
         assert!(!Hosts::None.for_operator(ANY).allows(b"evil.example"));

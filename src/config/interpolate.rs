@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_variable_of_a_value_is_named_and_no_value_is_shown() {
+    fn every_wrong_variable_is_named_and_no_value_is_shown() {
         let problems = interpolate("${KEY}${NOPE}${EMPTY}${s3cret!}${s3cret", &env).expect_err("all but one are wrong");
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems[0].contains("NOPE is not set"));

@@ -1,10 +1,10 @@
-//! `[log]`: the lines that are written to standard error, and their form.
+//! `[log]`: the lines that are written to standard error, their form, and the access log.
 
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{problem::Invalid, reader::Reader};
+use super::{Addresses, problem::Invalid, reader::Reader};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,18 +16,30 @@ pub enum LogFormat {
     Json,
 }
 
-/// The levels that are logged, and the form.
+/// The most requests of which one has a line in the access log.
+const MOST_REQUESTS: u64 = 1_000_000;
+
+/// The levels that are logged, the form, and the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// How a line looks.
     pub format: LogFormat,
     /// The levels that are logged.
     pub filter: LogFilter,
+    /// The access log has a line for every request whose number this divides; 0: none.
+    pub access: u64,
+    /// The proxies in front whose word on their clients' addresses is believed.
+    pub trusted_proxies: Addresses,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::default(), filter: LogFilter("info".into()) }
+        Self {
+            format: LogFormat::default(),
+            filter: LogFilter("info".into()),
+            access: 0,
+            trusted_proxies: Addresses::default(),
+        }
     }
 }
 
@@ -37,6 +49,8 @@ impl Log {
         Self {
             format: r.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)], default.format),
             filter: r.parse("filter", str::parse).unwrap_or(default.filter),
+            access: r.integer("access", 0..=MOST_REQUESTS).unwrap_or(default.access),
+            trusted_proxies: Addresses::read(&mut r, "trusted_proxies"),
         }
     }
 }

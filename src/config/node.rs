@@ -38,6 +38,10 @@ impl fmt::Display for Tier {
     }
 }
 
+/// Why one connection is too few for requests and a WebSocket at the same address.
+pub(super) const ONE_IS_THE_LINKS: &str =
+    "must be 2 at least where `ws` has the host and port of `http`: the WebSocket takes one connection for good";
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -61,6 +65,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether the WebSocket goes to the same server as requests do, and so takes one of the
+    /// connections to it.
+    pub(crate) fn has_link_beside_requests(&self) -> bool {
+        let address = |url: &Url| (url.host().clone(), url.port());
+        self.ws.is_some() && self.http.as_ref().map(address) == self.ws.as_ref().map(address)
+    }
+
     /// The name of a node that was given none: `el-1`, `el-backup-1`, `cl-1`, by its position in
     /// its tier.
     pub(super) fn default_name(layer: Layer, tier: Tier, position: usize) -> NodeName {
@@ -104,6 +115,12 @@ impl Node {
             Layer::Cl if node.http.is_none() && clean("http") => r.reading().fail(r.path(), "needs `http`"),
             _ => {}
         }
+        r.check(
+            !(node.max_connections == Some(1) && node.has_link_beside_requests()),
+            "max_connections",
+            &["ws"],
+            ONE_IS_THE_LINKS,
+        );
         let urls = || node.http.iter().chain(&node.ws);
         r.check(
             urls().all(|url| url.basic_auth().is_none()) || node.headers.iter().all(|(name, _)| name != AUTHORIZATION),

@@ -11,6 +11,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    form::Form,
     interpolate::interpolate,
     problem::Invalid,
     reading::{Reading, Unknown, join},
@@ -62,7 +63,7 @@ impl<'r> Reader<'r> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        self.parse_as("a string", key, parse)
+        self.parse_as(Form::Text, key, parse)
     }
 
     /// A duration above zero.
@@ -71,24 +72,31 @@ impl<'r> Reader<'r> {
             Duration::ZERO => Err(Invalid("must not be zero")),
             duration => Ok(duration),
         };
-        self.parse_as("a string with a unit, such as \"1s\"", key, above_zero).unwrap_or(default)
+        self.parse_as(Form::Duration, key, above_zero).unwrap_or(default)
     }
 
     /// A duration.
     pub(super) fn duration_or_zero(&mut self, key: &'static str, default: Duration) -> Duration {
-        self.parse_as("a string with a unit, such as \"1s\"", key, units::duration).unwrap_or(default)
+        self.parse_as(Form::Duration, key, units::duration).unwrap_or(default)
     }
 
     /// A size in bytes, above zero.
     pub(super) fn size(&mut self, key: &'static str, default: usize) -> usize {
-        self.parse_as("a string with a unit, such as \"10MiB\"", key, units::size).unwrap_or(default)
+        self.size_if_set(key).unwrap_or(default)
+    }
+
+    /// A size in bytes, above zero; `None` where the key is absent or its value wrong.
+    pub(super) fn size_if_set(&mut self, key: &'static str) -> Option<usize> {
+        self.parse_as(Form::Size, key, units::size)
     }
 
     /// Any of the `words`.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
         let pick = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or(());
         let names: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-        self.parse(key, |text| pick(text).map_err(|()| format!("must be {}", names.join(" or ")))).unwrap_or(default)
+        let form = Form::Choice(words.iter().map(|(word, _)| (*word).to_owned()).collect());
+        let pick = |text: &str| pick(text).map_err(|()| format!("must be {}", names.join(" or ")));
+        self.parse_as(form, key, pick).unwrap_or(default)
     }
 
     /// A whole number.
@@ -110,7 +118,7 @@ impl<'r> Reader<'r> {
 
     /// A whole number in `range`; `None` where the key is absent or its value wrong.
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = match self.take(key)? {
+        let number = match self.take(key, Form::Integer(range.clone()))? {
             DeValue::Integer(number) => number,
             other => {
                 self.fail(key, format!("must be a whole number, not {}", kind(&other)));
@@ -133,7 +141,7 @@ impl<'r> Reader<'r> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, Invalid>,
     ) -> Option<Vec<T>> {
-        let items = match self.take(key)? {
+        let items = match self.take(key, Form::List)? {
             DeValue::Array(items) => items,
             other => {
                 self.fail(key, format!("must be a list of strings, not {}", kind(&other)));
@@ -158,7 +166,7 @@ impl<'r> Reader<'r> {
     /// was filled in.
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<(String, String, String, bool)> {
         let path = join(&self.path, key);
-        let entries = self.table_at(key).into_iter().filter_map(|(name, value)| {
+        let entries = self.table_at(key, Form::StringTable).into_iter().filter_map(|(name, value)| {
             let name = name.into_inner().into_owned();
             let path = join(&path, &name);
             let value = value.into_inner();
@@ -170,7 +178,7 @@ impl<'r> Reader<'r> {
 
     /// The table `[key]`; an empty one where the key is absent or its value no table.
     pub(super) fn section(&mut self, key: &'static str) -> Reader<'r> {
-        let table = self.table_at(key);
+        let table = self.table_at(key, Form::Table);
         self.child(join(&self.path, key), join(&self.pattern, key), table)
     }
 
@@ -178,7 +186,7 @@ impl<'r> Reader<'r> {
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<(String, Reader<'r>)> {
         let (path, pattern) = (join(&self.path, key), format!("{}.<name>", join(&self.pattern, key)));
         let mut sections = Vec::new();
-        for (name, value) in self.table_at(key) {
+        for (name, value) in self.table_at(key, Form::Table) {
             let name = name.into_inner().into_owned();
             let path = join(&path, &name);
             if let Some(table) = self.table_of(&path, value.into_inner()) {
@@ -191,7 +199,7 @@ impl<'r> Reader<'r> {
     /// The tables `[[key]]`.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Reader<'r>> {
         let (path, pattern) = (join(&self.path, key), format!("{}[]", join(&self.pattern, key)));
-        let items = match self.take(key) {
+        let items = match self.take(key, Form::Tables) {
             None => return Vec::new(),
             Some(DeValue::Array(items)) => items,
             Some(other) => {
@@ -213,14 +221,14 @@ impl<'r> Reader<'r> {
         Reader { reading: self.reading, path, pattern, table, asked: Vec::new() }
     }
 
-    fn take(&mut self, key: &'static str) -> Option<DeValue<'r>> {
+    fn take(&mut self, key: &'static str, form: Form) -> Option<DeValue<'r>> {
         self.asked.push(key);
-        self.reading.asked_for(join(&self.pattern, key));
+        self.reading.asked_for(join(&self.pattern, key), form);
         self.table.remove(key).map(|value| value.into_inner())
     }
 
-    fn table_at(&mut self, key: &'static str) -> DeTable<'r> {
-        let table = self.take(key).and_then(|value| self.table_of(&join(&self.path, key), value));
+    fn table_at(&mut self, key: &'static str, form: Form) -> DeTable<'r> {
+        let table = self.take(key, form).and_then(|value| self.table_of(&join(&self.path, key), value));
         table.unwrap_or_default()
     }
 
@@ -236,11 +244,12 @@ impl<'r> Reader<'r> {
 
     fn parse_as<T, E: Display>(
         &mut self,
-        wanted: &str,
+        form: Form,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let value = self.take(key)?;
+        let wanted = form.in_words();
+        let value = self.take(key, form)?;
         let text = self.text(&join(&self.path, key), value, wanted)?;
         parse(&text).map_err(|wrong| self.fail(key, wrong.to_string())).ok()
     }

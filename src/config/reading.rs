@@ -1,15 +1,11 @@
 //! The state that one reading of a configuration shares: the lines of its keys, and all mistakes
 //! found.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{problem::Problem, suggest};
+use super::{form::Form, problem::Problem, suggest};
 
 /// Looks up an environment variable.
 pub(super) type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -20,8 +16,9 @@ pub(super) struct Reading<'a> {
     folder: &'a Path,
     lines: BTreeMap<String, usize>,
     problems: RefCell<Vec<Problem>>,
-    /// Every key that was asked for, present or absent, in the form `el.primary[].http`.
-    asked: RefCell<BTreeSet<String>>,
+    /// Every key that was asked for, present or absent, in the form `el.primary[].http`, and the
+    /// form of the key's value.
+    asked: RefCell<BTreeMap<String, Form>>,
     unknown: RefCell<Vec<Unknown>>,
 }
 
@@ -58,8 +55,8 @@ impl<'a> Reading<'a> {
         self.folder
     }
 
-    pub(super) fn asked_for(&self, pattern: String) {
-        self.asked.borrow_mut().insert(pattern);
+    pub(super) fn asked_for(&self, pattern: String, form: Form) {
+        self.asked.borrow_mut().insert(pattern, form);
     }
 
     pub(super) fn found_unknown(&self, unknown: Unknown) {
@@ -114,8 +111,8 @@ impl<'a> Reading<'a> {
 /// The outcome of a reading.
 pub(super) struct Finished {
     pub(super) problems: Vec<Problem>,
-    /// Every key that was asked for.
-    pub(super) asked: BTreeSet<String>,
+    /// Every key that was asked for, and the form of its value.
+    pub(super) asked: BTreeMap<String, Form>,
 }
 
 /// `path` and `key` with a dot between. A key that needs quotes is not shown: the key may be a

@@ -1,6 +1,7 @@
 //! The top level of the file, and the rules that hold between its sections.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::Path,
@@ -9,12 +10,13 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_LISTEN, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
-    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, SharedAddresses, Url, Ws,
+    ADMIN_LISTEN, Addresses, Admin, Beacon, Calls, Chain, Config, Cors, Filters, Flags, Health, Hosts, LISTEN, Log,
+    MAX_CONNECTIONS, Network, Problem, SHUTDOWN_GRACE, Url, Ws,
+    form::Form,
+    node::ONE_IS_THE_LINKS,
     problem::Invalid,
     reader::Reader,
     reading::{Env, Finished, Reading},
-    units::size,
 };
 
 /// Reads `text`, or the flags alone when there is none.
@@ -22,17 +24,17 @@ pub(super) fn read(text: Option<&str>, folder: &Path, flags: &Flags, env: &Env<'
     read_and_list_keys(text, folder, flags, env).0
 }
 
-/// [`read`], and every key that was asked for: tests compare these with the example and the docs.
+/// [`read`], and every key that was asked for with the form of its value.
 pub(super) fn read_and_list_keys(
     text: Option<&str>,
     folder: &Path,
     flags: &Flags,
     env: &Env<'_>,
-) -> (Result<Config, Vec<Problem>>, Vec<String>) {
+) -> (Result<Config, Vec<Problem>>, BTreeMap<String, Form>) {
     let source = text.unwrap_or_default();
     let (table, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
-        return (Err(errors.iter().map(|error| syntax(source, error)).collect()), Vec::new());
+        return (Err(errors.iter().map(|error| syntax(source, error)).collect()), BTreeMap::new());
     }
     let table = table.into_inner();
     let reading = Reading::new(source, &table, folder, env);
@@ -48,8 +50,8 @@ pub(super) fn read_and_list_keys(
         hosts: Hosts::read(&mut root),
         workers: root.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new),
         max_connections: root.count("max_connections", MAX_CONNECTIONS),
-        shared_addresses: SharedAddresses::read(&mut root),
-        max_client_memory: root.parse("max_client_memory", size),
+        shared_addresses: Addresses::read(&mut root, "shared_addresses"),
+        max_client_memory: root.size_if_set("max_client_memory"),
         admin: admin(&mut root),
         shutdown_grace: root.duration_or_zero("shutdown_grace", SHUTDOWN_GRACE),
         health: Health::read(root.section("health")),
@@ -65,7 +67,7 @@ pub(super) fn read_and_list_keys(
     drop(root);
     let config = override_and_check(config, flags, &reading, text.is_some());
     let Finished { problems, asked } = reading.finish();
-    (if problems.is_empty() { Ok(config) } else { Err(problems) }, asked.into_iter().collect())
+    (if problems.is_empty() { Ok(config) } else { Err(problems) }, asked)
 }
 
 /// `127.0.0.1:8545`, `[::]:8545`.
@@ -100,6 +102,10 @@ fn override_and_check(mut config: Config, flags: &Flags, reading: &Reading<'_>, 
         let loops = nodes.flat_map(|node| node.http.iter().chain(&node.ws)).any(|url| leads_to(url, own));
         reading.check(!loops, place, &[], "is the address of one of the nodes too: Steadfast would call itself");
     }
+    let one_for_all = config.calls.max_node_connections == 1;
+    let mut nodes = config.networks.iter().flat_map(|network| &network.el);
+    let is_left_out = nodes.any(|node| node.max_connections.is_none() && node.has_link_beside_requests());
+    reading.check(!(one_for_all && is_left_out), "calls.max_node_connections", &[], ONE_IS_THE_LINKS);
     if config.networks.is_empty() {
         let nodes = ["el", "cl", "networks", "--el", "--el-backup", "--cl", "--cl-backup"];
         let message = if has_file {

@@ -1,10 +1,12 @@
 //! `did you mean …?`
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+
+use super::form::Form;
 
 /// The known key that the operator probably meant by `key`: a key of the same table with nearly the
 /// same letters, or else the same key in its right table.
-pub(super) fn key(key: &str, siblings: &[&str], everywhere: &BTreeSet<String>) -> Option<String> {
+pub(super) fn key(key: &str, siblings: &[&str], everywhere: &BTreeMap<String, Form>) -> Option<String> {
     let near = siblings
         .iter()
         .map(|sibling| (distance(key, sibling), *sibling))
@@ -13,7 +15,7 @@ pub(super) fn key(key: &str, siblings: &[&str], everywhere: &BTreeSet<String>) -
     if let Some((_, sibling)) = near {
         return Some(sibling.to_owned());
     }
-    everywhere.iter().find(|path| path.rsplit('.').next() == Some(key)).cloned()
+    everywhere.keys().find(|path| path.rsplit('.').next() == Some(key)).cloned()
 }
 
 /// How many letters must be put in, taken out, changed or swapped with their neighbour. Long words
@@ -27,9 +29,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_near_key_of_the_same_table_comes_before_the_same_key_elsewhere() {
-        let everywhere: BTreeSet<String> =
-            ["calls.timeout", "health.interval", "el.primary[].http"].map(String::from).into();
+    fn a_near_key_here_comes_before_the_same_key_elsewhere() {
+        let everywhere = ["calls.timeout", "health.interval", "el.primary[].http"];
+        let everywhere = everywhere.map(|key| (key.to_owned(), Form::Text)).into();
         let siblings = ["interval", "timeout", "fall", "rise"];
         assert_eq!(key("intervall", &siblings, &everywhere).as_deref(), Some("interval"));
         assert_eq!(key("timeuot", &siblings, &everywhere).as_deref(), Some("timeout"));

@@ -27,7 +27,7 @@ fn folder_with_a_certificate() -> &'static Path {
 fn read_example_in_full() -> (Config, Vec<String>) {
     let folder = folder_with_a_certificate();
     let (config, keys) = read_and_list_keys(Some(&example_in_full()), folder, &Flags::default(), &any_variable);
-    (config.unwrap_or_else(|problems| panic!("{problems:#?}")), keys)
+    (config.unwrap_or_else(|problems| panic!("{problems:#?}")), keys.into_keys().collect())
 }
 
 /// The keys that hold values, without those of tables. A node's keys stand as `node.http`, for
@@ -78,7 +78,7 @@ fn the_example_is_the_defaults_and_its_nodes() {
 }
 
 #[test]
-fn every_setting_that_the_example_comments_out_shows_its_default() {
+fn every_commented_setting_of_the_example_is_its_default() {
     let (full, _) = read_example_in_full();
     let bare = Config::parse(example(), &|_| None).unwrap();
     assert_eq!(full.workers, NonZeroUsize::new(4));
@@ -140,4 +140,50 @@ fn every_example_in_the_docs_is_read_without_an_error() {
         seen += 1;
     }
     assert!(seen >= 9, "only {seen} examples were found");
+}
+
+/// Whether `value` fits `schema`, by the words that [`schema`] uses.
+fn fits(value: &toml::Value, schema: &serde_json::Value) -> Result<(), String> {
+    if let Some(choices) = schema.get("anyOf") {
+        let words = choices[0]["enum"].as_array().unwrap();
+        let fits = words.iter().any(|word| word.as_str() == value.as_str());
+        return fits.then_some(()).ok_or_else(|| format!("{value} is none of {words:?}"));
+    }
+    match (schema["type"].as_str(), value) {
+        (Some("string"), toml::Value::String(text)) => match schema.get("pattern").and_then(|pattern| pattern.as_str())
+        {
+            None => Ok(()),
+            Some(pattern) => {
+                let units = pattern.split_once("?(").unwrap().1.split_once(')').unwrap().0;
+                let fits = units.split('|').any(|unit| {
+                    let number = text.strip_suffix(unit).map(str::trim_end);
+                    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+                });
+                fits.then_some(()).ok_or_else(|| format!("{text} has none of the units {units}"))
+            }
+        },
+        (Some("integer"), toml::Value::Integer(number)) => {
+            let number = u64::try_from(*number).unwrap();
+            let least = schema["minimum"].as_u64().unwrap();
+            let most = schema.get("maximum").map_or(u64::MAX, |most| most.as_u64().unwrap());
+            (least..=most).contains(&number).then_some(()).ok_or_else(|| format!("{number} of {schema}"))
+        }
+        (Some("array"), toml::Value::Array(items)) => items.iter().try_for_each(|item| fits(item, &schema["items"])),
+        (Some("object"), toml::Value::Table(table)) => table.iter().try_for_each(|(key, value)| {
+            let known = schema["properties"].get(key).or_else(|| schema.get("additionalProperties"));
+            let known = known.filter(|schema| schema.is_object()).ok_or_else(|| format!("{key} is no key"))?;
+            fits(value, known).map_err(|why| format!("{key}: {why}"))
+        }),
+        (kind, value) => Err(format!("{value} is not of type {kind:?}")),
+    }
+}
+
+#[test]
+fn the_full_example_fits_the_schema() {
+    let example: toml::Value = toml::from_str(&example_in_full()).unwrap();
+    assert_eq!(fits(&example, &schema()), Ok(()));
+    let wrong: toml::Value = toml::from_str("[calls]\ntimeuot = \"1s\"").unwrap();
+    assert_eq!(fits(&wrong, &schema()), Err("calls: timeuot is no key".to_owned()));
+    let wrong: toml::Value = toml::from_str("[calls]\ntimeout = \"1 day\"").unwrap();
+    assert!(fits(&wrong, &schema()).is_err());
 }

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_url_is_refused_with_a_reason_and_without_the_text() {
+    fn a_wrong_url_is_refused_with_a_reason_and_not_shown() {
         for (text, reason) in [
             ("", "must begin with"),
             ("s3cret", "must begin with"),

@@ -169,7 +169,7 @@ impl Block {
 
     /// The block's transaction at `index`, with its place in the chain.
     pub(super) fn transaction_json(&self, index: usize) -> Value {
-        self.transactions[index].transaction.json(Some((self.hash, self.number, index)))
+        self.transactions[index].transaction.json(Some((self, index)))
     }
 
     /// Root of the consensus state after this block.

@@ -34,6 +34,9 @@ use super::{
 
 /// The fork that all blocks are of.
 const FORK: &str = "electra";
+const FORK_VERSION: &str = "0x60000038";
+/// The version before, by the numbers that test networks count with.
+const PREVIOUS_FORK_VERSION: &str = "0x50000038";
 /// The `sync_distance` that a syncing node reports, at least.
 const SYNC_DISTANCE: u64 = 64;
 
@@ -144,9 +147,11 @@ impl Api<'_> {
             ("GET", ["eth", "v1", "beacon", "blobs", id]) => self.blobs(id, query),
             ("GET", ["eth", "v1", "debug", "beacon", "data_column_sidecars", id]) => self.data_columns(id),
             ("GET", ["eth", "v1", "beacon", "states", id, "finality_checkpoints"]) => self.checkpoints(id),
+            ("GET", ["eth", "v1", "beacon", "states", id, "fork"]) => self.fork(id),
             ("GET", ["eth", "v2", "debug", "beacon", "states", id]) => self.state(id),
             ("GET", ["eth", "v1", "events"]) => self.events(query),
-            ("GET" | "POST", ["eth", "v1", "beacon", "states", id, "validators"]) => self.validators(id, query),
+            ("GET", ["eth", "v1", "beacon", "states", id, "validators"]) => self.validators_in_query(id, query),
+            ("POST", ["eth", "v1", "beacon", "states", id, "validators"]) => self.validators_in_body(id, body),
             (method, ["eth", "v1" | "v2", "beacon", "pool", name]) => {
                 self.pool(method, name, body).unwrap_or_else(not_found)
             }
@@ -212,6 +217,7 @@ impl Api<'_> {
             "DEPOSIT_NETWORK_ID": chain_id,
             "DEPOSIT_CONTRACT_ADDRESS": "0x4242424242424242424242424242424242424242",
             "GENESIS_FORK_VERSION": "0x10000038",
+            "ELECTRA_FORK_VERSION": FORK_VERSION,
             "ELECTRA_FORK_EPOCH": "0",
         }))
     }
@@ -236,6 +242,13 @@ impl Api<'_> {
         ))
     }
 
+    /// The fork of a state: every state is of the one fork, from the first epoch on.
+    fn fork(&self, id: &str) -> Outcome {
+        let slot = self.find_state(id)?.slot;
+        let fork = json!({"previous_version": PREVIOUS_FORK_VERSION, "current_version": FORK_VERSION, "epoch": "0"});
+        Ok(self.described(Some(slot), fork))
+    }
+
     fn state(&self, id: &str) -> Outcome {
         self.find_state(id)?;
         let pieces = rpc::blob(self.node.settings.state_bytes).map(Ok);
@@ -244,10 +257,13 @@ impl Api<'_> {
 
     /// An answer about a block or state of `slot`; without a slot about data as new as the head.
     fn described(&self, slot: Option<u64>, about: Value) -> Response<Body> {
+        answers::json(StatusCode::OK, self.description(slot, about).to_string())
+    }
+
+    fn description(&self, slot: Option<u64>, about: Value) -> Value {
         let finalized = slot.is_some_and(|slot| slot <= self.view.checkpoint(FINALIZED).slot);
         let optimistic = self.faults.has(&Fault::Optimistic);
-        let body = json!({"execution_optimistic": optimistic, "finalized": finalized, "data": about});
-        answers::json(StatusCode::OK, body.to_string())
+        json!({"execution_optimistic": optimistic, "finalized": finalized, "data": about})
     }
 
     fn find_state(&self, id: &str) -> Result<Arc<super::Block>, Problem> {

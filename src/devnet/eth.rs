@@ -79,14 +79,20 @@ impl<'a> Context<'a> {
             "eth_getBlockTransactionCountByNumber" | "eth_getBlockTransactionCountByHash" => {
                 self.transaction_count_of_block(method, params)
             }
+            "eth_getUncleCountByBlockNumber" | "eth_getUncleCountByBlockHash" => self.uncle_count(method, params),
             "eth_getTransactionByHash" => self.transaction(params),
+            "eth_getTransactionByBlockNumberAndIndex" | "eth_getTransactionByBlockHashAndIndex" => {
+                self.transaction_in_block(method, params)
+            }
             "eth_getTransactionReceipt" => self.receipt(params),
             "eth_getLogs" => self.logs(params),
             "eth_getBalance" | "eth_getCode" | "eth_getStorageAt" | "eth_getTransactionCount" => {
                 self.account(method, params)
             }
             "eth_call" | "eth_estimateGas" => self.call(method, params),
-            "eth_gasPrice" | "eth_maxPriorityFeePerGas" | "eth_feeHistory" => self.fees(method, params),
+            "eth_gasPrice" | "eth_maxPriorityFeePerGas" | "eth_blobBaseFee" | "eth_feeHistory" => {
+                self.fees(method, params)
+            }
             "eth_accounts" => Ok(json!([self.node.chain.account(0).to_string()]).into()),
             "eth_sendRawTransaction" => self.send_raw(params),
             "eth_sendTransaction" => self.send_unlocked(params),

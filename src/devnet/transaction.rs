@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    block::BASE_FEE,
+    block::{BASE_FEE, Block},
     hash::{Address, Hash},
     hex::{self, quantity},
 };
@@ -57,9 +57,15 @@ pub struct Log {
 }
 
 impl Transaction {
-    /// JSON as `eth_getTransactionByHash` answers it; `place` is (block hash, block number, index),
+    /// JSON as `eth_getTransactionByHash` answers it; `place` is the block and the index there,
     /// none while the transaction waits.
-    pub(super) fn json(&self, place: Option<(Hash, u64, usize)>) -> Value {
+    pub(super) fn json(&self, place: Option<(&Block, usize)>) -> Value {
+        let half = |of: &str| {
+            let mut half = Hash::derived(of, &self.hash.0);
+            // Libraries refuse an `s` in the upper half of the curve's order.
+            half.0[0] &= 0x7f;
+            short(half)
+        };
         json!({
             "hash": self.hash.to_string(),
             "type": "0x2",
@@ -76,11 +82,18 @@ impl Transaction {
             "accessList": [],
             "v": "0x1",
             "yParity": "0x1",
-            "r": Hash::derived("r", &self.hash.0).to_string(),
-            "s": Hash::derived("s", &self.hash.0).to_string(),
-            "blockHash": place.map(|(hash, ..)| hash.to_string()),
-            "blockNumber": place.map(|(_, number, _)| quantity(number)),
-            "transactionIndex": place.map(|(.., index)| format!("0x{index:x}")),
+            "r": half("r"),
+            "s": half("s"),
+            "blockHash": place.map(|(block, _)| block.hash.to_string()),
+            "blockNumber": place.map(|(block, _)| quantity(block.number)),
+            "blockTimestamp": place.map(|(block, _)| quantity(block.timestamp)),
+            "transactionIndex": place.map(|(_, index)| format!("0x{index:x}")),
         })
     }
+}
+
+/// The hash as a number: without leading zeros.
+fn short(hash: Hash) -> String {
+    let text = hash.to_string();
+    format!("0x{}", text.trim_start_matches("0x").trim_start_matches('0'))
 }

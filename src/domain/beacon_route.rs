@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_and_publications_may_be_repeated_and_nothing_else() {
+    fn reads_and_messages_for_all_nodes_may_be_repeated() {
         let repeatable = |method, path| Route::of(method, path).is_repeatable();
         assert!(repeatable("GET", "/eth/v1/node/syncing"));
         assert!(repeatable("POST", "/eth/v1/validator/register_validator"));

@@ -16,16 +16,20 @@ pub struct CallId {
 impl CallId {
     /// The id with this number.
     pub fn new(mut number: u64) -> Self {
-        let mut digits = [0; DIGITS];
+        let mut digits = [b'0'; DIGITS];
         let mut start = DIGITS;
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return Self { digits, start };
-            }
+        // Two digits for each division, which is what costs.
+        while number >= 10 {
+            start -= 2;
+            let pair = (number % 100) as u8;
+            (digits[start], digits[start + 1]) = (b'0' + pair / 10, b'0' + pair % 10);
+            number /= 100;
         }
+        if number > 0 || start == DIGITS {
+            start -= 1;
+            digits[start] = b'0' + number as u8;
+        }
+        Self { digits, start }
     }
 
     /// Whether an answer with the id `written` belongs to this call. A node writes `null` where it

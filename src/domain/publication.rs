@@ -1,9 +1,15 @@
 //! A consensus node's words on a signed message that the node did not take: the network has the
 //! message already, the node lacks the block that the message refers to, or the message is wrong.
 //!
-//! Each kind of node has its own words. Lighthouse, Lodestar and Grandine write the names of errors
-//! in their programs, Teku and Prysm write sentences; Nimbus accepts a message that it has seen
-//! before as if the message were new.
+//! Each kind of node has its own words. Lighthouse and Lodestar write the names of errors in their
+//! programs, Teku names of reasons, Grandine and Prysm sentences. Nimbus accepts a message that
+//! was seen before as if the message were new.
+//!
+//! Words were read from the sources of: Lighthouse (`attestation_verification`, `publish_blocks`,
+//! `publish_attestations`), Lodestar (`attestationError`, `blockError`, `syncCommitteeError`,
+//! `executionPayloadEnvelope`), Teku (the reasons of `BlockImportResult`), Nimbus
+//! (`gossip_validation`), Prysm (`handlers_pool`) and Grandine (`http_api/src/error.rs`). The rest
+//! are words of the same form that these may say.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +24,31 @@ pub enum Said {
     /// A message of this validator for this duty is known. That is this
     /// message, if its bytes went to the network before; otherwise another, perhaps.
     Repeated,
-    /// The message refers to a block that the node does not know, which speaks of the node.
+    /// The message refers to a block or a state that the node does not have, or to a slot that the
+    /// node's clock has not reached, which speaks of the node.
     Unknown,
     /// The node could not look at the message: the node is full, catches up, or is broken.
     Failed,
-    /// Something else.
+    /// The message is wrong: its signature is.
+    Wrong,
+    /// The message is one of two that exclude each other, so that it could cost the validator its
+    /// stake.
+    Slashable,
+    /// Words that are not known. They may blame the node as well as the message.
     Other,
 }
 
 /// Texts are compared without case, and without characters that are neither letters nor digits, so
 /// that the name of an error is found in the same way as a sentence.
-const REPEATED: [&str; 10] = [
+const REPEATED: [&str; 15] = [
+    // Lodestar says so of any vote of the validator in the epoch; Lighthouse of these very bytes,
+    // without the prefix.
+    "attestationerrorattestationalreadyknown",
+    "payloadattestationalreadyknown",
+    "synccommitteemessageknown",
+    // Lighthouse, of a block of the same slot.
+    "proposerhasalreadybeenseen",
+    "alreadyvotedinepoch",
     "aggregatoralreadyknown",
     "attestersalreadyknown",
     "participantsalreadyknown",
@@ -55,7 +75,24 @@ const KNOWN: [&str; 13] = [
     "publisherrorduplicate",
     "supersetknown",
 ];
-const UNKNOWN: [&str; 22] = [
+const UNKNOWN: [&str; 37] = [
+    // The node's clock is late.
+    "futureslot",
+    "futureepoch",
+    "slotinthefuture",
+    "slottoohigh",
+    "isfromfuture",
+    "fromthefuture",
+    // The node lacks a state.
+    "missingstate",
+    "missingattestationheadstate",
+    "prestatemissing",
+    "statenotfound",
+    "statemissing",
+    "couldnotgettargetstate",
+    "blockforattestationisnotfound",
+    "blocknotyetseen",
+    "parentnotyetseen",
     "unknownhead",
     "unknownblock",
     "unknownbeaconblock",
@@ -81,7 +118,10 @@ const UNKNOWN: [&str; 22] = [
 ];
 
 /// The words of a node that failed, and did not judge the message.
-const FAILED: [&str; 24] = [
+const FAILED: [&str; 27] = [
+    "notavailable",
+    "executionerror",
+    "cachefail",
     "queueisfull",
     "queuefull",
     "queuesfull",
@@ -107,6 +147,12 @@ const FAILED: [&str; 24] = [
     "insufficientpeers",
     "notenoughpeers",
 ];
+
+/// The words of a node that has judged the message for certain.
+const WRONG: [&str; 4] =
+    ["invalidsignature", "signatureinvalid", "signatureisinvalid", "incorrectattestationsignature"];
+/// The same of messages that could cost the validator its stake. These count whatever else is said.
+const SLASHABLE: [&str; 4] = ["equivocat", "slashable", "doublevote", "failedbroadcastvalidation"];
 
 /// Texts that stand before the words where these do not speak of the message: they speak of its
 /// parent or of a peer, or a negation comes first.
@@ -144,15 +190,12 @@ impl Said {
             () if says(&REPEATED) => Self::Repeated,
             () if has(&REPEATED) => Self::Other,
             () if says(&KNOWN) => Self::Known,
+            () if has(&SLASHABLE) => Self::Slashable,
             () if has(&UNKNOWN) => Self::Unknown,
+            () if has(&WRONG) => Self::Wrong,
             () if has(&FAILED) => Self::Failed,
             () => Self::Other,
         }
-    }
-
-    /// Whether another node may do better.
-    pub fn is_of_the_node(self) -> bool {
-        matches!(self, Self::Unknown | Self::Failed)
     }
 
     /// Whether the message is on the network. `was_given`: these bytes may have reached the network
@@ -231,26 +274,50 @@ mod tests {
             ("Validation(UnknownHeadBlock { beacon_block_root: 0x12 })", Said::Unknown),
             ("ReprocessTimeout", Said::Unknown),
             ("ParentUnknown { parent_root: 0x12 }", Said::Unknown),
-            ("Validation(InvalidSignature)", Said::Other),
+            ("Validation(InvalidSignature)", Said::Wrong),
+            ("Verification: AttestationAlreadyKnown(0x12)", Said::Known),
+            ("FutureSlot { attestation_slot: Slot(5), latest_permissible_slot: Slot(4) }", Said::Unknown),
+            ("FutureEpoch { attestation_epoch: Epoch(5), current_epoch: Epoch(4) }", Said::Unknown),
+            ("proposal for this slot and proposer has already been seen", Said::Repeated),
+            ("PastSlot { attestation_slot: Slot(5), earliest_permissible_slot: Slot(9) }", Said::Other),
             // Lodestar.
+            ("ATTESTATION_ERROR_FUTURE_SLOT", Said::Unknown),
+            ("BLOCK_ERROR_FUTURE_SLOT", Said::Unknown),
+            ("ATTESTATION_ERROR_MISSING_STATE_TO_VERIFY_ATTESTATION", Said::Unknown),
+            ("ATTESTATION_ERROR_MISSING_ATTESTATION_HEAD_STATE", Said::Unknown),
+            ("ATTESTATION_ERROR_TARGET_STATE_MISSING", Said::Unknown),
+            ("BLOCK_ERROR_PRESTATE_MISSING", Said::Unknown),
+            ("BLOCK_ERROR_EXECUTION_ERROR", Said::Failed),
+            ("BLOCK_ERROR_PROPOSAL_SIGNATURE_INVALID", Said::Wrong),
+            ("ATTESTATION_ERROR_PRIOR_ATTESTATION_KNOWN", Said::Repeated),
+            ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_MESSAGE_KNOWN", Said::Repeated),
             ("BLOCK_ERROR_ALREADY_KNOWN", Said::Known),
             ("BLOCK_ERROR_REPEAT_PROPOSAL", Said::Repeated),
             ("PublishError.Duplicate", Said::Known),
-            ("ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN", Said::Known),
+            ("ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN", Said::Repeated),
             ("SYNC_COMMITTEE_ERROR_SYNC_COMMITTEE_AGGREGATOR_ALREADY_KNOWN", Said::Repeated),
             ("VOLUNTARY_EXIT_ERROR_ALREADY_EXISTS", Said::Known),
             ("ATTESTATION_ERROR_UNKNOWN_OR_PREFINALIZED_BEACON_BLOCK_ROOT", Said::Unknown),
             ("BLOCK_ERROR_PARENT_UNKNOWN", Said::Unknown),
             // Nimbus.
             ("Attempt to send attestation for unknown target", Said::Unknown),
-            ("Aggregate: invalid signature", Said::Other),
+            ("AttestationData: block not found", Said::Unknown),
+            ("BeaconBlock: slot too high", Said::Unknown),
+            ("Aggregate: invalid signature", Said::Wrong),
             // Teku.
             ("Exit is not the first one for validator 7.", Said::Repeated),
             ("UNKNOWN_PARENT", Said::Unknown),
+            ("BLOCK_IS_FROM_FUTURE", Said::Unknown),
+            ("FAILED_DATA_AVAILABILITY_CHECK_NOT_AVAILABLE", Said::Failed),
+            ("FAILED_BROADCAST_VALIDATION", Said::Slashable),
+            ("ProposalSlashable: block root not found in cache", Said::Slashable),
             // Prysm.
+            ("Failed to handle attestations: could not get target state for attestation", Said::Unknown),
+            ("Incorrect attestation signature: bad point", Said::Wrong),
             ("validator has already submitted an exit, which will take place at epoch: 28012", Said::Repeated),
             // Grandine.
-            ("matching head block for attestation is not found", Said::Other),
+            ("matching head block for attestation is not found", Said::Unknown),
+            ("target state not found", Said::Unknown),
             ("Beacon node is currently syncing", Said::Failed),
             // Of the node.
             ("the processor's queue is full", Said::Failed),

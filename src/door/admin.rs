@@ -9,7 +9,7 @@ mod live;
 mod page;
 mod status;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -24,9 +24,10 @@ use tokio::{
 };
 
 use crate::{
-    domain::verdict::Verdict,
+    domain::{node_id::ByNode, verdict::Verdict},
     door::{
         STALL,
+        last_words::{self, HoldsBack},
         readiness::{Detail, Readiness},
         site::{Served, Site},
         stall::Stall,
@@ -82,12 +83,21 @@ impl Admin {
 
     /// Serves one connection to its end.
     pub async fn serve(self, io: BoxIo) {
-        let respond = service_fn(|request| async { Ok::<_, Infallible>(self.respond(request).await) });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE)
-            .serve_connection(Stall::new(io, Bytes::new(), STALL), respond);
-        if let Err(error) = connection.await {
+        let respond = service_fn(|request| Box::pin(async { Ok::<_, Infallible>(self.respond(request).await) }));
+        let stream = HoldsBack::new(Stall::new(io, Bytes::new(), STALL));
+        let mut connection =
+            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(IDLE).serve_connection(stream, respond);
+        let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
+        let (mut io, held) = connection.into_parts().io.finish();
+        let is_refused = outcome.as_ref().is_err_and(hyper::Error::is_parse);
+        let last = if is_refused {
+            let status = last_words::status(&held);
+            last_words::whole(status, told(&json!({ "error": last_words::why(status) })).as_bytes()).into()
+        } else {
+            held
+        };
+        last_words::say(&mut io, &last, is_refused).await;
+        if let Err(error) = outcome {
             tracing::debug!(%error, "admin connection ended");
         }
     }
@@ -257,7 +267,7 @@ fn fill(facts: &Facts, pool: &Pool) {
     let (network, layer) = (&*pool.network, pool.layer.as_str());
     let snapshot = pool.snapshot();
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    for (index, (node, known)) in pool.nodes.iter().zip(&snapshot.nodes).enumerate() {
+    for ((id, node), known) in pool.nodes.by_node().zip(&snapshot.nodes) {
         let name = &*node.name;
         let usable = known.verdict.is_usable() && !known.cordoned;
         facts.node_usable.with_label_values(&[network, name, layer, node.tier.as_str()]).set(i64::from(usable));
@@ -277,7 +287,7 @@ fn fill(facts: &Facts, pool: &Pool) {
         let occupancy = node.occupancy();
         facts.node_connections.with_label_values(&[network, name, layer]).set(number(occupancy.open as u64));
         facts.node_waiting.with_label_values(&[network, name, layer]).set(number(occupancy.waiting as u64));
-        let active = i64::from(snapshot.active == Some(index));
+        let active = i64::from(snapshot.active == Some(id));
         facts.active_node.with_label_values(&[network, layer, name]).set(active);
     }
     if let Some(head) = snapshot.head {
@@ -296,9 +306,13 @@ fn failure(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
 }
 
 fn json_reply(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = text(status, &format!("{value:#}\n"));
+    let mut response = text(status, &told(value));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn told(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {

@@ -28,6 +28,7 @@ use crate::{
     },
     door::{crowd::Seated, refusal_status, site::Site},
     memory::{Account, Claim},
+    metrics::CallOutcome,
     net::BoxFuture,
 };
 
@@ -101,21 +102,22 @@ async fn respond(site: &Site, request: Request<Incoming>) -> Result<Response<Pip
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the path must not have `.` or `..` in it"));
     }
     let network = network.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such network"))?;
-    let rest = network.beacon.as_ref();
-    let rest = rest
+    let requests = network.beacon.as_ref();
+    let requests = requests
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the network has no consensus nodes behind this address"))?;
     let route = Route::of(request.method().as_str(), path);
     if route.group == "events" {
+        super::trace(&request).into_iter().for_each(|trace| trace.ended(route.group, CallOutcome::Result));
         return events::answer(site, network, &request).await;
     }
     let target = Target::new(path, query(&request));
     let target = target.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the path is malformed"))?;
     let headers = headers::for_nodes(request.headers(), |name| site.forwards(name));
-    let (memory, caller) = (super::account(&request), super::caller(&request));
+    let (memory, caller, trace) = (super::account(&request), super::caller(&request), super::trace(&request));
     let (head, body) = request.into_parts();
     let mut upload = upload(body, head.extensions.get().cloned(), &memory);
-    let asked = beacon::Request { route, method: head.method, target, headers, caller: Some(caller) };
-    let answer = rest.run(&asked, &mut upload, arrived).await?;
+    let asked = beacon::Request { route, method: head.method, target, headers, caller: Some(caller), trace };
+    let answer = requests.run(&asked, &mut upload, arrived).await?;
     let mut claim = memory.outgoing();
     if let Err(full) = claim.resize(answer.weight()) {
         if matches!(asked.method, Method::GET | Method::HEAD) {

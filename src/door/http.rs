@@ -14,7 +14,7 @@ mod reply;
 mod streamed;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -37,18 +37,19 @@ use crate::{
     call::{
         Calls, Outcome, Terms,
         alarm::Alarm,
-        front::{Entry, Front},
-        kept::AnswerRoom,
+        client_message::{ClientMessage, Entry},
+        filter_calls::AnswerRoom,
     },
     domain::{
         method::{Class, Method},
         refusal::Refusal,
         rpc::{self, Body, Request},
     },
-    door::{ARRIVAL, Guest, STALL, Usher, crowd::Place, readiness::Readiness, site::Site},
+    door::{ARRIVAL, Guest, STALL, Usher, crowd::Place, last_words, readiness::Readiness, site::Site},
+    exchange::trace::Trace,
     memory::{Account, Budget, Cut},
     metrics::{self, Metrics},
-    net::{BoxFuture, BoxIo, places::Caller},
+    net::{BoxFuture, BoxIo, node_connections::Caller},
 };
 
 /// How long a client may leave its connection idle.
@@ -110,7 +111,7 @@ impl Service {
             // memory that HTTP needed.
             let memory = Account::of(&self.memory, Some(peer.ip()));
             place.is_told_by(&memory);
-            let client = Client { memory: &memory, caller: &caller, place: &place };
+            let client = Client { memory: &memory, caller: &caller, place: &place, peer: peer.ip() };
             let outcome = match Box::pin(Lane::new(io, &self, client).run()).await {
                 Ok(Left::Closed) => Ok(Ended::Closed),
                 Ok(Left::Other { io, read }) => {
@@ -158,6 +159,7 @@ struct Client<'a> {
     caller: &'a Arc<Caller>,
     /// The connection's place among all.
     place: &'a Place,
+    peer: IpAddr,
 }
 
 /// The client of a request.
@@ -167,6 +169,8 @@ struct Asker<'a> {
     left: &'a Arc<AtomicBool>,
     memory: &'a Arc<Account>,
     caller: &'a Arc<Caller>,
+    /// The notes for the request's line in the access log, if the request has a line.
+    trace: Option<&'a Arc<Trace>>,
 }
 
 /// Answers a request's body: a call, or a batch of calls. `headers` are lines to send along.
@@ -178,9 +182,9 @@ async fn answer(
     asker: Asker<'_>,
     alarm: &mut Alarm,
 ) -> Reply {
-    match Front::read(body, calls.settings().max_batch.get()) {
-        Front::Refused(refusal, id) => Reply::refused(&refusal, id),
-        Front::Single(request) => {
+    match ClientMessage::read(body, calls.settings().max_batch.get()) {
+        ClientMessage::Refused(refusal, id) => Reply::refused(&refusal, id),
+        ClientMessage::Single(request) => {
             let terms = Terms {
                 headers,
                 arrived,
@@ -189,6 +193,7 @@ async fn answer(
                 memory: asker.memory,
                 room: AnswerRoom::ENDLESS,
                 caller: Some(asker.caller),
+                trace: asker.trace.map(|trace| &**trace),
             };
             match (calls.run(&request, terms, alarm).await, request.id) {
                 (_, None) => Reply::empty(),
@@ -196,7 +201,7 @@ async fn answer(
                 (Outcome::Refused(refusal), id) => Reply::refused(&refusal, id),
             }
         }
-        Front::Batch(entries) => batch(calls, body, &entries, headers, arrived, asker).await,
+        ClientMessage::Batch(entries) => batch(calls, body, &entries, headers, arrived, asker).await,
     }
 }
 
@@ -227,13 +232,13 @@ fn batch(
 
 /// The answer to a connection that still waits for its place when the proxy goes down.
 pub fn going_down() -> Vec<u8> {
-    other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::ShuttingDown.body(None))
+    last_words::whole(StatusCode::SERVICE_UNAVAILABLE, &Refusal::ShuttingDown.body(None))
 }
 
 /// The answer to a connection beyond `max_connections`, before its request is read.
 pub fn full(limit: usize) -> Vec<u8> {
     let refusal = Refusal::Limit { name: MAX_CONNECTIONS, limit };
-    other::whole_refusal(StatusCode::SERVICE_UNAVAILABLE, &refusal.body(None))
+    last_words::whole(StatusCode::SERVICE_UNAVAILABLE, &refusal.body(None))
 }
 
 /// Answers a request that has to give up its room for other requests. The outcome of its calls is

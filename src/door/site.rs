@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderName;
 
 use crate::{
-    beacon::Rest,
+    beacon::Requests,
     call::Calls,
-    config::{Beacon, HostRule, Origins, Ready, SharedAddresses, Ws},
+    config::{Addresses, Beacon, HostRule, Origins, Ready, Ws},
+    door::access_log::Access,
     events::Events,
     pool::Pool,
     view::Views,
@@ -30,7 +31,7 @@ pub struct Served {
     /// The calls to its execution nodes; `None` if the network has none.
     pub calls: Option<Arc<Calls>>,
     /// The requests to its consensus nodes; `None` if the network has none.
-    pub beacon: Option<Arc<Rest>>,
+    pub beacon: Option<Arc<Requests>>,
     /// The events of its consensus nodes; `None` if the network has none.
     pub events: Option<Arc<Events>>,
     /// The subscriptions to its execution nodes; `None` if the network has none.
@@ -40,7 +41,7 @@ pub struct Served {
 impl Served {
     /// The pools of its nodes, execution before consensus.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|rest| rest.pool()))
+        self.calls.iter().map(|calls| calls.pool()).chain(self.beacon.iter().map(|requests| requests.pool()))
     }
 }
 
@@ -65,7 +66,9 @@ pub struct Site {
     /// Client connections open at once, at most; WebSockets have a limit of their own.
     pub max_connections: usize,
     /// The addresses from which many clients come.
-    pub shared_addresses: SharedAddresses,
+    pub shared_addresses: Addresses,
+    /// The rules of the access log.
+    pub access: Arc<Access>,
     /// Limits of WebSockets.
     pub ws: Ws,
     /// How long a shutdown waits for calls in flight.
@@ -118,6 +121,7 @@ impl Site {
         if let Some(path) = beacon_path(path) {
             return Some((self.networks.iter().find(|network| network.is_default), path));
         }
+        let path = after_slashes(path);
         let name = path.strip_prefix('/')?.split('/').next()?;
         let path = beacon_path(&path[1 + name.len()..])?;
         Some((self.networks.iter().find(|network| !network.is_default && *network.name == *name), path))
@@ -153,16 +157,25 @@ impl Site {
 }
 
 /// `/eth/v1/…`, also below `/cl`, from `/eth/` on.
+///
+/// Slashes before `/eth` count as one: a client whose URL ends in a slash may ask for `//eth/…`.
 fn beacon_path(path: &str) -> Option<&str> {
-    let path = path.strip_prefix("/cl").unwrap_or(path);
+    let path = after_slashes(path);
+    let path = after_slashes(path.strip_prefix("/cl").unwrap_or(path));
     let version = path.strip_prefix("/eth/v")?.split_once('/')?.0;
     (!version.is_empty() && version.bytes().all(|b| b.is_ascii_digit())).then_some(path)
+}
+
+/// The path with one slash in the place of all at its beginning.
+fn after_slashes(path: &str) -> &str {
+    let more = path.bytes().take_while(|&b| b == b'/').count();
+    &path[more.saturating_sub(1)..]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Hosts;
+    use crate::config::{Hosts, Log};
 
     fn site(networks: Vec<Served>, forward: Vec<HeaderName>) -> Site {
         Site {
@@ -175,7 +188,8 @@ mod tests {
             forward,
             max_body: 0,
             max_connections: 1,
-            shared_addresses: SharedAddresses::default(),
+            shared_addresses: Addresses::default(),
+            access: Arc::new(Access::new(&Log::default())),
             ws: Ws::default(),
             shutdown_grace: Duration::ZERO,
         }
@@ -229,14 +243,27 @@ mod tests {
             ("/cl/eth/v4/x", Some("default"), "/eth/v4/x"),
             ("/holesky/eth/v1/x", Some("holesky"), "/eth/v1/x"),
             ("/holesky/cl/eth/v12/", Some("holesky"), "/eth/v12/"),
+            ("//eth/v1/node/version", Some("default"), "/eth/v1/node/version"),
+            ("/cl//eth/v4/x", Some("default"), "/eth/v4/x"),
+            ("//holesky///eth/v1//x", Some("holesky"), "/eth/v1//x"),
             ("/unknown/eth/v1/x", None, "/eth/v1/x"),
             ("/default/eth/v1/x", None, "/eth/v1/x"),
         ] {
             assert_eq!(found(path), Some((network, below)), "{path}");
         }
-        for path in
-            ["/", "/eth", "/eth/v1", "/eth/v/x", "/eth/vx/x", "/cl", "/cl/metrics", "/holesky", "/a/b/eth/v1/x", ""]
-        {
+        for path in [
+            "/",
+            "/eth",
+            "/eth/v1",
+            "/eth/v/x",
+            "/eth/vx/x",
+            "/cl",
+            "/cl/metrics",
+            "/holesky",
+            "/a/b/eth/v1/x",
+            "//",
+            "",
+        ] {
             assert_eq!(found(path), None, "{path}");
         }
     }

@@ -12,7 +12,7 @@ mod session;
 mod subscriptions;
 mod writer;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::{Request, StatusCode, header};
@@ -20,7 +20,10 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tracing::warn;
 
-use self::session::{Session, Signals};
+use self::{
+    message::Visitor,
+    session::{Session, Signals},
+};
 use super::{
     Admitted, NotAdmitted, Usher,
     crowd::{Crowd, Entered},
@@ -61,7 +64,7 @@ impl Sockets {
         &self,
         site: &Site,
         request: &Request<Incoming>,
-        headers: Vec<u8>,
+        visitor: Visitor,
     ) -> Result<Admitted, NotAdmitted> {
         let response = handshake::answer(request, &site.ws.allow_origins)?;
         let refuse = |why| {
@@ -100,7 +103,7 @@ impl Sockets {
             headers: response,
             takeover: Box::new(move |io, read| {
                 // The box spares the future the room for each move of the session.
-                let session = Session::new(io, read, headers, network, site, signals, metrics, &memory, caller, place);
+                let session = Session::new(io, read, visitor, network, site, signals, metrics, &memory, caller, place);
                 Box::pin(Box::new(session).run(counted))
             }),
         })
@@ -113,7 +116,8 @@ impl Usher for Sockets {
         site: &'a Site,
         request: &'a Request<Incoming>,
         headers: Vec<u8>,
+        address: IpAddr,
     ) -> BoxFuture<'a, Result<Admitted, NotAdmitted>> {
-        Box::pin(self.take_over(site, request, headers))
+        Box::pin(self.take_over(site, request, Visitor { headers, address }))
     }
 }

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::topics::{self, Names};
 use crate::{
-    memory::{Account, Claim},
+    memory::{Account, Claim, SHARED},
     metrics::Metrics,
 };
 
@@ -26,9 +26,6 @@ use crate::{
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes that count for each event besides its text, because small events take memory too.
 const OVERHEAD: usize = 64;
-
-/// For how long events that wait for a client count as shared with all other clients.
-const SHARED: Duration = Duration::from_secs(1);
 
 /// Topics unknown to the API that all clients of a network together may ask for: each topic makes
 /// the request to the node longer.
@@ -115,6 +112,7 @@ impl Clients {
 
 impl Audience {
     pub(super) fn new(network: Arc<str>, max_waiting: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        topics::labels().for_each(|topic| metrics.begin_notifications(topic));
         Arc::new(Self {
             network,
             clients: Mutex::default(),

@@ -9,6 +9,7 @@
 //! head at second 9. Until then clients get the heads of A, from then on those of B; attestations
 //! that A reports pass until second 10.
 
+mod opening;
 mod questions;
 mod stream;
 mod trials;
@@ -30,14 +31,14 @@ use self::{
 use super::{
     audience::Audience,
     beacon::Said,
-    node::{self, News},
+    node::News,
     question::Asked,
     sse::Event,
     stitch::{Effect, Input, Question, Stitcher},
     topics::{self, Names},
 };
 use crate::{
-    domain::chain,
+    domain::{chain, node_id::NodeId},
     metrics::Metrics,
     pool::{
         Pool,
@@ -86,8 +87,10 @@ pub(super) struct Hub {
     streams: JoinSet<()>,
     opened: u64,
     news: mpsc::Sender<(u64, News)>,
-    /// Answers to the stitcher's questions, with the id of the stream that needed the answer.
+    /// Answers to the stitcher's questions, with the number in `asked_in` at the question.
     questions: JoinSet<(u64, Question, Asked)>,
+    /// Grows each time that the answers to earlier questions lose their use.
+    asked_in: u64,
     /// Waits for late answers of nodes to questions that other nodes have answered.
     waited: JoinSet<()>,
     trials: Trials,
@@ -96,6 +99,12 @@ pub(super) struct Hub {
     empty: Option<Instant>,
     /// Since when the stream carries topics that no client wants.
     excess: Option<Instant>,
+    /// When a stream was last opened only for other topics.
+    renewed: Option<Instant>,
+    /// The node whose stream was lost and is opened again, and since when; until a head is told.
+    reopened: Option<(NodeId, Instant)>,
+    /// Since when a header is awaited from that node.
+    owes_since: Option<Instant>,
 }
 
 /// The part that a stream plays for the hub.
@@ -140,11 +149,15 @@ pub(super) async fn run(
         opened: 0,
         news,
         questions: JoinSet::new(),
+        asked_in: 0,
         waited: JoinSet::new(),
         trials: Trials::default(),
         avoided: Avoided::new(seed),
         empty: None,
         excess: None,
+        renewed: None,
+        reopened: None,
+        owes_since: None,
     };
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -176,6 +189,7 @@ pub(super) async fn run(
                 changes = hub.pool.subscribe();
                 // Pauses and trials belong to the nodes of the old pool.
                 hub.avoided.clear();
+                hub.reopened = None;
                 hub.trials = Trials::default();
             }
             changed = changes.changed() => {
@@ -199,18 +213,28 @@ impl Hub {
 
     /// Opens, replaces or ends the stream, as clients and nodes need.
     fn steer(&mut self, now: Instant) {
-        self.leaving.take_if(|(stream, until)| *until <= now || !stream.is_well());
-        let Some(wanted) = self.audience.wanted() else { return self.rest(now) };
+        if self.leaving.take_if(|(stream, until)| *until <= now || !stream.is_well()).is_some()
+            && let Some(current) = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool))
+        {
+            self.trials.lasts(current.node, &current.topics);
+        }
+        let latest = Input::Latest(self.pool.latest_slot().unwrap_or(u64::MAX));
+        let Some(wanted) = self.audience.wanted() else {
+            // The stream that is kept for clients to come goes on to tell of new slots.
+            self.step(latest);
+            return self.rest(now);
+        };
         self.empty = None;
         if self.stitcher.is_none() {
             let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
             // Nothing can be stitched until a node has reported its chain.
-            let Some(beacon) = beacon else { return };
+            let Some(beacon) = beacon else { return self.await_chain(&wanted) };
             self.stitcher = Some(Stitcher::new(beacon.epoch(), self.pool.slot()));
         }
-        self.step(Input::Latest(self.pool.latest_slot().unwrap_or(u64::MAX)));
+        self.step(latest);
         self.trials.expire(now);
         self.watch_silence(now);
+        self.watch_reopening(now);
         // Without a stream there is no node to ask, and no head can be late.
         if self.current.is_some() && self.stitcher.as_ref().is_some_and(Stitcher::holds) {
             self.step(Input::Time(now));
@@ -224,10 +248,17 @@ impl Hub {
         topics.retain(|topic| self.trials.may_ask(node, topic));
         if self.fits(node, &topics, now) {
             self.next = None;
-        } else if self.next.as_ref().is_none_or(|next| !next.is_of(&self.pool, node) || next.topics != topics) {
-            self.open(node, topics);
+        } else {
+            self.open(node, topics, now);
         }
         self.publish();
+    }
+
+    /// Before genesis, nodes have no chain to tell of: clients wait in their streams.
+    fn await_chain(&self, wanted: &Names) {
+        if self.pool.snapshot().serves() {
+            self.show(State { open: wanted.clone(), ..State::default() });
+        }
     }
 
     /// Ends the stream some time after the last client has left.
@@ -236,66 +267,10 @@ impl Hub {
         if now.saturating_duration_since(since) >= LINGER && self.stitcher.is_some() {
             (self.current, self.next, self.leaving) = (None, None, None);
             (self.stitcher, self.excess) = (None, None);
-            self.questions.abort_all();
+            self.drop_questions();
             self.pool.streams_from(None);
         }
         self.publish();
-    }
-
-    /// Whether the current stream has the right node and topics.
-    fn fits(&mut self, node: usize, topics: &Names, now: Instant) -> bool {
-        let Some(current) = &self.current else { return false };
-        if !current.is_of(&self.pool, node) || !topics.is_subset(&current.topics) {
-            return false;
-        }
-        if current.topics.len() == topics.len() {
-            self.excess = None;
-            return true;
-        }
-        now.saturating_duration_since(*self.excess.get_or_insert(now)) < LINGER
-    }
-
-    fn open(&mut self, node: usize, topics: Names) {
-        self.opened += 1;
-        let id = self.opened;
-        let task = self.streams.spawn(node::stream(self.pool.clone(), node, topics.clone(), id, self.news.clone()));
-        let slot = self.pool.snapshot().head.unwrap_or(0);
-        let pool = self.pool.clone();
-        self.next = Some(Stream { id, pool, node, topics, running: false, behind: None, slot, ahead: 0, task });
-    }
-
-    /// Makes the next stream the current one, if the next one runs. A good stream of another node
-    /// stays until the next one has proved itself.
-    fn go_over(&mut self, has_proved_itself: bool) {
-        let Some(next) = self.next.take_if(|next| next.running) else { return };
-        let old_is_good =
-            self.current.as_ref().is_some_and(|current| !current.is_of(&next.pool, next.node) && current.is_well());
-        if old_is_good && !has_proved_itself {
-            self.next = Some(next);
-            return;
-        }
-        if self.current.as_ref().is_none_or(|current| !current.is_of(&next.pool, next.node)) {
-            let from = self.current.as_ref().map_or("none", Stream::name);
-            info!(network = self.network(), from, to = next.name(), "events come from another node");
-        }
-        self.excess = None;
-        let old = self.current.replace(next).filter(Stream::is_well);
-        self.leaving = old.map(|old| (old, Instant::now() + OVERLAP));
-        self.questions.abort_all();
-        if let Some(current) = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool)) {
-            // Calls go to the node whose events clients get.
-            self.pool.streams_from(Some(current.node));
-        }
-        // Heads that the new stream has reported so far are not needed: the stitcher asks for the
-        // node's head and fills the way there.
-        self.step(Input::Opened);
-    }
-
-    /// Whether the next stream may take over from a good one. A stream of the node to which calls
-    /// are about to move must have come to the slot that clients have seen.
-    fn may_go_over(&self) -> bool {
-        let is_home = |next: &Stream| self.pool.snapshot().moving == Some(next.node);
-        self.next.as_ref().is_none_or(|next| !is_home(next) || next.slot >= self.pool.served())
     }
 
     /// Takes the news of a stream. Returns whether the hub may have to act: most news are events,
@@ -305,6 +280,8 @@ impl Hub {
         match news {
             News::Event(event, _) => return self.event(role, event),
             News::Lost(_) if role == Role::Leaving => self.leaving = None,
+            News::Lost(trouble)
+                if role == Role::Current && (self.goes_back(&trouble) || self.opens_again(&trouble)) => {}
             News::Lost(trouble) => self.lost(role == Role::Next, trouble, PAUSE),
             News::Opened => {
                 if let Some(next) = &mut self.next {
@@ -373,34 +350,32 @@ impl Hub {
         match (stream, more) {
             // The node's current stream goes on, but a stream with more topics is not to be had
             // now.
-            (Some(stream), Some(more)) => {
-                warn!(
-                    network = self.network(),
-                    node = stream.name(),
-                    why = trouble.text,
-                    "a node does not tell more topics"
-                );
-                let body = Bytes::from_static(br#"{"code":503,"message":"no node tells these topics now"}"#);
+            (Some(stream), Some((more, without))) => {
                 if Arc::ptr_eq(&stream.pool, &self.pool) {
-                    self.trials.refuse(stream.node, more, &(503, body));
+                    self.fails_with(stream.node, more, without, &trouble);
                 }
             }
             (Some(stream), None) => self.shun(&stream, trouble, pause),
             (None, _) => {}
         }
         if !is_next {
-            self.questions.abort_all();
-            self.pool.streams_from(None);
-            self.go_over(false);
+            self.is_without_stream();
         }
     }
 
+    /// The current stream is gone. The next one takes its place, if it runs.
+    fn is_without_stream(&mut self) {
+        self.drop_questions();
+        self.pool.streams_from(None);
+        self.go_over(false);
+    }
+
     /// The topics that a lost stream was to add to those of a good one from the same node, if that
-    /// was its purpose.
-    fn more_than_current(&self, is_next: bool, stream: &Stream) -> Option<Names> {
+    /// was its purpose, and the topics of the good one.
+    fn more_than_current(&self, is_next: bool, stream: &Stream) -> Option<(Names, Names)> {
         let current = self.current.as_ref().filter(|current| is_next && current.is_of(&stream.pool, stream.node))?;
         let more: Names = stream.topics.difference(&current.topics).cloned().collect();
-        (current.running && !more.is_empty()).then_some(more)
+        (current.running && !more.is_empty()).then(|| (more, current.topics.clone()))
     }
 
     /// Leaves the node without a stream for `pause` at least, and probes the node now: the end of a
@@ -447,6 +422,7 @@ impl Hub {
                 current.pool.shown(current.node, slot);
                 if Arc::ptr_eq(&current.pool, &self.pool) {
                     self.avoided.forgive(current.node);
+                    self.reopened = None;
                 } else {
                     // Clients' requests go to the nodes of a reload already.
                     self.pool.inherit_shown(&current.pool);
@@ -478,8 +454,11 @@ impl Hub {
         let ours = self.current.as_ref().filter(|current| Arc::ptr_eq(&current.pool, &self.pool));
         let node = self.current.as_ref().map(|current| current.pool.nodes[current.node].name.clone());
         let refused = ours.map(|current| self.trials.refused_by(current.node)).unwrap_or_default();
+        self.show(State { open, node, refused });
+    }
+
+    fn show(&self, next: State) {
         self.state.send_if_modified(|state| {
-            let next = State { open, node, refused };
             let changed = *state != next;
             if changed {
                 *state = next;

@@ -15,15 +15,16 @@ use super::{
     topics::Names,
 };
 use crate::{
-    domain::target::Target,
+    domain::{node_id::NodeId, target::Target},
     net::{
         http::{Body, Error, Progress, Request, Response, Sending, Timeouts, Unread},
-        places::Rank,
+        node_connections::Rank,
     },
     pool::{
         Pool,
-        ask::trouble,
+        ask::{says_no, trouble},
         health::{Fault, Trouble},
+        own_question::{Clock, OwnQuestion},
     },
 };
 
@@ -48,7 +49,7 @@ pub(super) enum News {
 }
 
 /// Runs a stream of `topics` from a node to its end.
-pub(super) async fn stream(pool: Arc<Pool>, node: usize, topics: Names, id: u64, news: mpsc::Sender<(u64, News)>) {
+pub(super) async fn stream(pool: Arc<Pool>, node: NodeId, topics: Names, id: u64, news: mpsc::Sender<(u64, News)>) {
     let outlet = Outlet::new(id, news);
     let list: Vec<&str> = topics.iter().map(String::as_str).collect();
     let last = match open(&pool, node, &list).await {
@@ -92,28 +93,39 @@ impl Outlet {
     }
 }
 
+/// Whether the node opens a stream of these topics now.
+pub(super) async fn opens(pool: &Pool, node: NodeId, topics: &Names) -> bool {
+    let list: Vec<&str> = topics.iter().map(String::as_str).collect();
+    matches!(open(pool, node, &list).await, Ok(Ok(_)))
+}
+
 /// The node's answer to a topic that the node does not know: status and body. `None` where the node
 /// knows the topic, or gives no clear answer.
-pub(super) async fn refuses(pool: Arc<Pool>, node: usize, topic: String) -> Option<(u16, Bytes)> {
+pub(super) async fn refuses(pool: Arc<Pool>, node: NodeId, topic: String) -> Option<(u16, Bytes)> {
     open(&pool, node, &[&topic]).await.ok()?.err()
 }
 
-async fn open(pool: &Pool, node: usize, topics: &[&str]) -> Result<Result<Response, (u16, Bytes)>, Trouble> {
+async fn open(pool: &Pool, node: NodeId, topics: &[&str]) -> Result<Result<Response, (u16, Bytes)>, Trouble> {
     let path = format!("/eth/v1/events?topics={}", topics.join(","));
-    let response = get(pool, node, &path, "text/event-stream").await?;
+    let mut response = get(pool, node, &path, "text/event-stream").await?;
     let kind = response.head.header("content-type").unwrap_or_default();
     match response.head.status {
-        200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => Ok(Ok(response)),
-        400 => {
-            let ours = Bytes::from_static(br#"{"code":400,"message":"the node does not know one of the topics"}"#);
-            let body = body(pool, node, response, MAX_REFUSAL).await.unwrap_or(ours);
-            Ok(Err((400, pool.nodes[node].redact(&body).map_or(body, Bytes::from))))
+        200 if kind.to_ascii_lowercase().starts_with(b"text/event-stream") => {
+            response.is_endless();
+            Ok(Ok(response))
+        }
+        status if says_no(status) => {
+            let ours = format!(r#"{{"code":{status},"message":"the node does not know one of the topics"}}"#);
+            // A gateway's page is not for clients.
+            let is_ours = |body: &Bytes| status == 400 || body.trim_ascii_start().starts_with(b"{");
+            let body = body(pool, node, response, MAX_REFUSAL).await.ok().filter(is_ours).unwrap_or(ours.into());
+            Ok(Err((status, pool.nodes[node].redact(&body).map_or(body, Bytes::from))))
         }
         status => Err(failing(pool, node, &format!("/eth/v1/events: HTTP status {status}, not a stream of events"))),
     }
 }
 
-async fn read(pool: &Pool, node: usize, mut response: Response, outlet: &Outlet) -> Option<Trouble> {
+async fn read(pool: &Pool, node: NodeId, mut response: Response, outlet: &Outlet) -> Option<Trouble> {
     let mut parser = Parser::default();
     let mut events = Vec::new();
     while let Some(piece) = response.next().await {
@@ -132,7 +144,7 @@ async fn read(pool: &Pool, node: usize, mut response: Response, outlet: &Outlet)
     Some(Trouble { fault: Fault::Dropped, text: "it ended its stream of events".to_owned() })
 }
 
-pub(super) async fn body(pool: &Pool, node: usize, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
+pub(super) async fn body(pool: &Pool, node: NodeId, mut response: Response, limit: usize) -> Result<Bytes, Trouble> {
     let read = timeout(PATIENCE, response.whole(limit, || {})).await.map_err(|_| silent())?;
     read.map_err(|unread| match unread {
         Unread::TooLong => failing(pool, node, "its answer is too long"),
@@ -140,17 +152,18 @@ pub(super) async fn body(pool: &Pool, node: usize, mut response: Response, limit
     })
 }
 
-async fn get(pool: &Pool, node: usize, path: &str, accept: &'static str) -> Result<Response, Trouble> {
-    send(pool, node, &Method::GET, path, b"", accept).await
+async fn get(pool: &Pool, node: NodeId, path: &str, accept: &'static str) -> Result<Response, Trouble> {
+    let clock = Clock::new(PATIENCE);
+    clock.limits(send(pool, node, (&Method::GET, path, b""), accept, &clock)).await.unwrap_or_else(|| Err(silent()))
 }
 
+/// Sends a request: method, path and body. The caller limits the time by the clock.
 pub(super) async fn send(
     pool: &Pool,
-    node: usize,
-    method: &Method,
-    path: &str,
-    asks: &[u8],
+    node: NodeId,
+    (method, path, asks): (&Method, &str, &[u8]),
     accept: &'static str,
+    clock: &Clock,
 ) -> Result<Response, Trouble> {
     let asked = &pool.nodes[node];
     let Some(upstream) = &asked.upstream else { return Err(failing(pool, node, "it has no HTTP side")) };
@@ -169,18 +182,16 @@ pub(super) async fn send(
     };
     // The body is short, so only the time to the head of the response matters.
     let timeouts = Timeouts { idle: PATIENCE, head: PATIENCE };
-    let exchange = async {
-        let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut Progress::default()).await;
-        outcome.map_err(|error| trouble(asked, &error))
-    };
-    timeout(PATIENCE, exchange).await.map_err(|_| silent())?
+    let (mut question, mut progress) = (OwnQuestion::new(Some(clock), None), Progress::default());
+    let outcome = upstream.request(request, Body::Whole(asks), timeouts, &mut question, &mut progress).await;
+    outcome.map_err(|error| trouble(asked, &error))
 }
 
 fn silent() -> Trouble {
     Trouble { fault: Fault::Silent, text: format!("no answer within {PATIENCE:?}") }
 }
 
-fn failing(pool: &Pool, node: usize, text: &str) -> Trouble {
+fn failing(pool: &Pool, node: NodeId, text: &str) -> Trouble {
     Trouble { fault: Fault::Failing, text: pool.nodes[node].redact_text(text) }
 }
 
@@ -189,7 +200,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_waits_for_the_hub_is_bounded_in_bytes_and_nothing_is_lost() {
+    async fn the_hubs_backlog_is_bounded_in_bytes_and_loses_nothing() {
         const EACH: usize = 1 << 20;
         let (news, mut heard) = mpsc::channel(256);
         let mut telling = tokio::task::JoinSet::new();

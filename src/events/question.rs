@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Method;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
     beacon::{self, Duties},
@@ -21,11 +21,12 @@ use super::{
     stitch::{Answer, Question},
 };
 use crate::{
-    domain::{beacon_route::Route, hash::Hash},
+    domain::{beacon_route::Route, hash::Hash, node_id::NodeId},
     net::BoxFuture,
     pool::{
         Pool,
         health::{Fault, Trouble},
+        own_question::Clock,
         resting::{Kind, Standing},
     },
 };
@@ -54,14 +55,14 @@ pub(super) struct Asked {
 
 /// Asks the stream's node, and others beside that node if the question is one that others can
 /// answer.
-pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_per_epoch: u64) -> Asked {
+pub(super) async fn ask(pool: Arc<Pool>, node: NodeId, question: Question, slots_per_epoch: u64) -> Asked {
     let (slot, started) = (pool.slot(), Instant::now());
     let kind = Kind::of_group(Route::of("GET", path_of(question)).id);
-    let to = |node: usize| One { pool: pool.clone(), node, slots_per_epoch };
+    let to = |node: NodeId| One { pool: pool.clone(), node, slots_per_epoch, clock: Clock::new(THINKING) };
     let one = to(node);
-    let mut own: BoxFuture<'static, Option<Answer>> = Box::pin(async move { one.within(THINKING, question).await });
+    let mut own: BoxFuture<'static, Option<Answer>> = Box::pin(async move { one.asked(question).await });
     let is_for_others = !matches!(question, Question::Head | Question::Finalized(None));
-    // A node that keeps failing such questions is not waited for: others are asked at once.
+    // A node that keeps failing these questions is not waited for: others are asked at once.
     let is_failing = pool.nodes[node].resting.standing(kind, false, started) == Standing::Last;
     let alone = if is_failing { Duration::ZERO } else { ALONE.min(slot / 8) };
     let alone = if is_for_others { alone } else { THINKING * 2 };
@@ -78,12 +79,13 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
         }
         () = sleep(alone) => {}
     }
-    let others = (0..pool.nodes.len()).filter(|other| is_for_others && *other != node && pool.is_usable(*other));
-    let ask_other = |other: usize, pause: Duration| {
+    let others =
+        NodeId::all(pool.nodes.len()).filter(|other| is_for_others && *other != node && pool.is_usable(*other));
+    let ask_other = |other: NodeId, pause: Duration| {
         let one = to(other);
         async move {
             sleep(pause).await;
-            (other, one.within(THINKING, question).await)
+            (other, one.asked(question).await)
         }
     };
     let others = others.map(|other| ask_other(other, Duration::ZERO));
@@ -119,8 +121,8 @@ pub(super) async fn ask(pool: Arc<Pool>, node: usize, question: Question, slots_
 /// Waits until then for the answer of `node`; `other` has answered already.
 fn wait(
     pool: Arc<Pool>,
-    node: usize,
-    other: usize,
+    node: NodeId,
+    other: NodeId,
     kind: Kind,
     own: BoxFuture<'static, Option<Answer>>,
     until: Instant,
@@ -130,6 +132,8 @@ fn wait(
             Ok(Some(_)) => pool.call_answered(node, kind),
             // A node that does not have the data has not failed.
             Ok(None) => {}
+            // The node was not asked yet.
+            Err(_) if pool.nodes[node].keeps_own_waiting() => {}
             Err(_) => {
                 let text = "no answer to a question that another node answered".to_owned();
                 pool.call_failed(node, kind, Trouble { fault: Fault::Silent, text }, Some(other));
@@ -150,13 +154,15 @@ fn path_of(question: Question) -> &'static str {
 /// A node that is asked.
 struct One {
     pool: Arc<Pool>,
-    node: usize,
+    node: NodeId,
     slots_per_epoch: u64,
+    clock: Clock,
 }
 
 impl One {
-    async fn within(&self, limit: Duration, question: Question) -> Option<Answer> {
-        timeout(limit, self.answer(question)).await.ok()?
+    /// The answer, if the node gives it in time.
+    async fn asked(&self, question: Question) -> Option<Answer> {
+        self.clock.limits(self.answer(question)).await?
     }
 
     async fn answer(&self, question: Question) -> Option<Answer> {
@@ -245,7 +251,8 @@ impl One {
     }
 
     async fn exchange(&self, method: &Method, path: &str, asks: &[u8]) -> Option<Bytes> {
-        let response = send(&self.pool, self.node, method, path, asks, "application/json").await.ok()?;
+        let sent = send(&self.pool, self.node, (method, path, asks), "application/json", &self.clock);
+        let response = sent.await.ok()?;
         let status = response.head.status;
         let body = body(&self.pool, self.node, response, MAX_ANSWER).await.ok()?;
         (status == 200).then_some(body)

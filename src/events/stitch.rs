@@ -141,15 +141,23 @@ impl Stitcher {
     /// Takes an input and returns its effects, in order.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
-            Input::Opened => {
+            Input::Opened | Input::Switched => {
                 self.clear();
-                self.late.opened();
+                self.late.opened(matches!(input, Input::Opened));
                 for work in [Work::Catch, Work::Finality(None), Work::LearnDuties] {
                     self.work.hear(work);
                 }
                 self.waiting = None;
                 self.reorg = None;
                 self.unanswered.clear();
+            }
+            Input::Renewed => {
+                // The old stream's last reports may have been lost.
+                for work in [Work::Look, Work::Finality(None)] {
+                    if !self.work.iter().any(|waiting| waiting.is_same_question(&work)) {
+                        self.work.hear(work);
+                    }
+                }
             }
             Input::Event(event) => self.take(event),
             Input::Latest(slot) => self.latest = slot,
@@ -245,7 +253,7 @@ impl Stitcher {
 
     fn advance(&mut self, work: &Work) -> Progress {
         match work {
-            Work::Catch => return Progress::Needs(Question::Head),
+            Work::Catch | Work::Look => return Progress::Needs(Question::Head),
             Work::Block { slot, root, event } => return self.block(*slot, *root, event.as_ref()),
             Work::Head(head) => return self.head(head),
             Work::Reorg { old, event } => self.reorg = Some((*old, event.clone())),
@@ -333,15 +341,20 @@ impl Stitcher {
         };
         let next = missed[0];
         let is_last = next == root;
-        let (is_told, event) = (event.is_some(), event.filter(|_| is_last));
+        // A head on the way that a node has reported together with its dependent roots.
+        let reported = missed.iter().copied().find(|root| self.chain.said(*root).is_some());
+        let reported = reported.or_else(|| event.is_some().then_some(root));
+        let event = event.filter(|_| is_last);
         let is_made_up = event.is_none();
         // A head's own event may name its dependent roots; a made-up one needs them.
         let duties = match self.chain.duties(next).or_else(|unknown| self.chain.duties_by(&missed, unknown)) {
             Ok(duties) => duties,
             Err(unknown) if is_made_up && self.may_ask(unknown) => return Progress::Needs(unknown.into()),
-            // The next head that the node reports comes with all heads missed before.
-            Err(_) if !is_told => return Progress::Done,
-            Err(_) => self.unchanged(next, root),
+            // The next head that a node reports comes with all heads missed before.
+            Err(_) => match reported {
+                Some(later) => self.unchanged(next, later),
+                None => return Progress::Done,
+            },
         };
         self.effects.extend(self.chain.presumed(next).map(Effect::Unproven));
         if fork != tip.what {
@@ -456,10 +469,4 @@ impl Stitcher {
 }
 
 #[cfg(test)]
-mod in_time;
-#[cfg(test)]
-mod order;
-#[cfg(test)]
-mod property;
-#[cfg(test)]
-mod tables;
+mod tests;

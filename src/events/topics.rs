@@ -50,6 +50,11 @@ pub fn label(topic: &str) -> &'static str {
     KNOWN.iter().find(|known| **known == topic).copied().unwrap_or("other")
 }
 
+/// All words for topics in metrics.
+pub fn labels() -> impl Iterator<Item = &'static str> {
+    KNOWN.into_iter().chain(["other"])
+}
+
 /// Reads the topics of a query, `topics=a,b` and `topics=a&topics=b` alike.
 ///
 /// # Errors

@@ -7,6 +7,9 @@ use bytes::{Bytes, BytesMut};
 /// Up to this many bytes are copied to stay one piece; a longer piece is cut without a copy.
 const SHORT: usize = 4096;
 
+/// How many pieces an answer of more than one has room for at first.
+const MANY: usize = 16;
+
 /// Bytes in pieces, none of which is empty.
 #[derive(Debug, Default)]
 pub struct Pieces {
@@ -153,13 +156,19 @@ impl Pieces {
 /// Puts a piece behind the others. Short pieces become one piece, so that bytes which come one by
 /// one take no more room than their number.
 pub fn append(pieces: &mut VecDeque<Bytes>, piece: Bytes) {
-    match pieces.pop_back() {
+    match pieces.back_mut() {
         Some(last) if last.len() + piece.len() <= SHORT => {
-            let mut both = last.try_into_mut().unwrap_or_else(|last| BytesMut::from(&last[..]));
+            let begun = std::mem::take(last);
+            let mut both = begun.try_into_mut().unwrap_or_else(|begun| BytesMut::from(&begun[..]));
             both.extend_from_slice(&piece);
-            pieces.push_back(both.freeze());
+            *last = both.freeze();
         }
-        last => pieces.extend(last.into_iter().chain([piece])),
+        Some(_) => pieces.push_back(piece),
+        // Behind a second piece there are often more.
+        None => {
+            pieces.reserve(MANY);
+            pieces.push_back(piece);
+        }
     }
 }
 

@@ -7,6 +7,11 @@
 //! Example: with `hold = "10s"` and two nodes that refuse connections, an exchange tries both,
 //! waits some 10 ms, tries both, waits some 20 ms, and so on up to 250 ms, until a node answers or
 //! the 10 s are over.
+//!
+//! Rule: a call that found all nodes full gets in line at the one with the shortest line, until its
+//! deadline. Reason: full nodes are well, and clients take turns only in a line. Example: two nodes
+//! have a connection for calls each, and twenty clients have calls of 2 s: each is answered within
+//! 20 s, as at one node with ten clients.
 
 use std::time::Duration;
 
@@ -14,7 +19,7 @@ use tokio::time::Instant;
 
 use super::queue::{Exit, HeadPermit, Queue, Ticket};
 use crate::{
-    domain::backoff::Backoff,
+    domain::{backoff::Backoff, node_id::NodeId},
     pool::{
         Pool,
         health::{Fault, Trouble},
@@ -30,15 +35,19 @@ pub struct Tries {
     /// The kind of exchange, for nodes that rest from one kind.
     pub kind: Kind,
     /// The nodes that failed the exchange in this round.
-    pub tried: Vec<usize>,
+    pub tried: Vec<NodeId>,
     /// Attempts that reached a node.
     pub attempts: u32,
     /// The fault of the last attempt, where nothing was sent.
     pub failure: Option<Fault>,
+    /// Whether an attempt of this round failed otherwise than for want of a connection.
+    had_others: bool,
+    /// Whether all nodes were full in the round before.
+    in_line: bool,
     /// Whether every node has failed the exchange before.
     pub again: bool,
     /// Faults that count against their nodes if another node does better.
-    pub charges: Vec<(usize, Trouble)>,
+    pub charges: Vec<(NodeId, Trouble)>,
     /// The pauses between rounds.
     pub pauses: Backoff,
     /// No wait goes on beyond this moment.
@@ -72,6 +81,8 @@ impl Tries {
             tried: Vec::new(),
             attempts: 0,
             failure: None,
+            had_others: false,
+            in_line: false,
             again: false,
             charges: Vec::new(),
             pauses: PAUSES,
@@ -86,9 +97,9 @@ impl Tries {
         Begun { held_since: self.held_since, head }
     }
 
-    /// Holds the faults of the other nodes against them, as `node` answered, with a `result` or
-    /// with an error. An error beside another error is a matter of words.
-    pub fn charge(&mut self, pool: &Pool, node: usize, result: bool) {
+    /// Charges the nodes that failed with their faults, since `node` answered. If `node` gave an
+    /// error and no `result`, errors of the other nodes do not count.
+    pub fn charge(&mut self, pool: &Pool, node: NodeId, result: bool) {
         for (other, trouble) in self.charges.drain(..) {
             if other != node && (result || trouble.fault != Fault::Erring) {
                 pool.call_failed(other, self.kind, trouble, Some(node));
@@ -96,9 +107,36 @@ impl Tries {
         }
     }
 
+    /// An attempt failed, with this fault where nothing was sent.
+    pub fn failed(&mut self, fault: Option<Fault>) {
+        self.failure = fault;
+        self.had_others |= fault != Some(Fault::Full);
+    }
+
+    /// Whether the exchange waits in line at a node until its deadline.
+    pub fn is_in_line(&self) -> bool {
+        self.in_line
+    }
+
+    /// At the end of a round: whether all were full, so that the exchange gets in line now. An
+    /// exchange that was in line in this round pauses as after other failures.
+    pub fn gets_in_line(&mut self) -> bool {
+        let is_full = !self.tried.is_empty() && !std::mem::take(&mut self.had_others);
+        self.in_line = is_full && !self.in_line;
+        if self.in_line {
+            self.tried.clear();
+        }
+        self.in_line
+    }
+
+    /// The exchange has waited since then, for a connection.
+    pub fn waits_since(&mut self, then: Instant) {
+        self.held_since.get_or_insert(then);
+    }
+
     /// The end of the hold time, which begins with the first wait and not with the exchange: a
     /// first attempt that takes long leaves the hold time whole.
-    fn until<To>(&mut self, queue: &Queue<To>) -> Instant {
+    pub fn until<To>(&mut self, queue: &Queue<To>) -> Instant {
         let until = *self.held_since.get_or_insert_with(Instant::now) + queue.longest();
         self.deadline.map_or(until, |deadline| deadline.min(until))
     }

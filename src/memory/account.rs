@@ -19,6 +19,9 @@ use super::{
     budget::{STEP, Side},
 };
 
+/// How many bytes a claim grows ahead of what has come, at most.
+const AHEAD: usize = 64 * 1024;
+
 /// The bytes of one connection. An account is its worker's, so its lock is never waited for.
 #[derive(Debug)]
 pub struct Account {
@@ -112,6 +115,11 @@ impl Account {
         Claim { account: self.clone(), bytes: 0, side: Side::Standing }
     }
 
+    /// A claim, empty yet, for what is kept until clients ask for it.
+    pub fn records(self: &Arc<Self>) -> Claim {
+        Claim { account: self.clone(), bytes: 0, side: Side::Records }
+    }
+
     /// Bytes that all clients together may make the proxy hold.
     pub fn limit(&self) -> usize {
         self.budget.limit()
@@ -171,7 +179,7 @@ impl Account {
                 _ => self.budget.adjust(taken, price),
             }
             if self.is_driven {
-                self.budget.ranks.change(self, taken, price);
+                self.budget.holders.change(self, taken, price);
             }
         }
         *used = now;
@@ -193,10 +201,9 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim of the same kind on an account of its own, empty yet, for bytes that outlive this
-    /// connection.
+    /// A claim on an account of its own, empty yet, for records that outlive this connection.
     pub fn beside(&self) -> Self {
-        Self { account: Account::open(&self.account.budget), bytes: 0, side: self.side }
+        Account::open(&self.account.budget).records()
     }
 
     /// Makes the claim `bytes` large. A claim can always become smaller.
@@ -211,9 +218,24 @@ impl Claim {
                 standing.iter().for_each(|budget| _ = budget.stand(bytes, self.bytes));
                 return Err(full);
             }
-            self.bytes = bytes;
+            self.note(bytes);
         }
         Ok(())
+    }
+
+    /// Makes the claim at least `bytes` large, for bytes that come in many pieces. While half of
+    /// the sum is free, the claim becomes twice as large, by [`AHEAD`] bytes at most, so that the
+    /// sum changes seldom.
+    ///
+    /// # Errors
+    /// As [`Claim::resize`].
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let is_roomy = self.account.budget.held() + bytes + AHEAD < self.account.budget.limit() / 2;
+        let ahead = if is_roomy { self.bytes.min(AHEAD) } else { 0 };
+        self.resize(bytes.max(self.bytes + ahead))
     }
 
     /// Makes the claim `bytes` large, also beyond the limit: for bytes that are there already.
@@ -225,8 +247,15 @@ impl Claim {
             }
             // Without a side nothing is refused.
             let _ = self.account.change(self.bytes, bytes, None);
-            self.bytes = bytes;
+            self.note(bytes);
         }
+    }
+
+    fn note(&mut self, bytes: usize) {
+        if self.side == Side::Records {
+            self.account.budget.record(self.bytes, bytes);
+        }
+        self.bytes = bytes;
     }
 
     /// The claim's bytes.

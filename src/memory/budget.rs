@@ -5,13 +5,14 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
-use super::{Full, eviction::Ranks};
+use super::{Full, largest::Holders};
 
 /// An account takes from the sum in steps of so many bytes.
 pub(super) const STEP: usize = 16 * 1024;
-/// Things that stay when their client has gone may take such a part of the limit in all.
+/// Things that outlive their client take one part in so many of the limit at most, in all. For as
+/// much again of records, clients give way.
 const STANDING: usize = 8;
-/// Of what was promised to be given back, such a part of the limit may be taken before it is.
+/// A part in so many of the limit is kept for loans against promised bytes.
 const CREDIT: usize = 8;
 
 /// The sum over all clients.
@@ -21,10 +22,12 @@ pub struct Budget {
     held: AtomicUsize,
     /// Bytes among them that stay when their client has gone.
     standing: AtomicUsize,
+    /// Bytes among them of records, which stay too.
+    records: AtomicUsize,
     refused: AtomicU64,
     /// Accounts that were ever opened.
     opened: AtomicU64,
-    pub(super) ranks: Ranks,
+    pub(super) holders: Holders,
 }
 
 /// The direction of bytes.
@@ -32,11 +35,16 @@ pub struct Budget {
 pub(super) enum Side {
     /// From clients: three quarters at most, so that the calls that were let in can be answered.
     In,
-    /// For clients.
+    /// For clients: all but the part that is lent.
     Out,
     /// From clients, and kept when these have gone, so that no client can be made to give them up:
     /// a small part of the three quarters.
     Standing,
+    /// Kept for clients that have not asked for these bytes yet. Up to a small part of the limit,
+    /// the largest account gives way to them, however little that holds: a record that is dropped
+    /// is lost, and a call that is refused can be made again. Beyond, they are like bytes from
+    /// clients.
+    Records,
 }
 
 impl Budget {
@@ -46,9 +54,10 @@ impl Budget {
             limit: AtomicUsize::new(limit),
             held: AtomicUsize::new(0),
             standing: AtomicUsize::new(0),
+            records: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             opened: AtomicU64::new(0),
-            ranks: Ranks::default(),
+            holders: Holders::default(),
         })
     }
 
@@ -72,32 +81,34 @@ impl Budget {
         self.refused.load(Relaxed)
     }
 
-    /// Takes so many bytes more for an account that will take `price` in all then. Where there is
-    /// no room, the account that takes more gives way.
+    /// Adds `more` bytes for an account that then takes `price` bytes in all. Where there is no
+    /// room, the largest account gives way, if that one takes more. Only records are lent more than
+    /// the part for loans, so the sum exceeds the limit by an eighth at most, and only until the
+    /// bytes are back that others were told to give up.
     pub(super) fn take(&self, more: usize, price: usize, side: Side) -> Result<(), Full> {
         loop {
             let limit = self.limit();
             let most = match side {
-                Side::In | Side::Standing => limit / 4 * 3,
-                Side::Out => limit,
+                Side::In | Side::Standing | Side::Records => limit / 4 * 3,
+                Side::Out => limit - limit / CREDIT,
             };
-            let (promised, borrowed) = (self.ranks.promised(), self.ranks.borrowed());
+            let is_owed = side == Side::Records && self.records.load(Relaxed).saturating_add(more) <= limit / STANDING;
+            let promised = self.holders.promised();
             // Added first, so that two accounts that take at once cannot both find room for one.
             let before = self.held.fetch_add(more, Relaxed);
             let after = before.saturating_add(more);
             if after <= most {
                 return Ok(());
             }
-            let may_borrow = borrowed + more <= limit / CREDIT;
             let is_promised = after.saturating_sub(promised) <= most;
-            if may_borrow && is_promised {
-                self.ranks.borrow(more);
+            let most_lent = if is_owed { usize::MAX } else { limit / CREDIT };
+            if is_promised && self.holders.borrow(more, most_lent) {
                 return Ok(());
             }
             self.held.fetch_sub(more, Relaxed);
             self.refused.fetch_add(1, Relaxed);
             // Promised bytes come soon; a client that takes more than is lent finds them then.
-            if is_promised || !self.ranks.cut(price) {
+            if is_promised || !self.holders.evict_largest(if is_owed { 0 } else { price }) {
                 return Err(Full(limit));
             }
         }
@@ -118,15 +129,25 @@ impl Budget {
 
     /// Counts bytes that are there already, or that come back.
     pub(super) fn adjust(&self, before: usize, after: usize) {
-        if after > before {
-            self.held.fetch_add(after - before, Relaxed);
-        } else {
-            self.held.fetch_sub(before - after, Relaxed);
-        }
+        shift(&self.held, before, after);
+    }
+
+    /// Notes that records take `after` bytes instead of `before`.
+    pub(super) fn record(&self, before: usize, after: usize) {
+        shift(&self.records, before, after);
     }
 
     pub(super) fn next_number(&self) -> u64 {
         self.opened.fetch_add(1, Relaxed)
+    }
+}
+
+/// Counts `after` bytes instead of `before`.
+fn shift(sum: &AtomicUsize, before: usize, after: usize) {
+    if after > before {
+        sum.fetch_add(after - before, Relaxed);
+    } else {
+        sum.fetch_sub(before - after, Relaxed);
     }
 }
 
@@ -177,8 +198,9 @@ mod tests {
         assert_eq!(of_clients.iter().filter(|taken| taken.is_ok()).count(), 48);
         assert_eq!(budget.held(), 48 * STEP);
         let mut answer = accounts[99].outgoing();
-        assert_eq!(answer.resize(FREE + 16 * STEP), Ok(()));
-        assert_eq!(answer.resize(FREE + 17 * STEP), Err(Full(64 * STEP)));
+        // The rest is for loans.
+        assert_eq!(answer.resize(FREE + 8 * STEP), Ok(()));
+        assert_eq!(answer.resize(FREE + 9 * STEP), Err(Full(64 * STEP)));
         drop((of_clients, answer));
         assert_eq!(budget.held(), 0);
     }
@@ -224,14 +246,76 @@ mod tests {
         // Whoever has given way begins anew.
         let mut again = greedy.incoming();
         assert_eq!(again.resize(FREE + 31 * STEP), Ok(()));
-        assert!(of_other.resize(FREE + 24 * STEP).is_ok() && !woken(&greedy));
-        assert!(of_other.resize(FREE + 25 * STEP).is_ok() && woken(&greedy) && !woken(&third));
+        assert!(of_other.resize(FREE + 16 * STEP).is_ok() && !woken(&greedy));
+        assert!(of_other.resize(FREE + 17 * STEP).is_ok() && woken(&greedy) && !woken(&third));
         drop((of_other, of_third, again));
-        assert_eq!((budget.held(), budget.ranks.promised()), (0, 0));
+        assert_eq!((budget.held(), budget.holders.promised()), (0, 0));
     }
 
     #[test]
-    fn a_step_beyond_what_is_lent_makes_the_greediest_give_way_first() {
+    fn the_sum_stays_within_the_limit_on_loans_too() {
+        let budget = Budget::new(64 * STEP);
+        let accounts = [(); 40].map(|()| Account::of(&budget, None));
+        let mut claims = accounts.each_ref().map(Account::outgoing);
+        claims[0].resize(FREE + 40 * STEP).unwrap();
+        // The largest is told to go, and is slow to do so, while the others take their steps.
+        for step in 1..=64 {
+            for claim in &mut claims[1..] {
+                let _ = claim.resize(FREE + step * STEP);
+                assert!(budget.held() <= budget.limit(), "{} at step {step}", budget.held());
+            }
+        }
+        assert_eq!(budget.held(), 64 * STEP);
+    }
+
+    #[test]
+    fn bytes_that_come_back_repay_loans_while_others_are_promised() {
+        let budget = Budget::new(64 * STEP);
+        let accounts = [(); 3].map(|()| Account::of(&budget, None));
+        let [mut one, mut two, mut third] = accounts.each_ref().map(Account::outgoing);
+        one.resize(FREE + 30 * STEP).unwrap();
+        two.resize(FREE + 26 * STEP).unwrap();
+        // The first is told to go, and all that can be lent is.
+        third.resize(FREE + 8 * STEP).unwrap();
+        assert!(third.resize(FREE + 9 * STEP).is_err());
+        one.resize(FREE + 10 * STEP).unwrap();
+        assert_eq!(budget.holders.promised(), 10 * STEP);
+        let mut fourth = Account::of(&budget, None).outgoing();
+        fourth.resize(FREE + 12 * STEP).unwrap();
+        assert_eq!((fourth.resize(FREE + 20 * STEP), budget.held()), (Ok(()), 64 * STEP));
+        assert_eq!((budget.holders.promised(), budget.holders.borrowed()), (10 * STEP, 8 * STEP));
+    }
+
+    #[test]
+    fn records_have_an_eighth_whatever_clients_hold() {
+        let budget = Budget::new(64 * STEP);
+        let accounts = [(); 24].map(|()| Account::of(&budget, None));
+        let mut claims = accounts.each_ref().map(Account::incoming);
+        claims.iter_mut().for_each(|claim| claim.resize(FREE + 2 * STEP).unwrap());
+        // No client makes another of its size give way, but records do, though they take more.
+        assert!(claims[0].resize(FREE + 3 * STEP).is_err());
+        let mut records = Account::open(&budget).records();
+        for steps in 1..=8 {
+            assert_eq!(records.resize(steps * STEP), Ok(()), "{steps}");
+        }
+        assert_eq!((budget.held(), budget.holders.promised()), (56 * STEP, 8 * STEP));
+        assert!(records.resize(9 * STEP).is_err(), "beyond their part");
+        // Also while all loans are given out.
+        records.resize(7 * STEP).unwrap();
+        let mut of_another = Account::of(&budget, None).outgoing();
+        of_another.resize(FREE + STEP).unwrap();
+        while budget.holders.borrowed() < 8 * STEP {
+            let _ = of_another.resize(of_another.bytes() + STEP);
+        }
+        assert_eq!(records.resize(8 * STEP), Ok(()));
+        drop((claims, of_another));
+        assert_eq!((budget.held(), budget.holders.promised()), (8 * STEP, 0));
+        drop(records);
+        assert_eq!((budget.held(), budget.records.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_step_beyond_the_loan_makes_the_greediest_give_way() {
         let budget = Budget::new(64 * STEP);
         let [greedy, second, small] = [(); 3].map(|()| Account::of(&budget, None));
         let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();
@@ -248,7 +332,7 @@ mod tests {
         assert_eq!(budget.held(), 46 * STEP);
         drop(of_greedy);
         assert_eq!(large.resize(FREE + 9 * STEP), Ok(()));
-        assert_eq!((budget.held(), budget.ranks.promised(), budget.ranks.borrowed()), (29 * STEP, 0, 0));
+        assert_eq!((budget.held(), budget.holders.promised(), budget.holders.borrowed()), (29 * STEP, 0, 0));
         // A step that needs the bytes of several accounts gets them from one after the other.
         let mut more = Account::of(&budget, None).outgoing();
         assert_eq!(more.resize(FREE + 19 * STEP), Ok(()));

@@ -17,7 +17,7 @@ pub struct CallMetrics {
     pub(super) total: IntCounterVec,
     pub(super) duration: Histogram,
     /// By the place of the method, or of the route's group, in its table and the outcome; made at
-    /// first use, so that only what happened shows.
+    /// first use, so that only methods that were called show.
     pub(super) cells: Box<[[OnceLock<IntCounter>; CallOutcome::ALL.len()]]>,
 }
 
@@ -34,7 +34,12 @@ impl CallMetrics {
     }
 
     fn count(&self, label: &str, MethodId(index): MethodId, outcome: CallOutcome, seconds: f64) {
-        let make = || self.total.with_label_values(&[&self.network, &self.layer, label, outcome.as_str()]);
+        let cell = |of: CallOutcome| self.total.with_label_values(&[&self.network, &self.layer, label, of.as_str()]);
+        let make = || {
+            // The method's first failure is then a rise from 0, and no series that has just begun.
+            CallOutcome::ALL.into_iter().for_each(|other| drop(cell(other)));
+            cell(outcome)
+        };
         self.cells[index][outcome as usize].get_or_init(make).inc();
         self.duration.observe(seconds);
     }

@@ -38,38 +38,58 @@ impl Facts {
         Self {
             node_usable: gauge(
                 "node_usable",
-                "Whether calls may go to the node",
+                "Whether the node is up and not cordoned: 1 or 0.",
                 &["network", "node", "layer", "tier"],
             ),
             node_cordoned: gauge(
                 "node_cordoned",
-                "Whether the operator has taken the node out",
+                "Whether the operator has taken the node out: 1 or 0.",
                 &["network", "node", "layer"],
             ),
-            node_head: gauge("node_head", "The node's head", &["network", "node", "layer"]),
-            node_lag: gauge("node_lag", "Blocks the node is behind the pool's head", &["network", "node", "layer"]),
+            node_head: gauge(
+                "node_head",
+                "The number of the node's newest block, or slot.",
+                &["network", "node", "layer"],
+            ),
+            node_lag: gauge(
+                "node_lag",
+                "Blocks, or slots, that the node is behind the side's head.",
+                &["network", "node", "layer"],
+            ),
             node_verdict: gauge(
                 "node_verdict",
-                "1 for the verdict on the node, 0 for every other",
+                "1 for the verdict on the node, 0 for every other; the words are those of `node.verdict` in STATUS.md.",
                 &["network", "node", "layer", "verdict"],
             ),
-            node_in_flight: gauge("node_in_flight", "Calls at the node now", &["network", "node", "layer"]),
+            node_in_flight: gauge("node_in_flight", "Calls at the node now.", &["network", "node", "layer"]),
             node_connections: gauge(
                 "node_connections",
-                "Connections to the node that are open",
+                "Connections to the node that are open.",
                 &["network", "node", "layer"],
             ),
             node_waiting: gauge(
                 "node_waiting",
-                "Requests that wait for a connection to the node, because it takes no more",
+                "Requests that wait for a connection to the node, because the node takes no more.",
                 &["network", "node", "layer"],
             ),
-            pool_head: gauge("pool_head", "The pool's head", &["network", "layer"]),
-            pool_serves: gauge("pool_serves", "Whether any node may serve", &["network", "layer"]),
-            active_node: gauge("active_node", "1 for the node that calls go to first", &["network", "layer", "node"]),
+            pool_head: gauge(
+                "pool_head",
+                "The side's head by the head rule: the number of a block, or slot.",
+                &["network", "layer"],
+            ),
+            pool_serves: gauge(
+                "pool_serves",
+                "Whether any node may serve: 1 or 0, and 0 is a total outage.",
+                &["network", "layer"],
+            ),
+            active_node: gauge(
+                "active_node",
+                "1 for the node that calls go to first, 0 for the others.",
+                &["network", "layer", "node"],
+            ),
             failover_active: gauge(
                 "failover_active",
-                "Whether calls go to a backup or to a node that the rules find unusable",
+                "Whether calls go to a backup, or to a node that the rules find unusable: 1 or 0.",
                 &["network", "layer"],
             ),
         }

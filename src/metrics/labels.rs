@@ -1,6 +1,6 @@
 //! The values of labels, each list written once: the enum, its words, and the list of all.
 
-use crate::domain::refusal::Unserved;
+use crate::domain::{refusal::Unserved, verdict::Verdict};
 
 /// An enum of which each value is one word of a label.
 macro_rules! label {
@@ -15,7 +15,8 @@ macro_rules! label {
             /// Every value.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
 
-            pub(super) fn as_str(self) -> &'static str {
+            /// The word of the label.
+            pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $word,)+
                 }
@@ -23,6 +24,32 @@ macro_rules! label {
         }
     };
 }
+
+/// Why the active node changed, where that is not the verdict on the node before.
+const SWITCH_CAUSES: [&str; 8] =
+    ["start", "recovered", "removed", "cordoned", "behind", "failback", "duties", "events"];
+
+/// Why the active node changed: each of these causes, and each verdict but the good one.
+pub(super) fn switch_reasons() -> impl Iterator<Item = &'static str> {
+    SWITCH_CAUSES.into_iter().chain(Verdict::WORDS).filter(|word| *word != Verdict::Up.as_str())
+}
+
+/// Why a signed message was given to one more node.
+pub(super) const PUBLISH_REASONS: [&str; 7] =
+    ["lost", "refused", "unreachable", "late", "out", "doubtful", "unknown_block"];
+/// Why an event was doubtful.
+pub(super) const DOUBT_REASONS: [&str; 2] = ["no_header", "ahead"];
+/// Why a filter was dropped.
+pub(super) const FILTER_ENDS: [&str; 4] = ["timeout", "backlog", "gap", "too_long"];
+/// The limits for which a filter is not made.
+pub(super) const FILTER_LIMITS: [&str; 4] =
+    ["filters.max", "filters.max_per_client", "filters.max_bytes_per_client", "max_client_memory"];
+/// The subjects of filters.
+pub(super) const FILTER_KINDS: [&str; 3] = ["blocks", "logs", "transactions"];
+/// The kinds of subscriptions.
+pub(super) const SUBSCRIPTIONS: [&str; 3] = ["newHeads", "logs", "other"];
+/// The outcomes of a reload.
+pub(super) const RELOADS: [&str; 2] = ["applied", "refused"];
 
 label! {
     /// How a call ended.

@@ -7,20 +7,18 @@ use super::{Metrics, guard::Guard};
 
 #[metrics(scope = "steadfast")]
 pub(super) struct Live {
-    /// Client WebSockets open now.
-    #[metric]
+    #[metric(help = "Client WebSockets open now.")]
     ws_connections: Gauge,
-    /// Client WebSockets ever opened.
-    #[metric]
+    #[metric(help = "Client WebSockets ever opened.")]
     ws_connections_total: Counter,
-    /// Client WebSockets refused, because ws.max_connections was reached.
-    #[metric]
+    #[metric(help = "Client WebSockets refused, because `ws.max_connections` was reached.")]
     ws_connections_refused_total: Counter,
-    /// Subscriptions of WebSocket clients open now, by kind: newHeads, logs, or other.
-    #[metric(labels = ["kind"])]
+    #[metric(labels = ["kind"], help = "Subscriptions of WebSocket clients open now: `newHeads`, `logs`, `other`.")]
     subscriptions: Gauge,
-    /// Blocks that a reorganisation took out.
-    #[metric(buckets = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0])]
+    #[metric(
+        buckets = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0],
+        help = "Blocks that a reorganisation took out."
+    )]
     reorg_depth: Histogram,
 }
 
@@ -29,6 +27,18 @@ impl Metrics {
     pub fn websocket(&self) -> impl Drop + Send + use<> {
         self.live.ws_connections_total().inc();
         Guard::new(self.live.ws_connections.clone(), Vec::new())
+    }
+
+    /// Begins the counts of WebSockets at 0.
+    pub(super) fn begin_websockets(&self) {
+        self.live.ws_connections().add(0_u64);
+        self.live.ws_connections_total().inc_by(0_u64);
+        self.live.ws_connections_refused_total().inc_by(0_u64);
+    }
+
+    /// Begins the count of subscriptions of this kind at 0.
+    pub(super) fn begin_subscriptions(&self, kind: &str) {
+        self.live.subscriptions(kind).add(0_u64);
     }
 
     /// A client's WebSocket was one too many.

@@ -54,33 +54,40 @@ impl Nodes {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(registry, HistogramVec::new(options, &NODE).expect("the names are constants"))
         };
-        let up = Opts::new("steadfast_link_up", "Whether the WebSocket to the node is open: 1 or 0");
+        let up = Opts::new("steadfast_link_up", "Whether the WebSocket to the node is open: 1 or 0.");
         Self {
-            attempts: counter("steadfast_attempts_total", "Attempts at nodes", &OUTCOME),
+            attempts: counter(
+                "steadfast_attempts_total",
+                "Attempts at nodes. `outcome`: `answered`, `node_fault`, `refused` (for quota, or for want of a \
+                 connection), `unreachable`, `dropped`, `timeout`, `abandoned` (the node was found to be out, or the \
+                 client left before the call was sent).",
+                &OUTCOME,
+            ),
             attempt_duration: histogram(
                 "steadfast_attempt_duration_seconds",
-                "From an attempt's start to the beginning of its answer, in seconds",
+                "From an attempt's start to the beginning of its answer.",
                 &BUCKETS,
             ),
             probe_duration: histogram(
                 "steadfast_probe_duration_seconds",
-                "Duration of probes in seconds, failed ones included",
+                "Duration of probes, failed ones included.",
                 &PROBE_BUCKETS,
             ),
             link_up: register(registry, IntGaugeVec::new(up, &NODE).expect("the names are constants")),
             link_reconnects: counter(
                 "steadfast_link_reconnects_total",
-                "Times that the WebSocket to the node was opened anew after it was lost",
+                "Times that the WebSocket to the node was opened anew after it was lost.",
                 &NODE,
             ),
             link_mute: counter(
                 "steadfast_link_mute_total",
-                "Times that the WebSocket to the node was closed because it told of no blocks though the node had some",
+                "Times that the WebSocket to the node was closed because it told of no blocks though the node had some.",
                 &NODE,
             ),
             replays: counter(
                 "steadfast_replays_total",
-                "Subscriptions of our own asked for again on a new WebSocket to the node, by outcome",
+                "Subscriptions of the proxy's own asked for again on a new WebSocket to the node: `accepted`, \
+                 `refused` or `lost`.",
                 &OUTCOME,
             ),
         }

@@ -73,6 +73,9 @@ impl Metrics {
         }
         for metric in series(&families, "steadfast_calls_total") {
             let (count, outcome) = (value(metric), label(metric, "outcome"));
+            if count == 0 {
+                continue;
+            }
             let side = tally.side(metric);
             let [all, unanswered] = side.methods.entry(label(metric, "method")).or_default();
             *all += count;

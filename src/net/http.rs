@@ -34,7 +34,7 @@ pub use self::{
 };
 use super::{
     Dial, Endpoint, descriptors,
-    places::{Caller, Place, Places, Rank},
+    node_connections::{Caller, NodeConnections, Permit, Rank},
     tls::Tls,
 };
 use crate::{
@@ -55,8 +55,8 @@ pub struct Target {
     pub url: Url,
     /// Headers for every request: name and value. May hold secrets.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The places for connections there.
-    pub places: Arc<Places>,
+    /// The connections there.
+    pub connections: Arc<NodeConnections>,
 }
 
 /// A node as an HTTP server.
@@ -122,6 +122,8 @@ pub struct Post<'a> {
     pub rank: Rank,
     /// The client, if the request is a client's.
     pub caller: Option<&'a Arc<Caller>>,
+    /// Whether the request waits for a connection until its caller gives it up.
+    pub in_line: bool,
 }
 
 /// How often a request may be sent, and over which connection.
@@ -135,6 +137,9 @@ pub enum Sending {
 
 /// Holds a request back, after a connection was found for it, until its turn has come.
 pub trait Gate: Send {
+    /// A connection is looked for, once more where the one before was lost.
+    fn closes(&mut self) {}
+
     /// Ready when the request may be written.
     fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
@@ -157,6 +162,10 @@ impl Gate for () {
 }
 
 impl<G: Gate> Gate for Option<G> {
+    fn closes(&mut self) {
+        self.iter_mut().for_each(G::closes);
+    }
+
     fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.as_mut().map_or(Poll::Ready(()), |gate| gate.poll_open(context))
     }
@@ -193,9 +202,9 @@ impl Upstream {
         CallId::new(self.last_id.fetch_add(1, Relaxed) + 1)
     }
 
-    /// The places for connections to the node.
-    pub fn places(&self) -> &Arc<Places> {
-        &self.target.places
+    /// The connections to the node.
+    pub fn connections(&self) -> &Arc<NodeConnections> {
+        &self.target.connections
     }
 
     /// Sends a JSON-RPC request, once `gate` is open, and waits for the response's head. A request
@@ -212,7 +221,9 @@ impl Upstream {
         progress: &mut Progress,
     ) -> Result<Response, Error> {
         let mut retry = Retry::new(self, post.sending, post.rank, post.caller, None, progress);
+        retry.in_line = post.in_line;
         loop {
+            gate.closes();
             let mut conn = retry.conn().await?;
             poll_fn(|context| gate.poll_open(context)).await;
             if gate.is_shut() {
@@ -237,29 +248,28 @@ impl Upstream {
         }
     }
 
-    /// Fetches `target`, below the node's own URL, as a probe, and waits for the response's head.
-    /// The caller limits the time.
+    /// Fetches `target`, below the node's own URL, on our own account, once `gate` is open, and
+    /// waits for the response's head. The caller limits the time.
     ///
     /// # Errors
     /// A GET may be sent again after any of them.
-    pub async fn get(self: &Arc<Self>, target: &RequestTarget) -> Result<Response, Error> {
+    pub async fn get(
+        self: &Arc<Self>,
+        target: &RequestTarget,
+        rank: Rank,
+        gate: &mut impl Gate,
+    ) -> Result<Response, Error> {
         let headers = &HeaderMap::new();
-        let request = Request {
-            method: &Method::GET,
-            target,
-            headers,
-            sending: Sending::Repeatable,
-            rank: Rank::Probe,
-            caller: None,
-        };
+        let request =
+            Request { method: &Method::GET, target, headers, sending: Sending::Repeatable, rank, caller: None };
         // Nothing is streamed.
         let timeouts = Timeouts { idle: Duration::ZERO, head: Duration::ZERO };
-        self.request(request, Body::Whole(&[]), timeouts, &mut Progress::default()).await
+        self.request(request, Body::Whole(&[]), timeouts, gate, &mut Progress::default()).await
     }
 
-    /// Sends a request of any kind and waits for the response's head, as [`Upstream::post`] does. A
-    /// body that is streamed is sent once. The caller limits the time; `timeouts` are for a
-    /// streamed body, since only the exchange knows how far the body has come.
+    /// Sends a request of any kind, once `gate` is open, and waits for the response's head, as
+    /// [`Upstream::post`] does. A body that is streamed is sent once. The caller limits the time;
+    /// `timeouts` are for a streamed body, since only the exchange knows how far the body has come.
     ///
     /// # Errors
     /// The kind of error tells whether the request may have arrived. If not, no piece was taken of
@@ -269,6 +279,7 @@ impl Upstream {
         request: Request<'_>,
         mut body: Body<'_>,
         timeouts: Timeouts,
+        gate: &mut impl Gate,
         progress: &mut Progress,
     ) -> Result<Response, Error> {
         let own = &self.target;
@@ -281,7 +292,9 @@ impl Upstream {
         let sending = if is_streamed { Sending::Once } else { request.sending };
         let mut retry = Retry::new(self, sending, request.rank, request.caller, until, progress);
         loop {
+            gate.closes();
             let mut conn = retry.conn().await?;
+            poll_fn(|context| gate.poll_open(context)).await;
             let write = |out: &mut Vec<u8>| request.write_head(out, &joined, &self.host, &own.headers, framing);
             retry.sent();
             let head = match &mut body {
@@ -308,8 +321,8 @@ impl Upstream {
         }
     }
 
-    /// Opens a connection. The place comes back when there is none.
-    pub(super) async fn connect(&self, place: Place) -> Result<Conn, (Error, Place)> {
+    /// Opens a connection. The permit comes back when there is none.
+    pub(super) async fn connect(&self, permit: Permit) -> Result<Conn, (Error, Permit)> {
         let connect = async {
             let mut dialled = self.dial.dial(&self.target.endpoint).await;
             if dialled.as_ref().is_err_and(descriptors::are_used_up) {
@@ -325,29 +338,29 @@ impl Upstream {
             }
         };
         match timeout(self.connect_timeout, connect).await {
-            Ok(Ok(io)) => Ok(Conn::new(io, place)),
-            Ok(Err(error)) => Err((Error::Connect(error), place)),
-            Err(_) => Err((Error::ConnectTimeout(self.connect_timeout), place)),
+            Ok(Ok(io)) => Ok(Conn::new(io, permit)),
+            Ok(Err(error)) => Err((Error::Connect(error), permit)),
+            Err(_) => Err((Error::ConnectTimeout(self.connect_timeout), permit)),
         }
     }
 
     /// Closes connections that have been idle for a while.
     pub fn sweep(&self) {
-        self.target.places.sweep();
+        self.target.connections.sweep();
     }
 
     /// Closes every idle connection, for want of descriptors.
     pub fn close_idle(&self) {
-        self.target.places.close_idle();
+        self.target.connections.close_idle();
     }
 
     /// Forgets how many connections the node seemed to take, as when the node is back.
     pub fn forget_bound(&self) {
-        self.target.places.forget();
+        self.target.connections.forget();
     }
 
     /// Closes every idle connection, as when the node is out.
     pub fn disconnect(&self) {
-        self.target.places.disconnect();
+        self.target.connections.disconnect();
     }
 }

@@ -20,6 +20,11 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(System));
 /// How much is read of a connection that is refused.
 const UNREAD: usize = 4096;
 
+/// So many bytes the system takes for a peer before any of them has left. Half of that has to leave
+/// before it takes more, and that is when the pace of the peer is seen. Without this bound the
+/// system takes some MiB, and a peer that reads slowly seems to stand still for minutes.
+const UNSENT: u32 = 32 * 1024;
+
 /// Dials and listens on the operating system's TCP.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
@@ -32,9 +37,18 @@ impl Dial for Tcp {
             let (address, stream) = race(addresses, TcpStream::connect).await?;
             NAMES.connected(&to.host, address.ip());
             stream.set_nodelay(true)?;
+            bound_unsent(&stream);
             Ok(Box::new(stream) as BoxIo)
         })
     }
+}
+
+/// Keeps to [`UNSENT`], where the system can: some sandboxes know no such option.
+fn bound_unsent(stream: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, UNSENT);
 }
 
 impl Listen for Tcp {
@@ -61,6 +75,7 @@ impl Accept for Socket {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
+            bound_unsent(&stream);
             Ok((Incoming::new(stream.into_std()?), peer))
         })
     }
@@ -83,9 +98,70 @@ impl Arrived for std::net::TcpStream {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        time::Duration,
+    };
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpSocket,
+        time::{sleep, timeout},
+    };
 
     use super::*;
+
+    /// A socket of a peer, with as little room for bytes that are not read as the system allows.
+    fn peer() -> TcpSocket {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket
+    }
+
+    /// Writes without end, and reads slowly at the other side: each part that is read has to let
+    /// more be written.
+    async fn is_paced_by_its_reader(mut writer: BoxIo, mut reader: TcpStream) {
+        const PART: usize = 128 * 1024;
+        let written = Arc::new(AtomicUsize::new(0));
+        let counted = written.clone();
+        let writes = tokio::spawn(async move {
+            let bytes = vec![0; 1 << 20];
+            loop {
+                counted.fetch_add(writer.write(&bytes).await.unwrap(), Relaxed);
+            }
+        });
+        let mut part = vec![0; PART];
+        for round in 0..32 {
+            let before = written.load(Relaxed);
+            assert!(before < round * PART + 2 * PART, "{before} in round {round}");
+            reader.read_exact(&mut part).await.unwrap();
+            let moved = timeout(Duration::from_secs(20), async {
+                while written.load(Relaxed) == before {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            });
+            moved.await.unwrap_or_else(|_| panic!("nothing moves in round {round}, after {before} bytes"));
+        }
+        writes.abort();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_slowly_is_seen_to_read() {
+        let mut door = Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let client = peer().connect(door.local_addr()).await.unwrap();
+        is_paced_by_its_reader(door.accept().await.unwrap().0.open().unwrap(), client).await;
+
+        let node = peer();
+        node.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let node = node.listen(1).unwrap();
+        let to = Endpoint { host: "127.0.0.1".into(), port: node.local_addr().unwrap().port() };
+        let io = Tcp.dial(&to).await.unwrap();
+        is_paced_by_its_reader(io, node.accept().await.unwrap().0).await;
+    }
 
     #[tokio::test]
     async fn who_is_refused_reads_the_words_and_an_end() {

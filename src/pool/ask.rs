@@ -1,6 +1,6 @@
 //! Asking a node something on our own account.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{future::poll_fn, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     health::{Fault, Trouble},
     node::Node,
+    own_question::OwnQuestion,
 };
 use crate::{
     domain::{
@@ -18,9 +19,9 @@ use crate::{
         quota,
     },
     net::{
-        http::{Broken, Error, Head, Post, Progress, Response, Sending, Unread, Upstream},
+        http::{Broken, Error, Gate, Head, Post, Progress, Response, Sending, Unread, Upstream},
         link::{self, Link},
-        places::Rank,
+        node_connections::Rank,
     },
 };
 
@@ -41,12 +42,19 @@ pub struct Refused {
 }
 
 /// Calls `method` at `node` with `params`, a JSON array. The answer is the text of the result,
-/// `null` where there is none, or the error that the node returned. The caller limits the time.
+/// `null` where there is none, or the error that the node returned. The caller limits the time, as
+/// a rule by the clock of `question`.
 ///
 /// # Errors
 /// When no JSON-RPC response of at most `max_bytes` came.
-pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> Result<Result<Bytes, Refused>, Trouble> {
-    ask_as(Rank::Own, node, method, params, max_bytes).await
+pub async fn ask(
+    question: OwnQuestion<'_>,
+    node: &Node,
+    method: &str,
+    params: &str,
+    max_bytes: usize,
+) -> Result<Result<Bytes, Refused>, Trouble> {
+    ask_as(Rank::Own, question, node, method, params, max_bytes).await
 }
 
 /// [`ask`] with this rank among the requests that wait for a connection.
@@ -55,6 +63,7 @@ pub async fn ask(node: &Node, method: &str, params: &str, max_bytes: usize) -> R
 /// As [`ask`].
 pub(super) async fn ask_as(
     rank: Rank,
+    mut question: impl Gate,
     node: &Node,
     method: &str,
     params: &str,
@@ -62,8 +71,10 @@ pub(super) async fn ask_as(
 ) -> Result<Result<Bytes, Refused>, Trouble> {
     let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
     match &node.upstream {
-        Some(upstream) => post(node, upstream, rank, method, request.as_bytes(), max_bytes).await,
+        Some(upstream) => post(node, upstream, (rank, &mut question), method, request.as_bytes(), max_bytes).await,
         None => {
+            // A link carries any number of questions at once.
+            poll_fn(|context| question.poll_open(context)).await;
             let body = call(node, method, request.as_bytes(), max_bytes).await?;
             told(answer(&body, None, node, method), (200, None), node, method)
         }
@@ -103,7 +114,7 @@ pub fn is_refusal(status: u16, wait: Option<Duration>) -> bool {
 }
 
 /// Whether an HTTP status means that the node does not offer the request.
-pub(super) fn says_no(status: u16) -> bool {
+pub fn says_no(status: u16) -> bool {
     matches!(status, 400..=499 | 501) && !matches!(status, 401 | 407 | 408) && !is_refusal(status, None)
 }
 
@@ -118,7 +129,7 @@ pub fn wait(head: &Head) -> Option<Duration> {
 async fn post(
     node: &Node,
     upstream: &Arc<Upstream>,
-    rank: Rank,
+    (rank, gate): (Rank, &mut impl Gate),
     method: &str,
     body: &[u8],
     max_bytes: usize,
@@ -130,8 +141,9 @@ async fn post(
         sending: Sending::Repeatable,
         rank,
         caller: None,
+        in_line: false,
     };
-    let outcome = upstream.post(post, &mut (), &mut Progress::default()).await;
+    let outcome = upstream.post(post, gate, &mut Progress::default()).await;
     let mut response = outcome.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
     let body = read(node, method, &mut response, max_bytes).await?;

@@ -9,12 +9,12 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::block::BlockRef;
+use crate::domain::{block::BlockRef, node_id::NodeId};
 
 /// Heads that are remembered of each node.
 const KEPT: usize = 64;
-/// So many of the latest heights that both have named must differ, and all of them. A fork of fewer
-/// blocks is everyday.
+/// Two nodes contradict each other when their hashes differ at so many of the latest heights that
+/// both named, at all of them. A fork of fewer blocks is everyday.
 const ENOUGH: usize = 3;
 
 /// The heads that each node named, in order: height and hash.
@@ -27,12 +27,12 @@ impl Claims {
     }
 
     /// These claims with other indexes: `from` gives the old index of each node, if it has one.
-    pub(super) fn moved(&self, from: &[Option<usize>]) -> Self {
+    pub(super) fn moved(&self, from: &[Option<NodeId>]) -> Self {
         Self(from.iter().map(|old| old.map_or_else(VecDeque::new, |old| self.0[old].clone())).collect())
     }
 
     /// `node` named `block` as its head.
-    pub(super) fn told(&mut self, node: usize, block: &BlockRef) {
+    pub(super) fn told(&mut self, node: NodeId, block: &BlockRef) {
         let said = &mut self.0[node];
         if said.back().is_some_and(|(number, hash)| *number == block.number && *hash == block.hash) {
             return;
@@ -44,7 +44,7 @@ impl Claims {
     }
 
     /// Whether `one` names blocks of `other` at greater heights than `other` does.
-    pub(super) fn raises(&self, one: usize, other: usize) -> bool {
+    pub(super) fn raises(&self, one: NodeId, other: NodeId) -> bool {
         let mut raised: [&str; ENOUGH] = [""; ENOUGH];
         let mut count = 0;
         for (number, hash) in self.0[one].iter().rev() {
@@ -67,7 +67,7 @@ impl Claims {
 
     /// Whether the two nodes named one block at the latest height that both named, and that is not
     /// below `from`.
-    pub(super) fn agree(&self, one: usize, other: usize, from: u64) -> bool {
+    pub(super) fn agree(&self, one: NodeId, other: NodeId, from: u64) -> bool {
         let mut ours = self.0[one].iter().rev();
         let latest = ours.find_map(|(number, hash)| {
             let (_, said) = self.0[other].iter().rev().find(|(height, _)| height == number)?;
@@ -78,7 +78,7 @@ impl Claims {
 
     /// Whether the two nodes name different blocks at the same heights, at least `ENOUGH` times in
     /// a row. Returns the lowest of the latest such heights.
-    pub(super) fn contradict(&self, one: usize, other: usize) -> Option<u64> {
+    pub(super) fn contradict(&self, one: NodeId, other: NodeId) -> Option<u64> {
         let mut differ: [u64; ENOUGH] = [0; ENOUGH];
         let mut count = 0;
         for (number, hash) in self.0[one].iter().rev() {
@@ -128,10 +128,10 @@ mod tests {
             (vec![(6, "b"), (6, "c"), (6, "d"), (7, "b")], vec![(6, "a"), (7, "a"), (8, "a")], None),
         ] {
             let mut claims = Claims::new(2);
-            ours.iter().for_each(|(number, branch)| claims.told(0, &block(*number, branch)));
-            theirs.iter().for_each(|(number, branch)| claims.told(1, &block(*number, branch)));
-            assert_eq!(claims.contradict(0, 1), contradict, "{ours:?} {theirs:?}");
-            assert_eq!(claims.contradict(1, 0), contradict, "{ours:?} {theirs:?}");
+            ours.iter().for_each(|(number, branch)| claims.told(NodeId(0), &block(*number, branch)));
+            theirs.iter().for_each(|(number, branch)| claims.told(NodeId(1), &block(*number, branch)));
+            assert_eq!(claims.contradict(NodeId(0), NodeId(1)), contradict, "{ours:?} {theirs:?}");
+            assert_eq!(claims.contradict(NodeId(1), NodeId(0)), contradict, "{ours:?} {theirs:?}");
         }
     }
 
@@ -154,10 +154,10 @@ mod tests {
         ] {
             let block = |number: u64, name: &str| BlockRef { hash: format!("0x{name}"), ..block(number, "") };
             let mut claims = Claims::new(2);
-            ours.iter().for_each(|(number, name)| claims.told(0, &block(*number, name)));
-            theirs.iter().for_each(|(number, name)| claims.told(1, &block(*number, name)));
-            assert_eq!(claims.raises(0, 1), raises, "{ours:?} {theirs:?}");
-            assert!(!claims.raises(1, 0), "{ours:?} {theirs:?}");
+            ours.iter().for_each(|(number, name)| claims.told(NodeId(0), &block(*number, name)));
+            theirs.iter().for_each(|(number, name)| claims.told(NodeId(1), &block(*number, name)));
+            assert_eq!(claims.raises(NodeId(0), NodeId(1)), raises, "{ours:?} {theirs:?}");
+            assert!(!claims.raises(NodeId(1), NodeId(0)), "{ours:?} {theirs:?}");
         }
     }
 
@@ -170,10 +170,14 @@ mod tests {
             (vec![], vec![(2, "a")], false),
         ] {
             let mut claims = Claims::new(2);
-            ours.iter().for_each(|(number, branch)| claims.told(0, &block(*number, branch)));
-            theirs.iter().for_each(|(number, branch)| claims.told(1, &block(*number, branch)));
-            assert_eq!((claims.agree(0, 1, 2), claims.agree(1, 0, 2)), (agree, agree), "{ours:?} {theirs:?}");
-            assert!(!claims.agree(0, 1, 3), "{ours:?} {theirs:?}");
+            ours.iter().for_each(|(number, branch)| claims.told(NodeId(0), &block(*number, branch)));
+            theirs.iter().for_each(|(number, branch)| claims.told(NodeId(1), &block(*number, branch)));
+            assert_eq!(
+                (claims.agree(NodeId(0), NodeId(1), 2), claims.agree(NodeId(1), NodeId(0), 2)),
+                (agree, agree),
+                "{ours:?} {theirs:?}"
+            );
+            assert!(!claims.agree(NodeId(0), NodeId(1), 3), "{ours:?} {theirs:?}");
         }
     }
 }

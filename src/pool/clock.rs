@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_see_a_block_after_missed_slots_makes_nobody_late_who_was_not_asked_since() {
+    fn after_missed_slots_a_first_block_makes_no_unasked_node_late() {
         let now = Instant::now();
         let before = now - Duration::from_secs(1);
         let first = Place { slot: 100, heard: now, moved: now, sync_distance: 0, credible: true, suspect: false };

@@ -3,11 +3,14 @@
 use tracing::{info, warn};
 
 use super::{Pool, listen, snapshot::Switch, state::Effect};
-use crate::{domain::verdict::Verdict, metrics::Metrics};
+use crate::{
+    domain::{node_id::NodeId, verdict::Verdict},
+    metrics::Metrics,
+};
 
 impl Pool {
     pub(super) fn perform(&self, effect: Effect, metrics: &Metrics) {
-        let name = |node: usize| &*self.nodes[node].name;
+        let name = |node: NodeId| &*self.nodes[node].name;
         let (network, layer) = (&*self.network, self.layer.as_str());
         match effect {
             Effect::CameBack(node) => {
@@ -23,7 +26,10 @@ impl Pool {
             }
             Effect::ProbeNow(node) => self.nodes[node].probe_now.notify_one(),
             Effect::Mute(node) => {
-                warn!(network, layer, node = name(node), "the WebSocket tells of no blocks though the node has some");
+                if self.lines.pass() {
+                    let node = name(node);
+                    warn!(network, layer, node, "the WebSocket tells of no blocks though the node has some");
+                }
                 self.nodes[node].link.iter().for_each(|link| {
                     link.metrics().mute();
                     link.cut(listen::MUTE);
@@ -31,7 +37,8 @@ impl Pool {
             }
             // The pool in charge tells of its nodes.
             Effect::Verdict { .. } | Effect::Switched(_) if !self.is_in_charge() => {}
-            Effect::Verdict { node, from, to } => self.tell_verdict(node, from, to),
+            Effect::Verdict { node, from, to } if self.lines.pass() => self.tell_verdict(node, from, to),
+            Effect::Verdict { .. } => {}
             Effect::Switched(Switch { from, to, reason, .. }) => {
                 metrics.switched(network, layer, reason);
                 let what = match (&from, &to) {
@@ -40,7 +47,9 @@ impl Pool {
                     (Some(_), Some(_)) => "calls go elsewhere",
                 };
                 let (from, to) = (from.as_deref().unwrap_or("none"), to.as_deref().unwrap_or("none"));
-                info!(network, layer, from, to, reason, "{what}");
+                if self.lines.pass() {
+                    info!(network, layer, from, to, reason, "{what}");
+                }
             }
             Effect::ClockIsSlow(slots) => {
                 warn!(network, layer, slots, "this machine's clock is behind all nodes: is it right?");
@@ -49,7 +58,7 @@ impl Pool {
     }
 
     /// A change for the better is no warning, even if the node is not usable yet.
-    fn tell_verdict(&self, node: usize, from: Verdict, to: Verdict) {
+    fn tell_verdict(&self, node: NodeId, from: Verdict, to: Verdict) {
         let (network, layer, name) = (&*self.network, self.layer.as_str(), &*self.nodes[node].name);
         let why = self.snapshot().nodes[node].last_error.as_ref().map(|(text, _)| text.clone());
         let (was, verdict) = (from, to);

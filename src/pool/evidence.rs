@@ -23,13 +23,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     Pool,
     ask::{self, Refused},
     health::{Fault, Trouble},
     node::Node,
+    own_question::{Clock, OwnQuestion},
     probe,
     resting::Kind,
     snapshot::Facts,
@@ -40,6 +41,7 @@ use crate::domain::{
     beacon_route::Route,
     layer::Layer,
     method::{Method, MethodId},
+    node_id::{ByNode, NodeId},
 };
 
 /// The pause after an examination that found nothing, and the longest: each is twice the one
@@ -62,8 +64,8 @@ struct Step {
     examine: bool,
 }
 
-/// The consequence of a failure: number `of_method` in a row of its method (0: a kind that is not
-/// counted by method), and number `in_all` in a row of all calls, over that many `methods`.
+/// The consequence of a failure: `of_method` failures in a row of its method (0: a kind that is not
+/// counted by method), and `in_all` failures in a row of all calls, of so many `methods`.
 fn weigh(of_method: u32, in_all: u32, methods: usize, fall: u32) -> Step {
     Step { pass_over: of_method >= fall, examine: in_all >= fall && methods >= 2 }
 }
@@ -143,15 +145,17 @@ impl Question {
     }
 
     async fn put_to(self, node: &Node, layer: Layer, limit: Duration) -> (Took, String) {
+        let clock = Clock::new(limit);
+        let question = OwnQuestion::new(Some(&clock), None);
         let asked = async {
             match layer {
-                Layer::El => match ask::ask(node, self.0, self.1, MAX_ANSWER).await {
+                Layer::El => match ask::ask(question, node, self.0, self.1, MAX_ANSWER).await {
                     Ok(Ok(_)) => (Took::Well, String::new()),
                     Ok(Err(Refused { is_offered: true, text, .. })) => (Took::Failed, text),
                     Ok(Err(Refused { text, .. })) => (Took::Declined, text),
                     Err(trouble) => Self::failed(trouble),
                 },
-                Layer::Cl => match probe::status_of(node, self.1).await {
+                Layer::Cl => match probe::status_of(question, node, self.1).await {
                     Ok(200..=299) => (Took::Well, String::new()),
                     Ok(status @ (300..=499 | 501)) => (Took::Declined, format!("{}: HTTP status {status}", self.1)),
                     Ok(status) => (Took::Failed, format!("{}: HTTP status {status}", self.1)),
@@ -159,8 +163,8 @@ impl Question {
                 },
             }
         };
-        let late = |_| (Took::Failed, format!("{}: no answer within {limit:?}", self.0));
-        timeout(limit, asked).await.unwrap_or_else(late)
+        let late = || (Took::Failed, format!("{}: no answer within {limit:?}", self.0));
+        clock.limits(asked).await.unwrap_or_else(late)
     }
 
     fn failed(trouble: Trouble) -> (Took, String) {
@@ -184,8 +188,8 @@ struct State {
     in_a_row: u32,
     methods: Vec<MethodId>,
     /// The node is to be examined, beside this one, which answered.
-    beside: Option<usize>,
-    /// None before that, and how long the next pause is.
+    beside: Option<NodeId>,
+    /// There is no examination before this moment, and the next pause after it is so long.
     not_before: Option<Instant>,
     pause: Duration,
     /// The failures that examinations have proved, and whether the node has been out for them yet.
@@ -206,7 +210,7 @@ impl Evidence {
 
     /// Notes that a call of `method` failed, which node `other` answered. Returns the consequences:
     /// calls of the method pass the node over, or the node is examined now, or both.
-    fn failed(&self, method: MethodId, of_method: u32, other: usize, fall: u32, now: Instant) -> Step {
+    fn failed(&self, method: MethodId, of_method: u32, other: NodeId, fall: u32, now: Instant) -> Step {
         self.any.store(true, Relaxed);
         let mut state = self.lock();
         state.in_a_row = state.in_a_row.saturating_add(1);
@@ -228,7 +232,7 @@ impl Evidence {
 
 impl Pool {
     /// A call of this kind was answered well.
-    pub fn call_answered(&self, node: usize, kind: Kind) {
+    pub fn call_answered(&self, node: NodeId, kind: Kind) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
         traffic.answered(kind.id());
         evidence.answered();
@@ -240,7 +244,7 @@ impl Pool {
     /// A call of this kind failed in a way that may be the node's fault; `other` is the node that
     /// answered the call, if one did. A refused connection has the node probed at once, and counts
     /// like a failed probe; for all other failures, the rule is at the head of this file.
-    pub fn call_failed(&self, node: usize, kind: Kind, trouble: Trouble, other: Option<usize>) {
+    pub fn call_failed(&self, node: NodeId, kind: Kind, trouble: Trouble, other: Option<NodeId>) {
         let Node { evidence, resting, traffic, .. } = &self.nodes[node];
         match (trouble.fault, other) {
             (Fault::Ours | Fault::Full | Fault::Resting(_), _) => {}
@@ -266,7 +270,7 @@ impl Pool {
 
 /// Examines a node, if its failed calls demand an examination. Returns the trouble if the node is
 /// guilty.
-pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
+pub(super) async fn examine(pool: &Pool, index: NodeId) -> Option<Trouble> {
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
     let (beside, methods) = {
         let mut state = node.evidence.lock();
@@ -295,10 +299,10 @@ pub(super) async fn examine(pool: &Pool, index: usize) -> Option<Trouble> {
 }
 
 /// Asks a node again the questions that it failed, while it is out for that.
-pub(super) async fn examine_again(pool: &Pool, index: usize) -> Option<Trouble> {
+pub(super) async fn examine_again(pool: &Pool, index: NodeId) -> Option<Trouble> {
     let (node, layer, limit) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
-    let serves = |(other, facts): (usize, &Facts)| other != index && facts.rank(0, 0).is_some();
-    if !pool.snapshot().nodes.iter().enumerate().any(serves) {
+    let serves = |(other, facts): (NodeId, &Facts)| other != index && facts.preference(0, 0).is_some();
+    if !pool.snapshot().nodes.by_node().any(serves) {
         // The node answers calls that no other node answers.
         return None;
     }
@@ -389,7 +393,7 @@ mod tests {
     #[test]
     fn a_good_answer_ends_a_run_and_one_examination_is_enough() {
         let (evidence, now) = (Evidence::default(), Instant::now());
-        let fails = |method, of_method| evidence.failed(MethodId(method), of_method, 1, 3, now).examine;
+        let fails = |method, of_method| evidence.failed(MethodId(method), of_method, NodeId(1), 3, now).examine;
         assert!(!fails(1, 1) && !fails(2, 1));
         evidence.answered();
         assert!(!fails(1, 2) && !fails(2, 2));

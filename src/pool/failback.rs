@@ -1,4 +1,4 @@
-//! The way home: how calls get back to a better node that is later than the node which serves them.
+//! Failback to a preferred node whose head is always a little behind that of the node which serves.
 //! No I/O, no clock of its own.
 //!
 //! A node below the highest block that clients were shown may not serve while another has reached
@@ -24,6 +24,7 @@
 
 use std::time::Duration;
 
+use crate::domain::node_id::NodeId;
 use tokio::time::Instant;
 
 /// How long a node is only watched.
@@ -44,7 +45,7 @@ pub(super) fn patience(block_time: Duration) -> Duration {
 /// A better node that is usable, and not quite where clients have seen the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Late {
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     /// By how many blocks.
     pub(super) below: u64,
     /// When its head last changed.
@@ -54,7 +55,7 @@ pub(super) struct Late {
 /// Calls wait for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Awaited {
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     pub(super) since: Instant,
     pub(super) longest: Duration,
 }
@@ -72,7 +73,7 @@ fn due(late: Late, block_time: Duration, longest: Duration, now: Instant) -> Ins
 #[derive(Debug)]
 pub(super) struct Home {
     /// The late node, and when it became late.
-    late: Option<(usize, Instant)>,
+    late: Option<(NodeId, Instant)>,
     awaited: Option<Awaited>,
     /// No wait begins before.
     not_before: Option<Instant>,
@@ -94,7 +95,7 @@ impl Home {
     /// `late` a better one.
     pub(super) fn step(
         &mut self,
-        best: Option<usize>,
+        best: Option<NodeId>,
         late: Option<Late>,
         block_time: Option<Duration>,
         now: Instant,

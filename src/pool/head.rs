@@ -20,9 +20,10 @@
 //!    however often a node claims a little more. Example: two nodes agreed at 100; a minute later
 //!    they report 112 and 105. The line stands at 105, and with a block of slack 106 counts.
 //! 4. **A node is *implausible* when its head is far beyond its own earlier heads at twice the
-//!    chain's pace**, and no other node that was heard since bears it out. The pace is the one at
-//!    which nodes last agreed, or the fastest of any chain while this chain's pace is unknown. So
-//!    only a node's own reports can make it implausible, and no node's lag is measured by it then.
+//!    chain's pace**, and no other node that was heard since bears it out. The pace is that of the
+//!    higher node when two nodes last agreed, or the fastest of any chain while this chain's pace
+//!    is unknown. So only a node's own reports can make the node implausible, not another that
+//!    follows ever more slowly, and no node's lag is measured by its head then.
 //!    Example: a node goes from 100 to 200 in a minute; twice the pace explains 110, the limit and
 //!    a block of slack 114.
 //! 5. **With three nodes or more, lag is measured against the highest head that two nodes have
@@ -45,11 +46,12 @@ use std::{
     time::Duration,
 };
 
+use crate::domain::node_id::{ByNode, NodeId};
 use tokio::time::Instant;
 
 /// How far a block's timestamp may lie ahead of our clock, in seconds.
 const FUTURE: u64 = 60;
-/// How much later than another's a head may be stamped that this one bears out, in seconds.
+/// The largest difference of two heads' timestamps at which one confirms the other, in seconds.
 const SAME_CLOCK: u64 = 15;
 /// Blocks a second before the chain's pace has been seen.
 const UNLEARNT_PACE: f64 = 1.0;
@@ -85,7 +87,7 @@ pub struct Limit {
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     /// Which node: its index in the pool.
-    pub node: usize,
+    pub node: NodeId,
     /// Height, or slot.
     pub number: u64,
     /// The block's own timestamp, in seconds since the Unix epoch.
@@ -121,18 +123,20 @@ pub struct Memory {
     line: Option<(u64, Instant)>,
     /// For each node, a line of its own: its last head at or below that line, and when the head got
     /// there.
-    tracks: BTreeMap<usize, (u64, Instant)>,
+    tracks: BTreeMap<NodeId, (u64, Instant)>,
     /// Since when the nodes that leap do so.
-    leaps: BTreeMap<usize, Instant>,
-    /// The latest rises of the credible head, oldest first.
-    rises: VecDeque<(Instant, u64)>,
+    leaps: BTreeMap<NodeId, Instant>,
+    /// The rises of the credible head.
+    rises: Rises,
+    /// The rises of the higher of two nodes that agree, and of the only node.
+    top_rises: Rises,
     /// The pace that the chain's own rules give, if they do: slots come by the clock.
     known_pace: Option<f64>,
     /// Whether the known pace is kept whatever is seen: slots come by the clock, blocks that are
     /// made on demand may pause.
     comes_by_the_clock: bool,
-    /// The pace that was seen when two nodes last agreed, or there was only one: none of a node
-    /// that is slower than the others.
+    /// The pace of `top_rises` when two nodes last agreed, or there was only one: a node that rises
+    /// too slowly has no part in this.
     agreed_pace: Option<f64>,
 }
 
@@ -147,10 +151,10 @@ pub struct Judgement {
 
 impl Memory {
     /// This memory with other indexes: `from` gives the old index of each node, if it has one.
-    pub(super) fn moved(&self, from: &[Option<usize>]) -> Self {
-        fn moved<T: Copy>(of: &BTreeMap<usize, T>, from: &[Option<usize>]) -> BTreeMap<usize, T> {
-            let known = |(new, old): (usize, &Option<usize>)| Some((new, *of.get(&(*old)?)?));
-            from.iter().enumerate().filter_map(known).collect()
+    pub(super) fn moved(&self, from: &[Option<NodeId>]) -> Self {
+        fn moved<T: Copy>(of: &BTreeMap<NodeId, T>, from: &[Option<NodeId>]) -> BTreeMap<NodeId, T> {
+            let known = |(new, old): (NodeId, &Option<NodeId>)| Some((new, *of.get(&(*old)?)?));
+            from.by_node().filter_map(known).collect()
         }
         let (tracks, leaps) = (moved(&self.tracks, from), moved(&self.leaps, from));
         Self { tracks, leaps, ..self.clone() }
@@ -159,13 +163,11 @@ impl Memory {
     /// Blocks a second: as seen, but not fewer than come by the clock; `None` before anything is
     /// known.
     fn learnt_pace(&self) -> Option<f64> {
-        let seen = || {
-            let (first, last) = (self.rises.front()?, self.rises.back()?);
-            let seconds = (last.0 - first.0).as_secs_f64();
-            let learnt = self.rises.len() >= LEARNT_AFTER && seconds > 0.0;
-            learnt.then(|| ((last.1 - first.1) as f64 / seconds).clamp(SLOWEST_PACE, FASTEST_PACE))
-        };
-        match (seen(), self.known_pace) {
+        self.at_least_known(&self.rises)
+    }
+
+    fn at_least_known(&self, rises: &Rises) -> Option<f64> {
+        match (rises.pace(), self.known_pace) {
             (Some(seen), Some(known)) if self.comes_by_the_clock => Some(seen.max(known)),
             (seen, known) => seen.or(known),
         }
@@ -229,18 +231,33 @@ impl Memory {
             self.tracks.insert(report.node, (report.number, report.moved));
         }
     }
+}
 
-    fn rise(&mut self, number: u64, at: Instant) {
-        match self.rises.back() {
+/// The latest rises of a head, oldest first.
+#[derive(Clone, Debug, Default)]
+struct Rises(VecDeque<(Instant, u64)>);
+
+impl Rises {
+    /// The head was at `number` at this moment.
+    fn add(&mut self, number: u64, at: Instant) {
+        match self.0.back() {
             // Far below is another chain's beginning; a little below is a node that reports late.
-            Some(last) if number.saturating_add(EARLY_LEAD) < last.1 => self.rises.clear(),
+            Some(last) if number.saturating_add(EARLY_LEAD) < last.1 => self.0.clear(),
             Some(last) if number <= last.1 || at <= last.0 => return,
             _ => {}
         }
-        if self.rises.len() == RISES {
-            self.rises.pop_front();
+        if self.0.len() == RISES {
+            self.0.pop_front();
         }
-        self.rises.push_back((at, number));
+        self.0.push_back((at, number));
+    }
+
+    /// Blocks a second; `None` before enough rises were seen.
+    fn pace(&self) -> Option<f64> {
+        let (first, last) = (self.0.front()?, self.0.back()?);
+        let seconds = (last.0 - first.0).as_secs_f64();
+        let learnt = self.0.len() >= LEARNT_AFTER && seconds > 0.0;
+        learnt.then(|| ((last.1 - first.1) as f64 / seconds).clamp(SLOWEST_PACE, FASTEST_PACE))
     }
 }
 
@@ -301,8 +318,9 @@ impl Memory {
     fn agree(&mut self, leader: Report, second: Report, now: Instant) -> (u64, bool) {
         self.since.get_or_insert(now);
         self.settled = true;
-        self.rise(second.number, second.moved);
-        self.agreed_pace = self.learnt_pace();
+        self.rises.add(second.number, second.moved);
+        self.top_rises.add(leader.number, leader.moved);
+        self.agreed_pace = self.at_least_known(&self.top_rises);
         self.line = Some((second.number, now));
         self.tracks.insert(leader.node, (leader.number, leader.moved));
         self.tracks.insert(second.node, (second.number, second.moved));
@@ -330,7 +348,7 @@ impl Memory {
             let explained = if age > FUTURE { age.saturating_mul(FASTEST_PACE as u64) } else { newer };
             let credible = if lead > explained.saturating_add(near) { second } else { leader };
             self.line = Some((credible.number, now));
-            self.rise(credible.number, credible.moved);
+            self.rises.add(credible.number, credible.moved);
             self.tracks.insert(credible.node, (credible.number, credible.moved));
             return (credible.number, lead > explained.saturating_add(near.max(EARLY_LEAD)));
         }
@@ -342,7 +360,7 @@ impl Memory {
         let number = self.risen((second.number, second.heard), now);
         let keeps_up = number.saturating_add(blocks) >= line.min(leader.number);
         if keeps_up && self.line.is_none_or(|(number, _)| number < second.number) {
-            self.rise(second.number, second.moved);
+            self.rises.add(second.number, second.moved);
             self.line = Some((second.number, second.moved));
         } else if leader.number < line {
             self.line = Some((leader.number, now));
@@ -352,7 +370,7 @@ impl Memory {
             self.track(leader, now);
             if !keeps_up {
                 // The node goes on alone, so the pace is its own.
-                self.rise(leader.number, leader.moved);
+                self.rises.add(leader.number, leader.moved);
             }
         }
         self.track(second, now);
@@ -371,8 +389,9 @@ impl Memory {
         if !settling && self.leaps(only, near, now).is_some() {
             return (self.line(now).unwrap_or(only.number).min(only.number), true);
         }
-        self.rise(only.number, only.moved);
-        self.agreed_pace = self.learnt_pace();
+        self.rises.add(only.number, only.moved);
+        self.top_rises.add(only.number, only.moved);
+        self.agreed_pace = self.at_least_known(&self.top_rises);
         if settling || self.line(now).is_none_or(|line| only.number <= line) {
             self.line = Some((only.number, now));
         }

@@ -105,7 +105,7 @@ impl Health {
         }
     }
 
-    /// Whether the next failure of this kind should be looked for at once.
+    /// Whether a probe should follow at once, to confirm a refused connection.
     pub fn is_doubtful(&self) -> bool {
         matches!(self.state, State::Up { refusals: 1.., .. })
     }

@@ -15,7 +15,10 @@ use super::{
     state::{Effect, Input, PoolState},
 };
 use crate::{
-    domain::verdict::{Down, Verdict},
+    domain::{
+        node_id::{ByNode, NodeId},
+        verdict::{Down, Verdict},
+    },
     metrics::Metrics,
 };
 
@@ -26,11 +29,11 @@ impl Pool {
     pub async fn inherit(&self, earlier: &Self) {
         let place = |node: &Node| {
             let is_same = |other: &Node| other.name == node.name && node.is_same_as(other);
-            earlier.nodes.iter().position(is_same)
+            earlier.nodes.find_node(is_same)
         };
-        let from: Vec<Option<usize>> = self.nodes.iter().map(place).collect();
+        let from: Vec<Option<NodeId>> = self.nodes.iter().map(place).collect();
         self.inherit_shown(earlier);
-        self.tied.inherit(&earlier.tied, |node| from.iter().position(|old| *old == Some(node)));
+        self.tied.inherit(&earlier.tied, |node| from.find_node(|old| *old == Some(node)));
         self.version.store(earlier.version.load(Relaxed), Relaxed);
         let announced = earlier.announced().clone();
         *self.announced() = announced;
@@ -40,7 +43,7 @@ impl Pool {
             let mut state = self.state();
             state.inherit(legacy);
             let known = state.snapshot(&self.nodes, Instant::now()).nodes;
-            for index in (0..self.nodes.len()).filter(|index| from[*index].is_some()) {
+            for index in NodeId::all(self.nodes.len()).filter(|index| from[*index].is_some()) {
                 self.mark(index, !known[index].verdict.answers(), &state);
             }
         }
@@ -60,8 +63,8 @@ impl Pool {
     }
 
     /// The place here of a node of another pool.
-    pub fn place_of(&self, node: &Node) -> Option<usize> {
-        self.nodes.iter().position(|own| own.is_same_as(node))
+    pub fn place_of(&self, node: &Node) -> Option<NodeId> {
+        self.nodes.find_node(|own| own.is_same_as(node))
     }
 
     /// Takes over the highest block that an earlier pool has shown clients. An event stream of the
@@ -70,7 +73,7 @@ impl Pool {
         let height = earlier.served();
         if self.served.fetch_max(height, Relaxed) < height {
             let by = earlier.served_by().and_then(|by| self.place_of(&earlier.nodes[by]));
-            self.served_by.store(by.unwrap_or(NOBODY), Relaxed);
+            self.served_by.store(by.map_or(NOBODY, |by| by.0), Relaxed);
         }
     }
 
@@ -86,8 +89,8 @@ impl Pool {
     pub fn takes_charge(&self, earlier: &Self, metrics: &Metrics) {
         self.is_in_charge.store(true, Relaxed);
         let (old, new) = (earlier.snapshot(), self.snapshot());
-        for (index, known) in new.nodes.iter().enumerate() {
-            let place = earlier.nodes.iter().position(|node| node.name == self.nodes[index].name);
+        for (index, known) in new.nodes.by_node() {
+            let place = earlier.nodes.find_node(|node| node.name == self.nodes[index].name);
             let from = place.map_or(Verdict::Down(Down::Unknown), |place| old.nodes[place].verdict);
             if from != known.verdict {
                 self.perform(Effect::Verdict { node: index, from, to: known.verdict }, metrics);
@@ -112,7 +115,7 @@ impl Pool {
 
     /// Tells calls whether a node is out. Calls must see the same as the state, whichever task
     /// changed that last, so the caller holds the state's lock.
-    pub(super) fn mark(&self, node: usize, is_out: bool, _state: &MutexGuard<'_, PoolState>) {
+    pub(super) fn mark(&self, node: NodeId, is_out: bool, _state: &MutexGuard<'_, PoolState>) {
         self.nodes[node].is_out.store(is_out, Release);
     }
 

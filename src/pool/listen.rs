@@ -20,7 +20,7 @@ use super::{
     state::Input,
 };
 use crate::{
-    domain::block::BlockRef,
+    domain::{block::BlockRef, node_id::NodeId},
     net::link::{Feed, Link, News, Status, SubscribeError},
 };
 
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
     /// The node's index in the pool.
-    pub node: usize,
+    pub node: NodeId,
     /// The block's place.
     pub block: BlockRef,
     /// The header as the node wrote it.
@@ -51,7 +51,7 @@ impl Pool {
 
     /// Publishes a block that a probe found, before the snapshot that has the block as the node's
     /// head.
-    pub(super) fn found(&self, node: usize, probe: &Probe) {
+    pub(super) fn found(&self, node: NodeId, probe: &Probe) {
         if let Some(json) = probe.json.clone().filter(|_| self.headers_wanted.load(Relaxed)) {
             // There may be no listener.
             let _ = self.headers.send(Pushed { node, block: probe.block.clone(), json, is_whole: true });
@@ -62,7 +62,7 @@ impl Pool {
 /// Listens to one node's link for ever.
 pub(super) struct Listener {
     pub(super) pool: Arc<Pool>,
-    pub(super) index: usize,
+    pub(super) index: NodeId,
     pub(super) link: Arc<Link>,
 }
 
@@ -114,8 +114,10 @@ impl Listener {
             // The pool in charge logs the change.
         } else if !now.up && now.why_down.is_some() && (before.up || before.why_down.is_none()) {
             let why = node.why_link_is_down();
-            warn!(network, node = name, why, "no WebSocket to the node");
-        } else if now.up && before.why_down.is_some() {
+            if self.pool.lines.pass() {
+                warn!(network, node = name, why, "no WebSocket to the node");
+            }
+        } else if now.up && before.why_down.is_some() && self.pool.lines.pass() {
             info!(network, node = name, "the WebSocket to the node is open");
         }
         let was_lost = before.up && (!now.up || now.epoch != before.epoch);
@@ -136,10 +138,11 @@ impl Listener {
         match news {
             News::Event(json) => match BlockRef::read(&json) {
                 Ok(block) => self.pool.pushed(self.index, block, json).await,
-                Err(why) => {
+                Err(why) if self.pool.lines.pass() => {
                     let (node, why) = (&self.pool.nodes[self.index], why.as_str());
                     warn!(network = &*self.pool.network, node = &*node.name, why, "a node pushed what is no header");
                 }
+                Err(_) => {}
             },
             News::Back => self.tell(Input::Feed(self.index, true)).await,
             News::Lost => self.tell(Input::Feed(self.index, false)).await,

@@ -20,7 +20,7 @@ use crate::{
         BoxFuture, Dial, Endpoint,
         http::{Target, Upstream},
         link::{self, Link},
-        places::{Occupancy, Places},
+        node_connections::{NodeConnections, Occupancy, Rank},
         tls::Tls,
     },
 };
@@ -88,9 +88,9 @@ pub struct Node {
     pub(super) probe_now: Notify,
     /// The link's task.
     runs: Option<LinkRun>,
-    places: Arc<Places>,
-    /// The places of the link, if it has another host or port.
-    link_places: Option<Arc<Places>>,
+    connections: Arc<NodeConnections>,
+    /// The connections of the link, if it has another host or port.
+    link_connections: Option<Arc<NodeConnections>>,
     pub(super) secrets: Arc<Secrets>,
     settings: Settings,
     reach: Reach,
@@ -119,21 +119,20 @@ impl Node {
         let extra = settings.ca_file.as_ref().map_or(&[][..], |ca| &ca.certificates);
         let reach = reach.into();
         let bound = (reach.max_connections > 0).then_some(reach.max_connections);
-        let own_places = Places::new(bound, workers);
-        own_places.set_patience(reach.patience);
-        let address = |url: &Url| (url.host().clone(), url.port());
+        let own_connections = NodeConnections::new(bound, workers);
+        own_connections.set_patience(reach.patience);
         // A server at another address has a bound of its own.
-        let shares = settings.http.as_ref().map(address) == settings.ws.as_ref().map(address);
-        let link_places = (!shares && settings.ws.is_some()).then(|| Places::new(bound, workers));
+        let shares = settings.has_link_beside_requests();
+        let link_connections = (!shares && settings.ws.is_some()).then(|| NodeConnections::new(bound, workers));
         let target = |url: &Url, headers| -> Result<Target, String> {
-            let of_the_link = link_places.as_ref().filter(|_| url.scheme().is_websocket());
-            let places = of_the_link.unwrap_or(&own_places).clone();
+            let of_the_link = link_connections.as_ref().filter(|_| url.scheme().is_websocket());
+            let connections = of_the_link.unwrap_or(&own_connections).clone();
             let tls = match url.scheme().is_tls() {
                 true => Some(Tls::new(url.host(), extra).map_err(|error| error.to_string())?),
                 false => None,
             };
             let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-            Ok(Target { endpoint, tls, url: url.clone(), headers, places })
+            Ok(Target { endpoint, tls, url: url.clone(), headers, connections })
         };
         let labels = NodeLabels { network, layer: layer.as_str(), node: settings.name.as_str() };
         let (mut upstream, mut link, mut runs) = (None, None, None);
@@ -162,8 +161,8 @@ impl Node {
             upstream,
             link,
             runs,
-            places: own_places,
-            link_places,
+            connections: own_connections,
+            link_connections,
             metrics: Arc::new(metrics.node(labels)),
             traffic: Arc::new(Traffic::new()),
             resting: Arc::default(),
@@ -186,7 +185,7 @@ impl Node {
     /// way.
     pub fn again(&self, settings: &Settings, reach: Reach) -> Option<Self> {
         // Tier and pair do not affect the connections; their number, and the time that a call waits
-        // for one, are kept in the places.
+        // for one, are stored there.
         let with = |settings: &Settings| Settings { tier: Tier::Primary, pair: None, ..settings.clone() };
         if with(&self.settings) != with(settings) || self.reach.connect != reach.connect {
             return None;
@@ -208,8 +207,8 @@ impl Node {
             is_out: AtomicBool::new(false),
             probe_now: Notify::new(),
             runs: self.runs.clone(),
-            places: self.places.clone(),
-            link_places: self.link_places.clone(),
+            connections: self.connections.clone(),
+            link_connections: self.link_connections.clone(),
             secrets: self.secrets.clone(),
             settings: settings.clone(),
             reach,
@@ -218,15 +217,15 @@ impl Node {
 
     /// Makes the node's connections follow this pool's settings from now on.
     pub(super) fn take_over(&self) {
-        self.places.set_patience(self.reach.patience);
+        self.connections.set_patience(self.reach.patience);
         self.set_max_connections(self.reach.max_connections);
     }
 
     /// Limits the connections to the node from now on; 0: as many as the node takes.
     pub fn set_max_connections(&self, most: usize) {
         let bound = (most > 0).then_some(most);
-        for places in std::iter::once(&self.places).chain(&self.link_places) {
-            places.set_bound(bound);
+        for connections in std::iter::once(&self.connections).chain(&self.link_connections) {
+            connections.set_bound(bound);
         }
     }
 
@@ -267,26 +266,53 @@ impl Node {
 
     /// The number of connections to the node, and of requests that wait for one.
     pub fn occupancy(&self) -> Occupancy {
-        self.places.occupancy()
+        self.connections.occupancy()
     }
 
     /// For how long the node has owed answers without sending a byte. A call that waits for a
     /// connection is not owed an answer yet.
     pub fn silence(&self, now: Instant) -> Duration {
-        let waiting = self.places.waiting_calls();
+        let waiting = self.connections.waiting_calls();
         if waiting == 0 {
             return self.traffic.silence(now);
         }
         if self.traffic.in_flight() <= waiting {
             return Duration::ZERO;
         }
-        self.traffic.silence(now).min(now.saturating_duration_since(self.places.granted()))
+        self.traffic.silence(now).min(now.saturating_duration_since(self.connections.granted()))
+    }
+
+    /// For how long the node has sent no byte since a probe was sent. A probe that waits for a
+    /// connection is not owed an answer yet.
+    pub fn probe_silence(&self, now: Instant) -> Duration {
+        let silence = self.traffic.probe_silence(now);
+        if silence.is_zero() || self.keeps_probes_waiting() { Duration::ZERO } else { silence }
+    }
+
+    /// The length of the line of calls that wait for a connection, measured by their connections.
+    pub fn line(&self) -> usize {
+        self.connections.line()
+    }
+
+    /// Whether the node has a connection for no probe, though one is under way.
+    pub(super) fn keeps_probes_waiting(&self) -> bool {
+        self.upstream.is_some() && self.connections.uses(Rank::Probe) == 0
+    }
+
+    /// Whether a question of our own waits for a connection to the node, other than a probe.
+    pub fn keeps_own_waiting(&self) -> bool {
+        self.connections.keeps_own_waiting()
     }
 
     /// Completes when the node goes out; calls that wait for the node and may be repeated then move
     /// on.
     pub fn goes_out(&self) -> tokio::sync::futures::Notified<'_> {
         self.out.notified()
+    }
+
+    /// Whether requests of clients wait for a connection to the node.
+    pub fn keeps_calls_waiting(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| upstream.connections().waiting_calls() > 0)
     }
 
     /// Whether the node is out. Call [`Node::goes_out`] first: then a node that goes out between

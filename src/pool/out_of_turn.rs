@@ -13,12 +13,11 @@ use tokio::{
 };
 
 use super::{Pool, identity, state::Input};
-use crate::domain::layer::Layer;
+use crate::domain::{layer::Layer, node_id::NodeId};
 
-/// How many probes find out, within a block's time, whether a node that is passed over has got
-/// there.
+/// Probes per block time of a node that is passed over for being behind.
 const LOOKS: u32 = 8;
-/// Between two of them, at least and at most.
+/// The shortest and the longest pause between two such probes.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
 /// Runs as long as the pool.
@@ -64,16 +63,17 @@ impl Pool {
     /// When calls are spread over nodes and one goes to `chosen`: asks nodes again that are as good
     /// but were below the highest block that clients were shown, so that none is passed over
     /// because of old knowledge.
-    pub fn catch_up(&self, chosen: usize) {
+    pub fn catch_up(&self, chosen: NodeId) {
         let (snapshot, served) = (self.snapshot(), self.served());
-        let is_passed_over = |node: usize| {
-            let rank = snapshot.nodes[node].rank(self.nodes[node].traffic.max_height(), served);
-            rank.is_some_and(|rank| {
-                let is_as_good = rank.badness == 0 && rank.tier == self.nodes[chosen].tier;
-                is_as_good && (1..=snapshot.near).contains(&rank.below_served)
+        let is_passed_over = |node: NodeId| {
+            let preference = snapshot.nodes[node].preference(self.nodes[node].traffic.max_height(), served);
+            preference.is_some_and(|preference| {
+                let is_as_good = preference.badness == 0 && preference.tier == self.nodes[chosen].tier;
+                is_as_good && (1..=snapshot.near).contains(&preference.below_served)
             })
         };
-        let mut passed_over = (0..self.nodes.len()).filter(|node| *node != chosen && is_passed_over(*node)).peekable();
+        let mut passed_over =
+            NodeId::all(self.nodes.len()).filter(|node| *node != chosen && is_passed_over(*node)).peekable();
         if passed_over.peek().is_none() {
             return;
         }

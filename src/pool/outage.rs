@@ -1,10 +1,11 @@
 //! Reports a side of a network without any node that may serve: an error when the outage begins,
-//! again while it lasts, and a message when it is over.
+//! again while it lasts, and a message when it is over. Sums up lines about nodes that came and
+//! went too often for a line each.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Pool;
 use crate::domain::verdict::{Down, Verdict};
@@ -67,7 +68,10 @@ pub(super) async fn watch(pool: Arc<Pool>) {
         if is_ours && let Some(word) = outage.step(pool.snapshot().serves(), Instant::now()) {
             pool.tell_outage(word);
         }
-        let due = outage.due().filter(|_| is_ours);
+        if let Some(left_out) = pool.lines.sum_up() {
+            pool.tell_nodes(left_out);
+        }
+        let due = outage.due().filter(|_| is_ours).into_iter().chain(pool.lines.due()).min();
         // Both arms are cancel-safe; the pool itself holds the sender.
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -83,14 +87,24 @@ impl Pool {
         snapshot.serves() || snapshot.nodes.iter().all(|node| node.verdict != Verdict::Down(Down::Unknown))
     }
 
+    /// Tells the present state of the nodes, after lines about them were left out.
+    fn tell_nodes(&self, left_out: u64) {
+        let (network, layer, nodes) = (&*self.network, self.layer.as_str(), self.states());
+        warn!(network, layer, nodes, left_out, "nodes change too often for a line each");
+    }
+
+    /// Each node with its state.
+    fn states(&self) -> String {
+        let snapshot = self.snapshot();
+        let nodes = self.nodes.iter().zip(&snapshot.nodes);
+        nodes.map(|(node, known)| format!("{}: {}", node.name, known.state())).collect::<Vec<_>>().join("; ")
+    }
+
     fn tell_outage(&self, word: Word) {
         let (network, layer) = (&*self.network, self.layer.as_str());
         match word {
             Word::Lasts(length) => {
-                let snapshot = self.snapshot();
-                let nodes = self.nodes.iter().zip(&snapshot.nodes);
-                let nodes: Vec<_> = nodes.map(|(node, known)| format!("{}: {}", node.name, known.state())).collect();
-                let (seconds, nodes) = (length.as_secs(), nodes.join("; "));
+                let (seconds, nodes) = (length.as_secs(), self.states());
                 error!(network, layer, seconds, nodes, "no node can serve: calls wait, and then fail");
             }
             Word::Over(length) => {

@@ -12,7 +12,7 @@
 //! itself is part of its verdict anyway.
 
 use super::{Pool, snapshot::Facts, state::near};
-use crate::domain::layer::Layer;
+use crate::domain::{layer::Layer, node_id::ByNode};
 
 /// The fault of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl PairFault {
 /// The fault of the pair `name` of a network's two pools, if both have a node of that pair.
 pub fn fault(name: &str, execution: &Pool, consensus: &Pool) -> Option<PairFault> {
     let of = |pool: &Pool| {
-        let node = pool.nodes.iter().position(|node| node.pair.as_deref() == Some(name))?;
+        let node = pool.nodes.find_node(|node| node.pair.as_deref() == Some(name))?;
         Some(pool.snapshot().nodes[node].clone())
     };
     judge(&of(execution)?, &of(consensus)?, near(Layer::Cl, &consensus.settings))
@@ -88,7 +88,7 @@ mod tests {
             latency: None,
             last_error: None,
             proving: 0,
-            unbound: false,
+            exempt_from_served: false,
             pushing: false,
         }
     }

@@ -1,25 +1,29 @@
 //! Asks a node for its head and its condition.
 
 mod beacon;
+mod clock;
 mod misplaced;
+mod software;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     Pool,
     ask::{Refused, failing},
     health::{Fault, Trouble},
     node::Node,
+    own_question::OwnQuestion,
 };
 use crate::{
-    domain::{block::BlockRef, chain::Chain, hex, layer::Layer, verdict::Condition},
-    net::places::Rank,
+    domain::{block::BlockRef, chain::Chain, hex, layer::Layer, node_id::NodeId, verdict::Condition},
+    net::{http::Gate, node_connections::Rank},
 };
 
-pub(crate) use self::misplaced::misplaced;
+pub use self::clock::ProbeClock;
+pub(crate) use self::{misplaced::misplaced, software::software};
 
 /// The longest answer that a probe reads, in bytes: a header and the hashes of a very full block.
 const MAX_ANSWER: usize = 4 << 20;
@@ -64,7 +68,7 @@ impl Prober {
     /// Asks the node for its head and its condition, within the pool's timeout. Asks also for its
     /// chain if that is unknown, old, or may have changed: after an outage another node may answer
     /// at the same address.
-    pub(super) async fn probe(&mut self, pool: &Pool, index: usize) -> Result<Probe, Trouble> {
+    pub(super) async fn probe(&mut self, pool: &Pool, index: NodeId) -> Result<Probe, Trouble> {
         let (node, layer, patience) = (&pool.nodes[index], pool.layer, pool.settings.timeout);
         let asked = Instant::now();
         // A consensus node that knew of no genesis may know more now.
@@ -73,15 +77,19 @@ impl Prober {
         let is_old = |at: Instant| asked.saturating_duration_since(at) >= CHAIN_AGAIN;
         let mut ask_again = node.recheck.swap(false, Relaxed) || known.as_ref().is_some_and(|(_, at)| is_old(*at));
         let chain = known.as_ref().map(|(chain, _)| chain);
-        let mut probe = timeout(patience, probe(node, layer, chain)).await.unwrap_or_else(|_| {
-            let text = format!("no answer to a probe within {patience:?}");
-            Err(Trouble { fault: Fault::Silent, text })
-        });
+        let clock = ProbeClock::new(node, patience).watched();
+        let mut probe = clock.limits(probe(&clock, layer, chain)).await.and_then(|outcome| outcome);
         if let Err(trouble) = &mut probe
             && self.head.is_none()
             && trouble.fault == Fault::Failing
         {
             self.explain(node, layer, trouble).await;
+        }
+        if matches!(probe, Err(Trouble { fault: Fault::Full, .. })) {
+            // A full node is the same node still.
+            self.chain = known;
+            node.recheck.fetch_or(ask_again, Relaxed);
+            return probe;
         }
         let mut probe = probe?;
         ask_again |= self.head.as_ref().is_some_and(|head| may_be_of_another_chain(head, &probe.block));
@@ -94,7 +102,8 @@ impl Prober {
         if ask_again {
             // A node that does not answer is asked again with the next probe. The head counts all
             // the same.
-            match timeout(patience, ask_chain(node, layer)).await {
+            let clock = ProbeClock::new(node, patience).watched();
+            match clock.limits(ask_chain(&clock, layer)).await {
                 Ok(Ok(chain)) => {
                     self.chain = Some((chain.clone(), asked));
                     probe.chain = chain;
@@ -134,35 +143,43 @@ pub(super) fn may_be_of_another_chain(before: &BlockRef, now: &BlockRef) -> bool
 }
 
 /// The HTTP status of a consensus node's answer at this path.
-pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Trouble> {
-    beacon::status_of(node, path).await
+pub(super) async fn status_of(question: OwnQuestion<'_>, node: &Node, path: &'static str) -> Result<u16, Trouble> {
+    beacon::status_of(question, node, path).await
 }
 
-async fn ask_chain(node: &Node, layer: Layer) -> Result<Chain, Trouble> {
+async fn ask_chain(clock: &ProbeClock<'_>, layer: Layer) -> Result<Chain, Trouble> {
     match layer {
-        Layer::El => execution_chain(node).await,
-        Layer::Cl => beacon::chain(node).await,
+        Layer::El => execution_chain(clock).await,
+        Layer::Cl => beacon::chain(clock).await,
+    }
+}
+
+/// Asks for the head only, to see whether the node answers.
+pub(super) async fn test(clock: &ProbeClock<'_>, layer: Layer) -> Result<(), Trouble> {
+    match layer {
+        Layer::El => ask_head(clock).await.map(drop),
+        Layer::Cl => beacon::test(clock).await,
     }
 }
 
 /// Asks a node of `layer` for its head and its condition, and, unless its chain is `known`, for the
 /// chain. The caller limits the time.
-pub async fn probe(node: &Node, layer: Layer, known: Option<&Chain>) -> Result<Probe, Trouble> {
+pub async fn probe(clock: &ProbeClock<'_>, layer: Layer, known: Option<&Chain>) -> Result<Probe, Trouble> {
     match layer {
-        Layer::El => probe_execution(node, known).await,
-        Layer::Cl => beacon::probe(node, known).await,
+        Layer::El => probe_execution(clock, known).await,
+        Layer::Cl => beacon::probe(clock, known).await,
     }
 }
 
-async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Trouble> {
-    let asked = Instant::now();
+async fn probe_execution(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Result<Probe, Trouble> {
+    let (node, asked) = (clock.node, Instant::now());
     let block = async {
-        let text = must(ask(node, "eth_getBlockByNumber", r#"["latest",false]"#).await?)?;
+        let text = must(ask_head(clock).await?)?;
         let block = BlockRef::read(&text).map_err(|why| failing(node, &format!("eth_getBlockByNumber: {why}")))?;
         Ok((block, text, asked.elapsed()))
     };
     let syncing = async {
-        match ask(node, "eth_syncing", "[]").await {
+        match ask(clock.question(), node, "eth_syncing", "[]").await {
             Ok(Ok(text)) => Ok(text.starts_with(b"{") || &text[..] == b"true"),
             // Only the head must be known. A provider that does not offer the method, in whatever
             // words, or has no quota left, does not say that it is syncing.
@@ -173,10 +190,11 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
     let chain = async {
         match known {
             Some(chain) => Ok(chain.clone()),
-            None => execution_chain(node).await,
+            None => execution_chain(clock).await,
         }
     };
-    let ((block, json, latency), syncing, chain) = tokio::try_join!(block, syncing, chain)?;
+    // In this order, where the node takes one at a time.
+    let ((block, json, latency), chain, syncing) = tokio::try_join!(block, chain, syncing)?;
     Ok(Probe {
         block,
         condition: Condition { syncing, ..Condition::default() },
@@ -187,14 +205,18 @@ async fn probe_execution(node: &Node, known: Option<&Chain>) -> Result<Probe, Tr
     })
 }
 
-async fn execution_chain(node: &Node) -> Result<Chain, Trouble> {
-    let text = must(ask(node, "eth_chainId", "[]").await?)?;
-    let id = serde_json::from_slice::<String>(&text).ok().and_then(|text| hex::quantity(&text));
-    id.map(Chain::from).ok_or_else(|| failing(node, "eth_chainId: not a quantity"))
+async fn ask_head(clock: &ProbeClock<'_>) -> Result<Result<Bytes, Refused>, Trouble> {
+    ask(clock.question(), clock.node, "eth_getBlockByNumber", r#"["latest",false]"#).await
 }
 
-async fn ask(node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {
-    super::ask::ask_as(Rank::Probe, node, method, params, MAX_ANSWER).await
+async fn execution_chain(clock: &ProbeClock<'_>) -> Result<Chain, Trouble> {
+    let text = must(ask(clock.question(), clock.node, "eth_chainId", "[]").await?)?;
+    let id = serde_json::from_slice::<String>(&text).ok().and_then(|text| hex::quantity(&text));
+    id.map(Chain::from).ok_or_else(|| failing(clock.node, "eth_chainId: not a quantity"))
+}
+
+async fn ask(question: impl Gate, node: &Node, method: &str, params: &str) -> Result<Result<Bytes, Refused>, Trouble> {
+    super::ask::ask_as(Rank::Probe, question, node, method, params, MAX_ANSWER).await
 }
 
 /// Takes a refusal for a failure: every node must be able to answer this.

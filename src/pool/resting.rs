@@ -34,11 +34,11 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The same between the second tries of calls that every node failed.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
-/// A rest that no call has put to the test for so long after its end is over.
+/// A rest is dropped when no call has tested the node for so long after its end.
 const LAPSE: Duration = Duration::from_secs(60);
-/// As many calls at once as this, all answered well, and the rest is forgotten.
+/// A rest is dropped when so many calls at once have succeeded.
 const WIDEST: u32 = 64;
-/// How many kinds the methods that the table does not know are sorted into.
+/// Methods that the table does not know are hashed into so many kinds.
 const UNKNOWN_KINDS: u32 = 64;
 
 /// Which calls a rest is about: those of a method, or of a group of the beacon API's routes.

@@ -10,11 +10,12 @@ use super::{
     resting::{Claim, Kind},
     state::Input,
 };
+use crate::domain::node_id::NodeId;
 
 /// A scout's place at a node that rested. Dropping the place wakes calls that wait for one.
 pub struct Scout<'a> {
     pool: &'a Pool,
-    node: usize,
+    node: NodeId,
     claim: Claim,
 }
 
@@ -32,13 +33,13 @@ impl Pool {
     }
 
     /// Takes a scout's place at a node, if there is one.
-    pub fn scout(&self, node: usize, kind: Kind, again: bool) -> Option<Scout<'_>> {
+    pub fn scout(&self, node: NodeId, kind: Kind, again: bool) -> Option<Scout<'_>> {
         let claim = self.nodes[node].resting.claim(kind, again, Instant::now())?;
         Some(Scout { pool: self, node, claim })
     }
 
     /// A node refused a call of this kind for quota, and may have said how long to wait.
-    pub fn call_refused(&self, node: usize, kind: Kind, wait: Option<Duration>) {
+    pub fn call_refused(&self, node: NodeId, kind: Kind, wait: Option<Duration>) {
         self.nodes[node].resting.refused(kind, wait, Instant::now());
         self.rest_changed(node);
     }
@@ -54,7 +55,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn rest_changed(&self, node: usize) {
+    pub(super) fn rest_changed(&self, node: NodeId) {
         self.stirred.notify_waiters();
         // A full inbox is soon worked off, and the state task checks the rests at each input.
         let _ = self.inbox.try_send(Input::Rests(node));

@@ -9,6 +9,7 @@ use crate::{
     domain::{
         block::BlockRef,
         chain::Chain,
+        node_id::NodeId,
         refusal::Unserved,
         verdict::{Condition, Verdict},
     },
@@ -25,10 +26,10 @@ pub struct Snapshot {
     /// The pool's head by the head rule.
     pub head: Option<u64>,
     /// The node that calls go to first, by its index.
-    pub active: Option<usize>,
+    pub active: Option<NodeId>,
     /// The node that events are to come from, if that is not the active node: the stream and the
     /// active node then change together.
-    pub moving: Option<usize>,
+    pub moving: Option<NodeId>,
     /// The last changes of the active node.
     pub switches: Switches,
     /// The chain that the nodes are held to.
@@ -58,12 +59,12 @@ pub struct Wait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chase {
     /// Which, by its index.
-    pub node: usize,
+    pub node: NodeId,
     /// How often.
     pub every: Duration,
 }
 
-/// Calls came to go elsewhere first.
+/// A change of the active node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
     /// From which node, by its name; `None`: none served.
@@ -123,38 +124,17 @@ pub struct Facts {
     pub proving: u32,
     /// Whether the highest block that clients were shown is no measure for the node: the node that
     /// showed that block is wrong about the chain.
-    pub unbound: bool,
+    pub exempt_from_served: bool,
     /// Whether the node pushes its heads now. The heads of other nodes are known from probes only.
     pub pushing: bool,
 }
 
-/// A node's place in the order of choice: the least is the best. Compared field by field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    /// How bad the verdict is; 0 is usable.
-    pub badness: u64,
-    /// How many blocks the node is below the highest that clients have been shown.
-    pub below_served: u64,
-    /// Primary before backup.
-    pub tier: Tier,
-}
-
 impl Facts {
-    /// The node's place in the order; `None` when the node may not serve at all. `told` is the
-    /// highest block that the node itself showed a client, which its last probe may not have seen,
-    /// and `served` the highest that any node showed.
-    pub fn rank(&self, told: u64, served: u64) -> Option<Rank> {
-        let serves = !self.cordoned && self.verdict.answers();
-        let height = self.head.as_ref().map_or(0, |head| head.number).max(told);
-        serves.then(|| Rank {
-            badness: self.verdict.badness(),
-            below_served: if self.unbound { 0 } else { served.saturating_sub(height) },
-            tier: self.tier,
-        })
+    /// Whether the node's head is at or above `height`.
+    pub fn has(&self, height: u64) -> bool {
+        self.head.as_ref().is_some_and(|head| head.number >= height)
     }
-}
 
-impl Facts {
     /// The node's state, in words for people.
     pub fn state(&self) -> String {
         if self.cordoned { format!("cordoned ({})", self.verdict) } else { self.verdict.to_string() }
@@ -164,7 +144,7 @@ impl Facts {
 impl Snapshot {
     /// Whether any node may serve.
     pub fn serves(&self) -> bool {
-        self.nodes.iter().any(|node| node.rank(0, 0).is_some())
+        self.nodes.iter().any(|node| node.preference(0, 0).is_some())
     }
 
     /// Why a call that no node answered had none, as far as the nodes tell.

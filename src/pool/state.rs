@@ -1,7 +1,7 @@
 //! A pool's state as a plain value: inputs in, a snapshot and effects out. No I/O and no clock of
 //! its own.
 
-mod choice;
+mod active_node;
 mod inherit;
 mod places;
 
@@ -30,6 +30,7 @@ use crate::{
         block::BlockRef,
         chain::Chain,
         layer::Layer,
+        node_id::NodeId,
         verdict::{Condition, Down, Verdict},
     },
 };
@@ -43,19 +44,19 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A probe ended.
-    Probed(usize, Result<Probe, Trouble>),
+    Probed(NodeId, Result<Probe, Trouble>),
     /// The node told of a new latest block by itself, which came at this moment.
-    Told(usize, BlockRef, Instant),
+    Told(NodeId, BlockRef, Instant),
     /// The node's feed of heads runs from now on, or no longer.
-    Feed(usize, bool),
+    Feed(NodeId, bool),
     /// The node's rests have changed.
-    Rests(usize),
+    Rests(NodeId),
     /// A call failed in a way that speaks of the node.
-    CallFailed(usize, Trouble),
+    CallFailed(NodeId, Trouble),
     /// Evidence that needs no repetition: the node is out.
-    Out(usize, Trouble),
+    Out(NodeId, Trouble),
     /// The operator takes the node out, or lets it back in.
-    Cordon(usize, bool),
+    Cordon(NodeId, bool),
     /// The moment of [`Snapshot::wake_at`] has come.
     Woken,
     /// Calls could not be held any longer for the highest block shown, and went to the best node
@@ -69,7 +70,7 @@ pub struct Served {
     /// The block's height.
     pub height: u64,
     /// The index of the node that showed the block, if it is one of this pool.
-    pub by: Option<usize>,
+    pub by: Option<NodeId>,
 }
 
 impl From<u64> for Served {
@@ -83,17 +84,17 @@ impl From<u64> for Served {
 pub enum Effect {
     /// The node went out: calls that wait for the node move on, and its idle connections are
     /// closed.
-    WentOut(usize),
+    WentOut(NodeId),
     /// The node answers again.
-    CameBack(usize),
+    CameBack(NodeId),
     /// The node should be probed now.
-    ProbeNow(usize),
+    ProbeNow(NodeId),
     /// The node has blocks that its feed of heads does not tell of.
-    Mute(usize),
+    Mute(NodeId),
     /// The verdict on a node changed.
     Verdict {
         /// Which.
-        node: usize,
+        node: NodeId,
         /// The verdict before.
         from: Verdict,
         /// The verdict from now on.
@@ -147,7 +148,7 @@ pub struct PoolState {
     known: Vec<Known>,
     memory: Memory,
     head: Option<u64>,
-    active: Option<usize>,
+    active: Option<NodeId>,
     /// The node that was active in the pool before, if it is not one of this pool.
     removed: Option<Arc<str>>,
     switches: Switches,
@@ -156,7 +157,7 @@ pub struct PoolState {
     home: Home,
     /// Nodes for which the highest block served is no measure, since they contradict the node that
     /// showed that block.
-    unbound: Vec<bool>,
+    exempt_from_served: Vec<bool>,
     /// No node serves.
     is_out: bool,
     /// Since when nodes serve again after an outage, while the nodes that serve are below the
@@ -205,7 +206,7 @@ impl PoolState {
             unreached_since: None,
             claims: Claims::new(nodes),
             home: Home::default(),
-            unbound: vec![false; nodes],
+            exempt_from_served: vec![false; nodes],
             is_out: true,
             recovering: None,
             wait: None,
@@ -287,7 +288,7 @@ impl PoolState {
         effects
     }
 
-    fn claim(&mut self, node: usize) {
+    fn claim(&mut self, node: NodeId) {
         if let Some(block) = &self.known[node].block {
             self.claims.told(node, block);
         }
@@ -343,7 +344,8 @@ impl PoolState {
                 Standing::Implausible => Verdict::Suspect,
             });
         }
-        for (node, (known, verdict)) in self.known.iter_mut().zip(verdicts).enumerate() {
+        for (index, (known, verdict)) in self.known.iter_mut().zip(verdicts).enumerate() {
+            let node = NodeId(index);
             let to = match verdict.unwrap_or(Verdict::Down(Down::Unknown)) {
                 Verdict::Up if known.resting => Verdict::Resting,
                 verdict => verdict,
@@ -378,14 +380,14 @@ impl PoolState {
 
     /// The latest knowledge of all nodes.
     pub fn snapshot(&self, nodes: &[Node], now: Instant) -> Snapshot {
-        let facts = |((known, node), &unbound): ((&Known, &Node), &bool)| {
+        let facts = |((known, node), &exempt_from_served): ((&Known, &Node), &bool)| {
             let mut facts = known.facts(node.tier, now);
-            facts.unbound = unbound;
+            facts.exempt_from_served = exempt_from_served;
             facts.lag = known.block.as_ref().and_then(|block| Some(self.head?.saturating_sub(block.number)));
             facts
         };
         Snapshot {
-            nodes: self.known.iter().zip(nodes).zip(&self.unbound).map(facts).collect(),
+            nodes: self.known.iter().zip(nodes).zip(&self.exempt_from_served).map(facts).collect(),
             near: self.near,
             block_time: self.memory.block_time(),
             wait: self.wait,
@@ -403,7 +405,7 @@ impl PoolState {
 impl Known {
     /// Takes note of a good probe. Returns the probe's height, unless the node has pushed a block
     /// since the probe was sent.
-    fn probed(&mut self, node: usize, probe: Probe, now: Instant) -> Option<u64> {
+    fn probed(&mut self, node: NodeId, probe: Probe, now: Instant) -> Option<u64> {
         self.health.good(now);
         match probe.condition.verdict() {
             Some(_) => self.words.out(Fault::Failing, now),
@@ -425,7 +427,7 @@ impl Known {
     /// Takes note of a block that the node pushed. `false` when the block is below the known head:
     /// nodes push the blocks of a reorganisation one by one, from the lowest on, and only a probe
     /// knows which of them is the head.
-    fn told(&mut self, node: usize, block: BlockRef, at: Instant, now: Instant) -> bool {
+    fn told(&mut self, node: NodeId, block: BlockRef, at: Instant, now: Instant) -> bool {
         let rises = self.block.as_ref().is_none_or(|known| known.number <= block.number);
         if rises {
             self.told = Some(at);
@@ -434,7 +436,7 @@ impl Known {
         rises
     }
 
-    fn stands_at(&mut self, node: usize, block: BlockRef, now: Instant) {
+    fn stands_at(&mut self, node: NodeId, block: BlockRef, now: Instant) {
         let number = block.number;
         let moved = self.report.filter(|report| report.number == number).map_or(now, |report| report.moved);
         self.report = Some(Report { node, number, timestamp: block.timestamp, heard: now, moved });
@@ -484,7 +486,7 @@ impl Known {
             latency: self.latency,
             last_error: self.last_error.clone(),
             proving,
-            unbound: false,
+            exempt_from_served: false,
             pushing: self.feed.is_telling(),
         }
     }

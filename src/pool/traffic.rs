@@ -18,6 +18,8 @@ pub struct Traffic {
     owed: AtomicUsize,
     /// Milliseconds since `epoch` at which the node last sent a byte, or began to owe an answer.
     quiet_since: AtomicU64,
+    /// Milliseconds since `epoch` at which the node last sent a byte of an answer.
+    heard: AtomicU64,
     /// Send time of the oldest probe that the node has sent no byte since, in milliseconds since
     /// `epoch`; [`NONE`] when there is none.
     probed_since: AtomicU64,
@@ -37,6 +39,7 @@ impl Traffic {
             epoch: Instant::now(),
             owed: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             probed_since: AtomicU64::new(NONE),
             failures: [const { AtomicU32::new(0) }; Method::COUNT + 1],
             max_height: AtomicU64::new(0),
@@ -69,14 +72,29 @@ impl Traffic {
 
     /// The node sent something.
     pub fn touch(&self, now: Instant) {
-        self.quiet_since.store(self.millis(now), Relaxed);
+        let millis = self.millis(now);
+        self.quiet_since.store(millis, Relaxed);
+        self.heard.store(millis, Relaxed);
         self.probe_settled();
+    }
+
+    /// Whether the node has sent a byte of an answer since then.
+    pub(super) fn has_been_heard_since(&self, then: Instant) -> bool {
+        self.heard.load(Relaxed) >= self.millis(then)
     }
 
     /// A probe is sent to the node. A probe is no load, so its answer is not [owed](Self::track).
     pub(super) fn probe_sent(&self, now: Instant) {
         // Only the oldest unanswered probe counts.
         let _ = self.probed_since.compare_exchange(NONE, self.millis(now), Relaxed, Relaxed);
+    }
+
+    /// A question of the probe that `began` then gets its connection: the node owes an answer from
+    /// now on, unless it owes one to an earlier probe.
+    pub(super) fn probe_asked(&self, began: Instant, now: Instant) {
+        let (began, now) = (self.millis(began), self.millis(now));
+        // An error is no change.
+        let _ = self.probed_since.fetch_update(Relaxed, Relaxed, |since| (since >= began).then_some(now));
     }
 
     /// An answer to a probe came, or will not come any more.

@@ -14,9 +14,10 @@
 //! 3. The view goes to a better node, in the order of tiers and of the configuration, only a sixth
 //!    of a slot before an epoch's boundary: blocks, attestations and aggregates of the last slot
 //!    are done then. The better node must have been usable since an earlier epoch, and must have
-//!    reached the head that clients were told. The node must have got the messages that the others
-//!    got, or have been there for a whole epoch. If there is a stream of events, the node's stream
-//!    must have named a head; stream and requests then move together.
+//!    reached the head that clients were told. When the epoch begins, the node must have got the
+//!    messages that the others got, or have been there for a whole epoch. If there is a stream of
+//!    events, the node's stream must have named a head; stream and requests then move together. A
+//!    node that has not done so by the end of the epoch's first slot waits for the next boundary.
 //!
 //! Where no validator has asked for anything for two epochs, requests go to the best node at any
 //! time.
@@ -28,10 +29,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{NOBODY, Pool, resting::Kind, snapshot::Rank, state::Input};
+use super::{NOBODY, Pool, preference::Preference, resting::Kind, state::Input};
 use crate::domain::{
     beacon_route::Route,
     chain::{Beacon, Chain},
+    node_id::NodeId,
 };
 
 /// Validators count as there for so many epochs after the last request of theirs.
@@ -43,7 +45,7 @@ pub struct Ties {
     /// Whether validators are there.
     pub validators: bool,
     /// The node that clients' events come from.
-    pub stream: Option<usize>,
+    pub stream: Option<NodeId>,
 }
 
 /// The traces of validators' requests and of the stream of events.
@@ -60,12 +62,12 @@ impl Tied {
     }
 
     /// Takes over the traces of another pool; `place` gives the index here of a node there.
-    pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(usize) -> Option<usize>) {
+    pub(super) fn inherit(&self, earlier: &Self, place: impl Fn(NodeId) -> Option<NodeId>) {
         if let Some(at) = earlier.asked() {
             self.note(at);
         }
         let stream = earlier.stream().and_then(place);
-        self.stream.store(stream.unwrap_or(NOBODY), Relaxed);
+        self.stream.store(stream.map_or(NOBODY, |node| node.0), Relaxed);
     }
 
     fn note(&self, now: Instant) {
@@ -78,8 +80,8 @@ impl Tied {
         Some(self.epoch + Duration::from_millis(last))
     }
 
-    fn stream(&self) -> Option<usize> {
-        Some(self.stream.load(Relaxed)).filter(|node| *node != NOBODY)
+    fn stream(&self) -> Option<NodeId> {
+        Some(self.stream.load(Relaxed)).filter(|node| *node != NOBODY).map(NodeId)
     }
 
     /// The ties at `now`, by the slot and epoch times of this chain.
@@ -116,8 +118,8 @@ impl Pool {
     }
 
     /// Clients' events come from this node from now on, or from none.
-    pub fn streams_from(&self, node: Option<usize>) {
-        let node = node.unwrap_or(NOBODY);
+    pub fn streams_from(&self, node: Option<NodeId>) {
+        let node = node.map_or(NOBODY, |node| node.0);
         if self.tied.stream.swap(node, Relaxed) != node {
             // A full inbox has the mind look soon.
             let _ = self.inbox.try_send(Input::Woken);
@@ -129,52 +131,74 @@ impl Pool {
 #[derive(Debug, Default)]
 pub(super) struct View {
     /// The better usable node, and the epoch in which it became usable.
-    home: Option<(usize, u64)>,
+    home: Option<(NodeId, u64)>,
+    /// The last epoch that began while the better node was usable, and whether the node had got the
+    /// messages by then.
+    boundary: Option<(u64, bool)>,
     /// The better node that the stream of events is to go to, so that the view can.
-    pub(super) moving: Option<usize>,
+    pub(super) moving: Option<NodeId>,
 }
 
 /// The facts that decide about the view.
 pub(super) struct Facts<'a> {
     pub(super) ties: Ties,
-    pub(super) active: Option<usize>,
-    pub(super) ranks: &'a [Option<Rank>],
+    pub(super) active: Option<NodeId>,
+    pub(super) preferences: &'a [Option<Preference>],
     /// Whether a node has got the messages that the others got.
-    pub(super) informed: &'a dyn Fn(usize) -> bool,
+    pub(super) informed: &'a dyn Fn(NodeId) -> bool,
     /// Whether a node fails validators' requests one after the other.
-    pub(super) fails: &'a dyn Fn(usize) -> bool,
-    /// The epoch by the clock, a sixth of a slot ahead; `None` if unknown.
-    pub(super) epoch: Option<u64>,
+    pub(super) fails: &'a dyn Fn(NodeId) -> bool,
+    /// The time by the clock, a sixth of a slot ahead; `None` if unknown.
+    pub(super) time: Option<Time>,
+}
+
+/// A moment of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time {
+    pub(super) epoch: u64,
+    /// The slot is the first of the epoch.
+    pub(super) is_first_slot: bool,
 }
 
 impl View {
-    /// The node of the view, if one is held to; `None` where the best by rank serves.
-    pub(super) fn step(&mut self, facts: &Facts<'_>) -> Option<usize> {
+    /// The node of the view, if one is held to; `None` where the best by preference serves.
+    pub(super) fn step(&mut self, facts: &Facts<'_>) -> Option<NodeId> {
         self.moving = None;
         if !facts.ties.validators {
-            self.home = None;
+            (self.home, self.boundary) = (None, None);
             return None;
         }
-        let well = |node: usize| facts.ranks.get(node).copied().flatten().filter(|rank| rank.badness == 0);
-        let is_any_fit = (0..facts.ranks.len()).any(|node| well(node).is_some() && !(facts.fails)(node));
-        let usable = |node: usize| well(node).filter(|_| !is_any_fit || !(facts.fails)(node));
-        let ranks = || (0..facts.ranks.len()).filter_map(|node| Some((usable(node)?, node)));
-        let least = ranks().map(|(rank, _)| rank.below_served).min()?;
-        let has_reached = |node: &usize| usable(*node).is_some_and(|rank| rank.below_served == least);
+        let well = |node: NodeId| {
+            facts.preferences.get(node.0).copied().flatten().filter(|preference| preference.badness == 0)
+        };
+        let is_any_fit = NodeId::all(facts.preferences.len()).any(|node| well(node).is_some() && !(facts.fails)(node));
+        let usable = |node: NodeId| well(node).filter(|_| !is_any_fit || !(facts.fails)(node));
+        let preferences = || NodeId::all(facts.preferences.len()).filter_map(|node| Some((usable(node)?, node)));
+        let least = preferences().map(|(preference, _)| preference.below_served).min()?;
+        let has_reached = |node: &NodeId| usable(*node).is_some_and(|preference| preference.below_served == least);
         let view = facts.ties.stream.filter(has_reached).or(facts.active.filter(has_reached));
-        let Some(view) = view else { return ranks().min().map(|(_, node)| node) };
-        let (tier, home) = ranks().map(|(rank, node)| (rank.tier, node)).min()?;
-        if usable(view).is_some_and(|rank| (rank.tier, view) <= (tier, home)) {
-            self.home = None;
+        let Some(view) = view else { return preferences().min().map(|(_, node)| node) };
+        let (tier, home) = preferences().map(|(preference, node)| (preference.tier, node)).min()?;
+        if usable(view).is_some_and(|preference| (preference.tier, view) <= (tier, home)) {
+            (self.home, self.boundary) = (None, None);
             return Some(view);
         }
-        let epoch = facts.epoch.unwrap_or(u64::MAX);
-        let since = self.home.filter(|(node, _)| *node == home).map_or(facts.epoch.unwrap_or(0), |(_, since)| since);
-        self.home = Some((home, since));
+        // Without a clock, any moment will do.
+        let time = facts.time.unwrap_or(Time { epoch: u64::MAX, is_first_slot: true });
+        let epoch = time.epoch;
+        let is_known = self.home.is_some_and(|(node, _)| node == home);
+        if !is_known {
+            (self.home, self.boundary) = (Some((home, facts.time.map_or(0, |time| time.epoch))), None);
+        }
+        let since = self.home.map_or(0, |(_, since)| since);
         // A node that cannot be sent the missed messages is as good as the others after a whole
         // epoch, since validators repeat them each epoch.
         let is_informed = (facts.informed)(home) || epoch > since.saturating_add(1);
-        if epoch <= since || !is_informed {
+        let began = match self.boundary {
+            Some((of, was_informed)) if of == epoch => was_informed,
+            _ => self.boundary.insert((epoch, is_informed)).1,
+        };
+        if epoch <= since || !began || !time.is_first_slot {
             return Some(view);
         }
         if facts.ties.stream.is_some() {
@@ -190,10 +214,11 @@ pub(super) fn duties() -> Kind {
     Kind::of_group(Route::of("GET", "/eth/v1/validator/attestation_data").id)
 }
 
-/// The epoch at `unix` and a sixth of a slot.
-pub(super) fn epoch(beacon: &Beacon, unix: u64) -> Option<u64> {
+/// The time at `unix` and a sixth of a slot.
+pub(super) fn time(beacon: &Beacon, unix: u64) -> Option<Time> {
     let ahead = beacon.slot_millis?.saturating_add(3000) / 6000;
-    Some(beacon.slot_at(unix.saturating_add(ahead))? / beacon.epoch())
+    let slot = beacon.slot_at(unix.saturating_add(ahead))?;
+    Some(Time { epoch: slot / beacon.epoch(), is_first_slot: slot % beacon.epoch() == 0 })
 }
 
 #[cfg(test)]
@@ -214,20 +239,25 @@ mod tests {
     }
 
     impl Table {
-        /// A step with nodes of these badnesses and distances, all primaries.
+        /// A step with nodes of these badnesses and distances, all primaries, in an epoch's first
+        /// slot.
         fn step(&mut self, nodes: &[(u64, u64)], stream: Option<usize>, epoch: u64) -> Option<usize> {
-            let rank =
-                |&(badness, below_served): &(u64, u64)| Some(Rank { badness, below_served, tier: Tier::Primary });
-            let ranks: Vec<_> = nodes.iter().map(rank).collect();
+            self.step_at(nodes, stream, Time { epoch, is_first_slot: true })
+        }
+
+        fn step_at(&mut self, nodes: &[(u64, u64)], stream: Option<usize>, time: Time) -> Option<usize> {
+            let preference =
+                |&(badness, below_served): &(u64, u64)| Some(Preference { badness, below_served, tier: Tier::Primary });
+            let preferences: Vec<_> = nodes.iter().map(preference).collect();
             let facts = Facts {
-                ties: Ties { validators: true, stream },
-                active: Some(self.active),
-                ranks: &ranks,
-                informed: &|node| self.uninformed != Some(node),
-                fails: &|node| self.failing == Some(node),
-                epoch: Some(epoch),
+                ties: Ties { validators: true, stream: stream.map(NodeId) },
+                active: Some(NodeId(self.active)),
+                preferences: &preferences,
+                informed: &|node| self.uninformed != Some(node.0),
+                fails: &|node| self.failing == Some(node.0),
+                time: Some(time),
             };
-            let node = self.view.step(&facts);
+            let node = self.view.step(&facts).map(|node| node.0);
             self.active = node.unwrap_or(self.active);
             node
         }
@@ -248,11 +278,11 @@ mod tests {
     #[test]
     fn the_view_goes_over_together_with_the_stream() {
         let mut table = Table { active: 1, ..Table::default() };
-        assert_eq!((table.step(&[WELL, WELL], Some(1), 5), table.view.moving), (Some(1), None));
-        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving), (Some(1), Some(0)));
-        assert_eq!((table.step(&[WELL, WELL], Some(0), 6), table.view.moving), (Some(0), None));
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 5), table.view.moving.map(|node| node.0)), (Some(1), None));
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving.map(|node| node.0)), (Some(1), Some(0)));
+        assert_eq!((table.step(&[WELL, WELL], Some(0), 6), table.view.moving.map(|node| node.0)), (Some(0), None));
         // Where events come from another node, so do the answers.
-        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving), (Some(1), None));
+        assert_eq!((table.step(&[WELL, WELL], Some(1), 6), table.view.moving.map(|node| node.0)), (Some(1), None));
     }
 
     #[test]
@@ -270,11 +300,28 @@ mod tests {
         let mut table = Table { active: 1, uninformed: Some(0), ..Table::default() };
         assert_eq!(table.step(&[WELL, WELL], None, 5), Some(1));
         assert_eq!(table.step(&[WELL, WELL], None, 6), Some(1));
+        // Any later moment of the epoch is one in the middle of duties.
         table.uninformed = None;
-        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(0));
+        assert_eq!(table.step(&[WELL, WELL], None, 6), Some(1));
+        assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
         let mut table = Table { active: 1, uninformed: Some(0), ..Table::default() };
         table.step(&[WELL, WELL], None, 5);
         assert_eq!(table.step(&[WELL, WELL], None, 7), Some(0));
+    }
+
+    #[test]
+    fn the_view_goes_home_in_no_later_slot_of_an_epoch() {
+        let later = |epoch| Time { epoch, is_first_slot: false };
+        for stream in [None, Some(1)] {
+            let mut table = Table { active: 1, ..Table::default() };
+            assert_eq!(table.step(&[WELL, WELL], stream, 5), Some(1));
+            // The node reached the head, or its stream named one, too late.
+            assert_eq!(table.step(&[LATE, WELL], stream, 6), Some(1));
+            let moving = |table: &Table| table.view.moving.map(|node| node.0);
+            assert_eq!((table.step_at(&[WELL, WELL], stream, later(6)), moving(&table)), (Some(1), None));
+            let home = table.step(&[WELL, WELL], stream, 7);
+            assert_eq!((home, moving(&table)), if stream.is_none() { (Some(0), None) } else { (Some(1), Some(0)) });
+        }
     }
 
     #[test]
@@ -305,10 +352,12 @@ mod tests {
             slots_per_epoch: Some(32),
         };
         let long = 1000 + 32 * 12;
-        assert_eq!((epoch(&beacon(12_000), long - 3), epoch(&beacon(12_000), long - 2)), (Some(0), Some(1)));
+        let is = |slot, unix| time(&beacon(slot), unix).map(|time| (time.epoch, time.is_first_slot));
+        assert_eq!((is(12_000, long - 3), is(12_000, long - 2)), (Some((0, false)), Some((1, true))));
+        assert_eq!((is(12_000, long + 9), is(12_000, long + 10)), (Some((1, true)), Some((1, false))));
         let short = 1000 + 32 * 2;
-        assert_eq!((epoch(&beacon(2000), short - 1), epoch(&beacon(2000), short)), (Some(0), Some(1)));
-        assert_eq!(epoch(&beacon(12_000), 5), None);
+        assert_eq!((is(2000, short - 1), is(2000, short)), (Some((0, false)), Some((1, true))));
+        assert_eq!(is(12_000, 5), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,10 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::{
-    domain::backoff::factor,
+    domain::{
+        backoff::factor,
+        node_id::{ByNode, NodeId},
+    },
     pool::{Pool, node::Node},
 };
 
@@ -20,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// Nodes that are not asked for a while, by their indexes in a pool.
 pub struct Avoided {
-    nodes: BTreeMap<usize, Pause>,
+    nodes: BTreeMap<NodeId, Pause>,
     rng: Rng,
 }
 
@@ -45,30 +48,30 @@ impl Avoided {
     }
 
     /// Avoids a node that refused.
-    pub fn add(&mut self, node: usize, now: Instant) {
+    pub fn add(&mut self, node: NodeId, now: Instant) {
         self.add_for(node, REFUSED, now);
     }
 
     /// Avoids a node for `time`.
-    pub fn add_for(&mut self, node: usize, time: Duration, now: Instant) {
+    pub fn add_for(&mut self, node: NodeId, time: Duration, now: Instant) {
         self.nodes.insert(node, Pause { until: now + time, times: 0 });
     }
 
     /// Avoids a node for `pause`, give or take a quarter, and twice as long each further time until
     /// the node is forgiven.
-    pub fn add_growing(&mut self, node: usize, pause: Duration, now: Instant) {
+    pub fn add_growing(&mut self, node: NodeId, pause: Duration, now: Instant) {
         let Pause { until, times } = self.nodes.get(&node).copied().unwrap_or(Pause { until: now, times: 0 });
         let longer = (pause * factor(times, MAX_FACTOR)).min(LONGEST).mul_f64(0.75 + self.rng.f64() / 2.0);
         self.nodes.insert(node, Pause { until: until.max(now + longer), times: times.saturating_add(1) });
     }
 
     /// Whether `node` is avoided.
-    pub fn has(&self, node: usize, now: Instant) -> bool {
+    pub fn has(&self, node: NodeId, now: Instant) -> bool {
         self.nodes.get(&node).is_some_and(|pause| now < pause.until)
     }
 
     /// Forgives a node.
-    pub fn forgive(&mut self, node: usize) {
+    pub fn forgive(&mut self, node: NodeId) {
         self.nodes.remove(&node);
     }
 
@@ -79,13 +82,14 @@ impl Avoided {
 
     /// The node for a subscription that all clients share, of the nodes that `can` serve the
     /// subscription and are not avoided: the active node, or else the best.
-    pub fn choose(&self, pool: &Pool, can: impl Fn(&Node) -> bool, now: Instant) -> Option<usize> {
+    pub fn choose(&self, pool: &Pool, can: impl Fn(&Node) -> bool, now: Instant) -> Option<NodeId> {
         let snapshot = pool.snapshot();
-        (0..snapshot.nodes.len())
+        NodeId::all(snapshot.nodes.len())
             .filter(|node| can(&pool.nodes[*node]) && !self.has(*node, now))
             .filter_map(|node| {
-                let rank = snapshot.nodes[node].rank(pool.nodes[node].traffic.max_height(), pool.served())?;
-                Some((snapshot.active != Some(node), rank, node))
+                let preference =
+                    snapshot.nodes[node].preference(pool.nodes[node].traffic.max_height(), pool.served())?;
+                Some((snapshot.active != Some(node), preference, node))
             })
             .min()
             .map(|(.., node)| node)
@@ -95,18 +99,18 @@ impl Avoided {
     /// its events come, or else the best that is not avoided. While any node is usable, only
     /// usable nodes count: an unusable one would tell heads of long ago, or of its own invention,
     /// as a reorganisation.
-    pub fn choose_stream(&self, pool: &Pool, now: Instant) -> Option<usize> {
+    pub fn choose_stream(&self, pool: &Pool, now: Instant) -> Option<NodeId> {
         let snapshot = pool.snapshot();
-        let is_free = |node: &usize| !self.has(*node, now);
+        let is_free = |node: &NodeId| !self.has(*node, now);
         let active = snapshot.moving.filter(is_free).or(snapshot.active.filter(is_free));
         active.or_else(|| {
             let any_usable = snapshot.nodes.iter().any(|facts| facts.verdict.is_usable() && !facts.cordoned);
-            let ranks = snapshot.nodes.iter().enumerate().filter_map(|(node, facts)| {
+            let preferences = snapshot.nodes.by_node().filter_map(|(node, facts)| {
                 let height = pool.nodes[node].traffic.max_height();
-                Some((facts.rank(height, pool.served())?, node))
+                Some((facts.preference(height, pool.served())?, node))
             });
-            let may_tell = |node: &usize| is_free(node) && (!any_usable || snapshot.nodes[*node].verdict.is_usable());
-            ranks.filter(|(_, node)| may_tell(node)).min().map(|(_, node)| node)
+            let may_tell = |node: &NodeId| is_free(node) && (!any_usable || snapshot.nodes[*node].verdict.is_usable());
+            preferences.filter(|(_, node)| may_tell(node)).min().map(|(_, node)| node)
         })
     }
 }
@@ -121,21 +125,21 @@ mod tests {
         let now = Instant::now();
         let mut least = Duration::ZERO;
         for times in 0..10 {
-            avoided.add_growing(3, Duration::from_millis(100), now);
-            let pause = avoided.nodes[&3].until - now;
+            avoided.add_growing(NodeId(3), Duration::from_millis(100), now);
+            let pause = avoided.nodes[&NodeId(3)].until - now;
             let middle = Duration::from_millis(100 << times.min(6));
             assert!(pause >= least.max(middle.mul_f64(0.75)) && pause <= middle.mul_f64(1.26), "{times}: {pause:?}");
             least = pause;
         }
-        avoided.forgive(3);
+        avoided.forgive(NodeId(3));
         assert!(avoided.nodes.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_refused_is_avoided_for_a_while() {
         let (mut avoided, now) = (Avoided::default(), Instant::now());
-        avoided.add(1, now);
-        assert_eq!([1, 2].map(|node| avoided.has(node, now)), [true, false]);
-        assert!(!avoided.has(1, now + REFUSED));
+        avoided.add(NodeId(1), now);
+        assert_eq!([1, 2].map(|node| avoided.has(NodeId(node), now)), [true, false]);
+        assert!(!avoided.has(NodeId(1), now + REFUSED));
     }
 }

@@ -70,6 +70,7 @@ impl<W: Ord + Send + Sync + 'static> Audience<W> {
     pub(super) fn new(kind: &'static str, couriers: Couriers, metrics: Arc<Metrics>) -> Arc<Self> {
         let shard = || Mutex::new(Shard { came: 0, present: None, closed: None, subscribers: BTreeMap::new() });
         let shards = (0..couriers.count()).map(|_| shard()).collect();
+        metrics.begin_notifications(kind);
         Arc::new(Self { shards, couriers, now: AtomicU64::new(0), kind, metrics })
     }
 
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_to_whom_a_change_matters_are_closed_behind_what_they_were_told() {
+    async fn affected_clients_are_closed_behind_what_they_were_told() {
         let mut setup = Setup::new();
         let (early, _membership) = setup.join(1);
         setup.tell(1).await;

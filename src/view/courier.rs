@@ -25,7 +25,7 @@ impl Couriers {
     }
 
     /// How many workers there are.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -36,7 +36,7 @@ impl Couriers {
 
     /// Gives `job` to a worker. A worker that has ended has no clients left, so its jobs are
     /// dropped.
-    pub(super) async fn send(&self, worker: usize, job: Job) {
+    pub async fn send(&self, worker: usize, job: Job) {
         let _ = self.0[worker].send(job).await;
     }
 }

@@ -10,6 +10,7 @@
 
 mod backlog;
 mod clients;
+mod feeds;
 mod held;
 mod ids;
 mod registry;
@@ -27,23 +28,23 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 use tracing::{debug, warn};
 
 use self::{
+    feeds::Feeds,
     held::{Kind, News, Taken, Why},
     ids::Ids,
     registry::{Registry, Went},
     tape::Most,
-    transactions::Feeds,
 };
 use super::{Block, Filter, Interest, Interested, Log, SubscriptionId, Topics};
 use crate::{
     call::{
         answer::{Answer, receipt::Receipt},
-        kept::{AnswerRoom, Keeper, Kept},
+        filter_calls::{AnswerRoom, Keeper, KeeperReply},
     },
     chain::Change,
     config,
@@ -68,8 +69,13 @@ const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct Filters {
     me: Weak<Self>,
     registry: Mutex<Registry>,
-    /// Changes when polls that wait should look again.
+    /// Changes when polls that wait for blocks or logs should look again.
     news: watch::Sender<u64>,
+    /// Wakes the task that drops filters: there is a filter.
+    filled: Notify,
+    /// How often a call that waits has looked at its filter.
+    #[cfg(test)]
+    looks: AtomicU64,
     interest: Arc<Interest>,
     feeds: Feeds,
     /// A height that clients were shown and that the chain did not reach in time. No further poll
@@ -109,7 +115,6 @@ impl<'a> Polling<'a> {
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
         self.filters.lock().poll_ends(self.id);
-        self.filters.tell();
     }
 }
 
@@ -124,12 +129,15 @@ impl Filters {
         secret: [u8; 32],
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let (own, kept) = (Account::open(memory).standing(), Account::open(memory).incoming());
+        let (own, kept) = (Account::open(memory).standing(), Account::open(memory).records());
         let registry = Mutex::new(Registry::new(settings.clone(), Ids::new(secret), own, kept));
         Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
             registry,
             news: watch::Sender::new(0),
+            filled: Notify::new(),
+            #[cfg(test)]
+            looks: AtomicU64::new(0),
             interest,
             feeds: Feeds::new(me.clone(), topics),
             unreached: AtomicU64::new(0),
@@ -153,10 +161,8 @@ impl Filters {
     /// Waits until the next look for filters that are not polled any more. Cancel-safe: the caller
     /// keeps `due`.
     pub(super) async fn idle(&self, due: &mut Instant) {
-        let mut news = self.news.subscribe();
         while self.lock().is_empty() {
-            // The sender is in `self`, so this cannot fail.
-            let _ = news.changed().await;
+            self.filled.notified().await;
         }
         sleep_until(*due).await;
         let (least, most) = SWEEP;
@@ -251,7 +257,7 @@ impl Filters {
             news.mark_unchanged();
             let is_low = at.tip < served && self.unreached.load(Relaxed) != served;
             let is_behind = {
-                let registry = self.lock();
+                let registry = self.look();
                 registry.seq() < at.seq || id.is_some_and(|id| registry.awaits(id))
             };
             if !is_low && !is_behind {
@@ -282,12 +288,23 @@ impl Filters {
     /// Waits, for a moment, while an answer to another poll of the filter is on its way: later
     /// entries are not sent before that answer has left.
     async fn settled(&self, id: SubscriptionId) {
-        if !self.lock().is_under_way(id) {
-            return;
+        self.wait_while(id, Instant::now() + SETTLEMENT, Registry::is_under_way).await;
+    }
+
+    /// Waits while `holds` is true of the filter, until its bell rings in vain or the time is over.
+    /// Each filter has a bell of its own, since other filters' polls end all the time. Cancel-safe.
+    async fn wait_while(&self, id: SubscriptionId, until: Instant, holds: fn(&Registry, SubscriptionId) -> bool) {
+        loop {
+            let bell = {
+                let mut registry = self.look();
+                if holds(&registry, id) { registry.bell(id) } else { None }
+            };
+            let Some(mut bell) = bell else { return };
+            // A bell rings by its end, which is an error here.
+            if timeout_at(until, bell.changed()).await.is_err() {
+                return;
+            }
         }
-        let (mut news, until) = (self.news.subscribe(), Instant::now() + SETTLEMENT);
-        // `changed` is cancel-safe.
-        while self.lock().is_under_way(id) && matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {}
     }
 
     async fn create(&self, kind: Kind, memory: &Arc<Account>) -> Result<Answer, Refusal> {
@@ -318,8 +335,7 @@ impl Filters {
                 self.metrics.filter_refused(&self.interest.follower.pool().network, refusal.reason());
             })?;
         drop(feed);
-        // The task that sweeps may wait for the first filter.
-        self.tell();
+        self.filled.notify_one();
         Ok(Answer::made(&format!("\"{id}\"")))
     }
 
@@ -350,7 +366,6 @@ impl Filters {
             answer.expect(Receipt::new(move |has_left| {
                 if let Some(filters) = me.upgrade() {
                     filters.change_registry(|registry| registry.settle(id, from, has_left));
-                    filters.tell();
                 }
             }));
         }
@@ -360,9 +375,7 @@ impl Filters {
     /// Ends a filter, behind the polls that came before: some clients poll once more and end the
     /// filter in one batch.
     async fn end(&self, id: SubscriptionId) -> bool {
-        let (mut news, until) = (self.news.subscribe(), Instant::now() + PATIENCE + SETTLEMENT);
-        // `changed` is cancel-safe.
-        while self.lock().is_polled(id) && matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {}
+        self.wait_while(id, Instant::now() + PATIENCE + SETTLEMENT, Registry::is_polled).await;
         self.change_registry(|registry| registry.end(id, Instant::now()))
     }
 
@@ -375,7 +388,12 @@ impl Filters {
         }
     }
 
-    async fn respond(&self, request: &Request<'_>, memory: &Arc<Account>, room: AnswerRoom) -> Result<Kept, Refusal> {
+    async fn respond(
+        &self,
+        request: &Request<'_>,
+        memory: &Arc<Account>,
+        room: AnswerRoom,
+    ) -> Result<KeeperReply, Refusal> {
         let made = match &*request.method {
             // Without an id there is no answer, so no client would know the filter.
             "eth_newFilter" | "eth_newBlockFilter" | "eth_newPendingTransactionFilter" if request.id.is_none() => {
@@ -393,7 +411,7 @@ impl Filters {
                 self.create(Kind::Transactions { full: words::is_full(request)? }, memory).await?
             }
             "eth_getFilterChanges" => self.poll(request, memory, room).await?,
-            "eth_getFilterLogs" => return Ok(Kept::Logs(self.past(words::id(request)?)?)),
+            "eth_getFilterLogs" => return Ok(KeeperReply::Logs(self.past(words::id(request)?)?)),
             _ => {
                 let ended = match words::id(request)? {
                     Some(id) => self.end(id).await,
@@ -402,7 +420,14 @@ impl Filters {
                 Answer::made(if ended { "true" } else { "false" })
             }
         };
-        Ok(Kept::Answer(made))
+        Ok(KeeperReply::Answer(made))
+    }
+
+    /// The registry, for a call that waits.
+    fn look(&self) -> MutexGuard<'_, Registry> {
+        #[cfg(test)]
+        self.looks.fetch_add(1, Relaxed);
+        self.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -417,8 +442,8 @@ impl Keeper for Filters {
         request: &'a Request<'a>,
         memory: &'a Arc<Account>,
         room: AnswerRoom,
-    ) -> BoxFuture<'a, Kept> {
-        Box::pin(async move { self.respond(request, memory, room).await.unwrap_or_else(Kept::Refused) })
+    ) -> BoxFuture<'a, KeeperReply> {
+        Box::pin(async move { self.respond(request, memory, room).await.unwrap_or_else(KeeperReply::Refused) })
     }
 }
 
@@ -434,3 +459,6 @@ fn list(items: impl ExactSizeIterator<Item = impl AsRef<str>>) -> String {
     text.push(']');
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_has_32_digits_and_is_known_again_however_a_client_writes_it() {
+    fn an_id_has_32_digits_and_is_known_in_every_spelling() {
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..1000 {
             let id = SubscriptionId::draw(&mut random);

@@ -9,10 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     call::answer::receipt::Receipt,
-    memory::{Account, Claim, SMALL},
+    memory::{Account, Claim, SHARED, SMALL},
 };
 
 /// Letters whose memory an emptied queue keeps.
@@ -73,8 +74,8 @@ struct Queue {
     answers: usize,
     /// Bytes of letters that were taken from here and are not wholly written.
     unwritten: usize,
-    /// The client's claim on memory: for the answers, and for all letters while the client takes
-    /// none.
+    /// The client's claim on memory: for the answers, and for all letters when the client has taken
+    /// none for a while.
     claim: Option<Box<Claim>>,
     /// The weights of notifications that wait elsewhere, for subscriptions that have not begun.
     held: usize,
@@ -83,6 +84,8 @@ struct Queue {
     waker: Option<Waker>,
     /// Whether the receiver can take no letter now, and is woken only on close.
     is_stuck: bool,
+    /// Since when the client has left letters waiting, without a break.
+    since: Option<Instant>,
 }
 
 impl Mailbox {
@@ -104,6 +107,7 @@ impl Mailbox {
             closing: None,
             waker: None,
             is_stuck: false,
+            since: None,
         };
         Arc::new(Self { queue: Mutex::new(queue), limit, memory: memory.clone() })
     }
@@ -119,6 +123,10 @@ impl Mailbox {
         if queue.unwritten != bytes {
             queue.unwritten = bytes;
             queue.count(&self.memory);
+            if queue.closing.is_some() {
+                // The client may be closed for these bytes, which nothing else would show.
+                queue.wake();
+            }
         }
     }
 
@@ -185,6 +193,9 @@ impl Mailbox {
                 queue.answers -= letter.weight();
             }
             queue.is_stuck = false;
+            if queue.letters.is_empty() {
+                queue.since = None;
+            }
             queue.count(&self.memory);
             if queue.letters.is_empty() && queue.letters.capacity() > KEPT {
                 queue.letters = VecDeque::new();
@@ -194,6 +205,7 @@ impl Mailbox {
         if let Some(why) = queue.closing {
             return Poll::Ready(Letter::Close(why));
         }
+        queue.since = None;
         queue.wait(context, false);
         Poll::Pending
     }
@@ -203,6 +215,7 @@ impl Mailbox {
     pub fn poll_end(&self, context: &mut Context<'_>) -> Poll<Closing> {
         let mut queue = self.lock();
         queue.is_stuck = true;
+        queue.since.get_or_insert_with(Instant::now);
         queue.count(&self.memory);
         if let Some(why) = queue.closing.filter(|_| queue.letters.is_empty()) {
             return Poll::Ready(why);
@@ -249,20 +262,27 @@ impl Queue {
     fn clear(&mut self) {
         self.letters = VecDeque::new();
         (self.bytes, self.answers) = (0, 0);
-        self.claim = None;
+        match &mut self.claim {
+            // The bytes are in memory until the connection ends.
+            Some(claim) if self.unwritten > SMALL => claim.set(self.unwritten),
+            claim => *claim = None,
+        }
     }
 
     /// Sets the claim to the bytes that count now. While the client takes letters, only answers
-    /// count, whose memory was granted before they came here. While the client takes none,
-    /// notifications count too, and the client is closed if the memory limit has no room for them.
+    /// count, whose memory was granted before they came here. When the client takes none, and has
+    /// left some for a while, notifications count too, and the client is closed if the memory limit
+    /// has no room for them. Before that, notifications are shared with other clients, and a client
+    /// that reads has them all in a moment.
     fn count(&mut self, memory: &Arc<Account>) {
-        let counted = self.unwritten + if self.is_stuck { self.bytes } else { self.answers };
+        let is_left = self.is_stuck && self.since.is_some_and(|since| since.elapsed() > SHARED);
+        let counted = self.unwritten + if is_left { self.bytes } else { self.answers };
         if counted <= SMALL {
             self.claim = None;
             return;
         }
         let claim = self.claim.get_or_insert_with(|| Box::new(memory.outgoing()));
-        if !self.is_stuck {
+        if !is_left {
             claim.set(counted);
         } else if claim.resize(counted).is_err() {
             self.closing.get_or_insert(Closing::Full);
@@ -319,176 +339,4 @@ impl Note {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
-        task::Wake,
-    };
-
-    use futures_util::task::noop_waker_ref;
-
-    use super::*;
-
-    const EMPTY: usize = mem::size_of::<Letter>();
-
-    fn next(mailbox: &Mailbox) -> Option<Letter> {
-        match mailbox.poll_next(&mut Context::from_waker(noop_waker_ref())) {
-            Poll::Ready(letter) => Some(letter),
-            Poll::Pending => None,
-        }
-    }
-
-    fn text(mailbox: &Mailbox) -> String {
-        match next(mailbox) {
-            Some(Letter::Answer(answer, _)) => String::from_utf8(answer.to_vec()).unwrap(),
-            Some(Letter::Note(note)) => {
-                let mut out = Vec::new();
-                note.write(&mut out);
-                assert_eq!(out.len(), note.len());
-                String::from_utf8(out).unwrap()
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn answers_and_notes_leave_in_the_order_in_which_they_came() {
-        let mailbox = Mailbox::new(10_000);
-        let head: Arc<str> = r#"{"a":{"b":1,"result":"#.into();
-        mailbox.push_answer("one".into());
-        assert!(mailbox.push_notes(&head, &["2".into(), "[3]".into()]));
-        mailbox.push_answer("four".into());
-        assert_eq!(mailbox.waiting_bytes(), 4 * EMPTY + 7 + 2 * (head.len() + 2) + 4);
-        assert_eq!(text(&mailbox), "one");
-        assert_eq!(text(&mailbox), r#"{"a":{"b":1,"result":2}}"#);
-        assert_eq!(text(&mailbox), r#"{"a":{"b":1,"result":[3]}}"#);
-        assert_eq!(text(&mailbox), "four");
-        assert_eq!((next(&mailbox), mailbox.waiting_bytes()), (None, 0));
-    }
-
-    #[test]
-    fn what_waits_is_bounded_and_past_it_the_client_is_closed_at_once() {
-        let mailbox = Mailbox::new(10 * (EMPTY + 10));
-        for _ in 0..10 {
-            mailbox.push_answer("0123456789".into());
-        }
-        assert_eq!(text(&mailbox), "0123456789");
-        mailbox.push_answer("0123456789".into());
-        assert_eq!(mailbox.waiting_bytes(), 10 * (EMPTY + 10), "full, and nothing is wrong");
-        assert!(!mailbox.push_notes(&"".into(), &["1".into()]));
-        assert_eq!(mailbox.waiting_bytes(), 0, "the memory is free at once");
-        mailbox.push_answer("late".into());
-        mailbox.close(Closing::Gap);
-        for _ in 0..2 {
-            assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
-        }
-    }
-
-    #[test]
-    fn receipts_leave_with_their_answer_and_are_dropped_with_it() {
-        let told = Arc::new(AtomicUsize::new(0));
-        let receipt = || {
-            let told = told.clone();
-            vec![Receipt::new(move |has_left| _ = told.fetch_add(if has_left { 100 } else { 1 }, Relaxed))]
-        };
-        let mailbox = Mailbox::new(2 * (EMPTY + 10));
-        mailbox.push_answer_with("one".into(), receipt());
-        mailbox.push_answer_with("two".into(), receipt().into_iter().chain(receipt()).collect());
-        // Waiting letters are lost; a letter that was taken is not.
-        let Some(Letter::Answer(_, Some(one))) = next(&mailbox) else { panic!("no receipt") };
-        mailbox.push_answer("0123456789".into());
-        mailbox.push_answer("0123456789".into());
-        assert_eq!((next(&mailbox), told.load(Relaxed)), (Some(Letter::Close(Closing::Slow)), 2));
-        one.has_left();
-        assert_eq!(told.swap(0, Relaxed), 102);
-        let mailbox = Mailbox::new(2 * (EMPTY + 10));
-        mailbox.push_answer_with("two".into(), receipt().into_iter().chain(receipt()).collect());
-        let Some(Letter::Answer(_, Some(two))) = next(&mailbox) else { panic!("no receipt") };
-        two.has_left();
-        assert_eq!(told.swap(100, Relaxed), 200, "both of a batch have left");
-        (0..4).for_each(|_| mailbox.push_answer_with("0123456789".into(), receipt()));
-        assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Slow)));
-        assert_eq!(told.load(Relaxed), 104, "one has left, and of the others none will");
-    }
-
-    #[test]
-    fn one_who_can_take_nothing_is_woken_by_the_end_alone() {
-        struct Bell(AtomicUsize);
-        impl Wake for Bell {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Relaxed);
-            }
-        }
-        let (mailbox, bell) = (Mailbox::new(2 * EMPTY), Arc::new(Bell(AtomicUsize::new(0))));
-        let waker = bell.clone().into();
-        let mut context = Context::from_waker(&waker);
-        for pushed in 1..=2 {
-            assert!(mailbox.poll_end(&mut context).is_pending());
-            mailbox.push_answer("".into());
-            assert_eq!((bell.0.load(Relaxed), mailbox.waiting_bytes()), (0, pushed * EMPTY));
-        }
-        mailbox.push_answer("".into());
-        assert_eq!(bell.0.load(Relaxed), 1);
-        assert_eq!(mailbox.poll_end(&mut context), Poll::Ready(Closing::Slow));
-        let mailbox = Mailbox::new(1000);
-        mailbox.push_answer("before it".into());
-        mailbox.close(Closing::Gap);
-        assert!(mailbox.poll_end(&mut context).is_pending());
-        assert_eq!(text(&mailbox), "before it");
-        assert_eq!(mailbox.poll_end(&mut context), Poll::Ready(Closing::Gap));
-    }
-
-    #[test]
-    fn one_long_letter_closes_nobody() {
-        let mailbox = Mailbox::new(10);
-        mailbox.push_answer_with(vec![b'x'; 1000].into(), vec![Receipt::new(|_| {})]);
-        assert!(matches!(next(&mailbox), Some(Letter::Answer(..))));
-        assert_eq!(next(&mailbox), None);
-    }
-
-    #[test]
-    fn a_close_follows_what_waits_and_nothing_follows_it() {
-        let mailbox = Mailbox::new(1000);
-        mailbox.push_answer("one".into());
-        mailbox.close(Closing::Gap);
-        mailbox.push_answer("two".into());
-        assert!(!mailbox.push_notes(&"".into(), &["3".into()]));
-        assert_eq!(text(&mailbox), "one");
-        assert_eq!(next(&mailbox), Some(Letter::Close(Closing::Gap)));
-    }
-
-    #[test]
-    fn an_emptied_mailbox_gives_back_the_memory_of_a_burst() {
-        let mailbox = Mailbox::new(1 << 20);
-        (0..1000).for_each(|_| mailbox.push_answer("x".into()));
-        while next(&mailbox).is_some() {}
-        assert!(mailbox.lock().letters.capacity() <= KEPT);
-        assert!(EMPTY <= 48 && mem::size_of::<Mailbox>() <= 128, "{EMPTY} {}", mem::size_of::<Mailbox>());
-    }
-
-    #[test]
-    fn who_waits_is_woken_once_for_whatever_comes() {
-        struct Bell(AtomicUsize);
-        impl Wake for Bell {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Relaxed);
-            }
-        }
-        let (mailbox, bell) = (Mailbox::new(1000), Arc::new(Bell(AtomicUsize::new(0))));
-        let waker = bell.clone().into();
-        let mut rung = 0;
-        let pushes: [&dyn Fn(); 3] = [
-            &|| mailbox.push_answer("x".into()),
-            &|| _ = mailbox.push_notes(&"".into(), &["1".into(), "2".into()]),
-            &|| mailbox.close(Closing::Gone),
-        ];
-        for push in pushes {
-            while next(&mailbox).is_some() {}
-            assert!(mailbox.poll_next(&mut Context::from_waker(&waker)).is_pending());
-            push();
-            push();
-            rung += 1;
-            assert_eq!(bell.0.load(Relaxed), rung);
-        }
-    }
-}
+mod tests;

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_a_response_with_the_id_and_the_nodes_own_error_as_they_came() {
+    fn a_refusal_carries_the_id_and_the_nodes_error_unchanged() {
         let body = |refused: Refused| String::from_utf8(refused.body(b"1.50")).unwrap();
         for (refused, code) in [
             (Refused::Params("\"quoted\"".into()), -32602),

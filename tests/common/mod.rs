@@ -11,6 +11,7 @@ pub mod binary;
 pub mod client;
 pub mod disturb;
 pub mod heights;
+pub mod log;
 pub mod origin;
 pub mod proxy;
 pub mod rest;

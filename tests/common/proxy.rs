@@ -7,6 +7,7 @@ use steadfast::{
     app::{App, World},
     config::Config,
 };
+use tokio::net::TcpSocket;
 
 use super::{
     client::{Client, Response},
@@ -45,6 +46,13 @@ impl Proxy {
 
     pub async fn client(&self) -> Client {
         Client::connect(self.addr()).await
+    }
+
+    /// A client at the loopback address that ends in `host`.
+    pub async fn client_at(&self, host: u8) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, host], 0).into()).unwrap();
+        Client::over(socket.connect(self.addr()).await.unwrap())
     }
 
     /// A WebSocket at `/`.

@@ -153,6 +153,8 @@ struct Shared {
     slots_per_epoch: AtomicU64,
     /// Probes are not answered.
     dead: AtomicBool,
+    /// Probes are refused for quota.
+    resting: AtomicBool,
     open: AtomicUsize,
 }
 
@@ -201,6 +203,7 @@ impl Node {
             slot_seconds: AtomicU64::new(slot_seconds),
             slots_per_epoch: AtomicU64::new(32),
             dead: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             open: AtomicUsize::new(0),
         });
         let mut task = JoinSet::new();
@@ -258,6 +261,11 @@ impl Node {
         self.shared.dead.store(dead, SeqCst);
     }
 
+    /// Whether it refuses probes for quota.
+    pub fn set_resting(&self, resting: bool) {
+        self.shared.resting.store(resting, SeqCst);
+    }
+
     /// How long its chain's slots are, in seconds; to be said before it is asked.
     pub fn set_pace(&self, seconds: u64) {
         self.shared.slot_seconds.store(seconds, SeqCst);
@@ -308,7 +316,10 @@ async fn connection(io: TcpStream, shared: &Arc<Shared>) {
                 exchange.hang().await;
                 return;
             }
-            let answer = probe(&exchange.asked.target, shared);
+            let answer = match shared.resting.load(SeqCst) {
+                true => b"HTTP/1.1 429 Too Many\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n".to_vec(),
+                false => probe(&exchange.asked.target, shared),
+            };
             if !exchange.send(answer).await {
                 return;
             }

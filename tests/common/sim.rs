@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use steadfast::{
     app::{App, Source, World},
-    net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Listen},
+    net::{Accept, Arrived, BoxFuture, BoxIo, Dial, Endpoint, Incoming, Io, Listen},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -58,6 +58,7 @@ impl Net {
             threads: None,
             descriptors: None,
             faults: None,
+            supervisor: Arc::default(),
         }
     }
 
@@ -194,6 +195,8 @@ impl Arrived for Arriving {
 
 /// A stream that is never done with sending what it took.
 struct Stuck(DuplexStream);
+
+impl Io for Stuck {}
 
 impl AsyncRead for Stuck {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

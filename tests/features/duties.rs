@@ -8,7 +8,7 @@ use serde_json::json;
 use steadfast::devnet::Request;
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Proxy, SOON, eventually, reply};
+use crate::world::{Proxy, eventually, reply, soon};
 
 const DATA: &str = "/eth/v1/validator/attestation_data";
 const TOLD: &str = r#"[{"validator_index": "7",  "fee_recipient": "0x00"}]"#;
@@ -33,7 +33,7 @@ async fn posts(proxy: &mut Proxy, path: String) {
 async fn told(proxy: &mut Proxy, name: String, path: String) {
     let proxy = &*proxy;
     // The first good answer is the client's; the other nodes are told all the same.
-    let told: Vec<Request> = eventually(&format!("{name} is told"), SOON, async || {
+    let told: Vec<Request> = eventually(&format!("{name} is told"), soon(), async || {
         let requests = proxy.node(&name).requests();
         let told: Vec<_> = requests.into_iter().filter(|r| r.method == format!("POST {path}")).collect();
         if told.is_empty() { Err(format!("{:?}", proxy.node(&name).counts())) } else { Ok(told) }
@@ -82,7 +82,7 @@ async fn stay(proxy: &mut Proxy, name: String, millis: u64) {
 #[then(expr = "duties and all other requests go home to {word} together")]
 async fn go_home(proxy: &mut Proxy, name: String) {
     // An epoch of the scenario, and its beginning.
-    let until = Instant::now() + 3 * SOON;
+    let until = Instant::now() + 3 * soon();
     loop {
         let (before, other, after) = (duty(proxy).await, proxy.who().await, duty(proxy).await);
         assert!(before != after || other == before, "duties are done by {before}, and other requests go to {other}");

@@ -6,7 +6,20 @@ use cucumber::{given, then, when};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{Proxy, SOON, eventually};
+use crate::{
+    network::here,
+    world::{Proxy, eventually, soon},
+};
+
+/// Those by which a node would have a filter.
+const METHODS: [&str; 6] = [
+    "eth_newBlockFilter",
+    "eth_newFilter",
+    "eth_newPendingTransactionFilter",
+    "eth_getFilterChanges",
+    "eth_getFilterLogs",
+    "eth_uninstallFilter",
+];
 
 /// Two filters, and what stands after all that their polls told.
 #[derive(Debug)]
@@ -31,7 +44,7 @@ async fn ask(proxy: &Proxy, method: &str, params: Value) -> Value {
 async fn polls(proxy: &mut Proxy) {
     let blocks = ask(proxy, "eth_newBlockFilter", json!([])).await;
     let logs = ask(proxy, "eth_newFilter", json!([{}])).await;
-    let since = proxy.net.as_ref().unwrap().chain().head().number;
+    let since = proxy.net().tip()();
     proxy.polled = Some(Polled { filters: [blocks, logs], since, blocks: Vec::new(), logs: Vec::new() });
 }
 
@@ -61,12 +74,12 @@ async fn poll(proxy: &mut Proxy) {
 #[then("the polls tell every block and log since then once")]
 async fn tell_all(proxy: &mut Proxy) {
     let since = proxy.polled.as_ref().expect("the client polls").since;
-    let chain = proxy.net.as_ref().unwrap().chain().clone();
-    eventually("the polls tell all", SOON, async || {
+    let network = proxy.net().clone();
+    eventually("the polls tell all", soon(), async || {
+        let blocks = here(network.canonical(since + 1).await).blocks;
         poll(proxy).await;
-        let blocks: Vec<_> = (since + 1..=chain.head().number).filter_map(|number| chain.block(number)).collect();
-        let hashes: Vec<Value> = blocks.iter().map(|block| block.hash.to_string().into()).collect();
-        let logs: usize = blocks.iter().map(|block| block.logs().count()).sum();
+        let hashes: Vec<Value> = blocks.iter().map(|block| block.hash.clone().into()).collect();
+        let logs: usize = blocks.iter().map(|block| block.logs.len()).sum();
         let polled = proxy.polled.as_ref().unwrap();
         // The hashes of blocks that went are told too, before.
         let is_whole = polled.blocks.ends_with(&hashes[hashes.len().saturating_sub(1)..])
@@ -82,13 +95,14 @@ async fn tell_all(proxy: &mut Proxy) {
 
 #[when(expr = "the chain is reorganised {int} blocks deep behind the polls")]
 async fn reorganised(proxy: &mut Proxy, depth: u64) {
-    proxy.net.as_ref().unwrap().chain().reorg_to(depth, depth + 2).unwrap();
+    here(proxy.net().reorganise(depth, depth + 2).await);
 }
 
 #[then("no node was asked for a filter")]
 async fn unasked(proxy: &mut Proxy) {
-    for node in proxy.net.as_ref().unwrap().nodes() {
-        let counts = node.counts();
-        assert!(counts.keys().all(|method| !method.contains("Filter")), "{counts:?}");
+    for name in proxy.names() {
+        for method in METHODS {
+            assert_eq!(here(proxy.net().asked(proxy.at(&name), method)), 0, "{method} at {name}");
+        }
     }
 }

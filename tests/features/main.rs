@@ -1,4 +1,7 @@
-//! The promises as an operator reads them: `features/*.feature`, each scenario with a pretend network and a proxy of its own.
+//! The promises as an operator reads them: `features/*.feature`, each scenario with a network and a proxy of its own.
+//!
+//! `STEADFAST_NETWORK` names the network: `devnet`, the pretend one, unless told otherwise; `anvil` or
+//! `kurtosis`, where the scenarios tagged `@testnet` run, and no other.
 //!
 //! What is skipped, undefined, ambiguous or unreadable fails the run, and so does a run of nothing. No scenario is tried twice.
 #![expect(clippy::unwrap_used, reason = "a step that cannot go on fails")]
@@ -14,10 +17,12 @@ mod effects;
 mod events;
 mod filters;
 mod heard;
+mod network;
 mod nodes;
 mod operator;
 mod process;
 mod queue;
+mod report;
 mod secrets;
 mod sockets;
 mod states;
@@ -27,50 +32,60 @@ mod world;
 
 use std::{
     process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{LazyLock, Mutex},
 };
 
-use cucumber::{World as _, event::ScenarioFinished, writer::Stats as _};
+use cucumber::{World as _, writer::Stats as _};
 
-use crate::world::Proxy;
+use crate::{
+    network::{Kind, chosen},
+    report::{Failures, Report, is_tagged},
+    world::Proxy,
+};
 
-static PASSED: AtomicUsize = AtomicUsize::new(0);
-/// The names of the scenarios that failed.
-static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static REPORT: LazyLock<Mutex<Report>> = LazyLock::new(Mutex::default);
+
+const FEATURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/features");
 
 // One thread for the pretend nodes and the clients: what reaches a node first is then recorded first.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let outcome = Proxy::cucumber()
-        .max_concurrent_scenarios(4)
-        .retry_options(|_, _, _, _| None)
-        .after(|feature, _, scenario, outcome, proxy| {
-            let good = matches!(outcome, ScenarioFinished::StepPassed) && !scenario.steps.is_empty();
-            if good {
-                PASSED.fetch_add(1, Relaxed);
-            } else {
-                FAILED.lock().unwrap().push(format!("{}: {}", feature.name, scenario.name));
-            }
+    let runner = Proxy::cucumber().max_concurrent_scenarios(chosen().at_once()).retry_options(|_, _, _, _| None).after(
+        |feature, _, scenario, outcome, proxy| {
+            REPORT.lock().unwrap().note(feature, scenario, outcome);
             Box::pin(async move {
                 if let Some(proxy) = proxy {
                     proxy.end().await;
                 }
             })
-        })
-        .fail_on_skipped_with(|_, _, _| true)
-        .run(concat!(env!("CARGO_MANIFEST_DIR"), "/features"))
-        .await;
-    let passed = PASSED.load(Relaxed);
-    let failures = FAILED.lock().unwrap();
-    for name in failures.iter() {
+        },
+    );
+    let (errors, has_failed) = if chosen() == Kind::Devnet {
+        let outcome = runner.fail_on_skipped_with(|_, _, _| true).run(FEATURES).await;
+        (outcome.parsing_errors() + outcome.hook_errors(), outcome.execution_has_failed())
+    } else {
+        let runner = runner.with_writer(Failures::default());
+        let outcome = runner.filter_run(FEATURES, |feature, _, scenario| is_tagged(feature, scenario)).await;
+        (outcome.errors, false)
+    };
+    let mut report = REPORT.lock().unwrap();
+    if std::env::args().len() == 1 {
+        let unused = report.unused();
+        report.failed.extend(unused);
+    }
+    for name in &report.failed {
         println!("failed: {name}");
     }
-    let failed = failures.len() + outcome.parsing_errors() + outcome.hook_errors();
+    let (passed, elsewhere) = (report.passed, report.elsewhere.len());
     // What the writer saw and the count did not is a failure too.
-    let failed = failed.max(usize::from(outcome.execution_has_failed() || passed == 0));
-    println!("{passed} passed, {failed} failed");
+    let failed = (report.failed.len() + errors).max(usize::from(has_failed || passed == 0));
+    if chosen() == Kind::Devnet {
+        println!("{passed} passed, {failed} failed");
+        println!("{} of those that passed are tagged @testnet", report.tagged);
+    } else {
+        let total = passed + elsewhere + failed;
+        let failures = if failed == 0 { String::new() } else { format!(", {failed} failed") };
+        println!("{total} scenarios ({passed} passed, {elsewhere} not on this network{failures})");
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use steadfast::{devnet::Fault, domain::layer::Layer};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{Named, Proxy, SOON, eventually, reply};
+use crate::{
+    network::here,
+    world::{Named, Proxy, eventually, reply, soon},
+};
 
 #[given(regex = r"^an? (primary|backup) (consensus node )?(\S+)$")]
 async fn a_node(proxy: &mut Proxy, tier: String, consensus: String, name: String) {
@@ -42,7 +45,7 @@ async fn runs(proxy: &mut Proxy) {
 
 /// Waits until every node was heard or found wanting.
 async fn all_probed(proxy: &Proxy) {
-    eventually("every node is probed", SOON, async || {
+    eventually("every node is probed", soon(), async || {
         let status = proxy.status().await;
         let known = |node: &Value| node["head"].is_number() || node["last_error"].is_object();
         match status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(known)) {
@@ -55,18 +58,19 @@ async fn all_probed(proxy: &Proxy) {
 
 #[given("the proxy runs, and no node was ever up")]
 async fn runs_without_nodes(proxy: &mut Proxy) {
-    proxy.devnet().await;
+    let network = proxy.network().await;
     for name in proxy.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>() {
-        befalls(proxy, &name, Fault::Down).await;
+        here(network.kill(proxy.at(&name)).await);
     }
     runs(proxy).await;
 }
 
+/// Has a pretend node err in its own way.
 pub async fn befalls(proxy: &mut Proxy, name: &str, fault: Fault) {
     proxy.since = Instant::now();
     let node = proxy.node(name);
     node.set_fault(fault);
-    timeout(SOON, node.settled()).await.expect("the fault is felt");
+    timeout(soon(), node.settled()).await.expect("the fault is felt");
 }
 
 #[given(
@@ -76,9 +80,11 @@ pub async fn befalls(proxy: &mut Proxy, name: &str, fault: Fault) {
     regex = r"^(\S+) (goes down|hangs|answers with garbage|answers with HTTP 500|answers with HTTP 429|starts to sync)$"
 )]
 async fn fails(proxy: &mut Proxy, name: String, how: String) {
+    proxy.since = Instant::now();
+    let (network, at) = (proxy.network().await, proxy.at(&name));
     let fault = match how.as_str() {
-        "goes down" => Fault::Down,
-        "hangs" => Fault::Hang,
+        "goes down" => return here(network.kill(at).await),
+        "hangs" => return here(network.hang(at).await),
         "answers with garbage" => Fault::Garbage,
         "answers with HTTP 500" => Fault::Failing,
         "answers with HTTP 429" => Fault::rate_limited(1),
@@ -90,7 +96,8 @@ async fn fails(proxy: &mut Proxy, name: String, how: String) {
 #[given(expr = "{word} falls {int} block(s) behind")]
 #[when(expr = "{word} falls {int} block(s) behind")]
 async fn lags(proxy: &mut Proxy, name: String, blocks: u64) {
-    befalls(proxy, &name, Fault::lag(blocks)).await;
+    proxy.since = Instant::now();
+    here(proxy.net().lag(proxy.at(&name), blocks).await);
 }
 
 #[when(expr = "{word} claims a head {int} blocks too high")]
@@ -103,7 +110,7 @@ async fn other_chain(proxy: &mut Proxy, name: String, chain: u64) {
     let node = proxy.node(&name);
     node.set_fault(Fault::wrong_chain(chain));
     node.clear_fault("down");
-    timeout(SOON, node.settled()).await.expect("the node listens");
+    timeout(soon(), node.settled()).await.expect("the node listens");
 }
 
 #[given(expr = "{word} answers {int} ms late")]
@@ -130,28 +137,26 @@ async fn errs(proxy: &mut Proxy, name: String, code: i64, message: String) {
 
 #[when(expr = "{word} stops following the chain")]
 async fn freezes(proxy: &mut Proxy, name: String) {
-    befalls(proxy, &name, Fault::Freeze).await;
+    proxy.since = Instant::now();
+    here(proxy.net().freeze(proxy.at(&name)).await);
 }
 
 #[when(expr = "{word} is well again")]
 async fn well_again(proxy: &mut Proxy, name: String) {
     proxy.since = Instant::now();
-    let node = proxy.node(&name);
-    node.clear_records();
-    node.clear_faults();
-    timeout(SOON, node.settled()).await.expect("the node listens");
+    here(proxy.net().start(proxy.at(&name)).await);
 }
 
 #[given(regex = r"^(\d+) (?:block is|blocks are) mined$")]
 #[when(regex = r"^(\d+) (?:block is|blocks are) mined$")]
 async fn mined(proxy: &mut Proxy, blocks: u64) {
-    proxy.devnet().await.chain().mine(blocks);
+    here(proxy.network().await.mine(blocks).await);
 }
 
 #[when(expr = "{int} blocks are mined, one every {int} ms")]
 async fn mined_slowly(proxy: &mut Proxy, blocks: u64, millis: u64) {
     for _ in 0..blocks {
-        proxy.devnet().await.chain().mine(1);
+        here(proxy.network().await.mine(1).await);
         // The chain's own pace, and nothing to wait for.
         sleep(Duration::from_millis(millis)).await;
     }
@@ -160,7 +165,7 @@ async fn mined_slowly(proxy: &mut Proxy, blocks: u64, millis: u64) {
 #[then(regex = r"^(\S+) is found (up|lagging|stalled|syncing|suspect|wrong_chain|optimistic|el_offline|resting|down)$")]
 async fn found(proxy: &mut Proxy, name: String, verdict: String) {
     let proxy = &*proxy;
-    eventually(&format!("{name} is found {verdict}"), SOON, async || {
+    eventually(&format!("{name} is found {verdict}"), soon(), async || {
         let node = proxy.status_of(&name).await;
         if node["verdict"] == *verdict { Ok(()) } else { Err(format!("{node:#}")) }
     })
@@ -181,7 +186,7 @@ async fn stays(proxy: &mut Proxy, name: String, verdict: String, millis: u64) {
 #[then(expr = "{word} is known to be behind")]
 async fn behind(proxy: &mut Proxy, name: String) {
     let proxy = &*proxy;
-    eventually(&format!("{name} is known to be behind"), SOON, async || {
+    eventually(&format!("{name} is known to be behind"), soon(), async || {
         let node = proxy.status_of(&name).await;
         // One block may only mean that the others were probed later.
         if node["lag"].as_u64().is_some_and(|lag| lag > 1) { Ok(()) } else { Err(format!("{node:#}")) }
@@ -192,7 +197,7 @@ async fn behind(proxy: &mut Proxy, name: String) {
 #[then(expr = "{word} is found down: {string}")]
 async fn found_down(proxy: &mut Proxy, name: String, reason: String) {
     let proxy = &*proxy;
-    eventually(&format!("{name} is found down: {reason}"), SOON, async || {
+    eventually(&format!("{name} is found down: {reason}"), soon(), async || {
         let node = proxy.status_of(&name).await;
         let right = node["verdict"] == "down" && node["reason"] == format!("down: {reason}");
         if right { Ok(()) } else { Err(format!("{node:#}")) }
@@ -203,7 +208,7 @@ async fn found_down(proxy: &mut Proxy, name: String, reason: String) {
 #[then(expr = "{word} is up again after no fewer than {int} good probes")]
 async fn proved(proxy: &mut Proxy, name: String, probes: u64) {
     let proxy = &*proxy;
-    eventually(&format!("{name} is up again"), SOON, async || {
+    eventually(&format!("{name} is up again"), soon(), async || {
         let node = proxy.status_of(&name).await;
         if node["usable"] == true { Ok(()) } else { Err(format!("{node:#}")) }
     })
@@ -215,7 +220,7 @@ async fn proved(proxy: &mut Proxy, name: String, probes: u64) {
 #[then(expr = "{word} needs {int} good probes to return")]
 async fn needs(proxy: &mut Proxy, name: String, probes: u64) {
     let proxy = &*proxy;
-    eventually(&format!("{name} needs {probes} good probes"), SOON, async || {
+    eventually(&format!("{name} needs {probes} good probes"), soon(), async || {
         let node = proxy.status_of(&name).await;
         if node["good_probes_needed"] == probes { Ok(()) } else { Err(format!("{node:#}")) }
     })
@@ -225,7 +230,7 @@ async fn needs(proxy: &mut Proxy, name: String, probes: u64) {
 #[then(expr = "{word} goes on being probed, {int} times, never more than {int} ms apart")]
 async fn probed(proxy: &mut Proxy, name: String, times: usize, millis: u64) {
     let proxy = &*proxy;
-    let probes = eventually(&format!("{name} is probed {times} times"), SOON, async || {
+    let probes = eventually(&format!("{name} is probed {times} times"), soon(), async || {
         let requests = proxy.node(&name).requests();
         let probes = requests.iter().filter(|r| r.method == proxy.probe() && r.at > proxy.since);
         let probes: Vec<Instant> = std::iter::once(proxy.since).chain(probes.map(|r| r.at)).collect();
@@ -239,8 +244,8 @@ async fn probed(proxy: &mut Proxy, name: String, times: usize, millis: u64) {
 #[then(expr = "the pool's head is the chain's")]
 async fn head_is_the_chains(proxy: &mut Proxy) {
     let proxy = &*proxy;
-    eventually("the pool's head is the chain's", SOON, async || {
-        let (status, head) = (proxy.status().await, proxy.net.as_ref().unwrap().chain().head().number);
+    eventually("the pool's head is the chain's", soon(), async || {
+        let (status, head) = (proxy.status().await, proxy.net().height());
         if status["head"] == head { Ok(()) } else { Err(format!("the chain is at {head}: {status:#}")) }
     })
     .await;
@@ -258,7 +263,7 @@ async fn not_degraded(proxy: &mut Proxy) {
 }
 
 async fn degradation(proxy: &Proxy, degraded: bool) {
-    eventually("the status tells of it", SOON, async || {
+    eventually("the status tells of it", soon(), async || {
         let status = proxy.status().await;
         match status["degraded"] == degraded && (!degraded || status["failover"] == true) {
             true => Ok(()),
@@ -269,6 +274,29 @@ async fn degradation(proxy: &Proxy, degraded: bool) {
     agree(proxy).await;
 }
 
+#[then(regex = "^the status tells of (a|no) failover, and status and metrics agree$")]
+async fn failover(proxy: &mut Proxy, what: String) {
+    let proxy = &*proxy;
+    eventually(&format!("the status tells of {what} failover"), soon(), async || {
+        let status = proxy.status().await;
+        if status["failover"] == (what == "a") { Ok(()) } else { Err(format!("{status:#}")) }
+    })
+    .await;
+    agree(proxy).await;
+}
+
+#[then(expr = "the proxy has counted a switch for the reason {word}")]
+async fn switched(proxy: &mut Proxy, reason: String) {
+    let layer = proxy.layer().as_str();
+    let line = format!(r#"steadfast_switches_total{{layer="{layer}",network="default",reason="{reason}"}}"#);
+    let proxy = &*proxy;
+    eventually(&format!("a switch for the reason {reason}"), soon(), async || match proxy.metric(&line).await {
+        Some(count) if count >= 1.0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
 #[then("status and metrics agree")]
 async fn status_and_metrics(proxy: &mut Proxy) {
     agree(proxy).await;
@@ -276,7 +304,7 @@ async fn status_and_metrics(proxy: &mut Proxy) {
 
 /// Every fact of the status stands in the metrics too.
 async fn agree(proxy: &Proxy) {
-    eventually("status and metrics agree", SOON, async || {
+    eventually("status and metrics agree", soon(), async || {
         let status = proxy.status().await;
         let (_, metrics) = proxy.get("/metrics").await;
         let has = |line: String| metrics.lines().any(|l| l == line).then_some(()).ok_or(line);
@@ -316,7 +344,7 @@ async fn forwards(proxy: &mut Proxy, times: usize) {
 
 #[then(expr = "no client is shown a lower block than before until the chain is at {int}")]
 async fn forwards_until(proxy: &mut Proxy, height: u64) {
-    let until = Instant::now() + SOON;
+    let until = Instant::now() + soon();
     while proxy.highest < height {
         assert!(Instant::now() < until, "the chain is at {}, not at {height}", proxy.highest);
         shown(proxy).await;

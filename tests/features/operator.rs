@@ -1,7 +1,10 @@
 //! The operator's switches: cordon, reload.
 
+use std::time::Duration;
+
 use cucumber::{gherkin::Step, then, when};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::world::Proxy;
 
@@ -31,10 +34,10 @@ async fn replace(proxy: &mut Proxy, old: String, new: String) {
     let place = proxy.nodes.iter().position(|node| node.name == old).expect("it was given");
     let mut node = proxy.nodes[place].clone();
     let (layer, tier) = (node.layer, node.tier);
-    let spare = proxy.spare(layer).addr().to_string();
+    let spare = proxy.spare(layer);
     node.name = new;
     for text in [&mut node.url, &mut node.more] {
-        *text = text.replace("{addr}", &spare);
+        *text = proxy.placed(text, spare);
     }
     proxy.nodes.push(node);
     proxy.write_file().await;
@@ -47,6 +50,11 @@ async fn replace(proxy: &mut Proxy, old: String, new: String) {
         file.replace_range(start..end, "");
     }
     reload(proxy).await;
+}
+
+#[when(expr = "{int} seconds pass")]
+async fn pass(_: &mut Proxy, seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
 }
 
 #[when("the operator reloads")]

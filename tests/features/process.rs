@@ -5,7 +5,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     binary::Binary,
-    world::{Proxy, SOON, eventually},
+    world::{Proxy, eventually, soon},
 };
 
 /// A running `steadfast`.
@@ -39,7 +39,7 @@ async fn runs(proxy: &mut Proxy) {
     let text = proxy.write_file().await;
     proxy.process = Some(Process::run(&text));
     let process = proxy.process.as_ref().unwrap();
-    let known = eventually("the process says where it listens", SOON, async || {
+    let known = eventually("the process says where it listens", soon(), async || {
         let known = process.binary.address("clients").zip(process.binary.address("admin"));
         known.ok_or_else(|| process.log())
     })
@@ -49,7 +49,10 @@ async fn runs(proxy: &mut Proxy) {
 
 #[when("the operator starts the proxy with this file:")]
 async fn starts_with(proxy: &mut Proxy, step: &Step) {
-    let node = proxy.devnet().await.el(0).http_url();
+    let node = {
+        proxy.network().await;
+        proxy.pretend().el(0).http_url()
+    };
     let text = step.docstring.as_ref().expect("a file").replace("<node>", &node);
     proxy.process = Some(Process::run(&text));
 }
@@ -58,7 +61,7 @@ async fn starts_with(proxy: &mut Proxy, step: &Step) {
 async fn ends(proxy: &mut Proxy, code: i32) {
     let process = proxy.process.as_mut().expect("a process");
     let status =
-        eventually("the process ends", SOON, async || process.binary.ended().ok_or_else(|| process.log())).await;
+        eventually("the process ends", soon(), async || process.binary.ended().ok_or_else(|| process.log())).await;
     assert_eq!(status.code(), Some(code), "{}", process.log());
 }
 
@@ -66,7 +69,7 @@ async fn ends(proxy: &mut Proxy, code: i32) {
 async fn has_said(proxy: &mut Proxy, step: &Step) {
     let process = proxy.process.as_ref().expect("a process");
     let rows = &step.table.as_ref().expect("a table").rows[1..];
-    eventually("it has said all", SOON, async || {
+    eventually("it has said all", soon(), async || {
         let log = process.log();
         let missing = rows.iter().find(|row| {
             let line = log.lines().find(|line| line.contains(&format!(" {}: ", row[0])));
@@ -81,7 +84,7 @@ async fn has_said(proxy: &mut Proxy, step: &Step) {
 
 #[then("no node has heard of it")]
 async fn unheard(proxy: &mut Proxy) {
-    for node in proxy.net.as_ref().unwrap().nodes() {
+    for node in proxy.pretend().nodes() {
         assert_eq!(node.connections_total(), 0, "{}", node.name());
     }
 }
@@ -96,7 +99,7 @@ async fn sigterm(proxy: &mut Proxy) {
 #[then("it says that it is not ready")]
 async fn not_ready(proxy: &mut Proxy) {
     let proxy = &*proxy;
-    eventually("it is not ready", SOON, async || match proxy.get("/readyz").await {
+    eventually("it is not ready", soon(), async || match proxy.get("/readyz").await {
         (503, _) => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -106,7 +109,7 @@ async fn not_ready(proxy: &mut Proxy) {
 #[then("new connections are refused")]
 async fn refused(proxy: &mut Proxy) {
     let addr = proxy.addr();
-    eventually("new connections are refused", SOON, async || match TcpStream::connect(addr).await {
+    eventually("new connections are refused", soon(), async || match TcpStream::connect(addr).await {
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
         other => Err(format!("{other:?}")),
     })

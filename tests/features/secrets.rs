@@ -4,7 +4,7 @@ use cucumber::{given, then, when};
 use steadfast::{devnet::Fault, domain::layer::Layer};
 use tokio::time::timeout;
 
-use crate::world::{Named, Proxy, SOON, eventually};
+use crate::world::{Named, Proxy, eventually, soon};
 
 const SECRETS: [&str; 6] =
     ["pathKey0001", "queryKey0002", "userName0003", "passWord0004", "tokenKey0005", "plainKey0006"];
@@ -27,7 +27,7 @@ async fn user(proxy: &mut Proxy, name: String) {
 async fn reach(proxy: &mut Proxy) {
     let proxy = &*proxy;
     for name in proxy.nodes.iter().map(|node| &node.name) {
-        eventually("a probe", SOON, async || {
+        eventually("a probe", soon(), async || {
             let probes = proxy.node(name).requests();
             let probe = probes.last().ok_or("none")?;
             match probe.headers.contains_key("authorization") {
@@ -43,7 +43,7 @@ async fn reach(proxy: &mut Proxy) {
 async fn complains(proxy: &mut Proxy, name: String, words: String) {
     let node = proxy.node(&name);
     node.set_fault(Fault::rpc_error(-32000, &words));
-    timeout(SOON, node.settled()).await.unwrap();
+    timeout(soon(), node.settled()).await.unwrap();
 }
 
 #[when(expr = "{word} complains of {string} after {int} other letters")]
@@ -54,7 +54,7 @@ async fn complains_late(proxy: &mut Proxy, name: String, words: String, letters:
 #[then(expr = "the status shows an error of {word} that holds {string}")]
 async fn shows(proxy: &mut Proxy, name: String, words: String) {
     let proxy = &*proxy;
-    eventually(&format!("an error that holds {words}"), SOON, async || {
+    eventually(&format!("an error that holds {words}"), soon(), async || {
         let node = proxy.status_of(&name).await;
         let error = node["last_error"]["message"].as_str().unwrap_or_default();
         if error.contains(&words) { Ok(()) } else { Err(format!("{node:#}")) }

@@ -11,7 +11,7 @@ use std::{
 use cucumber::{gherkin::Step, given, then, when};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use steadfast::devnet::{Chain, Transport};
+use steadfast::devnet::Transport;
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::mpsc,
@@ -26,7 +26,8 @@ use tokio_tungstenite::{
 use crate::{
     calls::{address, padded},
     heard::{Answer, Heard, parts},
-    world::{Proxy, Reply, SOON, eventually},
+    network::{Tip, stretch},
+    world::{Proxy, Reply, eventually, soon},
 };
 
 /// Bytes that the system keeps for a client with a small buffer.
@@ -56,7 +57,7 @@ struct Task {
     orders: mpsc::Receiver<Order>,
     heard: Arc<Mutex<Heard>>,
     fetches: Arc<AtomicBool>,
-    chain: Arc<Chain>,
+    tip: Tip,
 }
 
 impl Task {
@@ -88,7 +89,7 @@ impl Task {
     }
 
     async fn hear(&mut self, text: &str) {
-        let tip = self.chain.head().number;
+        let tip = (self.tip)();
         let header = self.heard.lock().unwrap().hear(text, tip);
         if let Some(hash) = header.filter(|_| self.fetches.load(Relaxed)) {
             let call = json!({"jsonrpc": "2.0", "id": hash, "method": "eth_getBlockByHash", "params": [hash, false]});
@@ -105,13 +106,13 @@ impl Socket {
             socket.set_recv_buffer_size(SMALL).unwrap();
         }
         let stream = socket.connect(proxy.addr()).await.unwrap();
-        let opening = timeout(SOON, client_async(format!("ws://{}/", proxy.addr()), stream)).await;
+        let opening = timeout(soon(), client_async(format!("ws://{}/", proxy.addr()), stream)).await;
         let (socket, _) = opening.expect("no answer to the upgrade").unwrap_or_else(|error| panic!("{name}: {error}"));
         let (heard, fetches) = (Arc::<Mutex<Heard>>::default(), Arc::<AtomicBool>::default());
         let (orders, receiver) = mpsc::channel(1024);
-        let chain = proxy.net.as_ref().unwrap().chain().clone();
+        let tip = proxy.net().tip();
         let mut tasks = JoinSet::new();
-        let task = Task { socket, orders: receiver, heard: heard.clone(), fetches: fetches.clone(), chain };
+        let task = Task { socket, orders: receiver, heard: heard.clone(), fetches: fetches.clone(), tip };
         tasks.spawn(task.run());
         Self { name: name.to_owned(), heard, orders, is_binary: false, fetches, count: 0, tasks }
     }
@@ -138,7 +139,7 @@ impl Socket {
     }
 
     async fn order(&self, order: Order) {
-        let sent = timeout(SOON, self.orders.send(order)).await;
+        let sent = timeout(soon(), self.orders.send(order)).await;
         assert!(matches!(sent, Ok(Ok(()))), "{}: the connection is over, or stalls", self.name);
     }
 
@@ -165,7 +166,7 @@ impl Socket {
 
     /// Waits until nothing is owed.
     pub async fn settled(&self) {
-        eventually(&format!("{} is answered", self.name), SOON, async || match self.heard().owed() {
+        eventually(&format!("{} is answered", self.name), soon(), async || match self.heard().owed() {
             0 => Ok(()),
             owed => Err(format!("{owed} answers are owed")),
         })
@@ -198,7 +199,7 @@ async fn web_page(proxy: &mut Proxy, origin: String) {
     let mut request = format!("ws://{}/", proxy.addr()).into_client_request().unwrap();
     request.headers_mut().insert("origin", origin.parse().unwrap());
     let stream = TcpStream::connect(proxy.addr()).await.unwrap();
-    let (status, body) = match timeout(SOON, client_async(request, stream)).await.expect("an answer") {
+    let (status, body) = match timeout(soon(), client_async(request, stream)).await.expect("an answer") {
         Ok((_, response)) => (response.status(), String::new()),
         Err(Error::Http(response)) => {
             (response.status(), String::from_utf8(response.body().clone().unwrap_or_default()).unwrap())
@@ -214,6 +215,14 @@ async fn calls(proxy: &mut Proxy, name: String, method: String) {
     let socket = proxy.socket_mut(&name);
     let text = socket.request(&method, &json!([]));
     proxy.last = Some(socket.exchange(text).await);
+}
+
+#[given(expr = "{word} asks which node answers")]
+#[when(expr = "{word} asks which node answers")]
+async fn asks(proxy: &mut Proxy, name: String) {
+    let (method, before) = (proxy.voice().method(), proxy.answered().await);
+    calls(proxy, name, method.to_owned()).await;
+    proxy.find_teller(&before).await;
 }
 
 #[when(expr = "{word} sends:")]
@@ -282,7 +291,7 @@ async fn send_some(proxy: &mut Proxy, name: &str, count: usize) {
 async fn wait(proxy: &mut Proxy, name: String, count: usize) {
     send_some(proxy, &name, count).await;
     let proxy = &*proxy;
-    eventually("they wait", SOON, async || {
+    eventually("they wait", soon(), async || {
         match proxy.metric(r#"steadfast_held_calls{layer="el",network="default"}"#).await {
             Some(held) if held as usize == count => Ok(()),
             other => Err(format!("{other:?}")),
@@ -322,7 +331,7 @@ async fn answered_within(proxy: &mut Proxy, name: String, millis: u64) {
     answered(proxy, name.clone()).await;
     let heard = proxy.socket(&name).heard();
     let worst = heard.answers.iter().max_by_key(|answer| answer.took).unwrap();
-    assert!(worst.took <= Duration::from_millis(millis), "{} took {:?}", worst.method, worst.took);
+    assert!(worst.took <= stretch(Duration::from_millis(millis)), "{} took {:?}", worst.method, worst.took);
 }
 
 #[then(expr = "{word} was answered {int} times in all")]
@@ -335,7 +344,7 @@ async fn answered_times(proxy: &mut Proxy, name: String, times: usize) {
 async fn reached(proxy: &mut Proxy, name: String, count: usize, node: String) {
     send_some(proxy, &name, count).await;
     let node = proxy.node(&node);
-    eventually("they reach the node", SOON, async || match node.count("eth_getBalance") {
+    eventually("they reach the node", soon(), async || match node.count("eth_getBalance") {
         seen if seen as usize == count => Ok(()),
         _ => Err(format!("{:?}", node.counts())),
     })
@@ -346,7 +355,7 @@ async fn reached(proxy: &mut Proxy, name: String, count: usize, node: String) {
 #[then(expr = "{word} was answered {int} times before its connection ended")]
 async fn answered_before(proxy: &mut Proxy, name: String, times: usize) {
     let socket = proxy.socket(&name);
-    eventually("the connection ends", SOON, async || match &socket.even_over().over {
+    eventually("the connection ends", soon(), async || match &socket.even_over().over {
         Some(_) => Ok(()),
         None => Err("it is open".to_owned()),
     })
@@ -374,7 +383,7 @@ async fn reads(proxy: &mut Proxy, name: String, what: String) {
 #[then(expr = "the proxy closes {int} client that is too slow")]
 async fn slow(proxy: &mut Proxy, count: usize) {
     let proxy = &*proxy;
-    eventually("it closes a slow client", SOON, async || match proxy.metric(SLOW).await {
+    eventually("it closes a slow client", soon(), async || match proxy.metric(SLOW).await {
         Some(closed) if closed as usize == count => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -384,7 +393,7 @@ async fn slow(proxy: &mut Proxy, count: usize) {
 #[then(expr = "{word} is closed with code {int}: {string}")]
 async fn closed(proxy: &mut Proxy, name: String, code: u16, words: String) {
     let socket = proxy.socket(&name);
-    let over = eventually(&format!("{name} is closed"), SOON, async || {
+    let over = eventually(&format!("{name} is closed"), soon(), async || {
         socket.even_over().over.clone().ok_or_else(|| "it is open".to_owned())
     })
     .await;

@@ -1,10 +1,6 @@
 //! What a client subscribes to over a WebSocket, and what it is told.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use cucumber::{given, then, when};
 use serde_json::{Value, json};
@@ -13,23 +9,21 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     heard::{Heads, Heard, Logs, Subscription, Told},
-    world::{Named, Proxy, SOON, eventually},
+    network::{NotHere, here},
+    world::{Named, Proxy, eventually, soon},
 };
-
-/// Transactions that were ever sent in.
-static TRANSACTIONS: AtomicU32 = AtomicU32::new(0);
 
 #[given(regex = r"^a (primary|backup) (\S+) with (a WebSocket|nothing but a WebSocket)$")]
 async fn node_with_websocket(proxy: &mut Proxy, tier: String, name: String, what: String) {
     let tier = if tier == "primary" { "primary" } else { "backup" };
     let url = if what == "a WebSocket" { "http://{addr}" } else { "" };
-    let more = r#"ws = "ws://{addr}""#.to_owned();
+    let more = r#"ws = "ws://{ws}""#.to_owned();
     proxy.nodes.push(Named { name, layer: Layer::El, tier, url: url.into(), more });
 }
 
 #[given(expr = "{word} gives out small subscription ids")]
 async fn small_ids(proxy: &mut Proxy, name: String) {
-    proxy.devnet().await;
+    proxy.network().await;
     proxy.node(&name).set_small_ids(true);
 }
 
@@ -39,13 +33,13 @@ async fn comes_up(proxy: &mut Proxy, name: String, method: String) {
     node.clear_records();
     node.set_fault(Fault::cut_answer(&[&method]));
     node.clear_fault("down");
-    timeout(SOON, node.settled()).await.expect("the node listens");
+    timeout(soon(), node.settled()).await.expect("the node listens");
 }
 
 #[then(expr = "{word} is asked for {word} and its answer is lost, {int} times")]
 async fn is_lost(proxy: &mut Proxy, name: String, method: String, times: u64) {
     let node = proxy.node(&name);
-    eventually("it is asked and its answers are lost", SOON, async || match node.count(&method) {
+    eventually("it is asked and its answers are lost", soon(), async || match node.count(&method) {
         asked if asked >= times => Ok(()),
         _ => Err(format!("{:?}", node.counts())),
     })
@@ -56,8 +50,8 @@ async fn is_lost(proxy: &mut Proxy, name: String, method: String, times: u64) {
 fn params(proxy: &Proxy, what: &str) -> Value {
     match what.strip_prefix("logs of contract ") {
         Some(number) => {
-            let contract = proxy.net.as_ref().unwrap().chain().contracts()[number.parse::<usize>().unwrap() - 1];
-            json!(["logs", {"address": contract.to_string()}])
+            let contract = here(proxy.net().contract(number.parse().unwrap()));
+            json!(["logs", {"address": contract}])
         }
         None if what == "logs" => json!(["logs", {}]),
         None => json!([what]),
@@ -68,6 +62,10 @@ fn params(proxy: &Proxy, what: &str) -> Value {
 #[when(regex = r"^(\w+) subscribes to (\w+|logs of contract \d)$")]
 async fn subscribes(proxy: &mut Proxy, name: String, what: String) {
     let params = params(proxy, &what);
+    if what == "newPendingTransactions" {
+        // Without transactions there is nothing to hear.
+        here(proxy.net().contract(1));
+    }
     let socket = proxy.socket_mut(&name);
     let text = socket.request("eth_subscribe", &params);
     let before = socket.heard().given;
@@ -129,10 +127,11 @@ async fn batches(proxy: &mut Proxy, name: String, count: usize) {
             socket.request("eth_subscribe", &filter),
         ];
         socket.send(format!("[{}]", requests.join(","))).await;
-        proxy.net.as_ref().unwrap().chain().mine(1);
+        let network = proxy.net().clone();
+        here(network.mine(1).await);
         // The next block must find the batch on its way.
         tokio::task::yield_now().await;
-        proxy.net.as_ref().unwrap().chain().mine(1);
+        here(network.mine(1).await);
     }
     proxy.socket(&name).settled().await;
 }
@@ -159,12 +158,19 @@ fn logs(heard: &Heard) -> &Logs {
     told(heard, |told| if let Told::Logs(logs) = told { Some(logs) } else { None })
 }
 
+/// Where blocks are named by their numbers, the chain must be the scenario's own.
+fn ours(proxy: &Proxy) {
+    if !proxy.net().is_ours() {
+        here(Err(NotHere::new("the chain has blocks that the scenario does not ask for")))
+    }
+}
+
 #[when(expr = "{word} has heard of {int} more block(s)")]
 #[then(expr = "{word} hears of {int} more block(s)")]
 async fn hears(proxy: &mut Proxy, name: String, more: usize) {
     let socket = proxy.socket(&name);
     let before = heads(&socket.heard()).all.len();
-    eventually(&format!("{name} hears of {more} more blocks"), SOON, async || {
+    eventually(&format!("{name} hears of {more} more blocks"), soon(), async || {
         let heard = socket.heard();
         let all = &heads(&heard).all;
         if all.len() >= before + more { Ok(()) } else { Err(format!("{all:?}, {before} of them before")) }
@@ -174,9 +180,10 @@ async fn hears(proxy: &mut Proxy, name: String, more: usize) {
 
 #[then(regex = r"^(\w+) hears of the blocks ([\d,]+), in this order$")]
 async fn hears_these(proxy: &mut Proxy, name: String, blocks: String) {
+    ours(proxy);
     let expected: Vec<u64> = blocks.split(',').map(|number| number.parse().unwrap()).collect();
     let socket = proxy.socket(&name);
-    eventually(&format!("{name} hears of these"), SOON, async || {
+    eventually(&format!("{name} hears of these"), soon(), async || {
         let heard = socket.heard();
         let all = &heads(&heard).all;
         if all.len() >= expected.len() { Ok(()) } else { Err(format!("{all:?}")) }
@@ -189,7 +196,7 @@ async fn hears_these(proxy: &mut Proxy, name: String, blocks: String) {
 async fn taken_back(proxy: &mut Proxy, blocks: String, name: String) {
     let expected: Vec<u64> = blocks.split(',').map(|number| number.parse().unwrap()).collect();
     let socket = proxy.socket(&name);
-    eventually(&format!("they are taken back from {name}"), SOON, async || {
+    eventually(&format!("they are taken back from {name}"), soon(), async || {
         let mut blocks: Vec<u64> = logs(&socket.heard()).removed.iter().map(|log| log.0).collect();
         blocks.dedup();
         if blocks == expected { Ok(()) } else { Err(format!("{blocks:?}")) }
@@ -205,24 +212,34 @@ async fn all(
     concerned: impl Fn(&Told) -> bool,
     right: impl Fn(&Subscription) -> Result<(), String>,
 ) {
-    let socket = proxy.socket(name);
-    eventually(&format!("{name}: {what}"), SOON, async || {
-        let heard = socket.heard();
-        let mut subscriptions = heard.subscriptions.iter().filter(|(_, subscription)| concerned(&subscription.told));
-        assert!(subscriptions.clone().next().is_some(), "{name} has no such subscription");
-        subscriptions.try_for_each(|(id, subscription)| {
-            right(subscription).map_err(|why| format!("{id}, {}: {why}", subscription.params))
-        })
+    eventually(&format!("{name}: {what}"), soon(), async || each(proxy, name, &concerned, &right)).await;
+}
+
+/// Whether each subscription that is `concerned` is `right`.
+fn each(
+    proxy: &Proxy,
+    name: &str,
+    concerned: impl Fn(&Told) -> bool,
+    right: impl Fn(&Subscription) -> Result<(), String>,
+) -> Result<(), String> {
+    let heard = proxy.socket(name).heard();
+    let mut subscriptions = heard.subscriptions.iter().filter(|(_, subscription)| concerned(&subscription.told));
+    assert!(subscriptions.clone().next().is_some(), "{name} has no such subscription");
+    subscriptions.try_for_each(|(id, subscription)| {
+        right(subscription).map_err(|why| format!("{id}, {}: {why}", subscription.params))
     })
-    .await;
 }
 
 #[then(expr = "{word} has missed nothing, and heard nothing twice")]
 async fn complete(proxy: &mut Proxy, name: String) {
-    let chain = proxy.net.as_ref().unwrap().chain();
+    let proxy = &*proxy;
     let concerned = |told: &Told| !matches!(told, Told::Other(_));
-    all(proxy, &name, "what was told adds up to the chain", concerned, |subscription| subscription.adds_up(chain))
-        .await;
+    eventually("what was told adds up to the chain", soon(), async || {
+        let from = proxy.socket(&name).heard().subscriptions.values().map(Subscription::from).min();
+        let chain = here(proxy.net().canonical(from.unwrap_or_default()).await);
+        each(proxy, &name, concerned, |subscription| subscription.adds_up(&chain))
+    })
+    .await;
 }
 
 #[then(expr = "{word} goes on to hear on all {int} subscriptions, by the ids that it was given")]
@@ -231,6 +248,11 @@ async fn goes_on(proxy: &mut Proxy, name: String, count: usize) {
     let ids: BTreeSet<String> = proxy.socket(&name).heard().subscriptions.keys().cloned().collect();
     assert_eq!(ids.len(), count, "{ids:?}");
     let proxy = &*proxy;
+    if proxy.socket(&name).heard().subscriptions.values().any(|subscription| matches!(subscription.told, Told::Logs(_)))
+    {
+        // Without contracts there is nothing to hear.
+        here(proxy.net().contract(1));
+    }
     // What is told by another id breaks a promise.
     let heard = all(
         proxy,
@@ -243,14 +265,8 @@ async fn goes_on(proxy: &mut Proxy, name: String, count: usize) {
         },
     );
     let living = async {
-        let chain = proxy.net.as_ref().unwrap().chain();
         loop {
-            // Some news for each kind of subscription.
-            let number = TRANSACTIONS.fetch_add(1, Relaxed);
-            chain.submit([&b"a transaction"[..], &number.to_be_bytes()].concat()).unwrap();
-            if proxy.block_time.is_none() {
-                chain.mine(1);
-            }
+            here(proxy.net().news().await);
             sleep(Duration::from_millis(50)).await;
         }
     };
@@ -262,14 +278,14 @@ async fn goes_on(proxy: &mut Proxy, name: String, count: usize) {
 
 #[then(expr = "{word} hears of a gap up to block {int}, and of every block after it")]
 async fn gap(proxy: &mut Proxy, name: String, number: u64) {
-    let chain = proxy.net.as_ref().unwrap().chain().clone();
-    chain.mine(3);
+    here(proxy.net().mine(3).await);
+    let head = here(proxy.net().canonical(number).await).head();
     let socket = proxy.socket(&name);
-    eventually(&format!("{name} hears of the blocks after the gap"), SOON, async || {
+    eventually(&format!("{name} hears of the blocks after the gap"), soon(), async || {
         let heard = socket.heard();
         let Heads { gaps, chain: told, .. } = heads(&heard);
         let last = told.last().map(|head| head.0);
-        match matches!(gaps[..], [(_, after)] if after == number) && last == Some(chain.head().number) {
+        match matches!(gaps[..], [(_, after)] if after == number) && last == Some(head) {
             true => Ok(()),
             false => Err(format!("gaps {gaps:?}, at {last:?}")),
         }
@@ -277,7 +293,7 @@ async fn gap(proxy: &mut Proxy, name: String, number: u64) {
     .await;
     let heard = socket.heard();
     let told: Vec<u64> = heads(&heard).chain.iter().map(|head| head.0).collect();
-    assert_eq!(told, (number..=chain.head().number).collect::<Vec<_>>());
+    assert_eq!(told, (number..=head).collect::<Vec<_>>());
 }
 
 #[then(expr = "the proxy has skipped {int} gap")]

@@ -13,19 +13,29 @@ use serde_json::{Value, json};
 use steadfast::{
     app::{App, World as Around},
     config::Config,
-    devnet::{Devnet, Node, Options},
+    devnet::{Chain, Devnet, Node, Options},
     domain::layer::Layer,
-    net::tcp::Tcp,
 };
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
 
-use crate::{events::Listener, filters::Polled, process::Process, sockets::Socket, traffic::Traffic};
+use crate::{
+    effects::Signed,
+    events::Listener,
+    filters::Polled,
+    network::{self, At, Network, Port, Voice, Wish, chosen, here, stretch},
+    process::Process,
+    sockets::Socket,
+    traffic::{Batches, Traffic},
+};
 
 /// Long enough for anything that is to come soon.
-pub const SOON: Duration = Duration::from_secs(15);
+pub fn soon() -> Duration {
+    stretch(Duration::from_secs(15))
+}
+
 /// Between two looks at what is to come.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -37,7 +47,7 @@ pub struct Named {
     pub tier: &'static str,
     /// Its HTTP URL, `{addr}` standing for host and port; empty if it has none.
     pub url: String,
-    /// Lines to add to its table, with `{addr}` likewise.
+    /// Lines to add to its table, with `{ws}` for host and port of its WebSocket.
     pub more: String,
 }
 
@@ -65,7 +75,7 @@ pub struct Proxy {
     pub block_time: Option<Duration>,
     /// Bytes of a consensus node's state.
     pub state_bytes: u64,
-    pub net: Option<Devnet>,
+    pub net: Option<Arc<dyn Network>>,
     pub app: Option<App>,
     pub process: Option<Process>,
     /// The configuration file, as it is read at the next reload.
@@ -78,6 +88,8 @@ pub struct Proxy {
     /// Calls that were sent and have not been looked at since, in their order.
     pub waiting: Vec<JoinHandle<Reply>>,
     pub traffic: Option<Traffic>,
+    /// Clients that send batches.
+    pub batches: Option<Batches>,
     /// A client of the beacon API's events.
     pub listener: Option<Listener>,
     /// Clients with a WebSocket, by their names.
@@ -90,29 +102,30 @@ pub struct Proxy {
     pub highest: u64,
     /// When the last change was made to a node.
     pub since: Instant,
+    /// A client's transaction, when it was sent last.
+    pub signed: Option<Signed>,
+    /// The node that gave the last answer, as the counters tell it.
+    pub teller: Option<String>,
     /// Addresses where the proxy was.
     pub known: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let faults: Vec<_> = self.net.iter().flat_map(Devnet::nodes).map(|node| node.active_faults()).collect();
+        let pretend = self.net.iter().filter_map(|net| net.pretend().ok());
+        let faults: Vec<_> = pretend.flat_map(Devnet::nodes).map(|node| node.active_faults()).collect();
         write!(f, "{}\nfaults: {faults:?}\nlast reply: {:?}", self.file.lock().unwrap(), self.last)
     }
 }
 
 impl Proxy {
     fn new() -> Self {
-        // Probes fast enough for a test. Where the defaults matter, a scenario says so.
-        let settings = [
-            ("listen", r#""127.0.0.1:0""#),
-            ("admin.listen", r#""127.0.0.1:0""#),
-            ("health.interval", r#""100ms""#),
-            ("health.timeout", r#""300ms""#),
-        ];
+        // Where the defaults of `health` matter, a scenario says so.
+        let doors = [("listen", r#""127.0.0.1:0""#), ("admin.listen", r#""127.0.0.1:0""#)];
+        let settings = doors.iter().chain(chosen().health());
         Self {
             nodes: Vec::new(),
-            settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            settings: settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             block_time: None,
             state_bytes: Options::default().state_bytes,
             net: None,
@@ -124,31 +137,50 @@ impl Proxy {
             reloaded: None,
             waiting: Vec::new(),
             traffic: None,
+            batches: None,
             listener: None,
             sockets: BTreeMap::new(),
             polled: None,
             dropped: None,
             highest: 0,
             since: Instant::now(),
+            signed: None,
+            teller: None,
             known: None,
         }
     }
 
-    /// The pretend network, with a pretend node for each node of the configuration and one of each layer to spare.
-    pub async fn devnet(&mut self) -> &Devnet {
+    /// The network, with a node for each node of the configuration. A pretend network has one of each layer to spare.
+    pub async fn network(&mut self) -> Arc<dyn Network> {
         if self.net.is_none() {
+            let (execution, consensus) = (self.of(Layer::El).count(), self.of(Layer::Cl).count());
             let options = Options {
-                execution: self.of(Layer::El).count() + 1,
-                consensus: self.of(Layer::Cl).count() + 1,
+                execution: execution + 1,
+                consensus: consensus + 1,
                 block_time: self.block_time,
                 state_bytes: self.state_bytes,
                 // Enough slots for checkpoints to lie apart.
                 initial_blocks: if self.layer() == Layer::Cl { 30 } else { Options::default().initial_blocks },
                 ..Options::default()
             };
-            self.net = Some(Devnet::start(options, Arc::new(Tcp)).await.unwrap());
+            self.net = Some(here(network::start(Wish { options, execution, consensus }).await));
         }
-        self.net.as_ref().unwrap()
+        self.net().clone()
+    }
+
+    /// The network that runs.
+    pub fn net(&self) -> &Arc<dyn Network> {
+        self.net.as_ref().expect("the network runs")
+    }
+
+    /// The same, for steps that look into pretend nodes, or have them err.
+    pub fn pretend(&self) -> &Devnet {
+        here(self.net().pretend())
+    }
+
+    /// The pretend network's chain.
+    pub fn chain(&self) -> &Arc<Chain> {
+        self.pretend().chain()
     }
 
     fn of(&self, layer: Layer) -> impl Iterator<Item = &Named> {
@@ -167,17 +199,28 @@ impl Proxy {
 
     /// Writes the configuration file from the settings and the nodes.
     pub async fn write_file(&mut self) -> String {
-        self.devnet().await;
+        self.network().await;
         let mut text: String = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         for node in &self.nodes {
             let Named { name, layer, tier, url, more } = node;
             let http = if url.is_empty() { String::new() } else { format!("http = \"{url}\"\n") };
             let table = format!("[[{}.{tier}]]\nname = \"{name}\"\n{http}{more}\n", layer.as_str());
-            text += &table.replace("{addr}", &self.node(name).addr().to_string());
+            text += &self.placed(&table, self.at(name));
         }
         self.file.lock().unwrap().clone_from(&text);
         if let Some(process) = &self.process {
             process.rewrite(&text);
+        }
+        text
+    }
+
+    /// The text with the addresses of a node.
+    pub fn placed(&self, text: &str, at: At) -> String {
+        let mut text = text.to_owned();
+        for (mark, port) in [("{addr}", Port::Http), ("{ws}", Port::Ws)] {
+            if text.contains(mark) {
+                text = text.replace(mark, &here(self.net().addr(at, port)).to_string());
+            }
         }
         text
     }
@@ -198,10 +241,14 @@ impl Proxy {
             waiting.abort();
         }
         self.traffic = None;
+        self.batches = None;
         self.listener = None;
         self.sockets.clear();
         self.app = None;
         self.process = None;
+        if let Some(net) = &self.net {
+            here(net.close().await);
+        }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -212,24 +259,26 @@ impl Proxy {
         self.known.expect("the proxy runs").1
     }
 
-    /// The pretend node behind the operator's name.
-    pub fn node(&self, name: &str) -> &Arc<Node> {
+    /// The node of the network behind the operator's name.
+    pub fn at(&self, name: &str) -> At {
         let layer = self.nodes.iter().find(|node| node.name == name).map(|node| node.layer);
         let layer = layer.unwrap_or_else(|| panic!("no node {name} was given"));
-        self.pretend(layer, self.of(layer).position(|node| node.name == name).expect("it is of its layer"))
+        let place = self.of(layer).position(|node| node.name == name).expect("it is of its layer");
+        At { layer, place }
     }
 
-    /// The pretend node that is to spare on that side.
-    pub fn spare(&self, layer: Layer) -> &Arc<Node> {
-        self.pretend(layer, self.of(layer).count())
-    }
-
-    fn pretend(&self, layer: Layer, place: usize) -> &Arc<Node> {
-        let net = self.net.as_ref().expect("the network runs");
+    /// The pretend node behind the operator's name.
+    pub fn node(&self, name: &str) -> &Arc<Node> {
+        let At { layer, place } = self.at(name);
         match layer {
-            Layer::El => net.el(place),
-            Layer::Cl => net.cl(place),
+            Layer::El => self.pretend().el(place),
+            Layer::Cl => self.pretend().cl(place),
         }
+    }
+
+    /// The node that is to spare on that side.
+    pub fn spare(&self, layer: Layer) -> At {
+        At { layer, place: self.of(layer).count() }
     }
 
     /// Sends a body to the proxy and waits for the reply.
@@ -242,12 +291,13 @@ impl Proxy {
         self.client.request(method, format!("http://{}{path}", self.addr()))
     }
 
-    /// The request whose answer says who gave it, and its name in the nodes' records.
+    /// The request whose answer says who gave it, if any does, and its name in the nodes' records.
     pub fn who_are_you(&self) -> (RequestBuilder, &'static str) {
         match self.layer() {
             Layer::El => {
-                let call = json!({"jsonrpc": "2.0", "id": 1, "method": "web3_clientVersion", "params": []});
-                (self.client.post(format!("http://{}", self.addr())).body(call.to_string()), "web3_clientVersion")
+                let method = self.voice().method();
+                let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": []});
+                (self.client.post(format!("http://{}", self.addr())).body(call.to_string()), method)
             }
             Layer::Cl => (self.beacon(Method::GET, "/eth/v1/node/version"), "GET /eth/v1/node/version"),
         }
@@ -267,13 +317,57 @@ impl Proxy {
     }
 
     /// The operator's name of the node that answers now. Fails unless the call is answered.
+    ///
+    /// Where answers do not tell, the node is the one that is active, if the counter of the calls
+    /// that it answered has moved.
     pub async fn who(&self) -> String {
+        let before = self.answered().await;
         let reply = reply(self.who_are_you().0).await;
-        self.who_answered(&reply).unwrap_or_else(|why| panic!("{why}"))
+        let who = who(&self.names(), self.voice(), &reply).unwrap_or_else(|why| panic!("{why}"));
+        if let Some(who) = who {
+            return who;
+        }
+        let (active, after) =
+            (self.status().await["active"].as_str().unwrap_or_default().to_owned(), self.answered().await);
+        match after.get(&active) > before.get(&active) {
+            true => active,
+            false => format!("another node than {active}, which is active"),
+        }
+    }
+
+    pub fn voice(&self) -> Voice {
+        self.net().voice()
+    }
+
+    /// How many calls each node has answered, by the proxy's counters, where they are needed.
+    pub async fn answered(&self) -> BTreeMap<String, u64> {
+        if self.voice() == Voice::Silent { self.attempts(r#"outcome="answered""#).await } else { BTreeMap::new() }
+    }
+
+    /// How many attempts were made at each node, by the proxy's counters with these labels.
+    pub async fn attempts(&self, of: &str) -> BTreeMap<String, u64> {
+        let (_, metrics) = self.get("/metrics").await;
+        let lines = metrics.lines().filter_map(|line| {
+            let (labels, count) = line.strip_prefix("steadfast_attempts_total{")?.split_once("} ")?;
+            let node = labels.split("node=\"").nth(1)?.split('"').next()?;
+            labels.contains(of).then(|| (node.to_owned(), count.parse::<u64>().unwrap_or_default()))
+        });
+        let mut attempts = BTreeMap::new();
+        lines.for_each(|(node, count)| *attempts.entry(node).or_default() += count);
+        attempts
+    }
+
+    /// Finds the one node whose counter has moved.
+    pub async fn find_teller(&mut self, before: &BTreeMap<String, u64>) {
+        let after = self.answered().await;
+        let mut moved = after.into_iter().filter(|(node, count)| before.get(node).is_none_or(|before| before < count));
+        let first = moved.next().map(|(node, _)| node);
+        self.teller = first.filter(|_| moved.next().is_none());
     }
 
     pub fn who_answered(&self, reply: &Reply) -> Result<String, String> {
-        who(&self.names(), reply)
+        let who = who(&self.names(), self.voice(), reply)?;
+        who.or_else(|| self.teller.clone()).ok_or_else(|| "nothing tells which node answered".to_owned())
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -313,14 +407,12 @@ pub async fn reply(request: RequestBuilder) -> Reply {
     Reply { status, retry_after, body, took: started.elapsed() }
 }
 
-/// The node that gave `reply`, by the operator's `names`.
-pub fn who(names: &[String], reply: &Reply) -> Result<String, String> {
+/// The node that gave `reply`, by the operator's `names`, if answers tell. Fails if it is no answer.
+pub fn who(names: &[String], voice: Voice, reply: &Reply) -> Result<Option<String>, String> {
     let json: Value = serde_json::from_str(&reply.body).map_err(|error| format!("{error}: {reply:?}"))?;
-    let version = json["result"].as_str().or_else(|| json["data"]["version"].as_str());
-    let version = version.ok_or_else(|| format!("no version: {reply:?}"))?;
-    let number: usize = version.rsplit('-').next().unwrap().parse().map_err(|_| format!("no node: {reply:?}"))?;
+    let place = voice.place(&json).map_err(|why| format!("{why}: {reply:?}"))?;
     // A node that came by a reload has no name here.
-    Ok(names.get(number - 1).cloned().unwrap_or_else(|| format!("el-{number}")))
+    Ok(place.map(|place| names.get(place).cloned().unwrap_or_else(|| format!("el-{}", place + 1))))
 }
 
 /// Looks until there is something to see.

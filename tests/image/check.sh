@@ -6,13 +6,18 @@
 # target/image.
 #
 #   tests/image/check.sh [BINARY]     without it, target/release/steadfast
+#   tests/image/check.sh --rules      the rules alone
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 image=$PWD/tests/image
 # Below target, which git, Docker and the other tests leave alone.
 root=$PWD/target/image/bookworm
-binary=$(realpath "${1:-target/release/steadfast}")
+
+if [[ ${1:-} == --rules ]]; then
+    cd "$image" && exec python3 -B -W error -m unittest
+fi
+binary=$(realpath -m "${1:-target/release/steadfast}")
 
 fail() {
     printf 'tests/image/check.sh: %s\n' "$1" >&2

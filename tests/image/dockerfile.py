@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RELEASES = {"debian11": "bullseye", "debian12": "bookworm", "debian13": "trixie"}
 # What must not get into a build, nor slow it down.
 KEPT_OUT = [
+    "rust-toolchain.toml",
     ".git/config",
     "target/debug/steadfast",
     "bench/target/x",

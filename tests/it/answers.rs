@@ -76,7 +76,7 @@ fn aliens(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_answer_to_the_call_is_asked_of_another_node_at_every_door() {
+async fn a_non_answer_is_asked_of_another_node_at_every_door() {
     for at_fault in 0..aliens("1").len() {
         let net = Net::default();
         let origins = odd_and_well(&net, move |seen| Reply::Bytes(aliens(&seen.id())[at_fault].1.clone())).await;
@@ -91,7 +91,7 @@ async fn what_is_no_answer_to_the_call_is_asked_of_another_node_at_every_door() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_one_answer_behind_gives_no_client_the_answer_of_another() {
+async fn a_node_one_answer_behind_mixes_no_clients_answers() {
     let net = Net::default();
     let late = Arc::new(std::sync::Mutex::new(answer(0, "\"nothing yet\"")));
     let origins = odd_and_well(&net, move |seen| {
@@ -124,7 +124,7 @@ async fn the_connection_of_an_answer_to_another_call_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_node_sees_a_clients_id_and_the_client_gets_it_back_byte_for_byte() {
+async fn a_clients_id_reaches_no_node_and_returns_unchanged() {
     let net = Net::default();
     let origin = Origin::within(&net, |seen| {
         assert!(seen.id().bytes().all(|byte| byte.is_ascii_digit()), "{}", seen.id());
@@ -317,7 +317,7 @@ fn well(seen: &Seen) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_nobody_knows_is_asked_of_one_more_node_at_every_door() {
+async fn an_unknown_error_is_asked_of_one_more_node_at_every_door() {
     for door in DOORS {
         let net = Net::default();
         let (origins, proxy) = three(&net, [odd, well, well]).await;
@@ -345,7 +345,7 @@ async fn a_revert_and_what_is_not_a_read_are_not_asked_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_null_for_what_clients_were_shown_is_not_believed_while_another_node_has_it() {
+async fn a_null_for_shown_data_is_not_believed_if_a_node_has_it() {
     let null: Script = |seen| Reply::result(seen, "null");
     let net = Net::default();
     for (method, params) in [
@@ -371,7 +371,7 @@ async fn a_null_for_what_clients_were_shown_is_not_believed_while_another_node_h
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_no_node_has_yet_is_asked_for_again_for_two_seconds_at_most() {
+async fn data_no_node_has_yet_is_asked_again_for_two_seconds() {
     let net = Net::default();
     for (comes_after, expected) in [(0.7, "\"there\""), (5.0, "null")] {
         let dawn = Instant::now();
@@ -424,7 +424,7 @@ async fn a_long_call_is_begun_once_and_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_a_node_swallows_is_begun_at_another_in_time_for_its_deadline() {
+async fn a_swallowed_call_is_begun_elsewhere_before_its_deadline() {
     for door in DOORS {
         let net = Net::default();
         let origins = [slow(&net, 3600).await, slow(&net, 1).await];

@@ -166,6 +166,41 @@ async fn bodies_that_are_kept_share_a_bound_and_others_pass_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_address_leaves_room_for_the_bodies_of_others() {
+    let node = Node::start(|exchange: rest::Exchange| exchange.reply(json("200 OK", "{}"))).await;
+    let more = "[calls]\nmax_body = \"1MiB\"\nmax_held_bytes = \"1MiB\"\n";
+    let proxy = rest::over(&[&node], more).await;
+    // Uploads that never end.
+    // The buffer of a body doubles up to 256 KiB, and has room for all 300,000 bytes beyond that.
+    let part = vec![b'x'; 262_200];
+    let head = "POST /eth/v1/validator/duties/attester/1 HTTP/1.1\r\nhost: proxy\r\ncontent-length: 300000\r\n\r\n";
+    let mut uploads = Vec::new();
+    for count in 1..=3 {
+        let mut client = proxy.client_at(9).await;
+        client.send([head.as_bytes(), &part].concat()).await;
+        uploads.push(client);
+        // One after the other: bodies that come together may find no room together, and leave it.
+        until("the part is kept", async || held(&proxy).await >= (count * 290_000) as f64).await;
+    }
+    assert_eq!(told_from(&proxy, 9, 150_000).await, 503);
+    assert_eq!(told_from(&proxy, 1, 50_000).await, 200);
+}
+
+/// The bytes that clients make the proxy hold.
+async fn held(proxy: &Proxy) -> f64 {
+    let text = proxy.admin("GET /metrics").await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix("steadfast_client_memory_bytes "));
+    line.and_then(|held| held.parse().ok()).expect("no such metric")
+}
+
+/// The status for a registration of so many bytes from that loopback address.
+async fn told_from(proxy: &Proxy, host: u8, bytes: usize) -> u16 {
+    let mut client = proxy.client_at(host).await;
+    client.send(request("POST", REGISTER, "", vec![b'x'; bytes])).await;
+    client.response().await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_never_show_the_key_in_a_node_s_url() {
     const KEY: &str = "aVerySecretKey";
     let node = Node::start(|exchange: rest::Exchange| async move {

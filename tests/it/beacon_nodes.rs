@@ -10,10 +10,13 @@ mod own;
 mod passing;
 mod publishing;
 mod publishing_beside;
+mod publishing_doubts;
 mod publishing_lists;
+mod publishing_losses;
 mod reading;
 mod reloading;
 mod streaming;
+mod waiting;
 
 /// Settings with which every HTTP method is passed on that may be.
 const ALL_METHODS: &str =

@@ -58,7 +58,7 @@ async fn arrived(origin: &Origin) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_waited_reach_the_node_in_the_order_of_their_arrival_though_later_ones_connect_sooner() {
+async fn waiting_calls_go_in_order_though_later_ones_connect_first() {
     // The one opens a connection for each call, the other takes idle ones that probes leave as well.
     for method in ["eth_sendTransaction", "eth_call"] {
         let net = Net::default();
@@ -72,7 +72,7 @@ async fn calls_that_waited_reach_the_node_in_the_order_of_their_arrival_though_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_connection_does_not_come_about_holds_the_others_up_for_a_second() {
+async fn a_call_without_connection_holds_others_up_for_a_second() {
     let net = Net::default();
     // The first two are a probe's.
     let (origin, _calls) = held(&net, "eth_sendTransaction", well, [0, 0, 1900]).await;
@@ -84,7 +84,7 @@ async fn a_call_whose_connection_does_not_come_about_holds_the_others_up_for_a_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_for_those_before_it_to_be_written_and_not_to_be_answered() {
+async fn a_call_waits_for_earlier_ones_to_be_written_not_answered() {
     let net = Net::default();
     let never = |_: &Seen| Reply::act(async |io| (pending::<()>().await, Some(io)).1);
     let (origin, _calls) = held(&net, "eth_sendTransaction", never, []).await;
@@ -95,7 +95,7 @@ async fn a_call_waits_for_those_before_it_to_be_written_and_not_to_be_answered()
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_waited_reach_the_nodes_that_reloads_bring_in_the_order_of_their_arrival() {
+async fn calls_that_waited_go_in_order_to_the_nodes_of_reloads() {
     for method in ["eth_sendTransaction", "eth_call"] {
         let net = Net::default();
         let (first, second, third) = (ailing(&net).await, ailing(&net).await, Origin::within(&net, well).await);
@@ -131,7 +131,7 @@ async fn a_reload_leaves_calls_that_wait_no_more_time_than_they_had() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_attempts_from_before_a_reload_count_among_those_of_a_call() {
+async fn attempts_lost_before_a_reload_count_for_the_call() {
     let net = Net::default();
     // The node is gone before its answer is whole.
     let deadly = Origin::within(&net, |seen| match seen.method().as_str() {

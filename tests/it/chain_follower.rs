@@ -12,7 +12,7 @@ use crate::common::{proxy::config, sim::Net, until};
 use steadfast::{
     chain::{Block, Change, Follower, Running},
     devnet::{Devnet, Fault, Options},
-    domain::layer::Layer,
+    domain::{layer::Layer, node_id::NodeId},
     metrics::Metrics,
     net::Dial,
     pool::{self, Pool, node::Node},
@@ -78,13 +78,13 @@ impl Stage {
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let metrics = Arc::new(Metrics::new());
         let (pool, probing) = start_pool(&devnet, &net, settings, &metrics);
-        until("the primary serves", async || pool.snapshot().active == Some(0)).await;
+        until("the primary serves", async || pool.snapshot().active == Some(NodeId(0))).await;
         if !settings.starts_with(POLLED) {
             until("nodes are listened to", async || devnet.nodes().all(|node| node.subscriptions() == 1)).await;
             if !moves {
                 devnet.chain().mine(1);
             }
-            until("nodes push", async || (0..pool.nodes.len()).all(|node| pool.is_pushing(node))).await;
+            until("nodes push", async || NodeId::all(pool.nodes.len()).all(|node| pool.is_pushing(node))).await;
         }
         let chain = config(&format!("{settings}[[el.primary]]\nname = \"x\"\nhttp = \"http://x\"\n")).chain;
         let (follower, mut changes, following) = Follower::start(pool.clone(), &chain, metrics.clone());
@@ -189,11 +189,11 @@ async fn a_cut_a_hang_and_a_silence_cost_time_and_no_block() {
         sleep(BLOCK_TIME * 3 + Duration::from_millis(1900)).await;
         stage.devnet.el(0).set_fault(fault.clone());
         sleep(BLOCK_TIME * 5).await;
-        assert_eq!(stage.pool.snapshot().active, Some(usize::from(moves)), "{fault:?}");
+        assert_eq!(stage.pool.snapshot().active, Some(NodeId(usize::from(moves))), "{fault:?}");
         stage.is_whole(first, 0);
         stage.devnet.el(0).clear_faults();
         sleep(BLOCK_TIME * 15).await;
-        assert_eq!(stage.pool.snapshot().active, Some(0), "{fault:?}");
+        assert_eq!(stage.pool.snapshot().active, Some(NodeId(0)), "{fault:?}");
         stage.is_whole(first, 0);
         assert!(stage.changes().iter().all(|change| change.removed.is_empty() && !change.skipped));
         assert!(stage.latency() < Duration::from_millis(longest), "{fault:?}: {:?}", stage.latency());
@@ -208,7 +208,7 @@ async fn a_stand_by_that_is_three_blocks_behind_is_no_reorganisation() {
     sleep(BLOCK_TIME * 5).await;
     stage.devnet.el(0).set_fault(Fault::Down);
     sleep(BLOCK_TIME * 6).await;
-    assert_eq!(stage.pool.snapshot().active, Some(1));
+    assert_eq!(stage.pool.snapshot().active, Some(NodeId(1)));
     stage.is_whole(first, 3);
     stage.devnet.el(1).clear_faults();
     sleep(BLOCK_TIME * 3).await;
@@ -300,7 +300,7 @@ async fn who_begins_to_listen_hears_of_every_block_from_then_on() {
         sleep(Duration::from_secs(2)).await;
         let before = stage.changes().len();
         stage.devnet.chain().mine(5);
-        stage.pool.probe_now(0);
+        stage.pool.probe_now(NodeId(0));
         let known = loop {
             yield_now().await;
             let head = stage.pool.snapshot().nodes[0].head.as_ref().unwrap().number;
@@ -351,9 +351,9 @@ async fn a_fetched_header_is_the_one_that_is_pushed() {
     while let Ok(header) = headers.try_recv() {
         pushed.extend(Some(header).filter(|header| !header.is_whole));
     }
-    assert!(pushed.iter().all(|header| header.node == 1));
+    assert!(pushed.iter().all(|header| header.node == NodeId(1)));
     let [change] = &stage.changes()[..] else { panic!("one change") };
-    assert_eq!(change.node, 0);
+    assert_eq!(change.node, NodeId(0));
     // The first was fetched, and the second found by a probe.
     for (block, header) in change.added.iter().zip(&pushed) {
         assert_eq!(block.header, header.json);
@@ -372,7 +372,7 @@ async fn the_header_that_a_probe_finds_is_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_that_is_faster_than_probes_of_far_nodes_is_kept_up_with() {
+async fn a_chain_faster_than_probes_of_far_nodes_is_kept_up_with() {
     for (millis, behind) in [(100, 6), (250, 3)] {
         let options = Options { block_time: Some(Duration::from_millis(millis)), ..Options::default() };
         let stage = Stage::new(options, POLLED).await;
@@ -409,7 +409,7 @@ async fn blocks_that_were_missed_are_fetched_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_header_that_no_node_gives_is_skipped_after_a_while_and_heads_go_on() {
+async fn a_header_no_node_gives_is_skipped_and_heads_go_on() {
     for settings in [PUSHED, POLLED] {
         let stage = Stage::new(moving(), settings).await;
         sleep(BLOCK_TIME * 3).await;
@@ -440,6 +440,21 @@ async fn a_header_that_one_node_does_not_give_is_had_from_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_header_is_had_by_its_height_where_none_is_given_by_hash() {
+    let stage = Stage::new(Options::default(), POLLED).await;
+    let first = stage.devnet.chain().head().number + 1;
+    for node in stage.devnet.nodes() {
+        node.set_fault(Fault::refuse(&["eth_getBlockByHash"]));
+    }
+    for _ in 0..3 {
+        stage.devnet.chain().mine(2);
+        sleep(Duration::from_secs(2)).await;
+    }
+    stage.is_whole(first, 0);
+    assert!(stage.fetches() > 0 && stage.changes().iter().all(|change| !change.skipped));
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_pool_goes_on_where_the_former_was() {
     let mut stage = Stage::new(moving(), PUSHED).await;
     let first = stage.devnet.chain().head().number + 1;
@@ -457,7 +472,7 @@ async fn another_pool_goes_on_where_the_former_was() {
 async fn a_good_answer_to_our_own_question_tells_that_a_rest_is_over() {
     let stage = Stage::new(moving(), POLLED).await;
     let (pool, limit) = (&stage.pool, Duration::from_secs(5));
-    let ask = async || pool.ask_in_time(0, "eth_gasPrice", "[]", 1 << 10, limit).await;
+    let ask = async || pool.ask_in_time(NodeId(0), "eth_gasPrice", "[]", 1 << 10, limit).await;
     stage.devnet.el(0).set_fault(Fault::quota(&["eth_gasPrice"]));
     assert!(ask().await.is_err());
     stage.devnet.el(0).clear_faults();

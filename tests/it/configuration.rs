@@ -25,6 +25,21 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_link_leaves_requests_a_connection() {
+    let node = |more: &str, ws: &str| {
+        format!("{more}\n[[el.primary]]\nname = \"a\"\nhttp = \"http://10.0.0.1:8545\"\nws = \"ws://10.0.0.1:{ws}\"\n")
+    };
+    let why =
+        "must be 2 at least where `ws` has the host and port of `http`: the WebSocket takes one connection for good";
+    let own = format!("{}max_connections = 1\n", node("", "8545"));
+    assert_eq!(problems(&own), [format!("6: el.primary[0].max_connections: {why}")]);
+    let of_all = node("calls.max_node_connections = 1", "8545");
+    assert_eq!(problems(&of_all), [format!("1: calls.max_node_connections: {why}")]);
+    parse(&format!("{of_all}max_connections = 2\n"));
+    parse(&format!("{}max_connections = 1\n", node("", "8546")));
+}
+
+#[test]
 fn the_file_of_the_design_means_what_it_says() {
     let config = parse(include_str!("configuration/design.toml"));
     assert_eq!(config.listen, "127.0.0.1:8545".parse().unwrap());
@@ -67,7 +82,7 @@ fn the_file_of_the_design_means_what_it_says() {
 }
 
 #[test]
-fn nodes_without_a_name_are_numbered_and_backups_follow_primaries() {
+fn nodes_without_name_are_numbered_backups_after_primaries() {
     let config = parse(
         r#"
         [[networks.base.el.backup]]
@@ -343,7 +358,7 @@ fn a_file_without_nodes_says_so_once() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
     let expected = [
         "1: listen: must be an IP address and a port",
         "2: wrokers: is not a known key; did you mean `workers`?",
@@ -432,7 +447,7 @@ fn wrong_flags_are_reported_together_by_name_and_position() {
 }
 
 #[test]
-fn a_file_is_read_from_its_folder_and_flags_override_its_addresses() {
+fn a_file_is_read_from_its_folder_and_flags_override_it() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("load");
     fs::create_dir_all(&folder).unwrap();
     let (file, ca) = (folder.join("steadfast.toml"), folder.join("own-ca.pem"));

@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_that_is_nearly_a_configuration_makes_the_loader_panic(text in nearly_a_config()) {
+    fn no_text_like_a_configuration_makes_the_loader_panic(text in nearly_a_config()) {
         let _ = said(&text);
     }
 

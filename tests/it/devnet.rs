@@ -5,5 +5,7 @@ mod consensus;
 mod control;
 mod duties;
 mod execution;
+mod execution_api;
 mod faults;
+mod forms;
 mod subscriptions;

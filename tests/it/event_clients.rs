@@ -45,6 +45,14 @@ async fn get(app: &App, path: &str) -> Response {
     http().get(format!("http://{}{path}", app.addr())).send().await.unwrap()
 }
 
+/// Client connections that the proxy has open.
+async fn connections(app: &App) -> u64 {
+    let metrics = http().get(format!("http://{}/metrics", app.admin_addr())).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let count = metrics.lines().find_map(|line| line.strip_prefix("steadfast_http_connections "));
+    count.expect("the metric is there").parse().unwrap()
+}
+
 /// A stream as it is read.
 struct Events {
     answer: Response,
@@ -153,7 +161,7 @@ async fn what_is_asked_wrongly_is_refused_in_the_api_s_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_stream_is_kept_alive_and_ends_when_the_proxy_goes_down() {
+async fn a_quiet_stream_is_kept_alive_until_the_proxy_stops() {
     let net = pretend(1).await;
     let app = proxy(&net, &[0]).await;
     let mut events = Events::open(&app, "/eth/v1/events?topics=head").await;
@@ -199,6 +207,8 @@ async fn half_of_the_door_is_for_others_than_event_streams() {
     assert_eq!(refused.json::<Value>().await.unwrap()["code"], 503);
     // Everybody else is served beside them, and those that are there go on.
     for _ in 0..6 {
+        // Each has a connection of its own. One that came a moment ago gives up its place to nobody.
+        until("the one before is gone", async || connections(&app).await == 2).await;
         assert_eq!(get(&app, "/eth/v1/node/version").await.status(), StatusCode::OK);
     }
     net.chain().mine(1);

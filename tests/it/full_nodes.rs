@@ -76,7 +76,7 @@ async fn connections(proxy: &Proxy) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_closes_one_connection_too_many_stays_in() {
-    for (clients, cap) in [(40, CAP), (200, 80), (12, 3), (6, 2)] {
+    for (clients, cap) in [(40, CAP), (200, 80), (8, 3), (6, 2)] {
         let net = Net::default();
         let devnet = devnet(&net).await;
         let node = devnet.el(0).clone();
@@ -324,20 +324,21 @@ async fn calls_without_a_connection_go_to_another_node() {
     let net = Net::default();
     let devnet = Devnet::start(Options { execution: 2, ..Options::default() }, Arc::new(net.clone())).await.unwrap();
     let (full, other) = (devnet.el(0), devnet.el(1));
-    // The node's link has the only place that there is.
-    full.set_fault(Fault::max_connections(1));
+    // Its link keeps the node in while a call has the only other connection.
     let settings = format!(
-        "[[el.primary]]\nname = \"el-1\"\nmax_connections = 1\nhttp = \"{}\"\nws = \"{}\"\n[[el.backup]]\nname = \"el-2\"\nhttp = \"{}\"\n",
+        "health.timeout = \"5s\"\n[[el.primary]]\nname = \"el-1\"\nmax_connections = 2\nhttp = \"{}\"\nws = \"{}\"\n[[el.backup]]\nname = \"el-2\"\nhttp = \"{}\"\n",
         full.http_url(),
         full.ws_url(),
         other.http_url()
     );
-    full.set_fault(Fault::slow(60_000));
     let proxy = Arc::new(Proxy::launch(&net, &settings).await);
-    until("the other is up", async || proxy.verdicts().await[1] == "up").await;
-    full.clear_fault("slow");
     until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
-    full.set_fault(Fault::slow(20_000));
+    until("it has its link", async || full.websockets_open() == 1).await;
+    full.set_fault(Fault::slow_over(20_000, &["eth_call"]));
+    let holds = proxy.clone();
+    let mut long = JoinSet::new();
+    long.spawn(async move { holds.post(call(1, "eth_call", "[{},\"latest\"]")).await });
+    until("a call has the connection", async || full.count("eth_call") == 1).await;
     let started = Instant::now();
     let answers = calls(&proxy, 20, 3, "eth_gasPrice").await;
     assert!(answers.iter().all(is_well), "{answers:?}");
@@ -346,10 +347,27 @@ async fn calls_without_a_connection_go_to_another_node() {
     let waits = proxy.clone();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { calls(&waits, 5, 20, "eth_gasPrice").await });
-    for _ in 0..80 {
+    for _ in 0..50 {
         sleep(Duration::from_millis(100)).await;
         assert_eq!(proxy.verdicts().await, ["up", "up"]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_wait_in_line_where_all_nodes_are_full() {
+    let net = Net::default();
+    let devnet = Devnet::start(Options { execution: 2, ..Options::default() }, Arc::new(net.clone())).await.unwrap();
+    let nodes = [devnet.el(0), devnet.el(1)];
+    let settings = nodes.map(|node| format!("[[el.primary]]\nhttp = \"{}\"\nmax_connections = 3\n", node.http_url()));
+    let proxy = Arc::new(Proxy::launch(&net, &settings.concat()).await);
+    until("both are up", async || proxy.verdicts().await == ["up", "up"]).await;
+    nodes.iter().for_each(|node| node.set_fault(Fault::slow_over(2000, &["eth_gasPrice"])));
+    // Longer than calls are held, and shorter than their deadline.
+    let started = Instant::now();
+    let answers = calls(&proxy, 22, 1, "eth_gasPrice").await;
+    assert!(answers.iter().all(is_well), "{answers:?}");
+    assert!(started.elapsed() < Duration::from_secs(27), "{:?}", started.elapsed());
+    assert!(nodes.iter().all(|node| node.count("eth_gasPrice") >= 9));
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,7 +400,7 @@ async fn one_client_with_slow_calls_leaves_a_full_node_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bound_that_was_learnt_is_forgotten_when_its_node_comes_back() {
+async fn a_learnt_bound_is_forgotten_when_its_node_comes_back() {
     let net = Net::default();
     let devnet = devnet(&net).await;
     let node = devnet.el(0);
@@ -399,4 +417,67 @@ async fn a_bound_that_was_learnt_is_forgotten_when_its_node_comes_back() {
     until("the node is up again", async || proxy.verdicts().await == ["up"]).await;
     let seen = connections(&proxy).await;
     assert_eq!(seen["bound_is_learnt"], false, "{seen}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_that_a_lost_node_taught_is_forgotten_on_its_return() {
+    let net = Net::default();
+    let devnet = devnet(&net).await;
+    let node = devnet.el(0);
+    let settings = format!(
+        "[health]\ninterval = \"100ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 1\n[[el.primary]]\nname = \"el-1\"\nhttp = \"{}\"\nws = \"{}\"\n",
+        node.http_url(),
+        node.ws_url()
+    );
+    let proxy = Arc::new(Proxy::launch(&net, &settings).await);
+    until("the node is up", async || proxy.verdicts().await == ["up"]).await;
+    node.set_fault(Fault::Down);
+    until("the node is out", async || proxy.verdicts().await == ["down"]).await;
+    // Probes hang, and so the link is one connection too many.
+    node.clear_faults();
+    node.set_fault(Fault::Hang);
+    node.set_fault(Fault::max_connections(2));
+    until("the lost node teaches a bound", async || connections(&proxy).await["bound_is_learnt"] == true).await;
+    assert_eq!(proxy.verdicts().await, ["down"]);
+    node.clear_faults();
+    until("the node is up again", async || proxy.verdicts().await == ["up"]).await;
+    let seen = connections(&proxy).await;
+    assert_eq!(seen["bound_is_learnt"], false, "{seen}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn exchanges_wait_for_full_nodes_as_long_as_they_are_held() {
+    const STATES: &str = "GET /eth/v2/debug/beacon/states/head HTTP/1.1\r\nHost: x\r\n\r\n";
+    const EXIT: &str = "POST /eth/v1/beacon/pool/voluntary_exits HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    const DATA: &str = "GET /eth/v1/validator/attestation_data?slot=1&committee_index=0 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let net = Net::default();
+    let devnet = Devnet::start(Options { consensus: 2, ..Options::default() }, Arc::new(net.clone())).await.unwrap();
+    let nodes = [devnet.cl(0), devnet.cl(1)];
+    let name = |node: &Arc<Node>| format!("[[cl.primary]]\nhttp = \"{}\"\nmax_connections = 4\n", node.http_url());
+    let settings = format!("calls.hold = \"4s\"\n{}", nodes.map(name).concat());
+    let proxy = Arc::new(Proxy::launch(&net, &settings).await);
+    let side = async || proxy.admin("/status").await.json()["networks"][0]["cl"].take();
+    let are = async |what: &str, value: Value| {
+        side().await["nodes"].as_array().unwrap().iter().all(|node| *node.pointer(what).unwrap() == value)
+    };
+    until("both are up", async || are("/verdict", "up".into()).await).await;
+    nodes.iter().for_each(|node| node.set_fault(Fault::hang_over(&["GET /eth/v2/debug/beacon/states/head"])));
+    let mut states = Vec::new();
+    for _ in 0..12 {
+        let mut client = proxy.client().await;
+        client.send(STATES).await;
+        states.push(client);
+    }
+    // Those that find no connection are told so at last.
+    sleep(Duration::from_secs(30)).await;
+    for request in [EXIT, DATA] {
+        let mut client = proxy.client().await;
+        let start = Instant::now();
+        client.send(request).await;
+        let answer = client.response().await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        let waited = start.elapsed();
+        assert!((Duration::from_millis(3500)..Duration::from_millis(5500)).contains(&waited), "{waited:?}");
+    }
+    assert!(are("/verdict", "up".into()).await);
 }

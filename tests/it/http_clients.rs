@@ -99,7 +99,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_connection_is_kept_over_many_calls_and_so_is_the_one_to_the_node() {
+async fn both_connections_are_kept_over_many_calls() {
     let (origin, proxy) = echo("").await;
     let mut client = proxy.client().await;
     client.post(call(0, "eth_call", "[]")).await;
@@ -128,7 +128,7 @@ async fn whoever_asks_to_close_is_answered_and_closed() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_served_without_chunks_and_closed_unless_asked_otherwise() {
+async fn http_1_0_gets_no_chunks_and_is_closed_unless_asked_not_to() {
     let origin = Origin::start(|seen| {
         // A length that is not known beforehand.
         let body = answer(seen.id(), &format!("\"{}\"", "x".repeat(400_000)));
@@ -203,7 +203,7 @@ fn smuggled() -> String {
 }
 
 #[tokio::test]
-async fn what_could_be_framed_in_two_ways_is_refused_and_nothing_of_it_reaches_the_node() {
+async fn ambiguous_framing_is_refused_and_does_not_reach_the_node() {
     let (origin, proxy) = echo("").await;
     let body = call(1, "eth_call", "[]");
     let length = body.len();
@@ -249,7 +249,7 @@ async fn what_could_be_framed_in_two_ways_is_refused_and_nothing_of_it_reaches_t
 }
 
 #[tokio::test]
-async fn chunked_beside_a_length_is_one_request_and_nothing_behind_it_is_believed() {
+async fn chunked_beside_a_length_is_one_request_and_the_last() {
     let body = call(1, "eth_call", "[]");
     let hidden = smuggled();
     let in_chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
@@ -309,7 +309,7 @@ async fn a_header_of_100_kb_is_served_or_refused_and_not_sent_on() {
 }
 
 #[tokio::test]
-async fn a_body_of_exactly_the_limit_passes_and_one_byte_more_is_told_so() {
+async fn a_body_of_the_limit_passes_and_one_byte_more_does_not() {
     let limit = 100 * 1024;
     let (origin, proxy) = echo("[calls]\nmax_body = \"100KiB\"\nmax_held_bytes = \"1MiB\"\n").await;
     let sized = |length: usize| {
@@ -462,7 +462,7 @@ async fn forwarded(origin: &Origin, proxy: &Proxy, fields: &str) -> [Seen; 2] {
 }
 
 #[tokio::test]
-async fn only_what_traces_a_call_goes_to_the_node_and_never_a_clients_credentials() {
+async fn tracing_headers_go_to_the_node_credentials_never() {
     let (origin, proxy) = echo("").await;
     let fields = "Authorization: Bearer client-secret\r\nCookie: session=client-secret\r\nX-Api-Key: client-secret\r\n\
         Proxy-Authorization: Basic client-secret\r\nX-Request-Id: request-1\r\nTraceparent: 00-abc-def-01\r\n\
@@ -499,7 +499,7 @@ async fn a_header_that_connection_names_ends_at_the_door() {
 }
 
 #[tokio::test]
-async fn a_nodes_own_headers_go_with_every_request_and_win_over_a_clients() {
+async fn a_nodes_own_headers_go_along_and_win_over_a_clients() {
     let origin = Origin::echo().await;
     let settings = format!(
         "[calls]\nforward_headers = [\"authorization\", \"x-tenant\"]\n[[el.primary]]\nname = \"el-1\"\nhttp = \
@@ -555,7 +555,7 @@ async fn nothing_that_a_client_or_a_node_says_can_end_a_header_early() {
 }
 
 #[tokio::test]
-async fn notifications_reach_a_node_once_and_its_empty_answer_is_no_fault() {
+async fn notifications_go_out_once_and_an_empty_answer_is_no_fault() {
     // As real nodes do: what has no id has no answer.
     let origin = Origin::start(|_| Reply::body("")).await;
     let proxy = Proxy::over([origin.url()], "").await;

@@ -34,6 +34,7 @@ mod linked_nodes;
 mod node_connections;
 mod node_link;
 mod operator;
+mod own_questions;
 mod redaction;
 mod resting_nodes;
 mod scripted_streams;

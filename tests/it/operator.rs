@@ -1,13 +1,18 @@
 //! The operator's side of a running proxy: reloads, limits, secrets, and the admin port.
 
+mod access_log;
 mod addresses;
+mod generated;
 mod health;
+mod log_rate;
 mod pools;
 mod process;
 mod reference;
 mod refusals;
 mod seats;
 mod shares;
+#[cfg(target_os = "linux")]
+mod supervisor;
 mod words;
 
 use std::{future::pending, net::SocketAddr, time::Duration};
@@ -235,6 +240,40 @@ async fn the_admin_port_on_loopback_answers_to_no_other_name() {
                 let status = asked_as(addr, method, Some(&host)).await;
                 assert!(matches!(status, 400 | 403), "{method} as {host}: {status}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_admin_port_refuses_what_is_no_http_in_its_own_form() {
+    let origin = Origin::echo().await;
+    let proxy = proxy::Proxy::over([origin.url()], "").await;
+    let addr = proxy.app.admin_addr();
+    let get = |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    let (no_http, too_long) = ("this is no request of HTTP/1.1", "the head of the request is too long");
+    for (request, status, words) in [
+        ("\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03\r\n\r\n".to_owned(), 400, no_http),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400, no_http),
+        ("GET\r\n\r\n".to_owned(), 400, no_http),
+        (get("/status", "no colon\r\n"), 400, no_http),
+        (get("/status", "Content-Length: x\r\n"), 400, no_http),
+        (get("/status", &"A: b\r\n".repeat(200)), 431, too_long),
+        (get("/status", &format!("A: {}\r\n", "b".repeat(900_000))), 431, too_long),
+        (get(&format!("/{}", "b".repeat(70_000)), ""), 414, "the request line is too long"),
+    ] {
+        for is_first in [true, false] {
+            let mut client = Client::connect(addr).await;
+            if !is_first {
+                client.send(get("/livez", "")).await;
+                assert_eq!(client.response().await.text(), "ok\n");
+            }
+            client.send(&request).await;
+            let response = client.response().await;
+            let name = &request[..request.len().min(40)];
+            assert_eq!(response.status, status, "{name}, first: {is_first}: {response:?}");
+            assert_eq!(response.header("content-type"), Some("application/json"), "{name}");
+            assert_eq!(response.json()["error"], words, "{name}");
+            assert!(client.is_closed().await, "{name}");
         }
     }
 }

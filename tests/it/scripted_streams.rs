@@ -1,5 +1,6 @@
 //! Streams of events from nodes that a test words itself: what each says, and when.
 
+mod lost;
 #[allow(unreachable_pub, reason = "a helper beside its only test")]
 mod teller;
 
@@ -9,7 +10,7 @@ use crate::common::{SOON, proxy::config, sim::Net, until};
 use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
-    domain::{beacon_route::Route, layer::Layer},
+    domain::{beacon_route::Route, layer::Layer, node_id::NodeId},
     events::{Events, Refused, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::Dial,
@@ -20,6 +21,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+
+/// The topics that tell the chain, which each stream carries.
+const ALL: &str = "block,chain_reorg,finalized_checkpoint,head";
 
 /// A pool and a hub before nodes: the first is the primary, the others are backups.
 struct Stage {
@@ -57,7 +61,7 @@ impl Stage {
     }
 
     async fn until_active(&self, index: usize) {
-        until(&format!("node {index} serves"), async || self.pool.snapshot().active == Some(index)).await;
+        until(&format!("node {index} serves"), async || self.pool.snapshot().active == Some(NodeId(index))).await;
     }
 
     fn shows(&self, line: &str) -> bool {
@@ -74,10 +78,16 @@ struct Client(Subscription);
 impl Client {
     /// The next event: its topic and its data.
     async fn next(&mut self) -> (String, Value) {
-        let event = timeout(SOON, self.0.next()).await.expect("an event in time").expect("the stream goes on");
-        let text = std::str::from_utf8(&event).unwrap();
-        let (topic, data) = text.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
-        (topic.to_owned(), serde_json::from_str(data).unwrap())
+        loop {
+            let event = timeout(SOON, self.0.next()).await.expect("an event in time").expect("the stream goes on");
+            let text = std::str::from_utf8(&event).unwrap();
+            if text.starts_with(':') {
+                // The stream was quiet for a while.
+                continue;
+            }
+            let (topic, data) = text.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            return (topic.to_owned(), serde_json::from_str(data).unwrap());
+        }
     }
 
     /// The slot of the next event, which is a head.
@@ -100,7 +110,7 @@ fn advance(nodes: &[&Teller], slot: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_the_old_node_tells_at_a_failback_is_not_lost_and_nothing_comes_twice() {
+async fn at_a_failback_nothing_is_lost_and_nothing_comes_twice() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
@@ -143,36 +153,36 @@ async fn an_old_node_that_is_not_well_is_left_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_topic_is_tried_others_have_their_events_also_from_the_next_node() {
+async fn a_topic_on_trial_delays_no_other_also_at_the_next_node() {
     const ALL: &str = "block,chain_reorg,finalized_checkpoint,head";
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
     // One refuses the set and hangs when it is asked for a topic alone; the other knows all of them.
-    a.reacts(&format!("attestation,{ALL},novelty"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
+    a.reacts(&format!("attestation,{ALL},voluntary_exit"), Reaction::Refuse("400 Bad Request", "{}".to_owned()));
     a.reacts("attestation", Reaction::Hang);
-    a.reacts("novelty", Reaction::Hang);
+    a.reacts("voluntary_exit", Reaction::Hang);
     let stage = Stage::over(&net, &[&a, &b]).await;
     let events = stage.events.clone();
-    let wish = topics::parse("topics=attestation,novelty").unwrap();
+    let wish = topics::parse("topics=attestation,voluntary_exit").unwrap();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { events.subscribe(wish).await.map(Client).map_err(|why| format!("{why:?}")) });
-    until("the node tries", async || a.asked().iter().any(|topics| topics == "novelty")).await;
+    until("the node tries", async || a.asked().iter().any(|topics| topics == "voluntary_exit")).await;
     let start = Instant::now();
     let mut client = stage.client("head").await;
     advance(&[&a, &b], slot + 1);
     assert_eq!(client.head().await, slot + 1);
     a.set_syncing(true);
     let mut other = waiting.join_next().await.unwrap().unwrap().unwrap();
-    b.tell("novelty", r#"{"slot":"1"}"#);
-    assert_eq!(other.next().await.0, "novelty");
+    b.tell("voluntary_exit", r#"{"slot":"1"}"#);
+    assert_eq!(other.next().await.0, "voluntary_exit");
     advance(&[&a, &b], slot + 2);
     assert_eq!(client.head().await, slot + 2);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_says_to_an_unknown_topic_is_kept_if_it_is_short_and_without_its_secrets() {
+async fn a_short_refusal_of_a_topic_is_kept_without_secrets() {
     let net = Net::default();
     let node = Teller::start(&net, present()).await.under("/aVerySecretKey");
     let all = |topic: &str| format!("block,chain_reorg,finalized_checkpoint,head,{topic}");
@@ -252,8 +262,154 @@ async fn a_header_that_the_streams_node_does_not_give_another_does() {
     .await;
 }
 
+/// Has a client come for one topic and for the other in turn, `count` times, each for a quarter of a second.
+async fn come_and_go(stage: &Stage, topics: [&str; 2], count: usize) {
+    for turn in 0..count {
+        let topics = topics::parse(&format!("topics={}", topics[turn % 2])).unwrap();
+        let _ = timeout(Duration::from_millis(250), async {
+            let _subscription = stage.events.subscribe(topics).await;
+            std::future::pending::<()>().await
+        })
+        .await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn slots_ahead_of_the_clock_mute_nothing_and_are_held_against_their_node() {
+async fn a_client_that_changes_its_topics_holds_up_no_head() {
+    let slot = present();
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
+    let mut client = stage.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    [&a, &b].iter().for_each(|node| node.set_hiding(true));
+    for (topics, streams, slot) in [(["attestation", "block_gossip"], 2, slot + 2), (["one", "two"], 4, slot + 3)] {
+        let asked = a.asked().len();
+        advance(&[&a, &b], slot);
+        let start = Instant::now();
+        let head = async { (client.head().await, start.elapsed()) };
+        let (_, (head, waited)) = tokio::join!(come_and_go(&stage, topics, 12), head);
+        assert_eq!(head, slot);
+        assert!(waited < Duration::from_millis(1200), "{topics:?} {waited:?}");
+        let asked = a.asked().len() - asked;
+        assert!((1..=streams).contains(&asked), "{topics:?} {asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_topics_cost_no_event_its_own_words() {
+    let slot = present();
+    let net = Net::default();
+    let node = Teller::start(&net, slot).await;
+    let stage = Stage::over(&net, &[&node]).await;
+    let mut client = stage.client("block,head").await;
+    node.set_hiding(true);
+    node.advance(slot + 1, "own");
+    // The events wait for a header while the stream is opened anew.
+    let events = async { [client.next().await, client.next().await] };
+    let (_, events) = tokio::join!(come_and_go(&stage, ["attestation", "block_gossip"], 6), events);
+    assert!(node.asked().len() > 1);
+    for ((topic, data), expected) in events.into_iter().zip(["block", "head"]) {
+        assert_eq!((&*topic, &data["more"]), (expected, &Value::from("own")), "{data}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_changes_its_topics_keeps_no_silent_stream() {
+    let slot = present();
+    let net = Net::default();
+    let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+    let stage = Stage::over(&net, &[&a, &b]).await;
+    let mut client = stage.client("head").await;
+    advance(&[&a, &b], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+    // The chain goes on, and the stream does not tell.
+    [&a, &b].iter().for_each(|node| node.set_head(slot + 2));
+    let start = Instant::now();
+    while b.streams() == 0 {
+        come_and_go(&stage, ["one", "two"], 2).await;
+        assert!(start.elapsed() < Duration::from_secs(30), "two slots are over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_of_which_only_the_stream_lives_is_out() {
+    let slot = present();
+    // A node that takes no more connections is given the time of two probes.
+    for (is_full, seconds) in [(false, 4), (true, 7)] {
+        let net = Net::default();
+        let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+        let stage = Stage::over(&net, &[&a, &b]).await;
+        let mut client = stage.client("head").await;
+        advance(&[&a, &b], slot + 1);
+        assert_eq!(client.head().await, slot + 1);
+        a.set_breaking(is_full);
+        let start = Instant::now();
+        stage.until_active(1).await;
+        assert!(start.elapsed() < Duration::from_secs(seconds), "{is_full} {:?}", start.elapsed());
+        until("events come from the other", async || b.streams() == 1).await;
+        advance(&[&b], slot + 2);
+        assert_eq!(client.head().await, slot + 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_over_which_a_node_ends_the_stream_is_left_out() {
+    let slot = present();
+    for reaction in [Reaction::End, Reaction::Hang, Reaction::Refuse("500 Oops", String::new())] {
+        let net = Net::default();
+        let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
+        for topics in [format!("{ALL},novelty"), "novelty".to_owned()] {
+            a.reacts(&topics, reaction.clone());
+        }
+        let stage = Stage::over(&net, &[&a, &b]).await;
+        let novelty = topics::parse("topics=novelty").unwrap();
+        let mut client = None;
+        // The first client asks for the topic, and later another one.
+        for slot in [slot + 1, slot + 2] {
+            let refused = stage.events.subscribe(novelty.clone());
+            let heads = async {
+                sleep(Duration::from_millis(100)).await;
+                if client.is_none() {
+                    client = Some(stage.client("head").await);
+                }
+                sleep(Duration::from_millis(500)).await;
+                advance(&[&a, &b], slot);
+                assert_eq!(client.as_mut().unwrap().head().await, slot);
+            };
+            let (refused, ()) = tokio::join!(refused, heads);
+            // A node that hangs is waited for longer than a client.
+            match refused {
+                Err(Refused::Topic(503, _)) => assert!(!matches!(reaction, Reaction::Hang)),
+                Err(Refused::NoNode) => assert!(matches!(reaction, Reaction::Hang)),
+                _ => panic!("the topic is told"),
+            }
+            assert_eq!((b.asked().len(), stage.pool.snapshot().active), (0, Some(NodeId(0))));
+            // The refusal is forgotten after a minute.
+            sleep(Duration::from_secs(61)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_genesis_clients_have_their_streams() {
+    let slot = present();
+    let net = Net::default();
+    let node = Teller::start(&net, slot).await;
+    node.set_early(true);
+    let stage = Stage::over(&net, &[&node]).await;
+    let start = Instant::now();
+    let mut client = stage.client("head").await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    node.set_early(false);
+    until("its events are asked for", async || node.streams() == 1).await;
+    advance(&[&node], slot + 1);
+    assert_eq!(client.head().await, slot + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_ahead_of_the_clock_mute_nothing_and_cost_their_node() {
     let slot = present();
     let net = Net::default();
     let (a, b) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await);
@@ -272,6 +428,26 @@ async fn slots_ahead_of_the_clock_mute_nothing_and_are_held_against_their_node()
     until("events come from the other", async || (a.streams(), b.streams()) == (0, 1)).await;
     advance(&[&a, &b], slot + 2);
     assert_eq!(client.head().await, slot + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_goes_on_for_a_stream_that_is_kept_without_clients() {
+    let net = Net::default();
+    let mut slot = teller::second();
+    let node = Teller::start(&net, slot).await;
+    node.set_fast();
+    let stage = Stage::over(&net, &[&node]).await;
+    drop(stage.client("head").await);
+    // Two epochs, and less than such a stream is kept.
+    for _ in 0..8 {
+        sleep(Duration::from_secs(1)).await;
+        slot = teller::second();
+        advance(&[&node], slot);
+    }
+    let mut client = stage.client("head").await;
+    advance(&[&node], slot + 1);
+    while client.head().await < slot + 1 {}
+    assert!(!stage.shows("doubtful_events"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +470,7 @@ async fn a_stream_that_is_lost_once_counts_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_stream_of_an_earlier_pool_counts_against_no_node_of_the_next() {
+async fn a_silent_stream_of_an_old_pool_blames_no_node_of_the_next() {
     let slot = present();
     let net = Net::default();
     let (a, c, d) = (Teller::start(&net, slot).await, Teller::start(&net, slot).await, Teller::start(&net, slot).await);
@@ -307,7 +483,7 @@ async fn a_silent_stream_of_an_earlier_pool_counts_against_no_node_of_the_next()
     until("the chain has gone on", async || stage.pool.snapshot().head == Some(slot + 2)).await;
     sleep(Duration::from_secs(20)).await;
     let (next, _watched) = pool_over(&net, &[&c, &d], &stage.metrics);
-    until("the next pool serves", async || next.snapshot().active == Some(0)).await;
+    until("the next pool serves", async || next.snapshot().active == Some(NodeId(0))).await;
     stage.events.move_to(next.clone(), Duration::from_secs(2));
     until("a stream of the next pool runs beside", async || (a.streams(), c.streams()) == (1, 1)).await;
     until("the silent stream is lost", async || a.streams() == 0).await;

@@ -16,10 +16,10 @@ use crate::common::{
 use tokio::task::JoinSet;
 
 /// A recorded request and its recorded response.
-type Example = (String, String);
+pub type Example = (String, String);
 
 /// All examples, if they are there.
-fn examples() -> Option<Vec<Example>> {
+pub fn examples() -> Option<Vec<Example>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/execution-apis");
     if !folder.is_dir() {
         let required = std::env::var("STEADFAST_REQUIRE_SHARED").is_ok_and(|value| value == "1");
@@ -146,7 +146,7 @@ async fn recorded_examples_come_through_sixteen_at_a_time() {
 }
 
 #[tokio::test]
-async fn recorded_examples_come_through_a_websocket_one_by_one_and_in_batches_of_twenty() {
+async fn recorded_examples_pass_a_websocket_alone_and_in_batches() {
     let Some(examples) = examples() else { return };
     let origin = origin(&examples).await;
     let proxy = Proxy::over([origin.url()], "").await;

@@ -1,6 +1,6 @@
 //! Runs the binary under limits, watches it, and calls it as honest clients do.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpStream,
@@ -72,12 +72,7 @@ impl Process {
 
     /// Nanoseconds of the processor that its threads have had.
     pub fn nanoseconds(&self) -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
-        let of_each = tasks.map(|task| {
-            let figures = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
-            figures.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0)
-        });
-        of_each.sum()
+        schedule(self.id(), 0).values().sum()
     }
 
     /// Descriptors that it has open.
@@ -109,13 +104,18 @@ impl Process {
     pub fn watch(&self) -> Watch {
         let (stop, mut stopped) = oneshot::channel();
         let (clients, admin) = (self.clients, self.admin);
+        let both = [self.id(), std::process::id()];
         let task = tokio::spawn(async move {
             let mut seen = Seen::default();
             while stopped.try_recv().is_err() {
                 seen.calls += 1;
-                let begun = Instant::now();
+                let (begun, before) = (Instant::now(), both.map(|id| schedule(id, 1)));
                 match honest_call(clients).await {
-                    Ok(()) => seen.took.push(begun.elapsed()),
+                    Ok(()) => {
+                        let took = begun.elapsed();
+                        let waited = both.iter().zip(&before).map(|(id, before)| waited(&schedule(*id, 1), before));
+                        seen.took.push(took.saturating_sub(waited.sum()));
+                    }
                     Err(why) => seen.failed.push(why),
                 }
                 seen.looks += 1;
@@ -130,6 +130,25 @@ impl Process {
     }
 }
 
+/// A figure of the kernel's scheduler for each thread of a process, in nanoseconds: 0 is the time on
+/// a core, 1 the time in which the thread was ready and had none.
+fn schedule(id: u32, figure: usize) -> BTreeMap<std::ffi::OsString, u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let of_each = tasks.map(|task| {
+        let figures = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let value = figures.split(' ').nth(figure).and_then(|text| text.trim().parse().ok());
+        (task.file_name(), value.unwrap_or(0))
+    });
+    of_each.collect()
+}
+
+/// The longest wait of any thread for a core since `before`. Other programs take the cores; an
+/// attack that keeps a worker busy shows as time on a core.
+fn waited(now: &BTreeMap<std::ffi::OsString, u64>, before: &BTreeMap<std::ffi::OsString, u64>) -> Duration {
+    let of_each = now.iter().map(|(thread, waited)| waited.saturating_sub(*before.get(thread).unwrap_or(&0)));
+    Duration::from_nanos(of_each.max().unwrap_or(0))
+}
+
 /// An honest client at work, and an operator who looks.
 pub struct Watch {
     stop: oneshot::Sender<()>,
@@ -140,7 +159,8 @@ pub struct Watch {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub calls: usize,
-    /// How long each took that was answered.
+    /// How long each took that was answered, without the time in which the machine had no core for
+    /// the proxy or for the client.
     pub took: Vec<Duration>,
     /// Why calls failed.
     pub failed: Vec<String>,

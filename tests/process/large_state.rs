@@ -159,11 +159,11 @@ async fn passes(in_chunks: bool) {
 }
 
 #[tokio::test]
-async fn a_state_of_known_length_streams_from_its_first_byte_and_leaves_no_trace_in_memory() {
+async fn a_state_of_known_length_streams_and_leaves_no_memory() {
     passes(false).await;
 }
 
 #[tokio::test]
-async fn a_state_in_chunks_streams_from_its_first_byte_and_leaves_no_trace_in_memory() {
+async fn a_state_in_chunks_streams_and_leaves_no_memory() {
     passes(true).await;
 }

@@ -132,7 +132,9 @@ async fn survives(attack: Attack, before: &[&str]) {
     sleep(Duration::from_millis(500)).await;
     let quiet = quiet.end().await;
     let watch = process.watch();
-    let sent: Vec<_> = timeout(SOON, attack(process.clients()).join_all()).await.expect("the attack takes too long");
+    // Each of its writes may take so long, where the process does not read on.
+    let sent: Vec<_> =
+        timeout(3 * SOON, attack(process.clients()).join_all()).await.expect("the attack takes too long");
     sleep(Duration::from_secs(1)).await;
     let held = process.metric("steadfast_client_memory_bytes").await;
     let limit = process.metric("steadfast_client_memory_limit_bytes").await;

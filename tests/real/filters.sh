@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
-# Clients that poll filters over HTTP before two real nodes: what ethers 6, viem and web3.py made filters for, and what ethers 5 polls for without
-# them, goes on, complete and in order, while the first of two anvils dies, comes back and stands still, while both are gone, and while the chain
-# is reorganised. There are two proxies before the same nodes: one knows them by HTTP alone, the other has their WebSockets and spreads calls.
+# Clients that poll filters over HTTP before two real nodes: what ethers 6, viem, web3.js and web3.py made filters for, and what ethers 5 polls for
+# without them, goes on, complete and in order, while the first of two anvils dies, comes back and stands still, while both are gone, and while the
+# chain is reorganised. There are two proxies before the same nodes: one knows them by HTTP alone, the other has their WebSockets and spreads calls.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/real/lib.sh
 source tests/real/watch.sh
 
 build_steadfast
-limit_to 110
+limit_to 240
 
 read -r port_a port_b port_new_a port_new_b port_front port_admin port_spread port_spread_admin < <(free_ports 8)
 a=http://127.0.0.1:$port_a b=http://127.0.0.1:$port_b
 front=http://127.0.0.1:$port_front admin=http://127.0.0.1:$port_admin
 accounts=(0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266 0x70997970c51812dc3a010c7d01b50e0d17dc79c8)
-clients=(ethers-first ethers5-first viem-first web3-first ethers-spread viem-spread web3-spread)
+clients=(ethers-first ethers5-first viem-first web3-first web3js-first ethers-spread viem-spread web3-spread)
+declare -A polled=(
+    [ethers]="blocks polled for; filters of logs"
+    [ethers5]="blocks and logs polled for"
+    [viem]="blocks polled for; filters of blocks and of logs"
+    [web3js]="filters of blocks and of logs"
+    [web3]="filters of blocks, of logs and of a contract's events"
+)
 
 # emit COUNT: so many blocks with ticks, and as many without.
 emit() {
@@ -42,10 +49,7 @@ for step in sys.stdin:
 follow() {
     local url=$front
     [[ $1 != *-spread ]] || url=http://127.0.0.1:$port_spread
-    case $1 in
-        web3-*) start "$1" "$real/venv/bin/python" "$real/filters-web3.py" "$url" "$ticker" ;;
-        *) start "$1" node "$real/filters-${1%-*}.mjs" "$url" "$ticker" ;;
-    esac
+    start_client "$1" filters "$url" "$ticker"
 }
 
 # caught_up HEIGHT: every client has said a log of that block.
@@ -247,7 +251,7 @@ done
 ok "there was enough to tell" test "$(wc -l <<<"$told_logs")" -ge 60
 told_blocks=$blocks$'\n'$(expected_blocks "$b" $((left + 1)) "$height")
 told_hashes=$(hashes "$blocks"$'\n'"$(expected_blocks "$b" $((fork_height + 1)) "$height")")
-for client in viem-first web3-first viem-spread web3-spread; do
+for client in viem-first web3-first web3js-first viem-spread web3-spread; do
     same "$client got every log once, in order, and was told which went" "$(since "$from" log "$client")" "$told_logs"
 done
 for client in ethers-first ethers-spread; do
@@ -261,7 +265,7 @@ for client in web3-first web3-spread; do
     same "$client got every event of a contract's filter once, and once more when it went" \
         "$(since "$from" event "$client" | sort)" "$(sed 's/ removed$//; s/^log/event/' <<<"$told_logs" | sort)"
 done
-for client in viem-first web3-first viem-spread web3-spread; do
+for client in viem-first web3-first web3js-first viem-spread web3-spread; do
     same "$client got every block's hash once, in order" "$(hashes_of "$client" "${told_hashes%%$'\n'*}")" "$told_hashes"
 done
 for client in ethers-first ethers5-first viem-first ethers-spread viem-spread; do
@@ -269,6 +273,12 @@ for client in ethers-first ethers5-first viem-first ethers-spread viem-spread; d
 done
 for client in "${clients[@]}"; do
     same "$client got nothing else" "$(rest_of "$client" | grep -vE '^(hash|event|pending) ' || true)" ""
+done
+for library in ethers ethers5; do
+    row "$library" HTTP "filters of pending transactions" "hear of new ones after kill, return and hang, both nodes gone, and a reorganisation"
+done
+for library in ethers ethers5 viem web3js web3; do
+    row "$library" HTTP "${polled[$library]}" "complete and in order over kill, return and hang, both nodes gone, and a reorganisation"
 done
 kill -TERM "$first" "$spread"
 ok "steadfast ends with exit code 0 when told to" ends_well "$first"

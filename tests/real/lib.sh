@@ -1,4 +1,5 @@
-# Nodes, calls and checks for run.sh.
+# Nodes, calls and checks for the scripts of this folder. STEADFAST_BIN names the binary under test, and ALLOY_BIN the client of alloy; without it a
+# debug build is made.
 
 real=tests/real
 work=$(mktemp -d)
@@ -19,6 +20,15 @@ build_steadfast() {
     fi
 }
 
+# Sets `alloy` to the client of alloy, which is a program of its own.
+build_alloy() {
+    alloy=${ALLOY_BIN:-}
+    if [[ -z $alloy ]]; then
+        cargo build --quiet --locked --manifest-path "$real/alloy/Cargo.toml" --target-dir target/alloy
+        alloy=target/alloy/debug/alloy-client
+    fi
+}
+
 # ---- Checks: each counts, and the first that fails ends the run
 
 pass() {
@@ -36,7 +46,15 @@ fail() {
         printf '%s\n' '--- the last of what steadfast said:' >&2
         tail -n 25 "$work/steadfast.log" >&2
     fi
+    # What went wrong with clients, by their own word.
+    grep -E -m 3 -A 3 '^(error|closed)|Error: ' "$work"/*.log /dev/null 2>/dev/null | sed "s|^$work/||" | head -n 40 >&2 || true
     exit 1
+}
+
+# row CLIENT DOOR DONE OUTCOME: one for docs/COMPATIBILITY.md, when compatibility.sh asks for them.
+row() {
+    local IFS=$'\t'
+    [[ -z ${COMPATIBILITY_ROWS:-} ]] || printf '%s\n' "$*" >>"$COMPATIBILITY_ROWS"
 }
 
 summary() {
@@ -96,9 +114,23 @@ now() {
 start() {
     local name=$1
     shift
+    : >"$work/$name.log"
     "$@" >"$work/$name.log" 2>&1 &
     started=$!
     pids+=("$started")
+}
+
+# start_client NAME KIND ARGUMENT…: the program KIND-LIBRARY; NAME begins with the library's. What it says is in its log.
+start_client() {
+    local program=$real/$2-${1%%-*}
+    if [[ ${1%%-*} == alloy ]]; then
+        start "$1" "$alloy" "${@:2}"
+    elif [[ -f $program.py ]]; then
+        start "$1" "$real/venv/bin/python" "$program.py" "${@:3}"
+    else
+        command -v node >/dev/null || fail "node is not installed: run tests/install.sh"
+        start "$1" node "$program.mjs" "${@:3}"
+    fi
 }
 
 # kill_hard PID: as a machine dies, without a word.
@@ -160,6 +192,10 @@ request() {
     printf '{"jsonrpc":"2.0","id":1,"method":"%s","params":[%s]}' "$1" "${*:2}"
 }
 
+listens() {
+    (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
 succeeds() {
     curl -sf --max-time 2 -o /dev/null "$1"
 }
@@ -187,12 +223,12 @@ print("; ".join(map(line, answers if isinstance(answers, list) else [answers])))
 
 # ---- Nodes
 
-# start_anvil NAME PORT TAG: a node with nothing but its first block. It lists its tag among its accounts, which is how a call tells
+# start_anvil NAME PORT TAG [OPTION…]: a node with nothing but its first block. It lists its tag among its accounts, which is how a call tells
 # the nodes apart: of the chain they hold exactly the same.
 start_anvil() {
     local binary=("$real"/node_modules/@foundry-rs/anvil-*/bin/anvil)
     [[ -x ${binary[0]} ]] || fail "no anvil here: run tests/install.sh"
-    start "anvil-$1" "${binary[0]}" --host 127.0.0.1 --port "$2" --no-mining --timestamp 1700000000 --chain-id 1337
+    start "anvil-$1" "${binary[0]}" --host 127.0.0.1 --port "$2" --no-mining --timestamp 1700000000 --chain-id 1337 "${@:4}"
     local until=$(($(now) + 10000))
     until post "http://127.0.0.1:$2" "$(request eth_chainId)" >/dev/null 2>&1; do
         (($(now) < until)) || fail "anvil $1 does not start: $(tail -n 5 "$work/anvil-$1.log")"

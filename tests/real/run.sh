@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/real/lib.sh
 
 build_steadfast
-limit_to 55
+limit_to 120
 
 read -r port_a port_b port_front port_admin < <(free_ports 4)
 a=http://127.0.0.1:$port_a b=http://127.0.0.1:$port_b

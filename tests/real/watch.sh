@@ -35,12 +35,6 @@ relive_last_block() {
 
 # ---- Clients
 
-# watch NAME URL [CONTRACT]: NAME begins with the library's. What it hears is in its log.
-watch() {
-    command -v node >/dev/null || fail "node is not installed: run tests/install.sh"
-    start "$1" node "$real/watch-${1%-*}.mjs" "${@:2}"
-}
-
 # counts_subscriptions ADMIN KIND COUNT: by the metrics.
 counts_subscriptions() {
     curl -sf --max-time 2 "$1/metrics" | grep -qE "^steadfast_subscriptions\{([^}]*,)?kind=\"$2\"[^}]*\} $3\$"

@@ -7,7 +7,7 @@ source tests/real/lib.sh
 source tests/real/watch.sh
 
 build_steadfast
-limit_to 100
+limit_to 200
 
 read -r port_a port_b port_front port_admin port_js port_js_ws port_js_peers port_js_front port_js_admin < <(free_ports 9)
 a=http://127.0.0.1:$port_a b=http://127.0.0.1:$port_b
@@ -38,8 +38,8 @@ start steadfast "$steadfast" run --el "$a,ws://127.0.0.1:$port_a" --el-backup "$
     --listen "127.0.0.1:$port_front" --admin-listen "127.0.0.1:$port_admin"
 proxy=$started
 within 10 "steadfast gets ready" succeeds "$admin/readyz"
-watch ethers "ws://127.0.0.1:$port_front" "$ticker"
-watch viem "ws://127.0.0.1:$port_front/ws" "$ticker"
+start_client ethers watch "ws://127.0.0.1:$port_front" "$ticker"
+start_client viem watch "ws://127.0.0.1:$port_front/ws" "$ticker"
 within 10 "two clients are told new heads" counts_subscriptions "$admin" newHeads 2
 within 5 "and logs" counts_subscriptions "$admin" logs 2
 from=$((height + 1))
@@ -106,6 +106,7 @@ kill -TERM "$proxy"
 ok "steadfast ends with exit code 0 when told to" ends_well "$proxy"
 for client in ethers viem; do
     within 2 "$client was told why" told "$client" 'closed 1012 '
+    row "$client" WebSocket "connected to the end of the proxy" "closed with 1012"
 done
 
 # ---- A node whose WebSocket has no subscriptions
@@ -117,8 +118,8 @@ front=http://127.0.0.1:$port_js_front admin=http://127.0.0.1:$port_js_admin
 start steadfast "$steadfast" run --el "$js,ws://127.0.0.1:$port_js_ws" --listen "127.0.0.1:$port_js_front" --admin-listen "127.0.0.1:$port_js_admin"
 proxy=$started
 within 10 "steadfast gets ready" succeeds "$admin/readyz"
-watch ethers-js "ws://127.0.0.1:$port_js_front"
-watch viem-js "ws://127.0.0.1:$port_js_front"
+start_client ethers-js watch "ws://127.0.0.1:$port_js_front"
+start_client viem-js watch "ws://127.0.0.1:$port_js_front"
 within 10 "two clients are told new heads" counts_subscriptions "$admin" newHeads 2
 from=$(($(head_of "$js") + 1))
 # It mines every ten seconds.
@@ -128,6 +129,7 @@ for client in ethers-js viem-js; do
     within 2 "$client hears of the last" heard "$client" "$to"
     is "$client got every block once, in order, and could fetch it" "$(blocks_of "$client" "$from")" "$(expected_blocks "$js" "$from" "$to")"
     is "$client got nothing else" "$(rest_of "$client")" ""
+    row "${client%-js}" WebSocket "\`newHeads\` subscribed to, before an ethereumjs, whose WebSocket has no subscriptions" "every block once, in order"
 done
 kill -TERM "$proxy"
 ok "steadfast ends with exit code 0 when told to" ends_well "$proxy"

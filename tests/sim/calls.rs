@@ -162,7 +162,7 @@ fn parsed(text: &str) -> serde_json::Value {
 }
 
 #[test]
-fn whatever_befalls_all_nodes_but_one_every_call_is_answered_rightly_and_in_time() {
+fn with_one_good_node_every_call_is_answered_right_and_in_time() {
     for seed in [1, 2, 3, 5, 8, 13] {
         println!("seed {seed}");
         let answers = run(seed);

@@ -38,7 +38,8 @@ fn run(seed: u64) -> Vec<Report> {
         let scene = Scene::set(seed, &reaches, &more).await;
         // From 100 ms to 12 s, short ones as often as long ones.
         let spacing = (100.0 * 120.0_f64.powf(rng.f64())) as u64;
-        let faults_until = 30_000.max(8 * spacing);
+        // Half a minute, and less where a hundred blocks come sooner: short runs are soon more runs.
+        let faults_until = (100 * spacing).clamp(15_000, 30_000).max(8 * spacing);
         let blocks_until = faults_until + 8_000 + 2 * spacing;
         let _miner = scene.mine(Duration::from_millis(spacing), blocks_until);
         let mut clients = JoinSet::new();
@@ -90,7 +91,7 @@ fn run(seed: u64) -> Vec<Report> {
 
 #[test]
 fn the_polls_of_every_filter_add_up_to_the_chain() {
-    let seeds = seeds(0..1000);
+    let seeds = seeds(0..2_000);
     let sums: [AtomicU64; 6] = Default::default();
     let add = |sum: usize, count: usize| _ = sums[sum].fetch_add(count as u64, Relaxed);
     each(seeds.clone(), run, |reports| {

@@ -109,7 +109,7 @@ fn run_without_logs_of_a_block(seed: u64) -> usize {
 }
 
 #[test]
-fn a_block_whose_logs_nobody_gives_closes_those_whom_it_may_concern_and_nobody_else() {
+fn a_block_without_logs_closes_only_clients_it_may_concern() {
     let seeds = seeds(0..300);
     let closed = AtomicU64::new(0);
     each(seeds.clone(), run_without_logs_of_a_block, |count| _ = closed.fetch_add(count as u64, Relaxed));
@@ -119,7 +119,7 @@ fn a_block_whose_logs_nobody_gives_closes_those_whom_it_may_concern_and_nobody_e
 }
 
 #[test]
-fn whatever_befalls_the_nodes_every_client_hears_all_of_the_chain_once() {
+fn whatever_the_nodes_do_clients_hear_all_blocks_once() {
     let seeds = seeds(0..2_000);
     let (heads, logs, calls) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     each(seeds.clone(), run, |reports| {

@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{Answer, MOST_WORDS};
 use crate::{
     beacon::idle::Idle,
-    domain::{pace::NODE_RATE, publication::Problem},
+    domain::{node_id::NodeId, pace::NODE_RATE, publication::Problem},
     exchange::pieces::append,
     pool::Pool,
 };
@@ -49,7 +49,7 @@ impl Answer {
 
     /// An answer of the proxy's own in the place of one of `node`, in JSON unless the body is
     /// empty.
-    pub(in crate::beacon) fn own(status: u16, body: Vec<u8>, (pool, node): (&Arc<Pool>, usize)) -> Self {
+    pub(in crate::beacon) fn own(status: u16, body: Vec<u8>, (pool, node): (&Arc<Pool>, NodeId)) -> Self {
         let mut headers = HeaderMap::new();
         if !body.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -64,6 +64,7 @@ impl Answer {
             idle: Idle::new(NODE_RATE),
             share: None,
             is_withheld: false,
+            was_sent_before: false,
             source: (pool.clone(), node),
         }
     }

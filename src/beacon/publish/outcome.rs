@@ -6,18 +6,21 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    super::{Course, Sent, answer::Answer, maker::is_blinded},
+    super::{Request, RequestRun, Sent, answer::Answer, maker::is_judged_by_the_maker},
     Giving,
 };
 use crate::{
-    domain::publication::{Problem, Said},
-    pool::Pool,
+    domain::{
+        node_id::NodeId,
+        publication::{Problem, Said},
+    },
+    pool::{Pool, health::Fault},
 };
 
 /// The outcome of giving a message to one node of `pool`.
 pub(super) struct Outcome {
     pub(super) pool: Arc<Pool>,
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     /// The places of the messages that the node was given of a list, unless the node was given all.
     pub(super) part: Option<Arc<[u64]>>,
     pub(super) sent: Sent,
@@ -31,61 +34,80 @@ pub(super) enum Next {
     Done(Box<Answer>),
     /// Another node is asked, for this reason.
     Another(&'static str),
+    /// A node refused the message in words that are not known: each other usable node is asked.
+    Confirm,
     /// No other node is asked.
     End,
 }
 
 impl<'a> Giving<'a> {
     /// Takes note of the outcome at one node.
-    pub(super) fn take(&mut self, course: &mut Course<'a>, outcome: Outcome) -> Next {
+    pub(super) fn take(&mut self, run: &mut RequestRun<'a>, outcome: Outcome) -> Next {
         let Outcome { pool, node, part, sent, words } = outcome;
         let part = part.as_deref();
-        if !Arc::ptr_eq(&pool, &course.rest.pool) {
-            self.left.retain(|(of, at)| !(Arc::ptr_eq(of, &pool) && *at == node));
+        if !Arc::ptr_eq(&pool, &run.requests.pool) {
+            self.left.retain(|left| !(Arc::ptr_eq(&left.pool, &pool) && left.node == node));
+            // The same node may be among the present ones, and have waited for this outcome.
+            let place = run.requests.pool.place_of(&pool.nodes[node]);
             // After a reload, an earlier node counts only if that node took the message, or may
             // have.
             return match sent {
                 Sent::Answered(answer) if answer.status < 300 => self.took(answer, part),
-                Sent::Lost(_) | Sent::Late(_) => self.lost(),
-                Sent::OfTheNode(answer, _) if may_have_passed_on(&answer) => self.may_be_given("refused"),
-                // The message may have waited for this node alone.
-                _ => Next::Another("refused"),
+                Sent::Lost(_) | Sent::Late(_) => self.lost(run, place, part),
+                sent => {
+                    let is_judged = matches!(sent, Sent::Answered(_));
+                    self.busy.extend(place.filter(|_| !is_judged));
+                    match sent {
+                        Sent::OfTheNode(answer, _) if may_have_passed_on(&answer) => self.may_be_given("refused", part),
+                        // The message may have waited for this node alone.
+                        _ => Next::Another("refused"),
+                    }
+                }
             };
         }
+        let given_at = self.running.iter().find(|given| given.node == node).map_or(self.began, |given| given.since);
         self.running.retain(|given| given.node != node);
-        course.tries.tried.push(node);
-        course.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
+        run.tries.tried.push(node);
+        run.tries.failure = if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None };
         let (answer, of_the_node, trouble) = match sent {
             Sent::Answered(answer) if answer.status < 300 => {
-                course.taken(node, self);
+                run.taken(node, self);
                 return self.took(answer, part);
             }
             Sent::Answered(answer) => (answer, false, None),
             Sent::OfTheNode(answer, trouble) => (answer, true, trouble),
             Sent::Refused(answer, _) => {
-                course.refused.get_or_insert(answer);
+                run.refused.get_or_insert(answer);
                 self.busy.push(node);
                 return Next::Another("refused");
             }
             Sent::Nothing(_) | Sent::Unsent(_) => {
+                if run.tries.failure == Some(Fault::Full) {
+                    run.tries.waits_since(given_at);
+                }
                 self.busy.push(node);
                 return Next::Another("unreachable");
             }
             Sent::Lost(trouble) => {
-                course.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
-                return self.lost();
+                run.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+                return self.lost(run, Some(node), part);
             }
             Sent::Late(trouble) => {
-                course.tries.charges.push((node, trouble));
-                return self.lost();
+                run.tries.charges.push((node, trouble));
+                // No node has the message again that long after.
+                return self.lost(run, None, part);
             }
         };
         // Another node may give a reason that can be read, or have the payload of the block.
         let is_open = match answer.status {
             400 | 409 | 422 if words.is_none() => true,
-            400 | 422 => {
-                is_blinded(course.request)
-                    && course.rest.maker.node(course.rest.pool.slot()).is_some_and(|maker| maker != node)
+            400 | 422 if is_judged_by_the_maker(run.request) => {
+                self.judges.push(node);
+                let makers = run.requests.makers.nodes(run.requests.pool.slot());
+                match makers.is_empty() {
+                    true => !asks_for_equivocations(run.request),
+                    false => makers.iter().any(|maker| !self.judges.contains(maker)),
+                }
             }
             _ => false,
         };
@@ -93,15 +115,20 @@ impl<'a> Giving<'a> {
         // A node that fails names only the messages that it has looked at, which says nothing of
         // the rest.
         let problem = problem.filter(|problem| !of_the_node || problem.failures.is_empty());
-        match self.heard.read(problem, answer, (&course.rest.pool, node), part) {
+        if answer.was_sent_before() {
+            // The first sending may have reached the node.
+            self.heard.may_be_given(part);
+        }
+        match self.heard.read((problem, !of_the_node), answer, (&run.requests.pool, node), part) {
             (known, Said::Known) => {
-                course.taken(node, self);
+                run.taken(node, self);
                 self.took(known, part)
             }
+            (answer, Said::Slashable) => self.says(answer, Said::Slashable, false),
             (answer, said @ (Said::Unknown | Said::Failed)) if said == Said::Unknown || !of_the_node => {
                 let now = Instant::now();
                 // A node is waited for to catch up any number of times, but only within a slot.
-                if said == Said::Unknown && course.rest.pool.owes_head(node) && now < self.began + self.late * 4 {
+                if said == Said::Unknown && run.requests.pool.owes_head(node) && now < self.began + self.late * 4 {
                     self.behind.push((node, now + self.late));
                 }
                 if said == Said::Failed || self.heard.has_failed() {
@@ -110,22 +137,22 @@ impl<'a> Giving<'a> {
                 self.heard.is_of_a_node(answer, node);
                 Next::Another(reason(said))
             }
-            (answer, Said::Other) if !of_the_node && is_open => {
+            (answer, Said::Other | Said::Wrong | Said::Repeated) if !of_the_node && is_open => {
                 self.heard.is_of_a_node(answer, node);
                 Next::Another("refused")
             }
             (answer, said) if !of_the_node => {
-                self.heard.says(answer, said);
-                Next::End
+                let can_be_doubted = matches!(answer.status, 400 | 422) && !asks_for_equivocations(run.request);
+                self.says(answer, said, can_be_doubted)
             }
             (answer, said) => {
                 let may_be_given = said != Said::Repeated && may_have_passed_on(&answer);
                 if matches!(answer.status, ..300 | 408 | 500..) {
                     self.fails(node);
                 }
-                course.keeps(answer);
-                course.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
-                if may_be_given { self.may_be_given("refused") } else { Next::Another("refused") }
+                run.keeps(answer);
+                run.tries.charges.extend(trouble.map(|trouble| (node, trouble)));
+                if may_be_given { self.may_be_given("refused", part) } else { Next::Another("refused") }
             }
         }
     }
@@ -137,6 +164,13 @@ fn may_have_passed_on(answer: &Answer) -> bool {
     matches!(answer.status, 200..=299 | 408 | 500 | 502 | 504)
 }
 
+/// Whether the client wants its block refused if the proposer has made another one. A refusal for
+/// that in words that are not known must not be got round.
+fn asks_for_equivocations(request: &Request) -> bool {
+    let query = request.target.query().unwrap_or_default();
+    query.contains("broadcast_validation=consensus_and_equivocation")
+}
+
 /// Why another node is to have a message on which a node said `said`.
 fn reason(said: Said) -> &'static str {
     if said == Said::Unknown { "unknown_block" } else { "refused" }
@@ -144,7 +178,7 @@ fn reason(said: Said) -> &'static str {
 
 impl Giving<'_> {
     /// The node failed over the message, and may take the message a moment later.
-    fn fails(&mut self, node: usize) {
+    fn fails(&mut self, node: NodeId) {
         self.busy.push(node);
         self.is_failed = true;
     }
@@ -154,22 +188,33 @@ impl Giving<'_> {
         match self.heard.took(answer, part) {
             (answer, Said::Known) => Next::Done(Box::new(answer)),
             (_, said @ (Said::Unknown | Said::Failed)) => Next::Another(reason(said)),
-            (answer, said) => {
-                self.heard.says(answer, said);
-                Next::End
-            }
+            (answer, said) => self.says(answer, said, true),
         }
     }
 
-    fn lost(&mut self) -> Next {
-        self.heard.lost += 1;
-        self.may_be_given("lost")
+    /// A node has judged the message, or what is left of a list.
+    fn says(&mut self, answer: Answer, said: Said, can_be_doubted: bool) -> Next {
+        let is_doubtful = can_be_doubted && said == Said::Other;
+        self.heard.says(answer, said, is_doubtful);
+        if is_doubtful { Next::Confirm } else { Next::End }
     }
 
-    /// A node may have passed the message on: if another node calls the message repeated, this very
-    /// message is on the network.
-    fn may_be_given(&mut self, why: &'static str) -> Next {
-        self.heard.may_have = true;
+    /// A node was lost that had the messages, or a `part` of the list. `again`: that node may have
+    /// the message again.
+    fn lost(&mut self, run: &RequestRun<'_>, again: Option<NodeId>, part: Option<&[u64]>) -> Next {
+        self.heard.lost += 1;
+        if self.heard.lost < run.most_lost() {
+            self.lost_nodes.extend(again);
+        } else {
+            self.lost_nodes.clear();
+        }
+        self.may_be_given("lost", part)
+    }
+
+    /// A node may have passed the messages on, or a `part` of the list: if another node calls a
+    /// message repeated, this very message is on the network.
+    fn may_be_given(&mut self, why: &'static str, part: Option<&[u64]>) -> Next {
+        self.heard.may_be_given(part);
         match self.heard.repeated() {
             Some(answer) => Next::Done(Box::new(answer)),
             None => Next::Another(why),

@@ -6,19 +6,20 @@ use super::super::{
     block::{Block, Change, Head},
     window::Missing,
 };
+use crate::domain::node_id::NodeId;
 
 /// An input of a follower.
 #[derive(Clone, Debug)]
 pub(in super::super) enum Input {
     /// The active node and its head, and whether other nodes have the tip. `None` while no node
     /// serves, or while the active node has reported no head.
-    Head(Option<(usize, Head)>, Others),
+    Head(Option<(NodeId, Head)>, Others),
     /// A node told a header unasked.
-    Pushed(usize, Arc<Block>),
+    Pushed(NodeId, Arc<Block>),
     /// A fetch ended, maybe too late to matter; without a block if the node had none to give.
     Fetched(Fetch, Option<Block>),
     /// A first listener is there. The active node and its head when the listener began to listen.
-    Wanted(Option<(usize, Head)>),
+    Wanted(Option<(NodeId, Head)>),
     /// The last listener has left.
     Unwanted,
     /// The nodes are others now, of the same network.
@@ -59,7 +60,7 @@ pub(in super::super) enum Effect {
 /// A header to be had from a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Fetch {
-    pub(in super::super) node: usize,
+    pub(in super::super) node: NodeId,
     pub(in super::super) what: What,
 }
 

@@ -1,10 +1,11 @@
 //! Blobs and data columns of the beacon API. Blocks of even slots have some, and commit to them.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
     super::{block::Block, fault::Store, hash::Hash, hex, http as answers},
-    Api, Outcome, with_fork,
+    Api, FORK, Outcome, with_fork,
 };
 
 /// Blobs of a block, if the block has any.
@@ -39,13 +40,13 @@ impl Api<'_> {
                 "signed_block_header": header, "kzg_commitment_inclusion_proof": [],
             })
         });
-        Ok(self.of_blobs(sidecars.collect()))
+        Ok(self.of_blobs(Some(FORK), sidecars.collect()))
     }
 
     /// The blobs alone.
     pub(super) fn blobs(&self, id: &str, query: &str) -> Outcome {
         let block = self.find_stored(id, Store::Blobs)?;
-        Ok(self.of_blobs(self.present(&block, query).map(|index| json!(bytes("blob", &block, index))).collect()))
+        Ok(self.of_blobs(None, self.present(&block, query).map(|index| json!(bytes("blob", &block, index))).collect()))
     }
 
     pub(super) fn data_columns(&self, id: &str) -> Outcome {
@@ -59,7 +60,7 @@ impl Api<'_> {
                 "signed_block_header": header, "kzg_commitments_inclusion_proof": [],
             })
         });
-        Ok(self.of_blobs(columns.collect()))
+        Ok(self.of_blobs(Some(FORK), columns.collect()))
     }
 
     /// The indices of a block's blobs that the node has and the query wants.
@@ -70,7 +71,12 @@ impl Api<'_> {
         (0..there).filter(move |index| wanted.is_empty() || wanted.contains(index))
     }
 
-    fn of_blobs(&self, about: Value) -> http::Response<answers::Body> {
-        with_fork(self.described(None, about))
+    /// The answer; blobs alone are the same in all forks, and their answer names none.
+    fn of_blobs(&self, version: Option<&str>, about: Value) -> http::Response<answers::Body> {
+        let mut answer = self.description(None, about);
+        if let Some(version) = version {
+            answer["version"] = json!(version);
+        }
+        with_fork(answers::json(StatusCode::OK, answer.to_string()))
     }
 }

@@ -163,6 +163,7 @@ impl Api<'_> {
 
     pub(super) fn body(&self, block: &Block) -> Value {
         let execution: Value = serde_json::from_str(&block.json(false)).unwrap_or_default();
+        let decimal = |key: &str| execution[key].as_str().and_then(hex::decode_quantity).unwrap_or(0).to_string();
         json!({
             "randao_reveal": hex::encode(&[0xbb; SIGNATURE_BYTES]),
             "eth1_data": {"deposit_root": Hash::default().to_string(), "deposit_count": "0", "block_hash": Hash::default().to_string()},
@@ -181,8 +182,11 @@ impl Api<'_> {
                 "logs_bloom": execution["logsBloom"],
                 "prev_randao": execution["mixHash"],
                 "block_number": block.number.to_string(),
+                "gas_limit": decimal("gasLimit"),
+                "gas_used": decimal("gasUsed"),
                 "timestamp": block.timestamp.to_string(),
                 "extra_data": execution["extraData"],
+                "base_fee_per_gas": decimal("baseFeePerGas"),
                 "block_hash": block.hash.to_string(),
                 "transactions": block.transactions.iter().map(|mined| hex::encode(&mined.transaction.input)).collect::<Vec<_>>(),
                 "withdrawals": [],

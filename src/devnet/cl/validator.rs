@@ -18,6 +18,8 @@ use super::{
 
 /// Validators that there are.
 const VALIDATORS: u64 = 64;
+/// The status of each of them.
+const STATUS: &str = "active_ongoing";
 
 impl Api<'_> {
     /// Routes below `/eth/v<version>/validator`; none: no route has this path.
@@ -62,14 +64,40 @@ impl Api<'_> {
         })
     }
 
-    /// Validators as of a state: those that are named by index or key, or all.
-    pub(super) fn validators(&self, state: &str, query: &str) -> Outcome {
+    /// The validators that the lists `id` and `status` of a query name.
+    pub(super) fn validators_in_query(&self, state: &str, query: &str) -> Outcome {
+        let wish = |key: &str| -> Vec<String> {
+            let lists = query.split('&').filter_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+            lists.flat_map(|list| list.split(',')).map(str::to_owned).collect()
+        };
+        self.validators(state, &wish("id"), &wish("status"))
+    }
+
+    /// The validators that the lists `ids` and `statuses` of a body name.
+    pub(super) fn validators_in_body(&self, state: &str, body: &Bytes) -> Outcome {
+        let wishes = parse(body)?;
+        let wish = |key: &str| match &wishes[key] {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(list) => list
+                .iter()
+                .map(|one| one.as_str().map(str::to_owned).ok_or_else(|| bad(&format!("Invalid {key}"))))
+                .collect(),
+            _ => Err(bad(&format!("Invalid {key}"))),
+        };
+        self.validators(state, &wish("ids")?, &wish("statuses")?)
+    }
+
+    /// Validators as of a state, by index or key and by status; an empty list restricts nothing.
+    fn validators(&self, state: &str, ids: &[String], statuses: &[String]) -> Outcome {
         self.find_state(state)?;
-        let ids: Vec<&str> =
-            query.split('&').filter_map(|pair| pair.strip_prefix("id=")).flat_map(|ids| ids.split(',')).collect();
-        let all = (0..VALIDATORS).map(validator);
+        if let Some(id) = ids.iter().find(|id| id.parse::<u64>().is_err() && hex::decode_array::<48>(id).is_none()) {
+            return Err(bad(&format!("Invalid validator ID: {id}")));
+        }
+        let is_active = statuses.is_empty() || statuses.iter().any(|status| status == STATUS || status == "active");
+        let all = (0..if is_active { VALIDATORS } else { 0 }).map(validator);
+        let is = |one: &Value, id: &str| one.as_str().is_some_and(|one| one.eq_ignore_ascii_case(id));
         let named = all.filter(|one| {
-            ids.is_empty() || ids.iter().any(|id| one["index"] == *id || one["validator"]["pubkey"] == *id)
+            ids.is_empty() || ids.iter().any(|id| is(&one["index"], id) || is(&one["validator"]["pubkey"], id))
         });
         Ok(self.described(None, named.collect()))
     }
@@ -244,7 +272,7 @@ pub(in crate::devnet) fn proposer(slot: u64) -> u64 {
 
 fn validator(index: u64) -> Value {
     json!({
-        "index": index.to_string(), "balance": "32000000000", "status": "active_ongoing",
+        "index": index.to_string(), "balance": "32000000000", "status": STATUS,
         "validator": {
             "pubkey": pubkey(index), "withdrawal_credentials": Hash::derived("withdrawal", &index.to_be_bytes()).to_string(),
             "effective_balance": "32000000000", "slashed": false, "activation_eligibility_epoch": "0",

@@ -32,6 +32,19 @@ impl Context<'_> {
         Ok(self.given(at).map_or(Value::Null, |block| json!(format!("0x{:x}", block.transactions.len()))).into())
     }
 
+    /// No block here has uncles.
+    pub(super) fn uncle_count(&self, method: &str, params: &Params) -> Outcome {
+        let at = self.at(method, params)?;
+        Ok(self.given(at).map_or(Value::Null, |_| json!("0x0")).into())
+    }
+
+    pub(super) fn transaction_in_block(&self, method: &str, params: &Params) -> Outcome {
+        let at = self.at(method, params)?;
+        let index = usize::try_from(params.number(1)?).unwrap_or(usize::MAX);
+        let block = self.given(at).filter(|block| index < block.transactions.len());
+        Ok(block.map_or(Value::Null, |block| block.transaction_json(index)).into())
+    }
+
     pub(super) fn block_receipts(&self, params: &Params) -> Outcome {
         params.text(0).or_else(|error| if params.value(0).is_object() { Ok("") } else { Err(error) })?;
         let Some(block) = self.given(params.at(0)?) else { return Ok(Value::Null.into()) };
@@ -86,14 +99,16 @@ impl Context<'_> {
         let end = |key: &str| {
             let at = At::parse(&wish[key]).filter(|at| !matches!(at, At::Hash(_)));
             let at = at.ok_or_else(|| RpcError::params(format!("invalid {key}")))?;
-            // A number above the head names no block; the range just ends at the head.
             Ok(if let At::Number(number) = at { number } else { self.find(at).map_or(0, |block| block.number) })
         };
         let (from, to) = (end("fromBlock")?, end("toBlock")?);
         if from > to {
             return Err(RpcError::params("invalid block range params"));
         }
-        let range = from.max(self.view.base())..=to.min(self.view.head().number);
+        if to > self.view.head().number {
+            return Err(RpcError::params("block range extends beyond current head block"));
+        }
+        let range = from.max(self.view.base())..=to;
         self.has_logs(range.clone())?;
         let blocks = range.filter_map(|number| self.view.block(number));
         self.told(blocks.flat_map(|block| filter.logs(block, false)).collect())
@@ -162,9 +177,9 @@ impl Context<'_> {
         at.find(&self.node.chain, &self.view).filter(|block| self.faults.missing_block() != Some(block.number))
     }
 
-    /// The first argument of `…ByNumber` or `…ByHash`, which must be there.
+    /// The block that the first argument of `…ByNumber…` or `…ByHash…` names; it must be there.
     fn at(&self, method: &str, params: &Params) -> Result<At, RpcError> {
-        if method.ends_with("ByHash") {
+        if method.contains("ByHash") || method.contains("ByBlockHash") {
             return params.hash(0).map(At::Hash);
         }
         params.text(0)?;

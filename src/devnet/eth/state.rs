@@ -22,11 +22,12 @@ const REVERT_DATA: &str = "0x08c379a0\
     0000000000000000000000000000000000000000000000000000000000000004\
     6465616400000000000000000000000000000000000000000000000000000000";
 const MOST_FEE_BLOCKS: u64 = 1024;
+const BLOB_BASE_FEE: &str = "0x1";
 
 impl Context<'_> {
     pub(super) fn account(&self, method: &str, params: &Params) -> Outcome {
         let address = params.address(0)?;
-        let (slot, at) = if method == "eth_getStorageAt" { (params.text(1)?, 2) } else { ("", 1) };
+        let (slot, at) = if method == "eth_getStorageAt" { (storage_key(params.text(1)?)?, 2) } else { ("", 1) };
         let block = self.state(params, at)?;
         let code = self.node.chain.contracts().contains(&address);
         let value = match method {
@@ -71,6 +72,7 @@ impl Context<'_> {
         match method {
             "eth_gasPrice" => return Ok(json!(quantity(BASE_FEE)).into()),
             "eth_maxPriorityFeePerGas" => return Ok(json!("0x0").into()),
+            "eth_blobBaseFee" => return Ok(json!(BLOB_BASE_FEE).into()),
             _ => {}
         }
         let newest = self.find(params.at(1)?).ok_or_else(|| RpcError::new(-32000, "request beyond head block"))?;
@@ -80,7 +82,7 @@ impl Context<'_> {
             "oldestBlock": quantity((newest.number + 1).saturating_sub(count)),
             "baseFeePerGas": vec![quantity(BASE_FEE); blocks + 1],
             "gasUsedRatio": vec![0.5; blocks],
-            "baseFeePerBlobGas": vec!["0x1"; blocks + 1],
+            "baseFeePerBlobGas": vec![BLOB_BASE_FEE; blocks + 1],
             "blobGasUsedRatio": vec![0.0; blocks],
         });
         if let Value::Array(percentiles) = params.value(2) {
@@ -122,6 +124,17 @@ impl Context<'_> {
             return Err(RpcError::new(-32000, format!("missing trie node {} (path )", block.hash)));
         }
         Ok(block)
+    }
+}
+
+/// A key of at most 32 bytes; leading zeros may be left out.
+fn storage_key(text: &str) -> Result<&str, RpcError> {
+    match text.strip_prefix("0x") {
+        Some(digits) if digits.len() > 64 => {
+            Err(RpcError::params(format!("storage key too long (want at most 32 bytes): {text:?}")))
+        }
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => Ok(text),
+        _ => Err(RpcError::params(format!("invalid hex in storage key: {text:?}"))),
     }
 }
 

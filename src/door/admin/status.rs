@@ -13,7 +13,7 @@ use crate::{
         verdict::Condition,
     },
     door::site::Served,
-    net::places::Occupancy,
+    net::node_connections::Occupancy,
     pool::{
         Pool,
         node::Node,

@@ -15,7 +15,7 @@ use crate::memory::Account;
 
 /// The state of a seat whose connection is busy.
 const BUSY: u64 = 0;
-/// The state of a seat whose connection goes before all idle ones.
+/// The state of a seat whose connection is closed before all idle ones.
 pub(super) const FIRST: u64 = 1;
 /// The state of a seat whose connection has to go.
 const ENDED: u64 = u64::MAX;
@@ -38,8 +38,8 @@ pub(super) struct Common {
 
 /// A connection's seat.
 pub(super) struct Seat {
-    /// Since when the connection is idle, in milliseconds from the crowd's beginning and two; or
-    /// [`FIRST`], [`BUSY`], [`ENDED`] or [`LEFT`].
+    /// Since when the connection is idle: milliseconds after the crowd's beginning, and 2 more,
+    /// since 0 and 1 are [`BUSY`] and [`FIRST`]. Or [`ENDED`], or [`LEFT`].
     state: AtomicU64,
     number: u64,
     /// The number of the client's address.

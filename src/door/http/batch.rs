@@ -22,8 +22,8 @@ use crate::{
         Calls, Outcome, Terms,
         alarm::Alarm,
         answer::{Answer, receipt::Receipt},
-        front::{Entry as Called, WIDTH},
-        kept::AnswerRoom,
+        client_message::{Entry as Called, WIDTH},
+        filter_calls::AnswerRoom,
     },
     config::Verify,
     domain::{
@@ -85,12 +85,13 @@ impl Batch {
         let waiting: Vec<Waiting> = waiting.collect();
         let (calls, headers) = (calls.clone(), Bytes::copy_from_slice(headers));
         let (left, memory, caller) = (asker.left.clone(), asker.memory.clone(), asker.caller.clone());
+        let trace = asker.trace.cloned();
         // A call's future is large, and is made only when its turn has come.
         let entries = waiting.into_iter().map(move |entry| {
             let (calls, headers, left, memory) = (calls.clone(), headers.clone(), left.clone(), memory.clone());
-            let caller = caller.clone();
+            let (caller, trace) = (caller.clone(), trace.clone());
             async move {
-                let asker = Asker { left: &left, memory: &memory, caller: &caller };
+                let asker = Asker { left: &left, memory: &memory, caller: &caller, trace: trace.as_ref() };
                 match entry {
                     Waiting::Call(raw) => run(&calls, &raw, &headers, arrived, asker).await,
                     Waiting::Wrong(why, id) => Entry::Ready(Refusal::NotARequest(why).body(id.as_deref())),
@@ -154,10 +155,10 @@ impl Batch {
 async fn run(calls: &Calls, raw: &[u8], headers: &[u8], arrived: Instant, asker: Asker<'_>) -> Entry {
     let Ok(Body::Single(Ok(request))) = rpc::peek(raw, 1) else { return Entry::Nothing };
     // A malformed answer would spoil the whole batch, so each is judged by every byte.
-    let Asker { left, memory, caller } = asker;
-    let (left, caller) = (Some(&**left), Some(caller));
+    let Asker { left, memory, caller, trace } = asker;
+    let (left, caller, trace) = (Some(&**left), Some(caller), trace.map(|trace| &**trace));
     let (verify, room) = (Verify::All, AnswerRoom::ENDLESS);
-    let terms = Terms { headers, arrived, verify, left, memory, room, caller };
+    let terms = Terms { headers, arrived, verify, left, memory, room, caller, trace };
     let outcome = calls.run(&request, terms, &mut Alarm::default()).await;
     match (outcome, request.id) {
         (_, None) => Entry::Nothing,

@@ -28,10 +28,14 @@ use tokio::{
 };
 
 pub(super) use self::turn::Turn;
-use self::words::{Line, Part, begins_a_request, refusal};
+use self::words::{Line, Part, begins_a_request};
 use super::{ARRIVAL, batch::Running};
 use crate::{
-    door::{LongQuery, stall::Stall},
+    door::{
+        LongQuery,
+        last_words::{self, refusal},
+        stall::Stall,
+    },
     memory::Claim,
     net::BoxIo,
 };
@@ -237,9 +241,7 @@ impl Watch {
             lingers: inner.lingers,
         };
         if is_wrong {
-            // To HTTP/2 hyper gives no answer.
-            let digits = rest.unwritten.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
-            let told = digits.and_then(|digits| digits.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
+            let told = last_words::status(&rest.unwritten);
             let (status, why) = inner.wrong.unwrap_or((told, None));
             let refusal = Refusal { status, why, is_beacon: inner.is_beacon, is_head: inner.is_head };
             (rest.unwritten, rest.refusal, rest.lingers) = (Bytes::new(), Some(refusal), true);
@@ -266,6 +268,11 @@ impl Inner {
                 Err(_) => Some(End::Lost),
             };
         }
+    }
+
+    /// Whether the client may have closed its side, behind more bytes than are read ahead.
+    fn may_have_left(&self) -> bool {
+        self.ahead.len() >= MAX_AHEAD
     }
 
     /// Reads on; 0 at the end of what the client sends.

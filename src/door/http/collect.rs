@@ -11,7 +11,7 @@ use super::ARRIVAL;
 use crate::{
     domain::pace::{CLIENT_RATE, Pace},
     door::crowd::Seated,
-    memory::{Claim, Cut, Full},
+    memory::{Claim, Cut, Full, grown, make_room},
 };
 
 /// Why there is no whole body.
@@ -35,6 +35,7 @@ pub(super) async fn collect(
     if body.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLong);
     }
+    let total = body.size_hint().exact().map_or(limit, |total| total as usize);
     let (mut whole, mut pace) = (BytesMut::new(), Pace::new(ARRIVAL, CLIENT_RATE));
     loop {
         let begun = Instant::now();
@@ -57,7 +58,9 @@ pub(super) async fn collect(
         if whole.len() + piece.len() > limit {
             return Err(Unread::TooLong);
         }
-        claim.resize(whole.capacity().max(whole.len() + piece.len())).map_err(Unread::NoRoom)?;
+        let room = grown(whole.capacity(), whole.len() + piece.len(), total);
+        claim.resize(room).map_err(Unread::NoRoom)?;
+        make_room(&mut whole, room);
         whole.extend_from_slice(&piece);
     }
     claim.set(whole.capacity());

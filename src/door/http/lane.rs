@@ -11,6 +11,7 @@ use std::{
     future::poll_fn,
     io,
     mem::MaybeUninit,
+    net::IpAddr,
     ops::Range,
     pin::{Pin, pin},
     sync::{
@@ -36,10 +37,14 @@ use crate::{
         pace::{CLIENT_RATE, Pace},
         refusal::Refusal,
     },
-    door::{crowd::Place, site::Site},
-    memory::{Account, Claim, Full, SMALL},
+    door::{
+        access_log::{self, Line},
+        crowd::Place,
+        site::Site,
+    },
+    memory::{Account, Claim, Full, SMALL, make_room},
     metrics::Ended,
-    net::{BoxIo, places::Caller},
+    net::{BoxIo, node_connections::Caller},
 };
 
 /// Up to this size an answer is copied behind its head, for one plain write is cheaper than a
@@ -74,6 +79,9 @@ pub(super) struct Lane<'a> {
     pace: Pace,
     service: &'a Service,
     place: &'a Place,
+    peer: IpAddr,
+    /// The line in the access log of the request under way, if the request has one.
+    line: Option<Box<Line>>,
 }
 
 /// How a connection leaves the lane.
@@ -99,12 +107,13 @@ enum Parsed {
         body: Range<usize>,
         keep_alive: bool,
         calls: Arc<Calls>,
+        line: Option<Box<Line>>,
     },
 }
 
 impl<'a> Lane<'a> {
     pub(super) fn new(io: BoxIo, service: &'a Service, client: Client<'a>) -> Self {
-        let Client { memory, caller, place } = client;
+        let Client { memory, caller, place, peer } = client;
         let (read, write, claim) = (BytesMut::new(), BytesMut::new(), memory.incoming());
         Self {
             io,
@@ -119,6 +128,8 @@ impl<'a> Lane<'a> {
             pace: Pace::new(STALL, CLIENT_RATE),
             service,
             place,
+            peer,
+            line: None,
         }
     }
 
@@ -159,7 +170,8 @@ impl<'a> Lane<'a> {
                                 pace = Some(Pace::new(ARRIVAL, CLIENT_RATE));
                             }
                             Parsed::Other => return Ok(Left::Other { io: self.io, read: self.read.freeze() }),
-                            Parsed::Call { body, keep_alive, calls } => {
+                            Parsed::Call { body, keep_alive, calls, line } => {
+                                self.line = line;
                                 self.read.advance(body.start);
                                 let body = self.read.split_to(body.len()).freeze();
                                 if self.claim.bytes() > 0 {
@@ -221,9 +233,10 @@ impl<'a> Lane<'a> {
                 }
                 // When the client is lost, its call is dropped: a call that still waits for a node
                 // is then not sent.
-                let Self { io, read, alarm, pass, left, memory, caller, service, place, .. } = &mut self;
+                let Self { io, read, alarm, pass, left, memory, caller, service, place, line, .. } = &mut self;
                 let reply = {
-                    let asker = Asker { left: &*left, memory, caller };
+                    let trace = line.as_ref().map(|line| &line.trace);
+                    let asker = Asker { left: &*left, memory, caller, trace };
                     let mut reply = pin!(answer(&calls, &body, pass, arrived, asker, alarm));
                     let mut patience = None;
                     loop {
@@ -262,6 +275,7 @@ impl<'a> Lane<'a> {
                     self.claim.set(self.claim.bytes() + own.len());
                 }
                 self.reply(reply, keep_alive).await?;
+                self.line = None;
                 self.claim.set(if self.read.capacity() > SMALL { self.read.capacity() } else { 0 });
                 if !keep_alive {
                     self.end().await?;
@@ -284,7 +298,7 @@ impl<'a> Lane<'a> {
         if length + more > SMALL {
             self.claim.resize(length + more)?;
         }
-        self.read.reserve(more);
+        make_room(&mut self.read, length + more);
         if self.read.capacity() > SMALL {
             self.claim.set(self.read.capacity());
         }
@@ -297,6 +311,8 @@ impl<'a> Lane<'a> {
     async fn refuse(mut self, reply: Reply) -> io::Result<Left> {
         self.read = BytesMut::new();
         self.claim.set(0);
+        let access = self.service.site.load().access.clone();
+        self.line = access.takes().then(|| access.line_of("http", self.peer, &mut self.pass));
         self.reply(reply, false).await?;
         self.end().await?;
         let due = Instant::now() + FAREWELL;
@@ -370,7 +386,14 @@ impl<'a> Lane<'a> {
         match length {
             Some(length) if !has_host || length == 0 => Parsed::Other,
             Some(length) if self.read.len() < head + length => Parsed::Body(head + length),
-            Some(length) => Parsed::Call { body: head..head + length, keep_alive, calls: calls.clone() },
+            Some(length) => {
+                let line = site.access.takes().then(|| {
+                    let forwarded = request.headers.iter().filter(|header| access_log::is_forwarded(header.name));
+                    let client = site.access.client(self.peer, forwarded.map(|header| header.value));
+                    site.access.line_of("http", client, &mut self.pass)
+                });
+                Parsed::Call { body: head..head + length, keep_alive, calls: calls.clone(), line }
+            }
             None => Parsed::Other,
         }
     }

@@ -6,10 +6,10 @@
 use std::{
     convert::Infallible,
     future::{pending, poll_fn},
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     task::{Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,10 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, Sleep, sleep, timeout},
-};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     Asker, Client, IDLE, STALL, Service, answer,
@@ -38,7 +35,9 @@ use crate::{
     domain::refusal::Refusal,
     door::{
         self, Admitted, NotAdmitted, Takeover,
+        access_log::Line,
         crowd::Seated,
+        last_words,
         readiness::{Detail, Readiness},
         site::Site,
         stall::Stall,
@@ -60,11 +59,6 @@ pub(super) enum Ended {
 
 /// The longest head of a request, without a long query; also the size of one read.
 const MAX_HEAD: usize = 64 * 1024;
-/// For how long, and how many, further bytes of a refused client are read, because the refusal may
-/// be lost with them otherwise.
-const LINGER: Duration = Duration::from_secs(1);
-const MAX_LINGER: usize = 1 << 20;
-
 /// Serves the connection from here to its end, or until another door takes over.
 pub(super) async fn serve(
     io: BoxIo,
@@ -72,7 +66,7 @@ pub(super) async fn serve(
     service: &Service,
     client: Client<'_>,
 ) -> Result<Ended, hyper::Error> {
-    let Client { memory, caller, place } = client;
+    let Client { memory, caller, place, peer } = client;
     let taken = Mutex::new(None);
     let (bridge, watch) = bridge(Stall::new(io, read, STALL), service.long_lines.clone(), memory.incoming());
     let respond = service_fn(|mut request: Request<Incoming>| {
@@ -96,7 +90,12 @@ pub(super) async fn serve(
             } else if !whole {
                 place.refreshes(Instant::now());
             }
-            let mut response = answered(service, request, watch, taken).await;
+            let line = line(service, peer, &mut request);
+            let mut response = answered(service, request, watch, taken, peer).await;
+            response.body_mut().line = line.map(|mut line| {
+                line.status = Some(response.status().as_u16());
+                line
+            });
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 // The connection has a place at the other door already.
                 place.leave();
@@ -154,16 +153,8 @@ pub(super) async fn serve(
         // Bytes that hyper has read come before bytes that hyper was not given.
         return Ok(Ended::TakenOver { io, read: [unparsed, read].concat().into(), by });
     }
-    let last = refusal.map_or(unwritten, |refusal| last_words(&refusal).into());
-    // The client may be gone already.
-    let said = timeout(STALL, async {
-        io.write_all(&last).await?;
-        io.shutdown().await
-    });
-    if matches!(said.await, Ok(Ok(()))) && lingers {
-        // In a box, so that an idle connection does not keep the room for it.
-        let _ = timeout(LINGER, Box::pin(drain(&mut io))).await;
-    }
+    let last = refusal.map_or(unwritten, |refusal| in_our_form(&refusal).into());
+    last_words::say(&mut io, &last, lingers).await;
     outcome.map(|()| Ended::Closed)
 }
 
@@ -218,43 +209,14 @@ where
 }
 
 /// The refusal for a request that hyper refused, in the form of all refusals.
-fn last_words(refused: &Refused) -> Vec<u8> {
+fn in_our_form(refused: &Refused) -> Vec<u8> {
     let Refused { status, why, is_beacon, is_head } = *refused;
-    let why = why.unwrap_or(match status {
-        StatusCode::URI_TOO_LONG => "the request line is too long",
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the head of the request is too long",
-        _ => "this is no request of HTTP/1.1",
-    });
-    let body = gate::body(status, why, is_beacon);
-    let mut words = whole_refusal(status, &body);
+    let body = gate::body(status, why.unwrap_or(last_words::why(status)), is_beacon);
+    let mut words = last_words::whole(status, &body);
     if is_head {
         words.truncate(words.len() - body.len());
     }
     words
-}
-
-/// A refusal with its whole head, after which the connection ends.
-pub(super) fn whole_refusal(status: StatusCode, body: &[u8]) -> Vec<u8> {
-    let reason = status.canonical_reason().unwrap_or_default();
-    let later = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
-    let head = format!(
-        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{later}connection: close\r\n\r\n",
-        status.as_u16(),
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
-}
-
-/// Reads and drops a client's further bytes.
-async fn drain(io: &mut BoxIo) {
-    let mut piece = [0u8; 8 * 1024];
-    let mut left = MAX_LINGER;
-    while left > 0 {
-        match io.read(&mut piece).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => left = left.saturating_sub(count),
-        }
-    }
 }
 
 async fn answered(
@@ -262,6 +224,7 @@ async fn answered(
     request: Request<Incoming>,
     watch: &Watch,
     taken: &Mutex<Option<Takeover>>,
+    peer: IpAddr,
 ) -> Response<Streamed> {
     let site = service.site.load_full();
     let is_beacon = site.beacon(request.uri().path()).is_some();
@@ -269,13 +232,24 @@ async fn answered(
         return refuse(&refused, is_beacon);
     }
     if gate::asks_to_switch(&request) && site.websockets(request.uri().path()).is_some() {
-        let admitted = service.usher.admit(&site, &request, forwarded(&site, request.headers())).await;
+        let (headers, client) = (forwarded(&site, request.headers()), site.access.client_of(peer, request.headers()));
+        let admitted = service.usher.admit(&site, &request, headers, client).await;
         return switch(admitted, taken);
     }
     if let Err(refused) = gate::check_origin(&site, &request) {
         return refuse(&refused, is_beacon);
     }
     respond(site, request, service, &watch.left).await
+}
+
+/// The request's line in the access log, if the request has one. Questions for the health have
+/// none: balancers ask them all the time.
+fn line(service: &Service, peer: IpAddr, request: &mut Request<Incoming>) -> Option<Box<Line>> {
+    let site = service.site.load();
+    if !site.access.is_on() || gate::health_of(request.uri().path()).is_some() {
+        return None;
+    }
+    site.access.line_of_request(peer, request)
 }
 
 /// Answers a request to switch; a takeover is left in `taken`.
@@ -357,7 +331,7 @@ async fn call(
     left: &Arc<AtomicBool>,
 ) -> Response<Streamed> {
     let arrived = Instant::now();
-    let (memory, caller) = (&door::account(&request), &door::caller(&request));
+    let (memory, caller, trace) = (&door::account(&request), &door::caller(&request), door::trace(&request));
     let Some(calls) = site.calls(request.uri().path()).cloned() else { return refuse(&NO_NETWORK, false) };
     if let Err(refused) = gate::check_coding(&request) {
         return refuse(&refused, false);
@@ -368,7 +342,7 @@ async fn call(
     match collect(request.into_body(), site.max_body, &mut claim, seated.as_ref()).await {
         Ok(_) if seated.is_some_and(|seated| !seated.begins()) => pending().await,
         Ok(body) => {
-            let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller });
+            let (mut alarm, asker) = (Alarm::default(), Asker { left, memory, caller, trace: trace.as_ref() });
             // Both arms are cancel-safe: dropping the future gives up the call.
             let why = tokio::select! {
                 biased;

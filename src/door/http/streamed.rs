@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     call::{alarm::Alarm, answer::receipt::Receipt},
-    door::crowd::Asked,
+    door::{access_log::Line, crowd::Asked},
     memory::{Claim, SMALL},
     net::http::Broken,
 };
@@ -29,11 +29,13 @@ pub(super) struct Streamed {
     pub(super) turn: Option<(Turn, Asked)>,
     /// The memory that the request takes until the answer is written.
     pub(super) claim: Option<Claim>,
+    /// The request's line in the access log, if the request has one.
+    pub(super) line: Option<Box<Line>>,
 }
 
 impl Streamed {
     pub(super) fn new(content: Content) -> Self {
-        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None }
+        Self { content, alarm: Alarm::default(), patience: Patience::default(), turn: None, claim: None, line: None }
     }
 
     /// The calls that are still under way while the content goes out.
@@ -47,10 +49,11 @@ impl Body for Streamed {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Portion>, Broken>>> {
-        let Self { content, alarm, patience, claim, turn } = &mut *self;
+        let Self { content, alarm, patience, claim, turn, line } = &mut *self;
         let has_left = |context: &mut Context<'_>| turn.as_ref().is_some_and(|(turn, _)| turn.has_left(context));
         let piece = ready!(content.poll_in_time(context, alarm, patience, has_left));
         let mut portion = |bytes: Bytes| {
+            line.iter_mut().for_each(|line| line.bytes += bytes.len() as u64);
             let claim = claim.as_ref().filter(|_| bytes.len() > SMALL).map(|own| {
                 let mut claim = own.account().outgoing();
                 claim.set(bytes.len());

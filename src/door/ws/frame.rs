@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_read_whatever_their_length_says_and_wherever_they_are_cut() {
+    fn heads_are_read_at_any_length_and_any_cut() {
         for (length, bytes) in [
             (0, &[0x81, 0x80][..]),
             (125, &[0x81, 0xfd]),

@@ -1,14 +1,17 @@
 //! A client's message, from its arrival to its answer in the mailbox: a call, or a batch of calls.
 
+mod batch;
 mod share;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, stream::FuturesOrdered};
+use bytes::Bytes;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -16,7 +19,7 @@ use tokio::{
 
 use self::share::{Part, Share};
 use super::{
-    frame::{Closing, NO_ROOM},
+    frame::Closing,
     subscriptions::{Scribe, Subscriptions, scribe},
 };
 use crate::{
@@ -24,14 +27,16 @@ use crate::{
         Calls, Terms,
         alarm::Alarm,
         answer::receipt::Receipt,
-        front::{Entry, Front, WIDTH},
-        kept::AnswerRoom,
+        client_message::ClientMessage,
+        filter_calls::AnswerRoom,
         whole::{Room, Whole},
     },
     config::Verify,
     domain::{refusal::Refusal, rpc::Request},
-    memory::{CALL, Full, SMALL},
-    net::places::Caller,
+    door::access_log::{Access, Line},
+    memory::Full,
+    metrics::CallOutcome,
+    net::node_connections::Caller,
     view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
 };
 
@@ -46,8 +51,7 @@ pub(super) struct Client {
     pub(super) subscriptions: Subscriptions,
     /// Notified when the mailbox has been emptied in part.
     pub(super) drained: Notify,
-    /// Lines to send along with calls.
-    headers: Vec<u8>,
+    visitor: Visitor,
     /// The most bytes of one answer, and of all answers that wait.
     max_outbound: usize,
     /// Room for long answers on their way into the mailbox, in units of [`UNIT`].
@@ -61,12 +65,22 @@ pub(super) struct Client {
     spare: Mutex<Option<Alarm>>,
 }
 
+/// The client, as its handshake told.
+pub(super) struct Visitor {
+    /// Lines to send along with calls.
+    pub(super) headers: Vec<u8>,
+    /// The client's address.
+    pub(super) address: IpAddr,
+}
+
 /// The network that serves a client's messages.
 pub(super) struct Network {
     pub(super) calls: Arc<Calls>,
     pub(super) views: Option<Arc<Views>>,
     /// Subscriptions that a client may have at once.
     pub(super) max_subscriptions: usize,
+    /// The rules of the access log.
+    pub(super) access: Arc<Access>,
 }
 
 /// The outcome of a request.
@@ -88,12 +102,12 @@ impl Reply {
 }
 
 impl Client {
-    pub(super) fn new(mailbox: Arc<Mailbox>, headers: Vec<u8>, caller: Arc<Caller>, max_outbound: usize) -> Self {
+    pub(super) fn new(mailbox: Arc<Mailbox>, visitor: Visitor, caller: Arc<Caller>, max_outbound: usize) -> Self {
         Self {
             mailbox,
             subscriptions: Subscriptions::default(),
             drained: Notify::new(),
-            headers,
+            visitor,
             max_outbound,
             room: Semaphore::new(units(max_outbound) as usize),
             caller,
@@ -108,127 +122,39 @@ impl Client {
     /// When the message makes the connection close.
     pub(super) async fn serve(&self, network: &Network, message: &Message, arrived: Instant) -> Result<(), Closing> {
         let text = &message.text;
-        let (refusal, id) = match Front::read(text, network.calls.settings().max_batch.get()) {
-            Front::Refused(Refusal::NotJson(_), _) if !message.is_binary && std::str::from_utf8(text).is_err() => {
+        let mut line = network.access.takes().then(|| self.line(&network.access));
+        let (refusal, id) = match ClientMessage::read(text, network.calls.settings().max_batch.get()) {
+            ClientMessage::Refused(Refusal::NotJson(_), _)
+                if !message.is_binary && std::str::from_utf8(text).is_err() =>
+            {
                 return Err(Closing::new(Closing::NOT_UTF8, "a text message is not UTF-8"));
             }
-            Front::Refused(refusal, id) => (refusal, id),
-            Front::Single(request) => {
+            ClientMessage::Refused(refusal, id) => (refusal, id),
+            ClientMessage::Single(request) => {
                 let mut alarm = self.spare().take().unwrap_or_default();
-                let share = Share::new(self.mailbox.memory());
+                let share = Share::new(self.mailbox.memory(), line.as_deref());
                 let part = Part { client: self, share: &share, place: 0, is_batch: false };
                 let reply = self.reply(network, &request, arrived, &mut alarm, part).await;
                 *self.spare() = Some(alarm);
                 match reply {
                     Reply::Nothing => {}
-                    Reply::Text(text, _) => self.send(text, share.take_receipts(), None).await,
-                    Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared)).await,
+                    Reply::Text(text, _) => self.send(text, share.take_receipts(), None, &mut line).await,
+                    Reply::Subscribed(text, prepared) => self.send(text, Vec::new(), Some(prepared), &mut line).await,
                 }
                 return Ok(());
             }
             // The box spares single calls the size of a batch.
-            Front::Batch(entries) => return Box::pin(self.batch(network, &entries, arrived)).await,
+            ClientMessage::Batch(entries) => return Box::pin(self.batch(network, &entries, arrived, line)).await,
         };
-        self.send(refusal.body(id).into(), Vec::new(), None).await;
+        self.send(refusal.body(id).into(), Vec::new(), None, &mut line).await;
         Ok(())
     }
 
     /// Answers each call of a message with the same refusal, at once.
     pub(super) fn refuse(&self, message: &Message, max_batch: usize, refusal: &Refusal) {
-        let answer = Front::read(&message.text, max_batch).refuse(refusal);
+        let answer = ClientMessage::read(&message.text, max_batch).refuse(refusal);
         if !answer.is_empty() {
             self.mailbox.push_answer(answer.into());
-        }
-    }
-
-    /// Answers the calls of a batch in their order, with one message. Subscriptions of the batch
-    /// begin after that message. While answers come, room is kept for a refusal of each call
-    /// without an answer.
-    async fn batch(&self, network: &Network, entries: &[Entry<'_>], arrived: Instant) -> Result<(), Closing> {
-        let mut share = Share::new(self.mailbox.memory());
-        let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
-        share.hold(size_of_val(entries) + entries.len().min(WIDTH) * CALL).map_err(full)?;
-        let refusal = |entry: &Entry<'_>| self.too_long().body(id_of(entry)).len() + 1;
-        let mut owed: usize = entries.iter().filter(|entry| is_answered(entry)).map(refusal).sum();
-        if owed >= self.max_outbound {
-            self.send(self.too_long().body(None).into(), Vec::new(), None).await;
-            return Ok(());
-        }
-        let polls: Vec<usize> = (0..entries.len()).filter(|place| is_poll(&entries[*place])).collect();
-        // A part of the room is left to the calls that are no polls. A block is never cut, so some
-        // polls may find no room. But one of several polls has its room before all other calls, and
-        // in the next batch another one.
-        share.part = (self.max_outbound - owed) / (polls.len() + 1);
-        let first = (polls.len() > 1).then(|| polls[self.turn.fetch_add(1, Relaxed) % polls.len()]);
-        share.first = first;
-        let share = share;
-        let mut left = first.into_iter().chain((0..entries.len()).filter(|place| Some(*place) != first));
-        let mut begin = |running: &mut FuturesOrdered<_>| {
-            running.extend(left.by_ref().take(WIDTH - running.len()).map(|place| {
-                let part = Part { client: self, share: &share, place, is_batch: true };
-                self.entry(network, &entries[place], arrived, part)
-            }));
-        };
-        let mut running = FuturesOrdered::new();
-        let mut early = None;
-        if let Some(place) = first {
-            begin(&mut running);
-            early = running.next().await;
-            if let Some(Reply::Text(reply, held)) = &early {
-                let others = owed - refusal(&entries[place]);
-                if others + reply.len() + 2 <= self.max_outbound {
-                    owed = others + reply.len() + 1;
-                } else {
-                    share.receipts().retain(|(of, _)| *of != place);
-                    share.give_back(*held);
-                    early = Some(Reply::text(self.too_long().body(id_of(&entries[place]))));
-                }
-            }
-        }
-        let mut text = BytesMut::new();
-        let mut begins = Vec::new();
-        for (place, entry) in entries.iter().enumerate() {
-            begin(&mut running);
-            let reply = if first == Some(place) { early.take() } else { running.next().await };
-            let Some(reply) = reply else { break };
-            share.placed.fetch_add(1, Relaxed);
-            share.next.notify_waiters();
-            owed -= match &reply {
-                Reply::Text(reply, _) if first == Some(place) => reply.len() + 1,
-                _ if is_answered(entry) => refusal(entry),
-                _ => 0,
-            };
-            let reply = match reply {
-                Reply::Nothing => continue,
-                Reply::Text(reply, held) if text.len() + reply.len() + 2 + owed > self.max_outbound => {
-                    share.receipts().retain(|(of, _)| *of != place);
-                    share.give_back(held);
-                    self.too_long().body(id_of(entry)).into()
-                }
-                Reply::Text(reply, _) => reply,
-                Reply::Subscribed(reply, prepared) => {
-                    begins.push(prepared);
-                    reply
-                }
-            };
-            // Longer replies are counted while they come.
-            if reply.len() <= SMALL {
-                share.hold(reply.len()).map_err(full)?;
-            }
-            text.put_u8(if text.is_empty() { b'[' } else { b',' });
-            text.put_slice(&reply);
-        }
-        if !text.is_empty() {
-            text.put_u8(b']');
-            self.send(text.freeze(), share.take_receipts(), begins).await;
-        }
-        Ok(())
-    }
-
-    async fn entry<'c>(&'c self, network: &Network, entry: &Entry<'_>, arrived: Instant, part: Part<'_, 'c>) -> Reply {
-        match entry {
-            Ok(request) => self.reply(network, request, arrived, &mut Alarm::default(), part).await,
-            Err(wrong) => Reply::text(Refusal::NotARequest(wrong.why).body(wrong.id)),
         }
     }
 
@@ -245,8 +171,16 @@ impl Client {
             Some(_) if network.calls.settings().blocks(&request.method) => {
                 Err(Refusal::Blocked(request.method.to_string()))
             }
-            Some(Scribe::Off) => Ok((self.unsubscribe(request), 0)),
-            Some(Scribe::On) => return self.subscribe(network, request).await,
+            Some(Scribe::Off) => {
+                part.share.note(request, CallOutcome::Result);
+                Ok((self.unsubscribe(request), 0))
+            }
+            Some(Scribe::On) => {
+                let reply = self.subscribe(network, request).await;
+                let is_there = matches!(reply, Reply::Subscribed(..));
+                part.share.note(request, if is_there { CallOutcome::Result } else { CallOutcome::Refused });
+                return reply;
+            }
         };
         match (outcome, request.id) {
             (_, None) => Reply::Nothing,
@@ -294,7 +228,7 @@ impl Client {
         part: Part<'_, 'c>,
     ) -> Result<(Bytes, usize), Refusal> {
         let terms = Terms {
-            headers: &self.headers,
+            headers: &self.visitor.headers,
             arrived,
             // A client would have to close its connection on a malformed message.
             verify: Verify::All,
@@ -304,6 +238,7 @@ impl Client {
             // In a batch, brackets stand around the answer.
             room: AnswerRoom { longest: self.max_outbound.saturating_sub(2), part: part.share.part },
             caller: Some(&self.caller),
+            trace: part.share.trace.as_deref(),
         };
         let Whole { text, held, receipt, .. } = calls.run_whole(request, terms, alarm, &part).await?;
         part.share.receipts().extend(receipt.map(|receipt| (part.place, receipt)));
@@ -318,7 +253,14 @@ impl Client {
     /// make a client look slow, and so answers leave a quarter of the room to notifications.
     /// `receipts` are notified whether the answer is written. The subscriptions of `begins` begin
     /// before anything else happens.
-    async fn send(&self, text: Bytes, receipts: Vec<Receipt>, begins: impl IntoIterator<Item = Prepared>) {
+    async fn send(
+        &self,
+        text: Bytes,
+        receipts: Vec<Receipt>,
+        begins: impl IntoIterator<Item = Prepared>,
+        line: &mut Option<Box<Line>>,
+    ) {
+        line.iter_mut().for_each(|line| line.bytes += text.len() as u64);
         loop {
             let waiting = self.mailbox.waiting_bytes();
             if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound / 4 * 3 {
@@ -332,25 +274,13 @@ impl Client {
         }
     }
 
+    /// A message's line in the access log.
+    fn line(&self, access: &Access) -> Box<Line> {
+        access.line_of("ws", self.visitor.address, &mut self.visitor.headers.clone())
+    }
+
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Alarm>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the call of a batch is a poll of a filter that is answered.
-fn is_poll(entry: &Entry<'_>) -> bool {
-    entry.as_ref().is_ok_and(|request| request.method == "eth_getFilterChanges" && request.id.is_some())
-}
-
-/// Whether an entry of a batch is answered. An entry that is no call is answered too.
-fn is_answered(entry: &Entry<'_>) -> bool {
-    entry.as_ref().map_or(true, |request| request.id.is_some())
-}
-
-fn id_of<'e>(entry: &'e Entry<'e>) -> Option<&'e [u8]> {
-    match entry {
-        Ok(request) => request.id,
-        Err(wrong) => wrong.id,
     }
 }
 
@@ -402,7 +332,7 @@ impl Message {
     /// How many calls the message has; a message that is answered as a whole counts as one.
     pub(super) fn calls(&self, max_batch: usize) -> usize {
         let is_batch = self.text.trim_ascii_start().first() == Some(&b'[');
-        if is_batch { Front::read(&self.text, max_batch).calls() } else { 1 }
+        if is_batch { ClientMessage::read(&self.text, max_batch).calls() } else { 1 }
     }
 }
 
@@ -431,8 +361,9 @@ mod tests {
     #[test]
     fn an_answer_after_a_lost_one_has_room_for_its_own_length() {
         let memory = Account::unlimited();
-        let client = Client::new(Mailbox::of(&memory, MOST), Vec::new(), Arc::default(), MOST);
-        let [first, second, third] = [(); 3].map(|()| Share::new(&memory));
+        let visitor = Visitor { headers: Vec::new(), address: [127, 0, 0, 1].into() };
+        let client = Client::new(Mailbox::of(&memory, MOST), visitor, Arc::default(), MOST);
+        let [first, second, third] = [(); 3].map(|()| Share::new(&memory, None));
         let enters = |share, units: usize| part(&client, share).enter(Some((units * UNIT) as u64)).now_or_never();
         assert!(enters(&first, 20).is_some() && enters(&second, 20).is_some());
         part(&client, &first).hold(1000).unwrap();

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 
 use super::frame::{Closing, Head, NO_ROOM, Opcode, Outline, unmask};
 use crate::{
-    memory::{Account, Claim, SMALL},
+    memory::{Account, Claim, SMALL, grown, make_room},
     net::BoxIo,
 };
 
@@ -56,7 +56,7 @@ pub(super) struct Reader {
     /// Whether the message is text, once its first frame has begun.
     is_text: Option<bool>,
     max_message: usize,
-    /// The memory of the message while the message comes.
+    /// The memory of the message while the message comes, and until it is served.
     claim: Option<Box<Claim>>,
     /// Whether bytes came since the last [`Reader::take_heard`].
     heard: bool,
@@ -131,7 +131,7 @@ impl Reader {
             let found = if missing > GLANCE {
                 // A long payload is read straight to its place in the message.
                 let more = self.message.len().clamp(TRUST, missing.max(TRUST)).min(missing);
-                self.make_room(more, memory).map_err(Unread::Violation)?;
+                self.make_room(more, true, memory).map_err(Unread::Violation)?;
                 let mut into = (&mut self.message).limit(missing);
                 let count = ready!(pin!(io.read_buf(&mut into)).poll(context)).map_err(|_| Unread::Lost)?;
                 if count == 0 {
@@ -163,7 +163,7 @@ impl Reader {
     }
 
     /// Whether the client has closed its side, as far as is known now. Bytes before that end are
-    /// read ahead, up to a bound.
+    /// read ahead, up to a bound; beyond that, the stream is asked.
     pub(super) fn has_left(&mut self, io: &mut BoxIo, context: &mut Context<'_>) -> bool {
         while !self.is_over && self.ahead.len() < GLANCE {
             let mut space = [const { MaybeUninit::uninit() }; GLANCE];
@@ -173,7 +173,12 @@ impl Reader {
             self.heard |= !self.is_over;
             self.ahead.extend_from_slice(glance.filled());
         }
-        self.is_over
+        self.is_over || io.is_read_closed()
+    }
+
+    /// The memory of the message that was just returned, for the code that serves the message.
+    pub(super) fn take_claim(&mut self) -> Option<Box<Claim>> {
+        self.claim.take()
     }
 
     /// Whether a frame of a message has begun to come, and not the whole message.
@@ -251,7 +256,7 @@ impl Reader {
                 Some(control(head, payload))
             } else {
                 let count = self.missing(head).min(read.len());
-                self.make_room(count, memory)?;
+                self.make_room(count, head.is_final, memory)?;
                 let (payload, rest) = read.split_at(count);
                 self.message.extend_from_slice(payload);
                 *read = rest;
@@ -283,19 +288,24 @@ impl Reader {
         }
         self.start = self.message.len();
         // Most messages are one frame, and need no more memory than this.
-        self.make_room((head.length as usize).min(TRUST), memory)
+        self.make_room((head.length as usize).min(TRUST), head.is_final, memory)
     }
 
-    /// Makes room for `more` bytes of the message.
-    fn make_room(&mut self, more: usize, memory: &Arc<Account>) -> Result<(), Closing> {
-        let needed = self.message.len() + more;
-        if needed > self.message.capacity() {
+    /// Makes room for `more` bytes of the message, of which this is the last frame or not.
+    fn make_room(&mut self, more: usize, is_last: bool, memory: &Arc<Account>) -> Result<(), Closing> {
+        let capacity = self.message.capacity();
+        let mut needed = self.message.len() + more;
+        if needed > capacity {
+            if !is_last {
+                // Many short frames may follow.
+                needed = grown(capacity, needed, self.max_message);
+            }
             if needed > SMALL {
                 let full = |_| Closing::new(Closing::TRY_AGAIN, NO_ROOM);
                 let claim = self.claim.get_or_insert_with(|| Box::new(memory.incoming()));
                 claim.resize(needed).map_err(full)?;
             }
-            self.message.reserve(more);
+            make_room(&mut self.message, needed);
             if let Some(claim) = &mut self.claim {
                 claim.set(self.message.capacity());
             }
@@ -312,8 +322,6 @@ impl Reader {
             return None;
         }
         let message = std::mem::take(&mut self.message).freeze();
-        // From here on the code that serves the message counts its bytes.
-        self.claim = None;
         self.start = 0;
         Some(if self.is_text.take()? { Incoming::Text(message) } else { Incoming::Binary(message) })
     }
@@ -326,5 +334,67 @@ fn control(head: Head, payload: &[u8]) -> Incoming {
         Opcode::Ping => Incoming::Ping(payload.into()),
         Opcode::Pong => Incoming::Pong,
         _ => Incoming::Close(payload.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::{
+        io::AsyncWriteExt,
+        task::yield_now,
+        time::{sleep, timeout},
+    };
+
+    use super::*;
+    use crate::{
+        memory::Budget,
+        net::{Dial, Endpoint, Listen, tcp::Tcp},
+    };
+
+    #[tokio::test]
+    async fn a_message_of_many_frames_takes_no_memory_beyond_the_limit() {
+        let budget = Budget::new(1 << 20);
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut io, memory): (BoxIo, _) = (Box::new(near), Account::open(&budget));
+        let mut reader = Reader::new(Bytes::new(), 16 << 20);
+        let mut opcode = 1;
+        let mut frame = vec![0; 8 + 4000];
+        loop {
+            frame[..4].copy_from_slice(&[opcode, 0x80 | 126, 15, 160]);
+            opcode = 0;
+            far.write_all(&frame).await.unwrap();
+            let read = poll_fn(|context| Poll::Ready(reader.poll_next(&mut io, &memory, context))).await;
+            assert!(budget.held() <= 3 << 18, "{}", budget.held());
+            if let Poll::Ready(read) = read {
+                assert!(matches!(read, Err(Unread::Violation(_))), "{read:?}");
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_seen_behind_more_bytes_than_are_read_ahead() {
+        let mut listener = Tcp.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let to = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().port() };
+        let mut client = Tcp.dial(&to).await.unwrap();
+        let mut io = listener.accept().await.unwrap().0.open().unwrap();
+        let mut reader = Reader::new(Bytes::new(), 1 << 20);
+        let mut has_left = async || poll_fn(|context| Poll::Ready(reader.has_left(&mut io, context))).await;
+        client.write_all(&[0; 3 * GLANCE]).await.unwrap();
+        for _ in 0..10 {
+            yield_now().await;
+            assert!(!has_left().await);
+        }
+        drop(client);
+        // The reactor hears of the end a little later.
+        let seen = timeout(Duration::from_secs(20), async {
+            while !has_left().await {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        seen.await.expect("the end is not seen");
+        assert!(reader.ahead.len() < 3 * GLANCE, "nor read");
     }
 }

@@ -31,7 +31,7 @@ use tokio::{
 use self::{news::Event, slow::Begun, turns::Queued};
 use super::{
     frame::{self, Closing, NO_ROOM, Opcode},
-    message::{Client, Message, Network},
+    message::{Client, Message, Network, Visitor},
     reader::{Incoming, Reader, Unread},
     writer::Writer,
 };
@@ -45,7 +45,7 @@ use crate::{
     },
     memory::Account,
     metrics::Metrics,
-    net::{BoxFuture, BoxIo, places::Caller},
+    net::{BoxFuture, BoxIo, node_connections::Caller},
     view::{self, Letter, Mailbox},
 };
 
@@ -160,7 +160,7 @@ impl Session {
     pub(super) fn new(
         io: BoxIo,
         read: Bytes,
-        headers: Vec<u8>,
+        visitor: Visitor,
         network: Arc<str>,
         site: Arc<ArcSwap<Site>>,
         signals: Signals,
@@ -171,7 +171,7 @@ impl Session {
     ) -> Self {
         let (limits, now) = (Limits::of(&site.load().ws), Instant::now());
         let mailbox = Mailbox::of(memory, limits.max_outbound);
-        let client = Arc::new(Client::new(mailbox.clone(), headers, caller, limits.max_outbound));
+        let client = Arc::new(Client::new(mailbox.clone(), visitor, caller, limits.max_outbound));
         let mut session = Self {
             io,
             reader: Reader::new(read, limits.max_message),
@@ -275,6 +275,7 @@ impl Session {
         match incoming {
             Incoming::Text(text) if open => self.admit(Message { text, is_binary: false }),
             Incoming::Binary(text) if open => self.admit(Message { text, is_binary: true }),
+            Incoming::Text(_) | Incoming::Binary(_) => drop(self.reader.take_claim()),
             // A pong may answer several pings, so a client that reads no pongs is sent no more.
             Incoming::Ping(payload)
                 if (open || matches!(self.state, State::Leaving(_)))
@@ -298,7 +299,8 @@ impl Session {
         let site = self.site.load();
         let served = site.network(&self.network)?;
         let (calls, views) = (served.calls.clone()?, served.views.clone());
-        Some(Network { calls, views, max_subscriptions: site.ws.max_subscriptions.get() })
+        let max_subscriptions = site.ws.max_subscriptions.get();
+        Some(Network { calls, views, max_subscriptions, access: site.access.clone() })
     }
 
     /// Takes letters from the mailbox and writes them, as far as the client takes bytes.

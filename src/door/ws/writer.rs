@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_is_always_a_little_behind_does_not_make_the_buffer_grow() {
+    async fn the_buffer_does_not_grow_for_a_client_always_behind() {
         let (near, mut far) = duplex(1000);
         let (mut io, mut writer): (BoxIo, _) = (Box::new(near), Writer::default());
         let mut context = Context::from_waker(Waker::noop());
@@ -275,6 +275,8 @@ mod tests {
             Poll::Ready(Ok(()))
         }
     }
+
+    impl crate::net::Io for Keeps {}
 
     #[test]
     fn a_stream_that_keeps_bytes_back_is_flushed_until_it_has_none() {

@@ -10,7 +10,7 @@ use super::{
     Hub, SILENT_SLOTS,
 };
 use crate::{
-    domain::chain,
+    domain::{chain, node_id::NodeId},
     pool::health::{Fault, Trouble},
 };
 
@@ -20,13 +20,19 @@ const AHEAD: u32 = 3;
 const MOST_WAITED: usize = 64;
 
 impl Hub {
-    pub(super) fn answered(&mut self, id: u64, question: Question, Asked { answer, wait }: Asked) {
+    /// Drops the questions under way: the stitcher has forgotten their purpose.
+    pub(super) fn drop_questions(&mut self) {
+        self.questions.abort_all();
+        self.asked_in += 1;
+    }
+
+    pub(super) fn answered(&mut self, asked_in: u64, question: Question, Asked { answer, wait }: Asked) {
         if let Some(wait) = wait
             && self.waited.len() < MOST_WAITED
         {
             self.waited.spawn(wait);
         }
-        if self.current.as_ref().is_some_and(|current| current.id == id) {
+        if asked_in == self.asked_in {
             self.step(Input::Answered(question, answer));
         }
     }
@@ -41,8 +47,8 @@ impl Hub {
             let node = current.name().to_owned();
             warn!(network = self.network(), node, slot, "a node tells of a slot ahead of the clock: that is not told");
         }
-        let is_other = |other: &usize| *other != node && self.pool.is_usable(*other);
-        if count >= AHEAD && (0..self.pool.nodes.len()).any(|other| is_other(&other)) {
+        let is_other = |other: &NodeId| *other != node && self.pool.is_usable(*other);
+        if count >= AHEAD && NodeId::all(self.pool.nodes.len()).any(|other| is_other(&other)) {
             let text = "it tells of slots ahead of the clock".to_owned();
             self.lost(false, Trouble { fault: Fault::Failing, text }, self.pool.slot() * SILENT_SLOTS);
         }
@@ -52,7 +58,8 @@ impl Hub {
         let Some(current) = &self.current else { return };
         let beacon = self.pool.snapshot().chain.as_ref().and_then(|chain| chain.beacon.clone());
         let slots_per_epoch = beacon.map_or(chain::USUAL_EPOCH, |beacon| beacon.epoch());
-        let (pool, node, id) = (current.pool.clone(), current.node, current.id);
-        self.questions.spawn(async move { (id, question, question::ask(pool, node, question, slots_per_epoch).await) });
+        let (pool, node, asked_in) = (current.pool.clone(), current.node, self.asked_in);
+        self.questions
+            .spawn(async move { (asked_in, question, question::ask(pool, node, question, slots_per_epoch).await) });
     }
 }

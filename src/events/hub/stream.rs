@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::super::topics::Names;
-use crate::pool::Pool;
+use crate::{domain::node_id::NodeId, pool::Pool};
 
 /// A stream that is being opened or read. Ends on drop.
 pub(super) struct Stream {
     pub(super) id: u64,
     /// The pool of the node: an earlier one than the hub's, while a reload takes effect.
     pub(super) pool: Arc<Pool>,
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     pub(super) topics: Names,
     pub(super) running: bool,
     /// Since when the pool has been ahead of the last head of this stream.
@@ -24,7 +24,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn is_of(&self, pool: &Arc<Pool>, node: usize) -> bool {
+    pub(super) fn is_of(&self, pool: &Arc<Pool>, node: NodeId) -> bool {
         self.node == node && Arc::ptr_eq(&self.pool, pool)
     }
 

@@ -7,11 +7,12 @@ impl Stitcher {
         match (question, answer) {
             (Question::Head, Some(Answer::Header(root, header))) if header.slot <= self.latest => {
                 self.chain.insert(root, header);
-                self.work.pop_front();
-                let from_the_start = self.tip.is_none() && self.work.iter().any(|w| matches!(w, Work::Head(_)));
+                let is_look = matches!(self.work.pop_front(), Some(Work::Look));
+                let is_reported = |work: &Work| matches!(work, Work::Head(head) if !is_look || head.root == root);
                 // At the very start the first head is the one that the stream has reported already;
                 // later, and without one, the first is the node's present head.
-                if !from_the_start {
+                let has_own = (self.tip.is_none() || is_look) && self.work.iter().any(is_reported);
+                if !has_own {
                     let head = self.late.caught(root, header.slot);
                     self.work.push_front(head.into());
                 }

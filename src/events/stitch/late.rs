@@ -49,10 +49,10 @@ impl Late {
         Self { header, gap: header.max(GAP.min(slot / 4)), untold: None, was_given_up: false, is_hurried: false }
     }
 
-    /// Another stream is open. Where the one before ended by itself, the head's time begins anew:
-    /// without a stream there was no node to ask.
-    pub(super) fn opened(&mut self) {
-        if let Some(untold) = self.untold.as_mut().filter(|_| !self.was_given_up) {
+    /// Another node's stream is open. Where there was no stream before, since that one ended by
+    /// itself, the head's time begins anew: there was no node to ask.
+    pub(super) fn opened(&mut self, was_none: bool) {
+        if let Some(untold) = self.untold.as_mut().filter(|_| was_none && !self.was_given_up) {
             untold.since = None;
         }
         self.was_given_up = false;
@@ -61,10 +61,13 @@ impl Late {
     /// Keeps a head of a stream that has ended, or is not believed any more.
     pub(super) fn keep(&mut self, head: &Head) {
         // A chain that moves on does not make the next head wait for longer.
-        let since = self.untold.as_ref().and_then(|untold| untold.since).or(head.since);
+        let earlier = self.untold.as_ref().and_then(|untold| untold.since);
+        let since = [earlier, head.since].into_iter().flatten().min();
         if self.untold.as_ref().is_none_or(|untold| untold.slot <= head.slot || untold.root == head.root) {
             let event = self.untold.take().filter(|untold| untold.root == head.root).and_then(|untold| untold.event);
             self.untold = Some(Head { since, event: head.event.clone().or(event), ..*head });
+        } else if let Some(untold) = &mut self.untold {
+            untold.since = since;
         }
     }
 
@@ -146,7 +149,7 @@ impl Stitcher {
             }
             Work::Finality(_) | Work::MissedFinality(_) => self.asks_finality = true,
             Work::Reorg { .. } | Work::Finalized { .. } => _ = self.advance(&work),
-            Work::Block { .. } | Work::Catch | Work::LearnDuties | Work::Head(_) => {}
+            Work::Block { .. } | Work::Catch | Work::Look | Work::LearnDuties | Work::Head(_) => {}
         }
     }
 

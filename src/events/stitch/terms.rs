@@ -15,8 +15,12 @@ use crate::domain::hash::Hash;
 /// An input of the stitcher.
 #[derive(Debug)]
 pub enum Input {
-    /// From here on, events and answers are of another stream.
+    /// There was no stream, and now one is open. Events and answers are of this stream.
     Opened,
+    /// From here on, events and answers are of another node's stream. The one before still ran.
+    Switched,
+    /// From here on, events are of another stream of the same node.
+    Renewed,
     /// The stream's next event.
     Event(Event),
     /// The answer to the last question, `None` if no node has one.

@@ -18,6 +18,8 @@ pub(super) const MAX_WAITING_BYTES: usize = 4 << 20;
 pub(super) enum Work {
     /// Ask for the node's head.
     Catch,
+    /// The same, where the head is needed only if the node has not reported that one.
+    Look,
     /// Without an event if the event is to be made up.
     Block {
         slot: u64,
@@ -58,11 +60,20 @@ impl From<Head> for Work {
 }
 
 impl Work {
+    /// Whether this answers all that `other`, a question of the stitcher's own, is for.
+    pub(super) fn is_same_question(&self, other: &Self) -> bool {
+        match other {
+            Self::Look => matches!(self, Self::Catch | Self::Look),
+            Self::Finality(None) => matches!(self, Self::Finality(None)),
+            _ => false,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Block { event, .. } | Self::Head(Head { event, .. }) => event.as_ref().map_or(0, Bytes::len),
             Self::Reorg { event, .. } | Self::Finalized { event, .. } => event.len(),
-            Self::Catch | Self::Finality(_) | Self::MissedFinality(_) | Self::LearnDuties => 0,
+            Self::Catch | Self::Look | Self::Finality(_) | Self::MissedFinality(_) | Self::LearnDuties => 0,
         }
     }
 }

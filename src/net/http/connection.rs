@@ -22,7 +22,7 @@ use super::{
     head::{Framing, Head, NotHttp},
     upload::{Outgoing, Pieces, Timeouts},
 };
-use crate::net::{BoxIo, places::Place};
+use crate::net::{BoxIo, node_connections::Permit};
 
 /// Up to this size a body is copied behind its head, for one plain write is cheaper than a vectored
 /// one.
@@ -46,11 +46,13 @@ pub struct Conn {
     is_wide: bool,
     /// Responses in this exchange that only announced another.
     interim: usize,
+    /// Whether bytes have come since the exchange last asked.
+    has_heard: bool,
     /// Whether the connection has carried an exchange before.
     pub reused: bool,
-    /// The place among the connections to the node. The last field, since the place is given up
+    /// The permit to have this connection to the node. The last field, since the permit is given up
     /// when the connection is closed.
-    pub place: Place,
+    pub permit: Permit,
 }
 
 /// Why an exchange has no response.
@@ -71,8 +73,22 @@ pub enum Broken {
 
 impl Conn {
     /// Takes a fresh connection.
-    pub fn new(io: BoxIo, place: Place) -> Self {
-        Self { io, read: BytesMut::new(), is_wide: false, write: Vec::new(), interim: 0, reused: false, place }
+    pub fn new(io: BoxIo, permit: Permit) -> Self {
+        Self {
+            io,
+            read: BytesMut::new(),
+            is_wide: false,
+            write: Vec::new(),
+            interim: 0,
+            has_heard: false,
+            reused: false,
+            permit,
+        }
+    }
+
+    /// Whether bytes have come since this was last asked.
+    pub(super) fn has_heard(&mut self) -> bool {
+        std::mem::take(&mut self.has_heard)
     }
 
     /// Whether the peer closes the fresh connection within `time` without a byte, as a full node
@@ -230,6 +246,7 @@ impl Conn {
                 },
             }
             if let Some(mut head) = Head::read(&mut self.read, to_head, &mut self.interim)? {
+                self.has_heard = false;
                 // A request that was not written whole leaves the connection in the middle of the
                 // request.
                 head.keep_alive &= whole && lost.is_none();
@@ -284,6 +301,7 @@ impl Conn {
         }
         let read = std::pin::pin!(self.io.read_buf(&mut self.read));
         let count = ready!(read.poll(context))?;
+        self.has_heard |= count > 0;
         Poll::Ready(Ok(count > 0))
     }
 }

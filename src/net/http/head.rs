@@ -242,14 +242,13 @@ impl Framing {
                     if end > MAX_CHUNK_LINE {
                         return Err(NotHttp("chunk line too long"));
                     }
-                    let line = buffer.split_to(end + 1);
-                    let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
+                    let line = buffer[..end].strip_suffix(b"\r").unwrap_or(&buffer[..end]);
                     *place = match *place {
                         Chunk::Size => match chunk_size(line)? {
                             0 => Chunk::Trailers(MAX_TRAILERS),
                             size => Chunk::Data(size),
                         },
-                        Chunk::DataEnd if line.is_empty() => Chunk::Size,
+                        Chunk::DataEnd if buffer[..=end] == *b"\r\n" => Chunk::Size,
                         Chunk::DataEnd => return Err(NotHttp("chunk longer than its size")),
                         Chunk::Trailers(_) if line.is_empty() => Chunk::Done,
                         Chunk::Trailers(left) => {
@@ -258,6 +257,7 @@ impl Framing {
                         // These were dealt with above.
                         Chunk::Data(_) | Chunk::Done => return Ok(None),
                     };
+                    buffer.advance(end + 1);
                 }
             }
         }
@@ -265,12 +265,21 @@ impl Framing {
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, NotHttp> {
-    let digits = line.split(|&b| b == b';').next().unwrap_or(line).trim_ascii();
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or(NotHttp("malformed chunk size"))
+    const MALFORMED: NotHttp = NotHttp("malformed chunk size");
+    let end = line.iter().position(|&b| b == b';').unwrap_or(line.len());
+    let digits = line[..end].trim_ascii_end();
+    if digits.is_empty() {
+        return Err(MALFORMED);
+    }
+    digits.iter().try_fold(0_u64, |size, &digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return Err(MALFORMED),
+        };
+        Ok(size.checked_mul(16).ok_or(MALFORMED)? | u64::from(digit))
+    })
 }
 
 #[cfg(test)]

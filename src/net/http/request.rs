@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, header};
 use super::{Sending, upload::Pieces};
 use crate::{
     domain::target::Target,
-    net::places::{Caller, Rank},
+    net::node_connections::{Caller, Rank},
 };
 
 /// A request to a node, but for its body.

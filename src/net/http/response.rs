@@ -35,7 +35,7 @@ impl Drop for Response {
     fn drop(&mut self) {
         let spent = if self.has_come { self.conn.take() } else { None };
         if let Some(conn) = spent.and_then(|conn| conn.recycle(&self.head)) {
-            self.upstream.target.places.give_back(conn);
+            self.upstream.target.connections.give_back(conn);
         }
     }
 }
@@ -60,12 +60,25 @@ impl fmt::Debug for Response {
 impl Response {
     /// `decodes`: a compressed body is read all the same.
     pub(super) fn new(mut head: Head, conn: Conn, upstream: &Arc<Upstream>, decodes: bool) -> Result<Self, Error> {
+        upstream.connections().answered();
         let mut decoder = None;
         if decodes && head.coding != Coding::Identity && !head.framing.is_done() {
             decoder = Decoder::new(head.coding).map_err(|error| Error::Broken { broken: error.into() })?;
             head.is_decoded = true;
         }
         Ok(Self { head, conn: Some(conn), has_come: false, decoder, upstream: upstream.clone() })
+    }
+
+    /// Whether bytes have come from the node since this was last asked, or since the head.
+    pub fn has_heard(&mut self) -> bool {
+        self.conn.as_mut().is_some_and(Conn::has_heard)
+    }
+
+    /// The body is a stream without an end, so the connection carries no other request.
+    pub fn is_endless(&mut self) {
+        if let Some(conn) = &mut self.conn {
+            conn.permit.becomes_link();
+        }
     }
 
     /// Waits for the next piece of the body.

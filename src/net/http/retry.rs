@@ -19,11 +19,12 @@ use super::{
 };
 use crate::{
     domain::backoff::doubled,
-    net::places::{Caller, Grant, Rank},
+    net::node_connections::{Caller, Grant, Rank},
 };
 
-/// How long a probe waits for a connection. A probe that gets none proves nothing about the node.
-const PROBE: Duration = Duration::from_millis(500);
+/// How long a question of our own that is no probe waits for a connection: the first where there
+/// are other nodes to ask. The node's time to answer begins after that.
+const OWN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
 /// How soon an idle connection turns out to be closed. A connection that is lost later was alive
 /// when the request was sent: the node had the request, and asking the same node again would only
 /// take as long again.
@@ -59,6 +60,8 @@ pub(super) struct Retry<'a> {
     caller: Option<&'a Arc<Caller>>,
     sending: Sending,
     until: Option<Instant>,
+    /// Whether a call waits until its caller gives it up, though there are other nodes.
+    pub(super) in_line: bool,
     /// Whether `until` has been set for its rank.
     is_bounded: bool,
     progress: &'a mut Progress,
@@ -89,6 +92,7 @@ impl<'a> Retry<'a> {
             caller,
             sending,
             until,
+            in_line: false,
             is_bounded: false,
             progress,
             was_stale: false,
@@ -117,7 +121,7 @@ impl<'a> Retry<'a> {
     }
 
     fn idle(&mut self) -> Option<Conn> {
-        let conn = if self.must_be_fresh() { None } else { self.upstream.places().idle(self.caller) };
+        let conn = if self.must_be_fresh() { None } else { self.upstream.connections().idle(self.rank, self.caller) };
         self.progress.waits &= conn.is_none();
         conn
     }
@@ -128,23 +132,23 @@ impl<'a> Retry<'a> {
 
     async fn open(&mut self) -> Result<Conn, Error> {
         loop {
-            let place = match self.grant().await? {
+            let permit = match self.grant().await? {
                 Grant::Conn(conn) => return Ok(conn),
-                Grant::Place(place) => place,
+                Grant::Permit(permit) => permit,
             };
-            let mut conn = match self.upstream.connect(place).await {
+            let mut conn = match self.upstream.connect(permit).await {
                 Ok(conn) => conn,
-                Err((error, mut place)) => {
-                    if !is_hanging_up(&error) || !place.refused(true) {
+                Err((error, mut permit)) => {
+                    if !is_hanging_up(&error) || !permit.refused(true) {
                         return Err(error);
                     }
-                    drop(place);
+                    drop(permit);
                     self.pause().await?;
                     continue;
                 }
             };
             self.opened = Some(Instant::now());
-            let is_learnt = self.upstream.places().is_learnt();
+            let is_learnt = self.upstream.connections().is_learnt();
             let look = match self.sending != Sending::Repeatable {
                 _ if self.is_suspicious || (self.was_stale && is_learnt) => LONG_LOOK,
                 true if is_learnt => LOOK,
@@ -154,7 +158,7 @@ impl<'a> Retry<'a> {
             if !conn.closes_within(look).await {
                 return Ok(conn);
             }
-            if !conn.place.refused(true) {
+            if !conn.permit.refused(true) {
                 return Err(Error::Connect(io::ErrorKind::UnexpectedEof.into()));
             }
             drop(conn);
@@ -164,15 +168,15 @@ impl<'a> Retry<'a> {
 
     /// A connection, or the right to open one.
     async fn grant(&mut self) -> Result<Grant, Error> {
-        let places = self.upstream.places();
+        let connections = self.upstream.connections();
         if let Some(conn) = self.idle() {
             return Ok(Grant::Conn(conn));
         }
         self.progress.waits = true;
-        let grant = match places.free(self.rank, self.caller) {
-            Some(place) => Grant::Place(place),
+        let grant = match connections.free(self.rank, self.caller) {
+            Some(permit) => Grant::Permit(permit),
             None => {
-                let wait = places.wait(self.rank, self.must_be_fresh(), self.caller);
+                let wait = connections.wait(self.rank, self.must_be_fresh(), self.caller);
                 match self.until() {
                     Some(until) => timeout_at(until, wait).await.map_err(|_| Error::NoPlace)?,
                     None => wait.await,
@@ -184,10 +188,12 @@ impl<'a> Retry<'a> {
     }
 
     fn until(&mut self) -> Option<Instant> {
+        let connections = self.upstream.connections();
         let patience = match self.rank {
-            Rank::Probe => Some(PROBE),
-            Rank::Own => None,
-            Rank::Call => self.upstream.places().patience(),
+            // The probe's own clock bounds the wait.
+            Rank::Probe => None,
+            Rank::Own => Some(if connections.is_the_only_node() { OWN.1 } else { OWN.0 }),
+            Rank::Call => connections.patience().filter(|_| !self.in_line),
         };
         if let Some(patience) = patience.filter(|_| !self.is_bounded) {
             let until = Instant::now() + patience;
@@ -220,7 +226,7 @@ impl<'a> Retry<'a> {
         if self.is_suspicious {
             // A second new connection was closed: the request is the cause, or the node is going
             // down.
-            self.upstream.places().cleared();
+            self.upstream.connections().cleared();
             return Err(Error::Broken { broken });
         }
         let is_soon = self.sent.is_none_or(|sent| sent.elapsed() <= STALE);
@@ -232,7 +238,7 @@ impl<'a> Retry<'a> {
             return Ok(());
         }
         let at_once = self.opened.is_some_and(|opened| opened.elapsed() <= AT_ONCE);
-        if self.was_stale || !at_once || !conn.place.refused(false) {
+        if self.was_stale || !at_once || !conn.permit.refused(false) {
             return Err(Error::Broken { broken });
         }
         self.is_suspicious = true;

@@ -337,13 +337,14 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::net::{Endpoint, http::Target, link::Link, places::Places, tcp::Tcp};
+    use crate::net::{Endpoint, http::Target, link::Link, node_connections::NodeConnections, tcp::Tcp};
 
     #[test]
     fn a_call_that_nobody_waits_for_is_not_kept_until_its_answer() {
         let url: crate::config::Url = "ws://node".parse().unwrap();
         let endpoint = Endpoint { host: url.host().clone(), port: url.port() };
-        let target = Target { endpoint, tls: None, url, headers: Vec::new(), places: Places::new(None, 0) };
+        let target =
+            Target { endpoint, tls: None, url, headers: Vec::new(), connections: NodeConnections::new(None, 0) };
         let [connect, write, ping, pong, answer] = [Duration::from_secs(1); 5];
         let timeouts = Timeouts { connect, write, ping, pong, answer };
         let metrics = crate::metrics::Metrics::new();

@@ -16,7 +16,7 @@ use super::{
 use crate::net::{
     Dial,
     http::Target,
-    places::{Grant, Place, Rank},
+    node_connections::{Grant, Permit, Rank},
 };
 
 /// The library's default of 128 KiB is for a few connections with much on them.
@@ -53,23 +53,23 @@ impl Connector {
     /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Socket, Failed> {
         let limit = self.timeouts.connect;
-        let places = &self.target.places;
-        let place = match places.free(Rank::Own, None) {
-            Some(place) => place,
-            None => match timeout(limit, places.wait(Rank::Own, true, None)).await {
-                Ok(Grant::Place(place)) => place,
+        let connections = &self.target.connections;
+        let permit = match connections.free(Rank::Own, None) {
+            Some(permit) => permit,
+            None => match timeout(limit, connections.wait(Rank::Own, true, None)).await {
+                Ok(Grant::Permit(permit)) => permit,
                 Ok(Grant::Conn(_)) | Err(_) => {
                     return Err("all connections that the node takes are in use".to_owned().into());
                 }
             },
         };
-        match timeout(limit, self.open(place)).await {
+        match timeout(limit, self.open(permit)).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("no connection within {limit:?}").into()),
         }
     }
 
-    async fn open(&self, mut place: Place) -> Result<Socket, Failed> {
+    async fn open(&self, mut permit: Permit) -> Result<Socket, Failed> {
         let unreachable = |error| format!("cannot connect: {error}");
         let mut io = self.dial.dial(&self.target.endpoint).await.map_err(unreachable)?;
         if let Some(tls) = &self.target.tls {
@@ -91,7 +91,7 @@ impl Connector {
             }
             error => {
                 if is_hanging_up(&error) {
-                    place.refused(false);
+                    permit.refused(false);
                 }
                 let is_no_http = matches!(error, Error::Protocol(ProtocolError::HttparseError(_)));
                 let hint =
@@ -99,7 +99,8 @@ impl Connector {
                 format!("no WebSocket handshake: {error}{hint}").into()
             }
         })?;
-        Ok(Socket::new(socket, place, self.timeouts))
+        permit.becomes_link();
+        Ok(Socket::new(socket, permit, self.timeouts))
     }
 
     fn request(&self) -> Result<Request<()>, http::Error> {

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 };
 
 use super::Timeouts;
-use crate::net::{BoxIo, places::Place};
+use crate::net::{BoxIo, node_connections::Permit};
 
 /// An event on a connection.
 #[derive(Debug)]
@@ -43,13 +43,13 @@ pub(super) struct Socket {
     /// Never later than the next moment at which something may be overdue.
     alarm: Pin<Box<Sleep>>,
     /// Given up when the connection is closed, and so the last field.
-    _place: Place,
+    _permit: Permit,
 }
 
 impl Socket {
-    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, place: Place, timeouts: Timeouts) -> Self {
+    pub(super) fn new(socket: WebSocketStream<Timed<BoxIo>>, permit: Permit, timeouts: Timeouts) -> Self {
         let alarm = Box::pin(sleep_until(Instant::now() + timeouts.ping));
-        Self { socket, timeouts, unflushed: None, pinged: None, alarm, _place: place }
+        Self { socket, timeouts, unflushed: None, pinged: None, alarm, _permit: permit }
     }
 
     /// Whether everything is written, and so more may be.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::node_id::NodeId;
 
 const NEAR: u64 = 5;
 const LIMIT: Limit = Limit { blocks: NEAR, time: Duration::from_secs(2) };
@@ -27,7 +28,7 @@ impl Bench {
     fn report(&mut self, seconds: f64, node: usize, number: u64, timestamp: u64) {
         let now = self.at(seconds);
         let moved = self.reports[node].filter(|r| r.number == number).map_or(now, |r| r.moved);
-        self.reports[node] = Some(Report { node, number, timestamp, heard: now, moved });
+        self.reports[node] = Some(Report { node: NodeId(node), number, timestamp, heard: now, moved });
         self.judge(now, seconds);
     }
 
@@ -398,5 +399,31 @@ fn a_node_that_rises_slowly_makes_nobody_implausible() {
             n > 12 && bench.standing(0) != Some(Standing::Fit)
         });
         assert_eq!(found, None, "{block} {slow}: {:?}, pace {}", bench.standing(0), bench.memory.pace());
+    }
+}
+
+/// A node makes the chain's blocks, and then another comes that makes a block a second.
+#[test]
+fn a_node_that_follows_too_slowly_makes_no_other_implausible() {
+    for block in [0.2188531655097738, 0.11783225819864797] {
+        for silent in 0..3 {
+            let mut bench = Bench::new(2);
+            let tip = |second: u64| 1_000 + (second as f64 / block) as u64;
+            let begun = (8.0 * block + 7.0) as u64 + silent;
+            for second in 0..begun + 30 {
+                bench.report(second as f64 + 0.001, 1, tip(second), UNIX + second);
+                assert_eq!(bench.standing(1), Some(Standing::Fit), "{block}, {second}");
+                if second >= begun {
+                    bench.report(second as f64 + 0.5, 0, tip(begun - silent) + second - begun + silent, UNIX);
+                    assert_eq!(bench.standing(1), Some(Standing::Fit), "{block}, {second}");
+                    let mut without =
+                        Bench { memory: bench.memory.clone(), reports: bench.reports.clone(), ..Bench::new(2) };
+                    without.start = bench.start;
+                    without.leave(second as f64 + 1.0, 0);
+                    without.report(second as f64 + 1.001, 1, tip(second + 1), UNIX + second);
+                    assert_eq!(without.standing(1), Some(Standing::Fit), "{block}, {second}");
+                }
+            }
+        }
     }
 }

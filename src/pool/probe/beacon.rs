@@ -14,12 +14,16 @@ use crate::{
         target::Target,
         verdict::Condition,
     },
-    net::http::Upstream,
+    net::{
+        http::{Gate, Upstream},
+        node_connections::Rank,
+    },
     pool::{
         ask::{failing, is_refusal, read, refusing, says_no, trouble, wait},
         health::Trouble,
         node::Node,
-        probe::Probe,
+        own_question::OwnQuestion,
+        probe::{Probe, ProbeClock},
     },
 };
 
@@ -30,7 +34,8 @@ const PARTIAL_CONTENT: u16 = 206;
 const UNWELL: u16 = 503;
 
 /// Asks for the head, the condition, and, unless the chain is `known`, for the chain.
-pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, Trouble> {
+pub(super) async fn probe(clock: &ProbeClock<'_>, known: Option<&Chain>) -> Result<Probe, Trouble> {
+    let node = clock.node;
     let Some(upstream) = &node.upstream else {
         return Err(failing(node, "has no HTTP URL, and there is no beacon API without"));
     };
@@ -38,14 +43,14 @@ pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, T
     let chain = async {
         match known.filter(|chain| chain.beacon.is_some()) {
             Some(chain) => Ok(chain.clone()),
-            None => ask_chain(node, upstream).await,
+            None => ask_chain(clock, upstream).await,
         }
     };
     let head = async {
-        let answer = ask(node, upstream, HEAD).await?;
+        let answer = ask(clock, upstream, HEAD).await?;
         Ok((answer, started.elapsed()))
     };
-    let condition = ask_condition(node, upstream);
+    let condition = ask_condition(clock, upstream);
     let ((head, latency), chain, mut condition) = tokio::try_join!(head, chain, condition)?;
     let Some(beacon) = &chain.beacon else {
         // The node answers, and has no chain yet.
@@ -61,18 +66,27 @@ pub(super) async fn probe(node: &Node, known: Option<&Chain>) -> Result<Probe, T
 }
 
 /// The chain that the node serves.
-pub(super) async fn chain(node: &Node) -> Result<Chain, Trouble> {
-    match &node.upstream {
-        Some(upstream) => ask_chain(node, upstream).await,
-        None => Err(failing(node, "has no HTTP URL")),
+pub(super) async fn chain(clock: &ProbeClock<'_>) -> Result<Chain, Trouble> {
+    match &clock.node.upstream {
+        Some(upstream) => ask_chain(clock, upstream).await,
+        None => Err(failing(clock.node, "has no HTTP URL")),
+    }
+}
+
+/// Asks for the head only, to see whether the node answers.
+pub(super) async fn test(clock: &ProbeClock<'_>) -> Result<(), Trouble> {
+    match &clock.node.upstream {
+        Some(upstream) => ask(clock, upstream, HEAD).await.map(drop),
+        None => Err(failing(clock.node, "has no HTTP URL")),
     }
 }
 
 /// The HTTP status of the answer at this path.
-pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Trouble> {
+pub(super) async fn status_of(mut question: OwnQuestion<'_>, node: &Node, path: &'static str) -> Result<u16, Trouble> {
     match &node.upstream {
         Some(upstream) => {
-            let Answer { status, wait, .. } = ask(node, upstream, path).await?;
+            let (rank, question) = (Rank::Own, &mut question);
+            let Answer { status, wait, .. } = ask_as(rank, question, node, upstream, path).await?;
             let refused = || refusing(node, &format!("{path}: HTTP status {status}"), wait);
             if is_refusal(status, wait) { Err(refused()) } else { Ok(status) }
         }
@@ -84,7 +98,7 @@ pub(super) async fn status_of(node: &Node, path: &'static str) -> Result<u16, Tr
 /// decides: nodes have called themselves synced while that status was 206 (syncing, optimistic or
 /// without an execution node) or 503 (not well). Other statuses are ignored, and so is a node that
 /// does not offer the report.
-async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Condition, Trouble> {
+async fn ask_condition(clock: &ProbeClock<'_>, upstream: &Arc<Upstream>) -> Result<Condition, Trouble> {
     #[derive(Deserialize)]
     struct Told {
         data: Syncing,
@@ -99,7 +113,8 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
     }
     const SYNCING: &str = "/eth/v1/node/syncing";
     const HEALTH: &str = "/eth/v1/node/health";
-    let (syncing, health) = tokio::try_join!(ask(node, upstream, SYNCING), ask(node, upstream, HEALTH))?;
+    let node = clock.node;
+    let (syncing, health) = tokio::try_join!(ask(clock, upstream, SYNCING), ask(clock, upstream, HEALTH))?;
     let mut condition = match (syncing.status, syncing.body) {
         // A fact that is refused for quota stays unknown too, and may: only the head must be known.
         (status, _) if says_no(status) || is_refusal(status, syncing.wait) => Condition::default(),
@@ -128,11 +143,11 @@ async fn ask_condition(node: &Node, upstream: &Arc<Upstream>) -> Result<Conditio
     Ok(condition)
 }
 
-async fn ask_chain(node: &Node, upstream: &Arc<Upstream>) -> Result<Chain, Trouble> {
+async fn ask_chain(clock: &ProbeClock<'_>, upstream: &Arc<Upstream>) -> Result<Chain, Trouble> {
     const SPEC: &str = "/eth/v1/config/spec";
     const GENESIS: &str = "/eth/v1/beacon/genesis";
-    let genesis = ask(node, upstream, GENESIS);
-    let (genesis, Answer { status, wait, body }) = tokio::try_join!(genesis, ask(node, upstream, SPEC))?;
+    let (node, genesis) = (clock.node, ask(clock, upstream, GENESIS));
+    let (genesis, Answer { status, wait, body }) = tokio::try_join!(genesis, ask(clock, upstream, SPEC))?;
     let spec = match status {
         200 => Some(&body[..]),
         // Not offered, or not to us. Too many requests and the like are another matter.
@@ -156,7 +171,7 @@ pub(super) async fn body_of(node: &Node, upstream: &Arc<Upstream>, path: &'stati
 
 /// The body of an answer that must be 200.
 async fn get(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Bytes, Trouble> {
-    ask(node, upstream, path).await?.must(node, path)
+    ask_as(Rank::Probe, &mut (), node, upstream, path).await?.must(node, path)
 }
 
 /// Whether the body of a 404 is that of a node before genesis: the API's error, which names
@@ -191,10 +206,20 @@ impl Answer {
     }
 }
 
-/// The answer at `path` below the node's URL.
-async fn ask(node: &Node, upstream: &Arc<Upstream>, path: &'static str) -> Result<Answer, Trouble> {
+/// The answer at `path` below the node's URL to a question of a probe.
+async fn ask(clock: &ProbeClock<'_>, upstream: &Arc<Upstream>, path: &'static str) -> Result<Answer, Trouble> {
+    ask_as(Rank::Probe, &mut clock.question(), clock.node, upstream, path).await
+}
+
+async fn ask_as(
+    rank: Rank,
+    question: &mut impl Gate,
+    node: &Node,
+    upstream: &Arc<Upstream>,
+    path: &'static str,
+) -> Result<Answer, Trouble> {
     let target = Target::parse(path).expect("the paths of probes are fit for a request line");
-    let mut response = upstream.get(&target).await.map_err(|error| trouble(node, &error))?;
+    let mut response = upstream.get(&target, rank, question).await.map_err(|error| trouble(node, &error))?;
     let (status, wait) = (response.head.status, wait(&response.head));
     Ok(Answer { status, wait, body: read(node, path, &mut response, MAX_ANSWER).await? })
 }

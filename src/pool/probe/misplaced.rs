@@ -41,5 +41,5 @@ async fn is_consensus(node: &Node, upstream: &Arc<Upstream>) -> bool {
 }
 
 async fn is_execution(node: &Node) -> bool {
-    matches!(ask(node, "eth_chainId", "[]").await, Ok(Ok(id)) if id.starts_with(b"\"0x"))
+    matches!(ask((), node, "eth_chainId", "[]").await, Ok(Ok(id)) if id.starts_with(b"\"0x"))
 }

@@ -6,7 +6,10 @@ use tokio::time::Instant;
 
 use super::{Known, PoolState};
 use crate::{
-    domain::chain::Chain,
+    domain::{
+        chain::Chain,
+        node_id::{ByNode, NodeId},
+    },
     pool::{
         claims::Claims,
         feed_watch::FeedLiveness,
@@ -22,7 +25,7 @@ pub(in crate::pool) struct Legacy {
     known: Vec<Option<Known>>,
     /// The chain as these nodes together showed it; `None` if no node stays.
     shown: Option<Shown>,
-    active: Option<usize>,
+    active: Option<NodeId>,
     removed: Option<Arc<str>>,
     switches: Switches,
 }
@@ -41,11 +44,11 @@ struct Shown {
 impl PoolState {
     /// The part of the state for another pool: `from` gives, for each node of that pool, its index
     /// in `nodes`, if it has one.
-    pub(in crate::pool) fn legacy(&self, nodes: &[Node], from: &[Option<usize>]) -> Legacy {
-        let active = self.active.and_then(|active| from.iter().position(|old| *old == Some(active)));
+    pub(in crate::pool) fn legacy(&self, nodes: &[Node], from: &[Option<NodeId>]) -> Legacy {
+        let active = self.active.and_then(|active| from.find_node(|old| *old == Some(active)));
         let removed = if active.is_none() { self.active.map(|active| nodes[active].name.clone()) } else { None };
         // The new pool listens to the link itself.
-        let known = |(new, old): (usize, &Option<usize>)| {
+        let known = |(new, old): (NodeId, &Option<NodeId>)| {
             let known = self.known[(*old)?].clone();
             let report = known.report.map(|report| Report { node: new, ..report });
             Some(Known { feed: FeedLiveness::default(), report, ..known })
@@ -61,7 +64,7 @@ impl PoolState {
             recovering: self.recovering,
         });
         let switches = self.switches.clone();
-        Legacy { known: from.iter().enumerate().map(known).collect(), shown, active, removed, switches }
+        Legacy { known: from.by_node().map(known).collect(), shown, active, removed, switches }
     }
 
     /// Takes over an earlier state's knowledge.

@@ -1,7 +1,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{config::Config, domain::chain::Beacon, metrics::Metrics, net::tcp::Tcp};
+use crate::{
+    config::Config,
+    domain::{chain::Beacon, node_id::NodeId},
+    metrics::Metrics,
+    net::tcp::Tcp,
+};
 
 const GENESIS: u64 = 1_000;
 const SLOT: u64 = 12;
@@ -42,7 +47,7 @@ impl Bench {
     fn round(&mut self, answers: &[Result<Probe, Trouble>]) -> Vec<Verdict> {
         self.seconds += 1;
         for (node, answer) in answers.iter().enumerate() {
-            self.step(Input::Probed(node, answer.clone()));
+            self.step(Input::Probed(NodeId(node), answer.clone()));
         }
         self.state.known.iter().map(|known| known.verdict).collect()
     }
@@ -150,7 +155,7 @@ fn a_node_ahead_of_the_clock_is_suspect_beside_one_on_time() {
     let mut bench = Bench::new(2, None);
     assert_eq!(bench.settled(&[at(615), at(600)]), [Suspect, Up]);
     for slot in 601..606 {
-        bench.step(Input::Probed(0, at(slot + 15)));
+        bench.step(Input::Probed(NodeId(0), at(slot + 15)));
         assert_eq!(bench.state.known[0].verdict, Suspect, "until the other is asked again");
         assert_eq!(bench.round(&[at(slot + 15), at(slot)]), [Suspect, Up]);
     }
@@ -160,13 +165,13 @@ fn a_node_ahead_of_the_clock_is_suspect_beside_one_on_time() {
 }
 
 #[test]
-fn a_clock_of_ours_that_is_slow_makes_nobody_suspect_and_is_told_once() {
+fn our_slow_clock_makes_no_node_suspect_and_is_told_once() {
     let mut bench = Bench::new(2, None);
     let mut told = Vec::new();
     let mut round = |bench: &mut Bench, slots: [u64; 2]| {
         bench.seconds += 1;
         for (node, slot) in slots.into_iter().enumerate() {
-            let effects = bench.step(Input::Probed(node, Ok(at(slot))));
+            let effects = bench.step(Input::Probed(NodeId(node), Ok(at(slot))));
             let slow = effects.into_iter().filter_map(|effect| match effect {
                 Effect::ClockIsSlow(slots) => Some(slots),
                 _ => None,
@@ -244,7 +249,7 @@ fn a_node_that_takes_its_word_back_has_to_keep_it_for_longer() {
 }
 
 fn told(bench: &Bench, slot: u64, after: u64) -> Input {
-    Input::Told(0, at(slot).block, bench.start + Duration::from_secs(after))
+    Input::Told(NodeId(0), at(slot).block, bench.start + Duration::from_secs(after))
 }
 
 fn heights(bench: &Bench) -> (Option<u64>, Option<u64>) {
@@ -257,7 +262,7 @@ fn an_answer_from_before_a_pushed_block_takes_nothing_back() {
     let mut bench = Bench::new(1, None);
     let asked = |slot, after| {
         let asked = bench.start + Duration::from_secs(after);
-        Input::Probed(0, Ok(Probe { asked, ..at(slot) }))
+        Input::Probed(NodeId(0), Ok(Probe { asked, ..at(slot) }))
     };
     let (first, early, late) = (asked(100, 0), asked(100, 1), asked(100, 3));
     let news = told(&bench, 101, 2);
@@ -274,15 +279,15 @@ fn an_answer_from_before_a_pushed_block_takes_nothing_back() {
 #[test]
 fn a_pushed_block_below_the_head_has_the_node_probed() {
     let mut bench = Bench::new(1, None);
-    bench.step(Input::Probed(0, Ok(at(100))));
+    bench.step(Input::Probed(NodeId(0), Ok(at(100))));
     let news = told(&bench, 98, 2);
     let effects = bench.state.step(news, &bench.nodes, 0, bench.start, GENESIS + 100 * SLOT);
-    assert_eq!(effects, [Effect::ProbeNow(0)]);
+    assert_eq!(effects, [Effect::ProbeNow(NodeId(0))]);
     assert_eq!(heights(&bench).0, Some(100));
     // A push at the same height may be of another block.
     let mut other = at(100).block;
     other.hash = "other".to_owned();
-    bench.step(Input::Told(0, other.clone(), bench.start + Duration::from_secs(3)));
+    bench.step(Input::Told(NodeId(0), other.clone(), bench.start + Duration::from_secs(3)));
     assert_eq!(bench.state.snapshot(&bench.nodes, bench.start).nodes[0].head, Some(other));
 }
 
@@ -301,7 +306,7 @@ fn blocks_come_as_seen_and_slots_never_slower_than_by_the_clock() {
         let mut bench = Bench::of(layer, 1, None);
         for block in 0..20 {
             bench.seconds = 60 * block;
-            bench.step(Input::Probed(0, Ok(Probe { chain: chain.clone(), ..at(100 + block) })));
+            bench.step(Input::Probed(NodeId(0), Ok(Probe { chain: chain.clone(), ..at(100 + block) })));
         }
         let time = bench.state.snapshot(&bench.nodes, bench.start).block_time.unwrap();
         assert_eq!(time.as_secs_f64().round() as u64, seconds, "{layer:?}");

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_and_has_no_successor_is_not_told_when_it_comes_back() {
+    fn what_went_without_successor_is_not_told_on_its_return() {
         let mut record = Record::default();
         [1, 2].into_iter().for_each(|n| record.came(n, n.into()));
         record.0.change(3);

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{domain::hash::Hash, view::Filter};
 
@@ -100,6 +100,8 @@ pub(super) struct Held {
     pub(super) used: Instant,
     /// Polls that are under way.
     pub(super) polls: usize,
+    /// Wakes the calls that wait for a poll of this filter, if there are some.
+    bell: Option<watch::Sender<()>>,
     pub(super) client: Option<IpAddr>,
     /// Bytes of memory with the criteria, as counted in the client's share.
     pub(super) bytes: usize,
@@ -114,7 +116,17 @@ impl Held {
         client: Option<IpAddr>,
         bytes: usize,
     ) -> Self {
-        Self { kind, cursor, under_way: None, since, used, polls: 0, client, bytes }
+        Self { kind, cursor, under_way: None, since, used, polls: 0, bell: None, client, bytes }
+    }
+
+    /// Rings once, by its end.
+    pub(super) fn bell(&mut self) -> watch::Receiver<()> {
+        self.bell.get_or_insert_with(|| watch::Sender::new(())).subscribe()
+    }
+
+    /// Wakes the calls that wait for a poll of this filter.
+    pub(super) fn ring(&mut self) {
+        self.bell = None;
     }
 
     /// The oldest position that the filter needs.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     backlog::Backlog,
@@ -103,8 +103,9 @@ impl Registry {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Adds a filter. Its first poll begins with what happens after this. A refusal costs a
-    /// look at all filters only where the time of one may be over: a client may ask without end.
+    /// Adds a filter. Its first poll begins with what happens after this. All
+    /// filters are looked at only where the time of one may be over, so that a client that is
+    /// refused again and again cannot force such looks.
     pub(super) fn add(
         &mut self,
         kind: Kind,
@@ -212,6 +213,12 @@ impl Registry {
         })
     }
 
+    /// A channel whose sender is dropped when a poll of the filter has ended, when the fate of an
+    /// answer to one is known, or when the filter is gone.
+    pub(super) fn bell(&mut self, id: SubscriptionId) -> Option<watch::Receiver<()>> {
+        Some(self.held.get_mut(&id)?.bell())
+    }
+
     /// Whether an answer to a poll is on its way to the filter's client.
     pub(super) fn is_under_way(&self, id: SubscriptionId) -> bool {
         self.held.get(&id).is_some_and(Held::is_under_way)
@@ -263,6 +270,9 @@ impl Registry {
     pub(super) fn poll_ends(&mut self, id: SubscriptionId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.polls = held.polls.saturating_sub(1);
+            if held.polls == 0 {
+                held.ring();
+            }
         }
     }
 
@@ -275,6 +285,7 @@ impl Registry {
     pub(super) fn settle(&mut self, id: SubscriptionId, from: u64, has_left: bool) {
         let Some(held) = self.held.get_mut(&id) else { return };
         held.settle(from, has_left);
+        held.ring();
         let (cursor, kind) = (held.cursor, held.kind.clone());
         if cursor < self.first(&kind) {
             // The backlog has dropped a part of the lost answer meanwhile.
@@ -288,7 +299,7 @@ impl Registry {
     }
 
     /// Records a change of the chain.
-    pub(super) fn change(&mut self, change: &Change, went: Vec<Went>, came: impl Iterator<Item = Arc<Block>>) {
+    pub(super) fn change(&mut self, change: &Change, removed: Vec<Went>, added: impl Iterator<Item = Arc<Block>>) {
         if change.skipped {
             self.remove_all(Why::Gap, |_, held| held.kind.is_of_the_chain());
         }
@@ -296,8 +307,8 @@ impl Registry {
         if self.interested.is_none() {
             return;
         }
-        went.into_iter().for_each(|(hash, told)| self.backlog.went(hash, told));
-        came.for_each(|block| self.backlog.came(block));
+        removed.into_iter().for_each(|(hash, told)| self.backlog.went(hash, told));
+        added.for_each(|block| self.backlog.came(block));
         self.trim();
     }
 
@@ -321,6 +332,10 @@ impl Registry {
 
     /// Records a transaction, or its hash, that waits for a block.
     pub(super) fn transaction(&mut self, full: bool, text: Arc<str>) {
+        // A feed runs for a while after its last filter.
+        if self.counts[Kind::Transactions { full }.place()] == 0 {
+            return;
+        }
         let bytes = TEXT + text.len();
         self.transactions[usize::from(full)].push(text, bytes);
         // Trimming looks at every filter, so not every transaction trims.
@@ -391,7 +406,7 @@ mod tests {
     use crate::memory::{Account, Budget};
 
     #[test]
-    fn a_refused_filter_costs_no_look_at_the_others_while_their_time_lasts() {
+    fn a_refused_filter_costs_no_look_at_live_ones() {
         let count = |n| NonZeroUsize::new(n).unwrap();
         let settings = config::Filters { max: count(3), max_per_client: count(1), ..config::Filters::default() };
         let time = settings.timeout;

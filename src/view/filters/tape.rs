@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::call::kept::AnswerRoom;
+use crate::call::filter_calls::AnswerRoom;
 
 /// Bytes of a hash in an answer, and between two items of a list.
 pub(super) const HASH: usize = 68;

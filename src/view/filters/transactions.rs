@@ -5,23 +5,27 @@ use std::{
     borrow::Cow,
     collections::BTreeSet,
     future::poll_fn,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use serde_json::value::RawValue;
 use tokio::{
-    runtime::Handle,
     sync::watch,
-    task::JoinSet,
     time::{Instant, sleep},
 };
 use tracing::{debug, info};
 
-use super::Filters;
+use super::{Filters, feeds::State};
 use crate::{
-    domain::refusal::{Refusal, Unserved},
-    pool::{Pool, ask},
+    domain::{
+        node_id::{ByNode, NodeId},
+        refusal::{Refusal, Unserved},
+    },
+    pool::{
+        Pool, ask,
+        health::{Fault, Trouble},
+    },
     route::avoided::Avoided,
     view::{Letter, Mailbox, Topics, refused::Refused},
 };
@@ -36,126 +40,49 @@ const SECOND_TRY: Duration = Duration::from_secs(30);
 const STEADY: Duration = Duration::from_secs(10);
 /// How long a node may take.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long a client waits until a node is known to report transactions, or none to.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of transactions that may wait to be recorded, and of one answer of a node.
 const MOST: usize = 32 << 20;
 /// Bytes of a filter's id at most.
 const LONGEST_ID: usize = 1024;
 
-/// Whether transactions are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Not all nodes have answered yet.
-    Asked,
-    Told,
-    /// No usable node tells of them.
-    Refused(Refusal),
+/// The source of a feed.
+pub(super) struct Source {
+    pub(super) filters: Weak<Filters>,
+    pub(super) topics: Arc<Topics>,
+    /// Whether transactions are told whole.
+    pub(super) full: bool,
+    pub(super) state: watch::Sender<State>,
+    /// Turns true when the feed ends.
+    pub(super) ends: watch::Receiver<bool>,
 }
 
-/// The feeds of transactions: one of hashes, and one of whole transactions. Each runs while a
-/// filter wants it.
-pub(super) struct Feeds {
-    filters: Weak<Filters>,
-    topics: Arc<Topics>,
-    open: Mutex<[Option<Feed>; 2]>,
-    runtime: Handle,
-}
-
-struct Feed {
-    state: watch::Receiver<State>,
-    /// Clients that wait for the feed before their filter is made.
-    awaited: usize,
-    /// Whether a filter reads the feed.
-    is_wanted: bool,
-    /// The task ends when this is dropped.
-    _task: JoinSet<()>,
-}
-
-/// A client that waits for a feed. The feed runs at least as long.
-pub(super) struct Waiting<'a>(&'a Feeds, usize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let feed = &mut self.0.lock()[self.1];
-        if let Some(feed) = feed {
-            feed.awaited -= 1;
-        }
-        feed.take_if(|feed| feed.awaited == 0 && !feed.is_wanted);
-    }
-}
-
-impl Feeds {
-    pub(super) fn new(filters: Weak<Filters>, topics: Arc<Topics>) -> Self {
-        Self { filters, topics, open: Mutex::default(), runtime: Handle::current() }
-    }
-
-    /// Starts the feeds that filters want, and ends the others.
-    pub(super) fn want(&self, wanted: [bool; 2]) {
-        for ((feed, wanted), full) in self.lock().iter_mut().zip(wanted).zip([false, true]) {
-            if let Some(feed) = feed {
-                feed.is_wanted = wanted;
-            }
-            if wanted {
-                // The feed may have ended before its first filter was made.
-                feed.get_or_insert_with(|| self.start(full)).is_wanted = true;
-            } else {
-                feed.take_if(|feed| feed.awaited == 0);
-            }
-        }
-    }
-
-    /// Starts the feed and waits until it tells transactions. The feed runs while the result is
-    /// held, or a filter wants it.
-    ///
-    /// # Errors
-    /// When no node reports transactions.
-    pub(super) async fn ready(&self, full: bool) -> Result<Waiting<'_>, Refusal> {
-        let place = usize::from(full);
-        let mut state = {
-            let mut open = self.lock();
-            let feed = open[place].get_or_insert_with(|| self.start(full));
-            feed.awaited += 1;
-            feed.state.clone()
-        };
-        let waiting = Waiting(self, place);
-        let settled = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state != State::Asked)).await;
-        match settled.map(|state| state.map(|state| state.clone())) {
-            Ok(Ok(State::Told)) => Ok(waiting),
-            Ok(Ok(State::Refused(refusal))) => Err(refusal),
-            Ok(Ok(State::Asked) | Err(_)) | Err(_) => Err(Refusal::Unserved(Unserved::NoNode)),
-        }
-    }
-
-    fn start(&self, full: bool) -> Feed {
-        let (state, seen) = watch::channel(State::Asked);
-        let source = Source { filters: self.filters.clone(), topics: self.topics.clone(), full, state };
-        let mut task = JoinSet::new();
-        task.spawn_on(source.run(), &self.runtime);
-        Feed { state: seen, awaited: 0, is_wanted: false, _task: task }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, [Option<Feed>; 2]> {
-        // The feeds are consistent at every moment, so a panic elsewhere cannot have spoilt them.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The task behind a feed.
-struct Source {
-    filters: Weak<Filters>,
-    topics: Arc<Topics>,
-    full: bool,
-    state: watch::Sender<State>,
-}
-
-/// There are no filters any more.
+/// The feed ends, or there are no filters any more.
 struct Gone;
 
+/// How a filter at a node was left.
+struct Parted {
+    /// Whether another filter at that node may be of use.
+    is_useful: bool,
+    /// Whether the node may still have the filter.
+    is_there: bool,
+}
+
 impl Source {
-    async fn run(self) {
+    /// Tells transactions until the feed ends. A filter at a node is ended before.
+    pub(super) async fn run(self) {
         let mut known = (self.topics.pool(), Barren::default());
-        while self.subscribe().await.is_ok() && self.poll(&mut known).await.is_ok() {}
+        while matches!(self.until_the_end(self.subscribe()).await, Ok(Ok(()))) && self.poll(&mut known).await.is_ok() {}
+    }
+
+    /// The outcome of `work`, which is dropped when the feed ends before.
+    async fn until_the_end<T>(&self, work: impl Future<Output = T>) -> Result<T, Gone> {
+        let mut ends = self.ends.clone();
+        // Both arms are cancel-safe, or are not taken up again.
+        tokio::select! {
+            biased;
+            _ = ends.wait_for(|ends| *ends) => Err(Gone),
+            done = work => Ok(done),
+        }
     }
 
     /// Records a transaction. `false` when the text is no transaction, and clients are not sent the
@@ -233,12 +160,13 @@ impl Source {
             if is_over(pool, began) {
                 return Ok(());
             }
-            sleep(PAUSE).await;
+            self.until_the_end(sleep(PAUSE)).await?;
         }
     }
 
-    /// Makes and polls a filter at `node`. `false` when the node is avoided from now on.
-    async fn poll_at(&self, pool: &Arc<Pool>, node: usize, barren: &mut Barren, began: Instant) -> Result<bool, Gone> {
+    /// Makes and polls a filter at `node`, and ends the filter. `false` when the node is avoided
+    /// from now on.
+    async fn poll_at(&self, pool: &Arc<Pool>, node: NodeId, barren: &mut Barren, began: Instant) -> Result<bool, Gone> {
         let params = if self.full { "[true]" } else { "[]" };
         let name = &*pool.nodes[node].name;
         let answer = pool.ask_in_time(node, "eth_newPendingTransactionFilter", params, MOST, LIMIT).await;
@@ -266,12 +194,36 @@ impl Source {
                 return Ok(false);
             }
         };
-        // A filter that cannot be ended times out at its node.
-        let uninstall = async || _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
+        // The request for the filter was not broken off, so its id is known here.
+        let parted = self.read(pool, node, &id, barren, began).await;
+        if parted.as_ref().map_or(true, |parted| parted.is_there) {
+            // A filter that cannot be ended times out at its node.
+            let _ = pool.ask_in_time(node, "eth_uninstallFilter", &id, MOST, LIMIT).await;
+        }
+        parted.map(|parted| parted.is_useful)
+    }
+
+    /// Polls the filter with these params at `node` until the filter is to be left.
+    async fn read(
+        &self,
+        pool: &Arc<Pool>,
+        node: NodeId,
+        id: &str,
+        barren: &mut Barren,
+        began: Instant,
+    ) -> Result<Parted, Gone> {
+        let name = &*pool.nodes[node].name;
         let (made, mut has_worked) = (Instant::now(), false);
         // The first poll is sent at once, since clients wait for its outcome.
         loop {
-            let news = pool.ask_in_time(node, "eth_getFilterChanges", &id, MOST, LIMIT).await;
+            let news = pool.ask_in_time(node, "eth_getFilterChanges", id, MOST, LIMIT).await;
+            if matches!(&news, Err(Trouble { fault: Fault::Full, .. }))
+                && pool.snapshot().nodes[node].preference(0, 0).is_some()
+            {
+                // The node was not asked, and has the filter still.
+                self.until_the_end(sleep(POLL)).await?;
+                continue;
+            }
             let list = match &news {
                 Ok(Ok(news)) => serde_json::from_slice::<Vec<&RawValue>>(news)
                     .map_err(|_| "eth_getFilterChanges: the answer is no list"),
@@ -282,11 +234,8 @@ impl Source {
                 Ok(list) => list,
                 Err(why) => {
                     debug!(node = name, why, "the filter of transactions at the node is lost");
-                    if news.is_ok() {
-                        uninstall().await;
-                    }
                     let is_early = made.elapsed() < STEADY;
-                    return Ok(!barren.lost(pool, node, is_early));
+                    return Ok(Parted { is_useful: !barren.lost(pool, node, is_early), is_there: news.is_ok() });
                 }
             };
             let mut is_good = true;
@@ -301,15 +250,13 @@ impl Source {
             } else {
                 debug!(node = name, "the node tells transactions that are none");
                 if barren.is_useless(pool, node) {
-                    uninstall().await;
-                    return Ok(false);
+                    return Ok(Parted { is_useful: false, is_there: true });
                 }
             }
-            sleep(POLL).await;
+            self.until_the_end(sleep(POLL)).await?;
             if !Arc::ptr_eq(&self.topics.pool(), pool) || barren.is_better_elsewhere(pool, node) || is_over(pool, began)
             {
-                uninstall().await;
-                return Ok(true);
+                return Ok(Parted { is_useful: true, is_there: true });
             }
         }
     }
@@ -320,15 +267,15 @@ impl Source {
 struct Barren {
     avoided: Avoided,
     /// Nodes that refused, or whose filters were of no use.
-    refused: BTreeSet<usize>,
+    refused: BTreeSet<NodeId>,
     /// The error of the first of these.
     first: Option<Refusal>,
     /// Nodes whose last filter was lost early.
-    shaky: BTreeSet<usize>,
+    shaky: BTreeSet<NodeId>,
 }
 
 impl Barren {
-    fn refused(&mut self, node: usize, refused: ask::Refused) {
+    fn refused(&mut self, node: NodeId, refused: ask::Refused) {
         /// The code of "method not found".
         const NO_METHOD: i32 = -32601;
         self.avoided.add(node, Instant::now());
@@ -339,7 +286,7 @@ impl Barren {
 
     /// Avoids a node whose answers are of no use. Returns whether another can be asked; if none
     /// can, this node is asked again soon.
-    fn is_useless(&mut self, pool: &Pool, node: usize) -> bool {
+    fn is_useless(&mut self, pool: &Pool, node: NodeId) -> bool {
         let now = Instant::now();
         self.refused.insert(node);
         self.first.get_or_insert(Refusal::Unserved(Unserved::Failed));
@@ -354,7 +301,7 @@ impl Barren {
     /// Takes note that a filter at the node was lost. A single early loss may be a restart. After
     /// two in a row the node is avoided, and `true` is returned: behind a balancer there may be
     /// nodes that do not know each other's filters.
-    fn lost(&mut self, pool: &Pool, node: usize, is_early: bool) -> bool {
+    fn lost(&mut self, pool: &Pool, node: NodeId, is_early: bool) -> bool {
         let is_again = !self.shaky.insert(node);
         if !is_early || is_again {
             self.shaky.remove(&node);
@@ -368,14 +315,14 @@ impl Barren {
     /// Whether every node that serves has refused.
     fn is_all(&self, pool: &Pool) -> bool {
         let snapshot = pool.snapshot();
-        let mut serving = snapshot.nodes.iter().enumerate().filter(|(_, facts)| facts.rank(0, 0).is_some());
+        let mut serving = snapshot.nodes.by_node().filter(|(_, facts)| facts.preference(0, 0).is_some());
         serving.all(|(node, _)| self.refused.contains(&node))
     }
 
     /// Whether `node` is usable no longer, or the node that serves the calls may make a filter.
-    fn is_better_elsewhere(&self, pool: &Pool, node: usize) -> bool {
+    fn is_better_elsewhere(&self, pool: &Pool, node: NodeId) -> bool {
         let snapshot = pool.snapshot();
-        snapshot.nodes[node].rank(0, 0).is_none()
+        snapshot.nodes[node].preference(0, 0).is_none()
             || snapshot.active.is_some_and(|active| active != node && !self.avoided.has(active, Instant::now()))
     }
 }

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bloom_says_nothing_until_the_chain_has_shown_another() {
+    fn an_empty_bloom_says_nothing_before_a_full_one_was_seen() {
         let (mut blooms, empty, full) = (Blooms::new(TrustBloom::Auto), Bloom([0; 256]), Bloom([1; 256]));
         assert_eq!(blooms.evidence(Some(&empty)), None);
         assert_eq!(blooms.compare(Some(&empty), &[log(1)]), None);

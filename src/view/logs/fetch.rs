@@ -34,8 +34,9 @@ use super::{
 };
 use crate::{
     chain::{Block, Follower},
-    domain::{backoff::Backoff, bloom::Bloom},
-    pool::{Pool, snapshot::Facts},
+    domain::{backoff::Backoff, bloom::Bloom, node_id::NodeId},
+    pool::{Pool, node::Node, snapshot::Facts},
+    route,
 };
 
 /// The pauses between rounds in which no node gave the logs.
@@ -53,6 +54,9 @@ const TICK: Duration = Duration::from_millis(100);
 const RETURNS: u32 = 2;
 /// A node that owes the logs and has sent nothing for longer counts as away.
 const SILENCE: Duration = Duration::from_millis(1200);
+/// How much time does not count in which every node that has the block keeps questions of ours
+/// waiting for a connection.
+const FULL: Duration = Duration::from_secs(10);
 
 /// The search for the logs of one block.
 pub(super) struct Errand {
@@ -85,21 +89,28 @@ impl Errand {
     }
 
     /// Waits until the patience is over. Only time counts in which a node is there that should have
-    /// the block. When nodes return after all were away, the patience begins anew, at most
-    /// [`RETURNS`] times. For example with a patience of 10 s: all nodes go away after 8 s and one
-    /// returns after a minute; that node has the full 10 s again.
+    /// the block and has a connection for the question, or [`FULL`] has passed without. When nodes
+    /// return after all were away, the patience begins anew, at most [`RETURNS`] times. For example
+    /// with a patience of 10 s: all nodes go away after 8 s and one returns after a minute; that
+    /// node has the full 10 s again.
     async fn be_patient(&self) {
-        let (mut spent, mut returns, mut are_away) = (Duration::ZERO, 0, false);
+        let (mut spent, mut waited) = (Duration::ZERO, Duration::ZERO);
+        let (mut returns, mut are_away) = (0, false);
         while spent < self.patience {
             let tick = TICK.min(self.patience - spent);
             sleep(tick).await;
             let pool = self.follower.pool();
             let (now, snapshot) = (Instant::now(), pool.snapshot());
-            let is_there = |(facts, node): (&Facts, &crate::pool::node::Node)| {
-                has(facts, self.block.number) && facts.rank(0, 0).is_some() && node.traffic.silence(now) <= SILENCE
+            let is_there = |(facts, node): &(&Facts, &Node)| {
+                facts.has(self.block.number) && facts.preference(0, 0).is_some() && node.traffic.silence(now) <= SILENCE
             };
-            if !snapshot.nodes.iter().zip(&pool.nodes).any(is_there) {
+            let mut there = snapshot.nodes.iter().zip(&pool.nodes).filter(is_there).peekable();
+            if there.peek().is_none() {
                 are_away = true;
+                continue;
+            }
+            if waited < FULL && there.all(|(_, node)| node.keeps_own_waiting()) {
+                waited += tick;
                 continue;
             }
             if std::mem::take(&mut are_away) && returns < RETURNS {
@@ -115,7 +126,7 @@ impl Errand {
         let mut round = 0_u32;
         // Subscribers that have left must not hold back the logs of later blocks for the others.
         while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
-            if !self.is_sample && candidates(&self.follower.pool(), self.block.number).is_empty() {
+            if !self.is_sample && sources(&self.follower.pool(), self.block.number).is_empty() {
                 // The first node to return is asked at once, without a pause left over from earlier
                 // rounds.
                 pauses.reset();
@@ -147,7 +158,7 @@ impl Errand {
         let mut next_at = Instant::now();
         loop {
             let now = Instant::now();
-            let next = candidates(&pool, self.block.number).into_iter().find(|node| !had_its_turn.contains(node));
+            let next = sources(&pool, self.block.number).into_iter().find(|node| !had_its_turn.contains(node));
             match next {
                 Some(node) if now >= next_at => {
                     had_its_turn.push(node);
@@ -170,7 +181,7 @@ impl Errand {
     }
 
     /// Asks one node in one form after the other, for as long as the node answers.
-    async fn ask(&self, pool: &Pool, node: usize, round: u32, said_none: &AtomicBool) -> Option<Told> {
+    async fn ask(&self, pool: &Pool, node: NodeId, round: u32, said_none: &AtomicBool) -> Option<Told> {
         let name = &pool.nodes[node].name;
         let (network, block) = (&*pool.network, self.block.hash);
         let wishes = (self.wishes)();
@@ -217,24 +228,10 @@ fn is_credible(told: &Told, block: &Block, round: u32) -> bool {
     !told.logs.is_empty() || told.receipts > 0 || !should_have_some || round >= DISBELIEF
 }
 
-fn has(facts: &Facts, number: u64) -> bool {
-    facts.head.as_ref().is_some_and(|head| head.number >= number)
-}
-
-/// The nodes to ask, in this order: the active node, then nodes whose head is at or above the
-/// block, best rank first.
-fn candidates(pool: &Pool, number: u64) -> Vec<usize> {
-    let snapshot = pool.snapshot();
-    let mut nodes: Vec<_> = (0..snapshot.nodes.len())
-        .filter_map(|node| {
-            let facts = &snapshot.nodes[node];
-            let is_active = snapshot.active == Some(node);
-            (is_active || has(facts, number)).then_some(())?;
-            Some((!is_active, facts.rank(pool.nodes[node].traffic.max_height(), pool.served())?, node))
-        })
-        .collect();
-    nodes.sort_unstable();
-    nodes.into_iter().map(|(.., node)| node).collect()
+/// The nodes to ask now for the logs of the block at `number`.
+fn sources(pool: &Pool, number: u64) -> Vec<NodeId> {
+    let height = |node: NodeId| pool.nodes[node].traffic.max_height();
+    route::sources(&pool.snapshot(), height, pool.served(), number)
 }
 
 #[cfg(test)]
@@ -243,7 +240,7 @@ mod tests {
     use crate::{domain::hash::Hash, view::logs::log::Log};
 
     #[test]
-    fn that_a_block_whose_bloom_has_bits_has_no_logs_is_believed_late() {
+    fn no_logs_for_a_bloom_with_bits_is_believed_late() {
         let (hash, parent, header) = (Hash([1; 32]), Hash([0; 32]), bytes::Bytes::new());
         let block = Block { number: 1, hash, parent, timestamp: 1, header, bloom: Some(Box::new(Bloom([1; 256]))) };
         let silent = [None, Some(Box::new(Bloom([0; 256]))), Some(Box::new(Bloom([0xff; 256])))];

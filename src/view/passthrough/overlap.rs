@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_third_node_is_held_against_what_was_told_and_not_against_whose_place_it_takes() {
+    async fn a_third_node_is_held_against_what_was_told() {
         let (mut overlap, now) = overlap();
         assert!(overlap.hear(0, b"a", now) && !overlap.hear(1, b"a", now));
         overlap.replace(0);

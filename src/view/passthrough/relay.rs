@@ -16,6 +16,7 @@ use super::{
     overlap::{OVERLAP, Overlap},
 };
 use crate::{
+    domain::node_id::NodeId,
     net::link::{Error, Feed, News, SubscribeError},
     pool::Pool,
     route::avoided::Avoided,
@@ -49,7 +50,7 @@ pub(super) struct Relay {
 /// A subscription at a node.
 struct Source {
     pool: Arc<Pool>,
-    node: usize,
+    node: NodeId,
     feed: Feed,
     /// The source's number for the overlap: 0 or 1, other than that of the source before.
     number: usize,
@@ -57,7 +58,7 @@ struct Source {
 
 struct Opening {
     pool: Arc<Pool>,
-    node: usize,
+    node: NodeId,
     answer: Pin<Box<dyn Future<Output = Result<Feed, SubscribeError>> + Send>>,
 }
 
@@ -139,7 +140,7 @@ impl Relay {
             }
             return true;
         };
-        let is_there = |pool: &Arc<Pool>, at: usize| at == node && Arc::ptr_eq(pool, &self.pool);
+        let is_there = |pool: &Arc<Pool>, at: NodeId| at == node && Arc::ptr_eq(pool, &self.pool);
         if self.current.as_ref().is_some_and(|current| is_there(&current.pool, current.node)) {
             self.opening = None;
         } else if self.opening.as_ref().is_none_or(|opening| !is_there(&opening.pool, opening.node))

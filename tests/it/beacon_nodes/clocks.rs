@@ -1,8 +1,11 @@
 //! What a validator waits for is not left to one node, and what is of use only whole is waited for whole.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::{
     rest::{Exchange, Node, chunked, json, over, request, response, send, status},
@@ -61,6 +64,86 @@ async fn the_first_good_answer_wins_and_a_slow_node_is_not_given_up() {
     let proxy = quick(&[&first, &failing]).await;
     assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
     assert_eq!((first.count(), failing.count()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_third_node_is_asked_as_soon_as_the_second_has_failed() {
+    let first = Node::start(Exchange::hang).await;
+    let (failing, well) = (Node::always(json("503 Busy", "{}")).await, Node::always(json("200 OK", "\"well\"")).await);
+    let nodes = [&first, &failing, &well];
+    // A fifth of a slot is four seconds, after which the second is asked.
+    nodes.iter().for_each(|node| node.set_pace(20));
+    let proxy = over(&nodes, "").await;
+    let asked = Instant::now();
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"well\"");
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    assert_eq!(nodes.map(Node::count), [1, 1, 1]);
+}
+
+/// A node that fails with this the first time, or is lost, and answers well from then on.
+async fn fails_once(failure: Option<Vec<u8>>) -> Node {
+    let count = AtomicUsize::new(0);
+    Node::start(move |exchange: Exchange| {
+        let fails = count.fetch_add(1, SeqCst) == 0;
+        let answer = if fails { failure.clone() } else { Some(json("200 OK", "\"well\"")) };
+        async move {
+            match answer {
+                Some(answer) => exchange.reply(answer).await,
+                None => {
+                    // Longer than it takes to find a connection closed that was used before.
+                    sleep(Duration::from_millis(300)).await;
+                    None
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_busy_node_is_asked_again_while_another_hangs() {
+    for failure in [
+        Some(json("503 Busy", "{}")),
+        Some(response("429 Many", "retry-after: 1\r\n", "")),
+        Some(response("200 OK", "content-type: text/html\r\n", "<html>")),
+        None,
+    ] {
+        for hangs_first in [true, false] {
+            let (hangs, busy) = (Node::start(Exchange::hang).await, fails_once(failure.clone()).await);
+            let nodes = if hangs_first { [&hangs, &busy] } else { [&busy, &hangs] };
+            let proxy = quick(&nodes).await;
+            let answer = timeout(Duration::from_secs(15), send(&proxy, request("GET", BLOCK, "", ""))).await.unwrap();
+            let case = format!("{hangs_first} {:?}", failure.as_deref().map(String::from_utf8_lossy));
+            assert_eq!((answer.status, &*answer.text()), (200, "\"well\""), "{case}");
+            assert_eq!((hangs.count(), busy.count()), (1, 2), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn busy_nodes_are_asked_again_only_while_requests_are_held() {
+    let busy = || after(500, json("503 Busy", "\"busy\""));
+    let (first, second) = (busy().await, busy().await);
+    [&first, &second].iter().for_each(|node| node.set_pace(1));
+    // The second is asked before the first has failed, and so on.
+    let proxy = over(&[&first, &second], "[calls]\nhold = \"1s\"\n").await;
+    let answer = timeout(Duration::from_secs(9), send(&proxy, request("GET", BLOCK, "", ""))).await.unwrap();
+    assert_eq!((answer.status, &*answer.text()), (503, "\"busy\""));
+    assert!(first.count() > 1 && first.count() + second.count() < 9, "{} {}", first.count(), second.count());
+}
+
+#[tokio::test]
+async fn a_request_that_fells_a_node_is_given_to_it_a_few_times() {
+    let slow = after(3000, json("200 OK", "\"slow\"")).await;
+    let lost = Node::start(|mut exchange: Exchange| async move {
+        exchange.body().await;
+        None
+    })
+    .await;
+    let proxy = quick(&[&slow, &lost]).await;
+    assert_eq!(send(&proxy, request("GET", BLOCK, "", "")).await.text(), "\"slow\"");
+    // Each of three attempts may be two: a node may close a new connection for want of room.
+    assert!((2..=6).contains(&lost.count()), "{}", lost.count());
 }
 
 #[tokio::test]

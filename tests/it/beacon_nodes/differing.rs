@@ -12,7 +12,7 @@ async fn saying(answer: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'stat
 }
 
 #[tokio::test]
-async fn what_one_node_has_pruned_or_does_not_offer_another_is_asked_for() {
+async fn pruned_data_and_missing_routes_are_asked_of_another_node() {
     for (status, path) in [
         ("404 Not Found", "/eth/v1/beacon/blob_sidecars/100"),
         ("404 Not Found", "/eth/v1/beacon/blobs/0xab"),
@@ -25,6 +25,10 @@ async fn what_one_node_has_pruned_or_does_not_offer_another_is_asked_for() {
         ("404 Not Found", "/eth/v2/debug/beacon/heads"),
         ("404 Not Found", "/eth/v2/validator/aggregate_attestation?slot=1"),
         ("404 Not Found", "/eth/v1/validator/sync_committee_contribution?slot=1"),
+        ("404 Not Found", "/eth/v1/validator/payload_attestation_data/7"),
+        ("404 Not Found", "/eth/v4/validator/blocks/7?randao_reveal=0x00"),
+        ("404 Not Found", "/eth/v1/validator/duties/proposer/1"),
+        ("404 Not Found", "/eth/v1/config/deposit_contract"),
         ("410 Gone", "/eth/v2/debug/beacon/states/100"),
         ("405 Method Not Allowed", "/eth/v1/beacon/states/head/pending_deposits"),
     ] {
@@ -59,7 +63,7 @@ async fn that_a_block_of_late_is_not_there_is_the_clients() {
 }
 
 #[tokio::test]
-async fn where_nodes_have_pruned_is_learnt_and_who_has_it_is_asked_first() {
+async fn pruning_is_learnt_and_nodes_with_the_data_come_first() {
     let prunes = |asked: &Asked| {
         let slot: u64 = asked.target.split('/').nth(5)?.split('?').next()?.parse().ok()?;
         (slot < 200).then(|| json("404 Not Found", "\"pruned\""))

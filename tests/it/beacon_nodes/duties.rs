@@ -107,7 +107,7 @@ async fn a_subscription_is_a_validators_too() {
 }
 
 #[tokio::test]
-async fn one_failed_duty_is_made_good_elsewhere_and_the_next_is_at_home_again() {
+async fn a_failed_duty_is_done_elsewhere_and_the_next_at_home() {
     // Twice, for a node that closes a connection at once may only be full.
     let failures = Arc::new(AtomicUsize::new(0));
     let a = Node::start(move |exchange: Exchange| {
@@ -122,7 +122,7 @@ async fn one_failed_duty_is_made_good_elsewhere_and_the_next_is_at_home_again() 
 }
 
 #[tokio::test]
-async fn what_all_nodes_must_know_all_are_told_and_the_first_good_answer_is_returned() {
+async fn messages_for_all_nodes_return_the_first_good_answer() {
     for path in [
         SUBSCRIBE,
         "/eth/v1/validator/sync_committee_subscriptions",
@@ -257,6 +257,101 @@ async fn what_a_node_did_not_take_it_is_told_in_the_next_slot() {
     assert_eq!(send(&proxy, request("POST", PREPARE, "", "[1]")).await.status, 200);
     until("it has it after all", async || refuses.load(SeqCst) == 2).await;
     assert_eq!(told(&a, PREPARE), ["[1]", "[1]"]);
+}
+
+const REGISTER: &str = "/eth/v1/validator/register_validator";
+
+#[tokio::test]
+async fn registrations_that_fail_hold_up_no_fee_recipients() {
+    for hangs in [false, true] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let now = fails.clone();
+        let a = Node::paced(1, move |mut exchange: Exchange| {
+            let fails = exchange.asked.target == REGISTER && now.load(SeqCst);
+            async move {
+                match (fails, hangs) {
+                    (true, true) => {
+                        exchange.body().await;
+                        exchange.hang().await
+                    }
+                    (true, false) => exchange.reply(json("500 Oops", "")).await,
+                    (false, _) => exchange.reply(json("200 OK", "")).await,
+                }
+            }
+        })
+        .await;
+        let b = paced().await;
+        let proxy = over(&[&a, &b], "").await;
+        for (path, body) in [(REGISTER, "[1]"), (REGISTER, "[2]"), (PREPARE, "[3]"), (SUBSCRIBE, "[4]")] {
+            assert_eq!(send(&proxy, request("POST", path, "", body)).await.status, 200);
+        }
+        until("both are told", async || (a.count(), b.count()) == (4, 4)).await;
+        fails.store(true, SeqCst);
+        // It has named its peers by the third slot, and has fewer after a restart.
+        sleep(Duration::from_secs(3)).await;
+        a.set_peers(3);
+        until("it has the others", async || [PREPARE, SUBSCRIBE].iter().all(|path| told(&a, path).len() == 2)).await;
+        until("each registration is tried", async || {
+            ["[1]", "[2]"].iter().all(|body| told(&a, REGISTER).iter().filter(|told| told == body).count() >= 2)
+        })
+        .await;
+        fails.store(false, SeqCst);
+        if !hangs {
+            let line = r#"steadfast_told_again_total{network="default"} 4"#;
+            until("it has all", async || proxy.admin("GET /metrics").await.text().contains(line)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_told_again_once_for_each_beginning() {
+    let (a, b) = (paced().await, paced().await);
+    let proxy = over(&[&a, &b], "[health]\nrise = 1\ninterval = \"200ms\"\n").await;
+    send(&proxy, request("POST", PREPARE, "", "[1]")).await;
+    until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    // A node that rests for quota has forgotten nothing.
+    a.set_resting(true);
+    until_verdict(&proxy, "cl-1", "resting").await;
+    send(&proxy, request("POST", PREPARE, "", "[2]")).await;
+    a.set_resting(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    until("it is told what came meanwhile", async || a.count() == 2).await;
+    // A node that starts says at first that it is syncing.
+    a.set_dead(true);
+    until_verdict(&proxy, "cl-1", "down").await;
+    a.set_syncing(true);
+    a.set_dead(false);
+    until_verdict(&proxy, "cl-1", "syncing").await;
+    until("it is told again", async || a.count() == 4).await;
+    a.set_syncing(false);
+    until_verdict(&proxy, "cl-1", "up").await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((told(&a, PREPARE), b.count()), (["[1]", "[2]", "[1]", "[2]"].map(str::to_owned).to_vec(), 2));
+}
+
+#[tokio::test]
+async fn a_body_that_is_refused_drives_out_no_good_one() {
+    const BAD: &str = r#"[{"validator_index":"1","fee_recipient":"0x12"}]"#;
+    const GOOD: &str = r#"[{"validator_index":"1","fee_recipient":"0x11"}]"#;
+    let judging = async || {
+        Node::paced(1, |mut exchange: Exchange| async move {
+            exchange.body().await;
+            let is_bad = exchange.asked.body == BAD.as_bytes();
+            exchange.reply(json(if is_bad { "400 Bad Request" } else { "200 OK" }, "")).await
+        })
+        .await
+    };
+    let (a, b) = (judging().await, judging().await);
+    let proxy = over(&[&a, &b], "").await;
+    for (body, status) in [(GOOD, 200), (BAD, 400)] {
+        assert_eq!(send(&proxy, request("POST", PREPARE, "", body)).await.status, status);
+    }
+    until("both are told", async || (a.count(), b.count()) == (2, 2)).await;
+    // It has named its peers by then.
+    sleep(Duration::from_secs(3)).await;
+    a.set_peers(3);
+    until("it is told again", async || a.count() == 3).await;
+    assert_eq!(told(&a, PREPARE), [GOOD, BAD, GOOD]);
 }
 
 /// The epoch at this time of the clock, and how much of it is over; epochs take 2 s.

@@ -20,12 +20,19 @@ fn page() -> Vec<u8> {
     response("200 OK", "content-type: text/html\r\n", "<html>Maintenance</html>")
 }
 
-fn foreign() -> [Vec<u8>; 4] {
+fn foreign() -> [Vec<u8>; 8] {
+    let page = "\n<!doctype html><html>Service starting</html>";
+    let chunked =
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{page}\r\n0\r\n\r\n", page.len());
     [
-        page(),
+        self::page(),
         response("200 OK", "content-type: text/plain\r\n", "accepted"),
         response("202 Accepted", "content-type: text/html; charset=utf-8\r\n", "<html>"),
         response("302 Found", "location: https://login.example/\r\n", ""),
+        response("200 OK", "", page),
+        response("200 OK", "content-type: application/json\r\n", page),
+        response("200 OK", "", "<?xml version=\"1.0\"?><html/>"),
+        chunked.into(),
     ]
 }
 
@@ -57,6 +64,54 @@ async fn a_success_that_is_no_nodes_is_no_answer() {
         // Its probes are answered well.
         assert_eq!(status(&proxy, "cl-1").await["verdict"], "up");
     }
+}
+
+#[tokio::test]
+async fn an_empty_success_to_a_message_is_one_of_any_type() {
+    for answer in [
+        response("200 OK", "content-type: text/html; charset=utf-8\r\n", ""),
+        response("202 Accepted", "content-type: text/plain\r\n", ""),
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
+    ] {
+        let node = Node::always(answer.clone()).await;
+        let proxy = over(&[&node], SHORTLY).await;
+        for path in [BLOCKS, ATTESTATIONS, PREPARE, REGISTER, "/eth/v1/validator/beacon_committee_subscriptions"] {
+            let heard = send(&proxy, request("POST", path, "", "[]")).await;
+            assert!(matches!(heard.status, 200 | 202), "{path}: {} {}", String::from_utf8_lossy(&answer), heard.text());
+        }
+        // An answer that says nothing of the request is none to a question.
+        if answer.starts_with(b"HTTP/1.1 200") {
+            for (method, path) in
+                [("POST", "/eth/v1/validator/duties/attester/7"), ("GET", "/eth/v2/debug/beacon/states/head")]
+            {
+                assert_eq!(send(&proxy, request(method, path, "", "[]")).await.status, 502, "{path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_comes_after_its_head_is_no_success() {
+    let node = Node::start(|mut exchange: Exchange| async move {
+        exchange.body().await;
+        exchange.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        // Longer than an answer of unknown length is held.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        exchange.send("6\r\n<html>\r\n0\r\n\r\n").await;
+        Some(exchange)
+    })
+    .await;
+    let proxy = over(&[&node], SHORTLY).await;
+    for path in [BLOCKS, ATTESTATIONS, PREPARE, REGISTER] {
+        assert_eq!(ask(&proxy, "POST", path).await.status, 502, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_node_may_say_so_in_any_form() {
+    let node = Node::always(response("200 OK", "content-type: text/html\r\n", "")).await;
+    let proxy = over(&[&node], SHORTLY).await;
+    assert_eq!(ask(&proxy, "GET", "/eth/v1/node/health").await.status, 200);
 }
 
 #[tokio::test]

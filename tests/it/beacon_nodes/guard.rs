@@ -120,7 +120,7 @@ async fn a_query_that_stands_for_a_long_one_is_only_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_request_lines_have_a_number_of_places_and_give_them_back() {
+async fn long_request_lines_have_few_places_and_give_them_back() {
     let (open, arrived) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
     let node = Node::start({
         let (opened, arrived) = (open.subscribe(), arrived.clone());

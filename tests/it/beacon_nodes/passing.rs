@@ -14,7 +14,7 @@ fn ssz(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn bodies_and_their_headers_pass_unchanged_both_ways_however_they_are_framed() {
+async fn bodies_and_headers_pass_unchanged_in_any_framing() {
     let kinds = [
         ("application/octet-stream", ssz(100_000)),
         ("application/octet-stream", ssz(1)),
@@ -76,7 +76,7 @@ async fn bodies_and_their_headers_pass_unchanged_both_ways_however_they_are_fram
 }
 
 #[tokio::test]
-async fn credentials_and_what_belongs_to_a_connection_stay_on_their_side() {
+async fn credentials_and_connection_headers_stay_on_their_side() {
     let fields = "content-type: application/json\r\nset-cookie: a=b\r\naccess-control-allow-origin: https://else\r\n\
                   x-hop: 1\r\nconnection: keep-alive, x-hop\r\nkeep-alive: timeout=5\r\neth-x: 1\r\n";
     let node = Node::always(response("200 OK", fields, "{}")).await;
@@ -106,7 +106,7 @@ async fn credentials_and_what_belongs_to_a_connection_stay_on_their_side() {
 }
 
 #[tokio::test]
-async fn a_request_goes_below_the_nodes_own_path_with_the_nodes_own_headers() {
+async fn a_request_gets_the_nodes_own_path_and_headers() {
     let node = Node::always(json("200 OK", "{}")).await;
     let settings = format!(
         "[calls]\nforward_headers = [\"authorization\", \"x-key\"]\n[[cl.primary]]\nname = \"cl-1\"\nhttp = \"{}/k3y/?token=t\"\n\
@@ -169,7 +169,7 @@ async fn all_methods_may_pass_and_answers_without_a_body_have_none() {
 }
 
 #[tokio::test]
-async fn every_network_has_its_beacon_api_under_its_own_path_and_under_cl() {
+async fn a_networks_beacon_api_is_under_its_path_and_under_cl() {
     let node = Node::always(json("200 OK", r#""default""#)).await;
     let other = Node::always(json("200 OK", r#""other""#)).await;
     let more = format!("[[networks.holesky.cl.primary]]\nname = \"h\"\nhttp = \"{}\"\n", other.url());
@@ -188,7 +188,7 @@ async fn every_network_has_its_beacon_api_under_its_own_path_and_under_cl() {
 }
 
 #[tokio::test]
-async fn connections_to_nodes_are_kept_and_requests_are_counted_by_their_group() {
+async fn connections_are_kept_and_requests_counted_by_group() {
     let node = Node::always(json("200 OK", "{}")).await;
     let proxy = over(&[&node], "").await;
     let mut client = proxy.client().await;

@@ -19,7 +19,7 @@ fn failures(list: &[(u64, &str)]) -> String {
 #[tokio::test]
 async fn of_a_list_only_what_no_node_took_has_failed() {
     let unknown = "Validation(UnknownHeadBlock { beacon_block_root: 0x12 })";
-    let known = "ATTESTATION_ERROR_ATTESTATION_ALREADY_KNOWN";
+    let known = "Verification: AttestationAlreadyKnown(0x12)";
     let (wrong, lost) = ("Validation(InvalidSignature)", "ReprocessTimeout");
     for (first, second, left) in [
         (&[(0, unknown)][..], &[][..], &[][..]),
@@ -129,7 +129,7 @@ async fn what_a_node_could_not_look_at_another_node_has() {
 }
 
 #[tokio::test]
-async fn what_no_node_could_look_at_is_given_again_while_there_is_time() {
+async fn a_message_no_node_read_is_given_again_in_its_time() {
     let turn = Arc::new(AtomicUsize::new(0));
     let first = Node::paced(1, move |exchange: Exchange| {
         let full = |at| json("400 Bad", &failures(&[(at, "queue is full")]));

@@ -86,7 +86,7 @@ async fn when_all_fail_the_client_has_a_nodes_own_words() {
 }
 
 #[tokio::test]
-async fn what_another_node_does_better_is_asked_of_that_one_and_a_nodes_own_words_change_nothing() {
+async fn a_request_goes_where_it_succeeds_and_a_nodes_words_stay() {
     let page = "<html>Bad Gateway</html>";
     for (answer, asked) in [
         (json("500 Internal Server Error", r#"{"code":500,"message":"no such state here"}"#), 6),
@@ -134,7 +134,7 @@ async fn a_success_in_another_form_than_the_apis_is_asked_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_request_that_no_node_could_answer_is_tried_again_while_there_is_time() {
+async fn a_request_no_node_answers_is_tried_again_in_its_time() {
     let node = Node::start({
         let drops = std::sync::atomic::AtomicUsize::new(0);
         move |exchange: Exchange| {
@@ -161,7 +161,7 @@ async fn a_connection_that_the_node_had_closed_is_no_attempt_at_it() {
 }
 
 #[tokio::test]
-async fn a_node_that_falls_silent_loses_the_requests_that_wait_on_it_to_another() {
+async fn a_silent_node_loses_its_waiting_requests_to_another() {
     let (first, second) = (Node::start(Exchange::hang).await, well().await);
     let proxy = over(&[&first, &second], "").await;
     let mut client = proxy.client().await;
@@ -177,7 +177,7 @@ async fn a_node_that_falls_silent_loses_the_requests_that_wait_on_it_to_another(
 }
 
 #[tokio::test]
-async fn a_node_that_takes_its_time_and_answers_probes_keeps_its_requests() {
+async fn a_slow_node_that_answers_probes_keeps_its_requests() {
     let first = Node::start(|exchange: Exchange| async {
         sleep(Duration::from_secs(4)).await;
         exchange.reply(json("200 OK", "\"late\"")).await
@@ -192,7 +192,7 @@ async fn a_node_that_takes_its_time_and_answers_probes_keeps_its_requests() {
 }
 
 #[tokio::test]
-async fn half_an_answer_that_the_client_has_seen_is_not_taken_for_a_whole_one() {
+async fn half_an_answer_does_not_look_like_a_whole_one() {
     for in_chunks in [false, true] {
         let whole = vec![b'x'; 1_000_000];
         let half = match in_chunks {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::common::{
     client::Client,
     proxy::{Proxy, config},
-    rest::{Exchange, Node, ask, json, nodes, request, until_verdict},
+    rest::{Exchange, Node, ask, json, nodes, request, status, until_verdict},
     until,
 };
 
@@ -66,7 +66,7 @@ fn only(list: &[(usize, &Node)]) -> String {
 }
 
 #[tokio::test]
-async fn requests_stay_on_their_node_through_reloads_while_it_is_there() {
+async fn requests_stay_on_their_node_through_reloads() {
     let (a, b, c) = (says("\"a\"").await, says("\"b\"").await, says("\"c\"").await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     let served = async |path: &str| ask(&all.proxy, "GET", path).await.text();
@@ -133,7 +133,7 @@ async fn requests_that_wait_leave_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
-async fn requests_that_wait_go_in_order_and_once_each_to_the_nodes_that_a_reload_brings() {
+async fn waiting_requests_go_once_and_in_order_to_a_reloads_nodes() {
     let (all, _, waiting) = waiting().await;
     let node = says("\"here\"").await;
     all.reload(only(&[(2, &node)])).await;
@@ -142,7 +142,7 @@ async fn requests_that_wait_go_in_order_and_once_each_to_the_nodes_that_a_reload
 }
 
 #[tokio::test]
-async fn nodes_that_a_reload_takes_away_are_watched_until_their_requests_end_and_no_longer() {
+async fn removed_nodes_are_watched_until_their_requests_end() {
     let (a, b, c) = (Node::start(Exchange::hang).await, says("\"b\"").await, says("\"c\"").await);
     let all = Reloadable::start(only(&[(1, &a), (2, &b)])).await;
     for name in ["cl-1", "cl-2"] {
@@ -169,6 +169,10 @@ async fn what_all_nodes_were_told_is_known_after_a_reload() {
     }
     crate::common::rest::send(&all.proxy, request("POST", PREPARE, "", "[1]")).await;
     until("both are told", async || (a.count(), b.count()) == (1, 1)).await;
+    // A node whose answer is still on its way at the reload would be told again.
+    for name in ["cl-1", "cl-2"] {
+        until(&format!("{name} has answered"), async || status(&all.proxy, name).await["in_flight"] == 0).await;
+    }
     // The nodes change their places.
     all.reload(only(&[(2, &b), (1, &a)]) + "[calls]\nattempts = 4\n").await;
     let port = a.port();
@@ -336,7 +340,7 @@ async fn a_message_that_a_removed_node_refuses_is_held() {
 }
 
 #[tokio::test]
-async fn all_nodes_of_a_reload_have_a_message_where_the_operator_wants_that() {
+async fn all_nodes_of_a_reload_get_a_message_if_so_set() {
     let first = silent().await;
     let (a, b) = (answers(0, json("200 OK", "")).await, answers(0, json("200 OK", "")).await);
     let more = "[beacon]\npublish_to = \"all\"\n";

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_that_begins_anew_is_told_at_once_when_no_node_has_the_old_one() {
+async fn a_new_chain_is_told_at_once_if_no_node_has_the_old_one() {
     for (execution, away, longest) in [(1, false, 3_000), (1, true, 500), (2, true, 1_500)] {
         let options = Options { execution, ..Options::default() };
         let stage = Stage::new(options, POLLED).await;
@@ -31,7 +31,7 @@ async fn a_chain_that_begins_anew_is_told_at_once_when_no_node_has_the_old_one()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_node_that_is_back_is_not_believed_to_have_lost_the_chain_while_another_is_away() {
+async fn the_first_node_back_has_not_lost_the_chain_others_may_have() {
     let stage = Stage::new(Options::default(), POLLED).await;
     let first = stage.devnet.chain().mine(3).number - 2;
     sleep(Duration::from_secs(2)).await;
@@ -40,7 +40,7 @@ async fn the_first_node_that_is_back_is_not_believed_to_have_lost_the_chain_whil
     stage.devnet.el(0).clear_faults();
     stage.devnet.el(0).set_fault(Fault::lag(20));
     sleep(Duration::from_secs(8)).await;
-    assert_eq!(stage.pool.snapshot().active, Some(0));
+    assert_eq!(stage.pool.snapshot().active, Some(NodeId(0)));
     stage.devnet.el(1).clear_faults();
     stage.devnet.chain().mine(1);
     sleep(Duration::from_secs(8)).await;
@@ -60,7 +60,7 @@ async fn a_node_that_syncs_after_a_restart_is_no_chain_that_was_reset() {
     for behind in [20, 10, 3] {
         node.set_fault(Fault::lag(behind));
         sleep(Duration::from_secs(8)).await;
-        assert_eq!(stage.pool.snapshot().active, Some(0), "there is no other");
+        assert_eq!(stage.pool.snapshot().active, Some(NodeId(0)), "there is no other");
     }
     node.clear_faults();
     stage.devnet.chain().mine(1);

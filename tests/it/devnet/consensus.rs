@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use steadfast::devnet::{Devnet, Fault, Node, Options};
 use tokio::time::timeout;
 
-use super::client::{SILENCE, SOON, http, start};
+use super::client::{SILENCE, SOON, http, number, result, start};
 
 async fn network() -> Devnet {
     start(Options { execution: 1, consensus: 2, initial_blocks: 30, state_bytes: 3_000_000, ..Options::default() })
@@ -161,7 +161,7 @@ async fn a_state_is_streamed_whole_and_a_block_is_published() {
 }
 
 #[tokio::test]
-async fn a_status_by_order_is_given_for_the_named_requests_or_for_all_but_probes() {
+async fn an_ordered_status_is_for_named_requests_or_all_but_probes() {
     let net = network().await;
     let node = net.cl(0);
     let statuses = async || {
@@ -285,6 +285,118 @@ async fn heads_tell_what_duties_depend_on() {
     }
 }
 
+/// The members that the beacon API's description requires of these objects.
+const REQUIRED: [(&str, &str); 5] = [
+    ("/message", "slot proposer_index parent_root state_root body"),
+    (
+        "/message/body",
+        "randao_reveal eth1_data graffiti proposer_slashings attester_slashings attestations deposits voluntary_exits \
+         sync_aggregate bls_to_execution_changes blob_kzg_commitments execution_payload execution_requests",
+    ),
+    (
+        "/message/body/execution_payload",
+        "parent_hash fee_recipient state_root receipts_root logs_bloom prev_randao block_number gas_limit gas_used \
+         timestamp extra_data base_fee_per_gas blob_gas_used excess_blob_gas block_hash transactions withdrawals",
+    ),
+    ("/message/body/eth1_data", "deposit_root deposit_count block_hash"),
+    ("/message/body/execution_requests", "deposits withdrawals consolidations"),
+];
+
+#[tokio::test]
+async fn blocks_have_all_members_of_their_fork() {
+    let net = network().await;
+    let node = net.cl(0);
+    let block = data(node, "/eth/v2/beacon/blocks/head").await;
+    let produced = get(node, "/eth/v3/validator/blocks/31?randao_reveal=0x00").await.json::<Value>().await.unwrap();
+    for block in [block.clone(), json!({"message": produced["data"]["block"]})] {
+        for (place, required) in REQUIRED {
+            let mut members: Vec<&str> =
+                block.pointer(place).unwrap().as_object().unwrap().keys().map(String::as_str).collect();
+            let mut required: Vec<&str> = required.split_whitespace().collect();
+            members.sort_unstable();
+            required.sort_unstable();
+            assert_eq!(members, required, "{place}");
+        }
+    }
+    let payload = &block["message"]["body"]["execution_payload"];
+    let execution = result(net.el(0), "eth_getBlockByNumber", json!(["latest", false])).await;
+    for (member, twin) in [("gas_limit", "gasLimit"), ("gas_used", "gasUsed"), ("base_fee_per_gas", "baseFeePerGas")] {
+        assert_eq!(payload[member], number(&execution[twin]).to_string(), "{member}");
+    }
+    assert_ne!(payload["gas_used"], "0");
+}
+
+#[tokio::test]
+async fn a_state_tells_its_fork() {
+    let net = network().await;
+    let fork = async |state: &str| get(net.cl(0), &format!("/eth/v1/beacon/states/{state}/fork")).await;
+    let spec = data(net.cl(0), "/eth/v1/config/spec").await;
+    for (state, is_finalized) in [("head", false), ("genesis", true), ("9", false), ("5", true)] {
+        let answer: Value = fork(state).await.json().await.unwrap();
+        assert_eq!(
+            (&answer["execution_optimistic"], &answer["finalized"]),
+            (&json!(false), &json!(is_finalized)),
+            "{state}"
+        );
+        assert_eq!(answer["data"]["current_version"], spec["ELECTRA_FORK_VERSION"]);
+        assert_eq!(answer["data"]["epoch"], spec["ELECTRA_FORK_EPOCH"]);
+        assert_eq!(answer["data"]["previous_version"].as_str().unwrap().len(), 10);
+    }
+    assert_eq!(fork("999").await.status(), 404);
+    assert_eq!(fork("0x12").await.status(), 400);
+}
+
+#[tokio::test]
+async fn sidecars_name_their_fork_and_blobs_alone_do_not() {
+    let net = network().await;
+    for (path, version) in [
+        ("/eth/v1/beacon/blob_sidecars/head", json!("electra")),
+        ("/eth/v1/debug/beacon/data_column_sidecars/head", json!("electra")),
+        ("/eth/v1/beacon/blobs/head", Value::Null),
+    ] {
+        let answer: Value = get(net.cl(0), path).await.json().await.unwrap();
+        assert_eq!(answer["version"], version, "{path}");
+        assert!(!answer["data"].as_array().unwrap().is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn validators_are_those_named_in_the_query_or_the_body() {
+    let net = network().await;
+    let url = format!("{}/eth/v1/beacon/states/head/validators", net.cl(0).http_url());
+    let posted = async |body: &str| http().post(&url).body(body.to_owned()).send().await.unwrap();
+    let found = async |answer: Response| -> Vec<String> {
+        assert_eq!(answer.status(), StatusCode::OK);
+        let answer: Value = answer.json().await.unwrap();
+        answer["data"].as_array().unwrap().iter().map(|one| one["index"].as_str().unwrap().to_owned()).collect()
+    };
+    let key = data(net.cl(0), "/eth/v1/beacon/states/head/validators?id=7").await[0]["validator"]["pubkey"].clone();
+    let upper = format!("0x{}", key.as_str().unwrap()[2..].to_uppercase());
+    for (ids, statuses, indices) in [
+        (json!(["3", "5"]), json!(null), vec!["3", "5"]),
+        (json!([key, "3"]), json!([]), vec!["3", "7"]),
+        (json!([upper]), json!(["active"]), vec!["7"]),
+        (json!(["3", "9999"]), json!(["exited", "active_ongoing"]), vec!["3"]),
+        (json!(["3"]), json!(["exited"]), vec![]),
+    ] {
+        let body = json!({"ids": ids, "statuses": statuses}).to_string();
+        assert_eq!(found(posted(&body).await).await, indices, "{body}");
+        let list = |key: &str, values: &Value| {
+            let values = values.as_array().into_iter().flatten();
+            values.map(|value| format!("{key}={}", value.as_str().unwrap())).collect::<Vec<_>>().join("&")
+        };
+        let query = format!("{url}?{}&{}", list("id", &ids), list("status", &statuses));
+        assert_eq!(found(http().get(query).send().await.unwrap()).await, indices, "{body}");
+    }
+    for body in ["{}", r#"{"ids":[]}"#, r#"{"ids":null,"statuses":null}"#] {
+        assert_eq!(found(posted(body).await).await.len(), 64, "{body}");
+    }
+    for body in ["", "{", r#"{"ids":["first"]}"#, r#"{"ids":[3]}"#, r#"{"ids":"3"}"#, r#"{"ids":["0x12"]}"#] {
+        assert_eq!(posted(body).await.status(), 400, "{body}");
+    }
+    assert_eq!(http().get(format!("{url}?id=first")).send().await.unwrap().status(), 400);
+}
+
 #[tokio::test]
 async fn an_operation_is_told_by_all_nodes_and_its_body_is_recorded() {
     let net = network().await;
@@ -305,7 +417,7 @@ async fn an_operation_is_told_by_all_nodes_and_its_body_is_recorded() {
 }
 
 #[tokio::test]
-async fn validators_get_their_duties_and_only_who_listens_can_aggregate() {
+async fn validators_get_duties_and_only_listeners_can_aggregate() {
     let net = network().await;
     let node = net.cl(0);
     let post = async |path: &str, body: Value| {

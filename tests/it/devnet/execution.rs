@@ -55,7 +55,7 @@ async fn logs_are_found_by_range_by_hash_and_in_receipts() {
 }
 
 #[tokio::test]
-async fn raw_transactions_are_mined_once_and_remembered_by_the_node_that_got_them() {
+async fn raw_transactions_are_mined_once_and_known_by_their_node() {
     let net = devnet().await;
     let raw = "0x02f86b0102";
     let hash = result(net.el(0), "eth_sendRawTransaction", json!([raw])).await;

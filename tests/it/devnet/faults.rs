@@ -301,7 +301,7 @@ async fn what_was_half_said_when_the_hang_began_is_never_finished() {
 }
 
 #[tokio::test]
-async fn answers_carry_the_id_of_another_call_or_none_over_both_transports() {
+async fn answers_carry_a_wrong_id_or_none_over_both_transports() {
     let net = devnet().await;
     let node = net.el(0);
     let mut ws = Ws::open(node).await;

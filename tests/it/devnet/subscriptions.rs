@@ -34,7 +34,7 @@ async fn new_heads_are_pushed_and_can_be_fetched_at_once() {
 }
 
 #[tokio::test]
-async fn a_reorg_takes_logs_back_newest_first_and_announces_the_new_branch() {
+async fn a_reorg_takes_back_logs_newest_first_and_tells_the_branch() {
     let net = devnet().await;
     let node = net.el(0);
     let mut heads = Ws::open(node).await;
@@ -140,7 +140,7 @@ async fn a_mute_node_answers_but_its_events_are_lost() {
 }
 
 #[tokio::test]
-async fn a_node_that_lagged_announces_what_it_missed_and_no_block_twice() {
+async fn a_node_that_lagged_announces_missed_blocks_once() {
     let net = devnet().await;
     let node = net.el(0);
     let mut ws = Ws::open(node).await;
@@ -158,7 +158,7 @@ async fn a_node_that_lagged_announces_what_it_missed_and_no_block_twice() {
 }
 
 #[tokio::test]
-async fn a_failing_node_closes_its_websockets_and_a_limited_one_answers_with_an_error() {
+async fn a_failing_node_closes_websockets_a_limited_one_answers() {
     let net = devnet().await;
     let node = net.el(0);
     let mut ws = Ws::open(node).await;

@@ -5,7 +5,10 @@ use steadfast::devnet::Fault;
 use tokio::time::{Duration, sleep};
 
 use super::stage::{Stage, Way};
-use crate::common::client::{call, post};
+use crate::common::{
+    client::{call, post},
+    until,
+};
 
 impl Stage {
     async fn count(&self, kind: &str) -> f64 {
@@ -110,6 +113,43 @@ async fn what_is_kept_for_filters_counts_as_clients_memory() {
     assert!(held().await <= 1024.0 * 1024.0);
     assert!(stage.is_gone(&logs).await);
     assert_eq!(stage.dropped("backlog").await, 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_fill_the_memory_take_no_filter_its_news() {
+    let stage = Stage::new(Way::Both, "max_client_memory = \"1MiB\"\n").await;
+    let logs = stage.logs(&json!({})).await;
+    let before = stage.devnet.chain().head().number;
+    // Many bodies that never end, each smaller than the news will be.
+    let body = post("/", call(1, "eth_call", &format!("[\"{}\"]", "a".repeat(20_000))).as_bytes());
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        let mut client = stage.proxy.client().await;
+        client.send(&body[..16_000]).await;
+        clients.push(client);
+    }
+    let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
+    until("the part for bodies is full", async || held().await >= 740_000.0).await;
+    for _ in 0..4 {
+        stage.devnet.chain().mine(7);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let kept = stage.proxy.metric("steadfast_filter_backlog_bytes", "").await;
+    assert!((50_000.0..128.0 * 1024.0).contains(&kept) && held().await <= 1024.0 * 1024.0, "{kept}");
+    drop(clients);
+    until("the memory is free", async || held().await <= kept + 32_768.0).await;
+    let mut told = Vec::new();
+    loop {
+        let more = stage.poll(&logs).await;
+        if more.is_empty() {
+            break;
+        }
+        told.extend(more);
+    }
+    let since = json!([{ "fromBlock": format!("{:#x}", before + 1), "toBlock": "latest" }]);
+    let all = stage.result("eth_getLogs", &since).await;
+    assert!(!told.is_empty() && json!(told) == all, "{} logs of {}", told.len(), all.as_array().unwrap().len());
+    assert_eq!(stage.dropped("backlog").await, 0.0);
 }
 
 #[tokio::test(start_paused = true)]

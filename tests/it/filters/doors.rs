@@ -47,6 +47,20 @@ impl Door {
             Self::Hyper | Self::HyperBatch => with_headers("/", ROUNDABOUT, body.as_bytes()),
         }
     }
+
+    /// The beginning of a further request, longer than any door reads ahead.
+    pub(super) fn burst(self) -> Vec<u8> {
+        const LENGTH: usize = 200_000;
+        let mut request = if self.is_socket() {
+            // The head of a masked frame of text.
+            [&[0x81, 0xff][..], &(2 * LENGTH as u64).to_be_bytes(), &[0; 4]].concat()
+        } else {
+            let head = format!("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 2 * LENGTH);
+            head.into()
+        };
+        request.resize(request.len() + LENGTH, b' ');
+        request
+    }
 }
 
 impl Stage {
@@ -214,7 +228,7 @@ async fn polls_of_one_batch_leave_room_for_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_poll_of_a_batch_that_has_no_room_for_all_is_told_in_its_turn() {
+async fn polls_of_a_batch_without_room_for_all_are_told_in_turn() {
     const LIMIT: usize = 8 << 10;
     let stage = Stage::new(Way::Both, "[ws]\nmax_outbound = \"8KiB\"\n").await;
     let mut filters = Vec::new();

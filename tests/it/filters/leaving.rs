@@ -28,6 +28,8 @@ enum Parting {
     Reset,
     /// It closes its side, and waits for the answer.
     Half,
+    /// It has sent much of a further request, and closes both sides.
+    Burst,
 }
 
 struct Stage {
@@ -65,6 +67,9 @@ impl Stage {
             } else {
                 io.write_all(&request).await.unwrap();
             }
+            if *parting == Parting::Burst {
+                io.write_all(&door.burst()).await.unwrap();
+            }
             sleep(Duration::from_millis(100)).await;
             if *parting == Parting::Half {
                 io.shutdown().await.unwrap();
@@ -101,9 +106,11 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn what_a_poll_was_to_bring_to_a_client_that_has_gone_comes_again_at_every_door() {
+async fn a_poll_lost_with_its_client_comes_again_at_every_door() {
     let stage = Stage::new().await;
-    let goes = DOORS.into_iter().flat_map(|door| [(door, Parting::Close), (door, Parting::Reset)]);
+    let goes = DOORS
+        .into_iter()
+        .flat_map(|door| [Parting::Close, Parting::Reset, Parting::Burst].map(|parting| (door, parting)));
     let filters = stage.filters(goes).await;
     stage.poll_and_go(&filters).await;
     let logs = stage.logs().await;

@@ -99,6 +99,20 @@ async fn logs_that_went_come_as_removed_before_the_new_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fork_below_a_new_filters_first_block_is_told_whole() {
+    // No filter and no subscription was there before, so the follower knows a single block.
+    for way in [Way::Both, Way::Http] {
+        let stage = Stage::new(way, "").await;
+        let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
+        let before = stage.head();
+        stage.devnet.chain().reorg_to(4, 5).unwrap();
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(stage.poll(&blocks).await, stage.hashes_above(before - 4), "{way:?}");
+        assert_eq!(stage.poll(&logs).await, stage.logs_above(before - 4, &json!({})).await, "{way:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_came_and_went_between_two_polls_is_not_told() {
     let stage = Stage::new(Way::Both, "").await;
     let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
@@ -217,7 +231,7 @@ async fn what_is_asked_wrongly_is_refused_in_geths_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn null_is_an_empty_filter_object_and_an_empty_id_as_geth_reads_it() {
+async fn null_is_an_empty_filter_and_an_empty_id_as_in_geth() {
     let stage = Stage::new(Way::Http, "").await;
     let filter = stage.result("eth_newFilter", &json!([null])).await;
     let before = stage.head();

@@ -87,7 +87,7 @@ async fn a_poll_is_answered_while_its_node_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_outlive_a_switch_to_a_node_that_had_reset_connections() {
+async fn filters_outlive_a_switch_to_a_node_that_reset_before() {
     let settings = "[chain]\ntimeout = \"3s\"\n[health]\ninterval = \"500ms\"\n";
     for way in [Way::Http, Way::Both] {
         // Whether it had been out for that, and not only failed some probes.
@@ -122,6 +122,35 @@ async fn filters_outlive_a_switch_to_a_node_that_had_reset_connections() {
                 one.is_whole(&stage).await;
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_outlive_resets_under_which_the_link_stayed() {
+    for (reset, rest) in [(1000, 0), (3000, 0), (3000, 4000), (6000, 1000), (12_000, 0), (12_000, 4000)] {
+        let stage = Stage::new(Way::Both, "").await;
+        let mut followed = Followed::new(&stage).await;
+        let mut mine = async |ms: u64| {
+            for _ in 0..ms / 250 {
+                stage.devnet.chain().mine(1);
+                sleep(Duration::from_millis(250)).await;
+                followed.poll(&stage).await;
+            }
+        };
+        // Until the pace is known, the logs of a block have more time.
+        mine(2000).await;
+        let backup = stage.devnet.el(1);
+        backup.set_fault(Fault::cut_answer(&["*"]));
+        backup.set_fault(Fault::max_connections(0));
+        mine(reset).await;
+        assert_eq!(backup.websockets_open(), 1, "the link was lost");
+        backup.clear_faults();
+        backup.set_fault(Fault::slow_over(400, &["eth_getLogs"]));
+        mine(rest).await;
+        stage.devnet.el(0).set_fault(Fault::Down);
+        mine(15_000).await;
+        assert_eq!(stage.proxy.metric("steadfast_filters_dropped_total", "").await, 0.0, "{reset} {rest}");
+        followed.is_whole(&stage).await;
     }
 }
 

@@ -5,6 +5,7 @@ use steadfast::devnet::Fault;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::stage::{POLL, Stage, Way};
+use crate::common::client::call;
 
 impl Stage {
     async fn transactions(&self) -> Value {
@@ -87,9 +88,44 @@ async fn where_no_node_pushes_one_filter_at_a_node_serves_all() {
     for filter in &filters {
         stage.result("eth_uninstallFilter", &json!([filter])).await;
     }
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(stage.devnet.el(0).count("eth_uninstallFilter"), 1, "nobody wants it any more");
     let polls = stage.devnet.el(0).count("eth_getFilterChanges");
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(stage.devnet.el(0).count("eth_getFilterChanges"), polls, "nobody wants it any more");
+    assert_eq!(stage.devnet.el(0).count("eth_getFilterChanges"), polls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_in_a_loop_makes_one_filter_at_a_node() {
+    let stage = Stage::new(Way::Http, "").await;
+    let count = |method| stage.devnet.el(0).count(method);
+    for _ in 0..20 {
+        let filter = stage.transactions().await;
+        stage.result("eth_uninstallFilter", &json!([filter])).await;
+        sleep(Duration::from_millis(700)).await;
+    }
+    assert_eq!((count("eth_newPendingTransactionFilter"), count("eth_uninstallFilter")), (1, 0));
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!((count("eth_newPendingTransactionFilter"), count("eth_uninstallFilter")), (1, 1));
+    let filter = stage.transactions().await;
+    let sent = stage.send(2);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.poll(&filter).await, sent, "the next client has a new one");
+    assert_eq!((count("eth_newPendingTransactionFilter"), count("eth_uninstallFilter")), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_leaves_no_filter_at_a_node() {
+    let stage = Stage::new(Way::Http, "").await;
+    let count = |method| stage.devnet.el(0).count(method);
+    // The node is still making the filter when the client leaves.
+    stage.devnet.el(0).set_fault(Fault::slow_over(4500, &["eth_newPendingTransactionFilter"]));
+    let mut client = stage.proxy.ws().await;
+    client.send(call(1, "eth_newPendingTransactionFilter", "[]")).await;
+    sleep(Duration::from_millis(200)).await;
+    drop(client);
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!((count("eth_newPendingTransactionFilter"), count("eth_uninstallFilter")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

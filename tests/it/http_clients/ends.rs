@@ -94,7 +94,7 @@ async fn all_that_came_before_the_end_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_whole_or_in_time_is_answered_in_the_same_words() {
+async fn a_body_cut_or_late_is_answered_in_the_same_words() {
     let net = Net::default();
     let origin = Origin::within(&net, |seen| Reply::result(seen, "1")).await;
     let proxy = sim::Proxy::over(&net, [origin.url()], "").await;

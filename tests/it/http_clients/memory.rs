@@ -141,6 +141,8 @@ async fn whoever_holds_most_gives_way_to_those_who_hold_less() {
         }
         greedy.send(bytes).await;
         until("it is counted", async || proxy.metric(HELD, "").await >= ROOM as f64).await;
+        let held = proxy.metric(HELD, "").await;
+        assert!(held <= 786_432.0, "{what}: three quarters are for what clients send, and {held} are held");
         // Who holds less has its room at once, by either way through the door.
         let params = format!("[\"{}\"]", "b".repeat(250_000));
         for headers in ["", ROUNDABOUT] {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use steadfast::{
     config::Health,
     devnet::{Devnet, Fault, Node, Options},
-    domain::layer::Layer,
+    domain::{layer::Layer, node_id::NodeId},
     metrics::Metrics,
     net::{Dial, link::Error},
     pool::{self, Pool, Running},
@@ -84,7 +84,7 @@ pub(crate) fn start(net: &Net, settings: &str, interval: Duration) -> (Arc<Pool>
 async fn a_pushed_head_is_in_the_snapshot_and_told_at_once() {
     let bench = Bench::new(RARELY, Options { execution: 1, ..Options::default() }).await;
     let (before, probes) = (bench.head(), bench.probes());
-    assert!(!bench.pool.is_pushing(0), "it has told of nothing yet");
+    assert!(!bench.pool.is_pushing(NodeId(0)), "it has told of nothing yet");
     let mut headers = bench.pool.headers();
     let mined = Instant::now();
     bench.devnet.chain().mine(1);
@@ -92,8 +92,8 @@ async fn a_pushed_head_is_in_the_snapshot_and_told_at_once() {
     until("the head is known", async || bench.head() == before + 1).await;
     assert!(mined.elapsed() < Duration::from_millis(50), "{:?}", mined.elapsed());
     assert_eq!(bench.probes(), probes);
-    assert!(bench.pool.is_pushing(0));
-    assert_eq!((pushed.node, &pushed.block), (0, bench.pool.snapshot().nodes[0].head.as_ref().unwrap()));
+    assert!(bench.pool.is_pushing(NodeId(0)));
+    assert_eq!((pushed.node, &pushed.block), (NodeId(0), bench.pool.snapshot().nodes[0].head.as_ref().unwrap()));
     let header: serde_json::Value = serde_json::from_slice(&pushed.json).unwrap();
     assert_eq!((&header["hash"], header["transactions"].is_null()), (&pushed.block.hash.into(), true));
     // The height that clients may have been shown.
@@ -113,7 +113,7 @@ async fn a_node_that_pushes_a_reorganisation_never_falls_below() {
         heights.push(bench.head());
     }
     assert!(heights.iter().all(|height| *height >= before), "{heights:?}");
-    assert_eq!(bench.pool.snapshot().active, Some(0));
+    assert_eq!(bench.pool.snapshot().active, Some(NodeId(0)));
     assert!((bench.metric("steadfast_switches_total") - switches).abs() < 0.5);
 }
 
@@ -121,7 +121,7 @@ async fn a_node_that_pushes_a_reorganisation_never_falls_below() {
 async fn a_lost_link_has_its_node_probed_at_once_and_is_opened_again() {
     let bench = Bench::new(RARELY, Options { execution: 1, ..Options::default() }).await;
     bench.devnet.chain().mine(1);
-    until("it pushes", async || bench.pool.is_pushing(0)).await;
+    until("it pushes", async || bench.pool.is_pushing(NodeId(0))).await;
     let (head, probes) = (bench.head(), bench.probes());
     bench.node().set_fault(Fault::cut_answer(&["eth_gasPrice"]));
     let link = bench.pool.nodes[0].link.clone().unwrap();
@@ -130,12 +130,12 @@ async fn a_lost_link_has_its_node_probed_at_once_and_is_opened_again() {
     let lost = Instant::now();
     until("it is probed", async || bench.probes() > probes).await;
     assert!(lost.elapsed() < Duration::from_millis(100), "{:?}", lost.elapsed());
-    assert!(!bench.pool.is_pushing(0));
+    assert!(!bench.pool.is_pushing(NodeId(0)));
     until("it is back", async || bench.node().subscriptions() == 1).await;
     assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
     assert!(bench.pool.snapshot().nodes[0].verdict.is_usable(), "the node had done nothing but lose its link");
     bench.devnet.chain().mine(1);
-    until("it pushes again", async || bench.pool.is_pushing(0) && bench.head() == head + 1).await;
+    until("it pushes again", async || bench.pool.is_pushing(NodeId(0)) && bench.head() == head + 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,25 +160,25 @@ async fn a_mute_link_is_cut_and_heads_go_on_by_probes() {
     let second = Duration::from_secs(1);
     let options = Options { execution: 1, block_time: Some(2 * second), ..Options::default() };
     let bench = Bench::new(second, options).await;
-    until("it pushes", async || bench.pool.is_pushing(0)).await;
+    until("it pushes", async || bench.pool.is_pushing(NodeId(0))).await;
     bench.node().set_fault(Fault::Mute);
     let (muted, head) = (Instant::now(), bench.head());
     until("it is cut", async || bench.metric("steadfast_link_mute_total") > 0.5).await;
     assert!(muted.elapsed() < 6 * second, "{:?}", muted.elapsed());
-    assert!(!bench.pool.is_pushing(0));
+    assert!(!bench.pool.is_pushing(NodeId(0)));
     // A link that stays mute is not cut every few seconds.
     sleep(60 * second).await;
     let cuts = bench.metric("steadfast_link_mute_total");
     assert!((2.5..7.5).contains(&cuts), "cut {cuts} times in a minute");
-    assert!(!bench.pool.is_pushing(0));
+    assert!(!bench.pool.is_pushing(NodeId(0)));
     assert!(bench.head() >= head + 30, "{} after {head}", bench.head());
     assert!(bench.pool.snapshot().nodes[0].verdict.is_usable());
     bench.node().clear_faults();
-    until("it pushes again", async || bench.pool.is_pushing(0)).await;
+    until("it pushes again", async || bench.pool.is_pushing(NodeId(0))).await;
     let cuts = bench.metric("steadfast_link_mute_total");
     sleep(60 * second).await;
     assert!((bench.metric("steadfast_link_mute_total") - cuts).abs() < 0.5, "a feed that tells is not mute");
-    assert!(bench.pool.is_pushing(0));
+    assert!(bench.pool.is_pushing(NodeId(0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,9 +186,9 @@ async fn a_node_that_stands_still_is_not_mute() {
     let second = Duration::from_secs(1);
     let options = Options { execution: 2, block_time: Some(2 * second), ..Options::default() };
     let bench = Bench::new(second, options).await;
-    until("it pushes", async || bench.pool.is_pushing(0)).await;
+    until("it pushes", async || bench.pool.is_pushing(NodeId(0))).await;
     bench.node().set_fault(Fault::Freeze);
     sleep(30 * second).await;
     assert!(bench.metric("steadfast_link_mute_total") < 0.5);
-    assert_eq!(bench.pool.snapshot().active, Some(1));
+    assert_eq!(bench.pool.snapshot().active, Some(NodeId(1)));
 }

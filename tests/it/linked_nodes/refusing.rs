@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use steadfast::net::Listen;
+use steadfast::{domain::node_id::NodeId, net::Listen};
 use tokio::{task::JoinSet, time::sleep};
 use tokio_tungstenite::{accept_async, tungstenite::Message};
 
@@ -95,7 +95,7 @@ async fn a_refused_subscription_to_heads_is_no_fault() {
         sleep(Duration::from_secs(1)).await;
         assert!(head().unwrap() + 1 >= height, "{:?} after {height}", head());
     }
-    assert!(pool.snapshot().nodes[0].verdict.is_usable() && !pool.is_pushing(0));
+    assert!(pool.snapshot().nodes[0].verdict.is_usable() && !pool.is_pushing(NodeId(0)));
     assert_eq!((asked.connections.load(SeqCst), asked.subscriptions.load(SeqCst)), (1, 1));
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::{FutureExt, future::join_all};
 use steadfast::net::{
-    BoxFuture, BoxIo, Dial, Endpoint,
+    BoxFuture, BoxIo, Dial, Endpoint, Io,
     link::{Error, Response},
 };
 use tokio::{
@@ -202,6 +202,8 @@ impl AsyncWrite for Torrent {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
+
+impl Io for Torrent {}
 
 const EVENT: &[u8] = br#"{"method":"eth_subscription","params":{"subscription":"0x1","result":1}}"#;
 

@@ -18,10 +18,10 @@ use serde_json::Value;
 use steadfast::{
     metrics::{Metrics, NodeLabels},
     net::{
-        BoxFuture, BoxIo, Dial, Endpoint,
+        BoxFuture, BoxIo, Dial, Endpoint, Io,
         http::Target,
         link::{Link, Timeouts},
-        places::Places,
+        node_connections::NodeConnections,
     },
 };
 use tokio::{
@@ -89,6 +89,8 @@ impl AsyncWrite for Pipe {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
+
+impl Io for Pipe {}
 
 type Accepted = (DuplexStream, Arc<Mutex<bool>>);
 
@@ -288,7 +290,7 @@ pub fn target(url: &str) -> Target {
         tls: None,
         url,
         headers: Vec::new(),
-        places: Places::new(None, 0),
+        connections: NodeConnections::new(None, 0),
     }
 }
 

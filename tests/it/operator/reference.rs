@@ -14,13 +14,14 @@ use crate::common::{
     until,
 };
 
-const DOCS: &str = include_str!("../../../docs/STATUS.md");
+const STATUS: &str = include_str!("../../../docs/STATUS.md");
+const METRICS: &str = include_str!("../../../docs/METRICS.md");
 
 /// The cells of each row whose first cell has names in backticks: these names, and the second
 /// cell's.
-fn rows() -> impl Iterator<Item = (Vec<String>, Vec<String>)> {
+fn rows(page: &str) -> impl Iterator<Item = (Vec<String>, Vec<String>)> {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(move |row| {
         let row = format!("`{row}");
         let mut cells = row.split(" | ");
@@ -87,7 +88,7 @@ async fn every_field_of_the_status_is_in_the_reference() {
     let is_field = |name: &String| !name.starts_with(['/', '<']) && !name.starts_with("steadfast");
     let is_level = |name: &String| name.chars().all(|c| c.is_ascii_uppercase());
     let described: BTreeSet<String> =
-        rows().flat_map(|(names, _)| names).filter(|name| is_field(name) && !is_level(name)).collect();
+        rows(STATUS).flat_map(|(names, _)| names).filter(|name| is_field(name) && !is_level(name)).collect();
     let described: BTreeSet<String> = described.into_iter().filter(|name| !name.contains(' ')).collect();
     let missing: Vec<_> = shown.difference(&described).collect();
     assert!(missing.is_empty(), "docs/STATUS.md lacks {missing:?}");
@@ -99,10 +100,8 @@ async fn every_field_of_the_status_is_in_the_reference() {
 async fn every_metric_and_its_labels_are_in_the_reference() {
     let net = Net::default();
     let (proxy, _devnet) = proxy_with_much_to_tell(&net).await;
-    let described: BTreeMap<String, BTreeSet<String>> = rows()
-        .filter(|(names, _)| names[0].starts_with("steadfast_"))
-        .map(|(names, labels)| (names[0].clone(), labels.into_iter().collect()))
-        .collect();
+    let described: BTreeMap<String, BTreeSet<String>> =
+        rows(METRICS).map(|(names, labels)| (names[0].clone(), labels.into_iter().collect())).collect();
     let text = proxy.admin("/metrics").await.text();
     let mut seen = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -115,11 +114,32 @@ async fn every_metric_and_its_labels_are_in_the_reference() {
             .map(|(label, _)| label.to_owned())
             .filter(|label| label != "le")
             .collect();
-        let expected = described.get(base).unwrap_or_else(|| panic!("docs/STATUS.md lacks {base}"));
+        let expected = described.get(base).unwrap_or_else(|| panic!("docs/METRICS.md lacks {base}"));
         assert_eq!(&labels, expected, "{line}");
         seen += 1;
     }
     assert!(seen > 100, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_begin_at_zero_and_the_process_is_there() {
+    let net = Net::default();
+    let (proxy, _devnet) = proxy_with_much_to_tell(&net).await;
+    let text = proxy.admin("/metrics").await.text();
+    for line in [
+        r#"steadfast_switches_total{layer="cl",network="default",reason="lagging"} 0"#,
+        r#"steadfast_filters_dropped_total{network="default",reason="gap"} 0"#,
+        r#"steadfast_publications_again_total{network="default",reason="lost"} 0"#,
+        r#"steadfast_notifications_total{kind="attestation"} 0"#,
+        r#"steadfast_notifications_total{kind="newHeads"} 0"#,
+        r#"steadfast_reloads_total{outcome="refused"} 0"#,
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+    }
+    for name in ["cpu_seconds_total", "open_fds", "max_fds", "resident_memory_bytes", "start_time_seconds", "threads"] {
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("process_{name} "))?.parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value >= 0.0), "process_{name}: {value:?}");
+    }
 }
 
 /// The names of all metrics that the sources declare, without `steadfast_`.
@@ -129,11 +149,12 @@ fn declared() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files.chain([folder.with_extension("rs")]) {
         let text = std::fs::read_to_string(&file).unwrap();
-        let text = text.split("#[cfg(test)]").next().unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         // Fields of what the derive makes metrics of.
         let fields =
-            text.split("#[metric").skip(1).filter_map(|after| after.split_once("]\n")?.1.trim().split_once(':'));
-        names.extend(fields.map(|(name, _)| name.to_owned()).filter(|name| !name.contains(char::is_whitespace)));
+            text.split("#[metric(").skip(1).filter_map(|after| after.split_once(")]\n")?.1.trim().split_once(':'));
+        let fields = fields.map(|(name, _)| name.trim_start_matches("pub(super) ").to_owned());
+        names.extend(fields.filter(|name| !name.contains(char::is_whitespace)));
         let text: String = text.split_whitespace().collect();
         for start in ["\"steadfast_", "gauge(\""] {
             let after = text.split(start).skip(1).filter_map(|after| after.split('"').next());
@@ -146,13 +167,15 @@ fn declared() -> BTreeSet<String> {
 
 #[test]
 fn every_metric_that_is_declared_is_described_and_no_other() {
-    let described = rows().flat_map(|(names, _)| names);
-    let described: BTreeSet<String> =
-        described.filter_map(|name| name.strip_prefix("steadfast_").map(str::to_owned)).collect();
+    let described = rows(METRICS).flat_map(|(names, _)| names);
+    let described: BTreeSet<String> = described
+        .filter(|name| !name.starts_with("process_"))
+        .map(|name| name.strip_prefix("steadfast_").unwrap_or_else(|| panic!("{name} is a stranger")).to_owned())
+        .collect();
     let declared = declared();
     assert!(declared.len() > 35, "{declared:?}");
     let missing: Vec<_> = declared.difference(&described).collect();
-    assert!(missing.is_empty(), "docs/STATUS.md lacks {missing:?}");
+    assert!(missing.is_empty(), "docs/METRICS.md lacks {missing:?}");
     let unknown: Vec<_> = described.difference(&declared).collect();
-    assert!(unknown.is_empty(), "docs/STATUS.md describes {unknown:?}, which nothing declares");
+    assert!(unknown.is_empty(), "docs/METRICS.md describes {unknown:?}, which nothing declares");
 }

@@ -197,7 +197,7 @@ async fn who_waits_for_others_to_leave_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_as_may_wait_for_others_to_leave_close_the_door_for_a_moment_only() {
+async fn a_full_waiting_room_closes_the_door_for_a_moment_only() {
     let (_net, _origin, proxy, _stuck) = stuck_door(100, 20).await;
     let begun = Instant::now();
     // They say nothing.

@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use steadfast::devnet::Options;
+use steadfast::devnet::{Fault, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::process::command;
@@ -77,7 +77,7 @@ async fn tls_to_a_plain_port_and_plain_words_to_a_tls_port_are_told() {
     // The answer of a server that gets no HTTP.
     let https = saying(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await.replace("http://", "https://");
     let (code, table, _) = command(&["check", "--el", &https]).await;
-    assert_eq!(code, 1);
+    assert_eq!(code, 3);
     assert!(table.contains("the port does not speak TLS: is the URL http:// or ws://?"), "{table}");
     // The answer of a server that wants TLS and gets something else: an alert, and the end.
     let url = saying(&[0x15, 3, 1, 0, 2, 2, 70]).await;
@@ -97,4 +97,28 @@ async fn a_client_port_that_is_taken_for_the_admin_side_is_told() {
     let (code, _, why) = command(&["cordon", "el-1", "--admin", &client_port]).await;
     assert_eq!(code, 1);
     assert!(why.contains("is this a proxy's admin.listen?"), "{why}");
+}
+
+#[tokio::test]
+async fn check_ends_by_the_class_of_the_fault() {
+    let devnet = devnet(Options { execution: 3, ..Options::default() }).await;
+    let urls = [0, 1, 2].map(|place| devnet.el(place).http_url());
+    let check = ["check", "--el", &urls[0], "--el", &urls[1], "--el-backup", &urls[2]];
+    let (code, tables, _) = command(&check).await;
+    assert_eq!(code, 0, "{tables}");
+    for told in ["SOFTWARE", "the first", "eth_getBlockReceipts"] {
+        assert!(tables.contains(told), "{told} in {tables}");
+    }
+    for (fault, class) in [(Fault::Down, 3), (Fault::wrong_chain(5), 4), (Fault::lag(8), 5), (Fault::Failing, 1)] {
+        devnet.el(1).set_fault(fault.clone());
+        devnet.el(1).settled().await;
+        let (code, tables, _) = command(&check).await;
+        assert_eq!(code, class, "{fault:?}: {tables}");
+        devnet.el(2).set_fault(Fault::Syncing);
+        let (code, tables, _) = command(&check).await;
+        assert_eq!(code, if class == 5 { 5 } else { 1 }, "{fault:?} and a node that syncs: {tables}");
+        devnet.el(1).clear_faults();
+        devnet.el(2).clear_faults();
+        devnet.el(1).settled().await;
+    }
 }

@@ -34,6 +34,8 @@ pub enum Reaction {
     Refuse(&'static str, String),
     /// It does not answer.
     Hang,
+    /// It opens a stream, and ends that at once.
+    End,
 }
 
 struct Shared {
@@ -41,8 +43,17 @@ struct Shared {
     syncing: AtomicBool,
     /// It does not answer when it is asked for a header by its root.
     hides: AtomicBool,
+    /// It answers nothing, and closes each connection that is asked over, but for its streams.
+    breaks: AtomicBool,
+    /// It closes each new connection at once.
+    is_full: AtomicBool,
+    /// Its chain has no genesis yet.
+    is_early: AtomicBool,
+    is_fast: AtomicBool,
     events: broadcast::Sender<(String, String)>,
     reactions: Mutex<BTreeMap<String, Reaction>>,
+    /// The same for the next time only.
+    single: Mutex<BTreeMap<String, Reaction>>,
     asked: Mutex<Vec<String>>,
     streams: AtomicUsize,
 }
@@ -64,6 +75,11 @@ pub fn present() -> u64 {
     (now() - genesis()) / 12 - 4
 }
 
+/// The slot of now, where slots are seconds.
+pub fn second() -> u64 {
+    now() - genesis()
+}
+
 /// The Unix time of the test's own clock, in seconds.
 pub fn now() -> u64 {
     EPOCH + BEGINNING.with(Instant::elapsed).as_secs()
@@ -82,8 +98,13 @@ impl Teller {
             head: AtomicU64::new(head),
             syncing: AtomicBool::new(false),
             hides: AtomicBool::new(false),
+            breaks: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            is_early: AtomicBool::new(false),
+            is_fast: AtomicBool::new(false),
             events: broadcast::Sender::new(10_000),
             reactions: Mutex::default(),
+            single: Mutex::default(),
             asked: Mutex::default(),
             streams: AtomicUsize::new(0),
         });
@@ -94,6 +115,9 @@ impl Teller {
             loop {
                 let (incoming, _) = listener.accept().await.unwrap();
                 let io = incoming.open().unwrap();
+                if serving.is_full.load(SeqCst) {
+                    continue;
+                }
                 let shared = serving.clone();
                 connections.spawn(async move { serve(io, &shared).await });
             }
@@ -120,9 +144,36 @@ impl Teller {
         self.shared.hides.store(hides, SeqCst);
     }
 
+    /// Its slots are seconds, and four of them an epoch.
+    pub fn set_fast(&self) {
+        self.shared.is_fast.store(true, SeqCst);
+    }
+
+    /// From now on its chain has no genesis yet, or has one.
+    pub fn set_early(&self, is_early: bool) {
+        self.shared.is_early.store(is_early, SeqCst);
+    }
+
+    /// From now on it closes each connection that it is asked over, and, if it `is_full`, each new
+    /// one at once; its streams go on.
+    pub fn set_breaking(&self, is_full: bool) {
+        self.shared.breaks.store(true, SeqCst);
+        self.shared.is_full.store(is_full, SeqCst);
+    }
+
     /// From now on it does so when it is asked for exactly these topics, in order and with commas between.
     pub fn reacts(&self, topics: &str, reaction: Reaction) {
         self.shared.reactions.lock().unwrap().insert(topics.to_owned(), reaction);
+    }
+
+    /// It does so the next time that it is asked for these topics, and not again.
+    pub fn reacts_once(&self, topics: &str, reaction: Reaction) {
+        self.shared.single.lock().unwrap().insert(topics.to_owned(), reaction);
+    }
+
+    /// Ends its open streams.
+    pub fn end_streams(&self) {
+        self.tell("", "");
     }
 
     /// Streams that are open.
@@ -167,6 +218,9 @@ async fn serve(mut io: BoxIo, shared: &Shared) {
             }
             return;
         }
+        if shared.breaks.load(SeqCst) {
+            return;
+        }
         let head = String::from_utf8(std::mem::take(&mut read)).unwrap();
         let target = head.split(' ').nth(1).unwrap();
         let target = target[target.find("/eth/").unwrap()..].to_owned();
@@ -191,13 +245,19 @@ async fn send(io: &mut BoxIo, status: &str, body: &str) -> Option<()> {
 
 async fn events(mut io: BoxIo, shared: &Shared, topics: &str) {
     shared.asked.lock().unwrap().push(topics.to_owned());
+    let single = shared.single.lock().unwrap().remove(topics);
     let reaction = shared.reactions.lock().unwrap().get(topics).cloned();
-    match reaction {
+    match single.or(reaction) {
         Some(Reaction::Refuse(status, body)) => {
             send(&mut io, status, &body).await;
             return;
         }
         Some(Reaction::Hang) => return sleep(Duration::from_secs(60)).await,
+        Some(Reaction::End) => {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            let _ = io.write_all(head.as_bytes()).await;
+            return;
+        }
         None => {}
     }
     let mut events = shared.events.subscribe();
@@ -213,6 +273,9 @@ async fn events(mut io: BoxIo, shared: &Shared, topics: &str) {
             _ = from.read(&mut end) => return,
             event = events.recv() => {
                 let (topic, data) = event.unwrap();
+                if topic.is_empty() {
+                    return;
+                }
                 let text = format!("event: {topic}\ndata: {data}\n\n");
                 if topics.split(',').any(|wanted| wanted == topic) && to.write_all(text.as_bytes()).await.is_err() {
                     return;
@@ -241,7 +304,9 @@ impl Drop for Open<'_> {
 fn answer(shared: &Shared, target: &str) -> (&'static str, String) {
     let head = shared.head.load(SeqCst);
     let steps: Vec<&str> = target.split('?').next().unwrap().trim_matches('/').split('/').skip(2).collect();
+    let is_early = shared.is_early.load(SeqCst);
     let data = match steps[..] {
+        ["beacon", ..] if is_early => return not_found("the genesis is not known yet"),
         ["node", "health"] => {
             return (if shared.syncing.load(SeqCst) { "206 Partial Content" } else { "200 OK" }, String::new());
         }
@@ -253,25 +318,28 @@ fn answer(shared: &Shared, target: &str) -> (&'static str, String) {
             "genesis_time": genesis().to_string(), "genesis_validators_root": root(7),
             "genesis_fork_version": "0x00000001",
         }),
+        ["config", "spec"] if shared.is_fast.load(SeqCst) => {
+            json!({ "SECONDS_PER_SLOT": "1", "SLOTS_PER_EPOCH": "4", "DEPOSIT_CHAIN_ID": "1337" })
+        }
         ["config", "spec"] => {
             json!({ "SECONDS_PER_SLOT": "12", "SLOTS_PER_EPOCH": "32", "DEPOSIT_CHAIN_ID": "1337" })
         }
         ["beacon", "headers", id] => {
             let slot = if id == "head" { head } else { u64::from_str_radix(&id[50..], 16).unwrap() };
             if slot > head {
-                return not_found();
+                return not_found("not here");
             }
             header(slot)
         }
         ["beacon", "states", _, "finality_checkpoints"] => json!({"finalized": {"epoch": "0", "root": root(0)}}),
         ["beacon", "blocks", slot, "root"] if slot != "genesis" => json!({ "root": root(slot.parse().unwrap()) }),
-        _ => return not_found(),
+        _ => return not_found("not here"),
     };
     ("200 OK", json!({ "data": data }).to_string())
 }
 
-fn not_found() -> (&'static str, String) {
-    ("404 Not Found", r#"{"code":404,"message":"not here"}"#.to_owned())
+fn not_found(message: &str) -> (&'static str, String) {
+    ("404 Not Found", json!({ "code": 404, "message": message }).to_string())
 }
 
 fn header(slot: u64) -> Value {

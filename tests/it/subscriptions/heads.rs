@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 use steadfast::{
-    call::kept::{AnswerRoom, Keeper, Kept},
+    call::filter_calls::{AnswerRoom, Keeper, KeeperReply},
     devnet::{Fault, Options},
     domain::rpc::{self, Body},
     memory::Account,
@@ -75,7 +75,7 @@ async fn nothing_comes_before_activation_and_nothing_after_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_are_the_nodes_own_and_every_subscription_hears_each_once() {
+async fn headers_are_the_nodes_own_and_come_once_each() {
     for settings in ["", POLLED] {
         let stage = Stage::new(settings).await;
         let (mut one, mut two) = (stage.client(), stage.client());
@@ -162,7 +162,7 @@ async fn a_reload_that_replaces_the_nodes_is_no_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_what_tells_the_chain_ends_clients_are_closed_behind_what_waits_for_them() {
+async fn when_the_follower_ends_clients_close_behind_their_backlog() {
     let mut stage = Stage::new("").await;
     let (mut heads, mut logs) = (stage.client(), stage.client());
     heads.subscribe(r#"["newHeads"]"#).await;
@@ -189,12 +189,12 @@ async fn filters_end_with_the_task_that_tells_the_chain() {
         let text = call(1, method, params);
         let Ok(Body::Single(Ok(request))) = rpc::peek(text.as_bytes(), 1) else { panic!("{text}") };
         match filters.answer(&request, &Account::unlimited(), AnswerRoom::ENDLESS).await {
-            Kept::Answer(answer) => {
+            KeeperReply::Answer(answer) => {
                 let (text, _) = answer.in_memory().unwrap();
                 serde_json::from_slice::<Value>(text).unwrap()["result"].to_string()
             }
-            Kept::Refused(refusal) => refusal.message(),
-            Kept::Logs(params) => panic!("{params}"),
+            KeeperReply::Refused(refusal) => refusal.message(),
+            KeeperReply::Logs(params) => panic!("{params}"),
         }
     };
     let ids = [ask("eth_newBlockFilter", "[]").await, ask("eth_newFilter", "[{}]").await];

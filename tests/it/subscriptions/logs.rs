@@ -63,7 +63,7 @@ pub(super) async fn to_logs(client: &mut Client, filter: &Value) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everybody_hears_the_logs_of_their_filter_and_each_block_is_asked_for_once() {
+async fn clients_hear_their_filters_logs_and_blocks_are_asked_once() {
     for settings in ["", POLLED] {
         let stage = Stage::new(settings).await;
         let chain = stage.devnet.chain();
@@ -224,7 +224,7 @@ async fn a_node_that_is_later_is_asked_for_logs_beside_one_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_closes_those_who_would_believe_in_completeness_and_nobody_else() {
+async fn a_gap_closes_only_clients_that_count_on_completeness() {
     let stage = Stage::new("chain = { window = 16, max_backfill = 8 }\n").await;
     let (mut heads, mut logs) = (stage.client(), stage.client());
     heads.subscribe(r#"["newHeads"]"#).await;
@@ -296,7 +296,7 @@ impl Readers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_whose_logs_nobody_gives_closes_those_whom_they_may_concern_and_the_others_do_not_wait() {
+async fn a_block_without_logs_closes_some_and_delays_no_others() {
     let stage = Stage::new("").await;
     let chain = stage.devnet.chain();
     let readers = Readers::of(&stage).await;
@@ -399,7 +399,7 @@ async fn logs_are_had_in_whatever_form_a_node_gives_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_with_topics_that_are_null_is_told_as_it_is_to_those_who_want_no_topic() {
+async fn a_log_with_null_topics_goes_unchanged_to_topicless_filters() {
     let stage = Stage::new("").await;
     let (mut all, mut with_topic) = (stage.client(), stage.client());
     to_logs(&mut all, &json!({"topics": []})).await;
@@ -417,7 +417,7 @@ async fn a_log_with_topics_that_are_null_is_told_as_it_is_to_those_who_want_no_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bloom_filter_that_a_log_contradicts_is_the_last_that_is_believed() {
+async fn a_bloom_that_a_log_contradicts_is_the_last_believed() {
     let stage = Stage::new("").await;
     let chain = stage.devnet.chain();
     stage.all_nodes(&Fault::BlindBlooms);
@@ -444,7 +444,7 @@ async fn a_bloom_filter_that_a_log_contradicts_is_the_last_that_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_have_missed_logs_by_bloom_filters_that_were_believed_is_told() {
+async fn clients_that_believed_blooms_may_have_cost_logs_are_told() {
     let stage = Stage::new("").await;
     let mut early = stage.client();
     to_logs(&mut early, &json!({"address": format!("0x{}", "12".repeat(20))})).await;
@@ -467,7 +467,7 @@ async fn who_may_have_missed_logs_by_bloom_filters_that_were_believed_is_told() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_any_more_is_not_asked_for_and_holds_back_nobody() {
+async fn logs_no_client_awaits_are_not_asked_and_delay_none() {
     let stage =
         Stage::new("chain = { window = 16, max_backfill = 8, timeout = \"1h\", trust_bloom = \"always\" }\n").await;
     let (mut one, mut other) = (stage.client(), stage.client());

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use steadfast::{
     devnet::Fault,
+    domain::node_id::NodeId,
     view::{Closing, Letter, Mailbox, Refused},
 };
 use tokio::time::{Instant, sleep};
@@ -33,7 +34,7 @@ fn places(hashes: &[Value]) -> Vec<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_with_one_wish_share_one_subscription_that_ends_with_the_last() {
+async fn clients_share_one_subscription_that_ends_with_the_last() {
     let stage = Stage::new("").await;
     let (mut one, mut two, mut other) = (stage.client(), stage.client(), stage.client());
     let ids = [pending(&mut one).await, pending(&mut one).await];
@@ -70,7 +71,7 @@ async fn what_nodes_refuse_is_refused_in_their_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_any_link_there_is_none_and_with_none_up_it_is_waited_for() {
+async fn without_links_none_is_made_and_a_link_that_is_down_awaited() {
     let stage = Stage::new(POLLED).await;
     let refused = stage.client().try_subscribe("eth_subscribe", PENDING).await.unwrap_err();
     assert!(matches!(refused, Refused::Unsupported(_)));
@@ -110,7 +111,7 @@ async fn a_subscription_goes_where_the_calls_go_and_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_the_way_to_another_node_nothing_is_missed_and_nothing_told_twice() {
+async fn at_a_switch_nothing_is_missed_and_nothing_told_twice() {
     for stage in [Stage::new("").await, Stage::delaying().await] {
         goes_to_and_fro(&stage).await;
     }
@@ -128,7 +129,10 @@ async fn goes_to_and_fro(stage: &Stage) {
             submitted.push(stage.submit(submitted.len() as u64));
             sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!((stage.pool.snapshot().active, stage.passed(node), stage.passed(1 - node)), (Some(node), 1, 0));
+        assert_eq!(
+            (stage.pool.snapshot().active, stage.passed(node), stage.passed(1 - node)),
+            (Some(NodeId(node)), 1, 0)
+        );
     }
     let mut told: BTreeMap<String, u32> = BTreeMap::new();
     for hash in client.results() {
@@ -140,7 +144,7 @@ async fn goes_to_and_fro(stage: &Stage) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_reload_a_node_is_waited_for_as_long_as_its_settings_say() {
+async fn after_a_reload_a_node_is_awaited_as_its_settings_say() {
     let stage = Stage::new("").await;
     stage.all_nodes(&Fault::Down);
     a_while().await;
@@ -200,7 +204,7 @@ async fn no_client_takes_all_the_different_wishes_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_tells_around_its_answer_is_heard_from_the_first_on_in_order_and_once() {
+async fn notifications_around_the_answer_come_in_order_and_once() {
     let stage = Stage::new("").await;
     for (before, after) in [(0, 1), (0, 5), (5, 0), (3, 300)] {
         stage.all_nodes(&Fault::eager(before, after));
@@ -224,7 +228,7 @@ async fn what_a_node_tells_around_its_answer_is_heard_from_the_first_on_in_order
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_before_a_client_can_be_answered_waits_for_that_and_for_the_answer() {
+async fn early_notifications_wait_for_the_clients_answer() {
     let stage = Stage::new("").await;
     stage.all_nodes(&Fault::eager(2, 2));
     let client = stage.client();
@@ -246,7 +250,7 @@ async fn what_comes_before_a_client_can_be_answered_waits_for_that_and_for_the_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_for_which_too_much_waits_before_its_answer_is_closed() {
+async fn a_client_with_too_much_waiting_for_its_answer_is_closed() {
     let stage = Stage::new("").await;
     stage.all_nodes(&Fault::eager(0, 1000));
     let mut client = stage.client();
@@ -261,7 +265,7 @@ async fn a_client_for_which_too_much_waits_before_its_answer_is_closed() {
 const SYNCING: &str = r#"["syncing"]"#;
 
 #[tokio::test(start_paused = true)]
-async fn a_state_is_told_to_each_who_comes_and_not_again_by_another_node_that_is_in_it() {
+async fn each_client_is_told_a_state_once_also_across_nodes() {
     let stage = Stage::new("").await;
     stage.all_nodes(&Fault::eager(0, 1));
     let no = Value::Bool(false);

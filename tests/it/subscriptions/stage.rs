@@ -12,7 +12,7 @@ use serde_json::Value;
 use steadfast::{
     config::Filters,
     devnet::{Devnet, Fault, Options},
-    domain::layer::Layer,
+    domain::{layer::Layer, node_id::NodeId},
     memory::Budget,
     metrics::Metrics,
     net::{Dial, Listen},
@@ -102,7 +102,7 @@ impl Stage {
         }
         let metrics = Arc::new(Metrics::new());
         let (pool, probing) = start_pool(&devnet, &net, settings, &metrics);
-        until("the primary serves", async || pool.snapshot().active == Some(0)).await;
+        until("the primary serves", async || pool.snapshot().active == Some(NodeId(0))).await;
         if !settings.starts_with(POLLED) {
             until("nodes are listened to", async || devnet.nodes().all(|node| node.subscriptions() == 1)).await;
         }
@@ -151,7 +151,8 @@ impl Stage {
 
     /// What a node itself answers now.
     pub(super) async fn ask(&self, node: usize, method: &str, params: &Value) -> Value {
-        let answer = self.pool.ask_in_time(node, method, &params.to_string(), 32 << 20, Duration::from_secs(5)).await;
+        let answer =
+            self.pool.ask_in_time(NodeId(node), method, &params.to_string(), 32 << 20, Duration::from_secs(5)).await;
         serde_json::from_slice(&answer.unwrap().unwrap()).unwrap()
     }
 
@@ -173,7 +174,7 @@ impl Stage {
     }
 
     pub(super) async fn active(&self, node: usize) {
-        until("calls go to the node", async || self.pool.snapshot().active == Some(node)).await;
+        until("calls go to the node", async || self.pool.snapshot().active == Some(NodeId(node))).await;
     }
 }
 

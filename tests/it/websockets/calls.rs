@@ -172,7 +172,7 @@ async fn calls_run_side_by_side_and_a_slow_one_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_answer_comes_whole_though_its_node_is_lost_in_the_middle_of_it() {
+async fn a_long_answer_comes_whole_though_its_node_is_lost() {
     let net = Net::default();
     let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(2 << 20)));
     // Half of the answer, and no more.
@@ -198,7 +198,7 @@ async fn a_long_answer_comes_whole_though_its_node_is_lost_in_the_middle_of_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_answer_that_stops_or_breaks_off_in_the_middle_is_had_from_another_node() {
+async fn a_long_answer_that_stops_is_had_from_another_node() {
     let net = Net::default();
     let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(2 << 20)));
     let bad = Origin::within(&net, move |seen| {
@@ -298,7 +298,7 @@ async fn answers_that_break_off_count_among_the_attempts_of_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_breaks_off_at_a_node_of_a_reload_is_had_from_another() {
+async fn an_answer_broken_off_at_a_reloads_node_is_had_elsewhere() {
     let net = Net::default();
     let body = |id: String| answer(id, &format!("\"{}\"", "x".repeat(2 << 20)));
     let away = "http://127.0.0.1:9";

@@ -27,7 +27,7 @@ async fn open(proxy: &Proxy) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_is_answered_in_kind_and_takes_the_calls_under_way_along() {
+async fn a_close_is_answered_in_kind_and_ends_calls_under_way() {
     let net = Net::default();
     let origin = Origin::within(&net, |_| Reply::act(async |_io| pending().await)).await;
     let proxy = Proxy::over(&net, [origin.url()], "").await;
@@ -91,7 +91,7 @@ async fn whoever_breaks_the_rules_is_closed_with_the_code_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_breach_of_the_rules_the_connection_ends_as_soon_as_the_client_ends_it_too() {
+async fn after_a_breach_the_connection_ends_when_the_client_ends_it() {
     let (_net, origin, proxy) = echo("[ws]\nmax_message = \"1kB\"\n").await;
     let at_once = |since: Instant| since.elapsed() < Duration::from_millis(10);
     for (bytes, code, why) in breaches() {
@@ -128,7 +128,7 @@ async fn after_a_breach_of_the_rules_the_connection_ends_as_soon_as_the_client_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_closed_for_a_reload_ends_the_connection_by_closing_too() {
+async fn a_client_closed_for_a_reload_ends_it_by_closing_too() {
     for closes in [true, false] {
         let (_net, origin, proxy) = echo("").await;
         let mut client = proxy.client().await.upgraded("/").await;
@@ -216,7 +216,7 @@ async fn a_client_that_waits_long_for_its_answers_is_not_dead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_ends_its_side_or_vanishes_leaves_nothing_behind() {
+async fn a_client_that_ends_or_vanishes_leaves_nothing_behind() {
     let net = Net::default();
     let origin = Origin::within(&net, |_| Reply::act(async |_io| pending().await)).await;
     let proxy = Proxy::over(&net, [origin.url()], "").await;
@@ -328,7 +328,7 @@ async fn a_shutdown_tells_held_calls_so_and_then_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_that_keeps_the_network_is_not_noticed_and_one_that_removes_it_closes_with_1012() {
+async fn a_reload_closes_with_1012_only_if_the_network_goes() {
     let net = Net::default();
     let first = Origin::within(&net, |seen| Reply::result(seen, "\"first\"")).await;
     let second = Origin::within(&net, |seen| Reply::result(seen, "\"second\"")).await;
@@ -354,7 +354,7 @@ async fn limits_that_a_reload_changes_hold_for_those_who_are_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_for_a_node_is_not_sent_when_its_client_is_gone() {
+async fn a_waiting_call_is_not_sent_when_its_client_is_gone() {
     for calls in [5, 300] {
         let net = Net::default();
         let origin = Origin::within(&net, |seen| Reply::result(seen, "1")).await;

@@ -138,7 +138,7 @@ async fn what_the_upgrade_brought_goes_along_with_its_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_websocket_too_many_is_refused_and_the_next_has_the_place_of_one_that_left() {
+async fn one_websocket_too_many_is_refused_until_another_leaves() {
     let net = Net::default();
     let origin = Origin::within(&net, |seen| Reply::result(seen, "[]")).await;
     let settings = ["max_connections = 3\n", &nodes([origin.url()]), "[ws]\nmax_connections = 5\n"].concat();

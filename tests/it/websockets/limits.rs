@@ -22,7 +22,7 @@ use crate::common::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_message_over_the_limit_closes_with_1009_as_soon_as_it_is_known() {
+async fn a_message_over_the_limit_closes_with_1009_at_once() {
     let (_net, origin, proxy) = echo("[ws]\nmax_message = \"1KiB\"\n").await;
     let pad = |length: usize| {
         let mut text = call(1, "eth_call", "[]");
@@ -90,7 +90,7 @@ async fn an_answer_over_the_limit_is_an_error_for_that_call_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_do_not_fit_into_a_batch_take_no_room_from_those_behind() {
+async fn answers_too_long_for_a_batch_take_no_room_from_others() {
     const CALLS: usize = 60;
     let net = Net::default();
     let long = string(600_000);
@@ -108,7 +108,7 @@ async fn answers_that_do_not_fit_into_a_batch_take_no_room_from_those_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_reads_well_gets_all_its_long_answers_though_they_end_at_once() {
+async fn a_client_that_reads_gets_all_long_answers_ending_at_once() {
     let (_net, _origin, proxy) = lengths("[ws]\nmax_outbound = \"1MiB\"\n").await;
     let mut ws = proxy.ws().await;
     for id in 0..60 {
@@ -179,7 +179,7 @@ async fn with_no_turn_left_pings_are_answered_and_calls_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_is_closed_in_time_and_hurts_no_other() {
+async fn a_client_that_takes_nothing_is_closed_and_hurts_no_other() {
     let (_net, origin, proxy) = lengths("[ws]\nmax_outbound = \"4MiB\"\nping_interval = \"10m\"\n").await;
     let mut slow = proxy.ws().await;
     for id in 0..30 {
@@ -214,7 +214,7 @@ async fn a_client_that_takes_little_but_takes_it_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_answers_for_a_client_that_takes_nothing_stay_at_the_node() {
+async fn long_answers_stay_at_the_node_if_the_client_stalls() {
     for batches in [false, true] {
         let net = Net::default();
         let given = Arc::new(AtomicUsize::new(0));

@@ -30,7 +30,7 @@ async fn network(settings: &str) -> (Net, Devnet, Proxy) {
             )
         })
         .collect();
-    let proxy = Proxy::launch(&net, &[&nodes, settings].concat()).await;
+    let proxy = Proxy::launch(&net, &[settings, &nodes].concat()).await;
     until("every node is up", async || proxy.verdicts().await.iter().all(|verdict| verdict == "up")).await;
     (net, devnet, proxy)
 }
@@ -44,7 +44,7 @@ fn number(head: &Value) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_hears_of_new_heads_by_the_id_it_was_given_until_it_unsubscribes() {
+async fn a_client_hears_new_heads_by_its_id_until_it_unsubscribes() {
     let (_net, devnet, proxy) = network("").await;
     let mut ws = proxy.ws().await;
     let id = ws.subscribe(r#"["newHeads"]"#).await;
@@ -71,7 +71,7 @@ async fn a_client_hears_of_new_heads_by_the_id_it_was_given_until_it_unsubscribe
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_may_be_made_in_a_batch_or_a_binary_message_and_ended_so() {
+async fn subscriptions_begin_and_end_in_batches_and_binary_messages() {
     let (_net, devnet, proxy) = network("").await;
     let mut ws = proxy.ws().await;
     let subscribe = |id: u32, kind: &str| call(id, "eth_subscribe", &format!("[\"{kind}\"]"));
@@ -101,7 +101,7 @@ async fn a_subscription_may_be_made_in_a_batch_or_a_binary_message_and_ended_so(
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_notification_comes_before_the_answer_with_its_id_nor_after_that_to_its_end() {
+async fn notifications_come_between_the_answers_to_begin_and_end() {
     let (_net, devnet, proxy) = network("").await;
     let chain = devnet.chain().clone();
     let _mining = tokio::spawn(async move {
@@ -153,7 +153,7 @@ async fn one_subscription_too_many_is_refused_and_leaves_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_subscribed_to_is_an_error_and_without_an_id_it_is_nothing() {
+async fn an_unknown_subscription_is_an_error_or_without_id_nothing() {
     let (_net, _devnet, proxy) = network("").await;
     let mut ws = proxy.ws().await;
     for (method, params, code) in [
@@ -170,7 +170,7 @@ async fn what_cannot_be_subscribed_to_is_an_error_and_without_an_id_it_is_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_take_its_notifications_is_closed_and_the_others_hear_all_of_them() {
+async fn a_client_that_takes_nothing_is_closed_and_others_hear_all() {
     let (_net, devnet, proxy) = network("[ws]\nmax_outbound = \"64KiB\"\nping_interval = \"10m\"\n").await;
     let mut slow = proxy.client().await.upgraded("/").await;
     slow.send(frame(0x81, call(1, "eth_subscribe", r#"["newHeads"]"#).as_bytes())).await;
@@ -191,7 +191,31 @@ async fn a_client_that_does_not_take_its_notifications_is_closed_and_the_others_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_client_that_wakes_up_in_time_is_told_why_it_was_closed() {
+async fn full_memory_closes_who_leaves_news_and_not_who_reads() {
+    const HEADS: u64 = 60;
+    // Less than the news of a moment.
+    let (_net, devnet, proxy) = network("max_client_memory = \"64KiB\"\nws = { ping_interval = \"10m\" }\n").await;
+    let mut slow = proxy.client().await.upgraded("/").await;
+    slow.send(frame(0x81, call(1, "eth_subscribe", r#"["newHeads"]"#).as_bytes())).await;
+    slow.frame().await;
+    let mut other = Ws::open(proxy.connect_through(1024).await, "/").await;
+    other.subscribe(r#"["newHeads"]"#).await;
+    let mut last = devnet.chain().head().number;
+    for round in 0..3 {
+        devnet.chain().mine(HEADS);
+        for _ in 0..HEADS {
+            let (_, head) = other.notification().await;
+            last += 1;
+            assert_eq!(number(&head), last, "{round}");
+        }
+        sleep(Duration::from_secs(2)).await;
+    }
+    until("one is closed", async || proxy.metric("steadfast_ws_connections", "").await == 1.0).await;
+    assert_eq!(subscriptions(&proxy).await, 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_that_wakes_in_time_hears_why_it_was_closed() {
     let (_net, devnet, proxy) = network("[ws]\nmax_outbound = \"64KiB\"\nping_interval = \"10m\"\n").await;
     let mut slow: Ws<_> = proxy.ws().await;
     slow.subscribe(r#"["newHeads"]"#).await;
@@ -282,7 +306,7 @@ async fn answers_that_wait_leave_room_for_notifications() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_may_end_a_subscription_and_begin_another_beside_what_is_blocked() {
+async fn a_batch_may_end_and_begin_subscriptions_beside_blocked_calls() {
     let (_net, devnet, proxy) = network("").await;
     let mut ws = proxy.ws().await;
     let id = ws.subscribe(r#"["newHeads"]"#).await;
@@ -304,7 +328,7 @@ async fn a_batch_may_end_a_subscription_and_begin_another_beside_what_is_blocked
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_node_tells_at_once_comes_behind_the_answer_also_behind_that_of_a_batch() {
+async fn early_notifications_come_behind_the_answer_or_the_batch() {
     let (_net, devnet, proxy) = network("").await;
     devnet.nodes().for_each(|node| node.set_fault(Fault::eager(2, 3)));
     let mut ws = proxy.ws().await;

@@ -12,10 +12,11 @@ pub(in crate::door::http) struct Turn(pub(super) Arc<Mutex<Inner>>);
 
 impl Turn {
     /// Whether the client has closed its side, or its connection is lost, as far as known now.
+    /// Behind more bytes than are read ahead that cannot be known, and counts as closed.
     pub(in crate::door::http) fn has_left(&self, context: &mut Context<'_>) -> bool {
         let mut inner = lock(&self.0);
         inner.look(context);
-        inner.has_left() || inner.end.is_some()
+        inner.has_left() || inner.end.is_some() || inner.may_have_left()
     }
 }
 

@@ -1,5 +1,4 @@
-//! The bridge's view of HTTP: the beginning of a request, the end of its head, and refusals of
-//! hyper's own.
+//! The bridge's view of HTTP: the beginning of a request, and the end of its head.
 
 /// The first line of a request.
 pub(super) enum Line {
@@ -15,23 +14,6 @@ pub(super) enum Line {
 pub(super) fn begins_a_request(line: &[u8]) -> bool {
     let method = line.iter().take_while(|b| b.is_ascii_uppercase()).count();
     method <= 16 && matches!(line[method..], [] | [b' '] | [b' ', b'/', ..])
-}
-
-/// Where in `bytes` a refusal begins that may be hyper's own: the last answer there, with a 4xx and
-/// without a body.
-pub(super) fn refusal(bytes: &[u8]) -> Option<usize> {
-    if !bytes.ends_with(b"\r\n\r\n") {
-        return None;
-    }
-    let from = bytes.len().saturating_sub(256);
-    let at = from + bytes[from..].windows(10).rposition(|part| part == b"HTTP/1.1 4")?;
-    let head = std::str::from_utf8(&bytes[at..]).ok()?;
-    let mut fields = head.trim_end().split("\r\n").skip(1);
-    let plain = |field: &str| {
-        let field = field.to_ascii_lowercase();
-        field == "content-length: 0" || field == "connection: close" || field.starts_with("date: ")
-    };
-    (head.matches("\r\n\r\n").count() == 1 && fields.all(plain)).then_some(at)
 }
 
 /// The part of a request that the next bytes for hyper belong to. hyper gets the bytes of one

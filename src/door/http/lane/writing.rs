@@ -3,7 +3,9 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
+    pin::{Pin, pin},
     sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll, ready},
 };
 
 use bytes::{BufMut, Bytes};
@@ -19,7 +21,7 @@ use super::{
     },
     FLATTEN, Lane, MAX_AHEAD, STALL,
 };
-use crate::{memory::Cut, metrics::Ended};
+use crate::{memory::Cut, metrics::Ended, net::BoxIo};
 
 impl Lane<'_> {
     /// Writes a reply, each write and each wait for a piece bounded in time.
@@ -29,6 +31,9 @@ impl Lane<'_> {
     /// has only a part of the answer.
     pub(super) async fn reply(&mut self, mut reply: Reply, keep_alive: bool) -> io::Result<()> {
         let length = reply.body.length();
+        if let Some(line) = &mut self.line {
+            line.status = Some(reply.status);
+        }
         self.head(&reply, length, keep_alive);
         let is_in_memory = match reply.body.in_memory() {
             Some(pieces) if length.is_some_and(|length| length <= FLATTEN) => {
@@ -43,28 +48,28 @@ impl Lane<'_> {
             None => false,
         };
         if is_in_memory {
+            self.note_written(length.unwrap_or_default());
             reply.body.has_left();
             return Ok(());
         }
-        let mut patience = Patience::default();
+        let (mut patience, memory) = (Patience::default(), self.memory);
         loop {
             // A batch runs on here, and its client may be lost, which has to be known before the
             // last piece is taken. All arms are cancel-safe.
             let piece = tokio::select! {
                 biased;
-                count = self.io.read_buf(&mut self.read), if self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) => {
-                    if count? == 0 {
-                        self.left.store(true, Relaxed);
-                        self.place.departs();
-                    }
-                    continue;
-                }
                 piece = poll_fn(|context| {
-                    reply.body.poll_in_time(context, &mut self.alarm, &mut patience, |_| self.left.load(Relaxed))
-                }) => piece,
-                why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
+                    if let Poll::Ready(Err(error)) = self.look(context) {
+                        return Poll::Ready(Err(error));
+                    }
+                    // Behind more bytes than are read ahead the client may have closed its side.
+                    let has_left = |_: &mut Context<'_>| self.left.load(Relaxed) || self.read.len() >= MAX_AHEAD;
+                    reply.body.poll_in_time(context, &mut self.alarm, &mut patience, has_left).map(Ok)
+                }) => piece?,
+                why = poll_fn(|context| memory.poll_cut(context)) => return Err(self.cut(why)),
             };
             let piece = piece.transpose().map_err(io::Error::other)?;
+            self.note_written(piece.as_ref().map_or(0, Bytes::len) as u64);
             let beside = reply.body.running();
             match (piece, length) {
                 (Some(piece), Some(_)) => self.write_out([&piece[..]], beside).await?,
@@ -83,6 +88,25 @@ impl Lane<'_> {
         }
     }
 
+    /// Notes bytes of the answer for the access log.
+    fn note_written(&mut self, bytes: u64) {
+        if let Some(line) = &mut self.line {
+            line.bytes += bytes;
+        }
+    }
+
+    /// Reads ahead while an answer goes out, up to a bound, and notes whether the client has closed
+    /// its side. Ready when there is nothing more to read.
+    fn look(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.read.len() < MAX_AHEAD && !self.left.load(Relaxed) {
+            if ready!(pin!(self.io.read_buf(&mut self.read)).poll(context))? == 0 {
+                self.left.store(true, Relaxed);
+                self.place.departs();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes the gathered bytes, and `more` behind them, in as few writes as the system allows.
     /// The calls that run `beside` go on while the client takes the bytes.
     async fn write_out<'b>(
@@ -91,7 +115,6 @@ impl Lane<'_> {
         beside: Option<&Running>,
     ) -> io::Result<()> {
         let mut gathered = std::mem::take(&mut self.write);
-        let mut pace = self.pace;
         let mut pieces =
             std::iter::once(&gathered[..]).chain(more.into_iter().map(shorten)).filter(|piece| !piece.is_empty());
         loop {
@@ -102,31 +125,12 @@ impl Lane<'_> {
                 break;
             }
             while !left.is_empty() {
-                let begun = Instant::now();
-                let (due, mut waited) = (begun + pace.left(), false);
-                // All arms are cancel-safe: written bytes are counted.
-                let count = tokio::select! {
-                    biased;
-                    count = poll_fn(|context| {
-                        let written = match &*left {
-                            [one] => Pin::new(&mut self.io).poll_write(context, one),
-                            many => Pin::new(&mut self.io).poll_write_vectored(context, many),
-                        };
-                        if written.is_pending() {
-                            waited = true;
-                            beside.inspect(|running| running.go_on(context));
-                        }
-                        written
-                    }) => count?,
-                    why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
-                    () = self.alarm.at(due) => {
-                        self.service.metrics.client_ended(Ended::SlowReader);
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
+                // Most writes are taken at once, and need neither clock nor alarm.
+                let taken = poll_fn(|context| Poll::Ready(write(&mut self.io, context, left))).await;
+                let count = match taken {
+                    Poll::Ready(count) => count?,
+                    Poll::Pending => self.wait_to_write(left, beside).await?,
                 };
-                if waited {
-                    pace.moved(begun.elapsed(), count);
-                }
                 if count == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -134,16 +138,43 @@ impl Lane<'_> {
             }
         }
         gathered.clear();
-        (self.write, self.pace) = (gathered, pace);
-        // A TLS or simulated stream may hold bytes back. Both arms are cancel-safe.
+        self.write = gathered;
+        // A TLS or simulated stream may hold bytes back.
+        if let Poll::Ready(flushed) = poll_fn(|context| Poll::Ready(Pin::new(&mut self.io).poll_flush(context))).await {
+            return flushed;
+        }
+        // Both arms are cancel-safe.
         tokio::select! {
             biased;
             flushed = self.io.flush() => flushed,
-            () = self.alarm.at(Instant::now() + pace.left()) => {
+            () = self.alarm.at(Instant::now() + self.pace.left()) => {
                 self.service.metrics.client_ended(Ended::SlowReader);
                 Err(io::ErrorKind::TimedOut.into())
             }
         }
+    }
+
+    /// Waits until the client takes some of the bytes, at the least rate, and returns their number.
+    async fn wait_to_write(&mut self, left: &[IoSlice<'_>], beside: Option<&Running>) -> io::Result<usize> {
+        let begun = Instant::now();
+        // All arms are cancel-safe: written bytes are counted.
+        let count = tokio::select! {
+            biased;
+            count = poll_fn(|context| {
+                let written = write(&mut self.io, context, left);
+                if written.is_pending() {
+                    beside.inspect(|running| running.go_on(context));
+                }
+                written
+            }) => count?,
+            why = poll_fn(|context| self.memory.poll_cut(context)) => return Err(self.cut(why)),
+            () = self.alarm.at(begun + self.pace.left()) => {
+                self.service.metrics.client_ended(Ended::SlowReader);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        };
+        self.pace.moved(begun.elapsed(), count);
+        Ok(count)
     }
 
     /// Ends the proxy's side. A TLS stream writes for that, so a client that takes nothing would
@@ -188,6 +219,14 @@ impl Lane<'_> {
             None => out.put_slice(b"transfer-encoding: chunked\r\n"),
         }
         out.put_slice(if keep_alive { b"\r\n" } else { b"connection: close\r\n\r\n" });
+    }
+}
+
+/// Writes some of the bytes; one plain write is cheaper than a vectored one.
+fn write(io: &mut BoxIo, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    match bytes {
+        [one] => Pin::new(io).poll_write(context, one),
+        many => Pin::new(io).poll_write_vectored(context, many),
     }
 }
 

@@ -7,7 +7,11 @@ use tokio::sync::{Notify, SemaphorePermit};
 use super::Client;
 use crate::{
     call::answer::receipt::Receipt,
+    domain::{method::Method, rpc::Request},
+    door::access_log::Line,
+    exchange::trace::Trace,
     memory::{Account, Claim, Full},
+    metrics::CallOutcome,
 };
 
 /// A message's share of the room for long answers, from its first long answer until its whole
@@ -25,10 +29,12 @@ pub(super) struct Share<'c> {
     /// How many calls of a batch have their place in its answer, and a bell for each further one.
     pub(super) placed: AtomicUsize,
     pub(super) next: Notify,
+    /// The notes for the message's line in the access log, if the message has a line.
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 impl<'c> Share<'c> {
-    pub(super) fn new(memory: &Arc<Account>) -> Self {
+    pub(super) fn new(memory: &Arc<Account>, line: Option<&Line>) -> Self {
         let claim = Mutex::new(memory.outgoing());
         Self {
             room: Mutex::default(),
@@ -38,6 +44,14 @@ impl<'c> Share<'c> {
             receipts: Mutex::default(),
             placed: AtomicUsize::new(0),
             next: Notify::new(),
+            trace: line.map(|line| line.trace.clone()),
+        }
+    }
+
+    /// Notes a request that is no call to a node.
+    pub(super) fn note(&self, request: &Request<'_>, outcome: CallOutcome) {
+        if let Some(trace) = &self.trace {
+            trace.ended(Method::of(&request.method).label, outcome);
         }
     }
 

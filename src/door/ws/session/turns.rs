@@ -36,11 +36,15 @@ impl Session {
     /// Serves a message, has it wait for its turn, or refuses its calls.
     pub(super) fn admit(&mut self, message: Message) {
         self.metrics.messages_in(1);
-        let Some(network) = self.behind() else { return self.leave(GONE) };
+        let Some(network) = self.behind() else {
+            drop(self.reader.take_claim());
+            return self.leave(GONE);
+        };
         let max_batch = network.calls.settings().max_batch.get();
         let calls = message.calls(max_batch);
         let arrived = self.heard;
-        let mut claim = self.mailbox.memory().incoming();
+        // The bytes stay counted all the while.
+        let mut claim = self.reader.take_claim().map_or_else(|| self.mailbox.memory().incoming(), |claim| *claim);
         let weight = message.text.len() + CALL;
         if claim.resize(weight).is_err() {
             // Each client may have one message served at a time, also without memory.

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_refuses_by_hash_again_and_again_is_not_asked_so_for_a_while() {
+    async fn a_node_that_refuses_by_hash_is_not_asked_so_for_a_while() {
         let (forms, node): (_, Arc<str>) = (Forms::default(), "one".into());
         let first = |round| forms.of(&node, round).next();
         for _ in 0..TIMES {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     chain::Block,
-    domain::block::BlockRef,
+    domain::{block::BlockRef, node_id::NodeId},
     pool::{Pool, health::Fault},
 };
 
@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 32 << 20;
 /// A request to `node` for the logs of `block`.
 pub(super) struct Question<'a> {
     pub(super) pool: &'a Pool,
-    pub(super) node: usize,
+    pub(super) node: NodeId,
     pub(super) block: &'a Block,
     /// The members of the filter object that select the wanted logs, each with a comma before it;
     /// `None` if they would select all.
@@ -107,12 +107,10 @@ impl Question<'_> {
         if node.is_out() {
             return Err(Lack::Away("the node is out".to_owned()));
         }
-        // While the node owes an answer, the pool watches its silence.
-        let _owed = node.traffic.track(Instant::now());
         // Both arms are cancel-safe.
         let answer = tokio::select! {
             biased;
-            answer = self.pool.ask_in_time(self.node, method, params, MAX_ANSWER, self.limit) => answer,
+            answer = self.pool.ask_watched(self.node, method, params, MAX_ANSWER, self.limit) => answer,
             () = out => return Err(Lack::Away("the node went out".to_owned())),
         };
         match answer {

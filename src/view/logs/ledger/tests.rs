@@ -170,7 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_order_things_happen_in_what_is_told_adds_up_to_the_canonical_logs(
+    fn in_any_order_the_told_logs_add_up_to_the_canonical_ones(
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         let mut world = World::new(30);
@@ -207,7 +207,7 @@ fn a_block_whose_logs_are_missing_holds_back_those_above_it() {
 }
 
 #[test]
-fn what_goes_before_all_were_told_is_taken_back_from_those_who_were() {
+fn logs_of_a_lost_block_are_taken_back_from_those_told() {
     let mut ledger = Ledger::new(10);
     let (one, two) = (block(&[1], 1), block(&[1, 1], 2));
     ledger.add(one.clone(), None);

@@ -1,0 +1,82 @@
+//! Tells the supervisor that the process is alive, for as long as every worker does its work.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tracing::warn;
+
+use crate::{net::systemd::Supervisor, view::Couriers};
+
+/// The supervisor hears so many times in each of its intervals.
+const BEATS: u32 = 3;
+
+/// Tells `supervisor` that the process is alive, as often as the supervisor wants, while all
+/// workers answer. Ends at once where the supervisor does not want to know.
+pub(super) async fn beat(supervisor: &Supervisor, couriers: &Couriers) {
+    let Some(interval) = supervisor.watchdog() else { return };
+    let pause = interval / BEATS;
+    loop {
+        if all_answer(couriers, pause).await {
+            supervisor.tell(Supervisor::WATCHDOG);
+        } else {
+            warn!("a worker hangs: the supervisor is not told that the process is alive");
+        }
+        sleep(pause).await;
+    }
+}
+
+/// Whether every worker does a job within `patience`.
+async fn all_answer(couriers: &Couriers, patience: Duration) -> bool {
+    let asked = async {
+        let mut answers = Vec::new();
+        for worker in 0..couriers.count() {
+            let (answer, answered) = oneshot::channel();
+            couriers.send(worker, Box::new(move || _ = answer.send(()))).await;
+            answers.push(answered);
+        }
+        for answered in answers {
+            // A worker that has ended drops its jobs.
+            if answered.await.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    timeout(patience, asked).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_worker_that_hangs_or_is_gone_is_no_life() {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (couriers, mut ends) = Couriers::new(2);
+        let (mut hangs, mut works) = (ends.pop().unwrap(), ends.pop().unwrap());
+        let worker = tokio::spawn(async move {
+            while let Some(job) = works.recv().await {
+                job();
+            }
+        });
+        assert!(!all_answer(&couriers, PATIENCE).await);
+        hangs.close();
+        while let Some(job) = hangs.recv().await {
+            drop(job);
+        }
+        assert!(!all_answer(&couriers, PATIENCE).await);
+        worker.abort();
+        let (couriers, ends) = Couriers::new(2);
+        for mut end in ends {
+            tokio::spawn(async move {
+                while let Some(job) = end.recv().await {
+                    job();
+                }
+            });
+        }
+        assert!(all_answer(&couriers, PATIENCE).await);
+    }
+}

@@ -1,0 +1,107 @@
+//! How long each kind of request may take before another node is asked.
+//!
+//! Rule: a request for which a validator waits has a part of the slot; after that another node is
+//! asked beside the first. A request that a node may have to work on for minutes is limited only by
+//! the node's life. Every other request has the time of an attempt. Reason: a late attestation is
+//! worth little, while a state that takes minutes to build is worth waiting for. Example: slots
+//! take 12 s. For attestation data a second node is asked after 2.4 s, for duties after 4 s.
+
+use std::time::Duration;
+
+use super::{Request, Requests};
+use crate::domain::beacon_route::Class;
+
+/// The limit of a kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// A fifth of a slot; then another node is asked beside the first. Blocks, votes and aggregates
+    /// have a third of a slot each until they are too late, so a part is left to the other node.
+    /// With slots of 12 s this is also more than the two seconds after which a silent node is found
+    /// out.
+    Due,
+    /// A third of a slot; then the same.
+    Soon,
+    /// The time of an attempt; then another node is asked instead.
+    Usual,
+    /// As long as the node is alive.
+    Long,
+}
+
+impl Patience {
+    pub(super) fn of(request: &Request) -> Self {
+        let route = &request.route;
+        if route.class != Class::Read {
+            // A request that must not go to another node may take any time: giving up would only
+            // lose the answer.
+            return if route.is_repeatable() { Self::Usual } else { Self::Long };
+        }
+        let steps: Vec<&str> = request.target.path().trim_matches('/').split('/').skip(2).collect();
+        match steps[..] {
+            ["validator", ..] if route.is_long() => Self::Long,
+            ["validator", "duties" | "liveness", ..] => Self::Soon,
+            ["validator", ..] | ["beacon", "blocks", _, "root"] => Self::Due,
+            ["beacon", "headers", ..] => Self::Soon,
+            ["beacon", "states", _, "root" | "fork" | "finality_checkpoints"] => Self::Soon,
+            _ if route.is_long() => Self::Long,
+            _ => Self::Usual,
+        }
+    }
+}
+
+/// Whether half of an answer is useless, so that the answer is waited for whole: data to be signed,
+/// and blocks and blobs.
+pub(super) fn is_wanted_whole(request: &Request) -> bool {
+    request.route.class == Class::Read && matches!(request.route.group, "validator" | "blocks" | "blobs")
+}
+
+impl Requests {
+    /// How long a node has before another is asked beside that one; `None` where no other is.
+    pub(super) fn patience_before_second_node(&self, request: &Request) -> Option<Duration> {
+        match Patience::of(request) {
+            Patience::Due => Some(self.pool.slot() / 5),
+            Patience::Soon => Some(self.pool.slot() / 3),
+            Patience::Usual | Patience::Long => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::domain::{beacon_route::Route, target::Target};
+
+    #[test]
+    fn each_kind_of_request_has_its_patience() {
+        for (method, path, patience, whole) in [
+            ("GET", "/eth/v3/validator/blocks/9?randao_reveal=0x00", Patience::Due, true),
+            ("GET", "/eth/v1/validator/attestation_data?slot=1", Patience::Due, true),
+            ("GET", "/eth/v2/validator/aggregate_attestation?slot=1", Patience::Due, true),
+            ("GET", "/eth/v1/validator/sync_committee_contribution?slot=1", Patience::Due, true),
+            ("POST", "/eth/v1/validator/duties/attester/1", Patience::Soon, true),
+            ("POST", "/eth/v1/validator/beacon_committee_selections", Patience::Long, true),
+            ("GET", "/eth/v1/beacon/blocks/head/root", Patience::Due, true),
+            ("GET", "/eth/v1/beacon/headers/head", Patience::Soon, false),
+            ("GET", "/eth/v1/beacon/states/head/fork", Patience::Soon, false),
+            ("GET", "/eth/v1/node/syncing", Patience::Usual, false),
+            ("GET", "/eth/v2/beacon/blocks/head", Patience::Long, true),
+            ("GET", "/eth/v1/beacon/blobs/7", Patience::Long, true),
+            ("GET", "/eth/v2/debug/beacon/states/head", Patience::Long, false),
+            ("GET", "/eth/v1/beacon/states/head/validators", Patience::Long, false),
+            ("GET", "/eth/v2/beacon/pool/attestations", Patience::Usual, false),
+            ("POST", "/eth/v1/validator/prepare_beacon_proposer", Patience::Usual, false),
+            ("POST", "/eth/v2/beacon/blocks", Patience::Long, false),
+        ] {
+            let request = Request {
+                route: Route::of(method, path.split('?').next().unwrap()),
+                method: Method::from_bytes(method.as_bytes()).unwrap(),
+                target: Target::parse(path).unwrap(),
+                headers: HeaderMap::new(),
+                caller: None,
+                trace: None,
+            };
+            assert_eq!((Patience::of(&request), is_wanted_whole(&request)), (patience, whole), "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Attempts at several nodes at once, for requests for which a validator waits.
+//!
+//! Rule: each time that a node's time has passed without an answer, another node is asked beside
+//! those that were asked, none is given up, and the first good answer wins. When no other is left,
+//! nodes that failed for a passing reason are asked again after a pause, while a node is at work
+//! and exchanges are held. Reason: a slow node may still be the first to answer, and a busy one
+//! may be free a moment later. Example: node A is asked at second 0 and node B at second 2.4. B
+//! answers 503 at once, is asked again 10 ms later, and answers: the client has this answer, and
+//! the silence counts against A. Silence does not count against a node whose connections are all
+//! in use, since the request may wait for one.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Choice, RequestRun,
+    attempt::{Sent, attempt_holding},
+    upload::Whole,
+    wait_for_head::is_of_the_head,
+};
+use crate::{
+    domain::node_id::NodeId,
+    pool::health::{Fault, Trouble},
+};
+
+/// The time between two looks at a node that does not know the head yet.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl RequestRun<'_> {
+    /// Asks `first`, and each time that `patience` has passed without an answer, or a node has
+    /// failed, another usable node beside those that were asked. Returns the first good answer and
+    /// its node; if there is none, the outcome at the last node.
+    pub(super) async fn race(&mut self, first: NodeId, body: &Whole, patience: Duration) -> (NodeId, Sent) {
+        let (requests, request) = (self.requests, self.request);
+        let one = |node: NodeId| {
+            let mut upload = body.upload();
+            async move {
+                let limit = requests.settings.attempt_timeout;
+                (node, attempt_holding(&requests.pool, node, request, &mut upload, limit, Some(&requests.room)).await)
+            }
+        };
+        let mut running = FuturesUnordered::new();
+        running.push(one(first));
+        let (mut under_way, mut scouts) = (vec![first], Vec::new());
+        let began = Instant::now();
+        let mut due = began + patience;
+        let most = requests.settings.attempts.get().saturating_sub(self.tries.attempts);
+        loop {
+            // Both arms are cancel-safe: attempts under way run on.
+            let (node, sent) = tokio::select! {
+                biased;
+                Some(done) = running.next() => done,
+                () = sleep_until(due) => {
+                    let now = Instant::now();
+                    let shut: Vec<NodeId> = self.tries.tried.iter().chain(&under_way).copied().collect();
+                    if u32::try_from(under_way.len()).is_ok_and(|count| count >= most) {
+                        due = now + patience;
+                        continue;
+                    }
+                    due = match requests.choose(request, &shut, self.tries.again) {
+                        Choice::Node(node, _) if !requests.pool.is_usable(node) => now + self.new_round(patience),
+                        // The node would only answer for an earlier head.
+                        Choice::Node(node, _) if is_of_the_head(request) && requests.pool.owes_head(node) => {
+                            now + LOOK.min(patience)
+                        }
+                        Choice::Node(node, scout) => {
+                            self.passing.retain(|other| *other != node);
+                            under_way.push(node);
+                            scouts.push(scout);
+                            running.push(one(node));
+                            now + patience
+                        }
+                        Choice::Rest(Some(end)) if self.passing.is_empty() => end.max(now + LOOK).min(now + patience),
+                        Choice::Rest(_) | Choice::Nowhere => now + self.new_round(patience),
+                    };
+                    continue;
+                }
+            };
+            let before = under_way.iter().position(|other| *other == node).unwrap_or(0);
+            under_way.remove(before);
+            let is_good = matches!(&sent, Sent::Answered(answer) if answer.status < 400);
+            if is_good || running.is_empty() {
+                if is_good {
+                    // The nodes that were asked before this one are silent still.
+                    let text = format!("no answer to a request within {patience:?}, which another node answered");
+                    let silent = || Trouble { fault: Fault::Silent, text: text.clone() };
+                    let slow =
+                        under_way[..before].iter().filter(|node| !requests.pool.nodes[**node].keeps_calls_waiting());
+                    self.tries.charges.extend(slow.map(|&slow| (slow, silent())));
+                }
+                return (node, sent);
+            }
+            self.notes_wait(&sent, began);
+            self.tries.tried.push(node);
+            // The time of a node that has failed is over.
+            due = due.min(Instant::now());
+            match sent {
+                // Nodes that are still at work may do better.
+                Sent::Answered(answer) => self.best = self.best.take().or(Some(answer)),
+                sent => {
+                    // The request may be repeated, so a failure stops nothing, and gives the client
+                    // no answer yet.
+                    let _ = self.weigh(node, sent).await;
+                }
+            }
+        }
+    }
+
+    /// Begins a new round, if all other usable nodes were tried and some failed for a passing
+    /// reason: these may be asked again, while exchanges are held. Returns the time until another
+    /// node is chosen.
+    fn new_round(&mut self, patience: Duration) -> Duration {
+        if self.passing.is_empty() || Instant::now() >= self.tries.until(&self.requests.queue) {
+            return patience;
+        }
+        let passing = std::mem::take(&mut self.passing);
+        self.tries.tried.retain(|node| !passing.contains(node));
+        self.tries.again = true;
+        self.tries.pauses.pause().min(patience)
+    }
+}

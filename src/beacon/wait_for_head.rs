@@ -1,0 +1,56 @@
+//! Requests that refer to the head, at nodes that have yet to reach the head.
+//!
+//! Rule: a request that refers to the head waits until its node knows the head that clients have
+//! seen, for a sixth of a slot at most. Reason: a validator that has seen a head must not get a
+//! vote for the head before, which would be lost. Example: node A reports the head of slot 100 and
+//! is lost, and node B knows that head 300 ms later. A request for attestation data that came at
+//! once is given to B after 300 ms; after 2 s it would go to B in any case.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::{Request, Requests};
+use crate::domain::{beacon_route::Class, node_id::NodeId};
+
+/// The time between two looks at a node that is awaited.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Whether a request refers to the head: all requests of validators do, and those that name the
+/// head.
+pub(super) fn is_of_the_head(request: &Request) -> bool {
+    let names_the_head = || {
+        let path = request.target.path();
+        path.split('/').any(|step| step == "head") || path.trim_end_matches('/').ends_with("/beacon/headers")
+    };
+    request.route.class == Class::Read && (request.route.is_duty || names_the_head())
+}
+
+impl Requests {
+    /// Waits until `node` knows the head that clients have seen, for a sixth of a slot at most, if
+    /// the request refers to the head.
+    pub(super) async fn wait_for_head(&self, request: &Request, node: NodeId) {
+        if !is_of_the_head(request) || !self.pool.owes_head(node) {
+            return;
+        }
+        self.catches_up(&mut vec![(node, Instant::now() + self.pool.slot() / 6)]).await;
+    }
+
+    /// Waits until one of these nodes knows the head that clients have seen, for each until its
+    /// moment. Removes and returns that node; nodes whose moment has passed are removed too. `None`
+    /// when no node is left. Cancel-safe.
+    pub(super) async fn catches_up(&self, behind: &mut Vec<(NodeId, Instant)>) -> Option<NodeId> {
+        let mut changes = self.pool.subscribe();
+        loop {
+            if let Some(place) = behind.iter().position(|(node, _)| !self.pool.owes_head(*node)) {
+                return Some(behind.remove(place).0);
+            }
+            let now = Instant::now();
+            behind.retain(|(_, until)| *until > now);
+            let until = behind.iter().map(|(_, until)| *until).min()?;
+            behind.iter().for_each(|(node, _)| self.pool.probe_now(*node));
+            // News may come sooner; without news the wait is just over.
+            let _ = timeout(LOOK.min(until - now), changes.changed()).await;
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the stitcher: tables of events, their order and time, and properties over chains made
+//! at random.
+
+use super::*;
+
+mod in_time;
+mod order;
+mod property;
+mod tables;

@@ -1,0 +1,150 @@
+//! The node that an exchange goes to next, where some nodes may rest: see [`crate::pool::resting`].
+
+use tokio::time::Instant;
+
+use crate::{
+    config::Policy,
+    domain::{
+        method::Class,
+        node_id::{ByNode, NodeId},
+        refusal::Unserved,
+        verdict::Verdict,
+    },
+    pool::{
+        Pool, Scout,
+        health::Fault,
+        resting::{Kind, Standing},
+    },
+    route::{self, Load},
+};
+
+/// The wish for a node.
+#[derive(Clone, Copy)]
+pub struct Wish<'a> {
+    /// The policy of the side.
+    pub policy: Policy,
+    /// The class of the exchange, which says how far a node may be behind.
+    pub class: Class,
+    /// The kind of the exchange, for nodes that rest from one kind.
+    pub kind: Kind,
+    /// The nodes that have had their chance in this round.
+    pub tried: &'a [NodeId],
+    /// Whether all nodes failed the exchange before.
+    pub again: bool,
+}
+
+/// Where an exchange goes.
+pub enum Choice<'a> {
+    /// To this node, as a scout if the node has been resting.
+    Node(NodeId, Option<Scout<'a>>),
+    /// To none yet: all nodes that may serve rest. The moment is the earliest known end of a rest.
+    Rest(Option<Instant>),
+    /// Nowhere.
+    Nowhere,
+}
+
+/// The best node for an exchange. A node that rests is passed over. A node whose rest is over gets
+/// a scout in its turn.
+pub fn choose<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
+    let load = |node: NodeId| {
+        let traffic = &pool.nodes[node].traffic;
+        Load { in_flight: traffic.in_flight(), told: traffic.max_height() }
+    };
+    let snapshot = pool.snapshot();
+    if !pool.is_any_resting() {
+        return match route::next(&snapshot, load, pool.served(), wish.policy, wish.class, wish.tried) {
+            Some(node) => Choice::Node(node, None),
+            None => Choice::Nowhere,
+        };
+    }
+    let now = Instant::now();
+    let (mut closed, mut last, mut due) = (wish.tried.to_vec(), Vec::new(), Vec::new());
+    let (mut rests, mut earliest) = (false, None);
+    for (node, known) in snapshot.nodes.by_node() {
+        if wish.tried.contains(&node) || known.preference(0, 0).is_none() {
+            continue;
+        }
+        match pool.nodes[node].resting.standing(wish.kind, wish.again, now) {
+            Standing::Free => {}
+            Standing::Due => due.push(node),
+            Standing::Last => last.push(node),
+            Standing::Rests(until) => {
+                rests = true;
+                closed.push(node);
+                earliest = [earliest, until].into_iter().flatten().min();
+            }
+        }
+    }
+    // A node whose rest is over ranks as if the node had not rested.
+    let lifted = due.iter().any(|&node| snapshot.nodes[node].verdict == Verdict::Resting).then(|| {
+        let mut lifted = (**snapshot).clone();
+        due.iter().for_each(|&node| lifted.nodes[node].verdict = Verdict::Up);
+        lifted
+    });
+    let best = |shut: &[NodeId]| {
+        let snapshot = lifted.as_ref().unwrap_or(&snapshot);
+        route::next(snapshot, load, pool.served(), wish.policy, wish.class, shut)
+    };
+    // A call that may not be sent twice is no scout while another node is there, and nodes that
+    // fail this kind of exchange come last.
+    let not_first = || last.iter().chain(if wish.class == Class::Unsafe { &due[..] } else { &[] });
+    let mut first = closed.clone();
+    first.extend(not_first());
+    for mut shut in [first, closed] {
+        while let Some(node) = best(&shut) {
+            if !due.contains(&node) {
+                return Choice::Node(node, None);
+            }
+            if let Some(scout) = pool.scout(node, wish.kind, wish.again) {
+                return Choice::Node(node, Some(scout));
+            }
+            rests = true;
+            shut.push(node);
+        }
+    }
+    if rests { Choice::Rest(earliest) } else { Choice::Nowhere }
+}
+
+/// As [`choose`], where all nodes are full: of the nodes that may serve, the one with the shortest
+/// line.
+pub fn shortest_line<'a>(pool: &'a Pool, wish: Wish<'_>) -> Choice<'a> {
+    let first = choose(pool, wish);
+    let Choice::Node(mut best, None) = first else { return first };
+    let line = |node: NodeId| pool.nodes[node].line();
+    let mut seen = [wish.tried, &[best]].concat();
+    while let Choice::Node(node, None) = choose(pool, Wish { tried: &seen, ..wish }) {
+        if line(node) < line(best) {
+            best = node;
+        }
+        seen.push(node);
+    }
+    Choice::Node(best, None)
+}
+
+/// The earliest end of a rest, if all nodes that may serve rest.
+pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
+    let now = Instant::now();
+    let snapshot = pool.snapshot();
+    let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.preference(0, 0).is_some());
+    let ends = serving.map(|(_, node)| match node.resting.standing(kind, false, now) {
+        Standing::Rests(until) => Some(until.unwrap_or(now)),
+        _ => None,
+    });
+    ends.collect::<Option<Vec<_>>>()?.into_iter().min()
+}
+
+/// Why no node answered an exchange. `failure` is the fault of its last attempt, where nothing was
+/// sent.
+pub fn unserved(pool: &Pool, failure: Option<Fault>) -> Unserved {
+    match (pool.snapshot().unserved(), failure) {
+        (Unserved::Failed, Some(Fault::Full)) => Unserved::Full,
+        (Unserved::Failed, Some(Fault::Ours)) => Unserved::Exhausted,
+        (why, _) => why,
+    }
+}
+
+/// Whole seconds until then, at least one.
+pub fn seconds_to(then: Instant) -> u32 {
+    let left = then.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+    (left as u32).max(1)
+}

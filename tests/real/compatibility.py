@@ -1,0 +1,63 @@
+"""The page docs/COMPATIBILITY.md of the rows that come in: client, door, what was done, outcome. Versions are those that are installed."""
+
+import importlib.metadata
+import json
+import pathlib
+import sys
+import tomllib
+
+ALLOY = object()
+PACKAGES = {
+    "ethers": ("ethers 6", "ethers"),
+    "ethers5": ("ethers 5", "ethers-5"),
+    "viem": ("viem", "viem"),
+    "web3js": ("web3.js", "web3"),
+    "web3": ("web3.py", None),
+    "alloy": ("alloy", ALLOY),
+    "ethereumjs": ("ethereumjs", "@ethereumjs/block"),
+    "lodestar": ("Lodestar's API package", "@lodestar/api"),
+}
+HEAD = """# Compatibility
+
+Real client libraries through Steadfast before real nodes. `tests/real/compatibility.sh` writes this
+page from what a run saw: a row that fails ends the run. In CI the same run compares its page with this
+one, and fails where they differ. Versions are those of the lock files.
+
+Execution nodes are two anvils ({anvil}) that hold one chain; the consensus nodes are two of Lodestar's
+own servers of the beacon API ({lodestar}) over a made-up chain. Meanwhile the first of the two is killed
+(`kill -9`), comes back and catches up, hangs (`SIGSTOP`) and wakes; the pretend network is told to do the
+same. In the rows before an ethereumjs node no node dies or hangs, and in those at the end of the proxy
+none hangs. What a node was given before it dies, its peer has too, as among nodes with peers.
+
+| client | version | door | done | outcome |
+|---|---|---|---|---|
+"""
+FOOT = """
+Over WebSocket, ethers, viem and alloy have no batches: several calls are sent at once.
+
+Not tried: go-ethereum's client (Debian 12 has Go 1.19, but no package of go-ethereum's sources, and Go's
+own registry of modules cannot be reached from the machines of this project), and consensus clients
+themselves (they do not install there). `docs/TESTNET.md` says which of these an enclave runs.
+"""
+
+
+def version(package):
+    if package is None:
+        return importlib.metadata.version("web3")
+    if package is ALLOY:
+        locked = tomllib.loads(pathlib.Path("tests/real/alloy/Cargo.lock").read_text())["package"]
+        return next(one["version"] for one in locked if one["name"] == "alloy-provider")
+    return json.loads(pathlib.Path("tests/real/node_modules", package, "package.json").read_text())["version"]
+
+
+def main():
+    rows = dict.fromkeys(tuple(line.rstrip("\n").split("\t")) for line in sys.stdin)
+    order = list(PACKAGES)
+    print(HEAD.format(anvil=version("@foundry-rs/anvil"), lodestar=version("@lodestar/api")), end="")
+    for client, door, done, outcome in sorted(rows, key=lambda row: (order.index(row[0]), row[1], row[2])):
+        name, package = PACKAGES[client]
+        print(f"| {name} | {version(package)} | {door} | {done} | {outcome} |")
+    print(FOOT, end="")
+
+
+main()

@@ -3,6 +3,8 @@ import { Web3, WebSocketProvider } from 'web3'
 import { keepCalling } from './calls.mjs'
 
 const [http, ws, sink, ...keys] = process.argv.slice(2)
+// By itself the library gives up a batch after a second, which is sooner than a node that hangs is noticed; that ends the program, too.
+const patience = 30_000
 
 function door(provider, key) {
   const web3 = new Web3(provider)
@@ -14,7 +16,7 @@ function door(provider, key) {
     batch: async () => {
       const batch = new web3.BatchRequest()
       for (const [id, [method, params]] of asked.entries()) batch.add({ jsonrpc: '2.0', id: id + 1, method, params })
-      const answers = (await batch.execute()).toSorted((one, other) => one.id - other.id)
+      const answers = (await batch.execute({ timeout: patience })).toSorted((one, other) => one.id - other.id)
       const [chain, height, code] = answers.map(({ result }) => result)
       return [Number(chain), Number(height), code]
     },

@@ -125,7 +125,7 @@ impl Calls {
         kind: impl FnOnce(&T::Taken) -> answer::Kind,
     ) -> Result<T::Taken, Refusal> {
         let method = Method::of(&request.method);
-        let mut ending = Ending::new(self, method, terms);
+        let mut ending = Ending::new(self, request, method, terms);
         let outcome = match method.class {
             // In a box, so that the futures of other calls are no larger.
             Class::Filter => Box::pin(self.ask_keeper(request, method, terms, alarm, take)).await,

@@ -7,7 +7,7 @@ use super::{
     answer::{Answer, Kind},
 };
 use crate::{
-    domain::{method::Method, refusal::Refusal},
+    domain::{method::Method, refusal::Refusal, rpc::Request},
     exchange::trace::value_of,
     metrics::CallOutcome,
 };
@@ -15,14 +15,16 @@ use crate::{
 /// Counts a call, also one that its client abandons.
 pub(super) struct Ending<'a> {
     calls: &'a Calls,
+    /// The client's own name of the method, for the log; metrics have the name of the table.
+    name: &'a str,
     method: Method,
     terms: &'a Terms<'a>,
     counted: bool,
 }
 
 impl<'a> Ending<'a> {
-    pub(super) fn new(calls: &'a Calls, method: Method, terms: &'a Terms<'a>) -> Self {
-        Self { calls, method, terms, counted: false }
+    pub(super) fn new(calls: &'a Calls, request: &'a Request<'_>, method: Method, terms: &'a Terms<'a>) -> Self {
+        Self { calls, name: &request.method, method, terms, counted: false }
     }
 
     /// Counts the call by the kind of its answer, or by its refusal.
@@ -39,9 +41,9 @@ impl<'a> Ending<'a> {
 
     fn ended(&mut self, outcome: CallOutcome) {
         self.counted = true;
-        let Self { calls, method, terms, .. } = self;
+        let Self { calls, name, method, terms, .. } = self;
         calls.metrics.ended(method, outcome, terms.arrived.elapsed().as_secs_f64());
-        calls.failures.tell(&calls.pool, method.label, outcome, |name| value_of(terms.headers, name));
+        calls.failures.tell(&calls.pool, name, outcome, |name| value_of(terms.headers, name));
         if let Some(trace) = terms.trace {
             trace.ended(method.label, outcome);
         }

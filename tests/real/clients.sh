@@ -62,7 +62,10 @@ each_said() {
     for library in "${libraries[@]}"; do
         for door in http ws; do
             for what in call batch paid; do
-                (($(said "$library" "$what" "$door") >= ${mark[$library $what $door]:-0} + $1)) || return 1
+                (($(said "$library" "$what" "$door") >= ${mark[$library $what $door]:-0} + $1)) || {
+                    missing="$library has not said '$what $door' $1 times; its last words: $(tail -n 3 "$work/$library-calls.log")"
+                    return 1
+                }
             done
         done
     done

@@ -42,6 +42,7 @@ note() {
 
 fail() {
     printf 'FAIL  %s\n' "$1" >&2
+    [[ -z ${missing:-} ]] || printf '%s\n' "$missing" >&2
     if [[ -s $work/steadfast.log ]]; then
         printf '%s\n' '--- the last of what steadfast said:' >&2
         tail -n 25 "$work/steadfast.log" >&2
@@ -96,6 +97,8 @@ within() {
 until_ms() {
     local until=$1 name=$2
     shift 2
+    # What a check lacks, by its own word.
+    missing=
     until "$@"; do
         (($(now) < until)) || fail "$name: not in time"
         sleep 0.05

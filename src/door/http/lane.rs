@@ -291,7 +291,8 @@ impl<'a> Lane<'a> {
         let (length, missing) = (self.read.len(), needed.saturating_sub(self.read.len()));
         let step = STEPS[usize::from(needed > 0)];
         let least = if needed > 0 { missing.min(step) } else { step };
-        if self.read.capacity() - length >= least {
+        // The room of requests that are answered is used again, without an allocation.
+        if self.read.capacity() - length >= least || self.reclaims(least) {
             return Ok(());
         }
         let more = if needed > 0 { missing.min(length.max(step)) } else { step };
@@ -303,6 +304,11 @@ impl<'a> Lane<'a> {
             self.claim.set(self.read.capacity());
         }
         Ok(())
+    }
+
+    /// Whether the small buffer has this much room again, since its earlier bytes are gone.
+    fn reclaims(&mut self, least: usize) -> bool {
+        self.claim.bytes() == 0 && self.read.try_reclaim(least)
     }
 
     /// Answers a request for which there is no room, and closes. The rest of the request is read

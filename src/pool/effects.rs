@@ -37,6 +37,8 @@ impl Pool {
             }
             // The pool in charge tells of its nodes.
             Effect::Verdict { .. } | Effect::Switched(_) if !self.is_in_charge() => {}
+            // The status tells by how many blocks a node lags; each block is no news for the log.
+            Effect::Verdict { from: Verdict::Lagging(_), to: Verdict::Lagging(_), .. } => {}
             Effect::Verdict { node, from, to } if self.lines.pass() => self.tell_verdict(node, from, to),
             Effect::Verdict { .. } => {}
             Effect::Switched(Switch { from, to, reason, .. }) => {

@@ -24,7 +24,6 @@ http
         open()
       } else {
         await close()
-        await gossip()
         nodes = []
       }
       answer.end('{"result":true}')
@@ -41,7 +40,6 @@ async function block() {
   if (!nodes.length) return
   await catchUp()
   await close()
-  await gossip()
   const [leader] = await byHeight()
   const nonce = await call(leader, 'eth_getTransactionCount', sender, 'latest')
   // It pays more than any client, so it comes first. What it costs is said outright: a node's own estimate may differ from another's.
@@ -53,8 +51,9 @@ async function block() {
   open()
 }
 
-/** Every transaction that one has and that is in no block, to all. */
+/** Every transaction that one has and that is in no block, to all. Returns how many were new to a node. */
 async function gossip() {
+  let news = 0
   const known = await Promise.all(nodes.map(async (node) => {
     const { pending, queued } = await call(node, 'txpool_content')
     return new Set([pending, queued].flatMap(Object.values).flatMap(Object.values).map(({ hash }) => hash))
@@ -63,11 +62,14 @@ async function gossip() {
     for (const hash of known[at]) {
       const raw = await call(node, 'eth_getRawTransactionByHash', hash)
       for (const [other, peer] of nodes.entries()) {
-        if (!known[other].has(hash)) await call(peer, 'eth_sendRawTransaction', raw)
+        if (known[other].has(hash)) continue
+        await call(peer, 'eth_sendRawTransaction', raw)
         known[other].add(hash)
+        news += 1
       }
     }
   }
+  return news
 }
 
 /** Those with fewer blocks live through those of the one with the most. */
@@ -93,10 +95,16 @@ async function byHeight() {
   return nodes.toSorted((one, other) => other.height - one.height)
 }
 
-/** Nobody comes through the gates, and what came through is done. */
+/**
+ * Nobody comes through the gates, and what came through is done and known to all. A node that the machine leaves waiting takes a transaction
+ * some time after it came through the gate, so the gates count as closed when two looks in a row find nothing new.
+ */
 async function close() {
   for (const { gate } of nodes) process.kill(gate, 'SIGSTOP')
-  await pause(10)
+  for (let quiet = 0; quiet < 2; quiet += 1) {
+    await pause(10)
+    if (await gossip()) quiet = -1
+  }
 }
 
 function open() {

@@ -176,10 +176,10 @@ async fn a_call_that_no_node_answers_is_told_with_its_ids() {
     drop(origin);
     let headers = "X-Request-Id: mine\r\nTraceparent: 00-abc-def-01\r\n";
     for _ in 0..3 {
-        assert_eq!(ask(&proxy, 7, headers, &call(1, "eth_call", "[]")).await.status, 503);
+        assert_eq!(ask(&proxy, 7, headers, &call(1, "vendor_newMethod", "[]")).await.status, 503);
     }
     let told = log.saying("no node answered a request");
     assert_eq!(told.len(), 1, "{told:?}");
     let names = ["layer", "method", "outcome", "request_id", "traceparent"];
-    assert_eq!(fields(&told[0], &names), ["el", "eth_call", "no_node", "mine", "00-abc-def-01"]);
+    assert_eq!(fields(&told[0], &names), ["el", "vendor_newMethod", "no_node", "mine", "00-abc-def-01"]);
 }

@@ -94,3 +94,23 @@ async fn all_nodes_that_err_leave_the_log_short() {
 async fn nodes_that_come_and_go_leave_the_log_short() {
     stays_short(Fault::Down, true, &["nodes change too often for a line each", "no node can serve"]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lags_block_after_block_is_one_line() {
+    let net = Net::default();
+    let log = Log::start();
+    let block_time = Some(Duration::from_secs(1));
+    let options = Options { execution: 3, consensus: 0, initial_blocks: 100, block_time, ..Options::default() };
+    let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
+    let tables = (0..3).map(|place| format!("[[el.primary]]\nhttp = \"{}\"\n", devnet.el(place).http_url()));
+    let proxy = Proxy::launch(&net, &tables.collect::<String>()).await;
+    until("all are up", async || proxy.verdicts().await == ["up"; 3]).await;
+    for blocks in 20..30 {
+        devnet.el(2).clear_faults();
+        devnet.el(2).set_fault(Fault::lag(blocks));
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(proxy.verdicts().await, ["up", "up", "lagging"]);
+    let lagging = log.saying("node is not usable");
+    assert_eq!(lagging.len(), 1, "{lagging:?}");
+}

@@ -322,7 +322,7 @@ impl Upstream {
     }
 
     /// Opens a connection. The permit comes back when there is none.
-    pub(super) async fn connect(&self, permit: Permit) -> Result<Conn, (Error, Permit)> {
+    pub(super) async fn connect(&self, permit: Permit) -> Result<Box<Conn>, (Error, Permit)> {
         let connect = async {
             let mut dialled = self.dial.dial(&self.target.endpoint).await;
             if dialled.as_ref().is_err_and(descriptors::are_used_up) {

@@ -85,7 +85,7 @@ pub struct NodeConnections {
 /// The result of a wait for a connection.
 pub enum Grant {
     /// An idle connection.
-    Conn(Conn),
+    Conn(Box<Conn>),
     /// The right to open a connection.
     Permit(Permit),
 }
@@ -155,7 +155,7 @@ impl NodeConnections {
 
     /// An idle connection of this worker, if there is one and a request of this rank, or `caller`,
     /// may have one.
-    pub fn idle(&self, rank: Rank, caller: Option<&Arc<Caller>>) -> Option<Conn> {
+    pub fn idle(&self, rank: Rank, caller: Option<&Arc<Caller>>) -> Option<Box<Conn>> {
         // With no more open than calls may use, one that lies idle is not kept for others.
         let is_kept = || {
             let may_lack = rank != Rank::Call || self.spare.load(Relaxed) < 0 || self.is_tried.load(Relaxed);
@@ -279,7 +279,7 @@ impl NodeConnections {
     }
 
     /// Takes back a connection that can carry another request: for whoever waits, or to lie idle.
-    pub fn give_back(self: &Arc<Self>, mut conn: Conn) {
+    pub fn give_back(self: &Arc<Self>, mut conn: Box<Conn>) {
         if conn.permit.is_link {
             return;
         }
@@ -294,7 +294,7 @@ impl NodeConnections {
 
     /// Gives a connection to a waiter of this worker that is first in line, or nearly first.
     /// Without such a waiter, closes the connection, which makes room for the first in line.
-    fn hand_over(&self, mut conn: Conn) {
+    fn hand_over(&self, mut conn: Box<Conn>) {
         loop {
             let mut state = self.lock();
             let first = self.first(&state, 1);

@@ -72,9 +72,10 @@ pub enum Broken {
 }
 
 impl Conn {
-    /// Takes a fresh connection.
-    pub fn new(io: BoxIo, permit: Permit) -> Self {
-        Self {
+    /// Takes a fresh connection. It stays in its box, since it changes hands several times in each
+    /// exchange.
+    pub fn new(io: BoxIo, permit: Permit) -> Box<Self> {
+        Box::new(Self {
             io,
             read: BytesMut::new(),
             is_wide: false,
@@ -83,7 +84,7 @@ impl Conn {
             has_heard: false,
             reused: false,
             permit,
-        }
+        })
     }
 
     /// Whether bytes have come since this was last asked.
@@ -282,7 +283,7 @@ impl Conn {
     }
 
     /// Makes the connection ready for its next exchange, if there can be one.
-    pub fn recycle(mut self, head: &Head) -> Option<Self> {
+    pub fn recycle(mut self: Box<Self>, head: &Head) -> Option<Box<Self>> {
         (self.reused, self.interim) = (true, 0);
         // An idle connection keeps no buffer of a long body.
         if std::mem::take(&mut self.is_wide) && self.read.is_empty() {

@@ -23,7 +23,7 @@ pub struct Response {
     pub head: Head,
     /// Kept until the response is dropped, however much of it has come: the reader may find that
     /// the connection must be closed.
-    conn: Option<Conn>,
+    conn: Option<Box<Conn>>,
     /// Whether the whole body has come from the node; decoded pieces may still wait for the reader.
     has_come: bool,
     decoder: Option<Box<Decoder>>,
@@ -59,7 +59,7 @@ impl fmt::Debug for Response {
 
 impl Response {
     /// `decodes`: a compressed body is read all the same.
-    pub(super) fn new(mut head: Head, conn: Conn, upstream: &Arc<Upstream>, decodes: bool) -> Result<Self, Error> {
+    pub(super) fn new(mut head: Head, conn: Box<Conn>, upstream: &Arc<Upstream>, decodes: bool) -> Result<Self, Error> {
         upstream.connections().answered();
         let mut decoder = None;
         if decodes && head.coding != Coding::Identity && !head.framing.is_done() {
@@ -71,7 +71,7 @@ impl Response {
 
     /// Whether bytes have come from the node since this was last asked, or since the head.
     pub fn has_heard(&mut self) -> bool {
-        self.conn.as_mut().is_some_and(Conn::has_heard)
+        self.conn.as_mut().is_some_and(|conn| conn.has_heard())
     }
 
     /// The body is a stream without an end, so the connection carries no other request.

@@ -112,7 +112,7 @@ impl<'a> Retry<'a> {
     ///
     /// # Errors
     /// All say that nothing was sent.
-    pub(super) async fn conn(&mut self) -> Result<Conn, Error> {
+    pub(super) async fn conn(&mut self) -> Result<Box<Conn>, Error> {
         if let Some(conn) = self.idle() {
             return Ok(conn);
         }
@@ -120,7 +120,7 @@ impl<'a> Retry<'a> {
         Box::pin(self.open()).await
     }
 
-    fn idle(&mut self) -> Option<Conn> {
+    fn idle(&mut self) -> Option<Box<Conn>> {
         let conn = if self.must_be_fresh() { None } else { self.upstream.connections().idle(self.rank, self.caller) };
         self.progress.waits &= conn.is_none();
         conn
@@ -130,7 +130,7 @@ impl<'a> Retry<'a> {
         self.sending == Sending::Once || self.was_stale
     }
 
-    async fn open(&mut self) -> Result<Conn, Error> {
+    async fn open(&mut self) -> Result<Box<Conn>, Error> {
         loop {
             let permit = match self.grant().await? {
                 Grant::Conn(conn) => return Ok(conn),
@@ -218,7 +218,7 @@ impl<'a> Retry<'a> {
     ///
     /// # Errors
     /// When the request may not be sent again.
-    pub(super) async fn lost(&mut self, broken: Broken, mut conn: Conn) -> Result<(), Error> {
+    pub(super) async fn lost(&mut self, broken: Broken, mut conn: Box<Conn>) -> Result<(), Error> {
         let reused = conn.reused;
         if self.sending != Sending::Repeatable || !matches!(broken, Broken::Lost { started: false, .. }) {
             return Err(Error::Broken { broken });

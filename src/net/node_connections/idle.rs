@@ -20,13 +20,13 @@ const MOST: usize = 256;
 #[derive(Default)]
 struct Shard {
     /// Each with the moment when it became idle, oldest first.
-    conns: Mutex<Vec<(Conn, Instant)>>,
+    conns: Mutex<Vec<(Box<Conn>, Instant)>>,
     /// How many there are, to be read without the lock.
     count: AtomicUsize,
 }
 
 impl Shard {
-    fn with<T>(&self, act: impl FnOnce(&mut Vec<(Conn, Instant)>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<(Box<Conn>, Instant)>) -> T) -> T {
         let mut conns = lock(&self.conns);
         let outcome = act(&mut conns);
         self.count.store(conns.len(), SeqCst);
@@ -46,7 +46,7 @@ impl Idle {
     }
 
     /// Takes an idle connection of this worker that the node has left alone.
-    pub(super) fn take(&self) -> Option<Conn> {
+    pub(super) fn take(&self) -> Option<Box<Conn>> {
         loop {
             let (mut conn, _) = self.own().with(Vec::pop)?;
             if conn.is_quiet() {
@@ -57,7 +57,7 @@ impl Idle {
 
     /// Keeps a connection for this worker. Returns the connection if too many are kept, or if
     /// `wanted` says so, which is called after other threads can see the connection.
-    pub(super) fn put(&self, conn: Conn, wanted: impl FnOnce() -> bool) -> Option<Conn> {
+    pub(super) fn put(&self, conn: Box<Conn>, wanted: impl FnOnce() -> bool) -> Option<Box<Conn>> {
         self.own().with(|conns| {
             if conns.len() >= MOST {
                 return Some(conn);
@@ -83,7 +83,7 @@ impl Idle {
     }
 
     /// The one that has lain longest, of any worker.
-    pub(super) fn oldest(&self) -> Option<Conn> {
+    pub(super) fn oldest(&self) -> Option<Box<Conn>> {
         let age = |shard: &Shard| lock(&shard.conns).first().map(|(_, since)| *since);
         loop {
             let (_, shard) =
@@ -97,7 +97,7 @@ impl Idle {
     }
 
     /// Takes out the connections that were idle for too long.
-    pub(super) fn stale(&self, now: Instant) -> Vec<(Conn, Instant)> {
+    pub(super) fn stale(&self, now: Instant) -> Vec<(Box<Conn>, Instant)> {
         let mut stale = Vec::new();
         for shard in &self.shards {
             shard.with(|conns| {
@@ -108,13 +108,13 @@ impl Idle {
         stale
     }
 
-    pub(super) fn all(&self) -> Vec<(Conn, Instant)> {
+    pub(super) fn all(&self) -> Vec<(Box<Conn>, Instant)> {
         self.shards.iter().flat_map(|shard| shard.with(std::mem::take)).collect()
     }
 
     /// Keeps everybody from this worker's.
     #[cfg(test)]
-    pub(super) fn locked(&self) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
+    pub(super) fn locked(&self) -> MutexGuard<'_, Vec<(Box<Conn>, Instant)>> {
         lock(&self.own().conns)
     }
 
@@ -124,6 +124,6 @@ impl Idle {
 }
 
 /// Every change is made whole under the lock, so a panic elsewhere cannot have spoilt the list.
-fn lock(conns: &Mutex<Vec<(Conn, Instant)>>) -> MutexGuard<'_, Vec<(Conn, Instant)>> {
+fn lock(conns: &Mutex<Vec<(Box<Conn>, Instant)>>) -> MutexGuard<'_, Vec<(Box<Conn>, Instant)>> {
     conns.lock().unwrap_or_else(PoisonError::into_inner)
 }

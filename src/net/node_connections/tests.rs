@@ -22,14 +22,14 @@ use crate::net::{
 /// Far longer than anything here takes.
 const FOR_EVER: Duration = Duration::from_secs(20);
 
-fn conn(permit: Permit) -> Conn {
+fn conn(permit: Permit) -> Box<Conn> {
     let (near, far) = duplex(1);
     // Keeps the node's end open.
     std::mem::forget(far);
     Conn::new(Box::new(near), permit)
 }
 
-fn conn_of(grant: Grant) -> Conn {
+fn conn_of(grant: Grant) -> Box<Conn> {
     match grant {
         Grant::Conn(conn) => conn,
         Grant::Permit(permit) => conn(permit),
@@ -134,7 +134,7 @@ fn who_begins_to_wait_as_a_connection_is_given_back_gets_one() {
 }
 
 /// The connection of a wait that can be granted at once.
-async fn granted<'p>(waits: &mut (impl Future<Output = Grant> + Unpin + 'p)) -> Option<Conn> {
+async fn granted<'p>(waits: &mut (impl Future<Output = Grant> + Unpin + 'p)) -> Option<Box<Conn>> {
     timeout(Duration::ZERO, waits).await.ok().map(conn_of)
 }
 

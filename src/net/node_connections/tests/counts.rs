@@ -8,8 +8,8 @@ use super::*;
 struct Used {
     connections: Arc<NodeConnections>,
     caller: Arc<Caller>,
-    _own: Conn,
-    others: Vec<Conn>,
+    _own: Box<Conn>,
+    others: Vec<Box<Conn>>,
 }
 
 impl Used {

@@ -11,12 +11,12 @@ fn begin(connections: &Arc<NodeConnections>, rank: Rank) -> Wait {
 }
 
 /// A connection that the request can have at once.
-fn take(connections: &Arc<NodeConnections>, rank: Rank) -> Option<Conn> {
+fn take(connections: &Arc<NodeConnections>, rank: Rank) -> Option<Box<Conn>> {
     connections.idle(rank, None).or_else(|| connections.free(rank, None).map(conn))
 }
 
 /// Moves the requests that have got a connection from `waits` to `running`.
-async fn take_granted(waits: &mut Vec<Wait>, running: &mut Vec<(Rank, Conn)>) {
+async fn take_granted(waits: &mut Vec<Wait>, running: &mut Vec<(Rank, Box<Conn>)>) {
     let mut left = Vec::new();
     for (rank, mut wait) in std::mem::take(waits) {
         match granted(&mut wait).await {
@@ -75,7 +75,7 @@ async fn questions_of_our_own_do_not_starve_calls() {
         let work = Duration::from_millis(work);
         let connections = NodeConnections::new(Some(bound), 0);
         // There are more questions and more calls at any time than the node has connections.
-        let (mut waits, mut running): (Vec<Wait>, Vec<(Rank, Conn)>) = Default::default();
+        let (mut waits, mut running): (Vec<Wait>, Vec<(Rank, Box<Conn>)>) = Default::default();
         let mut served = [0; 3];
         let end = Instant::now() + work * 200;
         while Instant::now() < end {
@@ -136,7 +136,7 @@ async fn nobody_waits_who_may_have_a_connection() {
     for _ in 0..200 {
         let bound = rng.usize(1..12);
         let connections = NodeConnections::new(Some(bound), 0);
-        let (mut waits, mut running): (Vec<Wait>, Vec<(Rank, Conn)>) = Default::default();
+        let (mut waits, mut running): (Vec<Wait>, Vec<(Rank, Box<Conn>)>) = Default::default();
         for step in 0..200 {
             let rank = RANKS[rng.usize(..3)];
             match rng.u32(..8) {

@@ -26,7 +26,7 @@ impl Client {
         self.waits.push(wait);
     }
 
-    async fn granted(&mut self) -> Option<Conn> {
+    async fn granted(&mut self) -> Option<Box<Conn>> {
         for at in 0..self.waits.len() {
             if let Some(conn) = granted(&mut self.waits[at]).await {
                 drop(self.waits.remove(at));

@@ -430,16 +430,16 @@ impl Hub {
             }
             Effect::Ask(question) => self.ask(question),
             Effect::Reorged(depth) => {
-                info!(network = self.network(), depth, "the head left its branch");
+                info!(network = self.network(), depth, "the head moved to another branch");
                 self.metrics.reorged(self.network());
             }
             Effect::Filled => self.metrics.backfilled(self.network()),
             Effect::Skipped { from, to } => {
-                warn!(network = self.network(), from, to, "a gap in the events is skipped");
+                warn!(network = self.network(), from, to, "gap in the events skipped");
                 self.metrics.gap_skipped(self.network());
             }
             Effect::Unproven(slot) => {
-                warn!(network = self.network(), slot, "a head is told whose header no node gave in time");
+                warn!(network = self.network(), slot, "head event sent without its header: no node returned the header in time");
                 self.metrics.doubtful_event(self.network(), "no_header");
             }
             Effect::Ahead(slot) => self.ahead(slot),

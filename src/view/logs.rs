@@ -192,11 +192,11 @@ impl Logs {
             self.metrics.odd_logs(&network, told.odd);
             let odd = told.odd;
             if std::mem::replace(&mut self.said_odd, true) {
-                debug!(network = &*network, %block, odd, "a block has odd logs");
+                debug!(network = &*network, %block, odd, "node returned logs in a non-standard form");
             } else {
                 warn!(
                     network = &*network, %block, odd,
-                    "a node writes logs in its own way: they are told as they are, to those whom they can be seen to concern"
+                    "node returned logs in a non-standard form: forwarded unchanged to the subscribers whose filter they match"
                 );
             }
         }
@@ -204,7 +204,7 @@ impl Logs {
             self.metrics.bloom_contradicted(&network);
             warn!(
                 network = &*network, %block,
-                "a block has logs that its header's bloom filter does not have: the filters are not believed any more"
+                "block has logs missing from its header's bloom: bloom filters are ignored from now on"
             );
             if let Some(change) = contradiction.passed {
                 // Earlier blocks that were not fetched may have had wanted logs too.
@@ -289,7 +289,7 @@ impl Logs {
         self.metrics.logs_given_up(&network);
         warn!(
             network = &*network, block = %block.hash, number = block.number,
-            "no node gave the logs of a block in time: clients whom they may concern are closed"
+            "no node returned the logs of a block in time: closing the subscribers whose filter may match"
         );
         let at = block.clone();
         let concerned = move |filter: &Filter| filter.may_match(at.number, at.bloom.as_ref());

@@ -51,7 +51,7 @@ use crate::{
     },
 };
 
-/// A message goes to another node when the first is silent for one part in so many of a slot.
+/// A message goes to another node when the first is silent for a quarter of a slot.
 pub(super) const ANOTHER_NODE_AFTER: u32 = 4;
 /// How long one node may work on the message. By then the message's slot, if there is one, is over.
 const TAKING: Duration = Duration::from_secs(60);

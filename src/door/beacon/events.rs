@@ -13,9 +13,9 @@ use crate::{
     events::{HEADERS, Refused, topics},
 };
 
-/// A stream lasts for as long as its client likes, so only one part in so many of the door's
-/// connections may be streams.
-const PART_OF_STREAMS: usize = 2;
+/// A stream lasts for as long as its client likes, so only half of the door's connections may be
+/// streams.
+const STREAMS_DIVISOR: usize = 2;
 const FULL: &str = "half of max_connections are event streams already, which is as many as may be";
 
 /// Opens a stream, which lasts until the client leaves. HEAD has the headers of GET, without the
@@ -34,7 +34,7 @@ pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B
     let topics = topics.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
     let memory = crate::door::account(request);
     let seated = request.extensions().get::<Seated>();
-    let share = (site.max_connections / PART_OF_STREAMS).max(1);
+    let share = (site.max_connections / STREAMS_DIVISOR).max(1);
     let stream = match seated.filter(|_| !is_head).map(|seated| seated.streams(share)) {
         Some(None) => return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, FULL)),
         stream => stream.flatten(),

@@ -7,7 +7,7 @@ use std::{
 
 use super::seat::Seat;
 
-/// An address has clearly more than another with at least so many times as many.
+/// An address has clearly more than another when it has twice as many.
 const CLEARLY: usize = 2;
 
 /// The seats of connections, by addresses. Addresses without a connection are left out.

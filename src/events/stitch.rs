@@ -230,7 +230,7 @@ impl Stitcher {
             }
         };
         if !self.work.hear(work) {
-            self.broken("it says more than it bears out");
+            self.broken("too many events of the node wait for its answers");
         }
     }
 

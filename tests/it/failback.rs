@@ -160,7 +160,7 @@ fn heights_do_not_fall_for_a_primary_on_another_branch() {
         (1_000, 5, 2, false),
         (250, 4, 2, false),
         (12_000, 3, 2, false),
-        // Another backup bears out the one that serves.
+        // Another backup confirms the head of the one that serves.
         (1_000, 1, 3, true),
         (1_000, 4, 3, false),
     ] {

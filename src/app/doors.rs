@@ -108,14 +108,16 @@ struct Newcomer {
 async fn seat(newcomer: Newcomer, full: &Throttle, dispatcher: &Dispatcher, shared: &Shared) {
     let Newcomer { mut waits, peer, caller, limit, entered: Entered { place, ended } } = newcomer;
     let Some(incoming) = waits.0.take() else { return };
-    if (place.is_none() || ended.idle + ended.busy > 0)
+    let outcome = match (&place, ended.idle, ended.busy) {
+        (Some(_), 0, 0) => None,
+        (Some(_), _, 0) => Some("new connection takes the place of the one idle longest"),
+        (Some(_), ..) => Some("new connection takes the place of a busy one of the address with most connections"),
+        (None, ..) => Some("new connection refused"),
+    };
+    if let Some(outcome) = outcome
         && let Some(before) = full.pass()
     {
-        warn!(
-            limit,
-            before,
-            "max_connections is reached: a new connection takes the place of an idle one, or of a busy one of the address that has most, or is closed"
-        );
+        warn!(limit, before, "max_connections is reached: {outcome}");
     }
     // Busy connections are counted where each is cut.
     (0..ended.idle).for_each(|_| shared.metrics.client_ended(Ended::Crowded));

@@ -9,7 +9,7 @@ const PER_WORKER: usize = 4;
 /// Connections of the operator's side at once.
 pub(super) const ADMIN: usize = 32;
 /// Client connections that have come and wait for others to leave.
-pub(super) const LOBBY: usize = 8;
+pub(super) const MAX_PENDING_ACCEPTS: usize = 8;
 /// A node needs some: a probe's, a link, a few calls.
 const LEAST_PER_NODE: usize = 4;
 /// The part that nodes get where clients want more than there are: a call under way takes one
@@ -48,7 +48,7 @@ impl Share {
 
     fn new(limit: Option<usize>, workers: usize, http: usize, ws: usize, nodes: usize) -> Self {
         let Some(limit) = limit else { return Self { http, ws, per_node: None } };
-        let left = limit.saturating_sub(OWN + PER_WORKER * workers + ADMIN + 2 * LEAVING + LOBBY);
+        let left = limit.saturating_sub(OWN + PER_WORKER * workers + ADMIN + 2 * LEAVING + MAX_PENDING_ACCEPTS);
         let for_nodes = (left / PART_OF_NODES).max(left.saturating_sub(http.saturating_add(ws)));
         let for_clients = left - for_nodes;
         let wanted = http.saturating_add(ws);
@@ -104,7 +104,7 @@ mod tests {
             for nodes in [1, 2, 5] {
                 let share = Share::new(Some(limit), 4, 10_000, 20_000, nodes);
                 let of_nodes = share.per_node.unwrap() * nodes;
-                let own = OWN + 4 * PER_WORKER + ADMIN + 2 * LEAVING + LOBBY;
+                let own = OWN + 4 * PER_WORKER + ADMIN + 2 * LEAVING + MAX_PENDING_ACCEPTS;
                 assert!(share.http + share.ws + of_nodes + own <= limit, "{limit} {nodes} {share:?}");
                 assert!(share.http > 20 && share.ws > 40 && of_nodes > 20, "{limit} {nodes} {share:?}");
                 assert!(share.ws.abs_diff(share.http * 2) <= 2, "{share:?}");

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     Shared,
-    descriptors::{self, LOBBY},
+    descriptors::{self, MAX_PENDING_ACCEPTS},
     worker::{Accepted, Dispatcher},
 };
 use crate::{
@@ -42,17 +42,17 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
     let (crowd, full, mut failures) = (Crowd::new(), Throttle::default(), Failures::default());
     let peers = Peers::default();
     // Newcomers that wait until another connection gives way. Later newcomers do not wait for
-    // these, unless as many as [`LOBBY`] wait.
-    let mut lobby = FuturesUnordered::new();
+    // these, unless as many as [`MAX_PENDING_ACCEPTS`] wait.
+    let mut pending = FuturesUnordered::new();
     loop {
         // Both arms are cancel-safe.
         let accepted = tokio::select! {
             biased;
-            Some(entered) = lobby.next(), if !lobby.is_empty() => {
+            Some(entered) = pending.next(), if !pending.is_empty() => {
                 seat(entered, &full, &dispatcher, &shared).await;
                 continue;
             }
-            accepted = listener.accept(), if lobby.len() < LOBBY => accepted,
+            accepted = listener.accept(), if pending.len() < MAX_PENDING_ACCEPTS => accepted,
         };
         let (incoming, peer) = match failures.filter(&shared, accepted, "client").await {
             Ok(accepted) => accepted,
@@ -80,7 +80,7 @@ pub(super) async fn clients(mut listener: Box<dyn Accept>, dispatcher: Dispatche
         let entered = (&mut enters).now_or_never();
         match entered {
             Some(newcomer) => seat(newcomer, &full, &dispatcher, &shared).await,
-            None => lobby.push(enters),
+            None => pending.push(enters),
         }
     }
 }

@@ -54,7 +54,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_worker_that_hangs_or_is_gone_is_no_life() {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
         let (couriers, mut ends) = Couriers::new(2);
         let (mut hangs, mut works) = (ends.pop().unwrap(), ends.pop().unwrap());
         let worker = tokio::spawn(async move {
@@ -62,12 +62,12 @@ mod tests {
                 job();
             }
         });
-        assert!(!all_answer(&couriers, PATIENCE).await);
+        assert!(!all_answer(&couriers, ANSWER_TIMEOUT).await);
         hangs.close();
         while let Some(job) = hangs.recv().await {
             drop(job);
         }
-        assert!(!all_answer(&couriers, PATIENCE).await);
+        assert!(!all_answer(&couriers, ANSWER_TIMEOUT).await);
         worker.abort();
         let (couriers, ends) = Couriers::new(2);
         for mut end in ends {
@@ -77,6 +77,6 @@ mod tests {
                 }
             });
         }
-        assert!(all_answer(&couriers, PATIENCE).await);
+        assert!(all_answer(&couriers, ANSWER_TIMEOUT).await);
     }
 }

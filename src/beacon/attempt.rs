@@ -44,7 +44,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The age, in slots, at which every healthy node has long had a block.
 pub(super) const OLD: u64 = 64;
 /// How long a node that went out is still waited for, when the request must not go to another node.
-const LAST_HOPE: Duration = Duration::from_secs(10);
+const OUT_NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request to the beacon API, but for its body.
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ pub(super) async fn attempt_holding(
     let out = async {
         goes_out.await;
         if !repeatable {
-            sleep(LAST_HOPE).await;
+            sleep(OUT_NODE_TIMEOUT).await;
         }
     };
     // Both arms are cancel-safe: an exchange given up closes its connection.

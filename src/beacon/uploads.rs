@@ -1,10 +1,11 @@
 //! The share of each client in the room for bodies that are kept to be sent again.
 //!
 //! Rule: the bodies of one address may take [`TIMES_FREE`] times as much as they leave free.
-//! The last sixteenth of the room is for bodies up to [`SMALL`]. Reason: a client that sends large bodies
-//! slowly must not keep out the signed messages of others, nor requests for all nodes. Example: the
-//! room has 64 MiB. An address sends bodies without end: 56 MiB are kept, the next ones pass as
-//! they come, and 8 MiB are left for other addresses, 4 MiB of these for small bodies only.
+//! The last sixteenth of the room is for bodies up to [`SMALL`]. Reason: a client that sends large
+//! bodies slowly must not keep out the signed messages of others, nor requests for all nodes.
+//! Example: the room has 64 MiB. An address sends bodies without end: 56 MiB are kept, the next
+//! ones pass as they come, and 8 MiB are left for other addresses, 4 MiB of these for small bodies
+//! only.
 
 use std::{
     collections::BTreeMap,

@@ -12,12 +12,12 @@
 //! - The head of a node that has just become active is taken for lag until the node has reported
 //!   the tip or a greater height. So are heads below the window. Reason: a node that takes over is
 //!   often some blocks behind, and clients must not see the chain go back. The other nodes decide
-//!   how long this lasts: a minute while one of them has the tip; [`RETURN`], or the time to catch
-//!   up, while some are away and may have the tip; no time when none has the tip, because then the
-//!   chain was reset; [`SECOND_LOOK`] in that case if the node itself was at the tip before.
-//!   Example: the tip is 100, and the new active node reports 98, unknown to the window. While a
-//!   third node has 100, the follower waits up to 60 s for the active node to report the tip or a
-//!   higher block; then 98 becomes the tip.
+//!   how long this lasts: a minute while one of them has the tip; [`RETURN_TIMEOUT`], or the time
+//!   to catch up, while some are away and may have the tip; no time when none has the tip, because
+//!   then the chain was reset; [`SECOND_LOOK`] in that case if the node itself was at the tip
+//!   before. Example: the tip is 100, and the new active node reports 98, unknown to the window.
+//!   While a third node has 100, the follower waits up to 60 s for the active node to report the
+//!   tip or a higher block; then 98 becomes the tip.
 //! - The follower walks to a single goal at a time, from the goal's head by hash. Meanwhile the
 //!   blocks above the tip are fetched by their heights, several at once, and reported as they join
 //!   the tip. Fetched headers are kept, so that a walk to the next node's head starts where this
@@ -54,10 +54,10 @@ use crate::{
 
 /// For how long the heads of a node that is behind the tip are taken for lag, while another node
 /// has the tip.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The same while other nodes are away. A node that can catch up within [`PATIENCE`] has the time
-/// to.
-const RETURN: Duration = Duration::from_secs(10);
+const LAG_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same while other nodes are away. A node that can catch up within [`LAG_TIMEOUT`] has the
+/// time to.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same while no other node is away, or has the tip, of a node that was at the tip: a second
 /// look.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
@@ -355,11 +355,11 @@ impl Follow {
     /// For how long a head that is behind the tip is lag.
     fn patience(&self, head: &Head, tip: u64) -> Duration {
         match self.others {
-            Others::Hold => PATIENCE,
+            Others::Hold => LAG_TIMEOUT,
             Others::Away => {
                 let blocks = u32::try_from(tip.saturating_sub(head.number)).unwrap_or(u32::MAX);
                 let catching_up = self.block_time().map_or(Duration::ZERO, |time| time.saturating_mul(blocks));
-                Some(catching_up).filter(|time| *time <= PATIENCE).unwrap_or_default().max(RETURN)
+                Some(catching_up).filter(|time| *time <= LAG_TIMEOUT).unwrap_or_default().max(RETURN_TIMEOUT)
             }
             Others::Lack if self.caught_up => SECOND_LOOK,
             Others::Lack => Duration::ZERO,

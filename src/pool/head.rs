@@ -5,19 +5,19 @@
 //! those are more: where blocks come faster than nodes are asked, a number of blocks is no measure.
 //! The examples have a chain of 12 s blocks and a limit of 3 blocks.
 //!
-//! 1. **A head with a timestamp more than 60 s ahead of our clock is ignored**, unless another node's
-//!    head that is not ahead lies within 15 s of it, or every head is ahead. A made-up block far
-//!    ahead of the chain has a timestamp ahead of the clock; where nodes agree on a timestamp, the
-//!    chain's clock or our own is wrong. Example: a head 70 s ahead of our clock is ignored; beside
-//!    another node's head that is 60 s ahead, 10 s before the first, it counts.
+//! 1. **A head with a timestamp more than 60 s ahead of our clock is ignored**, unless another
+//!    node's head that is not ahead lies within 15 s of it, or every head is ahead. A made-up block
+//!    far ahead of the chain has a timestamp ahead of the clock; where nodes agree on a timestamp,
+//!    the chain's clock or our own is wrong. Example: a head 70 s ahead of our clock is ignored;
+//!    beside another node's head that is 60 s ahead, 10 s before the first, it counts.
 //! 2. **When the best two heads are near each other, the best one counts.** Two nodes agree, and
 //!    one liar alone has no second. Example: heads 103, 101 and 90: 103 counts.
-//! 3. **When the best two heads differ, the leader counts up to the expected height.** The *expected
-//!    height* starts at the height that was last agreed on, or that the only node reported, and
-//!    rises at the chain's own pace: the pace that was seen, or that of the slots. A node cannot
-//!    know more blocks than the chain has made. The expected height is the lower node's height
-//!    while that node keeps up with the pace, and goes on without the node when the node falls
-//!    behind; it never rises faster than the pace, however often a node claims a little more.
+//! 3. **When the best two heads differ, the leader counts up to the expected height.** The
+//!    *expected height* starts at the height that was last agreed on, or that the only node
+//!    reported, and rises at the chain's own pace: the pace that was seen, or that of the slots. A
+//!    node cannot know more blocks than the chain has made. The expected height is the lower node's
+//!    height while that node keeps up with the pace, and goes on without the node when the node
+//!    falls behind; it never rises faster than the pace, however often a node claims a little more.
 //!    Example: two nodes agreed at 100; a minute later they report 112 and 105. The expected height
 //!    is 105, and with a block of slack 106 counts.
 //! 4. **A node is *implausible* when its head is far beyond its own earlier heads at twice the
@@ -208,8 +208,8 @@ impl Memory {
     }
 
     /// Since when the node's head has been further up than its earlier reports explain; a new node
-    /// is measured by the expected height. While a node leaps, its reports move no height, so a lie that
-    /// rises at the chain's pace stays a lie.
+    /// is measured by the expected height. While a node leaps, its reports move no height, so a lie
+    /// that rises at the chain's pace stays a lie.
     fn leaps(&mut self, report: Report, near: u64, now: Instant) -> Option<Instant> {
         let track = self.tracks.get(&report.node).copied().or(self.baseline);
         let leaps = track.is_some_and(|(number, at)| {

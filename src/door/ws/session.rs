@@ -49,10 +49,10 @@ use crate::{
     view::{self, Letter, Mailbox},
 };
 
-/// How long a client may take to close its side.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// The part of the grace time of a shutdown that calls under way have.
-const LAST_CALL: f64 = 0.9;
+/// How long a client may take to close its side of the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The part of a shutdown's grace time in which calls under way may still be answered.
+const DRAIN_SHARE_OF_GRACE: f64 = 0.9;
 
 const DOWN: Closing = Closing::new(Closing::RESTART, "the proxy is going down");
 const ENDED: Closing = Closing::new(Closing::TRY_AGAIN, "no node gives one of the subscriptions any more");
@@ -215,7 +215,7 @@ impl Session {
         if matches!(self.state, State::Answering) {
             // Under TLS, the end has to be written too. In a box, so that no session holds the room
             // for that before.
-            let _ = Box::pin(timeout(FAREWELL, self.io.shutdown())).await;
+            let _ = Box::pin(timeout(CLOSE_TIMEOUT, self.io.shutdown())).await;
         }
     }
 
@@ -403,7 +403,7 @@ impl Session {
                 self.hear_on();
                 self.leave(DOWN);
                 let grace = self.site.load().shutdown_grace;
-                self.at(Instant::now() + grace.mul_f64(LAST_CALL), || Event::LastCall);
+                self.at(Instant::now() + grace.mul_f64(DRAIN_SHARE_OF_GRACE), || Event::LastCall);
             }
             Event::Reloaded => {
                 self.signals.reloads.mark_unchanged();
@@ -456,7 +456,7 @@ impl Session {
         }
     }
 
-    /// Drops the messages under way, and allows [`FAREWELL`] for the rest.
+    /// Drops the messages under way, and allows [`CLOSE_TIMEOUT`] for the rest.
     fn end(&mut self, state: State) {
         self.state = state;
         self.work.clear();
@@ -471,6 +471,6 @@ impl Session {
             place.departs();
         }
         self.hear();
-        self.at(Instant::now() + FAREWELL, || Event::Farewell);
+        self.at(Instant::now() + CLOSE_TIMEOUT, || Event::Farewell);
     }
 }

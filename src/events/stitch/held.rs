@@ -1,7 +1,7 @@
 //! Events that wait for a block's head.
 //!
 //! Rule: an event that refers to a block waits until clients have the block's head, for
-//! [`PATIENCE`] at most, and each block is waited for once. Reason: a client that acts upon the
+//! [`HEAD_TIMEOUT`] at most, and each block is waited for once. Reason: a client that acts upon the
 //! event looks for that block. Nodes send both in the right order, but a head may have to wait for
 //! its header, and at a change of streams events come from two nodes. Not every such block becomes
 //! a head, so waiting has an end. Example: an attestation for block 6 comes 200 ms before the
@@ -18,7 +18,7 @@ use super::{super::beacon::Decimal, WINDOW};
 use crate::domain::hash::Hash;
 
 /// How long a block's head is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that may wait. Beyond that, the oldest events go out without their heads.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -117,7 +117,7 @@ impl Held {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(String, Bytes)> {
         for (about, since) in std::mem::take(&mut self.since) {
             let since = since.unwrap_or(now);
-            if now.saturating_duration_since(since) >= PATIENCE {
+            if now.saturating_duration_since(since) >= HEAD_TIMEOUT {
                 self.give_up(about);
             } else {
                 self.since.push((about, Some(since)));
@@ -248,7 +248,7 @@ mod tests {
             assert!(held.bytes <= MAX_BYTES);
         }
         told += held.expire(Instant::now()).len();
-        told += held.expire(Instant::now() + PATIENCE * 2).len();
+        told += held.expire(Instant::now() + HEAD_TIMEOUT * 2).len();
         assert_eq!((told, held.bytes, held.is_empty(), held.since.len()), (count, 0, true, 0));
     }
 }

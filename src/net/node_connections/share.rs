@@ -19,8 +19,8 @@ use super::peers::Entry;
 /// A quarter of a node's connections stays free for others when a client's connection with some in
 /// use asks for one more.
 pub(super) const PART_FOR_CONNECTIONS: usize = 4;
-/// A sixteenth stays free for other addresses when an address with some in use asks for one more. So
-/// a new address finds a connection free, and one address alone can have nearly all.
+/// A sixteenth stays free for other addresses when an address with some in use asks for one more.
+/// So a new address finds a connection free, and one address alone can have nearly all.
 const PART_FOR_ADDRESSES: usize = 16;
 /// Where there are fewer connections than this, none is kept for addresses that come.
 const FEW: usize = 8;

@@ -62,7 +62,8 @@ fn settled(seconds: u64) -> Bench {
 #[test]
 fn a_node_beyond_the_limit_lags_once_the_pace_explains_it() {
     let mut bench = settled(20);
-    // Up to the limit the two nodes agree; from there on the expected height has to rise by as much again.
+    // Up to the limit the two nodes agree; from there on the expected height has to rise by as much
+    // again.
     for n in 21..=35 {
         bench.report(n as f64, 0, 120, UNIX + 20);
         bench.report(n as f64 + 0.01, 1, 100 + n, UNIX + n);

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a client waits until a node is known to report transactions, or none to.
-const PATIENCE: Duration = Duration::from_secs(12);
+const FIRST_FEED_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a feed runs without a filter and a client that waits.
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -123,7 +123,7 @@ impl Feeds {
             feed.state.clone()
         };
         let waiting = Waiting(self, usize::from(full));
-        let settled = timeout(PATIENCE, state.wait_for(|state| *state != State::Asked)).await;
+        let settled = timeout(FIRST_FEED_TIMEOUT, state.wait_for(|state| *state != State::Asked)).await;
         match settled.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Told)) => Ok(waiting),
             Ok(Ok(State::Refused(refusal))) => Err(refusal),

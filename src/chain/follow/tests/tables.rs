@@ -306,7 +306,7 @@ fn a_node_that_is_behind_for_a_minute_is_believed() {
     scene.grow_all(&["a11", "a12", "a13", "a14"]);
     scene.push(1, "b13");
     assert_eq!(scene.head(1, "b13"), "");
-    assert_eq!(scene.follow.wake_at(), Some(scene.now + PATIENCE));
+    assert_eq!(scene.follow.wake_at(), Some(scene.now + LAG_TIMEOUT));
     assert_eq!(scene.wait(59_999), "");
     assert_eq!(scene.wait(1), "depth 2; 1: -a14 -a13 +b13");
     assert_eq!(scene.head(0, "a12"), "");
@@ -387,12 +387,12 @@ fn a_head_below_the_window_is_waited_for_a_minute() {
     assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12", "nothing is skipped when the node is back");
     assert_eq!(scene.head(0, "a18"), "0? a18");
     scene.head(0, "a17");
-    scene.now += PATIENCE;
+    scene.now += LAG_TIMEOUT;
     assert_eq!(scene.answer(0, "a18", Some(block("a18"))), "from 12 to 18; 0: +a18 over a gap");
     assert_eq!(scene.head(0, "a17"), "", "a minute from when it was last there");
     let mut scene = Scene::new();
     let effects = scene.head(0, "a12");
-    scene.now += PATIENCE;
+    scene.now += LAG_TIMEOUT;
     assert_eq!(scene.answer_all(effects), "0: +a11; 0: +a12");
     assert_eq!(scene.head(0, "c9"), "", "from when it was last followed");
 }

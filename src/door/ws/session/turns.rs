@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{CROWDED, Event, FAREWELL, GONE, Session, Standing, State};
+use super::{CROWDED, Event, CLOSE_TIMEOUT, GONE, Session, Standing, State};
 use crate::{
     domain::refusal::Refusal,
     door::ws::{
@@ -122,7 +122,7 @@ impl Session {
             State::Open | State::Leaving(_) if self.served > 0 || !self.queue.is_empty() => self.close(&CROWDED),
             State::Open | State::Leaving(_) => {
                 self.state = State::Leaving(CROWDED);
-                self.at(Instant::now() + FAREWELL, || Event::Farewell);
+                self.at(Instant::now() + CLOSE_TIMEOUT, || Event::Farewell);
             }
             // The client's close frame is not waited for any longer.
             State::Closing | State::Answering => self.state = State::Answering,

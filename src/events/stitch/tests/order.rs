@@ -3,7 +3,7 @@
 use tokio::time::{Duration, Instant};
 
 use super::{
-    held::PATIENCE,
+    held::HEAD_TIMEOUT,
     tables::{Node, SLOTS, Stage, event, root},
     *,
 };
@@ -62,10 +62,10 @@ fn a_block_that_becomes_no_head_is_waited_for_once() {
     stage.give(&node, Input::Event(speech("attestation", 6)));
     at(&mut stage, 10_000);
     assert_eq!(topics(&mut stage), [""; 0], "when it came is not known before");
-    at(&mut stage, 10_000 + u64::try_from(PATIENCE.as_millis()).unwrap() - 1);
+    at(&mut stage, 10_000 + u64::try_from(HEAD_TIMEOUT.as_millis()).unwrap() - 1);
     stage.give(&node, Input::Event(speech("payload_attributes", 6)));
     assert_eq!(topics(&mut stage), [""; 0]);
-    at(&mut stage, 10_000 + u64::try_from(PATIENCE.as_millis()).unwrap());
+    at(&mut stage, 10_000 + u64::try_from(HEAD_TIMEOUT.as_millis()).unwrap());
     assert_eq!(topics(&mut stage), ["attestation", "payload_attributes"]);
     stage.give(&node, Input::Event(speech("contribution_and_proof", 6)));
     assert_eq!(topics(&mut stage), ["contribution_and_proof"]);

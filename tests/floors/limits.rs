@@ -85,7 +85,9 @@ fn a_limit_that_the_page_gets_wrong_is_found() {
     let source = "pub const A: usize = 4 << 20;\nconst B: Backoff =\n Backoff::new(Duration::from_millis(10), Duration::from_secs(2));\n\
                   const C: Duration = Duration::from_secs(15 * 60);\nconst D: f64 = 6.0;\nconst E: u32 = 65_536;";
     let read = |file: &str| (file == "src/a/b.rs").then(|| source.to_owned());
-    for (name, value) in [("A", "4 MiB"), ("B", "10 ms to 2 s"), ("C", "15 min"), ("D", "6"), ("D", "1/6"), ("E", "65,536")] {
+    for (name, value) in
+        [("A", "4 MiB"), ("B", "10 ms to 2 s"), ("C", "15 min"), ("D", "6"), ("D", "1/6"), ("E", "65,536")]
+    {
         assert_eq!(wrong(&format!("a::b::{name}"), value, read), None);
         assert!(wrong(&format!("a::b::{name}"), "7 s", read).is_some());
     }

@@ -108,7 +108,10 @@ impl Admin {
         } else if request.method() == Method::GET && request.uri().path() == "/events" {
             match self.streams.clone().try_acquire_owned() {
                 Ok(place) => return live::open(self.clone(), place),
-                Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, &format!("too many dashboards are open ({}): close one", live::STREAMS)),
+                Err(_) => failure(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &format!("too many dashboards are open ({}): close one", live::STREAMS),
+                ),
             }
         } else {
             self.answer(request).await

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_wanted_is_what_those_who_are_there_want() {
+    async fn wanted_topics_are_those_of_present_clients() {
         let (audience, _) = audience(1000);
         let heads = audience.join(names(&["head"]));
         let before = audience.wanted().unwrap();
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_events_ends_when_memory_does() {
+    async fn slow_client_ends_when_its_memory_is_used_up() {
         let (audience, metrics) = audience(1 << 20);
         let budget = crate::memory::Budget::new(64 << 10);
         let memory = Account::open(&budget);

@@ -439,7 +439,10 @@ impl Hub {
                 self.metrics.gap_skipped(self.network());
             }
             Effect::Unproven(slot) => {
-                warn!(network = self.network(), slot, "head event sent without its header: no node returned the header in time");
+                warn!(
+                    network = self.network(),
+                    slot, "head event sent without its header: no node returned the header in time"
+                );
                 self.metrics.doubtful_event(self.network(), "no_header");
             }
             Effect::Ahead(slot) => self.ahead(slot),

@@ -92,7 +92,8 @@ impl Budget {
                 Side::In | Side::Standing | Side::Records => limit / 4 * 3,
                 Side::Out => limit - limit / CREDIT_DIVISOR,
             };
-            let is_owed = side == Side::Records && self.records.load(Relaxed).saturating_add(more) <= limit / STANDING_DIVISOR;
+            let is_owed =
+                side == Side::Records && self.records.load(Relaxed).saturating_add(more) <= limit / STANDING_DIVISOR;
             let promised = self.holders.promised();
             // Added first, so that two accounts that take at once cannot both find room for one.
             let before = self.held.fetch_add(more, Relaxed);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_without_its_client_takes_an_eighth_in_all() {
+    fn standing_bytes_take_an_eighth_in_all() {
         let budget = Budget::new(64 * STEP);
         let [mut one, mut other] = [(); 2].map(|()| Account::open(&budget).standing());
         assert_eq!(one.resize(6 * STEP), Ok(()));
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_most_gives_way_to_those_who_hold_less() {
+    fn largest_account_gives_way_to_smaller_ones() {
         let budget = Budget::new(64 * STEP);
         let [greedy, other, third] = [(); 3].map(|()| Account::of(&budget, None));
         let woken = |account: &Account| account.poll_cut(&mut Context::from_waker(noop_waker_ref())).is_ready();

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_hears_of_what_is_announced_from_then_on() {
+    async fn new_subscriber_hears_later_announcements_only() {
         let mut setup = Setup::new();
         let (early, _membership) = setup.join(1);
         setup.tell(1).await;
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_hears_nothing_of_what_is_on_its_way() {
+    async fn leaving_subscriber_hears_no_announcement_under_way() {
         let mut setup = Setup::new();
         let ((one, stays), (two, leaves)) = (setup.join(1), setup.join(1));
         setup.tell(1).await;

@@ -279,7 +279,7 @@ async fn a_gap_beyond_the_limit_is_skipped_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_begins_to_listen_hears_of_every_block_from_then_on() {
+async fn new_listener_hears_of_every_later_block() {
     for settings in [PUSHED, POLLED] {
         let stage = Stage::dozing(Options::default(), settings).await;
         for count in [1, 3, 20] {

@@ -273,7 +273,7 @@ fn run(seed: u64) -> (Vec<Vec<Heard>>, Duration, bool) {
 }
 
 #[test]
-fn whatever_the_nodes_do_streams_tell_all_blocks_once() {
+fn streams_tell_all_blocks_once_on_any_node_faults() {
     let seeds = seeds(0..1_000);
     let (events, passed, longest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let missed = AtomicU64::new(0);

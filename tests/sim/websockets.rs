@@ -119,7 +119,7 @@ fn a_block_without_logs_closes_only_clients_it_may_concern() {
 }
 
 #[test]
-fn whatever_the_nodes_do_clients_hear_all_blocks_once() {
+fn clients_hear_all_blocks_once_on_any_node_faults() {
     let seeds = seeds(0..2_000);
     let (heads, logs, calls) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     each(seeds.clone(), run, |reports| {

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_a_thousand_times_is_decoded_in_one_go() {
+    fn path_encoded_a_thousand_times_is_decoded_in_one_go() {
         let deep = format!("/eth/v1/%{}6beystores", "25".repeat(20_000));
         assert!(is_blocked(&Beacon::default(), &plain(&deep)));
     }

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_go_in_time_is_seen_off() {
+    async fn connection_that_does_not_leave_in_time_is_ended() {
         let crowd = Crowd::new();
         let many: Vec<_> = (0..4).filter_map(|_| enter(&crowd, 4, 1).0).collect();
         let task = tokio::spawn(std::future::pending::<()>());

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_nothing_is_lost() {
+    fn waiting_events_are_bounded_and_none_is_lost() {
         let mut held = Held::default();
         let (mut told, count) = (0, 3 * (MAX_BYTES >> 10));
         for number in 0..count {

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_gives_way_to_one_that_finds_no_room() {
+    async fn no_call_gives_way_to_one_that_still_finds_no_room() {
         let shares = Shares::new(3, 1000);
         let [small, large, other, late] = clients().await;
         let places = [(large, 400), (other, 300), (other, 300)].map(|(who, bytes)| shares.enter_as(who, bytes).ok());

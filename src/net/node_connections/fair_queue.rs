@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_is_found_behind_many_that_may_not() {
+    fn waiter_that_may_is_found_behind_many_that_may_not() {
         let mut line = FairQueue::default();
         let has = Has { own: true, address: true };
         for id in 0..1000 {

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_want_together_is_asked_for_in_one_filter() {
+    fn filters_of_all_subscribers_join_into_one_question() {
         let (a, b) = (json!(account(1)), json!(account(2)));
         let (x, y) = (json!(word(1)), json!(word(2)));
         for (filters, expected) in [

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_another_block_is_not_read() {
+    fn logs_of_another_block_are_not_read() {
         let other = Told::read(format!("[{}]", text("")).as_bytes(), Hash([0x34; 32]), Asked::ByHash);
         assert_eq!(
             other,

@@ -150,7 +150,7 @@ fn an_emptied_mailbox_gives_back_the_memory_of_a_burst() {
 }
 
 #[test]
-fn who_waits_is_woken_once_for_whatever_comes() {
+fn receiver_is_woken_once_for_all_that_comes() {
     let (mailbox, bell) = (Mailbox::new(1000), Arc::new(Bell(AtomicUsize::new(0))));
     let waker = bell.clone().into();
     let mut rung = 0;

@@ -89,7 +89,7 @@ async fn a_filter_behind_the_backlog_is_dropped_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_for_filters_counts_as_clients_memory() {
+async fn bytes_kept_for_filters_count_as_client_memory() {
     let stage = Stage::new(Way::Both, "max_client_memory = \"1MiB\"\n").await;
     let logs = stage.logs(&json!({})).await;
     let held = async || stage.proxy.metric("steadfast_client_memory_bytes", "").await;
@@ -167,7 +167,7 @@ async fn status_tells_of_the_filters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_filters_want_has_a_share_of_its_own() {
+async fn filter_criteria_have_a_memory_bound_of_their_own() {
     for (settings, reason, most, count) in [
         ("[filters]\nmax_bytes_per_client = \"100KiB\"\n", "filters.max_bytes_per_client", 100 << 10, 2),
         ("max_client_memory = \"1MiB\"\n", "max_client_memory", 128 << 10, 3),
@@ -291,7 +291,7 @@ async fn a_filter_whose_time_is_over_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_would_not_hear_of_a_filter_gets_none() {
+async fn notification_makes_no_filter() {
     let stage = Stage::new(Way::Http, "").await;
     for method in ["eth_newFilter", "eth_newBlockFilter", "eth_newPendingTransactionFilter"] {
         let notification = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":[]}}"#);

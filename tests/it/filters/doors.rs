@@ -331,7 +331,7 @@ async fn unread(stage: &Stage, door: Door, calls: &[String]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lost_answer_took_is_given_again() {
+async fn changes_of_a_lost_answer_are_given_again() {
     let stage = Stage::new(Way::Both, "").await;
     for door in DOORS {
         for blocks in [1, 100] {
@@ -392,7 +392,7 @@ async fn polls_that_are_lost_together_are_all_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_behind_an_answer_waits_until_that_has_left() {
+async fn next_poll_waits_until_the_answer_before_has_left() {
     let stage = Stage::new(Way::Both, "").await;
     for is_quick in [false, true] {
         let filters = [stage.logs(&json!({})).await, stage.blocks().await];
@@ -430,7 +430,7 @@ async fn what_comes_behind_an_answer_waits_until_that_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forgotten_under_a_lost_answer_ends_the_filter() {
+async fn change_forgotten_under_a_lost_answer_ends_the_filter() {
     let stage = Stage::new(Way::Both, "[filters]\nmax_backlog_blocks = 16\n").await;
     let logs = stage.logs(&json!({})).await;
     stage.devnet.chain().mine(10);

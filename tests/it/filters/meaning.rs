@@ -65,7 +65,7 @@ async fn a_client_that_was_shown_a_block_polls_its_logs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_before_its_making_is_news_to_a_filter() {
+async fn new_filter_reports_no_earlier_block() {
     let stage = Stage::new(Way::Http, "").await;
     for _ in 0..3 {
         stage.devnet.chain().mine(2);
@@ -113,7 +113,7 @@ async fn a_fork_below_a_new_filters_first_block_is_told_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_and_went_between_two_polls_is_not_told() {
+async fn block_added_and_removed_between_polls_is_not_sent() {
     let stage = Stage::new(Way::Both, "").await;
     let (blocks, logs) = (stage.blocks().await, stage.logs(&json!({})).await);
     let before = stage.head();
@@ -171,7 +171,7 @@ async fn changes_are_those_of_the_blocks_that_were_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_wrongly_is_refused_in_geths_words() {
+async fn wrong_filter_params_are_refused_in_geths_words() {
     let stage = Stage::new(Way::Http, "").await;
     let hash = stage.hash(1);
     let five = json!([null, null, null, null, null]);
@@ -287,7 +287,7 @@ async fn no_node_has_a_filter_and_a_block_is_asked_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_fetched_once_the_last_filter_is_gone() {
+async fn no_block_is_fetched_once_the_last_filter_is_gone() {
     // No node pushes heads here, so every block between two probes has to be fetched for a filter.
     let stage = Stage::new(Way::Http, "").await;
     let asked = || {

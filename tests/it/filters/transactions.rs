@@ -129,7 +129,7 @@ async fn a_client_that_leaves_leaves_no_filter_at_a_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_no_node_can_tell_is_refused() {
+async fn transaction_filter_is_refused_where_no_node_offers_it() {
     let stage = Stage::new(Way::Http, "").await;
     stage.devnet.nodes().for_each(|node| node.set_fault(Fault::not_offered(&["eth_newPendingTransactionFilter"])));
     let (code, message) = stage.error("eth_newPendingTransactionFilter", &json!([])).await;
@@ -264,7 +264,7 @@ async fn where_no_other_node_is_left_one_is_soon_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_hash_is_told_to_nobody() {
+async fn transaction_that_is_no_hash_is_not_sent() {
     let stage = Stage::new(Way::Http, "").await;
     let filter = stage.transactions().await;
     stage.devnet.nodes().for_each(|node| node.set_fault(Fault::tells(POLL, odd())));

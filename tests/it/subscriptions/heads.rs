@@ -39,7 +39,7 @@ impl Stage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_comes_before_activation_and_nothing_after_the_end() {
+async fn notifications_come_between_activation_and_end_only() {
     let stage = Stage::new("").await;
     let mut other = stage.client();
     other.subscribe(r#"["newHeads"]"#).await;
@@ -230,7 +230,7 @@ async fn while_nobody_subscribes_no_node_is_asked_for_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_subscription_is_refused_with_a_reason() {
+async fn wrong_subscription_is_refused_with_a_reason() {
     let stage = Stage::new("").await;
     let mut client = stage.client();
     for params in ["[]", "[1]", "{}", r#"["newHeads",{"x":1}]"#, r#"["logs",{},1]"#, r#"["logs",{"topics":1}]"#, "x"] {

@@ -58,7 +58,7 @@ async fn clients_share_one_subscription_that_ends_with_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nodes_refuse_is_refused_in_their_words() {
+async fn subscription_that_nodes_refuse_gets_their_words() {
     let stage = Stage::new("").await;
     let mut client = stage.client();
     let Refused::Node(error) = client.try_subscribe("eth_subscribe", r#"["novelty"]"#).await.unwrap_err() else {
@@ -307,7 +307,7 @@ async fn each_client_is_told_a_state_once_also_across_nodes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_after_a_switch_is_told_the_new_nodes_state() {
+async fn subscriber_after_a_switch_gets_the_new_nodes_state() {
     let stage = Stage::new("").await;
     let (mut one, mut early, mut late) = (stage.client(), stage.client(), stage.client());
     stage.devnet.el(0).set_fault(Fault::eager(0, 1));
@@ -330,7 +330,7 @@ async fn who_comes_after_a_switch_is_told_the_new_nodes_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_after_a_loss_is_not_told_the_state_of_before() {
+async fn subscriber_after_a_loss_does_not_get_the_old_state() {
     let stage = Stage::new("").await;
     let (mut one, mut late) = (stage.client(), stage.client());
     stage.all_nodes(&Fault::eager(0, 1));

@@ -113,7 +113,7 @@ async fn run(seed: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_logs_add_up() {
+async fn logs_add_up_under_random_schedules() {
     let first = std::env::var("STEADFAST_SEED").ok().map_or(1, |seed| seed.parse().unwrap());
     let count = std::env::var("STEADFAST_SEEDS").ok().map_or(30, |count| count.parse().unwrap());
     for seed in first..first + count {

@@ -37,7 +37,7 @@ fn a_validator_at_a_node_that_is_well_earns_all_there_is() {
 }
 
 #[test]
-fn what_a_validator_loses_with_its_node_is_counted() {
+fn duties_lost_with_a_node_are_counted() {
     // Down from before slot 4 until behind slot 5.
     let down = earned(1, [0, 0], async |stage| {
         stage.at(3, SLOT * 5 / 6).await;

@@ -47,7 +47,7 @@ async fn metric(stage: &Stage, name: &str, labels: &str) -> f64 {
 const SPEAKS: [&str; 4] = ["head_v2", "payload_attributes", "attestation", "light_client_optimistic_update"];
 
 #[test]
-fn nobody_hears_of_a_block_before_its_head() {
+fn no_client_hears_of_a_block_before_its_head() {
     play(5, async {
         let stage = Stage::set(Before::Proxy, [300, 0]).await;
         let port = stage.app.as_ref().unwrap().addr().port();

@@ -26,7 +26,7 @@ fn earned(delays: [u64; 2], fault: Fault) -> Earned {
 }
 
 #[test]
-fn what_a_node_hangs_over_is_done_in_its_time() {
+fn duties_are_done_in_time_when_a_node_hangs_over_one() {
     for route in [
         "GET /eth/v3/validator/blocks/*",
         "GET /eth/v1/validator/attestation_data",
@@ -43,7 +43,7 @@ fn what_a_node_hangs_over_is_done_in_its_time() {
 }
 
 #[test]
-fn what_is_signed_waits_for_a_node_that_is_a_little_behind() {
+fn signed_messages_wait_for_a_node_slightly_behind() {
     let route = "POST /eth/v2/beacon/pool/attestations";
     // One that hangs over votes is asked last after a while, and so has a vote beside the other.
     for fault in [Fault::http_status(502, &[route]), Fault::gateway(502, &[route]), Fault::hang_over(&[route])] {

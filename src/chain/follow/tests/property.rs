@@ -395,7 +395,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_told_is_the_chain(seed: u64, steps in 10_usize..300) {
+    fn reported_changes_are_the_chain(seed: u64, steps in 10_usize..300) {
         let mut world = World::new(seed);
         world.switch(Some(NodeId(0)));
         for _ in 0..steps {

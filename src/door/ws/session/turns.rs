@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{CROWDED, Event, CLOSE_TIMEOUT, GONE, Session, Standing, State};
+use super::{CLOSE_TIMEOUT, CROWDED, Event, GONE, Session, Standing, State};
 use crate::{
     domain::refusal::Refusal,
     door::ws::{

@@ -217,7 +217,7 @@ fn a_late_head_skips_no_missed_one_with_unknown_duties() {
 }
 
 #[test]
-fn what_was_said_before_a_late_head_is_told_before_it() {
+fn events_before_a_late_head_are_sent_before_it() {
     let mut stage = Stage::opened(&Node::line(5));
     let node = Node { hangs: |_| true, ..Node::line(7) };
     stage.open(&node);

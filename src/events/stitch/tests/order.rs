@@ -31,7 +31,7 @@ fn topics(stage: &mut Stage) -> Vec<String> {
 }
 
 #[test]
-fn what_speaks_of_a_block_comes_behind_its_head() {
+fn events_about_a_block_come_behind_its_head() {
     let node = Node::line(6);
     let mut stage = Stage::opened(&Node::line(5));
     // The header takes its time: everything else arrives before.
@@ -128,7 +128,7 @@ fn a_missed_head_has_the_duties_of_the_next_told_one() {
 }
 
 #[test]
-fn what_nobody_can_say_of_duties_is_told_as_unchanged() {
+fn unknown_dependent_roots_are_sent_as_unchanged() {
     assert_eq!(SLOTS, 4);
     let blocks = [(20, 9, 1), (21, 11, 20), (22, 13, 21), (23, 14, 22)];
     let at = |head| Node::ignorant(&blocks, head);

@@ -395,7 +395,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_a_client_hears_is_the_chain(seed: u64, steps in 10_usize..400) {
+    fn client_receives_the_chain(seed: u64, steps in 10_usize..400) {
         let mut world = World::new(seed, None);
         world.give(Input::Opened);
         for _ in 0..steps {

@@ -178,7 +178,7 @@ fn a_steady_stream_passes_as_it_is_with_one_question_a_block() {
 }
 
 #[test]
-fn what_is_said_twice_is_told_once() {
+fn repeated_event_is_sent_once() {
     let node = Node::line(7);
     let mut stage = Stage::opened(&Node::line(5));
     for name in [6, 6, 7, 6, 7] {
@@ -428,7 +428,7 @@ fn old_answers_and_floods_do_no_harm() {
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes_too() {
+fn waiting_events_are_bounded_in_bytes_too() {
     let long = |n: u64| format!(r#"{{"slot":"6","block":"{}","more":"{}"}}"#, root(n), "x".repeat(60_000));
     let mut stage = Stage::new();
     assert_eq!(stage.stitcher.step(Input::Opened), [Effect::Ask(Question::Head)]);

@@ -41,7 +41,7 @@ use crate::{
     domain::{beacon_route::Class, method::Class as CallClass, node_id::NodeId, refusal::Refusal, verdict::Verdict},
     exchange::{
         failures::Failures,
-        next_node::{Choice, Wish, choose, rest_ends, seconds_to, unserved},
+        next_node::{Choice, NodeQuery, choose, rest_ends, seconds_to, unserved},
         queue::{Exit, HeadPermit, Queue, Ticket},
         tries::{Begun, Tries},
     },
@@ -260,10 +260,10 @@ impl Requests {
         // Data that the chain settled long ago is the same on all nodes; any other request refers
         // to earlier answers, and goes to the node that gave them.
         let class = if self.is_settled(request) { CallClass::Read } else { CallClass::NodeLocal };
-        let (nodes, wish) = (&self.pool.nodes, Wish { policy, class, kind, tried, again });
+        let (nodes, query) = (&self.pool.nodes, NodeQuery { policy, class, kind, tried, again });
         // Only a request can show that a resting node takes requests again.
         if self.pool.is_any_resting()
-            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, wish)
+            && let Choice::Node(node, scout @ Some(_)) = choose(&self.pool, query)
             && self.pool.snapshot().nodes[node].verdict == Verdict::Resting
         {
             return Choice::Node(node, scout);
@@ -279,11 +279,11 @@ impl Requests {
         let view = self.pool.snapshot().active;
         for first in makers.chain(view).filter(is_free) {
             let others: Vec<NodeId> = NodeId::all(nodes.len()).filter(|node| *node != first).collect();
-            if let choice @ Choice::Node(..) = choose(&self.pool, Wish { tried: &others, ..wish }) {
+            if let choice @ Choice::Node(..) = choose(&self.pool, NodeQuery { tried: &others, ..query }) {
                 return choice;
             }
         }
-        choose(&self.pool, wish)
+        choose(&self.pool, query)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         Pool,
         node::{Node, Reach},
     },
-    view::{self, Couriers, Views},
+    view::{self, Views, WorkerJobs},
 };
 
 /// How long a connection to a node may take to come about. A node that runs accepts at once; a node
@@ -38,7 +38,7 @@ pub(super) struct Deps<'a> {
     /// The memory that clients make the proxy hold.
     pub(super) memory: &'a Arc<Budget>,
     /// The channels to the workers.
-    pub(super) couriers: &'a Couriers,
+    pub(super) worker_jobs: &'a WorkerJobs,
     /// Set to true when a task has ended that must run for ever.
     pub(super) broken: &'a Arc<watch::Sender<bool>>,
 }
@@ -217,7 +217,8 @@ impl ViewsTask {
             seed: (deps.world.wall)(),
             secret: deps.world.secret(),
         };
-        let (views, mut running) = Views::start(pool.clone(), &settings, deps.couriers.clone(), deps.metrics.clone());
+        let (views, mut running) =
+            Views::start(pool.clone(), &settings, deps.worker_jobs.clone(), deps.metrics.clone());
         let mut tasks = JoinSet::new();
         let ended = async move { running.broken().await };
         deps.supervise(&mut tasks, &pool.network, "subscriptions are no longer served", ended);

@@ -1,4 +1,8 @@
 //! The clients of one network's events: each has its own bounded queue of shared events.
+//!
+//! All workers share one map, and an event wakes each client's task from the hub's thread. Reason:
+//! consensus nodes send some hundred events in a slot, so the system calls of these wakes cost
+//! little. Subscriptions (`view::audience`), which have far more clients, are sharded by worker.
 
 use std::{
     collections::{BTreeMap, VecDeque},

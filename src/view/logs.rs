@@ -119,10 +119,10 @@ impl Logs {
         for telling in went.into_iter().filter_map(|(_, telling)| telling) {
             self.tell(telling).await;
         }
-        let wishes = wishes(&self.audience, &self.filters, change.seq);
+        let wanted = wanted_filters(&self.audience, &self.filters, change.seq);
         for (block, entry) in change.added.iter().zip(came) {
             let bloom = entry.bloom.as_ref();
-            let may_match = |bloom| wishes.iter().any(|filter| filter.may_match(block.number, bloom));
+            let may_match = |bloom| wanted.iter().any(|filter| filter.may_match(block.number, bloom));
             let is_wanted = may_match(bloom);
             let is_sample = !is_wanted && may_match(None) && self.blooms.doubts(block.hash, change.seq);
             let is_sought = is_wanted || is_sample;
@@ -140,7 +140,7 @@ impl Logs {
             self.give_up(&block).await;
             self.tell_all().await;
         }
-        if wishes.is_empty() {
+        if wanted.is_empty() {
             // Without subscribers and filters, no later notification can need these blocks.
             self.clear();
         }
@@ -167,8 +167,8 @@ impl Logs {
             (Some(told), Some(block)) => {
                 let bloom = sought.as_ref().and_then(|sought| sought.block.bloom.as_deref());
                 self.judge(hash, bloom, &told).await;
-                let wishes = wishes(&self.audience, &self.filters, block.change);
-                let is_wanted = |log: &Log| wishes.iter().any(|filter| filter.matches(log, block.number));
+                let wanted = wanted_filters(&self.audience, &self.filters, block.change);
+                let is_wanted = |log: &Log| wanted.iter().any(|filter| filter.matches(log, block.number));
                 let logs: Arc<[Log]> = told.logs.into_iter().filter(is_wanted).collect();
                 self.follower.pool().announce(logs.iter().filter_map(Log::transaction));
                 self.filters.found(hash, Some(&logs));
@@ -230,7 +230,7 @@ impl Logs {
                 let errand = fetch::Errand {
                     follower: self.follower.clone(),
                     block: header.clone(),
-                    wishes: Box::new(move || wishes(&audience, &filters, change)),
+                    wanted: Box::new(move || wanted_filters(&audience, &filters, change)),
                     bloom: block.bloom.clone().filter(|_| !*is_sample),
                     is_sample: *is_sample,
                     patience,
@@ -298,8 +298,8 @@ impl Logs {
 }
 
 /// The filters of subscribers to this change and of polled filters, each at least once.
-fn wishes(audience: &Audience<Filter>, filters: &Filters, change: u64) -> Vec<Arc<Filter>> {
-    let mut wishes = audience.wishes(change);
-    wishes.extend(filters.criteria());
-    wishes
+fn wanted_filters(audience: &Audience<Filter>, filters: &Filters, change: u64) -> Vec<Arc<Filter>> {
+    let mut wanted = audience.requests(change);
+    wanted.extend(filters.criteria());
+    wanted
 }

@@ -1,5 +1,5 @@
-//! Holds the pages for newcomers to the sources: each path that they name is there, each constant or
-//! function that they name together with a file is in that file, and so is each `module::item`.
+//! Holds the pages for newcomers to the sources: each path that they name is there, each constant
+//! or function that they name together with a file is in that file, and so is each `module::item`.
 
 use std::{fs, path::Path};
 

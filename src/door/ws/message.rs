@@ -37,7 +37,7 @@ use crate::{
     memory::Full,
     metrics::CallOutcome,
     net::node_connections::Caller,
-    view::{Letter, Mailbox, Prepared, SubscriptionId, Views},
+    view::{Mailbox, Outbound, Prepared, SubscriptionId, Views},
 };
 
 /// Long answers take their room in units of so many bytes.
@@ -263,7 +263,7 @@ impl Client {
         line.iter_mut().for_each(|line| line.bytes += text.len() as u64);
         loop {
             let waiting = self.mailbox.waiting_bytes();
-            if waiting == 0 || waiting + text.len() + size_of::<Letter>() <= self.max_outbound / 4 * 3 {
+            if waiting == 0 || waiting + text.len() + size_of::<Outbound>() <= self.max_outbound / 4 * 3 {
                 break;
             }
             self.drained.notified().await;

@@ -46,7 +46,7 @@ use crate::{
     memory::Account,
     metrics::Metrics,
     net::{BoxFuture, BoxIo, node_connections::Caller},
-    view::{self, Letter, Mailbox},
+    view::{self, Mailbox, Outbound},
 };
 
 /// How long a client may take to close its side of the connection.
@@ -303,7 +303,7 @@ impl Session {
         Some(Network { calls, views, max_subscriptions, access: site.access.clone() })
     }
 
-    /// Takes letters from the mailbox and writes them, as far as the client takes bytes.
+    /// Takes messages from the mailbox and writes them, as far as the client takes bytes.
     fn deliver(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
         loop {
             let is_drained = self.fill(context);
@@ -339,7 +339,7 @@ impl Session {
         }
     }
 
-    /// Takes letters from the mailbox while the writer has room; returns whether none is left.
+    /// Takes messages from the mailbox while the writer has room; returns whether none is left.
     fn fill(&mut self, context: &mut Context<'_>) -> bool {
         let mut taken = 0;
         let is_drained = loop {
@@ -353,11 +353,11 @@ impl Session {
                 break false;
             }
             match self.mailbox.poll_next(context) {
-                Poll::Ready(Letter::Close(why)) => {
+                Poll::Ready(Outbound::Close(why)) => {
                     self.mailbox_ends(why);
                     break true;
                 }
-                Poll::Ready(letter) => taken += self.writer.put(letter),
+                Poll::Ready(message) => taken += self.writer.put(message),
                 Poll::Pending => break true,
             }
         };

@@ -27,7 +27,7 @@ use crate::{
         health::{Fault, Trouble},
     },
     route::avoided::Avoided,
-    view::{Letter, Mailbox, Topics, refused::Refused},
+    view::{Mailbox, Outbound, Topics, refused::Refused},
 };
 
 /// How often a filter at a node is polled.
@@ -119,13 +119,13 @@ impl Source {
         self.is_told();
         loop {
             match poll_fn(|context| mailbox.poll_next(context)).await {
-                Letter::Note(note) => {
-                    if let Ok(text) = std::str::from_utf8(note.parts()[1]) {
+                Outbound::Notification(notification) => {
+                    if let Ok(text) = std::str::from_utf8(notification.parts()[1]) {
                         self.tell(text)?;
                     }
                 }
-                Letter::Answer(..) => {}
-                Letter::Close(_) => return Ok(()),
+                Outbound::Answer(..) => {}
+                Outbound::Close(_) => return Ok(()),
             }
         }
     }

@@ -63,7 +63,7 @@ pub(super) struct Errand {
     pub(super) follower: Arc<Follower>,
     pub(super) block: Arc<Block>,
     /// Gives the filters of subscribers to the block.
-    pub(super) wishes: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
+    pub(super) wanted: Box<dyn Fn() -> Vec<Arc<Filter>> + Send + Sync>,
     /// The block's bloom filter, if filters are believed.
     pub(super) bloom: Option<Bloom>,
     /// Whether the logs are fetched only to check the bloom filter, so that one round is enough.
@@ -125,7 +125,7 @@ impl Errand {
         let mut pauses = PAUSES;
         let mut round = 0_u32;
         // Subscribers that have left must not hold back the logs of later blocks for the others.
-        while round == 0 || (self.wishes)().iter().any(|filter| self.may_concern(filter)) {
+        while round == 0 || (self.wanted)().iter().any(|filter| self.may_concern(filter)) {
             if !self.is_sample && sources(&self.follower.pool(), self.block.number).is_empty() {
                 // The first node to return is asked at once, without a pause left over from earlier
                 // rounds.
@@ -184,8 +184,8 @@ impl Errand {
     async fn ask(&self, pool: &Pool, node: NodeId, round: u32, said_none: &AtomicBool) -> Option<Told> {
         let name = &pool.nodes[node].name;
         let (network, block) = (&*pool.network, self.block.hash);
-        let wishes = (self.wishes)();
-        let concerned = wishes.iter().map(|filter| &**filter);
+        let wanted = (self.wanted)();
+        let concerned = wanted.iter().map(|filter| &**filter);
         let question = Question {
             pool,
             node,

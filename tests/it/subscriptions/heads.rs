@@ -4,7 +4,7 @@ use steadfast::{
     devnet::{Fault, Options},
     domain::rpc::{self, Body},
     memory::Account,
-    view::{Closing, Letter, Refused},
+    view::{Closing, Outbound, Refused},
 };
 use tokio::time::{Duration, sleep};
 
@@ -55,7 +55,7 @@ async fn notifications_come_between_activation_and_end_only() {
         let number = stage.devnet.chain().mine(1).number;
         other.some().await;
         a_while().await;
-        assert!(matches!(client.next(), Some(Letter::Answer(..))));
+        assert!(matches!(client.next(), Some(Outbound::Answer(..))));
         for (_, note) in client.notes() {
             let shown = note.get("blockNumber").unwrap_or(&note["number"]);
             assert_eq!(*shown, json!(format!("{number:#x}")), "only what came since: {note}");
@@ -68,7 +68,7 @@ async fn notifications_come_between_activation_and_end_only() {
         drop(subscription);
         client.mailbox.push_answer("gone".into());
         a_while().await;
-        assert_eq!(client.next(), Some(Letter::Answer("gone".into(), None)));
+        assert_eq!(client.next(), Some(Outbound::Answer("gone".into(), None)));
         assert_eq!(client.next(), None);
         other.notes();
     }
@@ -173,8 +173,8 @@ async fn when_the_follower_ends_clients_close_behind_their_backlog() {
     a_while().await;
     stage.running = None;
     a_while().await;
-    assert!(matches!(heads.next(), Some(Letter::Note(_))));
-    while let Some(Letter::Note(_)) = logs.next() {}
+    assert!(matches!(heads.next(), Some(Outbound::Notification(_))));
+    while let Some(Outbound::Notification(_)) = logs.next() {}
     let _subscription = prepared.activate();
     for client in [heads, logs, late] {
         assert!(client.is_closed(Closing::Gone));

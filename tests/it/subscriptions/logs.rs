@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use steadfast::{
     devnet::Fault,
-    view::{Closing, Letter},
+    view::{Closing, Outbound},
 };
 
 use tokio::time::{Duration, Instant, sleep};
@@ -15,7 +15,8 @@ fn name(log: &Value) -> (String, String) {
     (log["blockHash"].as_str().unwrap().to_owned(), log["logIndex"].as_str().unwrap().to_owned())
 }
 
-/// The logs that stand after all of what was told, in order, after checking that only the newest were taken back.
+/// The logs that stand after all of what was told, in order, after checking that only the newest
+/// were taken back.
 pub(super) fn standing(told: &[Value]) -> Vec<Value> {
     let mut stand: Vec<Value> = Vec::new();
     for log in told {
@@ -238,8 +239,8 @@ async fn a_gap_closes_only_clients_that_count_on_completeness() {
     stage.active(0).await;
     a_while().await;
     let mut told = Vec::new();
-    while let Some(Letter::Note(note)) = logs.next() {
-        told.push(note);
+    while let Some(Outbound::Notification(notification)) = logs.next() {
+        told.push(notification);
     }
     assert!(!told.is_empty() && logs.is_closed(Closing::Gap), "behind what was told before");
     assert_eq!(heads.results().len(), 2);

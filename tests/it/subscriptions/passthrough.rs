@@ -4,7 +4,7 @@ use serde_json::Value;
 use steadfast::{
     devnet::Fault,
     domain::node_id::NodeId,
-    view::{Closing, Letter, Mailbox, Refused},
+    view::{Closing, Mailbox, Outbound, Refused},
 };
 use tokio::time::{Instant, sleep};
 
@@ -257,7 +257,7 @@ async fn a_client_with_too_much_waiting_for_its_answer_is_closed() {
     client.mailbox = Mailbox::new(100_000);
     let prepared = stage.views.prepare("eth_subscribe", Some(PENDING.as_bytes()), &client.mailbox).await.unwrap();
     a_while().await;
-    assert_eq!(client.next(), Some(Letter::Close(Closing::Slow)));
+    assert_eq!(client.next(), Some(Outbound::Close(Closing::Slow)));
     assert_eq!(client.mailbox.waiting_bytes(), 0);
     drop(prepared);
 }

@@ -1,4 +1,4 @@
-//! Events of a session other than messages and letters.
+//! Events of a session other than messages from and to the client.
 
 use std::future::pending;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Closing, Session, Signals, Standing, State};
 
-/// An event other than a message or a letter.
+/// An event other than a message from or to the client.
 pub(super) enum Event {
     /// A message of so many calls and bytes was served.
     Served(usize, usize, Result<(), Closing>),

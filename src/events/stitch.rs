@@ -44,7 +44,7 @@ use bytes::Bytes;
 
 pub use self::terms::{Answer, Effect, Input, Question};
 use self::{
-    chain::{Chain, Road, Unknown},
+    chain::{Chain, PathFromTip, Unknown},
     held::Held,
     late::Late,
     work::{Head, Queue, Work},
@@ -327,21 +327,21 @@ impl Stitcher {
             }
             return Progress::Done;
         }
-        let road = match self.chain.road(tip.what, root, slot) {
+        let path = match self.chain.path_from_tip(tip.what, root, slot) {
             Err(unknown) => return Progress::Needs(unknown.into()),
-            Ok(road) => road,
+            Ok(path) => path,
         };
-        let (fork, missed) = match road {
-            Road::Behind => return Progress::Done,
-            Road::TooLong => {
+        let (fork, missed) = match path {
+            PathFromTip::Behind => return Progress::Done,
+            PathFromTip::TooLong => {
                 self.skip(head);
                 return Progress::Done;
             }
-            Road::Leads { fork, missed } => (fork, missed),
+            PathFromTip::Leads { fork, missed } => (fork, missed),
         };
         let next = missed[0];
         let is_last = next == root;
-        // A head on the way that a node has reported together with its dependent roots.
+        // A head on the path that a node has reported together with its dependent roots.
         let reported = missed.iter().copied().find(|root| self.chain.said(*root).is_some());
         let reported = reported.or_else(|| event.is_some().then_some(root));
         let event = event.filter(|_| is_last);

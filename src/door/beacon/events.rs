@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::{Piped, Problem, query};
+use super::{BeaconBody, Problem, query};
 use crate::{
     door::{
         crowd::Seated,
@@ -20,7 +20,11 @@ const FULL: &str = "half of max_connections are event streams already, which is 
 
 /// Opens a stream, which lasts until the client leaves. HEAD has the headers of GET, without the
 /// events.
-pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B>) -> Result<Response<Piped>, Problem> {
+pub(super) async fn answer<B>(
+    site: &Site,
+    network: &Served,
+    request: &Request<B>,
+) -> Result<Response<BeaconBody>, Problem> {
     let is_head = *request.method() == Method::HEAD;
     if !is_head && *request.method() != Method::GET {
         let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events are asked for by GET").response();
@@ -45,7 +49,7 @@ pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B
                 let _is_open = &stream;
                 Ok(event)
             });
-            let body = if is_head { Piped::new(stream::empty(), None) } else { Piped::new(events, None) };
+            let body = if is_head { BeaconBody::new(stream::empty(), None) } else { BeaconBody::new(events, None) };
             let mut response = Response::new(body);
             response
                 .headers_mut()
@@ -60,8 +64,8 @@ pub(super) async fn answer<B>(site: &Site, network: &Served, request: &Request<B
 }
 
 /// The refusal of a topic that the node does not know, in the node's words.
-fn refused(status: u16, body: Bytes) -> Response<Piped> {
-    let mut response = Response::new(Piped::whole(body));
+fn refused(status: u16, body: Bytes) -> Response<BeaconBody> {
+    let mut response = Response::new(BeaconBody::whole(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -21,7 +21,7 @@ impl Stitcher {
                 self.chain.insert(root, header);
             }
             (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => self.chain.learn_duties(root, duties),
-            // The way to the head may rest on presumed parents. If not, the stream reports the
+            // The path to the head may rest on presumed parents. If not, the stream reports the
             // node's new head.
             (Question::Duties { .. }, Some(Answer::Left)) if self.chain.refute() => {}
             (Question::Duties { .. }, Some(Answer::Left)) => _ = self.work.pop_front(),

@@ -110,7 +110,7 @@ impl Answer {
             was_sent_before: false,
         };
         if source.has_secrets() && !(200..300).contains(&status) {
-            answer.conceal(room).await?;
+            answer.redact(room).await?;
             return Ok(answer);
         }
         let room = room.filter(|_| is_wanted_whole);
@@ -173,7 +173,7 @@ impl Answer {
 
     /// Takes the configuration's secrets out of an error: gateways like to repeat the URL of a
     /// request, and the URL may hold a key.
-    async fn conceal(&mut self, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
+    async fn redact(&mut self, room: Option<&Arc<Semaphore>>) -> Result<(), Broken> {
         let mut whole = BytesMut::new();
         let read = async {
             while let Some(piece) = poll_fn(|context| self.poll_rest(context)).await.transpose()? {

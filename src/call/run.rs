@@ -118,14 +118,14 @@ impl<'a> CallRun<'a> {
                 Err(moved) => return Err(moved),
             };
             self.note(node);
-            let late = self.late(node);
+            let slow = self.slow_attempt(node);
             let Ran { sent, again, beside, in_vain, had_second } =
-                late.attempt(node).run(&mut turn, alarm, &late).await;
+                slow.attempt(node).run(&mut turn, alarm, &slow).await;
             self.may_have_arrived |= again || had_second;
             self.unsure |= again || had_second;
             if let Some((other, sent)) = in_vain.map(|in_vain| *in_vain) {
                 self.note(other);
-                self.had_no_word(other, sent);
+                self.record_failed_attempt(other, sent);
                 self.tries.tried.push(other);
             }
             let node = match beside {
@@ -183,7 +183,7 @@ impl<'a> CallRun<'a> {
                 }
                 sent => {
                     let is_over = matches!(sent, Sent::Refused(..) | Sent::Rejected(_)) && !self.method.is_repeatable();
-                    self.had_no_word(node, sent);
+                    self.record_failed_attempt(node, sent);
                     if is_over {
                         return Ok(self.give_up(None)?);
                     }
@@ -221,7 +221,7 @@ impl<'a> CallRun<'a> {
     }
 
     /// Records an attempt at `node` that brought no answer for the client.
-    fn had_no_word(&mut self, node: NodeId, sent: Sent) {
+    fn record_failed_attempt(&mut self, node: NodeId, sent: Sent) {
         let pool = &self.calls.pool;
         self.tries.failed(if let Sent::Nothing(Some(trouble)) = &sent { Some(trouble.fault) } else { None });
         match sent {
@@ -283,7 +283,8 @@ impl<'a> CallRun<'a> {
         self.tries.charge(&self.calls.pool, node, result);
     }
 
-    pub(super) fn late(&self, node: NodeId) -> SlowAttempt<'a, '_> {
+    /// An attempt at `node`, with the means to try another node beside it when it is slow.
+    pub(super) fn slow_attempt(&self, node: NodeId) -> SlowAttempt<'a, '_> {
         let Self { calls, request, method, terms, deadline, .. } = *self;
         let Tries { kind, ref tried, .. } = self.tries;
         let (started, in_line) = (Instant::now(), self.tries.is_in_line());

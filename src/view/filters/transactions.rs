@@ -244,11 +244,14 @@ impl Source {
             }
             if is_good {
                 if !std::mem::replace(&mut has_worked, true) {
-                    info!(node = name, "transactions come from a filter at a node, since none tells them by itself");
+                    info!(
+                        node = name,
+                        "pending transactions come from a filter at the node: no node offers the subscription"
+                    );
                 }
                 self.is_told();
             } else {
-                debug!(node = name, "the node tells transactions that are none");
+                debug!(node = name, "node returned entries that are no transaction hashes");
                 if barren.is_useless(pool, node) {
                     return Ok(Parted { is_useful: false, is_there: true });
                 }

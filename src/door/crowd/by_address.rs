@@ -12,14 +12,14 @@ const CLEARLY: usize = 2;
 
 /// The seats of connections, by addresses. Addresses without a connection are left out.
 #[derive(Default)]
-pub(super) struct Shares {
+pub(super) struct SeatsByAddress {
     of: BTreeMap<u64, BTreeMap<u64, Arc<Seat>>>,
     /// The addresses in the order of their numbers of seats.
     by_count: BTreeSet<(usize, u64)>,
     all: usize,
 }
 
-impl Shares {
+impl SeatsByAddress {
     /// The seats of all addresses.
     pub(super) fn len(&self) -> usize {
         self.all
@@ -138,8 +138,10 @@ mod tests {
         assert!(many.iter().chain(&few[1..]).all(|busy| busy.0.begins()));
         drop((many, few, third));
         let list = crowd.lock();
-        assert!(list.seats.is_empty() && list.cut.is_empty() && list.shares.len() == 0 && list.shares.of.is_empty());
-        assert_eq!((list.leaving, list.shares.by_count.len()), (0, 0));
+        assert!(
+            list.seats.is_empty() && list.cut.is_empty() && list.by_address.len() == 0 && list.by_address.of.is_empty()
+        );
+        assert_eq!((list.leaving, list.by_address.by_count.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,10 +13,10 @@ mod failure;
 mod idle;
 mod maker;
 mod missing_data;
-mod patience;
 mod publish;
 mod race_reads;
 mod returning;
+mod time_limit;
 mod told_messages;
 pub mod upload;
 mod uploads;
@@ -46,7 +46,7 @@ use crate::{
         tries::{Begun, Tries},
     },
     metrics::{CallMetrics, CallOutcome, Metrics},
-    pool::{Pool, Scout, health::Fault, resting::Standing},
+    pool::{Pool, Scout, health::Fault, resting::RestState},
 };
 
 /// The longest body that is kept to be sent again, in bytes. A longer body is streamed to a single
@@ -272,7 +272,7 @@ impl Requests {
         // of use to that node alone.
         let is_block = publishes_a_block(request);
         let fails =
-            |view: NodeId| !is_block && nodes[view].resting.standing(kind, again, Instant::now()) == Standing::Last;
+            |view: NodeId| !is_block && nodes[view].resting.state(kind, again, Instant::now()) == RestState::Last;
         let is_free = |view: &NodeId| class == CallClass::NodeLocal && !tried.contains(view) && !fails(*view);
         let makers = if is_for_the_maker(request) { self.makers.nodes(self.pool.slot()) } else { Vec::new() };
         let makers = makers.into_iter().filter(|maker| self.pool.is_usable(*maker));
@@ -350,7 +350,7 @@ impl<'a> RequestRun<'a> {
             drop(turn);
             self.requests.wait_for_head(self.request, node).await;
             let began = Instant::now();
-            let (node, sent) = match (self.requests.patience_before_second_node(self.request), upload.in_memory()) {
+            let (node, sent) = match (self.requests.time_before_second_node(self.request), upload.in_memory()) {
                 (Some(patience), Some(body)) => self.race(node, &body, patience).await,
                 _ => {
                     let Requests { pool, settings, room, .. } = self.requests;

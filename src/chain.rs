@@ -40,12 +40,12 @@ pub struct Follower {
     pools: watch::Sender<Arc<Pool>>,
     demand: watch::Sender<Demand>,
     pace: Pace,
-    place: watch::Receiver<Place>,
+    place: watch::Receiver<ChainPosition>,
 }
 
 /// The follower's place in the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct ChainPosition {
     /// The height of the newest block that stands.
     pub tip: u64,
     /// The number of the newest change that was told.
@@ -87,7 +87,7 @@ impl Follower {
         let (pools, demand) = (watch::Sender::new(pool.clone()), watch::Sender::new(Demand::default()));
         let follow = Follow::new(settings, Instant::now());
         let pace = Pace::default();
-        let (progress, place) = watch::channel(Place::default());
+        let (progress, place) = watch::channel(ChainPosition::default());
         let driver = Driver::new(pool, follow, demand.subscribe(), changes, metrics, pace.clone(), progress);
         let mut task = JoinSet::new();
         task.spawn(driver.run(pools.subscribe()));
@@ -119,7 +119,7 @@ impl Follower {
     }
 
     /// The follower's place in the chain.
-    pub fn place(&self) -> watch::Receiver<Place> {
+    pub fn place(&self) -> watch::Receiver<ChainPosition> {
         self.place.clone()
     }
 

@@ -43,7 +43,7 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// A handler for requests of the beacon API, which come over the connections of the HTTP door.
 /// Doors do not know each other; `app` gives this handler to the HTTP door.
-pub type BeaconHandler = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<Piped>>;
+pub type BeaconHandler = fn(Arc<Site>, Request<Incoming>) -> BoxFuture<'static, Response<BeaconBody>>;
 
 /// A handler for requests that ask for another protocol: a door that takes over whole connections
 /// from the HTTP door.
@@ -109,12 +109,12 @@ pub fn query<B>(request: &Request<B>) -> Option<&str> {
 }
 
 /// The streamed body of a [`BeaconHandler`]'s response.
-pub struct Piped {
+pub struct BeaconBody {
     pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
     length: Option<u64>,
 }
 
-impl Piped {
+impl BeaconBody {
     /// A body that comes piece by piece, `length` bytes in all where the length is known.
     pub fn new(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: Option<u64>) -> Self {
         Self { pieces: Box::pin(pieces), length }

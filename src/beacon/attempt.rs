@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    patience::{Patience, is_wanted_whole},
+    time_limit::{TimeLimit, is_wanted_whole},
     upload::Upload,
 };
 use crate::{
@@ -179,7 +179,7 @@ async fn exchange(
     room: Option<&Arc<Semaphore>>,
 ) -> Sent {
     let node = &pool.nodes[index];
-    let limit = if Patience::of(request) == Patience::Long { HEAD } else { patience };
+    let limit = if TimeLimit::of(request) == TimeLimit::Long { HEAD } else { patience };
     let mut progress = Progress::default();
     let outcome = ask(node, request, upload, limit, &mut progress).await;
     if let Some(error) = upload.failure() {

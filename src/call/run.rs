@@ -9,7 +9,7 @@ use super::{
     alarm::Alarm,
     answer::Answer,
     attempt::{Ran, Sent},
-    ending::Refused,
+    ending::QuotaRefusals,
     leaving::Leaving,
     null_answer::Null,
     slow_attempt::SlowAttempt,
@@ -58,7 +58,7 @@ pub(super) struct CallRun<'a> {
     pub(super) null: Option<Null>,
     /// The HTTP status with which a node would not take the call.
     pub(super) rejected: Option<u16>,
-    pub(super) refused: Refused,
+    pub(super) refused: QuotaRefusals,
 }
 
 /// The part of a call under way that goes along when a reload moves it to other nodes.
@@ -94,7 +94,7 @@ impl<'a> CallRun<'a> {
             doubtful: None,
             null: None,
             rejected: None,
-            refused: Refused::default(),
+            refused: QuotaRefusals::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Demand, Pace, Place,
+    ChainPosition, Demand, Pace,
     block::{Block, Change, Head},
     follow::{Effect, Fetch, Follow, Input, Others, What},
     window::Missing,
@@ -45,7 +45,7 @@ pub(super) struct Driver {
     changes: mpsc::Sender<Change>,
     metrics: Arc<Metrics>,
     pace: Pace,
-    place: watch::Sender<Place>,
+    place: watch::Sender<ChainPosition>,
     /// The fetches that are under way.
     fetches: JoinSet<(Fetch, Option<Block>)>,
     polled: Instant,
@@ -62,7 +62,7 @@ impl Driver {
         changes: mpsc::Sender<Change>,
         metrics: Arc<Metrics>,
         pace: Pace,
-        place: watch::Sender<Place>,
+        place: watch::Sender<ChainPosition>,
     ) -> Self {
         let (fetches, polled) = (JoinSet::new(), Instant::now());
         Self { pool, follow, demand, is_wanted: false, changes, metrics, pace, place, fetches, polled }
@@ -180,7 +180,7 @@ impl Driver {
     async fn step(&mut self, input: Input) -> Result<(), Gone> {
         let effects = self.follow.step(input, Instant::now());
         self.pace.set(self.follow.block_time());
-        let place = Place { tip: self.follow.tip().map_or(0, |tip| tip.number), seq: self.follow.seq() };
+        let place = ChainPosition { tip: self.follow.tip().map_or(0, |tip| tip.number), seq: self.follow.seq() };
         for effect in effects {
             let network = &*self.pool.network;
             match effect {

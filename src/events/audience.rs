@@ -64,11 +64,11 @@ struct Clients {
 
 struct Client {
     topics: Names,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<EventQueue>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct EventQueue {
     events: VecDeque<Bytes>,
     bytes: usize,
     /// Since when the client has had events waiting, without a break.
@@ -200,12 +200,12 @@ impl Audience {
 }
 
 impl Client {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, EventQueue> {
         lock(&self.waiting)
     }
 }
 
-impl Waiting {
+impl EventQueue {
     fn close(&mut self) {
         self.closed = true;
         self.events = VecDeque::new();

@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     audience::Audience,
-    beacon::Said,
+    beacon::ChainEvent,
     node::News,
     question::Asked,
     sse::Event,
@@ -302,15 +302,15 @@ impl Hub {
     }
 
     fn event(&mut self, role: Role, event: Event) -> bool {
-        let said = Said::read(&event.topic, &event.data);
+        let said = ChainEvent::read(&event.topic, &event.data);
         let stream = match role {
             Role::Current => self.current.as_mut(),
             Role::Next => self.next.as_mut(),
             Role::Leaving => None,
         };
         let latest = self.pool.latest_slot().unwrap_or(u64::MAX);
-        let is_head = matches!(said, Some(Said::Head { slot, .. }) if slot <= latest);
-        if let (Some(Said::Head { slot, .. }), Some(stream), true) = (said, stream, is_head) {
+        let is_head = matches!(said, Some(ChainEvent::Head { slot, .. }) if slot <= latest);
+        if let (Some(ChainEvent::Head { slot, .. }), Some(stream), true) = (said, stream, is_head) {
             stream.slot = slot;
             stream.behind = None;
         }

@@ -42,7 +42,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 
-pub use self::terms::{Answer, Effect, Input, Question};
+pub use self::terms::{ChainAnswer, Effect, Input, Question};
 use self::{
     chain::{Chain, PathFromTip, Unknown},
     held::Held,
@@ -50,7 +50,7 @@ use self::{
     work::{Head, Queue, Work},
 };
 use super::{
-    beacon::{self, Duties, Said},
+    beacon::{self, ChainEvent, Duties},
     seen::Seen,
     sse::Event,
 };
@@ -173,10 +173,10 @@ impl Stitcher {
                 } else {
                     // No work waits for the answer any more, but the answer is still true.
                     match (question, answer) {
-                        (Question::Header(asked), Some(Answer::Header(root, header))) if asked == root => {
+                        (Question::Header(asked), Some(ChainAnswer::Header(root, header))) if asked == root => {
                             self.chain.insert(root, header);
                         }
-                        (Question::Duties { root, .. }, Some(Answer::Duties(duties))) => {
+                        (Question::Duties { root, .. }, Some(ChainAnswer::Duties(duties))) => {
                             self.chain.learn_duties(root, duties);
                         }
                         _ => {}
@@ -202,24 +202,24 @@ impl Stitcher {
 
     fn take(&mut self, Event { topic, data, raw }: Event) {
         let is_small = raw.len() <= MAX_EVENT;
-        let said = Said::read(&topic, &data);
+        let said = ChainEvent::read(&topic, &data);
         if let Some(slot) = said.and_then(|said| self.chain.slot_of(said)).filter(|slot| *slot > self.latest) {
             self.effects.push(Effect::Ahead(slot));
             return;
         }
         let work = match said {
-            Some(Said::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
-            Some(Said::Head { slot, root, duties }) => {
+            Some(ChainEvent::Block { slot, root }) => Work::Block { slot, root, event: is_small.then_some(raw) },
+            Some(ChainEvent::Head { slot, root, duties }) => {
                 if let Some(duties) = duties {
                     self.chain.hear_duties(root, slot, duties);
                 }
                 Work::Head(Head { slot, root, event: is_small.then_some(raw), since: None })
             }
             // A made-up event is sent instead.
-            Some(Said::Reorg { .. }) if !is_small => return,
-            Some(Said::Reorg { old }) => Work::Reorg { old, event: raw },
-            Some(Said::Finalized { .. }) if !is_small => Work::Finality(None),
-            Some(Said::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
+            Some(ChainEvent::Reorg { .. }) if !is_small => return,
+            Some(ChainEvent::Reorg { old }) => Work::Reorg { old, event: raw },
+            Some(ChainEvent::Finalized { .. }) if !is_small => Work::Finality(None),
+            Some(ChainEvent::Finalized { epoch }) => Work::Finalized { epoch, event: raw },
             None => {
                 if self.seen.is_new(&topic, &data) {
                     let free = self.held.take(topic, &data, raw, self.latest);

@@ -13,7 +13,7 @@ use crate::{
     pool::{
         Pool, Scout,
         health::Fault,
-        resting::{Kind, Standing},
+        resting::{Kind, RestState},
     },
     route::{self, Load},
 };
@@ -64,11 +64,11 @@ pub fn choose<'a>(pool: &'a Pool, query: NodeQuery<'_>) -> Choice<'a> {
         if query.tried.contains(&node) || known.preference(0, 0).is_none() {
             continue;
         }
-        match pool.nodes[node].resting.standing(query.kind, query.again, now) {
-            Standing::Free => {}
-            Standing::Due => due.push(node),
-            Standing::Last => last.push(node),
-            Standing::Rests(until) => {
+        match pool.nodes[node].resting.state(query.kind, query.again, now) {
+            RestState::Free => {}
+            RestState::Due => due.push(node),
+            RestState::Last => last.push(node),
+            RestState::Rests(until) => {
                 rests = true;
                 closed.push(node);
                 earliest = [earliest, until].into_iter().flatten().min();
@@ -126,8 +126,8 @@ pub fn rest_ends(pool: &Pool, kind: Kind) -> Option<Instant> {
     let now = Instant::now();
     let snapshot = pool.snapshot();
     let serving = snapshot.nodes.iter().zip(&pool.nodes).filter(|(known, _)| known.preference(0, 0).is_some());
-    let ends = serving.map(|(_, node)| match node.resting.standing(kind, false, now) {
-        Standing::Rests(until) => Some(until.unwrap_or(now)),
+    let ends = serving.map(|(_, node)| match node.resting.state(kind, false, now) {
+        RestState::Rests(until) => Some(until.unwrap_or(now)),
         _ => None,
     });
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()

@@ -182,7 +182,7 @@ fn answer(
     /// Not there, or not supported.
     const NOT_OFFERED: [i64; 2] = [-32601, -32004];
     #[derive(Deserialize)]
-    struct Answer<'a> {
+    struct RpcResponse<'a> {
         #[serde(borrow)]
         result: Option<&'a RawValue>,
         #[serde(borrow)]
@@ -196,18 +196,18 @@ fn answer(
     if own.is_some_and(is_foreign) {
         return Err(failing(node, &format!("{method}: the answer is to another call")));
     }
-    let answer: Answer<'_> = serde_json::from_slice(body)
+    let answer: RpcResponse<'_> = serde_json::from_slice(body)
         .map_err(|_| failing(node, &format!("{method}: the answer is not a JSON-RPC response")))?;
     Ok(match answer {
-        Answer { error: Some(error), .. } => {
+        RpcResponse { error: Some(error), .. } => {
             let text = node.redact_text(&format!("{method}: error {}: {}", error.code, error.message));
             let is_offered = !NOT_OFFERED.contains(&error.code);
             let is_quota = quota::is_quota(error.code, &error.message);
             Err((Refused { code: error.code, is_offered, message: node.redact_text(&error.message), text }, is_quota))
         }
-        Answer { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
+        RpcResponse { result: Some(result), .. } => Ok(body.slice_ref(result.get().as_bytes())),
         // `Option` reads a null result as none.
-        Answer { .. } => Ok(Bytes::from_static(b"null")),
+        RpcResponse { .. } => Ok(Bytes::from_static(b"null")),
     })
 }
 

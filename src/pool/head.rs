@@ -101,7 +101,7 @@ pub struct Report {
 
 /// The rule's judgement of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum HeadState {
     /// Within the limit.
     Fit,
     /// Behind by so many blocks, beyond the limit.
@@ -147,7 +147,7 @@ pub struct Judgement {
     /// The pool's head: the height that counts. `None` while no node reports one.
     pub head: Option<u64>,
     /// For each report given, in order.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<HeadState>,
 }
 
 impl Memory {
@@ -275,7 +275,7 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
     let mut ranked: Vec<usize> =
         (0..reports.len()).filter(|&n| clock_is_doubtful || !from_the_future(&reports[n])).collect();
     ranked.sort_by_key(|&n| std::cmp::Reverse(reports[n].number));
-    let mut standings = vec![Standing::Implausible; reports.len()];
+    let mut standings = vec![HeadState::Implausible; reports.len()];
     let Some(&top) = ranked.first() else {
         return (memory, Judgement { head: None, standings });
     };
@@ -301,13 +301,13 @@ pub fn judge(memory: &Memory, reports: &[Report], limit: Limit, now: Instant, un
         let number = memory.risen((report.number, report.heard), now);
         let stands_still = now.saturating_duration_since(report.moved) > stall;
         standings[n] = if n == top && implausible {
-            Standing::Implausible
+            HeadState::Implausible
         } else if stands_still && head.saturating_sub(number) > near {
-            Standing::Stalled
+            HeadState::Stalled
         } else if measure.saturating_sub(number) > near {
-            Standing::Lagging(measure - report.number)
+            HeadState::Lagging(measure - report.number)
         } else {
-            Standing::Fit
+            HeadState::Fit
         };
     }
     (memory, Judgement { head: Some(head), standings })

@@ -24,7 +24,7 @@ use self::{
     blooms::Blooms,
     fetch::Forms,
     ledger::{Ledger, Telling},
-    log::Told,
+    log::NodeLogs,
 };
 pub(super) use self::{filter::Filter, ledger::Block, log::Log};
 use super::{audience::Audience, filters::Filters, mailbox::Closing};
@@ -69,7 +69,7 @@ struct Sought {
 /// The logs of a block that filters want; `None` if no node gave the logs in time.
 pub(super) struct Fetched {
     block: Hash,
-    told: Option<Told>,
+    told: Option<NodeLogs>,
 }
 
 impl Logs {
@@ -186,7 +186,7 @@ impl Logs {
     }
 
     /// Compares a block's logs with its bloom filter, and counts odd logs.
-    async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &Told) {
+    async fn judge(&mut self, block: Hash, bloom: Option<&Bloom>, told: &NodeLogs) {
         let network = self.follower.pool().network.clone();
         if told.odd > 0 {
             self.metrics.odd_logs(&network, told.odd);

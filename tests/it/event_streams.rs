@@ -8,7 +8,7 @@ use serde_json::Value;
 use steadfast::{
     devnet::{Devnet, Fault, Options},
     domain::{layer::Layer, node_id::NodeId},
-    events::{Events, Refused, Running, Settings, Subscription, topics},
+    events::{Events, NoStream, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::{Dial, tcp::Tcp},
     pool::{
@@ -291,7 +291,7 @@ async fn an_unknown_topic_is_refused_in_the_nodes_words() {
     let mut client = stage.client("head").await;
     for topics in ["topics=head,attestation,weather_forecast", "topics=weather_forecast"] {
         let refused = stage.events.subscribe(topics::parse(topics).unwrap()).await.err().unwrap();
-        let Refused::Topic(status, body) = refused else { panic!("{refused:?}") };
+        let NoStream::Topic(status, body) = refused else { panic!("{refused:?}") };
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((status, &body["message"]), (400, &Value::from("Invalid topic: weather_forecast")));
     }
@@ -315,7 +315,7 @@ async fn a_node_that_refuses_more_topics_keeps_its_stream() {
         stage.net.cl(0).set_fault(fault);
         let refused = stage.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err().unwrap();
         // The node opens no streams at all now, which says nothing of a topic.
-        assert_eq!(refused, Refused::NoNode);
+        assert_eq!(refused, NoStream::NoNode);
         // Who asks for no more than there is has it.
         let other = stage.client("block,head").await;
         stage.net.chain().mine(2);
@@ -338,7 +338,7 @@ async fn without_a_node_newcomers_are_refused_and_others_wait() {
     stage.net.cl(0).set_fault(Fault::Down);
     until("the node is out", async || !stage.pool.snapshot().serves()).await;
     let refused = stage.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
-    assert_eq!(refused, Some(Refused::NoNode));
+    assert_eq!(refused, Some(NoStream::NoNode));
     stage.net.chain().mine(2);
     stage.net.cl(0).clear_faults();
     client.hears(2).await;

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use steadfast::{
     domain::{beacon_route::Route, layer::Layer, node_id::NodeId},
-    events::{Events, Refused, Running, Settings, Subscription, topics},
+    events::{Events, NoStream, Running, Settings, Subscription, topics},
     metrics::Metrics,
     net::Dial,
     pool::{self, Pool, node::Node, resting::Kind},
@@ -195,7 +195,7 @@ async fn a_short_refusal_of_a_topic_is_kept_without_secrets() {
     let stage = Stage::over(&net, &[&node]).await;
     for (topic, words) in [("talk", "the node does not know one of the topics"), ("word", "no /***/eth")] {
         let refused = stage.events.subscribe(topics::parse(&format!("topics={topic}")).unwrap()).await.err().unwrap();
-        let Refused::Topic(400, body) = refused else { panic!("{refused:?}") };
+        let NoStream::Topic(400, body) = refused else { panic!("{refused:?}") };
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], words);
     }
 }
@@ -210,7 +210,7 @@ async fn newcomers_wait_for_as_long_as_the_present_settings_say() {
         stage.events.move_to(stage.pool.clone(), Duration::from_millis(hold));
         let start = Instant::now();
         let refused = stage.events.subscribe(topics::parse("topics=head").unwrap()).await.err();
-        assert_eq!(refused, Some(Refused::NoNode));
+        assert_eq!(refused, Some(NoStream::NoNode));
         let waited = start.elapsed();
         assert!(waited >= Duration::from_millis(least) && waited < Duration::from_millis(most), "{waited:?}");
     }
@@ -381,8 +381,8 @@ async fn a_topic_over_which_a_node_ends_the_stream_is_left_out() {
             let (refused, ()) = tokio::join!(refused, heads);
             // A node that hangs is waited for longer than a client.
             match refused {
-                Err(Refused::Topic(503, _)) => assert!(!matches!(reaction, Reaction::Hang)),
-                Err(Refused::NoNode) => assert!(matches!(reaction, Reaction::Hang)),
+                Err(NoStream::Topic(503, _)) => assert!(!matches!(reaction, Reaction::Hang)),
+                Err(NoStream::NoNode) => assert!(matches!(reaction, Reaction::Hang)),
                 _ => panic!("the topic is told"),
             }
             assert_eq!((b.asked().len(), stage.pool.snapshot().active), (0, Some(NodeId(0))));

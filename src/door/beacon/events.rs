@@ -10,7 +10,7 @@ use crate::{
         crowd::Seated,
         site::{Served, Site},
     },
-    events::{HEADERS, Refused, topics},
+    events::{HEADERS, NoStream, topics},
 };
 
 /// A stream lasts for as long as its client likes, so only half of the door's connections may be
@@ -56,10 +56,10 @@ pub(super) async fn answer<B>(
                 .extend(HEADERS.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
             Ok(response)
         }
-        Err(Refused::NoNode) => {
+        Err(NoStream::NoNode) => {
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no consensus node tells events now"))
         }
-        Err(Refused::Topic(status, body)) => Ok(refused(status, body)),
+        Err(NoStream::Topic(status, body)) => Ok(refused(status, body)),
     }
 }
 

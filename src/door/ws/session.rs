@@ -111,12 +111,12 @@ pub(super) struct Session {
     begun: Option<Begun>,
     /// Whether an [`Event::Late`] is on its way.
     is_message_watched: bool,
-    standing: Standing,
+    standing: SeatState,
     is_idle: bool,
 }
 
 /// The connection's standing among all WebSockets.
-enum Standing {
+enum SeatState {
     /// The connection has a place, as idle while without calls and subscriptions.
     Seated(Place),
     /// The connection had to leave, and may still write a farewell.
@@ -201,7 +201,7 @@ impl Session {
             is_stall_watched: false,
             begun: None,
             is_message_watched: false,
-            standing: Standing::Seated(place),
+            standing: SeatState::Seated(place),
             is_idle: false,
         };
         session.note_idleness();
@@ -313,7 +313,7 @@ impl Session {
             let before = self.writer.waiting();
             match self.writer.poll_flush(&mut self.io, context) {
                 Poll::Ready(Err(_)) => return ControlFlow::Break(()),
-                Poll::Pending if matches!(self.standing, Standing::Left) => return ControlFlow::Break(()),
+                Poll::Pending if matches!(self.standing, SeatState::Left) => return ControlFlow::Break(()),
                 Poll::Pending => {
                     self.mailbox.note_unwritten(self.writer.held());
                     self.stall(before);
@@ -450,7 +450,7 @@ impl Session {
     fn close(&mut self, closing: &Closing) {
         if matches!(self.state, State::Open | State::Leaving(_)) {
             // A client without a place is not waited for.
-            let is_seated = matches!(self.standing, Standing::Seated(_));
+            let is_seated = matches!(self.standing, SeatState::Seated(_));
             self.end(if is_seated { State::Closing } else { State::Answering });
             self.writer.close(Some(closing.code), closing.reason);
         }
@@ -467,7 +467,7 @@ impl Session {
         self.calls = 0;
         self.served_bytes = 0;
         self.note_idleness();
-        if let Standing::Seated(place) = &self.standing {
+        if let SeatState::Seated(place) = &self.standing {
             place.departs();
         }
         self.hear();

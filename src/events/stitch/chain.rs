@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::{
-    super::beacon::{self, Duties, Header, Said},
+    super::beacon::{self, ChainEvent, Duties, Header},
     MAX_GAP, WINDOW,
 };
 use crate::domain::hash::Hash;
@@ -75,11 +75,11 @@ impl Chain {
     }
 
     /// The slot of an event's block, or the first slot of its epoch.
-    pub(super) fn slot_of(&self, said: Said) -> Option<u64> {
+    pub(super) fn slot_of(&self, said: ChainEvent) -> Option<u64> {
         match said {
-            Said::Block { slot, .. } | Said::Head { slot, .. } => Some(slot),
-            Said::Finalized { epoch } => Some(epoch.saturating_mul(self.slots_per_epoch)),
-            Said::Reorg { .. } => None,
+            ChainEvent::Block { slot, .. } | ChainEvent::Head { slot, .. } => Some(slot),
+            ChainEvent::Finalized { epoch } => Some(epoch.saturating_mul(self.slots_per_epoch)),
+            ChainEvent::Reorg { .. } => None,
         }
     }
 

@@ -48,7 +48,7 @@ enum About {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct HeldEvent {
     about: About,
     topic: String,
     bytes: Bytes,
@@ -57,7 +57,7 @@ struct Waiting {
 /// Events that wait, and the heads that need not be waited for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<HeldEvent>,
     bytes: usize,
     /// Since when a block has been waited for; `None` until the next [`Held::expire`].
     since: Vec<(About, Option<Instant>)>,
@@ -81,7 +81,7 @@ impl Held {
         if self.since.iter().all(|(other, _)| *other != about) {
             self.since.push((about, None));
         }
-        self.waiting.push_back(Waiting { about, topic, bytes });
+        self.waiting.push_back(HeldEvent { about, topic, bytes });
         None
     }
 

@@ -69,14 +69,14 @@ struct Amount {
 }
 
 /// A call's place, given up on drop.
-pub(super) struct Place<'a> {
+pub(super) struct HeldPlace<'a> {
     quotas: &'a ClientQuotas,
     client: Who,
     number: u64,
     bell: Arc<Bell>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for HeldPlace<'_> {
     fn drop(&mut self) {
         let mut state = self.quotas.lock();
         state.remove(self.client, self.number);
@@ -84,7 +84,7 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Place<'_> {
+impl HeldPlace<'_> {
     /// Completes when the place has to be given up to another client, with the refusal for the
     /// call.
     pub(super) async fn lost(&self) -> Refusal {
@@ -114,11 +114,11 @@ impl ClientQuotas {
     ///
     /// # Errors
     /// When the queue is full, and no client has more of the queue than this one would have.
-    pub(super) fn enter(&self, bytes: usize) -> Result<Place<'_>, Refusal> {
+    pub(super) fn enter(&self, bytes: usize) -> Result<HeldPlace<'_>, Refusal> {
         self.enter_as(task::try_id(), bytes)
     }
 
-    fn enter_as(&self, client: Who, bytes: usize) -> Result<Place<'_>, Refusal> {
+    fn enter_as(&self, client: Who, bytes: usize) -> Result<HeldPlace<'_>, Refusal> {
         let mut state = self.lock();
         // No call is cut unless the cuts make room enough.
         let in_the_way = self.in_the_way(&state, client, bytes).map_err(|short| self.full(short))?;
@@ -127,7 +127,7 @@ impl ClientQuotas {
         }
         let (number, bell) = state.add(client, bytes);
         self.calls.store(state.total.calls, Relaxed);
-        Ok(Place { quotas: self, client, number, bell })
+        Ok(HeldPlace { quotas: self, client, number, bell })
     }
 
     /// The calls that have to go for another one: of the client that has most, the newest.
@@ -246,7 +246,7 @@ mod tests {
         let (first, second) = (quotas.enter_as(other, 10), quotas.enter_as(other, 10));
         assert!(first.is_ok() && second.is_ok());
         let lost =
-            |place: &Option<Place<'_>>| place.as_ref().is_some_and(|place| place.lost().now_or_never().is_some());
+            |place: &Option<HeldPlace<'_>>| place.as_ref().is_some_and(|place| place.lost().now_or_never().is_some());
         // The newest go, and only as many as the other is behind.
         assert_eq!(places.iter().map(lost).collect::<Vec<_>>(), [false, false, true, true]);
         assert!(quotas.enter_as(other, 10).is_err() && quotas.enter_as(greedy, 10).is_err());

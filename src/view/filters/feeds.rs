@@ -74,9 +74,9 @@ impl Feed {
 }
 
 /// A client that waits for a feed. The feed runs at least as long.
-pub(super) struct Waiting<'a>(&'a Feeds, usize);
+pub(super) struct FeedWaiter<'a>(&'a Feeds, usize);
 
-impl Drop for Waiting<'_> {
+impl Drop for FeedWaiter<'_> {
     fn drop(&mut self) {
         let feed = &mut self.0.lock().feeds[self.1];
         if let Some(feed) = feed {
@@ -114,7 +114,7 @@ impl Feeds {
     ///
     /// # Errors
     /// When no node reports transactions.
-    pub(super) async fn ready(&self, full: bool) -> Result<Waiting<'_>, Refusal> {
+    pub(super) async fn ready(&self, full: bool) -> Result<FeedWaiter<'_>, Refusal> {
         let mut state = {
             let mut open = self.lock();
             let feed = self.feed(&mut open, full);
@@ -122,7 +122,7 @@ impl Feeds {
             feed.note_idleness();
             feed.state.clone()
         };
-        let waiting = Waiting(self, usize::from(full));
+        let waiting = FeedWaiter(self, usize::from(full));
         let settled = timeout(FIRST_FEED_TIMEOUT, state.wait_for(|state| *state != State::Asked)).await;
         match settled.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Told)) => Ok(waiting),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use steadfast::{
     domain::node_id::NodeId,
-    events::{Refused, topics},
+    events::{NoStream, topics},
 };
 use tokio::time::{Instant, sleep};
 
@@ -56,7 +56,7 @@ async fn a_topic_that_a_node_does_not_find_is_refused_at_once() {
         node.reacts(&format!("attestation,{ALL}"), Reaction::Refuse("404 Not Found", body.to_owned()));
         let start = Instant::now();
         let refused = stage.events.subscribe(topics::parse("topics=head,attestation").unwrap()).await.err();
-        let Some(Refused::Topic(404, body)) = refused else { panic!("{refused:?}") };
+        let Some(NoStream::Topic(404, body)) = refused else { panic!("{refused:?}") };
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&body["code"], &body["message"]), (&404.into(), &words.into()));
         assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());

@@ -91,8 +91,8 @@ fn told(stage: &mut Stage, node: &Node, input: Input) -> Vec<Option<Duties>> {
                 Effect::Ask(question) => inputs.push_back(Input::Answered(question, node.answer(question))),
                 Effect::Tell { topic, bytes } if topic == "head" => {
                     let text = std::str::from_utf8(&bytes).unwrap();
-                    let Some(Said::Head { duties, .. }) =
-                        Said::read("head", text.split_once("data: ").unwrap().1.as_bytes())
+                    let Some(ChainEvent::Head { duties, .. }) =
+                        ChainEvent::read("head", text.split_once("data: ").unwrap().1.as_bytes())
                     else {
                         panic!("{text}")
                     };

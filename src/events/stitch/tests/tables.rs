@@ -48,23 +48,24 @@ impl Node {
         Self::new(&blocks, head)
     }
 
-    fn header(&self, name: u64) -> Option<Answer> {
+    fn header(&self, name: u64) -> Option<ChainAnswer> {
         let (slot, parent) = *self.blocks.get(&name)?;
         let header = Header { slot, parent: root(parent), state: root(name + 1000), optimistic: false };
-        Some(Answer::Header(root(name), header))
+        Some(ChainAnswer::Header(root(name), header))
     }
 
-    pub(super) fn answer(&self, question: Question) -> Option<Answer> {
+    pub(super) fn answer(&self, question: Question) -> Option<ChainAnswer> {
         match question {
             Question::Head => self.header(self.head).filter(|_| !self.hides_head),
             Question::Header(wanted) => {
                 self.blocks.keys().find(|name| root(**name) == wanted).and_then(|name| self.header(*name))
             }
-            Question::Finalized(_) => {
-                Some(Answer::Finalized(Checkpoint { epoch: self.finalized, root: root(self.finalized * SLOTS + 1) }))
-            }
+            Question::Finalized(_) => Some(ChainAnswer::Finalized(Checkpoint {
+                epoch: self.finalized,
+                root: root(self.finalized * SLOTS + 1),
+            })),
             Question::Duties { epoch, .. } => (!self.is_ignorant)
-                .then_some(Answer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) })),
+                .then_some(ChainAnswer::Duties(Duties { previous: root(epoch + 500), current: root(epoch + 600) })),
         }
     }
 }

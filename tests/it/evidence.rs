@@ -395,7 +395,7 @@ struct Bench {
 }
 
 /// Unix time of the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 
 impl Bench {
     fn new() -> Self {
@@ -411,11 +411,11 @@ impl Bench {
             _ => now,
         };
         self.reports.retain(|report| report.node != node);
-        let timestamp = DAWN.checked_add_signed(stamped).unwrap();
+        let timestamp = START_UNIX.checked_add_signed(stamped).unwrap();
         self.reports.push(Report { node, number, timestamp, moved, heard: now });
         self.reports.sort_by_key(|report| report.node);
         let limit = Limit { blocks: 5, time: Duration::from_secs(2) };
-        let (memory, judgement) = judge(&self.memory, &self.reports, limit, now, DAWN + millis / 1000);
+        let (memory, judgement) = judge(&self.memory, &self.reports, limit, now, START_UNIX + millis / 1000);
         self.memory = memory;
         judgement.standings
     }

@@ -29,13 +29,13 @@ use tokio::{
 use crate::common::{proxy::config, sim::Net, until};
 
 /// Unix time at the start.
-const DAWN: u64 = 1_800_000_000;
+const START_UNIX: u64 = 1_800_000_000;
 /// Long enough for whatever is under way when nodes are well.
 pub(super) const A_WHILE: Duration = Duration::from_secs(2);
 
 /// Pretend execution nodes with a pool and the views of it. The first node is the primary, the
 /// others are backups.
-pub(super) struct Stage {
+pub(super) struct Setup {
     pub(super) net: Net,
     pub(super) devnet: Devnet,
     pub(super) pool: Arc<Pool>,
@@ -49,7 +49,7 @@ pub(super) struct Stage {
 }
 
 /// What nodes tell comes to us so much later, from the node whose index this is; see
-/// [`Stage::delaying`].
+/// [`Setup::delaying`].
 const DELAY: (usize, Duration) = (0, Duration::from_millis(500));
 const DELAYED_PORT: u16 = 9999;
 const DELAYED: &str = "# delayed\n";
@@ -79,11 +79,11 @@ pub(super) fn start_pool(
     let reach = steadfast::pool::node::Reach { connect: Duration::from_secs(1), max_connections: 0, patience: None };
     let nodes = nodes.map(|node| Node::new(node, ("default", Layer::El), &dial, reach, 0, metrics, 7).unwrap());
     let start = Instant::now();
-    let wall: pool::Wall = Arc::new(move || DAWN + start.elapsed().as_secs());
+    let wall: pool::Wall = Arc::new(move || START_UNIX + start.elapsed().as_secs());
     Pool::start("default", Layer::El, nodes.collect(), &config.health, None, metrics.clone(), wall)
 }
 
-impl Stage {
+impl Setup {
     pub(super) async fn new(settings: &str) -> Self {
         Self::with(Options::default(), settings).await
     }
@@ -95,7 +95,7 @@ impl Stage {
 
     pub(super) async fn with(options: Options, settings: &str) -> Self {
         let net = Net::default();
-        let options = Options { initial_blocks: 30, now_unix: Some(DAWN), ..options };
+        let options = Options { initial_blocks: 30, now_unix: Some(START_UNIX), ..options };
         let devnet = Devnet::start(options, Arc::new(net.clone())).await.unwrap();
         let mut workers = JoinSet::new();
         if settings.starts_with(DELAYED) {
